@@ -1,0 +1,102 @@
+"""What moves packets: the one interface that the MQTT client and its in-memory twin both keep.
+
+A transport speaks whole packets and knows nothing of their meaning. Its law:
+
+1. One owner thread calls everything here; whatever threads lie behind it never call the owner.
+2. Nothing is promised. `publish` returns False when the packet was not taken (offline, queue full): the caller
+   keeps the truth elsewhere and sends again. What was taken may still be lost; only an answer proves arrival.
+3. Subscriptions are remembered and made again at every connect, before `Online` is given out.
+4. After `Online`, everything the owner wants retained or answered is sent again by the owner (reconcile).
+5. It reconnects for ever, with backoff and jitter, except after `Usurped`: then another session has its name.
+6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes it,
+   so that a slow owner slows the broker down and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Packet(Struct, frozen=True):
+    """One MQTT PUBLISH at QoS 1, in either direction.
+
+    topic: a topic name without wildcards. payload: opaque bytes; empty and retained clears the topic.
+    retain: to send: keep it at the broker; received: it was retained before we subscribed.
+    expiry_s: MQTT 5 message expiry in seconds (section 3.3.2.3.3), None for never; not sent on 3.1.1.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    expiry_s: int | None = None
+
+
+class Online(Struct, frozen=True):
+    """Connected, and every remembered subscription acknowledged by the broker."""
+
+    max_packet_bytes: int | None
+    """The broker's maximum packet size, if it stated one."""
+
+
+class Offline(Struct, frozen=True):
+    """The connection ended or could not be made; the transport goes on trying."""
+
+    reason: str
+
+
+class Usurped(Struct, frozen=True):
+    """Another client took our id over (MQTT 5 reason 142). The transport stops for good."""
+
+
+class Denied(Struct, frozen=True):
+    """The broker refused a publish (MQTT 5 PUBACK >= 128, or larger than its maximum packet size)."""
+
+    topic: str
+    reason: str
+
+
+Event = Packet | Online | Offline | Usurped | Denied
+
+
+class Counters(Struct):
+    """What passed, for people and benchmarks; payload bytes, without MQTT or TCP headers."""
+
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    received_bytes: int = 0
+    dropped_packets: int = 0
+    """Received while the inbound queue was full, or not taken for sending."""
+
+
+class Transport(Protocol):
+    """A connection to a broker under one client id."""
+
+    counters: Counters
+
+    def open(self) -> None:
+        """Start connecting. Returns at once; `Online` or `Offline` follow from `take`."""
+
+    def subscribe(self, *filters: str) -> None:
+        """Remember these topic filters; if online, ask the broker now. Known filters are not asked again."""
+
+    def unsubscribe(self, *filters: str) -> None:
+        """Forget these filters; if online, tell the broker."""
+
+    def publish(self, packet: Packet) -> bool:
+        """Take a packet for sending. False: not taken (offline or the queue is full); nothing is queued offline."""
+
+    @property
+    def room(self) -> int:
+        """How many packets `publish` would still take; 0 when offline."""
+
+    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+        """Give the next event, waiting at most timeout_s (None: for ever), else None."""
+
+    def wake(self) -> None:
+        """Make a waiting `take` return None now. The one call that any thread or signal handler may make."""
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Send what was taken, say a clean DISCONNECT (so that no will is published) and end every thread."""

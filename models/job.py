@@ -1,0 +1,151 @@
+"""A job: the one thing an ML engineer writes, as the frozen struct that travels to every device.
+
+Everything but `name` and `model` has a default. Checks that need two keys at once are in `__post_init__` and raise
+ValueError with the key's name, which the settings loader turns into one line naming file, table and key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+"""What names anything on the wire: a fleet, a job, a device, a data source."""
+
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+NonNegative = Annotated[float, Meta(ge=0)]
+
+
+class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which net. `kind` is "mlp" or "package.module:factory" (runs only where agent.toml allows it)."""
+
+    kind: str = "mlp"
+    inputs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
+    outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    activation: Literal["relu", "tanh"] = "relu"
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    framework: Literal["numpy", "torch", "any"] = "any"
+    """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of a factory, plain TOML values."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "mlp" and ":" not in self.kind:
+            raise ValueError(f'kind = "{self.kind}" is neither "mlp" nor "package.module:factory"')
+        if len(self.hidden) > 64:
+            raise ValueError("hidden has more than 64 layers")
+
+
+class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a device trains. The client optimizer is its own setting, apart from the server's."""
+
+    epochs: Count = 1
+    batch_size: Count = 10
+    learning_rate: Positive = 0.1
+    learning_rate_decay: Share = 1.0
+    """Multiplies the learning rate once per round: rate = learning_rate * decay ** version number."""
+    optimizer: Literal["sgd"] = "sgd"
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    weight_decay: NonNegative = 0.0
+
+
+class StopSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a job has converged: a target on a metric, or no improvement for `patience` rounds."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    target: float | None = None
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+
+
+class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How rounds are drawn and ended. `target` wins over `fraction` where both are given."""
+
+    fraction: Share = 1.0
+    """Share of the eligible devices to draw."""
+    target: Count | None = None
+    """Updates that end a round at once."""
+    quorum: Count = 1
+    """Fewest updates that make a version when the deadline comes."""
+    min_devices: Count | None = None
+    """Eligible devices before a round may open; `quorum` when not given."""
+    over_selection: Annotated[float, Meta(ge=1, le=10)] = 1.0
+    """Devices drawn for each update wanted."""
+    wait: Literal["target", "all"] = "target"
+    """"all": a round ends only when every drawn device is counted; the membership is then fixed."""
+    deadline_s: Positive = 60.0
+    grace_s: NonNegative = 10.0
+    """How long a round still waits for a device after its last will."""
+    max_rounds: Count = 100
+    max_staleness: Natural = 20
+    """Versions after which a device drops its error-feedback residual."""
+    stop: StopSpec = StopSpec()
+
+    def __post_init__(self) -> None:
+        if self.target is not None and self.quorum > self.target:
+            raise ValueError(f"quorum = {self.quorum} is more than target = {self.target}")
+
+
+class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How updates become the next version. The server optimizer is its own setting, apart from the client's."""
+
+    strategy: Literal["fedavg"] = "fedavg"
+    server_optimizer: Literal["sgd"] = "sgd"
+    server_learning_rate: Positive = 1.0
+    server_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
+    """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
+    max_norm_ratio: Annotated[float, Meta(gt=1)] = 10.0
+    """An update whose norm is more than this times the median of its peers' is refused."""
+
+
+class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
+
+    codec: Literal["float32", "int8", "adaptive"] = "adaptive"
+    step: Positive = 4.0
+    """Quantiser step of an update in units of its rms, where the codec has one."""
+    error_feedback: bool = True
+    downlink_step: NonNegative = 1.0
+    """Quantiser step of a version's delta in units of its rms; 0 codes versions without loss."""
+    key_every: Count = 10
+    """Versions between key frames."""
+
+
+PRESETS: dict[str, CompressionSpec] = {
+    "off": CompressionSpec(codec="float32", error_feedback=False, downlink_step=0.0),
+    "light": CompressionSpec(codec="int8"),
+    "strong": CompressionSpec(codec="adaptive", step=4.0),
+    "extreme": CompressionSpec(codec="adaptive", step=8.0),
+}
+
+
+class JobSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole job file."""
+
+    name: Name
+    model: ModelSpec
+    seed: Natural = 0
+    data: Name | None = None
+    """The data source a device must have to take part; the job's own name when not given."""
+    compression: Literal["off", "light", "strong", "extreme"] | CompressionSpec = "strong"
+    deploy: Annotated[str, Meta(pattern=r"\A(final|never|every [1-9][0-9]{0,5})\Z")] = "final"
+    """Which versions a device fetches and serves locally: "final", "every N" or "never"."""
+    train: TrainSpec = TrainSpec()
+    rounds: RoundsSpec = RoundsSpec()
+    aggregate: AggregateSpec = AggregateSpec()
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data source that this job trains on."""
+        return self.data or self.name
+
+    @property
+    def coding(self) -> CompressionSpec:
+        """The compression in explicit numbers."""
+        return PRESETS[self.compression] if isinstance(self.compression, str) else self.compression
