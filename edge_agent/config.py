@@ -1,0 +1,57 @@
+"""agent.toml as a frozen struct."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from broker.connection import BrokerSettings
+from models.job import Name
+
+
+class DataSource(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the rows of a data source are: [data.NAME]. They never leave the device."""
+
+    path: str
+    """An NPZ file with X and y, or a CSV file with a header row."""
+    label: str = "y"
+    """Name of the label column (CSV) or array (NPZ)."""
+    features: str | tuple[str, ...] | None = None
+    """Feature columns (CSV; all others when not given) or the name of the feature array (NPZ; X)."""
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which nets may run here: [models]."""
+
+    allow: tuple[str, ...] = ()
+    """Factories ("package.module:factory") that a job may name."""
+    framework: Literal["numpy", "torch"] = "numpy"
+    """What computes a job that leaves it open."""
+    inference: bool = True
+    """Export ONNX and hold a session as the job's deploy policy says."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the agent may take of its device: [limits]."""
+
+    checkpoint_s: Annotated[float, Meta(gt=0)] = 60.0
+    """Seconds of training between checkpoints on disk."""
+    presence_s: Annotated[float, Meta(gt=0)] = 30.0
+    """Shortest time between two presence messages, after a first few."""
+    outbox_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20
+    """Most bytes that updates without verdict may take on disk."""
+
+
+class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    fleet: Name
+    device: Name | None = None
+    """The device's id; its host name when not given."""
+    state_dir: str = "agent-state"
+    broker: BrokerSettings = BrokerSettings()
+    data: dict[Name, DataSource] = {}
+    labels: dict[Name, Name] = {}
+    models: ModelSettings = ModelSettings()
+    limits: Limits = Limits()
