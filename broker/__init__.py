@@ -1,1 +1,1 @@
-"""Words on the wire: topics, messages, the MQTT client, its in-memory twin and brokers for demo and tests. Knows no numbers."""
+"""Words on the wire: topics, messages, the MQTT client, its in-memory twin, and brokers. Knows no numbers."""

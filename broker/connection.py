@@ -1,4 +1,4 @@
-"""[broker]: where the broker is and who we are to it. Shared by aggregator.toml and agent.toml; loads no MQTT library."""
+"""[broker]: where the broker is and who we are to it. For aggregator.toml and agent.toml; loads no MQTT library."""
 
 from __future__ import annotations
 

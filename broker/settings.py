@@ -54,9 +54,9 @@ def _explain(message: str, tree: object, kind: type[Any]) -> str:
     what, path = (match["what"], match["path"]) if match else (message, "")
     keys = _keys(path, tree)
     if unknown := _UNKNOWN.match(what):
-        return f"{_table(keys)} has no key \"{unknown['key']}\"{_guess(unknown['key'], _fields(kind, keys))}"
+        return f'{_table(keys)} has no key "{unknown["key"]}"{_guess(unknown["key"], _fields(kind, keys))}'
     if missing := _MISSING.match(what):
-        return f"{_table(keys)} needs the key \"{missing['key']}\""
+        return f'{_table(keys)} needs the key "{missing["key"]}"'
     if not keys:
         return what
     if invalid := _ENUM.match(what):
@@ -66,7 +66,7 @@ def _explain(message: str, tree: object, kind: type[Any]) -> str:
 
 
 def _keys(path: str, tree: object) -> list[str]:
-    """Turn a msgspec path into keys; its `[...]` (any key of a table) is resolved to the key when only one can be meant."""
+    """Turn a msgspec path into keys; its `[...]` (any key of a table) becomes the key when only one can be meant."""
     keys: list[str] = []
     for part in re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", path):
         key = part[0] or part[1]

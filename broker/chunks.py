@@ -1,0 +1,81 @@
+"""Bodies in pieces: cutting one up, and putting one together from a hostile wire.
+
+An assembly holds at most `n_bytes` bytes, a number that its maker checked against its own specification, never the
+sender's word alone; every chunk but the last has exactly `chunk_bytes` bytes; the whole must have the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from broker.errors import WireError
+
+
+def digest(body: bytes) -> str:
+    """Give the name of a body: the first 128 bits of its SHA-256, in hex."""
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+def count(n_bytes: int, chunk_bytes: int) -> int:
+    """Count the chunks of a body."""
+    return -(-n_bytes // chunk_bytes)
+
+
+def cut(body: bytes, chunk_bytes: int) -> list[bytes]:
+    """Cut a body into chunks."""
+    return [body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes)]
+
+
+def to_bitmap(indices: set[int], n_chunks: int) -> str:
+    """Write a set of chunk indices as a bitmap in hex; the lowest bit of the first byte is chunk 0."""
+    bits = sum(1 << index for index in indices)
+    return bits.to_bytes(max(1, -(-n_chunks // 8)), "little").hex()
+
+
+def from_bitmap(bitmap: str, n_chunks: int) -> set[int]:
+    """Read a bitmap; bits beyond the last chunk are ignored."""
+    bits = int.from_bytes(bytes.fromhex(bitmap), "little")
+    return {index for index in range(n_chunks) if bits >> index & 1}
+
+
+class Assembly:
+    """A body on its way in."""
+
+    def __init__(self, digest_: str, n_bytes: int, chunk_bytes: int) -> None:
+        self.digest = digest_
+        self.n_bytes = n_bytes
+        self.chunk_bytes = chunk_bytes
+        self.n_chunks = count(n_bytes, chunk_bytes)
+        self._chunks: dict[int, bytes] = {}
+
+    @property
+    def missing(self) -> set[int]:
+        """Indices of the chunks that are still to come."""
+        return set(range(self.n_chunks)) - self._chunks.keys()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held in memory now."""
+        return sum(map(len, self._chunks.values()))
+
+    def add(self, index: int, data: bytes) -> None:
+        """Take a chunk; one that is already here is passed over. Raises WireError for a wrong index or length."""
+        if index >= self.n_chunks:
+            raise WireError(f"chunk {index} of a body that has {self.n_chunks}")
+        expected = min(self.chunk_bytes, self.n_bytes - index * self.chunk_bytes)
+        if len(data) != expected:
+            raise WireError(f"chunk {index} has {len(data)} bytes where {expected} belong")
+        self._chunks.setdefault(index, data)
+
+    def body(self) -> bytes | None:
+        """Give the whole body, or None while chunks are missing.
+
+        Raises WireError when the whole does not have the digest; the chunks are then forgotten.
+        """
+        if len(self._chunks) < self.n_chunks:
+            return None
+        body = b"".join(self._chunks[index] for index in range(self.n_chunks))
+        if digest(body) != self.digest:
+            self._chunks.clear()
+            raise WireError(f"the chunks of body {self.digest} do not make that body")
+        return body

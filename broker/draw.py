@@ -1,0 +1,25 @@
+"""Who takes part in a round: a lottery that needs no list of names.
+
+Each device hashes its own id with the round's salt; whoever's ticket is at most the round's threshold is drawn. The
+threshold is the k-th smallest ticket of the devices known at opening, so exactly k of them are drawn, and raising it
+draws more without dropping any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+MOST = 2**48 - 1
+"""The largest ticket: 48 bits, exact in every JSON reader."""
+
+
+def ticket(salt: str, device: str) -> int:
+    """Give the device's ticket: the first 48 bits of SHA-256(salt, 0, device), big-endian."""
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{device}".encode()).digest()[:6], "big")
+
+
+def threshold(salt: str, devices: Iterable[str], k: int) -> int:
+    """Give the threshold that draws the k devices with the smallest tickets; all of them when there are fewer."""
+    tickets = sorted(ticket(salt, device) for device in devices)
+    return tickets[min(k, len(tickets)) - 1] if tickets and k > 0 else 0

@@ -1,0 +1,216 @@
+"""Every message there is: frozen structs, a closed set, equal by value. WIRE.md is their prose.
+
+Fields that stand in the topic (see topics.py) are not repeated in the payload: the topic is what the broker's access
+list vouches for, so a device cannot say in JSON that it is another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
+"""What may stand as one level of a topic. A job id is a job's name (up to 64) and its incarnation."""
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+"""The first 128 bits of the SHA-256 of a body, in hex."""
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Natural = Annotated[int, Meta(ge=0, le=2**53)]
+Short = Annotated[str, Meta(max_length=500)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
+
+
+class Version(Struct, frozen=True, array_like=True, order=True):
+    """A version of a job's global model: [generation, number].
+
+    A restored backup raises the generation, so that a number is never given out twice with another meaning.
+    """
+
+    generation: Natural
+    number: Natural
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.number}"
+
+
+class BodyRef(Struct, frozen=True, omit_defaults=True):
+    """Where a body of a version is: topics body/<job>/<digest>/0 … n-1."""
+
+    digest: Digest
+    n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)]
+
+
+# From the aggregator.
+
+
+class Beacon(Struct, frozen=True, omit_defaults=True):
+    """Who the aggregator is. Retained, with a last will that says it is gone."""
+
+    term: Natural
+    nonce: Short
+    online: bool
+    spread_s: Seconds = 2.0
+    """Window over which devices spread what they send at a reconnect."""
+
+
+class Job(Struct, frozen=True, omit_defaults=True):
+    """A job's specification, or its tombstone when `spec` is absent. Retained."""
+
+    job: Id
+    term: Natural
+    spec: msgspec.Raw | None = None
+
+
+class Head(Struct, frozen=True, omit_defaults=True):
+    """The current version of a job. Retained, published last: what it names is already at the broker.
+
+    key: the key frame that `delta` builds on; absent: version 0, which comes from the seed.
+    delta: the delta against the key frame; absent: the version is the key frame itself.
+    inline: the delta's bytes, when they are few enough to travel with the head.
+    """
+
+    job: Id
+    term: Natural
+    version: Version
+    sha256: Sha256
+    state: Literal["waiting", "running", "finished", "stopped"] = "running"
+    key: BodyRef | None = None
+    delta: BodyRef | None = None
+    reason: Short = ""
+    metrics: Metrics = {}
+    inline: bytes = b""
+
+
+class Round(Struct, frozen=True, omit_defaults=True):
+    """An attempt to leave a base version. Retained with an expiry, repeated as a heartbeat.
+
+    A device takes part when draw.ticket(salt, device) <= threshold.
+    """
+
+    job: Id
+    term: Natural
+    base: Version
+    attempt: Natural
+    salt: Short
+    threshold: Natural
+    seconds_left: Seconds
+    step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    """Factor on the job's quantiser step, steered by the aggregator."""
+
+
+class Body(Struct, frozen=True):
+    """One chunk of an immutable body. Retained while its version or the one before it is current."""
+
+    job: Id
+    digest: Digest
+    index: Natural
+    data: bytes
+
+
+class Want(Struct, frozen=True, omit_defaults=True):
+    """Which chunks of an offered update are missing: a bitmap in hex, lowest bit of the first byte is chunk 0."""
+
+    device: Id
+    job: Id
+    digest: Digest
+    missing: Annotated[str, Meta(pattern=r"\A([0-9a-f]{2}){1,4096}\Z")]
+
+
+class Verdict(Struct, frozen=True, omit_defaults=True):
+    """The one acknowledgement of an update: counted, or refused with the reason. It is durable before it is sent."""
+
+    device: Id
+    job: Id
+    base: Version
+    digest: Digest
+    refused: Short = ""
+    """Why it was refused; empty when it was counted."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the update is in the sum, or will be."""
+        return not self.refused
+
+
+class Reply(Struct, frozen=True, omit_defaults=True):
+    """The answer to an operator's command."""
+
+    client: Id
+    request: Short
+    ok: bool
+    text: Short = ""
+
+
+# From a device.
+
+
+class Presence(Struct, frozen=True, omit_defaults=True):
+    """What a device is and does. Retained, with a last will that says it is offline."""
+
+    device: Id
+    boot: Natural
+    online: bool
+    labels: Annotated[dict[Id, Id], Meta(max_length=64)] = {}
+    ready: Annotated[dict[Id, Natural], Meta(max_length=256)] = {}
+    """Job id to number of examples, for every job the device can take part in."""
+    unready: Annotated[dict[Id, Short], Meta(max_length=256)] = {}
+    """Job id to the reason why not."""
+    doing: Short = ""
+    software: Short = ""
+
+
+class Offer(Struct, frozen=True, omit_defaults=True):
+    """An update that waits for its verdict. A body of one chunk travels with it."""
+
+    job: Id
+    device: Id
+    base: Version
+    boot: Natural
+    n_examples: Annotated[int, Meta(ge=1, le=2**53)]
+    digest: Digest
+    n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = 100_000
+    metrics: Metrics = {}
+    body: bytes = b""
+
+
+class Chunk(Struct, frozen=True):
+    """One chunk of an offered update that the aggregator wants."""
+
+    job: Id
+    device: Id
+    digest: Digest
+    index: Natural
+    data: bytes
+
+
+# From an operator.
+
+
+class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
+    """Start this job."""
+
+    client: Id
+    request: Short
+    spec: msgspec.Raw
+
+
+class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
+    """Stop the job of this name; its last version stays."""
+
+    client: Id
+    request: Short
+    name: Id
+
+
+class Cleared(Struct, frozen=True):
+    """A retained topic was cleared: an empty payload."""
+
+    topic: str
+
+
+Control = Beacon | Job | Head | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop
+Message = Control | Body | Chunk | Cleared

@@ -1,0 +1,170 @@
+"""The one table of topics: for each message its topic, whether it is retained, and which of its bytes are not JSON.
+
+Nobody else writes a "/". Everything lies under fedge/1/<fleet>/ and is sent at QoS 1; a topic has at most seven
+slashes (the least that a known broker allows), and nothing needs a retained message on a wildcard but `job/+`,
+`head/+`, `round/+` and `device/+`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+
+from broker.errors import WireError
+from broker.messages import (
+    Beacon,
+    Body,
+    Chunk,
+    Cleared,
+    Head,
+    Job,
+    Message,
+    Offer,
+    Presence,
+    Reply,
+    Round,
+    Stop,
+    Submit,
+    Verdict,
+    Want,
+)
+from broker.transport import Packet
+
+PREFIX = ("fedge", "1")
+MAX_CONTROL_BYTES = 262_144
+"""Longest JSON that is parsed at all: a roomy job specification."""
+
+
+class Route(NamedTuple):
+    """A row of the table. kind: what the payload decodes to. levels: fields in the topic. blob: the binary field."""
+
+    kind: type[Message] | type[Submit | Stop]
+    levels: tuple[str, ...]
+    retain: bool = False
+    blob: str | None = None
+    json: bool = True
+
+
+ROUTES: dict[str, Route] = {
+    "aggregator": Route(Beacon, (), retain=True),
+    "job": Route(Job, ("job",), retain=True),
+    "head": Route(Head, ("job",), retain=True, blob="inline"),
+    "round": Route(Round, ("job",), retain=True),
+    "body": Route(Body, ("job", "digest", "index"), retain=True, blob="data", json=False),
+    "want": Route(Want, ("device",)),
+    "verdict": Route(Verdict, ("device",)),
+    "reply": Route(Reply, ("client",)),
+    "device": Route(Presence, ("device",), retain=True),
+    "offer": Route(Offer, ("job", "device"), blob="body"),
+    "chunk": Route(Chunk, ("job", "device", "digest", "index"), blob="data", json=False),
+    "command": Route(Submit | Stop, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`
+}
+_WORDS: dict[type, str] = {route.kind: word for word, route in ROUTES.items()} | {
+    Submit: "command",
+    Stop: "command",
+}
+
+_encoder = msgspec.json.Encoder()
+
+
+def filter_for(fleet: str, word: str, **levels: str) -> str:
+    """Give the topic filter of a word of the table; a level that is not given is a "+"."""
+    return _join(fleet, word, *(levels.get(name, "+") for name in ROUTES[word].levels))
+
+
+def pack(message: Message, fleet: str) -> Packet:
+    """Turn a message into the packet that carries it."""
+    if isinstance(message, Cleared):
+        return Packet(message.topic, b"", retain=True)
+    word = _WORDS[type(message)]
+    route = ROUTES[word]
+    topic = _join(fleet, word, *(str(getattr(message, name)) for name in route.levels))
+    expiry_s = math.ceil(message.seconds_left) + 1 if isinstance(message, Round) else None
+    return Packet(topic, _payload(message, route), route.retain, expiry_s)
+
+
+def clear(message: Message, fleet: str) -> Packet:
+    """Give the packet that clears the retained topic of this message."""
+    return Packet(pack(message, fleet).topic, b"", retain=True)
+
+
+def unpack(packet: Packet, fleet: str) -> Message:
+    """Turn a packet into its message. Raises WireError and nothing else, whatever the bytes."""
+    word, levels = _split(packet.topic, fleet)
+    if not packet.payload:
+        return Cleared(packet.topic)
+    route = ROUTES[word]
+    fields: dict[str, object] = dict(zip(route.levels, levels, strict=True))
+    if "index" in fields:
+        fields["index"] = _index(fields["index"])
+    head, separator, blob = packet.payload.partition(b"\n") if route.json else (b"{}", b"\n", packet.payload)
+    if len(head) > MAX_CONTROL_BYTES:
+        raise WireError(f"{word}: {len(head)} bytes of JSON are more than {MAX_CONTROL_BYTES}")
+    if route.blob is None and separator:
+        raise WireError(f"{word}: bytes after its JSON")
+    try:
+        if route.blob is not None:
+            fields[route.blob] = blob
+        return _decode(head, route, fields)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"{word}: {error}") from error
+
+
+def _payload(message: Message, route: Route) -> bytes:
+    blob: bytes = getattr(message, route.blob) if route.blob else b""
+    if not route.json:
+        return blob
+    said = {name: value for name, value in _said(message) if name not in (*route.levels, route.blob)}
+    text = _encoder.encode(said)
+    return text + b"\n" + blob if blob else text
+
+
+def _said(message: Struct) -> Iterator[tuple[str, object]]:
+    """Give the fields that are not at their defaults; the decoder puts those back."""
+    config = type(message).__struct_config__
+    if config.tag_field:
+        yield config.tag_field, config.tag
+    for field in msgspec.structs.fields(message):
+        value = getattr(message, field.name)
+        if value != (field.default_factory() if field.default_factory is not NODEFAULT else field.default):
+            yield field.encode_name, value
+
+
+class _Spec(msgspec.Struct):
+    spec: msgspec.Raw = msgspec.Raw()
+
+
+def _decode(head: bytes, route: Route, fields: dict[str, object]) -> Message:
+    tree = msgspec.json.decode(head, type=dict[str, object])
+    if clash := [name for name in fields if name in tree]:
+        raise WireError(f"{', '.join(clash)} stands in the topic and must not stand in the JSON")
+    if route.kind is Job or "spec" in tree:
+        raw = msgspec.json.decode(head, type=_Spec).spec
+        tree["spec"] = raw if bytes(raw) else None
+    message: Message = msgspec.convert(tree | fields, route.kind)
+    return message
+
+
+def _join(fleet: str, *levels: str) -> str:
+    return "/".join((*PREFIX, fleet, *levels))
+
+
+def _split(topic: str, fleet: str) -> tuple[str, list[str]]:
+    levels = topic.split("/")
+    if tuple(levels[:2]) != PREFIX or len(levels) < 4 or levels[2] != fleet:
+        raise WireError(f"topic {topic[:200]!r} is not of this fleet")
+    word, *rest = levels[3:]
+    if word not in ROUTES or len(rest) != len(ROUTES[word].levels):
+        raise WireError(f"topic {topic[:200]!r} is not in the table")
+    return word, rest
+
+
+def _index(level: object) -> int:
+    text = str(level)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise WireError("a chunk's index is not a number")
+    return int(text)
