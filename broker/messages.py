@@ -6,9 +6,8 @@ list vouches for, so a device cannot say in JSON that it is another.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
@@ -61,7 +60,7 @@ class Job(Struct, frozen=True, omit_defaults=True):
 
     job: Id
     term: Natural
-    spec: msgspec.Raw | None = None
+    spec: dict[str, Any] | None = None
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
@@ -195,7 +194,7 @@ class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
 
     client: Id
     request: Short
-    spec: msgspec.Raw
+    spec: dict[str, Any]
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field="command"):

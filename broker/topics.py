@@ -134,17 +134,10 @@ def _said(message: Struct) -> Iterator[tuple[str, object]]:
             yield field.encode_name, value
 
 
-class _Spec(msgspec.Struct):
-    spec: msgspec.Raw = msgspec.Raw()
-
-
 def _decode(head: bytes, route: Route, fields: dict[str, object]) -> Message:
     tree = msgspec.json.decode(head, type=dict[str, object])
     if clash := [name for name in fields if name in tree]:
         raise WireError(f"{', '.join(clash)} stands in the topic and must not stand in the JSON")
-    if route.kind is Job or "spec" in tree:
-        raw = msgspec.json.decode(head, type=_Spec).spec
-        tree["spec"] = raw if bytes(raw) else None
     message: Message = msgspec.convert(tree | fields, route.kind)
     return message
 

@@ -10,6 +10,10 @@ A transport speaks whole packets and knows nothing of their meaning. Its law:
 5. It reconnects for ever, with backoff and jitter, except after `Usurped`: then another session has its name.
 6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes it,
    so that a slow owner slows the broker down and memory stays bounded.
+7. `Online` is the first event of every connection: what the broker sends earlier is held back until then.
+8. A packet that the broker would never take (too large, or forbidden) counts as taken and is answered by `Denied`,
+   so that False always means "again later". Topics and filters that MQTT does not allow are the owner's own
+   mistake: ValueError.
 """
 
 from __future__ import annotations
@@ -71,6 +75,27 @@ class Counters(Struct):
     """Received while the inbound queue was full, or not taken for sending."""
 
 
+def check_topic(topic: str) -> None:
+    """Raise ValueError unless a packet may be published to this topic (MQTT 5, section 4.7)."""
+    if not 0 < len(topic.encode()) <= 65_535 or "\0" in topic or "+" in topic or "#" in topic:
+        raise ValueError(f"{topic[:80]!r} is not a topic name")
+
+
+def check_filter(name: str) -> None:
+    """Raise ValueError unless this is a topic filter (MQTT 5, section 4.7.1): wildcards stand alone, `#` comes last."""
+    words = name.split("/")
+    alone = all(word in ("+", "#") or not {"+", "#"} & set(word) for word in words)
+    if not 0 < len(name.encode()) <= 65_535 or "\0" in name or not alone or "#" in words[:-1]:
+        raise ValueError(f"{name[:80]!r} is not a topic filter")
+
+
+def wire_bytes(packet: Packet) -> int:
+    """Give the length of the MQTT 5 PUBLISH that carries this packet at QoS 1, the fixed header included."""
+    properties = 1 + (0 if packet.expiry_s is None else 5)
+    rest = 2 + len(packet.topic.encode()) + 2 + properties + len(packet.payload)
+    return 1 + max(1, (rest.bit_length() + 6) // 7) + rest
+
+
 class Transport(Protocol):
     """A connection to a broker under one client id."""
 
@@ -80,13 +105,19 @@ class Transport(Protocol):
         """Start connecting. Returns at once; `Online` or `Offline` follow from `take`."""
 
     def subscribe(self, *filters: str) -> None:
-        """Remember these topic filters; if online, ask the broker now. Known filters are not asked again."""
+        """Remember these topic filters; if online, ask the broker now. Known filters are not asked again.
+
+        Raises ValueError for a filter that MQTT does not allow.
+        """
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters; if online, tell the broker."""
 
     def publish(self, packet: Packet) -> bool:
-        """Take a packet for sending. False: not taken (offline or the queue is full); nothing is queued offline."""
+        """Take a packet for sending. False: not taken (offline or the queue is full); nothing is queued offline.
+
+        Raises ValueError for a topic with wildcards.
+        """
 
     @property
     def room(self) -> int:
