@@ -3,17 +3,18 @@
 A transport speaks whole packets and knows nothing of their meaning. Its law:
 
 1. One owner thread calls everything here; whatever threads lie behind it never call the owner.
-2. Nothing is promised. `publish` returns False when the packet was not taken (offline, queue full): the caller
-   keeps the truth elsewhere and sends again. What was taken may still be lost; only an answer proves arrival.
+2. Nothing is promised. `publish` returns False when the packet was not taken (offline, queue full): the
+   caller keeps the truth elsewhere and sends again. What was taken may still be lost; only an answer proves
+   arrival.
 3. Subscriptions are remembered and made again at every connect, before `Online` is given out.
 4. After `Online`, everything the owner wants retained or answered is sent again by the owner (reconcile).
 5. It reconnects for ever, with backoff and jitter, except after `Usurped`: then another session has its name.
-6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes it,
-   so that a slow owner slows the broker down and memory stays bounded.
+6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes
+   it, so that a slow owner slows the broker down and memory stays bounded.
 7. `Online` is the first event of every connection: what the broker sends earlier is held back until then.
-8. A packet that the broker would never take (too large, or forbidden) counts as taken and is answered by `Denied`,
-   so that False always means "again later". Topics and filters that MQTT does not allow are the owner's own
-   mistake: ValueError.
+8. A packet that the broker would never take (too large, or forbidden) counts as taken and is answered by
+   `Denied`, so that False always means "again later". Topics and filters that MQTT does not allow are the
+   owner's own mistake: ValueError.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ def check_topic(topic: str) -> None:
 
 
 def check_filter(name: str) -> None:
-    """Raise ValueError unless this is a topic filter (MQTT 5, section 4.7.1): wildcards stand alone, `#` comes last."""
+    """Raise ValueError unless this is a topic filter (MQTT 5, section 4.7.1).
+
+    A wildcard is a whole word, and `#` the last one.
+    """
     words = name.split("/")
     alone = all(word in ("+", "#") or not {"+", "#"} & set(word) for word in words)
     if not 0 < len(name.encode()) <= 65_535 or "\0" in name or not alone or "#" in words[:-1]:
@@ -114,7 +118,7 @@ class Transport(Protocol):
         """Forget these filters; if online, tell the broker."""
 
     def publish(self, packet: Packet) -> bool:
-        """Take a packet for sending. False: not taken (offline or the queue is full); nothing is queued offline.
+        """Take a packet for sending. False: not taken (offline, or the queue is full).
 
         Raises ValueError for a topic with wildcards.
         """

@@ -1,0 +1,330 @@
+"""A broker and its clients within one process: the twin of broker/client.py, held to the same contract.
+
+It is for tests and for simulating a whole fleet, so it has no thread, no socket and no clock of its own, and
+the same calls always give the same events in the same order. Its law, beyond that of broker/transport.py:
+
+1. Everything happens inside the call that causes it: when `publish` returns, every subscriber's queue holds
+   the packet. One thread drives the broker and all its transports; only `wake` may come from elsewhere.
+2. `take` never waits. Nothing could arrive while the only thread slept: an empty queue gives None at once.
+3. A transport that is `drop`ped lost its link: the broker publishes its will. `restore` plugs the cable in
+   again. `close` is a goodbye: no will. `MemoryBroker.stop` is a broker killed: no wills, nothing retained
+   survives, and `start` brings every open transport back.
+4. As in mosquitto, a packet reaches a client once for each of its filters that match, and a session that is
+   taken over has its will published.
+
+One tree of topic levels holds both the filters and the retained packets, so that a publish costs only the
+subscriptions that match and a subscribe only the retained packets that match, whatever the size of the fleet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from broker.transport import (
+    Counters,
+    Denied,
+    Event,
+    Offline,
+    Online,
+    Packet,
+    Usurped,
+    check_filter,
+    check_topic,
+    wire_bytes,
+)
+
+_ROOM = 1000  # what `room` says while online: nothing ever waits to be sent, so any number would do
+
+
+class _Level:
+    """One level of the tree: what is subscribed and retained at exactly this path."""
+
+    __slots__ = ("below", "retained", "retained_until", "subscribers")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Level] = {}
+        self.subscribers: dict[MemoryTransport, None] = {}  # a dict for its order
+        self.retained: Packet | None = None
+        self.retained_until = math.inf
+
+    @property
+    def bare(self) -> bool:
+        """Nothing here and nothing below."""
+        return not self.below and not self.subscribers and self.retained is None
+
+
+def _reach(root: _Level, path: str) -> _Level:
+    """Give the level at this path, made where it is missing."""
+    level = root
+    for word in path.split("/"):
+        level = level.below.setdefault(word, _Level())
+    return level
+
+
+def _find(root: _Level, path: str) -> _Level | None:
+    """Give the level at this path, if there is one."""
+    level: _Level | None = root
+    for word in path.split("/"):
+        level = level.below.get(word) if level else None
+    return level
+
+
+def _prune(root: _Level, path: str) -> None:
+    """Remove this path's level, and those above it, while they are bare."""
+    words = path.split("/")
+    levels = [root]
+    for word in words:
+        if word not in levels[-1].below:
+            return
+        levels.append(levels[-1].below[word])
+    for word, parent in zip(reversed(words), reversed(levels[:-1]), strict=True):
+        if not parent.below[word].bare:
+            return
+        del parent.below[word]
+
+
+def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
+    """Give the levels whose filters match a topic; `$SYS` and its like need their first word spelt out.
+
+    MQTT 5, section 4.7.
+    """
+    words = topic.split("/")
+    levels = [root]
+    for depth, word in enumerate(words):
+        wild = depth > 0 or not word.startswith("$")
+        deeper = []
+        for level in levels:
+            if wild and "#" in level.below:
+                yield level.below["#"]
+            deeper += [level.below[step] for step in ((word, "+") if wild else (word,)) if step in level.below]
+        levels = deeper
+    for level in levels:
+        yield level
+        if "#" in level.below:  # `a/#` matches `a` itself
+            yield level.below["#"]
+
+
+def _topics_matching(level: _Level, words: list[str], top: bool = True) -> Iterator[_Level]:
+    """Give the levels with a retained packet whose topic matches a filter, in order of first appearance."""
+    if not words or words == ["#"]:
+        if level.retained is not None:
+            yield level
+        if not words:
+            return
+    if words[0] in ("+", "#"):
+        rest = words if words[0] == "#" else words[1:]
+        for word, below in level.below.items():
+            if not (top and word.startswith("$")):
+                yield from _topics_matching(below, rest, top=False)
+    elif words[0] in level.below:
+        yield from _topics_matching(level.below[words[0]], words[1:], top=False)
+
+
+class MemoryBroker:
+    """Passes packets between its transports.
+
+    clock: seconds that never go back; retained packets expire by it.
+    max_packet_bytes: a larger publish is answered by `Denied`.
+    max_queued: packets that may wait in one transport; those beyond are dropped and counted.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_packet_bytes: int | None = None,
+        max_queued: int = 100_000,
+    ) -> None:
+        self.max_packet_bytes = max_packet_bytes
+        self.max_queued = max_queued
+        self._clock = clock
+        self._root = _Level()
+        self._transports: dict[MemoryTransport, None] = {}  # open, online or not
+        self._online: dict[str, MemoryTransport] = {}
+        self._running = True
+
+    def transport(self, client_id: str, will: Packet | None = None) -> MemoryTransport:
+        """Give a new client. `will` is published when it is dropped, or its id is taken over."""
+        return MemoryTransport(self, client_id, will)
+
+    def stop(self) -> None:
+        """Die as by kill -9: every transport goes offline, no will is published, nothing retained is left."""
+        self._running = False
+        for transport in list(self._online.values()):
+            transport._went_offline("the broker is gone")
+        self._online.clear()
+        self._root = _Level()
+
+    def start(self) -> None:
+        """Run again: every open transport reconnects, in the order in which they were opened."""
+        self._running = True
+        for transport in list(self._transports):
+            self._connect(transport)
+
+    def _connect(self, transport: MemoryTransport) -> None:
+        self._transports[transport] = None
+        if not self._running:
+            transport._went_offline("the broker is gone")
+        elif transport._cable and self._online.get(transport.client_id) is not transport:
+            self._take_over(transport.client_id)
+            self._online[transport.client_id] = transport
+            transport._came_online()
+
+    def _take_over(self, client_id: str) -> None:
+        older = self._online.get(client_id)
+        if older is not None:
+            self._disconnect(older, with_will=True)
+            self._transports.pop(older, None)
+            older._was_usurped()
+
+    def _disconnect(self, transport: MemoryTransport, with_will: bool) -> None:
+        if self._online.get(transport.client_id) is not transport:
+            return
+        del self._online[transport.client_id]
+        for name in transport._filters:
+            self._unsubscribe(transport, name)
+        if with_will and transport.will is not None:
+            self._publish(transport.will)
+
+    def _forget(self, transport: MemoryTransport) -> None:
+        self._disconnect(transport, with_will=False)
+        self._transports.pop(transport, None)
+
+    def _subscribe(self, transport: MemoryTransport, name: str) -> None:
+        _reach(self._root, name).subscribers[transport] = None
+        now = self._clock()
+        for level in list(_topics_matching(self._root, name.split("/"))):
+            packet = level.retained
+            if packet is None or now >= level.retained_until:
+                continue
+            left = None if packet.expiry_s is None else math.ceil(level.retained_until - now)
+            transport._deliver(Packet(packet.topic, packet.payload, retain=True, expiry_s=left))
+
+    def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
+        level = _find(self._root, name)
+        if level is not None:
+            level.subscribers.pop(transport, None)
+            _prune(self._root, name)
+
+    def _publish(self, packet: Packet) -> None:
+        if packet.retain:
+            self._retain(packet)
+        live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s)
+        for level in list(_filters_matching(self._root, packet.topic)):
+            for transport in level.subscribers:
+                transport._deliver(live)
+
+    def _retain(self, packet: Packet) -> None:
+        level = _reach(self._root, packet.topic)
+        level.retained = packet if packet.payload else None
+        level.retained_until = math.inf if packet.expiry_s is None else self._clock() + packet.expiry_s
+        _prune(self._root, packet.topic)
+
+
+class MemoryTransport:
+    """One client of a MemoryBroker; see broker/transport.py for what it promises."""
+
+    def __init__(self, broker: MemoryBroker, client_id: str, will: Packet | None) -> None:
+        self.client_id = client_id
+        self.will = will
+        self.counters = Counters()
+        self._broker = broker
+        self._filters: dict[str, None] = {}
+        self._events: deque[Event] = deque()
+        self._online = False
+        self._cable = True
+
+    def open(self) -> None:
+        """Connect; `Online` (or `Offline`, where the broker is stopped) is there at once."""
+        self._broker._connect(self)
+
+    def subscribe(self, *filters: str) -> None:
+        """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
+        for name in filters:
+            check_filter(name)
+            if name not in self._filters:
+                self._filters[name] = None
+                if self._online:
+                    self._broker._subscribe(self, name)
+
+    def unsubscribe(self, *filters: str) -> None:
+        """Forget these filters."""
+        for name in filters:
+            if name in self._filters:
+                del self._filters[name]
+                if self._online:
+                    self._broker._unsubscribe(self, name)
+
+    def publish(self, packet: Packet) -> bool:
+        """Hand a packet to every subscriber. False while offline.
+
+        Raises ValueError for a topic with wildcards.
+        """
+        check_topic(packet.topic)
+        if not self._online:
+            self.counters.dropped_packets += 1
+            return False
+        limit = self._broker.max_packet_bytes
+        if limit is not None and wire_bytes(packet) > limit:
+            self._events.append(Denied(packet.topic, f"{wire_bytes(packet)} bytes, the broker takes {limit}"))
+            return True
+        self.counters.sent_packets += 1
+        self.counters.sent_bytes += len(packet.payload)
+        self._broker._publish(packet)
+        return True
+
+    @property
+    def room(self) -> int:
+        """How many packets `publish` would still take; 0 when offline."""
+        return _ROOM if self._online else 0
+
+    def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
+        """Give the next event, or None at once."""
+        return self._events.popleft() if self._events else None
+
+    def wake(self) -> None:
+        """Do nothing: `take` never waits."""
+
+    def close(self, timeout_s: float = 2.0) -> None:  # noqa: ARG002 -- nothing is left to send
+        """Say goodbye: no will. Events that were not taken are gone."""
+        self._broker._forget(self)
+        self._online = False
+        self._events.clear()
+
+    def drop(self, reason: str = "the cable was pulled") -> None:
+        """Lose the link: the broker publishes the will, and this transport stays offline until `restore`."""
+        self._cable = False
+        if self._online:
+            self._broker._disconnect(self, with_will=True)
+            self._went_offline(reason)
+
+    def restore(self) -> None:
+        """Plug the cable in again; an open transport reconnects at once."""
+        self._cable = True
+        if self in self._broker._transports:
+            self._broker._connect(self)
+
+    def _came_online(self) -> None:
+        self._online = True
+        self._events.append(Online(self._broker.max_packet_bytes))
+        for name in self._filters:
+            self._broker._subscribe(self, name)
+
+    def _went_offline(self, reason: str) -> None:
+        self._online = False
+        self._events.append(Offline(reason))
+
+    def _was_usurped(self) -> None:
+        self._online = False
+        self._events.append(Usurped())
+
+    def _deliver(self, packet: Packet) -> None:
+        if len(self._events) >= self._broker.max_queued:
+            self.counters.dropped_packets += 1
+            return
+        self.counters.received_packets += 1
+        self.counters.received_bytes += len(packet.payload)
+        self._events.append(packet)
