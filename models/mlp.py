@@ -1,0 +1,121 @@
+"""A multilayer perceptron in NumPy: dense layers with relu or tanh between them.
+
+It is the torch.nn.Sequential of the same layers, down to the names ("0.weight", "0.bias", "2.weight", ...: the
+activations take the odd numbers), the shapes (weight: outputs x inputs) and, to rounding, loss and gradients, so
+that one fleet may mix both. float32 throughout. What is overwritten is always our own: never params, X or y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from models.job import ModelSpec
+from models.losses import LOSSES, Labels, Metrics, measure
+from models.params import Float32, Params, Spec, TensorSpec
+
+ROWS_AT_ONCE = 1024
+"""Rows that predict and evaluate push through together: bounds their memory, and is wide enough for BLAS."""
+
+
+class Activation(NamedTuple):
+    """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z)."""
+
+    forward: Callable[[Float32], Float32]
+    backward: Callable[[Float32, Float32], Float32]
+
+
+def _relu(z: Float32) -> Float32:
+    np.maximum(z, 0.0, out=z)
+    return z
+
+
+def _relu_backward(gradient: Float32, a: Float32) -> Float32:
+    return np.multiply(gradient, a > 0.0, out=gradient)
+
+
+def _tanh(z: Float32) -> Float32:
+    np.tanh(z, out=z)
+    return z
+
+
+def _tanh_backward(gradient: Float32, a: Float32) -> Float32:
+    return np.multiply(gradient, 1.0 - a * a, out=gradient)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(_relu, _relu_backward),
+    "tanh": Activation(_tanh, _tanh_backward),
+}
+
+
+def layer_sizes(model: ModelSpec) -> tuple[tuple[int, int], ...]:
+    """Give (inputs, outputs) of every dense layer."""
+    return tuple(pairwise((model.inputs, *model.hidden, model.outputs)))
+
+
+def spec_of_mlp(model: ModelSpec) -> Spec:
+    """Give names and shapes in the order of torch.nn.Sequential's named_parameters()."""
+    return tuple(
+        tensor
+        for i, (n_in, n_out) in enumerate(layer_sizes(model))
+        for tensor in (
+            TensorSpec(f"{2 * i}.weight", (n_out, n_in)),
+            TensorSpec(f"{2 * i}.bias", (n_out,)),
+        )
+    )
+
+
+class Mlp:
+    """The net of a ModelSpec of kind "mlp". Holds no state: everything is a function of params and data."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.model = model
+        self.spec = spec_of_mlp(model)
+        self._names = tuple(tensor.name for tensor in self.spec)
+        self._n_layers = len(self.spec) // 2
+        self._activation = ACTIVATIONS[model.activation]
+        self._loss = LOSSES[model.loss]
+
+    def loss_and_gradients(
+        self, params: Params, X: Float32, y: Labels, out: Params | None = None
+    ) -> tuple[float, Params]:
+        """See `models.nets.Net`. With `out` no large array is allocated."""
+        activations = self._forward(params, X)
+        loss, delta = self._loss.gradient(activations.pop(), y)
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
+        for i in reversed(range(self._n_layers)):
+            weight, bias = self._names[2 * i], self._names[2 * i + 1]
+            below = activations[i]
+            np.matmul(delta.T, below, out=gradients[weight])
+            np.add.reduce(delta, axis=0, out=gradients[bias])
+            if i:
+                delta = self._activation.backward(delta @ params[weight], below)
+        return loss, gradients
+
+    def predict(self, params: Params, X: Float32) -> Float32:
+        """See `models.nets.Net`."""
+        return self._loss.answer(self._outputs(params, X))
+
+    def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
+        """See `models.nets.Net`."""
+        return measure(self.model.loss, self._outputs(params, X), y)
+
+    def _forward(self, params: Params, X: Float32) -> list[Float32]:
+        """Give X, the activations of each hidden layer and the raw outputs."""
+        activations = [X]
+        for i in range(self._n_layers):
+            z = activations[-1] @ params[self._names[2 * i]].T
+            z += params[self._names[2 * i + 1]]
+            activations.append(self._activation.forward(z) if i < self._n_layers - 1 else z)
+        return activations
+
+    def _outputs(self, params: Params, X: Float32) -> Float32:
+        outputs = np.empty((len(X), self.model.outputs), np.float32)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            outputs[rows] = self._forward(params, X[rows])[-1]
+        return outputs

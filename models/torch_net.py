@@ -1,0 +1,124 @@
+"""Nets that Torch computes: the MLP of a ModelSpec, or whatever nn.Module a factory makes.
+
+Parameters cross as float32 in the order of named_parameters(), shared ones once. Buffers do not cross: BatchNorm's
+statistics and integer counters stay in this object, on this device, and start afresh with the process. A module
+that draws random numbers (dropout) or keeps statistics is therefore not repeated bit for bit by a resumed run.
+
+The one file that imports torch. Importing it sets Torch to one thread: small nets are slower on more.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.job import ModelSpec
+from models.losses import LOSSES, Labels, Metrics, measure
+from models.mlp import ROWS_AT_ONCE, layer_sizes
+from models.nets import ModelError
+from models.params import Float32, Params, TensorSpec
+
+torch.set_num_threads(1)
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+TORCH_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "mse": lambda outputs, y: nn.functional.mse_loss(outputs, y.reshape(outputs.shape)),
+}
+
+
+def build_torch(model: ModelSpec) -> TorchNet:
+    """Build the net of any ModelSpec. Raises ModelError if the factory cannot be had or gives no module."""
+    return TorchNet(model, build_mlp(model) if model.kind == "mlp" else build_module(model))
+
+
+def build_mlp(model: ModelSpec) -> nn.Module:
+    """Give the nn.Sequential whose parameters are named like those of `models.mlp`."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in layer_sizes(model):
+        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[model.activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def build_module(model: ModelSpec) -> nn.Module:
+    """Call the factory "package.module:factory" with the model's options. Raises ModelError."""
+    name, _, attribute = model.kind.partition(":")
+    try:
+        module = getattr(importlib.import_module(name), attribute)(**model.options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f'model.kind = "{model.kind}" with options {model.options}: {error}') from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f'model.kind = "{model.kind}" gave a {type(module).__name__}, not a torch.nn.Module')
+    return module
+
+
+class TorchNet:
+    """A module behind the face of `models.nets.Net`. Of its own it keeps only the module's buffers.
+
+    A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
+    give (n, outputs) raw outputs: no softmax at its end.
+    """
+
+    def __init__(self, model: ModelSpec, module: nn.Module) -> None:
+        self.model = model
+        self.module = module
+        self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
+        self._dtypes = {name: p.dtype for name, p in module.named_parameters()}
+        self._loss = TORCH_LOSSES[model.loss]
+
+    def loss_and_gradients(
+        self,
+        params: Params,
+        X: Float32,
+        y: Labels,
+        out: Params | None = None,  # noqa: ARG002  (may, need not)
+    ) -> tuple[float, Params]:
+        """See `models.nets.Net`. The gradients are always fresh arrays."""
+        leaves = {name: _tensor(params[name]).requires_grad_() for name in self._dtypes}
+        loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        named = zip(leaves.items(), gradients, strict=True)
+        return float(loss.detach()), {
+            name: np.zeros(leaf.shape, np.float32) if gradient is None else gradient.contiguous().numpy()
+            for (name, leaf), gradient in named
+        }
+
+    def predict(self, params: Params, X: Float32) -> Float32:
+        """See `models.nets.Net`."""
+        return LOSSES[self.model.loss].answer(self._outputs(params, X))
+
+    def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
+        """See `models.nets.Net`."""
+        return measure(self.model.loss, self._outputs(params, X), y)
+
+    def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
+        """Give the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
+        shape = getattr(self.module, "input_shape", X.shape[1:])
+        cast = {name: tensor.to(self._dtypes[name]) for name, tensor in tensors.items()}
+        self.module.train(training)
+        outputs: Tensor = torch.func.functional_call(self.module, cast, (_tensor(X).reshape(len(X), *shape),))
+        if outputs.shape != (len(X), self.model.outputs):
+            raise ModelError(
+                f'model.kind = "{self.model.kind}" gave outputs of shape {tuple(outputs.shape)} for {len(X)} '
+                f"rows where the model has outputs = {self.model.outputs}"
+            )
+        return outputs.to(torch.float32)
+
+    def _outputs(self, params: Params, X: Float32) -> Float32:
+        tensors = {name: _tensor(params[name]) for name in self._dtypes}
+        outputs = np.empty((len(X), self.model.outputs), np.float32)
+        with torch.no_grad():
+            for start in range(0, len(X), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                outputs[rows] = self._call(tensors, X[rows], training=False).numpy()
+        return outputs
+
+
+def _tensor(values: np.ndarray[Any, Any]) -> Tensor:
+    """Share the array's memory; a read-only one is copied, since Torch knows no such thing."""
+    return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -1,0 +1,169 @@
+"""Local training as an iterator of steps: pausing, cancelling and checkpointing need no thread and no flag.
+
+    state = begin(params, seed_for(job_seed, version_number, device_id))
+    for step in steps(net, state, data, train, version_number=7):
+        ...                    # look at the clock, the budget, the broker; stop whenever you like
+        save(to_bytes(step.state))
+
+SGD is Torch's (torch.optim.SGD, dampening 0): g = gradient + weight_decay * p, v = momentum * v + g,
+p = p - rate * v, with rate = learning_rate * learning_rate_decay ** version_number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
+from models.dataset import Dataset
+from models.job import TrainSpec
+from models.nets import Net
+from models.params import Params
+
+__all__ = [
+    "CheckpointError",
+    "Step",
+    "TrainingError",
+    "TrainingState",
+    "begin",
+    "finish",
+    "from_bytes",
+    "learning_rate",
+    "n_steps",
+    "order_of",
+    "seed_for",
+    "steps",
+    "to_bytes",
+]
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says what to change in the job."""
+
+
+class Step(NamedTuple):
+    """One batch done: batch `batch` of `n_batches` in epoch `epoch` of `n_epochs`, all counted from 0."""
+
+    epoch: int
+    n_epochs: int
+    batch: int
+    n_batches: int
+    loss: float
+    """Mean loss over the epoch's examples so far, each as it was when its batch came."""
+    state: TrainingState
+    """Where the run stands after this step. The next step overwrites its arrays: write them down or copy."""
+
+
+def seed_for(job_seed: int, version_number: int, device_id: str) -> bytes:
+    """Give the 32 bytes that fix the order of examples of one device training from one base version."""
+    return hashlib.sha256(f"{job_seed}/{version_number}/{device_id}".encode()).digest()
+
+
+def order_of(seed: bytes, epoch: int, n: int) -> npt.NDArray[np.int64]:
+    """Give the order of n examples in an epoch: a shuffle by PCG64 seeded with sha256(seed, epoch)."""
+    digest = hashlib.sha256(seed + epoch.to_bytes(8, "little")).digest()
+    words = np.frombuffer(digest, "<u4")
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(word) for word in words])))
+    return generator.permutation(n)
+
+
+def learning_rate(train: TrainSpec, version_number: int) -> float:
+    """Give the rate of the round that leaves this version."""
+    return train.learning_rate * train.learning_rate_decay**version_number
+
+
+def n_steps(train: TrainSpec, n_examples: int) -> int:
+    """Count the steps of a whole run."""
+    return train.epochs * -(-n_examples // train.batch_size)
+
+
+def begin(params: Params, seed: bytes) -> TrainingState:
+    """Give the state before the first step."""
+    return TrainingState(params, {}, seed)
+
+
+def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, version_number: int) -> Iterator[Step]:
+    """Train from a state to the end of the last epoch, a step at a time.
+
+    The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
+    epoch may be smaller. Raises TrainingError when the loss or, at the end of an epoch, a parameter is not finite.
+    """
+    n_batches = -(-len(data.X) // train.batch_size)
+    _check_position(state, train, n_batches)
+    state = _prepare(state, train)
+    rate = learning_rate(train, version_number)
+    gradients = {name: np.empty_like(p) for name, p in state.params.items()}
+    while state.epoch < train.epochs:
+        order = order_of(state.seed, state.epoch, len(data.X))
+        for batch in range(state.batch, n_batches):
+            rows = order[batch * train.batch_size : (batch + 1) * train.batch_size]
+            # Between two yields NumPy's error state is the caller's: it is set around the step alone.
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss, gradients = net.loss_and_gradients(state.params, data.X[rows], data.y[rows], gradients)
+                _descend(state, gradients, train, rate)
+            state = state._replace(
+                batch=batch + 1,
+                loss_sum=state.loss_sum + loss * len(rows),
+                n_seen=state.n_seen + len(rows),
+            )
+            step = Step(state.epoch, train.epochs, batch, n_batches, state.loss_sum / state.n_seen, state)
+            if batch + 1 == n_batches:
+                state = state._replace(epoch=state.epoch + 1, batch=0, loss_sum=0.0, n_seen=0)
+                step = step._replace(state=state)
+            _check_finite(step, loss, rate)
+            yield step
+
+
+def finish(run: Iterator[Step], state: TrainingState) -> TrainingState:
+    """Take every step that is left and give the last state: `state` itself if no step was left."""
+    for step in run:
+        state = step.state
+    return state
+
+
+def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> None:
+    if state.batch and (state.batch >= n_batches or state.n_seen != state.batch * train.batch_size):
+        raise TrainingError(
+            f"the run stood at batch {state.batch} after {state.n_seen} examples, which these data with "
+            f"batch_size = {train.batch_size} cannot have given: start it afresh"
+        )
+
+
+def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
+    """Give a state of our own, with a velocity if the run uses one."""
+    state = copy(state)
+    if train.momentum and not state.momentum:
+        state = state._replace(momentum={name: np.zeros_like(p) for name, p in state.params.items()})
+    return state
+
+
+def _descend(state: TrainingState, gradients: Params, train: TrainSpec, rate: float) -> None:
+    """Move the state's params and momentum by one step of SGD, in place; the gradients are used up."""
+    for name, p in state.params.items():
+        change = gradients[name]
+        if train.weight_decay:
+            change += train.weight_decay * p
+        if train.momentum:
+            velocity = state.momentum[name]
+            velocity *= train.momentum
+            velocity += change
+            np.multiply(velocity, rate, out=change)
+        else:
+            change *= rate
+        p -= change
+
+
+def _check_finite(step: Step, loss: float, rate: float) -> None:
+    """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
+    ended = step.batch + 1 == step.n_batches
+    finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))
+    if not finite:
+        raise TrainingError(
+            f"training diverged (loss {loss}) in epoch {step.epoch}, batch {step.batch}, at a learning rate of "
+            f"{rate:g}: lower learning_rate in [train], or scale the data to about [-1, 1]"
+        )

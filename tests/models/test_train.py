@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.checkpoint import TrainingState, from_bytes, to_bytes
+from models.dataset import Dataset
+from models.job import ModelSpec, TrainSpec
+from models.nets import build
+from models.params import Params, Spec
+from models.train import (
+    Step,
+    TrainingError,
+    begin,
+    finish,
+    learning_rate,
+    n_steps,
+    order_of,
+    seed_for,
+    steps,
+)
+
+MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
+NET = build(MODEL)
+SEED = seed_for(0, 3, "pi-1")
+
+
+def make_params(spec: Spec = NET.spec, seed: int = 0) -> Params:
+    generator = np.random.default_rng(seed)
+    return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in spec}
+
+
+def make_data(n: int = 23) -> Dataset:
+    generator = np.random.default_rng(1)
+    return Dataset(generator.standard_normal((n, 3)).astype(np.float32), generator.integers(0, 4, n))
+
+
+def run(train: TrainSpec, state: TrainingState | None = None, data: Dataset | None = None) -> list[Step]:
+    state = state or begin(make_params(), SEED)
+    # a step's arrays are overwritten by the next, so each is written down
+    return [
+        step._replace(state=from_bytes(to_bytes(step.state), NET.spec))
+        for step in steps(NET, state, data or make_data(), train, version_number=3)
+    ]
+
+
+def assert_same_bits(left: Params, right: Params) -> None:
+    assert {name: value.tobytes() for name, value in left.items()} == {
+        name: value.tobytes() for name, value in right.items()
+    }
+
+
+@given(
+    cut=st.integers(0, 14),
+    momentum=st.sampled_from([0.0, 0.9]),
+    weight_decay=st.sampled_from([0.0, 1e-2]),
+    batch_size=st.sampled_from([5, 23, 40]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_run_resumed_anywhere_ends_in_the_very_bits_of_an_undisturbed_one(
+    cut: int, momentum: float, weight_decay: float, batch_size: int
+) -> None:
+    train = TrainSpec(epochs=3, batch_size=batch_size, learning_rate=0.05, momentum=momentum, weight_decay=weight_decay)
+    whole = run(train)
+    cut = min(cut, len(whole) - 1)
+    rest = run(train, whole[cut].state)
+    assert len(whole) == cut + 1 + len(rest) == n_steps(train, 23)
+    last = (rest or [whole[cut]])[-1]
+    assert_same_bits(last.state.params, whole[-1].state.params)
+    assert (last.loss, last.state.epoch, last.state.batch) == (whole[-1].loss, 3, 0)
+
+
+def test_an_epoch_visits_every_example_once_in_an_order_of_its_own() -> None:
+    first, second = order_of(SEED, 0, 23), order_of(SEED, 1, 23)
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first.tolist() != second.tolist()
+    assert order_of(SEED, 0, 23).tolist() == first.tolist()
+
+
+def test_the_seed_depends_on_job_version_and_device() -> None:
+    seeds = {seed_for(0, 3, "pi-1"), seed_for(1, 3, "pi-1"), seed_for(0, 4, "pi-1"), seed_for(0, 3, "pi-2")}
+    assert len(seeds) == 4
+    assert all(len(seed) == 32 for seed in seeds)
+
+
+def test_the_position_counts_batches_and_epochs_and_the_loss_is_the_mean_so_far() -> None:
+    # at a rate of nothing each loss is that of the given parameters, so the mean is the whole data's
+    train = TrainSpec(epochs=2, batch_size=10, learning_rate=1e-30)
+    taken = run(train)
+    assert [(s.epoch, s.batch) for s in taken] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert {(s.n_epochs, s.n_batches) for s in taken} == {(2, 3)}
+    loss = NET.evaluate(make_params(), make_data().X, make_data().y).loss
+    assert taken[2].loss == pytest.approx(loss, rel=1e-5)
+    assert taken[5].loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_training_lowers_the_loss_and_leaves_the_given_state_alone() -> None:
+    params = make_params()
+    state = begin(params, SEED)
+    data = make_data()
+    train = TrainSpec(epochs=20, batch_size=5, learning_rate=0.1)
+    done = finish(steps(NET, state, data, train, version_number=0), state)
+    assert_same_bits(params, make_params())
+    before, after = (NET.evaluate(p, data.X, data.y).loss for p in (params, done.params))
+    assert after < 0.7 * before
+
+
+def test_the_step_is_torchs_sgd() -> None:
+    import torch
+
+    params, data = make_params(), make_data()
+    train = TrainSpec(epochs=2, batch_size=23, learning_rate=0.2, momentum=0.9, weight_decay=0.01)
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in params.items()}
+    optimizer = torch.optim.SGD(tensors.values(), lr=0.2, momentum=0.9, weight_decay=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        hidden = torch.relu(torch.tensor(data.X) @ tensors["0.weight"].T + tensors["0.bias"])
+        outputs = hidden @ tensors["2.weight"].T + tensors["2.bias"]
+        torch.autograd.backward(torch.nn.functional.cross_entropy(outputs, torch.tensor(data.y)))
+        optimizer.step()
+    done = run(train)[-1].state.params
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(done[name], tensor.detach().numpy(), atol=1e-5)
+
+
+def test_the_learning_rate_decays_with_the_version() -> None:
+    assert learning_rate(TrainSpec(learning_rate=0.5, learning_rate_decay=0.9), 2) == pytest.approx(0.405)
+
+
+def test_a_run_that_is_over_has_no_steps() -> None:
+    train = TrainSpec(batch_size=10)
+    over = run(train)[-1].state
+    assert run(train, over) == []
+    assert finish(iter(()), over) is over
+
+
+def test_a_diverging_run_says_what_to_do() -> None:
+    train = TrainSpec(epochs=50, batch_size=5, learning_rate=1e18)
+    with pytest.raises(TrainingError, match=r"lower learning_rate in \[train\]"):
+        run(train)
+
+
+def test_parameters_that_overflow_in_the_last_step_are_noticed() -> None:
+    X = np.full((1, 3), 1e3, np.float32)
+    wrong = NET.predict(make_params(), X).argmin(axis=1)
+    with pytest.raises(TrainingError, match="diverged"):
+        run(TrainSpec(learning_rate=1e38), data=Dataset(X, wrong))
+
+
+def test_a_state_of_other_data_is_refused_instead_of_going_wrong_quietly() -> None:
+    train = TrainSpec(batch_size=5)
+    state = run(train)[3].state
+    for other in (make_data(9), make_data(20)):
+        with pytest.raises(TrainingError, match="start it afresh"):
+            run(train, state, other)
+    with pytest.raises(TrainingError, match="start it afresh"):
+        run(TrainSpec(batch_size=4), state)
