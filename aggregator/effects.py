@@ -1,0 +1,115 @@
+"""What goes into the coordinator and what comes out of it: plain values, carried out by the service in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from broker.messages import Offer, Verdict, Version
+
+# Events: what the coordinator is told.
+
+
+class Seen(Struct, frozen=True):
+    """A device is there or not, and can take part in this job or says why not."""
+
+    device: str
+    online: bool
+    ready: bool
+    why: str = ""
+
+
+class Judged(Struct, frozen=True):
+    """The verdict on a collected update is durable."""
+
+    verdict: Verdict
+
+
+class Committed(Struct, frozen=True):
+    """The next version is durable; these are its metrics."""
+
+    version: Version
+    metrics: Mapping[str, float]
+
+
+class Stop(Struct, frozen=True):
+    """An operator wants the job to end."""
+
+    reason: str
+
+
+Event = Seen | Offer | Judged | Committed | Stop
+
+
+# Effects: what the coordinator wants done.
+
+
+class Attempt(Struct, frozen=True):
+    """A round as it is stored before it is announced. target: updates that end it at once, None: all of the cohort."""
+
+    base: Version
+    number: int
+    salt: str
+    threshold: int
+    target: int | None
+    cohort: tuple[str, ...]
+
+
+class Open(Struct, frozen=True):
+    """Make this attempt durable."""
+
+    attempt: Attempt
+
+
+class Announce(Struct, frozen=True):
+    """Publish the round, retained, with this much time left."""
+
+    attempt: Attempt
+    seconds_left: float
+
+
+class Collect(Struct, frozen=True):
+    """Welcome this update: get its body, judge it, make the verdict durable, then say `Judged`."""
+
+    offer: Offer
+
+
+class Record(Struct, frozen=True):
+    """Make this refusal durable, then say `Judged`."""
+
+    verdict: Verdict
+
+
+class Answer(Struct, frozen=True):
+    """Send this verdict."""
+
+    verdict: Verdict
+
+
+class Commit(Struct, frozen=True):
+    """Fold the updates of these devices into the next version, make it durable, then say `Committed`."""
+
+    base: Version
+    devices: tuple[str, ...]
+    reason: str
+
+
+class Close(Struct, frozen=True):
+    """The attempt is over: record it with each device's fate, and clear its topic."""
+
+    attempt: Attempt
+    outcome: Literal["committed", "abandoned", "stopped"]
+    reason: str
+    fates: Mapping[str, str]
+
+
+class Publish(Struct, frozen=True):
+    """Publish the current version's bodies and, last, its head."""
+
+    state: Literal["waiting", "running", "finished", "stopped"]
+    reason: str
+
+
+Effect = Open | Announce | Collect | Record | Answer | Commit | Close | Publish

@@ -1,0 +1,323 @@
+"""One device's part in one job, as a pure state machine.
+
+             drawn, on a base not                                                         counted or
+             trained before                                                               refused
+      IDLE ──────────────────▶ FETCHING ──Installed──▶ TRAINING ──Trained──▶ OFFERING ──────────────▶ IDLE
+       ▲                           │                       │
+       └───────────────────────────┴── the base is left ───┘
+
+ 1. At most one update is without a verdict. Until it has one it is offered again and again, with backoff, and the next
+    training waits, because the residual that it will build on is not settled.
+ 2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk.
+ 3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
+    shows that the base has been left.
+ 4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored.
+ 5. A verdict counts only for the very update that is offered: same base, same digest.
+ 6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
+
+`receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
+wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
+"""
+
+from __future__ import annotations
+
+import random
+
+from msgspec import Struct, structs
+
+from broker import draw
+from broker.messages import Head, Offer, Round, Verdict, Version, Want
+from models.job import JobSpec
+
+FIRST_RESEND_S = 4.0
+LAST_RESEND_S = 120.0
+REFETCH_S = 10.0
+ALWAYS_INLINE_BYTES = 2048
+"""A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
+
+
+class Connected(Struct, frozen=True):
+    """The broker is reachable again; answers may be spread over this window."""
+
+    spread_s: float = 0.0
+
+
+class Ready(Struct, frozen=True):
+    """The data are there and fit the job; or `why` says why this device cannot take part."""
+
+    why: str = ""
+
+
+class Installed(Struct, frozen=True):
+    """This version's integers are here, with the SHA-256 that the head named."""
+
+    version: Version
+
+
+class FetchFailed(Struct, frozen=True):
+    """This version's bodies came, and were not what the head named."""
+
+    version: Version
+
+
+class Trained(Struct, frozen=True):
+    """Training is done and the update is safely on disk."""
+
+    offer: Offer
+
+
+class TrainingFailed(Struct, frozen=True):
+    """Training on this base cannot be done; it will not be tried again."""
+
+    base: Version
+    why: str
+
+
+Event = Head | Round | Want | Verdict | Connected | Ready | Installed | FetchFailed | Trained | TrainingFailed
+
+
+class Fetch(Struct, frozen=True):
+    """Get the bodies that this head names, then say `Installed` or `FetchFailed`. Replaces any other fetch."""
+
+    head: Head
+
+
+class Train(Struct, frozen=True):
+    """Train on the installed base, make the update durable, then say `Trained` or `TrainingFailed`."""
+
+    base: Version
+    step_scale: float
+
+
+class Halt(Struct, frozen=True):
+    """Stop this training: its update would be refused."""
+
+    base: Version
+
+
+class Send(Struct, frozen=True):
+    """Publish the offer, with its body if that fits one message and is wanted now."""
+
+    offer: Offer
+    with_body: bool
+
+
+class Upload(Struct, frozen=True):
+    """Publish these chunks of the offered update."""
+
+    want: Want
+
+
+class Settle(Struct, frozen=True):
+    """The update has its verdict: settle the residual and forget the update, in one durable step."""
+
+    verdict: Verdict
+
+
+class Deploy(Struct, frozen=True):
+    """Put the installed version into the model slot."""
+
+    version: Version
+
+
+Effect = Fetch | Train | Halt | Send | Upload | Settle | Deploy
+
+
+class Participant:
+    """A device's part in one job.
+
+    offer: the update on disk that has no verdict yet. trained: the last base trained, to its end or to a failure.
+    deployed: the version in the model slot. rng: for the jitter of resends.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        job: str,
+        spec: JobSpec,
+        rng: random.Random,
+        *,
+        offer: Offer | None = None,
+        trained: Version | None = None,
+        deployed: Version | None = None,
+        now: float = 0.0,
+    ) -> None:
+        self.device = device
+        self.job = job
+        self.spec = spec
+        self.offer = offer
+        self.why = "its data have not been looked at yet"
+        self._rng = rng
+        self._trained = trained
+        self._deployed = deployed
+        self._term = 0
+        self._head: Head | None = None
+        self._round: Round | None = None
+        self._round_ends_at = 0.0
+        self._installed: Version | None = None
+        self._fetching: Version | None = None
+        self._refetch_at = 0.0
+        self._training: Version | None = None
+        self._sent_body = False
+        self._resend_at = now
+        self._backoff_s = FIRST_RESEND_S
+
+    # What goes in.
+
+    def receive(self, event: Event, now: float) -> list[Effect]:
+        """Take one event and give what follows from it."""
+        match event:
+            case Head() | Round() if event.term < self._term:
+                return []
+            case Head():
+                self._term = event.term
+                self._head = event
+            case Round():
+                self._term = event.term
+                self._round, self._round_ends_at = event, now + event.seconds_left
+            case Want():
+                return self._upload(event, now)
+            case Verdict():
+                return self._settle(event, now)
+            case Connected(spread_s):
+                self._backoff_s = FIRST_RESEND_S
+                self._resend_at = now + self._rng.random() * spread_s
+            case Ready(why):
+                self.why = why
+            case Installed(version):
+                self._installed, self._fetching = version, None
+            case FetchFailed(version):
+                if version == self._fetching:
+                    self._fetching, self._refetch_at = None, now + REFETCH_S
+            case Trained(offer):
+                self._finish_training(offer.base)
+                self._hold(offer, now)
+            case TrainingFailed(base):
+                self._finish_training(base)
+        return self._advance(now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Give what follows from the time alone."""
+        return self._advance(now)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` has something to do, if nothing is received before."""
+        times = [self._resend_at] if self.offer else []
+        if self._wanted(self._refetch_at) and self._fetching is None and self._installed != self._wanted_version():
+            times.append(self._refetch_at)
+        return min(times, default=None)
+
+    # What can be asked.
+
+    @property
+    def doing(self) -> str:
+        """One phrase for the device's presence."""
+        if self.offer:
+            return f"offering an update to version {self.offer.base}"
+        if self._training:
+            return f"training on version {self._training}"
+        if self._fetching:
+            return f"fetching version {self._fetching}"
+        return ""
+
+    def drawn(self) -> bool:
+        """Tell whether the last round announced drew this device."""
+        round_ = self._round
+        return round_ is not None and draw.ticket(round_.salt, self.device) <= round_.threshold
+
+    # What follows.
+
+    def _advance(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        head = self._head
+        if self._training and head and head.version != self._training:
+            effects.append(Halt(self._training))
+            self._training = None
+        if self.offer and now >= self._resend_at:
+            effects.append(self._send(self.offer, now))
+        if head is None or not self._wanted(now):
+            return effects
+        if self._installed != head.version:
+            return [*effects, *self._fetch(head, now)]
+        if self._wants_to_deploy(head):
+            self._deployed = head.version
+            effects.append(Deploy(head.version))
+        if self._wants_to_train(head, now) and self._round:
+            self._training = head.version
+            effects.append(Train(head.version, self._round.step_scale))
+        return effects
+
+    def _wanted_version(self) -> Version | None:
+        return self._head.version if self._head else None
+
+    def _wanted(self, now: float) -> bool:
+        """Tell whether the head's version is needed here."""
+        head = self._head
+        return head is not None and (self._wants_to_deploy(head) or self._wants_to_train(head, now))
+
+    def _wants_to_train(self, head: Head, now: float) -> bool:
+        round_ = self._round
+        return (
+            not self.why
+            and head.state in ("waiting", "running")
+            and round_ is not None
+            and round_.base == head.version
+            and now < self._round_ends_at
+            and self.drawn()
+            and self._trained != head.version
+            and self._training is None
+            and self.offer is None
+        )
+
+    def _wants_to_deploy(self, head: Head) -> bool:
+        if self._deployed == head.version or self.spec.deploy == "never":
+            return False
+        if head.state in ("finished", "stopped"):
+            return True
+        every = self.spec.deploy.removeprefix("every ")
+        return every.isdigit() and head.version.number % int(every) == 0 and head.version.number > 0
+
+    def _fetch(self, head: Head, now: float) -> list[Effect]:
+        if self._fetching == head.version or now < self._refetch_at:
+            return []
+        self._fetching = head.version
+        return [Fetch(head)]
+
+    def _finish_training(self, base: Version) -> None:
+        self._trained = base
+        self._training = None
+
+    # The update that waits for its verdict.
+
+    def _hold(self, offer: Offer, now: float) -> None:
+        self.offer = offer
+        self._sent_body = False
+        self._resend_at = now
+        self._backoff_s = FIRST_RESEND_S
+
+    def _send(self, offer: Offer, now: float) -> Effect:
+        with_body = not self._sent_body or len(offer.body) <= ALWAYS_INLINE_BYTES
+        self._sent_body = True
+        self._resend_at = now + self._backoff_s * (0.75 + 0.5 * self._rng.random())
+        self._backoff_s = min(2 * self._backoff_s, LAST_RESEND_S)
+        return Send(offer, with_body)
+
+    def _upload(self, want: Want, now: float) -> list[Effect]:
+        if self.offer is None or want.digest != self.offer.digest:
+            return []
+        self._backoff_s = FIRST_RESEND_S
+        self._resend_at = max(self._resend_at, now + FIRST_RESEND_S)
+        return [Upload(want)]
+
+    def _settle(self, verdict: Verdict, now: float) -> list[Effect]:
+        offer = self.offer
+        if offer is None or (verdict.base, verdict.digest) != (offer.base, offer.digest):
+            return []
+        self.offer = None
+        return [Settle(verdict), *self._advance(now)]
+
+
+def without_body(offer: Offer) -> Offer:
+    """Give the offer as it is sent when its body does not go along."""
+    return structs.replace(offer, body=b"")
