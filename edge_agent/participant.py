@@ -49,13 +49,13 @@ class Ready(Struct, frozen=True):
 
 
 class Installed(Struct, frozen=True):
-    """This version's integers are here, with the SHA-256 that the head named."""
+    """The integers of this version are here, with the SHA-256 that the head named."""
 
     version: Version
 
 
 class FetchFailed(Struct, frozen=True):
-    """This version's bodies came, and were not what the head named."""
+    """The bodies of this version came, and were not what the head named."""
 
     version: Version
 
@@ -156,7 +156,7 @@ class Participant:
         self._round_ends_at = 0.0
         self._installed: Version | None = None
         self._fetching: Version | None = None
-        self._refetch_at = 0.0
+        self._refetch_at: float | None = None
         self._training: Version | None = None
         self._sent_body = False
         self._resend_at = now
@@ -204,7 +204,7 @@ class Participant:
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
         times = [self._resend_at] if self.offer else []
-        if self._wanted(self._refetch_at) and self._fetching is None and self._installed != self._wanted_version():
+        if self._refetch_at is not None:
             times.append(self._refetch_at)
         return min(times, default=None)
 
@@ -236,7 +236,8 @@ class Participant:
             self._training = None
         if self.offer and now >= self._resend_at:
             effects.append(self._send(self.offer, now))
-        if head is None or not self._wanted(now):
+        if head is None or not (self._wants_to_deploy(head) or self._wants_to_train(head, now)):
+            self._refetch_at = None
             return effects
         if self._installed != head.version:
             return [*effects, *self._fetch(head, now)]
@@ -247,14 +248,6 @@ class Participant:
             self._training = head.version
             effects.append(Train(head.version, self._round.step_scale))
         return effects
-
-    def _wanted_version(self) -> Version | None:
-        return self._head.version if self._head else None
-
-    def _wanted(self, now: float) -> bool:
-        """Tell whether the head's version is needed here."""
-        head = self._head
-        return head is not None and (self._wants_to_deploy(head) or self._wants_to_train(head, now))
 
     def _wants_to_train(self, head: Head, now: float) -> bool:
         round_ = self._round
@@ -279,9 +272,9 @@ class Participant:
         return every.isdigit() and head.version.number % int(every) == 0 and head.version.number > 0
 
     def _fetch(self, head: Head, now: float) -> list[Effect]:
-        if self._fetching == head.version or now < self._refetch_at:
+        if self._fetching == head.version or (self._refetch_at is not None and now < self._refetch_at):
             return []
-        self._fetching = head.version
+        self._fetching, self._refetch_at = head.version, None
         return [Fetch(head)]
 
     def _finish_training(self, base: Version) -> None:

@@ -24,26 +24,24 @@ ROWS_AT_ONCE = 1024
 class Activation(NamedTuple):
     """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z)."""
 
-    forward: Callable[[Float32], Float32]
-    backward: Callable[[Float32, Float32], Float32]
+    forward: Callable[[Float32], None]
+    backward: Callable[[Float32, Float32], None]
 
 
-def _relu(z: Float32) -> Float32:
+def _relu(z: Float32) -> None:
     np.maximum(z, 0.0, out=z)
-    return z
 
 
-def _relu_backward(gradient: Float32, a: Float32) -> Float32:
-    return np.multiply(gradient, a > 0.0, out=gradient)
+def _relu_backward(gradient: Float32, a: Float32) -> None:
+    gradient *= a > 0.0
 
 
-def _tanh(z: Float32) -> Float32:
+def _tanh(z: Float32) -> None:
     np.tanh(z, out=z)
-    return z
 
 
-def _tanh_backward(gradient: Float32, a: Float32) -> Float32:
-    return np.multiply(gradient, 1.0 - a * a, out=gradient)
+def _tanh_backward(gradient: Float32, a: Float32) -> None:
+    gradient *= 1.0 - a * a
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -93,7 +91,8 @@ class Mlp:
             np.matmul(delta.T, below, out=gradients[weight])
             np.add.reduce(delta, axis=0, out=gradients[bias])
             if i:
-                delta = self._activation.backward(delta @ params[weight], below)
+                delta = delta @ params[weight]
+                self._activation.backward(delta, below)
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
@@ -110,7 +109,9 @@ class Mlp:
         for i in range(self._n_layers):
             z = activations[-1] @ params[self._names[2 * i]].T
             z += params[self._names[2 * i + 1]]
-            activations.append(self._activation.forward(z) if i < self._n_layers - 1 else z)
+            if i < self._n_layers - 1:
+                self._activation.forward(z)
+            activations.append(z)
         return activations
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
