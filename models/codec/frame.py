@@ -1,0 +1,80 @@
+"""The outermost layer of a body: one byte that names the coding, then the tensors in the order of the
+spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.codec.decoded import CodecError, Decoded
+from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
+from models.codec.steps import STEP_BYTES
+from models.params import Spec
+
+Float32 = npt.NDArray[np.float32]
+
+FLOAT32, INT8, ADAPTIVE = 0x10, 0x11, 0x12
+"""First byte of a body: format 1 in the upper half, the coding in the lower."""
+TENSOR_OVERHEAD = 16
+"""Bytes that any tensor may cost beyond its float32 values."""
+
+
+def max_body_bytes(spec: Spec) -> int:
+    """Give the most bytes that a body of this spec may have; a receiver refuses larger ones unread."""
+    return 1 + sum(4 * tensor.size + TENSOR_OVERHEAD for tensor in spec)
+
+
+def write(
+    tensors: Sequence[Float32], units: Sequence[Float32], codec: str, step: float, rng: np.random.Generator
+) -> bytes:
+    """Code finite tensors; `step` counts in rms of `units`, tensor by tensor, where the codec has a step."""
+    del units, step, rng
+    if codec == "float32":
+        return bytes((FLOAT32,)) + b"".join(map(float32_bytes, tensors))
+    return bytes((INT8,)) + b"".join(map(int8_bytes, tensors))
+
+
+def decode(body: bytes, spec: Spec) -> tuple[Decoded, ...]:
+    """Decode a body, tensor by tensor. Raises CodecError, and nothing else, for bytes that are not one of
+    this spec.
+
+    Memory is bounded by the spec, whatever the bytes say.
+    """
+    if not 1 <= len(body) <= max_body_bytes(spec):
+        raise CodecError(f"body of {len(body)} bytes")
+    match body[0]:
+        case 0x10:
+            return _decode_float32(memoryview(body)[1:], spec)
+        case 0x11:
+            return _decode_int8(memoryview(body)[1:], spec)
+    raise CodecError(f"unknown coding {body[0]:#04x}")
+
+
+def _decode_float32(rest: memoryview, spec: Spec) -> tuple[Decoded, ...]:
+    if len(rest) != 4 * sum(tensor.size for tensor in spec):
+        raise CodecError("float32 body has another length than its tensors")
+    decoded, at = [], 0
+    for tensor in spec:
+        decoded.append(read_float32(rest[at : at + 4 * tensor.size], tensor.shape))
+        at += 4 * tensor.size
+    return tuple(decoded)
+
+
+def _decode_int8(rest: memoryview, spec: Spec) -> tuple[Decoded, ...]:
+    decoded, at = [], 0
+    for tensor in spec:
+        if rest[at : at + STEP_BYTES] == bytes(STEP_BYTES):
+            decoded.append(Decoded(np.zeros(tensor.shape, np.int64), 0))
+            at += STEP_BYTES
+            continue
+        end = at + STEP_BYTES + tensor.size
+        if end > len(rest):
+            raise CodecError("int8 body ends early")
+        decoded.append(read_int8(rest[at:end], tensor.shape))
+        at = end
+    if at != len(rest):
+        raise CodecError("int8 body goes on after its last tensor")
+    return tuple(decoded)

@@ -1,0 +1,180 @@
+"""The lattice a model lives on: int32 multiples of a power of two, one exponent per tensor.
+
+    value = integers * 2**exponent
+
+Everybody who holds a version holds the same integers, so its SHA-256 is the same everywhere. An update is
+added with `add`: decoded integers are rounded half-even onto the tensor's lattice, and where the sum would
+leave +-LIMIT the exponent of that tensor rises first. Nothing ever wraps. All arithmetic is on integers.
+
+Version 0 costs nothing to send: `initial` draws it from the seed by splitmix64, a counter-based generator
+that any machine repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.codec.decoded import Decoded
+from models.params import Params, Spec, TensorSpec
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+EXPONENT = -24
+"""Exponent of every tensor of version 0: a resolution of 6e-8 and room for values up to 64 before it
+rises."""
+LIMIT = 2**30
+"""Largest magnitude of a stored integer: half of what an int32 holds, so that a sum is checked before it is
+narrow."""
+LOWEST, HIGHEST = -200, 200
+"""Exponents beyond these are nonsense; whatever leads there is refused."""
+
+
+class LatticeError(ValueError):
+    """A model that its lattice cannot hold, or stored bytes that are not a model of this spec."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One version of a model: `ints` in the order and shapes of the spec, one exponent for each."""
+
+    ints: tuple[Int32, ...]
+    exponents: tuple[int, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        if not isinstance(other, Model) or self.exponents != other.exponents:
+            return False
+        return len(self.ints) == len(other.ints) and all(map(np.array_equal, self.ints, other.ints))
+
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash(self.sha256())
+
+    def sha256(self) -> str:
+        """Give the hex SHA-256 over the exponents and then the integers, all little-endian int32."""
+        digest = hashlib.sha256(np.array(self.exponents, "<i4").tobytes())
+        for ints in self.ints:
+            digest.update(ints.astype("<i4", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def values(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """Give the exact values, float64."""
+        return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
+
+    def params(self, spec: Spec) -> Params:
+        """Give the values as float32, each rounded once."""
+        return {tensor.name: np.asarray(value, np.float32) for tensor, value in zip(spec, self.values(), strict=True)}
+
+    def to_bytes(self) -> bytes:
+        """Serialise; `from_bytes` reads it back."""
+        return msgspec.msgpack.encode((self.exponents, [i.astype("<i4").tobytes() for i in self.ints]))
+
+    @staticmethod
+    def from_bytes(data: bytes, spec: Spec) -> Model:
+        """Read what `to_bytes` wrote. Raises LatticeError when it is not a model of this spec."""
+        try:
+            exponents, raws = msgspec.msgpack.decode(data, type=tuple[tuple[int, ...], list[bytes]])
+        except msgspec.MsgspecError as error:
+            raise LatticeError(f"stored model is damaged: {error}") from error
+        if [len(raw) for raw in raws] != [4 * t.size for t in spec] or len(exponents) != len(spec):
+            raise LatticeError("stored model has other shapes than the spec")
+        ints = [np.frombuffer(r, "<i4").astype(np.int32).reshape(t.shape) for r, t in zip(raws, spec, strict=True)]
+        if any(largest(i.astype(np.int64)) > LIMIT for i in ints):
+            raise LatticeError("stored model has integers beyond the lattice")
+        return Model(tuple(ints), tuple(_exponent(e) for e in exponents))
+
+
+def initial(spec: Spec, seed: int) -> Model:
+    """Draw version 0 from `seed`, the same integers on every machine.
+
+    Coordinate k of the net (counted from 0 through all tensors in order) owns the word u_k, output k + 1 of
+    splitmix64 (Steele, Lea and Flood 2014) started at state `seed`. A tensor with two or more axes is uniform
+    on +-sqrt(6 / fan_in) (He et al. 2015), fan_in = prod(shape[1:]):
+
+        bound = isqrt(6 * 4**24 // fan_in),   integer = ((u_k >> 32) * (2 bound + 1) >> 32) - bound
+
+    with exponent -24. Tensors with fewer axes are zero, or one where the name ends in "weight" (the scale of
+    a norm).
+    """
+    ints, start = [], 0
+    for tensor in spec:
+        ints.append(_drawn(tensor, seed, start))
+        start += tensor.size
+    return Model(tuple(ints), (EXPONENT,) * len(spec))
+
+
+def add(model: Model, update: Sequence[Decoded]) -> Model:
+    """Add a decoded update to a model, each tensor rounded half-even onto its lattice.
+
+    Raises LatticeError when a sum leaves every lattice there is.
+    """
+    sums = [_sum(i, e, d) for i, e, d in zip(model.ints, model.exponents, update, strict=True)]
+    return Model(tuple(ints for ints, _ in sums), tuple(exponent for _, exponent in sums))
+
+
+def rescale(integers: Int64, shift: int) -> Int64:
+    """Multiply by 2**shift, rounding half to even. The caller sees to it that a left shift has room."""
+    if shift >= 0:
+        return integers << shift
+    if shift <= -62:
+        return np.zeros_like(integers)  # |integers| < 2**61, so every one of them is below a half
+    right = -shift
+    odd = (integers >> right) & 1
+    return (integers + ((1 << (right - 1)) - 1) + odd) >> right
+
+
+def largest(integers: Int64) -> int:
+    """Give the largest magnitude; 0 for an empty array."""
+    return max(int(integers.max()), -int(integers.min())) if integers.size else 0
+
+
+def bits(integers: Int64) -> int:
+    """Count the bits of the largest magnitude; 0 for an empty or all-zero array."""
+    return largest(integers).bit_length()
+
+
+def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:
+    if not update.integers.any():
+        return ints, exponent
+    top = bits(update.integers) + update.exponent
+    common = _exponent(max(exponent, top - 30))
+    total = rescale(ints.astype(np.int64), exponent - common)
+    total = total + rescale(update.integers, update.exponent - common)
+    while bits(total) > 30:
+        common = _exponent(common + 1)
+        total = rescale(total, -1)
+    return total.astype(np.int32), common
+
+
+def _exponent(value: int) -> int:
+    if not LOWEST <= value <= HIGHEST:
+        raise LatticeError(f"exponent {value} is outside {LOWEST}..{HIGHEST}")
+    return value
+
+
+def _drawn(tensor: TensorSpec, seed: int, start: int) -> Int32:
+    if len(tensor.shape) < 2:
+        one = len(tensor.shape) == 1 and tensor.name.endswith("weight")
+        return np.full(tensor.shape, 2**-EXPONENT if one else 0, np.int32)
+    bound = math.isqrt(6 * 4**-EXPONENT // max(1, math.prod(tensor.shape[1:])))
+    scaled = (_splitmix64(seed, start, tensor.size) >> np.uint64(32)) * np.uint64(2 * bound + 1)
+    return ((scaled >> np.uint64(32)).astype(np.int64) - bound).astype(np.int32).reshape(tensor.shape)
+
+
+def _splitmix64(seed: int, start: int, n: int) -> npt.NDArray[np.uint64]:
+    """Outputs start + 1 ... start + n of splitmix64 from state `seed`; uint64 arrays wrap, as the generator
+    wants.
+    """
+    counters = np.arange(start + 1, start + n + 1, dtype=np.uint64)
+    z = counters * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
