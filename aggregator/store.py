@@ -1,0 +1,327 @@
+"""What the aggregator must not forget, in one SQLite file. The only file that imports sqlite3.
+
+Every method that writes is one transaction, on disk (WAL, synchronous = FULL) when it returns. Retained topics at the
+broker are a projection of what stands here.
+
+    meta       the term
+    jobs       specification, generation, how it ended
+    versions   metrics of every version; the server state of the last one
+    updates    last verdict of every device, and the bodies counted for the current base
+    attempts   every round with its outcome and each device's fate
+    bodies     what lies at the broker, until it has been cleared there
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+from msgspec import Struct
+
+from aggregator.effects import Attempt, Close
+from broker.messages import Offer, Verdict, Version
+from models.job import JobSpec
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs (
+    job TEXT PRIMARY KEY, name TEXT, spec BLOB, generation INTEGER, ended TEXT, reason TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS versions (
+    job TEXT, generation INTEGER, number INTEGER, sha256 TEXT, metrics BLOB, state BLOB, at TEXT,
+    PRIMARY KEY (job, generation, number));
+CREATE TABLE IF NOT EXISTS updates (
+    job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
+    n_examples INTEGER, norm REAL, metrics BLOB, body BLOB, PRIMARY KEY (job, device, generation, number));
+CREATE TABLE IF NOT EXISTS attempts (
+    job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
+    opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
+CREATE TABLE IF NOT EXISTS bodies (
+    job TEXT, digest TEXT, number INTEGER, chunk_bytes INTEGER, data BLOB, PRIMARY KEY (job, digest));
+"""
+SCHEMA_VERSION = 1
+
+
+class StoreError(RuntimeError):
+    """The state directory cannot be used; the message says what to do."""
+
+
+class JobRow(Struct, frozen=True):
+    """A job as it is stored. ended: "", "finished" or "stopped"."""
+
+    job: str
+    spec: JobSpec
+    generation: int
+    ended: str
+    reason: str
+
+
+class UpdateRow(Struct, frozen=True):
+    """A counted update: what goes into the fold, and what the device said of it."""
+
+    device: str
+    n_examples: int
+    norm: float
+    metrics: dict[str, float]
+    body: bytes
+
+
+class AttemptRow(Struct, frozen=True):
+    """A round as it is remembered; outcome is "open" while it is."""
+
+    attempt: Attempt
+    outcome: str
+    reason: str
+    fates: dict[str, str]
+
+
+class BodyRow(Struct, frozen=True):
+    """A body at the broker. number: the last version that needed it."""
+
+    digest: str
+    number: int
+    chunk_bytes: int
+    data: bytes
+
+
+class Store:
+    """The state directory of one aggregator, locked for this process while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create it. Raises StoreError when it is in use, not writable, or of a newer fedge."""
+        self._lock = _locked(folder)
+        try:
+            self._db = sqlite3.connect(folder / "aggregator.sqlite", isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._check_version()
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise StoreError(f"{folder}/aggregator.sqlite cannot be used: {error}") from error
+
+    def close(self) -> None:
+        """Close the file and give the lock up."""
+        self._db.close()
+        self._lock.close()
+
+    def raise_term(self, at_least: int = 0) -> int:
+        """Give a term that is higher than any before and not below `at_least`."""
+        row = self._one("SELECT value FROM meta WHERE name = 'term'")
+        term = max((row[0] if row else 0) + 1, at_least)
+        self._write("INSERT OR REPLACE INTO meta VALUES ('term', ?)", (term,))
+        return term
+
+    # Jobs and versions.
+
+    def add_job(self, job: str, spec: JobSpec, sha256: str, state: bytes, metrics: Mapping[str, float]) -> None:
+        """Add a job with its version 0."""
+        with _Transaction(self._db) as write:
+            write("INSERT INTO jobs VALUES (?, ?, ?, 1, '', '')", (job, spec.name, msgspec.json.encode(spec)))
+            write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state))
+
+    def end_job(self, job: str, ended: str, reason: str) -> None:
+        """Remember that and why a job has ended."""
+        self._write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
+
+    def jobs(self) -> list[JobRow]:
+        """Give every job, by name. Raises StoreError for a specification that this fedge does not understand."""
+        rows = self._all("SELECT job, spec, generation, ended, reason FROM jobs ORDER BY name, job")
+        return [JobRow(job, _spec(job, spec), generation, *rest) for job, spec, generation, *rest in rows]
+
+    def commit(
+        self,
+        job: str,
+        version: Version,
+        sha256: str,
+        state: bytes,
+        metrics: Mapping[str, float],
+        bodies: Sequence[BodyRow],
+    ) -> None:
+        """Make a version durable, with the bodies that lead to it; the updates of its base are no longer needed."""
+        with _Transaction(self._db) as write:
+            write("UPDATE versions SET state = NULL WHERE job = ?", (job,))
+            write(
+                _ADD_VERSION,
+                (job, version.generation, version.number, sha256, msgspec.json.encode(metrics), state),
+            )
+            write("UPDATE updates SET body = NULL WHERE job = ?", (job,))
+            for body in bodies:
+                write(
+                    "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)",
+                    (job, body.digest, body.number, body.chunk_bytes, body.data),
+                )
+
+    def last_version(self, job: str) -> tuple[Version, str, bytes]:
+        """Give the last version of a job, its SHA-256 and the server state."""
+        row = self._one(
+            "SELECT generation, number, sha256, state FROM versions WHERE job = ? AND state IS NOT NULL"
+            " ORDER BY generation DESC, number DESC LIMIT 1",
+            (job,),
+        )
+        if row is None:
+            raise StoreError(f"job {job} has no version: the state directory is damaged, restore a backup")
+        return Version(row[0], row[1]), row[2], row[3]
+
+    def history(self, job: str) -> list[dict[str, float]]:
+        """Give the metrics of every version of a job, version 0 first."""
+        rows = self._all("SELECT metrics FROM versions WHERE job = ? ORDER BY generation, number", (job,))
+        return [msgspec.json.decode(row[0], type=dict[str, float]) for row in rows]
+
+    # Updates.
+
+    def add_verdict(self, verdict: Verdict, offer: Offer | None = None, norm: float = 0.0, body: bytes = b"") -> None:
+        """Make a verdict durable, and with a counted one the update itself. The device's older ones are forgotten."""
+        base = verdict.base
+        n_examples, metrics = (offer.n_examples, offer.metrics) if offer else (0, {})
+        with _Transaction(self._db) as write:
+            write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
+            write(
+                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
+                    *(n_examples, norm, msgspec.json.encode(metrics), body if verdict.counted else None),
+                ),
+            )
+
+    def verdicts(self, job: str) -> list[Verdict]:
+        """Give the last verdict of every device."""
+        rows = self._all("SELECT device, generation, number, digest, refused FROM updates WHERE job = ?", (job,))
+        return [Verdict(r[0], job, Version(r[1], r[2]), r[3], refused=r[4]) for r in rows]
+
+    def updates(self, job: str, base: Version) -> Iterator[UpdateRow]:
+        """Give the counted updates of a base one by one, in the order of the devices' names."""
+        cursor = self._db.execute(
+            "SELECT device, n_examples, norm, metrics, body FROM updates WHERE job = ? AND generation = ?"
+            " AND number = ? AND refused = '' AND body IS NOT NULL ORDER BY device",
+            (job, base.generation, base.number),
+        )
+        for device, n_examples, norm, metrics, body in cursor:
+            yield UpdateRow(device, n_examples, norm, msgspec.json.decode(metrics, type=dict[str, float]), body)
+
+    def norms(self, job: str) -> list[float]:
+        """Give the norms of the last counted update of every device."""
+        return [row[0] for row in self._all("SELECT norm FROM updates WHERE job = ? AND refused = ''", (job,))]
+
+    # Rounds.
+
+    def open_attempt(self, job: str, attempt: Attempt) -> None:
+        """Make a round durable before it is announced."""
+        base = attempt.base
+        self._write(
+            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, 'open', '', '{}', datetime('now'), NULL)",
+            (job, base.generation, base.number, attempt.number, msgspec.json.encode(attempt)),
+        )
+
+    def close_attempt(self, job: str, close: Close) -> None:
+        """Remember how a round ended."""
+        base = close.attempt.base
+        self._write(
+            "UPDATE attempts SET round = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
+            " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?",
+            (
+                *(msgspec.json.encode(close.attempt), close.outcome, close.reason, msgspec.json.encode(close.fates)),
+                *(job, base.generation, base.number, close.attempt.number),
+            ),
+        )
+
+    def attempts(self, job: str, base: Version) -> list[AttemptRow]:
+        """Give the rounds that tried to leave a base, the first one first."""
+        rows = self._all(
+            "SELECT round, outcome, reason, fates FROM attempts WHERE job = ? AND generation = ? AND number = ?"
+            " ORDER BY attempt",
+            (job, base.generation, base.number),
+        )
+        return [
+            AttemptRow(
+                msgspec.json.decode(r[0], type=Attempt), r[1], r[2], msgspec.json.decode(r[3], type=dict[str, str])
+            )
+            for r in rows
+        ]
+
+    # Bodies.
+
+    def bodies(self, job: str) -> list[BodyRow]:
+        """Give what lies, or should lie, at the broker."""
+        rows = self._all("SELECT digest, number, chunk_bytes, data FROM bodies WHERE job = ?", (job,))
+        return [BodyRow(*row) for row in rows]
+
+    def forget_body(self, job: str, digest: str) -> None:
+        """Forget a body that has been cleared at the broker."""
+        self._write("DELETE FROM bodies WHERE job = ? AND digest = ?", (job, digest))
+
+    # SQLite.
+
+    def _check_version(self) -> None:
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA_VERSION:
+            raise StoreError(f"the state directory was written by a newer fedge (schema {found}): upgrade this one")
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _one(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
+        return row
+
+    def _all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._db.execute(sql, values).fetchall()
+
+    def _write(self, sql: str, values: Sequence[object]) -> None:
+        with _Transaction(self._db) as write:
+            write(sql, values)
+
+
+_ADD_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, datetime('now'))"
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK; a full or read-only disk becomes a StoreError."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> _Transaction:
+        self("BEGIN IMMEDIATE", ())
+        return self
+
+    def __call__(self, sql: str, values: Sequence[object]) -> None:
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StoreError(f"the state directory cannot be written: {error}") from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self("COMMIT", ())
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _locked(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise StoreError(f"state directory {folder} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise StoreError(f"state directory {folder} is in use by process {owner}: stop that aggregator first") from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _spec(job: str, spec: bytes) -> JobSpec:
+    try:
+        return msgspec.json.decode(spec, type=JobSpec)
+    except msgspec.ValidationError as error:
+        raise StoreError(f"job {job} was written by another fedge and is not understood here: {error}") from error
