@@ -32,7 +32,7 @@ class TrainingState(NamedTuple):
 
     params: Params
     momentum: Params
-    """SGD's velocity, in the order of the params; empty when the run uses none."""
+    """SGD's velocity times the learning rate, in the order of the params; empty when the run uses none."""
     seed: bytes
     """32 bytes from which every epoch's order is derived (`models.train.seed_for`)."""
     epoch: int = 0

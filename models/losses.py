@@ -55,11 +55,11 @@ def cross_entropy(outputs: Float32, y: Labels) -> tuple[float, Float32]:
     """Mean of log sum_i exp(o_i) - o_y over the rows, and its gradient (softmax(o) - onehot(y)) / n."""
     n = len(outputs)
     rows = np.arange(n)
-    outputs -= outputs.max(axis=1, keepdims=True)
-    chosen = outputs[rows, y]
+    outputs -= np.maximum.reduce(outputs, axis=1, keepdims=True)
+    right = outputs[rows, y]
     np.exp(outputs, out=outputs)
-    total = outputs.sum(axis=1, keepdims=True)
-    loss = float((np.log(total[:, 0]) - chosen).mean())
+    total = np.add.reduce(outputs, axis=1, keepdims=True)
+    loss = float(np.add.reduce(np.log(total[:, 0]) - right)) / n
     outputs /= total
     outputs[rows, y] -= 1.0
     outputs /= n

@@ -20,6 +20,10 @@ from models.params import Float32, Params, Spec, TensorSpec
 ROWS_AT_ONCE = 1024
 """Rows that predict and evaluate push through together: bounds their memory, and is wide enough for BLAS."""
 
+SMALL_PRODUCT = 1_000_000
+"""Up to this m n k OpenBLAS may multiply as is; beyond it first copies both sides into packed panels, which for a
+narrow batch takes as long as the product (sgemm_small_kernel_permit_skylakex.c; measured: half the time)."""
+
 
 class Activation(NamedTuple):
     """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z)."""
@@ -67,6 +71,17 @@ def spec_of_mlp(model: ModelSpec) -> Spec:
     )
 
 
+def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
+    """Give left @ right in `out`: (m, k) @ (k, n), in blocks of rows small enough to be multiplied unpacked."""
+    rows = SMALL_PRODUCT // right.size & ~7  # whole vectors of the kernel
+    if rows < 16:  # a wide batch, which is worth packing
+        return np.matmul(left, right, out=out)
+    for start in range(0, len(left), rows):
+        block = slice(start, start + rows)
+        np.matmul(left[block], right, out=out[block])
+    return out
+
+
 class Mlp:
     """The net of a ModelSpec of kind "mlp". Holds no state: everything is a function of params and data."""
 
@@ -79,20 +94,21 @@ class Mlp:
         self._loss = LOSSES[model.loss]
 
     def loss_and_gradients(
-        self, params: Params, X: Float32, y: Labels, out: Params | None = None
+        self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
     ) -> tuple[float, Params]:
         """See `models.nets.Net`. With `out` no large array is allocated."""
-        activations = self._forward(params, X)
-        loss, delta = self._loss.gradient(activations.pop(), y)
+        columns = self._forward(params, X)
+        loss, rows = self._loss.gradient(columns.pop().T, y)
+        rows *= scale
+        delta, ones = rows.T, np.ones(len(rows), np.float32)
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
         for i in reversed(range(self._n_layers)):
             weight, bias = self._names[2 * i], self._names[2 * i + 1]
-            below = activations[i]
-            np.matmul(delta.T, below, out=gradients[weight])
-            np.add.reduce(delta, axis=0, out=gradients[bias])
+            multiply(delta, columns[i].T, gradients[weight])
+            np.matmul(delta, ones, out=gradients[bias])
             if i:
-                delta = delta @ params[weight]
-                self._activation.backward(delta, below)
+                delta = params[weight].T @ delta
+                self._activation.backward(delta, columns[i])
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
@@ -104,19 +120,23 @@ class Mlp:
         return measure(self.model.loss, self._outputs(params, X), y)
 
     def _forward(self, params: Params, X: Float32) -> list[Float32]:
-        """Give X, the activations of each hidden layer and the raw outputs."""
-        activations = [X]
+        """Give X, the activations of each hidden layer and the raw outputs, each example a column.
+
+        Columns, because OpenBLAS multiplies a large weight by a narrow batch faster than the other way round.
+        """
+        columns = [X.T]
         for i in range(self._n_layers):
-            z = activations[-1] @ params[self._names[2 * i]].T
-            z += params[self._names[2 * i + 1]]
+            weight = params[self._names[2 * i]]
+            z = multiply(weight, columns[-1], np.empty((len(weight), len(X)), np.float32))
+            z += params[self._names[2 * i + 1]][:, np.newaxis]
             if i < self._n_layers - 1:
                 self._activation.forward(z)
-            activations.append(z)
-        return activations
+            columns.append(z)
+        return columns
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            outputs[rows] = self._forward(params, X[rows])[-1]
+            outputs[rows] = self._forward(params, X[rows])[-1].T
         return outputs

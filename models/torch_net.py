@@ -76,12 +76,14 @@ class TorchNet:
         params: Params,
         X: Float32,
         y: Labels,
-        out: Params | None = None,  # noqa: ARG002  (may, need not)
+        *,
+        scale: float = 1.0,
+        out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
         """See `models.nets.Net`. The gradients are always fresh arrays."""
         leaves = {name: _tensor(params[name]).requires_grad_() for name in self._dtypes}
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
-        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
             name: np.zeros(leaf.shape, np.float32) if gradient is None else gradient.contiguous().numpy()

@@ -97,15 +97,17 @@ def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, ve
     _check_position(state, train, n_batches)
     state = _prepare(state, train)
     rate = learning_rate(train, version_number)
-    gradients = {name: np.empty_like(p) for name, p in state.params.items()}
+    changes = {name: np.empty_like(p) for name, p in state.params.items()}
     while state.epoch < train.epochs:
         order = order_of(state.seed, state.epoch, len(data.X))
         for batch in range(state.batch, n_batches):
             rows = order[batch * train.batch_size : (batch + 1) * train.batch_size]
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with np.errstate(over="ignore", invalid="ignore"):
-                loss, gradients = net.loss_and_gradients(state.params, data.X[rows], data.y[rows], gradients)
-                _descend(state, gradients, train, rate)
+                loss, changes = net.loss_and_gradients(
+                    state.params, data.X[rows], data.y[rows], scale=rate, out=changes
+                )
+                _descend(state, changes, rate * train.weight_decay, train.momentum)
             state = state._replace(
                 batch=batch + 1,
                 loss_sum=state.loss_sum + loss * len(rows),
@@ -142,19 +144,21 @@ def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
     return state
 
 
-def _descend(state: TrainingState, gradients: Params, train: TrainSpec, rate: float) -> None:
-    """Move the state's params and momentum by one step of SGD, in place; the gradients are used up."""
+def _descend(state: TrainingState, changes: Params, decay: float, momentum: float) -> None:
+    """Move params and momentum by one step of SGD, in place.
+
+    changes: rate * gradients, used up. decay: rate * weight_decay. The rate is one for the whole run, so that a
+    velocity which holds it already gives the same steps as Torch's, which multiplies it in at the end.
+    """
     for name, p in state.params.items():
-        change = gradients[name]
-        if train.weight_decay:
-            change += train.weight_decay * p
-        if train.momentum:
+        change = changes[name]
+        if decay:
+            change += decay * p
+        if momentum:
             velocity = state.momentum[name]
-            velocity *= train.momentum
+            velocity *= momentum
             velocity += change
-            np.multiply(velocity, rate, out=change)
-        else:
-            change *= rate
+            change = velocity
         p -= change
 
 
