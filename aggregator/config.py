@@ -8,14 +8,7 @@ from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
 from models.job import Count, Name, Positive
-
-
-class TestData(Struct, frozen=True, forbid_unknown_fields=True):
-    """A test split that the aggregator holds for a data source: [tests.NAME]."""
-
-    path: str
-    label: str = "y"
-    features: str | tuple[str, ...] | None = None
+from models.source import DataSource
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +40,7 @@ class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fleet: Name
     state_dir: str = "aggregator-state"
     broker: BrokerSettings = BrokerSettings()
-    tests: dict[Name, TestData] = {}
+    tests: dict[Name, DataSource] = {}
+    """The test split that the aggregator holds for a data source: [tests.NAME]."""
     models: ModelSettings = ModelSettings()
     limits: Limits = Limits()

@@ -76,7 +76,8 @@ class Coordinator:
     """The rounds of one job.
 
     ledger: the last verdict of every device, for the job's life. attempt: the round to resume, with the whole of its
-    time. history: the metrics of every version so far, version 0 first. ended: why the job is over, if it is.
+    time. last: the last round that tried to leave this base. history: the metrics of every version so far, version 0
+    first. ended: why the job is over, if it is.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Coordinator:
         heartbeat_s: float = 10.0,
         ledger: Iterable[Verdict] = (),
         attempt: Attempt | None = None,
-        attempts_so_far: int = 0,
+        last: Attempt | None = None,
         history: Sequence[Mapping[str, float]] = ({},),
         ended: Literal["", "finished", "stopped"] = "",
     ) -> None:
@@ -105,13 +106,11 @@ class Coordinator:
         self._ledger = {verdict.device: verdict for verdict in ledger}
         self._history = list(history)
         self._devices: dict[str, _Device] = {}
-        self._attempts = attempts_so_far
-        self._last: Attempt | None = None
+        self._last = last if last is not None and last.base == base else None
         self._round: _Round | None = None
         self._retry_at: float | None = None
         if attempt is not None and not ended:
             self._last = attempt
-            self._attempts = max(attempts_so_far, attempt.number)
             self._round = _Round(attempt, now + rules.deadline_s, now)
             for device in attempt.cohort:
                 self._devices[device] = _Device(ready=True, gone_at=now)
@@ -137,8 +136,15 @@ class Coordinator:
         """Give what follows from the time alone."""
         effects = self._advance(now)
         if self._round is not None and now >= self._round.beats_at:
-            effects.append(self._announce(now))
+            effects += self.announce(now)
         return effects
+
+    def announce(self, now: float) -> list[Effect]:
+        """Give the announcement of the open round, if there is one: its heartbeat, or because the broker is new."""
+        if self._round is None:
+            return []
+        self._round.beats_at = now + self._heartbeat_s
+        return [Announce(self._round.attempt, max(0.0, self._round.ends_at - now))]
 
     @property
     def deadline(self) -> float | None:
@@ -266,16 +272,16 @@ class Coordinator:
         present = set(eligible).union(self.counted)
         if len(present) < (self.rules.min_devices or self.rules.quorum) or not eligible:
             return []
-        self._attempts += 1
         self._last = self._draw(sorted(present))
         self._round = _Round(self._last, now + self.rules.deadline_s, now)
-        return [Open(self._last), self._announce(now), *self._conclude(self._round, now)]
+        return [Open(self._last), *self.announce(now), *self._conclude(self._round, now)]
 
     def _draw(self, present: Sequence[str]) -> Attempt:
         """Draw the cohort of the next attempt: for a new base afresh, for the same base by widening."""
         again = self._last if self._last is not None and self._last.base == self.base else None
+        number = again.number + 1 if again else 1
         if again is not None and self.rules.wait == "all":
-            return structs.replace(again, number=self._attempts)
+            return structs.replace(again, number=number)
         salt = again.salt if again else self._salt()
         wanted = min(self.rules.target or math.ceil(self.rules.fraction * len(present) - 1e-9), len(present))
         wanted = max(wanted, min(self.rules.quorum, len(present)))
@@ -284,16 +290,11 @@ class Coordinator:
         threshold = max(draw.threshold(salt, present, max(k, 1)), again.threshold if again else 0)
         cohort = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
         target = None if self.rules.wait == "all" else wanted
-        return Attempt(self.base, self._attempts, salt, threshold, target, cohort)
+        return Attempt(self.base, number, salt, threshold, target, cohort)
 
     def _salt(self) -> str:
         """Derive the base's salt from the job's seed, so that a job that is run again draws the same devices."""
         return hashlib.sha256(f"{self._seed}:{self.base}".encode()).hexdigest()[:16]
-
-    def _announce(self, now: float) -> Effect:
-        assert self._round is not None  # noqa: S101 -- callers hold an open round
-        self._round.beats_at = now + self._heartbeat_s
-        return Announce(self._round.attempt, max(0.0, self._round.ends_at - now))
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
         counted, target = len(self.counted), round_.attempt.target
@@ -336,7 +337,6 @@ class Coordinator:
         self.base = version
         self._history.append(metrics)
         self._retry_at = None
-        self._attempts = 0
         reason = reason_to_end(self._history, self.rules)
         if reason is not None:
             self.ended = "finished"

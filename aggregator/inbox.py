@@ -6,9 +6,13 @@ that the coordinator has checked against the job; all assemblies together hold a
 
 from __future__ import annotations
 
+from broker import chunks
 from broker.chunks import Assembly, to_bitmap
 from broker.errors import WireError
 from broker.messages import Chunk, Offer, Want
+
+MOST_CHUNKS = 4096
+"""Chunks that one body may be cut into."""
 
 
 class Inbox:
@@ -72,6 +76,8 @@ class Inbox:
         entry = self._waiting.get((offer.job, offer.device))
         if entry is None or (entry[0].digest, entry[0].n_bytes) != (offer.digest, offer.n_bytes):
             self.forget(offer.job, offer.device)
+            if chunks.count(offer.n_bytes, offer.chunk_bytes) > MOST_CHUNKS:
+                raise WireError(f"chunks of {offer.chunk_bytes} bytes cut {offer.n_bytes} bytes too finely")
             entry = (offer, Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes))
             self._waiting[offer.job, offer.device] = entry
         return entry

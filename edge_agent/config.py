@@ -8,17 +8,7 @@ from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
 from models.job import Name
-
-
-class DataSource(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the rows of a data source are: [data.NAME]. They never leave the device."""
-
-    path: str
-    """An NPZ file with X and y, or a CSV file with a header row."""
-    label: str = "y"
-    """Name of the label column (CSV) or array (NPZ)."""
-    features: str | tuple[str, ...] | None = None
-    """Feature columns (CSV; all others when not given) or the name of the feature array (NPZ; X)."""
+from models.source import DataSource
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +42,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = "agent-state"
     broker: BrokerSettings = BrokerSettings()
     data: dict[Name, DataSource] = {}
+    """What this device can train on: [data.NAME]. The rows never leave it."""
     labels: dict[Name, Name] = {}
     models: ModelSettings = ModelSettings()
     limits: Limits = Limits()

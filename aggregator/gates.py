@@ -1,0 +1,47 @@
+"""What an update must be before it may touch the sum."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from models import codec, fold
+from models.codec import CodecError, Decoded
+from models.fold import Fold, FoldError
+from models.params import Spec
+
+FEWEST_PEERS = 3
+"""Peers whose norms are known before their median says what is usual; until then the model's own norm does."""
+
+
+class RefusedError(Exception):
+    """Why an update is refused, in words for its device's operator."""
+
+
+def admit(body: bytes, weight: int, spec: Spec, into: Fold, limit: float) -> float:
+    """Decode an update, hold it against every gate and add it to the fold; give its norm.
+
+    A body decodes to finite numbers of the spec's shapes or not at all. Raises RefusedError, with the fold unchanged.
+    """
+    try:
+        decoded: Sequence[Decoded] = codec.decode(body, spec)
+        norm = fold.norm(decoded)
+        if not norm <= limit:
+            raise RefusedError(f"its norm {norm:.4g} is more than {limit:.4g}, which is far from its peers'")
+        into.add(decoded, weight)
+    except CodecError as error:
+        raise RefusedError(f"its body does not decode: {error}") from error
+    except FoldError as error:
+        raise RefusedError(f"it does not fit the sum: {error}") from error
+    return norm
+
+
+def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> float:
+    """Give the largest norm that is let in: `ratio` times the median of the peers', or of the model's own norm.
+
+    Devices that move nothing (norm 0) say nothing of what is usual.
+    """
+    moving = [norm for norm in peers if norm > 0]
+    usual = statistics.median(moving) if len(moving) >= FEWEST_PEERS else model_norm
+    return ratio * usual if usual > 0 else math.inf
