@@ -127,7 +127,7 @@ class Participant:
     """A device's part in one job.
 
     offer: the update on disk that has no verdict yet. trained: the last base trained, to its end or to a failure.
-    deployed: the version in the model slot. rng: for the jitter of resends.
+    deployed: the version in the model slot. deploys: whether this device has a slot at all. rng: for the jitter of resends.
     """
 
     def __init__(
@@ -140,6 +140,7 @@ class Participant:
         offer: Offer | None = None,
         trained: Version | None = None,
         deployed: Version | None = None,
+        deploys: bool = True,
         now: float = 0.0,
     ) -> None:
         self.device = device
@@ -150,6 +151,7 @@ class Participant:
         self._rng = rng
         self._trained = trained
         self._deployed = deployed
+        self._deploys = deploys
         self._term = 0
         self._head: Head | None = None
         self._round: Round | None = None
@@ -264,7 +266,7 @@ class Participant:
         )
 
     def _wants_to_deploy(self, head: Head) -> bool:
-        if self._deployed == head.version or self.spec.deploy == "never":
+        if not self._deploys or self._deployed == head.version or self.spec.deploy == "never":
             return False
         if head.state in ("finished", "stopped"):
             return True

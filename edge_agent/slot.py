@@ -1,0 +1,309 @@
+"""The model slot: the directory in which a device keeps the model that its applications use.
+
+    SLOT/model.onnx -> current/model.onnx     what applications open
+    SLOT/model.npz  -> current/model.npz      the same parameters, float32, for whoever has no ONNX runtime
+    SLOT/model.json -> current/model.json     the card: job, version, inputs, outputs, SHA-256 of both files
+    SLOT/current    -> versions/7-12-x3k9     the one link that moves, by an atomic rename
+    SLOT/versions/                            the current version and the one before it
+
+Its law:
+1. A version's directory is written, synced and tried before the link moves; after that it is never written again.
+2. So whoever opens SLOT/model.onnx, at any moment, gets the whole of the old model or the whole of the new one.
+   Whoever wants several files of one version resolves SLOT/current once and opens them there.
+3. A model that onnxruntime answers otherwise than NumPy (or Torch, for a factory's) does is not installed.
+4. Where ONNX cannot be written or run, predictions come from the parameters, and the log says why.
+5. One process installs. Any number read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.dataset import NPZ_ERRORS
+from models.job import ModelSpec
+from models.nets import NETS, ModelError, Net, build
+from models.params import Float32, Params, ParamsError, check
+from models.session import ChildDiedError, InferenceError, Session, export
+
+log = logging.getLogger(__name__)
+
+FILES = ("model.onnx", "model.npz", "model.json")
+TOLERANCE = 1e-4
+"""Largest difference between onnxruntime and our own net, relative to the larger of 1 and the largest answer."""
+N_TRIAL_ROWS = 4
+
+
+class SlotError(ValueError):
+    """A slot without a usable model, or rows that do not fit it."""
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Which version of which job: its generation and number, and the hash that its head carries."""
+
+    job: str
+    generation: int
+    number: int
+    sha256: str
+
+
+class Card(msgspec.Struct, frozen=True):
+    """What lies in the slot, as model.json says it."""
+
+    release: Release
+    model: ModelSpec
+    files: dict[str, str]
+    """File name to SHA-256, hexadecimal; no model.onnx where it could not be written."""
+
+
+class _Serving(NamedTuple):
+    directory: Path
+    card: Card
+    params: Params
+
+
+class Slot:
+    """A slot directory and whoever answers from it.
+
+    session: the child that runs ONNX, None where onnxruntime cannot be used (`models.session.probe` says). The
+    slot closes it. allow: the factories that may run here, for models that only Torch computes.
+    """
+
+    def __init__(self, path: Path, *, session: Session | None = None, allow: Sequence[str] = ()) -> None:
+        self._path = path
+        self._session = session
+        self._allow = allow
+        self._serving: _Serving | None = None
+        self._previous: _Serving | None = None
+        if (path / "current").is_symlink():
+            self._restore()
+
+    @property
+    def card(self) -> Card | None:
+        """What is served, None before the first version."""
+        return self._serving.card if self._serving else None
+
+    def install(self, release: Release, model: ModelSpec, params: Params) -> str | None:
+        """Serve these params from now on: give None, or why the model before it stays. Logs either."""
+        try:
+            directory = self._make_directory(release)
+        except OSError as error:
+            return _refuse(release, str(error))
+        try:
+            candidate = self._write(directory, release, model, params)
+            self._try(candidate)
+            self._switch(candidate)
+        except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            self._reload()
+            return _refuse(release, str(error))
+        self._tidy()
+        log.info(
+            "model=installed job=%s version=%d.%d onnx=%s",
+            release.job,
+            release.generation,
+            release.number,
+            "model.onnx" in candidate.card.files,
+        )
+        return None
+
+    def predict(self, X: npt.NDArray[Any]) -> Float32:
+        """Give (n, outputs) float32 for n >= 1 rows of X (n, inputs) or (n, ...), flattened: probabilities, or values for mse.
+
+        Raises SlotError if nothing is installed or the rows do not fit, ModelError if onnxruntime does not
+        answer and the model's factory may not run here.
+        """
+        serving = self._serving
+        if serving is None:
+            raise SlotError(f"{self._path}: no model is installed yet")
+        inputs = serving.card.model.inputs
+        if math.prod(X.shape[1:]) != inputs or not len(X):
+            raise SlotError(f"rows of shape {X.shape} where the model has inputs = {inputs}")
+        rows = np.ascontiguousarray(X, np.float32).reshape(len(X), inputs)
+        try:
+            answer = self._ask(serving, rows)
+        except InferenceError as error:
+            self._give_up(error)
+            answer = None
+        return self._net(serving.card.model).predict(serving.params, rows) if answer is None else answer
+
+    def close(self) -> None:
+        """End the child."""
+        if self._session is not None:
+            self._session.close()
+
+    def _net(self, model: ModelSpec) -> Net:
+        """Give the net that computes the model without ONNX; the built-in kinds never need Torch for that."""
+        if model.kind in NETS:
+            return NETS[model.kind](model)
+        return build(model, allow=self._allow)
+
+    def _restore(self) -> None:
+        try:
+            self._serving = _read(self._path)
+        except (OSError, SlotError) as error:
+            log.warning("model=unreadable slot=%s reason=%s", self._path, error)
+        self._reload()
+
+    def _reload(self) -> None:
+        """Have the child serve what is installed, or do without it."""
+        try:
+            self._load(self._serving)
+        except InferenceError as error:
+            self._give_up(error)
+
+    def _make_directory(self, release: Release) -> Path:
+        versions = self._path / "versions"
+        versions.mkdir(parents=True, exist_ok=True)
+        name = f"{release.generation}-{release.number}-"
+        directory = Path(tempfile.mkdtemp(prefix=name, dir=versions))
+        directory.chmod(0o755)  # applications run as other users
+        return directory
+
+    def _write(self, directory: Path, release: Release, model: ModelSpec, params: Params) -> _Serving:
+        """Write and sync the three files. Raises OSError, ModelError or ParamsError."""
+        check(params, self._net(model).spec)
+        buffer = io.BytesIO()
+        np.savez(buffer, **params)  # type: ignore[arg-type]  # its stub takes the names for options
+        (directory / "model.npz").write_bytes(buffer.getbuffer())
+        onnx = directory / "model.onnx"
+        about = msgspec.to_builtins(release)
+        reason = export(model, directory / "model.npz", onnx, metadata={name: str(about[name]) for name in about})
+        if reason is not None:
+            log.warning("export=failed job=%s reason=%s", release.job, reason)
+            onnx.unlink(missing_ok=True)
+        files = {path.name: _sync(path) for path in sorted(directory.iterdir())}
+        card = Card(release, model, files)
+        (directory / "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(card)) + b"\n")
+        _sync(directory / "model.json")
+        _sync_directory(directory)
+        return _Serving(directory, card, params)
+
+    def _try(self, candidate: _Serving) -> None:
+        """Load the candidate into the child and hold its answers against our net's.
+
+        Raises InferenceError or SlotError if it fails; a child that dies is done without from then on.
+        """
+        self._load(candidate)
+        model = candidate.card.model
+        rows = np.random.default_rng(0).standard_normal((N_TRIAL_ROWS, model.inputs), np.float32)
+        found = self._ask(candidate, rows)
+        if found is None:
+            return
+        right = self._net(model).predict(candidate.params, rows)
+        worst = float(np.abs(found - right).max()) if found.shape == right.shape else math.inf
+        if not worst <= TOLERANCE * max(1.0, float(np.abs(right).max())):
+            raise SlotError(f"onnxruntime's answers differ by {worst:.3g} from our own")
+
+    def _load(self, serving: _Serving | None) -> None:
+        """Have the child serve this version, if there is a child and the version has ONNX."""
+        if self._session is None or serving is None or "model.onnx" not in serving.card.files:
+            return
+        try:
+            self._session.load(serving.directory / "model.onnx")
+        except ChildDiedError as error:
+            self._give_up(error)
+
+    def _ask(self, serving: _Serving, rows: Float32) -> Float32 | None:
+        """Give onnxruntime's answers, None where there are none to be had."""
+        if self._session is None or "model.onnx" not in serving.card.files:
+            return None
+        try:
+            return self._session.predict(rows)
+        except ChildDiedError as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: InferenceError) -> None:
+        log.warning("inference=numpy reason=%s", error)
+        self.close()
+        self._session = None
+
+    def _switch(self, candidate: _Serving) -> None:
+        """Move the link. Raises OSError, and then nothing has changed: the move is its last act."""
+        for name in FILES:
+            if not (self._path / name).is_symlink():
+                _point(self._path / name, Path("current") / name)
+        _point(self._path / "current", Path("versions") / candidate.directory.name)
+        self._previous, self._serving = self._serving, candidate
+
+    def _tidy(self) -> None:
+        """Sync the link, and remove what is older than the version before, which a reader may be opening.
+
+        If the link cannot be synced, a crash may bring the version before back: whole, and so no harm.
+        """
+        with contextlib.suppress(OSError):
+            _sync_directory(self._path)
+        kept = {serving.directory.name for serving in (self._serving, self._previous) if serving}
+        for directory in (self._path / "versions").iterdir():
+            if directory.name not in kept:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def open_slot(path: Path, *, session: Session | None = None, allow: Sequence[str] = ()) -> Slot:
+    """Open the slot of another process to read. Raises SlotError, with the reason, if it serves no model."""
+    slot = Slot(path, session=session, allow=allow)
+    if slot.card is None:
+        slot.close()
+        raise SlotError(f"{path}: no model is installed, or it cannot be read")
+    return slot
+
+
+def _read(path: Path) -> _Serving:
+    """Read card and params of the current version and check them. Raises OSError or SlotError."""
+    directory = (path / "current").resolve(strict=True)
+    try:
+        card = msgspec.json.decode((directory / "model.json").read_bytes(), type=Card)
+    except msgspec.MsgspecError as error:
+        raise SlotError(f"{directory}/model.json: {error}") from error
+    for name, digest in card.files.items():
+        if hashlib.sha256((directory / name).read_bytes()).hexdigest() != digest:
+            raise SlotError(f"{directory}/{name} is damaged: its SHA-256 is not the card's")
+    try:
+        with np.load(directory / "model.npz", allow_pickle=False) as file:
+            params = {name: file[name] for name in file.files}
+    except NPZ_ERRORS as error:
+        raise SlotError(f"{directory}/model.npz: {error}") from error
+    return _Serving(directory, card, params)
+
+
+def _refuse(release: Release, reason: str) -> str:
+    log.warning("model=kept job=%s refused=%d.%d reason=%s", release.job, release.generation, release.number, reason)
+    return reason
+
+
+def _sync(path: Path) -> str:
+    """Force a file to disk and give its SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make a symbolic link, replacing one that is there in a single step."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)

@@ -1,0 +1,322 @@
+"""One job on this device: carries out what its participant wants, between the disk, the numbers and the wire.
+
+Training is an iterator of steps that the service advances in slices, so the loop that hears the broker never waits for
+it and no thread is needed. What is durable is so before its message is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct, structs
+
+from broker import chunks
+from broker.errors import WireError
+from broker.messages import Body, Chunk, Head, Message, Offer, Want
+from edge_agent.config import AgentConfig
+from edge_agent.fetch import Fetch, FetchError
+from edge_agent.outbox import Outbox, OutboxFullError
+from edge_agent.participant import (
+    Connected,
+    Deploy,
+    Effect,
+    Event,
+    FetchFailed,
+    Halt,
+    Installed,
+    Participant,
+    Ready,
+    Send,
+    Settle,
+    Train,
+    Trained,
+    TrainingFailed,
+    Upload,
+    without_body,
+)
+from edge_agent.participant import Fetch as FetchEffect
+from edge_agent.slot import Release
+from models import codec, nets, train
+from models.codec import CodecError
+from models.dataset import Dataset
+from models.job import JobSpec
+from models.lattice import Model
+from models.params import Params, subtract
+from models.source import read
+from models.train import Step, TrainingError
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 100_000
+"""Largest piece of an update in one message: below the 128 kB that the strictest known broker takes."""
+
+
+class Subscribe(Struct, frozen=True):
+    """Listen to these topics."""
+
+    filters: tuple[str, ...]
+
+
+class Unsubscribe(Struct, frozen=True):
+    """Listen to them no more."""
+
+    filters: tuple[str, ...]
+
+
+class Install(Struct, frozen=True):
+    """Put this version into the job's model slot."""
+
+    release: Release
+    spec: JobSpec
+    params: Params
+
+
+Out = Message | Subscribe | Unsubscribe | Install
+
+
+class _Training(Struct):
+    """A training under way."""
+
+    effect: Train
+    start: Params
+    steps: Iterator[Step]
+    last: Step | None
+    saved_at: float
+
+
+class Work:
+    """A job that this device has the data for. Raises DatasetError, ModelError or OSError when it cannot be begun."""
+
+    def __init__(
+        self, job: str, spec: JobSpec, config: AgentConfig, device: str, boot: int, folder: Path, now: float
+    ) -> None:
+        self.job = job
+        self.spec = spec
+        self.net = nets.build(spec.model, framework=config.models.framework, allow=config.models.allow)
+        self.data: Dataset = read(config.data[spec.data_name], spec.model)
+        self.failure = ""
+        """Why the last training failed; empty when it did not."""
+        self._fleet = config.fleet
+        self._device = device
+        self._boot = boot
+        self._checkpoint_s = config.limits.checkpoint_s
+        self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes)
+        self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
+        self._model: Model | None = None
+        self._fetch: Fetch | None = None
+        self._subscribed: tuple[str, ...] = ()
+        self._training: _Training | None = None
+        self.participant = Participant(
+            device,
+            job,
+            spec,
+            random.Random(f"{job}/{device}/{boot}"),  # noqa: S311 -- jitter, no secret
+            offer=self._outbox.offer and self._with_body(self._outbox.offer),
+            trained=self._outbox.trained,
+            deploys=config.models.inference,
+            now=now,
+        )
+        self.participant.receive(Ready(), now)
+
+    # What the service asks.
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether there are training steps to take."""
+        return self._training is not None
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called."""
+        return self.participant.deadline
+
+    def handle(self, event: Event, now: float) -> list[Out]:
+        """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
+        return list(self._carry_out(self.participant.receive(event, now), now))
+
+    def tick(self, now: float) -> list[Out]:
+        """Give what follows from the time alone. Raises OSError when the disk does not take it."""
+        return list(self._carry_out(self.participant.tick(now), now))
+
+    def take(self, chunk: Body, now: float) -> list[Out]:
+        """Take a chunk of the version that is being fetched. Raises WireError for a wrong one."""
+        fetch = self._fetch
+        if fetch is None or fetch.done:
+            return []
+        try:
+            fetch.add(chunk)
+        except WireError:
+            failed = FetchFailed(fetch.head.version)
+            return [*self._end_fetch(), *self.handle(failed, now)]
+        return self._install(fetch, now) if fetch.done else []
+
+    def connected(self, spread_s: float, now: float) -> list[Out]:
+        """Say that the broker is reachable again."""
+        return self.handle(Connected(spread_s), now)
+
+    def train_for(self, slice_s: float, now: float, clock: Callable[[], float] = time.monotonic) -> list[Out]:
+        """Take training steps for about this long; at the end of training, give the offer."""
+        training = self._training
+        if training is None:
+            return []
+        until = clock() + slice_s
+        try:
+            for step in training.steps:
+                training.last = step
+                if clock() >= until:
+                    self._save(training, clock())
+                    return []
+            return self._finish(training, now)
+        except (TrainingError, CodecError, OutboxFullError) as error:
+            return self._fail(training, str(error), now)
+
+    def pause(self) -> None:
+        """Write down where training stands, so that the next start goes on from there. Raises OSError."""
+        if self._training is not None and self._training.last is not None:
+            self._outbox.checkpoint(self._training.effect.base, self._rows, self._training.last.state)
+
+    def delete(self) -> None:
+        """Forget the job."""
+        self._training = self._fetch = None
+        self._outbox.delete()
+
+    # Effects.
+
+    def _carry_out(self, effects: Sequence[Effect], now: float) -> Iterator[Out]:
+        queue = deque(effects)
+        while queue:
+            match queue.popleft():
+                case FetchEffect(head):
+                    yield from self._begin_fetch(head, now)
+                case Train() as effect:
+                    self._begin_training(effect, now)
+                case Halt(base):
+                    log.info("training halted job=%s base=%s: the base has been left", self.job, base)
+                    self._training = None
+                case Send(offer, with_body):
+                    yield offer if with_body else without_body(offer)
+                case Upload(want):
+                    yield from self._chunks(want)
+                case Settle(verdict):
+                    self._outbox.settle(verdict)
+                    outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
+                    log.info("update job=%s base=%s %s", self.job, verdict.base, outcome)
+                case Deploy(version):
+                    if self._model is not None:
+                        release = Release(self.job, version.generation, version.number, self._model.sha256())
+                        yield Install(release, self.spec, self._model.params(self.net.spec))
+
+    # Fetching.
+
+    def _begin_fetch(self, head: Head, now: float) -> Iterator[Out]:
+        yield from self._end_fetch()
+        try:
+            self._fetch = Fetch(head, self.net.spec, self._outbox.key)
+        except FetchError as error:
+            log.warning("fetch refused job=%s: %s", self.job, error)
+            yield from self.handle(FetchFailed(head.version), now)
+            return
+        if self._fetch.done:
+            yield from self._install(self._fetch, now)
+        else:
+            self._subscribed = tuple(self._fetch.filters(self._fleet))
+            yield Subscribe(self._subscribed)
+
+    def _end_fetch(self) -> list[Out]:
+        filters, self._subscribed, self._fetch = self._subscribed, (), None
+        return [Unsubscribe(filters)] if filters else []
+
+    def _install(self, fetch: Fetch, now: float) -> list[Out]:
+        version = fetch.head.version
+        messages = self._end_fetch()
+        try:
+            self._model = fetch.install(self.net.spec, self.spec.seed)
+        except FetchError as error:
+            log.warning("version refused job=%s version=%s: %s", self.job, version, error)
+            return [*messages, *self.handle(FetchFailed(version), now)]
+        if fetch.head.key and fetch.key_body:
+            self._outbox.keep_key(fetch.head.key.digest, fetch.key_body)
+        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.head.sha256[:12])
+        return [*messages, *self.handle(Installed(version), now)]
+
+    # Training.
+
+    def _begin_training(self, effect: Train, now: float) -> None:
+        if self._model is None:
+            return
+        start = self._model.params(self.net.spec)
+        state = self._outbox.resume(effect.base, self._rows)
+        if state is None:
+            state = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device))
+        steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
+        self.failure = ""
+        self._training = _Training(effect, start, steps, None, now)
+        log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
+
+    def _save(self, training: _Training, now: float) -> None:
+        if training.last is not None and now - training.saved_at >= self._checkpoint_s:
+            self._outbox.checkpoint(training.effect.base, self._rows, training.last.state)
+            training.saved_at = now
+
+    def _finish(self, training: _Training, now: float) -> list[Out]:
+        base, last = training.effect.base, training.last
+        if last is None:
+            return self._fail(training, "there was nothing to train", now)
+        delta = subtract(last.state.params, training.start)
+        state = self._outbox.state(base, self.spec.rounds.max_staleness)
+        encoded = codec.encode(
+            delta,
+            self.net.spec,
+            self.spec.coding,
+            state=state,
+            rng=_rng(self.spec.seed, str(base), self._device),
+            step_scale=training.effect.step_scale,
+        )
+        offer = Offer(
+            self.job,
+            self._device,
+            base,
+            self._boot,
+            len(self.data.y),
+            chunks.digest(encoded.body),
+            len(encoded.body),
+            CHUNK_BYTES,
+            {"loss": float(f"{last.loss:.4g}")},
+        )
+        self._outbox.put(offer, encoded.pending)
+        self._training = None
+        log.info("trained job=%s base=%s loss=%.4g bytes=%d", self.job, base, last.loss, len(encoded.body))
+        return self.handle(Trained(self._with_body(offer, encoded.body)), now)
+
+    def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
+        log.error("training failed job=%s base=%s: %s", self.job, training.effect.base, why)
+        self._training, self.failure = None, why
+        return self.handle(TrainingFailed(training.effect.base, why), now)
+
+    # The update.
+
+    def _with_body(self, offer: Offer, body: bytes | None = None) -> Offer:
+        """Put the body of a one-chunk update into its offer."""
+        if offer.n_bytes > offer.chunk_bytes:
+            return offer
+        return structs.replace(offer, body=self._outbox.body() if body is None else body)
+
+    def _chunks(self, want: Want) -> Iterator[Chunk]:
+        body = self._outbox.body()
+        pieces = chunks.cut(body, CHUNK_BYTES)
+        for index in sorted(chunks.from_bitmap(want.missing, len(pieces))):
+            yield Chunk(self.job, self._device, want.digest, index, pieces[index])
+
+
+def _rng(*names: object) -> np.random.Generator:
+    """Give the generator of one encoding: the same at every try on one base."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
