@@ -125,7 +125,7 @@ class Aggregator:
             self._reconcile()
         for job, run in list(self.runs.items()):
             if run.deadline is not None and now >= run.deadline:
-                self._guarded(job, lambda run=run: run.tick(now))  # type: ignore[misc]
+                self._guarded(job, Run.tick)
         for job in [job for job, at in self._reload_at.items() if now >= at]:
             del self._reload_at[job]
             self._reload(job)
@@ -199,17 +199,16 @@ class Aggregator:
                 log.debug("presence of an older boot device=%s", presence.device)
 
     def _tell(self, job: str, device: str) -> None:
-        run, (online, ready, why) = self.runs[job], self.roster.part_in(job, device)
-        self._guarded(job, lambda: run.handle(Seen(device, online, ready, why), self._clock()))
+        seen = Seen(device, *self.roster.part_in(job, device))
+        self._guarded(job, lambda run, now: run.handle(seen, now))
 
     def _weigh(self, offer: Offer) -> None:
-        run = self.runs.get(offer.job)
-        if run is None:
+        if offer.job not in self.runs:
             refusal = Verdict(offer.device, offer.job, offer.base, offer.digest, refused="there is no such job")
             self._refuse("unknown job", f"job={offer.job} device={offer.device}")
             self._send([refusal])
             return
-        self._guarded(offer.job, lambda: run.handle(offer, self._clock()))
+        self._guarded(offer.job, lambda run, now: run.handle(offer, now))
 
     def _collect(self, chunk: Chunk) -> None:
         try:
@@ -260,8 +259,7 @@ class Aggregator:
     def _end(self, name: str) -> tuple[bool, str]:
         for job, run in self.runs.items():
             if run.spec.name == name and not run.coordinator.ended:
-                stop = Stop("an operator stopped it")
-                self._guarded(job, lambda run=run: run.handle(stop, self._clock()))  # type: ignore[misc]
+                self._guarded(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
                 return True, f"stopped {job} at version {run.version}"
         return False, f"no running job has the name {name}"
 
@@ -278,10 +276,10 @@ class Aggregator:
         except (ModelError, DatasetError) as error:
             log.error("job=%s cannot be run here: %s", row.job, error)
 
-    def _guarded(self, job: str, action: Callable[[], Iterable[Out]]) -> None:
+    def _guarded(self, job: str, act: Callable[[Run, float], Iterable[Out]]) -> None:
         """Carry out what a run wants. If its state cannot be written, forget it and load it again from the store."""
         try:
-            self._send(action())
+            self._send(act(self.runs[job], self._clock()))
         except StoreError as error:
             log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
             self.runs.pop(job, None)
@@ -309,7 +307,7 @@ class Aggregator:
         self._send([Beacon(self.term, self.nonce, online=True, spread_s=self.config.limits.spread_s)])
         for run in list(self.runs.values()):
             self._send(run.retained())
-            self._guarded(run.job, lambda run=run: run.announce(self._clock()))  # type: ignore[misc]
+            self._guarded(run.job, Run.announce)
 
     def _send(self, messages: Iterable[Out]) -> None:
         for message in messages:

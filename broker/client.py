@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
+import math
 import random
 import select
 import socket
@@ -34,7 +34,6 @@ import struct
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
@@ -47,18 +46,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from broker import reasons
 from broker.backoff import backoff_s
 from broker.connection import BrokerSettings
-from broker.transport import (
-    Counters,
-    Denied,
-    Event,
-    Offline,
-    Online,
-    Packet,
-    Usurped,
-    check_filter,
-    check_topic,
-    wire_bytes,
-)
+from broker.credentials import read_password, tls_context
+from broker.mailbox import Change, Limits, Mailbox, Receipt
+from broker.transport import Denied, Event, Packet, Usurped, check_filter, check_topic
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +57,9 @@ FILTERS_PER_SUBSCRIBE = 8
 
 _STEADY_S = 30.0  # a connection that lasted this long ends a series of failures
 _UNSENT_BYTES = 131_072  # what the kernel may hold unsent: at 20 kbit/s, under a keepalive interval
+_AUTO_ANSWER_S = 4.0  # with "auto": a broker that leaves an MQTT 5 CONNECT unanswered (amqtt) may know 3.1.1
 _GOODBYE_S = 0.5  # how long the broker may take to hang up after our DISCONNECT
 _GARBAGE = (ValueError, LookupError, struct.error, MQTTException)  # what paho's parser lets through, by version
-
-
-class Limits(NamedTuple):
-    """What a transport holds at most; a device of 512 MB keeps to these with room to spare.
-
-    outbound: taken by `publish` and not yet acknowledged. inbox: received and not yet taken. window: publishes on
-    their way to the broker. receive_maximum: our own, told to an MQTT 5 broker. A single packet always fits.
-    """
-
-    outbound_packets: int = 256
-    outbound_bytes: int = 16_777_216
-    inbox_packets: int = 1024
-    inbox_bytes: int = 67_108_864
-    packet_bytes: int = 16_777_216
-    window: int = 32
-    receive_maximum: int = 64
 
 
 class _Ended(NamedTuple):
@@ -93,17 +68,6 @@ class _Ended(NamedTuple):
     reason: str
     older: bool = False
     usurped: bool = False
-
-
-class _Receipt(NamedTuple):
-    """What to acknowledge, and on which connection."""
-
-    link: _Link
-    mid: int
-
-
-_Arrival = tuple[Event | None, int, _Receipt | None]
-"""An event (None: wake up), its share of the inbox in bytes, and what to acknowledge when it is taken."""
 
 
 class MqttTransport:
@@ -125,23 +89,11 @@ class MqttTransport:
     ) -> None:
         if will is not None:
             check_topic(will.topic)
-        self.broker, self.client_id, self.will, self.limits = broker, client_id, will, limits
-        self.counters = Counters()
+        self.broker, self.client_id, self.will = broker, client_id, will
         self._retry_s = (first_retry_s, last_retry_s)
-        self._lock = threading.Lock()
-        self._inbox: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
-        self._inbox_packets = self._inbox_bytes = 0
-        self._outbound: deque[Packet] = deque()
-        self._held_packets = self._held_bytes = 0  # taken for sending, up to their PUBACK
-        self._acks: deque[_Receipt] = deque()
-        self._filters: dict[str, None] = {}
-        self._changes: deque[tuple[bool, str]] = deque()  # (True: subscribe, False: unsubscribe; filter)
-        self._linked = False  # the broker has said welcome: changes of filters go to it
-        self._max_packet_bytes: int | None = None
-        self._online = False
-        self._last_reason: str | None = None
+        self._mailbox = Mailbox(limits)
+        self.counters = self._mailbox.counters
         self._closing_at: float | None = None  # until when `close` lets us flush
-        self._bell = _Bell()
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -154,63 +106,29 @@ class MqttTransport:
         """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
         for name in filters:
             check_filter(name)
-        with self._lock:
-            fresh = [name for name in dict.fromkeys(filters) if name not in self._filters]
-            self._filters.update(dict.fromkeys(fresh))
-            self._changes.extend((True, name) for name in fresh if self._linked)
-        self._bell.ring()
+        self._mailbox.subscribe(filters)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters."""
-        with self._lock:
-            known = [name for name in dict.fromkeys(filters) if name in self._filters]
-            for name in known:
-                del self._filters[name]
-            self._changes.extend((False, name) for name in known if self._linked)
-        self._bell.ring()
+        self._mailbox.unsubscribe(filters)
 
     def publish(self, packet: Packet) -> bool:
         """Take a packet for sending; False: not now. Raises ValueError for a topic with wildcards."""
         check_topic(packet.topic)
-        with self._lock:
-            limit = self._max_packet_bytes
-            if self._online and limit is not None and wire_bytes(packet) > limit:
-                reason = f"{wire_bytes(packet)} bytes are more than the {limit} that the broker takes"
-                self._inbox.put((Denied(packet.topic, reason), 0, None))
-                return True
-            if not self._room_for(len(packet.payload)):
-                self.counters.dropped_packets += 1
-                return False
-            self._outbound.append(packet)
-            self._held_packets += 1
-            self._held_bytes += len(packet.payload)
-        self._bell.ring()
-        return True
+        return self._mailbox.post(packet)
 
     @property
     def room(self) -> int:
         """How many packets `publish` would still take; 0 when offline, or when bytes fill the queue."""
-        with self._lock:
-            return self.limits.outbound_packets - self._held_packets if self._room_for(1) else 0
+        return self._mailbox.room
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
         """Give the next event, waiting at most timeout_s (None: for ever), else None."""
-        try:
-            event, n_bytes, receipt = self._inbox.get(timeout_s is None or timeout_s > 0, timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(event, Packet):
-            with self._lock:
-                self._inbox_packets -= 1
-                self._inbox_bytes -= n_bytes
-                if receipt is not None:
-                    self._acks.append(receipt)
-            self._bell.ring()
-        return event
+        return self._mailbox.take(timeout_s)
 
     def wake(self) -> None:
         """Make a waiting `take` return None now. Any thread and any signal handler may call this."""
-        self._inbox.put((None, 0, None))
+        self._mailbox.wake()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what was taken, say a clean DISCONNECT and end the thread.
@@ -220,11 +138,12 @@ class MqttTransport:
         """
         if self._closing_at is None:
             self._closing_at = time.monotonic() + timeout_s
-        self._bell.ring()
+        self._mailbox.shut()
+        self._mailbox.bell.ring()
         if self._thread is None:
-            self._bell.close()
+            self._mailbox.bell.close()
         else:
-            self._thread.join(timeout_s + 1.0)
+            self._thread.join(timeout_s + 2 * _GOODBYE_S)
 
     # From here on: the network thread.
 
@@ -233,99 +152,50 @@ class MqttTransport:
         while self._closing_at is None:
             started = time.monotonic()
             ended = self._connect()
-            self._went_offline(ended)
-            if ended.usurped or self._closing_at is not None:
+            self._mailbox.go_offline()
+            logger.info("mqtt=offline client=%s reason=%r", self.client_id, ended.reason)
+            if ended.usurped:
+                self._mailbox.tell(Usurped())
                 break
+            if self._closing_at is None:
+                self._mailbox.complain(ended.reason)
             failures = 1 if time.monotonic() - started > _STEADY_S else failures + 1
             self._rest(backoff_s(failures, *self._retry_s, random.random()))  # noqa: S311 -- jitter is no secret
-        self._bell.close()
+        self._mailbox.bell.close()
 
     def _connect(self) -> _Ended:
-        """Make one connection and keep it to its end; with "auto", try the older MQTT when the newer is refused."""
-        older = MQTTProtocolVersion.MQTTv311
-        first = older if self.broker.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
-        ended = _Link(self, first).run()
+        """Make one connection and keep it to its end; with "auto", try the older MQTT where the newer fails."""
+        newer, older = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+        ended = self._link(older if self.broker.protocol == "3.1.1" else newer)
         if ended.older and self.broker.protocol == "auto" and self._closing_at is None:
             logger.info("mqtt=fallback client=%s version=3.1.1 reason=%r", self.client_id, ended.reason)
-            ended = _Link(self, older).run()
+            ended = self._link(older)
         return ended
+
+    def _link(self, version: MQTTProtocolVersion) -> _Ended:
+        return _Link(self, self._mailbox, version).run()
 
     def _rest(self, wait_s: float) -> None:
         until = time.monotonic() + wait_s
         while self._closing_at is None and (left := until - time.monotonic()) > 0:
-            self._bell.wait(left)
-
-    def _welcomed(self, max_packet_bytes: int | None) -> list[str]:
-        """Note that the broker let us in; give the filters to subscribe to."""
-        with self._lock:
-            self._linked, self._max_packet_bytes = True, max_packet_bytes
-            self._changes.clear()
-            return list(self._filters)
-
-    def _came_online(self) -> None:
-        with self._lock:
-            self._online, self._last_reason = True, None
-        self._inbox.put((Online(self._max_packet_bytes), 0, None))
-
-    def _went_offline(self, ended: _Ended) -> None:
-        with self._lock:
-            self._online = self._linked = False
-            self._outbound.clear()
-            self._acks.clear()
-            self._held_packets = self._held_bytes = 0
-        logger.info("mqtt=offline client=%s reason=%r", self.client_id, ended.reason)
-        if ended.usurped:
-            self._inbox.put((Usurped(), 0, None))
-        elif self._last_reason != ended.reason and self._closing_at is None:  # said once: attempts never end
-            self._last_reason = ended.reason
-            self._inbox.put((Offline(ended.reason), 0, None))
-
-    def _room_for(self, n_bytes: int) -> bool:
-        if not self._online or self._closing_at is not None:
-            return False
-        fits = self._held_bytes + n_bytes <= self.limits.outbound_bytes or not self._held_packets
-        return fits and self._held_packets < self.limits.outbound_packets
-
-    def _reserve(self, packet: Packet) -> bool:
-        """Count a received packet in, unless the inbox is full."""
-        size = len(packet.payload)
-        with self._lock:
-            fits = self._inbox_bytes + size <= self.limits.inbox_bytes or not self._inbox_packets
-            if not fits or self._inbox_packets >= self.limits.inbox_packets:
-                self.counters.dropped_packets += 1
-                return False
-            self._inbox_packets += 1
-            self._inbox_bytes += size
-            self.counters.received_packets += 1
-            self.counters.received_bytes += size
-        return True
-
-    def _give_back(self, packet: Packet) -> None:
-        """Count a received packet out again: its connection ended before the owner could see it."""
-        with self._lock:
-            self._inbox_packets -= 1
-            self._inbox_bytes -= len(packet.payload)
-
-    def _release(self, n_bytes: int) -> None:
-        """Count a sent packet out: the broker has answered for it."""
-        with self._lock:
-            self._held_packets -= 1
-            self._held_bytes -= n_bytes
+            self._mailbox.bell.wait(left)
 
 
 class _Link:
     """One connection, from CONNECT to its end. Lives in the network thread."""
 
-    def __init__(self, owner: MqttTransport, version: MQTTProtocolVersion) -> None:
-        self._owner = owner
+    def __init__(self, owner: MqttTransport, mailbox: Mailbox, version: MQTTProtocolVersion) -> None:
+        self._owner, self._mailbox = owner, mailbox
         self._five = version == MQTTProtocolVersion.MQTTv5
         self._where = (owner.broker.host, owner.broker.port)
+        patient = owner.broker.protocol != "auto" or not self._five
+        self._answer_s = min(owner.broker.connect_timeout_s, math.inf if patient else _AUTO_ANSWER_S)
         self._ended: _Ended | None = None
         self._welcome = self._online = False
-        self._window = owner.limits.window
+        self._window = mailbox.limits.window
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
-        self._early: list[tuple[Packet, _Receipt | None]] = []  # received before we said Online
+        self._early: list[tuple[Packet, Receipt | None]] = []  # received before we said Online
         self._heard_at = self._pinged_at = time.monotonic()
         self._client = self._make_client(version)
 
@@ -352,7 +222,7 @@ class _Link:
         try:
             self._dial()
             poller = select.poll()  # not select.select, which fails beyond descriptor 1023
-            poller.register(self._owner._bell, select.POLLIN)
+            poller.register(self._mailbox.bell, select.POLLIN)
             while self._ended is None:
                 self._step(poller)
         except OSError as error:
@@ -367,9 +237,9 @@ class _Link:
     def _dial(self) -> None:
         broker = self._owner.broker
         if broker.username is not None:
-            self._client.username_pw_set(broker.username, _password(broker))
-        if broker.ca_file is not None:
-            self._client.tls_set_context(_tls_context(broker, broker.ca_file))
+            self._client.username_pw_set(broker.username, read_password(broker))
+        if (context := tls_context(broker)) is not None:
+            self._client.tls_set_context(context)
         self._client.connect(broker.host, broker.port, broker.keepalive_s, **self._connect_options())
         self._heard_at = self._pinged_at = time.monotonic()
         if (sock := self._client.socket()) is not None:
@@ -379,8 +249,8 @@ class _Link:
         if not self._five:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
-        properties.ReceiveMaximum = self._owner.limits.receive_maximum
-        properties.MaximumPacketSize = self._owner.limits.packet_bytes
+        properties.ReceiveMaximum = self._mailbox.limits.receive_maximum
+        properties.MaximumPacketSize = self._mailbox.limits.packet_bytes
         return {"clean_start": True, "properties": properties}
 
     def _step(self, poller: select.poll) -> None:
@@ -400,7 +270,7 @@ class _Link:
             self._client.loop_read()
         if network & select.POLLOUT:
             self._client.loop_write()
-        self._owner._bell.hush()
+        self._mailbox.bell.hush()
         if self._ended is None and self._welcome:
             self._pump()
         if self._ended is None:
@@ -411,7 +281,7 @@ class _Link:
         now = time.monotonic()
         deadlines = [self._pinged_at + self._client.keepalive, self._heard_at + 1.5 * self._client.keepalive]
         if not self._welcome:
-            deadlines.append(self._heard_at + self._owner.broker.connect_timeout_s)
+            deadlines.append(self._heard_at + self._answer_s)
         if self._owner._closing_at is not None:
             deadlines.append(self._owner._closing_at)
         return max(0.0, min(deadlines) - now) + 0.001
@@ -421,8 +291,8 @@ class _Link:
         if self._may_leave(now):
             self._ended = _Ended("closed")
             self._client.disconnect()
-        elif not self._welcome and now - self._heard_at >= self._owner.broker.connect_timeout_s:
-            self._end(_Ended(reasons.silent(*self._where, self._owner.broker.connect_timeout_s)))
+        elif not self._welcome and now - self._heard_at >= self._answer_s:
+            self._end(_Ended(reasons.silent(*self._where, self._answer_s), older=True))
         elif now - self._heard_at >= 1.5 * self._client.keepalive:
             self._end(_Ended(f"nothing was heard from the broker for {now - self._heard_at:.0f} s"))
         elif self._welcome and now - self._pinged_at >= self._client.keepalive:
@@ -433,27 +303,27 @@ class _Link:
         closing_at = self._owner._closing_at
         if closing_at is None:
             return False
-        busy = self._online and (self._owner._held_packets > 0 or self._client.want_write())
+        busy = self._online and (self._mailbox.n_held > 0 or self._client.want_write())
         return not busy or now >= closing_at
 
     def _pump(self) -> None:
         """Hand to paho what the owner left for it: acknowledgements, filters, packets, in this order."""
-        owner = self._owner
-        while owner._acks:
-            receipt = owner._acks.popleft()
+        box = self._mailbox
+        while box.acks:
+            receipt = box.acks.popleft()
             if receipt.link is self:
                 self._client.ack(receipt.mid, 1)
-        while owner._changes:
-            self._send_changes(owner._changes)
-        while owner._outbound and len(self._open) < self._window and not self._client.want_write():
-            self._send(owner._outbound.popleft())
+        while box.changes:
+            self._send_changes(box.changes)
+        while box.outbound and len(self._open) < self._window and not self._client.want_write():
+            self._send(box.outbound.popleft())
 
-    def _send_changes(self, changes: deque[tuple[bool, str]]) -> None:
+    def _send_changes(self, changes: deque[Change]) -> None:
         """Send the next SUBSCRIBE or UNSUBSCRIBE: a run of changes of one kind, of at most eight filters."""
         wanted, name = changes.popleft()
         names = [name]
-        while changes and changes[0][0] == wanted and len(names) < FILTERS_PER_SUBSCRIBE:
-            names.append(changes.popleft()[1])
+        while changes and changes[0].wanted == wanted and len(names) < FILTERS_PER_SUBSCRIBE:
+            names.append(changes.popleft().name)
         if wanted:
             self._ask(names)
         else:
@@ -468,9 +338,7 @@ class _Link:
         properties = self._expiry(packet, PacketTypes.PUBLISH)
         info = self._client.publish(packet.topic, packet.payload, 1, packet.retain, properties)
         self._open[info.mid] = packet
-        with self._owner._lock:
-            self._owner.counters.sent_packets += 1
-            self._owner.counters.sent_bytes += len(packet.payload)
+        self._mailbox.note_sent(packet)
 
     def _expiry(self, packet: Packet, kind: int) -> Properties | None:
         if not self._five or packet.expiry_s is None:
@@ -487,7 +355,7 @@ class _Link:
         self._welcome = True
         self._pinged_at = time.monotonic()
         self._window = min(self._window, getattr(stated, "ReceiveMaximum", self._window))
-        names = self._owner._welcomed(getattr(stated, "MaximumPacketSize", None))
+        names = self._mailbox.link_up(getattr(stated, "MaximumPacketSize", None))
         for start in range(0, len(names), FILTERS_PER_SUBSCRIBE):
             self._ask(names[start : start + FILTERS_PER_SUBSCRIBE])
         self._settle()
@@ -495,7 +363,7 @@ class _Link:
     def _on_subscribe(self, _c: object, _u: object, mid: int, codes: list[ReasonCode], _p: object) -> None:
         for name, code in zip(self._asked.pop(mid, []), codes, strict=False):
             if code.is_failure:
-                self._owner._inbox.put((Denied(name, f"the broker refused to subscribe: {code.getName()}"), 0, None))
+                self._mailbox.tell(Denied(name, f"the broker refused to subscribe: {code.getName()}"))
         self._settle()
 
     def _settle(self) -> None:
@@ -504,20 +372,20 @@ class _Link:
             return
         self._online = True
         logger.info("mqtt=online client=%s version=%s", self._owner.client_id, "5" if self._five else "3.1.1")
-        self._owner._came_online()
+        self._mailbox.go_online()
         for packet, receipt in self._early:
-            self._owner._inbox.put((packet, len(packet.payload), receipt))
+            self._mailbox.tell(packet, receipt)
         self._early.clear()
 
     def _on_message(self, client: mqtt.Client, _u: object, message: mqtt.MQTTMessage) -> None:
         expiry_s = getattr(message.properties, "MessageExpiryInterval", None)
         packet = Packet(message.topic, bytes(message.payload), message.retain, expiry_s)
-        if not self._owner._reserve(packet):
+        if not self._mailbox.reserve(packet):
             client.ack(message.mid, message.qos)
             return
-        receipt = _Receipt(self, message.mid) if message.qos else None
+        receipt = Receipt(self, message.mid) if message.qos else None
         if self._online:
-            self._owner._inbox.put((packet, len(packet.payload), receipt))
+            self._mailbox.tell(packet, receipt)
         else:
             self._early.append((packet, receipt))
 
@@ -525,10 +393,10 @@ class _Link:
         packet = self._open.pop(mid, None)
         if packet is None:
             return
-        self._owner._release(len(packet.payload))
+        self._mailbox.release(packet)
         if code.is_failure:
             reason = f"the broker refused to publish: {code.getName()}"
-            self._owner._inbox.put((Denied(packet.topic, reason), 0, None))
+            self._mailbox.tell(Denied(packet.topic, reason))
 
     def _on_disconnect(self, _c: object, _u: object, flags: mqtt.DisconnectFlags, code: ReasonCode, _p: object) -> None:
         if flags.is_disconnect_packet_from_server:
@@ -545,7 +413,7 @@ class _Link:
     def _hang_up(self) -> None:
         """Close the socket and forget what never reached the owner."""
         for packet, _ in self._early:
-            self._owner._give_back(packet)
+            self._mailbox.give_back(packet)
         if (sock := self._client.socket()) is not None:
             sock.close()
 
@@ -565,90 +433,7 @@ class _Link:
                 pass
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """A TLS socket that closes itself when the handshake fails; paho would leave it to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-def _tls_context(broker: BrokerSettings, ca_file: str) -> ssl.SSLContext:
-    """Make the TLS side from the files, anew for every connection: renewed certificates need no restart.
-
-    Raises OSError with the file's name for what cannot be used.
-    """
-    name = ca_file
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-        context.sslsocket_class = _TlsSocket
-        if broker.certificate_file is not None:
-            name = broker.certificate_file
-            context.load_cert_chain(broker.certificate_file, broker.key_file)
-    except ssl.SSLError as error:
-        raise OSError(error.errno, str(error.reason or error), name) from error
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, error.filename or name) from error
-    return context
-
-
-def _password(broker: BrokerSettings) -> str | None:
-    """Read the first line of the password file. Raises OSError with its name."""
-    if broker.password_file is None:
-        return None
-    try:
-        return Path(broker.password_file).read_text("utf-8").partition("\n")[0].rstrip("\r")
-    except UnicodeDecodeError as error:
-        raise OSError(None, "it is not UTF-8 text", broker.password_file) from error
-
-
 def _tune(sock: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-
-
-class _Bell:
-    """Lets the owner's thread interrupt the network thread's wait."""
-
-    def __init__(self) -> None:
-        self._ear, self._clapper = socket.socketpair()
-        self._ear.setblocking(False)
-        self._clapper.setblocking(False)
-        self._lock = threading.Lock()
-        self._rung = self._closed = False
-
-    def fileno(self) -> int:
-        """Give the descriptor that is readable while the bell is rung."""
-        return self._ear.fileno()
-
-    def ring(self) -> None:
-        """Interrupt the wait, or the next one."""
-        with self._lock:
-            if not self._rung and not self._closed:
-                self._rung = True
-                self._clapper.send(b"\0")
-
-    def hush(self) -> None:
-        """Note that the ringing was heard."""
-        with self._lock:
-            if self._rung and not self._closed:
-                self._ear.recv(1)
-                self._rung = False
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait for a ring."""
-        poller = select.poll()
-        poller.register(self._ear, select.POLLIN)
-        poller.poll(timeout_s * 1000)
-        self.hush()
-
-    def close(self) -> None:
-        """Take the bell down; ringing it does nothing any more."""
-        with self._lock:
-            self._closed = True
-            self._ear.close()
-            self._clapper.close()

@@ -127,7 +127,7 @@ class Participant:
     """A device's part in one job.
 
     offer: the update on disk that has no verdict yet. trained: the last base trained, to its end or to a failure.
-    deployed: the version in the model slot. deploys: whether this device has a slot at all. rng: for the jitter of resends.
+    deployed: the version in the model slot. deploys: whether this device has a slot. rng: for the jitter of resends.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
     if model.kind not in NETS and model.kind not in allow:
         raise ModelError(
             f'model.kind = "{model.kind}" names code that may not run here: '
-            f"if you trust it, add it to the allowed factories in agent.toml (or aggregator.toml)"
+            "if you trust it, add it to allow in [models] of agent.toml (or aggregator.toml)"
         )
     if framework_of(model, framework) == "numpy":
         return NETS[model.kind](model)

@@ -10,6 +10,9 @@ The one file that imports torch. Importing it sets Torch to one thread: small ne
 from __future__ import annotations
 
 import importlib
+import inspect
+import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +24,7 @@ from models.job import ModelSpec
 from models.losses import LOSSES, Labels, Metrics, measure
 from models.mlp import ROWS_AT_ONCE, layer_sizes
 from models.nets import ModelError
-from models.params import Float32, Params, TensorSpec
+from models.params import Float32, Params, TensorSpec, check
 
 torch.set_num_threads(1)
 
@@ -119,6 +122,50 @@ class TorchNet:
                 rows = slice(start, start + ROWS_AT_ONCE)
                 outputs[rows] = self._call(tensors, X[rows], training=False).numpy()
         return outputs
+
+
+class _Served(nn.Module):
+    """A module as it is served: flat rows in, the answers of `predict` out."""
+
+    def __init__(self, net: TorchNet) -> None:
+        super().__init__()
+        self.module = net.module
+        self.shape = getattr(net.module, "input_shape", (net.model.inputs,))
+        self.answer = nn.Softmax(dim=1) if net.model.loss == "cross_entropy" else nn.Identity()
+
+    def forward(self, X: Tensor) -> Tensor:
+        outputs: Tensor = self.answer(self.module(X.reshape(-1, *self.shape)))
+        return outputs
+
+
+def export_module(model: ModelSpec, params: Params, *, opset: int, output: str) -> bytes:
+    """Give the module with these params as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
+
+    By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
+    needs onnxscript. Raises ModelError if the module cannot be built or has something that cannot be written, and
+    ParamsError if the params are not its own.
+    """
+    net = build_torch(model)
+    check(params, net.spec)
+    net.module.load_state_dict({name: _tensor(value) for name, value in params.items()}, strict=False)
+    body = io.BytesIO()
+    export: Any = torch.onnx.export  # older versions take other keywords, and all of them a buffer
+    chosen = {"dynamo": False} if "dynamo" in inspect.signature(export).parameters else {}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            export(
+                _Served(net).eval(),
+                (torch.zeros(1, model.inputs),),
+                body,
+                opset_version=opset,
+                input_names=["input"],
+                output_names=[output],
+                dynamic_axes={"input": {0: "batch"}, output: {0: "batch"}},
+                **chosen,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f'model.kind = "{model.kind}" cannot be written as ONNX: {error}') from error
+    return body.getvalue()
 
 
 def _tensor(values: np.ndarray[Any, Any]) -> Tensor:
