@@ -1,0 +1,240 @@
+"""Where the owner of an MQTT client and its network thread meet: bounded queues under one lock.
+
+The owner leaves packets, acknowledgements and changes of filters, and rings the bell; the network thread leaves
+events. Events wait in a SimpleQueue, whose `put` even a signal handler may call. Knows nothing of MQTT libraries.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import threading
+from collections import deque
+from typing import NamedTuple
+
+from broker.transport import Counters, Denied, Event, Offline, Online, Packet, wire_bytes
+
+
+class Limits(NamedTuple):
+    """What a client holds at most; a device of 512 MB keeps to these with room to spare.
+
+    outbound: taken for sending and not yet acknowledged. inbox: received and not yet taken; a single packet always
+    fits. packet_bytes: the largest packet that we want, told to an MQTT 5 broker. window: publishes on their way to
+    the broker. receive_maximum: packets on their way to us, told to an MQTT 5 broker.
+    """
+
+    outbound_packets: int = 256
+    outbound_bytes: int = 16_777_216
+    inbox_packets: int = 1024
+    inbox_bytes: int = 67_108_864
+    packet_bytes: int = 16_777_216
+    window: int = 32
+    receive_maximum: int = 64
+
+
+class Receipt(NamedTuple):
+    """What to acknowledge, and on which connection: an old connection's receipts mean nothing to the next."""
+
+    link: object
+    mid: int
+
+
+class Change(NamedTuple):
+    """A filter to subscribe to, or (not wanted) to unsubscribe from."""
+
+    wanted: bool
+    name: str
+
+
+class Mailbox:
+    """The queues of one client. Its first half is for the owner's thread, its second for the network thread."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.bell = Bell()
+        self.acks: deque[Receipt] = deque()
+        self.changes: deque[Change] = deque()
+        self.outbound: deque[Packet] = deque()
+        self.n_held = 0
+        """Packets taken for sending, up to their PUBACK."""
+        self._held_bytes = 0
+        self._inbox: queue.SimpleQueue[tuple[Event | None, Receipt | None]] = queue.SimpleQueue()
+        self._inbox_packets = self._inbox_bytes = 0
+        self._filters: dict[str, None] = {}
+        self._linked = False  # the broker has let us in: changes of filters go to it
+        self._online = False
+        self._max_packet_bytes: int | None = None
+        self._last_reason: str | None = None
+        self._lock = threading.Lock()
+
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Remember the filters that are new."""
+        with self._lock:
+            fresh = [name for name in dict.fromkeys(filters) if name not in self._filters]
+            self._filters.update(dict.fromkeys(fresh))
+            self.changes.extend(Change(True, name) for name in fresh if self._linked)
+        self.bell.ring()
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        """Forget the filters that are known."""
+        with self._lock:
+            known = [name for name in dict.fromkeys(filters) if name in self._filters]
+            for name in known:
+                del self._filters[name]
+            self.changes.extend(Change(False, name) for name in known if self._linked)
+        self.bell.ring()
+
+    def post(self, packet: Packet) -> bool:
+        """Take a packet for sending, or not."""
+        size, limit = wire_bytes(packet), self._max_packet_bytes
+        with self._lock:
+            if self._online and limit is not None and size > limit:
+                self.tell(Denied(packet.topic, f"{size} bytes are more than the {limit} that the broker takes"))
+                return True
+            if not self._has_room_for(len(packet.payload)):
+                self.counters.dropped_packets += 1
+                return False
+            self.outbound.append(packet)
+            self.n_held += 1
+            self._held_bytes += len(packet.payload)
+        self.bell.ring()
+        return True
+
+    @property
+    def room(self) -> int:
+        """How many packets `post` would still take."""
+        with self._lock:
+            return self.limits.outbound_packets - self.n_held if self._has_room_for(1) else 0
+
+    def take(self, timeout_s: float | None) -> Event | None:
+        """Give the next event; a packet is acknowledged by that."""
+        try:
+            event, receipt = self._inbox.get(timeout_s is None or timeout_s > 0, timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(event, Packet):
+            self.give_back(event)
+            if receipt is not None:
+                self.acks.append(receipt)
+                self.bell.ring()
+        return event
+
+    def wake(self) -> None:
+        """Make a waiting `take` return None. For any thread and any signal handler."""
+        self._inbox.put((None, None))
+
+    # From here on: for the network thread.
+
+    def tell(self, event: Event, receipt: Receipt | None = None) -> None:
+        """Give the owner an event. A packet must have been reserved."""
+        self._inbox.put((event, receipt))
+
+    def reserve(self, packet: Packet) -> bool:
+        """Count a received packet in, unless the inbox is full."""
+        size = len(packet.payload)
+        with self._lock:
+            fits = self._inbox_bytes + size <= self.limits.inbox_bytes or not self._inbox_packets
+            if not fits or self._inbox_packets >= self.limits.inbox_packets:
+                self.counters.dropped_packets += 1
+                return False
+            self._inbox_packets += 1
+            self._inbox_bytes += size
+            self.counters.received_packets += 1
+            self.counters.received_bytes += size
+        return True
+
+    def give_back(self, packet: Packet) -> None:
+        """Count a received packet out: it was taken, or its connection ended before the owner could see it."""
+        with self._lock:
+            self._inbox_packets -= 1
+            self._inbox_bytes -= len(packet.payload)
+
+    def note_sent(self, packet: Packet) -> None:
+        """Count a packet that is on its way."""
+        self.counters.sent_packets += 1
+        self.counters.sent_bytes += len(packet.payload)
+
+    def release(self, packet: Packet) -> None:
+        """Count a sent packet out: the broker has answered for it."""
+        with self._lock:
+            self.n_held -= 1
+            self._held_bytes -= len(packet.payload)
+
+    def link_up(self, max_packet_bytes: int | None) -> list[str]:
+        """The broker let us in: from now on changes of filters are queued. Give the filters to ask for."""
+        with self._lock:
+            self._linked, self._max_packet_bytes = True, max_packet_bytes
+            self.changes.clear()
+            return list(self._filters)
+
+    def go_online(self) -> None:
+        """Tell the owner that every subscription is acknowledged, and take packets from now on."""
+        with self._lock:
+            self._online, self._last_reason = True, None
+        self.tell(Online(self._max_packet_bytes))
+
+    def go_offline(self) -> None:
+        """Forget everything that was meant for the connection that ended."""
+        with self._lock:
+            self._online = self._linked = False
+            self.outbound.clear()
+            self.acks.clear()
+            self.n_held = self._held_bytes = 0
+
+    def complain(self, reason: str) -> None:
+        """Tell the owner why there is no connection: once, though attempts go on for ever."""
+        if reason != self._last_reason:
+            self._last_reason = reason
+            self.tell(Offline(reason))
+
+    def shut(self) -> None:
+        """Take no more packets for sending."""
+        with self._lock:
+            self._online = False
+
+    def _has_room_for(self, n_bytes: int) -> bool:
+        fits = self._held_bytes + n_bytes <= self.limits.outbound_bytes or not self.n_held
+        return self._online and fits and self.n_held < self.limits.outbound_packets
+
+
+class Bell:
+    """Lets one thread interrupt another's wait; a `poll` can wait for it beside a connection."""
+
+    def __init__(self) -> None:
+        self._ear, self._clapper = socket.socketpair()
+        self._lock = threading.Lock()
+        self._rung = self._closed = False
+
+    def fileno(self) -> int:
+        """Give the descriptor that is readable while the bell is rung."""
+        return self._ear.fileno()
+
+    def ring(self) -> None:
+        """Interrupt the wait, or the next one."""
+        with self._lock:
+            if not self._rung and not self._closed:
+                self._rung = True
+                self._clapper.send(b"\0")
+
+    def hush(self) -> None:
+        """Note that the ringing was heard."""
+        with self._lock:
+            if self._rung and not self._closed:
+                self._ear.recv(1)
+                self._rung = False
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a ring."""
+        poller = select.poll()
+        poller.register(self._ear, select.POLLIN)
+        poller.poll(timeout_s * 1000)
+        self.hush()
+
+    def close(self) -> None:
+        """Take the bell down; ringing it does nothing any more."""
+        with self._lock:
+            self._closed = True
+            self._ear.close()
+            self._clapper.close()
