@@ -16,7 +16,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from broker import topics
@@ -29,8 +28,8 @@ from edge_agent import files
 from edge_agent.config import AgentConfig
 from edge_agent.participant import Event as WorkEvent
 from edge_agent.presence import Announcer
-from edge_agent.slot import Slot
-from edge_agent.work import Install, Out, Subscribe, Unsubscribe, Work
+from edge_agent.slots import Install, Slots
+from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.dataset import DatasetError
 from models.job import JobSpec
 from models.nets import ModelError
@@ -94,8 +93,7 @@ class Agent:
         self._rng = random.Random(f"{device}/{boot}")  # noqa: S311 -- jitter, no secret
         self._announcer = Announcer(config.limits.presence_s)
         self._software = software
-        self._slots: dict[str, Slot] = {}
-        self._installer = ThreadPoolExecutor(1, "model-slot") if config.models.inference else None
+        self._slots = Slots(self._state_dir, config.models.allow) if config.models.inference else None
 
     # The loop.
 
@@ -134,10 +132,8 @@ class Agent:
         if self._online:
             self._transport.publish(will(self.config.fleet, self.device, self.boot))
         self._transport.close()
-        if self._installer is not None:
-            self._installer.shutdown(wait=True, cancel_futures=True)
-        for slot in self._slots.values():
-            slot.close()
+        if self._slots is not None:
+            self._slots.close()
 
     @property
     def doing(self) -> str:
@@ -242,9 +238,10 @@ class Agent:
                 self._begin(job.job, spec)
 
     def _begin(self, job: str, spec: JobSpec) -> None:
-        folder = self._state_dir / "jobs" / job
+        folder, now = self._state_dir / "jobs" / job, self._clock()
+        deployed = self._slots.deployed(job, spec.name) if self._slots else None
         try:
-            self.works[job] = Work(job, spec, self.config, self.device, self.boot, folder, self._clock())
+            self.works[job] = Work(job, spec, self.config, self.device, self.boot, folder, now, deployed)
         except (DatasetError, ModelError) as error:
             log.error("cannot take part job=%s: %s", job, error)
             self._unready[job] = str(error)[:500]
@@ -288,28 +285,8 @@ class Agent:
                 case Unsubscribe(filters):
                     self._transport.unsubscribe(*filters)
                 case Install():
-                    self._install(message)
+                    if self._slots is not None:
+                        self._slots.put(message)
                 case _:
                     self._queue.append(topics.pack(message, self.config.fleet))
         self._pump()
-
-    def _install(self, install: Install) -> None:
-        if self._installer is None:
-            return
-        name = install.spec.name
-        if name not in self._slots:
-            self._slots[name] = Slot(slot_path(self._state_dir, name), allow=self.config.models.allow)
-        self._installer.submit(_install_into, self._slots[name], install)
-
-
-def slot_path(state_dir: Path, job_name: str) -> Path:
-    """Give the folder of a job's model slot: what applications on the device open."""
-    return state_dir / "models" / job_name
-
-
-def _install_into(slot: Slot, install: Install) -> None:
-    """Install, on the installer's thread. A slot that cannot be written keeps the old model, and says so."""
-    try:
-        slot.install(install.release, install.spec.model, install.params)
-    except OSError as error:
-        log.error("model slot not changed job=%s: %s", install.release.job, error)

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, Chunk, Head, Message, Offer, Want
+from broker.messages import Body, Chunk, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.outbox import Outbox, OutboxFullError
@@ -44,6 +44,7 @@ from edge_agent.participant import (
 )
 from edge_agent.participant import Fetch as FetchEffect
 from edge_agent.slot import Release
+from edge_agent.slots import Install
 from models import codec, nets, train
 from models.codec import CodecError
 from models.dataset import Dataset
@@ -71,14 +72,6 @@ class Unsubscribe(Struct, frozen=True):
     filters: tuple[str, ...]
 
 
-class Install(Struct, frozen=True):
-    """Put this version into the job's model slot."""
-
-    release: Release
-    spec: JobSpec
-    params: Params
-
-
 Out = Message | Subscribe | Unsubscribe | Install
 
 
@@ -96,7 +89,15 @@ class Work:
     """A job that this device has the data for. Raises DatasetError, ModelError or OSError when it cannot be begun."""
 
     def __init__(
-        self, job: str, spec: JobSpec, config: AgentConfig, device: str, boot: int, folder: Path, now: float
+        self,
+        job: str,
+        spec: JobSpec,
+        config: AgentConfig,
+        device: str,
+        boot: int,
+        folder: Path,
+        now: float,
+        deployed: Version | None,
     ) -> None:
         self.job = job
         self.spec = spec
@@ -121,6 +122,7 @@ class Work:
             random.Random(f"{job}/{device}/{boot}"),  # noqa: S311 -- jitter, no secret
             offer=self._outbox.offer and self._with_body(self._outbox.offer),
             trained=self._outbox.trained,
+            deployed=deployed,
             deploys=config.models.inference,
             now=now,
         )
@@ -212,7 +214,7 @@ class Work:
                 case Deploy(version):
                     if self._model is not None:
                         release = Release(self.job, version.generation, version.number, self._model.sha256())
-                        yield Install(release, self.spec, self._model.params(self.net.spec))
+                        yield Install(self.spec.name, release, self.spec.model, self._model.params(self.net.spec))
 
     # Fetching.
 
