@@ -123,8 +123,8 @@ class Slot:
     def predict(self, X: npt.NDArray[Any]) -> Float32:
         """Give (n, outputs) float32 for n >= 1 rows of X, (n, inputs) or flattened to it.
 
-        What is given are probabilities, or for mse the values. Raises SlotError if nothing is installed or the rows do not fit, ModelError if onnxruntime does not
-        answer and the model's factory may not run here.
+        What is given are probabilities, or for mse the values. Raises SlotError if nothing is installed or the
+        rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not run here.
         """
         serving = self._serving
         if serving is None:

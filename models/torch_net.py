@@ -61,7 +61,7 @@ def build_module(model: ModelSpec) -> nn.Module:
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.Net`. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.Net`, in float32. Of its own it keeps only the module's buffers.
 
     A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
     give (n, outputs) raw outputs: no softmax at its end.
@@ -69,9 +69,8 @@ class TorchNet:
 
     def __init__(self, model: ModelSpec, module: nn.Module) -> None:
         self.model = model
-        self.module = module
+        self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
-        self._dtypes = {name: p.dtype for name, p in module.named_parameters()}
         self._loss = TORCH_LOSSES[model.loss]
 
     def loss_and_gradients(
@@ -84,7 +83,7 @@ class TorchNet:
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
         """See `models.nets.Net`. The gradients are always fresh arrays."""
-        leaves = {name: _tensor(params[name]).requires_grad_() for name in self._dtypes}
+        leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
@@ -104,18 +103,17 @@ class TorchNet:
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
         """Give the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
         shape = getattr(self.module, "input_shape", X.shape[1:])
-        cast = {name: tensor.to(self._dtypes[name]) for name, tensor in tensors.items()}
         self.module.train(training)
-        outputs: Tensor = torch.func.functional_call(self.module, cast, (_tensor(X).reshape(len(X), *shape),))
+        outputs: Tensor = torch.func.functional_call(self.module, tensors, (_tensor(X).reshape(len(X), *shape),))
         if outputs.shape != (len(X), self.model.outputs):
             raise ModelError(
                 f'model.kind = "{self.model.kind}" gave outputs of shape {tuple(outputs.shape)} for {len(X)} '
                 f"rows where the model has outputs = {self.model.outputs}"
             )
-        return outputs.to(torch.float32)
+        return outputs
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
-        tensors = {name: _tensor(params[name]) for name in self._dtypes}
+        tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):

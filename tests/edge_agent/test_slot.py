@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import edge_agent.slot as slot_module
+from edge_agent.slot import Release, Slot, SlotError, open_slot
+from models.export import to_onnx
+from models.job import ModelSpec
+from models.nets import build
+from models.params import Params
+from models.session import Session
+from models.session import export as real_export
+
+MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
+NET = build(MODEL)
+X = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+DEAD = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+def make_params(seed: int) -> Params:
+    generator = np.random.default_rng(seed)
+    return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in NET.spec}
+
+
+def make_release(number: int) -> Release:
+    return Release("digits", 1, number, f"{number:064x}")
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Session]:
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export in this process, which takes milliseconds instead of half a second."""
+
+    def export(model: ModelSpec, params: Path, target: Path, *, metadata: dict[str, str]) -> None:
+        with np.load(params, allow_pickle=False) as file:
+            target.write_bytes(to_onnx(model, dict(file), metadata=metadata))
+
+    monkeypatch.setattr(slot_module, "export", export)
+
+
+@pytest.fixture
+def slot(tmp_path: Path, child: Session) -> Slot:
+    return Slot(tmp_path, session=child)
+
+
+def test_an_installed_version_answers_from_onnxruntime_as_numpy_does(
+    slot: Slot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_module, "export", real_export)
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    right = NET.predict(make_params(1), X)
+    np.testing.assert_allclose(slot.predict(X), right, atol=1e-5)
+    runtime = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(runtime.run(None, {"input": X})[0], right, atol=1e-5)
+    assert runtime.get_modelmeta().custom_metadata_map["job"] == "digits"
+
+
+def test_another_process_reads_what_one_installed(slot: Slot, tmp_path: Path) -> None:
+    slot.install(make_release(1), MODEL, make_params(1))
+    other = open_slot(tmp_path)
+    assert other.card == slot.card
+    assert other.card is not None
+    assert other.card.release == make_release(1)
+    np.testing.assert_array_equal(other.predict(X), NET.predict(make_params(1), X))
+
+
+def test_the_files_of_a_version_change_together_and_two_versions_stay(slot: Slot, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        slot.install(make_release(number), MODEL, make_params(number))
+    assert slot.card is not None
+    for name, digest in slot.card.files.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    kept = sorted(path.name for path in (tmp_path / "versions").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in kept] == ["1-3", "1-4"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # each "export" writes one of two files of very different length
+    bodies = [b"a" * 300_000, b"b" * 10]
+
+    def export(_model: ModelSpec, _params: Path, target: Path, **_metadata: object) -> None:
+        target.write_bytes(bodies[len(installed) % 2])
+
+    monkeypatch.setattr(slot_module, "export", export)
+    installed: list[int] = []
+    slot = Slot(tmp_path)
+    slot.install(make_release(0), MODEL, make_params(0))
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def keep_reading() -> None:
+        while not over.is_set():
+            seen.add((tmp_path / "model.onnx").read_bytes())
+
+    reader = threading.Thread(target=keep_reading)
+    reader.start()
+    for number in range(1, 60):
+        installed.append(number)
+        assert slot.install(make_release(number), MODEL, make_params(0)) is None
+    over.set()
+    reader.join()
+    assert seen == set(bodies)
+
+
+def test_a_model_that_onnxruntime_answers_otherwise_is_not_installed(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot.install(make_release(1), MODEL, make_params(1))
+
+    def export_another(model: ModelSpec, _params: Path, target: Path, *, metadata: dict[str, str]) -> None:
+        target.write_bytes(to_onnx(model, make_params(9), metadata=metadata))
+
+    monkeypatch.setattr(slot_module, "export", export_another)
+    assert "differ" in str(slot.install(make_release(2), MODEL, make_params(2)))
+    assert "model=kept job=digits refused=1.2" in caplog.text
+    assert slot.card is not None
+    assert slot.card.release.number == 1
+    np.testing.assert_allclose(slot.predict(X), NET.predict(make_params(1), X), atol=1e-5)
+
+
+def test_a_file_that_onnxruntime_refuses_is_not_installed(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    slot.install(make_release(1), MODEL, make_params(1))
+    monkeypatch.setattr(
+        slot_module, "export", lambda _model, _params, target, **_: target.write_bytes(b"no onnx") and None
+    )
+    assert slot.install(make_release(2), MODEL, make_params(2)) is not None
+    np.testing.assert_allclose(slot.predict(X), NET.predict(make_params(1), X), atol=1e-5)
+    assert len(list((tmp_path / "versions").iterdir())) == 1
+
+
+def test_params_that_do_not_fit_the_model_are_not_installed(slot: Slot, tmp_path: Path) -> None:
+    params = make_params(1)
+    params["0.bias"][2] = np.nan
+    assert "0.bias" in str(slot.install(make_release(1), MODEL, params))
+    assert slot.card is None
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_child_that_dies_leaves_the_answers_to_numpy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slot = Slot(tmp_path, session=Session(DEAD))
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    np.testing.assert_array_equal(slot.predict(X), NET.predict(make_params(1), X))
+    assert "inference=numpy reason=the inference child ended with exit code 3" in caplog.text
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_a_child_killed_between_two_questions_is_started_again(tmp_path: Path) -> None:
+    with Session() as session:
+        slot = Slot(tmp_path, session=session)
+        slot.install(make_release(1), MODEL, make_params(1))
+        assert session._child is not None
+        session._child.process.kill()
+        np.testing.assert_allclose(slot.predict(X), NET.predict(make_params(1), X), atol=1e-5)
+        assert slot._session is session
+
+
+def test_without_onnx_the_parameters_are_installed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot = Slot(tmp_path)
+    slot.install(make_release(1), MODEL, make_params(1))
+    monkeypatch.setattr(slot_module, "export", lambda *_, **__: "No module named 'onnx'")
+    assert slot.install(make_release(2), MODEL, make_params(2)) is None
+    assert "export=failed job=digits reason=No module named 'onnx'" in caplog.text
+    assert not (tmp_path / "model.onnx").exists()  # no old model beside a new card
+    np.testing.assert_array_equal(open_slot(tmp_path).predict(X), NET.predict(make_params(2), X))
+
+
+def test_a_crash_at_any_point_of_an_install_leaves_a_whole_model(tmp_path: Path) -> None:
+    Slot(tmp_path).install(make_release(1), MODEL, make_params(1))
+    (tmp_path / "versions" / "1-2-torn").mkdir()
+    (tmp_path / "versions" / "1-2-torn" / "model.npz").write_bytes(b"half")
+    (tmp_path / ".current.new").symlink_to("versions/1-2-torn")
+    slot = Slot(tmp_path)
+    np.testing.assert_array_equal(slot.predict(X), NET.predict(make_params(1), X))
+    assert slot.install(make_release(2), MODEL, make_params(2)) is None
+    assert not (tmp_path / "versions" / "1-2-torn").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.npz", "model.json"])
+def test_a_damaged_slot_is_reported_and_can_be_installed_over(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Slot(tmp_path).install(make_release(1), MODEL, make_params(1))
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(SlotError, match="cannot be read"):
+        open_slot(tmp_path)
+    assert "model=unreadable" in caplog.text
+    assert Slot(tmp_path).install(make_release(2), MODEL, make_params(2)) is None
+    assert open_slot(tmp_path).card is not None
+
+
+def test_an_empty_slot_and_rows_that_do_not_fit_are_slot_errors(tmp_path: Path) -> None:
+    with pytest.raises(SlotError, match="no model"):
+        Slot(tmp_path).predict(X)
+    with pytest.raises(SlotError, match="no model"):
+        open_slot(tmp_path / "nowhere")
+    slot = Slot(tmp_path)
+    slot.install(make_release(1), MODEL, make_params(1))
+    with pytest.raises(SlotError, match="inputs = 3"):
+        slot.predict(X[:, :2])
+    with pytest.raises(SlotError, match="inputs = 3"):
+        slot.predict(X[:0])
+
+
+def test_rows_are_flattened_and_made_float32(slot: Slot) -> None:
+    slot.install(make_release(1), MODEL, make_params(1))
+    cubes = X.astype(np.float64).reshape(6, 1, 3)
+    np.testing.assert_array_equal(slot.predict(cubes), slot.predict(X))
+
+
+def test_importing_the_slot_and_training_loads_neither_torch_nor_onnx_nor_onnxruntime() -> None:
+    code = (
+        "import sys, edge_agent.slot, models.nets, models.mlp, models.train, models.session\n"
+        "models.nets.build(__import__('models.job').job.ModelSpec())\n"
+        "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime', 'google.protobuf'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_the_log_of_an_install_is_one_line(slot: Slot, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    slot.install(make_release(7), MODEL, make_params(7))
+    assert [record.getMessage() for record in caplog.records] == ["model=installed job=digits version=1.7 onnx=True"]
