@@ -33,7 +33,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.dataset import NPZ_ERRORS
+from models.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
 from models.nets import NETS, ModelError, Net, build
 from models.params import Float32, Params, ParamsError, check
@@ -273,10 +273,9 @@ def _read(path: Path) -> _Serving:
         if hashlib.sha256((directory / name).read_bytes()).hexdigest() != digest:
             raise SlotError(f"{directory}/{name} is damaged: its SHA-256 is not the card's")
     try:
-        with np.load(directory / "model.npz", allow_pickle=False) as file:
-            params = {name: file[name] for name in file.files}
-    except NPZ_ERRORS as error:
-        raise SlotError(f"{directory}/model.npz: {error}") from error
+        params = read_arrays(directory / "model.npz")
+    except DatasetError as error:
+        raise SlotError(str(error)) from error
     return _Serving(directory, card, params)
 
 

@@ -101,19 +101,27 @@ def load_rows(path: Path, inputs: int) -> Float32:
     return _checked(np.frombuffer(numbers, np.float32).reshape(-1, inputs), "X", path)
 
 
-def _load_npz(path: Path, key: str, label: str) -> Dataset:
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read these arrays of an NPZ file, or all of them in the file's order. Raises DatasetError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here because np.load leaves a damaged file open
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DatasetError(f"{path}: a single array, not an NPZ of {key} and {label}")
-            for name in (key, label):
+                raise DatasetError(f"{path}: a single array, not an NPZ")
+            names = file.files if names is None else names
+            for name in names:
                 if name not in file.files:
                     raise DatasetError(f"{path}: no array {name}; it has {', '.join(file.files) or 'none'}")
-            X, y = file[key], file[label]
+            return {name: file[name] for name in names}
     except DatasetError:
         raise
     except NPZ_ERRORS as error:
         raise DatasetError(f"{path}: cannot be read as NPZ: {error}") from error
+
+
+def _load_npz(path: Path, key: str, label: str) -> Dataset:
+    X, y = read_arrays(path, (key, label)).values()
     for name, values in ((key, X), (label, y)):
         if values.dtype.kind not in "buif" or values.ndim == 0:
             raise DatasetError(f"{path}: {name} is {values.dtype} {values.shape}, not rows of numbers")

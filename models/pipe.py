@@ -15,6 +15,8 @@ from typing import IO
 
 import msgspec
 
+from models.job import Natural
+
 MAX_MESSAGE_BYTES = 1 << 16
 MAX_BODY_BYTES = 1 << 32
 
@@ -32,8 +34,8 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 class Predict(msgspec.Struct, frozen=True, tag="predict"):
     """Answer for the rows x columns float32 of the body."""
 
-    rows: int
-    columns: int
+    rows: Natural
+    columns: Natural
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -43,8 +45,8 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The body holds rows x columns float32."""
 
-    rows: int
-    columns: int
+    rows: Natural
+    columns: Natural
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
+from models.params import spec_of
+
+PARAMS = {
+    "0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "0.bias": np.array([np.inf, -0.0], np.float32),
+}
+STATE = TrainingState(PARAMS, {k: v * 2 for k, v in PARAMS.items()}, bytes(range(32)), 3, 7, 0.1 + 0.2, 70)
+SPEC = spec_of(PARAMS)
+
+
+def seal(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("state", [STATE, STATE._replace(momentum={})])
+def test_a_state_comes_back_to_the_bit(state: TrainingState) -> None:
+    back = from_bytes(to_bytes(state), SPEC)
+    assert back[2:] == state[2:]
+    for mine, theirs in ((back.params, state.params), (back.momentum, state.momentum)):
+        assert [(k, v.tobytes(), v.shape) for k, v in mine.items()] == [
+            (k, v.tobytes(), v.shape) for k, v in theirs.items()
+        ]
+    assert all(value.flags.writeable for value in back.params.values())
+
+
+def test_a_copy_shares_nothing() -> None:
+    twin = copy(STATE)
+    twin.params["0.weight"][0, 0] = 9
+    assert STATE.params["0.weight"][0, 0] == 0
+
+
+def test_the_layout_is_the_one_described() -> None:
+    body = to_bytes(STATE._replace(momentum={}, params={"a": np.ones(1, np.float32)}, seed=b"\0" * 32))
+    n = int.from_bytes(body[8:12], "little")
+    assert body[:8] == b"fedgeck1"
+    assert body[12 + n : -4] == b"\x00\x00\x80\x3f"
+    assert seal(body[:-4]) == body
+
+
+def test_a_checkpoint_of_another_net_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="another net"):
+        from_bytes(to_bytes(STATE), SPEC[:1])
+
+
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+@settings(max_examples=60, deadline=None)
+def test_one_flipped_bit_is_noticed(at: int, bit: int) -> None:
+    body = bytearray(to_bytes(STATE))
+    body[at % len(body)] ^= 1 << bit
+    with pytest.raises(CheckpointError):
+        from_bytes(bytes(body), SPEC)
+
+
+@given(
+    header=st.binary(max_size=60)
+    | st.sampled_from(
+        [
+            b'{"seed":"00","epoch":0,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
+            b'{"seed":"xy","epoch":0,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
+            b'{"seed":"' + b"00" * 32 + b'","epoch":-1,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
+        ]
+    ),
+    length=st.integers(0, 2**32 - 1) | st.none(),
+)
+@settings(max_examples=100, deadline=None)
+def test_well_sealed_nonsense_raises_nothing_but_a_checkpoint_error(header: bytes, length: int | None) -> None:
+    n = len(header) if length is None else length
+    body = b"fedgeck1" + n.to_bytes(4, "little") + header + bytes(32)
+    with pytest.raises(CheckpointError):
+        from_bytes(seal(body), SPEC)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_raise_nothing_but_a_checkpoint_error(body: bytes) -> None:
+    with pytest.raises(CheckpointError):
+        from_bytes(body, SPEC)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from models import export
+from models.export import ExportError, to_onnx
+from models.job import ModelSpec
+from models.nets import build
+from models.params import Params, Spec
+from models.session import export as export_in_a_child
+
+HIDDEN: tuple[tuple[int, ...], ...] = ((), (5,), (6, 4))
+CASES = list(product(HIDDEN, ("relu", "tanh"), ("cross_entropy", "mse")))
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_shape = (1, 8)
+        self.layers = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.layers(X)
+        return outputs
+
+
+class Unwritable(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  (Torch's own name)
+        values: torch.Tensor = torch.linalg.eigvals(input.T @ input)
+        return super().forward(input) + values.real.sum()
+
+
+def make_convolution() -> nn.Module:
+    return Convolution()
+
+
+def make_unwritable() -> nn.Module:
+    return Unwritable(3, 2)
+
+
+def make_params(spec: Spec) -> Params:
+    generator = np.random.default_rng(0)
+    return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in spec}
+
+
+def ask(body: bytes, X: Any) -> Any:
+    session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": X})[0]
+
+
+@pytest.fixture
+def factory(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(sys.modules, "factories_for_export", sys.modules[__name__])
+    return "factories_for_export:make_"
+
+
+@pytest.mark.parametrize(("hidden", "activation", "loss"), CASES)
+def test_onnxruntime_answers_as_numpy_does(hidden: tuple[int, ...], activation: Any, loss: Any) -> None:
+    model = ModelSpec(inputs=7, hidden=hidden, outputs=3, activation=activation, loss=loss)
+    net = build(model)
+    params = make_params(net.spec)
+    body = to_onnx(model, params, metadata={})
+    for n in (1, 5):  # the batch is free
+        X = np.random.default_rng(n).standard_normal((n, 7)).astype(np.float32)
+        np.testing.assert_allclose(ask(body, X), net.predict(params, X), rtol=1e-5, atol=1e-5)
+
+
+def test_an_old_enough_runtime_can_read_it_and_it_says_what_it_is() -> None:
+    model = ModelSpec(inputs=2, outputs=3)
+    body = to_onnx(model, make_params(build(model).spec), metadata={"job": "digits", "number": "7"})
+    proto = onnx.load_model_from_string(body)
+    assert (proto.ir_version, proto.opset_import[0].version) == (8, 17)
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {"job": "digits", "number": "7"}
+    assert [value.name for value in (*proto.graph.input, *proto.graph.output)] == ["input", "probabilities"]
+
+
+def test_a_factorys_module_is_exported_with_flat_rows_and_probabilities(factory: str) -> None:
+    model = ModelSpec(kind=factory + "convolution", inputs=8, outputs=3)
+    net = build(model, allow=(model.kind,))
+    params = make_params(net.spec)
+    X = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    answers = ask(to_onnx(model, params, metadata={}), X)
+    np.testing.assert_allclose(answers, net.predict(params, X), rtol=1e-5, atol=1e-5)
+
+
+def test_params_that_do_not_fit_are_an_export_error(factory: str) -> None:
+    for kind in ("mlp", factory + "convolution"):
+        with pytest.raises(ExportError, match="tensors where"):
+            to_onnx(ModelSpec(kind=kind, inputs=8, outputs=3), {}, metadata={})
+
+
+def test_what_cannot_be_written_or_built_is_an_export_error(factory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelSpec(kind=factory + "unwritable", inputs=3, outputs=2)
+    params = make_params(build(model, allow=(model.kind,)).spec)
+    with pytest.raises(ExportError, match="cannot be written as ONNX"):
+        to_onnx(model, params, metadata={})
+    with pytest.raises(ExportError, match="make_nothing"):
+        to_onnx(ModelSpec(kind=factory + "nothing"), {}, metadata={})
+    monkeypatch.setattr(export, "find_spec", lambda _name: None)
+    with pytest.raises(ExportError, match="needs Torch"):
+        to_onnx(model, params, metadata={})
+
+
+def test_a_child_writes_the_same_file_or_says_why_not(tmp_path: Path) -> None:
+    model = ModelSpec(inputs=2, hidden=(3,), outputs=3)
+    params = make_params(build(model).spec)
+    np.savez(tmp_path / "p.npz", **params)  # type: ignore[arg-type]
+    source, target = tmp_path / "p.npz", tmp_path / "m.onnx"
+    assert export_in_a_child(model, source, target, metadata={"a": "b"}) is None
+    assert target.read_bytes() == to_onnx(model, params, metadata={"a": "b"})
+    other = ModelSpec(inputs=2, hidden=(4,), outputs=3)
+    assert (
+        export_in_a_child(other, source, target, metadata={}) == "tensor 0.weight (3, 2) where 0.weight (4, 2) belongs"
+    )
