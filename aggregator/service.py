@@ -41,6 +41,8 @@ RELOAD_S = 5.0
 """A job whose state could not be written is loaded again from the store after this long."""
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
+TAKE_OVER = 2**32
+"""A term at least this high is given out by `--take-over`: it wins against whatever is at work."""
 
 
 class ReplacedError(RuntimeError):
@@ -110,6 +112,14 @@ class Aggregator:
         if self._online:
             self._transport.publish(will(self.config.fleet, self.term, self.nonce))
         self._transport.close()
+
+    @property
+    def doing(self) -> str:
+        """One phrase for people: what goes on."""
+        if not self._online:
+            return "offline"
+        phrases = [f"{run.spec.name} {run.coordinator.state} at version {run.version}" for run in self.runs.values()]
+        return "; ".join(phrases) or "no job"
 
     def _patience(self, timeout_s: float) -> float:
         now = self._clock()

@@ -1,0 +1,317 @@
+"""The `fedge` command.
+
+Exit codes: 0 done, or asked to stop; 2 a bad configuration or command line; 1 anything else.
+Heavy imports happen inside the commands that need them, so that `fedge --help` is quick and an agent stays small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from broker.settings import SettingsError
+
+log = logging.getLogger("fedge")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give the exit code."""
+    arguments = _parser().parse_args(argv)
+    _start_log(arguments)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except SettingsError as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        log.debug("the trace of what follows", exc_info=True)
+        _complain(error)
+        return 1
+
+
+def _complain(error: Exception) -> None:
+    name = type(error).__name__
+    expected = name.endswith("Error") and type(error).__module__.split(".")[0] in _OURS
+    print(
+        f"fedge: {error}" if expected else f"fedge: {name}: {error} (FEDGE_LOG=debug shows the trace)", file=sys.stderr
+    )
+
+
+_OURS = ("broker", "models", "aggregator", "edge_agent", "fleet")
+
+
+def _start_log(arguments: argparse.Namespace) -> None:
+    import os
+
+    level = os.environ.get("FEDGE_LOG", "info" if getattr(arguments, "logs", False) else "warning").upper()
+    known = logging.getLevelNamesMapping()
+    logging.basicConfig(
+        level=known.get(level, logging.INFO),
+        format="%(asctime)s %(levelname).1s %(name)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+# The commands.
+
+
+def _agent_run(arguments: argparse.Namespace) -> int:
+    from fleet.roles import load_agent, run_agent
+
+    config = load_agent(arguments.config)
+    if arguments.check:
+        print(f"{arguments.config}: good")
+        return 0
+    run_agent(config)
+    return 0
+
+
+def _agent_predict(arguments: argparse.Namespace) -> int:
+    from fleet.predict import predict
+
+    return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
+
+
+def _aggregator_run(arguments: argparse.Namespace) -> int:
+    from fleet.roles import load_aggregator, run_aggregator
+
+    config = load_aggregator(arguments.config)
+    if arguments.check:
+        print(f"{arguments.config}: good")
+        return 0
+    run_aggregator(config, take_over=arguments.take_over)
+    return 0
+
+
+def _job_submit(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    if arguments.check:
+        operator.load_job(arguments.job)
+        print(f"{arguments.job}: good")
+        return 0
+    print(operator.submit(operator.load_config(arguments.config), arguments.job))
+    return 0
+
+
+def _job_list(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    lines = operator.jobs(operator.load_config(arguments.config))
+    if arguments.json:
+        print(operator.as_json(lines))
+        return 0
+    print(f"{'NAME':<20} {'STATE':<14} {'VERSION':<8} {'ACCURACY':<9} {'READY':<7} JOB")
+    for line in lines:
+        accuracy = f"{line.metrics['accuracy']:.4f}" if "accuracy" in line.metrics else "-"
+        print(f"{line.name:<20} {line.state:<14} {line.version:<8} {accuracy:<9} {line.devices_ready:<7} {line.job}")
+    return 0
+
+
+def _job_stop(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    print(operator.stop(operator.load_config(arguments.config), arguments.name))
+    return 0
+
+
+def _job_export(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    head = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
+    print(f"{arguments.out}: {arguments.name} version {head.version}")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from fleet.demo import demo
+
+    return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from fleet.simulate import command
+
+    return command(arguments)
+
+
+def _codec_measure(arguments: argparse.Namespace) -> int:
+    from fleet.measure import measure, table
+
+    rows = measure(arguments.update, arguments.codec, arguments.step)
+    if arguments.json is not None:
+        text = json.dumps({"rows": rows}, indent=2)
+        if arguments.json == Path("-"):
+            print(text)
+            return 0
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    print(table(rows))
+    return 0
+
+
+# The command line.
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedge",
+        description="Federated learning for fleets of small devices, over MQTT.",
+        epilog="example: fedge demo",
+    )
+    parser.add_argument("--version", action="version", version=f"fedge {version('fedge')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_simulate(commands)
+    _add_agent(commands)
+    _add_aggregator(commands)
+    _add_job(commands)
+    _add_codec(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    parser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = _add(
+        commands,
+        "demo",
+        _demo,
+        "Start a broker, an aggregator and ten devices, and watch them train one model together.",
+        "fedge demo --devices 20 --out my-demo",
+    )
+    demo.add_argument("--devices", type=_count, default=10, metavar="N", help="device processes (10)")
+    demo.add_argument("--job", type=Path, metavar="FILE", help="another job than the handwritten digits")
+    demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
+    demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = _add(
+        commands,
+        "simulate",
+        _simulate,
+        "Run a job on simulated devices in one process: the same code as on real ones, without the network.",
+        "fedge simulate job.toml --data digits --devices 100 --partition dirichlet:0.5",
+    )
+    simulate.add_argument("job", type=Path, metavar="JOB.toml")
+    simulate.add_argument("--data", required=True, metavar="FILE.npz|digits", help="all devices' examples together")
+    simulate.add_argument("--devices", type=_count, default=10, metavar="N")
+    simulate.add_argument(
+        "--partition",
+        default="iid",
+        metavar="HOW",
+        help="iid, shards:K, dirichlet:A or column:NAME (one device a value)",
+    )
+    simulate.add_argument("--test", type=Path, metavar="FILE.npz", help="a test split; else a fifth of the data")
+    simulate.add_argument("--features", metavar="NAME", help="the array of features in the NPZ files (X)")
+    simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
+    simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
+    simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
+
+
+def _add_agent(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    agent = _group(commands, "agent", "The device's side.", "fedge agent run --config agent.toml")
+    run = _add(agent, "run", _agent_run, "Take part in the fleet's jobs.", "fedge agent run --config agent.toml")
+    _add_config(run, "agent.toml")
+    run.add_argument("--check", action="store_true", help="look at the configuration and exit")
+    run.set_defaults(logs=True)
+    predict = _add(
+        agent,
+        "predict",
+        _agent_predict,
+        "Answer from the current model of this device.",
+        "fedge agent predict --config agent.toml --input rows.csv",
+    )
+    _add_config(predict, "agent.toml")
+    predict.add_argument("--input", type=Path, required=True, metavar="ROWS.csv", help="rows of features")
+    predict.add_argument("--job", metavar="NAME", help="whose model, where there are several")
+    predict.add_argument("--json", action="store_true", help="JSON instead of CSV")
+
+
+def _add_aggregator(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    aggregator = _group(commands, "aggregator", "The server's side.", "fedge aggregator run --config aggregator.toml")
+    run = _add(
+        aggregator, "run", _aggregator_run, "Lead the fleet's jobs.", "fedge aggregator run --config aggregator.toml"
+    )
+    _add_config(run, "aggregator.toml")
+    run.add_argument("--check", action="store_true", help="look at the configuration and exit")
+    run.add_argument("--take-over", action="store_true", help="lead even if another aggregator seems to be at work")
+    run.set_defaults(logs=True)
+
+
+def _add_job(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    job = _group(commands, "job", "Jobs of a running fleet.", "fedge job submit job.toml")
+    submit = _add(job, "submit", _job_submit, "Start a job.", "fedge job submit job.toml --config aggregator.toml")
+    submit.add_argument("job", type=Path, metavar="JOB.toml")
+    _add_config(submit, "aggregator.toml")
+    submit.add_argument("--check", action="store_true", help="look at the job and exit")
+    list_ = _add(job, "list", _job_list, "Show every job.", "fedge job list --json")
+    _add_config(list_, "aggregator.toml")
+    list_.add_argument("--json", action="store_true")
+    stop = _add(job, "stop", _job_stop, "Stop a job; its last version stays.", "fedge job stop digits")
+    stop.add_argument("name", metavar="NAME")
+    _add_config(stop, "aggregator.toml")
+    export = _add(
+        job, "export", _job_export, "Write a job's current version as ONNX.", "fedge job export digits --out model.onnx"
+    )
+    export.add_argument("name", metavar="NAME")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    _add_config(export, "aggregator.toml")
+
+
+def _add_codec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    codec = _group(commands, "codec", "The update codec.", "fedge codec measure update.npz")
+    measure = _add(
+        codec,
+        "measure",
+        _codec_measure,
+        "Say what the codec would do to your updates, next to the baselines.",
+        "fedge codec measure update.npz --codec adaptive --step 4",
+    )
+    measure.add_argument("update", type=Path, metavar="UPDATE.npz", help="one array per tensor")
+    measure.add_argument("--codec", default="adaptive", metavar="NAME")
+    measure.add_argument("--step", type=float, default=4.0, metavar="F", help="quantiser step in rms of the tensor")
+    measure.add_argument("--json", type=Path, metavar="FILE", help="write the rows there; - for standard output")
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--config", type=Path, default=Path(default), metavar="FILE", help=f"({default})")
+
+
+def _count(text: str) -> int:
+    if not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

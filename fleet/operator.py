@@ -1,0 +1,223 @@
+"""What an operator asks of a running fleet, over MQTT like everybody else: submit, list, stop, export."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from broker import topics
+from broker.client import MqttTransport
+from broker.connection import BrokerSettings
+from broker.errors import WireError
+from broker.messages import Beacon, Body, Head, Job, Message, Presence, Reply, Round, Stop, Submit
+from broker.settings import SettingsError, convert, load
+from broker.transport import Denied, Offline, Online, Packet
+from edge_agent.fetch import Fetch, FetchError
+from models import nets
+from models.export import to_onnx
+from models.job import JobSpec, Name
+
+PATIENCE_S = 15.0
+"""How long a broker or an aggregator may take to answer."""
+QUIET_S = 0.4
+"""Retained messages are all here when nothing more has come for this long."""
+
+
+class OperatorError(RuntimeError):
+    """What was asked could not be done; the message says why."""
+
+
+class OperatorConfig(Struct, frozen=True):
+    """What of aggregator.toml, or of a file of the operator's own, is needed to speak to a fleet."""
+
+    fleet: Name
+    broker: BrokerSettings = BrokerSettings()
+
+
+class JobLine(Struct, frozen=True):
+    """One job as `fedge job list` shows it."""
+
+    name: str
+    job: str
+    state: str
+    version: str
+    metrics: dict[str, float]
+    devices_online: int
+    devices_ready: int
+    reason: str = ""
+
+
+class Console:
+    """A connection of an operator."""
+
+    def __init__(self, config: OperatorConfig) -> None:
+        self.fleet = config.fleet
+        self.client = f"operator-{secrets.token_hex(4)}"
+        self._where = f"{config.broker.host}:{config.broker.port}"
+        self._transport = MqttTransport(config.broker, self.client)
+
+    def open(self) -> None:
+        """Connect. Raises OperatorError when the broker does not answer in time."""
+        self._transport.subscribe(topics.filter_for(self.fleet, "reply", client=self.client))
+        self._transport.open()
+        until, why = time.monotonic() + PATIENCE_S, "no answer"
+        while time.monotonic() < until:
+            match self._transport.take(0.2):
+                case Online():
+                    return
+                case Offline(reason):
+                    why = reason
+        raise OperatorError(f"the broker at {self._where} cannot be reached: {why}")
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._transport.close()
+
+    def gather(self, *words: str) -> list[Message]:
+        """Give what is retained under these words of the topic table."""
+        self._transport.subscribe(*(topics.filter_for(self.fleet, word) for word in words))
+        return list(self._messages(QUIET_S))
+
+    def ask(self, command: Submit | Stop) -> str:
+        """Send a command and give the aggregator's answer. Raises OperatorError when it refuses or is silent."""
+        self._transport.publish(topics.pack(command, self.fleet))
+        for message in self._messages(PATIENCE_S, until=lambda m: isinstance(m, Reply)):
+            if isinstance(message, Reply) and message.request == command.request:
+                if message.ok:
+                    return message.text
+                raise OperatorError(message.text)
+        raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running?")
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Get the bodies of a version. Raises OperatorError when they do not come."""
+        self._transport.subscribe(*fetch.filters(self.fleet))
+        for message in self._messages(PATIENCE_S, until=lambda _: fetch.done):
+            if isinstance(message, Body):
+                fetch.add(message)
+            if fetch.done:
+                return
+        if not fetch.done:
+            raise OperatorError("the bodies of this version are not at the broker: is the aggregator running?")
+
+    def _messages(self, quiet_s: float, until: Callable[[Message], bool] = lambda _: False) -> Iterator[Message]:
+        """Give messages until nothing has come for quiet_s, or this one was the last wanted."""
+        while (event := self._transport.take(quiet_s)) is not None:
+            match event:
+                case Packet():
+                    try:
+                        message = topics.unpack(event, self.fleet)
+                    except WireError:
+                        continue
+                    yield message
+                    if until(message):
+                        return
+                case Denied(topic, reason):
+                    raise OperatorError(f"the broker refuses {topic}: {reason}")
+                case Offline(reason):
+                    raise OperatorError(f"the connection to {self._where} was lost: {reason}")
+
+
+@contextmanager
+def console(config: OperatorConfig) -> Iterator[Console]:
+    """Give a connection for the length of a block. Raises OperatorError."""
+    opened = Console(config)
+    try:
+        opened.open()
+        yield opened
+    finally:
+        opened.close()
+
+
+def load_job(path: Path) -> JobSpec:
+    """Read job.toml. Raises SettingsError."""
+    return load(path, JobSpec)
+
+
+def submit(config: OperatorConfig, path: Path) -> str:
+    """Start the job of a file, and give its id. Raises SettingsError or OperatorError."""
+    load_job(path)
+    tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    with console(config) as fleet:
+        return fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree))
+
+
+def stop(config: OperatorConfig, name: str) -> str:
+    """Stop the running job of this name. Raises OperatorError."""
+    with console(config) as fleet:
+        return fleet.ask(Stop(fleet.client, secrets.token_hex(4), name))
+
+
+def jobs(config: OperatorConfig) -> list[JobLine]:
+    """Give every job there is. Raises OperatorError."""
+    with console(config) as fleet:
+        messages = fleet.gather("job", "head", "round", "device", "aggregator")
+    heads = {m.job: m for m in messages if isinstance(m, Head)}
+    open_rounds = {m.job for m in messages if isinstance(m, Round)}
+    alive = any(isinstance(m, Beacon) and m.online for m in messages)
+    devices = [m for m in messages if isinstance(m, Presence) and m.online]
+    lines = []
+    for job in (m for m in messages if isinstance(m, Job) and m.spec is not None):
+        head = heads.get(job.job)
+        state: str = head.state if head else "unknown"
+        if state in ("waiting", "running"):
+            state = ("running" if job.job in open_rounds else "waiting") if alive else "no aggregator"
+        lines.append(
+            JobLine(
+                name=str((job.spec or {}).get("name", "")),
+                job=job.job,
+                state=state,
+                version=str(head.version) if head else "",
+                metrics=head.metrics if head else {},
+                devices_online=len(devices),
+                devices_ready=sum(job.job in device.ready for device in devices),
+                reason=head.reason if head else "",
+            )
+        )
+    return sorted(lines, key=lambda line: line.job)
+
+
+def export(config: OperatorConfig, name: str, out: Path) -> Head:
+    """Write the current version of a job as ONNX. Raises SettingsError, OperatorError, ModelError or ExportError."""
+    with console(config) as fleet:
+        messages = fleet.gather("job", "head")
+        job = next(
+            (m for m in messages if isinstance(m, Job) and m.spec is not None and name in (m.job, m.spec.get("name"))),
+            None,
+        )
+        if job is None:
+            known = sorted({str(m.spec.get("name")) for m in messages if isinstance(m, Job) and m.spec})
+            raise OperatorError(f"there is no job {name}; there is {', '.join(known) or 'none at all'}")
+        head = next((m for m in messages if isinstance(m, Head) and m.job == job.job), None)
+        if head is None:
+            raise OperatorError(f"job {name} has no version yet")
+        spec = convert(job.spec, JobSpec, job.job)
+        net = nets.build(spec.model, allow=(spec.model.kind,))
+        try:
+            fetch = Fetch(head, net.spec, lambda _digest: None)
+            if not fetch.done:
+                fleet.fetch(fetch)
+            model = fetch.install(net.spec, spec.seed)
+        except (FetchError, WireError) as error:
+            raise OperatorError(str(error)) from error
+    metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
+    out.write_bytes(to_onnx(spec.model, model.params(net.spec), metadata=metadata))
+    return head
+
+
+def load_config(path: Path) -> OperatorConfig:
+    """Read who and where the fleet is. Raises SettingsError."""
+    if not path.exists():
+        raise SettingsError(f"{path}: there is no such file: name the aggregator.toml of the fleet with --config")
+    return load(path, OperatorConfig)
+
+
+def as_json(lines: list[JobLine]) -> str:
+    """Give jobs as JSON for scripts."""
+    return msgspec.json.format(msgspec.json.encode({"jobs": lines})).decode()
