@@ -195,7 +195,7 @@ class _Link:
         self._window = mailbox.limits.window
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
-        self._early: list[tuple[Packet, Receipt | None]] = []  # received before we said Online
+        self._early: list[Packet] = []  # received before we said Online
         self._heard_at = self._pinged_at = time.monotonic()
         self._client = self._make_client(version)
 
@@ -335,10 +335,10 @@ class _Link:
             self._asked[mid] = names
 
     def _send(self, packet: Packet) -> None:
+        self._mailbox.note_sent(packet)  # first: who sees it arrive finds it counted
         properties = self._expiry(packet, PacketTypes.PUBLISH)
         info = self._client.publish(packet.topic, packet.payload, 1, packet.retain, properties)
         self._open[info.mid] = packet
-        self._mailbox.note_sent(packet)
 
     def _expiry(self, packet: Packet, kind: int) -> Properties | None:
         if not self._five or packet.expiry_s is None:
@@ -373,8 +373,8 @@ class _Link:
         self._online = True
         logger.info("mqtt=online client=%s version=%s", self._owner.client_id, "5" if self._five else "3.1.1")
         self._mailbox.go_online()
-        for packet, receipt in self._early:
-            self._mailbox.tell(packet, receipt)
+        for packet in self._early:
+            self._mailbox.tell(packet)
         self._early.clear()
 
     def _on_message(self, client: mqtt.Client, _u: object, message: mqtt.MQTTMessage) -> None:
@@ -383,11 +383,11 @@ class _Link:
         if not self._mailbox.reserve(packet):
             client.ack(message.mid, message.qos)
             return
-        receipt = Receipt(self, message.mid) if message.qos else None
         if self._online:
-            self._mailbox.tell(packet, receipt)
-        else:
-            self._early.append((packet, receipt))
+            self._mailbox.tell(packet, Receipt(self, message.mid) if message.qos else None)
+        else:  # acknowledged at once: amqtt sends no further SUBACK while one of these is open
+            client.ack(message.mid, message.qos)
+            self._early.append(packet)
 
     def _on_publish(self, _c: object, _u: object, mid: int, code: ReasonCode, _p: object) -> None:
         packet = self._open.pop(mid, None)
@@ -412,7 +412,7 @@ class _Link:
 
     def _hang_up(self) -> None:
         """Close the socket and forget what never reached the owner."""
-        for packet, _ in self._early:
+        for packet in self._early:
             self._mailbox.give_back(packet)
         if (sock := self._client.socket()) is not None:
             sock.close()
