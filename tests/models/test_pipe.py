@@ -27,7 +27,7 @@ def test_a_body_that_is_not_rows_times_columns_is_refused() -> None:
         stream = io.BytesIO()
         write(stream, message, body)
         stream.seek(0)
-        with pytest.raises(PipeError, match="4 bytes with|Expected `int` >= 0"):
+        with pytest.raises(PipeError, match=r"4 bytes with|Expected `int` >= 0"):
             read(stream)
 
 
