@@ -1,0 +1,43 @@
+# make demo    a fleet of ten devices learns on this machine, in about a minute after the install
+# make test    every test, with a real mosquitto
+# make check   format, lint and types, as CI checks them
+# make bench   the figures of README, measured on this machine
+# ARGS="…" goes on to the command: make demo ARGS="--devices 20"
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
+TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck
+
+.PHONY: demo test check bench format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/fedge demo $(ARGS)
+
+test: $(VENV)/.dev
+	deploy/need.sh $(TEST_PACKAGES)
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	deploy/need.sh mosquitto
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fedge-demo
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	deploy/venv.sh $(VENV) ".[demo]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	deploy/venv.sh $(VENV) ".[dev,torch]"
+	touch $@ $(VENV)/.demo
