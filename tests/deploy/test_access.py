@@ -180,7 +180,7 @@ def test_nobody_comes_in_without_the_right_password(connect: Connect, broker: An
 
 
 def test_no_device_can_take_the_aggregators_session_over(connect: Connect) -> None:
-    aggregator = connect("aggregator")
+    aggregator = connect("aggregator", client_id="aggregator")
     aggregator.subscribe(topic("offer", "+"))
     thief = connect("pi-1", client_id="aggregator")
     assert thief.connected == 0

@@ -1,0 +1,57 @@
+"""compose.yaml and the Dockerfile (apt: docker-compose)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = DEPLOY.parent
+
+
+def test_compose_reads_the_file() -> None:
+    verdict = subprocess.run(
+        ["docker-compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verdict.returncode == 0, verdict.stderr
+
+
+def test_compose_and_the_password_script_use_the_same_pinned_broker() -> None:
+    image = r"eclipse-mosquitto:(\S+)"
+    compose = re.findall(rf"^    image: {image}$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
+    script = re.findall(rf"^IMAGE={image}", (DEPLOY / "mosquitto" / "add-user.sh").read_text(), re.MULTILINE)
+    assert compose == script
+    assert re.fullmatch(r"\d+\.\d+\.\d+", compose[0])
+
+
+def test_the_image_and_the_password_script_agree_on_the_aggregators_number() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    script = (DEPLOY / "mosquitto" / "add-user.sh").read_text()
+    assert re.findall(r"--uid (\d+)", dockerfile) == re.findall(r"^AGGREGATOR_UID=(\d+)", script, re.MULTILINE)
+
+
+def test_every_folder_that_a_container_mounts_or_copies_is_there() -> None:
+    mounted = re.findall(r"^ +- \./(\S+?):/", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
+    assert sorted(mounted) == ["aggregator.toml", "mosquitto", "secrets/aggregator.password"]
+    assert all((DEPLOY / name).exists() for name in mounted if not name.startswith("secrets/"))
+    copied = re.findall(r"^COPY (\w+) (\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert "fleet" in [source for source, _ in copied]
+    assert all(source == target and (ROOT / source / "__init__.py").is_file() for source, target in copied)
+
+
+def test_what_is_secret_is_neither_committed_nor_sent_to_a_builder() -> None:
+    ignored = (DEPLOY / ".gitignore").read_text().splitlines()
+    assert {"/mosquitto/passwd*", "/secrets/"} <= set(ignored)
+    assert "*" in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def test_the_images_are_pinned_and_the_aggregator_is_not_root() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
+    assert re.findall(r"^USER (\w+)$", dockerfile, re.MULTILINE) == ["fedge"]
