@@ -71,6 +71,11 @@ def spec_of_mlp(model: ModelSpec) -> Spec:
     )
 
 
+def quietly() -> np.errstate:
+    """Parameters that have diverged show in the answer, as inf or nan, and need no warning beside it."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
     """Give left @ right in `out`: (m, k) @ (k, n), in blocks of rows small enough to be multiplied unpacked."""
     rows = SMALL_PRODUCT // right.size & ~7  # whole vectors of the kernel
@@ -113,11 +118,13 @@ class Mlp:
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.Net`."""
-        return self._loss.answer(self._outputs(params, X))
+        with quietly():
+            return self._loss.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.Net`."""
-        return measure(self.model.loss, self._outputs(params, X), y)
+        with quietly():
+            return measure(self.model.loss, self._outputs(params, X), y)
 
     def _forward(self, params: Params, X: Float32) -> list[Float32]:
         """Give X, the activations of each hidden layer and the raw outputs, each example a column.

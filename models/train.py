@@ -22,6 +22,7 @@ import numpy.typing as npt
 from models.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 from models.dataset import Dataset
 from models.job import TrainSpec
+from models.mlp import quietly
 from models.nets import Net
 from models.params import Params
 
@@ -91,7 +92,8 @@ def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, ve
     """Train from a state to the end of the last epoch, a step at a time.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
-    epoch may be smaller. Raises TrainingError when the loss or, at the end of an epoch, a parameter is not finite.
+    epoch may be smaller. Raises TrainingError when the data are none or not those of the state, and when the
+    loss or, at the end of an epoch, a parameter is not finite.
     """
     n_batches = -(-len(data.X) // train.batch_size)
     _check_position(state, train, n_batches)
@@ -103,7 +105,7 @@ def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, ve
         for batch in range(state.batch, n_batches):
             rows = order[batch * train.batch_size : (batch + 1) * train.batch_size]
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
-            with np.errstate(over="ignore", invalid="ignore"):
+            with quietly():
                 loss, changes = net.loss_and_gradients(
                     state.params, data.X[rows], data.y[rows], scale=rate, out=changes
                 )
@@ -129,6 +131,9 @@ def finish(run: Iterator[Step], state: TrainingState) -> TrainingState:
 
 
 def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> None:
+    """Raise TrainingError if there are no data, or data that cannot have brought the run to where it stands."""
+    if not n_batches:
+        raise TrainingError("there are no examples to train on")
     if state.batch and (state.batch >= n_batches or state.n_seen != state.batch * train.batch_size):
         raise TrainingError(
             f"the run stood at batch {state.batch} after {state.n_seen} examples, which these data with "

@@ -75,6 +75,14 @@ def test_huge_outputs_give_probabilities_not_nan() -> None:
     assert metrics == (1e4, 0.5, 2)
 
 
+def test_diverged_params_show_in_the_loss_without_a_warning() -> None:
+    net = Mlp(ModelSpec(inputs=2, hidden=(2,), outputs=2))
+    params = {name: np.full_like(value, 3e38) for name, value in make_params(net).items()}
+    X = np.ones((1, 2), np.float32)
+    assert np.isnan(net.evaluate(params, X, np.array([0])).loss)
+    assert np.isnan(net.predict(params, X)).all()
+
+
 def test_evaluation_of_values_has_no_accuracy() -> None:
     net = Mlp(ModelSpec(inputs=1, outputs=1, loss="mse"))
     params = {"0.weight": np.ones((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}

@@ -136,6 +136,11 @@ def test_a_run_that_is_over_has_no_steps() -> None:
     assert finish(iter(()), over) is over
 
 
+def test_a_run_without_examples_is_an_error_and_no_endless_loop() -> None:
+    with pytest.raises(TrainingError, match="no examples"):
+        run(TrainSpec(), data=make_data(0))
+
+
 def test_a_diverging_run_says_what_to_do() -> None:
     train = TrainSpec(epochs=50, batch_size=5, learning_rate=1e18)
     with pytest.raises(TrainingError, match=r"lower learning_rate in \[train\]"):
