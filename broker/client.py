@@ -58,7 +58,7 @@ FILTERS_PER_SUBSCRIBE = 8
 _STEADY_S = 30.0  # a connection that lasted this long ends a series of failures
 _UNSENT_BYTES = 131_072  # what the kernel may hold unsent: at 20 kbit/s, under a keepalive interval
 _AUTO_ANSWER_S = 4.0  # with "auto": a broker that leaves an MQTT 5 CONNECT unanswered (amqtt) may know 3.1.1
-_GOODBYE_S = 0.5  # how long the broker may take to hang up after our DISCONNECT
+_GOODBYE_S = (0.05, 0.5)  # how long the broker may take to hang up after our DISCONNECT, in a hurry and not
 _GARBAGE = (ValueError, LookupError, struct.error, MQTTException)  # what paho's parser lets through, by version
 
 
@@ -143,7 +143,7 @@ class MqttTransport:
         if self._thread is None:
             self._mailbox.bell.close()
         else:
-            self._thread.join(timeout_s + 2 * _GOODBYE_S)
+            self._thread.join(timeout_s + 2 * _GOODBYE_S[1])
 
     # From here on: the network thread.
 
@@ -423,12 +423,14 @@ class _Link:
         Closing with bytes unread would reset the connection, the broker might never see our DISCONNECT, and a will
         would be published for a clean departure.
         """
-        if self._owner._closing_at is None or not self._welcome:
+        closing_at = self._owner._closing_at
+        if closing_at is None or not self._welcome:
             return
-        until = time.monotonic() + _GOODBYE_S
+        now = time.monotonic()
+        until = min(max(closing_at, now + _GOODBYE_S[0]), now + _GOODBYE_S[1])
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
-            sock.settimeout(_GOODBYE_S)
+            sock.settimeout(until - now)
             while time.monotonic() < until and sock.recv(65_536):
                 pass
 

@@ -68,7 +68,8 @@ class NetworkRig:
         self.five = protocol == "5"
         self._protocol: Literal["5", "3.1.1"] = protocol
         self._stack = stack
-        self._broker = stack.enter_context(start_broker(folder, prefer=kind))
+        self._broker = start_broker(folder, prefer=kind)
+        stack.callback(self._broker.kill)  # faster than a goodbye
         self._cables: dict[int, Meter] = {}
 
     def client(self, client_id: str, *filters: str, will: Packet | None = None) -> Transport:
