@@ -26,7 +26,6 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -52,7 +51,7 @@ from aggregator.effects import (
     Stop,
 )
 from broker import draw
-from broker.messages import Offer, Verdict, Version
+from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec
 
 RETRY_S = 5.0
@@ -183,7 +182,7 @@ class Coordinator:
     def _weigh(self, offer: Offer) -> Effect:
         known = self._ledger.get(offer.device)
         if known is not None and known.base == offer.base:
-            if known.digest == offer.digest:
+            if offer.digest.startswith(known.digest):
                 return Answer(known)
             return Answer(self._refusal(offer, "this device already has a verdict for this base, on another update"))
         if reason := self._reason_to_turn_away(offer):
@@ -200,6 +199,8 @@ class Coordinator:
             return f"stale: it is based on version {offer.base}, the current one is {self.base}"
         if self._last is None or draw.ticket(self._last.salt, offer.device) > self._last.threshold:
             return "this device was not drawn"
+        if self.rules.wait == "all" and offer.device not in self._last.cohort:
+            return "this device came after the membership of this base was fixed"
         return None
 
     def _reason_to_refuse(self, offer: Offer) -> str | None:
@@ -212,7 +213,7 @@ class Coordinator:
 
     @staticmethod
     def _refusal(offer: Offer, reason: str) -> Verdict:
-        return Verdict(offer.device, offer.job, offer.base, offer.digest, refused=reason)
+        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=reason)
 
     # Devices.
 
@@ -282,19 +283,17 @@ class Coordinator:
         number = again.number + 1 if again else 1
         if again is not None and self.rules.wait == "all":
             return structs.replace(again, number=number)
-        salt = again.salt if again else self._salt()
+        salt = again.salt if again else draw.salt(self._seed, self.base)
         wanted = min(self.rules.target or math.ceil(self.rules.fraction * len(present) - 1e-9), len(present))
         wanted = max(wanted, min(self.rules.quorum, len(present)))
         k = math.ceil((wanted - len(self.counted)) * self.rules.over_selection - 1e-9)
         k += sum(draw.ticket(salt, name) <= again.threshold for name in present) if again else 0
         threshold = max(draw.threshold(salt, present, max(k, 1)), again.threshold if again else 0)
+        if k >= len(present) and self.rules.wait == "target":
+            threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
         cohort = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
         target = None if self.rules.wait == "all" else wanted
         return Attempt(self.base, number, salt, threshold, target, cohort)
-
-    def _salt(self) -> str:
-        """Derive the base's salt from the job's seed, so that a job that is run again draws the same devices."""
-        return hashlib.sha256(f"{self._seed}:{self.base}".encode()).hexdigest()[:16]
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
         counted, target = len(self.counted), round_.attempt.target

@@ -33,11 +33,11 @@ from aggregator.effects import (
     Record,
 )
 from aggregator.inbox import Inbox
-from aggregator.store import BodyRow, JobRow, Store
+from aggregator.store import BodyRow, JobRow, Store, UpdateRow
 from aggregator.strategies import STRATEGIES, Velocity
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, BodyRef, Head, Job, Message, Metrics, Offer, Round, Verdict, Version, Want
+from broker.messages import Body, BodyRef, Head, Job, Message, Metrics, Offer, Round, Verdict, Version, Want, echo
 from models import codec, downlink, nets
 from models.dataset import Dataset
 from models.downlink import ServerState
@@ -167,15 +167,7 @@ class Run:
                         "round open job=%s base=%s attempt=%d drawn=%d", *self._where(attempt), len(attempt.cohort)
                     )
                 case Announce(attempt, left):
-                    yield Round(
-                        self.job,
-                        self._term,
-                        attempt.base,
-                        attempt.number,
-                        attempt.salt,
-                        attempt.threshold,
-                        round(left, 1),
-                    )
+                    yield Round(self.job, self._term, attempt.base, round(left, 1), attempt.threshold, attempt.number)
                 case Collect(offer):
                     answer, follow = self._collect(offer, now)
                     yield from answer
@@ -194,7 +186,7 @@ class Run:
                         log.warning(
                             "round abandoned job=%s base=%s attempt=%d: %s", *self._where(close.attempt), close.reason
                         )
-                    yield Clear(Round(self.job, self._term, self.version, 0, "", 0, 0))
+                    yield Clear(Round(self.job, self._term, self.version, 0.0))
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
             queue.extendleft(reversed(follow))
@@ -223,7 +215,7 @@ class Run:
             self._norms.append(norm)
         except gates.RefusedError as error:
             refused = str(error)
-        verdict = Verdict(offer.device, self.job, offer.base, offer.digest, refused=refused)
+        verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         self._store.add_verdict(verdict, offer, norm, body)
         return verdict
 
@@ -256,7 +248,7 @@ class Run:
         metrics: Metrics = {
             "participants": float(len(updates)),
             "examples": float(sum(u.n_examples for u in updates)),
-            **_means([(u.n_examples, u.metrics) for u in updates]),
+            **_mean_loss(updates),
         }
         return metrics | evaluate(self._net, model, self._test)
 
@@ -280,12 +272,12 @@ class Run:
             self.job,
             self._term,
             self.version,
-            self._sha256,
+            self._sha256[:32],
             state=self.coordinator.state,
             key=key,
             delta=delta,
             reason=self.reason,
-            metrics=_rounded(self._history[-1]),
+            metrics=_announced(self._history[-1]),
             inline=inline if len(inline) <= INLINE_BYTES else b"",
         )
 
@@ -339,17 +331,18 @@ def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _means(reports: Sequence[tuple[int, Metrics]]) -> Metrics:
-    """Average what devices reported, weighted by their examples: each metric over those that reported it."""
-    means: Metrics = {}
-    for name in sorted({name for _, metrics in reports for name in metrics})[:8]:
-        pairs = [(n, metrics[name]) for n, metrics in reports if name in metrics]
-        means[f"device_{name}"[:40]] = sum(n * value for n, value in pairs) / sum(n for n, _ in pairs)
-    return means
+def _mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
+    """Average the training loss that devices reported, weighted by their examples."""
+    told = [(u.n_examples, u.loss) for u in updates if u.loss is not None]
+    return {"device_loss": sum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
 
 
-def _rounded(metrics: Metrics) -> Metrics:
-    return {name: float(f"{value:.6g}") for name, value in metrics.items()}
+ANNOUNCED = ("accuracy", "loss", "participants")
+"""The metrics that travel with every head; the rest is in the store and in the log."""
+
+
+def _announced(metrics: Metrics) -> Metrics:
+    return {name: float(f"{metrics[name]:.4g}") for name in ANNOUNCED if name in metrics}
 
 
 def _log_verdict(verdict: Verdict) -> None:

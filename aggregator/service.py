@@ -24,7 +24,7 @@ from aggregator.run import Clear, Out, Run
 from aggregator.store import JobRow, Store, StoreError
 from broker import topics
 from broker.errors import WireError
-from broker.messages import Beacon, Chunk, Offer, Presence, Reply, Submit, Verdict
+from broker.messages import Beacon, Chunk, Offer, Presence, Reply, Submit, Verdict, echo
 from broker.messages import Stop as StopCommand
 from broker.settings import SettingsError, convert
 from broker.tally import Tally
@@ -121,11 +121,14 @@ class Aggregator:
         phrases = [f"{run.spec.name} {run.coordinator.state} at version {run.version}" for run in self.runs.values()]
         return "; ".join(phrases) or "no job"
 
-    def _patience(self, timeout_s: float) -> float:
-        now = self._clock()
+    @property
+    def deadline(self) -> float:
+        """When `step` has something to do, if nothing is received before; inf for never."""
         deadlines = [d for run in self.runs.values() if (d := run.deadline) is not None]
-        deadlines += [*self._reload_at.values(), self._settled_at]
-        wait = min([timeout_s, *(deadline - now for deadline in deadlines)])
+        return min([*deadlines, *self._reload_at.values(), self._settled_at])
+
+    def _patience(self, timeout_s: float) -> float:
+        wait = min(timeout_s, self.deadline - self._clock())
         return max(0.0, min(wait, 0.005) if self._queue else wait)
 
     def _tick(self) -> None:
@@ -214,7 +217,7 @@ class Aggregator:
 
     def _weigh(self, offer: Offer) -> None:
         if offer.job not in self.runs:
-            refusal = Verdict(offer.device, offer.job, offer.base, offer.digest, refused="there is no such job")
+            refusal = Verdict(offer.device, offer.job, offer.base, echo(offer), refused="there is no such job")
             self._refuse("unknown job", f"job={offer.job} device={offer.device}")
             self._send([refusal])
             return

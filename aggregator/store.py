@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS versions (
     PRIMARY KEY (job, generation, number));
 CREATE TABLE IF NOT EXISTS updates (
     job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
-    n_examples INTEGER, norm REAL, metrics BLOB, body BLOB, PRIMARY KEY (job, device, generation, number));
+    n_examples INTEGER, norm REAL, loss REAL, body BLOB, PRIMARY KEY (job, device, generation, number));
 CREATE TABLE IF NOT EXISTS attempts (
     job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
     opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
@@ -66,7 +66,7 @@ class UpdateRow(Struct, frozen=True):
     device: str
     n_examples: int
     norm: float
-    metrics: dict[str, float]
+    loss: float | None
     body: bytes
 
 
@@ -176,14 +176,14 @@ class Store:
     def add_verdict(self, verdict: Verdict, offer: Offer | None = None, norm: float = 0.0, body: bytes = b"") -> None:
         """Make a verdict durable, and with a counted one the update itself. The device's older ones are forgotten."""
         base = verdict.base
-        n_examples, metrics = (offer.n_examples, offer.metrics) if offer else (0, {})
+        n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
         with _Transaction(self._db) as write:
             write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
             write(
                 "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, norm, msgspec.json.encode(metrics), body if verdict.counted else None),
+                    *(n_examples, norm, loss, body if verdict.counted else None),
                 ),
             )
 
@@ -195,12 +195,12 @@ class Store:
     def updates(self, job: str, base: Version) -> Iterator[UpdateRow]:
         """Give the counted updates of a base one by one, in the order of the devices' names."""
         cursor = self._db.execute(
-            "SELECT device, n_examples, norm, metrics, body FROM updates WHERE job = ? AND generation = ?"
+            "SELECT device, n_examples, norm, loss, body FROM updates WHERE job = ? AND generation = ?"
             " AND number = ? AND refused = '' AND body IS NOT NULL ORDER BY device",
             (job, base.generation, base.number),
         )
-        for device, n_examples, norm, metrics, body in cursor:
-            yield UpdateRow(device, n_examples, norm, msgspec.json.decode(metrics, type=dict[str, float]), body)
+        for row in cursor:
+            yield UpdateRow(*row)
 
     def norms(self, job: str) -> list[float]:
         """Give the norms of the last counted update of every device."""

@@ -14,6 +14,14 @@ MOST = 2**48 - 1
 """The largest ticket: 48 bits, exact in every JSON reader."""
 
 
+def salt(seed: int, base: object) -> str:
+    """Derive the salt of a base version from the job's seed.
+
+    So the salt need not travel, and a job that is run again draws the same devices.
+    """
+    return hashlib.sha256(f"{seed}:{base}".encode()).hexdigest()[:16]
+
+
 def ticket(salt: str, device: str) -> int:
     """Give the device's ticket: the first 48 bits of SHA-256(salt, 0, device), big-endian."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{device}".encode()).digest()[:6], "big")

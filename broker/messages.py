@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+
+from broker import draw
 
 Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
 """What may stand as one level of a topic. A job id is a job's name (up to 64) and its incarnation."""
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 """The first 128 bits of the SHA-256 of a body, in hex."""
-Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
+"""The beginning of a digest, eight digits at least: enough to tell the updates of one device to one base apart."""
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 Short = Annotated[str, Meta(max_length=500)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
+
+
+CHUNK_BYTES = 100_000
+"""How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
 
 
 class Version(Struct, frozen=True, array_like=True, order=True):
@@ -39,7 +46,7 @@ class BodyRef(Struct, frozen=True, omit_defaults=True):
 
     digest: Digest
     n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)]
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
 
 
 # From the aggregator.
@@ -68,13 +75,14 @@ class Head(Struct, frozen=True, omit_defaults=True):
 
     key: the key frame that `delta` builds on; absent: version 0, which comes from the seed.
     delta: the delta against the key frame; absent: the version is the key frame itself.
-    inline: the delta's bytes, when they are few enough to travel with the head.
+    inline: the delta's bytes, when they are few enough to travel with the head; `delta` then follows from them.
+    sha256: the first 128 bits of the SHA-256 of the model, in hex.
     """
 
     job: Id
     term: Natural
     version: Version
-    sha256: Sha256
+    sha256: Digest
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
     key: BodyRef | None = None
     delta: BodyRef | None = None
@@ -86,16 +94,15 @@ class Head(Struct, frozen=True, omit_defaults=True):
 class Round(Struct, frozen=True, omit_defaults=True):
     """An attempt to leave a base version. Retained with an expiry, repeated as a heartbeat.
 
-    A device takes part when draw.ticket(salt, device) <= threshold.
+    A device takes part when draw.ticket(draw.salt(seed, base), device) <= threshold.
     """
 
     job: Id
     term: Natural
     base: Version
-    attempt: Natural
-    salt: Short
-    threshold: Natural
     seconds_left: Seconds
+    threshold: Natural = draw.MOST
+    attempt: Natural = 1
     step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     """Factor on the job's quantiser step, steered by the aggregator."""
 
@@ -124,7 +131,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     device: Id
     job: Id
     base: Version
-    digest: Digest
+    digest: Echo
     refused: Short = ""
     """Why it was refused; empty when it was counted."""
 
@@ -162,18 +169,26 @@ class Presence(Struct, frozen=True, omit_defaults=True):
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):
-    """An update that waits for its verdict. A body of one chunk travels with it."""
+    """An update that waits for its verdict.
+
+    A body of one chunk travels with it; digest and length then follow from the body and are not written down.
+    """
 
     job: Id
     device: Id
     base: Version
-    boot: Natural
-    n_examples: Annotated[int, Meta(ge=1, le=2**53)]
+    n_examples: Annotated[int, Meta(ge=1, le=2**53)] = field(name="n")
     digest: Digest
     n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = 100_000
-    metrics: Metrics = {}
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
+    loss: float | None = None
+    """Mean training loss of the last epoch, if the device tells."""
     body: bytes = b""
+
+
+def echo(offer: Offer) -> str:
+    """Give what a verdict says of the update it is on."""
+    return offer.digest[:8]
 
 
 class Chunk(Struct, frozen=True):

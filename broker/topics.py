@@ -14,10 +14,13 @@ from typing import NamedTuple
 import msgspec
 from msgspec import NODEFAULT, Struct
 
+from broker.chunks import digest
 from broker.errors import WireError
 from broker.messages import (
+    CHUNK_BYTES,
     Beacon,
     Body,
+    BodyRef,
     Chunk,
     Cleared,
     Head,
@@ -92,6 +95,15 @@ def clear(message: Message, fleet: str) -> Packet:
     return Packet(pack(message, fleet).topic, b"", retain=True)
 
 
+def blob_bytes(packet: Packet) -> int:
+    """Count the bytes of a packet of this tree that are not JSON: a piece of an update or of a version."""
+    word = packet.topic.split("/")[len(PREFIX) + 1]
+    route = ROUTES[word]
+    if not route.json:
+        return len(packet.payload)
+    return len(packet.payload.partition(b"\n")[2]) if route.blob else 0
+
+
 def unpack(packet: Packet, fleet: str) -> Message:
     """Turn a packet into its message. Raises WireError and nothing else, whatever the bytes."""
     word, levels = _split(packet.topic, fleet)
@@ -108,7 +120,7 @@ def unpack(packet: Packet, fleet: str) -> Message:
         raise WireError(f"{word}: bytes after its JSON")
     try:
         if route.blob is not None:
-            fields[route.blob] = blob
+            fields |= _implied(route, blob)
         return _decode(head, route, fields)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{word}: {error}") from error
@@ -118,9 +130,24 @@ def _payload(message: Message, route: Route) -> bytes:
     blob: bytes = getattr(message, route.blob) if route.blob else b""
     if not route.json:
         return blob
-    said = {name: value for name, value in _said(message) if name not in (*route.levels, route.blob)}
+    unsaid = {*route.levels, route.blob, *(_IMPLIED.get(route.kind, ()) if blob else ())}
+    said = {name: value for name, value in _said(message) if name not in unsaid}
     text = _encoder.encode(said)
     return text + b"\n" + blob if blob else text
+
+
+_IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_bytes"), Head: ("delta",)}
+"""What follows from the bytes of a message, and is not written down when there are any."""
+
+
+def _implied(route: Route, blob: bytes) -> dict[str, object]:
+    """Give the fields that follow from the bytes, and the bytes themselves."""
+    found: dict[str, object] = {str(route.blob): blob}
+    if blob and route.kind is Offer:
+        found |= {"digest": digest(blob), "n_bytes": len(blob), "chunk_bytes": max(len(blob), CHUNK_BYTES)}
+    elif blob and route.kind is Head:
+        found["delta"] = BodyRef(digest(blob), len(blob))
+    return found
 
 
 def _said(message: Struct) -> Iterator[tuple[str, object]]:

@@ -226,7 +226,9 @@ class Participant:
     def drawn(self) -> bool:
         """Tell whether the last round announced drew this device."""
         round_ = self._round
-        return round_ is not None and draw.ticket(round_.salt, self.device) <= round_.threshold
+        if round_ is None:
+            return False
+        return draw.ticket(draw.salt(self.spec.seed, round_.base), self.device) <= round_.threshold
 
     # What follows.
 
@@ -307,7 +309,7 @@ class Participant:
 
     def _settle(self, verdict: Verdict, now: float) -> list[Effect]:
         offer = self.offer
-        if offer is None or (verdict.base, verdict.digest) != (offer.base, offer.digest):
+        if offer is None or verdict.base != offer.base or not offer.digest.startswith(verdict.digest):
             return []
         self.offer = None
         return [Settle(verdict), *self._advance(now)]

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, Chunk, Head, Message, Offer, Version, Want
+from broker.messages import CHUNK_BYTES, Body, Chunk, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.outbox import Outbox, OutboxFullError
@@ -51,13 +51,10 @@ from models.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import Model
 from models.params import Params, subtract
-from models.source import read
+from models.source import Reader, read
 from models.train import Step, TrainingError
 
 log = logging.getLogger(__name__)
-
-CHUNK_BYTES = 100_000
-"""Largest piece of an update in one message: below the 128 kB that the strictest known broker takes."""
 
 
 class Subscribe(Struct, frozen=True):
@@ -98,16 +95,16 @@ class Work:
         folder: Path,
         now: float,
         deployed: Version | None,
+        read_data: Reader = read,
     ) -> None:
         self.job = job
         self.spec = spec
         self.net = nets.build(spec.model, framework=config.models.framework, allow=config.models.allow)
-        self.data: Dataset = read(config.data[spec.data_name], spec.model)
+        self.data: Dataset = read_data(config.data[spec.data_name], spec.model)
         self.failure = ""
         """Why the last training failed; empty when it did not."""
         self._fleet = config.fleet
         self._device = device
-        self._boot = boot
         self._checkpoint_s = config.limits.checkpoint_s
         self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes)
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
@@ -286,12 +283,11 @@ class Work:
             self.job,
             self._device,
             base,
-            self._boot,
             len(self.data.y),
             chunks.digest(encoded.body),
             len(encoded.body),
             CHUNK_BYTES,
-            {"loss": float(f"{last.loss:.4g}")},
+            float(f"{last.loss:.4g}"),
         )
         self._outbox.put(offer, encoded.pending)
         self._training = None
