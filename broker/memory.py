@@ -281,6 +281,11 @@ class MemoryTransport:
         """How many packets `publish` would still take; 0 when offline."""
         return _ROOM if self._online else 0
 
+    @property
+    def waiting(self) -> int:
+        """How many events `take` has to give: who drives many clients in one thread calls only those with some."""
+        return len(self._events)
+
     def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
         """Give the next event, or None at once."""
         return self._events.popleft() if self._events else None

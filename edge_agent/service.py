@@ -12,6 +12,7 @@ that a simulator can drive many of these in one thread.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.dataset import DatasetError
 from models.job import JobSpec
 from models.nets import ModelError
+from models.source import Reader, read
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def will(fleet: str, device: str, boot: int) -> Packet:
 class Agent:
     """One device on one fleet.
 
-    transport: opened by `start`. clock: seconds that only go forward.
+    transport: opened by `start`. clock: seconds that only go forward. read_data: how a data source becomes rows.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Agent:
         *,
         clock: Callable[[], float] = time.monotonic,
         software: str = "",
+        read_data: Reader = read,
     ) -> None:
         self.config = config
         self.device = device
@@ -93,6 +96,7 @@ class Agent:
         self._rng = random.Random(f"{device}/{boot}")  # noqa: S311 -- jitter, no secret
         self._announcer = Announcer(config.limits.presence_s)
         self._software = software
+        self._read_data = read_data
         self._slots = Slots(self._state_dir, config.models.allow) if config.models.inference else None
 
     # The loop.
@@ -115,7 +119,7 @@ class Agent:
         Raises ClonedError when another process has connected under this device's name, and OSError when the state
         directory cannot be written.
         """
-        busy = next((work for work in self.works.values() if work.busy), None)
+        busy = self._busy
         event = self._transport.take(0.0 if busy else self._patience(timeout_s))
         if event is not None:
             self._receive(event)
@@ -143,13 +147,26 @@ class Agent:
         ]
         return "; ".join(phrases) or ("idle" if self._online else "offline")
 
-    def _patience(self, timeout_s: float) -> float:
-        now = self._clock()
+    @property
+    def busy(self) -> bool:
+        """Tell whether `step` has training to do."""
+        return self._busy is not None
+
+    @property
+    def deadline(self) -> float:
+        """When `step` has something to do, if nothing is received before; inf for never."""
         deadlines = [d for work in self.works.values() if (d := work.deadline) is not None]
         deadlines += [at for at, _ in self._look_again.values()]
         if self._online and (at := self._announcer.due_at(self._presence())) is not None:
             deadlines.append(at)
-        wait = min([timeout_s, *(deadline - now for deadline in deadlines)])
+        return min(deadlines, default=math.inf)
+
+    @property
+    def _busy(self) -> Work | None:
+        return next((work for work in self.works.values() if work.busy), None)
+
+    def _patience(self, timeout_s: float) -> float:
+        wait = min(timeout_s, self.deadline - self._clock())
         return max(0.0, min(wait, 0.005) if self._queue else wait)
 
     def _tick(self) -> None:
@@ -241,7 +258,9 @@ class Agent:
         folder, now = self._state_dir / "jobs" / job, self._clock()
         deployed = self._slots.deployed(job, spec.name) if self._slots else None
         try:
-            self.works[job] = Work(job, spec, self.config, self.device, self.boot, folder, now, deployed)
+            self.works[job] = Work(
+                job, spec, self.config, self.device, self.boot, folder, now, deployed, self._read_data
+            )
         except (DatasetError, ModelError) as error:
             log.error("cannot take part job=%s: %s", job, error)
             self._unready[job] = str(error)[:500]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ class DataSource(Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the label column (CSV) or array (NPZ)."""
     features: str | tuple[str, ...] | None = None
     """Feature columns (CSV; all others when not given) or the name of the feature array (NPZ; X)."""
+
+
+Reader = Callable[[DataSource, ModelSpec], Dataset]
+"""What `read` is: who runs a fleet in one process gives each device its rows without a file."""
 
 
 def read(source: DataSource, model: ModelSpec) -> Dataset:
