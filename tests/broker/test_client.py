@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -408,8 +409,9 @@ def test_another_service_is_recognised_as_not_mqtt(stage: Stage, make: Make, gre
     client = make(stage.port)
     peer = stage.accept()
     peer.expect(1)
-    peer.sock.sendall(greeting)
-    peer.sock.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):  # the client may hang up at the first byte
+        peer.sock.sendall(greeting)
+        peer.sock.shutdown(socket.SHUT_WR)
     assert offline_reason(client)
     stage.accept().welcome()
     assert isinstance(take(client), Online)
@@ -423,10 +425,11 @@ def test_no_garbage_kills_the_client(stage: Stage, make: Make) -> None:
         peer.welcome()
         kind = chance.choice([2, 3, 4, 9, 11, 13, 14, 15, 0])
         body = chance.randbytes(chance.randrange(12))
-        peer.send(kind << 4 | chance.choice([0, 2, 4, 6]), body)
-        if round_ % 2:
-            peer.sock.sendall(chance.randbytes(64))
-        peer.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the client may hang up at the first byte
+            peer.send(kind << 4 | chance.choice([0, 2, 4, 6]), body)
+            if round_ % 2:
+                peer.sock.sendall(chance.randbytes(64))
+            peer.sock.shutdown(socket.SHUT_WR)
     last = stage.accept()
     last.welcome()
     last.deliver(b"a", b"alive")
