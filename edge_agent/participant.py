@@ -14,6 +14,7 @@
  4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored.
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
+ 7. A round on a base that no head has named means that a head was lost on the way: it is asked for again.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -32,6 +33,7 @@ from models.job import JobSpec
 FIRST_RESEND_S = 4.0
 LAST_RESEND_S = 120.0
 REFETCH_S = 10.0
+FIRST_REFRESH_S = 5.0
 ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
 
@@ -108,6 +110,10 @@ class Upload(Struct, frozen=True):
     want: Want
 
 
+class Refresh(Struct, frozen=True):
+    """Have the broker send the retained head and round again."""
+
+
 class Settle(Struct, frozen=True):
     """The update has its verdict: settle the residual and forget the update, in one durable step."""
 
@@ -120,7 +126,7 @@ class Deploy(Struct, frozen=True):
     version: Version
 
 
-Effect = Fetch | Train | Halt | Send | Upload | Settle | Deploy
+Effect = Refresh | Fetch | Train | Halt | Send | Upload | Settle | Deploy
 
 
 class Participant:
@@ -160,6 +166,8 @@ class Participant:
         self._fetching: Version | None = None
         self._refetch_at: float | None = None
         self._training: Version | None = None
+        self._refresh_at: float | None = None
+        self._refresh_s = FIRST_REFRESH_S
         self._sent_body = False
         self._resend_at = now
         self._backoff_s = FIRST_RESEND_S
@@ -206,8 +214,7 @@ class Participant:
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
         times = [self._resend_at] if self.offer else []
-        if self._refetch_at is not None:
-            times.append(self._refetch_at)
+        times += [at for at in (self._refetch_at, self._refresh_at) if at is not None]
         return min(times, default=None)
 
     # What can be asked.
@@ -233,7 +240,7 @@ class Participant:
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
+        effects = self._refresh(now)
         head = self._head
         if self._training and head and head.version != self._training:
             effects.append(Halt(self._training))
@@ -252,6 +259,20 @@ class Participant:
             self._training = head.version
             effects.append(Train(head.version, self._round.step_scale))
         return effects
+
+    def _refresh(self, now: float) -> list[Effect]:
+        """Ask for the head again while a live round is on a base that none has named; ever less often."""
+        round_, head = self._round, self._head
+        if round_ is None or now >= self._round_ends_at or (head is not None and head.version >= round_.base):
+            self._refresh_at, self._refresh_s = None, FIRST_REFRESH_S
+            return []
+        if self._refresh_at is None:
+            self._refresh_at = now + self._refresh_s
+        if now < self._refresh_at:
+            return []
+        self._refresh_s = min(2 * self._refresh_s, LAST_RESEND_S)
+        self._refresh_at = now + self._refresh_s
+        return [Refresh()]
 
     def _wants_to_train(self, head: Head, now: float) -> bool:
         round_ = self._round

@@ -116,15 +116,14 @@ class Agent:
     def step(self, timeout_s: float = 1.0) -> bool:
         """Take one event, or a slice of training, or let time pass; False when nothing happened.
 
-        Raises ClonedError when another process has connected under this device's name, and OSError when the state
-        directory cannot be written.
+        Raises ClonedError when another process has connected under this device's name.
         """
         busy = self._busy
         event = self._transport.take(0.0 if busy else self._patience(timeout_s))
         if event is not None:
             self._receive(event)
         elif busy is not None:
-            self._send(busy.train_for(SLICE_S, self._clock(), self._clock))
+            self._guarded(busy.job, lambda work, now: work.train_for(SLICE_S, now, self._clock))
         self._tick()
         self._pump()
         return event is not None or busy is not None
@@ -171,9 +170,9 @@ class Agent:
 
     def _tick(self) -> None:
         now = self._clock()
-        for work in self.works.values():
+        for job, work in list(self.works.items()):
             if work.deadline is not None and now >= work.deadline:
-                self._send(work.tick(now))
+                self._guarded(job, Work.tick)
         for job in [job for job, (at, _) in self._look_again.items() if now >= at]:
             self._begin(job, self._look_again.pop(job)[1])
         if self._online:
@@ -195,8 +194,8 @@ class Agent:
                 log.info("online")
                 self._online = True
                 self._announcer.forget(self._clock(), self._rng.random() * self._spread_s)
-                for work in list(self.works.values()):
-                    self._send(work.connected(self._spread_s, self._clock()))
+                for job in list(self.works):
+                    self._guarded(job, lambda work, now: work.connected(self._spread_s, now))
             case Offline(reason):
                 if self._online:
                     log.warning("offline: %s", reason)
@@ -218,8 +217,7 @@ class Agent:
                 case Want() | Verdict():
                     self._pass_on(message.job, message)
                 case Body():
-                    if message.job in self.works:
-                        self._send(self.works[message.job].take(message, self._clock()))
+                    self._guarded(message.job, lambda work, now: work.take(message, now))
                 case Beacon():
                     self._greet(message)
                 case Presence() if not message.online and message.boot >= self.boot:
@@ -236,8 +234,18 @@ class Agent:
             self._term = beacon.term
 
     def _pass_on(self, job: str, event: WorkEvent) -> None:
-        if job in self.works:
-            self._send(self.works[job].handle(event, self._clock()))
+        self._guarded(job, lambda work, now: work.handle(event, now))
+
+    def _guarded(self, job: str, act: Callable[[Work, float], Iterable[Out]]) -> None:
+        """Let a job's work act, if there is such a job. If the disk fails it, begin it again from the disk later."""
+        if job not in self.works:
+            return
+        try:
+            self._send(act(self.works[job], self._clock()))
+        except OSError as error:
+            why = f"the state directory cannot be used: {error.strerror or error}"
+            log.error("job=%s: %s; trying again in %g s", job, why, LOOK_AGAIN_S)
+            self._put_off(job, self._leave(job).spec, why)
 
     # Jobs.
 
@@ -261,26 +269,34 @@ class Agent:
             self.works[job] = Work(
                 job, spec, self.config, self.device, self.boot, folder, now, deployed, self._read_data
             )
-        except (DatasetError, ModelError) as error:
+        except (DatasetError, ModelError, OSError) as error:
             log.error("cannot take part job=%s: %s", job, error)
-            self._unready[job] = str(error)[:500]
-            self._look_again[job] = (self._clock() + LOOK_AGAIN_S, spec)
+            self._put_off(job, spec, str(error))
             return
         self._unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, len(self.works[job].data.y))
         fleet = self.config.fleet
         self._transport.subscribe(topics.filter_for(fleet, "head", job=job), topics.filter_for(fleet, "round", job=job))
 
+    def _put_off(self, job: str, spec: JobSpec, why: str) -> None:
+        """Say why this device cannot take part now, and look again later."""
+        self._unready[job] = why[:500]
+        self._look_again[job] = (self._clock() + LOOK_AGAIN_S, spec)
+
+    def _leave(self, job: str) -> Work:
+        """Stop working on a job; what is on disk stays."""
+        fleet = self.config.fleet
+        self._transport.unsubscribe(
+            topics.filter_for(fleet, "head", job=job), topics.filter_for(fleet, "round", job=job)
+        )
+        return self.works.pop(job)
+
     def _forget(self, job: str) -> None:
         self._unready.pop(job, None)
         self._look_again.pop(job, None)
-        if work := self.works.pop(job, None):
+        if job in self.works:
             log.info("job deleted job=%s", job)
-            work.delete()
-            fleet = self.config.fleet
-            self._transport.unsubscribe(
-                topics.filter_for(fleet, "head", job=job), topics.filter_for(fleet, "round", job=job)
-            )
+            self._leave(job).delete()
 
     def _presence(self) -> Presence:
         failed = {job: work.failure[:500] for job, work in self.works.items() if work.failure}

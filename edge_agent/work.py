@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from broker import chunks
+from broker import chunks, topics
 from broker.errors import WireError
 from broker.messages import CHUNK_BYTES, Body, Chunk, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
@@ -34,6 +34,7 @@ from edge_agent.participant import (
     Installed,
     Participant,
     Ready,
+    Refresh,
     Send,
     Settle,
     Train,
@@ -52,9 +53,13 @@ from models.job import JobSpec
 from models.lattice import Model
 from models.params import Params, subtract
 from models.source import Reader, read
-from models.train import Step, TrainingError
+from models.train import Step, TrainingError, TrainingState
 
 log = logging.getLogger(__name__)
+
+
+STALL_S = 60.0
+"""Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 
 
 class Subscribe(Struct, frozen=True):
@@ -78,7 +83,9 @@ class _Training(Struct):
     effect: Train
     start: Params
     steps: Iterator[Step]
-    last: Step | None
+    state: TrainingState
+    loss: float | None
+    """Mean loss of the epoch so far; None before the first step since the agent started."""
     saved_at: float
 
 
@@ -111,6 +118,7 @@ class Work:
         self._model: Model | None = None
         self._fetch: Fetch | None = None
         self._subscribed: tuple[str, ...] = ()
+        self._stalls_at: float | None = None
         self._training: _Training | None = None
         self.participant = Participant(
             device,
@@ -135,7 +143,8 @@ class Work:
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        return self.participant.deadline
+        times = (self.participant.deadline, self._stalls_at)
+        return min((at for at in times if at is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
@@ -143,7 +152,8 @@ class Work:
 
     def tick(self, now: float) -> list[Out]:
         """Give what follows from the time alone. Raises OSError when the disk does not take it."""
-        return list(self._carry_out(self.participant.tick(now), now))
+        again = self._ask_again(now) if self._stalls_at is not None and now >= self._stalls_at else []
+        return [*again, *self._carry_out(self.participant.tick(now), now)]
 
     def take(self, chunk: Body, now: float) -> list[Out]:
         """Take a chunk of the version that is being fetched. Raises WireError for a wrong one."""
@@ -155,6 +165,7 @@ class Work:
         except WireError:
             failed = FetchFailed(fetch.head.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
+        self._stalls_at = now + STALL_S
         return self._install(fetch, now) if fetch.done else []
 
     def connected(self, spread_s: float, now: float) -> list[Out]:
@@ -169,7 +180,7 @@ class Work:
         until = clock() + slice_s
         try:
             for step in training.steps:
-                training.last = step
+                training.state, training.loss = step.state, step.loss
                 if clock() >= until:
                     self._save(training, clock())
                     return []
@@ -179,8 +190,8 @@ class Work:
 
     def pause(self) -> None:
         """Write down where training stands, so that the next start goes on from there. Raises OSError."""
-        if self._training is not None and self._training.last is not None:
-            self._outbox.checkpoint(self._training.effect.base, self._rows, self._training.last.state)
+        if self._training is not None:
+            self._outbox.checkpoint(self._training.effect.base, self._rows, self._training.state)
 
     def delete(self) -> None:
         """Forget the job."""
@@ -193,6 +204,9 @@ class Work:
         queue = deque(effects)
         while queue:
             match queue.popleft():
+                case Refresh():
+                    topics_ = tuple(topics.filter_for(self._fleet, word, job=self.job) for word in ("head", "round"))
+                    yield from (Unsubscribe(topics_), Subscribe(topics_))
                 case FetchEffect(head):
                     yield from self._begin_fetch(head, now)
                 case Train() as effect:
@@ -226,11 +240,20 @@ class Work:
         if self._fetch.done:
             yield from self._install(self._fetch, now)
         else:
-            self._subscribed = tuple(self._fetch.filters(self._fleet))
+            self._subscribed, self._stalls_at = tuple(self._fetch.filters(self._fleet)), now + STALL_S
             yield Subscribe(self._subscribed)
 
+    def _ask_again(self, now: float) -> list[Out]:
+        """Subscribe again to the chunks that have not come: the broker may have dropped them."""
+        if self._fetch is None:
+            return []
+        missing = tuple(self._fetch.filters(self._fleet))
+        self._stalls_at = now + STALL_S
+        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.head.version, len(missing))
+        return [Unsubscribe(missing), Subscribe(missing)]
+
     def _end_fetch(self) -> list[Out]:
-        filters, self._subscribed, self._fetch = self._subscribed, (), None
+        filters, self._subscribed, self._fetch, self._stalls_at = self._subscribed, (), None, None
         return [Unsubscribe(filters)] if filters else []
 
     def _install(self, fetch: Fetch, now: float) -> list[Out]:
@@ -257,19 +280,17 @@ class Work:
             state = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device))
         steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
         self.failure = ""
-        self._training = _Training(effect, start, steps, None, now)
+        self._training = _Training(effect, start, steps, state, None, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
 
     def _save(self, training: _Training, now: float) -> None:
-        if training.last is not None and now - training.saved_at >= self._checkpoint_s:
-            self._outbox.checkpoint(training.effect.base, self._rows, training.last.state)
+        if now - training.saved_at >= self._checkpoint_s:
+            self._outbox.checkpoint(training.effect.base, self._rows, training.state)
             training.saved_at = now
 
     def _finish(self, training: _Training, now: float) -> list[Out]:
-        base, last = training.effect.base, training.last
-        if last is None:
-            return self._fail(training, "there was nothing to train", now)
-        delta = subtract(last.state.params, training.start)
+        base = training.effect.base
+        delta = subtract(training.state.params, training.start)
         state = self._outbox.state(base, self.spec.rounds.max_staleness)
         encoded = codec.encode(
             delta,
@@ -287,11 +308,11 @@ class Work:
             chunks.digest(encoded.body),
             len(encoded.body),
             CHUNK_BYTES,
-            float(f"{last.loss:.4g}"),
+            None if training.loss is None else float(f"{training.loss:.4g}"),
         )
         self._outbox.put(offer, encoded.pending)
         self._training = None
-        log.info("trained job=%s base=%s loss=%.4g bytes=%d", self.job, base, last.loss, len(encoded.body))
+        log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(encoded.body))
         return self.handle(Trained(self._with_body(offer, encoded.body)), now)
 
     def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
