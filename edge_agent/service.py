@@ -130,8 +130,8 @@ class Agent:
 
     def stop(self) -> None:
         """Say goodbye; what is unfinished is on disk or will be done again."""
-        for work in self.works.values():
-            work.pause()
+        for job in list(self.works):
+            self._guarded(job, Work.pause)
         if self._online:
             self._transport.publish(will(self.config.fleet, self.device, self.boot))
         self._transport.close()

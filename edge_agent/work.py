@@ -188,10 +188,11 @@ class Work:
         except (TrainingError, CodecError, OutboxFullError) as error:
             return self._fail(training, str(error), now)
 
-    def pause(self) -> None:
+    def pause(self, _now: float) -> list[Out]:
         """Write down where training stands, so that the next start goes on from there. Raises OSError."""
         if self._training is not None:
             self._outbox.checkpoint(self._training.effect.base, self._rows, self._training.state)
+        return []
 
     def delete(self) -> None:
         """Forget the job."""
