@@ -118,6 +118,8 @@ class EmbeddedBroker:
         """Start the child and wait until it answers; nothing happens when it runs. Raises StartError."""
         if self._process is not None:
             return
+        if self._answers():
+            raise StartError(f"port {self.port} is in use by another program")
         command = self._command()
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]

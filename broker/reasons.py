@@ -61,7 +61,7 @@ def unreachable(error: OSError, host: str, port: int) -> str:
         case ssl.SSLCertVerificationError():
             return f"the certificate of {host}:{port} is not to be trusted: {error.verify_message}"
         case ssl.SSLError():
-            return f"TLS with {host}:{port} failed ({error.reason or error}): does this port speak TLS?"
+            return f"TLS with {host}:{port} failed: {error}. Does this port speak TLS?"
         case socket.gaierror():
             return f"the name {host} cannot be resolved: is the network up?"
         case ConnectionRefusedError():
