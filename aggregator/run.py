@@ -124,6 +124,16 @@ class Run:
         """The current version."""
         return self.coordinator.base
 
+    @property
+    def metrics(self) -> Metrics:
+        """What is known of the current version."""
+        return self._history[-1]
+
+    @property
+    def sha256(self) -> str:
+        """Of the current version."""
+        return self._sha256
+
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the coordinator of an event, and give the messages that follow. Raises StoreError: then reload."""
         return list(self._carry_out(self.coordinator.receive(event, now), now))
@@ -243,14 +253,15 @@ class Run:
         return Committed(version, metrics)
 
     def _metrics(self, model: Model, base: Version) -> Metrics:
-        """Evaluate a version on the test split held here, and average what the devices reported."""
+        """Evaluate a version on the test split held here; without one, go by the loss that the devices reported."""
         updates = list(self._store.updates(self.job, base))
-        metrics: Metrics = {
+        told = _mean_loss(updates)
+        return {
             "participants": float(len(updates)),
             "examples": float(sum(u.n_examples for u in updates)),
-            **_mean_loss(updates),
+            **{f"device_{name}": value for name, value in told.items()},
+            **(told if self._test is None else evaluate(self._net, model, self._test)),
         }
-        return metrics | evaluate(self._net, model, self._test)
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
@@ -334,7 +345,7 @@ def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
 def _mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
     """Average the training loss that devices reported, weighted by their examples."""
     told = [(u.n_examples, u.loss) for u in updates if u.loss is not None]
-    return {"device_loss": sum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
+    return {"loss": sum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
 
 
 ANNOUNCED = ("accuracy", "loss", "participants")
