@@ -298,15 +298,20 @@ class Agent:
             log.info("job deleted job=%s", job)
             self._leave(job).delete()
 
+    @property
+    def unready(self) -> dict[str, str]:
+        """Job to the reason why this device cannot take part in it."""
+        return self._unready | {job: work.failure[:500] for job, work in self.works.items() if work.failure}
+
     def _presence(self) -> Presence:
-        failed = {job: work.failure[:500] for job, work in self.works.items() if work.failure}
+        unready = self.unready
         return Presence(
             self.device,
             self.boot,
             online=True,
             labels=self.config.labels,
-            ready={job: len(work.data.y) for job, work in self.works.items() if job not in failed},
-            unready=self._unready | failed,
+            ready={job: len(work.data.y) for job, work in self.works.items() if job not in unready},
+            unready=unready,
             software=self._software,
         )
 

@@ -1,0 +1,494 @@
+"""`fedge simulate`: a whole fleet in one process.
+
+The aggregator and the agents are the real ones, on an in-memory broker; only the network, the processes and the clock
+are left out. The clock is made up: it stands while anything is to be done and then jumps to the next deadline, so that
+nothing ever waits and the same seed gives the same rounds, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+
+from aggregator.config import AggregatorConfig
+from aggregator.config import Limits as AggregatorLimits
+from aggregator.run import Run
+from aggregator.service import Aggregator
+from aggregator.service import will as aggregator_will
+from aggregator.store import Store
+from broker import topics
+from broker.memory import MemoryBroker, MemoryTransport
+from broker.settings import SettingsError, load
+from broker.transport import Event, Packet
+from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.service import Agent, count_boot
+from edge_agent.service import will as device_will
+from fleet.display import Display, duration, n_bytes
+from fleet.examples import DATA, Split, find_job, load_split, split_rows
+from fleet.partition import Rows, by_column, deal
+from models import dataset, nets
+from models.dataset import Dataset, DatasetError
+from models.job import JobSpec, ModelSpec
+from models.source import DataSource
+
+FLEET = "simulation"
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
+PATIENCE_S = 3600.0
+"""Simulated seconds without a new version after which the job is said to stand still."""
+
+
+class SimulationError(RuntimeError):
+    """A simulated job that cannot go on; the message says why."""
+
+
+class RoundRow(Struct, frozen=True):
+    """One version and what it took to get there. Bytes are payloads of MQTT, summed over all devices."""
+
+    round: int
+    participants: int
+    bytes_up: int
+    bytes_down: int
+    body_bytes_up: int
+    """Of bytes_up, those of updates: what is left is control."""
+    body_bytes_down: int
+    """Of bytes_down, those of versions."""
+    seconds: float
+    """Real ones."""
+    accuracy: float | None = None
+    loss: float | None = None
+    device_loss: float | None = None
+    """Mean training loss that the devices reported."""
+
+
+class Result(Struct, frozen=True):
+    """A simulated job from its first to its last round."""
+
+    job: str
+    devices: int
+    examples: int
+    test_examples: int
+    parameters: int
+    seed: int
+    rounds: list[RoundRow]
+    accuracy: float | None
+    best_accuracy: float | None
+    reason: str
+    """Why it ended."""
+    sha256: str
+    """Of the last version."""
+    bytes_up: int
+    bytes_down: int
+    body_bytes_up: int
+    body_bytes_down: int
+    float32_bytes_up: int
+    """The same with float32 bodies: control as it was, 4 bytes a parameter for each update that was counted."""
+    float32_bytes_down: int
+    """The same with float32 bodies: 4 bytes a parameter for each version that a counted update was trained on, but the
+    first, which comes from the seed."""
+    seconds: float
+
+
+def simulate(
+    spec: JobSpec, shares: Sequence[Dataset], test: Dataset, on_round: Callable[[RoundRow], None] = lambda _: None
+) -> Result:
+    """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
+
+    Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
+    """
+    spec = _for_devices(spec, len(shares))
+    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
+    with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder:
+        simulation = _Simulation(spec, shares, test, folder)
+        try:
+            return simulation.run(n_parameters, on_round)
+        finally:
+            simulation.close()
+
+
+def _for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
+    """Have the job wait for all devices before its first round, so that every draw is from all of them."""
+    if spec.rounds.quorum > n_devices:
+        raise SettingsError(f"job {spec.name}: quorum = {spec.rounds.quorum} is more than the {n_devices} devices")
+    return structs.replace(spec, rounds=structs.replace(spec.rounds, min_devices=n_devices))
+
+
+class _Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class _Link(MemoryTransport):
+    """A device's transport that also counts the bytes of bodies."""
+
+    body_bytes_up = 0
+    body_bytes_down = 0
+
+    def publish(self, packet: Packet) -> bool:
+        taken = super().publish(packet)
+        if taken:
+            self.body_bytes_up += topics.blob_bytes(packet)
+        return taken
+
+    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+        event = super().take(timeout_s)
+        if isinstance(event, Packet):
+            self.body_bytes_down += topics.blob_bytes(event)
+        return event
+
+
+class _Traffic(Struct, frozen=True):
+    up: int
+    down: int
+    body_up: int
+    body_down: int
+
+
+class _Simulation:
+    """The aggregator, the devices and the broker between them, driven from one thread."""
+
+    def __init__(self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path) -> None:
+        self.spec = spec
+        self._n_examples = sum(len(share.y) for share in shares)
+        self._n_test = len(test.y)
+        self._clock = _Clock()
+        self._broker = MemoryBroker(self._clock)
+        self._store = Store(folder / "aggregator")
+        self._links: list[_Link] = []
+        self._agents = [self._agent(device, share, folder) for device, share in enumerate(shares)]
+        self._aggregator, self._uplink = self._lead(test, folder)
+
+    def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
+        np.savez(folder / "test.npz", X=test.X, y=test.y)
+        config = AggregatorConfig(
+            fleet=FLEET,
+            tests={self.spec.data_name: DataSource(str(folder / "test.npz"))},
+            # No device is ever late, so the bodies of outdated versions can go at once.
+            limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
+        )
+        if self.spec.model.kind not in nets.NETS:
+            config = structs.replace(config, models=structs.replace(config.models, allow=(self.spec.model.kind,)))
+        term = self._store.raise_term()
+        transport = self._broker.transport("aggregator", aggregator_will(FLEET, term, "simulation"))
+        leader = Aggregator(config, self._store, transport, term=term, nonce="simulation", clock=self._clock)
+        return leader, transport
+
+    def _agent(self, number: int, share: Dataset, folder: Path) -> Agent:
+        device = f"device-{number:05d}"
+        config = AgentConfig(
+            fleet=FLEET,
+            device=device,
+            state_dir=str(folder / device),
+            data={self.spec.data_name: DataSource(device)},
+            models=ModelSettings(allow=(self.spec.model.kind,), inference=False),
+        )
+
+        def read_share(_source: DataSource, model: ModelSpec) -> Dataset:
+            return dataset.fit(share, model)
+
+        boot = count_boot(folder / device)
+        link = _Link(self._broker, device, device_will(FLEET, device, boot))
+        self._links.append(link)
+        return Agent(config, device, boot, link, clock=self._clock, read_data=read_share)
+
+    # Driving.
+
+    def run(self, n_parameters: int, on_round: Callable[[RoundRow], None]) -> Result:
+        """Run the job to its end."""
+        began = time.perf_counter()
+        self._aggregator.start()
+        for agent in self._agents:
+            agent.start()
+        self._settle()
+        run = self._aggregator.runs[self._aggregator.submit(self.spec)]
+        rows: list[RoundRow] = []
+        for row in self._rounds(run):
+            rows.append(row)
+            on_round(row)
+        self._settle()
+        return self._result(run, rows, n_parameters, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """End everything."""
+        for agent in self._agents:
+            agent.stop()
+        self._aggregator.stop()
+        self._store.close()
+
+    def _rounds(self, run: Run) -> Iterator[RoundRow]:
+        """Give each version as soon as it is there."""
+        before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
+        number = 0
+        while not run.coordinator.ended:
+            if self._clock.now - since > PATIENCE_S:
+                raise SimulationError(self._why_it_stands_still(run))
+            if not self._work() and not self._let_time_pass():
+                raise SimulationError(self._why_it_stands_still(run))
+            if run.version.number > number:
+                number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
+                yield _row(number, run.metrics, before, now, seconds - began)
+                before, began, since = now, seconds, self._clock.now
+
+    def _work(self) -> bool:
+        """Have everybody who has something to do, do it; False when nobody had."""
+        worked = False
+        for agent, link in zip(self._agents, self._links, strict=True):
+            while link.waiting or agent.busy:
+                worked = agent.step(0.0)
+        while self._uplink.waiting:
+            worked = self._aggregator.step(0.0)
+        return worked
+
+    def _let_time_pass(self) -> bool:
+        """Jump to the next deadline and let those act who wait for it; False when nobody waits for anything."""
+        deadlines = [agent.deadline for agent in self._agents]
+        leader = self._aggregator.deadline
+        at = min(leader, *deadlines)
+        if math.isinf(at):
+            return False
+        self._clock.now = max(self._clock.now, at)
+        for agent, deadline in zip(self._agents, deadlines, strict=True):
+            if deadline <= self._clock.now:
+                agent.step(0.0)
+        if leader <= self._clock.now:
+            self._aggregator.step(0.0)
+        return True
+
+    def _settle(self) -> None:
+        """Go on until there is nothing to do but to wait."""
+        until = self._clock.now + 1.0
+        while self._work() or (self._next_deadline() <= until and self._let_time_pass()):
+            pass
+
+    def _next_deadline(self) -> float:
+        return min(self._aggregator.deadline, *(agent.deadline for agent in self._agents))
+
+    # What came of it.
+
+    def _traffic(self) -> _Traffic:
+        return _Traffic(
+            sum(link.counters.sent_bytes for link in self._links),
+            sum(link.counters.received_bytes for link in self._links),
+            sum(link.body_bytes_up for link in self._links),
+            sum(link.body_bytes_down for link in self._links),
+        )
+
+    def _why_it_stands_still(self, run: Run) -> str:
+        failed = {agent.device: why for agent in self._agents if (why := agent.unready.get(run.job))}
+        named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
+        return f"job {self.spec.name} stands still at version {run.version.number}: " + (
+            f"{len(failed)} of {len(self._agents)} devices cannot take part: {named}" if failed else "no update comes"
+        )
+
+    def _result(self, run: Run, rows: list[RoundRow], n_parameters: int, seconds: float) -> Result:
+        traffic = self._traffic()
+        accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+        n_updates = sum(row.participants for row in rows)
+        n_fetches = sum(row.participants for row in rows if row.round > 1)
+        return Result(
+            job=self.spec.name,
+            devices=len(self._agents),
+            examples=self._n_examples,
+            test_examples=self._n_test,
+            parameters=n_parameters,
+            seed=self.spec.seed,
+            rounds=rows,
+            accuracy=accuracies[-1] if accuracies else None,
+            best_accuracy=max(accuracies, default=None),
+            reason=run.reason,
+            sha256=run.sha256,
+            bytes_up=traffic.up,
+            bytes_down=traffic.down,
+            body_bytes_up=traffic.body_up,
+            body_bytes_down=traffic.body_down,
+            float32_bytes_up=traffic.up - traffic.body_up + 4 * n_parameters * n_updates,
+            float32_bytes_down=traffic.down - traffic.body_down + 4 * n_parameters * n_fetches,
+            seconds=round(seconds, 3),
+        )
+
+
+def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic, seconds: float) -> RoundRow:
+    return RoundRow(
+        round=number,
+        participants=int(metrics["participants"]),
+        bytes_up=now.up - before.up,
+        bytes_down=now.down - before.down,
+        body_bytes_up=now.body_up - before.body_up,
+        body_bytes_down=now.body_down - before.body_down,
+        seconds=round(seconds, 4),
+        accuracy=metrics.get("accuracy"),
+        loss=metrics.get("loss"),
+        device_loss=metrics.get("device_loss"),
+    )
+
+
+@contextmanager
+def _workshop(need_bytes: int) -> Iterator[Path]:
+    """Give a folder for the length of a block, in memory where there is room: there a sync costs nothing."""
+    try:
+        roomy = shutil.disk_usage(MEMORY_DISK).free > need_bytes + 2**26
+    except OSError:
+        roomy = False
+    with tempfile.TemporaryDirectory(prefix="fedge-simulate-", dir=MEMORY_DISK if roomy else None) as folder:
+        yield Path(folder)
+
+
+# The command.
+
+
+class Problem(Struct, frozen=True):
+    """A job and data dealt out to devices."""
+
+    spec: JobSpec
+    shares: list[Dataset]
+    test: Dataset
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run `fedge simulate` as the command line says. Raises what `read_problem` and `simulate` raise."""
+    to_stdout = arguments.json == Path("-")
+    if arguments.json is not None and not to_stdout and not arguments.json.parent.is_dir():
+        raise SettingsError(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    problem = read_problem(
+        arguments.job,
+        arguments.data,
+        how=arguments.partition,
+        n_devices=arguments.devices,
+        test=arguments.test,
+        features=arguments.features,
+        seed=arguments.seed,
+        rounds=arguments.rounds,
+        target=arguments.target,
+    )
+    stream: TextIO = sys.stderr if to_stdout else sys.stdout
+    report = _Report(Display(stream), problem)
+    result = simulate(problem.spec, problem.shares, problem.test, report.tell)
+    report.sum_up(result)
+    if arguments.json is not None:
+        text = msgspec.json.format(msgspec.json.encode(result)).decode() + "\n"
+        if to_stdout:
+            sys.stdout.write(text)
+        else:
+            arguments.json.write_text(text, encoding="utf-8")
+    return 0
+
+
+def read_problem(
+    job: Path,
+    data: str,
+    *,
+    how: str = "iid",
+    n_devices: int = 10,
+    test: Path | None = None,
+    features: str | None = None,
+    seed: int | None = None,
+    rounds: int | None = None,
+    target: float | None = None,
+) -> Problem:
+    """Read a job and data, and deal the data out; seed, rounds and target stand in for the job's own.
+
+    Raises SettingsError, PartitionError, DatasetError or ModelError.
+    """
+    spec = _adapted(load(find_job(job), JobSpec), seed, rounds, target)
+    if data in DATA:
+        split, owners = load_split(data), None
+        if features is not None or how.startswith("column:"):
+            raise SettingsError(f"the data set {data} has no other arrays than X and y: name an NPZ file with --data")
+    else:
+        split, owners = _read_file(Path(data), how, features, spec.seed, whole=test is not None)
+    if test is not None:
+        split = split._replace(test=dataset.load(test, key=features or "X"))
+    train, held = dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model)
+    shares = deal(how, train.y, n_devices, spec.seed) if owners is None else owners
+    return Problem(spec, [_share(train, rows, device) for device, rows in enumerate(shares)], held)
+
+
+def _adapted(spec: JobSpec, seed: int | None, rounds: int | None, target: float | None) -> JobSpec:
+    rules = spec.rounds
+    if rounds is not None:
+        rules = structs.replace(rules, max_rounds=rounds)
+    if target is not None:
+        patience = rules.stop.patience if rules.stop.metric == "accuracy" else None
+        stop = structs.replace(rules.stop, metric="accuracy", target=target, patience=patience)
+        rules = structs.replace(rules, stop=stop)
+    return structs.replace(spec, rounds=rules, seed=spec.seed if seed is None else seed)
+
+
+def _read_file(
+    path: Path, how: str, features: str | None, seed: int, *, whole: bool
+) -> tuple[Split, list[Rows] | None]:
+    """Read a file; unless all of it is to train on, hold a fifth back. Give the rows by column, if that is how."""
+    data = dataset.load(path, key=features or "X")
+    y = data.y
+    train, test = (np.arange(len(y)), np.arange(0)) if whole else split_rows(len(y), y, seed)
+    split = Split(_taken(data, train), _taken(data, test))
+    kind, _, column = how.partition(":")
+    if kind != "column":
+        return split, None
+    values = dataset.read_arrays(path, (column,))[column]
+    if len(values) != len(y):
+        raise DatasetError(f"{path}: {len(values)} rows in {column} but {len(y)} in y")
+    return split, by_column(values[train])
+
+
+def _taken(data: Dataset, rows: Rows) -> Dataset:
+    return data if len(rows) == len(data.y) else Dataset(data.X[rows], data.y[rows], data.source)
+
+
+def _share(data: Dataset, rows: Rows, device: int) -> Dataset:
+    return Dataset(data.X[rows], data.y[rows], f"{data.source}, device {device}")
+
+
+class _Report:
+    """What a person sees of a simulation."""
+
+    def __init__(self, display: Display, problem: Problem) -> None:
+        self._display = display
+        self._max_rounds = problem.spec.rounds.max_rounds
+        self._began = time.perf_counter()
+        sizes = [len(share.y) for share in problem.shares]
+        display.line(
+            f"{problem.spec.name}: {len(sizes)} devices with {min(sizes)} to {max(sizes)} examples, "
+            f"{sum(sizes)} in all, {len(problem.test.y)} to test on"
+        )
+        display.line(f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}")
+
+    def tell(self, row: RoundRow) -> None:
+        """Show a round, and how long it may still take."""
+        accuracy = "-" if row.accuracy is None else f"{row.accuracy:.4f}"
+        loss = "-" if row.loss is None else f"{row.loss:.4f}"
+        self._display.line(
+            f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
+            f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}"
+        )
+        left = (time.perf_counter() - self._began) / row.round * (self._max_rounds - row.round)
+        self._display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")
+
+    def sum_up(self, result: Result) -> None:
+        """Show the totals."""
+        self._display.line(f"ended after {len(result.rounds)} rounds in {duration(result.seconds)}: {result.reason}")
+        for way, n, float32 in (
+            ("up", result.bytes_up, result.float32_bytes_up),
+            ("down", result.bytes_down, result.float32_bytes_down),
+        ):
+            per_device = n_bytes(n / result.devices)
+            self._display.line(
+                f"{way:>4}: {n_bytes(n)} in all, {per_device} a device; "
+                f"float32 would have taken {n_bytes(float32)}, {float32 / max(n, 1):.1f} times as much"
+            )
