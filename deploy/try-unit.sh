@@ -33,6 +33,8 @@ root=$work/root
 
 install_real() {
     cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    # Behind a proxy with an authority of its own, pip needs what this machine trusts.
+    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     cp -r "$here" "$root/root/deploy"
     if [ -d "$source" ]; then
         mkdir "$root/root/package"
@@ -76,7 +78,7 @@ PYTHON
 write_trial() {
     # Minutes become seconds; nothing else of the unit is changed.
     install -d "$root/etc/systemd/system/edge-agent.service.d"
-    printf '[Service]\nWatchdogSec=6\nTimeoutStopSec=4\nRestartSec=1\nRestartSteps=0\n' \
+    printf '[Service]\nWatchdogSec=6\nTimeoutStopSec=4\nRestartSec=1\n' \
         >"$root/etc/systemd/system/edge-agent.service.d/zz-trial.conf"
     cat >"$root/root/trial.sh" <<'TRIAL'
 #!/bin/bash
@@ -125,15 +127,15 @@ cp -p /root/good.toml /etc/fedge/agent.toml
 systemctl restart edge-agent
 check "with a good one again" "$(systemctl is-active edge-agent)" active
 
-if [ -f /root/numbers.py ]; then
-    sed -e 's#^ExecStart=.*#ExecStart=/opt/fedge/bin/python /var/lib/fedge-agent/numbers.py#' -e 's/^Type=.*/Type=oneshot/' \
+if [ -f /root/sandbox_trial.py ]; then
+    sed -e 's#^ExecStart=.*#ExecStart=/opt/fedge/bin/python /var/lib/fedge-agent/sandbox_trial.py#' -e 's/^Type=.*/Type=oneshot/' \
         -e '/^Restart/d; /^Watchdog/d; /^NotifyAccess/d' /etc/systemd/system/edge-agent.service \
-        >/etc/systemd/system/numbers.service
-    install -o fedge /root/numbers.py /var/lib/fedge-agent/numbers.py
+        >/etc/systemd/system/sandbox-trial.service
+    install -o fedge /root/sandbox_trial.py /var/lib/fedge-agent/sandbox_trial.py
     systemctl daemon-reload
-    systemctl start numbers
-    check "NumPy and onnxruntime in the sandbox" "$(journalctl -u numbers -o cat | grep -o 'computed.*')" "computed with both"
-    journalctl -u numbers -o cat | grep -iE 'error|traceback|denied' | head -5
+    systemctl start sandbox-trial
+    check "NumPy and onnxruntime in the sandbox" "$(journalctl -u sandbox-trial -o cat | grep -o 'computed.*')" "computed with both"
+    journalctl -u sandbox-trial -o cat | grep -iE 'error|traceback|denied' | head -5
 fi
 [ "$failed" = 0 ] || journalctl -u edge-agent -o cat | tail -40
 systemctl exit "$failed"
@@ -152,8 +154,8 @@ UNIT
     ln -sf ../trial.service "$root/etc/systemd/system/default.target.wants/trial.service"
 }
 
-write_numbers() {
-    cat >"$root/root/numbers.py" <<'PYTHON'
+write_sandbox_trial() {
+    cat >"$root/root/sandbox_trial.py" <<'PYTHON'
 import numpy as np
 import onnx
 import onnxruntime
@@ -172,7 +174,7 @@ PYTHON
 
 if [ -n "$source" ]; then
     install_real
-    [ "${FEDGE_EXTRAS-inference}" != inference ] || write_numbers
+    [ "${FEDGE_EXTRAS-inference}" != inference ] || write_sandbox_trial
 else
     install_stand_in
 fi

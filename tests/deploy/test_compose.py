@@ -46,7 +46,7 @@ def test_every_folder_that_a_container_mounts_or_copies_is_there() -> None:
 def test_what_is_secret_is_neither_committed_nor_sent_to_a_builder() -> None:
     ignored = (DEPLOY / ".gitignore").read_text().splitlines()
     assert {"/mosquitto/passwd*", "/secrets/"} <= set(ignored)
-    assert "*" in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_the_images_are_pinned_and_the_aggregator_is_not_root() -> None:

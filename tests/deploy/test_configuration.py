@@ -14,6 +14,7 @@ import pytest
 from aggregator.config import AggregatorConfig
 from broker.settings import load
 from edge_agent.config import AgentConfig
+from fleet.operator import OperatorConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = [("aggregator.toml", AggregatorConfig), ("agent.toml", AgentConfig)]
@@ -87,6 +88,14 @@ def test_the_server_of_compose_and_its_aggregator_meet() -> None:
     assert re.search(rf"^  {config.broker.host}:$", compose, re.MULTILINE)
     assert f"aggregator-state:{config.state_dir}" in compose
     assert f"./secrets/{config.broker.username}.password:{config.broker.password_file}:ro" in compose
+    assert f"user {config.broker.username}" in (DEPLOY / "mosquitto" / "acl").read_text().splitlines()
+
+
+def test_operators_come_in_by_the_port_that_only_the_server_can_reach() -> None:
+    config = load(DEPLOY / "operator.toml", OperatorConfig)
+    assert config.fleet == load(DEPLOY / "aggregator.toml", AggregatorConfig).fleet
+    assert f'- "127.0.0.1:{config.broker.port}:{config.broker.port}"' in (DEPLOY / "compose.yaml").read_text()
+    assert config.broker.password_file == f"secrets/{config.broker.username}.password"
     assert f"user {config.broker.username}" in (DEPLOY / "mosquitto" / "acl").read_text().splitlines()
 
 
