@@ -66,7 +66,8 @@ class Meter:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._port = 0
+        self.port = 0
+        """Where it listens, once started."""
         self._failure: OSError | None = None
 
     def start(self, port: int = 0) -> int:
@@ -79,7 +80,7 @@ class Meter:
         listening.wait()
         if self._failure is not None:
             raise self._failure
-        return self._port
+        return self.port
 
     def stop(self) -> None:
         """Cut every connection and listen no more; the counts stay."""
@@ -114,7 +115,7 @@ class Meter:
         finally:
             if self._failure is not None:
                 listening.set()
-        self._port = server.sockets[0].getsockname()[1]
+        self.port = server.sockets[0].getsockname()[1]
         listening.set()
         await self._stopping.wait()
         server.close()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import select
+
+from broker.mailbox import Bell, Change, Limits, Mailbox, Receipt
+from broker.transport import Denied, Offline, Online, Packet
+
+
+def make_online(limits: Limits | None = None, max_packet_bytes: int | None = None) -> Mailbox:
+    box = Mailbox(limits or Limits())
+    box.link_up(max_packet_bytes)
+    box.go_online()
+    assert box.take(0.0) == Online(max_packet_bytes)
+    return box
+
+
+def close(box: Mailbox) -> None:
+    box.bell.close()
+
+
+def test_filters_are_remembered_offline_and_asked_for_at_the_link() -> None:
+    box = Mailbox(Limits())
+    box.subscribe(("a", "b", "a"))
+    box.unsubscribe(("a", "unknown"))
+    assert not box.changes
+    assert box.link_up(None) == ["b"]
+    close(box)
+
+
+def test_changes_on_a_link_keep_their_order() -> None:
+    box = make_online()
+    box.subscribe(("a",))
+    box.unsubscribe(("a",))
+    box.subscribe(("a", "b"))
+    assert list(box.changes) == [Change(True, "a"), Change(False, "a"), Change(True, "a"), Change(True, "b")]
+    close(box)
+
+
+def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
+    box = make_online()
+    box.subscribe(("a",))
+    box.go_offline()
+    assert box.link_up(None) == ["a"]
+    assert not box.changes
+    close(box)
+
+
+def test_room_counts_packets_until_their_release_and_not_only_the_queue() -> None:
+    box = make_online(Limits(outbound_packets=2))
+    packet = Packet("a", b"1")
+    assert [box.post(packet) for _ in range(3)] == [True, True, False]
+    box.outbound.clear()
+    assert box.room == 0
+    box.release(packet)
+    assert box.room == 1
+    close(box)
+
+
+def test_offline_forgets_what_was_to_be_sent_and_acknowledged() -> None:
+    box = make_online()
+    box.post(Packet("a", b"1"))
+    box.reserve(Packet("b", b"2"))
+    box.tell(Packet("b", b"2"), Receipt(object(), 1))
+    assert box.take(0.0) == Packet("b", b"2")
+    box.go_offline()
+    assert (len(box.outbound), len(box.acks), box.n_held, box.room) == (0, 0, 0, 0)
+    close(box)
+
+
+def test_the_same_complaint_is_made_once_until_things_get_better() -> None:
+    box = Mailbox(Limits())
+    for reason in ("rain", "rain", "snow", "snow"):
+        box.complain(reason)
+    box.go_online()
+    box.complain("snow")
+    assert [box.take(0.0) for _ in range(5)] == [Offline("rain"), Offline("snow"), Online(None), Offline("snow"), None]
+    close(box)
+
+
+def test_an_oversize_packet_is_answered_and_takes_no_room() -> None:
+    box = make_online(max_packet_bytes=100)
+    assert box.post(Packet("a", bytes(200)))
+    assert isinstance(box.take(0.0), Denied)
+    assert not box.outbound
+    close(box)
+
+
+def test_a_wake_is_kept_until_the_next_take() -> None:
+    box = make_online()
+    box.wake()
+    box.tell(Online(None))
+    assert box.take(None) is None
+    assert box.take(None) == Online(None)
+    close(box)
+
+
+def test_a_bell_rung_often_is_heard_once() -> None:
+    bell = Bell()
+    for _ in range(100_000):
+        bell.ring()
+    assert select.select([bell], [], [], 0)[0]
+    bell.hush()
+    assert not select.select([bell], [], [], 0)[0]
+    bell.ring()
+    bell.wait(10.0)
+    bell.close()
+    bell.ring()
+    bell.hush()
