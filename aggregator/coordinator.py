@@ -54,9 +54,6 @@ from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec
 
-RETRY_S = 5.0
-"""A commit that could not be stored is tried again after this long."""
-
 
 class _Device(Struct):
     ready: bool
@@ -107,7 +104,9 @@ class Coordinator:
         self._devices: dict[str, _Device] = {}
         self._last = last if last is not None and last.base == base else None
         self._round: _Round | None = None
-        self._retry_at: float | None = None
+        self._committing = False
+        self._now = now
+        self._counted = {d for d, v in self._ledger.items() if v.base == base and v.counted}
         if attempt is not None and not ended:
             self._last = attempt
             self._round = _Round(attempt, now + rules.deadline_s, now)
@@ -118,6 +117,7 @@ class Coordinator:
 
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event and give what follows from it."""
+        self._now = now
         match event:
             case Offer():
                 return [self._weigh(event)]
@@ -125,6 +125,8 @@ class Coordinator:
                 return self._see(event, now)
             case Judged(verdict):
                 self._ledger[verdict.device] = verdict
+                if verdict.counted and verdict.base == self.base:
+                    self._counted.add(verdict.device)
                 return [Answer(verdict), *self._advance(now)]
             case Committed(version, metrics):
                 return self._leave(version, metrics, now)
@@ -133,6 +135,7 @@ class Coordinator:
 
     def tick(self, now: float) -> list[Effect]:
         """Give what follows from the time alone."""
+        self._now = now
         effects = self._advance(now)
         if self._round is not None and now >= self._round.beats_at:
             effects += self.announce(now)
@@ -148,17 +151,11 @@ class Coordinator:
     @property
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
-        if self._retry_at is not None:
-            return self._retry_at
         if self._round is None:
             return None
-        graces = (
-            device.gone_at + self.rules.grace_s
-            for name in self._pending()
-            if (device := self._devices.get(name)) and device.gone_at is not None
-        )
-        ahead = (at for at in graces if at > self._round.beats_at - self._heartbeat_s)
-        return min(self._round.ends_at, self._round.beats_at, *ahead)
+        gone = (device.gone_at for name in self._pending() if (device := self._devices.get(name)))
+        graces = (at + self.rules.grace_s for at in gone if at is not None)
+        return min(self._round.ends_at, self._round.beats_at, *(at for at in graces if at > self._now))
 
     # What can be asked.
 
@@ -170,12 +167,12 @@ class Coordinator:
     @property
     def counted(self) -> list[str]:
         """Devices whose updates count for the current base, in the order of their names."""
-        return sorted(name for name, verdict in self._ledger.items() if verdict.base == self.base and verdict.counted)
+        return sorted(self._counted)
 
     @property
     def state(self) -> Literal["waiting", "running", "finished", "stopped"]:
         """What the head says of the job."""
-        return self.ended or ("running" if self._round or self._retry_at is not None else "waiting")
+        return self.ended or ("running" if self._round or self._committing else "waiting")
 
     # Offers.
 
@@ -260,17 +257,18 @@ class Coordinator:
     # Rounds.
 
     def _advance(self, now: float) -> list[Effect]:
-        if self.ended:
+        if self.ended or self._committing:
             return []
-        if self._retry_at is not None:
-            return self._commit("a commit that could not be stored, again", now) if now >= self._retry_at else []
         if self._round is None:
             return self._open(now)
         return self._conclude(self._round, now)
 
     def _open(self, now: float) -> list[Effect]:
+        if reason := reason_to_end(self._history, self.rules):
+            self.ended = "finished"
+            return [Publish("finished", reason)]
         eligible = self._eligible()
-        present = set(eligible).union(self.counted)
+        present = self._counted.union(eligible)
         if len(present) < (self.rules.min_devices or self.rules.quorum) or not eligible:
             return []
         self._last = self._draw(sorted(present))
@@ -286,7 +284,7 @@ class Coordinator:
         salt = again.salt if again else draw.salt(self._seed, self.base)
         wanted = min(self.rules.target or math.ceil(self.rules.fraction * len(present) - 1e-9), len(present))
         wanted = max(wanted, min(self.rules.quorum, len(present)))
-        k = math.ceil((wanted - len(self.counted)) * self.rules.over_selection - 1e-9)
+        k = math.ceil((wanted - len(self._counted)) * self.rules.over_selection - 1e-9)
         k += sum(draw.ticket(salt, name) <= again.threshold for name in present) if again else 0
         threshold = max(draw.threshold(salt, present, max(k, 1)), again.threshold if again else 0)
         if k >= len(present) and self.rules.wait == "target":
@@ -296,31 +294,28 @@ class Coordinator:
         return Attempt(self.base, number, salt, threshold, target, cohort)
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
-        counted, target = len(self.counted), round_.attempt.target
+        counted, target = len(self._counted), round_.attempt.target
         if target is not None and counted >= target:
-            return self._commit(f"its target of {target} updates is reached", now)
+            return self._commit(f"its target of {target} updates is reached")
         if counted >= self.rules.quorum and not self._awaited(now):
-            return self._commit("nobody is left to wait for", now)
+            return self._commit("nobody is left to wait for")
         if now < round_.ends_at:
             return []
         if counted >= self.rules.quorum and self.rules.wait == "target":
-            return self._commit("a quorum at the deadline", now)
+            return self._commit("a quorum at the deadline")
         needed = "every drawn device" if self.rules.wait == "all" else f"a quorum of {self.rules.quorum}"
-        closing = self._close("abandoned", f"{counted} updates at the deadline where {needed} is needed")
-        return [*closing, *self._open(now)]
+        abandoned = self._close("abandoned", f"{counted} updates at the deadline where {needed} is needed")
+        return [abandoned, *self._open(now)]
 
-    def _commit(self, reason: str, now: float) -> list[Effect]:
-        closing = self._close("committed", reason)
-        self._retry_at = now + RETRY_S
-        return [*closing, Commit(self.base, tuple(self.counted), reason)]
+    def _commit(self, reason: str) -> list[Effect]:
+        self._committing = True
+        return [Commit(self._close("committed", reason))]
 
-    def _close(self, outcome: Literal["committed", "abandoned", "stopped"], reason: str) -> list[Effect]:
-        if self._round is None:
-            return []
-        attempt = self._round.attempt
-        fates = {name: self._fate(name) for name in sorted({*attempt.cohort, *self.counted})}
-        self._round = None
-        return [Close(attempt, outcome, reason, fates)]
+    def _close(self, outcome: Literal["committed", "abandoned", "stopped"], reason: str) -> Close:
+        assert self._round is not None  # noqa: S101 -- callers hold an open round
+        attempt, self._round = self._round.attempt, None
+        fates = {name: self._fate(name) for name in sorted({*attempt.cohort, *self._counted})}
+        return Close(attempt, outcome, reason, fates)
 
     def _fate(self, name: str) -> str:
         verdict, device = self._ledger.get(name), self._devices.get(name)
@@ -335,18 +330,14 @@ class Coordinator:
     def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
         self.base = version
         self._history.append(metrics)
-        self._retry_at = None
-        reason = reason_to_end(self._history, self.rules)
-        if reason is not None:
-            self.ended = "finished"
-            return [Publish("finished", reason)]
+        self._committing = False
+        self._counted.clear()
         opening = self._open(now)
-        return [Publish(self.state, ""), *opening]
+        return opening if self.ended else [Publish(self.state, ""), *opening]
 
     def _stop(self, reason: str) -> list[Effect]:
         if self.ended:
             return []
-        closing = self._close("stopped", reason)
-        self._retry_at = None
+        closing: list[Effect] = [self._close("stopped", reason)] if self._round else []
         self.ended = "stopped"
         return [*closing, Publish("stopped", reason)]

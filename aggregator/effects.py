@@ -88,14 +88,6 @@ class Answer(Struct, frozen=True):
     verdict: Verdict
 
 
-class Commit(Struct, frozen=True):
-    """Fold the updates of these devices into the next version, make it durable, then say `Committed`."""
-
-    base: Version
-    devices: tuple[str, ...]
-    reason: str
-
-
 class Close(Struct, frozen=True):
     """The attempt is over: record it with each device's fate, and clear its topic."""
 
@@ -103,6 +95,12 @@ class Close(Struct, frozen=True):
     outcome: Literal["committed", "abandoned", "stopped"]
     reason: str
     fates: Mapping[str, str]
+
+
+class Commit(Struct, frozen=True):
+    """Turn the fold into the next version, make it and the end of its round durable in one, then say `Committed`."""
+
+    close: Close
 
 
 class Publish(Struct, frozen=True):

@@ -187,19 +187,22 @@ class Run:
                 case Answer(verdict):
                     _log_verdict(verdict)
                     yield verdict
-                case Commit(base, devices, reason):
-                    log.info("round committed job=%s base=%s updates=%d: %s", self.job, base, len(devices), reason)
-                    follow = self.coordinator.receive(self._commit(base, devices, now), now)
+                case Commit(close):
+                    follow = self.coordinator.receive(self._commit(close, now), now)
+                    yield self._no_round()
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
                     if close.outcome == "abandoned":
                         log.warning(
                             "round abandoned job=%s base=%s attempt=%d: %s", *self._where(close.attempt), close.reason
                         )
-                    yield Clear(Round(self.job, self._term, self.version, 0.0))
+                    yield self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
             queue.extendleft(reversed(follow))
+
+    def _no_round(self) -> Out:
+        return Clear(Round(self.job, self._term, self.version, 0.0))
 
     def _where(self, attempt: object) -> tuple[str, Version, int]:
         return self.job, attempt.base, attempt.number  # type: ignore[attr-defined]
@@ -229,9 +232,9 @@ class Run:
         self._store.add_verdict(verdict, offer, norm, body)
         return verdict
 
-    def _commit(self, base: Version, devices: Sequence[str], now: float) -> Committed:
-        """Turn the fold into the next version, and make it durable."""
-        rules = self.spec.aggregate
+    def _commit(self, close: Close, now: float) -> Committed:
+        """Turn the fold into the next version, and make it and the end of its round durable."""
+        base, rules = close.attempt.base, self.spec.aggregate
         step, velocity = STRATEGIES[rules.strategy](self._fold.mean(), self._velocity, rules)
         state, bodies, model = downlink.advance(self._state, step, self._net.spec, self.spec.coding)
         version = Version(base.generation, state.version)
@@ -242,14 +245,15 @@ class Run:
             if data is not None
         ]
         sha256 = model.sha256()
-        self._store.commit(self.job, version, sha256, _dump(state, velocity), metrics, rows)
+        self._store.commit(self.job, version, sha256, _dump(state, velocity), metrics, rows, close)
         self._state, self._velocity, self._sha256 = state, velocity, sha256
         self._history.append(metrics)
         self._begin_fold(model)
         self._inbox.forget_job(self.job)
         self._note_retired(now)
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-        log.info("version job=%s version=%s devices=%d %s", self.job, version, len(devices), text)
+        log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
+        log.info("version job=%s version=%s %s", self.job, version, text)
         return Committed(version, metrics)
 
     def _metrics(self, model: Model, base: Version) -> Metrics:

@@ -140,8 +140,12 @@ class Store:
         state: bytes,
         metrics: Mapping[str, float],
         bodies: Sequence[BodyRow],
+        close: Close,
     ) -> None:
-        """Make a version durable, with the bodies that lead to it; the updates of its base are no longer needed."""
+        """Make a version durable, with the bodies that lead to it and the end of the round that made it.
+
+        The bodies of the updates that went into it are no longer needed.
+        """
         with _Transaction(self._db) as write:
             write("UPDATE versions SET state = NULL WHERE job = ?", (job,))
             write(
@@ -149,6 +153,7 @@ class Store:
                 (job, version.generation, version.number, sha256, msgspec.json.encode(metrics), state),
             )
             write("UPDATE updates SET body = NULL WHERE job = ?", (job,))
+            write(_CLOSE_ATTEMPT, _closing(job, close))
             for body in bodies:
                 write(
                     "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)",
@@ -218,15 +223,7 @@ class Store:
 
     def close_attempt(self, job: str, close: Close) -> None:
         """Remember how a round ended."""
-        base = close.attempt.base
-        self._write(
-            "UPDATE attempts SET round = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
-            " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?",
-            (
-                *(msgspec.json.encode(close.attempt), close.outcome, close.reason, msgspec.json.encode(close.fates)),
-                *(job, base.generation, base.number, close.attempt.number),
-            ),
-        )
+        self._write(_CLOSE_ATTEMPT, _closing(job, close))
 
     def attempts(self, job: str, base: Version) -> list[AttemptRow]:
         """Give the rounds that tried to leave a base, the first one first."""
@@ -273,6 +270,10 @@ class Store:
             write(sql, values)
 
 
+_CLOSE_ATTEMPT = (
+    "UPDATE attempts SET round = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
+    " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
+)
 _ADD_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, datetime('now'))"
 
 
@@ -325,3 +326,12 @@ def _spec(job: str, spec: bytes) -> JobSpec:
         return msgspec.json.decode(spec, type=JobSpec)
     except msgspec.ValidationError as error:
         raise StoreError(f"job {job} was written by another fedge and is not understood here: {error}") from error
+
+
+def _closing(job: str, close: Close) -> tuple[object, ...]:
+    attempt, base = close.attempt, close.attempt.base
+    fates = msgspec.json.encode(close.fates)
+    return (
+        *(msgspec.json.encode(attempt), close.outcome, close.reason, fates),
+        *(job, base.generation, base.number, attempt.number),
+    )
