@@ -25,11 +25,14 @@ WAIT_S = 20.0
 
 
 class Broker(NamedTuple):
-    """A running mosquitto. folder: what deploy/ is on a server (mosquitto/passwd, secrets/)."""
+    """A running mosquitto.
+
+    inner_port: the listener of aggregator and operators. folder: what deploy/ is on a server (mosquitto/passwd, secrets/).
+    """
 
     process: subprocess.Popen[bytes]
     port: int
-    operator_port: int
+    inner_port: int
     folder: Path
 
     def password(self, user: str) -> str:
@@ -53,12 +56,12 @@ def free_port() -> int:
         return port
 
 
-def configuration(port: int, operator_port: int, folder: Path) -> str:
+def configuration(port: int, inner_port: int, folder: Path) -> str:
     """Give deploy's mosquitto.conf with ports and paths of this test, and not a line else changed."""
     text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text()
     for pattern, replacement in (
         (r"^listener 1883$", f"listener {port} 127.0.0.1"),
-        (r"^listener 1884$", f"listener {operator_port} 127.0.0.1"),
+        (r"^listener 1884$", f"listener {inner_port} 127.0.0.1"),
         (r"/mosquitto/config/passwd$", f"{folder}/mosquitto/passwd"),
         (r"/mosquitto/config/acl$", f"{DEPLOY}/mosquitto/acl"),
     ):
@@ -71,9 +74,9 @@ def configuration(port: int, operator_port: int, folder: Path) -> str:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     folder = tmp_path_factory.mktemp("deploy")
-    port, operator_port = free_port(), free_port()
+    port, inner_port = free_port(), free_port()
     conf, log = folder / "mosquitto.conf", folder / "mosquitto.log"
-    conf.write_text(configuration(port, operator_port, folder))
+    conf.write_text(configuration(port, inner_port, folder))
     with log.open("wb") as output, ExitStack() as stack:
         for user in USERS:
             Broker(None, 0, 0, folder).add_user(user).check_returncode()  # type: ignore[arg-type]  # not started yet
@@ -81,9 +84,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         process = subprocess.Popen([program, "-c", conf], stdout=output, stderr=output)
         stack.callback(process.wait, 10)
         stack.callback(process.terminate)
-        for some_port in (port, operator_port):
+        for some_port in (port, inner_port):
             await_listener(process, some_port, log)
-        yield Broker(process, port, operator_port, folder)
+        yield Broker(process, port, inner_port, folder)
 
 
 def await_listener(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -168,7 +171,7 @@ def connect(broker: Broker) -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def connect_as(user: str, **options: Any) -> Client:
-            port = broker.operator_port if user == "operator" else broker.port
+            port = broker.inner_port if user in ("aggregator", "operator") else broker.port
             client = Client(port, user, options.pop("password", None) or broker.password(user), **options)
             stack.callback(client.close)
             return client

@@ -77,7 +77,7 @@ def test_a_file_shows_every_key_there_is(name: str, kind: type[Any], tmp_path: P
 @pytest.mark.parametrize("table", ["broker", "limits", "models"])
 def test_the_values_in_comments_are_the_defaults(name: str, kind: type[Any], table: str, tmp_path: Path) -> None:
     shown = getattr(load(uncommented(name, tmp_path), kind), table)
-    examples = {"host", "username", "password_file", "ca_file", "certificate_file", "key_file", "allow"}
+    examples = {"host", "port", "username", "password_file", "ca_file", "certificate_file", "key_file", "allow"}
     for key in set(shown.__struct_fields__) - examples:
         assert getattr(shown, key) == getattr(type(shown)(), key), key
 
@@ -86,6 +86,7 @@ def test_the_server_of_compose_and_its_aggregator_meet() -> None:
     config = load(DEPLOY / "aggregator.toml", AggregatorConfig)
     compose = (DEPLOY / "compose.yaml").read_text()
     assert re.search(rf"^  {config.broker.host}:$", compose, re.MULTILINE)
+    assert f"listener {config.broker.port}" in (DEPLOY / "mosquitto" / "mosquitto.conf").read_text().splitlines()
     assert f"aggregator-state:{config.state_dir}" in compose
     assert f"./secrets/{config.broker.username}.password:{config.broker.password_file}:ro" in compose
     assert f"user {config.broker.username}" in (DEPLOY / "mosquitto" / "acl").read_text().splitlines()

@@ -75,8 +75,9 @@ def test_the_state_directory_of_the_unit_is_the_one_in_its_configuration(name: s
     assert folder in (DEPLOY / f"{name.removeprefix('edge-')}.toml").read_text().splitlines()
 
 
-def test_only_the_agent_itself_may_feed_its_watchdog() -> None:
-    service = settings("edge-agent.service")
+@pytest.mark.parametrize("name", UNITS)
+def test_only_the_main_process_may_feed_the_watchdog(name: str) -> None:
+    service = settings(f"{name}.service")
     assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
     assert int(service["WatchdogSec"]) > 0
 
