@@ -27,7 +27,8 @@ WAIT_S = 20.0
 class Broker(NamedTuple):
     """A running mosquitto.
 
-    inner_port: the listener of aggregator and operators. folder: what deploy/ is on a server (mosquitto/passwd, secrets/).
+    inner_port: the listener of aggregator and operators.
+    folder: what deploy/ is on a server (mosquitto/passwd, secrets/).
     """
 
     process: subprocess.Popen[bytes]
