@@ -1,7 +1,8 @@
 """A job: the one thing an ML engineer writes, as the frozen struct that travels to every device.
 
-Everything but `name` and `model` has a default. Checks that need two keys at once are in `__post_init__` and raise
-ValueError with the key's name, which the settings loader turns into one line naming file, table and key.
+Everything but `name` and `model` has a default. Checks that need two keys at once are in `__post_init__` and
+raise ValueError with the key's name, which the settings loader turns into one line naming file, table and
+key.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """How updates become the next version. The server optimizer is its own setting, apart from the client's."""
+    """How updates become the next version. The server optimizer is its own setting, apart from the
+    client's.
+    """
 
     strategy: Literal["fedavg"] = "fedavg"
     server_optimizer: Literal["sgd"] = "sgd"
@@ -108,20 +111,29 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
 
     codec: Literal["float32", "int8", "adaptive"] = "adaptive"
-    step: Positive = 4.0
+    step: Positive = 8.0
     """Quantiser step of an update in units of its rms, where the codec has one."""
-    error_feedback: bool = True
+    rounding: Literal["stochastic", "nearest"] = "stochastic"
+    """How "adaptive" rounds updates: without bias, so that their mean needs no feedback, or for the least
+    error."""
+    error_feedback: bool = False
+    """A device adds what an update lost to its next one. Not with stochastic rounding, whose noise would pile
+    up."""
     downlink_step: NonNegative = 1.0
     """Quantiser step of a version's delta in units of its rms; 0 codes versions without loss."""
     key_every: Count = 10
     """Versions between key frames."""
 
+    def __post_init__(self) -> None:
+        if self.error_feedback and self.codec == "adaptive" and self.rounding == "stochastic":
+            raise ValueError('error_feedback = true wants rounding = "nearest"')
+
 
 PRESETS: dict[str, CompressionSpec] = {
-    "off": CompressionSpec(codec="float32", error_feedback=False, downlink_step=0.0),
-    "light": CompressionSpec(codec="int8"),
-    "strong": CompressionSpec(codec="adaptive", step=4.0),
-    "extreme": CompressionSpec(codec="adaptive", step=8.0),
+    "off": CompressionSpec(codec="float32", downlink_step=0.0),
+    "light": CompressionSpec(codec="int8", error_feedback=True),
+    "strong": CompressionSpec(codec="adaptive", step=8.0),
+    "extreme": CompressionSpec(codec="adaptive", step=16.0),
 }
 
 

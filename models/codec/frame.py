@@ -1,6 +1,4 @@
-"""The outermost layer of a body: one byte that names the coding, then the tensors in the order of the
-spec.
-"""
+"""The outermost layer of a body: one byte that names the coding, then what that coding wrote."""
 
 from __future__ import annotations
 
@@ -9,32 +7,52 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from models.codec.adaptive import read_adaptive, write_adaptive
 from models.codec.decoded import CodecError, Decoded
 from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
+from models.codec.rans import LANES
 from models.codec.steps import STEP_BYTES
 from models.params import Spec
 
 Float32 = npt.NDArray[np.float32]
 
-FLOAT32, INT8, ADAPTIVE = 0x10, 0x11, 0x12
-"""First byte of a body: format 1 in the upper half, the coding in the lower."""
+FLOAT32, INT8, ADAPTIVE = 0x10, 0x11, 0x20
+"""First byte of a body. ADAPTIVE + i is a stream of LANES[i] lanes."""
 TENSOR_OVERHEAD = 16
 """Bytes that any tensor may cost beyond its float32 values."""
+STREAM_OVERHEAD = 16 + 4 * LANES[-1]
 
 
 def max_body_bytes(spec: Spec) -> int:
     """Give the most bytes that a body of this spec may have; a receiver refuses larger ones unread."""
-    return 1 + sum(4 * tensor.size + TENSOR_OVERHEAD for tensor in spec)
+    return STREAM_OVERHEAD + sum(4 * tensor.size + TENSOR_OVERHEAD for tensor in spec)
 
 
-def write(
-    tensors: Sequence[Float32], units: Sequence[Float32], codec: str, step: float, rng: np.random.Generator
-) -> bytes:
-    """Code finite tensors; `step` counts in rms of `units`, tensor by tensor, where the codec has a step."""
-    del units, step, rng
+def write_plain(tensors: Sequence[Float32], codec: str) -> bytes:
+    """Code finite tensors as "float32" or "int8"."""
     if codec == "float32":
         return bytes((FLOAT32,)) + b"".join(map(float32_bytes, tensors))
     return bytes((INT8,)) + b"".join(map(int8_bytes, tensors))
+
+
+def write(
+    tensors: Sequence[Float32],
+    units: Sequence[Float32],
+    codec: str,
+    step: float,
+    rng: np.random.Generator,
+    *,
+    stochastic: bool = False,
+) -> bytes:
+    """Code finite tensors by any codec; `step`, in rms of `units`, and `stochastic` rounding are for
+    "adaptive".
+    """
+    if codec != "adaptive":
+        return write_plain(tensors, codec)
+    lanes, stream = write_adaptive(tensors, units, step, rng, stochastic=stochastic)
+    body = bytes((ADAPTIVE + LANES.index(lanes),)) + stream
+    size = 1 + 4 * sum(tensor.size for tensor in tensors)
+    return body if len(body) <= size else write_plain(tensors, "float32")
 
 
 def decode(body: bytes, spec: Spec) -> tuple[Decoded, ...]:
@@ -50,6 +68,8 @@ def decode(body: bytes, spec: Spec) -> tuple[Decoded, ...]:
             return _decode_float32(memoryview(body)[1:], spec)
         case 0x11:
             return _decode_int8(memoryview(body)[1:], spec)
+        case 0x20 | 0x21 | 0x22:
+            return read_adaptive(LANES[body[0] - ADAPTIVE], memoryview(body)[1:], spec)
     raise CodecError(f"unknown coding {body[0]:#04x}")
 
 

@@ -44,7 +44,8 @@ def encode(
     """
     whole = _whole(delta, spec, state)
     units = tuple(delta[tensor.name] for tensor in spec)
-    body = write(whole, units, coding.codec, coding.step * step_scale, rng)
+    stochastic = coding.rounding == "stochastic"
+    body = write(whole, units, coding.codec, coding.step * step_scale, rng, stochastic=stochastic)
     kept = whole if coding.error_feedback else ()
     return Encoded(body, Pending(kept, body), _nmse(whole, body, spec))
 

@@ -15,7 +15,7 @@ def update(seed: int = 0) -> Params:
 
 
 def coding(codec: str) -> CompressionSpec:
-    return CompressionSpec(codec=codec)  # type: ignore[arg-type]
+    return CompressionSpec(codec=codec, rounding="nearest", error_feedback=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -1,0 +1,93 @@
+"""The adaptive coding: for each tensor, by actual cost, factors, single coordinates, bytes or nothing.
+
+All tensors share one step, so the error goes where it saves most (reverse water-filling), except that a
+tensor of smaller entries than the whole has a step smaller by octaves. The stream begins with the step's 16
+bits; then, tensor by tensor, 2 bits of mode and what tensors.py writes for it.
+
+Rounding is to nearest, for the smallest error, or stochastic, without bias: then the mean over devices
+converges to the mean of their updates however coarse the step, and nothing needs to be fed back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.codec.decoded import CodecError, Decoded
+from models.codec.steps import read_step, step_at_least
+from models.codec.symbols import Reader, Writer
+from models.codec.tensors import Coder, read_lowrank, read_raw, read_scalar, read_zero
+from models.params import Spec
+
+Float32 = npt.NDArray[np.float32]
+
+MAX_OCTAVES = 14
+_OCTAVES_CLASS = 10
+"""Class of a tensor's octaves: expected to be 1/8, nearly always 0."""
+_SMALLEST = 2.0**-140
+
+_READERS = (read_zero, read_scalar, read_lowrank, read_raw)
+
+
+def write_adaptive(
+    tensors: Sequence[Float32],
+    units: Sequence[Float32],
+    step: float,
+    rng: np.random.Generator,
+    *,
+    stochastic: bool,
+) -> tuple[int, bytes]:
+    """Code finite tensors with a step counted in rms of `units`. Give the number of lanes and the stream."""
+    sizes = [_rms(unit) for unit in units]
+    if not any(sizes):
+        sizes = [_rms(tensor) for tensor in tensors]
+    common = _common(sizes, tensors)
+    word = step_at_least(max(step * common, _SMALLEST))
+    writer = Writer()
+    writer.uniform([word >> 8, word & 255], 8)
+    for tensor, size in zip(tensors, sizes, strict=True):
+        octaves = _octaves(size, common)
+        best = Coder(tensor, word - 128 * octaves, rng, stochastic=stochastic).cheapest()
+        writer.uniform([best.mode], 2)
+        if best.mode:
+            writer.integers(np.array([octaves]), np.array([_OCTAVES_CLASS]))
+        writer.extend(best.writer)
+    return writer.stream()
+
+
+def read_adaptive(lanes: int, stream: memoryview, spec: Spec) -> tuple[Decoded, ...]:
+    """Read what `write_adaptive` wrote. Raises CodecError for anything else."""
+    reader = Reader(lanes, stream)
+    high, low = reader.uniform(2, 8).tolist()
+    decoded = tuple(_read_tensor(reader, high << 8 | low, tensor.shape) for tensor in spec)
+    reader.close()
+    return decoded
+
+
+def _read_tensor(reader: Reader, word: int, shape: tuple[int, ...]) -> Decoded:
+    mode = reader.number(2)
+    if mode:
+        octaves = int(reader.integers(np.array([_OCTAVES_CLASS]))[0])
+        if not 0 <= octaves <= MAX_OCTAVES:
+            raise CodecError(f"a step {octaves} octaves below the common one")
+        word -= 128 * octaves
+    return _READERS[mode](reader, shape, *read_step(word))
+
+
+def _rms(values: Float32) -> float:
+    wide = values.astype(np.float64).ravel()
+    return math.sqrt(float(wide @ wide) / wide.size) if wide.size else 0.0
+
+
+def _common(sizes: Sequence[float], tensors: Sequence[Float32]) -> float:
+    energy = sum(size * size * tensor.size for size, tensor in zip(sizes, tensors, strict=True))
+    return math.sqrt(energy / max(1, sum(tensor.size for tensor in tensors)))
+
+
+def _octaves(size: float, common: float) -> int:
+    if not 0 < size < common:
+        return 0
+    return min(round(math.log2(common / size)), MAX_OCTAVES)

@@ -1,0 +1,108 @@
+"""Factoring a matrix into few coded vectors.
+
+A matrix X (m, n) with singular values S_1 >= S_2 ... is sent as factors of integers and a power of two for
+each pair,
+
+    X ~ step * sum_j A[j] B[j]^T 2**-k[j],   A[j] = round(U_j sqrt(S_j 2**k[j] / step)),   B[j] likewise from
+    V_j
+
+with k[j] = round(log2(S_j / step)), so both factors carry the same step. Which pairs are sent depends on what
+is wanted of the rounding:
+
+nearest     all S_j above THRESHOLD step sqrt(m + n): there a pair costs less than it removes from the error.
+stochastic  all S_j above tau = TAU step sqrt(m + n), and a smaller one with probability S_j / tau, as if it
+were tau
+            (Wang et al. 2018, ATOMO). With factors rounded up or down at random, the expectation of what is
+            decoded is X.
+
+The second loses more energy but no direction: what every device has in common, each below its threshold,
+arrives in the mean at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+THRESHOLD = 0.35
+TAU = 0.5
+MAX_RANK = 255
+_EXACT = 400
+"""Up to this short side the whole spectrum is computed; beyond, a random sketch of its head."""
+_SKETCH = 64
+
+
+class Factors(NamedTuple):
+    """Singular triplets, largest first: U (r, m), S (r,), V (r, n), float64."""
+
+    U: Float64
+    S: Float64
+    V: Float64
+
+
+class Pairs(NamedTuple):
+    """Coded triplets: integers A (r, m) and B (r, n), and powers k (r,), falling."""
+
+    A: Int64
+    B: Int64
+    k: Int64
+
+
+def factors(X: Float64, rng: np.random.Generator) -> Factors:
+    """Factor a matrix: exactly where its short side is small, else by a randomised range finder (Halko et al.
+    2011).
+    """
+    if X.shape[0] > X.shape[1]:
+        U, S, V = factors(X.T, rng)
+        return Factors(V, S, U)
+    if X.shape[0] <= _EXACT:
+        return _from_gram(X)
+    narrow = X.astype(np.float32)
+    Q = rng.standard_normal((X.shape[1], _SKETCH), np.float32)
+    for _ in range(2):
+        Q = narrow.T @ np.linalg.qr(narrow @ Q)[0]
+    basis = np.linalg.qr(narrow @ Q)[0]
+    U, S, V = _from_gram((basis.T @ narrow).astype(np.float64))
+    return Factors(U @ basis.T.astype(np.float64), S, V)
+
+
+def choose(found: Factors, step: float, rng: np.random.Generator | None) -> Factors:
+    """Choose the triplets worth sending: by threshold, or at random and without bias where `rng` is given."""
+    unit = step * np.sqrt(found.U.shape[1] + found.V.shape[1])
+    if rng is None:
+        kept = found.S > THRESHOLD * unit
+        return Factors(*(part[kept][:MAX_RANK] for part in found))
+    tau = TAU * unit
+    start = rng.random()
+    steps = np.floor(start + np.cumsum(np.minimum(found.S / tau, 1)))  # systematic sampling: one draw for all
+    kept = np.diff(steps, prepend=0.0) > 0
+    return Factors(*(part[kept][:MAX_RANK] for part in found._replace(S=np.maximum(found.S, tau))))
+
+
+def quantise(kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
+    """Round triplets to integers: to nearest, or up or down at random where `rng` is given."""
+    k = np.clip(np.rint(np.log2(kept.S / step)), 0, 63).astype(np.int64)
+    gain = np.sqrt(kept.S * np.exp2(k) / step)[:, None]
+    return Pairs(rounded(kept.U * gain, rng), rounded(kept.V * gain, rng), k)
+
+
+def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float = 0.5) -> Int64:
+    """Round to nearest, away from zero only beyond `dead_zone`; or, with `rng`, up or down so that the mean
+    is kept.
+    """
+    if rng is not None:
+        return np.floor(values + rng.random(values.shape)).astype(np.int64)
+    return (np.sign(values) * np.floor(np.abs(values) + (1 - dead_zone))).astype(np.int64)
+
+
+def _from_gram(X: Float64) -> Factors:
+    """Factor a wide matrix by way of X X^T; singular values below 1e-5 of the largest are rounding noise."""
+    energy, U = np.linalg.eigh(X @ X.T)
+    U, S = U[:, ::-1].T, np.sqrt(np.maximum(energy[::-1], 0))
+    found = S > 1e-5 * S.max(initial=0)
+    return Factors(U[found], S[found], (U[found] @ X) / S[found, None])

@@ -1,0 +1,209 @@
+"""The ways to code one tensor, each a writer and a reader, and the choice among them.
+
+    ZERO      nothing
+    SCALAR    scale codes, then the matrix as vectors along its longer side
+    LOWRANK   rank, powers, the vectors of A, the vectors of B (lowrank.py)
+    RAW       1 bit: int8 symbols after a step of their own, or float32 bits; bytes as they are
+
+A candidate costs its bits and LAMBDA for each squared step of error. A tensor is a matrix (first axis, all
+others); one axis or none is a single vector.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.codec import lowrank
+from models.codec.decoded import BUDGET, CodecError, Decoded
+from models.codec.lowrank import Pairs, rounded
+from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
+from models.codec.steps import STEP_BYTES, step_value
+from models.codec.symbols import LARGEST_INTEGER, POINT, Reader, Writer
+from models.codec.vectors import (
+    SCALES,
+    read_scale_codes,
+    read_vectors,
+    scale_codes,
+    write_scale_codes,
+    write_vectors,
+)
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+ZERO, SCALAR, LOWRANK, RAW = range(4)
+LAMBDA = 6.5
+"""Bits that a squared step of error is worth."""
+DEAD_ZONE = 0.6
+"""Where a coordinate rounds away from zero: the bits saved are worth more than the error added."""
+SMALLEST_SIDE = 16
+"""Matrices with a shorter side are not factored."""
+_MAX_POWER = 40
+_FALLS = 14
+"""Class of a fall between neighbouring powers: half an octave either way, nearly always 0 or 1."""
+
+
+class Candidate(NamedTuple):
+    """One way to code a tensor: what it writes, and bits and error together."""
+
+    mode: int
+    writer: Writer
+    cost: float
+
+
+class Coder:
+    """One tensor, a step for it, and the ways to code it."""
+
+    def __init__(self, values: Float32, word: int, rng: np.random.Generator, *, stochastic: bool) -> None:
+        """Take a finite tensor and the word of its step."""
+        self.values = values
+        self.matrix = _matrix(values.shape)
+        self.wide = values.astype(np.float64).reshape(self.matrix)
+        self.step = step_value(word)
+        self.rng = rng
+        self.noise = rng if stochastic else None
+
+    def cheapest(self) -> Candidate:
+        """Give the candidate of the least cost."""
+        if not self.values.any():
+            return Candidate(ZERO, Writer(), 0.0)
+        found = [Candidate(ZERO, Writer(), self._cost(0.0, self.wide)), *self._lowrank()]
+        if self.noise is not None:
+            found = found[1:]  # nothing is what a biased coder sends
+        bound = min((candidate.cost for candidate in found), default=math.inf)
+        if self._scalar_estimate() < 1.1 * bound:
+            found += self._scalar()
+        if min((c.cost for c in found), default=math.inf) > 8 * self.values.size:
+            found += [self._raw(0), self._raw(1)]
+        return min(found, key=lambda candidate: candidate.cost)
+
+    def _cost(self, n_bits: float, error: Float64) -> float:
+        flat = (error / self.step).ravel()
+        return n_bits + LAMBDA * float(flat @ flat)
+
+    def _scalar(self) -> list[Candidate]:
+        return [c for c in (self._vectors(self.wide, shared=shared) for shared in (False, True)) if c]
+
+    def _scalar_estimate(self) -> float:
+        """Judge the scalar cost of a large matrix by a few of its vectors; small ones are simply tried."""
+        vectors = self.wide if self.matrix[0] <= self.matrix[1] else self.wide.T
+        if self.values.size < 1 << 14 or len(vectors) < 32:
+            return 0.0
+        few = vectors[:: len(vectors) // 8]
+        candidate = self._vectors(few, shared=False)
+        return candidate.cost * len(vectors) / len(few) if candidate else math.inf
+
+    def _vectors(self, wide: Float64, *, shared: bool) -> Candidate | None:
+        vectors = wide if wide.shape[0] <= wide.shape[1] else wide.T
+        if float(np.abs(vectors).max()) >= self.step * (LARGEST_INTEGER - 2):
+            return None
+        symbols = rounded(vectors / self.step, self.noise, DEAD_ZONE)
+        codes, writer = scale_codes(symbols, shared=shared), Writer()
+        write_scale_codes(writer, codes, shared=shared)
+        write_vectors(writer, symbols, SCALES[codes])
+        return Candidate(SCALAR, writer, self._cost(writer.bits, vectors - symbols * self.step))
+
+    def _lowrank(self) -> list[Candidate]:
+        if min(self.matrix) < SMALLEST_SIDE:
+            return []
+        kept = lowrank.choose(lowrank.factors(self.wide, self.rng), self.step, self.noise)
+        if not len(kept.S):
+            return []
+        pairs = lowrank.quantise(kept, self.step, self.noise)
+        if pairs.k[0] > _MAX_POWER or _product_bits(pairs, 255) > BUDGET:
+            return []
+        writer = Writer()
+        _write_pairs(writer, pairs)
+        product = _product(pairs) * (self.step / 2.0 ** int(pairs.k[0]))
+        return [Candidate(LOWRANK, writer, self._cost(writer.bits, self.wide - product))]
+
+    def _raw(self, kind: int) -> Candidate:
+        data = int8_bytes(self.values) if kind == 0 else float32_bytes(self.values)
+        body = memoryview(data)
+        decoded = read_int8(body, self.values.shape) if kind == 0 else read_float32(body, self.values.shape)
+        writer = Writer()
+        writer.uniform([kind], 1)
+        writer.uniform(np.frombuffer(data, np.uint8).astype(np.int64), 8)
+        return Candidate(RAW, writer, self._cost(writer.bits, self.wide - decoded.values().reshape(self.matrix)))
+
+
+def read_zero(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+    """Read nothing."""
+    del reader, mantissa
+    return Decoded(np.zeros(shape, np.int64), exponent)
+
+
+def read_scalar(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+    """Read a matrix coordinate by coordinate."""
+    m, n = _matrix(shape)
+    if not m * n:
+        raise CodecError("symbols for a tensor without coordinates")
+    codes = read_scale_codes(reader, min(m, n))
+    vectors = read_vectors(reader, max(m, n), SCALES[codes])
+    return Decoded((vectors if m <= n else vectors.T).reshape(shape) * mantissa, exponent)
+
+
+def read_lowrank(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+    """Read factors and multiply them: exact, since every sum of products is below 2**52, which is checked."""
+    m, n = _matrix(shape)
+    rank = reader.number(8)
+    if not 1 <= rank <= min(m, n):
+        raise CodecError(f"rank {rank} for a matrix of {m} x {n}")
+    top = reader.number(6)
+    k = top - np.concatenate([[0], np.cumsum(reader.raw_symbols(np.full(rank - 1, _FALLS)))])
+    if top > _MAX_POWER or k[-1] < 0:
+        raise CodecError("powers out of range")
+    pairs = Pairs(read_vectors(reader, m, _scales(k, m)), read_vectors(reader, n, _scales(k, n)), k)
+    if _product_bits(pairs, mantissa) > BUDGET:
+        raise CodecError("a product of factors leaves the budget")
+    return Decoded(_product(pairs).astype(np.int64).reshape(shape) * mantissa, exponent - top)
+
+
+def read_raw(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+    """Read a tensor's bytes as they are."""
+    del mantissa, exponent
+    size = math.prod(shape)
+    if reader.number(1):
+        return read_float32(memoryview(reader.uniform(4 * size, 8).astype(np.uint8).tobytes()), shape)
+    return read_int8(memoryview(reader.uniform(STEP_BYTES + size, 8).astype(np.uint8).tobytes()), shape)
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+def _write_pairs(writer: Writer, pairs: Pairs) -> None:
+    writer.uniform([len(pairs.k)], 8)
+    writer.uniform(pairs.k[:1], 6)
+    writer.raw_symbols(-np.diff(pairs.k), np.full(len(pairs.k) - 1, _FALLS))
+    for vectors in (pairs.A, pairs.B):
+        write_vectors(writer, vectors, _scales(pairs.k, vectors.shape[1]))
+
+
+def _scales(k: Int64, n: int) -> Int64:
+    """Expected mean magnitude in a unit vector of n entries times 2**k: 3/4 of its rms, fixed point, integers
+    only.
+    """
+    return np.array([math.isqrt((3 << POINT - 2) ** 2 * 4**power // n) for power in k.tolist()], np.int64)
+
+
+def _product(pairs: Pairs) -> Float64:
+    weights = np.ldexp(1.0, pairs.k[0] - pairs.k)
+    product: Float64 = (pairs.A * weights[:, None]).T @ pairs.B.astype(np.float64)
+    return product
+
+
+def _product_bits(pairs: Pairs, mantissa: int) -> int:
+    """Bound the bits of any partial sum of the product, whatever the order in which it is summed."""
+    top = int(pairs.k[0])
+    bound = sum(_largest(a) * _largest(b) << top - int(k) for a, b, k in zip(*pairs, strict=True))
+    return (mantissa * bound).bit_length()
+
+
+def _largest(vector: Int64) -> int:
+    return int(np.abs(vector).max())
