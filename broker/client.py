@@ -16,9 +16,10 @@
    Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped and counted.
 5. Alive means that bytes move, in either direction, within one and a half keepalive intervals. (paho's own
    check wants a PINGRESP within one, and would cut a slow link that is busy with a large body.)
-6. MQTT 3.1.1 cannot say who closed a connection or why: two clients of one id take it from each other for
-   ever, and a publish that the broker forbids looks like one that arrived. `Usurped` and `Denied` (but for
-   subscriptions) need MQTT 5.
+6. `Usurped` and `Denied` (but for subscriptions) need MQTT 5. 3.1.1 cannot say why a connection was closed, nor
+   does mosquitto 2.0.11 where a name was taken over: two clients of one id then take it from each other for ever,
+   though ever more slowly, because a connection that did not last counts as a failure. And on 3.1.1 a publish that
+   the broker forbids looks like one that arrived.
 """
 
 from __future__ import annotations
@@ -193,10 +194,11 @@ class _Link:
         self._ended: _Ended | None = None
         self._welcome = self._online = False
         self._window = mailbox.limits.window
+        self._keepalive_s = owner.broker.keepalive_s
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._early: list[Packet] = []  # received before we said Online
-        self._heard_at = self._pinged_at = time.monotonic()
+        self._dialled_at = self._heard_at = self._pinged_at = time.monotonic()
         self._client = self._make_client(version)
 
     def _make_client(self, version: MQTTProtocolVersion) -> mqtt.Client:
@@ -241,7 +243,7 @@ class _Link:
         if (context := tls_context(broker)) is not None:
             self._client.tls_set_context(context)
         self._client.connect(broker.host, broker.port, broker.keepalive_s, **self._connect_options())
-        self._heard_at = self._pinged_at = time.monotonic()
+        self._dialled_at = self._heard_at = time.monotonic()
         if (sock := self._client.socket()) is not None:
             _tune(sock)
 
@@ -279,9 +281,9 @@ class _Link:
     def _patience_s(self) -> float:
         """Give the seconds until `_watch` must look at the clock again."""
         now = time.monotonic()
-        deadlines = [self._pinged_at + self._client.keepalive, self._heard_at + 1.5 * self._client.keepalive]
+        deadlines = [self._pinged_at + self._keepalive_s, self._heard_at + 1.5 * self._keepalive_s]
         if not self._welcome:
-            deadlines.append(self._heard_at + self._answer_s)
+            deadlines.append(self._dialled_at + self._answer_s)
         if self._owner._closing_at is not None:
             deadlines.append(self._owner._closing_at)
         return max(0.0, min(deadlines) - now) + 0.001
@@ -291,11 +293,11 @@ class _Link:
         if self._may_leave(now):
             self._ended = _Ended("closed")
             self._client.disconnect()
-        elif not self._welcome and now - self._heard_at >= self._answer_s:
+        elif not self._welcome and now - self._dialled_at >= self._answer_s:
             self._end(_Ended(reasons.silent(*self._where, self._answer_s), older=True))
-        elif now - self._heard_at >= 1.5 * self._client.keepalive:
+        elif now - self._heard_at >= 1.5 * self._keepalive_s:
             self._end(_Ended(f"nothing was heard from the broker for {now - self._heard_at:.0f} s"))
-        elif self._welcome and now - self._pinged_at >= self._client.keepalive:
+        elif self._welcome and now - self._pinged_at >= self._keepalive_s:
             self._pinged_at = now
             self._client._send_pingreq()  # paho has no public ping without its own check; see law 5
 
@@ -354,6 +356,7 @@ class _Link:
             return
         self._welcome = True
         self._pinged_at = time.monotonic()
+        self._keepalive_s = getattr(stated, "ServerKeepAlive", 0) or self._keepalive_s  # 0: it never looks
         self._window = min(self._window, getattr(stated, "ReceiveMaximum", self._window))
         names = self._mailbox.link_up(getattr(stated, "MaximumPacketSize", None))
         for start in range(0, len(names), FILTERS_PER_SUBSCRIBE):

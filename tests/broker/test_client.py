@@ -529,6 +529,27 @@ def test_a_quiet_connection_is_kept_alive_by_pings(stage: Stage, make: Make) -> 
     assert is_quiet(client)
 
 
+def test_a_keepalive_of_the_brokers_own_is_kept(stage: Stage, make: Make) -> None:
+    client = make(stage.port, keepalive_s=1000)
+    peer = stage.accept()
+    peer.welcome(b"\x13\0\1")
+    take(client)
+    peer.expect(12)
+
+
+def test_a_server_that_drips_without_ever_answering_is_given_up(stage: Stage, make: Make) -> None:
+    client = make(stage.port, connect_timeout_s=0.3)
+    peer = stage.accept()
+    peer.expect(1)
+    event = None
+    with contextlib.suppress(OSError):
+        peer.sock.sendall(b"\x20\xff\xff\x7f")  # a CONNACK of two megabytes
+        while event is None:
+            peer.sock.sendall(b"\0")
+            event = client.take(0.05)
+    assert "did not answer" in (event.reason if isinstance(event, Offline) else offline_reason(client))
+
+
 def test_a_dead_connection_is_noticed(stage: Stage, make: Make) -> None:
     client = make(stage.port, keepalive_s=1)
     stage.accept().welcome()

@@ -160,9 +160,9 @@ def test_a_broker_that_is_away_ends_the_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     meter = Meter(*address)
-    with socket.create_connection(("127.0.0.1", meter.start()), PATIENCE_S) as sock:
-        with contextlib.suppress(ConnectionResetError):
-            assert sock.recv(1) == b""
+    sock = socket.create_connection(("127.0.0.1", meter.start()), PATIENCE_S)
+    with sock, contextlib.suppress(ConnectionResetError):
+        assert sock.recv(1) == b""
     meter.stop()
 
 
