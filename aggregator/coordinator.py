@@ -174,6 +174,10 @@ class Coordinator:
         """What the head says of the job."""
         return self.ended or ("running" if self._round or self._committing else "waiting")
 
+    def fates(self) -> dict[str, str]:
+        """Say of every device of the open round what has become of it so far."""
+        return self._fates(self._round.attempt) if self._round else {}
+
     # Offers.
 
     def _weigh(self, offer: Offer) -> Effect:
@@ -314,8 +318,10 @@ class Coordinator:
     def _close(self, outcome: Literal["committed", "abandoned", "stopped"], reason: str) -> Close:
         assert self._round is not None  # noqa: S101 -- callers hold an open round
         attempt, self._round = self._round.attempt, None
-        fates = {name: self._fate(name) for name in sorted({*attempt.cohort, *self._counted})}
-        return Close(attempt, outcome, reason, fates)
+        return Close(attempt, outcome, reason, self._fates(attempt))
+
+    def _fates(self, attempt: Attempt) -> dict[str, str]:
+        return {name: self._fate(name) for name in sorted({*attempt.cohort, *self._counted})}
 
     def _fate(self, name: str) -> str:
         verdict, device = self._ledger.get(name), self._devices.get(name)

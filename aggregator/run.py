@@ -10,6 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -163,6 +164,23 @@ class Run:
         """Give what takes this job off the broker."""
         clears: list[Out] = [Clear(m) for b in self._store.bodies(self.job) for m in self._chunks_of(b)]
         return [Job(self.job, self._term), Clear(self._head()), *clears]
+
+    def explain(self, number: int) -> list[dict[str, Any]]:
+        """Say of every attempt to make this version how it ended, and what became of each device."""
+        attempts = self._store.attempts(self.job, Version(self.version.generation, number - 1))
+        return [
+            {
+                "attempt": row.attempt.number,
+                "base": str(row.attempt.base),
+                "outcome": row.outcome,
+                "reason": row.reason,
+                "opened": row.opened,
+                "closed": row.closed,
+                "target": row.attempt.target,
+                "fates": self.coordinator.fates() if row.outcome == "open" else row.fates,
+            }
+            for row in attempts
+        ]
 
     # Effects.
 

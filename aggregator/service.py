@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig
@@ -24,7 +25,7 @@ from aggregator.run import Clear, Out, Run
 from aggregator.store import JobRow, Store, StoreError
 from broker import topics
 from broker.errors import WireError
-from broker.messages import Beacon, Chunk, Offer, Presence, Reply, Submit, Verdict, echo
+from broker.messages import Beacon, Chunk, Explain, Offer, Presence, Reply, Submit, Verdict, echo
 from broker.messages import Stop as StopCommand
 from broker.settings import SettingsError, convert
 from broker.tally import Tally
@@ -180,7 +181,7 @@ class Aggregator:
                 self._weigh(message)
             case Chunk():
                 self._collect(message)
-            case Submit() | StopCommand():
+            case Submit() | StopCommand() | Explain():
                 self._send([self._obey(message)])
             case Beacon():
                 self._meet(message)
@@ -238,14 +239,17 @@ class Aggregator:
 
     # Commands.
 
-    def _obey(self, command: Submit | StopCommand) -> Reply:
+    def _obey(self, command: Submit | StopCommand | Explain) -> Reply:
+        data: dict[str, Any] = {}
         match command:
-            case Submit(client, request, spec):
+            case Submit(spec=spec):
                 ok, text = self._submit(spec)
-            case StopCommand(client, request, name):
+            case StopCommand(name=name):
                 ok, text = self._end(name)
+            case Explain(name=name, number=number):
+                ok, text, data = self._explain(name, number)
         log.info("command %s ok=%s: %s", type(command).__name__.lower(), ok, text)
-        return Reply(client, request, ok, text[:500])
+        return Reply(command.client, command.request, ok, text[:500], data)
 
     def _submit(self, tree: dict[str, object]) -> tuple[bool, str]:
         try:
@@ -275,6 +279,15 @@ class Aggregator:
                 self._guarded(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
                 return True, f"stopped {job} at version {run.version}"
         return False, f"no running job has the name {name}"
+
+    def _explain(self, name: str, number: int) -> tuple[bool, str, dict[str, Any]]:
+        run = next((run for run in self.runs.values() if name in (run.job, run.spec.name)), None)
+        if run is None:
+            return False, f"no job has the name {name}", {}
+        rounds = run.explain(number)
+        if not rounds:
+            return False, f"job {name} is at version {run.version}: no round has tried to make version {number}", {}
+        return True, run.job, {"rounds": rounds}
 
     def _delete(self, run: Run) -> None:
         self._send(run.tombstone())

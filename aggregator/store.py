@@ -77,6 +77,9 @@ class AttemptRow(Struct, frozen=True):
     outcome: str
     reason: str
     fates: dict[str, str]
+    opened: str
+    """When, in UTC."""
+    closed: str | None
 
 
 class BodyRow(Struct, frozen=True):
@@ -228,15 +231,13 @@ class Store:
     def attempts(self, job: str, base: Version) -> list[AttemptRow]:
         """Give the rounds that tried to leave a base, the first one first."""
         rows = self._all(
-            "SELECT round, outcome, reason, fates FROM attempts WHERE job = ? AND generation = ? AND number = ?"
-            " ORDER BY attempt",
+            "SELECT round, outcome, reason, fates, opened, closed FROM attempts"
+            " WHERE job = ? AND generation = ? AND number = ? ORDER BY attempt",
             (job, base.generation, base.number),
         )
         return [
-            AttemptRow(
-                msgspec.json.decode(r[0], type=Attempt), r[1], r[2], msgspec.json.decode(r[3], type=dict[str, str])
-            )
-            for r in rows
+            AttemptRow(msgspec.json.decode(round_, type=Attempt), outcome, reason, _fates(fates), opened, closed)
+            for round_, outcome, reason, fates, opened, closed in rows
         ]
 
     # Bodies.
@@ -335,3 +336,7 @@ def _closing(job: str, close: Close) -> tuple[object, ...]:
         *(msgspec.json.encode(attempt), close.outcome, close.reason, fates),
         *(job, base.generation, base.number, attempt.number),
     )
+
+
+def _fates(text: bytes) -> dict[str, str]:
+    return msgspec.json.decode(text, type=dict[str, str])

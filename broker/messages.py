@@ -148,6 +148,8 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     request: Short
     ok: bool
     text: Short = ""
+    data: dict[str, Any] = {}
+    """What was asked for, as plain values."""
 
 
 # From a device.
@@ -220,11 +222,20 @@ class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
     name: Id
 
 
+class Explain(Struct, frozen=True, tag="explain", tag_field="command"):
+    """Say of every attempt to make this version of a job how it ended and what became of each device."""
+
+    client: Id
+    request: Short
+    name: Id
+    number: Natural
+
+
 class Cleared(Struct, frozen=True):
     """A retained topic was cleared: an empty payload."""
 
     topic: str
 
 
-Control = Beacon | Job | Head | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop
+Control = Beacon | Job | Head | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop | Explain
 Message = Control | Body | Chunk | Cleared

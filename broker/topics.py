@@ -23,6 +23,7 @@ from broker.messages import (
     BodyRef,
     Chunk,
     Cleared,
+    Explain,
     Head,
     Job,
     Message,
@@ -45,7 +46,7 @@ MAX_CONTROL_BYTES = 262_144
 class Route(NamedTuple):
     """A row of the table. kind: what the payload decodes to. levels: fields in the topic. blob: the binary field."""
 
-    kind: type[Message] | type[Submit | Stop]
+    kind: type[Message] | type[Submit | Stop | Explain]
     levels: tuple[str, ...]
     retain: bool = False
     blob: str | None = None
@@ -64,11 +65,12 @@ ROUTES: dict[str, Route] = {
     "device": Route(Presence, ("device",), retain=True),
     "offer": Route(Offer, ("job", "device"), blob="body"),
     "chunk": Route(Chunk, ("job", "device", "digest", "index"), blob="data", json=False),
-    "command": Route(Submit | Stop, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`
+    "command": Route(Submit | Stop | Explain, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`
 }
 _WORDS: dict[type, str] = {route.kind: word for word, route in ROUTES.items()} | {
     Submit: "command",
     Stop: "command",
+    Explain: "command",
 }
 
 _encoder = msgspec.json.Encoder()

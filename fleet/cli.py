@@ -110,7 +110,7 @@ def _job_list(arguments: argparse.Namespace) -> int:
 
     lines = operator.jobs(operator.load_config(arguments.config))
     if arguments.json:
-        print(operator.as_json(lines))
+        print(operator.as_json(operator.Jobs(lines)))
         return 0
     print(f"{'NAME':<20} {'STATE':<14} {'VERSION':<8} {'ACCURACY':<9} {'READY':<7} JOB")
     for line in lines:
@@ -131,6 +131,22 @@ def _job_export(arguments: argparse.Namespace) -> int:
 
     head = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
     print(f"{arguments.out}: {arguments.name} version {head.version}")
+    return 0
+
+
+def _round_explain(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    rounds = operator.explain(operator.load_config(arguments.config), arguments.name, arguments.number)
+    if arguments.json:
+        print(operator.as_json(operator.Rounds(rounds)))
+        return 0
+    for line in rounds:
+        wanted = "all of its devices" if line.target is None else f"{line.target} updates"
+        print(f"round {arguments.number}, attempt {line.attempt}, from version {line.base}, wanted {wanted}")
+        print(f"  opened {line.opened}, {line.outcome} {line.closed or ''}: {line.reason or 'it is still open'}")
+        for device, fate in line.fates.items():
+            print(f"  {device:<24} {fate}")
     return 0
 
 
@@ -176,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_agent(commands)
     _add_aggregator(commands)
     _add_job(commands)
+    _add_round(commands)
     _add_codec(commands)
     return parser
 
@@ -286,6 +303,21 @@ def _add_job(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     export.add_argument("name", metavar="NAME")
     export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     _add_config(export, "aggregator.toml")
+
+
+def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    round_ = _group(commands, "round", "Rounds of a job.", "fedge round explain digits 12")
+    explain = _add(
+        round_,
+        "explain",
+        _round_explain,
+        "Say of each device why it was, or was not, counted in the round that made a version.",
+        "fedge round explain digits 12",
+    )
+    explain.add_argument("name", metavar="JOB")
+    explain.add_argument("number", type=_count, metavar="N", help="number of the version that the round makes")
+    explain.add_argument("--json", action="store_true")
+    _add_config(explain, "aggregator.toml")
 
 
 def _add_codec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

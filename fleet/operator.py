@@ -16,7 +16,7 @@ from broker import topics
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Beacon, Body, Head, Job, Message, Presence, Reply, Round, Stop, Submit
+from broker.messages import Beacon, Body, Explain, Head, Job, Message, Presence, Reply, Round, Stop, Submit
 from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
 from edge_agent.fetch import Fetch, FetchError
@@ -54,6 +54,31 @@ class JobLine(Struct, frozen=True):
     reason: str = ""
 
 
+class Jobs(Struct, frozen=True):
+    """Every job there is."""
+
+    jobs: list[JobLine]
+
+
+class RoundLine(Struct, frozen=True):
+    """One attempt to make a version, as `fedge round explain` shows it."""
+
+    attempt: int
+    base: str
+    outcome: str
+    reason: str
+    opened: str
+    closed: str | None
+    target: int | None
+    fates: dict[str, str]
+
+
+class Rounds(Struct, frozen=True):
+    """Every attempt to make a version."""
+
+    rounds: list[RoundLine]
+
+
 class Console:
     """A connection of an operator."""
 
@@ -85,13 +110,13 @@ class Console:
         self._transport.subscribe(*(topics.filter_for(self.fleet, word) for word in words))
         return list(self._messages(QUIET_S))
 
-    def ask(self, command: Submit | Stop) -> str:
+    def ask(self, command: Submit | Stop | Explain) -> Reply:
         """Send a command and give the aggregator's answer. Raises OperatorError when it refuses or is silent."""
         self._transport.publish(topics.pack(command, self.fleet))
         for message in self._messages(PATIENCE_S, until=lambda m: isinstance(m, Reply)):
             if isinstance(message, Reply) and message.request == command.request:
                 if message.ok:
-                    return message.text
+                    return message
                 raise OperatorError(message.text)
         raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running?")
 
@@ -145,13 +170,23 @@ def submit(config: OperatorConfig, path: Path) -> str:
     load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     with console(config) as fleet:
-        return fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree))
+        return fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree)).text
 
 
 def stop(config: OperatorConfig, name: str) -> str:
     """Stop the running job of this name. Raises OperatorError."""
     with console(config) as fleet:
-        return fleet.ask(Stop(fleet.client, secrets.token_hex(4), name))
+        return fleet.ask(Stop(fleet.client, secrets.token_hex(4), name)).text
+
+
+def explain(config: OperatorConfig, name: str, number: int) -> list[RoundLine]:
+    """Say of every attempt to make a version how it ended, and why each device was or was not counted.
+
+    Raises OperatorError.
+    """
+    with console(config) as fleet:
+        reply = fleet.ask(Explain(fleet.client, secrets.token_hex(4), name, number))
+    return convert(reply.data, Rounds, "the aggregator's answer").rounds
 
 
 def jobs(config: OperatorConfig) -> list[JobLine]:
@@ -218,6 +253,6 @@ def load_config(path: Path) -> OperatorConfig:
     return load(path, OperatorConfig)
 
 
-def as_json(lines: list[JobLine]) -> str:
-    """Give jobs as JSON for scripts."""
-    return msgspec.json.format(msgspec.json.encode({"jobs": lines})).decode()
+def as_json(answer: Struct) -> str:
+    """Give an answer as JSON for scripts."""
+    return msgspec.json.format(msgspec.json.encode(answer)).decode()
