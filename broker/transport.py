@@ -56,7 +56,7 @@ class Usurped(Struct, frozen=True):
 
 
 class Denied(Struct, frozen=True):
-    """The broker refused a publish (MQTT 5 PUBACK >= 128, or larger than its maximum packet size)."""
+    """The broker refused a publish (MQTT 5 PUBACK >= 128, or larger than its maximum packet size) or a filter."""
 
     topic: str
     reason: str
@@ -110,6 +110,8 @@ class Transport(Protocol):
 
     def subscribe(self, *filters: str) -> None:
         """Remember these topic filters; if online, ask the broker now. Known filters are not asked again.
+
+        Filters may overtake packets that still wait to be sent.
 
         Raises ValueError for a filter that MQTT does not allow.
         """
