@@ -14,7 +14,8 @@
  2. Accepted is never lost: the updates of an abandoned round open the next attempt on the same base.
  3. The salt belongs to the base. A further attempt raises the threshold and so draws more devices, never others;
     with wait = "all" it does not even do that: the membership of a base is then fixed at its first opening.
- 4. An update for any other base than the current one is refused, undecoded.
+ 4. An update for any other base than the current one is refused, undecoded; or, where the job folds late ones, it
+    counts for the current base with a weight that falls with its staleness.
  5. An update is durable before its verdict (`Collect` → stored by the shell → `Judged` → `Answer`), and a round is
     durable before it is announced (`Open` comes before `Announce`).
  6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate.
@@ -50,6 +51,7 @@ from aggregator.effects import (
     Seen,
     Stop,
 )
+from aggregator.pace import Pace
 from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec
@@ -71,9 +73,10 @@ class _Round(Struct):
 class Coordinator:
     """The rounds of one job.
 
-    ledger: the last verdict of every device, for the job's life. attempt: the round to resume, with the whole of its
-    time. last: the last round that tried to leave this base. history: the metrics of every version so far, version 0
-    first. ended: why the job is over, if it is.
+    ledger: the last verdict of every device, for the job's life. counted: the devices in the sum that will make the
+    next version; when not given, those whose last verdict is on the base. attempt: the round to resume, with the whole
+    of its time. last: the last round that tried to leave this base. history: the metrics of every version so far,
+    version 0 first. ended: why the job is over, if it is.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Coordinator:
         max_body_bytes: int = 2**40,
         heartbeat_s: float = 10.0,
         ledger: Iterable[Verdict] = (),
+        counted: Iterable[str] | None = None,
         attempt: Attempt | None = None,
         last: Attempt | None = None,
         history: Sequence[Mapping[str, float]] = ({},),
@@ -106,10 +110,13 @@ class Coordinator:
         self._round: _Round | None = None
         self._committing = False
         self._now = now
-        self._counted = {d for d, v in self._ledger.items() if v.base == base and v.counted}
+        on_base = (device for device, verdict in self._ledger.items() if verdict.base == base and verdict.counted)
+        self._counted = set(on_base if counted is None else counted)
+        self._pace = Pace()
+        self._left: dict[Version, Attempt] = {}
         if attempt is not None and not ended:
             self._last = attempt
-            self._round = _Round(attempt, now + rules.deadline_s, now)
+            self._round = _Round(attempt, now + self._time_for(attempt), now)
             for device in attempt.cohort:
                 self._devices[device] = _Device(ready=True, gone_at=now)
 
@@ -120,12 +127,13 @@ class Coordinator:
         self._now = now
         match event:
             case Offer():
+                self._pace.hear(event.device, event.base, now)
                 return [self._weigh(event)]
             case Seen():
                 return self._see(event, now)
             case Judged(verdict):
                 self._ledger[verdict.device] = verdict
-                if verdict.counted and verdict.base == self.base:
+                if verdict.counted:
                     self._counted.add(verdict.device)
                 return [Answer(verdict), *self._advance(now)]
             case Committed(version, metrics):
@@ -190,12 +198,14 @@ class Coordinator:
             return Answer(self._refusal(offer, reason))
         if reason := self._reason_to_refuse(offer):
             return Record(self._refusal(offer, reason))
-        return Collect(offer)
+        return Collect(offer, self._weight(offer))
 
     def _reason_to_turn_away(self, offer: Offer) -> str | None:
         """Say why this offer is none of the current base's business; nothing of it needs to be remembered."""
         if self.ended:
             return "the job has ended"
+        if offer.base != self.base and self._may_come_late(offer):
+            return None
         if offer.base != self.base:
             return f"stale: it is based on version {offer.base}, the current one is {self.base}"
         if self._last is None or draw.ticket(self._last.salt, offer.device) > self._last.threshold:
@@ -203,6 +213,23 @@ class Coordinator:
         if self.rules.wait == "all" and offer.device not in self._last.cohort:
             return "this device came after the membership of this base was fixed"
         return None
+
+    def _may_come_late(self, offer: Offer) -> bool:
+        """Tell whether an update to a version that has been left still counts, in the sum of the current one."""
+        left, known = self._left.get(offer.base), self._ledger.get(offer.device)
+        return (
+            self.rules.late == "fold"
+            and left is not None
+            and draw.ticket(left.salt, offer.device) <= left.threshold
+            and self.base.number - offer.base.number <= self.rules.max_staleness
+            and (known is None or known.base < offer.base)
+            and offer.device not in self._counted
+        )
+
+    def _weight(self, offer: Offer) -> int:
+        """Give n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo and Gupta (2019), a = 1/2."""
+        staleness = self.base.number - offer.base.number
+        return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
 
     def _reason_to_refuse(self, offer: Offer) -> str | None:
         """Say why this offer, though awaited, is refused for what its envelope claims."""
@@ -276,8 +303,13 @@ class Coordinator:
         if len(present) < (self.rules.min_devices or self.rules.quorum) or not eligible:
             return []
         self._last = self._draw(sorted(present))
-        self._round = _Round(self._last, now + self.rules.deadline_s, now)
+        self._pace.open(self.base, now)
+        self._round = _Round(self._last, now + self._time_for(self._last), now)
         return [Open(self._last), *self.announce(now), *self._conclude(self._round, now)]
+
+    def _time_for(self, attempt: Attempt) -> float:
+        deadline_s = self.rules.deadline_s
+        return self._pace.deadline_s(attempt.cohort) if deadline_s == "learned" else float(deadline_s)
 
     def _draw(self, present: Sequence[str]) -> Attempt:
         """Draw the cohort of the next attempt: for a new base afresh, for the same base by widening."""
@@ -325,6 +357,8 @@ class Coordinator:
 
     def _fate(self, name: str) -> str:
         verdict, device = self._ledger.get(name), self._devices.get(name)
+        if name in self._counted and verdict is not None and verdict.base != self.base:
+            return f"counted late: its update was to version {verdict.base}"
         if verdict is not None and verdict.base == self.base:
             return "counted" if verdict.counted else f"refused: {verdict.refused}"
         if device is None or device.gone_at is not None:
@@ -334,6 +368,9 @@ class Coordinator:
         return "not counted: nothing had arrived when the round ended"
 
     def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
+        if self._last is not None:
+            self._left[self.base] = self._last
+            self._left.pop(Version(version.generation, version.number - self.rules.max_staleness - 1), None)
         self.base = version
         self._history.append(metrics)
         self._committing = False

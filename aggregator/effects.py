@@ -71,9 +71,13 @@ class Announce(Struct, frozen=True):
 
 
 class Collect(Struct, frozen=True):
-    """Welcome this update: get its body, judge it, make the verdict durable, then say `Judged`."""
+    """Welcome this update: get its body, judge it, make the verdict durable, then say `Judged`.
+
+    weight: of the update in the sum: its examples, or fewer where it is late.
+    """
 
     offer: Offer
+    weight: int
 
 
 class Record(Struct, frozen=True):

@@ -94,8 +94,10 @@ class Run:
         attempts = self._store.attempts(self.job, version)
         open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
         self._begin_fold(self._state.model)
-        for update in self._store.updates(self.job, version):
-            self._fold.add(codec.decode(update.body, self._net.spec), update.n_examples)
+        counted = []
+        for update in self._store.updates(self.job):
+            self._fold.add(codec.decode(update.body, self._net.spec), update.weight)
+            counted.append(update.device)
         self.coordinator = Coordinator(
             self.spec.rounds,
             self.spec.seed,
@@ -105,6 +107,7 @@ class Run:
             max_body_bytes=codec.max_body_bytes(self._net.spec),
             heartbeat_s=self._limits.heartbeat_s,
             ledger=self._store.verdicts(self.job),
+            counted=counted,
             attempt=open_attempt,
             last=attempts[-1].attempt if attempts else None,
             history=self._history,
@@ -196,8 +199,8 @@ class Run:
                     )
                 case Announce(attempt, left):
                     yield Round(self.job, self._term, attempt.base, round(left, 1), attempt.threshold, attempt.number)
-                case Collect(offer):
-                    answer, follow = self._collect(offer, now)
+                case Collect(offer, weight):
+                    answer, follow = self._collect(offer, weight, now)
                     yield from answer
                 case Record(verdict):
                     self._store.add_verdict(verdict)
@@ -225,7 +228,7 @@ class Run:
     def _where(self, attempt: object) -> tuple[str, Version, int]:
         return self.job, attempt.base, attempt.number  # type: ignore[attr-defined]
 
-    def _collect(self, offer: Offer, now: float) -> tuple[list[Want], list[Effect]]:
+    def _collect(self, offer: Offer, weight: int, now: float) -> tuple[list[Want], list[Effect]]:
         """Get the body of a welcome update and judge it, or ask for what is missing of it."""
         try:
             body = self._inbox.collect(offer)
@@ -234,20 +237,20 @@ class Run:
             return [], []
         if body is None or isinstance(body, Want):
             return ([body] if body else []), []
-        verdict = self._judge(offer, body)
+        verdict = self._judge(offer, weight, body)
         return [], self.coordinator.receive(Judged(verdict), now)
 
-    def _judge(self, offer: Offer, body: bytes) -> Verdict:
+    def _judge(self, offer: Offer, weight: int, body: bytes) -> Verdict:
         """Hold a body against the gates, and make what comes of it durable."""
         limit = gates.limit_of_norm(self._norms, self._model_norm, self.spec.aggregate.max_norm_ratio)
         norm, refused = 0.0, ""
         try:
-            norm = gates.admit(body, offer.n_examples, self._net.spec, self._fold, limit)
+            norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
             self._norms.append(norm)
         except gates.RefusedError as error:
             refused = str(error)
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        self._store.add_verdict(verdict, offer, norm, body)
+        self._store.add_verdict(verdict, offer, weight, norm, body)
         return verdict
 
     def _commit(self, close: Close, now: float) -> Committed:
@@ -256,7 +259,7 @@ class Run:
         step, velocity = STRATEGIES[rules.strategy](self._fold.mean(), self._velocity, rules)
         state, bodies, model = downlink.advance(self._state, step, self._net.spec, self.spec.coding)
         version = Version(base.generation, state.version)
-        metrics = self._metrics(model, base)
+        metrics = self._metrics(model)
         rows = [
             BodyRow(chunks.digest(data), version.number, self._limits.chunk_bytes, data)
             for data in (bodies.key, bodies.delta)
@@ -274,9 +277,9 @@ class Run:
         log.info("version job=%s version=%s %s", self.job, version, text)
         return Committed(version, metrics)
 
-    def _metrics(self, model: Model, base: Version) -> Metrics:
+    def _metrics(self, model: Model) -> Metrics:
         """Evaluate a version on the test split held here; without one, go by the loss that the devices reported."""
-        updates = list(self._store.updates(self.job, base))
+        updates = list(self._store.updates(self.job))
         told = _mean_loss(updates)
         return {
             "participants": float(len(updates)),

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS versions (
     PRIMARY KEY (job, generation, number));
 CREATE TABLE IF NOT EXISTS updates (
     job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
-    n_examples INTEGER, norm REAL, loss REAL, body BLOB, PRIMARY KEY (job, device, generation, number));
+    n_examples INTEGER, weight INTEGER, norm REAL, loss REAL, body BLOB, PRIMARY KEY (job, device, generation, number));
 CREATE TABLE IF NOT EXISTS attempts (
     job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
     opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
@@ -65,6 +65,8 @@ class UpdateRow(Struct, frozen=True):
 
     device: str
     n_examples: int
+    weight: int
+    """In the sum; below n_examples where the update was late."""
     norm: float
     loss: float | None
     body: bytes
@@ -181,31 +183,37 @@ class Store:
 
     # Updates.
 
-    def add_verdict(self, verdict: Verdict, offer: Offer | None = None, norm: float = 0.0, body: bytes = b"") -> None:
-        """Make a verdict durable, and with a counted one the update itself. The device's older ones are forgotten."""
+    def add_verdict(
+        self, verdict: Verdict, offer: Offer | None = None, weight: int = 0, norm: float = 0.0, body: bytes = b""
+    ) -> None:
+        """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
         base = verdict.base
         n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
         with _Transaction(self._db) as write:
-            write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
+            write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (verdict.job, verdict.device))
             write(
-                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, norm, loss, body if verdict.counted else None),
+                    *(n_examples, weight, norm, loss, body if verdict.counted else None),
                 ),
             )
 
     def verdicts(self, job: str) -> list[Verdict]:
-        """Give the last verdict of every device."""
-        rows = self._all("SELECT device, generation, number, digest, refused FROM updates WHERE job = ?", (job,))
+        """Give the last verdict of every device, last in the list."""
+        rows = self._all(
+            "SELECT device, generation, number, digest, refused FROM updates WHERE job = ?"
+            " ORDER BY generation, number, device",
+            (job,),
+        )
         return [Verdict(r[0], job, Version(r[1], r[2]), r[3], refused=r[4]) for r in rows]
 
-    def updates(self, job: str, base: Version) -> Iterator[UpdateRow]:
-        """Give the counted updates of a base one by one, in the order of the devices' names."""
+    def updates(self, job: str) -> Iterator[UpdateRow]:
+        """Give the updates that will make the next version one by one, in the order of the devices' names."""
         cursor = self._db.execute(
-            "SELECT device, n_examples, norm, loss, body FROM updates WHERE job = ? AND generation = ?"
-            " AND number = ? AND refused = '' AND body IS NOT NULL ORDER BY device",
-            (job, base.generation, base.number),
+            "SELECT device, n_examples, weight, norm, loss, body FROM updates"
+            " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number",
+            (job,),
         )
         for row in cursor:
             yield UpdateRow(*row)

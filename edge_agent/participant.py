@@ -10,7 +10,7 @@
     training waits, because the residual that it will build on is not settled.
  2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
-    shows that the base has been left.
+    shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
  4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored.
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
@@ -242,7 +242,7 @@ class Participant:
     def _advance(self, now: float) -> list[Effect]:
         effects = self._refresh(now)
         head = self._head
-        if self._training and head and head.version != self._training:
+        if self._training and head and self._is_too_late(self._training, head):
             effects.append(Halt(self._training))
             self._training = None
         if self.offer and now >= self._resend_at:
@@ -273,6 +273,14 @@ class Participant:
         self._refresh_s = min(2 * self._refresh_s, LAST_RESEND_S)
         self._refresh_at = now + self._refresh_s
         return [Refresh()]
+
+    def _is_too_late(self, base: Version, head: Head) -> bool:
+        """Tell whether an update to this base would be refused."""
+        if head.version == base:
+            return False
+        staleness = head.version.number - base.number
+        may_be_late = self.spec.rounds.late == "fold" and 0 < staleness <= self.spec.rounds.max_staleness
+        return not may_be_late or head.version.generation != base.generation or head.state in ("finished", "stopped")
 
     def _wants_to_train(self, head: Head, now: float) -> bool:
         round_ = self._round
