@@ -45,6 +45,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker import reasons
+from broker.aliases import Aliases
 from broker.backoff import backoff_s
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
@@ -196,6 +197,7 @@ class _Link:
         self._window = mailbox.limits.window
         self._keepalive_s = owner.broker.keepalive_s
         self._open: dict[int, Packet] = {}  # published, without PUBACK
+        self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._early: list[Packet] = []  # received before we said Online
         self._dialled_at = self._heard_at = self._pinged_at = time.monotonic()
@@ -338,8 +340,12 @@ class _Link:
 
     def _send(self, packet: Packet) -> None:
         self._mailbox.note_sent(packet)  # first: who sees it arrive finds it counted
+        topic, alias = self._aliases.name(packet.topic)
         properties = self._expiry(packet, PacketTypes.PUBLISH)
-        info = self._client.publish(packet.topic, packet.payload, 1, packet.retain, properties)
+        if alias is not None:
+            properties = properties or Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own gap
+            properties.TopicAlias = alias
+        info = self._client.publish(topic, packet.payload, 1, packet.retain, properties)
         self._open[info.mid] = packet
 
     def _expiry(self, packet: Packet, kind: int) -> Properties | None:
@@ -358,6 +364,7 @@ class _Link:
         self._pinged_at = time.monotonic()
         self._keepalive_s = getattr(stated, "ServerKeepAlive", 0) or self._keepalive_s  # 0: it never looks
         self._window = min(self._window, getattr(stated, "ReceiveMaximum", self._window))
+        self._aliases = Aliases(getattr(stated, "TopicAliasMaximum", 0))
         names = self._mailbox.link_up(getattr(stated, "MaximumPacketSize", None))
         for start in range(0, len(names), FILTERS_PER_SUBSCRIBE):
             self._ask(names[start : start + FILTERS_PER_SUBSCRIBE])
