@@ -39,6 +39,7 @@ class Reader:
         self.version = 4
         self._head = bytearray()  # of the packet that is passing
         self._left = 0  # bytes of it that are still to pass, once its head is read
+        self._aliases: dict[int, str] = {}  # topic alias to the word of its topic
 
     def feed(self, data: bytes) -> Iterator[Seen]:
         """Give the packets whose heads these bytes complete. Raises GarbageError; nothing must be fed after that."""
@@ -82,7 +83,7 @@ class Reader:
             return True
         if len(head) < start + 2:
             return False
-        return len(head) >= start + int.from_bytes(head[start : start + 2]) + 8  # packet id, length of properties
+        return len(head) >= start + int.from_bytes(head[start : start + 2]) + 32  # packet id, properties
 
     def _describe(self, head: bytes, start: int, n_body: int) -> Seen:
         kind = head[0] >> 4
@@ -99,16 +100,40 @@ class Reader:
             raise GarbageError("no quality of service is 3")
         topic, at = _read_text(head, start)
         at += 2 if qos else 0
+        alias = None
         if self.version == 5:
             properties = _varint(head, at)
             if properties is None:
                 raise GarbageError("a PUBLISH ends within its head")
             at = properties[1] + properties[0]
+            alias = _alias(head[properties[1] : at])
         if at > start + n_body:
             raise GarbageError("a PUBLISH is shorter than its head")
+        return Seen("PUBLISH", word=self._word(topic, alias), n_payload=start + n_body - at)
+
+    def _word(self, topic: str, alias: int | None) -> str:
+        """Give the word of a topic, which an alias may stand for (MQTT 5, section 3.3.2.3.4)."""
+        if not topic and alias is not None:
+            return self._aliases.get(alias, "other")
         levels = topic.split("/")
         word = levels[3] if len(levels) > 3 and levels[:2] == ["fedge", "1"] else "other"
-        return Seen("PUBLISH", word=word, n_payload=start + n_body - at)
+        if alias is not None:
+            self._aliases[alias] = word
+        return word
+
+
+_FIXED_BYTES = {0x01: 1, 0x02: 4, 0x23: 2}
+"""Length of the properties of a PUBLISH that our own packets have: payload format, expiry, topic alias."""
+
+
+def _alias(properties: bytes) -> int | None:
+    """Find the topic alias among the properties; one behind a property that is not ours is not found."""
+    at = 0
+    while at < len(properties) and (length := _FIXED_BYTES.get(properties[at])):
+        if properties[at] == 0x23:
+            return int.from_bytes(properties[at + 1 : at + 3])
+        at += 1 + length
+    return None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int] | None:

@@ -120,3 +120,16 @@ def test_the_reader_holds_heads_and_never_bodies() -> None:
     for start in range(0, len(packet), 10_000):
         list(reader.feed(packet[start : start + 10_000]))
         assert len(reader._head) <= 70_000
+
+
+def test_a_topic_alias_is_counted_under_the_word_that_it_stands_for() -> None:
+    def publish(topic: bytes, payload: bytes) -> bytes:
+        properties = b"\x02\x00\x00\x00\x3c\x23\x00\x01"
+        body = len(topic).to_bytes(2) + topic + b"\x00\x07" + bytes((len(properties),)) + properties + payload
+        return bytes((0x32, len(body))) + body
+
+    reader = Reader()
+    reader.version = 5
+    stream = publish(b"fedge/1/f/offer/j/d", b"abc") + publish(b"", b"de") + publish(b"", b"")
+    seen = [packet for byte in stream for packet in reader.feed(bytes((byte,)))]
+    assert [(packet.word, packet.n_payload) for packet in seen] == [("offer", 3), ("offer", 2), ("offer", 0)]
