@@ -82,6 +82,14 @@ def start_broker(
     return broker
 
 
+def on_leash(command: Sequence[str]) -> list[str]:
+    """Give the command line that runs a program, named by its path, as a child that dies with its starter.
+
+    Its starter is a thread. The promise is the kernel's, however we die, and holds on Linux alone.
+    """
+    return [sys.executable, "-IS", "-c", _LEASH, str(os.getpid()), *command]
+
+
 def find_mosquitto() -> str | None:
     """Give the path of the mosquitto program, if it is installed."""
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:{_SEARCH}")
@@ -120,12 +128,11 @@ class EmbeddedBroker:
             return
         if self._answers():
             raise StartError(f"port {self.port} is in use by another program")
-        command = self._command()
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-IS", "-c", _LEASH, str(os.getpid()), *command],
+                on_leash(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,124 @@
+"""A fleet on one machine, as files: a folder for each role with its configuration, its data and its state.
+
+    FOLDER/aggregator/   aggregator.toml  test.npz  state/  log
+    FOLDER/device-00/    agent.toml       data.npz  state/  log
+    ...
+
+They are what a real fleet has, and stay when the demo is over: its models answer, its logs can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from broker.connection import BrokerSettings
+from broker.settings import SettingsError
+from edge_agent.slots import slot_path
+from fleet.partition import Rows
+from models.dataset import Dataset
+from models.job import JobSpec
+
+FLEET = "demo"
+MARK = "made-by-fedge-demo"
+"""Stands in the folder, so that the next demo knows that it may remove it."""
+
+
+class Role(NamedTuple):
+    """One process: what it is called, its configuration, its log."""
+
+    name: str
+    config: Path
+    log: Path
+
+
+class Stage(NamedTuple):
+    """All roles, and where each device keeps the model that it serves."""
+
+    aggregator: Role
+    devices: list[Role]
+    slots: list[Path]
+
+
+def clear(folder: Path) -> None:
+    """Make an empty folder, in place of an earlier demo's. Raises SettingsError if it is somebody else's."""
+    if folder.exists():
+        if not (folder / MARK).exists():
+            raise SettingsError(f"{folder} was not made by a demo: remove it, or choose another folder with --out")
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be made: {error.strerror}; choose another with --out") from error
+
+
+def build(
+    folder: Path, spec: JobSpec, train: Dataset, test: Dataset, shares: Sequence[Rows], broker: BrokerSettings
+) -> Stage:
+    """Write everything: each device gets its share of the rows, the aggregator those to test on."""
+    width = max(2, len(str(len(shares) - 1)))
+    names = [f"device-{number:0{width}d}" for number in range(len(shares))]
+    devices = [
+        _device(folder / name, name, spec, train, rows, broker) for name, rows in zip(names, shares, strict=True)
+    ]
+    slots = [slot_path(folder / name / "state", spec.name) for name in names]
+    return Stage(_aggregator(folder / "aggregator", spec, test, broker), devices, slots)
+
+
+def _aggregator(folder: Path, spec: JobSpec, test: Dataset, broker: BrokerSettings) -> Role:
+    folder.mkdir()
+    np.savez(folder / "test.npz", X=test.X, y=test.y)
+    (folder / "aggregator.toml").write_text(
+        f"""\
+fleet = "{FLEET}"
+state_dir = {_quoted(folder / "state")}
+{_broker(broker)}
+# Held back from the devices: every version is scored on it.
+[tests.{spec.data_name}]
+path = {_quoted(folder / "test.npz")}
+{_models(spec)}
+[limits]
+# Ten devices on one machine need not spread what they send.
+spread_s = 0.0
+""",
+        encoding="utf-8",
+    )
+    return Role("aggregator", folder / "aggregator.toml", folder / "log")
+
+
+def _device(folder: Path, name: str, spec: JobSpec, train: Dataset, rows: Rows, broker: BrokerSettings) -> Role:
+    folder.mkdir()
+    np.savez(folder / "data.npz", X=train.X[rows], y=train.y[rows])
+    (folder / "agent.toml").write_text(
+        f"""\
+fleet = "{FLEET}"
+device = "{name}"
+state_dir = {_quoted(folder / "state")}
+{_broker(broker)}
+# This device's share of the examples. It never leaves the device.
+[data.{spec.data_name}]
+path = {_quoted(folder / "data.npz")}
+{_models(spec)}""",
+        encoding="utf-8",
+    )
+    return Role(name, folder / "agent.toml", folder / "log")
+
+
+def _broker(broker: BrokerSettings) -> str:
+    return f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\nprotocol = "{broker.protocol}"\n'
+
+
+def _models(spec: JobSpec) -> str:
+    """Allow the factory that the job names: whoever gives a job to the demo wants it to run."""
+    return f"\n[models]\nallow = [{json.dumps(spec.model.kind)}]\n" if ":" in spec.model.kind else ""
+
+
+def _quoted(path: Path) -> str:
+    """Give a path as a TOML string, absolute."""
+    return json.dumps(str(path.resolve()), ensure_ascii=False)

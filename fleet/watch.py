@@ -1,0 +1,116 @@
+"""Looking on while a fleet works: a client that hears what is said and counts along."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct, field
+
+from broker import topics
+from broker.client import MqttTransport
+from broker.connection import BrokerSettings
+from broker.errors import WireError
+from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Submit, Verdict
+from broker.transport import Offline, Online, Packet
+from models.job import JobSpec
+
+HEARD = ("aggregator", "device", "head", "offer", "chunk", "verdict")
+SILENCE_S = 120.0
+"""A fleet that says nothing at all for this long has stopped."""
+
+
+class WatchError(RuntimeError):
+    """The fleet does not do what it should; the message says what."""
+
+
+class Sights(Struct):
+    """What has been seen so far of a fleet that has one job."""
+
+    led: bool = False
+    """There is an aggregator."""
+    ready: set[str] = field(default_factory=set)
+    heads: dict[int, Head] = field(default_factory=dict)
+    """The first head of each version."""
+    ended: Head | None = None
+    counted: dict[int, set[str]] = field(default_factory=dict)
+    """Base version to the devices whose updates count for the next."""
+    body_bytes_up: int = 0
+    """Bytes of updates, resends included."""
+
+    def see(self, message: Message, packet: Packet) -> bool:
+        """Take a message; True for the first head of a version.
+
+        Raises WatchError where a device cannot take part, or the job is refused.
+        """
+        match message:
+            case Beacon():
+                self.led = message.online
+            case Presence() if message.unready:
+                raise WatchError(f"{message.device} cannot take part: {'; '.join(message.unready.values())}")
+            case Presence():
+                (self.ready.add if message.ready else self.ready.discard)(message.device)
+            case Offer() | Chunk():
+                self.body_bytes_up += topics.blob_bytes(packet)
+            case Verdict() if message.counted:
+                self.counted.setdefault(message.base.number, set()).add(message.device)
+            case Reply() if not message.ok:
+                raise WatchError(f"the aggregator refuses the job: {message.text}")
+            case Head():
+                return self._see_head(message)
+        return False
+
+    def _see_head(self, head: Head) -> bool:
+        if head.state in ("finished", "stopped"):
+            self.ended = head
+        new = head.version.number not in self.heads
+        self.heads.setdefault(head.version.number, head)
+        return new
+
+
+class Watch:
+    """An operator's eyes and voice on one fleet. Raises WatchError where the fleet is silent."""
+
+    def __init__(self, broker: BrokerSettings, fleet: str) -> None:
+        self._fleet = fleet
+        self._client = f"watch-{secrets.token_hex(4)}"
+        self._transport = MqttTransport(broker, self._client)
+        self._heard_at = time.monotonic()
+
+    def __enter__(self) -> Watch:
+        """Connect."""
+        self._transport.subscribe(topics.filter_for(self._fleet, "reply", client=self._client))
+        self._transport.subscribe(*(topics.filter_for(self._fleet, word) for word in HEARD))
+        self._transport.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say goodbye."""
+        self._transport.close()
+
+    def hear(self, timeout_s: float = 0.2) -> Iterator[tuple[Message, Packet] | None]:
+        """Give what is said, and None whenever nothing was for timeout_s."""
+        while True:
+            event = self._transport.take(timeout_s)
+            if event is None and time.monotonic() - self._heard_at > SILENCE_S:
+                raise WatchError(f"nothing has been heard of the fleet for {SILENCE_S:g} s")
+            match event:
+                case Packet():
+                    self._heard_at = time.monotonic()
+                    try:
+                        yield topics.unpack(event, self._fleet), event
+                    except WireError as error:
+                        raise WatchError(f"the fleet speaks nonsense: {error}") from error
+                case Offline(reason):
+                    raise WatchError(f"the broker is gone: {reason}")
+                case Online():
+                    self._heard_at = time.monotonic()
+                case None:
+                    yield None
+
+    def submit(self, spec: JobSpec) -> None:
+        """Ask for a job; a Reply follows."""
+        command = Submit(self._client, "submit", msgspec.to_builtins(spec))
+        self._transport.publish(topics.pack(command, self._fleet))
