@@ -259,7 +259,8 @@ class Agent:
                 log.warning("job not understood: %s", error)
                 self._unready[job.job] = f"this agent does not understand the job: {error}"[:500]
                 return
-            if spec.data_name in self.config.data:
+            wanted = spec.rounds.labels.items()
+            if spec.data_name in self.config.data and wanted <= self.config.labels.items():
                 self._begin(job.job, spec)
 
     def _begin(self, job: str, spec: JobSpec) -> None:

@@ -67,6 +67,8 @@ class StopSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How rounds are drawn and ended. `target` wins over `fraction` where both are given."""
 
+    labels: dict[Name, Name] = {}
+    """Only devices whose agent.toml has all of these labels take part."""
     fraction: Share = 1.0
     """Share of the eligible devices to draw."""
     target: Count | None = None
