@@ -221,9 +221,9 @@ class Coordinator:
             self.rules.late == "fold"
             and left is not None
             and draw.ticket(left.salt, offer.device) <= left.threshold
+            and (self.rules.wait == "target" or offer.device in left.cohort)
             and self.base.number - offer.base.number <= self.rules.max_staleness
             and (known is None or known.base < offer.base)
-            and offer.device not in self._counted
         )
 
     def _weight(self, offer: Offer) -> int:

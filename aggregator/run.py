@@ -168,6 +168,11 @@ class Run:
         clears: list[Out] = [Clear(m) for b in self._store.bodies(self.job) for m in self._chunks_of(b)]
         return [Job(self.job, self._term), Clear(self._head()), *clears]
 
+    def raise_generation(self, above: int) -> list[Out]:
+        """Rename the current version, so that no number is given out twice; this run must then be loaded again."""
+        self._store.raise_generation(self.job, above)
+        return []
+
     def explain(self, number: int) -> list[dict[str, Any]]:
         """Say of every attempt to make this version how it ended, and what became of each device."""
         attempts = self._store.attempts(self.job, Version(self.version.generation, number - 1))

@@ -25,7 +25,7 @@ from aggregator.run import Clear, Out, Run
 from aggregator.store import JobRow, Store, StoreError
 from broker import topics
 from broker.errors import WireError
-from broker.messages import Beacon, Chunk, Explain, Offer, Presence, Reply, Submit, Verdict, echo
+from broker.messages import Beacon, Chunk, Explain, Head, Offer, Presence, Reply, Submit, Verdict, echo
 from broker.messages import Stop as StopCommand
 from broker.settings import SettingsError, convert
 from broker.tally import Tally
@@ -36,7 +36,7 @@ from models.nets import ModelError
 
 log = logging.getLogger(__name__)
 
-HEARD = ("device", "offer", "chunk", "command", "aggregator")
+HEARD = ("device", "offer", "chunk", "command", "aggregator", "head")
 """The words of the topic table that an aggregator subscribes to."""
 RELOAD_S = 5.0
 """A job whose state could not be written is loaded again from the store after this long."""
@@ -185,6 +185,8 @@ class Aggregator:
                 self._send([self._obey(message)])
             case Beacon():
                 self._meet(message)
+            case Head():
+                self._look_back(message)
             case _:
                 pass  # our own words, cleared topics
 
@@ -199,6 +201,17 @@ class Aggregator:
         self.term = self._store.raise_term(beacon.term + 1)
         for job in list(self.runs):
             self._reload(job)
+
+    def _look_back(self, head: Head) -> None:
+        """Notice that the broker has a later version than the store: the state directory was restored from a backup."""
+        run = self.runs.get(head.job)
+        if run is None or head.version <= run.version:
+            return
+        log.warning(
+            "job=%s was at version %s, the store is at %s: a new generation", head.job, head.version, run.version
+        )
+        self._guarded(head.job, lambda run, _now: run.raise_generation(head.version.generation))
+        self._reload(head.job)
 
     def _see(self, presence: Presence) -> None:
         match self.roster.see(presence):

@@ -165,6 +165,12 @@ class Store:
                     (job, body.digest, body.number, body.chunk_bytes, body.data),
                 )
 
+    def raise_generation(self, job: str, above: int) -> None:
+        """Give the last version of a job a new generation: the numbers after it were given out before."""
+        with _Transaction(self._db) as write:
+            write("UPDATE jobs SET generation = ? WHERE job = ?", (above + 1, job))
+            write("UPDATE versions SET generation = ? WHERE job = ? AND state IS NOT NULL", (above + 1, job))
+
     def last_version(self, job: str) -> tuple[Version, str, bytes]:
         """Give the last version of a job, its SHA-256 and the server state."""
         row = self._one(
