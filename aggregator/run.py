@@ -38,6 +38,7 @@ from aggregator.store import BodyRow, JobRow, Store, UpdateRow
 from aggregator.strategies import STRATEGIES, Velocity
 from broker import chunks
 from broker.errors import WireError
+from broker.failpoints import reach
 from broker.messages import Body, BodyRef, Head, Job, Message, Metrics, Offer, Round, Verdict, Version, Want, echo
 from models import codec, downlink, nets
 from models.dataset import Dataset
@@ -196,7 +197,9 @@ class Run:
         queue = deque(effects)
         while queue:
             follow: list[Effect] = []
-            match queue.popleft():
+            effect = queue.popleft()
+            reach(f"aggregator.{type(effect).__name__}.before", effect)
+            match effect:
                 case Open(attempt):
                     self._store.open_attempt(self.job, attempt)
                     log.info(
@@ -225,6 +228,7 @@ class Run:
                     yield self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
+            reach(f"aggregator.{type(effect).__name__}.after", effect)
             queue.extendleft(reversed(follow))
 
     def _no_round(self) -> Out:

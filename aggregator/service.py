@@ -25,6 +25,7 @@ from aggregator.run import Clear, Out, Run
 from aggregator.store import JobRow, Store, StoreError
 from broker import topics
 from broker.errors import WireError
+from broker.failpoints import reach
 from broker.messages import Beacon, Chunk, Explain, Head, Offer, Presence, Reply, Submit, Verdict, echo
 from broker.messages import Stop as StopCommand
 from broker.settings import SettingsError, convert
@@ -146,7 +147,7 @@ class Aggregator:
 
     def _pump(self) -> None:
         while self._online and self._queue and self._transport.publish(self._queue[0]):
-            self._queue.popleft()
+            reach("aggregator.published", self._queue.popleft().topic)
 
     # Events.
 

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from aggregator.effects import Attempt, Close
+from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec
 
@@ -164,6 +165,8 @@ class Store:
                     "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)",
                     (job, body.digest, body.number, body.chunk_bytes, body.data),
                 )
+            reach("store.commit.within", job)
+        reach("store.commit.after", (job, version, sha256))
 
     def raise_generation(self, job: str, above: int) -> None:
         """Give the last version of a job a new generation: the numbers after it were given out before."""
@@ -181,6 +184,13 @@ class Store:
         if row is None:
             raise StoreError(f"job {job} has no version: the state directory is damaged, restore a backup")
         return Version(row[0], row[1]), row[2], row[3]
+
+    def versions(self, job: str) -> list[tuple[Version, str]]:
+        """Give every version of a job with its SHA-256, the first one first."""
+        rows = self._all(
+            "SELECT generation, number, sha256 FROM versions WHERE job = ? ORDER BY generation, number", (job,)
+        )
+        return [(Version(generation, number), sha256) for generation, number, sha256 in rows]
 
     def history(self, job: str) -> list[dict[str, float]]:
         """Give the metrics of every version of a job, version 0 first."""
@@ -204,6 +214,8 @@ class Store:
                     *(n_examples, weight, norm, loss, body if verdict.counted else None),
                 ),
             )
+            reach("store.add_verdict.within", verdict)
+        reach("store.add_verdict.after", verdict)
 
     def verdicts(self, job: str) -> list[Verdict]:
         """Give the last verdict of every device, last in the list."""
@@ -303,12 +315,14 @@ class _Transaction:
         return self
 
     def __call__(self, sql: str, values: Sequence[object]) -> None:
+        reach("store.statement.before", sql[:40])
         try:
             self._db.execute(sql, values)
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise StoreError(f"the state directory cannot be written: {error}") from error
+        reach("store.statement.after", sql[:40])
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
