@@ -8,10 +8,12 @@
 
  1. At most one update is without a verdict. Until it has one it is offered again and again, with backoff, and the next
     training waits, because the residual that it will build on is not settled.
- 2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk.
+ 2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
+    last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
     shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
- 4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored.
+ 4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored; so is
+    a head that is older than the one known in its own term, which has been overtaken on the way.
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
  7. A round on a base that no head has named means that a head was lost on the way: it is asked for again.
@@ -34,6 +36,7 @@ FIRST_RESEND_S = 4.0
 LAST_RESEND_S = 120.0
 REFETCH_S = 10.0
 FIRST_REFRESH_S = 5.0
+ENDED = ("finished", "stopped")
 ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
 
@@ -179,6 +182,8 @@ class Participant:
         match event:
             case Head() | Round() if event.term < self._term:
                 return []
+            case Head() if self._head and (event.term, event.version) < (self._head.term, self._head.version):
+                return []
             case Head():
                 self._term = event.term
                 self._head = event
@@ -277,21 +282,21 @@ class Participant:
     def _is_too_late(self, base: Version, head: Head) -> bool:
         """Tell whether an update to this base would be refused."""
         if head.version == base:
-            return False
+            return head.state in ENDED
         staleness = head.version.number - base.number
         may_be_late = self.spec.rounds.late == "fold" and 0 < staleness <= self.spec.rounds.max_staleness
-        return not may_be_late or head.version.generation != base.generation or head.state in ("finished", "stopped")
+        return not may_be_late or head.version.generation != base.generation or head.state in ENDED
 
     def _wants_to_train(self, head: Head, now: float) -> bool:
         round_ = self._round
         return (
             not self.why
-            and head.state in ("waiting", "running")
+            and head.state not in ENDED
             and round_ is not None
             and round_.base == head.version
             and now < self._round_ends_at
             and self.drawn()
-            and self._trained != head.version
+            and (self._trained is None or self._trained < head.version)
             and self._training is None
             and self.offer is None
         )
@@ -299,7 +304,7 @@ class Participant:
     def _wants_to_deploy(self, head: Head) -> bool:
         if not self._deploys or self._deployed == head.version or self.spec.deploy == "never":
             return False
-        if head.state in ("finished", "stopped"):
+        if head.state in ENDED:
             return True
         every = self.spec.deploy.removeprefix("every ")
         return every.isdigit() and head.version.number % int(every) == 0 and head.version.number > 0
