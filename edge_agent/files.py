@@ -6,6 +6,8 @@ import os
 import zlib
 from pathlib import Path
 
+from broker.failpoints import reach
+
 
 def replace(path: Path, *parts: bytes) -> None:
     """Write a file so that a reader, or a device that comes up again, sees the old one or the whole new one.
@@ -19,11 +21,13 @@ def replace(path: Path, *parts: bytes) -> None:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        reach("files.replace.before", path.name)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+    reach("files.replace.after", path.name)
 
 
 def remove(path: Path) -> None:

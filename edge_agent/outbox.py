@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
 from edge_agent import files
 from models import codec
@@ -50,6 +51,7 @@ class _Checkpoint(Struct, frozen=True):
     data: int
     """CRC-32 of the rows that were trained on: other rows, another run."""
     training: bytes
+    loss: float | None = None
 
 
 class OutboxFullError(RuntimeError):
@@ -99,6 +101,7 @@ class Outbox:
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         files.seal(self.folder / "update.bin", content)
+        reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
         self.offer = offer
 
@@ -112,23 +115,24 @@ class Outbox:
         pending = self._pending()
         state = codec.settle(pending, counted=verdict.counted, spec=self._spec) if pending else codec.drop()
         files.seal(self.folder / "residual.bin", msgspec.msgpack.encode(_Residual(verdict.base, state.to_bytes())))
+        reach("outbox.settle.between", verdict)
         files.remove(self.folder / "update.bin")
         self.settled, self.offer = verdict.base, None
 
     # Where training stands.
 
-    def checkpoint(self, base: Version, data: int, state: TrainingState) -> None:
-        """Write down where training stands. Raises OSError."""
-        content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state)))
+    def checkpoint(self, base: Version, data: int, state: TrainingState, loss: float | None = None) -> None:
+        """Write down where training stands, and the mean loss of the epoch so far. Raises OSError."""
+        content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss))
         files.seal(self.folder / "checkpoint.bin", content)
 
-    def resume(self, base: Version, data: int) -> TrainingState | None:
-        """Give where training on this base and these rows stood, or None if it never began or its file has rotted."""
+    def resume(self, base: Version, data: int) -> tuple[TrainingState, float | None] | None:
+        """Give where training on this base and these rows stood, and its loss; None if it never began or has rotted."""
         found = self._read("checkpoint.bin", _Checkpoint)
         if found is None or (found.base, found.data) != (base, data):
             return None
         try:
-            return training_from_bytes(found.training, self._spec)
+            return training_from_bytes(found.training, self._spec), found.loss
         except CheckpointError as error:
             log.warning("checkpoint ignored folder=%s: %s", self.folder, error)
             return None

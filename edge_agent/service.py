@@ -21,6 +21,7 @@ from pathlib import Path
 
 from broker import topics
 from broker.errors import WireError
+from broker.failpoints import reach
 from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Want
 from broker.settings import SettingsError, convert
 from broker.tally import Tally
@@ -182,7 +183,7 @@ class Agent:
 
     def _pump(self) -> None:
         while self._online and self._queue and self._transport.publish(self._queue[0]):
-            self._queue.popleft()
+            reach("agent.published", self._queue.popleft().topic)
 
     # Events.
 

@@ -33,6 +33,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from broker.failpoints import reach
 from models.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
 from models.nets import NETS, ModelError, Net, build
@@ -237,7 +238,9 @@ class Slot:
         for name in FILES:
             if not (self._path / name).is_symlink():
                 _point(self._path / name, Path("current") / name)
+        reach("slot.switch.before", candidate.card.release)
         _point(self._path / "current", Path("versions") / candidate.directory.name)
+        reach("slot.switch.after", candidate.card.release)
         self._previous, self._serving = self._serving, candidate
 
     def _tidy(self) -> None:

@@ -20,6 +20,7 @@ from msgspec import Struct, structs
 
 from broker import chunks, topics
 from broker.errors import WireError
+from broker.failpoints import reach
 from broker.messages import CHUNK_BYTES, Body, Chunk, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
 from edge_agent.fetch import Fetch, FetchError
@@ -85,7 +86,7 @@ class _Training(Struct):
     steps: Iterator[Step]
     state: TrainingState
     loss: float | None
-    """Mean loss of the epoch so far; None before the first step since the agent started."""
+    """Mean loss of the epoch so far; None before the first step."""
     saved_at: float
 
 
@@ -181,17 +182,21 @@ class Work:
         try:
             for step in training.steps:
                 training.state, training.loss = step.state, step.loss
+                if step.batch + 1 == step.n_batches:
+                    self._checkpoint(training, clock())
+                    reach("training.epoch", (self.job, training.effect.base, step.epoch))
                 if clock() >= until:
-                    self._save(training, clock())
+                    if clock() - training.saved_at >= self._checkpoint_s:
+                        self._checkpoint(training, clock())
                     return []
             return self._finish(training, now)
         except (TrainingError, CodecError, OutboxFullError) as error:
             return self._fail(training, str(error), now)
 
-    def pause(self, _now: float) -> list[Out]:
+    def pause(self, now: float) -> list[Out]:
         """Write down where training stands, so that the next start goes on from there. Raises OSError."""
         if self._training is not None:
-            self._outbox.checkpoint(self._training.effect.base, self._rows, self._training.state)
+            self._checkpoint(self._training, now)
         return []
 
     def delete(self) -> None:
@@ -204,13 +209,15 @@ class Work:
     def _carry_out(self, effects: Sequence[Effect], now: float) -> Iterator[Out]:
         queue = deque(effects)
         while queue:
-            match queue.popleft():
+            effect = queue.popleft()
+            reach(f"agent.{type(effect).__name__}.before", effect)
+            match effect:
                 case Refresh():
                     topics_ = tuple(topics.filter_for(self._fleet, word, job=self.job) for word in ("head", "round"))
                     yield from (Unsubscribe(topics_), Subscribe(topics_))
                 case FetchEffect(head):
                     yield from self._begin_fetch(head, now)
-                case Train() as effect:
+                case Train():
                     self._begin_training(effect, now)
                 case Halt(base):
                     log.info("training halted job=%s base=%s: the base has been left", self.job, base)
@@ -227,6 +234,7 @@ class Work:
                     if self._model is not None:
                         release = Release(self.job, version.generation, version.number, self._model.sha256())
                         yield Install(self.spec.name, release, self.spec.model, self._model.params(self.net.spec))
+            reach(f"agent.{type(effect).__name__}.after", effect)
 
     # Fetching.
 
@@ -276,18 +284,18 @@ class Work:
         if self._model is None:
             return
         start = self._model.params(self.net.spec)
-        state = self._outbox.resume(effect.base, self._rows)
-        if state is None:
-            state = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device))
+        fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
+        state, loss = self._outbox.resume(effect.base, self._rows) or fresh
+        reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
         steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
         self.failure = ""
-        self._training = _Training(effect, start, steps, state, None, now)
+        self._training = _Training(effect, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
 
-    def _save(self, training: _Training, now: float) -> None:
-        if now - training.saved_at >= self._checkpoint_s:
-            self._outbox.checkpoint(training.effect.base, self._rows, training.state)
-            training.saved_at = now
+    def _checkpoint(self, training: _Training, now: float) -> None:
+        """Write down where training stands: at the end of every epoch, and every so often in between."""
+        self._outbox.checkpoint(training.effect.base, self._rows, training.state, training.loss)
+        training.saved_at = now
 
     def _finish(self, training: _Training, now: float) -> list[Out]:
         base = training.effect.base
