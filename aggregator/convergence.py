@@ -10,20 +10,30 @@ from models.job import RoundsSpec
 def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> str | None:
     """Say why the job ends here, or None while it goes on.
 
-    history: the metrics of version 0, 1, …; a version without the metric neither improves nor spoils anything.
+    history: the metrics of version 0, 1, …; a version without the metric is no improvement, and patience begins with
+    the first version that has it.
     """
     stop = rounds.stop
     sign = 1.0 if stop.metric == "accuracy" else -1.0
-    best, best_at = -float("inf"), 0
-    for number, metrics in enumerate(history):
-        value = sign * metrics.get(stop.metric, -sign * float("inf"))
-        if value > best + stop.min_delta:
-            best, best_at = value, number
+    values = [(number, sign * metrics[stop.metric]) for number, metrics in enumerate(history) if stop.metric in metrics]
     last = len(history) - 1
-    if stop.target is not None and best >= sign * stop.target:
-        return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}"
-    if stop.patience is not None and last - best_at >= stop.patience:
-        return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds"
+    if values and stop.target is not None:
+        best = max(value for _, value in values)
+        if best >= sign * stop.target:
+            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}"
+    if values and stop.patience is not None:
+        best_at, best = _last_improvement(values, stop.min_delta)
+        if last - best_at >= stop.patience:
+            return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds"
     if last >= rounds.max_rounds:
         return f"max_rounds = {rounds.max_rounds} are done"
     return None
+
+
+def _last_improvement(values: Sequence[tuple[int, float]], min_delta: float) -> tuple[int, float]:
+    """Give the version, and its value, after which none was better by more than min_delta."""
+    best_at, best = values[0]
+    for number, value in values:
+        if value > best + min_delta:
+            best_at, best = number, value
+    return best_at, best
