@@ -1,10 +1,14 @@
 """Updates on their way in, chunk by chunk, within quotas.
 
-Nothing here is durable: a chunk that is lost is asked for again. A device holds at most one assembly per job, of a size
-that the coordinator has checked against the job; all assemblies together hold at most `most_bytes`.
+Nothing here is durable: a chunk that is lost is asked for again. A device has at most one assembly per job, of a size
+that the coordinator has checked against the job. An assembly reserves room for the whole of its body, so that what was
+begun can be finished; all of them together reserve at most `most_bytes`, and one that has not moved for IDLE_S gives
+way when another device needs its room.
 """
 
 from __future__ import annotations
+
+from msgspec import Struct
 
 from broker import chunks
 from broker.chunks import Assembly, to_bitmap
@@ -13,6 +17,14 @@ from broker.messages import Chunk, Offer, Want
 
 MOST_CHUNKS = 4096
 """Chunks that one body may be cut into."""
+IDLE_S = 120.0
+"""A device whose last chunk is older than this has lost its turn: 100 kB at 20 kbit/s take 40 s."""
+
+
+class _Entry(Struct):
+    offer: Offer
+    assembly: Assembly
+    moved_at: float
 
 
 class Inbox:
@@ -20,15 +32,15 @@ class Inbox:
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
-        self._waiting: dict[tuple[str, str], tuple[Offer, Assembly]] = {}
-        self._held = 0
+        self._waiting: dict[tuple[str, str], _Entry] = {}
+        self._reserved = 0
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of chunks in memory now."""
-        return self._held
+    def reserved_bytes(self) -> int:
+        """Bytes that the assemblies here will have when they are complete."""
+        return self._reserved
 
-    def collect(self, offer: Offer) -> bytes | Want | None:
+    def collect(self, offer: Offer, now: float) -> bytes | Want | None:
         """Give the body of a welcome offer if it is all here, else which chunks to ask for.
 
         None: the quota is used up, the device will offer again. Raises WireError when the body is not what the offer
@@ -36,51 +48,58 @@ class Inbox:
         """
         if offer.body:
             return self._inline(offer)
-        _, assembly = self._entry(offer)
-        body = assembly.body()
-        if body is not None:
-            self.forget(offer.job, offer.device)
-            return body
-        if self._held + offer.n_bytes - assembly.held_bytes > self.most_bytes:
+        assembly = self._assembly(offer, now)
+        if assembly is None:
             return None
-        return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
+        if assembly.missing:
+            return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
+        self.forget(offer.job, offer.device)
+        return assembly.body()
 
-    def add(self, chunk: Chunk) -> Offer | None:
+    def add(self, chunk: Chunk, now: float) -> Offer | None:
         """Take a chunk; give the offer when that was the last one missing.
 
         A chunk that nobody asked for is dropped. Raises WireError for one of a wrong index or length.
         """
         entry = self._waiting.get((chunk.job, chunk.device))
-        if entry is None or entry[1].digest != chunk.digest:
+        if entry is None or entry.assembly.digest != chunk.digest:
             return None
-        offer, assembly = entry
-        if self._held + len(chunk.data) > self.most_bytes:
-            return None
-        before = assembly.held_bytes
-        assembly.add(chunk.index, chunk.data)
-        self._held += assembly.held_bytes - before
-        return offer if not assembly.missing else None
+        entry.assembly.add(chunk.index, chunk.data)
+        entry.moved_at = now
+        return None if entry.assembly.missing else entry.offer
 
     def forget(self, job: str, device: str) -> None:
         """Drop what has come of a device's update."""
         entry = self._waiting.pop((job, device), None)
         if entry is not None:
-            self._held -= entry[1].held_bytes
+            self._reserved -= entry.assembly.n_bytes
 
     def forget_job(self, job: str) -> None:
         """Drop every unfinished update of a job: its base has been left."""
         for key in [key for key in self._waiting if key[0] == job]:
             self.forget(*key)
 
-    def _entry(self, offer: Offer) -> tuple[Offer, Assembly]:
+    def _assembly(self, offer: Offer, now: float) -> Assembly | None:
+        """Give the assembly of this very offer, begun if there is room for it."""
         entry = self._waiting.get((offer.job, offer.device))
-        if entry is None or (entry[0].digest, entry[0].n_bytes) != (offer.digest, offer.n_bytes):
-            self.forget(offer.job, offer.device)
-            if chunks.count(offer.n_bytes, offer.chunk_bytes) > MOST_CHUNKS:
-                raise WireError(f"chunks of {offer.chunk_bytes} bytes cut {offer.n_bytes} bytes too finely")
-            entry = (offer, Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes))
-            self._waiting[offer.job, offer.device] = entry
-        return entry
+        if entry is not None and entry.offer == offer:
+            return entry.assembly
+        self.forget(offer.job, offer.device)
+        if chunks.count(offer.n_bytes, offer.chunk_bytes) > MOST_CHUNKS:
+            raise WireError(f"chunks of {offer.chunk_bytes} bytes cut {offer.n_bytes} bytes too finely")
+        if not self._has_room(offer.n_bytes, now):
+            return None
+        assembly = Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
+        self._waiting[offer.job, offer.device] = _Entry(offer, assembly, now)
+        self._reserved += offer.n_bytes
+        return assembly
+
+    def _has_room(self, n_bytes: int, now: float) -> bool:
+        """Tell whether there is room, once the idle have given way as far as need be."""
+        idle = [key for key, entry in self._waiting.items() if now - entry.moved_at >= IDLE_S]
+        while idle and self._reserved + n_bytes > self.most_bytes:
+            self.forget(*idle.pop(0))
+        return self._reserved + n_bytes <= self.most_bytes
 
     @staticmethod
     def _inline(offer: Offer) -> bytes:

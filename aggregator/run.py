@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aggregator import gates
 from aggregator.config import AggregatorConfig
@@ -32,9 +32,10 @@ from aggregator.effects import (
     Open,
     Publish,
     Record,
+    Stop,
 )
 from aggregator.inbox import Inbox
-from aggregator.store import BodyRow, JobRow, Store, UpdateRow
+from aggregator.store import BodyRow, JobRow, Store, StoreError, UpdateRow
 from aggregator.strategies import STRATEGIES, Velocity
 from broker import chunks
 from broker.errors import WireError
@@ -42,7 +43,7 @@ from broker.failpoints import reach
 from broker.messages import Body, BodyRef, Head, Job, Message, Metrics, Offer, Round, Verdict, Version, Want, echo
 from models import codec, downlink, nets
 from models.dataset import Dataset
-from models.downlink import ServerState
+from models.downlink import DownlinkError, ServerState
 from models.fold import Fold, exponents_for
 from models.job import JobSpec
 from models.lattice import Model
@@ -90,7 +91,10 @@ class Run:
 
     def _load(self, row: JobRow, now: float) -> None:
         version, self._sha256, blob = self._store.last_version(self.job)
-        self._state, self._velocity = _restore(blob, self._net)
+        try:
+            self._state, self._velocity = _restore(blob, self._net)
+        except (msgspec.MsgspecError, DownlinkError) as error:
+            raise StoreError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = self._store.history(self.job)
         attempts = self._store.attempts(self.job, version)
         open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
@@ -105,7 +109,7 @@ class Run:
             version,
             now=now,
             max_examples=self.spec.aggregate.max_examples,
-            max_body_bytes=codec.max_body_bytes(self._net.spec),
+            max_body_bytes=min(codec.max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             ledger=self._store.verdicts(self.job),
             counted=counted,
@@ -240,7 +244,7 @@ class Run:
     def _collect(self, offer: Offer, weight: int, now: float) -> tuple[list[Want], list[Effect]]:
         """Get the body of a welcome update and judge it, or ask for what is missing of it."""
         try:
-            body = self._inbox.collect(offer)
+            body = self._inbox.collect(offer, now)
         except WireError as error:
             log.warning("offer broken job=%s device=%s: %s", self.job, offer.device, error)
             return [], []
@@ -251,22 +255,30 @@ class Run:
 
     def _judge(self, offer: Offer, weight: int, body: bytes) -> Verdict:
         """Hold a body against the gates, and make what comes of it durable."""
-        limit = gates.limit_of_norm(self._norms, self._model_norm, self.spec.aggregate.max_norm_ratio)
+        limit = gates.limit_of_norm(list(self._norms.values()), self._model_norm, self.spec.aggregate.max_norm_ratio)
         norm, refused = 0.0, ""
         try:
             norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
-            self._norms.append(norm)
+            self._norms[offer.device] = norm
         except gates.RefusedError as error:
-            refused = str(error)
+            refused = str(error)[:500]
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         self._store.add_verdict(verdict, offer, weight, norm, body)
         return verdict
 
-    def _commit(self, close: Close, now: float) -> Committed:
-        """Turn the fold into the next version, and make it and the end of its round durable."""
+    def _commit(self, close: Close, now: float) -> Committed | Stop:
+        """Turn the fold into the next version, and make it and the end of its round durable.
+
+        A step that the model cannot take, as of one that has diverged, ends the job.
+        """
         base, rules = close.attempt.base, self.spec.aggregate
         step, velocity = STRATEGIES[rules.strategy](self._fold.mean(), self._velocity, rules)
-        state, bodies, model = downlink.advance(self._state, step, self._net.spec, self.spec.coding)
+        try:
+            state, bodies, model = downlink.advance(self._state, step, self._net.spec, self.spec.coding)
+        except DownlinkError as error:
+            reason = f"the next version cannot be made: {error}"[:500]
+            self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
+            return Stop(reason)
         version = Version(base.generation, state.version)
         metrics = self._metrics(model)
         rows = [
@@ -379,7 +391,8 @@ def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
 def _mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
     """Average the training loss that devices reported, weighted by their examples."""
     told = [(u.n_examples, u.loss) for u in updates if u.loss is not None]
-    return {"loss": sum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
+    mean = sum(n * loss for n, loss in told) / sum(n for n, _ in told) if told else math.nan
+    return {"loss": mean} if math.isfinite(mean) else {}
 
 
 ANNOUNCED = ("accuracy", "loss", "participants")

@@ -84,6 +84,8 @@ class Aggregator:
         self._inbox = Inbox(config.limits.unassembled_bytes)
         self._queue: deque[Packet] = deque()
         self._reload_at: dict[str, float] = {}
+        self._resting: set[str] = set()
+        """Jobs of the store that have no run now: their state cannot be written, or they cannot be run here."""
         self._online = False
         self._settled_at = math.inf
 
@@ -231,6 +233,8 @@ class Aggregator:
         self._guarded(job, lambda run, now: run.handle(seen, now))
 
     def _weigh(self, offer: Offer) -> None:
+        if offer.job in self._resting:
+            return  # it is offered again; whether it counts is in the store, and only the run may say
         if offer.job not in self.runs:
             refusal = Verdict(offer.device, offer.job, offer.base, echo(offer), refused="there is no such job")
             self._refuse("unknown job", f"job={offer.job} device={offer.device}")
@@ -240,7 +244,7 @@ class Aggregator:
 
     def _collect(self, chunk: Chunk) -> None:
         try:
-            complete = self._inbox.add(chunk)
+            complete = self._inbox.add(chunk, self._clock())
         except WireError as error:
             self._refuse("bad chunk", f"job={chunk.job} device={chunk.device}: {error}")
             return
@@ -288,9 +292,11 @@ class Aggregator:
         return job
 
     def _end(self, name: str) -> tuple[bool, str]:
-        for job, run in self.runs.items():
+        for job, run in list(self.runs.items()):
             if run.spec.name == name and not run.coordinator.ended:
                 self._guarded(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
+                if job not in self.runs:
+                    return False, f"{job} could not be stopped: its state cannot be written now"
                 return True, f"stopped {job} at version {run.version}"
         return False, f"no running job has the name {name}"
 
@@ -304,38 +310,44 @@ class Aggregator:
         return True, run.job, {"rounds": rounds}
 
     def _delete(self, run: Run) -> None:
-        self._send(run.tombstone())
+        tombstone = run.tombstone()
         self._store.end_job(run.job, "deleted", f"replaced by a new job {run.spec.name}")
         del self.runs[run.job]
+        self._send(tombstone)
 
     # Runs.
 
     def _load(self, row: JobRow) -> None:
         try:
             self.runs[row.job] = Run(row, self._store, self.config, self._inbox, self.term, self._clock())
+            self._resting.discard(row.job)
         except (ModelError, DatasetError) as error:
+            self._resting.add(row.job)
             log.error("job=%s cannot be run here: %s", row.job, error)
 
     def _guarded(self, job: str, act: Callable[[Run, float], Iterable[Out]]) -> None:
         """Carry out what a run wants. If its state cannot be written, forget it and load it again from the store."""
+        if job not in self.runs:
+            return
         try:
             self._send(act(self.runs[job], self._clock()))
         except StoreError as error:
-            log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
-            self.runs.pop(job, None)
-            self._inbox.forget_job(job)
-            self._reload_at[job] = self._clock() + RELOAD_S
+            self._rest(job, error)
+
+    def _rest(self, job: str, error: StoreError) -> None:
+        log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
+        self.runs.pop(job, None)
+        self._resting.add(job)
+        self._inbox.forget_job(job)
+        self._reload_at[job] = self._clock() + RELOAD_S
 
     def _reload(self, job: str) -> None:
         try:
-            row = next(row for row in self._store.jobs() if row.job == job)
+            self._load(next(row for row in self._store.jobs() if row.job == job))
         except StoreError as error:
-            log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
-            self._reload_at[job] = self._clock() + RELOAD_S
-            return
-        self._load(row)
+            self._rest(job, error)
         if job in self.runs:
-            self._send(self.runs[job].retained())
+            self._guarded(job, lambda run, _now: run.retained())
             for device in self.roster.devices:
                 self._tell(job, device)
 
@@ -345,9 +357,9 @@ class Aggregator:
         """Send everything that should be retained; who asks for more than that asks again by himself."""
         self._queue.clear()
         self._send([Beacon(self.term, self.nonce, online=True, spread_s=self.config.limits.spread_s)])
-        for run in list(self.runs.values()):
-            self._send(run.retained())
-            self._guarded(run.job, Run.announce)
+        for job in list(self.runs):
+            self._guarded(job, lambda run, _now: run.retained())
+            self._guarded(job, Run.announce)
 
     def _send(self, messages: Iterable[Out]) -> None:
         for message in messages:

@@ -101,13 +101,10 @@ class Store:
         """Open or create it. Raises StoreError when it is in use, not writable, or of a newer fedge."""
         self._lock = _locked(folder)
         try:
-            self._db = sqlite3.connect(folder / "aggregator.sqlite", isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._check_version()
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise StoreError(f"{folder}/aggregator.sqlite cannot be used: {error}") from error
+            self._db = _opened(folder / "aggregator.sqlite")
+        except StoreError:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         """Close the file and give the lock up."""
@@ -228,17 +225,18 @@ class Store:
 
     def updates(self, job: str) -> Iterator[UpdateRow]:
         """Give the updates that will make the next version one by one, in the order of the devices' names."""
-        cursor = self._db.execute(
+        rows = self._rows(
             "SELECT device, n_examples, weight, norm, loss, body FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number",
             (job,),
         )
-        for row in cursor:
+        for row in rows:
             yield UpdateRow(*row)
 
-    def norms(self, job: str) -> list[float]:
-        """Give the norms of the last counted update of every device."""
-        return [row[0] for row in self._all("SELECT norm FROM updates WHERE job = ? AND refused = ''", (job,))]
+    def norms(self, job: str) -> dict[str, float]:
+        """Give the norm of the last counted update of every device."""
+        sql = "SELECT device, norm FROM updates WHERE job = ? AND refused = '' ORDER BY generation, number"
+        return dict(self._all(sql, (job,)))
 
     # Rounds.
 
@@ -279,18 +277,17 @@ class Store:
 
     # SQLite.
 
-    def _check_version(self) -> None:
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found > SCHEMA_VERSION:
-            raise StoreError(f"the state directory was written by a newer fedge (schema {found}): upgrade this one")
-        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
     def _one(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
-        return row
+        return next(self._rows(sql, values), None)
 
     def _all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        return self._db.execute(sql, values).fetchall()
+        return list(self._rows(sql, values))
+
+    def _rows(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise StoreError(f"the state directory cannot be read: {error}") from error
 
     def _write(self, sql: str, values: Sequence[object]) -> None:
         with _Transaction(self._db) as write:
@@ -329,6 +326,28 @@ class _Transaction:
             self("COMMIT", ())
         elif self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(file, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file} cannot be opened: {error}") from error
+    try:
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA_VERSION:
+            raise StoreError(f"{file} was written by a newer fedge (schema {found}): upgrade this one")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except sqlite3.Error as error:
+        db.close()
+        raise StoreError(f"{file} cannot be used: {error}") from error
+    except StoreError:
+        db.close()
+        raise
+    return db
 
 
 def _locked(folder: Path) -> IO[str]:
