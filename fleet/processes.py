@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import NamedTuple
 
 from broker.embedded import on_leash
@@ -44,15 +44,17 @@ class Children:
     def __init__(self) -> None:
         self._children: list[Child] = []
 
-    def start(self, name: str, command: Sequence[str], log: Path) -> Child:
-        """Start a program, its output going to `log`. Raises OSError."""
+    def start(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Child:
+        """Start a program, its output going to `log`, with these variables beside ours. Raises OSError."""
         with log.open("ab") as output:
             process = subprocess.Popen(
                 on_leash(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(),
+                env=_environment() | dict(environment),
                 process_group=0,
             )
         child = Child(name, log, process)
