@@ -166,8 +166,13 @@ class Work:
         except WireError:
             failed = FetchFailed(fetch.head.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
-        self._stalls_at = now + STALL_S
-        return self._install(fetch, now) if fetch.done else []
+        if fetch.done:
+            return self._install(fetch, now)
+        # What has come must not come again at the next connect.
+        still = tuple(fetch.filters(self._fleet))
+        come = tuple(name for name in self._subscribed if name not in still)
+        self._subscribed, self._stalls_at = still, now + STALL_S
+        return [Unsubscribe(come)] if come else []
 
     def connected(self, spread_s: float, now: float) -> list[Out]:
         """Say that the broker is reachable again."""
