@@ -166,10 +166,10 @@ class Work:
         except WireError:
             failed = FetchFailed(fetch.head.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
-        if fetch.done:
+        still = tuple(fetch.filters(self._fleet))
+        if not still:
             return self._install(fetch, now)
         # What has come must not come again at the next connect.
-        still = tuple(fetch.filters(self._fleet))
         come = tuple(name for name in self._subscribed if name not in still)
         self._subscribed, self._stalls_at = still, now + STALL_S
         return [Unsubscribe(come)] if come else []
