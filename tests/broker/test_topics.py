@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from broker import topics
+from broker.errors import WireError
+from broker.messages import (
+    Beacon,
+    Body,
+    BodyRef,
+    Chunk,
+    Cleared,
+    Explain,
+    Head,
+    Job,
+    Message,
+    Offer,
+    Presence,
+    Reply,
+    Round,
+    Stop,
+    Submit,
+    Verdict,
+    Version,
+    Want,
+)
+from broker.transport import Packet
+
+V = Version(1, 3)
+D = "00112233445566778899aabbccddeeff"
+BODY = b"\x00\n\xff"
+BODY_DIGEST = sha256(BODY).hexdigest()[:32]
+REF = b'{"digest":"00112233445566778899aabbccddeeff","n_bytes":250000}'
+
+GOLDEN: list[tuple[Message, Packet]] = [
+    (
+        Beacon(7, "n0", online=True),
+        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":true}', retain=True),
+    ),
+    (
+        Beacon(7, "n0", online=False, spread_s=0.5),
+        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":false,"spread_s":0.5}', retain=True),
+    ),
+    (
+        Job("digits-1f", 7, {"name": "digits"}),
+        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"}}', retain=True),
+    ),
+    (Job("digits-1f", 7), Packet("fedge/1/f/job/digits-1f", b'{"term":7}', retain=True)),
+    (
+        Head("digits-1f", 7, V, D),
+        Packet("fedge/1/f/head/digits-1f", b'{"term":7,"version":[1,3],"sha256":"%s"}' % D.encode(), retain=True),
+    ),
+    (
+        Head(
+            "digits-1f",
+            7,
+            V,
+            D,
+            state="finished",
+            key=BodyRef(D, 250_000),
+            delta=BodyRef(D, 250_000),
+            reason="done",
+            metrics={"loss": 0.5},
+        ),
+        Packet(
+            "fedge/1/f/head/digits-1f",
+            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","key":%s,"delta":%s,'
+            b'"reason":"done","metrics":{"loss":0.5}}' % (D.encode(), REF, REF),
+            retain=True,
+        ),
+    ),
+    (
+        Head("digits-1f", 7, V, D, delta=BodyRef(BODY_DIGEST, 3), inline=BODY),
+        Packet(
+            "fedge/1/f/head/digits-1f",
+            b'{"term":7,"version":[1,3],"sha256":"00112233445566778899aabbccddeeff"}\n\x00\n\xff',
+            retain=True,
+        ),
+    ),
+    (
+        Round("digits-1f", 7, V, 59.2),
+        Packet("fedge/1/f/round/digits-1f", b'{"term":7,"base":[1,3],"seconds_left":59.2}', retain=True, expiry_s=61),
+    ),
+    (
+        Round("digits-1f", 7, V, 59.2, threshold=1234, attempt=2, step_scale=1.5),
+        Packet(
+            "fedge/1/f/round/digits-1f",
+            b'{"term":7,"base":[1,3],"seconds_left":59.2,"threshold":1234,"attempt":2,"step_scale":1.5}',
+            retain=True,
+            expiry_s=61,
+        ),
+    ),
+    (Body("digits-1f", D, 2, BODY), Packet(f"fedge/1/f/body/digits-1f/{D}/2", BODY, retain=True)),
+    (
+        Want("d1", "digits-1f", D, "05"),
+        Packet("fedge/1/f/want/d1", b'{"job":"digits-1f","digest":"%s","missing":"05"}' % D.encode()),
+    ),
+    (
+        Verdict("d1", "digits-1f", V, D[:8]),
+        Packet("fedge/1/f/verdict/d1", b'{"job":"digits-1f","base":[1,3],"digest":"00112233"}'),
+    ),
+    (
+        Verdict("d1", "digits-1f", V, D[:8], refused="stale"),
+        Packet("fedge/1/f/verdict/d1", b'{"job":"digits-1f","base":[1,3],"digest":"00112233","refused":"stale"}'),
+    ),
+    (
+        Reply("cli", "r1", ok=True, text="started", data={"x": 1}),
+        Packet("fedge/1/f/reply/cli", b'{"request":"r1","ok":true,"text":"started","data":{"x":1}}'),
+    ),
+    (
+        Presence("d1", 4, True, {"site": "north"}, {"digits-1f": 120}, {"x-1": "no data"}, "training", "0.1"),
+        Packet(
+            "fedge/1/f/device/d1",
+            b'{"boot":4,"online":true,"labels":{"site":"north"},"ready":{"digits-1f":120},'
+            b'"unready":{"x-1":"no data"},"doing":"training","software":"0.1"}',
+            retain=True,
+        ),
+    ),
+    (
+        Presence("d1", 4, online=False),
+        Packet("fedge/1/f/device/d1", b'{"boot":4,"online":false}', retain=True),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25),
+        Packet(
+            "fedge/1/f/offer/digits-1f/d1",
+            b'{"base":[1,3],"n":120,"digest":"%s","n_bytes":250000,"loss":0.25}' % D.encode(),
+        ),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
+        Packet("fedge/1/f/offer/digits-1f/d1", b'{"base":[1,3],"n":120,"loss":0.25}\n\x00\n\xff'),
+    ),
+    (Chunk("digits-1f", "d1", D, 1, BODY), Packet(f"fedge/1/f/chunk/digits-1f/d1/{D}/1", BODY)),
+    (
+        Submit("cli", "r1", {"name": "x"}),
+        Packet("fedge/1/f/command/cli", b'{"command":"submit","request":"r1","spec":{"name":"x"}}'),
+    ),
+    (
+        Stop("cli", "r1", "digits"),
+        Packet("fedge/1/f/command/cli", b'{"command":"stop","request":"r1","name":"digits"}'),
+    ),
+    (
+        Explain("cli", "r1", "digits", 3),
+        Packet("fedge/1/f/command/cli", b'{"command":"explain","request":"r1","name":"digits","number":3}'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda value: type(value).__name__)
+def test_a_message_is_these_very_bytes(message: Message, packet: Packet) -> None:
+    assert topics.pack(message, "f") == packet
+    assert topics.unpack(packet, "f") == message
+
+
+def test_every_word_of_the_table_has_golden_bytes() -> None:
+    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(topics.ROUTES)
+
+
+def test_no_topic_has_more_than_seven_slashes() -> None:
+    assert max(packet.topic.count("/") for _, packet in GOLDEN) <= 7
+
+
+def test_a_filter_leaves_open_what_is_not_given() -> None:
+    assert topics.filter_for("f", "offer") == "fedge/1/f/offer/+/+"
+    assert topics.filter_for("f", "head", job="j-1") == "fedge/1/f/head/j-1"
+
+
+def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
+    cleared = topics.clear(Job("j-1", 7), "f")
+    assert cleared == Packet("fedge/1/f/job/j-1", b"", retain=True)
+    assert topics.unpack(cleared, "f") == Cleared("fedge/1/f/job/j-1")
+    assert topics.pack(Cleared("fedge/1/f/job/j-1"), "f") == cleared
+
+
+def test_bytes_that_are_no_json_are_counted_apart() -> None:
+    sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
+    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "head": 3, "offer": 3, "chunk": 3}
+
+
+OFFER = GOLDEN[[type(message) for message, _ in GOLDEN].index(Offer)][1]
+REFUSED: dict[str, Packet] = {
+    "of another fleet": Packet("fedge/1/g/aggregator", b"{}"),
+    "of another protocol version": Packet("fedge/2/f/aggregator", b"{}"),
+    "without a word": Packet("fedge/1/f", b"{}"),
+    "of an unknown word": Packet("fedge/1/f/secrets/d1", b"{}"),
+    "of too few levels": Packet("fedge/1/f/offer/j-1", b"{}"),
+    "of too many levels": Packet("fedge/1/f/want/d1/d2", b"{}"),
+    "of a device with a dot": Packet("fedge/1/f/verdict/d.1", b'{"job":"j","base":[1,3],"digest":"00112233"}'),
+    "of an empty device": Packet("fedge/1/f/verdict/", b'{"job":"j","base":[1,3],"digest":"00112233"}'),
+    "of a chunk at minus one": Packet(f"fedge/1/f/chunk/j/d/{D}/-1", b"x"),
+    "of a chunk at a billion": Packet(f"fedge/1/f/chunk/j/d/{D}/1000000000", b"x"),
+    "of a chunk at a superscript": Packet(f"fedge/1/f/chunk/j/d/{D}/²", b"x"),
+    "that is cut": Packet(OFFER.topic, OFFER.payload[:-5]),
+    "that says its device twice": Packet(OFFER.topic, OFFER.payload[:-1] + b',"device":"d2"}'),
+    "whose digest contradicts its body": Packet(OFFER.topic, OFFER.payload + b"\nbody"),
+    "with a float as version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,3.5]")),
+    "with a negative version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,-3]")),
+    "with a huge version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,9007199254740993]")),
+    "with no examples": Packet(OFFER.topic, OFFER.payload.replace(b"120", b"0")),
+    "with an infinite loss": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"1e999")),
+    "with a loss that is no number": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"NaN")),
+    "with capitals in a digest": Packet(OFFER.topic, OFFER.payload.replace(b"aabb", b"AABB")),
+    "with an empty body to come": Packet(OFFER.topic, OFFER.payload.replace(b"250000", b"0")),
+    "that is a list": Packet("fedge/1/f/aggregator", b"[1,2]"),
+    "that is deeply nested": Packet("fedge/1/f/job/j", b'{"term":1,"spec":{"a":' + b"[" * 100_000),
+    "that is not UTF-8": Packet("fedge/1/f/aggregator", b'{"term":1,"nonce":"\xff","online":true}'),
+    "with half a surrogate": Packet("fedge/1/f/aggregator", rb'{"term":1,"nonce":"\ud800","online":true}'),
+    "with bytes after its JSON": Packet("fedge/1/f/want/d1", GOLDEN[10][1].payload + b"\nmore"),
+    "with more JSON than there may be": Packet(
+        "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * topics.MAX_CONTROL_BYTES}}).encode()
+    ),
+    "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
+    "with a bitmap of half a byte": Packet("fedge/1/f/want/d1", GOLDEN[10][1].payload.replace(b'"05"', b'"5"')),
+    "with a reason that is a book": Packet(
+        "fedge/1/f/verdict/d1", b'{"job":"j","base":[1,3],"digest":"00112233","refused":"%s"}' % (b"x" * 501)
+    ),
+}
+
+
+@pytest.mark.parametrize("packet", REFUSED.values(), ids=REFUSED)
+def test_a_message_is_refused(packet: Packet) -> None:
+    with pytest.raises(WireError):
+        topics.unpack(packet, "f")
+
+
+def test_what_comes_after_its_topic_is_of_any_length() -> None:
+    body = bytes(2 * topics.MAX_CONTROL_BYTES)
+    offer = topics.unpack(Packet("fedge/1/f/offer/j-1/d1", b'{"base":[1,3],"n":1}\n' + body), "f")
+    assert isinstance(offer, Offer)
+    assert offer.n_bytes == len(body)
+    assert offer.chunk_bytes >= len(body)
+
+
+bits = st.binary(max_size=60)
+edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5), bits), max_size=4)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(GOLDEN), edits, st.lists(st.tuples(st.integers(0, 80), st.text(max_size=3)), max_size=2))
+def test_a_damaged_message_is_refused_or_understood(
+    golden: tuple[Message, Packet], wounds: list[tuple[int, int, bytes]], slips: list[tuple[int, str]]
+) -> None:
+    topic, payload = golden[1].topic, golden[1].payload
+    for at, n, put in wounds:
+        payload = payload[:at] + put + payload[at + n :]
+    for at, text in slips:
+        topic = topic[:at] + text + topic[at + 1 :]
+    unpack_or_refuse(Packet(topic, payload))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([D, D[:8], "05"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(GOLDEN), st.data())
+def test_a_field_of_another_kind_is_refused_or_understood(golden: tuple[Message, Packet], data: st.DataObject) -> None:
+    head, separator, blob = golden[1].payload.partition(b"\n")
+    try:
+        fields = json.loads(head)
+    except ValueError:
+        return  # a bare body has no fields
+    name = data.draw(st.sampled_from(sorted(fields)))
+    fields[name] = data.draw(values)
+    unpack_or_refuse(Packet(golden[1].topic, json.dumps(fields).encode() + separator + blob))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40) | st.sampled_from([packet.topic for _, packet in GOLDEN]), st.binary(max_size=200))
+@example("fedge/1/f/job/j", b'{"term":1,"spec":{"n":1' + b"0" * 5000 + b"}}")
+@example("fedge/1/f/head/j", b"\n")
+def test_noise_is_refused(topic: str, payload: bytes) -> None:
+    unpack_or_refuse(Packet(topic, payload))
+
+
+def unpack_or_refuse(packet: Packet) -> None:
+    """Only WireError may escape, and what is understood can be said again."""
+    try:
+        message = topics.unpack(packet, "f")
+    except WireError:
+        return
+    assert topics.unpack(topics.pack(message, "f"), "f") == message
