@@ -82,14 +82,17 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
     wait: Literal["target", "all"] = "target"
     """"all": a round ends only when every drawn device is counted; the membership is then fixed."""
     deadline_s: Positive | Literal["learned"] = 60.0
-    """"learned": from how long its devices took so far, so that a slow device is a member and not a failure."""
+    """"learned": from how long its devices took so far, so that a slow device is a member and not a
+    failure."""
     late: Literal["refuse", "fold"] = "refuse"
-    """An update to a version that has been left: refused, or folded with a weight that falls with its staleness."""
+    """An update to a version that has been left: refused, or folded with a weight that falls with its
+    staleness."""
     grace_s: NonNegative = 10.0
     """How long a round still waits for a device after its last will."""
     max_rounds: Count = 100
     max_staleness: Natural = 20
-    """Versions after which a device drops its error-feedback residual, and a late update is refused in any case."""
+    """Versions after which a device drops its error-feedback residual, and a late update is refused in any
+    case."""
     stop: StopSpec = StopSpec()
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     up."""
     downlink_step: NonNegative = 1.0
     """Quantiser step of a version's delta in units of its rms; 0 codes versions without loss."""
-    key_every: Count = 10
+    key_every: Count = 20
     """Versions between key frames."""
 
     def __post_init__(self) -> None:

@@ -27,7 +27,8 @@ Float32 = npt.NDArray[np.float32]
 MAX_OCTAVES = 14
 _OCTAVES_CLASS = 10
 """Class of a tensor's octaves: expected to be 1/8, nearly always 0."""
-_SMALLEST = 2.0**-140
+_SMALLEST = 2.0**-160
+"""Far below the smallest float32, and MAX_OCTAVES above the smallest step."""
 
 _READERS = (read_zero, read_scalar, read_lowrank, read_raw)
 

@@ -12,7 +12,7 @@ from models.codec.decoded import CodecError, Decoded
 from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
 from models.codec.rans import LANES
 from models.codec.steps import STEP_BYTES
-from models.params import Spec
+from models.params import Spec, TensorSpec
 
 Float32 = npt.NDArray[np.float32]
 
@@ -50,9 +50,25 @@ def write(
     if codec != "adaptive":
         return write_plain(tensors, codec)
     lanes, stream = write_adaptive(tensors, units, step, rng, stochastic=stochastic)
-    body = bytes((ADAPTIVE + LANES.index(lanes),)) + stream
-    size = 1 + 4 * sum(tensor.size for tensor in tensors)
-    return body if len(body) <= size else write_plain(tensors, "float32")
+    return _shortest(bytes((ADAPTIVE + LANES.index(lanes),)) + stream, tensors)
+
+
+def _shortest(body: bytes, tensors: Sequence[Float32]) -> bytes:
+    """Give a plain body instead where it is shorter and no worse: for a handful of coordinates, or a tiny
+    step.
+    """
+    size = sum(tensor.size for tensor in tensors)
+    if len(body) > 1 + size + STEP_BYTES * len(tensors):
+        int8 = write_plain(tensors, "int8")
+        if _lost(int8, tensors) <= _lost(body, tensors):
+            return int8
+    return body if len(body) <= 1 + 4 * size else write_plain(tensors, "float32")
+
+
+def _lost(body: bytes, tensors: Sequence[Float32]) -> float:
+    spec = tuple(TensorSpec("", tensor.shape) for tensor in tensors)
+    pairs = zip(tensors, decode(body, spec), strict=True)
+    return sum(float(np.square(tensor - decoded.values()).sum()) for tensor, decoded in pairs)
 
 
 def decode(body: bytes, spec: Spec) -> tuple[Decoded, ...]:

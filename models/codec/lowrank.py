@@ -75,7 +75,7 @@ def choose(found: Factors, step: float, rng: np.random.Generator | None) -> Fact
     """Choose the triplets worth sending: by threshold, or at random and without bias where `rng` is given."""
     unit = step * np.sqrt(found.U.shape[1] + found.V.shape[1])
     if rng is None:
-        kept = found.S > THRESHOLD * unit
+        kept = found.S / unit > THRESHOLD
         return Factors(*(part[kept][:MAX_RANK] for part in found))
     tau = TAU * unit
     start = rng.random()
@@ -104,5 +104,5 @@ def _from_gram(X: Float64) -> Factors:
     """Factor a wide matrix by way of X X^T; singular values below 1e-5 of the largest are rounding noise."""
     energy, U = np.linalg.eigh(X @ X.T)
     U, S = U[:, ::-1].T, np.sqrt(np.maximum(energy[::-1], 0))
-    found = S > 1e-5 * S.max(initial=0)
+    found = S / max(S.max(initial=0), 1e-300) > 1e-5
     return Factors(U[found], S[found], (U[found] @ X) / S[found, None])

@@ -47,12 +47,12 @@ def steer(history: Sequence[Observed]) -> float:
 
     Pure and total: rounds without energy or with reports that make no sense are passed over.
     """
-    sensible = [seen for seen in history[-_MEMORY:] if _sensible(seen)]
+    sensible = [seen for seen in history if _sensible(seen)][-_MEMORY:]
     if not sensible:
-        return min(max(history[-1].step_scale, 1 / RANGE), RANGE) if history else 1.0
+        return 1.0
     share = sum(map(_share, sensible)) / len(sensible)
     change = min(max(math.sqrt(TARGET / max(share, 1e-6)), 1 / FASTEST), FASTEST)
-    return min(max(history[-1].step_scale * change, 1 / RANGE), RANGE)
+    return min(max(sensible[-1].step_scale * change, 1 / RANGE), RANGE)
 
 
 def _share(seen: Observed) -> float:
@@ -60,5 +60,5 @@ def _share(seen: Observed) -> float:
 
 
 def _sensible(seen: Observed) -> bool:
-    finite = all(0 < value < 1e300 for value in (seen.n_effective, seen.energy, seen.mean_energy, seen.step_scale))
-    return finite and 0 <= seen.nmse < 1e6
+    positive = (seen.step_scale, seen.n_effective, seen.energy, seen.mean_energy)
+    return all(1e-99 < value < 1e99 for value in positive) and 0 <= seen.nmse < 1e6

@@ -13,8 +13,8 @@ import math
 from models.codec.decoded import CodecError
 
 STEP_BYTES = 2
-BIAS = 170
-LOWEST = -169
+BIAS = 201
+LOWEST = -200
 HIGHEST = 130
 
 

@@ -43,7 +43,7 @@ DEAD_ZONE = 0.6
 """Where a coordinate rounds away from zero: the bits saved are worth more than the error added."""
 SMALLEST_SIDE = 16
 """Matrices with a shorter side are not factored."""
-_MAX_POWER = 40
+_MAX_POWER = 24
 _FALLS = 14
 """Class of a fall between neighbouring powers: half an octave either way, nearly always 0 or 1."""
 
@@ -189,7 +189,8 @@ def _scales(k: Int64, n: int) -> Int64:
     """Expected mean magnitude in a unit vector of n entries times 2**k: 3/4 of its rms, fixed point, integers
     only.
     """
-    return np.array([math.isqrt((3 << POINT - 2) ** 2 * 4**power // n) for power in k.tolist()], np.int64)
+    scales = [max(1, math.isqrt((3 << POINT - 2) ** 2 * 4**power // n)) for power in k.tolist()]
+    return np.array(scales, np.int64)
 
 
 def _product(pairs: Pairs) -> Float64:

@@ -10,7 +10,7 @@ SPEC = (TensorSpec("w", (20, 30)), TensorSpec("b", (20,)), TensorSpec("s", ()))
 CODECS = ["float32", "int8", "adaptive"]
 
 
-def steps(n: int) -> list[list[np.ndarray]]:  # type: ignore[type-arg]
+def steps(n: int) -> list[list[np.ndarray]]:
     rng = np.random.default_rng(3)
     return [[0.01 * rng.standard_normal(t.shape) for t in SPEC] for _ in range(n)]
 

@@ -63,6 +63,20 @@ def test_a_sum_that_overflows_is_refused_by_name() -> None:
 def test_shapes_of_another_net_are_refused() -> None:
     with pytest.raises(CodecError):
         encode(update(), SPEC[:2], coding("int8"), state=State(), rng=np.random.default_rng(0))
+    state = State((np.zeros(3, np.float32),))
     with pytest.raises(CodecError, match="residual"):
-        state = State((np.zeros(3, np.float32),))
         encode(update(), SPEC, coding("int8"), state=state, rng=np.random.default_rng(0))
+
+
+def test_stochastic_rounding_refuses_feedback() -> None:
+    with pytest.raises(ValueError, match="error_feedback"):
+        CompressionSpec(rounding="stochastic", error_feedback=True)
+
+
+def test_the_steering_factor_scales_the_step() -> None:
+    fine, coarse = (
+        encode(update(), SPEC, CompressionSpec(), state=State(), rng=np.random.default_rng(0), step_scale=scale)
+        for scale in (0.25, 1.0)
+    )
+    assert len(fine.body) > len(coarse.body)
+    assert fine.nmse < coarse.nmse
