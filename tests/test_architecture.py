@@ -1,0 +1,147 @@
+"""The house rules that a reader should not have to check: who may import whom, and what only one file may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("broker", "models", "aggregator", "edge_agent", "fleet")
+
+ALLOWED = {
+    "broker": {"broker", "paho", "msgspec", "cryptography", "amqtt"},
+    "models": {"models", "numpy", "msgspec", "torch", "onnx", "onnxruntime"},
+    "aggregator": {"aggregator", "broker", "models", "numpy", "msgspec"},
+    "edge_agent": {"edge_agent", "broker", "models", "numpy", "msgspec"},
+}
+"""Beside the standard library; `fleet` stands on everything."""
+
+HOMES = {
+    "paho": "broker/client.py",
+    "cryptography": "broker/credentials.py",
+    "amqtt": "broker/embedded.py",
+    "torch": "models/torch_net.py",
+    "onnx": "models/export.py",
+    "onnxruntime": "models/inference.py",
+    "sqlite3": "aggregator/store.py",
+}
+"""A heavy library and the one file that imports it."""
+
+PURE = (
+    "aggregator/coordinator.py",
+    "aggregator/convergence.py",
+    "aggregator/effects.py",
+    "aggregator/pace.py",
+    "edge_agent/participant.py",
+)
+IMPURE = {
+    *("numpy", "time", "datetime", "threading", "asyncio", "concurrent", "multiprocessing", "subprocess", "signal"),
+    *("socket", "select", "os", "io", "pathlib", "shutil", "tempfile", "sqlite3", "logging", "secrets", "uuid"),
+}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Give the dotted name of everything that a file imports, wherever in the file."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def called(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_it_stands_on(package: str) -> None:
+    for path in sources(package):
+        foreign = roots(path) - ALLOWED[package] - set(sys.stdlib_module_names)
+        assert not foreign, f"{name(path)} imports {foreign}"
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_heavy_library_has_one_home(library: str) -> None:
+    homes = {name(path) for path in sources("broker", "models", "aggregator", "edge_agent") if library in roots(path)}
+    assert homes <= {HOMES[library]}
+
+
+@pytest.mark.parametrize("path", PURE)
+def test_a_core_has_no_clock_no_thread_no_socket_no_file_and_no_numbers(path: str) -> None:
+    assert not roots(ROOT / path) & IMPURE
+    assert not {"open", "input", "print"} & set(called(ROOT / path))
+
+
+@pytest.mark.parametrize("path", PURE)
+def test_a_core_knows_only_words_and_rules(path: str) -> None:
+    ours = {module for module in imported(ROOT / path) if module.split(".")[0] in PACKAGES}
+    mine = path.split("/", maxsplit=1)[0]
+    others = {".".join(module.split(".")[:2]) for module in ours if not module.startswith(mine)}
+    assert others <= {"broker.draw", "broker.messages", "broker", "models.job"}
+
+
+def test_what_a_core_imports_of_its_own_package_is_pure_too() -> None:
+    for path in PURE:
+        package = path.split("/", maxsplit=1)[0]
+        siblings = {m.split(".")[1] for m in imported(ROOT / path) if m.startswith(f"{package}.")}
+        assert {f"{package}/{sibling}.py" for sibling in siblings} <= set(PURE)
+
+
+def test_the_agent_starts_without_its_heavy_libraries() -> None:
+    code = """
+import sys, edge_agent.service
+print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "onnx", "onnxruntime", "sqlite3"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_the_command_line_prints() -> None:
+    assert [name(p) for p in sources(*PACKAGES) if "print" in set(called(p))] in ([], ["fleet/cli.py"])
+
+
+def test_only_the_table_writes_topics() -> None:
+    written = set()
+    for path in sources(*PACKAGES):
+        strings = (n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+        if any(text.startswith(("fedge/1", "/fedge")) for text in strings):
+            written.add(name(path))
+    assert not written
+
+
+def test_there_is_nothing_called_utils() -> None:
+    forbidden = {"utils", "common", "helpers", "base", "manager", "misc"}
+    assert not {path.stem for path in sources(*PACKAGES, "tests", "benchmarks")} & forbidden
+
+
+def test_nobody_unpickles() -> None:
+    for path in sources(*PACKAGES):
+        assert not roots(path) & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}, name(path)
+        keywords = (k for node in ast.walk(tree(path)) if isinstance(node, ast.Call) for k in node.keywords)
+        allowing = [k.value for k in keywords if k.arg == "allow_pickle"]
+        assert all(isinstance(value, ast.Constant) and value.value is False for value in allowing), name(path)
