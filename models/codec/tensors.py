@@ -114,8 +114,8 @@ class Coder:
         kept = lowrank.choose(lowrank.factors(self.wide, self.rng), self.step, self.noise)
         if not len(kept.S):
             return []
-        pairs = lowrank.quantise(kept, self.step, self.noise)
-        if pairs.k[0] > _MAX_POWER or _product_bits(pairs, 255) > BUDGET:
+        pairs = lowrank.quantise(self.wide, kept, self.step, self.noise)
+        if not len(pairs.k) or not _fits(pairs):
             return []
         writer = Writer()
         _write_pairs(writer, pairs)
@@ -175,6 +175,11 @@ def read_raw(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: in
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+def _fits(pairs: Pairs) -> bool:
+    small = max(_largest(pairs.A), _largest(pairs.B)) < LARGEST_INTEGER
+    return small and int(pairs.k[0]) <= _MAX_POWER and _product_bits(pairs, 255) <= BUDGET
 
 
 def _write_pairs(writer: Writer, pairs: Pairs) -> None:
