@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from broker.settings import SettingsError
+
 Rows = npt.NDArray[np.int64]
 
 HOW = "iid, shards:K, dirichlet:A or column:NAME"
 MAX_DEVICES = 100_000
 
 
-class PartitionError(ValueError):
+class PartitionError(SettingsError):
     """Data that cannot be dealt out as asked; the message says why."""
 
 

@@ -41,12 +41,15 @@ def accuracy_by_bytes(
     """
     figure, axes = _paper(title, "sent and received by a device, MQTT payload")
     axes.set_xscale("log")
-    for bytes_, colour, width, name in ((sent_float32, FLOAT32, 2.0, "as float32"), (sent, FLEET, 2.2, "as sent")):
+    for bytes_, colour, width, name in (
+        (sent_float32, FLOAT32, 2.0, "the same in float32"),
+        (sent, FLEET, 2.2, "fedge"),
+    ):
         axes.plot(bytes_, accuracies, color=colour, linewidth=width, solid_capstyle="round")
         axes.plot(bytes_[-1], accuracies[-1], "o", color=colour, markersize=6)
         text = f"{name}  {_bytes(bytes_[-1], 0)}"
         at = (bytes_[-1], accuracies[-1])
-        _label(axes, at, text, FLEET if colour == FLEET else FAINT, above=colour == FLEET)
+        _label(axes, at, text, FLEET if colour == FLEET else FAINT, above=True)
     axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
     axes.xaxis.set_minor_formatter(NullFormatter())
     _fit(axes, accuracies)

@@ -407,9 +407,9 @@ def read_problem(
     """
     spec = _adapted(load(find_job(job), JobSpec), seed, rounds, target)
     if data in DATA:
-        split, owners = load_split(data), None
         if features is not None or how.startswith("column:"):
             raise SettingsError(f"the data set {data} has no other arrays than X and y: name an NPZ file with --data")
+        split, owners = load_split(data), None
     else:
         split, owners = _read_file(Path(data), how, features, spec.seed, whole=test is not None)
     if test is not None:

@@ -1,0 +1,230 @@
+"""A whole fleet in one process: it learns, it repeats itself, and it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from broker.settings import SettingsError
+from fleet.cli import main
+from fleet.partition import PartitionError, deal
+from fleet.simulate import Problem, Result, SimulationError, read_problem, simulate
+from models.dataset import Dataset, DatasetError
+from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
+
+JOB = """
+name = "blobs"
+compression = "{compression}"
+[model]
+inputs = 4
+hidden = [8]
+outputs = 3
+[train]
+learning_rate = 0.1
+[rounds]
+max_rounds = 4
+quorum = 2
+"""
+
+
+def blobs(n: int, seed: int = 0) -> Dataset:
+    """Three clouds of points that a small net separates."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    centres = 2.0 * np.eye(3, 4)
+    return Dataset((centres[y] + rng.normal(size=(n, 4)) * 0.5).astype(np.float32), y.astype(np.int64))
+
+
+def spec(**rounds: object) -> JobSpec:
+    return JobSpec(
+        "blobs",
+        ModelSpec("mlp", 4, (8,), 3),
+        compression="off",
+        rounds=structs.replace(RoundsSpec(quorum=2, max_rounds=4), **rounds),
+    )
+
+
+def run(job: JobSpec, n_devices: int = 5) -> Result:
+    data = blobs(200)
+    shares = [Dataset(data.X[rows], data.y[rows]) for rows in deal("iid", data.y, n_devices, 0)]
+    return simulate(job, shares, blobs(100, seed=1))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    data, test = blobs(200), blobs(60, seed=1)
+    users = np.arange(200) % 7
+    np.savez(tmp_path / "data.npz", X=data.X, y=data.y, user=users, few=np.zeros(3), F=data.X[:, :2])
+    np.savez(tmp_path / "test.npz", X=test.X, y=test.y)
+    (tmp_path / "job.toml").write_text(JOB.format(compression="off"), encoding="utf-8")
+    return tmp_path
+
+
+def read(files: Path, **how: object) -> Problem:
+    return read_problem(files / "job.toml", str(files / "data.npz"), **how)  # type: ignore[arg-type]
+
+
+def test_a_fleet_learns() -> None:
+    result = run(spec(max_rounds=12))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert [row.round for row in result.rounds] == list(range(1, 13))
+    assert result.reason == "max_rounds = 12 are done"
+
+
+def test_the_same_seed_gives_the_same_rounds_and_the_same_bits() -> None:
+    def told(seed: int) -> tuple[list[dict[str, object]], str]:
+        result = run(structs.replace(spec(fraction=0.5), seed=seed))
+        return [structs.asdict(structs.replace(row, seconds=0.0)) for row in result.rounds], result.sha256
+
+    assert told(1) == told(1)
+    assert told(1)[1] != told(2)[1]
+
+
+def test_a_fleet_of_one_equals_training_in_one_place_when_nothing_is_compressed() -> None:
+    from fleet.central import train_centrally
+
+    data, test = blobs(60), blobs(200, seed=1)
+    job = structs.replace(spec(quorum=1), train=TrainSpec(learning_rate=0.05))
+    fleet = simulate(job, [data], test)
+    central = train_centrally(job, data, test, 4)
+    # The order of the examples differs, hence not the same bits; the loss agrees.
+    assert fleet.rounds[-1].loss == pytest.approx(central.loss, rel=0.05)
+
+
+def test_only_as_many_devices_train_as_are_drawn() -> None:
+    result = run(spec(target=3, quorum=2), n_devices=8)
+    assert [row.participants for row in result.rounds] == [3, 3, 3, 3]
+
+
+def test_bytes_are_of_every_device_and_bodies_are_a_part_of_them() -> None:
+    # Too large to travel with the head, to whoever hears it.
+    result = run(structs.replace(spec(), model=ModelSpec("mlp", 4, (64,), 3)), n_devices=5)
+    size = 4 * result.parameters
+    for row in result.rounds:
+        assert 5 * size <= row.body_bytes_up < row.bytes_up
+    assert result.bytes_up >= sum(row.bytes_up for row in result.rounds)
+    assert result.body_bytes_up == sum(row.body_bytes_up for row in result.rounds)
+    # float32 bodies are what this job sends: the comparison with float32 must come out even, up to the few bytes of
+    # a body's own head.
+    assert result.float32_bytes_up == pytest.approx(result.bytes_up, rel=0.01)
+    assert result.float32_bytes_down == pytest.approx(result.bytes_down, rel=0.01)
+
+
+def test_the_target_ends_the_job() -> None:
+    result = run(spec(max_rounds=50, stop=StopSpec("accuracy", 0.8)))
+    assert len(result.rounds) < 50
+    assert "reached the target" in result.reason
+
+
+def test_a_job_that_diverges_says_where() -> None:
+    job = structs.replace(spec(), train=TrainSpec(learning_rate=1e30))
+    with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00000: training diverged"):
+        run(job)
+
+
+def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None:
+    job = structs.replace(spec(), aggregate=AggregateSpec(max_examples=3))
+    with pytest.raises(SimulationError, match="stands still at version 0"):
+        run(job)
+
+
+def test_a_quorum_that_cannot_be_reached_is_refused() -> None:
+    with pytest.raises(SettingsError, match="quorum = 9 is more than the 5 devices"):
+        run(spec(quorum=9))
+
+
+def test_a_fifth_of_the_file_is_held_back_unless_there_is_a_test_file(files: Path) -> None:
+    assert len(read(files).test.y) == 40
+    whole = read(files, test=files / "test.npz")
+    assert len(whole.test.y) == 60
+    assert sum(len(share.y) for share in whole.shares) == 200
+
+
+def test_a_column_gives_one_device_for_each_of_its_values(files: Path) -> None:
+    assert len(read(files, how="column:user").shares) == 7
+
+
+def test_the_features_may_have_another_name(files: Path) -> None:
+    (files / "job.toml").write_text(JOB.format(compression="off").replace("inputs = 4", "inputs = 2"))
+    assert read(files, features="F").shares[0].X.shape[1] == 2
+
+
+def test_seed_rounds_and_target_stand_in_for_the_jobs_own(files: Path) -> None:
+    job = read(files, seed=7, rounds=9, target=0.5).spec
+    assert (job.seed, job.rounds.max_rounds, job.rounds.stop.target) == (7, 9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "why"),
+    [
+        ("column:owner", DatasetError, "no array owner; it has X, y, user, few, F"),
+        ("column:few", DatasetError, "3 rows in few but 200 in y"),
+        ("column:X", PartitionError, "shape"),
+        ("shards:50", PartitionError, "10 devices x 50 shards are more than the 160 examples"),
+        ("alphabetical", PartitionError, "none of iid"),
+    ],
+)
+def test_data_that_cannot_be_dealt_out_are_explained(files: Path, how: str, error: type[Exception], why: str) -> None:
+    with pytest.raises(error, match=why):
+        read(files, how=how)
+
+
+def test_data_that_do_not_fit_the_model_are_explained(files: Path) -> None:
+    with pytest.raises(DatasetError, match="2 features an example where the model has inputs = 4"):
+        read(files, features="F")
+
+
+def test_a_data_set_by_name_has_no_columns(files: Path) -> None:
+    with pytest.raises(SettingsError, match="name an NPZ file"):
+        read_problem(files / "job.toml", "breast_cancer", how="column:user")
+
+
+def test_the_command_writes_what_scripts_read(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = files / "out.json"
+    arguments = ["simulate", str(files / "job.toml"), "--data", str(files / "data.npz"), "--devices", "5"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert {"rounds", "bytes_up", "bytes_down", "accuracy", "seconds"} <= set(found)
+    assert {"round", "accuracy", "loss", "participants", "bytes_up", "bytes_down", "seconds"} <= set(found["rounds"][0])
+    assert "ended after 4 rounds" in capsys.readouterr().out
+
+
+def test_json_on_standard_output_is_alone_there(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", str(files / "job.toml"), "--data", str(files / "data.npz"), "--json", "-"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rounds"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["--data", "nowhere.npz"], 1, "nowhere.npz"),
+        (["--data", "digits", "--devices", "100000"], 1, "64 features"),
+        (["--data", "DATA", "--devices", "1000"], 2, "1000 devices are more than the 160 examples"),
+        (["--data", "DATA", "--json", "/nowhere/x.json"], 2, "there is no folder"),
+        (["--data", "DATA", "--devices", "1"], 2, "quorum = 2 is more than the 1 device"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, why: str
+) -> None:
+    where = [str(files / "data.npz") if word == "DATA" else word for word in arguments]
+    assert main(["simulate", str(files / "job.toml"), *where]) == code
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.startswith("fedge: ")
+    assert said.count("\n") == 1
+
+
+def test_a_simulation_leaves_nothing_in_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fleet.simulate
+
+    monkeypatch.setattr(fleet.simulate, "MEMORY_DISK", tmp_path)
+    run(spec(max_rounds=1))
+    assert list(tmp_path.iterdir()) == []
