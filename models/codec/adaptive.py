@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.codec.decoded import CodecError, Decoded
 from models.codec.steps import read_step, step_at_least
 from models.codec.symbols import Reader, Writer
-from models.codec.tensors import Coder, read_lowrank, read_raw, read_scalar, read_zero
+from models.codec.tensors import Coder, read_lowrank, read_raw, read_scalar, read_zero, rms
 from models.params import Spec
 
 Float32 = npt.NDArray[np.float32]
@@ -42,9 +42,9 @@ def write_adaptive(
     stochastic: bool,
 ) -> tuple[int, bytes]:
     """Code finite tensors with a step counted in rms of `units`. Give the number of lanes and the stream."""
-    sizes = [_rms(unit) for unit in units]
+    sizes = [rms(unit) for unit in units]
     if not any(sizes):
-        sizes = [_rms(tensor) for tensor in tensors]
+        sizes = [rms(tensor) for tensor in tensors]
     common = _common(sizes, tensors)
     word = step_at_least(max(step * common, _SMALLEST))
     writer = Writer()
@@ -76,11 +76,6 @@ def _read_tensor(reader: Reader, word: int, shape: tuple[int, ...]) -> Decoded:
             raise CodecError(f"a step {octaves} octaves below the common one")
         word -= 128 * octaves
     return _READERS[mode](reader, shape, *read_step(word))
-
-
-def _rms(values: Float32) -> float:
-    wide = values.astype(np.float64).ravel()
-    return math.sqrt(float(wide @ wide) / wide.size) if wide.size else 0.0
 
 
 def _common(sizes: Sequence[float], tensors: Sequence[Float32]) -> float:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 THRESHOLD = 0.45
@@ -40,6 +41,7 @@ error."""
 _EXACT = 400
 """Up to this short side the whole spectrum is computed; beyond, a random sketch of its head."""
 _SKETCH = 64
+_POWER_ITERATIONS = 1
 
 
 class Factors(NamedTuple):
@@ -58,7 +60,7 @@ class Pairs(NamedTuple):
     k: Int64
 
 
-def factors(X: Float64, rng: np.random.Generator) -> Factors:
+def factors(X: Float32, rng: np.random.Generator) -> Factors:
     """Factor a matrix: exactly where its short side is small, else by a randomised range finder (Halko et al.
     2011).
     """
@@ -66,13 +68,12 @@ def factors(X: Float64, rng: np.random.Generator) -> Factors:
         U, S, V = factors(X.T, rng)
         return Factors(V, S, U)
     if X.shape[0] <= _EXACT:
-        return _from_gram(X)
-    narrow = X.astype(np.float32)
-    Q = rng.standard_normal((X.shape[1], _SKETCH), np.float32)
-    for _ in range(2):
-        Q = narrow.T @ np.linalg.qr(narrow @ Q)[0]
-    basis = np.linalg.qr(narrow @ Q)[0]
-    U, S, V = _from_gram((basis.T @ narrow).astype(np.float64))
+        return _from_gram(X.astype(np.float64))
+    test = rng.standard_normal((X.shape[1], _SKETCH), np.float32)
+    for _ in range(_POWER_ITERATIONS):
+        test = X.T @ np.linalg.qr(X @ test)[0]
+    basis = np.linalg.qr(X @ test)[0]
+    U, S, V = _from_gram((basis.T @ X).astype(np.float64))
     return Factors(U @ basis.T.astype(np.float64), S, V)
 
 
@@ -89,15 +90,26 @@ def choose(found: Factors, step: float, rng: np.random.Generator | None) -> Fact
     return Factors(*(part[kept][:MAX_RANK] for part in found._replace(S=np.maximum(found.S, tau))))
 
 
-def quantise(X: Float64, kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
+def quantise(X: Float32, kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
     """Round triplets of X to integers: to nearest, or up or down at random where `rng` is given."""
     k = np.clip(np.rint(np.log2(kept.S / step)), 0, 63).astype(np.int64)
     gain = np.sqrt(kept.S * np.exp2(k) / step)[:, None]
     pairs = Pairs(rounded(kept.U * gain, rng, DEAD_ZONE), rounded(kept.V * gain, rng, DEAD_ZONE), k)
     if rng is None and X.size <= _REFINED:
-        pairs = _refined(X / step, pairs)
+        pairs = _refined(X.astype(np.float64) / step, pairs)
     used = pairs.A.any(axis=1) & pairs.B.any(axis=1)
     return Pairs(*(part[used] for part in pairs))
+
+
+def lost(found: Factors, pairs: Pairs, step: float, energy: float) -> float:
+    """Give |X - decoded|^2 in squared steps, from factors of X and its energy, without forming a product.
+
+    |X|^2 - 2 <X, C> + |C|^2, where both inner products are sums over pairs of vectors.
+    """
+    weights = np.exp2(-pairs.k.astype(np.float64))
+    A, B = weights[:, None] * pairs.A, pairs.B.astype(np.float64)
+    inner = found.S / step @ ((found.U @ A.T) * (found.V @ B.T)).sum(axis=1)
+    return max(0.0, energy - 2 * float(inner) + float(((A @ A.T) * (B @ B.T)).sum()))
 
 
 def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float) -> Int64:

@@ -76,19 +76,21 @@ def lanes_for(n: int) -> int:
 
 def push(batches: Sequence[Slices], lanes: int) -> bytes:
     """Code batches, first to last, into a stream that `Puller` reads in that order."""
+    if not batches:
+        return np.full(lanes, _LOW, "<u4").tobytes()
     return _push_one(batches) if lanes == 1 else _push_many(batches, lanes)
 
 
 def _push_one(batches: Sequence[Slices]) -> bytes:
     x, words = _LOW, []
-    for batch in reversed(batches):
-        pairs = zip(reversed(batch.frequency.tolist()), reversed(batch.cumulative.tolist()), strict=True)
-        for frequency, cumulative in pairs:
-            if x >= frequency << _SHIFT:
-                words.append(x & 0xFFFF)
-                x >>= 16
-            quotient, rest = divmod(x, frequency)
-            x = (quotient << PRECISION) + rest + cumulative
+    frequencies = np.concatenate([batch.frequency for batch in batches])[::-1]
+    cumulatives = np.concatenate([batch.cumulative for batch in batches])[::-1]
+    limits = (frequencies << _SHIFT).tolist()
+    for f, c, limit in zip(frequencies.tolist(), cumulatives.tolist(), limits, strict=True):
+        if x >= limit:
+            words.append(x & 0xFFFF)
+            x >>= 16
+        x = (x // f << PRECISION) + x % f + c
     return x.to_bytes(4, "little") + np.array(words[::-1], "<u2").tobytes()
 
 
@@ -102,7 +104,7 @@ def _push_many(batches: Sequence[Slices], lanes: int) -> bytes:
             chunks.append(x[over] & 0xFFFF)
             quotient, rest = np.divmod(np.where(over, x >> 16, x), frequency)
             states[: len(frequency)] = (quotient << PRECISION) + rest + cumulatives[start : start + lanes]
-    words = np.concatenate(chunks[::-1]) if chunks else states[:0]
+    words = np.concatenate([states[:0], *chunks[::-1]])
     return states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
 
 

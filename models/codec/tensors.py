@@ -62,74 +62,83 @@ class Coder:
     def __init__(self, values: Float32, word: int, rng: np.random.Generator, *, stochastic: bool) -> None:
         """Take a finite tensor and the word of its step."""
         self.values = values
-        self.matrix = _matrix(values.shape)
-        self.wide = values.astype(np.float64).reshape(self.matrix)
+        self.matrix = values.reshape(_matrix(values.shape))
         self.step = step_value(word)
         self.rng = rng
         self.noise = rng if stochastic else None
+        self.energy = values.size * (rms(values) / self.step) ** 2
 
     def cheapest(self) -> Candidate:
         """Give the candidate of the least cost."""
         if not self.values.any():
             return Candidate(ZERO, Writer(), 0.0)
-        found = [Candidate(ZERO, Writer(), self._cost(0.0, self.wide)), *self._lowrank()]
-        if self.noise is not None:
-            found = found[1:]  # nothing is what a biased coder sends
+        found = self._lowrank()
+        if self.noise is None:  # to send nothing is a bias
+            found.append(Candidate(ZERO, Writer(), LAMBDA * self.energy))
         bound = min((candidate.cost for candidate in found), default=math.inf)
         if self._scalar_estimate() < 1.1 * bound:
             found += self._scalar()
-        if min((c.cost for c in found), default=math.inf) > 8 * self.values.size:
+        if min((candidate.cost for candidate in found), default=math.inf) > 8 * self.values.size:
             found += [self._raw(0), self._raw(1)]
         return min(found, key=lambda candidate: candidate.cost)
 
-    def _cost(self, n_bits: float, error: Float64) -> float:
-        flat = (error / self.step).ravel()
-        return n_bits + LAMBDA * float(flat @ flat)
-
     def _scalar(self) -> list[Candidate]:
-        return [c for c in (self._vectors(self.wide, shared=shared) for shared in (False, True)) if c]
+        return [c for c in (self._vectors(self._long(), shared=shared) for shared in (False, True)) if c]
 
     def _scalar_estimate(self) -> float:
         """Judge the scalar cost of a large matrix by a few of its vectors; small ones are simply tried."""
-        vectors = self.wide if self.matrix[0] <= self.matrix[1] else self.wide.T
+        vectors = self._long()
         if self.values.size < 1 << 14 or len(vectors) < 32:
             return 0.0
         few = vectors[:: len(vectors) // 8]
         candidate = self._vectors(few, shared=False)
         return candidate.cost * len(vectors) / len(few) if candidate else math.inf
 
-    def _vectors(self, wide: Float64, *, shared: bool) -> Candidate | None:
-        vectors = wide if wide.shape[0] <= wide.shape[1] else wide.T
-        if float(np.abs(vectors).max()) >= self.step * (LARGEST_INTEGER - 2):
+    def _long(self) -> Float32:
+        """Give the matrix as few long vectors."""
+        return self.matrix if self.matrix.shape[0] <= self.matrix.shape[1] else self.matrix.T
+
+    def _vectors(self, vectors: Float32, *, shared: bool) -> Candidate | None:
+        wide = vectors.astype(np.float64) / self.step
+        if float(np.abs(wide).max()) >= LARGEST_INTEGER - 2:
             return None
-        symbols = rounded(vectors / self.step, self.noise, DEAD_ZONE)
+        symbols = rounded(wide, self.noise, DEAD_ZONE)
         codes, writer = scale_codes(symbols, shared=shared), Writer()
         write_scale_codes(writer, codes, shared=shared)
         write_vectors(writer, symbols, SCALES[codes])
-        return Candidate(SCALAR, writer, self._cost(writer.bits, vectors - symbols * self.step))
+        return Candidate(SCALAR, writer, writer.bits + LAMBDA * float(np.square(wide - symbols).sum()))
 
     def _lowrank(self) -> list[Candidate]:
-        if min(self.matrix) < SMALLEST_SIDE:
+        if min(self.matrix.shape) < SMALLEST_SIDE:
             return []
-        kept = lowrank.choose(lowrank.factors(self.wide, self.rng), self.step, self.noise)
+        found = lowrank.factors(self.matrix, self.rng)
+        kept = lowrank.choose(found, self.step, self.noise)
         if not len(kept.S):
             return []
-        pairs = lowrank.quantise(self.wide, kept, self.step, self.noise)
+        pairs = lowrank.quantise(self.matrix, kept, self.step, self.noise)
         if not len(pairs.k) or not _fits(pairs):
             return []
         writer = Writer()
         _write_pairs(writer, pairs)
-        product = _product(pairs) * (self.step / 2.0 ** int(pairs.k[0]))
-        return [Candidate(LOWRANK, writer, self._cost(writer.bits, self.wide - product))]
+        return [Candidate(LOWRANK, writer, writer.bits + LAMBDA * lowrank.lost(found, pairs, self.step, self.energy))]
 
     def _raw(self, kind: int) -> Candidate:
         data = int8_bytes(self.values) if kind == 0 else float32_bytes(self.values)
-        body = memoryview(data)
-        decoded = read_int8(body, self.values.shape) if kind == 0 else read_float32(body, self.values.shape)
+        read = read_int8 if kind == 0 else read_float32
+        error = (self.values - read(memoryview(data), self.values.shape).values()) / self.step
         writer = Writer()
         writer.uniform([kind], 1)
         writer.uniform(np.frombuffer(data, np.uint8).astype(np.int64), 8)
-        return Candidate(RAW, writer, self._cost(writer.bits, self.wide - decoded.values().reshape(self.matrix)))
+        return Candidate(RAW, writer, writer.bits + LAMBDA * float(np.square(error).sum()))
+
+
+def rms(values: Float32) -> float:
+    """Give the root of the mean square, to float32 accuracy, of values of any size."""
+    peak = float(np.abs(values).max(initial=0.0))
+    if not peak:
+        return 0.0
+    scaled = values.ravel() / np.float32(peak)
+    return peak * math.sqrt(float(scaled @ scaled) / values.size)
 
 
 def read_zero(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
