@@ -1,0 +1,501 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from aggregator.coordinator import Coordinator
+from aggregator.effects import (
+    Announce,
+    Answer,
+    Attempt,
+    Close,
+    Collect,
+    Commit,
+    Committed,
+    Effect,
+    Judged,
+    Open,
+    Publish,
+    Record,
+    Seen,
+    Stop,
+)
+from broker import draw
+from broker.messages import Offer, Verdict, Version, echo
+from models.job import RoundsSpec, StopSpec
+
+V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
+SEED = 7
+
+
+def digest(device: str, base: Version = V0) -> str:
+    return f"{base.number:08x}{device.encode().hex():0>24}"
+
+
+def offer(device: str, base: Version = V0, n: int = 10, n_bytes: int = 9) -> Offer:
+    return Offer("j", device, base, n, digest(device, base), n_bytes)
+
+
+def counted(device: str, base: Version = V0) -> Verdict:
+    return Verdict(device, "j", base, echo(offer(device, base)))
+
+
+def refused(device: str, reason: str, base: Version = V0) -> Verdict:
+    return Verdict(device, "j", base, echo(offer(device, base)), refused=reason)
+
+
+def here(device: str) -> Seen:
+    return Seen(device, online=True, ready=True)
+
+
+def gone(device: str) -> Seen:
+    return Seen(device, online=False, ready=True)
+
+
+class Bench:
+    """A coordinator whose shell does at once what it is told."""
+
+    def __init__(self, rules: RoundsSpec, **state: Any) -> None:
+        self.core = Coordinator(rules, SEED, state.pop("base", V0), now=0.0, heartbeat_s=10.0, **state)
+
+    def see(self, *devices: str, now: float = 0.0) -> list[Effect]:
+        return [effect for device in devices for effect in self.core.receive(here(device), now)]
+
+    def count(self, *devices: str, base: Version = V0, now: float = 1.0) -> list[Effect]:
+        effects: list[Effect] = []
+        for device in devices:
+            assert self.core.receive(offer(device, base), now) == [Collect(offer(device, base), 10)]
+            effects += self.core.receive(Judged(counted(device, base)), now)
+        return effects
+
+    def commit(self, version: Version = V1, now: float = 2.0, **metrics: float) -> list[Effect]:
+        return self.core.receive(Committed(version, metrics), now)
+
+
+def of(kind: type, effects: Sequence[Effect]) -> list[Any]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def kinds(effects: Sequence[Effect]) -> list[str]:
+    return [type(effect).__name__ for effect in effects]
+
+
+# Opening.
+
+
+def test_a_round_is_durable_before_it_is_announced() -> None:
+    effects = Bench(RoundsSpec()).see("a")
+    assert kinds(effects) == ["Open", "Announce"]
+    assert effects[0].attempt == effects[1].attempt  # type: ignore[union-attr]  # kinds says which they are
+
+
+def test_a_round_waits_for_a_quorum_of_devices() -> None:
+    bench = Bench(RoundsSpec(quorum=2))
+    assert bench.see("a") == []
+    waiting = bench.core.state
+    assert kinds(bench.see("b")) == ["Open", "Announce"]
+    assert (waiting, bench.core.state) == ("waiting", "running")
+
+
+def test_a_round_waits_for_min_devices() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=3))
+    assert bench.see("a", "b") == []
+    assert of(Open, bench.see("c"))
+
+
+def test_a_device_that_is_not_ready_opens_nothing() -> None:
+    bench = Bench(RoundsSpec())
+    assert bench.core.receive(Seen("a", online=True, ready=False, why="no data"), 0.0) == []
+    assert bench.core.receive(gone("b"), 0.0) == []
+
+
+def test_exactly_target_times_over_selection_are_drawn() -> None:
+    bench = Bench(RoundsSpec(target=4, over_selection=1.5, min_devices=20))
+    (opened,) = of(Open, bench.see(*(f"d{n}" for n in range(20))))
+    attempt = opened.attempt
+    assert attempt.target == 4
+    assert len(attempt.cohort) == 6
+    drawn = {f"d{n}" for n in range(20) if draw.ticket(draw.salt(SEED, V0), f"d{n}") <= attempt.threshold}
+    assert drawn == set(attempt.cohort)
+
+
+def test_a_fraction_is_of_the_eligible_devices() -> None:
+    bench = Bench(RoundsSpec(fraction=0.25, min_devices=10))
+    (opened,) = of(Open, bench.see(*(f"d{n}" for n in range(10))))
+    assert opened.attempt.target == len(opened.attempt.cohort) == 3
+
+
+def test_never_fewer_are_drawn_than_a_quorum() -> None:
+    bench = Bench(RoundsSpec(fraction=0.1, quorum=5, min_devices=10))
+    (opened,) = of(Open, bench.see(*(f"d{n}" for n in range(10))))
+    assert len(opened.attempt.cohort) == 5
+
+
+def test_when_everybody_is_wanted_whoever_comes_is_drawn_too() -> None:
+    bench = Bench(RoundsSpec(target=5, quorum=1))
+    (opened,) = of(Open, bench.see("a"))
+    assert opened.attempt.threshold == draw.MOST
+    bench.see("b")
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "b")
+
+
+# Concluding.
+
+
+def test_the_target_ends_a_round_at_once() -> None:
+    bench = Bench(RoundsSpec(target=2, quorum=1, over_selection=2.0, min_devices=4))
+    (opened,) = of(Open, bench.see("a", "b", "c", "d"))
+    first, second, third, _ = opened.attempt.cohort
+    assert of(Commit, bench.count(first)) == []
+    (commit,) = of(Commit, bench.count(second))
+    assert commit.close.outcome == "committed"
+    assert commit.close.fates[third] == "not counted: nothing had arrived when the round ended"
+
+
+def test_a_round_ends_when_nobody_is_left_to_wait_for() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=3, min_devices=3))
+    bench.see("a", "b", "c")
+    bench.count("a")
+    assert bench.core.receive(offer("b", n=10**7), 1.0) == [Record(refused("b", refusal_of_examples(10**7)))]
+    assert of(Commit, bench.core.receive(Judged(refused("b", refusal_of_examples(10**7))), 1.0)) == []
+    effects = bench.core.receive(Seen("c", online=True, ready=False, why="its disk is full"), 2.0)
+    (commit,) = of(Commit, effects)
+    assert commit.close.fates == {
+        "a": "counted",
+        "b": f"refused: {refusal_of_examples(10**7)}",
+        "c": "not counted: it could not take part: its disk is full",
+    }
+
+
+def refusal_of_examples(n: int) -> str:
+    return f"it claims {n} examples, more than max_examples = 1048576"
+
+
+def test_a_quorum_at_the_deadline_makes_a_version() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=60.0))
+    bench.see("a", "b")
+    bench.count("a")
+    assert of(Commit, bench.core.tick(59.9)) == []
+    (commit,) = of(Commit, bench.core.tick(60.0))
+    assert commit.close.reason == "a quorum at the deadline"
+
+
+def test_without_a_quorum_the_round_is_abandoned_and_its_updates_open_the_next() -> None:
+    bench = Bench(RoundsSpec(quorum=2, target=2, deadline_s=60.0))
+    bench.see("a", "b")
+    bench.count("a")
+    effects = bench.core.tick(60.0)
+    assert kinds(effects)[:3] == ["Close", "Open", "Announce"]
+    assert of(Close, effects)[0].outcome == "abandoned"
+    assert of(Open, effects)[0].attempt.number == 2
+    assert bench.core.counted == ["a"]
+    (commit,) = of(Commit, bench.count("b", now=61.0))
+    assert set(commit.close.fates) == {"a", "b"}
+
+
+def test_a_further_attempt_widens_and_drops_nobody() -> None:
+    names = [f"d{n}" for n in range(20)]
+    bench = Bench(RoundsSpec(target=4, quorum=4, min_devices=20, deadline_s=60.0))
+    (first,) = of(Open, bench.see(*names))
+    (second,) = of(Open, bench.core.tick(60.0))
+    assert set(first.attempt.cohort) < set(second.attempt.cohort)
+    assert len(second.attempt.cohort) == 8
+    assert second.attempt.salt == first.attempt.salt
+
+
+def test_a_last_will_starts_a_grace_and_then_the_round_stops_waiting() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, grace_s=5.0))
+    bench.see("a", "b")
+    bench.count("a")
+    assert of(Commit, bench.core.receive(gone("b"), 3.0)) == []
+    assert bench.core.deadline == 8.0
+    assert of(Commit, bench.core.tick(7.9)) == []
+    (commit,) = of(Commit, bench.core.tick(8.0))
+    assert commit.close.fates["b"] == "not counted: it was offline"
+
+
+def test_who_comes_back_within_its_grace_is_waited_for() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, grace_s=5.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.core.receive(gone("b"), 3.0)
+    bench.see("b", now=4.0)
+    assert of(Commit, bench.core.tick(9.0)) == []
+
+
+def test_an_update_from_a_device_that_is_gone_counts_all_the_same() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=2))
+    bench.see("a", "b")
+    bench.core.receive(gone("b"), 1.0)
+    assert of(Answer, bench.count("b")) == [Answer(counted("b"))]
+
+
+def test_waiting_for_all_fixes_the_membership() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=2, wait="all", deadline_s=60.0, grace_s=1.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.core.receive(gone("b"), 2.0)
+    (abandoned,) = of(Close, bench.core.tick(60.0))
+    assert "every drawn device" in abandoned.reason
+    bench.see("c", now=61.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "b")
+    (answer,) = bench.core.receive(offer("c"), 62.0)
+    assert isinstance(answer, Answer)
+    assert not answer.verdict.counted
+    assert of(Commit, bench.count("b", now=63.0))
+
+
+def test_the_next_round_opens_after_a_commit() -> None:
+    bench = Bench(RoundsSpec(target=1))
+    bench.see("a")
+    bench.count("a")
+    effects = bench.commit()
+    assert kinds(effects) == ["Publish", "Open", "Announce"]
+    assert of(Open, effects)[0].attempt.base == bench.core.base == V1
+    assert bench.core.counted == []
+
+
+# Time.
+
+
+def test_the_heartbeat_says_how_much_time_is_left() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=60.0))
+    bench.see("a", "b")
+    assert bench.core.deadline == 10.0
+    assert bench.core.tick(9.9) == []
+    (beat,) = bench.core.tick(10.0)
+    assert isinstance(beat, Announce)
+    assert beat.seconds_left == 50.0
+    assert bench.core.deadline == 20.0
+
+
+def test_without_a_round_there_is_nothing_to_wait_for() -> None:
+    bench = Bench(RoundsSpec())
+    assert bench.core.deadline is None
+    assert bench.core.tick(1e9) == []
+    assert bench.core.announce(1e9) == []
+
+
+def test_a_tick_at_the_deadline_moves_the_deadline() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=60.0, grace_s=5.0))
+    bench.see("a", "b")
+    bench.core.receive(gone("a"), 1.0)
+    for _ in range(10):
+        at = bench.core.deadline
+        if at is None:
+            break
+        bench.core.tick(at)
+        assert bench.core.deadline is None or bench.core.deadline > at
+
+
+# Verdicts.
+
+
+def test_a_resend_gets_the_verdict_it_got_first() -> None:
+    bench = Bench(RoundsSpec(target=1, max_rounds=9))
+    bench.see("a", "b")
+    bench.count("a")
+    assert bench.core.receive(offer("a"), 2.0) == [Answer(counted("a"))]
+    bench.commit()
+    assert bench.core.receive(offer("a"), 3.0) == [Answer(counted("a"))]
+
+
+def test_another_update_to_the_same_base_is_refused() -> None:
+    bench = Bench(RoundsSpec(quorum=2))
+    bench.see("a", "b")
+    bench.count("a")
+    other = Offer("j", "a", V0, 10, "f" * 32, 9)
+    (answer,) = bench.core.receive(other, 2.0)
+    assert isinstance(answer, Answer)
+    assert "already has a verdict" in answer.verdict.refused
+    assert bench.core.counted == ["a"]
+
+
+@pytest.mark.parametrize("base", [V0, V2, Version(2, 1)])
+def test_an_update_to_another_base_is_refused_unread(base: Version) -> None:
+    bench = Bench(RoundsSpec(), base=V1, history=[{}, {}])
+    bench.see("a")
+    (answer,) = bench.core.receive(offer("a", base), 1.0)
+    assert isinstance(answer, Answer)
+    assert answer.verdict.refused == f"stale: it is based on version {base}, the current one is 1.1"
+
+
+def test_who_was_not_drawn_is_refused() -> None:
+    names = [f"d{n}" for n in range(10)]
+    bench = Bench(RoundsSpec(target=1, min_devices=10))
+    (opened,) = of(Open, bench.see(*names))
+    other = next(name for name in names if name not in opened.attempt.cohort)
+    (answer,) = bench.core.receive(offer(other), 1.0)
+    assert isinstance(answer, Answer)
+    assert answer.verdict.refused == "this device was not drawn"
+
+
+def test_before_the_first_round_nobody_is_drawn() -> None:
+    (answer,) = Bench(RoundsSpec()).core.receive(offer("a"), 0.0)
+    assert isinstance(answer, Answer)
+    assert not answer.verdict.counted
+
+
+def test_a_body_larger_than_any_update_is_refused_for_good() -> None:
+    bench = Bench(RoundsSpec(quorum=2), max_body_bytes=100)
+    bench.see("a", "b")
+    (record,) = bench.core.receive(offer("a", n_bytes=101), 1.0)
+    assert isinstance(record, Record)
+    bench.core.receive(Judged(record.verdict), 1.0)
+    assert bench.core.receive(offer("a", n_bytes=101), 2.0) == [Answer(record.verdict)]
+
+
+def test_a_refused_update_is_no_part_of_a_quorum() -> None:
+    bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.core.receive(Judged(refused("b", "absurd")), 2.0)
+    assert of(Close, bench.core.tick(60.0))[0].outcome == "abandoned"
+
+
+# Late updates.
+
+
+def late_bench(wait: Any = "target") -> Bench:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=2, over_selection=2.0, late="fold", wait=wait))
+    bench.see("a", "b")
+    bench.count("a")
+    if wait == "all":
+        bench.count("b")
+    bench.commit()
+    return bench
+
+
+def test_a_late_update_counts_for_the_current_version_with_less_weight() -> None:
+    bench = late_bench()
+    assert bench.core.receive(offer("b"), 3.0) == [Collect(offer("b"), 7)]
+    effects = bench.core.receive(Judged(counted("b")), 3.0)
+    assert effects[0] == Answer(counted("b"))
+    (commit,) = of(Commit, effects)
+    assert commit.close.fates["b"] == "counted late: its update was to version 1.0"
+
+
+def test_a_late_update_counts_once() -> None:
+    bench = late_bench()
+    bench.core.receive(Judged(counted("b")), 3.0)
+    assert bench.core.receive(offer("b"), 4.0) == [Answer(counted("b"))]
+    bench.commit(V2, now=5.0)
+    assert bench.core.receive(offer("b"), 6.0) == [Answer(counted("b"))]
+
+
+def test_who_was_not_in_the_membership_is_not_let_in_late() -> None:
+    bench = late_bench(wait="all")
+    (answer,) = bench.core.receive(offer("c"), 3.0)
+    assert isinstance(answer, Answer)
+    assert not answer.verdict.counted
+
+
+def test_where_late_updates_are_refused_they_are_stale() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=2, over_selection=2.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.commit()
+    (answer,) = bench.core.receive(offer("b"), 3.0)
+    assert isinstance(answer, Answer)
+    assert "stale" in answer.verdict.refused
+
+
+# The end.
+
+
+def test_the_job_ends_after_max_rounds() -> None:
+    bench = Bench(RoundsSpec(target=1, max_rounds=1))
+    bench.see("a")
+    bench.count("a")
+    assert bench.commit() == [Publish("finished", "max_rounds = 1 are done")]
+    assert bench.core.state == "finished"
+    assert bench.see("b", now=3.0) == []
+    (answer,) = bench.core.receive(offer("b", V1), 4.0)
+    assert isinstance(answer, Answer)
+    assert answer.verdict.refused == "the job has ended"
+
+
+def test_the_job_ends_when_its_target_is_reached() -> None:
+    bench = Bench(RoundsSpec(target=1, stop=StopSpec(target=0.9)))
+    bench.see("a")
+    bench.count("a")
+    (published,) = bench.commit(accuracy=0.95)
+    assert published == Publish("finished", "accuracy 0.9500 has reached the target 0.9")
+
+
+def test_a_job_that_had_converged_when_it_died_ends_at_the_next_event() -> None:
+    bench = Bench(RoundsSpec(max_rounds=1), base=V1, history=[{}, {}])
+    assert kinds(bench.see("a")) == ["Publish"]
+    assert bench.core.ended == "finished"
+
+
+def test_an_operator_stops_the_job() -> None:
+    bench = Bench(RoundsSpec())
+    bench.see("a")
+    effects = bench.core.receive(Stop("enough"), 1.0)
+    assert kinds(effects) == ["Close", "Publish"]
+    assert of(Close, effects)[0].outcome == "stopped"
+    assert bench.core.receive(Stop("enough"), 2.0) == []
+    assert bench.core.tick(1e6) == []
+
+
+# Starting again.
+
+
+def attempt_of(*cohort: str, target: int | None = None) -> Attempt:
+    return Attempt(V0, 1, draw.salt(SEED, V0), draw.MOST, target, cohort)
+
+
+def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:
+    rules = RoundsSpec(quorum=2, deadline_s=60.0)
+    bench = Bench(rules, attempt=attempt_of("a", "b"), ledger=[counted("a")])
+    assert bench.core.counted == ["a"]
+    assert of(Announce, bench.core.announce(0.5))[0].seconds_left == 59.5
+    assert bench.core.receive(offer("a"), 1.0) == [Answer(counted("a"))]
+    assert of(Commit, bench.count("b"))
+
+
+def test_after_a_start_the_cohort_has_a_grace_to_come_back() -> None:
+    bench = Bench(RoundsSpec(quorum=1, grace_s=5.0), attempt=attempt_of("a", "b"), ledger=[counted("a")])
+    assert of(Commit, bench.core.tick(4.9)) == []
+    assert of(Commit, bench.core.tick(5.0))
+
+
+def test_an_abandoned_round_is_widened_after_a_start_too() -> None:
+    rules = RoundsSpec(target=1, quorum=1, deadline_s=60.0)
+    names = [f"d{n}" for n in range(5)]
+    salt = draw.salt(SEED, V0)
+    cohort = min(names, key=lambda name: draw.ticket(salt, name))
+    last = Attempt(V0, 1, salt, draw.ticket(salt, cohort), 1, (cohort,))
+    bench = Bench(rules, last=last)
+    (opened,) = of(Open, bench.see(*(name for name in names if name != cohort)))
+    assert opened.attempt.number == 2
+    assert opened.attempt.threshold > last.threshold
+
+
+def test_an_update_of_the_last_round_counts_while_none_is_open() -> None:
+    bench = Bench(RoundsSpec(quorum=2), last=attempt_of("a"))
+    assert bench.core.receive(offer("a"), 1.0) == [Collect(offer("a"), 10)]
+
+
+def test_a_last_round_on_another_base_says_nothing() -> None:
+    bench = Bench(RoundsSpec(), base=V1, history=[{}, {}], last=attempt_of("a"))
+    (opened,) = of(Open, bench.see("a"))
+    assert opened.attempt.number == 1
+
+
+def test_an_ended_job_does_not_resume_its_round() -> None:
+    bench = Bench(RoundsSpec(), attempt=attempt_of("a"), ended="stopped")
+    assert bench.core.attempt is None
+    assert bench.see("a") == []
+
+
+def test_the_fates_of_an_open_round_can_be_asked() -> None:
+    bench = Bench(RoundsSpec(quorum=2))
+    bench.see("a", "b")
+    bench.count("a")
+    assert bench.core.fates() == {"a": "counted", "b": "not counted: nothing had arrived when the round ended"}

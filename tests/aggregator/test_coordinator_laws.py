@@ -1,0 +1,279 @@
+"""The coordinator's laws, held against whatever a near enough world can do to it.
+
+The rules stay close to the live state: offers are for the current base, the one before it or one that was offered
+already; verdicts and commits follow or the process dies before them; time moves by about as much as matters next.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from aggregator.coordinator import Coordinator
+from aggregator.effects import (
+    Announce,
+    Answer,
+    Attempt,
+    Close,
+    Collect,
+    Commit,
+    Committed,
+    Effect,
+    Judged,
+    Open,
+    Publish,
+    Record,
+    Seen,
+    Stop,
+)
+from broker import draw
+from broker.messages import Offer, Verdict, Version, echo
+from models.job import RoundsSpec
+
+DEVICES = [f"d{n}" for n in range(6)]
+SEED = 3
+MOST_EXAMPLES = 100
+devices = st.sampled_from(DEVICES)
+Key = tuple[str, Version, str]
+
+
+@st.composite
+def rules_of_a_job(draw_: st.DrawFn) -> RoundsSpec:
+    quorum = draw_(st.integers(1, 4))
+    return RoundsSpec(
+        fraction=draw_(st.sampled_from([0.5, 1.0])),
+        target=draw_(st.none() | st.integers(quorum, 5)),
+        quorum=quorum,
+        over_selection=draw_(st.sampled_from([1.0, 1.5])),
+        wait=draw_(st.sampled_from(["target", "target", "all"])),
+        late=draw_(st.sampled_from(["refuse", "fold"])),
+        deadline_s=60.0,
+        grace_s=5.0,
+        max_rounds=4,
+    )
+
+
+class CoordinatorLaws(RuleBasedStateMachine):
+    """A coordinator, what is durable beside it, and a record of all that was ever said."""
+
+    @initialize(job=rules_of_a_job())
+    def begin(self, job: RoundsSpec) -> None:
+        self.job = job
+        self.now = 0.0
+        # Durable.
+        self.version = Version(1, 0)
+        self.verdicts: dict[str, Verdict] = {}
+        self.sum: list[Key] = []
+        self.attempts: dict[tuple[Version, int], tuple[Attempt, str]] = {}
+        self.ended = ""
+        # Remembered for the laws.
+        self.offered: list[Offer] = []
+        self.said: dict[Key, bool] = {}
+        self.folded: list[Key] = []
+        self.seen: dict[str, Seen] = {}
+        self.waited_since = 0.0
+        self.start()
+
+    def start(self) -> None:
+        here = [pair for (base, _), pair in sorted(self.attempts.items()) if base == self.version]
+        self.core = Coordinator(
+            self.job,
+            SEED,
+            self.version,
+            now=self.now,
+            max_examples=MOST_EXAMPLES,
+            heartbeat_s=10.0,
+            ledger=list(self.verdicts.values()),
+            counted=[device for device, _, _ in self.sum],
+            attempt=next((attempt for attempt, how in here if how == "open"), None),
+            last=here[-1][0] if here else None,
+            history=[{}] * (self.version.number + 1),
+            ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
+        )
+        self.waited_since = self.now
+        self.carry_out(self.core.tick(self.now))
+
+    def carry_out(self, effects: list[Effect], die_at: int | None = None) -> None:
+        """Do what is wanted, and perhaps die before one of the effects, and start again from what is durable."""
+        todo = list(effects)
+        while todo:
+            if die_at is not None:
+                if die_at == 0:
+                    self.start()
+                    return
+                die_at -= 1
+            todo = self.do(todo[0]) + todo[1:]
+
+    def do(self, effect: Effect) -> list[Effect]:
+        match effect:
+            case Open(attempt):
+                self.check_widened(attempt)
+                self.attempts[attempt.base, attempt.number] = (attempt, "open")
+                self.waited_since = self.now
+            case Announce(attempt, left):
+                assert self.attempts[attempt.base, attempt.number][1] == "open", "announced before it was durable"
+                assert attempt.base == self.version
+                assert 0 <= left <= 60.0
+            case Collect(offer, weight):
+                assert 1 <= weight <= offer.n_examples
+                late = offer.base != self.version
+                assert weight == offer.n_examples or late
+                assert not late or self.job.late == "fold"
+                return self.judge(Verdict(offer.device, "j", offer.base, echo(offer)))
+            case Record(verdict):
+                assert not verdict.counted
+                return self.judge(verdict)
+            case Answer(verdict):
+                key = (verdict.device, verdict.base, verdict.digest)
+                kept = self.verdicts.get(verdict.device)
+                if key in self.said and kept is not None and kept.base <= verdict.base:
+                    assert self.said[key] == verdict.counted, "another verdict than the first"
+                assert not verdict.counted or key in self.said, "counted, but not durable"
+            case Commit(close):
+                return self.commit(close)
+            case Close(attempt, outcome, reason, fates):
+                assert reason
+                assert set(attempt.cohort) <= set(fates)
+                self.attempts[attempt.base, attempt.number] = (attempt, outcome)
+            case Publish(state, _):
+                if state in ("finished", "stopped"):
+                    self.ended = state
+        return []
+
+    def judge(self, verdict: Verdict) -> list[Effect]:
+        key = (verdict.device, verdict.base, verdict.digest)
+        assert key not in self.said, "judged twice"
+        kept = self.verdicts.get(verdict.device)
+        assert kept is None or kept.base < verdict.base, "two verdicts for one base"
+        self.said[key] = verdict.counted
+        self.verdicts[verdict.device] = verdict
+        if verdict.counted:
+            self.sum.append(key)
+        return self.core.receive(Judged(verdict), self.now)
+
+    def commit(self, close: Close) -> list[Effect]:
+        members = {device for device, _, _ in self.sum}
+        assert len(members) >= self.job.quorum
+        assert self.core.counted == sorted(members), "what is counted is not what is in the sum"
+        assert close.attempt.base == self.version
+        if self.job.wait == "all":
+            judged = {device for device, verdict in self.verdicts.items() if verdict.base == self.version}
+            assert set(close.attempt.cohort) <= judged, "did not wait for all"
+        self.attempts[close.attempt.base, close.attempt.number] = (close.attempt, close.outcome)
+        self.folded += self.sum
+        self.sum = []
+        self.version = Version(1, self.version.number + 1)
+        return self.core.receive(Committed(self.version, {}), self.now)
+
+    def check_widened(self, attempt: Attempt) -> None:
+        before = self.attempts.get((attempt.base, attempt.number - 1))
+        assert (attempt.number == 1) == (before is None)
+        if before is not None:
+            assert before[1] == "abandoned"
+            assert attempt.salt == before[0].salt
+            assert attempt.threshold >= before[0].threshold
+            if self.job.wait == "all":
+                assert attempt.cohort == before[0].cohort
+        assert attempt.cohort
+        assert all(draw.ticket(attempt.salt, device) <= attempt.threshold for device in attempt.cohort)
+
+    # What can happen.
+
+    @rule(device=devices, online=st.sampled_from([True, True, False]), ready=st.sampled_from([True, True, True, False]))
+    def a_device_is_seen(self, device: str, online: bool, ready: bool) -> None:
+        self.seen[device] = Seen(device, online, ready)
+        self.carry_out(self.core.receive(self.seen[device], self.now))
+
+    @rule(device=devices, back=st.sampled_from([0, 0, 0, 1]), n=st.sampled_from([1, 10, 10, MOST_EXAMPLES + 1]))
+    def a_drawn_device_offers(self, device: str, back: int, n: int) -> None:
+        base = Version(1, max(0, self.version.number - back))
+        tried = [attempt for (b, _), (attempt, _) in self.attempts.items() if b == base]
+        if not any(draw.ticket(attempt.salt, device) <= attempt.threshold for attempt in tried):
+            return
+        if any((one.device, one.base) == (device, base) for one in self.offered):
+            return
+        offer = Offer("j", device, base, n, f"{len(self.offered):08x}" + "0" * 24, 9)
+        self.offered.append(offer)
+        self.carry_out(self.core.receive(offer, self.now))
+
+    @precondition(lambda self: self.offered)
+    @rule(data=st.data())
+    def an_offer_comes_again(self, data: st.DataObject) -> None:
+        offer = data.draw(st.sampled_from(self.offered[-8:]))
+        self.carry_out(self.core.receive(offer, self.now))
+
+    @precondition(lambda self: self.core.attempt is not None)
+    @rule(device=devices, n=st.integers(0, 4))
+    def the_process_dies_while_it_judges(self, device: str, n: int) -> None:
+        attempt = self.core.attempt
+        assert attempt is not None
+        if draw.ticket(attempt.salt, device) > attempt.threshold:
+            return
+        if any((one.device, one.base) == (device, self.version) for one in self.offered):
+            return
+        offer = Offer("j", device, self.version, 10, f"{len(self.offered):08x}" + "0" * 24, 9)
+        self.offered.append(offer)
+        self.carry_out(self.core.receive(offer, self.now), die_at=n)
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 11.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.core.tick(self.now))
+
+    @precondition(lambda self: self.core.deadline is not None)
+    @rule(die_at=st.none() | st.integers(0, 3))
+    def the_alarm_rings(self, die_at: int | None) -> None:
+        deadline = self.core.deadline
+        assert deadline is not None
+        self.now = max(self.now, deadline)
+        self.carry_out(self.core.tick(self.now), die_at)
+        later = self.core.deadline
+        assert die_at is not None or later is None or later > self.now, "it spins"
+
+    @rule()
+    def the_process_starts_again(self) -> None:
+        self.start()
+
+    @rule()
+    def everybody_connects_again(self) -> None:
+        for seen in self.seen.values():
+            self.carry_out(self.core.receive(seen, self.now))
+        self.carry_out(self.core.announce(self.now))
+
+    @precondition(lambda self: self.version.number > 2)
+    @rule()
+    def an_operator_stops_it(self) -> None:
+        self.carry_out(self.core.receive(Stop("enough"), self.now))
+
+    # What must always hold.
+
+    @invariant()
+    def nothing_counted_is_lost_or_counted_twice(self) -> None:
+        sums = self.folded + self.sum
+        assert len(sums) == len(set(sums))
+        assert set(sums) == {key for key, counted in self.said.items() if counted}
+
+    @invariant()
+    def the_coordinator_knows_what_is_durable(self) -> None:
+        assert self.core.base == self.version
+        assert self.core.ended == self.ended
+        assert self.version.number <= self.job.max_rounds
+
+    @invariant()
+    def a_round_is_over_at_its_deadline(self) -> None:
+        if self.core.attempt is not None:
+            assert self.attempts[self.core.attempt.base, self.core.attempt.number][1] == "open"
+            deadline = self.core.deadline
+            assert deadline is not None
+            assert deadline <= self.waited_since + 60.0 or deadline <= self.now
+
+    @invariant()
+    def a_target_that_is_reached_ends_the_round(self) -> None:
+        attempt = self.core.attempt
+        if attempt is not None and attempt.target is not None:
+            assert len(self.core.counted) < attempt.target
+
+
+TestCoordinatorLaws = CoordinatorLaws.TestCase
+TestCoordinatorLaws.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
