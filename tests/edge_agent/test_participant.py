@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from broker import draw
+from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
+from edge_agent.participant import (
+    FIRST_REFRESH_S,
+    FIRST_RESEND_S,
+    LAST_RESEND_S,
+    REFETCH_S,
+    Connected,
+    Deploy,
+    Effect,
+    Fetch,
+    FetchFailed,
+    Halt,
+    Installed,
+    Participant,
+    Ready,
+    Refresh,
+    Send,
+    Settle,
+    Train,
+    Trained,
+    TrainingFailed,
+    Upload,
+    without_body,
+)
+from models.job import JobSpec, ModelSpec, RoundsSpec
+
+V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
+SPEC = JobSpec("j", ModelSpec(), deploy="never")
+
+
+def head(version: Version = V0, state: Any = "running", term: int = 1) -> Head:
+    return Head("j-1", term, version, "0" * 32, state=state)
+
+
+def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw.MOST, term: int = 1) -> Round:
+    return Round("j-1", term, base, seconds_left, threshold)
+
+
+def offer(base: Version = V0, body: bytes = b"body") -> Offer:
+    return Offer("j-1", "d", base, 10, f"{base.number:08x}" + "0" * 24, len(body) or 9, body=body)
+
+
+def verdict(base: Version = V0, refused: str = "") -> Verdict:
+    return Verdict("d", "j-1", base, echo(offer(base)), refused)
+
+
+def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participant:
+    one = Participant("d", "j-1", spec, random.Random(1), **state)  # noqa: S311 -- jitter
+    if ready:
+        one.receive(Ready(), 0.0)
+    return one
+
+
+def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
+    return [effect for event in events for effect in one.receive(event, now)]
+
+
+def training(base: Version = V0) -> Participant:
+    one = device()
+    assert feed(one, head(base), round_(base), Installed(base)) == [Fetch(head(base)), Train(base, 1.0)]
+    return one
+
+
+def offering(body: bytes = b"body") -> Participant:
+    one = training()
+    assert feed(one, Trained(offer(body=body))) == [Send(offer(body=body), with_body=True)]
+    return one
+
+
+def of(kind: type, effects: Sequence[Effect]) -> list[Any]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+# From the round to the training.
+
+
+def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
+    one = device()
+    assert feed(one, head()) == []
+    assert feed(one, round_()) == [Fetch(head())]
+    assert one.doing == "fetching version 1.0"
+    assert feed(one, Installed(V0)) == [Train(V0, 1.0)]
+    assert one.doing == "training on version 1.0"
+
+
+def test_the_round_may_come_before_the_head() -> None:
+    one = device()
+    assert feed(one, round_()) == []
+    assert feed(one, head()) == [Fetch(head())]
+
+
+def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
+    assert feed(device(), head(), round_(threshold=0)) == []
+
+
+def test_widening_draws_a_device_later() -> None:
+    one = device()
+    feed(one, head(), round_(threshold=0))
+    assert feed(one, round_(threshold=draw.MOST)) == [Fetch(head())]
+
+
+def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
+    one = device(ready=False)
+    assert feed(one, head(), round_()) == []
+    assert feed(one, Ready(why="no such file")) == []
+    assert feed(one, Ready()) == [Fetch(head())]
+
+
+def test_the_step_of_the_round_goes_along() -> None:
+    one = device()
+    feed(one, head(), Installed(V0))
+    assert feed(one, Round("j-1", 1, V0, 60.0, step_scale=1.5)) == [Train(V0, 1.5)]
+
+
+def test_a_round_that_has_expired_starts_nothing() -> None:
+    one = device()
+    feed(one, round_(seconds_left=10.0))
+    assert feed(one, head(), now=10.0) == []
+    assert feed(one, round_(seconds_left=10.0), now=11.0) == [Fetch(head())]
+
+
+def test_a_round_on_a_base_that_has_been_left_starts_nothing() -> None:
+    assert feed(device(), head(V1), round_(V0)) == []
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped"])
+def test_a_job_that_has_ended_starts_nothing(state: str) -> None:
+    assert feed(device(), head(state=state), round_()) == []
+
+
+def test_a_training_halts_when_its_base_is_left() -> None:
+    one = training()
+    assert feed(one, head(V1)) == [Halt(V0)]
+    assert one.doing == ""
+
+
+def test_a_training_halts_when_the_job_ends() -> None:
+    assert feed(training(), head(state="stopped")) == [Halt(V0)]
+
+
+def test_a_training_goes_on_when_late_updates_are_folded() -> None:
+    rounds = RoundsSpec(late="fold", max_staleness=1)
+    one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=rounds))
+    feed(one, head(), round_(), Installed(V0))
+    assert feed(one, head(V1)) == []
+    assert feed(one, head(V2)) == [Halt(V0)]
+
+
+def test_a_base_is_trained_once() -> None:
+    one = offering()
+    feed(one, verdict())
+    assert feed(one, round_(), head(), now=1.0) == []
+
+
+def test_a_base_that_cannot_be_trained_is_not_tried_again() -> None:
+    one = training()
+    assert feed(one, TrainingFailed(V0, "it diverged"), round_()) == []
+    assert feed(one, head(V1), round_(V1)) == [Fetch(head(V1))]
+
+
+def test_a_base_that_was_trained_before_the_start_is_not_trained_again() -> None:
+    assert feed(device(trained=V0), head(), round_()) == []
+
+
+def test_what_is_older_than_the_last_base_trained_is_not_trained() -> None:
+    assert feed(device(trained=V1), head(), round_()) == []
+
+
+# Heads and terms.
+
+
+def test_a_lower_term_is_of_an_aggregator_that_was_replaced() -> None:
+    one = device()
+    feed(one, head(term=2))
+    assert feed(one, round_(term=1)) == []
+    assert feed(one, head(V1, term=1), round_(term=2)) == [Fetch(head(term=2))]
+
+
+def test_a_higher_term_may_go_back_to_an_older_version() -> None:
+    one = device()
+    feed(one, head(V1, term=1))
+    assert feed(one, head(V0, term=2), round_(V0, term=2)) == [Fetch(head(V0, term=2))]
+
+
+def test_a_head_that_was_overtaken_on_the_way_does_not_lead_back() -> None:
+    one = training(V1)
+    assert feed(one, head(V0)) == []
+    assert one.doing == "training on version 1.1"
+
+
+def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
+    one = device()
+    feed(one, head(V0), round_(V1))
+    assert one.deadline == FIRST_REFRESH_S
+    assert one.tick(FIRST_REFRESH_S) == [Refresh()]
+    assert one.deadline == 3 * FIRST_REFRESH_S
+    assert feed(one, head(V1), now=6.0) == [Fetch(head(V1))]
+    assert one.deadline is None
+
+
+def test_a_head_is_not_asked_for_when_the_round_has_expired() -> None:
+    one = device()
+    feed(one, round_(V1, seconds_left=3.0))
+    assert one.tick(FIRST_REFRESH_S) == []
+    assert one.deadline is None
+
+
+# Fetching.
+
+
+def test_a_newer_head_replaces_the_fetch() -> None:
+    one = device()
+    feed(one, head(), round_())
+    assert feed(one, head(V1), round_(V1)) == [Fetch(head(V1))]
+
+
+def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
+    one = device()
+    feed(one, head(), round_())
+    assert feed(one, FetchFailed(V0), now=1.0) == []
+    assert one.deadline == 1.0 + REFETCH_S
+    assert one.tick(1.0 + REFETCH_S) == [Fetch(head())]
+    assert one.deadline is None
+
+
+def test_the_failure_of_a_fetch_that_was_replaced_says_nothing() -> None:
+    one = device()
+    feed(one, head(), round_(), head(V1), round_(V1), FetchFailed(V0))
+    assert one.doing == "fetching version 1.1"
+
+
+def test_a_failed_fetch_that_is_not_needed_any_more_is_forgotten() -> None:
+    one = device()
+    feed(one, head(), round_(seconds_left=5.0), FetchFailed(V0))
+    assert one.tick(REFETCH_S) == []
+    assert one.deadline is None
+
+
+# The update that waits for its verdict.
+
+
+def test_an_offer_is_sent_again_with_growing_pauses() -> None:
+    one = offering()
+    pauses, now = [], 0.0
+    for _ in range(8):
+        at = one.deadline
+        assert at is not None
+        assert one.tick(at - 0.001) == []
+        assert of(Send, one.tick(at))
+        pauses.append(at - now)
+        now = at
+    doublings = [min(FIRST_RESEND_S * 2**n, LAST_RESEND_S) for n in range(8)]
+    assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
+
+
+def test_a_small_body_goes_along_every_time_and_a_large_one_only_first() -> None:
+    for body, again in ((b"x" * 2048, True), (b"x" * 2049, False)):
+        one = offering(body)
+        assert one.deadline is not None
+        (send,) = one.tick(one.deadline)
+        assert isinstance(send, Send)
+        assert send.with_body is again
+
+
+def test_a_connection_offers_anew_within_its_window() -> None:
+    one = offering()
+    for _ in range(6):
+        assert one.deadline is not None
+        one.tick(one.deadline)
+    feed(one, Connected(spread_s=2.0), now=1000.0)
+    assert one.deadline is not None
+    assert 1000.0 <= one.deadline <= 1002.0
+
+
+def test_the_next_training_waits_for_the_verdict() -> None:
+    one = offering()
+    assert feed(one, head(V1), round_(V1)) == []
+    assert feed(one, verdict()) == [Settle(verdict()), Fetch(head(V1))]
+
+
+@pytest.mark.parametrize("refused", ["", "stale"])
+def test_a_verdict_settles_the_update(refused: str) -> None:
+    one = offering()
+    assert feed(one, verdict(refused=refused)) == [Settle(verdict(refused=refused))]
+    assert one.offer is None
+    assert one.deadline is None
+    assert feed(one, verdict(refused=refused)) == []
+
+
+@pytest.mark.parametrize("other", [verdict(V1), Verdict("d", "j-1", V0, "ffffffff")])
+def test_a_verdict_on_another_update_settles_nothing(other: Verdict) -> None:
+    assert feed(offering(), other) == []
+
+
+def test_what_is_wanted_of_the_update_is_uploaded() -> None:
+    one = offering()
+    want = Want("d", "j-1", offer().digest, "01")
+    assert feed(one, want) == [Upload(want)]
+    assert feed(one, Want("d", "j-1", "f" * 32, "01")) == []
+    feed(one, verdict())
+    assert feed(one, want) == []
+
+
+def test_an_upload_has_time_before_the_offer_is_repeated() -> None:
+    one = offering()
+    feed(one, Want("d", "j-1", offer().digest, "01"), now=3.9)
+    assert one.deadline is not None
+    assert one.deadline >= 3.9 + FIRST_RESEND_S
+
+
+def test_an_update_on_disk_is_offered_after_a_start() -> None:
+    one = device(offer=offer(), trained=V0, ready=False)
+    assert feed(one, Ready()) == [Send(offer(), with_body=True)]
+    assert one.doing == "offering an update to version 1.0"
+
+
+def test_an_offer_goes_without_its_body_when_it_is_asked_to() -> None:
+    assert without_body(offer()).body == b""
+    assert without_body(offer()).digest == offer().digest
+
+
+# Deployment.
+
+
+def deploying(policy: str, **state: Any) -> Participant:
+    return device(JobSpec("j", ModelSpec(), deploy=policy), **state)
+
+
+def test_the_final_version_is_fetched_and_deployed() -> None:
+    one = deploying("final")
+    assert feed(one, head(V1)) == []
+    assert feed(one, head(V1, "finished")) == [Fetch(head(V1, "finished"))]
+    assert feed(one, Installed(V1)) == [Deploy(V1)]
+    assert feed(one, head(V1, "finished")) == []
+
+
+def test_every_second_version_is_deployed() -> None:
+    one = deploying("every 2")
+    assert feed(one, head(V0), head(V1)) == []
+    assert feed(one, head(V2), Installed(V2)) == [Fetch(head(V2)), Deploy(V2)]
+
+
+def test_a_device_that_never_deploys_fetches_nothing() -> None:
+    assert feed(deploying("never"), head(V2, "finished")) == []
+    assert feed(deploying("final", deploys=False), head(V2, "finished")) == []
+
+
+def test_what_is_deployed_is_not_fetched_again_after_a_start() -> None:
+    assert feed(deploying("final", deployed=V2), head(V2, "finished")) == []
+
+
+def test_a_version_may_be_deployed_and_trained_on() -> None:
+    one = deploying("every 1")
+    feed(one, head(V1), round_(V1))
+    assert feed(one, Installed(V1)) == [Deploy(V1), Train(V1, 1.0)]

@@ -1,0 +1,250 @@
+"""The participant's laws, held against what a near enough network and disk can do to it.
+
+The rules stay close to the live state: heads and rounds are of the current version, the one before or the next;
+verdicts are on the update that is offered, or on one that was; the process dies between two effects.
+"""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from broker import draw
+from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
+from edge_agent.participant import (
+    Connected,
+    Deploy,
+    Effect,
+    Fetch,
+    FetchFailed,
+    Halt,
+    Installed,
+    Participant,
+    Ready,
+    Refresh,
+    Send,
+    Settle,
+    Train,
+    Trained,
+    TrainingFailed,
+    Upload,
+)
+from edge_agent.participant import Event as DeviceEvent
+from models.job import JobSpec, ModelSpec, RoundsSpec
+
+near = st.sampled_from([0, 0, 0, -1])
+dies = st.sampled_from([None, None, None, 0, 1])
+
+
+class ParticipantLaws(RuleBasedStateMachine):
+    """A participant, what is on its disk, and a record of all that it ever did."""
+
+    @initialize(late=st.sampled_from(["refuse", "fold"]), deploy=st.sampled_from(["never", "final", "every 2"]))
+    def begin(self, late: str, deploy: str) -> None:
+        rounds = RoundsSpec(late=late)  # type: ignore[arg-type]  # drawn from its literals
+        self.spec = JobSpec("j", ModelSpec(), deploy=deploy, rounds=rounds)
+        self.now = 0.0
+        self.boots = 0
+        # The aggregator's side.
+        self.number = 0
+        self.term = 1
+        self.job_ended = False
+        # On the disk.
+        self.update: Offer | None = None
+        self.settled: Version | None = None
+        # For the laws.
+        self.finished: list[Version] = []
+        self.failed: list[Version] = []
+        self.verdicts: dict[tuple[Version, str], Verdict] = {}
+        self.live: dict[tuple[int, Version], float] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.boots += 1
+        self.training: Version | None = None
+        self.fetching: Version | None = None
+        self.heard: tuple[int, Version] | None = None
+        self.failed = []
+        self.live = {}
+        self.core = Participant(
+            "d",
+            "j-1",
+            self.spec,
+            random.Random(self.boots),  # noqa: S311 -- jitter
+            offer=self.update,
+            trained=self.update.base if self.update else self.settled,
+            now=self.now,
+        )
+        self.carry_out(self.core.receive(Ready(), self.now))
+
+    def tell(self, event: DeviceEvent, die_at: int | None = None) -> None:
+        self.carry_out(self.core.receive(event, self.now), die_at)
+
+    def carry_out(self, effects: list[Effect], die_at: int | None = None) -> None:
+        for n, effect in enumerate(effects):
+            if n == die_at:
+                self.start()
+                return
+            self.do(effect)
+
+    def do(self, effect: Effect) -> None:
+        match effect:
+            case Fetch(head):
+                assert self.heard == (head.term, head.version), "fetches what the last head does not name"
+                self.fetching = head.version
+            case Train(base, _):
+                assert self.training is None, "two trainings at once"
+                assert self.update is None, "trains while an update is without verdict"
+                assert base not in (*self.finished, *self.failed), "trains a base again"
+                assert self.heard is not None
+                assert base == self.heard[1]
+                assert self.now < max(until for (_, at), until in self.live.items() if at == base), "no live round"
+                self.training = base
+            case Halt(base):
+                assert self.training == base
+                assert self.heard is not None
+                assert self.heard[1] != base or self.job_ended
+                self.training = None
+            case Send(offer, _):
+                assert offer == self.update, "offers what is not on the disk"
+            case Upload(want):
+                assert self.update is not None
+                assert want.digest == self.update.digest
+            case Settle(verdict):
+                assert self.update is not None, "settles nothing"
+                assert (verdict.base, verdict.digest) == (self.update.base, echo(self.update))
+                self.settled, self.update = verdict.base, None
+            case Deploy(version):
+                assert self.heard is not None
+                assert version == self.heard[1]
+            case Refresh():
+                pass
+
+    @property
+    def version(self) -> Version:
+        return Version(1, self.number)
+
+    # What comes over the network.
+
+    @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
+    def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
+        version, term = Version(1, max(0, self.number + back)), self.term - old_term
+        if self.heard is None or (term, version) >= self.heard:
+            self.heard = (term, version)
+        ended = self.job_ended and back == 0
+        self.tell(Head("j-1", term, version, "0" * 32, state="finished" if ended else "running"), die_at)
+
+    @rule(
+        ahead=st.sampled_from([0, 0, 0, -1, 1]), seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), die_at=dies
+    )
+    def a_round_comes(self, ahead: int, seconds: float, drawn: bool, die_at: int | None) -> None:
+        base = Version(1, max(0, self.number + ahead))
+        if drawn:
+            self.live[self.term, base] = max(self.now + seconds, self.live.get((self.term, base), 0.0))
+        self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0), die_at)
+
+    @rule()
+    def a_version_is_made(self) -> None:
+        self.number += not self.job_ended
+
+    @rule()
+    def the_aggregator_starts_again(self) -> None:
+        self.term += 1
+
+    @precondition(lambda self: self.number > 3)
+    @rule()
+    def the_job_ends(self) -> None:
+        self.job_ended = True
+
+    @precondition(lambda self: self.update is not None)
+    @rule(refused=st.booleans(), die_at=dies)
+    def the_verdict_comes(self, refused: bool, die_at: int | None) -> None:
+        update = self.update
+        assert update is not None
+        fresh = Verdict("d", "j-1", update.base, echo(update), "absurd" if refused else "")
+        self.tell(self.verdicts.setdefault((update.base, update.digest), fresh), die_at)
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data())
+    def an_old_verdict_comes_again(self, data: st.DataObject) -> None:
+        self.tell(data.draw(st.sampled_from(list(self.verdicts.values()))))
+
+    @precondition(lambda self: self.update is not None)
+    @rule(mine=st.booleans())
+    def the_body_is_wanted(self, mine: bool) -> None:
+        assert self.update is not None
+        self.tell(Want("d", "j-1", self.update.digest if mine else "f" * 32, "01"))
+
+    @rule()
+    def the_broker_is_back(self) -> None:
+        self.tell(Connected(2.0))
+
+    # What happens on the device.
+
+    @precondition(lambda self: self.fetching is not None)
+    @rule(failed=st.sampled_from([False, False, True]), die_at=dies)
+    def the_fetch_ends(self, failed: bool, die_at: int | None) -> None:
+        version, self.fetching = self.fetching, None
+        assert version is not None
+        self.tell(FetchFailed(version) if failed else Installed(version), die_at)
+
+    @precondition(lambda self: self.training is not None)
+    @rule(die_at=dies)
+    def the_training_ends(self, die_at: int | None) -> None:
+        base, self.training = self.training, None
+        assert base is not None
+        self.finished.append(base)
+        # The same digest for every base: only the base tells the updates apart.
+        self.update = Offer("j-1", "d", base, 10, "ab" * 16, 9, body=b"x" * 9)
+        self.tell(Trained(self.update), die_at)
+
+    @precondition(lambda self: self.training is not None)
+    @rule()
+    def the_training_fails(self) -> None:
+        base, self.training = self.training, None
+        assert base is not None
+        self.failed.append(base)
+        self.tell(TrainingFailed(base, "it diverged"))
+
+    @rule()
+    def the_power_is_cut(self) -> None:
+        self.start()
+
+    @rule(seconds=st.sampled_from([0.5, 6.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.core.tick(self.now))
+
+    @precondition(lambda self: self.core.deadline is not None)
+    @rule()
+    def the_alarm_rings(self) -> None:
+        deadline = self.core.deadline
+        assert deadline is not None
+        self.now = max(self.now, deadline)
+        self.carry_out(self.core.tick(self.now))
+        later = self.core.deadline
+        assert later is None or later > self.now, "it spins"
+
+    # What must always hold.
+
+    @invariant()
+    def the_core_knows_what_is_on_the_disk(self) -> None:
+        assert self.core.offer == self.update
+
+    @invariant()
+    def an_update_without_verdict_is_offered_again(self) -> None:
+        if self.update is not None:
+            deadline = self.core.deadline
+            assert deadline is not None
+            assert deadline <= self.now + 150.0
+
+    @invariant()
+    def no_base_is_finished_twice(self) -> None:
+        assert len(self.finished) == len(set(self.finished))
+
+
+TestParticipantLaws = ParticipantLaws.TestCase
+TestParticipantLaws.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
