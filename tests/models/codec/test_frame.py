@@ -95,7 +95,7 @@ def test_the_error_of_a_coordinate_stays_below_a_step(step: float) -> None:
 
 def test_rounding_at_random_has_no_bias() -> None:
     tensors = update()
-    rng, runs = np.random.default_rng(0), 400
+    rng, runs = np.random.default_rng(0), 100
     bodies = [write(tensors, tensors, "adaptive", 2.0, rng, stochastic=True) for _ in range(runs)]
     decoded = [decode(one, SPEC) for one in bodies]
     single = np.mean([nmse(tensors, one) for one in decoded])
