@@ -89,7 +89,7 @@ def test_an_exponent_rises_before_the_integers_overflow() -> None:
 
 def test_a_huge_step_raises_the_exponent_at_once() -> None:
     spec, model = one(1.0)
-    assert add(model, [exact(np.array([1e30]))]).params(spec)["w"][0] == pytest.approx(1e30, rel=1e-8)
+    assert add(model, [exact(np.array([1e30]))]).params(spec)["w"][0] == pytest.approx(1e30, rel=1e-6)
 
 
 def test_a_step_beyond_every_lattice_is_refused() -> None:
