@@ -166,7 +166,8 @@ class Run:
     def retained(self) -> list[Out]:
         """Give everything of this job that should lie at the broker, the head last."""
         bodies = [m for body in self._store.bodies(self.job) for m in self._chunks_of(body)]
-        return [Job(self.job, self._term, msgspec.to_builtins(self.spec)), *bodies, self._head()]
+        head: list[Out] = [self._head()]
+        return [*bodies, *head, self._job()] if self.coordinator.ended else [self._job(), *bodies, *head]
 
     def tombstone(self) -> list[Out]:
         """Give what takes this job off the broker."""
@@ -319,8 +320,14 @@ class Run:
             if body.digest in current and body.number == self.version.number:
                 yield from self._chunks_of(body)
         yield self._head()
+        if self.coordinator.ended:
+            yield self._job()
 
     # The projection.
+
+    def _job(self) -> Job:
+        last = self.version if self.coordinator.ended else None
+        return Job(self.job, self._term, msgspec.to_builtins(self.spec), last)
 
     def _head(self) -> Head:
         key, delta = self._refs()

@@ -63,15 +63,21 @@ class Beacon(Struct, frozen=True, omit_defaults=True):
 
 
 class Job(Struct, frozen=True, omit_defaults=True):
-    """A job's specification, or its tombstone when `spec` is absent. Retained."""
+    """A job's specification, or its tombstone when `spec` is absent. Retained.
+
+    last: the version that the job has ended with; absent while it goes on.
+    """
 
     job: Id
     term: Natural
     spec: dict[str, Any] | None = None
+    last: Version | None = None
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
     """The current version of a job. Retained, published last: what it names is already at the broker.
+
+    Devices do not follow it: a round names the version, and who needs it reads its head.
 
     key: the key frame that `delta` builds on; absent: version 0, which comes from the seed.
     delta: the delta against the key frame; absent: the version is the key frame itself.

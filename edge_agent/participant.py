@@ -16,7 +16,8 @@
     a head that is older than the one known in its own term, which has been overtaken on the way.
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
- 7. A round on a base that no head has named means that a head was lost on the way: it is asked for again.
+ 7. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
+    when that version is needed here, and again while it does not come.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -35,7 +36,7 @@ from models.job import JobSpec
 FIRST_RESEND_S = 4.0
 LAST_RESEND_S = 120.0
 REFETCH_S = 10.0
-FIRST_REFRESH_S = 5.0
+FIRST_LOOK_S = 5.0
 ENDED = ("finished", "stopped")
 ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
@@ -45,6 +46,13 @@ class Connected(Struct, frozen=True):
     """The broker is reachable again; answers may be spread over this window."""
 
     spread_s: float = 0.0
+
+
+class Over(Struct, frozen=True):
+    """The job has ended, with this version."""
+
+    last: Version
+    term: int
 
 
 class Ready(Struct, frozen=True):
@@ -78,7 +86,7 @@ class TrainingFailed(Struct, frozen=True):
     why: str
 
 
-Event = Head | Round | Want | Verdict | Connected | Ready | Installed | FetchFailed | Trained | TrainingFailed
+Event = Head | Round | Over | Want | Verdict | Connected | Ready | Installed | FetchFailed | Trained | TrainingFailed
 
 
 class Fetch(Struct, frozen=True):
@@ -113,8 +121,8 @@ class Upload(Struct, frozen=True):
     want: Want
 
 
-class Refresh(Struct, frozen=True):
-    """Have the broker send the retained head and round again."""
+class Look(Struct, frozen=True):
+    """Have the broker send the retained head."""
 
 
 class Settle(Struct, frozen=True):
@@ -129,7 +137,7 @@ class Deploy(Struct, frozen=True):
     version: Version
 
 
-Effect = Refresh | Fetch | Train | Halt | Send | Upload | Settle | Deploy
+Effect = Look | Fetch | Train | Halt | Send | Upload | Settle | Deploy
 
 
 class Participant:
@@ -169,8 +177,9 @@ class Participant:
         self._fetching: Version | None = None
         self._refetch_at: float | None = None
         self._training: Version | None = None
-        self._refresh_at: float | None = None
-        self._refresh_s = FIRST_REFRESH_S
+        self._look_at: float | None = now
+        self._look_s = FIRST_LOOK_S
+        self._over: Version | None = None
         self._sent_body = False
         self._resend_at = now
         self._backoff_s = FIRST_RESEND_S
@@ -180,13 +189,19 @@ class Participant:
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event and give what follows from it."""
         match event:
-            case Head() | Round() if event.term < self._term:
+            case Head() | Round() | Over() if event.term < self._term:
+                return []
+            case Round() if self._round and (event.term, event.base) < (self._round.term, self._round.base):
                 return []
             case Head() if self._head and (event.term, event.version) < (self._head.term, self._head.version):
                 return []
             case Head():
                 self._term = event.term
                 self._head = event
+                if event.state in ENDED:
+                    self._over = event.version
+            case Over(last, term):
+                self._term, self._over = term, last
             case Round():
                 self._term = event.term
                 self._round, self._round_ends_at = event, now + event.seconds_left
@@ -219,7 +234,7 @@ class Participant:
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
         times = [self._resend_at] if self.offer else []
-        times += [at for at in (self._refetch_at, self._refresh_at) if at is not None]
+        times += [at for at in (self._refetch_at, self._look_at) if at is not None]
         return min(times, default=None)
 
     # What can be asked.
@@ -245,69 +260,85 @@ class Participant:
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
-        effects = self._refresh(now)
-        head = self._head
-        if self._training and head and self._is_too_late(self._training, head):
+        wanted, head = self._wanted(now), self._head
+        effects = self._look(wanted, now)
+        if self._training and self._is_too_late(self._training):
             effects.append(Halt(self._training))
             self._training = None
         if self.offer and now >= self._resend_at:
             effects.append(self._send(self.offer, now))
-        if head is None or not (self._wants_to_deploy(head) or self._wants_to_train(head, now)):
+        if wanted is None or head is None or head.version != wanted:
             self._refetch_at = None
             return effects
-        if self._installed != head.version:
+        if self._installed != wanted:
             return [*effects, *self._fetch(head, now)]
-        if self._wants_to_deploy(head):
-            self._deployed = head.version
-            effects.append(Deploy(head.version))
-        if self._wants_to_train(head, now) and self._round:
-            self._training = head.version
-            effects.append(Train(head.version, self._round.step_scale))
+        if self._wants_to_deploy(wanted):
+            self._deployed = wanted
+            effects.append(Deploy(wanted))
+        if self._wants_to_train(wanted, now) and self._round:
+            self._training = wanted
+            effects.append(Train(wanted, self._round.step_scale))
         return effects
 
-    def _refresh(self, now: float) -> list[Effect]:
-        """Ask for the head again while a live round is on a base that none has named; ever less often."""
-        round_, head = self._round, self._head
-        if round_ is None or now >= self._round_ends_at or (head is not None and head.version >= round_.base):
-            self._refresh_at, self._refresh_s = None, FIRST_REFRESH_S
-            return []
-        if self._refresh_at is None:
-            self._refresh_at = now + self._refresh_s
-        if now < self._refresh_at:
-            return []
-        self._refresh_s = min(2 * self._refresh_s, LAST_RESEND_S)
-        self._refresh_at = now + self._refresh_s
-        return [Refresh()]
+    def _latest(self) -> Version | None:
+        """Give the newest version heard of."""
+        named = (
+            self._head.version if self._head else None,
+            self._round.base if self._round else None,
+            self._over,
+        )
+        return max((version for version in named if version is not None), default=None)
 
-    def _is_too_late(self, base: Version, head: Head) -> bool:
+    def _wanted(self, now: float) -> Version | None:
+        """Give the newest version, if it is needed here."""
+        latest = self._latest()
+        if latest is None or not (self._wants_to_deploy(latest) or self._wants_to_train(latest, now)):
+            return None
+        return latest
+
+    def _look(self, wanted: Version | None, now: float) -> list[Effect]:
+        """Ask for the head that describes the wanted version, or for any at the start; again, ever less often."""
+        head = self._head
+        behind = self._latest() is None if wanted is None else head is None or head.version < wanted
+        if not behind:
+            self._look_at, self._look_s = None, FIRST_LOOK_S
+            return []
+        if self._look_at is not None and now < self._look_at:
+            return []
+        self._look_at = now + self._look_s
+        self._look_s = min(2 * self._look_s, LAST_RESEND_S)
+        return [Look()]
+
+    def _is_too_late(self, base: Version) -> bool:
         """Tell whether an update to this base would be refused."""
-        if head.version == base:
-            return head.state in ENDED
-        staleness = head.version.number - base.number
+        latest = self._latest()
+        if self._over or latest is None or latest == base:
+            return self._over is not None
+        staleness = latest.number - base.number
         may_be_late = self.spec.rounds.late == "fold" and 0 < staleness <= self.spec.rounds.max_staleness
-        return not may_be_late or head.version.generation != base.generation or head.state in ENDED
+        return not may_be_late or latest.generation != base.generation
 
-    def _wants_to_train(self, head: Head, now: float) -> bool:
+    def _wants_to_train(self, latest: Version, now: float) -> bool:
         round_ = self._round
         return (
             not self.why
-            and head.state not in ENDED
+            and self._over is None
             and round_ is not None
-            and round_.base == head.version
+            and round_.base == latest
             and now < self._round_ends_at
             and self.drawn()
-            and (self._trained is None or self._trained < head.version)
+            and (self._trained is None or self._trained < latest)
             and self._training is None
             and self.offer is None
         )
 
-    def _wants_to_deploy(self, head: Head) -> bool:
-        if not self._deploys or self._deployed == head.version or self.spec.deploy == "never":
+    def _wants_to_deploy(self, latest: Version) -> bool:
+        if not self._deploys or self._deployed == latest or self.spec.deploy == "never":
             return False
-        if head.state in ENDED:
+        if latest == self._over:
             return True
         every = self.spec.deploy.removeprefix("every ")
-        return every.isdigit() and head.version.number % int(every) == 0 and head.version.number > 0
+        return every.isdigit() and latest.number % int(every) == 0 and latest.number > 0
 
     def _fetch(self, head: Head, now: float) -> list[Effect]:
         if self._fetching == head.version or (self._refetch_at is not None and now < self._refetch_at):

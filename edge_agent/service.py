@@ -29,6 +29,7 @@ from broker.transport import Denied, Event, Offline, Online, Packet, Transport, 
 from edge_agent import files
 from edge_agent.config import AgentConfig
 from edge_agent.participant import Event as WorkEvent
+from edge_agent.participant import Over
 from edge_agent.presence import Announcer
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
@@ -263,6 +264,8 @@ class Agent:
             wanted = spec.rounds.labels.items()
             if spec.data_name in self.config.data and wanted <= self.config.labels.items():
                 self._begin(job.job, spec)
+        if job.last is not None:
+            self._pass_on(job.job, Over(job.last, job.term))
 
     def _begin(self, job: str, spec: JobSpec) -> None:
         folder, now = self._state_dir / "jobs" / job, self._clock()
@@ -278,7 +281,8 @@ class Agent:
         self._unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, len(self.works[job].data.y))
         fleet = self.config.fleet
-        self._transport.subscribe(topics.filter_for(fleet, "head", job=job), topics.filter_for(fleet, "round", job=job))
+        self._transport.subscribe(topics.filter_for(fleet, "round", job=job))
+        self._guarded(job, Work.tick)
 
     def _put_off(self, job: str, spec: JobSpec, why: str) -> None:
         """Say why this device cannot take part now, and look again later."""
@@ -288,9 +292,8 @@ class Agent:
     def _leave(self, job: str) -> Work:
         """Stop working on a job; what is on disk stays."""
         fleet = self.config.fleet
-        self._transport.unsubscribe(
-            topics.filter_for(fleet, "head", job=job), topics.filter_for(fleet, "round", job=job)
-        )
+        filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
+        self._transport.unsubscribe(*filters)
         return self.works.pop(job)
 
     def _forget(self, job: str) -> None:

@@ -33,9 +33,9 @@ from edge_agent.participant import (
     FetchFailed,
     Halt,
     Installed,
+    Look,
     Participant,
     Ready,
-    Refresh,
     Send,
     Settle,
     Train,
@@ -118,6 +118,7 @@ class Work:
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
         self._model: Model | None = None
         self._fetch: Fetch | None = None
+        self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
         self._subscribed: tuple[str, ...] = ()
         self._stalls_at: float | None = None
         self._training: _Training | None = None
@@ -149,7 +150,8 @@ class Work:
 
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
-        return list(self._carry_out(self.participant.receive(event, now), now))
+        read: list[Out] = [Unsubscribe(self._head_topic)] if isinstance(event, Head) else []
+        return [*read, *self._carry_out(self.participant.receive(event, now), now)]
 
     def tick(self, now: float) -> list[Out]:
         """Give what follows from the time alone. Raises OSError when the disk does not take it."""
@@ -217,9 +219,8 @@ class Work:
             effect = queue.popleft()
             reach(f"agent.{type(effect).__name__}.before", effect)
             match effect:
-                case Refresh():
-                    topics_ = tuple(topics.filter_for(self._fleet, word, job=self.job) for word in ("head", "round"))
-                    yield from (Unsubscribe(topics_), Subscribe(topics_))
+                case Look():
+                    yield from (Unsubscribe(self._head_topic), Subscribe(self._head_topic))
                 case FetchEffect(head):
                     yield from self._begin_fetch(head, now)
                 case Train():

@@ -38,9 +38,10 @@ from edge_agent.participant import (
     FetchFailed,
     Halt,
     Installed,
+    Look,
+    Over,
     Participant,
     Ready,
-    Refresh,
     Send,
     Settle,
     Train,
@@ -81,6 +82,7 @@ class World(Protocol):
     jumped: float
     bad_device: str
     head: Head | None
+    over: Over | None
     presences: dict[str, Seen]
     truth: dict[Key, bool]
 
@@ -421,7 +423,7 @@ class Device(Node):
         self._tell(Connected(2.0))
 
     def _hear_retained(self) -> None:
-        for message in (self.storm.head, self.storm.current_round()):
+        for message in (self.storm.current_round(), self.storm.over):
             if message is not None:
                 self.storm.deliver(self, message)
 
@@ -465,8 +467,9 @@ class Device(Node):
                     storm.violated(f"{self.name} trains while an update is without verdict")
                 self.training = train
                 storm.later(self.rng.uniform(0.5, 15.0), self._trained, self.life, train)
-            case Refresh():
-                self._hear_retained()
+            case Look():
+                if storm.head is not None:
+                    storm.deliver(self, storm.head)
             case Halt():
                 self.training = None
             case Send(offer, with_body):

@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 from aggregator.effects import Seen
 from broker.messages import Head, Offer, Round, Verdict, Version
+from edge_agent.participant import ENDED, Over
 from fleet.stand_ins import Device, Key, Node, Server
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
@@ -112,6 +113,7 @@ class _Storm:
         self.truth: dict[Key, bool] = {}
         self.crash, self.full, self.bad_device = weather.crash, weather.full, weather.bad_device
         self.loss, self.double, self.slow_s = weather.loss, weather.double, weather.slow_s
+        self.over: Over | None = None
         self.head: Head | None = None
         self.bodies: set[int] = set()
         self.presences: dict[str, Seen] = {}
@@ -217,7 +219,9 @@ class _Storm:
     def publish_head(self, server: Server, head: Head) -> None:
         if server.online:
             self.head = head
-            self._to_all(head)
+            if head.state in ENDED:
+                self.over = Over(head.version, head.term)
+                self._to_all(self.over)
 
     def publish_round(self, server: Server, round_: Round | None) -> None:
         if server.online:
