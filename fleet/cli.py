@@ -162,6 +162,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
     return command(arguments)
 
 
+def _chaos(arguments: argparse.Namespace) -> int:
+    from fleet.chaos import command
+
+    return command(arguments)
+
+
 def _codec_measure(arguments: argparse.Namespace) -> int:
     from fleet.measure import measure, table
 
@@ -189,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_simulate(commands)
+    _add_chaos(commands)
     _add_agent(commands)
     _add_aggregator(commands)
     _add_job(commands)
@@ -253,6 +260,30 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
     simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
+
+
+def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    chaos = _add(
+        commands,
+        "chaos",
+        _chaos,
+        "Kill aggregator, broker and devices everywhere, and compare the model with an undisturbed run's.",
+        "fedge chaos --kills 120 --json chaos.json",
+    )
+    chaos.add_argument(
+        "--devices", type=_count, default=5, metavar="N", help="device processes (5), and one that boasts"
+    )
+    chaos.add_argument("--rounds", type=_count, default=20, metavar="N", help="versions to make (20)")
+    chaos.add_argument("--kills", type=_count, default=120, metavar="K", help="(120)")
+    chaos.add_argument("--seed", type=int, default=1, metavar="S", help="another schedule of kills (1)")
+    chaos.add_argument("--minutes", type=float, default=30.0, metavar="M", help="no kills after this (30)")
+    chaos.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    chaos.add_argument("--out", type=Path, default=Path("fedge-chaos"), metavar="DIR", help="logs, diaries and states")
+    chaos.add_argument(
+        "--sabotage",
+        choices=("ledger", "outbox", "rename", "residual"),
+        help="take a safeguard out, to see that its lack is noticed",
+    )
 
 
 def _add_agent(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

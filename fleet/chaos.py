@@ -1,0 +1,334 @@
+"""`fedge chaos`: kill everything, everywhere, and see whether it matters.
+
+    undisturbed run ──▶ SHA-256 of every version ─┐
+                                                  ├─▶ the same?  and the books of everybody agree?
+    the same under kill -9 ──▶ SHA-256 ───────────┘
+
+A fleet of real processes on a real mosquitto (`chaos_stage`) is killed at every effect of both state machines, inside
+the durable steps and at any moment (`chaos_points`, `chaos_hunt`), started again after a short while, and audited
+(`chaos_accounts`). Because a round waits for the same devices in both runs, and because encoding repeats bit for bit
+on one machine, the models must be identical.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from fleet import chaos_stage, operator, stage
+from fleet.chaos_accounts import Outcome, Recovery, as_json, audit, recoveries
+from fleet.chaos_fleet import Fleet, Kill, ProcessError, running, sabotaged
+from fleet.chaos_hunt import Hunt
+from fleet.chaos_lookout import Lookout
+from fleet.chaos_points import Point, points
+from fleet.chaos_sabotage import SABOTAGE
+from fleet.display import Display, duration
+from fleet.operator import OperatorError
+from fleet.processes import FEDGE, interruptible
+
+STANDSTILL_S = 90.0
+"""A fleet that makes no version for this long has come to a standstill."""
+FULL = 2
+"""Kills for each failpoint there is, from which on none of them may be missed."""
+LOOK_S = 0.02
+N_TRIES = 5
+
+
+class Options(NamedTuple):
+    """What is asked for. devices: those that count; one more boasts. minutes: no kills after this."""
+
+    out: Path
+    devices: int = 5
+    rounds: int = 20
+    kills: int = 120
+    seed: int = 1
+    minutes: float = 30.0
+    sabotage: str | None = None
+    standstill_s: float = STANDSTILL_S
+
+
+class Run(NamedTuple):
+    """One run from its start to its end."""
+
+    outcome: Outcome
+    kills: list[Kill]
+    rows: list[Recovery]
+    missed: list[str]
+    """Points at which somebody was to die, and nobody did."""
+    problems: list[str]
+    seconds: float
+
+
+class Report(Struct, frozen=True):
+    """What `--json` writes."""
+
+    kills: int
+    identical: bool
+    retrained_epochs: int
+    lost_updates: int
+    duplicated_updates: int
+    good: bool
+    """Everything is as promised."""
+    problems: list[str]
+    seed: int
+    devices: int
+    rounds: int
+    sabotage: str | None
+    versions_identical: int
+    sha256: str
+    undisturbed_sha256: str
+    recovery_p50_s: float | None
+    """From a restart to the next version."""
+    recovery_max_s: float | None
+    rows: list[Recovery]
+    points: dict[str, int]
+    """Kills at each failpoint."""
+    points_missed: list[str]
+    seconds: float
+    undisturbed_seconds: float
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run `fedge chaos`; give 1 where anything is not as promised."""
+    options = Options(
+        arguments.out,
+        arguments.devices,
+        arguments.rounds,
+        arguments.kills,
+        arguments.seed,
+        arguments.minutes,
+        arguments.sabotage,
+    )
+    display = Display(sys.stdout)
+    stage.clear(options.out)
+    with interruptible():
+        before = undisturbed(options, display)
+        report = chaos(options, before, display)
+    if arguments.json is not None:
+        arguments.json.write_text(as_json(report), encoding="utf-8")
+    show(report, display)
+    return 0 if report.good else 1
+
+
+def undisturbed(options: Options, display: Display) -> Run:
+    """Run the jobs without a kill. Raises StartError, SettingsError, OSError or OperatorError."""
+    display.line(f"undisturbed: {options.rounds} rounds of {options.devices} devices, and one that boasts")
+    return _run(options._replace(kills=0, sabotage=None), "undisturbed", display)
+
+
+def chaos(options: Options, before: Run, display: Display) -> Report:
+    """Run the jobs under fire and compare. Raises StartError, SettingsError, OSError or OperatorError."""
+    what = f", without {options.sabotage}" if options.sabotage else ""
+    display.line(f"chaos: {options.kills} kills, seed {options.seed}{what}")
+    return _compare(options, before, _run(options, "chaos", display))
+
+
+# One run.
+
+
+def _run(options: Options, name: str, display: Display) -> Run:
+    rng = random.Random(options.seed)  # noqa: S311 -- a schedule of kills, no secret
+    command = sabotaged(options.sabotage) if options.sabotage else FEDGE
+    began = time.monotonic()
+    with running(options.out / name, options.devices, options.rounds, rng, command) as fleet:
+        watch = _Watch(options, fleet, rng, display, began)
+        problems = watch.to_the_end()
+    diaries = {name: member.diary for name, member in fleet.members.items()}
+    for diary in diaries.values():
+        diary.read()
+    outcome = audit(fleet.stage, diaries)
+    rows = recoveries(fleet.kills, diaries, watch.versions_at)
+    missed = sorted(point.name for point in watch.hunt.waiting)
+    return Run(outcome, fleet.kills, rows, missed, problems, round(time.monotonic() - began, 1))
+
+
+class _Watch:
+    """Looks after a fleet from the first job to the last verdict."""
+
+    def __init__(self, options: Options, fleet: Fleet, rng: random.Random, display: Display, began: float) -> None:
+        self.versions_at: list[float] = []
+        self._options = options
+        self._fleet = fleet
+        self._display = display
+        self._began = began
+        self._config = operator.load_config(fleet.stage.aggregator.config)
+        self._lookout = Lookout(self._config.broker, chaos_stage.FLEET)
+        self.hunt = Hunt(fleet, self._lookout, rng, _points(options.sabotage), options.kills, options.rounds)
+
+    def to_the_end(self) -> list[str]:
+        """Give what went wrong on the way. Raises StartError."""
+        jobs = self._fleet.stage
+        with self._lookout:
+            try:
+                self._follow(lambda: self._lookout.led)
+                for spec in (jobs.steady, jobs.loose):
+                    operator.submit(self._config, jobs.job_file(spec))
+                self.hunt.open = True
+                self._follow(self._is_finished)
+                self.hunt.cease()
+                self._follow(self._is_calm)
+                self._stop_loose()
+                self._follow(self._is_over)
+            except (ProcessError, _StandstillError) as error:
+                return [str(error)]
+        return []
+
+    def _follow(self, done: Callable[[], bool]) -> None:
+        """Go on until something is so."""
+        moved_at = time.monotonic()
+        while not done():
+            n_versions = len(self.versions_at)
+            self._lookout.listen()
+            self.hunt.step(self._version())
+            self._display.status(self._doing())
+            if len(self.versions_at) > n_versions:
+                moved_at = time.monotonic()
+            if time.monotonic() - moved_at > self._options.standstill_s:
+                raise _StandstillError(f"standstill: {self._doing()}, for {self._options.standstill_s:g} s")
+            if time.monotonic() - self._began > 60 * self._options.minutes and self.hunt.open:
+                self.hunt.cease()
+            time.sleep(LOOK_S)
+
+    def _stop_loose(self) -> None:
+        """End the job that would go on for ever."""
+        for _ in range(N_TRIES):
+            with contextlib.suppress(OperatorError):
+                operator.stop(self._config, self._fleet.stage.loose.name)
+                return
+
+    def _version(self) -> int:
+        head = self._lookout.head(self._fleet.stage.steady.name)
+        number = head.version.number if head else 0
+        self.versions_at += [time.monotonic()] * (number - len(self.versions_at))
+        return number
+
+    def _is_finished(self) -> bool:
+        return self._state(self._fleet.stage.steady.name) == "finished"
+
+    def _is_calm(self) -> bool:
+        return self._fleet.broker_alive and all(member.alive for member in self._fleet.members.values())
+
+    def _is_over(self) -> bool:
+        """Tell whether every update has its verdict, and the first device serves the last version."""
+        head = self._lookout.head(self._fleet.stage.steady.name)
+        waiting = [
+            update for seat in self._fleet.stage.devices for update in seat.state.glob("jobs/steady-*/update.bin")
+        ]
+        served = self._fleet.stage.slot / "current"
+        return (
+            self._state(self._fleet.stage.loose.name) == "stopped"
+            and not waiting
+            and head is not None
+            and served.is_symlink()
+            and served.readlink().name.startswith(f"{head.version.generation}-{head.version.number}-")
+        )
+
+    def _state(self, name: str) -> str:
+        head = self._lookout.head(name)
+        return head.state if head else ""
+
+    def _doing(self) -> str:
+        version, rounds = self._version(), self._options.rounds
+        text = f"version {version} of {rounds}"
+        if self._options.kills:
+            text += f", {len(self._fleet.kills)} of {self._options.kills} kills"
+        passed = time.monotonic() - self._began
+        return text + (f", about {duration(passed / version * (rounds - version))} left" if version else "")
+
+
+def _points(sabotage: str | None) -> list[Point]:
+    """Give where to kill: everywhere, or where the lack of a safeguard shows."""
+    return [p for p in points() if sabotage is None or p.name in SABOTAGE[sabotage].hurts_at]
+
+
+class _StandstillError(RuntimeError):
+    """Nothing goes on any more."""
+
+
+# Both runs.
+
+
+def _compare(options: Options, before: Run, after: Run) -> Report:
+    pairs = zip(before.outcome.sha256, after.outcome.sha256, strict=False)
+    same = sum(one == other for one, other in pairs)
+    identical = (before.outcome.sha256, before.outcome.residuals) == (after.outcome.sha256, after.outcome.residuals)
+    total = after.rows[-1]
+    problems = [*before.problems, *before.outcome.problems, *after.problems, *after.outcome.problems]
+    problems += _broken_promises(options, after, identical=identical)
+    return Report(
+        kills=len(after.kills),
+        identical=identical,
+        retrained_epochs=after.outcome.retrained_epochs,
+        lost_updates=after.outcome.lost_updates,
+        duplicated_updates=after.outcome.duplicated_updates,
+        good=not problems,
+        problems=problems,
+        seed=options.seed,
+        devices=options.devices,
+        rounds=options.rounds,
+        sabotage=options.sabotage,
+        versions_identical=same,
+        sha256=after.outcome.sha256[-1],
+        undisturbed_sha256=before.outcome.sha256[-1],
+        recovery_p50_s=total.version_p50_s,
+        recovery_max_s=total.version_max_s,
+        rows=after.rows,
+        points=dict(sorted(Counter(kill.point for kill in after.kills).items())),
+        points_missed=after.missed,
+        seconds=after.seconds,
+        undisturbed_seconds=before.seconds,
+    )
+
+
+def _broken_promises(options: Options, run: Run, *, identical: bool) -> list[str]:
+    outcome = run.outcome
+    checks = [
+        (identical, "the models, or what devices keep back, are not those of the undisturbed run"),
+        (not outcome.retrained_epochs, f"{outcome.retrained_epochs} finished epochs were trained again"),
+        (not outcome.lost_updates, f"{outcome.lost_updates} accepted updates were lost"),
+        (not outcome.duplicated_updates, f"{outcome.duplicated_updates} updates were counted twice"),
+        (len(run.kills) >= options.kills, f"only {len(run.kills)} of {options.kills} kills took place"),
+        (not run.missed or options.kills < FULL * len(points()), f"nobody died at {', '.join(run.missed)}"),
+    ]
+    return [text for good, text in checks if not good]
+
+
+# For people.
+
+
+def show(report: Report, display: Display) -> None:
+    """Write the table and what it comes to."""
+    say = display.line
+    say()
+    names = ("killed", "kills", "at points", "at work again: p50", "max", "next version: p50", "max")
+    say("{:<12} {:>6} {:>10}   {:>18} {:>7}   {:>17} {:>7}".format(*names))
+    for row in report.rows:
+        work, version = (row.work_p50_s, row.work_max_s), (row.version_p50_s, row.version_max_s)
+        cells = [f"{_seconds(a):>{width}} {_seconds(b):>7}" for (a, b), width in ((work, 18), (version, 17))]
+        say(f"{row.who:<12} {row.kills:>6} {row.at_points:>10}   {'   '.join(cells)}")
+    n_points = sum("." in point for point in report.points)
+    say()
+    say(f"failpoints         {n_points} different ones, {len(report.points_missed)} missed")
+    say(f"retrained epochs   {report.retrained_epochs}")
+    say(f"lost updates       {report.lost_updates}")
+    say(f"duplicated updates {report.duplicated_updates}")
+    say(
+        f"versions           {report.versions_identical} of {report.rounds + 1} have the SHA-256 of the undisturbed run"
+    )
+    say(f"last version       {report.sha256[:32]} ({'identical' if report.identical else 'NOT identical'})")
+    say(f"took               {duration(report.seconds)}; undisturbed {duration(report.undisturbed_seconds)}")
+    for problem in report.problems:
+        say(f"NOT AS PROMISED: {problem}")
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"

@@ -1,0 +1,223 @@
+"""What is checked when a run is over: the models, and the books of everybody against each other.
+
+The books are the diaries (what each process passed) and the aggregator's store (what it holds to be true).
+
+ identical    every version's SHA-256, and what each device keeps back for its next update, are those of the
+              undisturbed run
+ retrained    epochs that a device had finished, and trained again for the same base
+ lost         updates that a device was told are counted, and that are in no version
+ duplicated   updates that are in a version twice: judged twice, settled twice, or more than a round had members
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from aggregator.store import JobRow, Store
+from edge_agent import files
+from edge_agent.slot import SlotError, open_slot
+from fleet.chaos_diary import Diary, Line
+from fleet.chaos_fleet import BROKER, Kill
+from fleet.chaos_stage import Stage
+
+
+class Outcome(Struct, frozen=True):
+    """What a run has left behind."""
+
+    sha256: list[str]
+    """Of every version of the steady job."""
+    residuals: dict[str, str]
+    """Device to the SHA-256 of what it keeps back of the steady job's last update."""
+    retrained_epochs: int
+    lost_updates: int
+    duplicated_updates: int
+    problems: list[str]
+    """Whatever else is not as it should be, in words."""
+
+
+class _Update(NamedTuple):
+    """One device's update to one base of one job."""
+
+    job: str
+    base: tuple[int, int]
+    device: str
+
+
+def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
+    """Look at what a run has left. Nobody of the fleet runs any more. Raises StoreError."""
+    devices = {seat.name: diaries[seat.name] for seat in stage.devices}
+    aggregator = diaries[stage.aggregator.name]
+    store = Store(stage.aggregator.state)
+    try:
+        rows = {row.spec.name: row for row in store.jobs()}
+        steady = rows[stage.steady.name]
+        counted, crowded = _counted(store, rows.values())
+        versions = [sha256 for _, sha256 in store.versions(steady.job)]
+        problems = [*_ends(steady, rows[stage.loose.name], len(versions), stage), *_members(store, steady, stage)]
+    finally:
+        store.close()
+    told = set(_verdicts(devices, "agent.Settle.before"))
+    twice = _again(_judged(aggregator)) + _again(_verdicts(devices, "agent.Settle.after"))
+    return Outcome(
+        versions,
+        {name: _residual(seat.state / "jobs" / steady.job) for name, seat in zip(devices, stage.devices, strict=True)},
+        sum(_retrained(diary.lines) for diary in devices.values()),
+        len(told - counted),
+        twice + crowded,
+        [*problems, *_slot(stage, steady.job, versions)],
+    )
+
+
+# The aggregator's side.
+
+
+def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
+    """Give the updates that are in a version or will be, and how many more a version claims than its round counted."""
+    counted: set[_Update] = set()
+    crowded = 0
+    for row in rows:
+        versions = [version for version, _ in store.versions(row.job)]
+        for base, metrics in zip(versions, store.history(row.job)[1:], strict=False):
+            fates = next(a.fates for a in store.attempts(row.job, base) if a.outcome == "committed")
+            members = {name for name, fate in fates.items() if fate == "counted"}
+            counted |= {_Update(row.job, (base.generation, base.number), name) for name in members}
+            crowded += max(0, round(metrics["participants"]) - len(members))
+        last = (versions[-1].generation, versions[-1].number)
+        counted |= {_Update(row.job, last, update.device) for update in store.updates(row.job)}
+    return counted, crowded
+
+
+def _judged(aggregator: Diary) -> list[_Update]:
+    """Give the updates that were made durable as counted, as often as that was done."""
+    return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
+
+
+def _members(store: Store, steady: JobRow, stage: Stage) -> list[str]:
+    """Hold every version against the membership, which was to be fixed."""
+    n_devices = len(stage.devices) - 1
+    history = store.history(steady.job)[1:]
+    wrong = [f"{m['participants']:g}" for m in history if m["participants"] != n_devices]
+    return [f"versions were made of {', '.join(wrong)} updates where all {n_devices} belong"] if wrong else []
+
+
+def _ends(steady: JobRow, loose: JobRow, n_versions: int, stage: Stage) -> list[str]:
+    found = (steady.ended, n_versions - 1, loose.ended)
+    wanted = ("finished", stage.steady.rounds.max_rounds, "stopped")
+    return [] if found == wanted else [f"the jobs ended as {found}, not as {wanted}"]
+
+
+# The devices' side.
+
+
+def _verdicts(devices: Mapping[str, Diary], point: str) -> list[_Update]:
+    """Give the updates with whose verdict, "counted", a device came to this point, as often as it did."""
+    lines = [line for diary in devices.values() for line in diary.at(point)]
+    return [_update(line.what["verdict"]) for line in lines if "refused" not in line.what["verdict"]]
+
+
+def _retrained(lines: Sequence[Line]) -> int:
+    """Count the epochs that one device finished again."""
+    return _again((*line.what[:1], tuple(line.what[1]), line.what[2]) for line in lines if line.point == _EPOCH)
+
+
+_EPOCH = "training.epoch"
+
+
+def _residual(folder: Path) -> str:
+    """Give the SHA-256 of what a device keeps back, with the base that it has settled."""
+    return hashlib.sha256(files.unseal(folder / "residual.bin") or b"").hexdigest()
+
+
+def _slot(stage: Stage, job: str, versions: Sequence[str]) -> list[str]:
+    """Hold the model that the first device serves against the last version."""
+    try:
+        card = open_slot(stage.slot).card
+    except SlotError as error:
+        return [str(error)]
+    if card is None or (card.release.job, card.release.sha256) != (job, versions[-1]):
+        return [f"{stage.slot} does not serve the last version"]
+    return []
+
+
+def _update(verdict: Mapping[str, Any]) -> _Update:
+    return _Update(verdict["job"], tuple(verdict["base"]), verdict["device"])
+
+
+def _again(events: Iterable[Hashable]) -> int:
+    """Count the events that are not the first of their kind."""
+    return sum(n - 1 for n in Counter(events).values())
+
+
+# The kills.
+
+
+class Recovery(Struct, frozen=True):
+    """One row of the table. Seconds; None where nothing was measured."""
+
+    who: str
+    kills: int
+    at_points: int
+    """Of these, the ones at failpoints."""
+    work_p50_s: float | None
+    """From the restart to the first effect that the process carried out."""
+    work_max_s: float | None
+    version_p50_s: float | None
+    """From the restart to the next version of the steady job."""
+    version_max_s: float | None
+
+
+def recoveries(kills: Sequence[Kill], diaries: Mapping[str, Diary], versions_at: Sequence[float]) -> list[Recovery]:
+    """Sum up the kills of each process, and of all at the end.
+
+    versions_at: when each version appeared. A broker has no diary: it counts as back at work when anybody receives.
+    """
+    names = sorted({kill.who for kill in kills})
+    rows = [_recovery(name, [kill for kill in kills if kill.who == name], diaries, versions_at) for name in names]
+    return [*rows, _recovery("all", kills, diaries, versions_at)]
+
+
+def _recovery(who: str, kills: Sequence[Kill], diaries: Mapping[str, Diary], versions_at: Sequence[float]) -> Recovery:
+    work = [wait for kill in kills if (wait := _wait(kill, _work_of(kill, diaries))) is not None]
+    version = [wait for kill in kills if (wait := _wait(kill, versions_at)) is not None]
+    return Recovery(
+        who,
+        len(kills),
+        sum("." in kill.point for kill in kills),
+        *(_quantile(work, 0.5), _quantile(work, 1.0)),
+        *(_quantile(version, 0.5), _quantile(version, 1.0)),
+    )
+
+
+def _work_of(kill: Kill, diaries: Mapping[str, Diary]) -> list[float]:
+    """Give the moments at which a process did something of use."""
+    if kill.who == BROKER:
+        return sorted(line.at for diary in diaries.values() for line in diary.lines if line.point in _HEARD)
+    return [line.at for line in diaries[kill.who].lines if line.point.startswith(_EFFECTS)]
+
+
+_EFFECTS = ("aggregator.", "agent.")
+_HEARD = ("aggregator.Collect.before", "agent.Settle.before", "agent.Fetch.before")
+"""Effects that only a message can cause."""
+
+
+def _wait(kill: Kill, moments: Sequence[float]) -> float | None:
+    since = kill.restarted_at
+    if since is None:
+        return None
+    return next((at - since for at in moments if at > since), None)
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return round(sorted(values)[round(share * (len(values) - 1))], 2) if values else None
+
+
+def as_json(value: object) -> str:
+    """Give a value as JSON for people and scripts."""
+    return msgspec.json.format(msgspec.json.encode(value)).decode() + "\n"

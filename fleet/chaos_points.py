@@ -1,0 +1,79 @@
+"""Every place where chaos kills: before and after each effect of both state machines, and inside the durable steps.
+
+The effects are taken from the machines' own unions, so that a new one is killed at without a word here. A durable step
+is a `reach("...")` in the code; a test holds the list below against the code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+from aggregator import effects
+from edge_agent import participant
+
+Role = Literal["aggregator", "agent"]
+
+AGGREGATOR_STEPS = {
+    "aggregator.published": 40,
+    "store.add_verdict.after": 6,
+    "store.add_verdict.within": 6,
+    "store.commit.after": 2,
+    "store.commit.within": 2,
+    "store.statement.after": 60,
+    "store.statement.before": 60,
+}
+AGENT_STEPS = {
+    "agent.published": 4,
+    "files.replace.after": 30,
+    "files.replace.before": 30,
+    "outbox.put.between": 2,
+    "outbox.settle.between": 2,
+    "slot.switch.after": 1,
+    "slot.switch.before": 1,
+    "training.begin": 2,
+    "training.epoch": 30,
+}
+"""The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
+
+MOST_EFFECTS = 3
+ONCE = frozenset({"agent.Deploy", "agent.Halt", "agent.Look", "agent.Upload", "aggregator.Close"})
+"""Effects too rare to be passed more than once."""
+
+
+class Point(NamedTuple):
+    """A place to die. most: how many times it may be passed before."""
+
+    role: Role
+    name: str
+    most: int
+
+    @property
+    def effect(self) -> str:
+        """The name without its side."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def of_slot(self) -> bool:
+        """Whether only a device that serves a model comes here."""
+        return self.name.startswith("slot.") or self.effect == "agent.Deploy"
+
+
+def points() -> list[Point]:
+    """Give every place there is."""
+    both: list[tuple[Role, object, dict[str, int]]] = [
+        ("aggregator", effects.Effect, AGGREGATOR_STEPS),
+        ("agent", participant.Effect, AGENT_STEPS),
+    ]
+    return [point for role, union, steps in both for point in (*_around(role, union), *_inside(role, steps))]
+
+
+def _around(role: Role, union: object) -> list[Point]:
+    names = sorted(f"{role}.{kind.__name__}" for kind in get_args(union))
+    return [Point(role, f"{name}.{side}", 1 if name in ONCE else MOST_EFFECTS) for name in names for side in _SIDES]
+
+
+def _inside(role: Role, steps: dict[str, int]) -> list[Point]:
+    return [Point(role, name, most) for name, most in steps.items()]
+
+
+_SIDES = ("before", "after")

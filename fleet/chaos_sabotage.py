@@ -1,0 +1,136 @@
+"""Roles with one of their safeguards taken out: what `fedge chaos --sabotage` starts, to show that it would notice.
+
+    python -m fleet.chaos_sabotage ledger aggregator run --config aggregator.toml
+
+ ledger     the aggregator judges every offer as if it had never seen one from this device
+ outbox     an update is kept in memory until its verdict, not on disk
+ rename     files are written in place, a half at a time, and not beside the old one and renamed over it
+ residual   what an update lost is kept in memory, and is gone with the process
+
+A missing fsync is not among them: what a killed process has written stays in the kernel, and only a cut of the power
+would show that it never reached the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from broker.failpoints import reach
+from fleet.cli import main as fedge
+
+
+def forget_ledger() -> None:
+    """Have the aggregator judge every offer anew, and its store take whatever it judges."""
+    from aggregator.coordinator import Coordinator
+    from aggregator.store import Store
+
+    weigh, add_verdict = Coordinator._weigh, Store.add_verdict
+
+    def weigh_anew(self: Coordinator, offer: Any, *rest: Any) -> Any:
+        self._ledger.pop(offer.device, None)
+        return weigh(self, offer, *rest)
+
+    def add_over(self: Store, verdict: Any, *rest: Any) -> None:
+        self._write(
+            "DELETE FROM updates WHERE job = ? AND device = ? AND generation = ? AND number = ?",
+            (verdict.job, verdict.device, verdict.base.generation, verdict.base.number),
+        )
+        add_verdict(self, verdict, *rest)
+
+    _replace(Coordinator, "_weigh", weigh_anew)
+    _replace(Store, "add_verdict", add_over)
+
+
+def forget_outbox() -> None:
+    """Have a device keep its update in memory alone."""
+    from edge_agent import files
+
+    kept: dict[Path, bytes] = {}
+    seal, unseal = files.seal, files.unseal
+
+    def seal_in_memory(path: Path, content: bytes) -> None:
+        if path.name == "update.bin":
+            kept[path] = content
+        else:
+            seal(path, content)
+
+    def unseal_from_memory(path: Path) -> bytes | None:
+        return kept.get(path) or unseal(path)
+
+    remove = files.remove
+
+    def remove_from_memory(path: Path) -> None:
+        kept.pop(path, None)
+        remove(path)
+
+    _replace(files, "seal", seal_in_memory)
+    _replace(files, "unseal", unseal_from_memory)
+    _replace(files, "remove", remove_from_memory)
+
+
+def write_in_place() -> None:
+    """Have a device write its files where they are, so that a death leaves half of one."""
+    from edge_agent import files
+
+    def replace_in_place(path: Path, *parts: bytes) -> None:
+        content = b"".join(parts)
+        with path.open("wb", buffering=0) as file:
+            file.write(content[: len(content) // 2])
+            reach("files.replace.before", path.name)
+            file.write(content[len(content) // 2 :])
+            os.fsync(file.fileno())
+        reach("files.replace.after", path.name)
+
+    _replace(files, "replace", replace_in_place)
+
+
+def forget_residual() -> None:
+    """Have a device know the residual only of what it settled itself since it was started."""
+    from edge_agent.outbox import Outbox
+    from models import codec
+
+    settle, state = Outbox.settle, Outbox.state
+    known: set[Path] = set()
+
+    def settle_and_remember(self: Outbox, verdict: Any) -> None:
+        settle(self, verdict)
+        known.add(self.folder)
+
+    def state_if_remembered(self: Outbox, *rest: Any) -> Any:
+        return state(self, *rest) if self.folder in known else codec.drop()
+
+    _replace(Outbox, "settle", settle_and_remember)
+    _replace(Outbox, "state", state_if_remembered)
+
+
+def _replace(owner: object, name: str, value: Callable[..., Any]) -> None:
+    setattr(owner, name, value)
+
+
+class Sabotage(NamedTuple):
+    """take_out: to be called before anything is started. hurts_at: the points at which a death then shows."""
+
+    take_out: Callable[[], None]
+    hurts_at: tuple[str, ...]
+
+
+SABOTAGE: dict[str, Sabotage] = {
+    "ledger": Sabotage(forget_ledger, ("store.add_verdict.after", "aggregator.Answer.before")),
+    "outbox": Sabotage(forget_outbox, ("agent.Send.before", "agent.Send.after", "agent.published")),
+    "rename": Sabotage(write_in_place, ("files.replace.before",)),
+    "residual": Sabotage(forget_residual, ("agent.Settle.after", "agent.Fetch.before")),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Take out what the first argument names, and run the rest as `fedge` does."""
+    SABOTAGE[arguments[0]].take_out()
+    return fedge(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import ast
+import io
+import json
+import random
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from aggregator import effects
+from broker.connection import BrokerSettings
+from edge_agent import participant
+from fleet import chaos_accounts, chaos_stage
+from fleet.chaos import Options, Report, Run, chaos, show, undisturbed
+from fleet.chaos_diary import Diary, Line
+from fleet.chaos_fleet import Kill
+from fleet.chaos_hunt import draw
+from fleet.chaos_points import points
+from fleet.chaos_sabotage import SABOTAGE
+from fleet.display import Display
+from fleet.operator import load_job
+from fleet.roles import load_agent, load_aggregator
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = {point.name for point in points()}
+
+
+# The points.
+
+
+def test_every_effect_of_both_machines_is_killed_at_on_both_sides() -> None:
+    for role, union in (("aggregator", effects.Effect), ("agent", participant.Effect)):
+        for effect in get_args(union):
+            assert {f"{role}.{effect.__name__}.before", f"{role}.{effect.__name__}.after"} <= NAMES
+
+
+def test_every_failpoint_in_the_code_is_killed_at_and_no_other() -> None:
+    effects_of_both = {name for name in NAMES if name.count(".") == 2 and name.startswith(("aggregator.", "agent."))}
+    assert NAMES - effects_of_both == set(_failpoints_in("aggregator")) | set(_failpoints_in("edge_agent"))
+
+
+def _failpoints_in(package: str) -> list[str]:
+    """Give the literal names that a package's modules pass to `reach`."""
+    calls = [
+        call
+        for path in (ROOT / package).glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "reach"
+    ]
+    assert calls
+    return [str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)]
+
+
+def test_every_point_is_planned_once_before_any_twice() -> None:
+    plans = draw(_rng(0), points(), 2 * len(NAMES) + 3)
+    for turn in (0, 1):
+        assert {plan.point.name for plan in list(plans)[turn * len(NAMES) : (turn + 1) * len(NAMES)]} == NAMES
+    assert all(1 <= plan.nth <= plan.point.most for plan in plans)
+
+
+def test_the_same_seed_gives_the_same_plans() -> None:
+    assert draw(_rng(5), points(), 30) == draw(_rng(5), points(), 30)
+
+
+def _rng(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 -- a schedule, no secret
+
+
+def test_a_sabotage_hurts_at_points_that_there_are() -> None:
+    assert {name for sabotage in SABOTAGE.values() for name in sabotage.hurts_at} <= NAMES
+
+
+# The stage.
+
+
+def test_what_is_written_down_for_the_processes_is_what_was_meant(tmp_path: Path) -> None:
+    stage = chaos_stage.build(tmp_path / "stage", 5, 7, BrokerSettings(port=12345))
+    for spec in (stage.steady, stage.loose):
+        assert load_job(stage.job_file(spec)) == spec
+    assert load_aggregator(stage.aggregator.config).limits.chunk_bytes == 20_000
+    agents = [load_agent(seat.config) for seat in stage.devices]
+    assert [agent.device for agent in agents] == [f"device-{i}" for i in range(6)]
+    assert [agent.models.inference for agent in agents] == [True] + 5 * [False]
+
+
+def test_the_steady_job_has_a_fixed_membership_and_a_lossy_codec_with_feedback() -> None:
+    spec = chaos_stage.steady(5, 7)
+    assert (spec.rounds.wait, spec.rounds.quorum, spec.rounds.min_devices) == ("all", 5, 6)
+    assert spec.coding.codec != "float32"
+    assert spec.coding.error_feedback
+
+
+# The books.
+
+
+def test_a_diary_is_read_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "diary"
+    diary = Diary(path)
+    assert diary.read() == []
+    path.write_text('[1.5,7,"agent.Send.before",{"a":1}]\n[2.0,7,"agent.Se')
+    assert diary.read() == [Line(1.5, 7, "agent.Send.before", {"a": 1})]
+    with path.open("a") as file:
+        file.write('nd.after",null]\n')
+    assert diary.read() == [Line(2.0, 7, "agent.Send.after", None)]
+    assert [line.at for line in diary.at("agent.Send.after")] == [2.0]
+
+
+def test_an_epoch_that_is_finished_twice_is_counted_as_retrained() -> None:
+    epochs = [("j", [1, 0], 0), ("j", [1, 0], 1), ("j", [1, 1], 0), ("j", [1, 0], 1), ("k", [1, 0], 0)]
+    lines = [Line(float(i), 1, "training.epoch", list(what)) for i, what in enumerate(epochs)]
+    assert chaos_accounts._retrained(lines) == 1
+
+
+def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
+    diary = Diary(Path("none"))
+    diary.lines = [Line(at, 1, "agent.Send.after", None) for at in (1.0, 5.5, 9.0)]
+    kills = [
+        Kill("device-0", "agent.Send.after", 4.0, 5.0),
+        Kill("device-0", "any moment", 6.0, 7.0),
+        Kill("x", "y", 9),
+    ]
+    row, _, everybody = chaos_accounts.recoveries(kills, {"device-0": diary, "x": Diary(Path("none"))}, [2.0, 8.0])
+    assert (row.kills, row.at_points) == (2, 1)
+    assert (row.work_p50_s, row.work_max_s, row.version_p50_s, row.version_max_s) == (0.5, 2.0, 1.0, 3.0)
+    assert everybody.kills == 3
+
+
+# The real thing.
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(tmp_path_factory.mktemp("chaos"), rounds=3, kills=8, seed=3, minutes=3.0, standstill_s=40.0)
+
+
+@pytest.fixture(scope="module")
+def before(options: Options) -> Run:
+    return undisturbed(options, Display(None))
+
+
+@pytest.mark.slow
+def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: Options, before: Run) -> None:
+    report = chaos(options, before, Display(None))
+    assert report.problems == []
+    assert report.kills >= options.kills
+    assert report.identical
+    assert report.versions_identical == options.rounds + 1
+    assert (report.retrained_epochs, report.lost_updates, report.duplicated_updates) == (0, 0, 0)
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+@pytest.mark.slow
+def test_a_fleet_without_its_ledger_is_found_out(options: Options, before: Run, tmp_path: Path) -> None:
+    report = chaos(options._replace(out=tmp_path, sabotage="ledger"), before, Display(None))
+    assert not report.good
+    assert not report.identical
+    assert report.duplicated_updates > 0
+    shown = io.StringIO()
+    show(report, Display(shown))
+    assert "updates were counted twice" in shown.getvalue()
+    assert json.loads(chaos_accounts.as_json(report))["sabotage"] == "ledger"
