@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+
+from aggregator.inbox import IDLE_S, MOST_CHUNKS, Inbox
+from broker import chunks
+from broker.errors import WireError
+from broker.messages import Chunk, Offer, Version, Want
+
+BODY = b"0123456789"
+
+
+def offer(device: str = "a", body: bytes = BODY, chunk_bytes: int = 4, inline: bytes = b"", job: str = "j") -> Offer:
+    return Offer(job, device, Version(1, 0), 1, chunks.digest(body), len(body), chunk_bytes, body=inline)
+
+
+def chunk(index: int, device: str = "a", body: bytes = BODY, chunk_bytes: int = 4) -> Chunk:
+    return Chunk("j", device, chunks.digest(body), index, chunks.cut(body, chunk_bytes)[index])
+
+
+def test_a_body_that_came_along_is_there_at_once() -> None:
+    inbox = Inbox(100)
+    assert inbox.collect(offer(inline=BODY), 0.0) == BODY
+    assert inbox.reserved_bytes == 0
+
+
+@pytest.mark.parametrize("inline", [b"012345678", b"01234567890", b"0123456780"])
+def test_a_body_that_is_not_what_the_offer_says_is_refused(inline: bytes) -> None:
+    with pytest.raises(WireError):
+        Inbox(100).collect(offer(inline=inline), 0.0)
+
+
+def test_what_is_missing_is_asked_for() -> None:
+    inbox = Inbox(100)
+    assert inbox.collect(offer(), 0.0) == Want("a", "j", chunks.digest(BODY), "07")
+    assert inbox.add(chunk(1), 1.0) is None
+    assert inbox.collect(offer(), 2.0) == Want("a", "j", chunks.digest(BODY), "05")
+
+
+def test_the_last_chunk_gives_the_offer_and_the_offer_the_body() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer(), 0.0)
+    given = [inbox.add(chunk(index), 1.0) for index in (2, 0, 1)]
+    assert given == [None, None, offer()]
+    assert inbox.collect(offer(), 2.0) == BODY
+    assert inbox.reserved_bytes == 0
+
+
+def test_a_chunk_that_nobody_asked_for_is_dropped() -> None:
+    inbox = Inbox(100)
+    assert inbox.add(chunk(0), 0.0) is None
+    inbox.collect(offer(), 0.0)
+    assert inbox.add(chunk(0, body=b"another body"), 0.0) is None
+    assert inbox.add(chunk(0, device="b"), 0.0) is None
+
+
+def test_a_chunk_of_a_wrong_length_is_refused() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer(), 0.0)
+    with pytest.raises(WireError):
+        inbox.add(Chunk("j", "a", chunks.digest(BODY), 0, b"01234"), 0.0)
+
+
+def test_chunks_that_make_another_body_are_refused_and_their_room_is_given_back() -> None:
+    inbox = Inbox(100)
+    lie = Offer("j", "a", Version(1, 0), 1, "f" * 32, 10, 10)
+    inbox.collect(lie, 0.0)
+    assert inbox.add(Chunk("j", "a", "f" * 32, 0, BODY), 0.0) == lie
+    with pytest.raises(WireError, match="do not make that body"):
+        inbox.collect(lie, 0.0)
+    assert inbox.reserved_bytes == 0
+    assert isinstance(inbox.collect(lie, 1.0), Want)
+
+
+def test_a_body_cut_too_finely_is_refused() -> None:
+    with pytest.raises(WireError, match="too finely"):
+        Inbox(10**9).collect(Offer("j", "a", Version(1, 0), 1, "f" * 32, MOST_CHUNKS + 1, 1), 0.0)
+
+
+def test_all_together_reserve_no_more_than_the_quota() -> None:
+    inbox = Inbox(25)
+    assert inbox.collect(offer("a"), 0.0)
+    assert inbox.collect(offer("b"), 0.0)
+    assert inbox.collect(offer("c"), 0.0) is None
+    assert inbox.reserved_bytes == 20
+
+
+def test_what_was_begun_can_be_finished_when_the_quota_is_used_up() -> None:
+    inbox = Inbox(25)
+    for device in "abc":
+        inbox.collect(offer(device), 0.0)
+    for device in "ab":
+        assert [inbox.add(chunk(index, device), 1.0) for index in range(3)][-1] == offer(device)
+        assert inbox.collect(offer(device), 1.0) == BODY
+    assert isinstance(inbox.collect(offer("c"), 2.0), Want)
+
+
+def test_an_idle_upload_gives_way() -> None:
+    inbox = Inbox(15)
+    inbox.collect(offer("a"), 0.0)
+    inbox.add(chunk(0), 10.0)
+    assert inbox.collect(offer("b"), 10.0 + IDLE_S - 1) is None
+    assert isinstance(inbox.collect(offer("b"), 10.0 + IDLE_S), Want)
+    assert inbox.add(chunk(1), 10.0 + IDLE_S) is None
+    assert inbox.reserved_bytes == 10
+
+
+def test_an_idle_upload_keeps_its_room_while_nobody_needs_it() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer("a"), 0.0)
+    inbox.collect(offer("b"), 10 * IDLE_S)
+    assert inbox.reserved_bytes == 20
+
+
+def test_another_offer_of_a_device_replaces_the_first() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer(), 0.0)
+    inbox.add(chunk(0), 0.0)
+    finer = offer(chunk_bytes=5)
+    assert inbox.collect(finer, 1.0) == Want("a", "j", chunks.digest(BODY), "03")
+    assert inbox.reserved_bytes == 10
+
+
+def test_an_assembly_has_no_more_than_its_offer_says() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer(), 0.0)
+    with pytest.raises(WireError, match="chunk 3 of a body that has 3"):
+        inbox.add(Chunk("j", "a", chunks.digest(BODY), 3, b"more"), 0.0)
+
+
+def test_a_job_whose_base_was_left_is_forgotten() -> None:
+    inbox = Inbox(100)
+    inbox.collect(offer(), 0.0)
+    inbox.collect(offer(job="other"), 0.0)
+    inbox.forget_job("j")
+    assert inbox.reserved_bytes == 10
+    assert inbox.add(chunk(0), 1.0) is None
