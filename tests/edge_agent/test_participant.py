@@ -9,7 +9,7 @@ import pytest
 from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
 from edge_agent.participant import (
-    FIRST_REFRESH_S,
+    FIRST_LOOK_S,
     FIRST_RESEND_S,
     LAST_RESEND_S,
     REFETCH_S,
@@ -20,9 +20,9 @@ from edge_agent.participant import (
     FetchFailed,
     Halt,
     Installed,
+    Look,
     Participant,
     Ready,
-    Refresh,
     Send,
     Settle,
     Train,
@@ -200,9 +200,9 @@ def test_a_head_that_was_overtaken_on_the_way_does_not_lead_back() -> None:
 def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
     one = device()
     feed(one, head(V0), round_(V1))
-    assert one.deadline == FIRST_REFRESH_S
-    assert one.tick(FIRST_REFRESH_S) == [Refresh()]
-    assert one.deadline == 3 * FIRST_REFRESH_S
+    assert one.deadline == FIRST_LOOK_S
+    assert one.tick(FIRST_LOOK_S) == [Look()]
+    assert one.deadline == 3 * FIRST_LOOK_S
     assert feed(one, head(V1), now=6.0) == [Fetch(head(V1))]
     assert one.deadline is None
 
@@ -210,7 +210,7 @@ def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
 def test_a_head_is_not_asked_for_when_the_round_has_expired() -> None:
     one = device()
     feed(one, round_(V1, seconds_left=3.0))
-    assert one.tick(FIRST_REFRESH_S) == []
+    assert one.tick(FIRST_LOOK_S) == []
     assert one.deadline is None
 
 
@@ -319,7 +319,7 @@ def test_an_upload_has_time_before_the_offer_is_repeated() -> None:
 
 def test_an_update_on_disk_is_offered_after_a_start() -> None:
     one = device(offer=offer(), trained=V0, ready=False)
-    assert feed(one, Ready()) == [Send(offer(), with_body=True)]
+    assert feed(one, Ready()) == [Look(), Send(offer(), with_body=True)]
     assert one.doing == "offering an update to version 1.0"
 
 

@@ -22,9 +22,9 @@ from edge_agent.participant import (
     FetchFailed,
     Halt,
     Installed,
+    Look,
     Participant,
     Ready,
-    Refresh,
     Send,
     Settle,
     Train,
@@ -120,7 +120,7 @@ class ParticipantLaws(RuleBasedStateMachine):
             case Deploy(version):
                 assert self.heard is not None
                 assert version == self.heard[1]
-            case Refresh():
+            case Look():
                 pass
 
     @property
