@@ -50,7 +50,7 @@ def rules_of_a_job(draw_: st.DrawFn) -> RoundsSpec:
         late=draw_(st.sampled_from(["refuse", "fold"])),
         deadline_s=60.0,
         grace_s=5.0,
-        max_rounds=4,
+        max_rounds=draw_(st.integers(1, 4)),
     )
 
 
@@ -71,9 +71,11 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.offered: list[Offer] = []
         self.said: dict[Key, bool] = {}
         self.folded: list[Key] = []
-        self.seen: dict[str, Seen] = {}
+        self.seen = {device: Seen(device, online=True, ready=True) for device in DEVICES}
+        self.known: dict[str, Seen] = {}
         self.waited_since = 0.0
         self.start()
+        self.everybody_connects_again()
 
     def start(self) -> None:
         here = [pair for (base, _), pair in sorted(self.attempts.items()) if base == self.version]
@@ -92,6 +94,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
             ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
         )
         self.waited_since = self.now
+        self.known = {}
         self.carry_out(self.core.tick(self.now))
 
     def carry_out(self, effects: list[Effect], die_at: int | None = None) -> None:
@@ -118,6 +121,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
             case Collect(offer, weight):
                 assert 1 <= weight <= offer.n_examples
                 late = offer.base != self.version
+                assert offer.base <= self.version, "an update to a version that does not exist"
                 assert weight == offer.n_examples or late
                 assert not late or self.job.late == "fold"
                 return self.judge(Verdict(offer.device, "j", offer.base, echo(offer)))
@@ -173,8 +177,12 @@ class CoordinatorLaws(RuleBasedStateMachine):
             assert before[1] == "abandoned"
             assert attempt.salt == before[0].salt
             assert attempt.threshold >= before[0].threshold
+            eligible = {name for name, seen in self.known.items() if seen.online and seen.ready}
+            fresh = [name for name in eligible if draw.ticket(attempt.salt, name) > before[0].threshold]
             if self.job.wait == "all":
                 assert attempt.cohort == before[0].cohort
+            elif fresh:
+                assert set(attempt.cohort) & set(fresh), "did not widen"
         assert attempt.cohort
         assert all(draw.ticket(attempt.salt, device) <= attempt.threshold for device in attempt.cohort)
 
@@ -182,39 +190,52 @@ class CoordinatorLaws(RuleBasedStateMachine):
 
     @rule(device=devices, online=st.sampled_from([True, True, False]), ready=st.sampled_from([True, True, True, False]))
     def a_device_is_seen(self, device: str, online: bool, ready: bool) -> None:
-        self.seen[device] = Seen(device, online, ready)
+        self.seen[device] = self.known[device] = Seen(device, online, ready)
         self.carry_out(self.core.receive(self.seen[device], self.now))
 
-    @rule(device=devices, back=st.sampled_from([0, 0, 0, 1]), n=st.sampled_from([1, 10, 10, MOST_EXAMPLES + 1]))
+    def offer(self, device: str, base: Version, n: int = 10) -> Offer | None:
+        """Give what an honest device offers: once for a base, and only when a round has drawn it."""
+        tried = [attempt for (left, _), (attempt, _) in self.attempts.items() if left == base]
+        drawn = any(draw.ticket(attempt.salt, device) <= attempt.threshold for attempt in tried)
+        if not drawn or any((one.device, one.base) == (device, base) for one in self.offered):
+            return None
+        self.offered.append(Offer("j", device, base, n, f"{len(self.offered):08x}" + "0" * 24, 9))
+        return self.offered[-1]
+
+    @rule(device=devices, back=st.sampled_from([0, 0, 1]), n=st.sampled_from([10, 10, MOST_EXAMPLES + 1]))
     def a_drawn_device_offers(self, device: str, back: int, n: int) -> None:
-        base = Version(1, max(0, self.version.number - back))
-        tried = [attempt for (b, _), (attempt, _) in self.attempts.items() if b == base]
-        if not any(draw.ticket(attempt.salt, device) <= attempt.threshold for attempt in tried):
-            return
-        if any((one.device, one.base) == (device, base) for one in self.offered):
-            return
-        offer = Offer("j", device, base, n, f"{len(self.offered):08x}" + "0" * 24, 9)
-        self.offered.append(offer)
+        offer = self.offer(device, Version(1, max(0, self.version.number - back)), n)
+        if offer is not None:
+            self.carry_out(self.core.receive(offer, self.now))
+
+    @rule(device=devices)
+    def an_update_comes_from_the_future(self, device: str) -> None:
+        offer = Offer("j", device, Version(1, self.version.number + 1), 10, "f" * 32, 9)
         self.carry_out(self.core.receive(offer, self.now))
+
+    @precondition(lambda self: self.core.attempt is not None)
+    @rule(all_but=st.integers(0, 2), dies_at=st.none() | st.integers(0, 4))
+    def a_round_is_played(self, all_but: int, dies_at: int | None) -> None:
+        attempt = self.core.attempt
+        assert attempt is not None
+        for device in attempt.cohort[: max(1, len(attempt.cohort) - all_but)]:
+            offer = self.offer(device, attempt.base)
+            if offer is not None:
+                self.carry_out(self.core.receive(offer, self.now))
+        if self.offered:
+            self.carry_out(self.core.receive(self.offered[-1], self.now), dies_at)
 
     @precondition(lambda self: self.offered)
     @rule(data=st.data())
     def an_offer_comes_again(self, data: st.DataObject) -> None:
-        offer = data.draw(st.sampled_from(self.offered[-8:]))
+        offer = data.draw(st.sampled_from(self.offered[-12:]))
         self.carry_out(self.core.receive(offer, self.now))
 
-    @precondition(lambda self: self.core.attempt is not None)
     @rule(device=devices, n=st.integers(0, 4))
     def the_process_dies_while_it_judges(self, device: str, n: int) -> None:
-        attempt = self.core.attempt
-        assert attempt is not None
-        if draw.ticket(attempt.salt, device) > attempt.threshold:
-            return
-        if any((one.device, one.base) == (device, self.version) for one in self.offered):
-            return
-        offer = Offer("j", device, self.version, 10, f"{len(self.offered):08x}" + "0" * 24, 9)
-        self.offered.append(offer)
-        self.carry_out(self.core.receive(offer, self.now), die_at=n)
+        offer = self.offer(device, self.version)
+        if offer is not None:
+            self.carry_out(self.core.receive(offer, self.now), die_at=n)
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 11.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
@@ -238,6 +259,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
     @rule()
     def everybody_connects_again(self) -> None:
         for seen in self.seen.values():
+            self.known[seen.device] = seen
             self.carry_out(self.core.receive(seen, self.now))
         self.carry_out(self.core.announce(self.now))
 
@@ -258,6 +280,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
     def the_coordinator_knows_what_is_durable(self) -> None:
         assert self.core.base == self.version
         assert self.core.ended == self.ended
+        assert self.core.counted == sorted({device for device, _, _ in self.sum})
         assert self.version.number <= self.job.max_rounds
 
     @invariant()
