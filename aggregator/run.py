@@ -40,7 +40,21 @@ from aggregator.strategies import STRATEGIES, Velocity
 from broker import chunks
 from broker.errors import WireError
 from broker.failpoints import reach
-from broker.messages import Body, BodyRef, Head, Job, Message, Metrics, Offer, Round, Verdict, Version, Want, echo
+from broker.messages import (
+    Body,
+    BodyRef,
+    Head,
+    Job,
+    Message,
+    Metrics,
+    Offer,
+    Round,
+    Status,
+    Verdict,
+    Version,
+    Want,
+    echo,
+)
 from models import codec, downlink, nets
 from models.dataset import Dataset
 from models.downlink import DownlinkError, ServerState
@@ -166,13 +180,13 @@ class Run:
     def retained(self) -> list[Out]:
         """Give everything of this job that should lie at the broker, the head last."""
         bodies = [m for body in self._store.bodies(self.job) for m in self._chunks_of(body)]
-        head: list[Out] = [self._head()]
+        head: list[Out] = [self._head(), self._status()]
         return [*bodies, *head, self._job()] if self.coordinator.ended else [self._job(), *bodies, *head]
 
     def tombstone(self) -> list[Out]:
         """Give what takes this job off the broker."""
         clears: list[Out] = [Clear(m) for b in self._store.bodies(self.job) for m in self._chunks_of(b)]
-        return [Job(self.job, self._term), Clear(self._head()), *clears]
+        return [Job(self.job, self._term), Clear(self._head()), Clear(self._status()), *clears]
 
     def raise_generation(self, above: int) -> list[Out]:
         """Rename the current version, so that no number is given out twice; this run must then be loaded again."""
@@ -211,7 +225,7 @@ class Run:
                         "round open job=%s base=%s attempt=%d drawn=%d", *self._where(attempt), len(attempt.cohort)
                     )
                 case Announce(attempt, left):
-                    yield Round(self.job, self._term, attempt.base, round(left, 1), attempt.threshold, attempt.number)
+                    yield Round(self.job, self._term, attempt.base, math.ceil(left), attempt.threshold, attempt.number)
                 case Collect(offer, weight):
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
@@ -320,6 +334,7 @@ class Run:
             if body.digest in current and body.number == self.version.number:
                 yield from self._chunks_of(body)
         yield self._head()
+        yield self._status()
         if self.coordinator.ended:
             yield self._job()
 
@@ -340,10 +355,13 @@ class Run:
             state=self.coordinator.state,
             key=key,
             delta=delta,
-            reason=self.reason,
-            metrics=_announced(self._history[-1]),
             inline=inline if len(inline) <= INLINE_BYTES else b"",
         )
+
+    def _status(self) -> Status:
+        """Give what people see of the job."""
+        metrics = _announced(self._history[-1])
+        return Status(self.job, self.version, self.coordinator.state, self.reason, metrics)
 
     def _refs(self) -> tuple[BodyRef | None, BodyRef | None]:
         key, delta = (
@@ -403,7 +421,7 @@ def _mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
 
 
 ANNOUNCED = ("accuracy", "loss", "participants")
-"""The metrics that travel with every head; the rest is in the store and in the log."""
+"""The metrics that everybody may see; the rest is in the store and in the log."""
 
 
 def _announced(metrics: Metrics) -> Metrics:

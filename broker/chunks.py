@@ -12,8 +12,8 @@ from broker.errors import WireError
 
 
 def digest(body: bytes) -> str:
-    """Give the name of a body: the first 128 bits of its SHA-256, in hex."""
-    return hashlib.sha256(body).hexdigest()[:32]
+    """Give the name of a body: the first 64 bits of its SHA-256, in hex."""
+    return hashlib.sha256(body).hexdigest()[:16]
 
 
 def count(n_bytes: int, chunk_bytes: int) -> int:

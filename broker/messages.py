@@ -14,8 +14,8 @@ from broker import draw
 
 Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
 """What may stand as one level of a topic. A job id is a job's name (up to 64) and its incarnation."""
-Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
-"""The first 128 bits of the SHA-256 of a body, in hex."""
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
+"""The beginning of a SHA-256 in hex: 64 bits name a body, 128 prove a version."""
 Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
 """The beginning of a digest, eight digits at least: enough to tell the updates of one device to one base apart."""
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
@@ -92,9 +92,17 @@ class Head(Struct, frozen=True, omit_defaults=True):
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
     key: BodyRef | None = None
     delta: BodyRef | None = None
+    inline: bytes = b""
+
+
+class Status(Struct, frozen=True, omit_defaults=True):
+    """How a job does, for people: retained, and read by no device."""
+
+    job: Id
+    version: Version
+    state: Literal["waiting", "running", "finished", "stopped"]
     reason: Short = ""
     metrics: Metrics = {}
-    inline: bytes = b""
 
 
 class Round(Struct, frozen=True, omit_defaults=True):
@@ -106,7 +114,7 @@ class Round(Struct, frozen=True, omit_defaults=True):
     job: Id
     term: Natural
     base: Version
-    seconds_left: Seconds
+    seconds_left: Seconds = field(name="left_s")
     threshold: Natural = draw.MOST
     attempt: Natural = 1
     step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
@@ -243,5 +251,5 @@ class Cleared(Struct, frozen=True):
     topic: str
 
 
-Control = Beacon | Job | Head | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop | Explain
+Control = Beacon | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop | Explain
 Message = Control | Body | Chunk | Cleared

@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
-from broker.messages import Head
+from broker.messages import Status
 from broker.settings import SettingsError, load
 from edge_agent.slot import Card
 from fleet import plots, stage
@@ -192,7 +192,7 @@ class _Demo:
         for heard in watch.hear():
             children.check()
             if heard is not None and self._sights.see(*heard):
-                self._note(self._sights.heads[max(self._sights.heads)])
+                self._note(self._sights.statuses[max(self._sights.statuses)])
             if self._sights.led and not asked:
                 watch.submit(self._spec)
                 asked = True
@@ -200,15 +200,15 @@ class _Demo:
                 return
             self._display.status(self._doing())
 
-    def _note(self, head: Head) -> None:
+    def _note(self, status: Status) -> None:
         """Keep a new version with what has passed by now."""
         up, down = self._traffic()
-        number = head.version.number
+        number = status.version.number
         version = Version(
             number,
             len(self._sights.counted.get(number - 1, ())),
-            head.metrics["accuracy"],
-            head.metrics["loss"],
+            status.metrics["accuracy"],
+            status.metrics["loss"],
             up,
             down,
             round(time.monotonic() - self._started, 2),
@@ -310,7 +310,7 @@ class _Demo:
             float32_bytes_down_per_device=round(float32_down / n),
             onnx=str(onnx),
             plots=[str(path) for path in pictures],
-            sha256=ended.sha256,
+            sha256=self._sights.heads[ended.version.number].sha256,
             history=self._history,
         )
 
@@ -343,14 +343,14 @@ def accuracy_of(onnx: Path, test: Dataset) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == test.y))
 
 
-def _serves(slot: Path, head: Head) -> bool:
+def _serves(slot: Path, status: Status) -> bool:
     """Tell whether a slot holds this version, as ONNX."""
     try:
         card = msgspec.json.decode((slot / "model.json").read_bytes(), type=Card)
     except (OSError, msgspec.MsgspecError):
         return False
     release = card.release
-    return (release.generation, release.number) == (head.version.generation, head.version.number) and (
+    return (release.generation, release.number) == (status.version.generation, status.version.number) and (
         "model.onnx" in card.files
     )
 

@@ -16,7 +16,7 @@ from broker import topics
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Beacon, Body, Explain, Head, Job, Message, Presence, Reply, Round, Stop, Submit
+from broker.messages import Beacon, Body, Explain, Head, Job, Message, Presence, Reply, Round, Status, Stop, Submit
 from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
 from edge_agent.fetch import Fetch, FetchError
@@ -192,15 +192,15 @@ def explain(config: OperatorConfig, name: str, number: int) -> list[RoundLine]:
 def jobs(config: OperatorConfig) -> list[JobLine]:
     """Give every job there is. Raises OperatorError."""
     with console(config) as fleet:
-        messages = fleet.gather("job", "head", "round", "device", "aggregator")
-    heads = {m.job: m for m in messages if isinstance(m, Head)}
+        messages = fleet.gather("job", "status", "round", "device", "aggregator")
+    statuses = {m.job: m for m in messages if isinstance(m, Status)}
     open_rounds = {m.job for m in messages if isinstance(m, Round)}
     alive = any(isinstance(m, Beacon) and m.online for m in messages)
     devices = [m for m in messages if isinstance(m, Presence) and m.online]
     lines = []
     for job in (m for m in messages if isinstance(m, Job) and m.spec is not None):
-        head = heads.get(job.job)
-        state: str = head.state if head else "unknown"
+        status = statuses.get(job.job)
+        state: str = status.state if status else "unknown"
         if state in ("waiting", "running"):
             state = ("running" if job.job in open_rounds else "waiting") if alive else "no aggregator"
         lines.append(
@@ -208,11 +208,11 @@ def jobs(config: OperatorConfig) -> list[JobLine]:
                 name=str((job.spec or {}).get("name", "")),
                 job=job.job,
                 state=state,
-                version=str(head.version) if head else "",
-                metrics=head.metrics if head else {},
+                version=str(status.version) if status else "",
+                metrics=status.metrics if status else {},
                 devices_online=len(devices),
                 devices_ready=sum(job.job in device.ready for device in devices),
-                reason=head.reason if head else "",
+                reason=status.reason if status else "",
             )
         )
     return sorted(lines, key=lambda line: line.job)

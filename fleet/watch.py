@@ -13,11 +13,11 @@ from broker import topics
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Submit, Verdict
+from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Status, Submit, Verdict
 from broker.transport import Offline, Online, Packet
 from models.job import JobSpec
 
-HEARD = ("aggregator", "device", "head", "offer", "chunk", "verdict")
+HEARD = ("aggregator", "device", "head", "status", "offer", "chunk", "verdict")
 SILENCE_S = 120.0
 """A fleet that says nothing at all for this long has stopped."""
 
@@ -34,14 +34,16 @@ class Sights(Struct):
     ready: set[str] = field(default_factory=set)
     heads: dict[int, Head] = field(default_factory=dict)
     """The first head of each version."""
-    ended: Head | None = None
+    statuses: dict[int, Status] = field(default_factory=dict)
+    """The first status of each version."""
+    ended: Status | None = None
     counted: dict[int, set[str]] = field(default_factory=dict)
     """Base version to the devices whose updates count for the next."""
     body_bytes_up: int = 0
     """Bytes of updates, resends included."""
 
     def see(self, message: Message, packet: Packet) -> bool:
-        """Take a message; True for the first head of a version.
+        """Take a message; True for the first status of a version.
 
         Raises WatchError where a device cannot take part, or the job is refused.
         """
@@ -59,14 +61,16 @@ class Sights(Struct):
             case Reply() if not message.ok:
                 raise WatchError(f"the aggregator refuses the job: {message.text}")
             case Head():
-                return self._see_head(message)
+                self.heads.setdefault(message.version.number, message)
+            case Status():
+                return self._see_status(message)
         return False
 
-    def _see_head(self, head: Head) -> bool:
-        if head.state in ("finished", "stopped"):
-            self.ended = head
-        new = head.version.number not in self.heads
-        self.heads.setdefault(head.version.number, head)
+    def _see_status(self, status: Status) -> bool:
+        if status.state in ("finished", "stopped"):
+            self.ended = status
+        new = status.version.number not in self.statuses
+        self.statuses.setdefault(status.version.number, status)
         return new
 
 

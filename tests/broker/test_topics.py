@@ -23,6 +23,7 @@ from broker.messages import (
     Presence,
     Reply,
     Round,
+    Status,
     Stop,
     Submit,
     Verdict,
@@ -34,7 +35,7 @@ from broker.transport import Packet
 V = Version(1, 3)
 D = "00112233445566778899aabbccddeeff"
 BODY = b"\x00\n\xff"
-BODY_DIGEST = sha256(BODY).hexdigest()[:32]
+BODY_DIGEST = sha256(BODY).hexdigest()[:16]
 REF = b'{"digest":"00112233445566778899aabbccddeeff","n_bytes":250000}'
 
 GOLDEN: list[tuple[Message, Packet]] = [
@@ -64,13 +65,10 @@ GOLDEN: list[tuple[Message, Packet]] = [
             state="finished",
             key=BodyRef(D, 250_000),
             delta=BodyRef(D, 250_000),
-            reason="done",
-            metrics={"loss": 0.5},
         ),
         Packet(
             "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","key":%s,"delta":%s,'
-            b'"reason":"done","metrics":{"loss":0.5}}' % (D.encode(), REF, REF),
+            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","key":%s,"delta":%s}' % (D.encode(), REF, REF),
             retain=True,
         ),
     ),
@@ -83,14 +81,26 @@ GOLDEN: list[tuple[Message, Packet]] = [
         ),
     ),
     (
+        Status("digits-1f", V, "finished", "done", {"loss": 0.5}),
+        Packet(
+            "fedge/1/f/status/digits-1f",
+            b'{"version":[1,3],"state":"finished","reason":"done","metrics":{"loss":0.5}}',
+            retain=True,
+        ),
+    ),
+    (
+        Job("digits-1f", 7, {"name": "digits"}, V),
+        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"},"last":[1,3]}', retain=True),
+    ),
+    (
         Round("digits-1f", 7, V, 59.2),
-        Packet("fedge/1/f/round/digits-1f", b'{"term":7,"base":[1,3],"seconds_left":59.2}', retain=True, expiry_s=61),
+        Packet("fedge/1/f/round/digits-1f", b'{"term":7,"base":[1,3],"left_s":59.2}', retain=True, expiry_s=61),
     ),
     (
         Round("digits-1f", 7, V, 59.2, threshold=1234, attempt=2, step_scale=1.5),
         Packet(
             "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"seconds_left":59.2,"threshold":1234,"attempt":2,"step_scale":1.5}',
+            b'{"term":7,"base":[1,3],"left_s":59.2,"threshold":1234,"attempt":2,"step_scale":1.5}',
             retain=True,
             expiry_s=61,
         ),

@@ -20,7 +20,7 @@ from broker.topics import MAX_CONTROL_BYTES, ROUTES, filter_for
 DEPLOY = Path(__file__).parents[2] / "deploy"
 Connect = Callable[..., Any]
 
-FROM_THE_AGGREGATOR = {"aggregator", "job", "head", "round", "body", "want", "verdict", "reply"}
+FROM_THE_AGGREGATOR = {"aggregator", "job", "head", "status", "round", "body", "want", "verdict", "reply"}
 FROM_A_DEVICE = {"device", "offer", "chunk"}
 FROM_AN_OPERATOR = {"command"}
 FOR_EVERY_DEVICE = {"aggregator", "job", "head", "round", "body"}
