@@ -282,7 +282,7 @@ class Agent:
         log.info("takes part job=%s examples=%d", job, len(self.works[job].data.y))
         fleet = self.config.fleet
         self._transport.subscribe(topics.filter_for(fleet, "round", job=job))
-        self._guarded(job, Work.tick)
+        self._guarded(job, Work.begin)
 
     def _put_off(self, job: str, spec: JobSpec, why: str) -> None:
         """Say why this device cannot take part now, and look again later."""

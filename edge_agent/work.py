@@ -133,7 +133,6 @@ class Work:
             deploys=config.models.inference,
             now=now,
         )
-        self.participant.receive(Ready(), now)
 
     # What the service asks.
 
@@ -175,6 +174,10 @@ class Work:
         come = tuple(name for name in self._subscribed if name not in still)
         self._subscribed, self._stalls_at = still, now + STALL_S
         return [Unsubscribe(come)] if come else []
+
+    def begin(self, now: float) -> list[Out]:
+        """Say that the data are there, and give what follows: an update from before may wait for its verdict."""
+        return self.handle(Ready(), now)
 
     def connected(self, spread_s: float, now: float) -> list[Out]:
         """Say that the broker is reachable again."""
