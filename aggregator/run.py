@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import Struct, structs
 
-from aggregator import gates
+from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -34,9 +33,10 @@ from aggregator.effects import (
     Record,
     Stop,
 )
+from aggregator.gates import RefusedError
 from aggregator.inbox import Inbox
-from aggregator.store import BodyRow, JobRow, Store, StoreError, UpdateRow
-from aggregator.strategies import STRATEGIES, Velocity
+from aggregator.learner import Counted, Learner, LearnerError, start
+from aggregator.store import BodyRow, JobRow, Store, StoreError
 from broker import chunks
 from broker.errors import WireError
 from broker.failpoints import reach
@@ -55,14 +55,8 @@ from broker.messages import (
     Want,
     echo,
 )
-from models import codec, downlink, nets
-from models.dataset import Dataset
-from models.downlink import DownlinkError, ServerState
-from models.fold import Fold, exponents_for
+from models import codec
 from models.job import JobSpec
-from models.lattice import Model
-from models.nets import Net
-from models.source import read
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +73,6 @@ class Clear(Struct, frozen=True):
 Out = Message | Clear
 
 
-class _Stored(Struct, frozen=True, array_like=True):
-    """The blob in `versions.state`: the server's side of the model, and the strategy's."""
-
-    model: bytes
-    velocity: list[bytes]
-
-
 class Run:
     """A job, its coordinator and its numbers."""
 
@@ -100,22 +87,21 @@ class Run:
         self._inbox = inbox
         self._limits = config.limits
         self._term = term
-        self._net, self._test = prepare(row.spec, config)
+        self._net, self._test = evaluation.prepare(row.spec, config)
         self._load(row, now)
 
     def _load(self, row: JobRow, now: float) -> None:
         version, self._sha256, blob = self._store.last_version(self.job)
         try:
-            self._state, self._velocity = _restore(blob, self._net)
-        except (msgspec.MsgspecError, DownlinkError) as error:
+            self._learner = Learner(self._net, self.spec, blob, self._store.norms(self.job))
+        except LearnerError as error:
             raise StoreError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = self._store.history(self.job)
         attempts = self._store.attempts(self.job, version)
         open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
-        self._begin_fold(self._state.model)
         counted = []
         for update in self._store.updates(self.job):
-            self._fold.add(codec.decode(update.body, self._net.spec), update.weight)
+            self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
             counted.append(update.device)
         self.coordinator = Coordinator(
             self.spec.rounds,
@@ -134,11 +120,6 @@ class Run:
         )
         self._retire_at: dict[str, float] = {}
         self._note_retired(now)
-
-    def _begin_fold(self, model: Model) -> None:
-        self._fold = Fold(self._net.spec, exponents_for(model))
-        self._norms = self._store.norms(self.job)
-        self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in model.values()))
 
     # What the service asks.
 
@@ -225,7 +206,15 @@ class Run:
                         "round open job=%s base=%s attempt=%d drawn=%d", *self._where(attempt), len(attempt.cohort)
                     )
                 case Announce(attempt, left):
-                    yield Round(self.job, self._term, attempt.base, math.ceil(left), attempt.threshold, attempt.number)
+                    yield Round(
+                        self.job,
+                        self._term,
+                        attempt.base,
+                        math.ceil(left),
+                        attempt.threshold,
+                        attempt.number,
+                        self._learner.step_scale,
+                    )
                 case Collect(offer, weight):
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
@@ -270,12 +259,10 @@ class Run:
 
     def _judge(self, offer: Offer, weight: int, body: bytes) -> Verdict:
         """Hold a body against the gates, and make what comes of it durable."""
-        limit = gates.limit_of_norm(list(self._norms.values()), self._model_norm, self.spec.aggregate.max_norm_ratio)
         norm, refused = 0.0, ""
         try:
-            norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
-            self._norms[offer.device] = norm
-        except gates.RefusedError as error:
+            norm = self._learner.admit(offer.device, body, weight, offer.nmse)
+        except RefusedError as error:
             refused = str(error)[:500]
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         self._store.add_verdict(verdict, offer, weight, norm, body)
@@ -286,43 +273,34 @@ class Run:
 
         A step that the model cannot take, as of one that has diverged, ends the job.
         """
-        base, rules = close.attempt.base, self.spec.aggregate
-        step, velocity = STRATEGIES[rules.strategy](self._fold.mean(), self._velocity, rules)
+        base = close.attempt.base
         try:
-            state, bodies, model = downlink.advance(self._state, step, self._net.spec, self.spec.coding)
-        except DownlinkError as error:
+            following = self._learner.next()
+        except LearnerError as error:
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
             return Stop(reason)
-        version = Version(base.generation, state.version)
-        metrics = self._metrics(model)
+        version = Version(base.generation, following.state.version)
+        updates = list(self._store.updates(self.job))
+        metrics = {"step_scale": self._learner.step_scale} | evaluation.measure(
+            self._net, following.model, self._test, updates
+        )
         rows = [
             BodyRow(chunks.digest(data), version.number, self._limits.chunk_bytes, data)
-            for data in (bodies.key, bodies.delta)
+            for data in following.bodies
             if data is not None
         ]
-        sha256 = model.sha256()
-        self._store.commit(self.job, version, sha256, _dump(state, velocity), metrics, rows, close)
-        self._state, self._velocity, self._sha256 = state, velocity, sha256
+        sha256 = following.model.sha256()
+        self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
+        self._learner.take(following)
+        self._sha256 = sha256
         self._history.append(metrics)
-        self._begin_fold(model)
         self._inbox.forget_job(self.job)
         self._note_retired(now)
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
         return Committed(version, metrics)
-
-    def _metrics(self, model: Model) -> Metrics:
-        """Evaluate a version on the test split held here; without one, go by the loss that the devices reported."""
-        updates = list(self._store.updates(self.job))
-        told = _mean_loss(updates)
-        return {
-            "participants": float(len(updates)),
-            "examples": float(sum(u.n_examples for u in updates)),
-            **{f"device_{name}": value for name, value in told.items()},
-            **(told if self._test is None else evaluate(self._net, model, self._test)),
-        }
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
@@ -346,7 +324,7 @@ class Run:
 
     def _head(self) -> Head:
         key, delta = self._refs()
-        inline = self._state.bodies.delta or b""
+        inline = self._learner.now.bodies.delta or b""
         return Head(
             self.job,
             self._term,
@@ -360,18 +338,18 @@ class Run:
 
     def _status(self) -> Status:
         """Give what people see of the job."""
-        metrics = _announced(self._history[-1])
+        metrics = evaluation.announced(self._history[-1])
         return Status(self.job, self.version, self.coordinator.state, self.reason, metrics)
 
     def _refs(self) -> tuple[BodyRef | None, BodyRef | None]:
         key, delta = (
             BodyRef(chunks.digest(data), len(data), self._limits.chunk_bytes) if data else None
-            for data in self._state.bodies
+            for data in self._learner.now.bodies
         )
         return key, delta
 
     def _chunks_of(self, body: BodyRow) -> list[Body]:
-        if len(body.data) <= INLINE_BYTES and body.data == self._state.bodies.delta:
+        if len(body.data) <= INLINE_BYTES and body.data == self._learner.now.bodies.delta:
             return []
         pieces = enumerate(chunks.cut(body.data, body.chunk_bytes))
         return [Body(self.job, body.digest, index, piece) for index, piece in pieces]
@@ -379,7 +357,7 @@ class Run:
     def _note_retired(self, now: float) -> None:
         """Start the grace of bodies that neither the current version nor the one before it needs."""
         for body in self._store.bodies(self.job):
-            if body.number < self._state.version - 1:
+            if body.number < self._learner.now.state.version - 1:
                 self._retire_at.setdefault(body.digest, now + self._limits.body_grace_s)
 
     def _retire(self, digest: str) -> list[Out]:
@@ -389,58 +367,15 @@ class Run:
         return list(clears)
 
 
-def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
-    """Build a job's net and read its test split, if there is one here. Raises ModelError or DatasetError."""
-    net = nets.build(spec.model, allow=config.models.allow)
-    source = config.tests.get(spec.data_name)
-    return net, read(source, spec.model) if source else None
-
-
 def create(job: str, spec: JobSpec, store: Store, config: AggregatorConfig) -> JobRow:
     """Make a job and its version 0 durable. Raises ModelError or DatasetError when it cannot be run here."""
-    net, test = prepare(spec, config)
-    state = downlink.start(net.spec, spec.seed)
-    store.add_job(job, spec, state.model.sha256(), _dump(state, ()), evaluate(net, state.model, test))
+    net, test = evaluation.prepare(spec, config)
+    first = start(net, spec)
+    store.add_job(job, spec, first.model.sha256(), first.to_bytes(), evaluation.evaluate(net, first.model, test))
     return JobRow(job, spec, 1, "", "")
-
-
-def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
-    """Give loss and accuracy on the test split; nothing without one."""
-    if test is None:
-        return {}
-    metrics = net.evaluate(model.params(net.spec), test.X, test.y)
-    found = {"loss": metrics.loss} | ({} if metrics.accuracy is None else {"accuracy": metrics.accuracy})
-    return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-def _mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
-    """Average the training loss that devices reported, weighted by their examples."""
-    told = [(u.n_examples, u.loss) for u in updates if u.loss is not None]
-    mean = sum(n * loss for n, loss in told) / sum(n for n, _ in told) if told else math.nan
-    return {"loss": mean} if math.isfinite(mean) else {}
-
-
-ANNOUNCED = ("accuracy", "loss", "participants")
-"""The metrics that everybody may see; the rest is in the store and in the log."""
-
-
-def _announced(metrics: Metrics) -> Metrics:
-    return {name: float(f"{metrics[name]:.4g}") for name in ANNOUNCED if name in metrics}
 
 
 def _log_verdict(verdict: Verdict) -> None:
     outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
     level = logging.WARNING if verdict.refused else logging.INFO
     log.log(level, "verdict job=%s base=%s device=%s %s", verdict.job, verdict.base, verdict.device, outcome)
-
-
-def _dump(state: ServerState, velocity: Velocity) -> bytes:
-    raw = [v.astype("<f8", copy=False).tobytes() for v in velocity]
-    return msgspec.msgpack.encode(_Stored(state.to_bytes(), raw))
-
-
-def _restore(blob: bytes, net: Net) -> tuple[ServerState, Velocity]:
-    stored = msgspec.msgpack.decode(blob, type=_Stored)
-    pairs = zip(stored.velocity, net.spec, strict=False)
-    velocity = tuple(np.frombuffer(raw, "<f8").reshape(tensor.shape) for raw, tensor in pairs)
-    return ServerState.from_bytes(stored.model, net.spec), velocity

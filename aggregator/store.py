@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS versions (
     PRIMARY KEY (job, generation, number));
 CREATE TABLE IF NOT EXISTS updates (
     job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
-    n_examples INTEGER, weight INTEGER, norm REAL, loss REAL, body BLOB, PRIMARY KEY (job, device, generation, number));
+    n_examples INTEGER, weight INTEGER, norm REAL, loss REAL, nmse REAL, body BLOB,
+    PRIMARY KEY (job, device, generation, number));
 CREATE TABLE IF NOT EXISTS attempts (
     job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
     opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
@@ -70,6 +71,7 @@ class UpdateRow(Struct, frozen=True):
     """In the sum; below n_examples where the update was late."""
     norm: float
     loss: float | None
+    nmse: float | None
     body: bytes
 
 
@@ -201,14 +203,14 @@ class Store:
     ) -> None:
         """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
         base = verdict.base
-        n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
+        n_examples, loss, nmse = (offer.n_examples, offer.loss, offer.nmse) if offer else (0, None, None)
         with _Transaction(self._db) as write:
             write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (verdict.job, verdict.device))
             write(
-                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, weight, norm, loss, body if verdict.counted else None),
+                    *(n_examples, weight, norm, loss, nmse, body if verdict.counted else None),
                 ),
             )
             reach("store.add_verdict.within", verdict)
@@ -226,7 +228,7 @@ class Store:
     def updates(self, job: str) -> Iterator[UpdateRow]:
         """Give the updates that will make the next version one by one, in the order of the devices' names."""
         rows = self._rows(
-            "SELECT device, n_examples, weight, norm, loss, body FROM updates"
+            "SELECT device, n_examples, weight, norm, loss, nmse, body FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number",
             (job,),
         )

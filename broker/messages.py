@@ -199,6 +199,8 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
     loss: float | None = None
     """Mean training loss of the last epoch, if the device tells."""
+    nmse: Annotated[float, Meta(ge=0)] | None = None
+    """Share of the update's energy that its coding lost, told every so often for the steering of the step."""
     body: bytes = b""
 
 

@@ -59,6 +59,8 @@ from models.train import Step, TrainingError, TrainingState
 log = logging.getLogger(__name__)
 
 
+TELL_NMSE_EVERY = 4
+"""Versions between two reports of what the coding lost: it changes slowly, and a small update is hardly longer."""
 STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 
@@ -327,11 +329,16 @@ class Work:
             len(encoded.body),
             CHUNK_BYTES,
             None if training.loss is None else float(f"{training.loss:.4g}"),
+            float(f"{encoded.nmse:.2g}") if self._tells_nmse(base) else None,
         )
         self._outbox.put(offer, encoded.pending)
         self._training = None
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(encoded.body))
         return self.handle(Trained(self._with_body(offer, encoded.body)), now)
+
+    def _tells_nmse(self, base: Version) -> bool:
+        coding = self.spec.coding
+        return coding.steered and coding.codec == "adaptive" and base.number % TELL_NMSE_EVERY == 0
 
     def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, training.effect.base, why)

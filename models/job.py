@@ -127,6 +127,8 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     error_feedback: bool = False
     """A device adds what an update lost to its next one. Not with stochastic rounding, whose noise would pile
     up."""
+    steered: bool = True
+    """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
     downlink_step: NonNegative = 1.0
     """Quantiser step of a version's delta in units of its rms; 0 codes versions without loss."""
     key_every: Count = 20

@@ -1,0 +1,160 @@
+"""The numbers of a job on the server: the model, the sum of the round, the strategy's state and the step's steering.
+
+`next` computes what the sum makes of the model and changes nothing; once that is durable, `take` goes on from it. So a
+learner is always what its last durable blob and the updates since then make of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from aggregator import gates
+from aggregator.strategies import STRATEGIES, Velocity
+from models import codec, downlink
+from models.codec.steering import Observed, steer
+from models.downlink import Bodies, DownlinkError, ServerState
+from models.fold import Fold, exponents_for
+from models.job import JobSpec
+from models.lattice import Model
+from models.nets import Net
+
+OBSERVED = 3
+"""Rounds that the steering of the step looks back on."""
+
+
+class LearnerError(ValueError):
+    """A stored state that is damaged, or a step that the model cannot take."""
+
+
+class Counted(Struct, frozen=True):
+    """What the steering needs to know of an update in the sum."""
+
+    weight: int
+    norm: float
+    nmse: float | None
+    """What its device lost in coding it, if it said so."""
+
+
+class Next(NamedTuple):
+    """The version after this one, and all that the learner is once it is taken."""
+
+    state: ServerState
+    velocity: Velocity
+    observed: tuple[Observed, ...]
+
+    @property
+    def model(self) -> Model:
+        """The version as published."""
+        return self.state.model
+
+    @property
+    def bodies(self) -> Bodies:
+        """What leads to it."""
+        return self.state.bodies
+
+    def to_bytes(self) -> bytes:
+        """Serialise; a `Learner` is made from it."""
+        velocity = [v.astype("<f8", copy=False).tobytes() for v in self.velocity]
+        return msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed)))
+
+
+class _Stored(Struct, frozen=True, array_like=True):
+    model: bytes
+    velocity: list[bytes]
+    observed: list[Observed] = []
+
+
+class Learner:
+    """One job's numbers, from the blob of its last version. Raises LearnerError when that is damaged."""
+
+    def __init__(self, net: Net, spec: JobSpec, blob: bytes, norms: Mapping[str, float]) -> None:
+        try:
+            stored = msgspec.msgpack.decode(blob, type=_Stored)
+            state = ServerState.from_bytes(stored.model, net.spec)
+        except (msgspec.MsgspecError, DownlinkError) as error:
+            raise LearnerError(str(error)) from error
+        pairs = zip(stored.velocity, net.spec, strict=False)
+        velocity = tuple(np.frombuffer(raw, "<f8").reshape(tensor.shape) for raw, tensor in pairs)
+        self._net = net
+        self._spec = spec
+        self._norms = dict(norms)
+        self._take(Next(state, velocity, tuple(stored.observed)))
+
+    @property
+    def now(self) -> Next:
+        """The current version."""
+        return self._now
+
+    @property
+    def step_scale(self) -> float:
+        """The factor on the job's quantiser step that devices use to leave the current version."""
+        return self._step_scale
+
+    def restore(self, body: bytes, counted: Counted) -> None:
+        """Add an update that was counted before to the sum."""
+        self._fold.add(codec.decode(body, self._net.spec), counted.weight)
+        self._counted.append(counted)
+
+    def admit(self, device: str, body: bytes, weight: int, nmse: float | None) -> float:
+        """Hold an update against the gates, add it to the sum and give its norm. Raises gates.RefusedError."""
+        peers = list(self._norms.values())
+        limit = gates.limit_of_norm(peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
+        norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
+        self._norms[device] = norm
+        self._counted.append(Counted(weight, norm, nmse))
+        return norm
+
+    def next(self) -> Next:
+        """Give what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
+        rules, mean = self._spec.aggregate, self._fold.mean()
+        step, velocity = STRATEGIES[rules.strategy](mean, self._now.velocity, rules)
+        try:
+            state, _, _ = downlink.advance(self._now.state, step, self._net.spec, self._spec.coding)
+        except DownlinkError as error:
+            raise LearnerError(str(error)) from error
+        seen = observe(self._counted, self._step_scale, sum(float(np.vdot(m, m)) for m in mean))
+        observed = (*self._now.observed, *([seen] if seen else []))[-OBSERVED:]
+        return Next(state, velocity, observed)
+
+    def take(self, following: Next) -> None:
+        """Go on from a version that is durable, with an empty sum."""
+        self._take(following)
+
+    def _take(self, now: Next) -> None:
+        self._now = now
+        self._fold = Fold(self._net.spec, exponents_for(now.model))
+        self._counted: list[Counted] = []
+        self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in now.model.values()))
+        self._step_scale = float(f"{steer(now.observed):.3g}") if is_steered(self._spec) else 1.0
+
+
+def is_steered(spec: JobSpec) -> bool:
+    """Tell whether the step of this job's codec follows what the rounds can bear."""
+    return spec.coding.steered and spec.coding.codec == "adaptive"
+
+
+def start(net: Net, spec: JobSpec) -> Next:
+    """Give version 0."""
+    return Next(downlink.start(net.spec, spec.seed), (), ())
+
+
+def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -> Observed | None:
+    """Sum a round up for the steering, or None where no device said what its coding lost."""
+    updates = list(counted)
+    told = [u.nmse for u in updates if u.nmse is not None]
+    total = sum(u.weight for u in updates)
+    if not told or not total:
+        return None
+    return Observed(
+        step_scale=step_scale,
+        n_effective=total**2 / sum(u.weight**2 for u in updates),
+        nmse=sum(told) / len(told),
+        energy=sum(u.weight * u.norm**2 for u in updates) / total,
+        mean_energy=mean_energy,
+    )
