@@ -1,0 +1,155 @@
+"""A whole fleet in one process, over the in-memory broker, on a clock that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator.config import AggregatorConfig, Limits
+from aggregator.run import Run
+from aggregator.service import Aggregator
+from aggregator.service import will as aggregator_will
+from aggregator.store import Store
+from broker import topics
+from broker.memory import MemoryBroker, MemoryTransport
+from broker.messages import Message
+from broker.transport import Packet
+from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.service import Agent, count_boot, will
+from models.dataset import Dataset
+from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
+from models.source import DataSource
+
+FLEET = "f"
+INPUTS, OUTPUTS = 4, 2
+
+
+def rows(seed: int) -> Dataset:
+    """Two clouds, a little different on every device."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(20) % OUTPUTS
+    X = rng.standard_normal((20, INPUTS)) + 2.0 * y[:, None]
+    return Dataset(np.ascontiguousarray(X, np.float32), y)
+
+
+class Fleet:
+    """One aggregator and some agents; each can be killed and started again from what is on its disk."""
+
+    def __init__(self, folder: Path, n_agents: int) -> None:
+        self.now = 1000.0
+        self.broker = MemoryBroker(lambda: self.now)
+        self.folder = folder
+        self.limits = Limits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
+        self.starts = 0
+        self.store: Store
+        self.link: MemoryTransport
+        self.start_aggregator()
+        self.agents = {f"d{n}": self.start_agent(f"d{n}") for n in range(n_agents)}
+
+    def start_aggregator(self) -> Aggregator:
+        self.starts += 1
+        nonce = f"n{self.starts}"
+        self.store = Store(self.folder / "aggregator")
+        self.store._db.execute("PRAGMA synchronous = OFF")  # no power is cut here
+        term = self.store.raise_term()
+        self.link = self.broker.transport("aggregator", aggregator_will(FLEET, term, nonce))
+        config = AggregatorConfig(fleet=FLEET, state_dir=str(self.folder / "aggregator"), limits=self.limits)
+        self.aggregator = Aggregator(config, self.store, self.link, term=term, nonce=nonce, clock=lambda: self.now)
+        self.aggregator.start()
+        return self.aggregator
+
+    def kill_aggregator(self) -> None:
+        """As by kill -9: no goodbye, and nothing is left but the disk."""
+        self.link.drop()
+        self.store.close()
+
+    def start_agent(self, name: str) -> Agent:
+        config = AgentConfig(
+            fleet=FLEET,
+            state_dir=str(self.folder / name),
+            data={"toy": DataSource("memory")},
+            models=ModelSettings(inference=False),
+        )
+        boot = count_boot(Path(config.state_dir))
+        transport = self.broker.transport(name, will(FLEET, name, boot))
+        seed = int(name.removeprefix("d"))
+        agent = Agent(
+            config, name, boot, transport, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed)
+        )
+        agent.start()
+        return agent
+
+    def step(self, seconds: float = 0.1) -> None:
+        """Let everybody do what there is to do, then let time pass."""
+        for _ in range(200):
+            busy = [self.aggregator.step(0.0), *(agent.step(0.0) for agent in self.agents.values())]
+            if not any(busy):
+                break
+        self.now += seconds
+
+    def run(self, until: Callable[[], bool], most_s: float = 600.0) -> None:
+        end = self.now + most_s
+        while not until():
+            assert self.now < end, f"nothing came of it: {self.aggregator.doing}"
+            self.step()
+
+    def submit(self, spec: JobSpec) -> str:
+        self.run(lambda: len(self.aggregator.roster.devices) == len(self.agents))
+        return self.aggregator.submit(spec)
+
+    def job(self) -> Run:
+        return next(iter(self.aggregator.runs.values()))
+
+    def finish(self) -> Run:
+        self.run(lambda: bool(self.aggregator.runs) and bool(self.job().coordinator.ended))
+        return self.job()
+
+    def say(self, *messages: Message | Packet) -> None:
+        """Publish something under another name."""
+        transport = self.broker.transport("stranger")
+        transport.open()
+        for message in messages:
+            transport.publish(message if isinstance(message, Packet) else topics.pack(message, FLEET))
+        transport.close()
+
+
+def toy(**changes: object) -> JobSpec:
+    rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=3, wait="all", deadline_s=30.0)
+    fields: dict[str, object] = {
+        "compression": "light",
+        "deploy": "never",
+        "rounds": rounds,
+        "train": TrainSpec(epochs=1, batch_size=5),
+    }
+    model = ModelSpec(inputs=INPUTS, hidden=(16,), outputs=OUTPUTS)
+    return JobSpec("toy", model, **(fields | changes))  # type: ignore[arg-type]  # the tests know the fields
+
+
+@pytest.fixture
+def spec() -> Callable[..., JobSpec]:
+    return toy
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.files.os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    whole = Fleet(tmp_path, 3)
+    yield whole
+    whole.store.close()
+
+
+@pytest.fixture
+def final_sha256(tmp_path: Path) -> str:
+    """What an undisturbed fleet comes to with the toy job."""
+    calm = Fleet(tmp_path / "calm", 3)
+    calm.submit(toy())
+    sha256 = calm.finish().sha256
+    calm.store.close()
+    return sha256
