@@ -264,8 +264,10 @@ class _Demo:
     def _body_bytes_down(self) -> int:
         """Give the bytes of versions that devices have fetched: bodies, and those that came with a head."""
         tallies = [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
-        inline = sum(len(head.inline) for head in self._sights.heads.values())
-        return sum(t.down.words["body"] for t in tallies) + inline * self._n_devices
+        last = max(self._sights.heads)
+        readers = {number: len(devices) for number, devices in self._sights.counted.items()} | {last: self._n_devices}
+        inline = sum(len(head.inline) * readers.get(number, 0) for number, head in self._sights.heads.items())
+        return sum(t.down.words["body"] for t in tallies) + inline
 
     # What came of it.
 

@@ -27,7 +27,7 @@ from models.job import JobSpec, Name
 PATIENCE_S = 15.0
 """How long a broker or an aggregator may take to answer."""
 QUIET_S = 0.4
-"""Retained messages are all here when nothing more has come for this long."""
+"""Retained messages are all here when no more has come for this long; a busy fleet is never quiet otherwise."""
 
 
 class OperatorError(RuntimeError):
@@ -132,10 +132,13 @@ class Console:
             raise OperatorError("the bodies of this version are not at the broker: is the aggregator running?")
 
     def _messages(self, quiet_s: float, until: Callable[[Message], bool] = lambda _: False) -> Iterator[Message]:
-        """Give messages until nothing has come for quiet_s, or this one was the last wanted."""
-        while (event := self._transport.take(quiet_s)) is not None:
+        """Give messages until nothing retained has come for quiet_s, or this one was the last wanted."""
+        ends_at = time.monotonic() + quiet_s
+        while (left := ends_at - time.monotonic()) > 0 and (event := self._transport.take(left)) is not None:
             match event:
                 case Packet():
+                    if event.retain:
+                        ends_at = time.monotonic() + quiet_s
                     try:
                         message = topics.unpack(event, self.fleet)
                     except WireError:

@@ -1,0 +1,118 @@
+"""The command line: its help, its exit codes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import cli
+from fleet.cli import main
+from fleet.examples import JOBS
+
+GOOD_JOB = 'name = "j"\n[model]\ninputs = 2\noutputs = 2\n'
+
+
+def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Give every command there is, and every group."""
+    yield words
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from commands(below, (*words, name))
+
+
+@pytest.mark.parametrize("words", list(commands(cli._parser())), ids=" ".join)
+def test_every_help_has_an_example(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--help"])
+    assert exit_.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert " ".join(["example: fedge", *words]) in said
+
+
+def test_there_are_the_commands_that_the_documents_name() -> None:
+    names = {" ".join(words) for words in commands(cli._parser())}
+    assert {"demo", "simulate", "agent run", "agent predict", "aggregator run", "codec measure"} <= names
+    assert {"job submit", "job list", "job stop", "job export"} <= names
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["job"], ["demo", "--devices", "0"], ["demo", "--devices", "many"], ["simulate", "job.toml"]],
+    ids=" ".join,
+)
+def test_a_command_line_that_is_none_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: fedge" in capsys.readouterr().err
+
+
+def test_a_good_job_is_checked_without_a_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(GOOD_JOB)
+    assert main(["job", "submit", str(job), "--check"]) == 0
+    assert capsys.readouterr().out == f"{job}: good\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (GOOD_JOB + "hiden = [3]\n", '[model] has no key "hiden"; did you mean "hidden"?'),
+        (GOOD_JOB.replace("inputs = 2", "inputs = 0"), "[model] inputs"),
+        ("name = ", "is not TOML"),
+        ('name = "j"\n', 'needs the key "model"'),
+    ],
+)
+def test_a_bad_job_ends_with_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, why: str
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(text)
+    assert main(["job", "submit", str(job), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"fedge: {job}: ")
+    assert why in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_job_that_comes_along_is_good(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job", "submit", str(job), "--check"]) == 0
+
+
+def test_an_error_of_ours_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = tmp_path / "update.npz"
+    assert main(["codec", "measure", str(missing)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fedge: {missing} is not an NPZ")
+
+
+def test_what_nobody_expected_is_told_with_its_type_and_where_the_trace_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import fleet.operator
+
+    def burst(_config: object) -> None:
+        raise ZeroDivisionError("one over nothing")
+
+    monkeypatch.setattr(fleet.operator, "jobs", burst)
+    config = tmp_path / "aggregator.toml"
+    config.write_text('fleet = "f"\n')
+    assert main(["job", "list", "--config", str(config)]) == 1
+    assert "ZeroDivisionError: one over nothing (FEDGE_LOG=debug shows the trace)" in capsys.readouterr().err
+
+
+def test_help_and_the_version_load_neither_numpy_nor_paho() -> None:
+    program = (
+        "import sys; sys.argv[1:] = ['--version']\nimport fleet.cli\ntry: fleet.cli.main()\nexcept SystemExit: pass\n"
+    )
+    program += "print(sorted({'numpy', 'paho', 'onnx', 'torch', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.startswith("fedge ")
