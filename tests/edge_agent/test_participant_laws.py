@@ -23,6 +23,7 @@ from edge_agent.participant import (
     Halt,
     Installed,
     Look,
+    Over,
     Participant,
     Ready,
     Send,
@@ -67,6 +68,9 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.training: Version | None = None
         self.fetching: Version | None = None
         self.heard: tuple[int, Version] | None = None
+        self.named = {Version(0, 0)}
+        self.over = False
+        self.installed: set[Version] = set()
         self.failed = []
         self.live = {}
         self.core = Participant(
@@ -99,14 +103,12 @@ class ParticipantLaws(RuleBasedStateMachine):
                 assert self.training is None, "two trainings at once"
                 assert self.update is None, "trains while an update is without verdict"
                 assert base not in (*self.finished, *self.failed), "trains a base again"
-                assert self.heard is not None
-                assert base == self.heard[1]
+                assert base in self.installed, "trains on what is not here"
                 assert self.now < max(until for (_, at), until in self.live.items() if at == base), "no live round"
                 self.training = base
             case Halt(base):
                 assert self.training == base
-                assert self.heard is not None
-                assert self.heard[1] != base or self.job_ended
+                assert self.over or max(self.named) > base, "halts for nothing"
                 self.training = None
             case Send(offer, _):
                 assert offer == self.update, "offers what is not on the disk"
@@ -129,22 +131,36 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     # What comes over the network.
 
-    @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
-    def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
-        version, term = Version(1, max(0, self.number + back)), self.term - old_term
+    def hear_head(self, version: Version, term: int, die_at: int | None = None) -> None:
+        ended = self.job_ended and version == self.version
+        if term >= self.term:
+            self.named.add(version)
+            self.over = self.over or ended
         if self.heard is None or (term, version) >= self.heard:
             self.heard = (term, version)
-        ended = self.job_ended and back == 0
         self.tell(Head("j-1", term, version, "0" * 32, state="finished" if ended else "running"), die_at)
 
-    @rule(
-        ahead=st.sampled_from([0, 0, 0, -1, 1]), seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), die_at=dies
-    )
-    def a_round_comes(self, ahead: int, seconds: float, drawn: bool, die_at: int | None) -> None:
-        base = Version(1, max(0, self.number + ahead))
+    def hear_round(self, base: Version, seconds: float, drawn: bool, die_at: int | None = None) -> None:
+        self.named.add(base)
         if drawn:
             self.live[self.term, base] = max(self.now + seconds, self.live.get((self.term, base), 0.0))
         self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0), die_at)
+
+    @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
+    def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
+        self.hear_head(Version(1, max(0, self.number + back)), self.term - old_term, die_at)
+
+    @rule(back=near, seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), die_at=dies)
+    def a_round_comes(self, back: int, seconds: float, drawn: bool, die_at: int | None) -> None:
+        self.hear_round(Version(1, max(0, self.number + back)), seconds, drawn, die_at)
+
+    @rule(newer=st.booleans())
+    def all_that_is_needed_comes(self, newer: bool) -> None:
+        self.number += newer and not self.job_ended
+        self.hear_round(self.version, 60.0, drawn=True)
+        self.hear_head(self.version, self.term)
+        if self.fetching is not None:
+            self.the_fetch_ends(failed=False, die_at=None)
 
     @rule()
     def a_version_is_made(self) -> None:
@@ -157,7 +173,9 @@ class ParticipantLaws(RuleBasedStateMachine):
     @precondition(lambda self: self.number > 3)
     @rule()
     def the_job_ends(self) -> None:
-        self.job_ended = True
+        self.job_ended = self.over = True
+        self.named.add(self.version)
+        self.tell(Over(self.version, self.term))
 
     @precondition(lambda self: self.update is not None)
     @rule(refused=st.booleans(), die_at=dies)
@@ -189,6 +207,8 @@ class ParticipantLaws(RuleBasedStateMachine):
     def the_fetch_ends(self, failed: bool, die_at: int | None) -> None:
         version, self.fetching = self.fetching, None
         assert version is not None
+        if not failed:
+            self.installed.add(version)
         self.tell(FetchFailed(version) if failed else Installed(version), die_at)
 
     @precondition(lambda self: self.training is not None)
