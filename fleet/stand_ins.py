@@ -504,7 +504,7 @@ class Device(Node):
         if n > 1:
             self.storm.violated(f"{self.name} finished a second training on {train.base}")
         many = TOO_MANY_EXAMPLES + 1 if bad and self.rng.random() < 0.5 else 10
-        digest = f"{train.base.number:03d}-{n:02d}"
+        digest = f"{self.rng.randrange(2)}-{n}"  # often that of another base: only the base tells them apart
         body = b"" if self.big else b"x"
         self.update = Offer(JOB, self.name, train.base, many, digest, 9, body=body)
         self._tell(Trained(self.update))

@@ -150,6 +150,14 @@ class ParticipantLaws(RuleBasedStateMachine):
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
         self.hear_head(Version(1, max(0, self.number + back)), self.term - old_term, die_at)
 
+    @precondition(lambda self: self.heard is not None and self.heard[0] == self.term)
+    @rule()
+    def an_aggregator_that_was_replaced_speaks(self) -> None:
+        before = (self.core.doing, self.core.deadline)
+        assert self.core.receive(Head("j-1", self.term - 1, Version(1, 99), "0" * 32), self.now) == []
+        assert self.core.receive(Round("j-1", self.term - 1, Version(1, 99), 60.0), self.now) == []
+        assert (self.core.doing, self.core.deadline) == before
+
     @rule(back=near, seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), die_at=dies)
     def a_round_comes(self, back: int, seconds: float, drawn: bool, die_at: int | None) -> None:
         self.hear_round(Version(1, max(0, self.number + back)), seconds, drawn, die_at)
@@ -194,13 +202,30 @@ class ParticipantLaws(RuleBasedStateMachine):
     @rule(mine=st.booleans())
     def the_body_is_wanted(self, mine: bool) -> None:
         assert self.update is not None
-        self.tell(Want("d", "j-1", self.update.digest if mine else "f" * 32, "01"))
+        want = Want("d", "j-1", self.update.digest if mine else "f" * 32, "01")
+        effects = self.core.receive(want, self.now)
+        assert effects == ([Upload(want)] if mine else [])
+        self.carry_out(effects)
 
     @rule()
     def the_broker_is_back(self) -> None:
         self.tell(Connected(2.0))
 
     # What happens on the device.
+
+    @rule(settled=st.booleans())
+    def a_whole_round_goes_by(self, settled: bool) -> None:
+        self.all_that_is_needed_comes(newer=True)
+        if self.training is not None:
+            self.the_training_ends(die_at=None)
+        if settled and self.update is not None:
+            self.the_verdict_comes(refused=False, die_at=None)
+
+    @precondition(lambda self: self.fetching is not None)
+    @rule()
+    def the_fetch_takes_longer_than_the_round(self) -> None:
+        self.now += 61.0
+        self.the_fetch_ends(failed=False, die_at=None)
 
     @precondition(lambda self: self.fetching is not None)
     @rule(failed=st.sampled_from([False, False, True]), die_at=dies)
@@ -253,6 +278,12 @@ class ParticipantLaws(RuleBasedStateMachine):
     @invariant()
     def the_core_knows_what_is_on_the_disk(self) -> None:
         assert self.core.offer == self.update
+
+    @invariant()
+    def a_training_whose_update_would_be_refused_does_not_go_on(self) -> None:
+        if self.training is not None:
+            assert not self.over
+            assert self.spec.rounds.late == "fold" or max(self.named) <= self.training
 
     @invariant()
     def an_update_without_verdict_is_offered_again(self) -> None:
