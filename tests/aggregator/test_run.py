@@ -1,0 +1,249 @@
+"""Runs by themselves: a store, a job and updates that are made by hand; no wire and no agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator import run as runs
+from aggregator.config import AggregatorConfig
+from aggregator.effects import Seen, Stop
+from aggregator.inbox import Inbox
+from aggregator.run import Clear, Out, Run
+from aggregator.store import Store, StoreError
+from broker import chunks
+from broker.messages import Body, Head, Job, Offer, Round, Status, Verdict, Version
+from models import codec
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
+from models.nets import ModelError, build
+
+MODEL = ModelSpec(inputs=4, hidden=(64,), outputs=2)
+NET = build(MODEL).spec
+CONFIG = AggregatorConfig(fleet="f")
+V0, V1 = Version(1, 0), Version(1, 1)
+
+
+def job_spec(max_rounds: int = 3, quorum: int = 2, **changes: object) -> JobSpec:
+    rounds = RoundsSpec(quorum=quorum, target=quorum, max_rounds=max_rounds)
+    return JobSpec("toy", MODEL, compression="light", rounds=rounds, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with_room = Store(tmp_path)
+    yield with_room
+    with_room.close()
+
+
+def start(store: Store, spec: JobSpec | None = None) -> Run:
+    row = runs.create("toy-1", spec or job_spec(), store, CONFIG)
+    return Run(row, store, CONFIG, Inbox(10**6), 1, 0.0)
+
+
+def again(store: Store) -> Run:
+    (row,) = store.jobs()
+    return Run(row, store, CONFIG, Inbox(10**6), 2, 0.0)
+
+
+def see(run: Run, *devices: str) -> list[Out]:
+    return [out for device in devices for out in run.handle(Seen(device, online=True, ready=True), 0.0)]
+
+
+def offer(device: str, base: Version = V0, scale: float = 0.01, n: int = 10, loss: float | None = None) -> Offer:
+    rng = np.random.default_rng(len(device) + base.number)
+    delta = {tensor.name: (scale * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET}
+    coding = CompressionSpec(codec="float32")
+    body = codec.encode(delta, NET, coding, state=codec.drop(), rng=rng).body
+    return Offer("toy-1", device, base, n, chunks.digest(body), len(body), loss=loss, body=body)
+
+
+def of(kind: type, outs: list[Out]) -> list[Out]:
+    return [out for out in outs if isinstance(out, kind)]
+
+
+def test_a_job_begins_with_version_0(store: Store) -> None:
+    run = start(store)
+    assert run.version == V0
+    kinds = [type(out) for out in run.retained()]
+    assert kinds == [Job, Head, Status]
+
+
+def test_a_job_that_cannot_be_built_is_not_stored(store: Store) -> None:
+    with pytest.raises(ModelError):
+        start(store, JobSpec("toy", ModelSpec(kind="somewhere:net")))
+    assert store.jobs() == []
+
+
+def test_a_round_makes_a_version_and_says_so_in_order(store: Store) -> None:
+    run = start(store)
+    assert [type(out) for out in see(run, "a", "bb")] == [Round]
+    assert of(Verdict, run.handle(offer("a"), 1.0)) == [Verdict("a", "toy-1", V0, offer("a").digest[:8])]
+    outs = run.handle(offer("bb"), 2.0)
+    kinds = [out.message if isinstance(out, Clear) else out for out in outs]
+    assert [type(kind).__name__ for kind in kinds if not isinstance(kind, Body)] == [
+        "Verdict",
+        "Round",
+        "Head",
+        "Status",
+        "Round",
+    ]
+    assert run.version == V1
+    heads = [out for out in outs if isinstance(out, Head)]
+    assert heads[0].version == V1
+    (status,) = of(Status, outs)
+    assert isinstance(status, Status)
+    assert status.metrics["participants"] == 2
+
+
+def test_what_a_head_names_is_given_before_it(store: Store) -> None:
+    run = start(store, job_spec(quorum=1))
+    see(run, "a")
+    outs = run.handle(offer("a"), 1.0)
+    at = next(n for n, out in enumerate(outs) if isinstance(out, Head))
+    head = outs[at]
+    assert isinstance(head, Head)
+    assert head.delta
+    pieces = [out for out in outs[:at] if isinstance(out, Body) and out.digest == head.delta.digest]
+    assert chunks.digest(b"".join(piece.data for piece in pieces) or head.inline) == head.delta.digest
+
+
+@pytest.mark.parametrize("dies_before", ["bb", "ccc"])
+def test_a_start_in_mid_round_comes_to_the_same_model(tmp_path: Path, dies_before: str) -> None:
+    found = []
+    for dies in (False, True):
+        store = Store(tmp_path / str(dies))
+        run = start(store, job_spec(quorum=3))
+        see(run, "a", "bb", "ccc")
+        for device in ("a", "bb", "ccc"):
+            if dies and device == dies_before:
+                run = again(store)
+                see(run, "a", "bb", "ccc")
+            run.handle(offer(device), 1.0)
+        assert run.version == V1
+        found.append(run.sha256)
+        store.close()
+    assert found[0] == found[1]
+
+
+def test_the_order_of_arrival_makes_no_difference(tmp_path: Path) -> None:
+    found = set()
+    for n, order in enumerate((["a", "bb", "ccc"], ["ccc", "a", "bb"])):
+        store = Store(tmp_path / str(n))
+        run = start(store, job_spec(quorum=3))
+        see(run, *order)
+        for device in order:
+            run.handle(offer(device), 1.0)
+        found.add(run.sha256)
+        store.close()
+    assert len(found) == 1
+
+
+def test_the_gate_goes_by_the_same_norms_after_a_start(store: Store) -> None:
+    run = start(store, job_spec(quorum=1))
+    for number in range(3):
+        see(run, "a")
+        run.handle(offer("a", Version(1, number)), 1.0)
+    see(run, "a")
+    norms = store.norms("toy-1")
+    assert list(norms) == ["a"]
+
+
+def test_a_norm_far_from_its_peers_is_refused_and_the_others_count(store: Store) -> None:
+    run = start(store, job_spec(quorum=2))
+    see(run, "a", "bb", "ccc")
+    (said,) = of(Verdict, run.handle(offer("ccc", scale=1e3), 1.0))
+    assert isinstance(said, Verdict)
+    assert "far from its peers'" in said.refused
+    run.handle(offer("a"), 1.0)
+    run.handle(offer("bb"), 1.0)
+    assert run.version == V1
+    assert run.metrics["participants"] == 2
+
+
+def test_more_examples_than_there_may_be_are_refused(store: Store) -> None:
+    run = start(store, job_spec(aggregate=AggregateSpec(max_examples=100)))
+    see(run, "a", "bb")
+    (said,) = of(Verdict, run.handle(offer("a", n=101), 1.0))
+    assert isinstance(said, Verdict)
+    assert "max_examples = 100" in said.refused
+    assert again(store).coordinator.counted == []
+
+
+def test_a_loss_beyond_all_numbers_is_no_metric(store: Store) -> None:
+    run = start(store, job_spec(quorum=1))
+    see(run, "a")
+    run.handle(offer("a", n=2**20, loss=1.7e308), 1.0)
+    assert "loss" not in run.metrics
+    assert again(store).metrics == run.metrics
+
+
+def test_a_step_that_the_model_cannot_take_ends_the_job(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, aggregate=AggregateSpec(server_learning_rate=1e35)))
+    see(run, "a")
+    outs = run.handle(offer("a"), 1.0)
+    assert run.coordinator.ended == "stopped"
+    assert "cannot be made" in run.reason
+    assert [out.state for out in outs if isinstance(out, Head)] == ["stopped"]
+    assert [row.outcome for row in store.attempts("toy-1", V0)] == ["stopped"]
+    assert again(store).coordinator.ended == "stopped"
+
+
+def test_a_job_that_died_between_its_last_version_and_its_end_ends(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=1))
+    see(run, "a")
+    run.handle(offer("a"), 1.0)
+    store.end_job("toy-1", "", "")
+    reloaded = again(store)
+    see(reloaded, "a")
+    assert reloaded.version == V1
+    assert reloaded.coordinator.ended == "finished"
+
+
+def test_a_full_disk_is_a_store_error_and_a_reload_goes_on(store: Store) -> None:
+    run = start(store, job_spec(quorum=1))
+    see(run, "a")
+    store._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError):
+        run.handle(offer("a"), 1.0)
+    store._db.execute("PRAGMA query_only = OFF")
+    reloaded = again(store)
+    assert reloaded.coordinator.counted == []
+    reloaded.handle(offer("a"), 2.0)
+    assert reloaded.version == V1
+
+
+def test_a_state_that_has_rotted_asks_for_a_backup(store: Store) -> None:
+    start(store)
+    store._db.execute("UPDATE versions SET state = x'00'")
+    with pytest.raises(StoreError, match="restore a backup"):
+        again(store)
+
+
+def test_a_stop_by_an_operator_is_durable(store: Store) -> None:
+    run = start(store)
+    see(run, "a", "bb")
+    run.handle(Stop("enough"), 1.0)
+    assert (again(store).coordinator.ended, again(store).reason) == ("stopped", "enough")
+
+
+def test_a_tombstone_takes_everything_off_the_broker(store: Store) -> None:
+    run = start(store, job_spec(quorum=1))
+    see(run, "a")
+    run.handle(offer("a"), 1.0)
+    tombstone, *clears = run.tombstone()
+    assert tombstone == Job("toy-1", 1)
+    assert all(isinstance(out, Clear) for out in clears)
+
+
+def test_what_became_of_every_device_can_be_asked(store: Store) -> None:
+    run = start(store, job_spec(quorum=2))
+    see(run, "a", "bb")
+    run.handle(offer("a"), 1.0)
+    (open_one,) = run.explain(1)
+    assert open_one["fates"]["a"] == "counted"
+    run.handle(offer("bb"), 1.0)
+    (closed,) = run.explain(1)
+    assert (closed["outcome"], closed["fates"]) == ("committed", {"a": "counted", "bb": "counted"})
