@@ -145,7 +145,10 @@ def start(net: Net, spec: JobSpec) -> Next:
 
 
 def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -> Observed | None:
-    """Sum a round up for the steering, or None where no device said what its coding lost."""
+    """Sum a round up for the steering, or None where no device said what its coding lost.
+
+    The order of arrival does not matter: fsum rounds once, at the end.
+    """
     updates = list(counted)
     told = [u.nmse for u in updates if u.nmse is not None]
     total = sum(u.weight for u in updates)
@@ -154,7 +157,7 @@ def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -
     return Observed(
         step_scale=step_scale,
         n_effective=total**2 / sum(u.weight**2 for u in updates),
-        nmse=sum(told) / len(told),
-        energy=sum(u.weight * u.norm**2 for u in updates) / total,
+        nmse=math.fsum(told) / len(told),
+        energy=math.fsum(u.weight * u.norm**2 for u in updates) / total,
         mean_energy=mean_energy,
     )
