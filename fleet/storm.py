@@ -200,9 +200,10 @@ class _Storm:
             self.later(0.1, self._hand_over, node, node.connection, message)
             return
         rng = self.rng
-        copies = (rng.random() >= self.loss) + (rng.random() < self.double)
-        for _ in range(copies):
+        if rng.random() >= self.loss:
             self.later(rng.random() * self.slow_s, self._hand_over, node, node.connection, message)
+        if rng.random() < self.double:
+            self.later(rng.random() * 5 * self.slow_s, self._hand_over, node, node.connection, message)
 
     def _hand_over(self, node: Node, connection: int, message: object) -> None:
         if node.online and node.connection == connection:
