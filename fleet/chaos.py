@@ -84,8 +84,10 @@ class Report(Struct, frozen=True):
     rounds: int
     sabotage: str | None
     versions_identical: int
-    sha256: str
-    undisturbed_sha256: str
+    versions: int
+    sha256: dict[str, str]
+    """Job to the SHA-256 of its last version."""
+    undisturbed_sha256: dict[str, str]
     recovery_p50_s: float | None
     """From a restart to the next version."""
     recovery_max_s: float | None
@@ -147,7 +149,7 @@ def _run(options: Options, name: str, display: Display) -> Run:
         diary.read()
     outcome = audit(fleet.stage, diaries)
     rows = recoveries(fleet.kills, diaries, watch.versions_at)
-    missed = sorted(point.name for point in watch.hunt.waiting)
+    missed = sorted({point.name for point in watch.hunt.waiting})
     return Run(outcome, fleet.kills, rows, missed, problems, round(time.monotonic() - began, 1))
 
 
@@ -170,7 +172,7 @@ class _Watch:
         with self._lookout:
             try:
                 self._follow(lambda: self._lookout.led)
-                for spec in (jobs.steady, jobs.loose):
+                for spec in (*jobs.compared, jobs.loose):
                     operator.submit(self._config, jobs.job_file(spec))
                 self.hunt.open = True
                 self._follow(self._is_finished)
@@ -212,7 +214,7 @@ class _Watch:
         return number
 
     def _is_finished(self) -> bool:
-        return self._state(self._fleet.stage.steady.name) == "finished"
+        return all(self._state(spec.name) == "finished" for spec in self._fleet.stage.compared)
 
     def _is_calm(self) -> bool:
         return self._fleet.broker_alive and all(member.alive for member in self._fleet.members.values())
@@ -220,9 +222,8 @@ class _Watch:
     def _is_over(self) -> bool:
         """Tell whether every update has its verdict, and the first device serves the last version."""
         head = self._lookout.head(self._fleet.stage.steady.name)
-        waiting = [
-            update for seat in self._fleet.stage.devices for update in seat.state.glob("jobs/steady-*/update.bin")
-        ]
+        devices, jobs = self._fleet.stage.devices, self._fleet.stage.compared
+        waiting = [f for seat in devices for spec in jobs for f in seat.state.glob(f"jobs/{spec.name}-*/update.bin")]
         served = self._fleet.stage.slot / "current"
         return (
             self._state(self._fleet.stage.loose.name) == "stopped"
@@ -258,7 +259,8 @@ class _StandstillError(RuntimeError):
 
 
 def _compare(options: Options, before: Run, after: Run) -> Report:
-    pairs = zip(before.outcome.sha256, after.outcome.sha256, strict=False)
+    jobs = after.outcome.sha256
+    pairs = [pair for name in jobs for pair in zip(before.outcome.sha256[name], jobs[name], strict=False)]
     same = sum(one == other for one, other in pairs)
     identical = (before.outcome.sha256, before.outcome.residuals) == (after.outcome.sha256, after.outcome.residuals)
     total = after.rows[-1]
@@ -277,8 +279,9 @@ def _compare(options: Options, before: Run, after: Run) -> Report:
         rounds=options.rounds,
         sabotage=options.sabotage,
         versions_identical=same,
-        sha256=after.outcome.sha256[-1],
-        undisturbed_sha256=before.outcome.sha256[-1],
+        versions=sum(map(len, before.outcome.sha256.values())),
+        sha256={name: versions[-1] for name, versions in after.outcome.sha256.items()},
+        undisturbed_sha256={name: versions[-1] for name, versions in before.outcome.sha256.items()},
         recovery_p50_s=total.version_p50_s,
         recovery_max_s=total.version_max_s,
         rows=after.rows,
@@ -321,10 +324,10 @@ def show(report: Report, display: Display) -> None:
     say(f"retrained epochs   {report.retrained_epochs}")
     say(f"lost updates       {report.lost_updates}")
     say(f"duplicated updates {report.duplicated_updates}")
-    say(
-        f"versions           {report.versions_identical} of {report.rounds + 1} have the SHA-256 of the undisturbed run"
-    )
-    say(f"last version       {report.sha256[:32]} ({'identical' if report.identical else 'NOT identical'})")
+    say(f"versions           {report.versions_identical} of {report.versions} have the SHA-256 of the undisturbed run")
+    for name, sha256 in report.sha256.items():
+        same = "identical" if sha256 == report.undisturbed_sha256[name] else "NOT identical"
+        say(f"{name:<18} {sha256[:32]} {same}")
     say(f"took               {duration(report.seconds)}; undisturbed {duration(report.undisturbed_seconds)}")
     for problem in report.problems:
         say(f"NOT AS PROMISED: {problem}")

@@ -31,10 +31,10 @@ from fleet.chaos_stage import Stage
 class Outcome(Struct, frozen=True):
     """What a run has left behind."""
 
-    sha256: list[str]
-    """Of every version of the steady job."""
+    sha256: dict[str, list[str]]
+    """Compared job to the SHA-256 of each of its versions."""
     residuals: dict[str, str]
-    """Device to the SHA-256 of what it keeps back of the steady job's last update."""
+    """"job/device" to the SHA-256 of what the device keeps back of its last update."""
     retrained_epochs: int
     lost_updates: int
     duplicated_updates: int
@@ -57,21 +57,25 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     store = Store(stage.aggregator.state)
     try:
         rows = {row.spec.name: row for row in store.jobs()}
-        steady = rows[stage.steady.name]
+        compared = {spec.name: rows[spec.name] for spec in stage.compared}
         counted, crowded = _counted(store, rows.values())
-        versions = [sha256 for _, sha256 in store.versions(steady.job)]
-        problems = [*_ends(steady, rows[stage.loose.name], len(versions), stage), *_members(store, steady, stage)]
+        versions = {name: [sha256 for _, sha256 in store.versions(row.job)] for name, row in compared.items()}
+        problems = [*_ends(rows, versions, stage), *_members(store, compared.values(), stage)]
     finally:
         store.close()
     told = set(_verdicts(devices, "agent.Settle.before"))
     twice = _again(_judged(aggregator)) + _again(_verdicts(devices, "agent.Settle.after"))
     return Outcome(
         versions,
-        {name: _residual(seat.state / "jobs" / steady.job) for name, seat in zip(devices, stage.devices, strict=True)},
+        {
+            f"{name}/{seat.name}": _residual(seat.state / "jobs" / row.job)
+            for name, row in compared.items()
+            for seat in stage.devices
+        },
         sum(_retrained(diary.lines) for diary in devices.values()),
         len(told - counted),
         twice + crowded,
-        [*problems, *_slot(stage, steady.job, versions)],
+        [*problems, *_slot(stage, rows[stage.steady.name].job, versions[stage.steady.name])],
     )
 
 
@@ -99,18 +103,22 @@ def _judged(aggregator: Diary) -> list[_Update]:
     return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
 
 
-def _members(store: Store, steady: JobRow, stage: Stage) -> list[str]:
+def _members(store: Store, rows: Iterable[JobRow], stage: Stage) -> list[str]:
     """Hold every version against the membership, which was to be fixed."""
     n_devices = len(stage.devices) - 1
-    history = store.history(steady.job)[1:]
+    history = [metrics for row in rows for metrics in store.history(row.job)[1:]]
     wrong = [f"{m['participants']:g}" for m in history if m["participants"] != n_devices]
     return [f"versions were made of {', '.join(wrong)} updates where all {n_devices} belong"] if wrong else []
 
 
-def _ends(steady: JobRow, loose: JobRow, n_versions: int, stage: Stage) -> list[str]:
-    found = (steady.ended, n_versions - 1, loose.ended)
-    wanted = ("finished", stage.steady.rounds.max_rounds, "stopped")
-    return [] if found == wanted else [f"the jobs ended as {found}, not as {wanted}"]
+def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], stage: Stage) -> list[str]:
+    """Hold the ends of the jobs against what they were to be."""
+    short = [
+        f"job {spec.name} is {rows[spec.name].ended or 'not finished'} at version {len(versions[spec.name]) - 1}"
+        for spec in stage.compared
+        if (rows[spec.name].ended, len(versions[spec.name])) != ("finished", spec.rounds.max_rounds + 1)
+    ]
+    return short + ([] if rows[stage.loose.name].ended == "stopped" else [f"job {stage.loose.name} was not stopped"])
 
 
 # The devices' side.

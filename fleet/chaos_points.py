@@ -17,8 +17,8 @@ AGGREGATOR_STEPS = {
     "aggregator.published": 40,
     "store.add_verdict.after": 6,
     "store.add_verdict.within": 6,
-    "store.commit.after": 2,
-    "store.commit.within": 2,
+    "store.commit.after": 1,
+    "store.commit.within": 1,
     "store.statement.after": 60,
     "store.statement.before": 60,
 }
@@ -35,9 +35,8 @@ AGENT_STEPS = {
 }
 """The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
 
-MOST_EFFECTS = 3
-ONCE = frozenset({"agent.Deploy", "agent.Halt", "agent.Look", "agent.Upload", "aggregator.Close"})
-"""Effects too rare to be passed more than once."""
+OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 6, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
+"""The same for effects; the others are too rare to be passed before the kill."""
 
 
 class Point(NamedTuple):
@@ -69,7 +68,7 @@ def points() -> list[Point]:
 
 def _around(role: Role, union: object) -> list[Point]:
     names = sorted(f"{role}.{kind.__name__}" for kind in get_args(union))
-    return [Point(role, f"{name}.{side}", 1 if name in ONCE else MOST_EFFECTS) for name in names for side in _SIDES]
+    return [Point(role, f"{name}.{side}", OFTEN.get(name, 1)) for name in names for side in _SIDES]
 
 
 def _inside(role: Role, steps: dict[str, int]) -> list[Point]:

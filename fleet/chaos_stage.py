@@ -1,15 +1,17 @@
-"""The fleet that chaos runs: its two jobs, its data, and a folder of configuration for every process.
+"""The fleet that chaos runs: its jobs, its data, and a folder of configuration for every process.
 
     FOLDER/aggregator/   aggregator.toml  test.npz  state/  log  diary
     FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
     ...
 
-"steady" is the job that is compared. Its membership is fixed: it waits for every device, has a lossy codec with error
+"steady" is compared. Its membership is fixed: it waits for every device, has a lossy codec with error
 feedback, updates of two chunks, and trains for long enough to be killed in the middle. One device more than asked for
 boasts: it claims more examples than the job allows, is refused every time, and keeps its whole update for the next.
 
-"loose" runs beside it, so that what a fixed membership never does happens too: its rounds end before the last devices
-are done, which then halt. Which of them count is chance, so of this job only the books are checked.
+"steered" is compared too. It is small, and has the other codec, whose step the aggregator steers by what devices tell.
+
+"loose" runs beside them, so that what a fixed membership never does happens too: its rounds end before the last
+devices are done, which then halt. Which of them count is chance, so of this job only the books are checked.
 """
 
 from __future__ import annotations
@@ -53,7 +55,13 @@ class Stage(NamedTuple):
     aggregator: Seat
     devices: list[Seat]
     steady: JobSpec
+    steered: JobSpec
     loose: JobSpec
+
+    @property
+    def compared(self) -> tuple[JobSpec, ...]:
+        """The jobs whose models must be the same whatever dies."""
+        return self.steady, self.steered
 
     @property
     def seats(self) -> list[Seat]:
@@ -71,7 +79,7 @@ class Stage(NamedTuple):
 
 
 def steady(n_devices: int, n_rounds: int) -> JobSpec:
-    """Give the job whose model must be the same whatever dies."""
+    """Give a job whose model must be the same whatever dies."""
     return JobSpec(
         name="steady",
         model=ModelSpec(inputs=64, hidden=(800, 64), outputs=10),
@@ -80,14 +88,23 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
         compression="light",
         deploy="every 3",
         train=TrainSpec(epochs=12, batch_size=4, learning_rate=0.02),
-        rounds=RoundsSpec(
-            quorum=n_devices,
-            min_devices=n_devices + 1,
-            wait="all",
-            deadline_s=DEADLINE_S,
-            max_rounds=n_rounds,
-        ),
-        aggregate=AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6),
+        rounds=_fixed(n_devices, n_rounds),
+        aggregate=_REFUSES_THE_BOASTER,
+    )
+
+
+def steered(n_devices: int, n_rounds: int) -> JobSpec:
+    """Give another one, whose step is steered."""
+    return JobSpec(
+        name="steered",
+        model=_SMALL,
+        seed=9,
+        data=DATA,
+        compression=_NEAREST,
+        deploy="never",
+        train=TrainSpec(epochs=5, batch_size=4, learning_rate=0.02),
+        rounds=_fixed(n_devices, n_rounds),
+        aggregate=_REFUSES_THE_BOASTER,
     )
 
 
@@ -95,13 +112,27 @@ def loose(n_devices: int) -> JobSpec:
     """Give the job that goes on without the slow, until it is stopped."""
     return JobSpec(
         name="loose",
-        model=ModelSpec(inputs=64, hidden=(32,), outputs=10),
+        model=_SMALL,
         seed=8,
         data=DATA,
-        compression=CompressionSpec(codec="adaptive", rounding="nearest", error_feedback=True),
+        compression=_NEAREST,
         deploy="never",
         train=TrainSpec(epochs=20, batch_size=4, learning_rate=0.02),
-        rounds=RoundsSpec(target=n_devices - 1, quorum=2, deadline_s=DEADLINE_S, max_rounds=100_000),
+        rounds=RoundsSpec(
+            target=n_devices - 2, over_selection=2.0, quorum=2, deadline_s=DEADLINE_S, max_rounds=100_000
+        ),
+    )
+
+
+_SMALL = ModelSpec(inputs=64, hidden=(32,), outputs=10)
+_NEAREST = CompressionSpec(codec="adaptive", rounding="nearest", error_feedback=True)
+_REFUSES_THE_BOASTER = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
+
+
+def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
+    """Have every round wait for the same devices."""
+    return RoundsSpec(
+        quorum=n_devices, min_devices=n_devices + 1, wait="all", deadline_s=DEADLINE_S, max_rounds=n_rounds
     )
 
 
@@ -114,11 +145,12 @@ def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings) -
         _seat(folder, "aggregator", "aggregator"),
         [_seat(folder, name, "agent") for name in names],
         steady(n_devices, n_rounds),
+        steered(n_devices, n_rounds),
         loose(n_devices),
     )
     for seat in stage.seats:
         seat.config.parent.mkdir(parents=True)
-    for spec in (stage.steady, stage.loose):
+    for spec in (*stage.compared, stage.loose):
         stage.job_file(spec).write_text(_toml(msgspec.to_builtins(spec)), encoding="utf-8")
     _write_aggregator(stage.aggregator, split.test, broker)
     for number, seat in enumerate(stage.devices):

@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +24,7 @@ from fleet.chaos_sabotage import SABOTAGE
 from fleet.display import Display
 from fleet.operator import load_job
 from fleet.roles import load_agent, load_aggregator
+from models.job import JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {point.name for point in points()}
@@ -78,7 +80,7 @@ def test_a_sabotage_hurts_at_points_that_there_are() -> None:
 
 def test_what_is_written_down_for_the_processes_is_what_was_meant(tmp_path: Path) -> None:
     stage = chaos_stage.build(tmp_path / "stage", 5, 7, BrokerSettings(port=12345))
-    for spec in (stage.steady, stage.loose):
+    for spec in (*stage.compared, stage.loose):
         assert load_job(stage.job_file(spec)) == spec
     assert load_aggregator(stage.aggregator.config).limits.chunk_bytes == 20_000
     agents = [load_agent(seat.config) for seat in stage.devices]
@@ -86,8 +88,11 @@ def test_what_is_written_down_for_the_processes_is_what_was_meant(tmp_path: Path
     assert [agent.models.inference for agent in agents] == [True] + 5 * [False]
 
 
-def test_the_steady_job_has_a_fixed_membership_and_a_lossy_codec_with_feedback() -> None:
-    spec = chaos_stage.steady(5, 7)
+@pytest.mark.parametrize("make", [chaos_stage.steady, chaos_stage.steered])
+def test_a_compared_job_has_a_fixed_membership_and_a_lossy_codec_with_feedback(
+    make: Callable[[int, int], JobSpec],
+) -> None:
+    spec = make(5, 7)
     assert (spec.rounds.wait, spec.rounds.quorum, spec.rounds.min_devices) == ("all", 5, 6)
     assert spec.coding.codec != "float32"
     assert spec.coding.error_feedback
@@ -147,7 +152,7 @@ def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: O
     assert report.problems == []
     assert report.kills >= options.kills
     assert report.identical
-    assert report.versions_identical == options.rounds + 1
+    assert report.versions_identical == report.versions == 2 * (options.rounds + 1)
     assert (report.retrained_epochs, report.lost_updates, report.duplicated_updates) == (0, 0, 0)
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
