@@ -1,16 +1,12 @@
-"""The update codec on real updates: bits at equal error, speed, and what it costs in rounds; all of one run.
-ratios of one run.
+"""The update codec on real updates: bits at equal error, and speed, all of one run.
 
-    python -m benchmarks.codec                                                       # digits of scikit-learn,
-    seconds python -m benchmarks.codec --train mnist_train.npz --test mnist_test.npz         # 784-200-200-10,
-    IID, 100 devices python -m benchmarks.codec --train ... --test ... --rounds 100 --target 0.95     # whole
-    trainings, minutes python -m benchmarks.codec --train ... --test ... --rounds 120 --target 0.92 --shards 2
-    --rate 0.1
+    python -m benchmarks.codec                                                  # digits of scikit-learn,
+    64-128-10 python -m benchmarks.codec --train mnist_train.npz --test mnist_test.npz    # 784-200-200-10
+    python -m benchmarks.codec --train ... --test ... --shards 2 --rate 0.1     # two shards of sorted labels
+    each
 
-Set OPENBLAS_NUM_THREADS=1. The updates are made by local training, one epoch in batches of ten, through the
-very code that runs on devices; whole trainings go through the codec, the fold and the downlink, and count
-every byte that a device would fetch or send. --rounds compares with float32 at the same server learning rate,
-over --seeds paired runs.
+Set OPENBLAS_NUM_THREADS=1. A hundred devices share --examples; the updates are made by local training, one
+epoch in batches of ten, through the very code that runs on devices, after ten rounds without compression.
 """
 
 from __future__ import annotations
@@ -27,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.measure import eden
-from models import codec, downlink, nets, train
+from models import codec, nets, train
 from models.codec.frame import write
 from models.dataset import Dataset, fit, load
-from models.fold import Fold, exponents_for
-from models.job import PRESETS, CompressionSpec, ModelSpec, TrainSpec
+from models.job import ModelSpec, TrainSpec
+from models.lattice import initial
 from models.params import Params, n_parameters, spec_of, subtract
 
 Float64 = npt.NDArray[np.float64]
@@ -47,14 +43,6 @@ class Fleet(NamedTuple):
     parts: list[Dataset]
     test: Dataset
     train: TrainSpec
-
-
-class Course(NamedTuple):
-    """A whole training: after each round the accuracy and the bytes so far."""
-
-    accuracy: Float64
-    up: Float64
-    down: Float64
 
 
 def fleet_of(arguments: argparse.Namespace) -> Fleet:
@@ -86,56 +74,20 @@ def shares(y: npt.NDArray[np.int64], shards: int, rng: np.random.Generator) -> l
     return [np.concatenate([pieces[piece] for piece in hand]) for hand in dealt]
 
 
-def local_update(fleet: Fleet, params: Params, device: int, version: int, seed: int) -> Params:
-    state = train.begin(params, train.seed_for(seed, version, str(device)))
+def local_update(fleet: Fleet, params: Params, device: int, version: int) -> Params:
+    state = train.begin(params, train.seed_for(0, version, str(device)))
     run = train.steps(fleet.net, state, fleet.parts[device], fleet.train, version_number=version)
     return subtract(train.finish(run, state).params, params)
 
 
-def training(fleet: Fleet, coding: CompressionSpec, rounds: int, target: float, seed: int) -> Course:
-    spec, rng = fleet.net.spec, np.random.default_rng(seed)
-    state, residuals = downlink.start(spec, seed), [codec.State()] * N_DEVICES
-    held, up, down, course = [0] * N_DEVICES, 0, 0, []
-    for version in range(rounds):
-        params, fold = state.model.params(spec), Fold(spec, exponents_for(state.model))
-        for device in rng.choice(N_DEVICES, N_DRAWN, replace=False).tolist():
-            if state.key_version != held[device]:
-                down, held[device] = down + len(state.bodies.key or b""), state.key_version
-            down += len(state.bodies.delta or b"")
-            delta = local_update(fleet, params, device, version, seed)
-            noise = np.random.default_rng((seed, version, device))
-            encoded = codec.encode(delta, spec, coding, state=residuals[device], rng=noise)
-            residuals[device] = codec.settle(encoded.pending, counted=True, spec=spec)
-            up += len(encoded.body)
-            fold.add(codec.decode(encoded.body, spec), len(fleet.parts[device].y))
-        state, _, model = downlink.advance(state, fold.mean(), spec, coding)
-        accuracy = fleet.net.evaluate(model.params(spec), fleet.test.X, fleet.test.y).accuracy or 0.0
-        course.append((accuracy, up, down))
-        if np.mean([accuracy for accuracy, _, _ in course[-3:]]) >= target and len(course) >= 3:
-            break
-    return Course(*np.array(course, np.float64).T)
-
-
-def reached(course: Course, target: float) -> tuple[float, float, float]:
-    """Give rounds, bytes up and bytes down to `target`, by the mean of three rounds; nan where it is not
-    reached."""
-    smooth = np.convolve(course.accuracy, np.ones(3) / 3, "valid")
-    hits = np.flatnonzero(smooth >= target)
-    if not len(hits):
-        return (math.nan,) * 3
-    at = int(hits[0]) + 2
-    return at + 1.0, float(course.up[at]), float(course.down[at])
-
-
 def some_updates(fleet: Fleet, n: int = 3, rounds: int = 10) -> list[Params]:
     """Train a few rounds without compression, then give the updates of n devices."""
-    state, spec, rng = downlink.start(fleet.net.spec, 0), fleet.net.spec, np.random.default_rng(0)
+    params, rng = initial(fleet.net.spec, 0).params(fleet.net.spec), np.random.default_rng(0)
     for version in range(rounds):
-        params, drawn = state.model.params(spec), rng.choice(N_DEVICES, N_DRAWN, replace=False).tolist()
-        updates = [local_update(fleet, params, device, version, 0) for device in drawn]
-        mean = [np.asarray(np.mean([u[t.name] for u in updates], axis=0), np.float64) for t in spec]
-        state, _, _ = downlink.advance(state, mean, spec, PRESETS["off"])
-    return [local_update(fleet, state.model.params(spec), device, rounds, 0) for device in range(n)]
+        drawn = rng.choice(N_DEVICES, N_DRAWN, replace=False).tolist()
+        updates = [local_update(fleet, params, device, version) for device in drawn]
+        params = {name: old + np.mean([u[name] for u in updates], axis=0) for name, old in params.items()}
+    return [local_update(fleet, params, device, rounds) for device in range(n)]
 
 
 def point(updates: Sequence[Params], code: Callable[[Params], tuple[int, Sequence[Float64]]]) -> tuple[float, float]:
@@ -232,22 +184,6 @@ def large_update() -> Params:
     return {"w": (head + 0.003 * rng.standard_normal(head.shape)).astype(np.float32)}
 
 
-def print_rounds(fleet: Fleet, arguments: argparse.Namespace) -> None:
-    print(f"whole trainings to {arguments.target:.1%}, mean of {arguments.seeds} seeds")
-    first: Float64 | None = None
-    codings = {"float32": PRESETS["off"], "strong": PRESETS["strong"], "extreme": PRESETS["extreme"]}
-    for name, coding in codings.items():
-        courses = [training(fleet, coding, arguments.rounds, arguments.target, s) for s in range(arguments.seeds)]
-        mean = np.mean([reached(course, arguments.target) for course in courses], axis=0)
-        first = mean if first is None else first
-        rounds, up, down = mean
-        print(
-            f"  {name:8} rounds {rounds:6.1f} ({rounds / first[0] - 1:+.1%})   "
-            f"up {up / 1e6:8.2f} MB ({first[1] / up:.0f}x)   down {down / 1e6:8.2f} MB ({first[2] / down:.0f}x)",
-            flush=True,
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path)
@@ -255,14 +191,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=10_000)
     parser.add_argument("--shards", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.2)
-    parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--target", type=float, default=0.95)
-    parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     fleet = fleet_of(arguments)
-    if arguments.rounds:
-        print_rounds(fleet, arguments)
-        return
     updates = some_updates(fleet)
     print_bits(updates)
     print("speed, best of seven")
