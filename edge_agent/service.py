@@ -196,8 +196,7 @@ class Agent:
                 log.info("online")
                 self._online = True
                 self._announcer.forget(self._clock(), self._rng.random() * self._spread_s)
-                for job in list(self.works):
-                    self._guarded(job, lambda work, now: work.connected(self._spread_s, now))
+                self._tell_connected()
             case Offline(reason):
                 if self._online:
                     log.warning("offline: %s", reason)
@@ -231,9 +230,16 @@ class Agent:
                 log.warning("refused garbage topic=%r: %s", packet.topic[:120], error)
 
     def _greet(self, beacon: Beacon) -> None:
+        """Note who leads, and offer again what a new aggregator may never have received: it need not wait its turn."""
         self._spread_s = beacon.spread_s
         if beacon.online and beacon.term > self._term:
-            self._term = beacon.term
+            came_back, self._term = self._term > 0, beacon.term
+            if came_back:
+                self._tell_connected()
+
+    def _tell_connected(self) -> None:
+        for job in list(self.works):
+            self._guarded(job, lambda work, now: work.connected(self._spread_s, now))
 
     def _pass_on(self, job: str, event: WorkEvent) -> None:
         self._guarded(job, lambda work, now: work.handle(event, now))

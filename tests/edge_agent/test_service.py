@@ -152,6 +152,17 @@ def test_without_a_verdict_it_is_offered_again(bench: Bench) -> None:
     assert bench.of(Offer) == [first]
 
 
+def test_an_aggregator_that_comes_back_is_offered_the_update_at_once(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    for _ in range(8):  # nobody answers, and the pauses grow long
+        bench.settle(60.0)
+    silent = len(bench.of(Offer))
+    bench.say(Beacon(2, "m", online=True, spread_s=2.0))
+    bench.settle(2.0)
+    assert len(bench.of(Offer)) == silent + 1
+
+
 def test_presence_says_what_a_device_can(bench: Bench) -> None:
     bench.begin()
     bench.settle(1.0)
