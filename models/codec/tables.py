@@ -1,9 +1,9 @@
 """The symbol statistics, as literals: a decoder must never compute a probability.
 
 One row per class (see symbols.py), in parts of 2**14: magnitude 0, then each of the two signs of magnitudes 1
-... LARGEST, then the escape. They were counted over coded updates of dense, convolutional and small nets at
-many steps, and smoothed by a mixture of geometric distributions of the class's mean. They are part of the
-format: a test holds their SHA-256.
+... LARGEST, then the escape. They were counted over coded updates of dense nets of 199,210 and 3,461
+parameters, at steps from 0.25 to 12, and smoothed by a mixture of geometric distributions of the class's
+mean. They are part of the format: a test holds their SHA-256.
 """
 
 from __future__ import annotations

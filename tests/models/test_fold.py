@@ -62,6 +62,16 @@ def test_the_sum_outgrows_an_int64_without_loss() -> None:
     assert total == exact_total(updates)[:4]
 
 
+def test_a_total_has_one_form_whether_or_not_it_ever_spilt() -> None:
+    top = [TOP - 1] * 5
+    straight = folded([(top, MAX_WEIGHT), (top, MAX_WEIGHT // 2)])
+    around = folded([(top, MAX_WEIGHT), (top, MAX_WEIGHT), ([1 - TOP] * 5, MAX_WEIGHT // 2)])
+    around.weight, around.count = straight.weight, straight.count
+    assert straight._sums[0].high is None
+    assert around._sums[0].high is not None
+    assert straight.to_bytes() == around.to_bytes()
+
+
 def test_updates_are_rounded_half_even_onto_the_fold() -> None:
     fold = Fold((TensorSpec("w", (4,)),), (-10,))
     fold.add([Decoded(np.array([1, 3, 5, -3], np.int64), -11)], 1)

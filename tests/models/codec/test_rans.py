@@ -74,6 +74,14 @@ def read(stream: bytes, lanes: int, classes: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("lanes", LANES)
+def test_a_lane_that_does_not_end_where_it_began_is_refused(lanes: int) -> None:
+    stream = bytearray(push([slices(np.array([1]), np.array([2]))], lanes))
+    stream[2] ^= 0x40  # the symbol, in the low bits, is still the same
+    with pytest.raises(CodecError, match="end"):
+        read(bytes(stream), lanes, np.array([1]))
+
+
+@pytest.mark.parametrize("lanes", LANES)
 def test_a_lane_below_its_range_is_refused(lanes: int) -> None:
     stream = push([slices(*drawn(10, 5))], lanes)
     with pytest.raises(CodecError, match="range"):
