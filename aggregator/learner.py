@@ -18,7 +18,7 @@ from aggregator import gates
 from aggregator.strategies import STRATEGIES, Velocity
 from models import codec, downlink
 from models.codec.steering import Observed, steer
-from models.downlink import Bodies, DownlinkError, ServerState
+from models.downlink import DownlinkError, ServerState
 from models.fold import Fold, exponents_for
 from models.job import JobSpec
 from models.lattice import Model
@@ -52,11 +52,6 @@ class Next(NamedTuple):
     def model(self) -> Model:
         """The version as published."""
         return self.state.model
-
-    @property
-    def bodies(self) -> Bodies:
-        """What leads to it."""
-        return self.state.bodies
 
     def to_bytes(self) -> bytes:
         """Serialise; a `Learner` is made from it."""
@@ -115,7 +110,7 @@ class Learner:
         rules, mean = self._spec.aggregate, self._fold.mean()
         step, velocity = STRATEGIES[rules.strategy](mean, self._now.velocity, rules)
         try:
-            state, _, _ = downlink.advance(self._now.state, step, self._net.spec, self._spec.coding)
+            state = downlink.advance(self._now.state, step, self._net.spec, self._spec.coding)
         except DownlinkError as error:
             raise LearnerError(str(error)) from error
         seen = observe(self._counted, self._step_scale, sum(float(np.vdot(m, m)) for m in mean))

@@ -37,12 +37,11 @@ from aggregator.gates import RefusedError
 from aggregator.inbox import Inbox
 from aggregator.learner import Counted, Learner, LearnerError, start
 from aggregator.store import BodyRow, JobRow, Store, StoreError
-from broker import chunks
+from broker import chunks, draw
 from broker.errors import WireError
 from broker.failpoints import reach
 from broker.messages import (
     Body,
-    BodyRef,
     Head,
     Job,
     Message,
@@ -53,6 +52,8 @@ from broker.messages import (
     Verdict,
     Version,
     Want,
+    Way,
+    body_name,
     echo,
 )
 from models import codec
@@ -61,7 +62,7 @@ from models.job import JobSpec
 log = logging.getLogger(__name__)
 
 INLINE_BYTES = 1024
-"""A delta up to this size travels with the head; the subscription to a topic of its own would cost as much."""
+"""A way up to this size travels with the head; the subscription to a topic of its own would cost as much."""
 
 
 class Clear(Struct, frozen=True):
@@ -145,8 +146,8 @@ class Run:
     def tick(self, now: float) -> list[Out]:
         """Give the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
-        due = [digest for digest, at in self._retire_at.items() if now >= at]
-        return messages + [clear for digest in due for clear in self._retire(digest)]
+        due = [name for name, at in self._retire_at.items() if now >= at]
+        return messages + [clear for name in due for clear in self._retire(name)]
 
     def announce(self, now: float) -> list[Out]:
         """Give the open round once more, if there is one."""
@@ -286,9 +287,8 @@ class Run:
             self._net, following.model, self._test, updates
         )
         rows = [
-            BodyRow(chunks.digest(data), version.number, self._limits.chunk_bytes, data)
-            for data in following.bodies
-            if data is not None
+            BodyRow(body_name(version, way.start), version.number, self._limits.chunk_bytes, way.body)
+            for way in following.state.ways
         ]
         sha256 = following.model.sha256()
         self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
@@ -307,9 +307,8 @@ class Run:
             self._store.end_job(self.job, state, reason)
             self.reason = reason
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
-        current = {ref.digest for ref in self._refs() if ref}
         for body in self._store.bodies(self.job):
-            if body.digest in current and body.number == self.version.number:
+            if body.number == self.version.number:
                 yield from self._chunks_of(body)
         yield self._head()
         yield self._status()
@@ -323,47 +322,49 @@ class Run:
         return Job(self.job, self._term, msgspec.to_builtins(self.spec), last)
 
     def _head(self) -> Head:
-        key, delta = self._refs()
-        inline = self._learner.now.bodies.delta or b""
+        ways = self._learner.now.state.ways
         return Head(
             self.job,
             self._term,
             self.version,
             self._sha256[:32],
             state=self.coordinator.state,
-            key=key,
-            delta=delta,
-            inline=inline if len(inline) <= INLINE_BYTES else b"",
+            ways=tuple(Way(way.start, len(way.body)) for way in ways),
+            chunk_bytes=self._limits.chunk_bytes,
+            inline=self._inline(),
         )
+
+    def _inline(self) -> bytes:
+        """Give the way from the version before, if it is short and most readers of the head hold that version."""
+        attempt, ways = self.coordinator.attempt, self._learner.now.state.ways
+        if (
+            attempt is None
+            or 2 * attempt.threshold <= draw.MOST
+            or not ways
+            or ways[0].start != self.version.number - 1
+        ):
+            return b""
+        return ways[0].body if len(ways[0].body) <= INLINE_BYTES else b""
 
     def _status(self) -> Status:
         """Give what people see of the job."""
         metrics = evaluation.announced(self._history[-1])
         return Status(self.job, self.version, self.coordinator.state, self.reason, metrics)
 
-    def _refs(self) -> tuple[BodyRef | None, BodyRef | None]:
-        key, delta = (
-            BodyRef(chunks.digest(data), len(data), self._limits.chunk_bytes) if data else None
-            for data in self._learner.now.bodies
-        )
-        return key, delta
-
     def _chunks_of(self, body: BodyRow) -> list[Body]:
-        if len(body.data) <= INLINE_BYTES and body.data == self._learner.now.bodies.delta:
-            return []
         pieces = enumerate(chunks.cut(body.data, body.chunk_bytes))
-        return [Body(self.job, body.digest, index, piece) for index, piece in pieces]
+        return [Body(self.job, body.name, index, piece) for index, piece in pieces]
 
     def _note_retired(self, now: float) -> None:
         """Start the grace of bodies that neither the current version nor the one before it needs."""
         for body in self._store.bodies(self.job):
             if body.number < self._learner.now.state.version - 1:
-                self._retire_at.setdefault(body.digest, now + self._limits.body_grace_s)
+                self._retire_at.setdefault(body.name, now + self._limits.body_grace_s)
 
-    def _retire(self, digest: str) -> list[Out]:
-        del self._retire_at[digest]
-        clears = [Clear(m) for b in self._store.bodies(self.job) if b.digest == digest for m in self._chunks_of(b)]
-        self._store.forget_body(self.job, digest)
+    def _retire(self, name: str) -> list[Out]:
+        del self._retire_at[name]
+        clears = [Clear(m) for b in self._store.bodies(self.job) if b.name == name for m in self._chunks_of(b)]
+        self._store.forget_body(self.job, name)
         return list(clears)
 
 

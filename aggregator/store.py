@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
     opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
 CREATE TABLE IF NOT EXISTS bodies (
-    job TEXT, digest TEXT, number INTEGER, chunk_bytes INTEGER, data BLOB, PRIMARY KEY (job, digest));
+    job TEXT, name TEXT, number INTEGER, chunk_bytes INTEGER, data BLOB, PRIMARY KEY (job, name));
 """
 SCHEMA_VERSION = 1
 
@@ -88,9 +88,9 @@ class AttemptRow(Struct, frozen=True):
 
 
 class BodyRow(Struct, frozen=True):
-    """A body at the broker. number: the last version that needed it."""
+    """A body at the broker. number: of the version that it leads to."""
 
-    digest: str
+    name: str
     number: int
     chunk_bytes: int
     data: bytes
@@ -162,7 +162,7 @@ class Store:
             for body in bodies:
                 write(
                     "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)",
-                    (job, body.digest, body.number, body.chunk_bytes, body.data),
+                    (job, body.name, body.number, body.chunk_bytes, body.data),
                 )
             reach("store.commit.within", job)
         reach("store.commit.after", (job, version, sha256))
@@ -270,12 +270,12 @@ class Store:
 
     def bodies(self, job: str) -> list[BodyRow]:
         """Give what lies, or should lie, at the broker."""
-        rows = self._all("SELECT digest, number, chunk_bytes, data FROM bodies WHERE job = ?", (job,))
+        rows = self._all("SELECT name, number, chunk_bytes, data FROM bodies WHERE job = ?", (job,))
         return [BodyRow(*row) for row in rows]
 
-    def forget_body(self, job: str, digest: str) -> None:
+    def forget_body(self, job: str, name: str) -> None:
         """Forget a body that has been cleared at the broker."""
-        self._write("DELETE FROM bodies WHERE job = ? AND digest = ?", (job, digest))
+        self._write("DELETE FROM bodies WHERE job = ? AND name = ?", (job, name))
 
     # SQLite.
 

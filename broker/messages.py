@@ -41,12 +41,14 @@ class Version(Struct, frozen=True, array_like=True, order=True):
         return f"{self.generation}.{self.number}"
 
 
-class BodyRef(Struct, frozen=True, omit_defaults=True):
-    """Where a body of a version is: topics body/<job>/<digest>/0 … n-1."""
+class Way(Struct, frozen=True, array_like=True):
+    """A body that leads to a version from another of its generation; from number 0 for anybody: [start, n_bytes].
 
-    digest: Digest
+    It lies at the topics body/<job>/<generation>-<number>-<start>/0 … n-1.
+    """
+
+    start: Natural
     n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
 
 
 # From the aggregator.
@@ -79,9 +81,8 @@ class Head(Struct, frozen=True, omit_defaults=True):
 
     Devices do not follow it: a round names the version, and who needs it reads its head.
 
-    key: the key frame that `delta` builds on; absent: version 0, which comes from the seed.
-    delta: the delta against the key frame; absent: the version is the key frame itself.
-    inline: the delta's bytes, when they are few enough to travel with the head; `delta` then follows from them.
+    ways: the bodies that lead to this version; none for version 0, which comes from the seed.
+    inline: the way from the version before, when it is short and most devices are drawn in every round.
     sha256: the first 128 bits of the SHA-256 of the model, in hex.
     """
 
@@ -90,8 +91,8 @@ class Head(Struct, frozen=True, omit_defaults=True):
     version: Version
     sha256: Digest
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
-    key: BodyRef | None = None
-    delta: BodyRef | None = None
+    ways: Annotated[tuple[Way, ...], Meta(max_length=64)] = ()
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
     inline: bytes = b""
 
 
@@ -125,9 +126,14 @@ class Body(Struct, frozen=True):
     """One chunk of an immutable body. Retained while its version or the one before it is current."""
 
     job: Id
-    digest: Digest
+    name: Id
     index: Natural
     data: bytes
+
+
+def body_name(version: Version, start: int) -> str:
+    """Give the name of the body that leads to a version from the one of number `start`."""
+    return f"{version.generation}-{version.number}-{start}"
 
 
 class Want(Struct, frozen=True, omit_defaults=True):

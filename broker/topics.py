@@ -20,7 +20,6 @@ from broker.messages import (
     CHUNK_BYTES,
     Beacon,
     Body,
-    BodyRef,
     Chunk,
     Cleared,
     Explain,
@@ -60,7 +59,7 @@ ROUTES: dict[str, Route] = {
     "head": Route(Head, ("job",), retain=True, blob="inline"),
     "status": Route(Status, ("job",), retain=True),
     "round": Route(Round, ("job",), retain=True),
-    "body": Route(Body, ("job", "digest", "index"), retain=True, blob="data", json=False),
+    "body": Route(Body, ("job", "name", "index"), retain=True, blob="data", json=False),
     "want": Route(Want, ("device",)),
     "verdict": Route(Verdict, ("device",)),
     "reply": Route(Reply, ("client",)),
@@ -140,7 +139,7 @@ def _payload(message: Message, route: Route) -> bytes:
     return text + b"\n" + blob if blob else text
 
 
-_IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_bytes"), Head: ("delta",)}
+_IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_bytes")}
 """What follows from the bytes of a message, and is not written down when there are any."""
 
 
@@ -149,8 +148,6 @@ def _implied(route: Route, blob: bytes) -> dict[str, object]:
     found: dict[str, object] = {str(route.blob): blob}
     if blob and route.kind is Offer:
         found |= {"digest": digest(blob), "n_bytes": len(blob), "chunk_bytes": max(len(blob), CHUNK_BYTES)}
-    elif blob and route.kind is Head:
-        found["delta"] = BodyRef(digest(blob), len(blob))
     return found
 
 

@@ -1,15 +1,13 @@
-"""Getting a version: at most two bodies, chunk by chunk, from their immutable topics."""
+"""Getting a version: one body, by the shortest way from what is held, chunk by chunk from immutable topics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from broker import topics
 from broker.chunks import Assembly
-from broker.errors import WireError
-from broker.messages import Body, BodyRef, Head
+from broker.messages import Body, Head, Version, body_name
 from models import codec, downlink
 from models.codec import CodecError
+from models.downlink import Offset
 from models.lattice import Model
 from models.params import Spec
 
@@ -21,69 +19,65 @@ class FetchError(RuntimeError):
 
 
 class Fetch:
-    """The bodies of one head, on their way in."""
+    """The body that leads to the version of a head, on its way in."""
 
-    def __init__(self, head: Head, spec: Spec, kept: Callable[[str], bytes | None]) -> None:
-        """Start with what is here already. Raises FetchError when the head names bodies that no version has."""
+    def __init__(self, head: Head, spec: Spec, held: Version | None) -> None:
+        """Choose the way. held: the version whose offset is here. Raises FetchError when no way is any good."""
         self.head = head
-        self._bodies: dict[str, bytes] = {}
-        self._assemblies: dict[str, Assembly] = {}
-        self._most_bytes = codec.max_body_bytes(spec)
-        for ref in (head.key, head.delta):
-            if ref is not None:
-                self._want(ref, head.inline if ref is head.delta else b"", kept)
-
-    def _want(self, ref: BodyRef, inline: bytes, kept: Callable[[str], bytes | None]) -> None:
-        if ref.n_bytes > self._most_bytes or ref.n_bytes > MOST_CHUNKS * ref.chunk_bytes:
-            raise FetchError(f"a body of {ref.n_bytes} bytes is more than any version of this job has")
-        assembly = Assembly(ref.digest, ref.n_bytes, ref.n_bytes if inline else ref.chunk_bytes)
-        if inline:
-            try:
-                assembly.add(0, inline)
-                self._bodies[ref.digest] = assembly.body() or b""
-            except WireError as error:
-                raise FetchError(str(error)) from error
-        elif body := kept(ref.digest):
-            self._bodies[ref.digest] = body
+        self.start = 0
+        """Number of the version that the way starts from."""
+        self._spec = spec
+        self._body: bytes | None = None
+        self._assembly: Assembly | None = None
+        if head.version.number == 0:
+            return
+        near = held.number if held is not None and held.generation == head.version.generation else 0
+        if head.inline and near == head.version.number - 1:
+            self.start, self._body = near, head.inline
         else:
-            self._assemblies[ref.digest] = assembly
+            self._choose(near)
+
+    def _choose(self, near: int) -> None:
+        ways = {way.start: way.n_bytes for way in self.head.ways}
+        self.start = near if near in ways else 0
+        if self.start not in ways:
+            raise FetchError("the head names no way from version 0")
+        n_bytes, chunk_bytes = ways[self.start], self.head.chunk_bytes
+        if n_bytes > codec.max_body_bytes(self._spec) or n_bytes > MOST_CHUNKS * chunk_bytes:
+            raise FetchError(f"a body of {n_bytes} bytes is more than any version of this job has")
+        self._assembly = Assembly(None, n_bytes, chunk_bytes)
+
+    @property
+    def name(self) -> str:
+        """The name of the body."""
+        return body_name(self.head.version, self.start)
 
     def filters(self, fleet: str) -> list[str]:
         """Give the topics to subscribe to, one for each chunk that is missing."""
-        return [
-            topics.filter_for(fleet, "body", job=self.head.job, digest=digest, index=str(index))
-            for digest, assembly in self._assemblies.items()
-            for index in sorted(assembly.missing)
-        ]
+        missing = sorted(self._assembly.missing) if self._assembly else []
+        return [topics.filter_for(fleet, "body", job=self.head.job, name=self.name, index=str(i)) for i in missing]
 
     def add(self, chunk: Body) -> None:
         """Take a chunk; one that nobody waits for is passed over. Raises WireError for a wrong one."""
-        assembly = self._assemblies.get(chunk.digest)
-        if assembly is None:
+        if self._assembly is None or chunk.name != self.name:
             return
-        assembly.add(chunk.index, chunk.data)
-        body = assembly.body()
-        if body is not None:
-            self._bodies[chunk.digest] = body
-            del self._assemblies[chunk.digest]
+        self._assembly.add(chunk.index, chunk.data)
+        self._body = self._assembly.body()
 
     @property
     def done(self) -> bool:
-        """Tell whether every body is here."""
-        return not self._assemblies
+        """Tell whether the body is here."""
+        return self._assembly is None or not self._assembly.missing
 
-    @property
-    def key_body(self) -> bytes | None:
-        """The key frame, once it is here."""
-        return self._bodies[self.head.key.digest] if self.head.key else None
+    def install(self, spec: Spec, seed: int, held: Offset) -> tuple[Model, Offset]:
+        """Give the version and its offset. Raises FetchError when the body does not make what the head says.
 
-    def install(self, spec: Spec, seed: int) -> Model:
-        """Give the version. Raises FetchError when the bodies do not make what the head says."""
-        delta = self._bodies[self.head.delta.digest] if self.head.delta else None
+        held: the offset of the version that the way was chosen from.
+        """
         try:
-            model = downlink.install(spec, seed, self.key_body, delta)
+            model, offset = downlink.install(spec, seed, self._body, held if self.start else ())
         except CodecError as error:
             raise FetchError(f"a body does not decode: {error}") from error
         if not model.sha256().startswith(self.head.sha256):
-            raise FetchError("the bodies make another model than the head names")
-        return model
+            raise FetchError("the body makes another model than the head names")
+        return model, offset

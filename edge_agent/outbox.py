@@ -137,19 +137,6 @@ class Outbox:
             log.warning("checkpoint ignored folder=%s: %s", self.folder, error)
             return None
 
-    # Bodies worth keeping.
-
-    def keep_key(self, digest: str, body: bytes) -> None:
-        """Keep a key frame, in place of any other: many versions build on it."""
-        for other in self.folder.glob("key-*.bin"):
-            if other.name != f"key-{digest}.bin":
-                other.unlink()
-        files.seal(self.folder / f"key-{digest}.bin", body)
-
-    def key(self, digest: str) -> bytes | None:
-        """Give a key frame that was kept."""
-        return files.unseal(self.folder / f"key-{digest}.bin")
-
     def delete(self) -> None:
         """Forget everything of this job."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -257,6 +257,12 @@ class Participant:
             return False
         return draw.ticket(draw.salt(self.spec.seed, round_.base), self.device) <= round_.threshold
 
+    @property
+    def follows(self) -> bool:
+        """Whether the next heads are likely to be needed too, so that it pays to go on hearing them."""
+        often = self._round is not None and 2 * self._round.threshold > draw.MOST
+        return often or (self._deploys and self.spec.deploy == "every 1")
+
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:

@@ -50,6 +50,7 @@ from edge_agent.slots import Install
 from models import codec, nets, train
 from models.codec import CodecError
 from models.dataset import Dataset
+from models.downlink import Offset
 from models.job import JobSpec
 from models.lattice import Model
 from models.params import Params, subtract
@@ -119,8 +120,12 @@ class Work:
         self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes)
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
         self._model: Model | None = None
+        self._held: Version | None = None
+        self._offset: Offset = ()
         self._fetch: Fetch | None = None
         self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
+        self._reading = False
+        """Whether the head is subscribed to."""
         self._subscribed: tuple[str, ...] = ()
         self._stalls_at: float | None = None
         self._training: _Training | None = None
@@ -151,8 +156,11 @@ class Work:
 
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
-        read: list[Out] = [Unsubscribe(self._head_topic)] if isinstance(event, Head) else []
-        return [*read, *self._carry_out(self.participant.receive(event, now), now)]
+        messages = list(self._carry_out(self.participant.receive(event, now), now))
+        if self._reading and isinstance(event, Head) and not self.participant.follows:
+            self._reading = False
+            messages.append(Unsubscribe(self._head_topic))
+        return messages
 
     def tick(self, now: float) -> list[Out]:
         """Give what follows from the time alone. Raises OSError when the disk does not take it."""
@@ -225,7 +233,10 @@ class Work:
             reach(f"agent.{type(effect).__name__}.before", effect)
             match effect:
                 case Look():
-                    yield from (Unsubscribe(self._head_topic), Subscribe(self._head_topic))
+                    if self._reading:
+                        yield Unsubscribe(self._head_topic)
+                    self._reading = True
+                    yield Subscribe(self._head_topic)
                 case FetchEffect(head):
                     yield from self._begin_fetch(head, now)
                 case Train():
@@ -252,7 +263,7 @@ class Work:
     def _begin_fetch(self, head: Head, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
         try:
-            self._fetch = Fetch(head, self.net.spec, self._outbox.key)
+            self._fetch = Fetch(head, self.net.spec, self._held)
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
             yield from self.handle(FetchFailed(head.version), now)
@@ -280,12 +291,12 @@ class Work:
         version = fetch.head.version
         messages = self._end_fetch()
         try:
-            self._model = fetch.install(self.net.spec, self.spec.seed)
+            self._model, self._offset = fetch.install(self.net.spec, self.spec.seed, self._offset)
         except FetchError as error:
             log.warning("version refused job=%s version=%s: %s", self.job, version, error)
+            self._held = None  # the next way is from version 0, which needs nothing of what is here
             return [*messages, *self.handle(FetchFailed(version), now)]
-        if fetch.head.key and fetch.key_body:
-            self._outbox.keep_key(fetch.head.key.digest, fetch.key_body)
+        self._held = version
         log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.head.sha256[:12])
         return [*messages, *self.handle(Installed(version), now)]
 

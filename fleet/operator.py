@@ -238,10 +238,10 @@ def export(config: OperatorConfig, name: str, out: Path) -> Head:
         spec = convert(job.spec, JobSpec, job.job)
         net = nets.build(spec.model, allow=(spec.model.kind,))
         try:
-            fetch = Fetch(head, net.spec, lambda _digest: None)
+            fetch = Fetch(head, net.spec, None)
             if not fetch.done:
                 fleet.fetch(fetch)
-            model = fetch.install(net.spec, spec.seed)
+            model, _ = fetch.install(net.spec, spec.seed, ())
         except (FetchError, WireError) as error:
             raise OperatorError(str(error)) from error
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}

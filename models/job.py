@@ -21,7 +21,7 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
 
 
-class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which net. `kind` is "mlp" or "package.module:factory" (runs only where agent.toml allows it)."""
 
     kind: str = "mlp"
@@ -42,7 +42,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("hidden has more than 64 layers")
 
 
-class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
 
     epochs: Count = 1
@@ -55,7 +55,7 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: NonNegative = 0.0
 
 
-class StopSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """When a job has converged: a target on a metric, or no improvement for `patience` rounds."""
 
     metric: Literal["accuracy", "loss"] = "accuracy"
@@ -64,7 +64,7 @@ class StopSpec(Struct, frozen=True, forbid_unknown_fields=True):
     min_delta: NonNegative = 0.0
 
 
-class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How rounds are drawn and ended. `target` wins over `fraction` where both are given."""
 
     labels: dict[Name, Name] = {}
@@ -100,7 +100,7 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"quorum = {self.quorum} is more than target = {self.target}")
 
 
-class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How updates become the next version. The server optimizer is its own setting, apart from the
     client's.
     """
@@ -115,7 +115,7 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """An update whose norm is more than this times the median of its peers' is refused."""
 
 
-class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
 
     codec: Literal["float32", "int8", "adaptive"] = "adaptive"
@@ -129,10 +129,8 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True):
     up."""
     steered: bool = True
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
-    downlink_step: NonNegative = 1.0
-    """Quantiser step of a version's delta in units of its rms; 0 codes versions without loss."""
-    key_every: Count = 20
-    """Versions between key frames."""
+    downlink_step: NonNegative = 4.0
+    """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
 
     def __post_init__(self) -> None:
         if self.error_feedback and self.codec == "adaptive" and self.rounding == "stochastic":
@@ -147,7 +145,7 @@ PRESETS: dict[str, CompressionSpec] = {
 }
 
 
-class JobSpec(Struct, frozen=True, forbid_unknown_fields=True):
+class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A whole job file."""
 
     name: Name

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from models.codec.adaptive import read_adaptive, write_adaptive
 from models.codec.decoded import CodecError, Decoded
+from models.codec.exact import write_exactly
 from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
 from models.codec.rans import LANES
 from models.codec.steps import STEP_BYTES
@@ -35,6 +36,14 @@ def write_plain(tensors: Sequence[Float32], codec: str) -> bytes:
     return bytes((INT8,)) + b"".join(map(int8_bytes, tensors))
 
 
+def write_integers(tensors: Sequence[Decoded]) -> bytes:
+    """Code integers times powers of two without loss. Raises CodecError where they are too large or too far
+    apart.
+    """
+    lanes, stream = write_exactly(tensors)
+    return bytes((ADAPTIVE + LANES.index(lanes),)) + stream
+
+
 def write(
     tensors: Sequence[Float32],
     units: Sequence[Float32],
@@ -44,9 +53,7 @@ def write(
     *,
     stochastic: bool = False,
 ) -> bytes:
-    """Code finite tensors by any codec; `step`, in rms of `units`, and `stochastic` rounding are for
-    "adaptive".
-    """
+    """Code finite tensors by any codec; `step`, in rms of `units`, and `stochastic` rounding are for "adaptive"."""
     if codec != "adaptive":
         return write_plain(tensors, codec)
     lanes, stream = write_adaptive(tensors, units, step, rng, stochastic=stochastic)
