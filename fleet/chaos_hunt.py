@@ -32,7 +32,7 @@ LONG_PATIENCE_S = 2 * DEADLINE_S + PATIENCE_S
 """For the point that comes after a deadline."""
 CLOSE = "aggregator.Close"
 AGGREGATOR, BROKER, DEVICE = "aggregator", "broker", "device"
-WEIGHTS = {AGGREGATOR: 4, BROKER: 1, DEVICE: 5}
+WEIGHTS = {AGGREGATOR: 4, BROKER: 2, DEVICE: 5}
 
 
 class Hunt:
