@@ -126,12 +126,7 @@ class Learner:
         self._fold = Fold(self._net.spec, exponents_for(now.model))
         self._counted: list[Counted] = []
         self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in now.model.values()))
-        self._step_scale = float(f"{steer(now.observed):.3g}") if is_steered(self._spec) else 1.0
-
-
-def is_steered(spec: JobSpec) -> bool:
-    """Tell whether the step of this job's codec follows what the rounds can bear."""
-    return spec.coding.steered and spec.coding.codec == "adaptive"
+        self._step_scale = float(f"{steer(now.observed):.3g}") if self._spec.coding.is_steered else 1.0
 
 
 def start(net: Net, spec: JobSpec) -> Next:

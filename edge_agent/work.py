@@ -348,8 +348,7 @@ class Work:
         return self.handle(Trained(self._with_body(offer, encoded.body)), now)
 
     def _tells_nmse(self, base: Version) -> bool:
-        coding = self.spec.coding
-        return coding.steered and coding.codec == "adaptive" and base.number % TELL_NMSE_EVERY == 0
+        return self.spec.coding.is_steered and base.number % TELL_NMSE_EVERY == 0
 
     def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, training.effect.base, why)

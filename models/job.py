@@ -129,19 +129,24 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     up."""
     steered: bool = True
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
-    downlink_step: NonNegative = 4.0
+    downlink_step: NonNegative = 2.5
     """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
 
     def __post_init__(self) -> None:
         if self.error_feedback and self.codec == "adaptive" and self.rounding == "stochastic":
             raise ValueError('error_feedback = true wants rounding = "nearest"')
 
+    @property
+    def is_steered(self) -> bool:
+        """Whether the aggregator follows the rounds with the step: that takes noise without bias."""
+        return self.steered and self.codec == "adaptive" and self.rounding == "stochastic"
+
 
 PRESETS: dict[str, CompressionSpec] = {
     "off": CompressionSpec(codec="float32", downlink_step=0.0),
-    "light": CompressionSpec(codec="int8", error_feedback=True),
+    "light": CompressionSpec(codec="int8", error_feedback=True, downlink_step=1.0),
     "strong": CompressionSpec(codec="adaptive", step=8.0),
-    "extreme": CompressionSpec(codec="adaptive", step=16.0),
+    "extreme": CompressionSpec(codec="adaptive", step=16.0, downlink_step=4.0),
 }
 
 
