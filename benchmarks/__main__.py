@@ -1,0 +1,28 @@
+"""Every benchmark that needs no data of its own, one after another: `make bench`, or `python -m benchmarks`.
+
+Each prints what it measured and how; figures within one run compare, figures of two runs on a busy machine do not.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = (
+    ("training: NumPy against Torch, and memory", ["benchmarks.training"]),
+    ("codec: bits at equal error, and speed", ["benchmarks.codec"]),
+    ("end to end: bytes and rounds against float32", ["benchmarks.end_to_end"]),
+)
+
+
+def main() -> int:
+    """Run them all; 1 if one of them failed."""
+    failed = 0
+    for title, command in BENCHMARKS:
+        print(f"\n{title}\n", flush=True)
+        failed |= subprocess.run([sys.executable, "-m", *command, *sys.argv[1:]], check=False).returncode
+    return int(failed != 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
