@@ -158,8 +158,8 @@ class Agent:
         """When `step` has something to do, if nothing is received before; inf for never."""
         deadlines = [d for work in self.works.values() if (d := work.deadline) is not None]
         deadlines += [at for at, _ in self._look_again.values()]
-        if self._online and (at := self._announcer.due_at(self._presence())) is not None:
-            deadlines.append(at)
+        if self._online:
+            deadlines.append(self._announcer.due_at(self._presence()))
         return min(deadlines, default=math.inf)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -17,6 +18,10 @@ from pathlib import Path
 from broker.settings import SettingsError
 
 log = logging.getLogger("fedge")
+
+# Small products on several threads are slower than on one, and end in other bits; set before NumPy is imported.
+for _library in ("OPENBLAS", "OMP", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +56,6 @@ _OURS = ("broker", "models", "aggregator", "edge_agent", "fleet")
 
 
 def _start_log(arguments: argparse.Namespace) -> None:
-    import os
-
     level = os.environ.get("FEDGE_LOG", "info" if getattr(arguments, "logs", False) else "warning").upper()
     known = logging.getLevelNamesMapping()
     logging.basicConfig(

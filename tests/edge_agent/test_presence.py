@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from broker.messages import Presence
-from edge_agent.presence import FIRST_FEW, Announcer
+from edge_agent.presence import FIRST_FEW, REPEAT_S, Announcer
 
 
 def presence(doing: str = "") -> Presence:
@@ -17,11 +17,13 @@ def test_the_first_word_is_said_at_once() -> None:
     assert announcer.allows(presence(), 0.0)
 
 
-def test_what_was_said_is_not_said_again() -> None:
+def test_what_was_said_is_said_again_only_after_a_long_while() -> None:
     announcer = Announcer(30.0)
-    announcer.allows(presence(), 0.0)
-    assert announcer.due_at(presence()) is None
-    assert not announcer.allows(presence(), 1000.0)
+    announcer.allows(presence(), 5.0)
+    assert announcer.due_at(presence()) == 5.0 + REPEAT_S
+    assert not announcer.allows(presence(), 4.9 + REPEAT_S)
+    assert announcer.allows(presence(), 5.0 + REPEAT_S)
+    assert not announcer.allows(presence(), 5.1 + REPEAT_S)
 
 
 def test_a_first_few_changes_need_no_pause_and_then_one_an_interval() -> None:
@@ -44,7 +46,6 @@ def test_a_change_that_must_wait_says_until_when() -> None:
     announcer = Announcer(30.0)
     announced(announcer, [0.0, 0.0, 0.0, 0.0])
     due_at = announcer.due_at(presence("new"))
-    assert due_at is not None
     assert not announcer.allows(presence("new"), due_at - 0.1)
     assert announcer.allows(presence("new"), due_at)
 
