@@ -182,7 +182,7 @@ class Slot:
         (directory / "model.npz").write_bytes(buffer.getbuffer())
         onnx = directory / "model.onnx"
         about = msgspec.to_builtins(release)
-        reason = export(model, directory / "model.npz", onnx, metadata={name: str(about[name]) for name in about})
+        reason = self._export(model, directory / "model.npz", onnx, {name: str(about[name]) for name in about})
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.unlink(missing_ok=True)
@@ -192,6 +192,17 @@ class Slot:
         _sync(directory / "model.json")
         _sync_directory(directory)
         return _Serving(directory, card, params)
+
+    def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
+        """Write ONNX, in the child that is there anyway if our own nets are to be written: None, or why not."""
+        if self._session is None or model.kind not in NETS:
+            return export(model, params, onnx, metadata=metadata)
+        try:
+            self._session.export(model, params, onnx, metadata=metadata)
+        except InferenceError as error:
+            log.warning("export=again reason=%s", error)
+            return export(model, params, onnx, metadata=metadata)
+        return None
 
     def _try(self, candidate: _Serving) -> None:
         """Load the candidate into the child and hold its answers against our net's.

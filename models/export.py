@@ -103,12 +103,17 @@ def main() -> None:
     """Read an order from stdin and the params from a file, and write the ONNX file."""
     params_path, onnx_path = sys.argv[1:]
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    with np.load(params_path, allow_pickle=False) as file:
-        params = {name: file[name] for name in file.files}
     try:
-        Path(onnx_path).write_bytes(to_onnx(order.model, params, metadata=order.metadata))
+        write_file(order.model, Path(params_path), Path(onnx_path), metadata=order.metadata)
     except ExportError as error:
         sys.exit(str(error))
+
+
+def write_file(model: ModelSpec, params_path: Path, onnx_path: Path, *, metadata: Mapping[str, str]) -> None:
+    """Write the params of an NPZ file as ONNX. Raises ExportError, or OSError where a file fails."""
+    with np.load(params_path, allow_pickle=False) as file:
+        params = {name: file[name] for name in file.files}
+    onnx_path.write_bytes(to_onnx(model, params, metadata=metadata))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -18,7 +19,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from models.params import Float32
-from models.pipe import Answer, Done, Failed, Load, Message, PipeError, Predict, read, write
+from models.pipe import Answer, Done, Export, Failed, Load, Message, PipeError, Predict, read, write
 
 RUNTIME_ERRORS = (
     state.EPFail,
@@ -58,6 +59,15 @@ def answer(
         match question:
             case Load(path):
                 return open_model(path), Done(), b""
+            case Export(model, params, target, metadata):
+                # Here onnx is loaded once for all exports; a process for each would spend its time on that.
+                from models.export import ExportError, write_file
+
+                try:
+                    write_file(model, Path(params), Path(target), metadata=metadata)
+                except (ExportError, OSError) as error:
+                    return session, Failed(str(error)[:1000]), b""
+                return session, Done(), b""
             case Predict(rows, columns) if session is not None:
                 Y = run(session, np.frombuffer(body, "<f4").reshape(rows, columns))
                 return session, Answer(*Y.shape), Y.tobytes()

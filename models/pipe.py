@@ -5,7 +5,7 @@
     n bytes   the message, JSON
     rest      the body: float32 little-endian, rows one after another
 
-A question (Load, Predict) always gets one answer (Done, Answer, Failed). Both ends are ours and run the same
+A question (Load, Export, Predict) always gets one answer (Done, Answer, Failed). Both ends are ours and run the same
 code; the limits are there so that stray bytes on the pipe end in an error instead of a large allocation.
 """
 
@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from models.job import Natural
+from models.job import ModelSpec, Natural
 
 MAX_MESSAGE_BYTES = 1 << 16
 MAX_BODY_BYTES = 1 << 32
@@ -29,6 +29,15 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     """Serve the ONNX file at this path from now on, if it can be loaded; else go on as before."""
 
     path: str
+
+
+class Export(msgspec.Struct, frozen=True, tag="export"):
+    """Write the params of this NPZ file as ONNX there."""
+
+    model: ModelSpec
+    params: str
+    target: str
+    metadata: dict[str, str]
 
 
 class Predict(msgspec.Struct, frozen=True, tag="predict"):
@@ -55,7 +64,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
 
 
-Message = Load | Predict | Done | Answer | Failed
+Message = Load | Export | Predict | Done | Answer | Failed
 
 
 def write(stream: IO[bytes], message: Message, body: bytes = b"") -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from models.job import ModelSpec
 from models.params import Float32
-from models.pipe import Answer, Failed, Load, Message, PipeError, Predict, read, write
+from models.pipe import Answer, Export, Failed, Load, Message, PipeError, Predict, read, write
 
 PYTHON = (sys.executable, "-P", "-m")
 """-P: the working directory is not searched, where somebody else's `models` may lie."""
@@ -58,6 +58,10 @@ class Session:
         """Serve this ONNX file. On InferenceError whatever was served before still is."""
         self._ask(Load(str(path)))
         self._path = path
+
+    def export(self, model: ModelSpec, params: Path, target: Path, *, metadata: dict[str, str]) -> None:
+        """Write the params of an NPZ file as ONNX. On InferenceError the target may be half written."""
+        self._ask(Export(model, str(params), str(target), metadata))
 
     def predict(self, X: Float32) -> Float32:
         """Give (n, outputs) float32 for X (n, inputs). Raises InferenceError."""

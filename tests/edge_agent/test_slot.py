@@ -122,10 +122,10 @@ def test_a_model_that_onnxruntime_answers_otherwise_is_not_installed(
 ) -> None:
     slot.install(make_release(1), MODEL, make_params(1))
 
-    def export_another(model: ModelSpec, _params: Path, target: Path, *, metadata: dict[str, str]) -> None:
+    def export_another(_slot: Slot, model: ModelSpec, _params: Path, target: Path, metadata: dict[str, str]) -> None:
         target.write_bytes(to_onnx(model, make_params(9), metadata=metadata))
 
-    monkeypatch.setattr(slot_module, "export", export_another)
+    monkeypatch.setattr(Slot, "_export", export_another)
     assert "differ" in str(slot.install(make_release(2), MODEL, make_params(2)))
     assert "model=kept job=digits refused=1.2" in caplog.text
     assert slot.card is not None
@@ -138,7 +138,7 @@ def test_a_file_that_onnxruntime_refuses_is_not_installed(
 ) -> None:
     slot.install(make_release(1), MODEL, make_params(1))
     monkeypatch.setattr(
-        slot_module, "export", lambda _model, _params, target, **_: target.write_bytes(b"no onnx") and None
+        Slot, "_export", lambda _slot, _model, _params, target, _about: target.write_bytes(b"no") and None
     )
     assert slot.install(make_release(2), MODEL, make_params(2)) is not None
     np.testing.assert_allclose(slot.predict(X), NET.predict(make_params(1), X), atol=1e-5)
@@ -241,3 +241,13 @@ def test_the_log_of_an_install_is_one_line(slot: Slot, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     slot.install(make_release(7), MODEL, make_params(7))
     assert [record.getMessage() for record in caplog.records] == ["model=installed job=digits version=1.7 onnx=True"]
+
+
+def test_a_child_that_is_there_exports_without_another_process(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("another process was started to export")
+
+    monkeypatch.setattr(slot_module, "export", never)
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    assert slot.card is not None
+    assert "model.onnx" in slot.card.files
