@@ -6,7 +6,8 @@ The books are the diaries (what each process passed) and the aggregator's store 
               undisturbed run
  retrained    epochs that a device had finished, and trained again for the same base
  lost         updates that a device was told are counted, and that are in no version
- duplicated   updates that are in a version twice: judged twice, settled twice, or more than a round had members
+ duplicated   updates that are in a version twice, or will be: judged twice, settled twice, more than a round had
+              members, or counted and yet refused to their device, which then keeps them for its next
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     finally:
         store.close()
     told = set(_verdicts(devices, "agent.Settle.before"))
-    twice = _again(_judged(aggregator)) + _again(_verdicts(devices, "agent.Settle.after"))
+    denied = set(_verdicts(devices, "agent.Settle.before", counted=False)) & counted
+    twice = _again(_judged(aggregator)) + _again(_verdicts(devices, "agent.Settle.after")) + len(denied)
     return Outcome(
         versions,
         {
@@ -124,10 +126,10 @@ def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], sta
 # The devices' side.
 
 
-def _verdicts(devices: Mapping[str, Diary], point: str) -> list[_Update]:
-    """Give the updates with whose verdict, "counted", a device came to this point, as often as it did."""
-    lines = [line for diary in devices.values() for line in diary.at(point)]
-    return [_update(line.what["verdict"]) for line in lines if "refused" not in line.what["verdict"]]
+def _verdicts(devices: Mapping[str, Diary], point: str, *, counted: bool = True) -> list[_Update]:
+    """Give the updates with whose verdict, counted or refused, a device came to this point, as often as it did."""
+    verdicts = [line.what["verdict"] for diary in devices.values() for line in diary.at(point)]
+    return [_update(verdict) for verdict in verdicts if ("refused" not in verdict) == counted]
 
 
 def _retrained(lines: Sequence[Line]) -> int:

@@ -24,8 +24,8 @@ from fleet.chaos_stage import DEADLINE_S
 
 PLANNED = 0.6
 """Share of the kills that fall at points."""
-SPARE = 3
-"""As many processes may be armed ahead of the pace."""
+SPARE = 0.02
+"""Share of all kills for which somebody may be armed ahead of the pace."""
 PATIENCE_S = 20.0
 """A point that is not reached for this long is put off: its process is killed at any moment instead."""
 LONG_PATIENCE_S = 2 * DEADLINE_S + PATIENCE_S
@@ -89,7 +89,7 @@ class Hunt:
 
     def _due(self, version: int) -> int:
         """Say how many kills there may be by now."""
-        return int(self._most * min(1.0, (version + 1) / max(1, self._n_rounds - 1)))
+        return int(self._most * min(1.0, (version + 1.5) / self._n_rounds))
 
     def _armed(self, effect: str = "") -> list[Member]:
         """Give those who are to die at a point, of this effect or of any."""
@@ -102,7 +102,9 @@ class Hunt:
 
     def _plan_for(self, member: Member, version: int) -> Plan | None:
         """Take the first plan that fits, if it is time."""
-        if not self.open or len(self._fleet.kills) + self._n_armed >= min(self._due(version) + SPARE, self._most):
+        if not self.open or len(self._fleet.kills) + self._n_armed >= min(
+            self._due(version) + int(SPARE * self._most), self._most
+        ):
             return None
         plan = next((plan for plan in self.plans if self._fits(plan.point, member)), None)
         if plan is not None:
