@@ -1,7 +1,6 @@
 r"""The downlink: all versions lie on one coarse grid, so that any two of them differ by a few small integers.
 
-    version v  =  initial(seed)  +  offset_v,        offset_v = integers * 2**grid      (a grid for each
-    tensor)
+    version v  =  initial(seed) + offset_v,      offset_v = integers * 2**grid,  a grid for each tensor
 
     initial ──────────────── way from 0 ────────────────▶ v      for whoever is new, or has been away for long
        v-8 ───────── way from v-8 ──────▶ v                      for whoever was here eight versions ago
@@ -11,23 +10,26 @@ r"""The downlink: all versions lie on one coarse grid, so that any two of them d
 A way is the entropy-coded difference of two offsets: exact, so whichever one a device takes it holds the very
 integers, and so the very SHA-256, that everybody holds; and whoever joins, however late, reads one body.
 
-The server's own model is finer than the grid: `fine` is the exact sum of all steps, and the offset follows
-it, moving by whole grid steps where it has fallen HYSTERESIS behind. So what one version leaves out a later
-one carries, and a coordinate on the edge between two grid points does not cross it back and forth. Every
-function is pure; `ServerState` is all there is to keep.
+The server's own model is finer than the grid: `fine` is the sum of all steps, and the offset follows it,
+moving by whole grid steps where it has fallen more than HYSTERESIS of them behind. So what one version leaves
+out a later one carries, nothing drifts, and a coordinate on the edge between two grid points does not cross
+it back and forth. The grids are chosen once, from the first step that moves anything.
+
+Without a grid (downlink_step = 0) a version has one way, from 0: the fine model in float32. Every function is
+pure; `ServerState` is all there is to keep.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.codec.decoded import CodecError, Decoded
+from models.codec.decoded import BUDGET, CodecError, Decoded
 from models.codec.frame import decode, write_integers, write_plain
 from models.job import CompressionSpec
 from models.lattice import LatticeError, Model, add, bits, initial, rescale
@@ -43,6 +45,10 @@ HYSTERESIS = 0.8
 """Grid steps that a coordinate falls behind before it moves."""
 MOST_OCTAVES = 14
 """A tensor's grid is at most so many octaves finer than the coarsest one's."""
+LARGEST_STEP = 2.0**100
+"""No coordinate moves so far in one step, unless the job has diverged."""
+GRIDS = (-200, 200)
+"""Grids beyond these are nonsense, and what leads there is refused."""
 
 
 class DownlinkError(ValueError):
@@ -86,33 +92,41 @@ class ServerState(NamedTuple):
         """Read what `to_bytes` wrote. Raises DownlinkError when it is not a server state of this spec."""
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)
-            whole = next((way.body for way in stored.ways if way.start == 0), None)
-            model, offset = install(spec, stored.seed, whole)
-            if stored.grids:
-                offset = _on_grids(offset, stored.grids)
+            model, offset = install(spec, stored.seed, stored.whole())
+            offset = _on_grids(offset, stored.grids)
             trail = tuple(_on_grids(decode(body, spec), stored.grids) for body in stored.trail)
         except (msgspec.MsgspecError, CodecError) as error:
             raise DownlinkError(f"stored server state is damaged: {error}") from error
-        if [len(raw) for raw in stored.fine] != [8 * tensor.size for tensor in spec]:
-            raise DownlinkError("stored server state has other shapes than the spec")
-        pairs = zip(stored.fine, spec, strict=True)
-        fine = tuple(np.frombuffer(raw, "<f8").astype(np.float64).reshape(t.shape) for raw, t in pairs)
-        ways = tuple(Way(way.start, way.body) for way in stored.ways)
-        return ServerState(stored.seed, stored.version, model, offset, fine, trail, ways)
-
-
-class _Way(msgspec.Struct, frozen=True, array_like=True):
-    start: int
-    body: bytes
+        ways = tuple(Way(start, body) for start, body in stored.ways)
+        return ServerState(stored.seed, stored.version, model, offset, _fine(stored.fine, spec), trail, ways)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
     seed: int
-    version: int
-    grids: list[int]
+    version: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    grids: list[Annotated[int, msgspec.Meta(ge=-400, le=400)]]
     fine: list[bytes]
     trail: list[bytes]
-    ways: list[_Way]
+    ways: list[tuple[int, bytes]]
+
+    def whole(self) -> bytes | None:
+        """Give the way from version 0, None if this is version 0. Raises CodecError where there is none."""
+        if not self.version:
+            return None
+        if not self.ways or self.ways[-1][0]:
+            raise CodecError("there is no way from version 0")
+        return self.ways[-1][1]
+
+
+def _fine(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
+    """Read the fine model. Raises DownlinkError."""
+    if [len(raw) for raw in raws] != [8 * tensor.size for tensor in spec]:
+        raise DownlinkError("stored server state has other shapes than the spec")
+    pairs = zip(raws, spec, strict=True)
+    fine = tuple(np.frombuffer(raw, "<f8").astype(np.float64).reshape(tensor.shape) for raw, tensor in pairs)
+    if not all(np.isfinite(values).all() for values in fine):
+        raise DownlinkError("stored server state has values that are not finite")
+    return fine
 
 
 def start(spec: Spec, seed: int) -> ServerState:
@@ -125,22 +139,21 @@ def advance(state: ServerState, mean: Sequence[Float64], spec: Spec, coding: Com
     """Take one step: `mean` is added to the fine model, and the next version published from it.
 
     `mean` has one float64 array per tensor, the server's learning rate already in it. The same state and mean
-    give the same bodies on every machine with IEEE arithmetic. Raises DownlinkError for steps that are not
-    finite or leave the lattice.
+    give the same version on every machine, spelt in the same bytes on one. Raises DownlinkError for steps that
+    are not finite, leave the lattice, or go farther than a body on the job's grids can say.
     """
     _check(mean, spec)
     fine = tuple(old + step for old, step in zip(state.fine, mean, strict=True))
     number = state.version + 1
     try:
         if not coding.downlink_step:
-            ways: tuple[Way, ...] = (Way(0, write_plain([np.asarray(f, np.float32) for f in fine], "float32")),)
-            trail: tuple[Offset, ...] = ()
-            model, offset = install(spec, state.seed, ways[0].body)
-        else:
-            offset, step = _follow(state.offset, fine, coding.downlink_step)
-            trail = (step, *state.trail)[: max(LADDER)]
-            ways = (*_ladder(trail, number), Way(0, write_integers(offset)))
-            model = add(initial(spec, state.seed), offset)
+            model, offset, ways = _plainly(fine, spec, state.seed)
+            return ServerState(state.seed, number, model, offset, fine, (), ways)
+        here = state.offset if _under_way(state) else _origin(fine, coding.downlink_step)
+        step = _behind(here, fine)
+        offset, trail = _sum(here, step), (step, *state.trail)[: max(LADDER)]
+        ways = (*_ladder(trail, number), Way(0, write_integers(offset)))
+        model = add(initial(spec, state.seed), offset)
     except (CodecError, LatticeError) as error:
         raise DownlinkError(f"version {number} cannot be coded: {error}") from error
     return ServerState(state.seed, number, model, offset, fine, trail, ways)
@@ -161,40 +174,54 @@ def install(spec: Spec, seed: int, body: bytes | None, held: Offset = ()) -> tup
         raise CodecError(f"a body leaves the lattice: {error}") from error
 
 
-def _on_grids(offset: Offset, grids: Sequence[int]) -> Offset:
-    """Give what was written on these grids as it was, whatever exponents a body spells it with."""
-    if len(offset) != len(grids):
-        raise CodecError("a step and its grids have different lengths")
-    pairs = zip(offset, grids, strict=True)
-    return tuple(Decoded(rescale(tensor.integers, tensor.exponent - grid), grid) for tensor, grid in pairs)
+def _plainly(fine: Sequence[Float64], spec: Spec, seed: int) -> tuple[Model, Offset, tuple[Way, ...]]:
+    """Publish the fine model as it is, in float32."""
+    whole = Way(0, write_plain([np.asarray(values, np.float32) for values in fine], "float32"))
+    return *install(spec, seed, whole.body), (whole,)
 
 
-def _follow(offset: Offset, fine: Sequence[Float64], downlink_step: float) -> tuple[Offset, Offset]:
-    """Move the offset after the fine model, and give it with what it moved by."""
-    offset = offset or tuple(
-        Decoded(np.zeros(f.shape, np.int64), grid) for f, grid in zip(fine, _grids(fine, downlink_step), strict=True)
-    )
+def _under_way(state: ServerState) -> bool:
+    """Tell whether anything lies on the grids already."""
+    return any(f.any() for f in state.fine) or any(tensor.integers.any() for step in state.trail for tensor in step)
+
+
+def _origin(fine: Sequence[Float64], downlink_step: float) -> Offset:
+    """Give the offset of version 0 on the grids that suit this first move."""
+    grids = _grids(fine, downlink_step)
+    return tuple(Decoded(np.zeros(values.shape, np.int64), grid) for values, grid in zip(fine, grids, strict=True))
+
+
+def _grids(first: Sequence[Float64], downlink_step: float) -> list[int]:
+    """Choose the grids: about `downlink_step` times the rms of the first move, finer where a tensor moves less."""
+    sizes = [math.sqrt(float(np.square(f).mean())) if f.size else 0.0 for f in first]
+    energy = sum(size**2 * f.size for size, f in zip(sizes, first, strict=True))
+    whole = math.sqrt(energy / max(1, sum(f.size for f in first)))
+    if not whole:
+        return [0] * len(sizes)
+    top = _octave(whole * downlink_step)
+    if not GRIDS[0] + MOST_OCTAVES <= top <= GRIDS[1]:
+        raise CodecError(f"a grid of 2**{top} is out of range")
+    return [top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes]
+
+
+def _octave(value: float) -> int:
+    """Give log2 of a float, rounded: by comparing, which is the same everywhere. 0 and inf are beyond all grids."""
+    if not 0 < value < math.inf:
+        return 10_000
+    fraction, exponent = math.frexp(value)
+    return exponent if fraction > math.sqrt(0.5) else exponent - 1
+
+
+def _behind(offset: Offset, fine: Sequence[Float64]) -> Offset:
+    """Give the whole grid steps that the offset must move by to follow the fine model."""
     steps = []
     for here, there in zip(offset, fine, strict=True):
         behind = np.ldexp(there, -here.exponent) - here.integers
         moves = np.where(np.abs(behind) > HYSTERESIS, np.rint(behind), 0.0)
+        if not (np.abs(moves) < 2.0**BUDGET).all():
+            raise CodecError("a step goes too far for the grid")
         steps.append(Decoded(moves.astype(np.int64), here.exponent))
-    return _sum(offset, tuple(steps)), tuple(steps)
-
-
-def _grids(first_step: Sequence[Float64], downlink_step: float) -> list[int]:
-    """Choose the grids from the first step: about `downlink_step` times its rms, finer where a tensor moves
-    less.
-    """
-    sizes = [math.sqrt(float(np.square(s).mean())) if s.size else 0.0 for s in first_step]
-    whole = math.sqrt(
-        sum(size**2 * s.size for size, s in zip(sizes, first_step, strict=True))
-        / max(1, sum(s.size for s in first_step))
-    )
-    if not whole:
-        return [0] * len(sizes)
-    top = round(math.log2(whole * downlink_step))
-    return [top - min(max(0, round(math.log2(whole / size))), MOST_OCTAVES) if size else top for size in sizes]
+    return tuple(steps)
 
 
 def _ladder(trail: Sequence[Offset], number: int) -> list[Way]:
@@ -225,9 +252,24 @@ def _plus(a: Decoded, b: Decoded) -> Decoded:
     return Decoded((a.integers << a.exponent - exponent) + (b.integers << b.exponent - exponent), exponent)
 
 
+def _on_grids(offset: Offset, grids: Sequence[int]) -> Offset:
+    """Give what was written on these grids as it was, whatever exponents its body spells it with."""
+    if len(offset) != len(grids):
+        raise CodecError("an offset and its grids have different lengths")
+    return tuple(_on_grid(tensor, grid) for tensor, grid in zip(offset, grids, strict=True))
+
+
+def _on_grid(tensor: Decoded, grid: int) -> Decoded:
+    if not tensor.integers.any():
+        return Decoded(np.zeros_like(tensor.integers), grid)
+    if tensor.exponent > grid:
+        raise CodecError("an offset lies on other grids than it says")
+    return Decoded(rescale(tensor.integers, tensor.exponent - grid), grid)
+
+
 def _check(mean: Sequence[Float64], spec: Spec) -> None:
     if [step.shape for step in mean] != [tensor.shape for tensor in spec]:
         raise DownlinkError("a step has other shapes than the spec")
     for step, tensor in zip(mean, spec, strict=True):
-        if not (np.abs(step) < 2.0**100).all():
+        if not (np.abs(step) < LARGEST_STEP).all():
             raise DownlinkError(f"step of tensor {tensor.name} is not finite or far too large")

@@ -17,6 +17,8 @@ from models.codec.vectors import SCALES, scale_codes, write_scale_codes, write_v
 
 Int64 = npt.NDArray[np.int64]
 
+MANTISSA_BITS = 7
+"""A power of two is written as a mantissa of 128 times another."""
 LARGE = 1 << 14
 """A tensor of so many coordinates has a scale for each vector without trying whether one for all is shorter."""
 
@@ -24,12 +26,14 @@ LARGE = 1 << 14
 def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
     """Code integers times powers of two without loss; give the number of lanes and the stream.
 
-    Raises CodecError where an exponent is more than MAX_OCTAVES below the largest, or an integer is too large.
+    What is read back has exponents that are lower by MANTISSA_BITS. Raises CodecError where an exponent is out of
+    range or more than MAX_OCTAVES below the largest, or an integer is too large.
     """
-    top = max((tensor.exponent for tensor in tensors if tensor.integers.any()), default=0)
-    if not LOWEST <= top - 7 <= HIGHEST:
-        raise CodecError(f"a step of 2**{top} is out of range")
-    word = (top - 7 + BIAS) << 7  # a mantissa of 128
+    exponents = [tensor.exponent for tensor in tensors if tensor.integers.any()] or [0]
+    top = max(exponents)
+    if not (LOWEST <= min(exponents) - MANTISSA_BITS and top - MANTISSA_BITS <= HIGHEST):
+        raise CodecError(f"steps of 2**{min(exponents)} to 2**{top} are out of range")
+    word = (top - MANTISSA_BITS + BIAS) << MANTISSA_BITS  # a mantissa of 128
     writer = Writer()
     writer.uniform([word >> 8, word & 255], 8)
     for tensor in tensors:
@@ -46,7 +50,7 @@ def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
 
 def _scalar(integers: Int64) -> Writer:
     """Write a matrix coordinate by coordinate, with a scale for each vector or one for all."""
-    if int(np.abs(integers).max()) >= LARGEST_INTEGER - 2:
+    if max(int(integers.max()), -int(integers.min())) >= LARGEST_INTEGER:
         raise CodecError("an integer is too large")
     shape = integers.shape
     matrix = integers.reshape((shape[0], math.prod(shape[1:])) if shape else (1, 1))
