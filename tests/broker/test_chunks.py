@@ -63,6 +63,15 @@ def test_a_chunk_that_comes_twice_is_passed_over() -> None:
     assert whole.body() == BODY
 
 
+def test_without_a_digest_any_body_of_that_length_is_taken() -> None:
+    whole = Assembly(None, len(BODY), 4)
+    for index, piece in enumerate(chunks.cut(b"0123456780", 4)):
+        whole.add(index, piece)
+    assert whole.body() == b"0123456780"
+    with pytest.raises(WireError, match="bytes where"):
+        Assembly(None, len(BODY), 4).add(0, b"0123456789")
+
+
 def test_chunks_that_make_another_body_are_refused_and_asked_for_again() -> None:
     whole = assembly()
     for index, piece in enumerate(chunks.cut(b"0123456780", 4)):

@@ -12,7 +12,6 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Body,
-    BodyRef,
     Chunk,
     Cleared,
     Explain,
@@ -29,6 +28,8 @@ from broker.messages import (
     Verdict,
     Version,
     Want,
+    Way,
+    body_name,
 )
 from broker.transport import Packet
 
@@ -36,7 +37,6 @@ V = Version(1, 3)
 D = "00112233445566778899aabbccddeeff"
 BODY = b"\x00\n\xff"
 BODY_DIGEST = sha256(BODY).hexdigest()[:16]
-REF = b'{"digest":"00112233445566778899aabbccddeeff","n_bytes":250000}'
 
 GOLDEN: list[tuple[Message, Packet]] = [
     (
@@ -63,20 +63,21 @@ GOLDEN: list[tuple[Message, Packet]] = [
             V,
             D,
             state="finished",
-            key=BodyRef(D, 250_000),
-            delta=BodyRef(D, 250_000),
+            ways=(Way(2, 3100), Way(0, 250_000)),
+            chunk_bytes=65_536,
         ),
         Packet(
             "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","key":%s,"delta":%s}' % (D.encode(), REF, REF),
+            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","ways":[[2,3100],[0,250000]],'
+            b'"chunk_bytes":65536}' % D.encode(),
             retain=True,
         ),
     ),
     (
-        Head("digits-1f", 7, V, D, delta=BodyRef(BODY_DIGEST, 3), inline=BODY),
+        Head("digits-1f", 7, V, D, ways=(Way(2, 3), Way(0, 9)), inline=BODY),
         Packet(
             "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"00112233445566778899aabbccddeeff"}\n\x00\n\xff',
+            b'{"term":7,"version":[1,3],"sha256":"00112233445566778899aabbccddeeff","ways":[[2,3],[0,9]]}\n\x00\n\xff',
             retain=True,
         ),
     ),
@@ -105,7 +106,10 @@ GOLDEN: list[tuple[Message, Packet]] = [
             expiry_s=61,
         ),
     ),
-    (Body("digits-1f", D, 2, BODY), Packet(f"fedge/1/f/body/digits-1f/{D}/2", BODY, retain=True)),
+    (
+        Body("digits-1f", body_name(V, 0), 2, BODY),
+        Packet("fedge/1/f/body/digits-1f/1-3-0/2", BODY, retain=True),
+    ),
     (
         Want("d1", "digits-1f", D, "05"),
         Packet("fedge/1/f/want/d1", b'{"job":"digits-1f","digest":"%s","missing":"05"}' % D.encode()),
@@ -193,7 +197,12 @@ def test_bytes_that_are_no_json_are_counted_apart() -> None:
     assert {word: n for word, n in sizes.items() if n} == {"body": 3, "head": 3, "offer": 3, "chunk": 3}
 
 
-OFFER = GOLDEN[[type(message) for message, _ in GOLDEN].index(Offer)][1]
+def first(kind: type[Message]) -> Packet:
+    return next(packet for message, packet in GOLDEN if isinstance(message, kind))
+
+
+OFFER, WANT = first(Offer), first(Want)
+HEAD = next(packet for _, packet in GOLDEN if b'"ways"' in packet.payload)
 REFUSED: dict[str, Packet] = {
     "of another fleet": Packet("fedge/1/g/aggregator", b"{}"),
     "of another protocol version": Packet("fedge/2/f/aggregator", b"{}"),
@@ -215,18 +224,26 @@ REFUSED: dict[str, Packet] = {
     "with no examples": Packet(OFFER.topic, OFFER.payload.replace(b"120", b"0")),
     "with an infinite loss": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"1e999")),
     "with a loss that is no number": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"NaN")),
+    "with a way that is no pair": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[2]")),
+    "with a way from before version 0": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[-2,3100]")),
+    "with a way of no bytes": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[2,0]")),
+    "with more ways than there are": Packet(
+        HEAD.topic, HEAD.payload.replace(b"[[2,3100]", b"[" + b",".join([b"[2,3100]"] * 64))
+    ),
+    "cut into chunks of nothing": Packet(HEAD.topic, HEAD.payload.replace(b"65536", b"0")),
+    "of a body with a dot": Packet("fedge/1/f/body/j/1.3.0/0", b"x"),
     "with capitals in a digest": Packet(OFFER.topic, OFFER.payload.replace(b"aabb", b"AABB")),
     "with an empty body to come": Packet(OFFER.topic, OFFER.payload.replace(b"250000", b"0")),
     "that is a list": Packet("fedge/1/f/aggregator", b"[1,2]"),
     "that is deeply nested": Packet("fedge/1/f/job/j", b'{"term":1,"spec":{"a":' + b"[" * 100_000),
     "that is not UTF-8": Packet("fedge/1/f/aggregator", b'{"term":1,"nonce":"\xff","online":true}'),
     "with half a surrogate": Packet("fedge/1/f/aggregator", rb'{"term":1,"nonce":"\ud800","online":true}'),
-    "with bytes after its JSON": Packet("fedge/1/f/want/d1", GOLDEN[10][1].payload + b"\nmore"),
+    "with bytes after its JSON": Packet("fedge/1/f/want/d1", WANT.payload + b"\nmore"),
     "with more JSON than there may be": Packet(
         "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * topics.MAX_CONTROL_BYTES}}).encode()
     ),
     "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
-    "with a bitmap of half a byte": Packet("fedge/1/f/want/d1", GOLDEN[10][1].payload.replace(b'"05"', b'"5"')),
+    "with a bitmap of half a byte": Packet("fedge/1/f/want/d1", WANT.payload.replace(b'"05"', b'"5"')),
     "with a reason that is a book": Packet(
         "fedge/1/f/verdict/d1", b'{"job":"j","base":[1,3],"digest":"00112233","refused":"%s"}' % (b"x" * 501)
     ),

@@ -5,129 +5,180 @@ import pytest
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, BodyRef, Head, Version
+from broker.messages import Body, Head, Version, Way, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
-from models import downlink
+from models import codec, downlink
+from models.downlink import Offset
 from models.job import CompressionSpec
 from models.params import TensorSpec
 
 SPEC = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,)))
-CODING = CompressionSpec(codec="int8", key_every=2, downlink_step=1.0)
-SEED, CHUNK = 3, 200
+CODING = CompressionSpec(downlink_step=0.5)
+SEED, CHUNK = 3, 100
 
 
 def state(n: int) -> downlink.ServerState:
-    """The server after n steps: version 2 is a key frame, version 3 a delta against it."""
+    """The server after n steps."""
     rng, now = np.random.default_rng(0), downlink.start(SPEC, SEED)
     for _ in range(n):
-        now, _, _ = downlink.advance(now, [0.01 * rng.standard_normal(t.shape) for t in SPEC], SPEC, CODING)
+        now = downlink.advance(now, [0.01 * rng.standard_normal(t.shape) for t in SPEC], SPEC, CODING)
     return now
 
 
-def ref(body: bytes | None) -> BodyRef | None:
-    return BodyRef(chunks.digest(body), len(body), CHUNK) if body else None
+def head(now: downlink.ServerState, inline: bytes = b"", generation: int = 1) -> Head:
+    ways = tuple(Way(way.start, len(way.body)) for way in now.ways)
+    version = Version(generation, now.version)
+    return Head("j", 1, version, now.model.sha256()[:32], ways=ways, chunk_bytes=CHUNK, inline=inline)
 
 
-def head(now: downlink.ServerState, inline: bytes = b"") -> Head:
-    key, delta = (ref(body) for body in now.bodies)
-    return Head("j", 1, Version(1, now.version), now.model.sha256()[:32], key=key, delta=delta, inline=inline)
+def pieces(now: downlink.ServerState, start: int) -> list[Body]:
+    (body,) = [way.body for way in now.ways if way.start == start]
+    name = body_name(Version(1, now.version), start)
+    return [Body("j", name, index, piece) for index, piece in enumerate(chunks.cut(body, CHUNK))]
 
 
-def nothing(_: str) -> bytes | None:
-    return None
-
-
-def pieces(body: bytes) -> list[Body]:
-    return [Body("j", chunks.digest(body), index, piece) for index, piece in enumerate(chunks.cut(body, CHUNK))]
+def fetched(now: downlink.ServerState, held: Version | None, offset: Offset = ()) -> Offset:
+    """Fetch and install a version, and give its offset."""
+    fetch = Fetch(head(now), SPEC, held)
+    for piece in pieces(now, fetch.start):
+        fetch.add(piece)
+    model, offset = fetch.install(SPEC, SEED, offset)
+    assert model.sha256() == now.model.sha256()
+    return offset
 
 
 def test_version_0_comes_from_the_seed() -> None:
     now = state(0)
-    fetch = Fetch(head(now), SPEC, nothing)
+    fetch = Fetch(head(now), SPEC, None)
     assert fetch.done
-    assert fetch.install(SPEC, SEED) == now.model
+    assert fetch.filters("f") == []
+    assert fetch.install(SPEC, SEED, ()) == (now.model, ())
 
 
-def test_a_version_is_two_bodies_at_most() -> None:
+def test_whoever_holds_nothing_reads_one_body_from_version_0() -> None:
     now = state(3)
-    key, delta = now.bodies
-    assert key
-    assert delta
-    fetch = Fetch(head(now), SPEC, nothing)
-    wanted = fetch.filters("f")
-    assert len(wanted) == chunks.count(len(key), CHUNK) + chunks.count(len(delta), CHUNK)
-    assert wanted[0] == f"fedge/1/f/body/j/{chunks.digest(key)}/0"
-    for piece in reversed([*pieces(key), *pieces(delta)]):
+    fetch = Fetch(head(now), SPEC, None)
+    whole = pieces(now, 0)
+    assert len(whole) > 2
+    assert fetch.filters("f") == [f"fedge/1/f/body/j/1-3-0/{n}" for n in range(len(whole))]
+    for piece in reversed(whole):
         assert not fetch.done
         fetch.add(piece)
     assert fetch.done
-    assert fetch.install(SPEC, SEED).sha256() == now.model.sha256()
-    assert fetch.key_body == key
+    assert fetch.install(SPEC, SEED, ())[0] == now.model
 
 
-def test_a_key_frame_that_is_kept_is_not_fetched_again() -> None:
+@pytest.mark.parametrize("near", [1, 2])
+def test_whoever_was_here_before_reads_the_way_from_there(near: int) -> None:
+    offset = fetched(state(near), None)
     now = state(3)
-    key, delta = now.bodies
-    assert key
-    assert delta
-    fetch = Fetch(head(now), SPEC, {chunks.digest(key): key}.get)
-    assert len(fetch.filters("f")) == chunks.count(len(delta), CHUNK)
+    fetch = Fetch(head(now), SPEC, Version(1, near))
+    assert fetch.start == near
+    assert fetch.filters("f")[0] == f"fedge/1/f/body/j/1-3-{near}/0"
+    assert len(fetch.filters("f")) == len(pieces(now, near))
+    fetched(now, Version(1, near), offset)
 
 
-def test_a_delta_that_came_with_the_head_is_there_at_once() -> None:
+@pytest.mark.parametrize("held", [Version(1, 0), Version(1, 6), Version(1, 99), Version(0, 17), Version(2, 17)])
+def test_where_no_way_starts_here_it_is_the_one_from_version_0(held: Version) -> None:
+    assert Fetch(head(state(18)), SPEC, held).start == 0
+
+
+def test_an_offset_that_is_held_does_not_disturb_the_way_from_version_0() -> None:
+    fetched(state(18), Version(1, 6), fetched(state(6), None))
+
+
+def test_a_way_that_came_with_the_head_is_there_at_once() -> None:
+    for n in (1, 3):
+        before, now = state(n - 1), state(n)
+        fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, Version(1, n - 1))
+        assert fetch.done
+        assert fetch.install(SPEC, SEED, before.offset)[0] == now.model
+
+
+@pytest.mark.parametrize("held", [None, Version(1, 1), Version(0, 2)])
+def test_a_way_that_came_with_the_head_is_left_alone_by_whoever_is_elsewhere(held: Version | None) -> None:
+    now = state(3)
+    fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, held)
+    assert not fetch.done
+    assert fetch.start != 2
+
+
+def test_the_first_version_may_come_with_its_head_to_whoever_holds_nothing() -> None:
     now = state(1)
-    fetch = Fetch(head(now, inline=now.bodies.delta or b""), SPEC, nothing)
-    assert fetch.done
-    assert fetch.install(SPEC, SEED) == now.model
+    assert Fetch(head(now, inline=now.ways[0].body), SPEC, None).done
+
+
+def lying(*ways: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
+    return Head("j", 1, Version(1, number), sha256, ways=ways, chunk_bytes=chunk_bytes)
+
+
+@pytest.mark.parametrize("ways", [(), (Way(1, 10), Way(2, 10))])
+def test_a_head_without_a_way_from_version_0_is_refused(ways: tuple[Way, ...]) -> None:
+    with pytest.raises(FetchError, match="no way from version 0"):
+        Fetch(lying(*ways, number=9), SPEC, None)
 
 
 def test_a_body_larger_than_any_version_is_refused_before_it_is_fetched() -> None:
-    huge = Head("j", 1, Version(1, 1), "0" * 32, delta=BodyRef("f" * 32, 2**40, 2**28))
-    with pytest.raises(FetchError, match="more than any version"):
-        Fetch(huge, SPEC, nothing)
+    for n_bytes in (codec.max_body_bytes(SPEC) + 1, 2**40):
+        with pytest.raises(FetchError, match="more than any version"):
+            Fetch(lying(Way(0, n_bytes), chunk_bytes=2**28), SPEC, None)
+    Fetch(lying(Way(0, codec.max_body_bytes(SPEC)), chunk_bytes=2**28), SPEC, None)
 
 
 def test_a_body_cut_too_finely_is_refused() -> None:
-    fine = Head("j", 1, Version(1, 1), "0" * 32, delta=BodyRef("f" * 32, MOST_CHUNKS + 1, 1))
+    Fetch(lying(Way(0, MOST_CHUNKS), chunk_bytes=1), SPEC, None)
     with pytest.raises(FetchError):
-        Fetch(fine, SPEC, nothing)
-
-
-def test_an_inline_delta_of_another_length_is_refused() -> None:
-    now = state(1)
-    lie = Head("j", 1, Version(1, 1), "0" * 32, delta=ref(now.bodies.delta), inline=b"short")
-    with pytest.raises(FetchError):
-        Fetch(lie, SPEC, nothing)
+        Fetch(lying(Way(0, MOST_CHUNKS + 1), chunk_bytes=1), SPEC, None)
 
 
 def test_a_wrong_chunk_is_refused() -> None:
     now = state(1)
-    fetch = Fetch(head(now), SPEC, nothing)
-    first = pieces(now.bodies.delta or b"")[0]
+    fetch = Fetch(head(now), SPEC, None)
+    first = pieces(now, 0)[0]
     with pytest.raises(WireError):
-        fetch.add(Body("j", first.digest, 0, first.data[:-1]))
+        fetch.add(Body("j", first.name, 0, first.data[:-1]))
+    with pytest.raises(WireError):
+        fetch.add(Body("j", first.name, 4000, first.data))
 
 
 def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
-    fetch = Fetch(head(state(1)), SPEC, nothing)
-    fetch.add(Body("j", "f" * 32, 0, b"x"))
-    assert not fetch.done
+    now = state(3)
+    fetch = Fetch(head(now), SPEC, None)
+    missing = fetch.filters("f")
+    fetch.add(Body("j", "1-2-0", 0, b"x"))
+    fetch.add(pieces(now, 2)[0])
+    assert fetch.filters("f") == missing
 
 
-def test_bodies_that_make_another_model_are_refused() -> None:
+def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
+    now = state(3)
+    fetch = Fetch(head(now), SPEC, None)
+    first, *rest = fetch.filters("f")
+    fetch.add(pieces(now, 0)[0])
+    assert fetch.filters("f") == rest
+    assert first not in rest
+
+
+def test_a_body_that_makes_another_model_is_refused() -> None:
     now, later = state(1), state(3)
-    lie = Head("j", 1, Version(1, 1), later.model.sha256()[:32], delta=ref(now.bodies.delta))
-    fetch = Fetch(lie, SPEC, nothing)
-    for piece in pieces(now.bodies.delta or b""):
+    fetch = Fetch(lying(Way(0, len(now.ways[0].body)), sha256=later.model.sha256()[:32]), SPEC, None)
+    for piece in pieces(now, 0):
         fetch.add(piece)
     with pytest.raises(FetchError, match="another model"):
-        fetch.install(SPEC, SEED)
+        fetch.install(SPEC, SEED, ())
+
+
+def test_a_way_from_an_offset_that_is_not_held_is_refused() -> None:
+    now = state(3)
+    fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, Version(1, 2))
+    with pytest.raises(FetchError, match="another model"):
+        fetch.install(SPEC, SEED, state(1).offset)
 
 
 def test_a_body_that_does_not_decode_is_refused() -> None:
     junk = b"junk" * 100
-    fetch = Fetch(Head("j", 1, Version(1, 1), "0" * 32, delta=ref(junk)), SPEC, nothing)
-    for piece in pieces(junk):
-        fetch.add(piece)
+    fetch = Fetch(lying(Way(0, len(junk)), chunk_bytes=len(junk)), SPEC, None)
+    fetch.add(Body("j", "1-1-0", 0, junk))
     with pytest.raises(FetchError, match="does not decode"):
-        fetch.install(SPEC, SEED)
+        fetch.install(SPEC, SEED, ())

@@ -176,14 +176,6 @@ def test_a_residual_that_is_too_old_is_dropped(tmp_path: Path, base: Version, ke
     assert bool(outbox.state(base, 20).residual) is kept
 
 
-def test_one_key_frame_is_kept(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "j", SPEC)
-    outbox.keep_key("aa", b"old")
-    outbox.keep_key("bb", b"new")
-    assert outbox.key("aa") is None
-    assert Outbox(tmp_path / "j", SPEC).key("bb") == b"new"
-
-
 def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
     outbox, _, _ = filled(tmp_path / "j")
     outbox.delete()

@@ -15,7 +15,6 @@ from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
     Body,
-    BodyRef,
     Chunk,
     Head,
     Job,
@@ -26,6 +25,8 @@ from broker.messages import (
     Verdict,
     Version,
     Want,
+    Way,
+    body_name,
     echo,
 )
 from broker.transport import Packet
@@ -253,17 +254,22 @@ def test_another_client_of_its_name_stops_it(bench: Bench) -> None:
 def version_1() -> downlink.ServerState:
     rng = np.random.default_rng(1)
     step = [0.01 * rng.standard_normal(tensor.shape) for tensor in NET.spec]
-    state, _, _ = downlink.advance(downlink.start(NET.spec, 0), step, NET.spec, SPEC.coding)
-    return state
+    return downlink.advance(downlink.start(NET.spec, 0), step, NET.spec, SPEC.coding)
+
+
+def way_1(state: downlink.ServerState, chunk_bytes: int) -> tuple[Way, list[Body]]:
+    """Give the way to version 1 as a head names it, and its chunks."""
+    (way,) = state.ways
+    pieces = enumerate(chunks.cut(way.body, chunk_bytes))
+    return Way(0, len(way.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
 
 
 def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
     state = version_1()
-    body = state.bodies.delta or b""
-    ref = BodyRef(chunks.digest(body), len(body), 50)
-    pieces = [Body(JOB, ref.digest, n, piece) for n, piece in enumerate(chunks.cut(body, 50))]
+    way, pieces = way_1(state, 5)
+    assert len(pieces) > 2
     bench.say(*pieces[:-1])
-    bench.begin(head(V1, state.model, delta=ref), Round(JOB, 1, V1, 60.0))
+    bench.begin(head(V1, state.model, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 60.0))
     bench.settle(1.0)
     assert all(offer.base == V0 for offer in bench.of(Offer))
     for offer in bench.of(Offer)[-1:]:
@@ -274,8 +280,8 @@ def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
 
 def test_a_version_that_is_not_what_the_head_names_is_not_trained_on(bench: Bench) -> None:
     state = version_1()
-    body = state.bodies.delta or b""
-    lie = Head(JOB, 1, V1, "0" * 32, delta=BodyRef(chunks.digest(body), len(body)), inline=body)
+    way, _ = way_1(state, 100)
+    lie = Head(JOB, 1, V1, "0" * 32, ways=(way,), inline=state.ways[0].body)
     bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), lie)
     bench.say(Round(JOB, 1, V1, 60.0))
     bench.settle(1.0)
