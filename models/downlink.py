@@ -41,7 +41,7 @@ Offset = tuple[Decoded, ...]
 
 LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 """Versions back from which there is a way to the current one, besides version 0."""
-HYSTERESIS = 0.8
+HYSTERESIS = 0.55
 """Grid steps that a coordinate falls behind before it moves."""
 MOST_OCTAVES = 14
 """A tensor's grid is at most so many octaves finer than the coarsest one's."""
