@@ -101,12 +101,14 @@ class Hunt:
         return len(self._armed())
 
     def _plan_for(self, member: Member, version: int) -> Plan | None:
-        """Take the first plan that fits, if it is time."""
+        """Take the first plan that fits, if it is time; those before all others where nobody has died yet."""
         if not self.open or len(self._fleet.kills) + self._n_armed >= min(
             self._due(version) + int(SPARE * self._most), self._most
         ):
             return None
-        plan = next((plan for plan in self.plans if self._fits(plan.point, member)), None)
+        died_at = {kill.point for kill in self._fleet.kills}
+        fitting = (plan for plan in self.plans if self._fits(plan.point, member))
+        plan = min(fitting, key=lambda plan: plan.point.name in died_at, default=None)
         if plan is not None:
             self.plans.remove(plan)
         return plan
