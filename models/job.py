@@ -81,7 +81,7 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     """Devices drawn for each update wanted."""
     wait: Literal["target", "all"] = "target"
     """"all": a round ends only when every drawn device is counted; the membership is then fixed."""
-    deadline_s: Positive | Literal["learned"] = 60.0
+    deadline_s: Annotated[float, Meta(gt=0, le=1e9)] | Literal["learned"] = 60.0
     """"learned": from how long its devices took so far, so that a slow device is a member and not a
     failure."""
     late: Literal["refuse", "fold"] = "refuse"
