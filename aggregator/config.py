@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
-from models.job import Count, Name, Positive
+from models.job import Name, Positive
 from models.source import DataSource
 
 
@@ -30,8 +30,6 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Window over which devices spread their answers when the aggregator or the broker comes back."""
     body_grace_s: Annotated[float, Meta(ge=0)] = 60.0
     """How long the bodies of an outdated version stay at the broker."""
-    keep_versions: Count = 20
-    """Versions whose bodies stay in the state directory."""
 
 
 class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
