@@ -31,7 +31,7 @@ def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
     """
     exponents = [tensor.exponent for tensor in tensors if tensor.integers.any()] or [0]
     top = max(exponents)
-    if not (LOWEST <= min(exponents) - MANTISSA_BITS and top - MANTISSA_BITS <= HIGHEST):
+    if not (min(exponents) - MANTISSA_BITS >= LOWEST and top - MANTISSA_BITS <= HIGHEST):
         raise CodecError(f"steps of 2**{min(exponents)} to 2**{top} are out of range")
     word = (top - MANTISSA_BITS + BIAS) << MANTISSA_BITS  # a mantissa of 128
     writer = Writer()
