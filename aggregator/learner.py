@@ -7,7 +7,8 @@ learner is always what its last durable blob and the updates since then make of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,12 +18,14 @@ from msgspec import Struct
 from aggregator import gates
 from aggregator.strategies import STRATEGIES, Velocity
 from models import codec, downlink
+from models.codec import CodecError
 from models.codec.steering import Observed, steer
 from models.downlink import DownlinkError, ServerState
-from models.fold import Fold, exponents_for
+from models.fold import Fold, FoldError, exponents_for
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets import Net
+from models.params import Spec
 
 OBSERVED = 3
 """Rounds that the steering of the step looks back on."""
@@ -54,9 +57,10 @@ class Next(NamedTuple):
         return self.state.model
 
     def to_bytes(self) -> bytes:
-        """Serialise; a `Learner` is made from it."""
+        """Serialise, with a checksum; a `Learner` is made from it."""
         velocity = [v.astype("<f8", copy=False).tobytes() for v in self.velocity]
-        return msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed)))
+        packed = msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed)))
+        return zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
 class _Stored(Struct, frozen=True, array_like=True):
@@ -69,17 +73,10 @@ class Learner:
     """One job's numbers, from the blob of its last version. Raises LearnerError when that is damaged."""
 
     def __init__(self, net: Net, spec: JobSpec, blob: bytes, norms: Mapping[str, float]) -> None:
-        try:
-            stored = msgspec.msgpack.decode(blob, type=_Stored)
-            state = ServerState.from_bytes(stored.model, net.spec)
-        except (msgspec.MsgspecError, DownlinkError) as error:
-            raise LearnerError(str(error)) from error
-        pairs = zip(stored.velocity, net.spec, strict=False)
-        velocity = tuple(np.frombuffer(raw, "<f8").reshape(tensor.shape) for raw, tensor in pairs)
         self._net = net
         self._spec = spec
         self._norms = dict(norms)
-        self._take(Next(state, velocity, tuple(stored.observed)))
+        self._take(_opened(blob, net.spec))
 
     @property
     def now(self) -> Next:
@@ -92,8 +89,11 @@ class Learner:
         return self._step_scale
 
     def restore(self, body: bytes, counted: Counted) -> None:
-        """Add an update that was counted before to the sum."""
-        self._fold.add(codec.decode(body, self._net.spec), counted.weight)
+        """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
+        try:
+            self._fold.add(codec.decode(body, self._net.spec), counted.weight)
+        except (CodecError, FoldError) as error:
+            raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
     def admit(self, device: str, body: bytes, weight: int, nmse: float | None) -> float:
@@ -127,6 +127,25 @@ class Learner:
         self._counted: list[Counted] = []
         self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in now.model.values()))
         self._step_scale = float(f"{steer(now.observed):.3g}") if self._spec.coding.is_steered else 1.0
+
+
+def _opened(blob: bytes, spec: Spec) -> Next:
+    """Read what `Next.to_bytes` wrote. Raises LearnerError."""
+    if int.from_bytes(blob[:4], "little") != zlib.crc32(blob[4:]):
+        raise LearnerError("its checksum is wrong")
+    try:
+        stored = msgspec.msgpack.decode(blob[4:], type=_Stored)
+        state = ServerState.from_bytes(stored.model, spec)
+    except (msgspec.MsgspecError, DownlinkError) as error:
+        raise LearnerError(str(error)) from error
+    return Next(state, _velocity(stored.velocity, spec), tuple(stored.observed))
+
+
+def _velocity(raws: Sequence[bytes], spec: Spec) -> Velocity:
+    if raws and [len(raw) for raw in raws] != [8 * tensor.size for tensor in spec]:
+        raise LearnerError("stored velocity has other shapes than the spec")
+    pairs = zip(raws, spec, strict=False)
+    return tuple(np.frombuffer(raw, "<f8").reshape(tensor.shape) for raw, tensor in pairs)
 
 
 def start(net: Net, spec: JobSpec) -> Next:

@@ -35,7 +35,7 @@ from aggregator.effects import (
 )
 from aggregator.gates import RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError, start
+from aggregator.learner import Counted, Learner, LearnerError, Next, start
 from aggregator.store import BodyRow, JobRow, Store, StoreError
 from broker import chunks, draw
 from broker.errors import WireError
@@ -93,17 +93,20 @@ class Run:
 
     def _load(self, row: JobRow, now: float) -> None:
         version, self._sha256, blob = self._store.last_version(self.job)
+        counted = []
         try:
             self._learner = Learner(self._net, self.spec, blob, self._store.norms(self.job))
+            for update in self._store.updates(self.job):
+                self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
+                counted.append(update.device)
         except LearnerError as error:
             raise StoreError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = self._store.history(self.job)
+        lying = [body.chunk_bytes for body in self._store.bodies(self.job) if body.number == version.number]
+        self._chunk_bytes = lying[0] if lying else self._limits.chunk_bytes
+        """How the bodies of the current version are cut, whatever the settings have become since."""
         attempts = self._store.attempts(self.job, version)
         open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
-        counted = []
-        for update in self._store.updates(self.job):
-            self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
-            counted.append(update.device)
         self.coordinator = Coordinator(
             self.spec.rounds,
             self.spec.seed,
@@ -171,8 +174,12 @@ class Run:
         return [Job(self.job, self._term), Clear(self._head()), Clear(self._status()), *clears]
 
     def raise_generation(self, above: int) -> list[Out]:
-        """Rename the current version, so that no number is given out twice; this run must then be loaded again."""
-        self._store.raise_generation(self.job, above)
+        """Rename the current version and what leads to it, so that no number is given out twice.
+
+        This run must then be loaded again.
+        """
+        renamed = Version(above + 1, self.version.number)
+        self._store.raise_generation(self.job, renamed, _rows(renamed, self._learner.now, self._chunk_bytes))
         return []
 
     def explain(self, number: int) -> list[dict[str, Any]]:
@@ -286,14 +293,11 @@ class Run:
         metrics = {"step_scale": self._learner.step_scale} | evaluation.measure(
             self._net, following.model, self._test, updates
         )
-        rows = [
-            BodyRow(body_name(version, way.start), version.number, self._limits.chunk_bytes, way.body)
-            for way in following.state.ways
-        ]
+        rows = _rows(version, following, self._limits.chunk_bytes)
         sha256 = following.model.sha256()
         self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
         self._learner.take(following)
-        self._sha256 = sha256
+        self._sha256, self._chunk_bytes = sha256, self._limits.chunk_bytes
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
         self._note_retired(now)
@@ -330,7 +334,7 @@ class Run:
             self._sha256[:32],
             state=self.coordinator.state,
             ways=tuple(Way(way.start, len(way.body)) for way in ways),
-            chunk_bytes=self._limits.chunk_bytes,
+            chunk_bytes=self._chunk_bytes,
             inline=self._inline(),
         )
 
@@ -374,6 +378,12 @@ def create(job: str, spec: JobSpec, store: Store, config: AggregatorConfig) -> J
     first = start(net, spec)
     store.add_job(job, spec, first.model.sha256(), first.to_bytes(), evaluation.evaluate(net, first.model, test))
     return JobRow(job, spec, 1, "", "")
+
+
+def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
+    """Give the bodies that lead to a version."""
+    ways = now.state.ways
+    return [BodyRow(body_name(version, way.start), version.number, chunk_bytes, way.body) for way in ways]
 
 
 def _log_verdict(verdict: Verdict) -> None:

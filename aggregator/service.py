@@ -277,10 +277,15 @@ class Aggregator:
             return False, str(error)
 
     def submit(self, spec: JobSpec) -> str:
-        """Start a job and give its id; an ended job of the same name makes way. Raises ValueError if one is running."""
+        """Start a job and give its id; an ended job of the same name makes way.
+
+        Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here.
+        """
         older = [run for run in self.runs.values() if run.spec.name == spec.name]
         if any(not run.coordinator.ended for run in older):
             raise ValueError(f"job {spec.name} is running: stop it first, or submit under another name")
+        if any(row.spec.name == spec.name and not row.ended for row in self._store.jobs() if row.job in self._resting):
+            raise ValueError(f"job {spec.name} has not ended and is at rest, see the log: submit under another name")
         job = f"{spec.name}-{secrets.token_hex(4)}"
         row = runs.create(job, spec, self._store, self.config)
         for run in older:

@@ -160,18 +160,20 @@ class Store:
             write("UPDATE updates SET body = NULL WHERE job = ?", (job,))
             write(_CLOSE_ATTEMPT, _closing(job, close))
             for body in bodies:
-                write(
-                    "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)",
-                    (job, body.name, body.number, body.chunk_bytes, body.data),
-                )
+                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data))
             reach("store.commit.within", job)
         reach("store.commit.after", (job, version, sha256))
 
-    def raise_generation(self, job: str, above: int) -> None:
-        """Give the last version of a job a new generation: the numbers after it were given out before."""
+    def raise_generation(self, job: str, renamed: Version, bodies: Sequence[BodyRow]) -> None:
+        """Rename the last version of a job: the numbers after it were given out before.
+
+        bodies: what leads to it, under its new name.
+        """
         with _Transaction(self._db) as write:
-            write("UPDATE jobs SET generation = ? WHERE job = ?", (above + 1, job))
-            write("UPDATE versions SET generation = ? WHERE job = ? AND state IS NOT NULL", (above + 1, job))
+            write("UPDATE jobs SET generation = ? WHERE job = ?", (renamed.generation, job))
+            write("UPDATE versions SET generation = ? WHERE job = ? AND state IS NOT NULL", (renamed.generation, job))
+            for body in bodies:
+                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data))
 
     def last_version(self, job: str) -> tuple[Version, str, bytes]:
         """Give the last version of a job, its SHA-256 and the server state."""
@@ -300,6 +302,7 @@ _CLOSE_ATTEMPT = (
     "UPDATE attempts SET round = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
+_ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)"
 _ADD_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, datetime('now'))"
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from aggregator import run as runs
-from aggregator.config import AggregatorConfig
+from aggregator.config import AggregatorConfig, Limits
 from aggregator.effects import Seen, Stop
 from aggregator.inbox import Inbox
 from aggregator.run import Clear, Out, Run
 from aggregator.store import Store, StoreError
 from broker import chunks
-from broker.messages import Body, Head, Job, Offer, Round, Status, Verdict, Version
-from models import codec
+from broker.messages import Body, Head, Job, Offer, Round, Status, Verdict, Version, body_name
+from models import codec, downlink
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.nets import ModelError, build
 
@@ -28,7 +28,7 @@ V0, V1 = Version(1, 0), Version(1, 1)
 
 def job_spec(max_rounds: int = 3, quorum: int = 2, **changes: object) -> JobSpec:
     rounds = RoundsSpec(quorum=quorum, target=quorum, max_rounds=max_rounds)
-    return JobSpec("toy", MODEL, compression="light", rounds=rounds, **changes)  # type: ignore[arg-type]
+    return JobSpec("toy", MODEL, **({"compression": "light"} | changes), rounds=rounds)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -105,9 +105,83 @@ def test_what_a_head_names_is_given_before_it(store: Store) -> None:
     at = next(n for n, out in enumerate(outs) if isinstance(out, Head))
     head = outs[at]
     assert isinstance(head, Head)
-    assert head.delta
-    pieces = [out for out in outs[:at] if isinstance(out, Body) and out.digest == head.delta.digest]
-    assert chunks.digest(b"".join(piece.data for piece in pieces) or head.inline) == head.delta.digest
+    assert [way.start for way in head.ways] == [0]
+    assert_readable(head, [out for out in outs[:at] if isinstance(out, Body)])
+
+
+def assert_readable(head: Head, bodies: list[Body]) -> None:
+    """Every way of a head lies among these, cut as the head says, and each of version 0 leads to its model."""
+    for way in head.ways:
+        pieces = {body.index: body.data for body in bodies if body.name == body_name(head.version, way.start)}
+        whole = chunks.Assembly(None, way.n_bytes, head.chunk_bytes)
+        for index, data in pieces.items():
+            whole.add(index, data)
+        body = whole.body()
+        assert body is not None
+        if not way.start:
+            assert downlink.install(NET, 0, body)[0].sha256().startswith(head.sha256)
+
+
+def retained(run: Run) -> tuple[Head, list[Body]]:
+    outs = run.retained()
+    (head,) = [out for out in outs if isinstance(out, Head)]
+    return head, [out for out in outs if isinstance(out, Body)]
+
+
+def versions(run: Run, n: int) -> None:
+    for number in range(n):
+        see(run, "a")
+        run.handle(offer("a", Version(1, number), scale=0.1), 1.0)
+    assert run.version.number == n
+
+
+def test_every_version_has_its_ways_at_the_broker(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9))
+    for number in range(5):
+        see(run, "a")
+        run.handle(offer("a", Version(1, number)), 1.0)
+        assert_readable(*retained(run))
+    assert [way.start for way in retained(run)[0].ways] == [4, 3, 2, 1, 0]
+
+
+def test_bodies_are_read_as_they_were_cut_whatever_the_settings_have_become(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, compression=CompressionSpec(codec="float32", downlink_step=0.0)))
+    versions(run, 1)
+    (row,) = store.jobs()
+    finer = AggregatorConfig(fleet="f", limits=Limits(chunk_bytes=1024))
+    reloaded = Run(row, store, finer, Inbox(10**6), 2, 0.0)
+    assert_readable(*retained(reloaded))
+    see(reloaded, "a")
+    reloaded.handle(offer("a", V1), 1.0)
+    head, bodies = retained(reloaded)
+    assert head.chunk_bytes == 1024
+    assert len([body for body in bodies if body.name == "1-2-0"]) > 1
+    assert_readable(head, bodies)
+
+
+def test_a_version_of_a_new_generation_has_its_ways_too(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9))
+    versions(run, 2)
+    run.raise_generation(4)
+    reloaded = again(store)
+    assert reloaded.version == Version(5, 2)
+    assert_readable(*retained(reloaded))
+    see(reloaded, "a")
+    reloaded.handle(offer("a", Version(5, 2)), 1.0)
+    assert reloaded.version == Version(5, 3)
+    assert_readable(*retained(reloaded))
+
+
+def test_outdated_bodies_are_cleared_after_their_grace_and_the_rest_stays(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9))
+    versions(run, 4)
+    assert {body.number for body in store.bodies("toy-1")} == {1, 2, 3, 4}
+    assert of(Clear, run.tick(1.0 + CONFIG.limits.body_grace_s - 0.1)) == []
+    cleared = [out.message for out in run.tick(1.0 + CONFIG.limits.body_grace_s) if isinstance(out, Clear)]
+    names = {message.name for message in cleared if isinstance(message, Body)}
+    assert names == {"1-1-0", "1-2-0", "1-2-1"}
+    assert {body.number for body in store.bodies("toy-1")} == {3, 4}
+    assert_readable(*retained(run))
 
 
 @pytest.mark.parametrize("dies_before", ["bb", "ccc"])
@@ -218,6 +292,15 @@ def test_a_full_disk_is_a_store_error_and_a_reload_goes_on(store: Store) -> None
 def test_a_state_that_has_rotted_asks_for_a_backup(store: Store) -> None:
     start(store)
     store._db.execute("UPDATE versions SET state = x'00'")
+    with pytest.raises(StoreError, match="restore a backup"):
+        again(store)
+
+
+def test_an_update_that_has_rotted_asks_for_a_backup(store: Store) -> None:
+    run = start(store)
+    see(run, "a", "bb")
+    run.handle(offer("a"), 1.0)
+    store._db.execute("UPDATE updates SET body = x'00'")
     with pytest.raises(StoreError, match="restore a backup"):
         again(store)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -150,6 +151,23 @@ def test_an_ended_job_makes_way_for_one_of_its_name(fleet: Fleet, spec: SpecMake
     assert all(set(agent.works) == {second} for agent in fleet.agents.values())
 
 
+def test_a_job_is_not_submitted_over_one_that_is_being_loaded_again(
+    fleet: Fleet, spec: SpecMaker, final_sha256: str
+) -> None:
+    first = fleet.submit(spec())
+    fleet.store._db.execute("PRAGMA query_only = ON")
+    fleet.step(0.1)
+    assert fleet.aggregator.runs == {}
+    fleet.store._db.execute("PRAGMA query_only = OFF")
+    with pytest.raises(ValueError, match="has not ended and is at rest"):
+        fleet.aggregator.submit(spec())
+    fleet.aggregator.submit(JobSpec("other", spec().model))
+    assert [row.job for row in fleet.store.jobs() if row.spec.name == "toy"] == [first]
+    fleet.run(lambda: first in fleet.aggregator.runs)
+    fleet.run(lambda: bool(fleet.aggregator.runs[first].coordinator.ended))
+    assert fleet.aggregator.runs[first].sha256 == final_sha256
+
+
 # Two aggregators.
 
 
@@ -173,6 +191,34 @@ def test_a_state_from_a_backup_goes_beyond_the_term_that_was_lost(fleet: Fleet, 
     fleet.step()
     assert fleet.aggregator.term == 42
     assert fleet.finish().version == Version(1, 3)
+
+
+def step_until(fleet: Fleet, number: int) -> None:
+    """Let everybody do one thing after another until there is a version of this number."""
+    for _ in range(10_000):
+        if fleet.aggregator.runs and fleet.job().version.number == number:
+            return
+        fleet.aggregator.step(0.0)
+        for agent in fleet.agents.values():
+            agent.step(0.0)
+        fleet.now += 0.01
+    raise AssertionError(fleet.aggregator.doing)
+
+
+def test_a_state_from_a_backup_goes_on_with_devices_that_hold_what_was_lost(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=6, wait="all", deadline_s=30.0)))
+    step_until(fleet, 2)
+    fleet.kill_aggregator()
+    copy = fleet.folder / "backup"
+    shutil.copytree(fleet.folder / "aggregator", copy)
+    fleet.start_aggregator()
+    step_until(fleet, 4)
+    fleet.kill_aggregator()
+    shutil.rmtree(fleet.folder / "aggregator")
+    copy.rename(fleet.folder / "aggregator")
+    fleet.start_aggregator()
+    run = fleet.finish()
+    assert (run.job, run.version) == (job, Version(2, 6))
 
 
 def test_a_will_says_that_this_aggregator_is_gone() -> None:
@@ -389,7 +435,7 @@ def test_the_round_is_cleared_when_it_is_over(fleet: Fleet, spec: SpecMaker) -> 
 
 
 def test_outdated_bodies_are_cleared_after_their_grace(fleet: Fleet, spec: SpecMaker) -> None:
-    changes = {"compression": CompressionSpec(codec="float32", downlink_step=0.0, key_every=100)}
+    changes = {"compression": CompressionSpec(codec="float32", downlink_step=0.0)}
     fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=4), **changes))
     run = fleet.finish()
     assert len({body.number for body in fleet.store.bodies(run.job)}) > 2

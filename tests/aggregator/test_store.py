@@ -48,7 +48,7 @@ def committed(number: int = 1) -> Close:
 
 def commit(store: Store) -> None:
     store.open_attempt("j", attempt())
-    store.commit("j", V1, "1" * 64, b"state 1", {"loss": 1.0}, [BodyRow("d", 1, 100, b"delta")], committed())
+    store.commit("j", V1, "1" * 64, b"state 1", {"loss": 1.0}, [BodyRow("1-1-0", 1, 100, b"way")], committed())
 
 
 def again(store: Store, tmp_path: Path) -> Store:
@@ -89,7 +89,18 @@ def test_a_version_and_the_end_of_its_round_are_one(store: Store, tmp_path: Path
     assert [row.outcome for row in reopened.attempts("j", V0)] == ["committed"]
     assert list(reopened.updates("j")) == []
     assert [v.base for v in reopened.verdicts("j")] == [V0]
-    assert reopened.bodies("j") == [BodyRow("d", 1, 100, b"delta")]
+    assert reopened.bodies("j") == [BodyRow("1-1-0", 1, 100, b"way")]
+    reopened.close()
+
+
+def test_a_new_generation_renames_the_last_version_and_adds_its_bodies(store: Store, tmp_path: Path) -> None:
+    commit(store)
+    store.raise_generation("j", Version(3, 1), [BodyRow("3-1-0", 1, 100, b"way")])
+    reopened = again(store, tmp_path)
+    assert reopened.last_version("j") == (Version(3, 1), "1" * 64, b"state 1")
+    assert [version for version, _ in reopened.versions("j")] == [V0, Version(3, 1)]
+    assert reopened.bodies("j") == [BodyRow("1-1-0", 1, 100, b"way"), BodyRow("3-1-0", 1, 100, b"way")]
+    assert [row.generation for row in reopened.jobs()] == [3]
     reopened.close()
 
 
@@ -127,7 +138,7 @@ def test_an_ended_job_says_why(store: Store) -> None:
 
 def test_a_body_is_forgotten_when_it_is_told(store: Store) -> None:
     commit(store)
-    store.forget_body("j", "d")
+    store.forget_body("j", "1-1-0")
     assert store.bodies("j") == []
 
 

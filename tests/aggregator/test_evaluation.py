@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator import evaluation
+from aggregator.config import AggregatorConfig
+from aggregator.store import UpdateRow
+from models import nets
+from models.dataset import Dataset, DatasetError
+from models.job import JobSpec, ModelSpec
+from models.lattice import Model, initial
+from models.nets import ModelError
+from models.source import DataSource
+
+MODEL = ModelSpec(inputs=2, outputs=2)
+NET = nets.build(MODEL)
+SPEC = JobSpec("toy", MODEL)
+TEST = Dataset(np.eye(2, dtype=np.float32), np.arange(2))
+
+
+def knows() -> Model:
+    """A model that gets every row of TEST right."""
+    first = initial(NET.spec, 0)
+    return Model((np.eye(2, dtype=np.int32) * 2**27, first.ints[1]), first.exponents)
+
+
+def row(device: str, n: int, loss: float | None) -> UpdateRow:
+    return UpdateRow(device, n, n, 1.0, loss, None, b"")
+
+
+def test_a_version_is_scored_on_the_test_split() -> None:
+    metrics = evaluation.evaluate(NET, knows(), TEST)
+    assert metrics["accuracy"] == 1.0
+    assert metrics["loss"] < 0.01
+
+
+def test_without_a_test_split_there_is_no_score() -> None:
+    assert evaluation.evaluate(NET, knows(), None) == {}
+
+
+def test_a_loss_that_is_not_finite_is_no_metric() -> None:
+    wild = Dataset(np.array([[np.inf, 1.0], [0.0, 1.0]], np.float32), np.arange(2))
+    with np.errstate(all="ignore"):
+        assert set(evaluation.evaluate(NET, knows(), wild)) <= {"accuracy"}
+
+
+def test_the_loss_of_devices_is_weighted_by_their_examples() -> None:
+    rows = [row("a", 10, 1.0), row("b", 30, 3.0), row("c", 1000, None)]
+    assert evaluation.mean_loss(rows) == {"loss": 2.5}
+
+
+@pytest.mark.parametrize("losses", [[], [None, None], [1.7e308, 1.7e308]])
+def test_losses_that_make_no_number_make_no_metric(losses: list[float | None]) -> None:
+    assert evaluation.mean_loss([row(f"d{k}", 2**20, loss) for k, loss in enumerate(losses)]) == {}
+
+
+def test_a_version_is_measured_by_the_split_where_there_is_one_and_by_its_devices_where_not() -> None:
+    rows = [row("a", 10, 1.0), row("b", 30, 3.0)]
+    told = evaluation.measure(NET, knows(), None, rows)
+    assert told == {"participants": 2.0, "examples": 40.0, "device_loss": 2.5, "loss": 2.5}
+    held = evaluation.measure(NET, knows(), TEST, rows)
+    assert (held["participants"], held["examples"], held["device_loss"], held["accuracy"]) == (2.0, 40.0, 2.5, 1.0)
+    assert held["loss"] < 0.01
+
+
+def test_everybody_sees_the_score_in_four_digits_and_nothing_else() -> None:
+    metrics = {"accuracy": 1 / 3, "loss": math.pi * 100, "participants": 7.0, "examples": 123456.0, "device_loss": 1.0}
+    assert evaluation.announced(metrics) == {"accuracy": 0.3333, "loss": 314.2, "participants": 7.0}
+
+
+def test_the_split_is_the_one_of_the_jobs_data_source(tmp_path: Path) -> None:
+    file = tmp_path / "test.npz"
+    np.savez(file, X=TEST.X, y=TEST.y)
+    config = AggregatorConfig(fleet="f", tests={"eyes": DataSource(str(file))})
+    assert evaluation.prepare(SPEC, config)[1] is None
+    net, test = evaluation.prepare(JobSpec("toy", MODEL, data="eyes"), config)
+    assert net.spec == NET.spec
+    assert test is not None
+    assert np.array_equal(test.X, TEST.X)
+
+
+def test_a_net_or_a_split_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    config = AggregatorConfig(fleet="f", tests={"toy": DataSource(str(tmp_path / "none.npz"))})
+    with pytest.raises(DatasetError, match=r"none\.npz"):
+        evaluation.prepare(SPEC, config)
+    with pytest.raises(ModelError):
+        evaluation.prepare(JobSpec("toy", ModelSpec(kind="somewhere:net")), config)
