@@ -113,7 +113,7 @@ def test_a_coordinate_on_an_edge_does_not_cross_it_back_and_forth() -> None:
     half = [np.full(t.shape, np.ldexp(0.5, o.exponent)) - (f - o.values()) for t, o, f in around(state)]
     state = advance(state, half, SPEC, COARSE)  # now everything stands on the edge between two grid points
     for sign in (1, -1) * 4:
-        nudge = [np.full(t.shape, sign * np.ldexp(0.2, o.exponent)) for t, o, _ in around(state)]
+        nudge = [np.full(t.shape, sign * np.ldexp(0.9 * (HYSTERESIS - 0.5), o.exponent)) for t, o, _ in around(state)]
         before, state = state, advance(state, nudge, SPEC, COARSE)
         assert state.model == before.model
 
