@@ -1,9 +1,8 @@
 """The update codec on real updates: bits at equal error, and speed, all of one run.
 
-    python -m benchmarks.codec                                                  # digits of scikit-learn,
-    64-128-10 python -m benchmarks.codec --train mnist_train.npz --test mnist_test.npz    # 784-200-200-10
-    python -m benchmarks.codec --train ... --test ... --shards 2 --rate 0.1     # two shards of sorted labels
-    each
+    python -m benchmarks.codec                                                  # digits of scikit-learn, 64-128-10
+    python -m benchmarks.codec --train mnist_train.npz --test mnist_test.npz    # 784-200-200-10
+    python -m benchmarks.codec --train ... --test ... --shards 2 --rate 0.1     # two shards of sorted labels each
 
 Set OPENBLAS_NUM_THREADS=1. A hundred devices share --examples; the updates are made by local training, one
 epoch in batches of ten, through the very code that runs on devices, after ten rounds without compression.

@@ -1,7 +1,6 @@
 """Quantiser steps that every machine agrees on: a short mantissa times a power of two, in one 16-bit word.
 
-    word = (exponent + BIAS) << 7 | fraction,   step = (128 + fraction) * 2**exponent,   word 0: everything is
-    zero
+    word = (exponent + BIAS) << 7 | fraction,   step = (128 + fraction) * 2**exponent,   word 0: all is zero
 
 A step is so within 0.8 % of any wanted one, from below the smallest float32 to above the largest.
 """
