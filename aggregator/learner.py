@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +31,10 @@ OBSERVED = 3
 """Rounds that the steering of the step looks back on."""
 
 
+PEERS = 100
+"""Norms that the gate looks back on."""
+
+
 class LearnerError(ValueError):
     """A stored state that is damaged, or a step that the model cannot take."""
 
@@ -50,6 +54,8 @@ class Next(NamedTuple):
     state: ServerState
     velocity: Velocity
     observed: tuple[Observed, ...]
+    peers: tuple[float, ...]
+    """Norms of the updates that made this version, and of earlier ones: what the gate of the next holds usual."""
 
     @property
     def model(self) -> Model:
@@ -59,23 +65,23 @@ class Next(NamedTuple):
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum; a `Learner` is made from it."""
         velocity = [v.astype("<f8", copy=False).tobytes() for v in self.velocity]
-        packed = msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed)))
+        packed = msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed), self.peers))
         return zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
 class _Stored(Struct, frozen=True, array_like=True):
     model: bytes
     velocity: list[bytes]
-    observed: list[Observed] = []
+    observed: list[Observed]
+    peers: tuple[float, ...]
 
 
 class Learner:
     """One job's numbers, from the blob of its last version. Raises LearnerError when that is damaged."""
 
-    def __init__(self, net: Net, spec: JobSpec, blob: bytes, norms: Mapping[str, float]) -> None:
+    def __init__(self, net: Net, spec: JobSpec, blob: bytes) -> None:
         self._net = net
         self._spec = spec
-        self._norms = dict(norms)
         self._take(_opened(blob, net.spec))
 
     @property
@@ -96,12 +102,13 @@ class Learner:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
-    def admit(self, device: str, body: bytes, weight: int, nmse: float | None) -> float:
-        """Hold an update against the gates, add it to the sum and give its norm. Raises gates.RefusedError."""
-        peers = list(self._norms.values())
-        limit = gates.limit_of_norm(peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
+    def admit(self, body: bytes, weight: int, nmse: float | None) -> float:
+        """Hold an update against the gates, add it to the sum and give its norm. Raises gates.RefusedError.
+
+        Its peers are the updates of earlier versions: those of its own would make the verdict depend on who came first.
+        """
+        limit = gates.limit_of_norm(self._now.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
         norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
-        self._norms[device] = norm
         self._counted.append(Counted(weight, norm, nmse))
         return norm
 
@@ -115,7 +122,8 @@ class Learner:
             raise LearnerError(str(error)) from error
         seen = observe(self._counted, self._step_scale, sum(float(np.vdot(m, m)) for m in mean))
         observed = (*self._now.observed, *([seen] if seen else []))[-OBSERVED:]
-        return Next(state, velocity, observed)
+        peers = (*sorted(counted.norm for counted in self._counted), *self._now.peers)[:PEERS]
+        return Next(state, velocity, observed, peers)
 
     def take(self, following: Next) -> None:
         """Go on from a version that is durable, with an empty sum."""
@@ -138,7 +146,7 @@ def _opened(blob: bytes, spec: Spec) -> Next:
         state = ServerState.from_bytes(stored.model, spec)
     except (msgspec.MsgspecError, DownlinkError) as error:
         raise LearnerError(str(error)) from error
-    return Next(state, _velocity(stored.velocity, spec), tuple(stored.observed))
+    return Next(state, _velocity(stored.velocity, spec), tuple(stored.observed), stored.peers)
 
 
 def _velocity(raws: Sequence[bytes], spec: Spec) -> Velocity:
@@ -150,7 +158,7 @@ def _velocity(raws: Sequence[bytes], spec: Spec) -> Velocity:
 
 def start(net: Net, spec: JobSpec) -> Next:
     """Give version 0."""
-    return Next(downlink.start(net.spec, spec.seed), (), ())
+    return Next(downlink.start(net.spec, spec.seed), (), (), ())
 
 
 def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -> Observed | None:

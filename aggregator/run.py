@@ -95,7 +95,7 @@ class Run:
         version, self._sha256, blob = self._store.last_version(self.job)
         counted = []
         try:
-            self._learner = Learner(self._net, self.spec, blob, self._store.norms(self.job))
+            self._learner = Learner(self._net, self.spec, blob)
             for update in self._store.updates(self.job):
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
                 counted.append(update.device)
@@ -269,7 +269,7 @@ class Run:
         """Hold a body against the gates, and make what comes of it durable."""
         norm, refused = 0.0, ""
         try:
-            norm = self._learner.admit(offer.device, body, weight, offer.nmse)
+            norm = self._learner.admit(body, weight, offer.nmse)
         except RefusedError as error:
             refused = str(error)[:500]
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)

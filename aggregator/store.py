@@ -237,11 +237,6 @@ class Store:
         for row in rows:
             yield UpdateRow(*row)
 
-    def norms(self, job: str) -> dict[str, float]:
-        """Give the norm of the last counted update of every device."""
-        sql = "SELECT device, norm FROM updates WHERE job = ? AND refused = '' ORDER BY generation, number"
-        return dict(self._all(sql, (job,)))
-
     # Rounds.
 
     def open_attempt(self, job: str, attempt: Attempt) -> None:

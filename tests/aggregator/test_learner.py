@@ -24,7 +24,7 @@ def job(**changes: object) -> JobSpec:
 
 
 def fresh(spec: JobSpec) -> Learner:
-    return Learner(NET, spec, start(NET, spec).to_bytes(), {})
+    return Learner(NET, spec, start(NET, spec).to_bytes())
 
 
 def update(seed: int, spec: JobSpec, size: float = 0.01) -> tuple[bytes, float]:
@@ -40,7 +40,7 @@ def take_round(learner: Learner, spec: JobSpec, number: int, n: int = 3) -> list
     told = []
     for k in range(n):
         body, nmse = update(100 * number + k, spec)
-        norm = learner.admit(f"d{k}", body, 10 + k, nmse)
+        norm = learner.admit(body, 10 + k, nmse)
         told.append((body, Counted(10 + k, norm, nmse)))
     return told
 
@@ -60,11 +60,9 @@ SPECS = {
 def test_a_learner_made_from_what_is_durable_goes_on_as_if_nothing_had_been(spec: JobSpec) -> None:
     through = fresh(spec)
     blob = start(NET, spec).to_bytes()
-    norms: dict[str, float] = {}
     for number in range(5):
         told = take_round(through, spec, number)
-        norms |= {f"d{k}": counted.norm for k, (_, counted) in enumerate(told)}
-        resumed = Learner(NET, spec, blob, norms)
+        resumed = Learner(NET, spec, blob)
         for body, counted in reversed(told):
             resumed.restore(body, counted)
         assert resumed.step_scale == through.step_scale
@@ -91,7 +89,7 @@ def test_a_version_that_is_taken_begins_with_an_empty_sum() -> None:
     learner = fresh(spec)
     take_round(learner, spec, 0)
     learner.take(learner.next())
-    one = Learner(NET, spec, learner.now.to_bytes(), {})
+    one = Learner(NET, spec, learner.now.to_bytes())
     for both in (learner, one):
         take_round(both, spec, 1)
     assert learner.next().to_bytes() == one.next().to_bytes()
@@ -110,7 +108,7 @@ def test_a_version_is_the_weighted_mean_of_its_updates() -> None:
     total = [np.zeros(tensor.shape) for tensor in NET.spec]
     for k, weight in enumerate((1, 5)):
         body, _ = update(k, spec)
-        learner.admit(f"d{k}", body, weight, None)
+        learner.admit(body, weight, None)
         total = [t + weight * d.values() for t, d in zip(total, codec.decode(body, NET.spec), strict=True)]
     made = zip(learner.next().model.values(), initial(NET.spec, 0).values(), total, strict=True)
     for value, first, wanted in made:
@@ -125,18 +123,26 @@ def test_a_refused_update_leaves_no_trace() -> None:
     absurd, nmse = update(7, spec, 1e6)
     for body in (absurd, b"", b"\xffjunk", update(8, spec)[0][:-1]):
         with pytest.raises(RefusedError):
-            tried.admit("d9", body, 10, nmse)
+            tried.admit(body, 10, nmse)
     assert tried.next().to_bytes() == clean.next().to_bytes()
-    assert tried.admit("d9", update(9, spec)[0], 10, nmse) == clean.admit("d9", update(9, spec)[0], 10, nmse)
+    assert tried.admit(update(9, spec)[0], 10, nmse) == clean.admit(update(9, spec)[0], 10, nmse)
 
 
-def test_the_gate_goes_by_the_norms_of_before_after_a_restart() -> None:
+def test_the_gate_goes_by_the_norms_of_earlier_versions_and_not_by_who_came_first() -> None:
     spec = job()
-    body, _ = update(1, spec, 1.0)
-    peers = {f"d{k}": 0.01 for k in range(3)}
-    assert fresh(spec).admit("d9", body, 10, None) > 0
-    with pytest.raises(RefusedError, match="far from its peers'"):
-        Learner(NET, spec, start(NET, spec).to_bytes(), peers).admit("d9", body, 10, None)
+    learner = fresh(spec)
+    for seed in range(3):
+        learner.admit(update(seed, spec, 0.001)[0], 10, None)
+    large, _ = update(9, spec, 1.0)
+    assert fresh(spec).admit(large, 10, None) == learner.admit(large, 10, None)
+    learner = fresh(spec)
+    for seed in range(3):
+        learner.admit(update(seed, spec, 0.001)[0], 10, None)
+    blob = learner.next().to_bytes()
+    learner.take(learner.next())
+    for later in (learner, Learner(NET, spec, blob)):
+        with pytest.raises(RefusedError, match="far from its peers'"):
+            later.admit(large, 10, None)
 
 
 def test_a_step_that_the_model_cannot_take_is_a_learner_error() -> None:
@@ -160,7 +166,7 @@ def test_any_damage_to_what_is_stored_is_a_learner_error() -> None:
     for at in range(0, len(blob), 11):
         for damaged in (blob[:at], blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :]):
             with pytest.raises(LearnerError):
-                Learner(NET, spec, damaged, {})
+                Learner(NET, spec, damaged)
 
 
 def test_what_was_stored_for_another_net_is_a_learner_error() -> None:
@@ -170,7 +176,7 @@ def test_what_was_stored_for_another_net_is_a_learner_error() -> None:
     other = nets.build(ModelSpec(inputs=6, hidden=(9,), outputs=3))
     for blob in (learner.now.to_bytes(), learner.next().to_bytes()):
         with pytest.raises(LearnerError):
-            Learner(other, spec, blob, {})
+            Learner(other, spec, blob)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"\x10\0\0"])
@@ -238,7 +244,7 @@ def test_a_round_that_tells_nothing_leaves_the_step_as_it_is() -> None:
     learner.take(learner.next())
     before = learner.step_scale, learner.now.observed
     for k in range(3):
-        learner.admit(f"d{k}", update(k, spec)[0], 10, None)
+        learner.admit(update(k, spec)[0], 10, None)
     learner.take(learner.next())
     assert (learner.step_scale, learner.now.observed) == before
 

@@ -215,16 +215,6 @@ def test_the_order_of_arrival_makes_no_difference(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
-def test_the_gate_goes_by_the_same_norms_after_a_start(store: Store) -> None:
-    run = start(store, job_spec(quorum=1))
-    for number in range(3):
-        see(run, "a")
-        run.handle(offer("a", Version(1, number)), 1.0)
-    see(run, "a")
-    norms = store.norms("toy-1")
-    assert list(norms) == ["a"]
-
-
 def test_a_norm_far_from_its_peers_is_refused_and_the_others_count(store: Store) -> None:
     run = start(store, job_spec(quorum=2))
     see(run, "a", "bb", "ccc")
