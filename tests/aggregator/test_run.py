@@ -141,7 +141,19 @@ def test_every_version_has_its_ways_at_the_broker(store: Store) -> None:
         see(run, "a")
         run.handle(offer("a", Version(1, number)), 1.0)
         assert_readable(*retained(run))
-    assert [way.start for way in retained(run)[0].ways] == [4, 3, 2, 1, 0]
+    head = retained(run)[0]
+    assert [way.start for way in head.ways] == ([3, 1, 0] if head.inline else [4, 3, 2, 1, 0])
+
+
+def test_a_head_that_carries_its_way_names_only_a_few_others(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9))
+    see(run, "a")
+    for number in range(5):
+        run.handle(offer("a", Version(1, number)), 1.0)
+    head = retained(run)[0]
+    assert head.version == Version(1, 5)
+    assert head.inline
+    assert [way.start for way in head.ways] == [3, 1, 0]
 
 
 def test_bodies_are_read_as_they_were_cut_whatever_the_settings_have_become(store: Store) -> None:
