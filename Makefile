@@ -25,7 +25,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	deploy/need.sh mosquitto
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

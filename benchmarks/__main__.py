@@ -20,7 +20,7 @@ def main() -> int:
     failed = 0
     for title, command in BENCHMARKS:
         print(f"\n{title}\n", flush=True)
-        failed |= subprocess.run([sys.executable, "-m", *command, *sys.argv[1:]], check=False).returncode
+        failed |= subprocess.run([sys.executable, "-m", *command], check=False).returncode
     return int(failed != 0)
 
 

@@ -30,7 +30,7 @@ from fleet import plots, stage
 from fleet.central import train_centrally
 from fleet.display import Display, duration, n_bytes
 from fleet.examples import Split, find_job, load_split
-from fleet.meter import Meter
+from fleet.meter import Meter, Tally
 from fleet.partition import deal
 from fleet.processes import FEDGE, Children, interruptible
 from fleet.stage import FLEET, Role, Stage
@@ -89,6 +89,9 @@ class Summary(Struct, frozen=True):
     """Of bytes_up_per_device, those of updates."""
     body_bytes_down_per_device: int
     """Of bytes_down_per_device, those of versions."""
+    wire_bytes_up_per_device: int
+    """Everything that MQTT sent, headers, acknowledgements, subscriptions and pings included; counted by the proxy."""
+    wire_bytes_down_per_device: int
     float32_bytes_up_per_device: int
     """Had the same updates been float32: control as it was, 4 bytes a parameter for each update that was counted."""
     float32_bytes_down_per_device: int
@@ -165,10 +168,10 @@ class _Demo:
                 self._start(children, plan)
                 self._follow(watch, children)
                 model = self._collect_model(watch, children, plan)
-            traffic = self._traffic()
+            traffic, wire = self._traffic(), self._wire_traffic()
             fetched = self._body_bytes_down()
         self._meter.stop()
-        return self._summarise(began, broker.kind, model, traffic, fetched)
+        return self._summarise(began, broker.kind, model, traffic, wire, fetched)
 
     def _start(self, children: Children, plan: Stage) -> None:
         self._started = time.monotonic()
@@ -258,21 +261,34 @@ class _Demo:
 
     def _traffic(self) -> tuple[int, int]:
         """Give payload bytes of all devices, up and down, so far."""
-        tallies = [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
+        tallies = self._tallies()
         return sum(t.up.payload_bytes for t in tallies), sum(t.down.payload_bytes for t in tallies)
+
+    def _wire_traffic(self) -> tuple[int, int]:
+        """Give all bytes of MQTT of all devices, up and down, so far."""
+        tallies = self._tallies()
+        return sum(t.up.wire_bytes for t in tallies), sum(t.down.wire_bytes for t in tallies)
+
+    def _tallies(self) -> list[Tally]:
+        return [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
 
     def _body_bytes_down(self) -> int:
         """Give the bytes of versions that devices have fetched: bodies, and those that came with a head."""
-        tallies = [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
         last = max(self._sights.heads)
         readers = {number: len(devices) for number, devices in self._sights.counted.items()} | {last: self._n_devices}
         inline = sum(len(head.inline) * readers.get(number, 0) for number, head in self._sights.heads.items())
-        return sum(t.down.words["body"] for t in tallies) + inline
+        return sum(t.down.words["body"] for t in self._tallies()) + inline
 
     # What came of it.
 
     def _summarise(
-        self, began: float, broker: str, slot: Path, traffic: tuple[int, int], body_bytes_down: int
+        self,
+        began: float,
+        broker: str,
+        slot: Path,
+        traffic: tuple[int, int],
+        wire: tuple[int, int],
+        body_bytes_down: int,
     ) -> Summary:
         last, ended = self._history[-1], self._sights.ended
         assert ended is not None  # noqa: S101 -- `_follow` has returned
@@ -308,6 +324,8 @@ class _Demo:
             bytes_down_per_device=round(down / n),
             body_bytes_up_per_device=round(body_up / n),
             body_bytes_down_per_device=round(body_bytes_down / n),
+            wire_bytes_up_per_device=round(wire[0] / n),
+            wire_bytes_down_per_device=round(wire[1] / n),
             float32_bytes_up_per_device=round(float32_up / n),
             float32_bytes_down_per_device=round(float32_down / n),
             onnx=str(onnx),
@@ -363,12 +381,22 @@ def _sum_up(display: Display, out: Path, summary: Summary) -> None:
     say("")
     say(f"ended after {summary.rounds} rounds: {summary.reason}")
     say(f"accuracy   {summary.accuracy:.4f}; the same net trained in one place has {summary.central_accuracy:.4f}")
-    for way, n, float32 in (
-        ("up", summary.bytes_up_per_device, summary.float32_bytes_up_per_device),
-        ("down", summary.bytes_down_per_device, summary.float32_bytes_down_per_device),
+    for way, n, wire, float32 in (
+        (
+            "up",
+            summary.bytes_up_per_device,
+            summary.wire_bytes_up_per_device,
+            summary.float32_bytes_up_per_device,
+        ),
+        (
+            "down",
+            summary.bytes_down_per_device,
+            summary.wire_bytes_down_per_device,
+            summary.float32_bytes_down_per_device,
+        ),
     ):
         times = f"float32 would be {n_bytes(float32)}, {float32 / n:.1f} times as much"
-        say(f"bytes {way:<4} {n_bytes(n)} a device, everything counted; {times}")
+        say(f"bytes {way:<4} {n_bytes(n)} of payload a device ({n_bytes(wire)} with MQTT's own); {times}")
     say(f"model      {summary.onnx}, taken from a device: {summary.onnx_accuracy:.4f} in onnxruntime")
     say(f"pictures   {'  '.join(summary.plots)}")
     say(f"figures    {out / 'summary.json'}")
