@@ -22,7 +22,8 @@ import numpy as np
 from msgspec import structs
 
 from fleet.display import n_bytes
-from fleet.simulate import Result, read_problem, simulate
+from fleet.problem import read_problem
+from fleet.simulate import Result, simulate
 
 HEADER = (
     f"{'partition':<16} {'seed':>4} {'coding':<9} {'rounds':>6} {'accuracy':>9} {'up':>9} {'down':>9} {'seconds':>8}"

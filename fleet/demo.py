@@ -32,6 +32,7 @@ from fleet.display import Display, duration, n_bytes
 from fleet.examples import Split, find_job, load_split
 from fleet.meter import Meter, Tally
 from fleet.partition import deal
+from fleet.problem import dealt
 from fleet.processes import FEDGE, Children, interruptible
 from fleet.stage import FLEET, Role, Stage
 from fleet.watch import Sights, Watch
@@ -152,12 +153,13 @@ class _Demo:
     def run(self, began: float) -> Summary:
         """Start everything, look on, stop everything, and see what came of it."""
         folder, say = self._out / "fleet", self._display.line
-        shares = deal(PARTITION, self._split.train.y, self._n_devices, self._spec.seed)
+        rows = deal(PARTITION, self._split.train.y, self._n_devices, self._spec.seed)
+        shares = dealt(self._split.train, rows)
         with start_broker(folder / "broker") as broker, Children() as children:
             self._meter = Meter(broker.host, broker.port)
             behind = BrokerSettings(port=self._meter.start(), protocol=broker.protocol)
-            plan = stage.build(folder, self._spec, self._split.train, self._split.test, shares, behind)
-            sizes = [len(share) for share in shares]
+            plan = stage.build(folder, self._spec, shares, self._split.test, behind)
+            sizes = [len(share.y) for share in shares]
             say(f"{broker.kind}, an aggregator and {self._n_devices} devices: each a process of its own")
             say(
                 f'job "{self._spec.name}": {self._n_parameters:,} parameters, {sum(sizes)} examples, '

@@ -30,16 +30,15 @@ from aggregator.service import will as aggregator_will
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.settings import SettingsError, load
+from broker.settings import SettingsError
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.service import Agent, count_boot
 from edge_agent.service import will as device_will
 from fleet.display import Display, duration, n_bytes
-from fleet.examples import DATA, Split, find_job, load_split, split_rows
-from fleet.partition import Rows, by_column, deal
+from fleet.problem import Problem, device_names, read_problem
 from models import dataset, nets
-from models.dataset import Dataset, DatasetError
+from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 from models.source import DataSource
 
@@ -171,7 +170,8 @@ class _Simulation:
         self._broker = MemoryBroker(self._clock)
         self._store = Store(folder / "aggregator")
         self._links: list[_Link] = []
-        self._agents = [self._agent(device, share, folder) for device, share in enumerate(shares)]
+        named = zip(device_names(len(shares)), shares, strict=True)
+        self._agents = [self._agent(device, share, folder) for device, share in named]
         self._aggregator, self._uplink = self._lead(test, folder)
 
     def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
@@ -189,8 +189,7 @@ class _Simulation:
         leader = Aggregator(config, self._store, transport, term=term, nonce="simulation", clock=self._clock)
         return leader, transport
 
-    def _agent(self, number: int, share: Dataset, folder: Path) -> Agent:
-        device = f"device-{number:05d}"
+    def _agent(self, device: str, share: Dataset, folder: Path) -> Agent:
         config = AgentConfig(
             fleet=FLEET,
             device=device,
@@ -352,14 +351,6 @@ def _workshop(need_bytes: int) -> Iterator[Path]:
 # The command.
 
 
-class Problem(Struct, frozen=True):
-    """A job and data dealt out to devices."""
-
-    spec: JobSpec
-    shares: list[Dataset]
-    test: Dataset
-
-
 def command(arguments: argparse.Namespace) -> int:
     """Run `fedge simulate` as the command line says. Raises what `read_problem` and `simulate` raise."""
     to_stdout = arguments.json == Path("-")
@@ -387,72 +378,6 @@ def command(arguments: argparse.Namespace) -> int:
         else:
             arguments.json.write_text(text, encoding="utf-8")
     return 0
-
-
-def read_problem(
-    job: Path,
-    data: str,
-    *,
-    how: str = "iid",
-    n_devices: int = 10,
-    test: Path | None = None,
-    features: str | None = None,
-    seed: int | None = None,
-    rounds: int | None = None,
-    target: float | None = None,
-) -> Problem:
-    """Read a job and data, and deal the data out; seed, rounds and target stand in for the job's own.
-
-    Raises SettingsError, PartitionError, DatasetError or ModelError.
-    """
-    spec = _adapted(load(find_job(job), JobSpec), seed, rounds, target)
-    if data in DATA:
-        if features is not None or how.startswith("column:"):
-            raise SettingsError(f"the data set {data} has no other arrays than X and y: name an NPZ file with --data")
-        split, owners = load_split(data), None
-    else:
-        split, owners = _read_file(Path(data), how, features, spec.seed, whole=test is not None)
-    if test is not None:
-        split = split._replace(test=dataset.load(test, key=features or "X"))
-    train, held = dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model)
-    shares = deal(how, train.y, n_devices, spec.seed) if owners is None else owners
-    return Problem(spec, [_share(train, rows, device) for device, rows in enumerate(shares)], held)
-
-
-def _adapted(spec: JobSpec, seed: int | None, rounds: int | None, target: float | None) -> JobSpec:
-    rules = spec.rounds
-    if rounds is not None:
-        rules = structs.replace(rules, max_rounds=rounds)
-    if target is not None:
-        patience = rules.stop.patience if rules.stop.metric == "accuracy" else None
-        stop = structs.replace(rules.stop, metric="accuracy", target=target, patience=patience)
-        rules = structs.replace(rules, stop=stop)
-    return structs.replace(spec, rounds=rules, seed=spec.seed if seed is None else seed)
-
-
-def _read_file(
-    path: Path, how: str, features: str | None, seed: int, *, whole: bool
-) -> tuple[Split, list[Rows] | None]:
-    """Read a file; unless all of it is to train on, hold a fifth back. Give the rows by column, if that is how."""
-    data = dataset.load(path, key=features or "X")
-    y = data.y
-    train, test = (np.arange(len(y)), np.arange(0)) if whole else split_rows(len(y), y, seed)
-    split = Split(_taken(data, train), _taken(data, test))
-    kind, _, column = how.partition(":")
-    if kind != "column":
-        return split, None
-    values = dataset.read_arrays(path, (column,))[column]
-    if len(values) != len(y):
-        raise DatasetError(f"{path}: {len(values)} rows in {column} but {len(y)} in y")
-    return split, by_column(values[train])
-
-
-def _taken(data: Dataset, rows: Rows) -> Dataset:
-    return data if len(rows) == len(data.y) else Dataset(data.X[rows], data.y[rows], data.source)
-
-
-def _share(data: Dataset, rows: Rows, device: int) -> Dataset:
-    return Dataset(data.X[rows], data.y[rows], f"{data.source}, device {device}")
 
 
 class _Report:

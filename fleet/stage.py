@@ -20,7 +20,7 @@ import numpy as np
 from broker.connection import BrokerSettings
 from broker.settings import SettingsError
 from edge_agent.slots import slot_path
-from fleet.partition import Rows
+from fleet.problem import device_names
 from models.dataset import Dataset
 from models.job import JobSpec
 
@@ -59,13 +59,23 @@ def clear(folder: Path) -> None:
 
 
 def build(
-    folder: Path, spec: JobSpec, train: Dataset, test: Dataset, shares: Sequence[Rows], broker: BrokerSettings
+    folder: Path,
+    spec: JobSpec,
+    shares: Sequence[Dataset],
+    test: Dataset,
+    broker: BrokerSettings,
+    *,
+    inference: bool = True,
 ) -> Stage:
-    """Write everything: each device gets its share of the rows, the aggregator those to test on."""
-    width = max(2, len(str(len(shares) - 1)))
-    names = [f"device-{number:0{width}d}" for number in range(len(shares))]
+    """Write everything: each device gets its share of the examples, the aggregator those to test on.
+
+    inference: whether the devices put models into service.
+    """
+    names = device_names(len(shares))
+    models = _models(spec, inference=inference)
     devices = [
-        _device(folder / name, name, spec, train, rows, broker) for name, rows in zip(names, shares, strict=True)
+        _device(folder / name, name, spec.data_name, share, models, broker)
+        for name, share in zip(names, shares, strict=True)
     ]
     slots = [slot_path(folder / name / "state", spec.name) for name in names]
     return Stage(_aggregator(folder / "aggregator", spec, test, broker), devices, slots)
@@ -82,9 +92,9 @@ state_dir = {_quoted(folder / "state")}
 # Held back from the devices: every version is scored on it.
 [tests.{spec.data_name}]
 path = {_quoted(folder / "test.npz")}
-{_models(spec)}
+{_models(spec, inference=True)}
 [limits]
-# Ten devices on one machine need not spread what they send.
+# Devices on one machine need not spread what they send.
 spread_s = 0.0
 """,
         encoding="utf-8",
@@ -92,9 +102,9 @@ spread_s = 0.0
     return Role("aggregator", folder / "aggregator.toml", folder / "log")
 
 
-def _device(folder: Path, name: str, spec: JobSpec, train: Dataset, rows: Rows, broker: BrokerSettings) -> Role:
+def _device(folder: Path, name: str, data: str, share: Dataset, models: str, broker: BrokerSettings) -> Role:
     folder.mkdir()
-    np.savez(folder / "data.npz", X=train.X[rows], y=train.y[rows])
+    np.savez(folder / "data.npz", X=share.X, y=share.y)
     (folder / "agent.toml").write_text(
         f"""\
 fleet = "{FLEET}"
@@ -102,9 +112,9 @@ device = "{name}"
 state_dir = {_quoted(folder / "state")}
 {_broker(broker)}
 # This device's share of the examples. It never leaves the device.
-[data.{spec.data_name}]
+[data.{data}]
 path = {_quoted(folder / "data.npz")}
-{_models(spec)}""",
+{models}""",
         encoding="utf-8",
     )
     return Role(name, folder / "agent.toml", folder / "log")
@@ -114,9 +124,11 @@ def _broker(broker: BrokerSettings) -> str:
     return f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\nprotocol = "{broker.protocol}"\n'
 
 
-def _models(spec: JobSpec) -> str:
+def _models(spec: JobSpec, *, inference: bool) -> str:
     """Allow the factory that the job names: whoever gives a job to the demo wants it to run."""
-    return f"\n[models]\nallow = [{json.dumps(spec.model.kind)}]\n" if ":" in spec.model.kind else ""
+    lines = [f"allow = [{json.dumps(spec.model.kind)}]\n"] if ":" in spec.model.kind else []
+    lines += [] if inference else ["inference = false\n"]
+    return "\n[models]\n" + "".join(lines) if lines else ""
 
 
 def _quoted(path: Path) -> str:

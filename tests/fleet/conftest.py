@@ -14,6 +14,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
 from fleet import stage
 from fleet.partition import deal
+from fleet.problem import dealt
 from fleet.processes import FEDGE, Children
 from fleet.stage import Stage
 from models.dataset import Dataset
@@ -64,8 +65,9 @@ def two_devices(tmp_path: Path, mosquitto: EmbeddedBroker, until: Until) -> Iter
     data, folder = blobs(120), tmp_path / "fleet"
     folder.mkdir()
     spec = JobSpec("blobs", ModelSpec("mlp", 4, (8,), 3))
+    shares = dealt(data, deal("iid", data.y, 2, 0))
     where = BrokerSettings(port=mosquitto.port, protocol=mosquitto.protocol)
-    built = stage.build(folder, spec, data, blobs(60, seed=1), deal("iid", data.y, 2, 0), where)
+    built = stage.build(folder, spec, shares, blobs(60, seed=1), where)
     with Children() as children:
         config = built.aggregator.config
         children.start("aggregator", [*FEDGE, "aggregator", "run", "--config", str(config)], built.aggregator.log)

@@ -12,7 +12,8 @@ from msgspec import structs
 from broker.settings import SettingsError
 from fleet.cli import main
 from fleet.partition import PartitionError, deal
-from fleet.simulate import Problem, Result, SimulationError, read_problem, simulate
+from fleet.problem import Problem, read_problem
+from fleet.simulate import Result, SimulationError, simulate
 from models.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 
@@ -123,7 +124,7 @@ def test_the_target_ends_the_job() -> None:
 
 def test_a_job_that_diverges_says_where() -> None:
     job = structs.replace(spec(), train=TrainSpec(learning_rate=1e30))
-    with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00000: training diverged"):
+    with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00: training diverged"):
         run(job)
 
 

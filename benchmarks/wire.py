@@ -1,0 +1,144 @@
+"""A job over the wire: mosquitto, an aggregator and every device as processes, behind the counting proxy.
+
+What `fleet.simulate` computes in one process happens here for real, so that every byte of MQTT is counted: headers,
+acknowledgements, subscriptions, pings, resends. The same job and data make the same model in both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from broker.connection import BrokerSettings
+from broker.embedded import start_broker
+from fleet import stage
+from fleet.meter import Flow, Meter, Tally
+from fleet.processes import FEDGE, Children
+from fleet.stage import FLEET, Stage
+from fleet.watch import Sights, Watch
+from models.dataset import Dataset
+from models.job import JobSpec
+
+SETTLING_S = 1.0
+"""What is still under way when a job has ended gets this long."""
+
+
+class Row(Struct, frozen=True):
+    """A version, and what all devices had sent and received when it appeared: bytes of MQTT, all of them."""
+
+    round: int
+    accuracy: float | None
+    loss: float | None
+    wire_up: int
+    wire_down: int
+
+
+class Wired(Struct, frozen=True):
+    """A job from its first to its last round. Bytes are summed over all devices."""
+
+    rounds: list[Row]
+    sha256: str
+    """Of the last version, as far as its head says it."""
+    reason: str
+    wire_up: int
+    """Every byte that MQTT sent."""
+    wire_down: int
+    payload_up: int
+    """Of wire_up, payloads of PUBLISH."""
+    payload_down: int
+    words_up: dict[str, int]
+    """Payload bytes by the word of the topic."""
+    words_down: dict[str, int]
+    packets_up: dict[str, int]
+    packets_down: dict[str, int]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the last version."""
+        return self.rounds[-1].accuracy
+
+    @property
+    def best_accuracy(self) -> float | None:
+        """Of any version."""
+        return max((row.accuracy for row in self.rounds if row.accuracy is not None), default=None)
+
+
+def run(spec: JobSpec, shares: Sequence[Dataset], test: Dataset, say: Callable[[str], None] = lambda _: None) -> Wired:
+    """Run a job to its end. say: told what goes on.
+
+    Raises StartError without a broker, ChildDiedError when a process ends early, WatchError when the fleet is silent.
+    """
+    spec = structs.replace(spec, rounds=structs.replace(spec.rounds, min_devices=len(shares)))
+    with tempfile.TemporaryDirectory(prefix="fedge-wire-") as name, start_broker(Path(name) / "broker") as broker:
+        meter = Meter(broker.host, broker.port)
+        behind = BrokerSettings(port=meter.start(), protocol=broker.protocol)
+        plan = stage.build(Path(name), spec, shares, test, behind, inference=False)
+        direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
+        with Children() as children, Watch(direct, FLEET) as watch:
+            _start(children, plan)
+            found = _follow(spec, watch, children, meter, say)
+        meter.stop()
+    return found
+
+
+def _start(children: Children, plan: Stage) -> None:
+    for kind, roles in (("aggregator", [plan.aggregator]), ("agent", plan.devices)):
+        for role in roles:
+            children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
+
+
+def _follow(spec: JobSpec, watch: Watch, children: Children, meter: Meter, say: Callable[[str], None]) -> Wired:
+    sights, rows, began, asked = Sights(), list[Row](), time.monotonic(), False
+    ends_at = None
+    for heard in watch.hear():
+        children.check()
+        if heard is not None and sights.see(*heard):
+            rows.append(_row(max(sights.statuses), sights, meter))
+            say(f"version {rows[-1].round} of at most {spec.rounds.max_rounds}: accuracy {rows[-1].accuracy}")
+        if sights.led and not asked:
+            watch.submit(spec)
+            asked = True
+        if sights.ended is not None and ends_at is None:
+            ends_at = time.monotonic() + SETTLING_S
+        if ends_at is not None and time.monotonic() > ends_at:
+            break
+    assert sights.ended is not None
+    total = _total(meter)
+    return Wired(
+        rounds=rows[1:],
+        sha256=sights.heads[max(sights.heads)].sha256,
+        reason=sights.ended.reason,
+        wire_up=total.up.wire_bytes,
+        wire_down=total.down.wire_bytes,
+        payload_up=total.up.payload_bytes,
+        payload_down=total.down.payload_bytes,
+        words_up=_plain(total.up.words),
+        words_down=_plain(total.down.words),
+        packets_up=_plain(total.up.packets),
+        packets_down=_plain(total.down.packets),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _row(number: int, sights: Sights, meter: Meter) -> Row:
+    metrics, total = sights.statuses[number].metrics, _total(meter)
+    return Row(number, metrics.get("accuracy"), metrics.get("loss"), total.up.wire_bytes, total.down.wire_bytes)
+
+
+def _total(meter: Meter) -> Tally:
+    """Sum up what passed to and from devices; the aggregator's own connection is not a link that anybody pays for."""
+    total = Tally(Flow(), Flow())
+    for client, tally in meter.by_client().items():
+        if client.startswith(f"{FLEET}-device-"):
+            total.add(tally)
+    return total
+
+
+def _plain(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
