@@ -24,7 +24,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Largest piece of a body in one message; AWS IoT Core takes 128 kB, mosquitto far more."""
     unassembled_bytes: Annotated[int, Meta(ge=2**20)] = 256 * 2**20
     """Chunks of all devices that wait for their missing neighbours, in memory."""
-    heartbeat_s: Positive = 10.0
+    heartbeat_s: Positive = 30.0
     """How often an open round is announced again."""
     spread_s: Annotated[float, Meta(ge=0)] = 2.0
     """Window over which devices spread their answers when the aggregator or the broker comes back."""

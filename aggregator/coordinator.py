@@ -151,10 +151,13 @@ class Coordinator:
 
     def announce(self, now: float) -> list[Effect]:
         """Give the announcement of the open round, if there is one: its heartbeat, or because the broker is new."""
+        return self._announce(now)
+
+    def _announce(self, now: float, *, first: bool = False) -> list[Effect]:
         if self._round is None:
             return []
         self._round.beats_at = now + self._heartbeat_s
-        return [Announce(self._round.attempt, max(0.0, self._round.ends_at - now))]
+        return [Announce(self._round.attempt, max(0.0, self._round.ends_at - now), first)]
 
     @property
     def deadline(self) -> float | None:
@@ -305,7 +308,7 @@ class Coordinator:
         self._last = self._draw(sorted(present))
         self._pace.open(self.base, now)
         self._round = _Round(self._last, now + self._time_for(self._last), now)
-        return [Open(self._last), *self.announce(now), *self._conclude(self._round, now)]
+        return [Open(self._last), *self._announce(now, first=self._last.number == 1), *self._conclude(self._round, now)]
 
     def _time_for(self, attempt: Attempt) -> float:
         deadline_s = self.rules.deadline_s

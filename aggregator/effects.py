@@ -64,10 +64,11 @@ class Open(Struct, frozen=True):
 
 
 class Announce(Struct, frozen=True):
-    """Publish the round, retained, with this much time left."""
+    """Publish the round, retained, with this much time left. first: nobody has heard of this base before."""
 
     attempt: Attempt
     seconds_left: float
+    first: bool = False
 
 
 class Collect(Struct, frozen=True):

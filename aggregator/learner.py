@@ -134,7 +134,8 @@ class Learner:
         self._fold = Fold(self._net.spec, exponents_for(now.model))
         self._counted: list[Counted] = []
         self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in now.model.values()))
-        self._step_scale = float(f"{steer(now.observed):.3g}") if self._spec.coding.is_steered else 1.0
+        coding = self._spec.coding
+        self._step_scale = float(f"{steer(now.observed, coding.noise_share):.3g}") if coding.is_steered else 1.0
 
 
 def _opened(blob: bytes, spec: Spec) -> Next:

@@ -61,10 +61,10 @@ from models.job import JobSpec
 
 log = logging.getLogger(__name__)
 
-FEW = (2, 4, 8)
-"""Versions back from which a head names a way when it carries the way from the version before."""
-INLINE_BYTES = 1024
-"""A way up to this size travels with the head; the subscription to a topic of its own would cost as much."""
+FETCH_BYTES = 330
+"""What it costs a device to read a head and a body at their own topics, beside the body."""
+LONGEST_WAY = 16_384
+"""No longer way travels with a round: whoever connects while it lies at the broker gets it too."""
 
 
 class Clear(Struct, frozen=True):
@@ -215,16 +215,8 @@ class Run:
                     log.info(
                         "round open job=%s base=%s attempt=%d drawn=%d", *self._where(attempt), len(attempt.cohort)
                     )
-                case Announce(attempt, left):
-                    yield Round(
-                        self.job,
-                        self._term,
-                        attempt.base,
-                        math.ceil(left),
-                        attempt.threshold,
-                        attempt.number,
-                        self._learner.step_scale,
-                    )
+                case Announce() as announce:
+                    yield self._round(announce)
                 case Collect(offer, weight):
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
@@ -236,21 +228,22 @@ class Run:
                     yield verdict
                 case Commit(close):
                     follow = self.coordinator.receive(self._commit(close, now), now)
-                    yield self._no_round()
+                    yield from self._no_round()
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
                     if close.outcome == "abandoned":
                         log.warning(
                             "round abandoned job=%s base=%s attempt=%d: %s", *self._where(close.attempt), close.reason
                         )
-                    yield self._no_round()
+                    yield from self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
             reach(f"aggregator.{type(effect).__name__}.after", effect)
             queue.extendleft(reversed(follow))
 
-    def _no_round(self) -> Out:
-        return Clear(Round(self.job, self._term, self.version, 0.0))
+    def _no_round(self) -> list[Out]:
+        """Clear the topic of the round that is over, unless the next one is about to be announced there."""
+        return [] if self.coordinator.attempt else [Clear(Round(self.job, self._term, self.version, 0.0))]
 
     def _where(self, attempt: object) -> tuple[str, Version, int]:
         return self.job, attempt.base, attempt.number  # type: ignore[attr-defined]
@@ -328,31 +321,41 @@ class Run:
         return Job(self.job, self._term, msgspec.to_builtins(self.spec), last)
 
     def _head(self) -> Head:
-        inline, ways = self._inline(), self._learner.now.state.ways
-        if inline:  # nearly everybody takes that one: a few for those who missed a version or two will do
-            ways = tuple(way for way in ways if self.version.number - way.start in FEW or way.start == 0)
         return Head(
             self.job,
             self._term,
             self.version,
             self._sha256[:32],
             state=self.coordinator.state,
-            ways=tuple(Way(way.start, len(way.body)) for way in ways),
+            ways=tuple(Way(way.start, len(way.body)) for way in self._learner.now.state.ways),
             chunk_bytes=self._chunk_bytes,
-            inline=inline,
         )
 
-    def _inline(self) -> bytes:
-        """Give the way from the version before, if it is short and most readers of the head hold that version."""
-        attempt, ways = self.coordinator.attempt, self._learner.now.state.ways
-        if (
-            attempt is None
-            or 2 * attempt.threshold <= draw.MOST
-            or not ways
-            or ways[0].start != self.version.number - 1
-        ):
+    def _round(self, announce: Announce) -> Round:
+        attempt = announce.attempt
+        way = self._way_along(attempt.threshold / draw.MOST) if announce.first else b""
+        return Round(
+            self.job,
+            self._term,
+            attempt.base,
+            math.ceil(announce.seconds_left),
+            attempt.threshold,
+            attempt.number,
+            self._learner.step_scale,
+            self._sha256[:16] if way else None,
+            way,
+        )
+
+    def _way_along(self, drawn: float) -> bytes:
+        """Give the way from the version before, if sending it to everybody costs less than fetching it does.
+
+        drawn: share of the devices that this round draws. Who was drawn to leave the version before holds it.
+        """
+        nearest = next(iter(self._learner.now.state.ways), None)
+        if nearest is None or nearest.start != self.version.number - 1 or len(nearest.body) > LONGEST_WAY:
             return b""
-        return ways[0].body if len(ways[0].body) <= INLINE_BYTES else b""
+        useful = drawn**2
+        return nearest.body if (1 - useful) * len(nearest.body) <= useful * FETCH_BYTES else b""
 
     def _status(self) -> Status:
         """Give what people see of the job."""

@@ -40,6 +40,10 @@ class Version(Struct, frozen=True, array_like=True, order=True):
     def __str__(self) -> str:
         return f"{self.generation}.{self.number}"
 
+    def following(self) -> Version:
+        """Give the version that the next committed round makes."""
+        return Version(self.generation, self.number + 1)
+
 
 class Way(Struct, frozen=True, array_like=True):
     """A body that leads to a version from another of its generation; from number 0 for anybody: [start, n_bytes].
@@ -82,7 +86,6 @@ class Head(Struct, frozen=True, omit_defaults=True):
     Devices do not follow it: a round names the version, and who needs it reads its head.
 
     ways: the bodies that lead to this version; none for version 0, which comes from the seed.
-    inline: the way from the version before, when it is short and most devices are drawn in every round.
     sha256: the first 128 bits of the SHA-256 of the model, in hex.
     """
 
@@ -93,7 +96,6 @@ class Head(Struct, frozen=True, omit_defaults=True):
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
     ways: Annotated[tuple[Way, ...], Meta(max_length=64)] = ()
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
-    inline: bytes = b""
 
 
 class Status(Struct, frozen=True, omit_defaults=True):
@@ -110,6 +112,9 @@ class Round(Struct, frozen=True, omit_defaults=True):
     """An attempt to leave a base version. Retained with an expiry, repeated as a heartbeat.
 
     A device takes part when draw.ticket(draw.salt(seed, base), device) <= threshold.
+
+    way: the body that leads to the base from the version before, in the first announcement of a base that most devices
+    are drawn to leave, when it is short: who holds that version needs no head. sha256: of the base, beside a way.
     """
 
     job: Id
@@ -120,6 +125,8 @@ class Round(Struct, frozen=True, omit_defaults=True):
     attempt: Natural = 1
     step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     """Factor on the job's quantiser step, steered by the aggregator."""
+    sha256: Digest | None = None
+    way: bytes = b""
 
 
 class Body(Struct, frozen=True):
@@ -193,13 +200,15 @@ class Presence(Struct, frozen=True, omit_defaults=True):
 class Offer(Struct, frozen=True, omit_defaults=True):
     """An update that waits for its verdict.
 
-    A body of one chunk travels with it; digest and length then follow from the body and are not written down.
+    A body of one chunk travels with it; digest and length then follow from the body and are not written down. The
+    number of examples stands in the topic, though it is a claim like the rest: it hardly ever changes, and what stands
+    for the topic on the wire, an alias, then stands for it too.
     """
 
     job: Id
     device: Id
     base: Version
-    n_examples: Annotated[int, Meta(ge=1, le=2**53)] = field(name="n")
+    n_examples: Annotated[int, Meta(ge=1, le=2**53)]
     digest: Digest
     n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES

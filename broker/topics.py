@@ -56,15 +56,15 @@ class Route(NamedTuple):
 ROUTES: dict[str, Route] = {
     "aggregator": Route(Beacon, (), retain=True),
     "job": Route(Job, ("job",), retain=True),
-    "head": Route(Head, ("job",), retain=True, blob="inline"),
+    "head": Route(Head, ("job",), retain=True),
     "status": Route(Status, ("job",), retain=True),
-    "round": Route(Round, ("job",), retain=True),
+    "round": Route(Round, ("job",), retain=True, blob="way"),
     "body": Route(Body, ("job", "name", "index"), retain=True, blob="data", json=False),
     "want": Route(Want, ("device",)),
     "verdict": Route(Verdict, ("device",)),
     "reply": Route(Reply, ("client",)),
     "device": Route(Presence, ("device",), retain=True),
-    "offer": Route(Offer, ("job", "device"), blob="body"),
+    "offer": Route(Offer, ("job", "device", "n_examples"), blob="body"),
     "chunk": Route(Chunk, ("job", "device", "digest", "index"), blob="data", json=False),
     "command": Route(Submit | Stop | Explain, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`
 }
@@ -114,8 +114,7 @@ def unpack(packet: Packet, fleet: str) -> Message:
         return Cleared(packet.topic)
     route = ROUTES[word]
     fields: dict[str, object] = dict(zip(route.levels, levels, strict=True))
-    if "index" in fields:
-        fields["index"] = _index(fields["index"])
+    fields |= {name: _natural(name, fields[name]) for name in _NUMBERS if name in fields}
     head, separator, blob = packet.payload.partition(b"\n") if route.json else (b"{}", b"\n", packet.payload)
     if len(head) > MAX_CONTROL_BYTES:
         raise WireError(f"{word}: {len(head)} bytes of JSON are more than {MAX_CONTROL_BYTES}")
@@ -184,8 +183,12 @@ def _split(topic: str, fleet: str) -> tuple[str, list[str]]:
     return word, rest
 
 
-def _index(level: object) -> int:
+_NUMBERS = {"index": 9, "n_examples": 16}
+"""Levels that are numbers, and how many digits they may have."""
+
+
+def _natural(name: str, level: object) -> int:
     text = str(level)
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise WireError("a chunk's index is not a number")
+    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBERS[name]):
+        raise WireError(f"{name} {text[:40]!r} is no number")
     return int(text)

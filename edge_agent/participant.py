@@ -17,7 +17,8 @@
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
  7. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
-    when that version is needed here, and again while it does not come.
+    when that version is needed here, and again while it does not come. A round that carries the way from the version
+    that is here does as well.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -62,13 +63,13 @@ class Ready(Struct, frozen=True):
 
 
 class Installed(Struct, frozen=True):
-    """The integers of this version are here, with the SHA-256 that the head named."""
+    """The integers of this version are here, with the SHA-256 that was announced."""
 
     version: Version
 
 
 class FetchFailed(Struct, frozen=True):
-    """The bodies of this version came, and were not what the head named."""
+    """The body of this version came, and was not what was announced."""
 
     version: Version
 
@@ -90,9 +91,13 @@ Event = Head | Round | Over | Want | Verdict | Connected | Ready | Installed | F
 
 
 class Fetch(Struct, frozen=True):
-    """Get the bodies that this head names, then say `Installed` or `FetchFailed`. Replaces any other fetch."""
+    """Get this version as its head, or the round that carries the way to it, says, in place of any other.
 
-    head: Head
+    Then say `Installed` or `FetchFailed`.
+    """
+
+    version: Version
+    source: Head | Round
 
 
 class Train(Struct, frozen=True):
@@ -218,7 +223,7 @@ class Participant:
                 self._installed, self._fetching = version, None
             case FetchFailed(version):
                 if version == self._fetching:
-                    self._fetching, self._refetch_at = None, now + REFETCH_S
+                    self._fetching, self._installed, self._refetch_at = None, None, now + REFETCH_S
             case Trained(offer):
                 self._finish_training(offer.base)
                 self._hold(offer, now)
@@ -259,25 +264,25 @@ class Participant:
 
     @property
     def follows(self) -> bool:
-        """Whether the next heads are likely to be needed too, so that it pays to go on hearing them."""
-        often = self._round is not None and 2 * self._round.threshold > draw.MOST
-        return often or (self._deploys and self.spec.deploy == "every 1")
+        """Whether every head is needed, so that it pays to go on hearing them."""
+        return self._deploys and self.spec.deploy == "every 1"
 
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
-        wanted, head = self._wanted(now), self._head
-        effects = self._look(wanted, now)
+        wanted = self._wanted(now)
+        source = None if wanted is None else self._source(wanted)
+        effects = self._look(wanted, source, now)
         if self._training and self._is_too_late(self._training):
             effects.append(Halt(self._training))
             self._training = None
         if self.offer and now >= self._resend_at:
             effects.append(self._send(self.offer, now))
-        if wanted is None or head is None or head.version != wanted:
+        if wanted is None or (source is None and self._installed != wanted):
             self._refetch_at = None
             return effects
-        if self._installed != wanted:
-            return [*effects, *self._fetch(head, now)]
+        if source is not None and self._installed != wanted:
+            return [*effects, *self._fetch(source, wanted, now)]
         if self._wants_to_deploy(wanted):
             self._deployed = wanted
             effects.append(Deploy(wanted))
@@ -302,10 +307,16 @@ class Participant:
             return None
         return latest
 
-    def _look(self, wanted: Version | None, now: float) -> list[Effect]:
+    def _source(self, wanted: Version) -> Head | Round | None:
+        """Give what says how to get the wanted version: its round, if that carries the way from here, or its head."""
+        here, round_ = self._installed, self._round
+        if here and round_ and round_.way and round_.base == wanted == here.following():
+            return round_
+        return self._head if self._head is not None and self._head.version == wanted else None
+
+    def _look(self, wanted: Version | None, source: Head | Round | None, now: float) -> list[Effect]:
         """Ask for the head that describes the wanted version, or for any at the start; again, ever less often."""
-        head = self._head
-        behind = self._latest() is None if wanted is None else head is None or head.version < wanted
+        behind = self._latest() is None if wanted is None else source is None and self._installed != wanted
         if not behind:
             self._look_at, self._look_s = None, FIRST_LOOK_S
             return []
@@ -346,11 +357,11 @@ class Participant:
         every = self.spec.deploy.removeprefix("every ")
         return every.isdigit() and latest.number % int(every) == 0 and latest.number > 0
 
-    def _fetch(self, head: Head, now: float) -> list[Effect]:
-        if self._fetching == head.version or (self._refetch_at is not None and now < self._refetch_at):
+    def _fetch(self, source: Head | Round, wanted: Version, now: float) -> list[Effect]:
+        if self._fetching == wanted or (self._refetch_at is not None and now < self._refetch_at):
             return []
-        self._fetching, self._refetch_at = head.version, None
-        return [Fetch(head)]
+        self._fetching, self._refetch_at = wanted, None
+        return [Fetch(wanted, source)]
 
     def _finish_training(self, base: Version) -> None:
         self._trained = base

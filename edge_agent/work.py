@@ -175,7 +175,7 @@ class Work:
         try:
             fetch.add(chunk)
         except WireError:
-            failed = FetchFailed(fetch.head.version)
+            failed = FetchFailed(fetch.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
         still = tuple(fetch.filters(self._fleet))
         if not still:
@@ -237,8 +237,8 @@ class Work:
                         yield Unsubscribe(self._head_topic)
                     self._reading = True
                     yield Subscribe(self._head_topic)
-                case FetchEffect(head):
-                    yield from self._begin_fetch(head, now)
+                case FetchEffect():
+                    yield from self._begin_fetch(effect, now)
                 case Train():
                     self._begin_training(effect, now)
                 case Halt(base):
@@ -260,13 +260,13 @@ class Work:
 
     # Fetching.
 
-    def _begin_fetch(self, head: Head, now: float) -> Iterator[Out]:
+    def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
         try:
-            self._fetch = Fetch(head, self.net.spec, self._held)
+            self._fetch = Fetch(effect.version, effect.source, self.net.spec, self._held)
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
-            yield from self.handle(FetchFailed(head.version), now)
+            yield from self.handle(FetchFailed(effect.version), now)
             return
         if self._fetch.done:
             yield from self._install(self._fetch, now)
@@ -280,7 +280,7 @@ class Work:
             return []
         missing = tuple(self._fetch.filters(self._fleet))
         self._stalls_at = now + STALL_S
-        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.head.version, len(missing))
+        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, len(missing))
         return [Unsubscribe(missing), Subscribe(missing)]
 
     def _end_fetch(self) -> list[Out]:
@@ -288,7 +288,7 @@ class Work:
         return [Unsubscribe(filters)] if filters else []
 
     def _install(self, fetch: Fetch, now: float) -> list[Out]:
-        version = fetch.head.version
+        version = fetch.version
         messages = self._end_fetch()
         try:
             self._model, self._offset = fetch.install(self.net.spec, self.spec.seed, self._offset)
@@ -297,7 +297,7 @@ class Work:
             self._held = None  # the next way is from version 0, which needs nothing of what is here
             return [*messages, *self.handle(FetchFailed(version), now)]
         self._held = version
-        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.head.sha256[:12])
+        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:12])
         return [*messages, *self.handle(Installed(version), now)]
 
     # Training.

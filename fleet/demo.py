@@ -275,11 +275,9 @@ class _Demo:
         return [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
 
     def _body_bytes_down(self) -> int:
-        """Give the bytes of versions that devices have fetched: bodies, and those that came with a head."""
-        last = max(self._sights.heads)
-        readers = {number: len(devices) for number, devices in self._sights.counted.items()} | {last: self._n_devices}
-        inline = sum(len(head.inline) * readers.get(number, 0) for number, head in self._sights.heads.items())
-        return sum(t.down.words["body"] for t in self._tallies()) + inline
+        """Give the bytes of versions that devices have read: bodies, and those that came with a round."""
+        along = self._n_devices * sum(self._sights.way_bytes.values())
+        return sum(t.down.words["body"] for t in self._tallies()) + along
 
     # What came of it.
 

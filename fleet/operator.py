@@ -238,7 +238,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Head:
         spec = convert(job.spec, JobSpec, job.job)
         net = nets.build(spec.model, allow=(spec.model.kind,))
         try:
-            fetch = Fetch(head, net.spec, None)
+            fetch = Fetch(head.version, head, net.spec, None)
             if not fetch.done:
                 fleet.fetch(fetch)
             model, _ = fetch.install(net.spec, spec.seed, ())

@@ -96,7 +96,7 @@ class World(Protocol):
     def publish_round(self, server: Server, round_: Round | None) -> None: ...
     def publish_bodies(self, server: Server, numbers: set[int]) -> None: ...
     def current_round(self) -> Round | None: ...
-    def fetch(self, device: Device, head: Head, life: int) -> None: ...
+    def fetch(self, device: Device, effect: Fetch, life: int) -> None: ...
     def be_seen(self, device: Device) -> None: ...
     def check_answer(self, verdict: Verdict) -> None: ...
     def check_settled(self, device: Device, verdict: Verdict) -> None: ...
@@ -299,12 +299,20 @@ class Server(Node):
                 self.write()
                 self.attempts[attempt.base, attempt.number] = (attempt, "open")
                 self.opened_at = self.now
-            case Announce(attempt, left):
+            case Announce(attempt, left, first):
                 if attempt.base != self.version or self.attempts[attempt.base, attempt.number][1] != "open":
                     storm.violated(f"a round that is not open in the store is announced: {attempt}")
                 storm.publish_round(
                     self,
-                    Round(JOB, self.term, attempt.base, left, attempt.threshold, attempt.number),
+                    Round(
+                        JOB,
+                        self.term,
+                        attempt.base,
+                        left,
+                        attempt.threshold,
+                        attempt.number,
+                        way=b"way" if first and attempt.base.number else b"",
+                    ),
                 )
             case Collect(offer, weight):
                 if not 1 <= weight <= offer.n_examples:
@@ -323,7 +331,7 @@ class Server(Node):
                 self.write()
                 self.attempts[attempt.base, attempt.number] = (attempt, outcome)
                 self.opened_at = None
-                storm.publish_round(self, None)
+                self._clear_round(core)
             case Publish(state, _):
                 if state in ("finished", "stopped"):
                     self.write()
@@ -366,10 +374,15 @@ class Server(Node):
         self.sum = []
         self.inbox.clear()
         self.opened_at = None
-        self.storm.publish_round(self, None)
         if len(self.versions) - 1 > self.storm.spec.rounds.max_rounds:
             self.storm.violated(f"version {self.version} is beyond max_rounds")
-        return core.receive(Committed(self.version, {}), self.now)
+        follow = core.receive(Committed(self.version, {}), self.now)
+        self._clear_round(core)
+        return follow
+
+    def _clear_round(self, core: Coordinator) -> None:
+        if core.attempt is None:
+            self.storm.publish_round(self, None)
 
     def _publish_all(self, core: Coordinator) -> None:
         number = len(self.versions) - 1
@@ -396,7 +409,7 @@ class Device(Node):
         self.settled: Version | None = None
         # In memory.
         self.core: Participant | None = None
-        self.fetching: Head | None = None
+        self.fetching: Fetch | None = None
         self.training: Train | None = None
         # For the record.
         self.finished: dict[Version, int] = {}
@@ -457,9 +470,9 @@ class Device(Node):
     def _carry_out(self, effect: DeviceEffect) -> None:
         storm = self.storm
         match effect:
-            case Fetch(head):
-                self.fetching = head
-                storm.fetch(self, head, self.life)
+            case Fetch():
+                self.fetching = effect
+                storm.fetch(self, effect, self.life)
             case Train() as train:
                 if self.training is not None:
                     storm.violated(f"{self.name} starts a second training")

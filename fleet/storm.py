@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 from aggregator.effects import Seen
 from broker.messages import Head, Offer, Round, Verdict, Version
-from edge_agent.participant import ENDED, Over
+from edge_agent.participant import ENDED, Fetch, Over
 from fleet.stand_ins import Device, Key, Node, Server
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
@@ -242,16 +242,17 @@ class _Storm:
                 if device.fetching is not None and device.fetching.version.number in numbers:
                     self.deliver(device, device.fetching.version.number)
 
-    def fetch(self, device: Device, head: Head, life: int) -> None:
-        """Subscribe to the bodies of a version, and again while they do not come; version 0 has none."""
-        if device.life != life or device.fetching is not head:
+    def fetch(self, device: Device, effect: Fetch, life: int) -> None:
+        """Subscribe to the bodies of a version, again while they do not come; some need none."""
+        if device.life != life or device.fetching is not effect:
             return
-        if head.version.number == 0:
-            self.later(0.0, self._at_once, device, device.life, 0)
+        number = effect.version.number
+        if number == 0 or isinstance(effect.source, Round):
+            self.later(0.0, self._at_once, device, device.life, number)
             return
-        if head.version.number in self.bodies:
-            self.deliver(device, head.version.number)
-        self.later(STALL_S, self.fetch, device, head, life)
+        if number in self.bodies:
+            self.deliver(device, number)
+        self.later(STALL_S, self.fetch, device, effect, life)
 
     def _at_once(self, device: Device, life: int, number: int) -> None:
         if device.alive and device.life == life:

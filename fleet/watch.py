@@ -13,11 +13,11 @@ from broker import topics
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Status, Submit, Verdict
+from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Round, Status, Submit, Verdict
 from broker.transport import Offline, Online, Packet
 from models.job import JobSpec
 
-HEARD = ("aggregator", "device", "head", "status", "offer", "chunk", "verdict")
+HEARD = ("aggregator", "device", "head", "round", "status", "offer", "chunk", "verdict")
 SILENCE_S = 120.0
 """A fleet that says nothing at all for this long has stopped."""
 
@@ -34,6 +34,8 @@ class Sights(Struct):
     ready: set[str] = field(default_factory=set)
     heads: dict[int, Head] = field(default_factory=dict)
     """The first head of each version."""
+    way_bytes: dict[int, int] = field(default_factory=dict)
+    """Version to the bytes of the way that its round carried."""
     statuses: dict[int, Status] = field(default_factory=dict)
     """The first status of each version."""
     ended: Status | None = None
@@ -60,6 +62,8 @@ class Sights(Struct):
                 self.counted.setdefault(message.base.number, set()).add(message.device)
             case Reply() if not message.ok:
                 raise WatchError(f"the aggregator refuses the job: {message.text}")
+            case Round() if message.way:
+                self.way_bytes[message.base.number] = len(message.way)
             case Head():
                 self.heads.setdefault(message.version.number, message)
             case Status():

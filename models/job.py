@@ -129,6 +129,8 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     up."""
     steered: bool = True
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
+    noise_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.5
+    """What they are to bear: the share of the energy of a round's mean that its coding has added."""
     downlink_step: NonNegative = 2.5
     """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
 
@@ -146,7 +148,7 @@ PRESETS: dict[str, CompressionSpec] = {
     "off": CompressionSpec(codec="float32", downlink_step=0.0),
     "light": CompressionSpec(codec="int8", error_feedback=True, downlink_step=1.0),
     "strong": CompressionSpec(codec="adaptive", step=8.0),
-    "extreme": CompressionSpec(codec="adaptive", step=16.0, downlink_step=4.0),
+    "extreme": CompressionSpec(codec="adaptive", step=16.0, noise_share=0.7, downlink_step=4.0),
 }
 
 

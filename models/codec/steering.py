@@ -9,7 +9,7 @@ energy that is the codec's,
 
 where nmse is what the devices report on average, energy the average |decoded|^2, n the effective number of
 updates and |mean|^2 the energy of their mean. (Without bias, E |decoded|^2 = (1 + nmse) |update|^2.) The step
-follows the share to TARGET: more devices in a round, or updates that agree more, bear a coarser step; late in
+follows the share to `noise_share`: more devices in a round, or updates that agree more, bear a coarser step; late in
 training, when only noise is left to average away, it becomes finer by itself.
 """
 
@@ -19,8 +19,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-TARGET = 0.5
-"""The codec adds as much energy to a step as everything else: measured to cost 1 to 3 % more rounds."""
 FASTEST = 1.25
 """Most that the scale changes from one round to the next, either way."""
 RANGE = 8.0
@@ -42,8 +40,11 @@ class Observed(NamedTuple):
     """|mean of the decoded|^2."""
 
 
-def steer(history: Sequence[Observed]) -> float:
+def steer(history: Sequence[Observed], noise_share: float) -> float:
     """Give the step scale of the next round from the rounds so far, oldest first; 1 before there are any.
+
+    noise_share: 0 to 1; at 1/2 the codec adds as much energy to a step as everything else, which was measured to cost
+    1 to 3 % more rounds.
 
     Pure and total: rounds without energy or with reports that make no sense are passed over.
     """
@@ -51,7 +52,7 @@ def steer(history: Sequence[Observed]) -> float:
     if not sensible:
         return 1.0
     share = sum(map(_share, sensible)) / len(sensible)
-    change = min(max(math.sqrt(TARGET / max(share, 1e-6)), 1 / FASTEST), FASTEST)
+    change = min(max(math.sqrt(noise_share / max(share, 1e-6)), 1 / FASTEST), FASTEST)
     return min(max(sensible[-1].step_scale * change, 1 / RANGE), RANGE)
 
 

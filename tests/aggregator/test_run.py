@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,6 @@ def test_a_round_makes_a_version_and_says_so_in_order(store: Store) -> None:
     kinds = [out.message if isinstance(out, Clear) else out for out in outs]
     assert [type(kind).__name__ for kind in kinds if not isinstance(kind, Body)] == [
         "Verdict",
-        "Round",
         "Head",
         "Status",
         "Round",
@@ -142,18 +141,41 @@ def test_every_version_has_its_ways_at_the_broker(store: Store) -> None:
         run.handle(offer("a", Version(1, number)), 1.0)
         assert_readable(*retained(run))
     head = retained(run)[0]
-    assert [way.start for way in head.ways] == ([3, 1, 0] if head.inline else [4, 3, 2, 1, 0])
+    assert [way.start for way in head.ways] == [4, 3, 2, 1, 0]
 
 
-def test_a_head_that_carries_its_way_names_only_a_few_others(store: Store) -> None:
+def rounds_in(out: Sequence[Out]) -> list[Round]:
+    return [message for message in out if isinstance(message, Round)]
+
+
+def test_a_round_that_draws_everybody_carries_the_way_once(store: Store) -> None:
     run = start(store, job_spec(quorum=1, max_rounds=9))
+    assert [round_.way for round_ in rounds_in(see(run, "a"))] == [b""]
+    (first,) = rounds_in(run.handle(offer("a", V0), 1.0))
+    (way,) = [body.data for body in retained(run)[1] if body.name == "1-1-0"]
+    assert first.base == V1
+    assert first.way == way
+    assert first.sha256 == run.sha256[:16]
+    (again,) = rounds_in(run.announce(2.0))
+    assert (again.way, again.sha256) == (b"", None)
+
+
+@pytest.mark.parametrize(("n_devices", "along"), [(1, True), (10, False)])
+def test_a_round_that_draws_few_leaves_the_way_to_those_who_need_it(store: Store, n_devices: int, along: bool) -> None:
+    rules = RoundsSpec(quorum=1, target=1, min_devices=n_devices)
+    run = start(store, JobSpec("toy", MODEL, compression="light", rounds=rules))
+    see(run, *(f"d{number}" for number in range(n_devices)))
+    attempt = run.coordinator.attempt
+    assert attempt is not None
+    (first,) = rounds_in(run.handle(offer(attempt.cohort[0], V0), 1.0))
+    assert bool(first.way) == along
+
+
+def test_the_topic_of_a_round_is_cleared_only_when_no_other_follows(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=2))
     see(run, "a")
-    for number in range(5):
-        run.handle(offer("a", Version(1, number)), 1.0)
-    head = retained(run)[0]
-    assert head.version == Version(1, 5)
-    assert head.inline
-    assert [way.start for way in head.ways] == [3, 1, 0]
+    clears = [[m for m in run.handle(offer("a", Version(1, n)), 1.0) if isinstance(m, Clear)] for n in (0, 1)]
+    assert [len(found) for found in clears] == [0, 1]
 
 
 def test_bodies_are_read_as_they_were_cut_whatever_the_settings_have_become(store: Store) -> None:

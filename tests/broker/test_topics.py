@@ -74,14 +74,6 @@ GOLDEN: list[tuple[Message, Packet]] = [
         ),
     ),
     (
-        Head("digits-1f", 7, V, D, ways=(Way(2, 3), Way(0, 9)), inline=BODY),
-        Packet(
-            "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"00112233445566778899aabbccddeeff","ways":[[2,3],[0,9]]}\n\x00\n\xff',
-            retain=True,
-        ),
-    ),
-    (
         Status("digits-1f", V, "finished", "done", {"loss": 0.5}),
         Packet(
             "fedge/1/f/status/digits-1f",
@@ -104,6 +96,15 @@ GOLDEN: list[tuple[Message, Packet]] = [
             b'{"term":7,"base":[1,3],"left_s":59.2,"threshold":1234,"attempt":2,"step_scale":1.5}',
             retain=True,
             expiry_s=61,
+        ),
+    ),
+    (
+        Round("digits-1f", 7, V, 59, sha256=D[:16], way=BODY),
+        Packet(
+            "fedge/1/f/round/digits-1f",
+            b'{"term":7,"base":[1,3],"left_s":59,"sha256":"0011223344556677"}\n\x00\n\xff',
+            retain=True,
+            expiry_s=60,
         ),
     ),
     (
@@ -142,13 +143,13 @@ GOLDEN: list[tuple[Message, Packet]] = [
     (
         Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25),
         Packet(
-            "fedge/1/f/offer/digits-1f/d1",
-            b'{"base":[1,3],"n":120,"digest":"%s","n_bytes":250000,"loss":0.25}' % D.encode(),
+            "fedge/1/f/offer/digits-1f/d1/120",
+            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25}' % D.encode(),
         ),
     ),
     (
         Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet("fedge/1/f/offer/digits-1f/d1", b'{"base":[1,3],"n":120,"loss":0.25}\n\x00\n\xff'),
+        Packet("fedge/1/f/offer/digits-1f/d1/120", b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
     ),
     (Chunk("digits-1f", "d1", D, 1, BODY), Packet(f"fedge/1/f/chunk/digits-1f/d1/{D}/1", BODY)),
     (
@@ -181,7 +182,7 @@ def test_no_topic_has_more_than_seven_slashes() -> None:
 
 
 def test_a_filter_leaves_open_what_is_not_given() -> None:
-    assert topics.filter_for("f", "offer") == "fedge/1/f/offer/+/+"
+    assert topics.filter_for("f", "offer") == "fedge/1/f/offer/+/+/+"
     assert topics.filter_for("f", "head", job="j-1") == "fedge/1/f/head/j-1"
 
 
@@ -194,7 +195,7 @@ def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
 
 def test_bytes_that_are_no_json_are_counted_apart() -> None:
     sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
-    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "head": 3, "offer": 3, "chunk": 3}
+    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 3, "offer": 3, "chunk": 3}
 
 
 def first(kind: type[Message]) -> Packet:
@@ -221,7 +222,9 @@ REFUSED: dict[str, Packet] = {
     "with a float as version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,3.5]")),
     "with a negative version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,-3]")),
     "with a huge version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,9007199254740993]")),
-    "with no examples": Packet(OFFER.topic, OFFER.payload.replace(b"120", b"0")),
+    "with no examples": Packet(OFFER.topic.replace("/120", "/0"), OFFER.payload),
+    "with more examples than can be counted": Packet(OFFER.topic.replace("/120", "/9007199254740993"), OFFER.payload),
+    "with a fraction of an example": Packet(OFFER.topic.replace("/120", "/0_5"), OFFER.payload),
     "with an infinite loss": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"1e999")),
     "with a loss that is no number": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"NaN")),
     "with a way that is no pair": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[2]")),
@@ -258,7 +261,7 @@ def test_a_message_is_refused(packet: Packet) -> None:
 
 def test_what_comes_after_its_topic_is_of_any_length() -> None:
     body = bytes(2 * topics.MAX_CONTROL_BYTES)
-    offer = topics.unpack(Packet("fedge/1/f/offer/j-1/d1", b'{"base":[1,3],"n":1}\n' + body), "f")
+    offer = topics.unpack(Packet("fedge/1/f/offer/j-1/d1/1", b'{"base":[1,3]}\n' + body), "f")
     assert isinstance(offer, Offer)
     assert offer.n_bytes == len(body)
     assert offer.chunk_bytes >= len(body)

@@ -36,9 +36,8 @@ def mark() -> bytes:
 
 def topic(word: str, device: str) -> str:
     """Give a topic of this word; where the word names a device or a client, this one."""
-    return filter_for(
-        "home", word, job="digits-1", name="1-3-0", digest="0" * 32, index="0", device=device, client=device
-    )
+    named = {"job": "digits-1", "name": "1-3-0", "digest": "0" * 32, "index": "0", "n_examples": "12"}
+    return filter_for("home", word, device=device, client=device, **named)
 
 
 def test_every_word_on_the_wire_has_its_writer_in_the_access_list() -> None:

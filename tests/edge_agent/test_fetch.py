@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from msgspec import structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, Head, Version, Way, body_name
+from broker.messages import Body, Head, Round, Version, Way, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
 from models import codec, downlink
 from models.downlink import Offset
@@ -25,10 +28,18 @@ def state(n: int) -> downlink.ServerState:
     return now
 
 
-def head(now: downlink.ServerState, inline: bytes = b"", generation: int = 1) -> Head:
+def head(now: downlink.ServerState) -> Head:
     ways = tuple(Way(way.start, len(way.body)) for way in now.ways)
-    version = Version(generation, now.version)
-    return Head("j", 1, version, now.model.sha256()[:32], ways=ways, chunk_bytes=CHUNK, inline=inline)
+    return Head("j", 1, Version(1, now.version), now.model.sha256()[:32], ways=ways, chunk_bytes=CHUNK)
+
+
+def carrying(now: downlink.ServerState) -> Round:
+    """The round that leaves a version and carries the way from the one before it."""
+    return Round("j", 1, Version(1, now.version), 60.0, sha256=now.model.sha256()[:16], way=now.ways[0].body)
+
+
+def begin(source: Head | Round, held: Version | None = None) -> Fetch:
+    return Fetch(source.base if isinstance(source, Round) else source.version, source, SPEC, held)
 
 
 def pieces(now: downlink.ServerState, start: int) -> list[Body]:
@@ -39,7 +50,7 @@ def pieces(now: downlink.ServerState, start: int) -> list[Body]:
 
 def fetched(now: downlink.ServerState, held: Version | None, offset: Offset = ()) -> Offset:
     """Fetch and install a version, and give its offset."""
-    fetch = Fetch(head(now), SPEC, held)
+    fetch = begin(head(now), held)
     for piece in pieces(now, fetch.start):
         fetch.add(piece)
     model, offset = fetch.install(SPEC, SEED, offset)
@@ -49,7 +60,7 @@ def fetched(now: downlink.ServerState, held: Version | None, offset: Offset = ()
 
 def test_version_0_comes_from_the_seed() -> None:
     now = state(0)
-    fetch = Fetch(head(now), SPEC, None)
+    fetch = begin(head(now))
     assert fetch.done
     assert fetch.filters("f") == []
     assert fetch.install(SPEC, SEED, ()) == (now.model, ())
@@ -57,7 +68,7 @@ def test_version_0_comes_from_the_seed() -> None:
 
 def test_whoever_holds_nothing_reads_one_body_from_version_0() -> None:
     now = state(3)
-    fetch = Fetch(head(now), SPEC, None)
+    fetch = begin(head(now))
     whole = pieces(now, 0)
     assert len(whole) > 2
     assert fetch.filters("f") == [f"fedge/1/f/body/j/1-3-0/{n}" for n in range(len(whole))]
@@ -72,7 +83,7 @@ def test_whoever_holds_nothing_reads_one_body_from_version_0() -> None:
 def test_whoever_was_here_before_reads_the_way_from_there(near: int) -> None:
     offset = fetched(state(near), None)
     now = state(3)
-    fetch = Fetch(head(now), SPEC, Version(1, near))
+    fetch = begin(head(now), Version(1, near))
     assert fetch.start == near
     assert fetch.filters("f")[0] == f"fedge/1/f/body/j/1-3-{near}/0"
     assert len(fetch.filters("f")) == len(pieces(now, near))
@@ -81,32 +92,32 @@ def test_whoever_was_here_before_reads_the_way_from_there(near: int) -> None:
 
 @pytest.mark.parametrize("held", [Version(1, 0), Version(1, 6), Version(1, 99), Version(0, 17), Version(2, 17)])
 def test_where_no_way_starts_here_it_is_the_one_from_version_0(held: Version) -> None:
-    assert Fetch(head(state(18)), SPEC, held).start == 0
+    assert begin(head(state(18)), held).start == 0
 
 
 def test_an_offset_that_is_held_does_not_disturb_the_way_from_version_0() -> None:
     fetched(state(18), Version(1, 6), fetched(state(6), None))
 
 
-def test_a_way_that_came_with_the_head_is_there_at_once() -> None:
-    for n in (1, 3):
-        before, now = state(n - 1), state(n)
-        fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, Version(1, n - 1))
-        assert fetch.done
-        assert fetch.install(SPEC, SEED, before.offset)[0] == now.model
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_way_that_came_with_its_round_is_there_at_once(n: int) -> None:
+    before, now = state(n - 1), state(n)
+    fetch = begin(carrying(now), Version(1, n - 1))
+    assert fetch.done
+    assert fetch.filters("f") == []
+    assert fetch.install(SPEC, SEED, before.offset)[0] == now.model
 
 
-@pytest.mark.parametrize("held", [None, Version(1, 1), Version(0, 2)])
-def test_a_way_that_came_with_the_head_is_left_alone_by_whoever_is_elsewhere(held: Version | None) -> None:
-    now = state(3)
-    fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, held)
-    assert not fetch.done
-    assert fetch.start != 2
+@pytest.mark.parametrize("held", [None, Version(1, 1), Version(1, 3), Version(0, 2)])
+def test_a_way_that_came_with_its_round_is_of_no_use_elsewhere(held: Version | None) -> None:
+    with pytest.raises(FetchError, match="does not start from what is here"):
+        begin(carrying(state(3)), held)
 
 
-def test_the_first_version_may_come_with_its_head_to_whoever_holds_nothing() -> None:
-    now = state(1)
-    assert Fetch(head(now, inline=now.ways[0].body), SPEC, None).done
+@pytest.mark.parametrize("lack", [{"way": b""}, {"sha256": None}])
+def test_a_way_without_a_proof_is_refused(lack: dict[str, Any]) -> None:
+    with pytest.raises(FetchError):
+        begin(structs.replace(carrying(state(3)), **lack), Version(1, 2))
 
 
 def lying(*ways: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
@@ -116,25 +127,25 @@ def lying(*ways: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "
 @pytest.mark.parametrize("ways", [(), (Way(1, 10), Way(2, 10))])
 def test_a_head_without_a_way_from_version_0_is_refused(ways: tuple[Way, ...]) -> None:
     with pytest.raises(FetchError, match="no way from version 0"):
-        Fetch(lying(*ways, number=9), SPEC, None)
+        begin(lying(*ways, number=9))
 
 
 def test_a_body_larger_than_any_version_is_refused_before_it_is_fetched() -> None:
     for n_bytes in (codec.max_body_bytes(SPEC) + 1, 2**40):
         with pytest.raises(FetchError, match="more than any version"):
-            Fetch(lying(Way(0, n_bytes), chunk_bytes=2**28), SPEC, None)
-    Fetch(lying(Way(0, codec.max_body_bytes(SPEC)), chunk_bytes=2**28), SPEC, None)
+            begin(lying(Way(0, n_bytes), chunk_bytes=2**28))
+    begin(lying(Way(0, codec.max_body_bytes(SPEC)), chunk_bytes=2**28))
 
 
 def test_a_body_cut_too_finely_is_refused() -> None:
-    Fetch(lying(Way(0, MOST_CHUNKS), chunk_bytes=1), SPEC, None)
+    begin(lying(Way(0, MOST_CHUNKS), chunk_bytes=1))
     with pytest.raises(FetchError):
-        Fetch(lying(Way(0, MOST_CHUNKS + 1), chunk_bytes=1), SPEC, None)
+        begin(lying(Way(0, MOST_CHUNKS + 1), chunk_bytes=1))
 
 
 def test_a_wrong_chunk_is_refused() -> None:
     now = state(1)
-    fetch = Fetch(head(now), SPEC, None)
+    fetch = begin(head(now))
     first = pieces(now, 0)[0]
     with pytest.raises(WireError):
         fetch.add(Body("j", first.name, 0, first.data[:-1]))
@@ -144,7 +155,7 @@ def test_a_wrong_chunk_is_refused() -> None:
 
 def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
     now = state(3)
-    fetch = Fetch(head(now), SPEC, None)
+    fetch = begin(head(now))
     missing = fetch.filters("f")
     fetch.add(Body("j", "1-2-0", 0, b"x"))
     fetch.add(pieces(now, 2)[0])
@@ -153,7 +164,7 @@ def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
 
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
     now = state(3)
-    fetch = Fetch(head(now), SPEC, None)
+    fetch = begin(head(now))
     first, *rest = fetch.filters("f")
     fetch.add(pieces(now, 0)[0])
     assert fetch.filters("f") == rest
@@ -162,7 +173,7 @@ def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
 
 def test_a_body_that_makes_another_model_is_refused() -> None:
     now, later = state(1), state(3)
-    fetch = Fetch(lying(Way(0, len(now.ways[0].body)), sha256=later.model.sha256()[:32]), SPEC, None)
+    fetch = begin(lying(Way(0, len(now.ways[0].body)), sha256=later.model.sha256()[:32]))
     for piece in pieces(now, 0):
         fetch.add(piece)
     with pytest.raises(FetchError, match="another model"):
@@ -171,14 +182,14 @@ def test_a_body_that_makes_another_model_is_refused() -> None:
 
 def test_a_way_from_an_offset_that_is_not_held_is_refused() -> None:
     now = state(3)
-    fetch = Fetch(head(now, inline=now.ways[0].body), SPEC, Version(1, 2))
+    fetch = begin(carrying(now), Version(1, 2))
     with pytest.raises(FetchError, match="another model"):
         fetch.install(SPEC, SEED, state(1).offset)
 
 
 def test_a_body_that_does_not_decode_is_refused() -> None:
     junk = b"junk" * 100
-    fetch = Fetch(lying(Way(0, len(junk)), chunk_bytes=len(junk)), SPEC, None)
+    fetch = begin(lying(Way(0, len(junk)), chunk_bytes=len(junk)))
     fetch.add(Body("j", "1-1-0", 0, junk))
     with pytest.raises(FetchError, match="does not decode"):
         fetch.install(SPEC, SEED, ())

@@ -45,6 +45,15 @@ def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw
     return Round("j-1", term, base, seconds_left, threshold)
 
 
+def carrying(base: Version) -> Round:
+    """A round that carries the way from the version before."""
+    return Round("j-1", 1, base, 60.0, sha256="0" * 16, way=b"way")
+
+
+def fetch(source: Head | Round) -> Fetch:
+    return Fetch(source.base if isinstance(source, Round) else source.version, source)
+
+
 def offer(base: Version = V0, body: bytes = b"body") -> Offer:
     return Offer("j-1", "d", base, 10, f"{base.number:08x}" + "0" * 24, len(body) or 9, body=body)
 
@@ -66,7 +75,7 @@ def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
 
 def training(base: Version = V0) -> Participant:
     one = device()
-    assert feed(one, head(base), round_(base), Installed(base)) == [Fetch(head(base)), Train(base, 1.0)]
+    assert feed(one, head(base), round_(base), Installed(base)) == [fetch(head(base)), Train(base, 1.0)]
     return one
 
 
@@ -83,10 +92,42 @@ def of(kind: type, effects: Sequence[Effect]) -> list[Any]:
 # From the round to the training.
 
 
+def test_a_round_that_carries_the_way_from_here_needs_no_head() -> None:
+    one = training(V1)
+    feed(one, Trained(offer(V1)), verdict(V1))
+    assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
+    assert feed(one, Installed(V2)) == [Train(V2, 1.0)]
+    assert one.deadline is None
+
+
+@pytest.mark.parametrize("here", [None, V0, Version(0, 1), V2])
+def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
+    one = device()
+    feed(one, head(V0), *([] if here is None else [Installed(here)]))
+    effects = feed(one, carrying(V2))
+    assert effects == ([Train(V2, 1.0)] if here == V2 else [Look()])
+
+
+def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
+    one = device()
+    feed(one, head(V1), Installed(V1))
+    assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
+    assert feed(one, FetchFailed(V2), now=1.0) == [Look()]
+    assert feed(one, carrying(V2), now=2.0) == []
+    assert feed(one, head(V2), now=3.0) == [fetch(head(V2))]
+
+
+def test_a_heartbeat_without_the_way_changes_nothing_for_whoever_is_there() -> None:
+    one = training(V1)
+    feed(one, Trained(offer(V1)), carrying(V2), round_(V2, seconds_left=0.0))
+    assert feed(one, verdict(V1), Installed(V2)) == [Settle(verdict(V1))]
+    assert feed(one, round_(V2)) == [Train(V2, 1.0)]
+
+
 def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
     one = device()
     assert feed(one, head()) == []
-    assert feed(one, round_()) == [Fetch(head())]
+    assert feed(one, round_()) == [fetch(head())]
     assert one.doing == "fetching version 1.0"
     assert feed(one, Installed(V0)) == [Train(V0, 1.0)]
     assert one.doing == "training on version 1.0"
@@ -95,7 +136,7 @@ def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
 def test_the_round_may_come_before_the_head() -> None:
     one = device()
     assert feed(one, round_()) == []
-    assert feed(one, head()) == [Fetch(head())]
+    assert feed(one, head()) == [fetch(head())]
 
 
 def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
@@ -105,14 +146,14 @@ def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
 def test_widening_draws_a_device_later() -> None:
     one = device()
     feed(one, head(), round_(threshold=0))
-    assert feed(one, round_(threshold=draw.MOST)) == [Fetch(head())]
+    assert feed(one, round_(threshold=draw.MOST)) == [fetch(head())]
 
 
 def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
     one = device(ready=False)
     assert feed(one, head(), round_()) == []
     assert feed(one, Ready(why="no such file")) == []
-    assert feed(one, Ready()) == [Fetch(head())]
+    assert feed(one, Ready()) == [fetch(head())]
 
 
 def test_the_step_of_the_round_goes_along() -> None:
@@ -125,7 +166,7 @@ def test_a_round_that_has_expired_starts_nothing() -> None:
     one = device()
     feed(one, round_(seconds_left=10.0))
     assert feed(one, head(), now=10.0) == []
-    assert feed(one, round_(seconds_left=10.0), now=11.0) == [Fetch(head())]
+    assert feed(one, round_(seconds_left=10.0), now=11.0) == [fetch(head())]
 
 
 def test_a_round_on_a_base_that_has_been_left_starts_nothing() -> None:
@@ -164,7 +205,7 @@ def test_a_base_is_trained_once() -> None:
 def test_a_base_that_cannot_be_trained_is_not_tried_again() -> None:
     one = training()
     assert feed(one, TrainingFailed(V0, "it diverged"), round_()) == []
-    assert feed(one, head(V1), round_(V1)) == [Fetch(head(V1))]
+    assert feed(one, head(V1), round_(V1)) == [fetch(head(V1))]
 
 
 def test_a_base_that_was_trained_before_the_start_is_not_trained_again() -> None:
@@ -182,13 +223,13 @@ def test_a_lower_term_is_of_an_aggregator_that_was_replaced() -> None:
     one = device()
     feed(one, head(term=2))
     assert feed(one, round_(term=1)) == []
-    assert feed(one, head(V1, term=1), round_(term=2)) == [Fetch(head(term=2))]
+    assert feed(one, head(V1, term=1), round_(term=2)) == [fetch(head(term=2))]
 
 
 def test_a_higher_term_may_go_back_to_an_older_version() -> None:
     one = device()
     feed(one, head(V1, term=1))
-    assert feed(one, head(V0, term=2), round_(V0, term=2)) == [Fetch(head(V0, term=2))]
+    assert feed(one, head(V0, term=2), round_(V0, term=2)) == [fetch(head(V0, term=2))]
 
 
 def test_a_head_that_was_overtaken_on_the_way_does_not_lead_back() -> None:
@@ -203,7 +244,7 @@ def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
     assert one.deadline == FIRST_LOOK_S
     assert one.tick(FIRST_LOOK_S) == [Look()]
     assert one.deadline == 3 * FIRST_LOOK_S
-    assert feed(one, head(V1), now=6.0) == [Fetch(head(V1))]
+    assert feed(one, head(V1), now=6.0) == [fetch(head(V1))]
     assert one.deadline is None
 
 
@@ -220,7 +261,7 @@ def test_a_head_is_not_asked_for_when_the_round_has_expired() -> None:
 def test_a_newer_head_replaces_the_fetch() -> None:
     one = device()
     feed(one, head(), round_())
-    assert feed(one, head(V1), round_(V1)) == [Fetch(head(V1))]
+    assert feed(one, head(V1), round_(V1)) == [fetch(head(V1))]
 
 
 def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
@@ -228,7 +269,7 @@ def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
     feed(one, head(), round_())
     assert feed(one, FetchFailed(V0), now=1.0) == []
     assert one.deadline == 1.0 + REFETCH_S
-    assert one.tick(1.0 + REFETCH_S) == [Fetch(head())]
+    assert one.tick(1.0 + REFETCH_S) == [fetch(head())]
     assert one.deadline is None
 
 
@@ -284,7 +325,7 @@ def test_a_connection_offers_anew_within_its_window() -> None:
 def test_the_next_training_waits_for_the_verdict() -> None:
     one = offering()
     assert feed(one, head(V1), round_(V1)) == []
-    assert feed(one, verdict()) == [Settle(verdict()), Fetch(head(V1))]
+    assert feed(one, verdict()) == [Settle(verdict()), fetch(head(V1))]
 
 
 @pytest.mark.parametrize("refused", ["", "stale"])
@@ -338,7 +379,7 @@ def deploying(policy: str, **state: Any) -> Participant:
 def test_the_final_version_is_fetched_and_deployed() -> None:
     one = deploying("final")
     assert feed(one, head(V1)) == []
-    assert feed(one, head(V1, "finished")) == [Fetch(head(V1, "finished"))]
+    assert feed(one, head(V1, "finished")) == [fetch(head(V1, "finished"))]
     assert feed(one, Installed(V1)) == [Deploy(V1)]
     assert feed(one, head(V1, "finished")) == []
 
@@ -346,7 +387,7 @@ def test_the_final_version_is_fetched_and_deployed() -> None:
 def test_every_second_version_is_deployed() -> None:
     one = deploying("every 2")
     assert feed(one, head(V0), head(V1)) == []
-    assert feed(one, head(V2), Installed(V2)) == [Fetch(head(V2)), Deploy(V2)]
+    assert feed(one, head(V2), Installed(V2)) == [fetch(head(V2)), Deploy(V2)]
 
 
 def test_a_device_that_never_deploys_fetches_nothing() -> None:

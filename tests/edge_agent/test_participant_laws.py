@@ -96,9 +96,14 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     def do(self, effect: Effect) -> None:
         match effect:
-            case Fetch(head):
-                assert self.heard == (head.term, head.version), "fetches what the last head does not name"
-                self.fetching = head.version
+            case Fetch(version, source):
+                if isinstance(source, Head):
+                    assert self.heard == (source.term, version), "fetches what the last head does not name"
+                else:
+                    assert source.way, "fetches what its round does not carry"
+                    assert source.base == version, "fetches by another's round"
+                    assert Version(version.generation, version.number - 1) in self.installed, "has not where it starts"
+                self.fetching = version
             case Train(base, _):
                 assert self.training is None, "two trainings at once"
                 assert self.update is None, "trains while an update is without verdict"
@@ -120,8 +125,7 @@ class ParticipantLaws(RuleBasedStateMachine):
                 assert (verdict.base, verdict.digest) == (self.update.base, echo(self.update))
                 self.settled, self.update = verdict.base, None
             case Deploy(version):
-                assert self.heard is not None
-                assert version == self.heard[1]
+                assert version in self.installed, "deploys what is not here"
             case Look():
                 pass
 
@@ -140,11 +144,14 @@ class ParticipantLaws(RuleBasedStateMachine):
             self.heard = (term, version)
         self.tell(Head("j-1", term, version, "0" * 32, state="finished" if ended else "running"), die_at)
 
-    def hear_round(self, base: Version, seconds: float, drawn: bool, die_at: int | None = None) -> None:
+    def hear_round(
+        self, base: Version, seconds: float, drawn: bool, along: bool = False, die_at: int | None = None
+    ) -> None:
         self.named.add(base)
         if drawn:
             self.live[self.term, base] = max(self.now + seconds, self.live.get((self.term, base), 0.0))
-        self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0), die_at)
+        proof, way = ("0" * 16, b"way") if along and base.number else (None, b"")
+        self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0, sha256=proof, way=way), die_at)
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
@@ -158,14 +165,14 @@ class ParticipantLaws(RuleBasedStateMachine):
         assert self.core.receive(Round("j-1", self.term - 1, Version(1, 99), 60.0), self.now) == []
         assert (self.core.doing, self.core.deadline) == before
 
-    @rule(back=near, seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), die_at=dies)
-    def a_round_comes(self, back: int, seconds: float, drawn: bool, die_at: int | None) -> None:
-        self.hear_round(Version(1, max(0, self.number + back)), seconds, drawn, die_at)
+    @rule(back=near, seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), along=st.booleans(), die_at=dies)
+    def a_round_comes(self, back: int, seconds: float, drawn: bool, along: bool, die_at: int | None) -> None:
+        self.hear_round(Version(1, max(0, self.number + back)), seconds, drawn, along, die_at)
 
-    @rule(newer=st.booleans())
-    def all_that_is_needed_comes(self, newer: bool) -> None:
+    @rule(newer=st.booleans(), along=st.booleans())
+    def all_that_is_needed_comes(self, newer: bool, along: bool) -> None:
         self.number += newer and not self.job_ended
-        self.hear_round(self.version, 60.0, drawn=True)
+        self.hear_round(self.version, 60.0, drawn=True, along=along)
         self.hear_head(self.version, self.term)
         if self.fetching is not None:
             self.the_fetch_ends(failed=False, die_at=None)
@@ -215,7 +222,7 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @rule(settled=st.booleans())
     def a_whole_round_goes_by(self, settled: bool) -> None:
-        self.all_that_is_needed_comes(newer=True)
+        self.all_that_is_needed_comes(newer=True, along=settled)
         if self.training is not None:
             self.the_training_ends(die_at=None)
         if settled and self.update is not None:

@@ -280,13 +280,36 @@ def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
 
 def test_a_version_that_is_not_what_the_head_names_is_not_trained_on(bench: Bench) -> None:
     state = version_1()
-    way, _ = way_1(state, 100)
-    lie = Head(JOB, 1, V1, "0" * 32, ways=(way,), inline=state.ways[0].body)
-    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), lie)
+    way, pieces = way_1(state, 100)
+    lie = Head(JOB, 1, V1, "0" * 32, ways=(way,), chunk_bytes=100)
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), lie, *pieces)
     bench.say(Round(JOB, 1, V1, 60.0))
     bench.settle(1.0)
     assert bench.of(Offer) == []
     assert bench.agent.doing == "idle"
+
+
+def test_a_version_that_came_with_its_round_is_trained_on(bench: Bench) -> None:
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    state = version_1()
+    bench.say(Round(JOB, 1, V1, 60.0, sha256=state.model.sha256()[:16], way=state.ways[0].body))
+    bench.settle(1.0)
+    assert bench.of(Offer)[-1].base == V1
+
+
+def test_a_way_that_leads_elsewhere_is_made_good_by_the_head(bench: Bench) -> None:
+    state = version_1()
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    bench.say(Round(JOB, 1, V1, 60.0, sha256="0" * 16, way=state.ways[0].body))
+    bench.settle(1.0)
+    assert bench.of(Offer)[-1].base == V0
+    way, pieces = way_1(state, 100)
+    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=100), *pieces)
+    bench.settle(30.0)
+    bench.settle()
+    assert bench.of(Offer)[-1].base == V1
 
 
 def test_a_large_update_goes_up_in_chunks_as_they_are_wanted(tmp_path: Path) -> None:

@@ -1,10 +1,18 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.codec.steering import RANGE, TARGET, Observed, steer
+from models.codec.steering import RANGE, Observed
+from models.codec.steering import steer as steer_to
+
+TARGET = 0.5
+
+
+def steer(history: Sequence[Observed]) -> float:
+    return steer_to(history, TARGET)
 
 
 def seen(scale: float, share: float) -> Observed:
