@@ -1,60 +1,98 @@
-"""A job end to end, compressed as it says against float32 at the same server learning rate: rounds, bytes, ratios.
+"""A job end to end, in several codings and in float32 at the same server learning rate: rounds, bytes, ratios.
 
     python -m benchmarks.end_to_end
-    python -m benchmarks.end_to_end job.toml --data train.npz --test test.npz --devices 100 --target 0.95
-    python -m benchmarks.end_to_end job.toml --data activity.npz --features F --partition column:subject --seeds 1
+    python -m benchmarks.end_to_end job.toml --data train.npz --test test.npz --devices 100 --target 0.95 --wire
+    python -m benchmarks.end_to_end job.toml --data activity.npz --features F --partition column:device --wire
+    python -m benchmarks.end_to_end job.toml --data train.npz --codings light strong extreme --curve curve.png
 
-Without arguments the digits of scikit-learn on ten devices. Aggregator, agents and messages are the real ones, in one
-process (`fleet.simulate`); bytes are MQTT payloads of all devices, control included. Every seed deals the data out,
-starts the net and draws the devices alike for both. With --target a run ends when the test accuracy first reaches it.
+Without arguments the digits of scikit-learn on ten devices. Every seed deals the data out, starts the net and draws the
+devices alike for all codings. With --target a run ends when the test accuracy first reaches it.
+
+Without --wire all is computed in one process (`fleet.simulate`) and bytes are payloads of MQTT. With it every device is
+a process, mosquitto stands between them, and a proxy before it counts every byte that MQTT sends to and from devices:
+headers, acknowledgements, subscriptions, pings, resends. Payloads alone are shown beside.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from msgspec import structs
 
+from benchmarks import wire
+from benchmarks.wire import Wired
+from fleet import plots
 from fleet.display import n_bytes
-from fleet.problem import read_problem
+from fleet.problem import Problem, read_problem
 from fleet.simulate import Result, simulate
+from models.job import PRESETS
 
+FLOAT32 = "off"
 HEADER = (
-    f"{'partition':<16} {'seed':>4} {'coding':<9} {'rounds':>6} {'accuracy':>9} {'up':>9} {'down':>9} {'seconds':>8}"
+    f"{'partition':<14} {'seed':>4} {'coding':<8} {'rounds':>6} {'accuracy':>8} {'up':>9} {'down':>9} "
+    f"{'payload up':>10} {'and down':>9} {'seconds':>8}"
 )
 
 
-class Pair(NamedTuple):
-    """The same job twice: as it says, and in float32."""
+class Point(NamedTuple):
+    """A version: its accuracy, and what all devices had sent and received when it was there."""
+
+    accuracy: float
+    up: int
+    down: int
+
+
+class Run(NamedTuple):
+    """One job from its first to its last round. Bytes: of MQTT with --wire, else of payload, as the payload is."""
 
     partition: str
     seed: int
-    coded: Result
-    float32: Result
+    coding: str
+    points: list[Point]
+    up: int
+    down: int
+    payload_up: int
+    payload_down: int
+    seconds: float
+    sha256: str
+
+    def to(self, accuracy: float) -> tuple[int, Point] | None:
+        """Give the first round that reaches an accuracy, and where it stood then; None: none did."""
+        return next(((n, point) for n, point in enumerate(self.points, start=1) if point.accuracy >= accuracy), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run every pair and print it, then what each partition comes to."""
+    """Run everything and print it, then what each coding comes to beside float32."""
     asked = _parser().parse_args(arguments)
-    print(HEADER)
-    pairs = [_run(asked, partition, seed) for partition in asked.partition for seed in range(asked.seeds)]
-    print()
-    for partition in asked.partition:
-        _sum_up(partition, [pair for pair in pairs if pair.partition == partition], asked.target)
+    codings = [*dict.fromkeys(asked.codings or [_own]), FLOAT32]
+    print(
+        f"bytes are {'all that MQTT sends' if asked.wire else 'payloads of MQTT'}, of all devices together\n\n{HEADER}"
+    )
+    runs = []
+    for partition, seed in itertools.product(asked.partition, range(asked.seeds)):
+        problem = _problem(asked, partition, seed)
+        for coding in codings:
+            runs.append(_run(problem, partition, seed, coding, over_wire=asked.wire))
+            _print(runs[-1])
+    for partition, coding in itertools.product(asked.partition, codings[:-1]):
+        _compare([run for run in runs if run.partition == partition], coding, asked)
     if asked.json is not None:
-        asked.json.write_text(
-            json.dumps({"pairs": [_plain(pair) for pair in pairs]}, indent=1) + "\n", encoding="utf-8"
-        )
+        asked.json.write_text(json.dumps({"runs": [_plain(run) for run in runs]}, indent=1) + "\n", encoding="utf-8")
+    if asked.curve is not None:
+        _draw(runs, asked.curve)
 
 
-def _run(asked: argparse.Namespace, partition: str, seed: int) -> Pair:
-    problem = read_problem(
+_own = "as the job says"
+
+
+def _problem(asked: argparse.Namespace, partition: str, seed: int) -> Problem:
+    return read_problem(
         asked.job,
         asked.data,
         how=partition,
@@ -65,38 +103,93 @@ def _run(asked: argparse.Namespace, partition: str, seed: int) -> Pair:
         rounds=asked.rounds,
         target=asked.target,
     )
-    results = []
-    for spec in (problem.spec, structs.replace(problem.spec, compression="off")):
-        result = simulate(spec, problem.shares, problem.test)
-        results.append(result)
-        print(
-            f"{partition:<16} {seed:>4} {spec.coding.codec:<9} {len(result.rounds):>6} {result.accuracy or 0.0:>9.4f} "
-            f"{n_bytes(result.bytes_up):>9} {n_bytes(result.bytes_down):>9} {result.seconds:>8.1f}",
-            flush=True,
-        )
-    return Pair(partition, seed, *results)
 
 
-def _sum_up(partition: str, pairs: Sequence[Pair], target: float | None) -> None:
-    """Say by how much the coded runs needed less, in the mean and at worst."""
-    up = np.array([pair.float32.bytes_up / pair.coded.bytes_up for pair in pairs])
-    down = np.array([pair.float32.bytes_down / pair.coded.bytes_down for pair in pairs])
-    rounds = np.array([len(pair.coded.rounds) / len(pair.float32.rounds) for pair in pairs])
-    gap = np.array([(pair.coded.accuracy or 0.0) - (pair.float32.accuracy or 0.0) for pair in pairs])
-    print(
-        f"{partition}: {up.mean():.0f}x fewer bytes up (worst {up.min():.0f}x), {down.mean():.1f}x fewer down "
-        f"(worst {down.min():.1f}x), {rounds.mean():.2f}x the rounds (worst {rounds.max():.2f}x), "
-        f"accuracy {100 * gap.mean():+.1f} points"
+def _run(problem: Problem, partition: str, seed: int, coding: str, *, over_wire: bool) -> Run:
+    spec = problem.spec if coding == _own else structs.replace(problem.spec, compression=coding)  # type: ignore[arg-type]
+    name = spec.coding.codec if coding == _own else coding
+    if over_wire:
+        return _wired(partition, seed, name, wire.run(spec, problem.shares, problem.test))
+    return _simulated(partition, seed, name, simulate(spec, problem.shares, problem.test))
+
+
+def _wired(partition: str, seed: int, coding: str, found: Wired) -> Run:
+    points = [Point(row.accuracy or 0.0, row.wire_up, row.wire_down) for row in found.rounds]
+    payload = found.payload_up, found.payload_down
+    return Run(partition, seed, coding, points, found.wire_up, found.wire_down, *payload, found.seconds, found.sha256)
+
+
+def _simulated(partition: str, seed: int, coding: str, found: Result) -> Run:
+    sums = zip(
+        itertools.accumulate(row.bytes_up for row in found.rounds),
+        itertools.accumulate(row.bytes_down for row in found.rounds),
+        strict=True,
     )
-    for pair in pairs:
-        for name, result in (("coded", pair.coded), ("float32", pair.float32)):
-            if target is not None and (result.best_accuracy or 0.0) < target:
-                print(f"  seed {pair.seed}, {name}: {target:g} was not reached; the ratios above are of unequal runs")
+    points = [Point(row.accuracy or 0.0, *so_far) for row, so_far in zip(found.rounds, sums, strict=True)]
+    payload = found.bytes_up, found.bytes_down
+    return Run(partition, seed, coding, points, *payload, *payload, found.seconds, found.sha256)
 
 
-def _plain(pair: Pair) -> dict[str, object]:
-    coded, float32 = msgspec.to_builtins(pair.coded), msgspec.to_builtins(pair.float32)
-    return {"partition": pair.partition, "seed": pair.seed, "coded": coded, "float32": float32}
+def _print(run: Run) -> None:
+    print(
+        f"{run.partition:<14} {run.seed:>4} {run.coding:<8} {len(run.points):>6} {run.points[-1].accuracy:>8.4f} "
+        f"{n_bytes(run.up):>9} {n_bytes(run.down):>9} {n_bytes(run.payload_up):>10} {n_bytes(run.payload_down):>9} "
+        f"{run.seconds:>8.1f}",
+        flush=True,
+    )
+
+
+# Beside float32.
+
+
+def _compare(runs: Sequence[Run], coding: str, asked: argparse.Namespace) -> None:
+    """Say by how much a coding needed less than float32: to every level on the way, and to the end."""
+    plain = [run for run in runs if run.coding == FLOAT32]
+    coded = [run for run in runs if run.coding != FLOAT32 and coding in (_own, run.coding)]
+    pairs = list(zip(coded, plain, strict=True))
+    print(f"\n{plain[0].partition}, {coded[0].coding} beside float32, {len(pairs)} seeds: mean, and the worst seed")
+    print(f"{'to':>8} {'rounds':>16} {'times':>14} {'fewer bytes up':>18} {'and down':>16}")
+    for level in asked.at or _levels(plain):
+        there = [(ours, theirs) for one, other in pairs if (ours := one.to(level)) and (theirs := other.to(level))]
+        if there:
+            missing = "" if len(there) == len(pairs) else f"   {len(there)} seeds got there in both"
+            print(f"{level:>8.4g} {_ratios(there)}{missing}")
+    print(f"{'the end':>8} {_ratios([((len(one.points), one), (len(other.points), other)) for one, other in pairs])}")
+    up = np.mean([other.payload_up / one.payload_up for one, other in pairs])
+    down = np.mean([other.payload_down / one.payload_down for one, other in pairs])
+    gap = np.mean([one.points[-1].accuracy - other.points[-1].accuracy for one, other in pairs])
+    print(f"{'':>8} payload alone: {up:.1f}x fewer up, {down:.1f}x fewer down; accuracy {100 * gap:+.2f} points")
+
+
+def _levels(plain: Sequence[Run]) -> list[float]:
+    """Choose accuracies on the way to what every float32 run reached, by the share of errors that is left."""
+    reached = min(max(point.accuracy for point in run.points) for run in plain)
+    return [round(1 - factor * (1 - reached), 4) for factor in (2.0, 1.5, 1.2, 1.0)]
+
+
+def _ratios(pairs: Sequence[tuple[tuple[int, Run | Point], tuple[int, Run | Point]]]) -> str:
+    """Give rounds of both and their ratio, and the ratios of bytes; (round, where it stood) of ours and of theirs."""
+    ours, theirs = (np.mean([side[0] for side in sides]) for sides in zip(*pairs, strict=True))
+    worst = max(one / other for (one, _), (other, _) in pairs)
+    up = np.array([other.up / one.up for (_, one), (_, other) in pairs])
+    down = np.array([other.down / one.down for (_, one), (_, other) in pairs])
+    return (
+        f"{ours:>7.1f} / {theirs:<6.1f} {ours / theirs:>7.2f} {worst:>6.2f} "
+        f"{up.mean():>10.1f}x {up.min():>6.1f} {down.mean():>8.1f}x {down.min():>6.1f}"
+    )
+
+
+def _plain(run: Run) -> dict[str, object]:
+    return run._asdict() | {"points": [point._asdict() for point in run.points]}
+
+
+def _draw(runs: Sequence[Run], path: Path) -> None:
+    """Draw accuracy over bytes, a line a run."""
+    lines = [
+        (run.coding, [point.up + point.down for point in run.points], [point.accuracy for point in run.points])
+        for run in runs
+    ]
+    plots.accuracy_by_bytes_of(lines, runs[0].partition, path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,10 +200,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--features", metavar="NAME", help="the array of features in the NPZ files (X)")
     parser.add_argument("--devices", type=int, default=10, metavar="N")
     parser.add_argument("--partition", nargs="+", default=["iid", "shards:2"], metavar="HOW")
+    parser.add_argument("--codings", nargs="+", choices=[level for level in PRESETS if level != FLOAT32])
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--rounds", type=int, metavar="R", help="instead of the job's max_rounds")
     parser.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    parser.add_argument("--at", type=float, nargs="+", metavar="ACC", help="compare at these accuracies")
+    parser.add_argument("--wire", action="store_true", help="every device a process, every byte of MQTT counted")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")
+    parser.add_argument("--curve", type=Path, metavar="FILE.png", help="draw accuracy over bytes there")
     return parser
 
 

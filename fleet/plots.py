@@ -1,4 +1,4 @@
-"""The demo's pictures, as PNG. The one file that imports matplotlib."""
+"""Pictures for people, as PNG. The one file that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 FLEET, CENTRAL, FLOAT32 = "#0b6e99", "#c05621", "#a0aec0"
+SERIES = (FLEET, CENTRAL, "#5b7f3a", "#7a4f9e")
 SIZE_INCHES = (7.2, 4.4)
 DPI = 150
 
@@ -53,6 +54,27 @@ def accuracy_by_bytes(
     axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
     axes.xaxis.set_minor_formatter(NullFormatter())
     _fit(axes, accuracies)
+    figure.savefig(path, dpi=DPI)
+
+
+def accuracy_by_bytes_of(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, path: Path) -> None:
+    """Draw runs as lines: (coding, bytes so far, accuracies), the same length and at least one; one colour a coding.
+
+    Bytes are those of all devices, both ways.
+    """
+    figure, axes = _paper(title, "sent and received by all devices")
+    axes.set_xscale("log")
+    codings = list(dict.fromkeys(coding for coding, _, _ in lines))
+    for coding, sent, accuracies in lines:
+        colour = FLOAT32 if coding == codings[-1] else SERIES[codings.index(coding) % len(SERIES)]
+        axes.plot(sent, accuracies, color=colour, linewidth=1.4, alpha=0.85)
+    for coding in codings:
+        sent, accuracies = next((sent, accuracies) for name, sent, accuracies in lines if name == coding)
+        colour = FAINT if coding == codings[-1] else SERIES[codings.index(coding) % len(SERIES)]
+        _label(axes, (sent[-1], accuracies[-1]), coding, colour, above=True)
+    axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _fit(axes, [value for _, _, accuracies in lines for value in accuracies])
     figure.savefig(path, dpi=DPI)
 
 

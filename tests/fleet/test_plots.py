@@ -19,6 +19,8 @@ def test_every_curve_can_be_drawn(accuracies: list[float], tmp_path: Path) -> No
     plots.accuracy_by_bytes(accuracies, sent, [100 * n for n in sent], "title", by_bytes)
     assert by_round.read_bytes().startswith(PNG)
     assert by_bytes.read_bytes().startswith(PNG)
+    plots.accuracy_by_bytes_of([("strong", sent, accuracies), ("off", sent, accuracies)], "title", by_bytes)
+    assert by_bytes.read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize(
