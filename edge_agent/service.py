@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 SLICE_S = 0.05
 """Training goes on this long between two looks at the broker."""
+SETTLE_S = 0.2
+"""After connecting, how long retained jobs may take to arrive before this device says what it can take part in."""
 LOOK_AGAIN_S = 60.0
 """Data that could not be used are looked at again after this long."""
 
@@ -195,7 +197,7 @@ class Agent:
             case Online():
                 log.info("online")
                 self._online = True
-                self._announcer.forget(self._clock(), self._rng.random() * self._spread_s)
+                self._announcer.forget(self._clock(), SETTLE_S + self._rng.random() * self._spread_s)
                 self._tell_connected()
             case Offline(reason):
                 if self._online:

@@ -339,7 +339,7 @@ class Work:
             chunks.digest(encoded.body),
             len(encoded.body),
             CHUNK_BYTES,
-            None if training.loss is None else float(f"{training.loss:.4g}"),
+            None if training.loss is None else float(f"{training.loss:.3g}"),
             float(f"{encoded.nmse:.2g}") if self._tells_nmse(base) else None,
         )
         self._outbox.put(offer, encoded.pending)

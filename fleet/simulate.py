@@ -69,6 +69,8 @@ class RoundRow(Struct, frozen=True):
     loss: float | None = None
     device_loss: float | None = None
     """Mean training loss that the devices reported."""
+    step_scale: float | None = None
+    """The factor on the quantiser's step that led to this version."""
 
 
 class Result(Struct, frozen=True):
@@ -334,6 +336,7 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
         accuracy=metrics.get("accuracy"),
         loss=metrics.get("loss"),
         device_loss=metrics.get("device_loss"),
+        step_scale=metrics.get("step_scale"),
     )
 
 

@@ -113,15 +113,15 @@ GOLDEN: list[tuple[Message, Packet]] = [
     ),
     (
         Want("d1", "digits-1f", D, "05"),
-        Packet("fedge/1/f/want/d1", b'{"job":"digits-1f","digest":"%s","missing":"05"}' % D.encode()),
+        Packet("fedge/1/f/want/digits-1f/d1", b'{"digest":"%s","missing":"05"}' % D.encode()),
     ),
     (
         Verdict("d1", "digits-1f", V, D[:8]),
-        Packet("fedge/1/f/verdict/d1", b'{"job":"digits-1f","base":[1,3],"digest":"00112233"}'),
+        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233"}'),
     ),
     (
         Verdict("d1", "digits-1f", V, D[:8], refused="stale"),
-        Packet("fedge/1/f/verdict/d1", b'{"job":"digits-1f","base":[1,3],"digest":"00112233","refused":"stale"}'),
+        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233","refused":"stale"}'),
     ),
     (
         Reply("cli", "r1", ok=True, text="started", data={"x": 1}),
@@ -210,9 +210,9 @@ REFUSED: dict[str, Packet] = {
     "without a word": Packet("fedge/1/f", b"{}"),
     "of an unknown word": Packet("fedge/1/f/secrets/d1", b"{}"),
     "of too few levels": Packet("fedge/1/f/offer/j-1", b"{}"),
-    "of too many levels": Packet("fedge/1/f/want/d1/d2", b"{}"),
-    "of a device with a dot": Packet("fedge/1/f/verdict/d.1", b'{"job":"j","base":[1,3],"digest":"00112233"}'),
-    "of an empty device": Packet("fedge/1/f/verdict/", b'{"job":"j","base":[1,3],"digest":"00112233"}'),
+    "of too many levels": Packet("fedge/1/f/want/j/d1/d2", b"{}"),
+    "of a device with a dot": Packet("fedge/1/f/verdict/j/d.1", b'{"base":[1,3],"digest":"00112233"}'),
+    "of an empty device": Packet("fedge/1/f/verdict/j/", b'{"base":[1,3],"digest":"00112233"}'),
     "of a chunk at minus one": Packet(f"fedge/1/f/chunk/j/d/{D}/-1", b"x"),
     "of a chunk at a billion": Packet(f"fedge/1/f/chunk/j/d/{D}/1000000000", b"x"),
     "of a chunk at a superscript": Packet(f"fedge/1/f/chunk/j/d/{D}/²", b"x"),
@@ -241,14 +241,14 @@ REFUSED: dict[str, Packet] = {
     "that is deeply nested": Packet("fedge/1/f/job/j", b'{"term":1,"spec":{"a":' + b"[" * 100_000),
     "that is not UTF-8": Packet("fedge/1/f/aggregator", b'{"term":1,"nonce":"\xff","online":true}'),
     "with half a surrogate": Packet("fedge/1/f/aggregator", rb'{"term":1,"nonce":"\ud800","online":true}'),
-    "with bytes after its JSON": Packet("fedge/1/f/want/d1", WANT.payload + b"\nmore"),
+    "with bytes after its JSON": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload + b"\nmore"),
     "with more JSON than there may be": Packet(
         "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * topics.MAX_CONTROL_BYTES}}).encode()
     ),
     "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
-    "with a bitmap of half a byte": Packet("fedge/1/f/want/d1", WANT.payload.replace(b'"05"', b'"5"')),
+    "with a bitmap of half a byte": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload.replace(b'"05"', b'"5"')),
     "with a reason that is a book": Packet(
-        "fedge/1/f/verdict/d1", b'{"job":"j","base":[1,3],"digest":"00112233","refused":"%s"}' % (b"x" * 501)
+        "fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233","refused":"%s"}' % (b"x" * 501)
     ),
 }
 

@@ -341,8 +341,8 @@ HEARD = {
     "job": f"fedge/1/f/job/{JOB}",
     "head": f"fedge/1/f/head/{JOB}",
     "round": f"fedge/1/f/round/{JOB}",
-    "want": f"fedge/1/f/want/{DEVICE}",
-    "verdict": f"fedge/1/f/verdict/{DEVICE}",
+    "want": f"fedge/1/f/want/{JOB}/{DEVICE}",
+    "verdict": f"fedge/1/f/verdict/{JOB}/{DEVICE}",
     "device": f"fedge/1/f/device/{DEVICE}",
 }
 NOISE = [b"{", b"null", b"[]", b"{}", b'{"job":"toy-1"}', b"\xff" * 100, b'{"a":' * 5000, bytes(range(256))]
