@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models import splitmix
 from models.codec.decoded import Decoded
 from models.params import Params, Spec, TensorSpec
 
@@ -165,16 +166,5 @@ def _drawn(tensor: TensorSpec, seed: int, start: int) -> Int32:
         one = len(tensor.shape) == 1 and tensor.name.endswith("weight")
         return np.full(tensor.shape, 2**-EXPONENT if one else 0, np.int32)
     bound = math.isqrt(6 * 4**-EXPONENT // max(1, math.prod(tensor.shape[1:])))
-    scaled = (_splitmix64(seed, start, tensor.size) >> np.uint64(32)) * np.uint64(2 * bound + 1)
+    scaled = (splitmix.outputs(seed, start, tensor.size) >> np.uint64(32)) * np.uint64(2 * bound + 1)
     return ((scaled >> np.uint64(32)).astype(np.int64) - bound).astype(np.int32).reshape(tensor.shape)
-
-
-def _splitmix64(seed: int, start: int, n: int) -> npt.NDArray[np.uint64]:
-    """Outputs start + 1 ... start + n of splitmix64 from state `seed`; uint64 arrays wrap, as the generator
-    wants.
-    """
-    counters = np.arange(start + 1, start + n + 1, dtype=np.uint64)
-    z = counters * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

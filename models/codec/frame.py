@@ -17,8 +17,8 @@ from models.params import Spec, TensorSpec
 
 Float32 = npt.NDArray[np.float32]
 
-FLOAT32, INT8, ADAPTIVE = 0x10, 0x11, 0x20
-"""First byte of a body. ADAPTIVE + i is a stream of LANES[i] lanes."""
+FLOAT32, INT8, ADAPTIVE, STOCHASTIC = 0x10, 0x11, 0x20, 0x24
+"""First byte of a body. ADAPTIVE + i is a stream of LANES[i] lanes, rounded to nearest; STOCHASTIC + i, at random."""
 TENSOR_OVERHEAD = 16
 """Bytes that any tensor may cost beyond its float32 values."""
 STREAM_OVERHEAD = 16 + 4 * LANES[-1]
@@ -57,7 +57,8 @@ def write(
     if codec != "adaptive":
         return write_plain(tensors, codec)
     lanes, stream = write_adaptive(tensors, units, step, rng, stochastic=stochastic)
-    return _shortest(bytes((ADAPTIVE + LANES.index(lanes),)) + stream, tensors)
+    coding = STOCHASTIC if stochastic else ADAPTIVE
+    return _shortest(bytes((coding + LANES.index(lanes),)) + stream, tensors)
 
 
 def _shortest(body: bytes, tensors: Sequence[Float32]) -> bytes:
@@ -92,7 +93,9 @@ def decode(body: bytes, spec: Spec) -> tuple[Decoded, ...]:
         case 0x11:
             return _decode_int8(memoryview(body)[1:], spec)
         case 0x20 | 0x21 | 0x22:
-            return read_adaptive(LANES[body[0] - ADAPTIVE], memoryview(body)[1:], spec)
+            return read_adaptive(LANES[body[0] - ADAPTIVE], memoryview(body)[1:], spec, stochastic=False)
+        case 0x24 | 0x25 | 0x26:
+            return read_adaptive(LANES[body[0] - STOCHASTIC], memoryview(body)[1:], spec, stochastic=True)
     raise CodecError(f"unknown coding {body[0]:#04x}")
 
 

@@ -16,15 +16,20 @@ were tau
             decoded is X.
 
 The second loses more energy but no direction: what every device has in common, each below its threshold,
-arrives in the mean at once.
+arrives in the mean at once. Its factors are rounded with a dither that the decoder takes back (dither.py).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from models.codec.dither import UNIT, Dither
+from models.codec.symbols import POINT
+from models.codec.vectors import dither_vectors
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -53,11 +58,17 @@ class Factors(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Coded triplets: integers A (r, m) and B (r, n), and powers k (r,), falling."""
+    """Coded triplets: symbols A (r, m) and B (r, n), powers k (r,), falling, and what the symbols stand for.
+
+    That is levels a (r, m) and b (r, n), integers times 2**-unit: the symbols themselves if they are not dithered.
+    """
 
     A: Int64
     B: Int64
     k: Int64
+    a: Int64
+    b: Int64
+    unit: int = 0
 
 
 def factors(X: Float32, rng: np.random.Generator) -> Factors:
@@ -90,15 +101,38 @@ def choose(found: Factors, step: float, rng: np.random.Generator | None) -> Fact
     return Factors(*(part[kept][:MAX_RANK] for part in found._replace(S=np.maximum(found.S, tau))))
 
 
-def quantise(X: Float32, kept: Factors, step: float, rng: np.random.Generator | None) -> Pairs:
-    """Round triplets of X to integers: to nearest, or up or down at random where `rng` is given."""
+def quantise(X: Float32, kept: Factors, step: float) -> Pairs:
+    """Round triplets of X to the nearest integers."""
+    k, U, V = _scaled(kept, step)
+    A, B = rounded(U, None, DEAD_ZONE), rounded(V, None, DEAD_ZONE)
+    if X.size <= _REFINED:
+        A, B = _refined(X.astype(np.float64) / step, A, k)
+    used = A.any(axis=1) & B.any(axis=1)
+    A, B = A[used], B[used]
+    return Pairs(A, B, k[used], A, B)
+
+
+def dithered(kept: Factors, step: float, rng: np.random.Generator, dither: Dither) -> Pairs:
+    """Round triplets without bias, the A and then the B with numbers of `dither`."""
+    k, U, V = _scaled(kept, step)
+    A, a = dither_vectors(U, scales(k, U.shape[1]), dither, rng)
+    B, b = dither_vectors(V, scales(k, V.shape[1]), dither, rng)
+    return Pairs(A, B, k, a, b, UNIT)
+
+
+def _scaled(kept: Factors, step: float) -> tuple[Int64, Float64, Float64]:
+    """Give the powers, and both sides of each triplet with half of its weight."""
     k = np.clip(np.rint(np.log2(kept.S / step)), 0, 63).astype(np.int64)
     gain = np.sqrt(kept.S * np.exp2(k) / step)[:, None]
-    pairs = Pairs(rounded(kept.U * gain, rng, DEAD_ZONE), rounded(kept.V * gain, rng, DEAD_ZONE), k)
-    if rng is None and X.size <= _REFINED:
-        pairs = _refined(X.astype(np.float64) / step, pairs)
-    used = pairs.A.any(axis=1) & pairs.B.any(axis=1)
-    return Pairs(*(part[used] for part in pairs))
+    return k, kept.U * gain, kept.V * gain
+
+
+def scales(k: Int64, n: int) -> Int64:
+    """Expected mean magnitude in a unit vector of n entries times 2**k: 3/4 of its rms, fixed point, integers
+    only.
+    """
+    found = [max(1, math.isqrt((3 << POINT - 2) ** 2 * 4**power // n)) for power in k.tolist()]
+    return np.array(found, np.int64)
 
 
 def lost(found: Factors, pairs: Pairs, step: float, energy: float) -> float:
@@ -106,8 +140,8 @@ def lost(found: Factors, pairs: Pairs, step: float, energy: float) -> float:
 
     |X|^2 - 2 <X, C> + |C|^2, where both inner products are sums over pairs of vectors.
     """
-    weights = np.exp2(-pairs.k.astype(np.float64))
-    A, B = weights[:, None] * pairs.A, pairs.B.astype(np.float64)
+    weights = np.exp2(-pairs.k.astype(np.float64) - 2 * pairs.unit)
+    A, B = weights[:, None] * pairs.a, pairs.b.astype(np.float64)
     inner = found.S / step @ ((found.U @ A.T) * (found.V @ B.T)).sum(axis=1)
     return max(0.0, energy - 2 * float(inner) + float(((A @ A.T) * (B @ B.T)).sum()))
 
@@ -121,12 +155,11 @@ def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float) 
     return (np.sign(values) * np.floor(np.abs(values) + (1 - dead_zone))).astype(np.int64)
 
 
-def _refined(X: Float64, pairs: Pairs) -> Pairs:
+def _refined(X: Float64, A: Int64, k: Int64) -> tuple[Int64, Int64]:
     """Let either factor make good what rounding the other one lost."""
-    weights: Float64 = np.exp2(-pairs.k.astype(np.float64))[:, None]
-    B = rounded(_fitted(X, weights * pairs.A), None, DEAD_ZONE)
-    A = rounded(_fitted(X.T, weights * B), None, DEAD_ZONE)
-    return Pairs(A, B, pairs.k)
+    weights: Float64 = np.exp2(-k.astype(np.float64))[:, None]
+    B = rounded(_fitted(X, weights * A), None, DEAD_ZONE)
+    return rounded(_fitted(X.T, weights * B), None, DEAD_ZONE), B
 
 
 def _fitted(X: Float64, given: Float64) -> Float64:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.codec.decoded import CodecError
+from models.codec.dither import STEPS as DITHER_STEPS
 from models.codec.rans import PRECISION, Puller, Slices, lanes_for, push
-from models.codec.tables import ESCAPE, LARGEST, TABLES, TOP
+from models.codec.tables import ESCAPE, FIRST_DITHERED, LARGEST, QUARTERS, TABLES, TOP
 
 Int64 = npt.NDArray[np.int64]
 
@@ -56,9 +57,12 @@ class Writer:
         self._batches.append(Slices(np.full(len(values), width, np.int64), values * width))
         self.bits += n_bits * len(values)
 
-    def integers(self, values: Int64, classes: Int64) -> None:
-        """Write integers below LARGEST_INTEGER, each by its class."""
+    def integers(self, values: Int64, classes: Int64, numbers: Int64 | None = None) -> None:
+        """Write integers below LARGEST_INTEGER, each by its class; `numbers` have dithered them."""
         rows, shifts = _split(classes)
+        if numbers is not None:
+            rows, signs = _by_dither(rows, shifts, numbers)
+            values = values * signs
         high = values + (1 << shifts >> 1) >> shifts
         size = np.abs(high)
         symbols = np.where(size > LARGEST, ESCAPE, 2 * size - (high > 0))
@@ -112,9 +116,12 @@ class Reader:
         """Read one number."""
         return int(self._puller.uniform(1, n_bits)[0])
 
-    def integers(self, classes: Int64) -> Int64:
-        """Read one integer for each class."""
+    def integers(self, classes: Int64, numbers: Int64 | None = None) -> Int64:
+        """Read one integer for each class; `numbers` have dithered them."""
         rows, shifts = _split(classes)
+        signs = None
+        if numbers is not None:
+            rows, signs = _by_dither(rows, shifts, numbers)
         symbols = self.raw_symbols(rows)
         high = np.where(symbols & 1, symbols + 1, -symbols) >> 1
         for k in np.flatnonzero(symbols == ESCAPE):
@@ -122,7 +129,7 @@ class Reader:
         values = (high << shifts) - (1 << shifts >> 1) + self._low(shifts)
         if (np.abs(values) > LARGEST_INTEGER).any():
             raise CodecError("an integer is too large")
-        return values
+        return values if signs is None else values * signs
 
     def raw_symbols(self, rows: Int64) -> Int64:
         """Read one symbol for each row of the tables."""
@@ -148,3 +155,13 @@ class Reader:
 def _split(classes: Int64) -> tuple[Int64, Int64]:
     shifts = np.maximum(classes - TOP + 1, 0) >> 1
     return classes - 2 * shifts, shifts
+
+
+def _by_dither(rows: Int64, shifts: Int64, numbers: Int64) -> tuple[Int64, Int64]:
+    """Give the rows of dithered entries, and signs: a number in the upper half mirrors symbols of the lower one."""
+    dithered = (rows >= FIRST_DITHERED) & (shifts == 0)
+    upper = numbers >= DITHER_STEPS // 2
+    near = np.where(upper, DITHER_STEPS - 1 - numbers, numbers)
+    quarter = near * 2 * QUARTERS // DITHER_STEPS
+    found = np.where(dithered, TOP + 1 + QUARTERS * (rows - FIRST_DITHERED) + quarter, rows)
+    return found, np.where(dithered & upper, -1, 1)

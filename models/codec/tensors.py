@@ -19,12 +19,14 @@ import numpy.typing as npt
 
 from models.codec import lowrank
 from models.codec.decoded import BUDGET, CodecError, Decoded
-from models.codec.lowrank import Pairs, rounded
+from models.codec.dither import UNIT, Dither
+from models.codec.lowrank import Pairs, rounded, scales
 from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
 from models.codec.steps import STEP_BYTES, step_value
-from models.codec.symbols import LARGEST_INTEGER, POINT, Reader, Writer
+from models.codec.symbols import LARGEST_INTEGER, Reader, Writer
 from models.codec.vectors import (
     SCALES,
+    read_dithered,
     read_scale_codes,
     read_vectors,
     scale_codes,
@@ -41,7 +43,7 @@ LAMBDA = 6.5
 """Bits that a squared step of error is worth."""
 DEAD_ZONE = 0.6
 """Where a coordinate rounds away from zero: the bits saved are worth more than the error added."""
-SMALLEST_SIDE = 16
+SMALLEST_SIDE = 4
 """Matrices with a shorter side are not factored."""
 _MAX_POWER = 24
 _FALLS = 14
@@ -59,13 +61,14 @@ class Candidate(NamedTuple):
 class Coder:
     """One tensor, a step for it, and the ways to code it."""
 
-    def __init__(self, values: Float32, word: int, rng: np.random.Generator, *, stochastic: bool) -> None:
-        """Take a finite tensor and the word of its step."""
+    def __init__(self, values: Float32, word: int, rng: np.random.Generator, dither: Dither | None) -> None:
+        """Take a finite tensor and the word of its step. dither: to round at random with; None: to nearest."""
         self.values = values
         self.matrix = values.reshape(_matrix(values.shape))
         self.step = step_value(word)
         self.rng = rng
-        self.noise = rng if stochastic else None
+        self.dither = dither
+        self.noise = rng if dither is not None else None
         self.energy = values.size * (rms(values) / self.step) ** 2
 
     def cheapest(self) -> Candidate:
@@ -115,11 +118,14 @@ class Coder:
         kept = lowrank.choose(found, self.step, self.noise)
         if not len(kept.S):
             return []
-        pairs = lowrank.quantise(self.matrix, kept, self.step, self.noise)
+        if self.dither is None:
+            pairs = lowrank.quantise(self.matrix, kept, self.step)
+        else:
+            pairs = lowrank.dithered(kept, self.step, self.rng, self.dither)
         if not len(pairs.k) or not _fits(pairs):
             return []
         writer = Writer()
-        _write_pairs(writer, pairs)
+        _write_pairs(writer, pairs, None if self.dither is None else self.dither.again())
         return [Candidate(LOWRANK, writer, writer.bits + LAMBDA * lowrank.lost(found, pairs, self.step, self.energy))]
 
     def _raw(self, kind: int) -> Candidate:
@@ -141,14 +147,21 @@ def rms(values: Float32) -> float:
     return peak * math.sqrt(float(scaled @ scaled) / values.size)
 
 
-def read_zero(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+Step = tuple[int, int]
+"""Mantissa and exponent."""
+
+
+def read_zero(reader: Reader, shape: tuple[int, ...], step: Step, dither: Dither | None) -> Decoded:
     """Read nothing."""
-    del reader, mantissa
+    del reader, dither
+    _, exponent = step
     return Decoded(np.zeros(shape, np.int64), exponent)
 
 
-def read_scalar(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+def read_scalar(reader: Reader, shape: tuple[int, ...], step: Step, dither: Dither | None) -> Decoded:
     """Read a matrix coordinate by coordinate."""
+    del dither  # most coordinates are 0, which dithering would make worse
+    mantissa, exponent = step
     m, n = _matrix(shape)
     if not m * n:
         raise CodecError("symbols for a tensor without coordinates")
@@ -157,8 +170,9 @@ def read_scalar(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent:
     return Decoded((vectors if m <= n else vectors.T).reshape(shape) * mantissa, exponent)
 
 
-def read_lowrank(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+def read_lowrank(reader: Reader, shape: tuple[int, ...], step: Step, dither: Dither | None) -> Decoded:
     """Read factors and multiply them: exact, since every sum of products is below 2**52, which is checked."""
+    mantissa, exponent = step
     m, n = _matrix(shape)
     rank = reader.number(8)
     if not 1 <= rank <= min(m, n):
@@ -167,15 +181,19 @@ def read_lowrank(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent
     k = top - np.concatenate([[0], np.cumsum(reader.raw_symbols(np.full(rank - 1, _FALLS)))])
     if top > _MAX_POWER or k[-1] < 0:
         raise CodecError("powers out of range")
-    pairs = Pairs(read_vectors(reader, m, _scales(k, m)), read_vectors(reader, n, _scales(k, n)), k)
-    if _product_bits(pairs, mantissa) > BUDGET:
+    if dither is None:
+        a, b, unit = read_vectors(reader, m, scales(k, m)), read_vectors(reader, n, scales(k, n)), 0
+    else:
+        a, b = read_dithered(reader, m, scales(k, m), dither), read_dithered(reader, n, scales(k, n), dither)
+        unit = UNIT
+    if _product_bits(a, b, k, mantissa) > BUDGET:
         raise CodecError("a product of factors leaves the budget")
-    return Decoded(_product(pairs).astype(np.int64).reshape(shape) * mantissa, exponent - top)
+    return Decoded(_product(a, b, k).astype(np.int64).reshape(shape) * mantissa, exponent - top - 2 * unit)
 
 
-def read_raw(reader: Reader, shape: tuple[int, ...], mantissa: int, exponent: int) -> Decoded:
+def read_raw(reader: Reader, shape: tuple[int, ...], step: Step, dither: Dither | None) -> Decoded:
     """Read a tensor's bytes as they are."""
-    del mantissa, exponent
+    del step, dither
     size = math.prod(shape)
     if reader.number(1):
         return read_float32(memoryview(reader.uniform(4 * size, 8).astype(np.uint8).tobytes()), shape)
@@ -188,35 +206,27 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _fits(pairs: Pairs) -> bool:
     small = max(_largest(pairs.A), _largest(pairs.B)) < LARGEST_INTEGER
-    return small and int(pairs.k[0]) <= _MAX_POWER and _product_bits(pairs, 255) <= BUDGET
+    return small and int(pairs.k[0]) <= _MAX_POWER and _product_bits(pairs.a, pairs.b, pairs.k, 255) <= BUDGET
 
 
-def _write_pairs(writer: Writer, pairs: Pairs) -> None:
+def _write_pairs(writer: Writer, pairs: Pairs, dither: Dither | None) -> None:
     writer.uniform([len(pairs.k)], 8)
     writer.uniform(pairs.k[:1], 6)
     writer.raw_symbols(-np.diff(pairs.k), np.full(len(pairs.k) - 1, _FALLS))
     for vectors in (pairs.A, pairs.B):
-        write_vectors(writer, vectors, _scales(pairs.k, vectors.shape[1]))
+        write_vectors(writer, vectors, scales(pairs.k, vectors.shape[1]), dither)
 
 
-def _scales(k: Int64, n: int) -> Int64:
-    """Expected mean magnitude in a unit vector of n entries times 2**k: 3/4 of its rms, fixed point, integers
-    only.
-    """
-    scales = [max(1, math.isqrt((3 << POINT - 2) ** 2 * 4**power // n)) for power in k.tolist()]
-    return np.array(scales, np.int64)
-
-
-def _product(pairs: Pairs) -> Float64:
-    weights = np.ldexp(1.0, pairs.k[0] - pairs.k)
-    product: Float64 = (pairs.A * weights[:, None]).T @ pairs.B.astype(np.float64)
+def _product(a: Int64, b: Int64, k: Int64) -> Float64:
+    weights = np.ldexp(1.0, k[0] - k)
+    product: Float64 = (a * weights[:, None]).T @ b.astype(np.float64)
     return product
 
 
-def _product_bits(pairs: Pairs, mantissa: int) -> int:
+def _product_bits(a: Int64, b: Int64, k: Int64, mantissa: int) -> int:
     """Bound the bits of any partial sum of the product, whatever the order in which it is summed."""
-    top = int(pairs.k[0])
-    bound = sum(_largest(a) * _largest(b) << top - int(k) for a, b, k in zip(*pairs, strict=True))
+    top = int(k[0])
+    bound = sum(_largest(u) * _largest(v) << top - int(power) for u, v, power in zip(a, b, k, strict=True))
     return (mantissa * bound).bit_length()
 
 

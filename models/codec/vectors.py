@@ -17,9 +17,11 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
+from models.codec.dither import Dither, to_levels, to_symbols
 from models.codec.symbols import POINT, Reader, Writer, classes_of
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 SCALES = np.array([0] + [isqrt(1 << code + 9) for code in range(63)], np.int64)
 """Mean magnitude for each scale code, fixed point: half octaves from 2**-7.5; code 0 is a vector of zeros."""
@@ -45,12 +47,16 @@ class _Profile:
         self.scales += scale
 
 
-def write_vectors(writer: Writer, vectors: Int64, scales: Int64) -> None:
-    """Write r vectors, (r, n), with scales that the reader knows already; one of scale 0 is not written."""
+def write_vectors(writer: Writer, vectors: Int64, scales: Int64, dither: Dither | None = None) -> None:
+    """Write r vectors, (r, n), with scales that the reader knows already; one of scale 0 is not written.
+
+    dither: what they were rounded with, from its beginning.
+    """
     profile = _Profile(vectors.shape[1])
     for vector, scale in zip(vectors, scales.tolist(), strict=True):
         if scale:
-            writer.integers(vector, profile.classes(scale))
+            numbers = None if dither is None else dither.take(len(vector))
+            writer.integers(vector, profile.classes(scale), numbers)
             profile.take(vector, scale)
 
 
@@ -63,6 +69,33 @@ def read_vectors(reader: Reader, n: int, scales: Int64) -> Int64:
             vector[:] = reader.integers(profile.classes(scale))
             profile.take(vector, scale)
     return vectors
+
+
+def dither_vectors(values: Float64, scales: Int64, dither: Dither, rng: np.random.Generator) -> tuple[Int64, Int64]:
+    """Round (r, n) values with a dither. Give the symbols to write, and the levels that will be read.
+
+    scales: positive, as `write_vectors` will be given them.
+    """
+    symbols, levels = np.zeros(values.shape, np.int64), np.zeros(values.shape, np.int64)
+    profile = _Profile(values.shape[1])
+    for j, scale in enumerate(scales.tolist()):
+        classes, numbers = profile.classes(scale), dither.take(values.shape[1])
+        symbols[j] = to_symbols(values[j], classes, numbers, rng)
+        levels[j] = to_levels(symbols[j], classes, numbers)
+        profile.take(symbols[j], scale)
+    return symbols, levels
+
+
+def read_dithered(reader: Reader, n: int, scales: Int64, dither: Dither) -> Int64:
+    """Read the levels of dithered vectors of length n, one for each scale."""
+    levels = np.zeros((len(scales), n), np.int64)
+    profile = _Profile(n)
+    for level, scale in zip(levels, scales.tolist(), strict=True):
+        classes, numbers = profile.classes(scale), dither.take(n)
+        symbols = reader.integers(classes, numbers)
+        level[:] = to_levels(symbols, classes, numbers)
+        profile.take(symbols, scale)
+    return levels
 
 
 def scale_codes(vectors: Int64, *, shared: bool) -> Int64:

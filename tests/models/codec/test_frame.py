@@ -96,7 +96,8 @@ def test_the_error_of_a_coordinate_stays_below_a_step(step: float) -> None:
 def test_rounding_at_random_has_no_bias() -> None:
     tensors = update()
     rng, runs = np.random.default_rng(0), 100
-    bodies = [write(tensors, tensors, "adaptive", 2.0, rng, stochastic=True) for _ in range(runs)]
+    steps = np.linspace(2.0, 2.4, runs)  # a little apart, as those of devices are: the step seeds the dither too
+    bodies = [write(tensors, tensors, "adaptive", step, rng, stochastic=True) for step in steps]
     decoded = [decode(one, SPEC) for one in bodies]
     single = np.mean([nmse(tensors, one) for one in decoded])
     means = tuple(np.mean([one[k].values() for one in decoded], axis=0) for k in range(len(SPEC)))
@@ -197,7 +198,7 @@ def test_flipped_bits_are_harmless(golden: tuple[str, bytes, str], flips: list[t
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([0x10, 0x11, 0x20, 0x21, 0x22, 0x23, 0]), st.binary(max_size=400))
+@given(st.sampled_from([0x10, 0x11, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0]), st.binary(max_size=400))
 def test_any_bytes_are_harmless(first: int, rest: bytes) -> None:
     survives(bytes([first]) + rest)
     lanes = {0x20: 4, 0x21: 512, 0x22: 4096}.get(first, 0)

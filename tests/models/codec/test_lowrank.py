@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.codec.lowrank import TAU, Pairs, choose, factors, lost, quantise, rounded
+from models.codec.dither import Dither
+from models.codec.lowrank import TAU, Factors, Pairs, choose, dithered, factors, lost, quantise, rounded
 
 RNG = np.random.default_rng
 
@@ -13,7 +14,12 @@ def matrix(m: int, n: int, rank: int, noise: float = 0.01) -> np.ndarray:
 
 
 def product(pairs: Pairs, step: float) -> np.ndarray:
-    return np.asarray(step * ((pairs.A * 2.0 ** -pairs.k[:, None]).T @ pairs.B))
+    a, b = pairs.a * 2.0**-pairs.unit, pairs.b * 2.0**-pairs.unit
+    return np.asarray(step * ((a * 2.0 ** -pairs.k[:, None]).T @ b))
+
+
+def coded(X: np.ndarray, kept: Factors, step: float, noise: np.random.Generator | None) -> Pairs:
+    return quantise(X, kept, step) if noise is None else dithered(kept, step, noise, Dither(5, 0))
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (30, 30)])
@@ -35,7 +41,7 @@ def test_a_large_matrix_is_sketched() -> None:
 def test_the_loss_is_that_of_the_product(seed: int | None) -> None:
     X, step = matrix(40, 60, rank=4, noise=0.3), 1.5
     found, noise = factors(X, RNG(0)), None if seed is None else RNG(seed)
-    pairs = quantise(X, choose(found, step, noise), step, noise)
+    pairs = coded(X, choose(found, step, noise), step, noise)
     true = float(np.square((X - product(pairs, step)) / step).sum())
     assert lost(found, pairs, step, float(np.square(X / step).sum())) == pytest.approx(true, rel=1e-3)
 
@@ -46,8 +52,8 @@ def test_refining_lowers_the_error_of_rounding() -> None:
     kept = choose(found, step, None)
     gain = np.sqrt(kept.S * np.exp2(np.rint(np.log2(kept.S / step))) / step)[:, None]
     plain = [rounded(part * gain, None, 0.55) for part in (kept.U, kept.V)]
-    pairs = quantise(X, kept, step, None)
-    before = X - product(pairs._replace(A=plain[0], B=plain[1]), step)
+    pairs = quantise(X, kept, step)
+    before = X - product(pairs._replace(a=plain[0], b=plain[1]), step)
     assert np.square(X - product(pairs, step)).sum() < 0.97 * np.square(before).sum()
 
 
