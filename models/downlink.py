@@ -13,7 +13,7 @@ integers, and so the very SHA-256, that everybody holds; and whoever joins, howe
 The server's own model is finer than the grid: `fine` is the sum of all steps, and the offset follows it,
 moving by whole grid steps where it has fallen more than HYSTERESIS of them behind. So what one version leaves
 out a later one carries, nothing drifts, and a coordinate on the edge between two grid points does not cross
-it back and forth. The grids are chosen once, from the first step that moves anything.
+it back and forth. The grids are chosen once, from the first step that moves anything: a power of two or three of one.
 
 Without a grid (downlink_step = 0) a version has one way, from 0: the fine model in float32. Every function is
 pure; `ServerState` is all there is to keep.
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -71,13 +71,15 @@ class ServerState(NamedTuple):
     model: Model
     """The version as published."""
     offset: Offset
-    """What leads from version 0 to it; () for version 0."""
+    """What leads from version 0 to it; () for version 0. Multiples of `unit`."""
     fine: tuple[Float64, ...]
     """The sum of all steps from version 0 on, off the grid: what `offset` follows."""
     trail: tuple[Offset, ...]
     """The differences of the last versions, newest first."""
     ways: tuple[Way, ...]
     """What devices read to hold `model`, the nearest start first, version 0 last; none for version 0."""
+    unit: int = 1
+    """1 or 3: one step on a tensor's grid is `unit` times two to the power of its offset's exponent."""
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` reads it back."""
@@ -85,7 +87,7 @@ class ServerState(NamedTuple):
         trail = [write_integers(step) for step in self.trail]
         ways = [(way.start, way.body) for way in self.ways]
         grids = [tensor.exponent for tensor in self.offset]
-        return msgspec.msgpack.encode((self.seed, self.version, grids, fine, trail, ways))
+        return msgspec.msgpack.encode((self.seed, self.version, grids, self.unit, fine, trail, ways))
 
     @staticmethod
     def from_bytes(data: bytes, spec: Spec) -> ServerState:
@@ -98,13 +100,15 @@ class ServerState(NamedTuple):
         except (msgspec.MsgspecError, CodecError) as error:
             raise DownlinkError(f"stored server state is damaged: {error}") from error
         ways = tuple(Way(start, body) for start, body in stored.ways)
-        return ServerState(stored.seed, stored.version, model, offset, _fine(stored.fine, spec), trail, ways)
+        fine = _fine(stored.fine, spec)
+        return ServerState(stored.seed, stored.version, model, offset, fine, trail, ways, stored.unit)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
     seed: int
     version: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     grids: list[Annotated[int, msgspec.Meta(ge=-400, le=400)]]
+    unit: Literal[1, 3]
     fine: list[bytes]
     trail: list[bytes]
     ways: list[tuple[int, bytes]]
@@ -149,14 +153,14 @@ def advance(state: ServerState, mean: Sequence[Float64], spec: Spec, coding: Com
         if not coding.downlink_step:
             model, offset, ways = _plainly(fine, spec, state.seed)
             return ServerState(state.seed, number, model, offset, fine, (), ways)
-        here = state.offset if _under_way(state) else _origin(fine, coding.downlink_step)
-        step = _behind(here, fine)
+        here, unit = (state.offset, state.unit) if _under_way(state) else _origin(fine, coding.downlink_step)
+        step = _behind(here, unit, fine)
         offset, trail = _sum(here, step), (step, *state.trail)[: max(LADDER)]
         ways = (*_ladder(trail, number), Way(0, write_integers(offset)))
         model = add(initial(spec, state.seed), offset)
     except (CodecError, LatticeError) as error:
         raise DownlinkError(f"version {number} cannot be coded: {error}") from error
-    return ServerState(state.seed, number, model, offset, fine, trail, ways)
+    return ServerState(state.seed, number, model, offset, fine, trail, ways, unit)
 
 
 def install(spec: Spec, seed: int, body: bytes | None, held: Offset = ()) -> tuple[Model, Offset]:
@@ -185,23 +189,34 @@ def _under_way(state: ServerState) -> bool:
     return any(f.any() for f in state.fine) or any(tensor.integers.any() for step in state.trail for tensor in step)
 
 
-def _origin(fine: Sequence[Float64], downlink_step: float) -> Offset:
-    """Give the offset of version 0 on the grids that suit this first move."""
-    grids = _grids(fine, downlink_step)
-    return tuple(Decoded(np.zeros(values.shape, np.int64), grid) for values, grid in zip(fine, grids, strict=True))
+def _origin(fine: Sequence[Float64], downlink_step: float) -> tuple[Offset, int]:
+    """Give the offset of version 0 on the grids that suit this first move, and their unit."""
+    grids, unit = _grids(fine, downlink_step)
+    pairs = zip(fine, grids, strict=True)
+    return tuple(Decoded(np.zeros(values.shape, np.int64), grid) for values, grid in pairs), unit
 
 
-def _grids(first: Sequence[Float64], downlink_step: float) -> list[int]:
+def _grids(first: Sequence[Float64], downlink_step: float) -> tuple[list[int], int]:
     """Choose the grids: about `downlink_step` times the rms of the first move, finer where a tensor moves less."""
     sizes = [math.sqrt(float(np.square(f).mean())) if f.size else 0.0 for f in first]
     energy = sum(size**2 * f.size for size, f in zip(sizes, first, strict=True))
     whole = math.sqrt(energy / max(1, sum(f.size for f in first)))
     if not whole:
-        return [0] * len(sizes)
-    top = _octave(whole * downlink_step)
+        return [0] * len(sizes), 1
+    top, unit = _step(whole * downlink_step)
     if not GRIDS[0] + MOST_OCTAVES <= top <= GRIDS[1]:
         raise CodecError(f"a grid of 2**{top} is out of range")
-    return [top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes]
+    return [top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes], unit
+
+
+def _step(value: float) -> tuple[int, int]:
+    """Give the exponent and the unit of what is nearest to a float, of powers of two and three times them."""
+    if not 0 < value < math.inf:
+        return 10_000, 1
+    fraction, exponent = math.frexp(value)
+    if fraction <= math.sqrt(0.375):
+        return exponent - 1, 1
+    return (exponent - 2, 3) if fraction <= math.sqrt(0.75) else (exponent, 1)
 
 
 def _octave(value: float) -> int:
@@ -212,15 +227,15 @@ def _octave(value: float) -> int:
     return exponent if fraction > math.sqrt(0.5) else exponent - 1
 
 
-def _behind(offset: Offset, fine: Sequence[Float64]) -> Offset:
+def _behind(offset: Offset, unit: int, fine: Sequence[Float64]) -> Offset:
     """Give the whole grid steps that the offset must move by to follow the fine model."""
     steps = []
     for here, there in zip(offset, fine, strict=True):
-        behind = np.ldexp(there, -here.exponent) - here.integers
+        behind = (np.ldexp(there, -here.exponent) - here.integers) / unit
         moves = np.where(np.abs(behind) > HYSTERESIS, np.rint(behind), 0.0)
-        if not (np.abs(moves) < 2.0**BUDGET).all():
+        if not (unit * np.abs(moves) < 2.0**BUDGET).all():
             raise CodecError("a step goes too far for the grid")
-        steps.append(Decoded(moves.astype(np.int64), here.exponent))
+        steps.append(Decoded(unit * moves.astype(np.int64), here.exponent))
     return tuple(steps)
 
 

@@ -17,8 +17,8 @@ from models.codec.vectors import SCALES, scale_codes, write_scale_codes, write_v
 
 Int64 = npt.NDArray[np.int64]
 
-MANTISSA_BITS = 7
-"""A power of two is written as a mantissa of 128 times another."""
+THIRD = 3
+"""Grids are powers of two, or three times one: then every integer is a multiple of three, which is not written."""
 LARGE = 1 << 14
 """A tensor of so many coordinates has a scale for each vector without trying whether one for all is shorter."""
 
@@ -26,14 +26,16 @@ LARGE = 1 << 14
 def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
     """Code integers times powers of two without loss; give the number of lanes and the stream.
 
-    What is read back has exponents that are lower by MANTISSA_BITS. Raises CodecError where an exponent is out of
-    range or more than MAX_OCTAVES below the largest, or an integer is too large.
+    What is read back has exponents that are lower by up to 7. Raises CodecError where an exponent is out of range or
+    more than MAX_OCTAVES below the largest, or an integer is too large.
     """
     exponents = [tensor.exponent for tensor in tensors if tensor.integers.any()] or [0]
     top = max(exponents)
-    if not (min(exponents) - MANTISSA_BITS >= LOWEST and top - MANTISSA_BITS <= HIGHEST):
+    thirds = top - 6 <= HIGHEST and all(not (tensor.integers % THIRD).any() for tensor in tensors)
+    factor, mantissa, bits = (THIRD, 192, 6) if thirds else (1, 128, 7)  # 3 = 192 / 2**6, 1 = 128 / 2**7
+    if not (min(exponents) - bits >= LOWEST and top - bits <= HIGHEST):
         raise CodecError(f"steps of 2**{min(exponents)} to 2**{top} are out of range")
-    word = (top - MANTISSA_BITS + BIAS) << MANTISSA_BITS  # a mantissa of 128
+    word = (top - bits + BIAS) << 7 | mantissa - 128
     writer = Writer()
     writer.uniform([word >> 8, word & 255], 8)
     for tensor in tensors:
@@ -44,7 +46,7 @@ def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
             if octaves > MAX_OCTAVES:
                 raise CodecError(f"a step {octaves} octaves below the common one")
             writer.integers(np.array([octaves]), np.array([_OCTAVES_CLASS]))
-            writer.extend(_scalar(tensor.integers))
+            writer.extend(_scalar(tensor.integers // factor))
     return writer.stream()
 
 

@@ -231,7 +231,7 @@ def test_the_step_follows_the_rounds_and_is_what_devices_are_told() -> None:
     for number in range(4):
         take_round(learner, spec, number)
         learner.take(learner.next())
-        assert learner.step_scale == float(f"{steer(learner.now.observed, 0.5):.3g}")
+        assert learner.step_scale == float(f"{steer(learner.now.observed, learner._spec.coding.noise_share):.3g}")
         scales.append(learner.step_scale)
     assert scales[-1] != 1.0
     assert [seen.step_scale for seen in learner.now.observed] == scales[:3]

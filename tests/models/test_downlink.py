@@ -90,7 +90,7 @@ def test_what_one_version_leaves_out_a_later_one_carries(
         sums = [old + m for old, m in zip(sums, mean, strict=True)]
         published = zip(sums, state.offset, state.model.values(), initial(SPEC, SEED).values(), strict=True)
         for wanted, offset, now, first in published:
-            slack = HYSTERESIS * 2.0**offset.exponent
+            slack = HYSTERESIS * state.unit * 2.0**offset.exponent
             assert np.abs(wanted - offset.values()).max(initial=0) <= slack * (1 + 1e-12)
             assert np.abs(first + wanted - now).max(initial=0) <= slack * (1 + 1e-12) + 2.0**-24
 
@@ -99,21 +99,28 @@ def test_many_small_steps_arrive_where_one_large_one_does() -> None:
     state, whole = advance(start(SPEC, SEED), a_step(0), SPEC, COARSE), a_step(0)
     for _ in range(50):  # each of them a twentieth of a grid step
         drift = [
-            np.full(tensor.shape, np.ldexp(0.05, o.exponent)) for tensor, o in zip(SPEC, state.offset, strict=True)
+            np.full(tensor.shape, np.ldexp(0.05 * state.unit, o.exponent))
+            for tensor, o in zip(SPEC, state.offset, strict=True)
         ]
         whole = [w + d for w, d in zip(whole, drift, strict=True)]
         state = advance(state, drift, SPEC, COARSE)
     for wanted, offset in zip(whole, state.offset, strict=True):
-        assert np.abs(np.ldexp(wanted, -offset.exponent) - offset.integers).max(initial=0) <= HYSTERESIS + 1e-9
+        assert (
+            np.abs(np.ldexp(wanted, -offset.exponent) - offset.integers).max(initial=0)
+            <= HYSTERESIS * state.unit + 1e-9
+        )
     assert all((o.integers > 0).mean() > 0.9 for o in state.offset if o.integers.size)
 
 
 def test_a_coordinate_on_an_edge_does_not_cross_it_back_and_forth() -> None:
     state = advance(start(SPEC, SEED), a_step(0), SPEC, COARSE)
-    half = [np.full(t.shape, np.ldexp(0.5, o.exponent)) - (f - o.values()) for t, o, f in around(state)]
+    half = [np.full(t.shape, np.ldexp(0.5 * state.unit, o.exponent)) - (f - o.values()) for t, o, f in around(state)]
     state = advance(state, half, SPEC, COARSE)  # now everything stands on the edge between two grid points
     for sign in (1, -1) * 4:
-        nudge = [np.full(t.shape, sign * np.ldexp(0.9 * (HYSTERESIS - 0.5), o.exponent)) for t, o, _ in around(state)]
+        nudge = [
+            np.full(t.shape, sign * state.unit * np.ldexp(0.9 * (HYSTERESIS - 0.5), o.exponent))
+            for t, o, _ in around(state)
+        ]
         before, state = state, advance(state, nudge, SPEC, COARSE)
         assert state.model == before.model
 
@@ -312,3 +319,14 @@ def test_no_body_is_version_0() -> None:
 
 def test_a_way_is_a_start_and_a_body() -> None:
     assert states(1)[1].ways == (Way(0, states(1)[1].ways[0].body),)
+
+
+@pytest.mark.parametrize(
+    ("asked", "unit", "exponent"), [(1.0, 1, 0), (1.2, 1, 0), (1.3, 3, -1), (1.7, 3, -1), (1.8, 1, 1), (2.0, 1, 1)]
+)
+def test_a_grid_is_a_power_of_two_or_three_of_one(asked: float, unit: int, exponent: int) -> None:
+    spec = (TensorSpec("w", (2,)),)
+    state = advance(start(spec, SEED), [np.array([1.0, -1.0])], spec, CompressionSpec(downlink_step=asked))
+    assert (state.unit, state.offset[0].exponent) == (unit, exponent)
+    assert not (state.offset[0].integers % unit).any()
+    assert ServerState.from_bytes(state.to_bytes(), spec) == state
