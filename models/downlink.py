@@ -43,6 +43,10 @@ LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 """Versions back from which there is a way to the current one, besides version 0."""
 HYSTERESIS = 0.55
 """Grid steps that a coordinate falls behind before it moves."""
+FIRST_FINER = 2
+"""The first move has a grid so many times finer. Everything starts in the middle of its cell, so that without this most
+of the first round would be left out, and the fleet would be a round behind from then on.
+"""
 MOST_OCTAVES = 14
 """A tensor's grid is at most so many octaves finer than the coarsest one's."""
 LARGEST_STEP = 2.0**100
@@ -79,7 +83,7 @@ class ServerState(NamedTuple):
     ways: tuple[Way, ...]
     """What devices read to hold `model`, the nearest start first, version 0 last; none for version 0."""
     unit: int = 1
-    """1 or 3: one step on a tensor's grid is `unit` times two to the power of its offset's exponent."""
+    """One step on a tensor's grid is `unit` times two to the power of its offset's exponent."""
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` reads it back."""
@@ -108,7 +112,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     seed: int
     version: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     grids: list[Annotated[int, msgspec.Meta(ge=-400, le=400)]]
-    unit: Literal[1, 3]
+    unit: Literal[1, 2, 3, 6]
     fine: list[bytes]
     trail: list[bytes]
     ways: list[tuple[int, bytes]]
@@ -154,7 +158,7 @@ def advance(state: ServerState, mean: Sequence[Float64], spec: Spec, coding: Com
             model, offset, ways = _plainly(fine, spec, state.seed)
             return ServerState(state.seed, number, model, offset, fine, (), ways)
         here, unit = (state.offset, state.unit) if _under_way(state) else _origin(fine, coding.downlink_step)
-        step = _behind(here, unit, fine)
+        step = _behind(here, unit if _under_way(state) else unit // FIRST_FINER, fine)
         offset, trail = _sum(here, step), (step, *state.trail)[: max(LADDER)]
         ways = (*_ladder(trail, number), Way(0, write_integers(offset)))
         model = add(initial(spec, state.seed), offset)
@@ -202,11 +206,13 @@ def _grids(first: Sequence[Float64], downlink_step: float) -> tuple[list[int], i
     energy = sum(size**2 * f.size for size, f in zip(sizes, first, strict=True))
     whole = math.sqrt(energy / max(1, sum(f.size for f in first)))
     if not whole:
-        return [0] * len(sizes), 1
-    top, unit = _step(whole * downlink_step)
+        return [0] * len(sizes), FIRST_FINER
+    top, unit = _step(whole * downlink_step / FIRST_FINER)
     if not GRIDS[0] + MOST_OCTAVES <= top <= GRIDS[1]:
         raise CodecError(f"a grid of 2**{top} is out of range")
-    return [top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes], unit
+    return [
+        top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes
+    ], FIRST_FINER * unit
 
 
 def _step(value: float) -> tuple[int, int]:
@@ -277,7 +283,7 @@ def _on_grids(offset: Offset, grids: Sequence[int]) -> Offset:
 def _on_grid(tensor: Decoded, grid: int) -> Decoded:
     if not tensor.integers.any():
         return Decoded(np.zeros_like(tensor.integers), grid)
-    if tensor.exponent > grid:
+    if tensor.exponent > grid and bits(tensor.integers) + tensor.exponent - grid > 61:
         raise CodecError("an offset lies on other grids than it says")
     return Decoded(rescale(tensor.integers, tensor.exponent - grid), grid)
 

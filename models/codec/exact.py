@@ -26,9 +26,10 @@ LARGE = 1 << 14
 def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
     """Code integers times powers of two without loss; give the number of lanes and the stream.
 
-    What is read back has exponents that are lower by up to 7. Raises CodecError where an exponent is out of range or
+    What is read back has the same values on other exponents. Raises CodecError where an exponent is out of range or
     more than MAX_OCTAVES below the largest, or an integer is too large.
     """
+    tensors = _without_twos(tensors)
     exponents = [tensor.exponent for tensor in tensors if tensor.integers.any()] or [0]
     top = max(exponents)
     thirds = top - 6 <= HIGHEST and all(not (tensor.integers % THIRD).any() for tensor in tensors)
@@ -48,6 +49,15 @@ def write_exactly(tensors: Sequence[Decoded]) -> tuple[int, bytes]:
             writer.integers(np.array([octaves]), np.array([_OCTAVES_CLASS]))
             writer.extend(_scalar(tensor.integers // factor))
     return writer.stream()
+
+
+def _without_twos(tensors: Sequence[Decoded]) -> list[Decoded]:
+    """Put tensors on coarser powers of two, all by the same factor, as far as every integer allows."""
+    common = 0
+    for tensor in tensors:
+        common |= int(np.bitwise_or.reduce(tensor.integers, axis=None))
+    twos = max(0, (common & -common).bit_length() - 1)
+    return [Decoded(tensor.integers >> twos, tensor.exponent + twos) for tensor in tensors]
 
 
 def _scalar(integers: Int64) -> Writer:

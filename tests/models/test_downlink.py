@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from models.codec import CodecError
 from models.codec.decoded import Decoded
 from models.codec.frame import write_integers
-from models.downlink import HYSTERESIS, LADDER, DownlinkError, Offset, ServerState, Way, advance, install, start
+from models.downlink import (
+    FIRST_FINER,
+    HYSTERESIS,
+    LADDER,
+    DownlinkError,
+    Offset,
+    ServerState,
+    Way,
+    advance,
+    install,
+    start,
+)
 from models.job import CompressionSpec
 from models.lattice import initial
 from models.params import Spec, TensorSpec
@@ -322,11 +333,13 @@ def test_a_way_is_a_start_and_a_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "unit", "exponent"), [(1.0, 1, 0), (1.2, 1, 0), (1.3, 3, -1), (1.7, 3, -1), (1.8, 1, 1), (2.0, 1, 1)]
+    ("asked", "unit", "exponent"), [(2.0, 2, 0), (2.4, 2, 0), (2.6, 6, -1), (3.4, 6, -1), (3.6, 2, 1), (4.0, 2, 1)]
 )
 def test_a_grid_is_a_power_of_two_or_three_of_one(asked: float, unit: int, exponent: int) -> None:
     spec = (TensorSpec("w", (2,)),)
     state = advance(start(spec, SEED), [np.array([1.0, -1.0])], spec, CompressionSpec(downlink_step=asked))
     assert (state.unit, state.offset[0].exponent) == (unit, exponent)
-    assert not (state.offset[0].integers % unit).any()
+    assert not (state.offset[0].integers % (unit // FIRST_FINER)).any()
+    later = advance(state, [np.array([30.0, 70.0])], spec, CompressionSpec(downlink_step=asked))
+    assert not (later.trail[0][0].integers % unit).any()
     assert ServerState.from_bytes(state.to_bytes(), spec).unit == unit
