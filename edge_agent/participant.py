@@ -264,8 +264,9 @@ class Participant:
 
     @property
     def follows(self) -> bool:
-        """Whether every head is needed, so that it pays to go on hearing them."""
-        return self._deploys and self.spec.deploy == "every 1"
+        """Whether every head is needed, so that it pays to go on hearing them: not where rounds carry the ways."""
+        along = self._round is not None and 2 * self._round.threshold > draw.MOST
+        return self._deploys and self.spec.deploy == "every 1" and not along
 
     # What follows.
 

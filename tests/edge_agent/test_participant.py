@@ -108,6 +108,14 @@ def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
     assert effects == ([Train(V2, 1.0)] if here == V2 else [Look()])
 
 
+def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
+    always = JobSpec("j", ModelSpec(), deploy="every 1")
+    one, other, idle = device(always), device(always), device(always, deploys=False)
+    feed(one, round_(threshold=draw.MOST // 10))
+    feed(other, round_())
+    assert (one.follows, other.follows, idle.follows) == (True, False, False)
+
+
 def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
     one = device()
     feed(one, head(V1), Installed(V1))
