@@ -131,7 +131,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
     noise_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.4
     """What they are to bear: the share of the energy of a round's mean that its coding has added."""
-    downlink_step: NonNegative = 3.0
+    downlink_step: NonNegative = 2.5
     """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
 
     def __post_init__(self) -> None:
