@@ -53,10 +53,10 @@ def write_vectors(writer: Writer, vectors: Int64, scales: Int64, dither: Dither 
     dither: what they were rounded with, from its beginning.
     """
     profile = _Profile(vectors.shape[1])
-    for vector, scale in zip(vectors, scales.tolist(), strict=True):
+    numbers = [None] * len(vectors) if dither is None else dither.take(vectors.size).reshape(vectors.shape)
+    for vector, scale, by in zip(vectors, scales.tolist(), numbers, strict=True):
         if scale:
-            numbers = None if dither is None else dither.take(len(vector))
-            writer.integers(vector, profile.classes(scale), numbers)
+            writer.integers(vector, profile.classes(scale), by)
             profile.take(vector, scale)
 
 
@@ -77,11 +77,11 @@ def dither_vectors(values: Float64, scales: Int64, dither: Dither, rng: np.rando
     scales: positive, as `write_vectors` will be given them.
     """
     symbols, levels = np.zeros(values.shape, np.int64), np.zeros(values.shape, np.int64)
-    profile = _Profile(values.shape[1])
+    profile, numbers = _Profile(values.shape[1]), dither.take(values.size).reshape(values.shape)
     for j, scale in enumerate(scales.tolist()):
-        classes, numbers = profile.classes(scale), dither.take(values.shape[1])
-        symbols[j] = to_symbols(values[j], classes, numbers, rng)
-        levels[j] = to_levels(symbols[j], classes, numbers)
+        classes = profile.classes(scale)
+        symbols[j] = to_symbols(values[j], classes, numbers[j], rng)
+        levels[j] = to_levels(symbols[j], classes, numbers[j])
         profile.take(symbols[j], scale)
     return symbols, levels
 
@@ -89,11 +89,11 @@ def dither_vectors(values: Float64, scales: Int64, dither: Dither, rng: np.rando
 def read_dithered(reader: Reader, n: int, scales: Int64, dither: Dither) -> Int64:
     """Read the levels of dithered vectors of length n, one for each scale."""
     levels = np.zeros((len(scales), n), np.int64)
-    profile = _Profile(n)
-    for level, scale in zip(levels, scales.tolist(), strict=True):
-        classes, numbers = profile.classes(scale), dither.take(n)
-        symbols = reader.integers(classes, numbers)
-        level[:] = to_levels(symbols, classes, numbers)
+    profile, numbers = _Profile(n), dither.take(levels.size).reshape(levels.shape)
+    for level, scale, by in zip(levels, scales.tolist(), numbers, strict=True):
+        classes = profile.classes(scale)
+        symbols = reader.integers(classes, by)
+        level[:] = to_levels(symbols, classes, by)
         profile.take(symbols, scale)
     return levels
 
