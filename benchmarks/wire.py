@@ -12,14 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from fleet import stage
-from fleet.meter import Flow, Meter, Tally
-from fleet.processes import FEDGE, Children
-from fleet.stage import FLEET, Stage
+from fleet.meter import Meter
+from fleet.problem import for_all
+from fleet.processes import Children
+from fleet.stage import DEVICES, FLEET
 from fleet.watch import Sights, Watch
 from models.dataset import Dataset
 from models.job import JobSpec
@@ -72,25 +73,20 @@ class Wired(Struct, frozen=True):
 def run(spec: JobSpec, shares: Sequence[Dataset], test: Dataset, say: Callable[[str], None] = lambda _: None) -> Wired:
     """Run a job to its end. say: told what goes on.
 
-    Raises StartError without a broker, ChildDiedError when a process ends early, WatchError when the fleet is silent.
+    Raises SettingsError for a job that this many devices cannot do, StartError without a broker,
+    ChildDiedError when a process ends early, WatchError when the fleet is silent.
     """
-    spec = structs.replace(spec, rounds=structs.replace(spec.rounds, min_devices=len(shares)))
+    spec = for_all(spec, len(shares))
     with tempfile.TemporaryDirectory(prefix="fedge-wire-") as name, start_broker(Path(name) / "broker") as broker:
         meter = Meter(broker.host, broker.port)
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol)
         plan = stage.build(Path(name), spec, shares, test, behind, inference=False)
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
         with Children() as children, Watch(direct, FLEET) as watch:
-            _start(children, plan)
+            stage.start(children, plan)
             found = _follow(spec, watch, children, meter, say)
         meter.stop()
     return found
-
-
-def _start(children: Children, plan: Stage) -> None:
-    for kind, roles in (("aggregator", [plan.aggregator]), ("agent", plan.devices)):
-        for role in roles:
-            children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
 
 
 def _follow(spec: JobSpec, watch: Watch, children: Children, meter: Meter, say: Callable[[str], None]) -> Wired:
@@ -109,7 +105,7 @@ def _follow(spec: JobSpec, watch: Watch, children: Children, meter: Meter, say: 
         if ends_at is not None and time.monotonic() > ends_at:
             break
     assert sights.ended is not None
-    total = _total(meter)
+    total = meter.totals(DEVICES)
     return Wired(
         rounds=rows[1:],
         sha256=sights.heads[max(sights.heads)].sha256,
@@ -127,17 +123,8 @@ def _follow(spec: JobSpec, watch: Watch, children: Children, meter: Meter, say: 
 
 
 def _row(number: int, sights: Sights, meter: Meter) -> Row:
-    metrics, total = sights.statuses[number].metrics, _total(meter)
+    metrics, total = sights.statuses[number].metrics, meter.totals(DEVICES)
     return Row(number, metrics.get("accuracy"), metrics.get("loss"), total.up.wire_bytes, total.down.wire_bytes)
-
-
-def _total(meter: Meter) -> Tally:
-    """Sum up what passed to and from devices; the aggregator's own connection is not a link that anybody pays for."""
-    total = Tally(Flow(), Flow())
-    for client, tally in meter.by_client().items():
-        if client.startswith(f"{FLEET}-device-"):
-            total.add(tally)
-    return total
 
 
 def _plain(counts: Counter[str]) -> dict[str, int]:

@@ -160,7 +160,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from fleet.simulate import command
+    from fleet.simulation_report import command
 
     return command(arguments)
 

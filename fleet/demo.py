@@ -30,11 +30,11 @@ from fleet import plots, stage
 from fleet.central import train_centrally
 from fleet.display import Display, duration, n_bytes
 from fleet.examples import Split, find_job, load_split
-from fleet.meter import Meter, Tally
+from fleet.meter import Meter
 from fleet.partition import deal
-from fleet.problem import dealt
-from fleet.processes import FEDGE, Children, interruptible
-from fleet.stage import FLEET, Role, Stage
+from fleet.problem import dealt, for_all
+from fleet.processes import Children, interruptible
+from fleet.stage import DEVICES, FLEET, Stage
 from fleet.watch import Sights, Watch
 from models import dataset, inference, nets
 from models.dataset import Dataset
@@ -133,7 +133,7 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool) -> int:
 def _for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
     """Have the first round wait for all devices, however many there are."""
     quorum = min(spec.rounds.quorum, n_devices)
-    return structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum, min_devices=n_devices))
+    return for_all(structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum)), n_devices)
 
 
 class _Demo:
@@ -177,13 +177,7 @@ class _Demo:
 
     def _start(self, children: Children, plan: Stage) -> None:
         self._started = time.monotonic()
-        self._run_role(children, plan.aggregator, "aggregator")
-        for device in plan.devices:
-            self._run_role(children, device, "agent")
-
-    @staticmethod
-    def _run_role(children: Children, role: Role, kind: str) -> None:
-        children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
+        stage.start(children, plan)
 
     # Looking on.
 
@@ -263,21 +257,18 @@ class _Demo:
 
     def _traffic(self) -> tuple[int, int]:
         """Give payload bytes of all devices, up and down, so far."""
-        tallies = self._tallies()
-        return sum(t.up.payload_bytes for t in tallies), sum(t.down.payload_bytes for t in tallies)
+        total = self._meter.totals(DEVICES)
+        return total.up.payload_bytes, total.down.payload_bytes
 
     def _wire_traffic(self) -> tuple[int, int]:
         """Give all bytes of MQTT of all devices, up and down, so far."""
-        tallies = self._tallies()
-        return sum(t.up.wire_bytes for t in tallies), sum(t.down.wire_bytes for t in tallies)
-
-    def _tallies(self) -> list[Tally]:
-        return [t for client, t in self._meter.by_client().items() if client.startswith(f"{FLEET}-device-")]
+        total = self._meter.totals(DEVICES)
+        return total.up.wire_bytes, total.down.wire_bytes
 
     def _body_bytes_down(self) -> int:
         """Give the bytes of versions that devices have read: bodies, and those that came with a round."""
         along = self._n_devices * sum(self._sights.way_bytes.values())
-        return sum(t.down.words["body"] for t in self._tallies()) + along
+        return self._meter.totals(DEVICES).down.words["body"] + along
 
     # What came of it.
 

@@ -89,11 +89,12 @@ class Meter:
             self._thread.join(_CLOSING_S)
             self._thread = self._loop = None
 
-    def totals(self) -> Tally:
-        """Give what passed so far, over all clients."""
+    def totals(self, prefix: str = "") -> Tally:
+        """Give what passed so far, over all clients whose ids begin so."""
         total = Tally()
-        for tally in self.by_client().values():
-            total.add(tally)
+        for client_id, tally in self.by_client().items():
+            if client_id.startswith(prefix):
+                total.add(tally)
         return total
 
     def by_client(self) -> dict[str, Tally]:

@@ -96,3 +96,13 @@ def device_names(n: int) -> list[str]:
     """Give the names of n devices. Who is drawn and how it shuffles depend on its name."""
     width = max(2, len(str(n - 1)))
     return [f"device-{number:0{width}d}" for number in range(n)]
+
+
+def for_all(spec: JobSpec, n_devices: int) -> JobSpec:
+    """Have a job wait for all devices before its first round, so that every draw is from all of them.
+
+    Raises SettingsError where it wants more than there are.
+    """
+    if spec.rounds.quorum > n_devices:
+        raise SettingsError(f"job {spec.name}: quorum = {spec.rounds.quorum} is more than the {n_devices} devices")
+    return structs.replace(spec, rounds=structs.replace(spec.rounds, min_devices=n_devices))

@@ -7,18 +7,14 @@ nothing ever waits and the same seed gives the same rounds, byte for byte.
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
@@ -30,13 +26,11 @@ from aggregator.service import will as aggregator_will
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.settings import SettingsError
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.service import Agent, count_boot
 from edge_agent.service import will as device_will
-from fleet.display import Display, duration, n_bytes
-from fleet.problem import Problem, device_names, read_problem
+from fleet.problem import device_names, for_all
 from models import dataset, nets
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
@@ -108,7 +102,7 @@ def simulate(
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
-    spec = _for_devices(spec, len(shares))
+    spec = for_all(spec, len(shares))
     n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder:
         simulation = _Simulation(spec, shares, test, folder)
@@ -116,13 +110,6 @@ def simulate(
             return simulation.run(n_parameters, on_round)
         finally:
             simulation.close()
-
-
-def _for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
-    """Have the job wait for all devices before its first round, so that every draw is from all of them."""
-    if spec.rounds.quorum > n_devices:
-        raise SettingsError(f"job {spec.name}: quorum = {spec.rounds.quorum} is more than the {n_devices} devices")
-    return structs.replace(spec, rounds=structs.replace(spec.rounds, min_devices=n_devices))
 
 
 class _Clock:
@@ -349,74 +336,3 @@ def _workshop(need_bytes: int) -> Iterator[Path]:
         roomy = False
     with tempfile.TemporaryDirectory(prefix="fedge-simulate-", dir=MEMORY_DISK if roomy else None) as folder:
         yield Path(folder)
-
-
-# The command.
-
-
-def command(arguments: argparse.Namespace) -> int:
-    """Run `fedge simulate` as the command line says. Raises what `read_problem` and `simulate` raise."""
-    to_stdout = arguments.json == Path("-")
-    if arguments.json is not None and not to_stdout and not arguments.json.parent.is_dir():
-        raise SettingsError(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
-    problem = read_problem(
-        arguments.job,
-        arguments.data,
-        how=arguments.partition,
-        n_devices=arguments.devices,
-        test=arguments.test,
-        features=arguments.features,
-        seed=arguments.seed,
-        rounds=arguments.rounds,
-        target=arguments.target,
-    )
-    stream: TextIO = sys.stderr if to_stdout else sys.stdout
-    report = _Report(Display(stream), problem)
-    result = simulate(problem.spec, problem.shares, problem.test, report.tell)
-    report.sum_up(result)
-    if arguments.json is not None:
-        text = msgspec.json.format(msgspec.json.encode(result)).decode() + "\n"
-        if to_stdout:
-            sys.stdout.write(text)
-        else:
-            arguments.json.write_text(text, encoding="utf-8")
-    return 0
-
-
-class _Report:
-    """What a person sees of a simulation."""
-
-    def __init__(self, display: Display, problem: Problem) -> None:
-        self._display = display
-        self._max_rounds = problem.spec.rounds.max_rounds
-        self._began = time.perf_counter()
-        sizes = [len(share.y) for share in problem.shares]
-        display.line(
-            f"{problem.spec.name}: {len(sizes)} devices with {min(sizes)} to {max(sizes)} examples, "
-            f"{sum(sizes)} in all, {len(problem.test.y)} to test on"
-        )
-        display.line(f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}")
-
-    def tell(self, row: RoundRow) -> None:
-        """Show a round, and how long it may still take."""
-        accuracy = "-" if row.accuracy is None else f"{row.accuracy:.4f}"
-        loss = "-" if row.loss is None else f"{row.loss:.4f}"
-        self._display.line(
-            f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
-            f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}"
-        )
-        left = (time.perf_counter() - self._began) / row.round * (self._max_rounds - row.round)
-        self._display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")
-
-    def sum_up(self, result: Result) -> None:
-        """Show the totals."""
-        self._display.line(f"ended after {len(result.rounds)} rounds in {duration(result.seconds)}: {result.reason}")
-        for way, n, float32 in (
-            ("up", result.bytes_up, result.float32_bytes_up),
-            ("down", result.bytes_down, result.float32_bytes_down),
-        ):
-            per_device = n_bytes(n / result.devices)
-            self._display.line(
-                f"{way:>4}: {n_bytes(n)} in all, {per_device} a device; "
-                f"float32 would have taken {n_bytes(float32)}, {float32 / max(n, 1):.1f} times as much"
-            )

@@ -21,10 +21,13 @@ from broker.connection import BrokerSettings
 from broker.settings import SettingsError
 from edge_agent.slots import slot_path
 from fleet.problem import device_names
+from fleet.processes import FEDGE, Children
 from models.dataset import Dataset
 from models.job import JobSpec
 
 FLEET = "demo"
+DEVICES = f"{FLEET}-device-"
+"""What the client ids of its devices begin with."""
 MARK = "made-by-fedge-demo"
 """Stands in the folder, so that the next demo knows that it may remove it."""
 
@@ -79,6 +82,13 @@ def build(
     ]
     slots = [slot_path(folder / name / "state", spec.name) for name in names]
     return Stage(_aggregator(folder / "aggregator", spec, test, broker), devices, slots)
+
+
+def start(children: Children, stage: Stage) -> None:
+    """Start the aggregator and every agent. Raises OSError."""
+    for kind, roles in (("aggregator", [stage.aggregator]), ("agent", stage.devices)):
+        for role in roles:
+            children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
 
 
 def _aggregator(folder: Path, spec: JobSpec, test: Dataset, broker: BrokerSettings) -> Role:

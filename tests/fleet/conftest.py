@@ -15,7 +15,7 @@ from broker.embedded import EmbeddedBroker
 from fleet import stage
 from fleet.partition import deal
 from fleet.problem import dealt
-from fleet.processes import FEDGE, Children
+from fleet.processes import Children
 from fleet.stage import Stage
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
@@ -69,12 +69,9 @@ def two_devices(tmp_path: Path, mosquitto: EmbeddedBroker, until: Until) -> Iter
     where = BrokerSettings(port=mosquitto.port, protocol=mosquitto.protocol)
     built = stage.build(folder, spec, shares, blobs(60, seed=1), where)
     with Children() as children:
-        config = built.aggregator.config
-        children.start("aggregator", [*FEDGE, "aggregator", "run", "--config", str(config)], built.aggregator.log)
-        for role in built.devices:
-            children.start(role.name, [*FEDGE, "agent", "run", "--config", str(role.config)], role.log)
+        stage.start(children, built)
         until(lambda: "online" in built.aggregator.log.read_text())
-        yield Fleet(built, config, children, tmp_path)
+        yield Fleet(built, built.aggregator.config, children, tmp_path)
         children.check()
 
 
