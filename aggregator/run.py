@@ -53,6 +53,7 @@ from broker.messages import (
     Version,
     Want,
     Way,
+    along,
     body_name,
     echo,
 )
@@ -342,8 +343,7 @@ class Run:
             attempt.threshold,
             attempt.number,
             self._learner.step_scale,
-            self._sha256[:16] if way else None,
-            way,
+            along(self._sha256, way) if way else b"",
         )
 
     def _way_along(self, drawn: float) -> bytes:

@@ -24,6 +24,8 @@ Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
 
 
+PROOF_BYTES = 8
+"""As many bytes of a version's SHA-256 prove a way that comes along with a round."""
 CHUNK_BYTES = 100_000
 """How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
 
@@ -113,8 +115,8 @@ class Round(Struct, frozen=True, omit_defaults=True):
 
     A device takes part when draw.ticket(draw.salt(seed, base), device) <= threshold.
 
-    way: the body that leads to the base from the version before, in the first announcement of a base that most devices
-    are drawn to leave, when it is short: who holds that version needs no head. sha256: of the base, beside a way.
+    along: in the first announcement of a base that most devices are drawn to leave, when it is short, the way to it
+    from the version before, behind what proves it (see `along`): who holds that version needs no head.
     """
 
     job: Id
@@ -125,8 +127,22 @@ class Round(Struct, frozen=True, omit_defaults=True):
     attempt: Natural = 1
     step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     """Factor on the job's quantiser step, steered by the aggregator."""
-    sha256: Digest | None = None
-    way: bytes = b""
+    along: bytes = b""
+
+    @property
+    def sha256(self) -> str:
+        """The first 64 bits of the SHA-256 of the base, in hex, where a way comes along."""
+        return self.along[:PROOF_BYTES].hex()
+
+    @property
+    def way(self) -> bytes:
+        """The body that leads to the base from the version before; empty if none comes along."""
+        return self.along[PROOF_BYTES:]
+
+
+def along(sha256: str, way: bytes) -> bytes:
+    """Give what comes along with a round: the beginning of the SHA-256 of its base (in hex), and the way to it."""
+    return bytes.fromhex(sha256)[:PROOF_BYTES] + way
 
 
 class Body(Struct, frozen=True):

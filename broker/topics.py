@@ -58,7 +58,7 @@ ROUTES: dict[str, Route] = {
     "job": Route(Job, ("job",), retain=True),
     "head": Route(Head, ("job",), retain=True),
     "status": Route(Status, ("job",), retain=True),
-    "round": Route(Round, ("job",), retain=True, blob="way"),
+    "round": Route(Round, ("job",), retain=True, blob="along"),
     "body": Route(Body, ("job", "name", "index"), retain=True, blob="data", json=False),
     "want": Route(Want, ("job", "device")),
     "verdict": Route(Verdict, ("job", "device")),

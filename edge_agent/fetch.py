@@ -28,7 +28,7 @@ class Fetch:
         """
         self.job = source.job
         self.version = version
-        self.sha256 = source.sha256 or ""
+        self.sha256 = source.sha256
         self.start = 0
         """Number of the version that the way starts from."""
         self._spec = spec
@@ -41,7 +41,7 @@ class Fetch:
             self._choose(source, near)
 
     def _take_along(self, round_: Round, near: int) -> None:
-        if not (round_.way and round_.sha256 and near + 1 == self.version.number):
+        if not (round_.way and near + 1 == self.version.number):
             raise FetchError("the round's way does not start from what is here")
         self.start, self._body = near, round_.way
 

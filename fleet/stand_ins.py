@@ -311,7 +311,7 @@ class Server(Node):
                         left,
                         attempt.threshold,
                         attempt.number,
-                        way=b"way" if first and attempt.base.number else b"",
+                        along=b"12345678way" if first and attempt.base.number else b"",
                     ),
                 )
             case Collect(offer, weight):

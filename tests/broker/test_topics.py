@@ -29,6 +29,7 @@ from broker.messages import (
     Version,
     Want,
     Way,
+    along,
     body_name,
 )
 from broker.transport import Packet
@@ -99,10 +100,10 @@ GOLDEN: list[tuple[Message, Packet]] = [
         ),
     ),
     (
-        Round("digits-1f", 7, V, 59, sha256=D[:16], way=BODY),
+        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
         Packet(
             "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"left_s":59,"sha256":"0011223344556677"}\n\x00\n\xff',
+            b'{"term":7,"base":[1,3],"left_s":59}\n\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff',
             retain=True,
             expiry_s=60,
         ),
@@ -195,7 +196,7 @@ def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
 
 def test_bytes_that_are_no_json_are_counted_apart() -> None:
     sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
-    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 3, "offer": 3, "chunk": 3}
+    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 8 + 3, "offer": 3, "chunk": 3}
 
 
 def first(kind: type[Message]) -> Packet:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from msgspec import structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, Head, Round, Version, Way, body_name
+from broker.messages import Body, Head, Round, Version, Way, along, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
 from models import codec, downlink
 from models.downlink import Offset
@@ -35,7 +33,7 @@ def head(now: downlink.ServerState) -> Head:
 
 def carrying(now: downlink.ServerState) -> Round:
     """The round that leaves a version and carries the way from the one before it."""
-    return Round("j", 1, Version(1, now.version), 60.0, sha256=now.model.sha256()[:16], way=now.ways[0].body)
+    return Round("j", 1, Version(1, now.version), 60.0, along=along(now.model.sha256(), now.ways[0].body))
 
 
 def begin(source: Head | Round, held: Version | None = None) -> Fetch:
@@ -114,10 +112,11 @@ def test_a_way_that_came_with_its_round_is_of_no_use_elsewhere(held: Version | N
         begin(carrying(state(3)), held)
 
 
-@pytest.mark.parametrize("lack", [{"way": b""}, {"sha256": None}])
-def test_a_way_without_a_proof_is_refused(lack: dict[str, Any]) -> None:
+@pytest.mark.parametrize("n_bytes", [0, 7, 8])
+def test_a_proof_without_a_way_is_refused(n_bytes: int) -> None:
+    carried = carrying(state(3))
     with pytest.raises(FetchError):
-        begin(structs.replace(carrying(state(3)), **lack), Version(1, 2))
+        begin(structs.replace(carried, along=carried.along[:n_bytes]), Version(1, 2))
 
 
 def lying(*ways: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:

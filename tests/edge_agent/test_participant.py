@@ -47,7 +47,7 @@ def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw
 
 def carrying(base: Version) -> Round:
     """A round that carries the way from the version before."""
-    return Round("j-1", 1, base, 60.0, sha256="0" * 16, way=b"way")
+    return Round("j-1", 1, base, 60.0, along=b"12345678way")
 
 
 def fetch(source: Head | Round) -> Fetch:

@@ -26,6 +26,7 @@ from broker.messages import (
     Version,
     Want,
     Way,
+    along,
     body_name,
     echo,
 )
@@ -293,7 +294,7 @@ def test_a_version_that_came_with_its_round_is_trained_on(bench: Bench) -> None:
     bench.begin()
     bench.say(verdict(bench.offered()))
     state = version_1()
-    bench.say(Round(JOB, 1, V1, 60.0, sha256=state.model.sha256()[:16], way=state.ways[0].body))
+    bench.say(Round(JOB, 1, V1, 60.0, along=along(state.model.sha256(), state.ways[0].body)))
     bench.settle(1.0)
     assert bench.of(Offer)[-1].base == V1
 
@@ -302,7 +303,7 @@ def test_a_way_that_leads_elsewhere_is_made_good_by_the_head(bench: Bench) -> No
     state = version_1()
     bench.begin()
     bench.say(verdict(bench.offered()))
-    bench.say(Round(JOB, 1, V1, 60.0, sha256="0" * 16, way=state.ways[0].body))
+    bench.say(Round(JOB, 1, V1, 60.0, along=bytes(8) + state.ways[0].body))
     bench.settle(1.0)
     assert bench.of(Offer)[-1].base == V0
     way, pieces = way_1(state, 100)
