@@ -335,6 +335,7 @@ class Run:
     def _round(self, announce: Announce) -> Round:
         attempt = announce.attempt
         way = self._way_along(attempt.threshold / draw.MOST) if announce.first else b""
+        proves = way or not attempt.base.number
         return Round(
             self.job,
             self._term,
@@ -343,7 +344,7 @@ class Run:
             attempt.threshold,
             attempt.number,
             self._learner.step_scale,
-            along(self._sha256, way) if way else b"",
+            along(self._sha256, way) if proves else b"",
         )
 
     def _way_along(self, drawn: float) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 REMEMBERED = 64
 """Topics seen once, of which one that comes a second time gets an alias."""
+AT_ONCE = 2
+"""The first topics get theirs without waiting: what a device says first it says again, its presence and its offers."""
 
 
 class Aliases:
@@ -22,8 +24,8 @@ class Aliases:
         """Give the topic to write down (empty: the alias says it) and the alias to send with it, if any."""
         if number := self._numbers.get(topic):
             return "", number
-        if topic in self._seen and len(self._numbers) < self._most:
-            del self._seen[topic]
+        if len(self._numbers) < min(self._most, AT_ONCE) or (topic in self._seen and len(self._numbers) < self._most):
+            self._seen.pop(topic, None)
             self._numbers[topic] = len(self._numbers) + 1
             return topic, self._numbers[topic]
         self._seen[topic] = None

@@ -116,7 +116,8 @@ class Round(Struct, frozen=True, omit_defaults=True):
     A device takes part when draw.ticket(draw.salt(seed, base), device) <= threshold.
 
     along: in the first announcement of a base that most devices are drawn to leave, when it is short, the way to it
-    from the version before, behind what proves it (see `along`): who holds that version needs no head.
+    from the version before, behind what proves it (see `along`): who holds that version needs no head. For version 0,
+    which comes from the seed, the proof is enough, and every announcement has it.
     """
 
     job: Id

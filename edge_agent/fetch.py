@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker import topics
 from broker.chunks import Assembly
-from broker.messages import Body, Head, Round, Version, body_name
+from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
 from models import codec, downlink
 from models.codec import CodecError
 from models.downlink import Offset
@@ -41,6 +41,8 @@ class Fetch:
             self._choose(source, near)
 
     def _take_along(self, round_: Round, near: int) -> None:
+        if not self.version.number and len(round_.along) == PROOF_BYTES:
+            return  # version 0 comes from the seed: its proof is all there is to say
         if not (round_.way and near + 1 == self.version.number):
             raise FetchError("the round's way does not start from what is here")
         self.start, self._body = near, round_.way

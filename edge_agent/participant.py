@@ -266,7 +266,11 @@ class Participant:
     def follows(self) -> bool:
         """Whether every head is needed, so that it pays to go on hearing them: not where rounds carry the ways."""
         along = self._round is not None and 2 * self._round.threshold > draw.MOST
-        return self._deploys and self.spec.deploy == "every 1" and not along
+        return self._deploys_on_the_way and self.spec.deploy == "every 1" and not along
+
+    @property
+    def _deploys_on_the_way(self) -> bool:
+        return self._deploys and self.spec.deploy not in ("never", "final")
 
     # What follows.
 
@@ -309,15 +313,18 @@ class Participant:
         return latest
 
     def _source(self, wanted: Version) -> Head | Round | None:
-        """Give what says how to get the wanted version: its round, if that carries the way from here, or its head."""
+        """Give what says how to get the wanted version: its round, if what it carries is enough here, or its head."""
         here, round_ = self._installed, self._round
-        if here and round_ and round_.way and round_.base == wanted == here.following():
-            return round_
+        if round_ is not None and round_.base == wanted and round_.along:
+            starts_here = round_.way and here is not None and wanted == here.following()
+            if starts_here or not wanted.number:
+                return round_
         return self._head if self._head is not None and self._head.version == wanted else None
 
     def _look(self, wanted: Version | None, source: Head | Round | None, now: float) -> list[Effect]:
         """Ask for the head that describes the wanted version, or for any at the start; again, ever less often."""
-        behind = self._latest() is None if wanted is None else source is None and self._installed != wanted
+        unknown = self._latest() is None and self._deploys_on_the_way
+        behind = unknown if wanted is None else source is None and self._installed != wanted
         if not behind:
             self._look_at, self._look_s = None, FIRST_LOOK_S
             return []

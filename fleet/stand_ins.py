@@ -311,7 +311,7 @@ class Server(Node):
                         left,
                         attempt.threshold,
                         attempt.number,
-                        along=b"12345678way" if first and attempt.base.number else b"",
+                        along=_along(attempt.base, first),
                     ),
                 )
             case Collect(offer, weight):
@@ -521,3 +521,8 @@ class Device(Node):
         body = b"" if self.big else b"x"
         self.update = Offer(JOB, self.name, train.base, many, digest, 9, body=body)
         self._tell(Trained(self.update))
+
+
+def _along(base: Version, first: bool) -> bytes:
+    """Give what comes along with a round: a proof of version 0, or the way to another, the first time."""
+    return b"12345678" + b"way" * bool(base.number) if first or not base.number else b""

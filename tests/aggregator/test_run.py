@@ -150,7 +150,9 @@ def rounds_in(out: Sequence[Out]) -> list[Round]:
 
 def test_a_round_that_draws_everybody_carries_the_way_once(store: Store) -> None:
     run = start(store, job_spec(quorum=1, max_rounds=9))
-    assert [round_.way for round_ in rounds_in(see(run, "a"))] == [b""]
+    version_0 = bytes.fromhex(run.sha256[:16])
+    assert [round_.along for round_ in rounds_in(see(run, "a"))] == [version_0]
+    assert [round_.along for round_ in rounds_in(run.announce(0.5))] == [version_0]
     (first,) = rounds_in(run.handle(offer("a", V0), 1.0))
     (way,) = [body.data for body in retained(run)[1] if body.name == "1-1-0"]
     assert first.base == V1

@@ -5,16 +5,25 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.aliases import REMEMBERED, Aliases
+from broker.aliases import AT_ONCE, REMEMBERED, Aliases
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
 from broker.transport import Online, Packet
 
 
-def test_a_topic_gets_its_alias_at_the_second_publish_and_travels_as_it_from_the_third() -> None:
-    aliases = Aliases(2)
-    assert [aliases.name("a") for _ in range(3)] == [("a", None), ("a", 1), ("", 1)]
+def test_the_first_topics_get_their_aliases_at_once() -> None:
+    aliases = Aliases(AT_ONCE + 1)
+    for number in range(1, AT_ONCE + 1):
+        topic = f"first/{number}"
+        assert [aliases.name(topic) for _ in range(2)] == [(topic, number), ("", number)]
+
+
+def test_a_later_topic_gets_its_alias_at_the_second_publish_and_travels_as_it_from_the_third() -> None:
+    aliases, number = Aliases(AT_ONCE + 1), AT_ONCE + 1
+    for index in range(AT_ONCE):
+        aliases.name(f"first/{index}")
+    assert [aliases.name("a") for _ in range(3)] == [("a", None), ("a", number), ("", number)]
 
 
 def test_a_broker_without_aliases_gets_every_topic_in_full() -> None:
@@ -23,10 +32,10 @@ def test_a_broker_without_aliases_gets_every_topic_in_full() -> None:
 
 
 def test_topics_that_come_once_use_up_no_alias() -> None:
-    aliases = Aliases(1)
+    aliases, number = Aliases(AT_ONCE + 1), AT_ONCE + 1
     for index in range(3 * REMEMBERED):
         aliases.name(f"chunk/{index}")
-    assert [aliases.name("offer") for _ in range(2)] == [("offer", None), ("offer", 1)]
+    assert [aliases.name("offer") for _ in range(2)] == [("offer", None), ("offer", number)]
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=60), st.integers(0, 4))

@@ -112,6 +112,18 @@ def test_a_way_that_came_with_its_round_is_of_no_use_elsewhere(held: Version | N
         begin(carrying(state(3)), held)
 
 
+def test_version_0_needs_its_proof_and_nothing_else() -> None:
+    round_ = Round("j", 1, Version(1, 0), 60.0, along=along(state(0).model.sha256(), b""))
+    fetch = begin(round_)
+    assert fetch.done
+    assert fetch.install(SPEC, SEED, ())[0] == state(0).model
+    with pytest.raises(FetchError):
+        begin(structs.replace(round_, along=bytes(8))).install(SPEC, SEED, ())
+    for wrong in (b"", bytes(7), bytes(9)):
+        with pytest.raises(FetchError):
+            begin(structs.replace(round_, along=wrong))
+
+
 @pytest.mark.parametrize("n_bytes", [0, 7, 8])
 def test_a_proof_without_a_way_is_refused(n_bytes: int) -> None:
     carried = carrying(state(3))

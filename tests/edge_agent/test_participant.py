@@ -143,8 +143,20 @@ def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
 
 def test_the_round_may_come_before_the_head() -> None:
     one = device()
-    assert feed(one, round_()) == []
+    assert feed(one, round_()) == [Look()]
     assert feed(one, head()) == [fetch(head())]
+
+
+def test_version_0_needs_no_head_where_the_round_proves_it() -> None:
+    one, proving = device(), Round("j-1", 1, V0, 60.0, along=b"12345678")
+    assert feed(one, proving) == [fetch(proving)]
+    assert feed(one, Installed(V0)) == [Train(V0, 1.0)]
+
+
+@pytest.mark.parametrize(("deploy", "asks"), [("never", False), ("final", False), ("every 2", True)])
+def test_a_head_is_read_at_the_start_only_where_versions_are_deployed_on_the_way(deploy: str, asks: bool) -> None:
+    one = device(JobSpec("j", ModelSpec(), deploy=deploy), ready=False)
+    assert one.tick(0.0) == ([Look()] if asks else [])
 
 
 def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
@@ -368,7 +380,7 @@ def test_an_upload_has_time_before_the_offer_is_repeated() -> None:
 
 def test_an_update_on_disk_is_offered_after_a_start() -> None:
     one = device(offer=offer(), trained=V0, ready=False)
-    assert feed(one, Ready()) == [Look(), Send(offer(), with_body=True)]
+    assert feed(one, Ready()) == [Send(offer(), with_body=True)]
     assert one.doing == "offering an update to version 1.0"
 
 

@@ -100,9 +100,10 @@ class ParticipantLaws(RuleBasedStateMachine):
                 if isinstance(source, Head):
                     assert self.heard == (source.term, version), "fetches what the last head does not name"
                 else:
-                    assert source.way, "fetches what its round does not carry"
+                    assert source.way or not version.number, "fetches what its round does not carry"
                     assert source.base == version, "fetches by another's round"
-                    assert Version(version.generation, version.number - 1) in self.installed, "has not where it starts"
+                    before = Version(version.generation, version.number - 1)
+                    assert not version.number or before in self.installed, "has not where it starts"
                 self.fetching = version
             case Train(base, _):
                 assert self.training is None, "two trainings at once"
@@ -150,7 +151,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.named.add(base)
         if drawn:
             self.live[self.term, base] = max(self.now + seconds, self.live.get((self.term, base), 0.0))
-        beside = b"12345678way" if along and base.number else b""
+        beside = b"12345678" + (b"way" if base.number else b"") if along else b""
         self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0, along=beside), die_at)
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
