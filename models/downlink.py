@@ -12,8 +12,17 @@ integers, and so the very SHA-256, that everybody holds; and whoever joins, howe
 
 The server's own model is finer than the grid: `fine` is the sum of all steps, and the offset follows it,
 moving by whole grid steps where it has fallen more than HYSTERESIS of them behind. So what one version leaves
-out a later one carries, nothing drifts, and a coordinate on the edge between two grid points does not cross
+out a later one carries, nothing is lost, and a coordinate on the edge between two grid points does not cross
 it back and forth. The grids are chosen once, from the first step that moves anything: a power of two or three of one.
+
+Rounding costs little, being behind costs rounds: what moves steadily is half a grid step late on its way to the next
+point, and all coordinates are late in the direction of descent. So the offset follows not `fine` but where it will be:
+
+    fine + lead * drift,    drift' = (drift + step) / 2,    persistence = <step, drift> / <drift, drift>, smoothed
+
+As long as steps go on as they went (LEADS), the lead is a round; where each undoes the last, as on very unequal data
+with few devices a round, there is none. It is Nesterov's look-ahead (Sutskever et al. 2013, eq. 3-4) put to the use of
+a predictor, without his momentum: `fine` itself is the plain sum.
 
 Without a grid (downlink_step = 0) a version has one way, from 0: the fine model in float32. Every function is
 pure; `ServerState` is all there is to keep.
@@ -43,10 +52,12 @@ LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 """Versions back from which there is a way to the current one, besides version 0."""
 HYSTERESIS = 0.55
 """Grid steps that a coordinate falls behind before it moves."""
-FIRST_FINER = 2
-"""The first move has a grid so many times finer. Everything starts in the middle of its cell, so that without this most
-of the first round would be left out, and the fleet would be a round behind from then on.
-"""
+LEADS = (0.3, 0.55)
+"""Persistence up to which a version does not lead at all, and from which it leads in full."""
+UNKNOWN = 0.5
+"""Persistence before anything is known of it."""
+FORGETTING = 0.4
+"""Weight of the latest step in the persistence."""
 MOST_OCTAVES = 14
 """A tensor's grid is at most so many octaves finer than the coarsest one's."""
 LARGEST_STEP = 2.0**100
@@ -84,6 +95,10 @@ class ServerState(NamedTuple):
     """What devices read to hold `model`, the nearest start first, version 0 last; none for version 0."""
     unit: int = 1
     """One step on a tensor's grid is `unit` times two to the power of its offset's exponent."""
+    drift: tuple[Float64, ...] = ()
+    """The moving average of the steps; () for zeros."""
+    persistence: float = UNKNOWN
+    """How much of the drift a step goes on with: 1 all of it, 0 nothing."""
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` reads it back."""
@@ -91,7 +106,10 @@ class ServerState(NamedTuple):
         trail = [write_integers(step) for step in self.trail]
         ways = [(way.start, way.body) for way in self.ways]
         grids = [tensor.exponent for tensor in self.offset]
-        return msgspec.msgpack.encode((self.seed, self.version, grids, self.unit, fine, trail, ways))
+        drift = [values.astype("<f8", copy=False).tobytes() for values in self.drift]
+        return msgspec.msgpack.encode(
+            (self.seed, self.version, grids, self.unit, fine, trail, ways, drift, self.persistence)
+        )
 
     @staticmethod
     def from_bytes(data: bytes, spec: Spec) -> ServerState:
@@ -104,8 +122,10 @@ class ServerState(NamedTuple):
         except (msgspec.MsgspecError, CodecError) as error:
             raise DownlinkError(f"stored server state is damaged: {error}") from error
         ways = tuple(Way(start, body) for start, body in stored.ways)
-        fine = _fine(stored.fine, spec)
-        return ServerState(stored.seed, stored.version, model, offset, fine, trail, ways, stored.unit)
+        fine, drift = _floats(stored.fine, spec), _floats(stored.drift, spec) if stored.drift else ()
+        return ServerState(
+            stored.seed, stored.version, model, offset, fine, trail, ways, stored.unit, drift, stored.persistence
+        )
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -116,6 +136,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     fine: list[bytes]
     trail: list[bytes]
     ways: list[tuple[int, bytes]]
+    drift: list[bytes] = []
+    persistence: Annotated[float, msgspec.Meta(ge=0, le=1)] = UNKNOWN
 
     def whole(self) -> bytes | None:
         """Give the way from version 0, None if this is version 0. Raises CodecError where there is none."""
@@ -126,15 +148,15 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
         return self.ways[-1][1]
 
 
-def _fine(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
-    """Read the fine model. Raises DownlinkError."""
+def _floats(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
+    """Read the fine model, or the drift. Raises DownlinkError."""
     if [len(raw) for raw in raws] != [8 * tensor.size for tensor in spec]:
         raise DownlinkError("stored server state has other shapes than the spec")
     pairs = zip(raws, spec, strict=True)
-    fine = tuple(np.frombuffer(raw, "<f8").astype(np.float64).reshape(tensor.shape) for raw, tensor in pairs)
-    if not all(np.isfinite(values).all() for values in fine):
+    found = tuple(np.frombuffer(raw, "<f8").astype(np.float64).reshape(tensor.shape) for raw, tensor in pairs)
+    if not all(np.isfinite(values).all() for values in found):
         raise DownlinkError("stored server state has values that are not finite")
-    return fine
+    return found
 
 
 def start(spec: Spec, seed: int) -> ServerState:
@@ -158,13 +180,15 @@ def advance(state: ServerState, mean: Sequence[Float64], spec: Spec, coding: Com
             model, offset, ways = _plainly(fine, spec, state.seed)
             return ServerState(state.seed, number, model, offset, fine, (), ways)
         here, unit = (state.offset, state.unit) if _under_way(state) else _origin(fine, coding.downlink_step)
-        step = _behind(here, unit if _under_way(state) else unit // FIRST_FINER, fine)
+        drift, persistence = _drift(state, mean)
+        lead = coding.downlink_lead * _lead(persistence)
+        step = _behind(here, unit, [f + lead * d for f, d in zip(fine, drift, strict=True)])
         offset, trail = _sum(here, step), (step, *state.trail)[: max(LADDER)]
         ways = (*_ladder(trail, number), Way(0, write_integers(offset)))
         model = add(initial(spec, state.seed), offset)
     except (CodecError, LatticeError) as error:
         raise DownlinkError(f"version {number} cannot be coded: {error}") from error
-    return ServerState(state.seed, number, model, offset, fine, trail, ways, unit)
+    return ServerState(state.seed, number, model, offset, fine, trail, ways, unit, drift, persistence)
 
 
 def install(spec: Spec, seed: int, body: bytes | None, held: Offset = ()) -> tuple[Model, Offset]:
@@ -193,6 +217,23 @@ def _under_way(state: ServerState) -> bool:
     return any(f.any() for f in state.fine) or any(tensor.integers.any() for step in state.trail for tensor in step)
 
 
+def _drift(state: ServerState, step: Sequence[Float64]) -> tuple[tuple[Float64, ...], float]:
+    """Give the moving average of the steps with this one in it, and how much of the old one it went on with."""
+    size = sum(float(np.vdot(d, d)) for d in state.drift)
+    if not size:
+        return tuple(s / 2 for s in step), state.persistence
+    onward = sum(float(np.vdot(s, d)) for s, d in zip(step, state.drift, strict=True))
+    repeats = min(max(onward / size, 0.0), 1.0)
+    persistence = state.persistence + FORGETTING * (repeats - state.persistence)
+    return tuple((d + s) / 2 for d, s in zip(state.drift, step, strict=True)), persistence
+
+
+def _lead(persistence: float) -> float:
+    """Give by how many rounds a version is to lead, 0 to 1."""
+    none, full = LEADS
+    return min(max((persistence - none) / (full - none), 0.0), 1.0)
+
+
 def _origin(fine: Sequence[Float64], downlink_step: float) -> tuple[Offset, int]:
     """Give the offset of version 0 on the grids that suit this first move, and their unit."""
     grids, unit = _grids(fine, downlink_step)
@@ -206,13 +247,11 @@ def _grids(first: Sequence[Float64], downlink_step: float) -> tuple[list[int], i
     energy = sum(size**2 * f.size for size, f in zip(sizes, first, strict=True))
     whole = math.sqrt(energy / max(1, sum(f.size for f in first)))
     if not whole:
-        return [0] * len(sizes), FIRST_FINER
-    top, unit = _step(whole * downlink_step / FIRST_FINER)
+        return [0] * len(sizes), 1
+    top, unit = _step(whole * downlink_step)
     if not GRIDS[0] + MOST_OCTAVES <= top <= GRIDS[1]:
         raise CodecError(f"a grid of 2**{top} is out of range")
-    return [
-        top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes
-    ], FIRST_FINER * unit
+    return [top - min(max(0, _octave(whole / size)), MOST_OCTAVES) if size else top for size in sizes], unit
 
 
 def _step(value: float) -> tuple[int, int]:

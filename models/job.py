@@ -133,6 +133,8 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """What they are to bear: the share of the energy of a round's mean that its coding has added."""
     downlink_step: NonNegative = 2.5
     """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
+    downlink_lead: Annotated[float, Meta(ge=0, le=2)] = 1.0
+    """How many rounds a version on a grid leads while the steps go on as they went, so that it is not behind."""
 
     def __post_init__(self) -> None:
         if self.error_feedback and self.codec == "adaptive" and self.rounding == "stochastic":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,7 +13,6 @@ from models.codec import CodecError
 from models.codec.decoded import Decoded
 from models.codec.frame import write_integers
 from models.downlink import (
-    FIRST_FINER,
     HYSTERESIS,
     LADDER,
     DownlinkError,
@@ -31,6 +31,7 @@ Float64 = npt.NDArray[np.float64]
 SPEC = (TensorSpec("w", (9, 7)), TensorSpec("b", (9,)), TensorSpec("s", ()), TensorSpec("none", (0, 3)))
 SEED = 5
 COARSE, LOSSLESS = CompressionSpec(), CompressionSpec(downlink_step=0.0)
+STAYING = CompressionSpec(downlink_lead=0.0)
 STATES: list[ServerState] = []
 """A plain trajectory: a state for each version from 0 on; see `states`."""
 
@@ -89,21 +90,69 @@ def test_every_way_of_every_version_leads_to_the_same_model(
 
 
 @settings(max_examples=20, deadline=None)
-@given(paces, stills, st.sampled_from([0.25, 4.0, 64.0]))
-@example([None, -2.0, -4.0], set(), 4.0)
+@given(paces, stills, st.sampled_from([0.25, 4.0, 64.0]), st.sampled_from([0.0, 1.0]))
+@example([None, -2.0, -4.0], set(), 4.0, 0.0)
+@example([0.0], set(), 0.25, 1.0)
 def test_what_one_version_leaves_out_a_later_one_carries(
-    powers: list[float | None], still: set[int], grid: float
+    powers: list[float | None], still: set[int], grid: float, lead: float
 ) -> None:
     state = start(SPEC, SEED)
-    sums = [np.zeros(tensor.shape) for tensor in SPEC]
+    sums = drift = [np.zeros(tensor.shape) for tensor in SPEC]
     for mean in trajectory(powers, still, 7):
-        state = advance(state, mean, SPEC, CompressionSpec(downlink_step=grid))
+        state = advance(state, mean, SPEC, CompressionSpec(downlink_step=grid, downlink_lead=lead))
         sums = [old + m for old, m in zip(sums, mean, strict=True)]
-        published = zip(sums, state.offset, state.model.values(), initial(SPEC, SEED).values(), strict=True)
-        for wanted, offset, now, first in published:
-            slack = HYSTERESIS * state.unit * 2.0**offset.exponent
-            assert np.abs(wanted - offset.values()).max(initial=0) <= slack * (1 + 1e-12)
-            assert np.abs(first + wanted - now).max(initial=0) <= slack * (1 + 1e-12) + 2.0**-24
+        drift = [(old + m) / 2 for old, m in zip(drift, mean, strict=True)]
+        published = zip(sums, drift, state.offset, state.model.values(), initial(SPEC, SEED).values(), strict=True)
+        for wanted, ahead, offset, now, first in published:
+            slack = HYSTERESIS * state.unit * 2.0**offset.exponent + lead * np.abs(ahead)
+            assert (np.abs(wanted - offset.values()) <= slack * (1 + 1e-12)).all()
+            assert (np.abs(first + wanted - now) <= slack * (1 + 1e-12) + 2.0**-24).all()
+
+
+def marching(n: int, sign: float, lead: float) -> list[ServerState]:
+    """Steps of which each goes on as the last (sign 1), or undoes it (sign -1)."""
+    found, mean = [start(SPEC, SEED)], a_step(0)
+    for _ in range(n):
+        found.append(advance(found[-1], mean, SPEC, CompressionSpec(downlink_lead=lead)))
+        mean = [np.asarray(sign * m) for m in mean]
+    return found
+
+
+def behind(state: ServerState) -> float:
+    """Say how far a version is behind the sum of the steps, in steps; less than 0: ahead."""
+    ahead = [(offset.values() - fine).ravel() for offset, fine in zip(state.offset, state.fine, strict=True)]
+    step = np.concatenate([m.ravel() for m in a_step(0)])
+    return -float(np.concatenate(ahead) @ step / (step @ step))
+
+
+def test_versions_lead_by_a_round_where_steps_go_on() -> None:
+    late, leading = (np.mean([behind(s) for s in marching(20, 1.0, lead)[5:]]) for lead in (0.0, 1.0))
+    assert late > 0.05
+    assert leading == pytest.approx(late - 1.0, abs=0.3)
+
+
+def test_versions_do_not_lead_where_each_step_undoes_the_last() -> None:
+    state = marching(8, -1.0, 1.0)[-1]
+    assert state.persistence < 0.1
+    assert state.model == marching(8, -1.0, 0.0)[-1].model
+
+
+def test_when_the_steps_end_the_version_arrives_at_their_sum() -> None:
+    state = marching(6, 1.0, 1.0)[-1]
+    for _ in range(60):
+        state = advance(state, [np.zeros(tensor.shape) for tensor in SPEC], SPEC, CompressionSpec())
+    for fine, offset in zip(state.fine, state.offset, strict=True):
+        slack = HYSTERESIS * state.unit * 2.0**offset.exponent
+        assert np.abs(fine - offset.values()).max(initial=0) <= slack * (1 + 1e-9)
+
+
+def test_a_state_that_was_stored_before_versions_led_is_read() -> None:
+    state = marching(3, 1.0, 0.0)[-1]
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(state.to_bytes())[:7])
+    again = ServerState.from_bytes(older, SPEC)
+    assert again.model == state.model
+    assert again.drift == ()
+    assert advance(again, a_step(9), SPEC, COARSE).version == 4
 
 
 def test_many_small_steps_arrive_where_one_large_one_does() -> None:
@@ -124,15 +173,15 @@ def test_many_small_steps_arrive_where_one_large_one_does() -> None:
 
 
 def test_a_coordinate_on_an_edge_does_not_cross_it_back_and_forth() -> None:
-    state = advance(start(SPEC, SEED), a_step(0), SPEC, COARSE)
+    state = advance(start(SPEC, SEED), a_step(0), SPEC, STAYING)
     half = [np.full(t.shape, np.ldexp(0.5 * state.unit, o.exponent)) - (f - o.values()) for t, o, f in around(state)]
-    state = advance(state, half, SPEC, COARSE)  # now everything stands on the edge between two grid points
+    state = advance(state, half, SPEC, STAYING)  # now everything stands on the edge between two grid points
     for sign in (1, -1) * 4:
         nudge = [
             np.full(t.shape, sign * state.unit * np.ldexp(0.9 * (HYSTERESIS - 0.5), o.exponent))
             for t, o, _ in around(state)
         ]
-        before, state = state, advance(state, nudge, SPEC, COARSE)
+        before, state = state, advance(state, nudge, SPEC, STAYING)
         assert state.model == before.model
 
 
@@ -333,13 +382,13 @@ def test_a_way_is_a_start_and_a_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "unit", "exponent"), [(2.0, 2, 0), (2.4, 2, 0), (2.6, 6, -1), (3.4, 6, -1), (3.6, 2, 1), (4.0, 2, 1)]
+    ("asked", "unit", "exponent"), [(2.0, 1, 1), (2.4, 1, 1), (2.6, 3, 0), (3.4, 3, 0), (3.6, 1, 2), (4.0, 1, 2)]
 )
 def test_a_grid_is_a_power_of_two_or_three_of_one(asked: float, unit: int, exponent: int) -> None:
     spec = (TensorSpec("w", (2,)),)
     state = advance(start(spec, SEED), [np.array([1.0, -1.0])], spec, CompressionSpec(downlink_step=asked))
     assert (state.unit, state.offset[0].exponent) == (unit, exponent)
-    assert not (state.offset[0].integers % (unit // FIRST_FINER)).any()
+    assert not (state.offset[0].integers % unit).any()
     later = advance(state, [np.array([30.0, 70.0])], spec, CompressionSpec(downlink_step=asked))
     assert not (later.trail[0][0].integers % unit).any()
     assert ServerState.from_bytes(state.to_bytes(), spec).unit == unit
