@@ -8,6 +8,8 @@ from __future__ import annotations
 
 REMEMBERED = 64
 """Topics seen once, of which one that comes a second time gets an alias."""
+ALIAS_BYTES = 3
+"""What an alias adds to a packet that still has its topic."""
 AT_ONCE = 2
 """The first topics get theirs without waiting: what a device says first it says again, its presence and its offers."""
 

@@ -284,8 +284,9 @@ def test_an_oversize_packet_is_denied_unsent_and_the_connection_stays(tmp_path: 
         assert isinstance(denied, Denied)
         assert (denied.topic, "1000" in denied.reason) == ("big", True)
         fits = Packet("big", bytes(1000 - 2 - 1 - 5 - 2 - 1))
-        assert client.publish(fits)
-        assert take(client) == fits
+        for _ in range(2):  # the second time an alias would not fit along, nor would the topic be missed
+            assert client.publish(fits)
+            assert take(client) == fits
         assert client.publish(Packet("big", bytes(len(fits.payload) + 1)))
         assert isinstance(take(client), Denied)
         assert is_quiet(client)
