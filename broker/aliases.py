@@ -26,7 +26,8 @@ class Aliases:
         """Give the topic to write down (empty: the alias says it) and the alias to send with it, if any."""
         if number := self._numbers.get(topic):
             return "", number
-        if len(self._numbers) < min(self._most, AT_ONCE) or (topic in self._seen and len(self._numbers) < self._most):
+        due = topic in self._seen or len(self._numbers) < AT_ONCE
+        if due and len(self._numbers) < self._most:
             self._seen.pop(topic, None)
             self._numbers[topic] = len(self._numbers) + 1
             return topic, self._numbers[topic]

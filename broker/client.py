@@ -50,7 +50,7 @@ from broker.backoff import backoff_s
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
 from broker.mailbox import Change, Limits, Mailbox, Receipt
-from broker.transport import Denied, Event, Packet, Usurped, check_filter, check_topic, wire_bytes
+from broker.transport import Denied, Event, Packet, Usurped, check_filter, check_topic
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,6 @@ class _Link:
         self._keepalive_s = owner.broker.keepalive_s
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._aliases = Aliases(0)
-        self._most_bytes: float = math.inf  # of a packet that the broker takes
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._early: list[Packet] = []  # received before we said Online
         self._dialled_at = self._heard_at = self._pinged_at = time.monotonic()
@@ -341,8 +340,8 @@ class _Link:
 
     def _send(self, packet: Packet) -> None:
         self._mailbox.note_sent(packet)  # first: who sees it arrive finds it counted
-        spare = self._most_bytes - wire_bytes(packet)
-        topic, alias = self._aliases.name(packet.topic) if spare >= ALIAS_BYTES else (packet.topic, None)
+        fits = self._mailbox.excess(packet, ALIAS_BYTES) is None
+        topic, alias = self._aliases.name(packet.topic) if fits else (packet.topic, None)
         properties = self._expiry(packet, PacketTypes.PUBLISH)
         if alias is not None:
             properties = properties or Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own gap
@@ -367,9 +366,7 @@ class _Link:
         self._keepalive_s = getattr(stated, "ServerKeepAlive", 0) or self._keepalive_s  # 0: it never looks
         self._window = min(self._window, getattr(stated, "ReceiveMaximum", self._window))
         self._aliases = Aliases(getattr(stated, "TopicAliasMaximum", 0))
-        most_bytes = getattr(stated, "MaximumPacketSize", None)
-        self._most_bytes = math.inf if most_bytes is None else most_bytes
-        names = self._mailbox.link_up(most_bytes)
+        names = self._mailbox.link_up(getattr(stated, "MaximumPacketSize", None))
         for start in range(0, len(names), FILTERS_PER_SUBSCRIBE):
             self._ask(names[start : start + FILTERS_PER_SUBSCRIBE])
         self._settle()

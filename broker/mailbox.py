@@ -88,9 +88,9 @@ class Mailbox:
 
     def post(self, packet: Packet) -> bool:
         """Take a packet for sending, or not."""
-        size, limit = wire_bytes(packet), self._max_packet_bytes
         with self._lock:
-            if self._online and limit is not None and size > limit:
+            if self._online and (size := self.excess(packet)) is not None:
+                limit = self._max_packet_bytes
                 self.tell(Denied(packet.topic, f"{size} bytes are more than the {limit} that the broker takes"))
                 return True
             if not self._has_room_for(len(packet.payload)):
@@ -101,6 +101,11 @@ class Mailbox:
             self._held_bytes += len(packet.payload)
         self.bell.ring()
         return True
+
+    def excess(self, packet: Packet, more_bytes: int = 0) -> int | None:
+        """Give the length of a packet, and of so much more, if the broker would not take it."""
+        size, limit = wire_bytes(packet) + more_bytes, self._max_packet_bytes
+        return size if limit is not None and size > limit else None
 
     @property
     def room(self) -> int:
