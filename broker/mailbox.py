@@ -13,7 +13,8 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
-from broker.transport import Counters, Denied, Event, Offline, Online, Packet, wire_bytes
+from broker.packet_limit import PacketLimit
+from broker.transport import Counters, Event, Offline, Online, Packet
 
 
 class Limits(NamedTuple):
@@ -33,6 +34,10 @@ class Limits(NamedTuple):
     receive_maximum: int = 64
 
 
+FILTERS_AT_ONCE = 8
+"""In one SUBSCRIBE: AWS IoT Core takes no more."""
+
+
 class Receipt(NamedTuple):
     """What to acknowledge, and on which connection: an old connection's receipts mean nothing to the next."""
 
@@ -50,8 +55,9 @@ class Change(NamedTuple):
 class Mailbox:
     """The queues of one client. Its first half is for the owner's thread, its second for the network thread."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, packet_limit: PacketLimit | None = None) -> None:
         self.limits = limits
+        self.packet_limit = packet_limit or PacketLimit()
         self.counters = Counters()
         self.bell = Bell()
         self.acks: deque[Receipt] = deque()
@@ -63,9 +69,11 @@ class Mailbox:
         self._inbox: queue.SimpleQueue[tuple[Event | None, Receipt | None]] = queue.SimpleQueue()
         self._inbox_packets = self._inbox_bytes = 0
         self._filters: dict[str, None] = {}
+        self._early: list[Packet] = []
+        """Received before the owner was told of the connection."""
+        self._told_online = False
         self._linked = False  # the broker has let us in: changes of filters go to it
         self._online = False
-        self._max_packet_bytes: int | None = None
         self._last_reason: str | None = None
         self._lock = threading.Lock()
 
@@ -89,9 +97,8 @@ class Mailbox:
     def post(self, packet: Packet) -> bool:
         """Take a packet for sending, or not."""
         with self._lock:
-            if self._online and (size := self.excess(packet)) is not None:
-                limit = self._max_packet_bytes
-                self.tell(Denied(packet.topic, f"{size} bytes are more than the {limit} that the broker takes"))
+            if self._online and (denied := self.packet_limit.denial(packet)) is not None:
+                self.tell(denied)
                 return True
             if not self._has_room_for(len(packet.payload)):
                 self.counters.dropped_packets += 1
@@ -101,11 +108,6 @@ class Mailbox:
             self._held_bytes += len(packet.payload)
         self.bell.ring()
         return True
-
-    def excess(self, packet: Packet, more_bytes: int = 0) -> int | None:
-        """Give the length of a packet, and of so much more, if the broker would not take it."""
-        size, limit = wire_bytes(packet) + more_bytes, self._max_packet_bytes
-        return size if limit is not None and size > limit else None
 
     @property
     def room(self) -> int:
@@ -133,11 +135,24 @@ class Mailbox:
     # From here on: for the network thread.
 
     def tell(self, event: Event, receipt: Receipt | None = None) -> None:
-        """Give the owner an event. A packet must have been reserved."""
+        """Give the owner an event."""
         self._inbox.put((event, receipt))
 
-    def reserve(self, packet: Packet) -> bool:
-        """Count a received packet in, unless the inbox is full."""
+    def arrive(self, packet: Packet, receipt: Receipt | None) -> bool:
+        """Keep a received packet for the owner, who acknowledges it by taking it. False: acknowledge it now.
+
+        That is so when the inbox is full and the packet lost, and before `Online`: it is told after that, and amqtt
+        sends no further SUBACK while one of these is open.
+        """
+        if not self._reserve(packet):
+            return False
+        if not self._told_online:
+            self._early.append(packet)
+            return False
+        self.tell(packet, receipt)
+        return True
+
+    def _reserve(self, packet: Packet) -> bool:
         size = len(packet.payload)
         with self._lock:
             fits = self._inbox_bytes + size <= self.limits.inbox_bytes or not self._inbox_packets
@@ -167,23 +182,42 @@ class Mailbox:
             self.n_held -= 1
             self._held_bytes -= len(packet.payload)
 
-    def link_up(self, max_packet_bytes: int | None) -> list[str]:
-        """The broker let us in: from now on changes of filters are queued. Give the filters to ask for."""
+    def next_changes(self) -> tuple[bool, list[str]]:
+        """Take what to subscribe to (True) or unsubscribe from next: changes of one kind, for one packet; none: []."""
+        wanted = True
+        names: list[str] = []
+        while self.changes and len(names) < FILTERS_AT_ONCE and (not names or self.changes[0].wanted == wanted):
+            wanted, name = self.changes.popleft()
+            names.append(name)
+        return wanted, names
+
+    def link_up(self, max_packet_bytes: int | None) -> None:
+        """The broker let us in: all filters are to be asked for, and changes of them are queued from now on.
+
+        max_packet_bytes: what the broker takes, if it said so.
+        """
         with self._lock:
-            self._linked, self._max_packet_bytes = True, max_packet_bytes
-            self.changes.clear()
-            return list(self._filters)
+            self._linked = True
+            self.packet_limit.connected(max_packet_bytes)
+            self.changes = deque(Change(True, name) for name in self._filters)
 
     def go_online(self) -> None:
-        """Tell the owner that every subscription is acknowledged, and take packets from now on."""
+        """Tell the owner that every subscription is acknowledged, and what came before; take packets from now on."""
         with self._lock:
-            self._online, self._last_reason = True, None
-        self.tell(Online(self._max_packet_bytes))
+            self._online = self._told_online = True
+            self._last_reason = None
+        self.tell(Online(self.packet_limit.most_bytes))
+        for packet in self._early:
+            self.tell(packet)
+        self._early.clear()
 
     def go_offline(self) -> None:
-        """Forget everything that was meant for the connection that ended."""
+        """Forget what was meant for the connection that ended, and what came from it before the owner heard of it."""
+        for packet in self._early:
+            self.give_back(packet)
+        self._early.clear()
         with self._lock:
-            self._online = self._linked = False
+            self._online = self._told_online = self._linked = False
             self.outbound.clear()
             self.acks.clear()
             self.n_held = self._held_bytes = 0

@@ -6,10 +6,18 @@ the same calls always give the same events in the same order. Its law, beyond th
 1. Everything happens inside the call that causes it: when `publish` returns, every subscriber's queue holds
    the packet. One thread drives the broker and all its transports; only `wake` may come from elsewhere.
 2. `take` never waits. Nothing could arrive while the only thread slept: an empty queue gives None at once.
-3. A transport that is `drop`ped lost its link: the broker publishes its will. `restore` plugs the cable in
-   again. `close` is a goodbye: no will. `MemoryBroker.stop` is a broker killed: no wills, nothing retained
-   survives, and `start` brings every open transport back.
-4. As in mosquitto, a packet reaches a client once for each of its filters that match, and a session that is
+3. A transport that is `drop`ped lost its link, and stays offline until `restore` plugs the cable in again; a process
+   that died is one whose cable stays out. `close` is a goodbye: no will.
+4. The broker notices a lost link at once and publishes the will; or, where the drop says so, not yet: the connection is
+   half open. Then nothing reaches the client, and its will waits until `lapse` (its keepalive ran out) or until a
+   client of its id connects, which is a takeover.
+5. `stop` is a broker killed: no wills, nothing retained survives, half open connections are forgotten. Where it says
+   so, what is retained is kept (a broker with persistence), and wills are published before everybody is cut off (one
+   ended by SIGTERM: mosquitto does so, to those still connected too). `start` brings back every open transport that
+   has its cable.
+6. `policy` loses or doubles live packets on their way to one subscriber, as QoS 1 does over bad networks and full
+   brokers. It must not call the broker or its transports. What is retained arrives.
+7. As in mosquitto, a packet reaches a client once for each of its filters that match, and a session that is
    taken over has its will published.
 
 One tree of topic levels holds both the filters and the retained packets, so that a publish costs only the
@@ -23,6 +31,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from broker import reasons
 from broker.transport import (
     Counters,
     Denied,
@@ -36,6 +45,7 @@ from broker.transport import (
     wire_bytes,
 )
 
+_PULLED = "the cable was pulled"
 _ROOM = 1000  # what `room` says while online: nothing ever waits to be sent, so any number would do
 
 
@@ -140,35 +150,55 @@ class MemoryBroker:
     ) -> None:
         self.max_packet_bytes = max_packet_bytes
         self.max_queued = max_queued
+        self.policy: Callable[[MemoryTransport, Packet], int] | None = None
+        """How many copies of a live packet reach a subscriber: 0 lost, 1, 2 doubled. None: one each."""
         self._clock = clock
         self._root = _Level()
-        self._transports: dict[MemoryTransport, None] = {}  # open, online or not
+        self._transports: dict[MemoryTransport, None] = {}  # open and with a cable, online or not
         self._online: dict[str, MemoryTransport] = {}
+        self._half_open: dict[str, Packet | None] = {}  # client id to will: their links are lost, unnoticed
         self._running = True
 
     def transport(self, client_id: str, will: Packet | None = None) -> MemoryTransport:
         """Give a new client. `will` is published when it is dropped, or its id is taken over."""
         return MemoryTransport(self, client_id, will)
 
-    def stop(self) -> None:
-        """Die as by kill -9: every transport goes offline, no will is published, nothing retained is left."""
+    def stop(self, keep: bool = False, wills: bool = False) -> None:
+        """Die, and cut everybody off.
+
+        keep: what is retained survives to the next `start`. wills: everybody's are published before, as at SIGTERM.
+        """
+        online = list(self._online.values())
+        if wills:
+            for will in [*(transport.will for transport in online), *self._half_open.values()]:
+                if will is not None:
+                    self._publish(will)
         self._running = False
-        for transport in list(self._online.values()):
+        self._half_open.clear()
+        for transport in online:
+            self._disconnect(transport, with_will=False)
             transport._went_offline("the broker is gone")
-        self._online.clear()
-        self._root = _Level()
+        if not keep:
+            self._root = _Level()
 
     def start(self) -> None:
-        """Run again: every open transport reconnects, in the order in which they were opened."""
+        """Run again: every open transport reconnects, in the order in which they were opened (or plugged in again)."""
         self._running = True
         for transport in list(self._transports):
             self._connect(transport)
+
+    def lapse(self, client_id: str) -> None:
+        """Notice that this client's connection is lost, if it is half open: publish its will."""
+        will = self._half_open.pop(client_id, None)
+        if will is not None:
+            self._publish(will)
 
     def _connect(self, transport: MemoryTransport) -> None:
         self._transports[transport] = None
         if not self._running:
             transport._went_offline("the broker is gone")
-        elif transport._cable and self._online.get(transport.client_id) is not transport:
+        elif self._online.get(transport.client_id) is not transport:
+            self.lapse(transport.client_id)
             self._take_over(transport.client_id)
             self._online[transport.client_id] = transport
             transport._came_online()
@@ -188,6 +218,14 @@ class MemoryBroker:
             self._unsubscribe(transport, name)
         if with_will and transport.will is not None:
             self._publish(transport.will)
+
+    def _cut(self, transport: MemoryTransport, noticed: bool) -> None:
+        """The link is lost, and with it the transport until it is plugged in again."""
+        self._transports.pop(transport, None)
+        if self._online.get(transport.client_id) is transport:
+            self._disconnect(transport, with_will=noticed)
+            if not noticed:
+                self._half_open[transport.client_id] = transport.will
 
     def _forget(self, transport: MemoryTransport) -> None:
         self._disconnect(transport, with_will=False)
@@ -213,9 +251,14 @@ class MemoryBroker:
         if packet.retain:
             self._retain(packet)
         live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s)
+        policy = self.policy
         for level in list(_filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
-                transport._deliver(live)
+                if policy is None:
+                    transport._deliver(live)
+                else:
+                    for _ in range(policy(transport, live)):
+                        transport._deliver(live)
 
     def _retain(self, packet: Packet) -> None:
         level = _reach(self._root, packet.topic)
@@ -234,12 +277,16 @@ class MemoryTransport:
         self._broker = broker
         self._filters: dict[str, None] = {}
         self._events: deque[Event] = deque()
-        self._online = False
+        self._open = self._online = False
         self._cable = True
 
     def open(self) -> None:
-        """Connect; `Online` (or `Offline`, where the broker is stopped) is there at once."""
-        self._broker._connect(self)
+        """Connect; `Online` (or `Offline`, where the broker is stopped or the cable out) is there at once."""
+        self._open = True
+        if self._cable:
+            self._broker._connect(self)
+        else:
+            self._went_offline(_PULLED)
 
     def subscribe(self, *filters: str) -> None:
         """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
@@ -296,20 +343,36 @@ class MemoryTransport:
     def close(self, timeout_s: float = 2.0) -> None:  # noqa: ARG002 -- nothing is left to send
         """Say goodbye: no will. Events that were not taken are gone."""
         self._broker._forget(self)
-        self._online = False
+        self._open = self._online = False
         self._events.clear()
 
-    def drop(self, reason: str = "the cable was pulled") -> None:
-        """Lose the link: the broker publishes the will, and this transport stays offline until `restore`."""
+    def drop(self, reason: str = _PULLED, will: bool = True) -> None:
+        """Lose the link, and stay offline until `restore`.
+
+        will: the broker notices at once, and publishes it. False: the connection is half open, see the law.
+        """
         self._cable = False
+        self._broker._cut(self, noticed=will)
         if self._online:
-            self._broker._disconnect(self, with_will=True)
             self._went_offline(reason)
 
     def restore(self) -> None:
         """Plug the cable in again; an open transport reconnects at once."""
         self._cable = True
-        if self in self._broker._transports:
+        if self._open:
+            self._broker._connect(self)
+
+    def renew(self, will: Packet | None) -> None:
+        """From now on have the broker publish this when the link is lost; online, reconnect with it at once.
+
+        Raises ValueError for a topic with wildcards.
+        """
+        if will is not None:
+            check_topic(will.topic)
+        self.will, online = will, self._online
+        if online:
+            self._broker._disconnect(self, with_will=False)
+            self._went_offline(reasons.RENEWED)
             self._broker._connect(self)
 
     def _came_online(self) -> None:
@@ -323,7 +386,7 @@ class MemoryTransport:
         self._events.append(Offline(reason))
 
     def _was_usurped(self) -> None:
-        self._online = False
+        self._open = self._online = False
         self._events.append(Usurped())
 
     def _deliver(self, packet: Packet) -> None:

@@ -6,14 +6,16 @@ import socket
 import ssl
 import time
 
-UNSUPPORTED_VERSION = 132
+PROTOCOL_ERROR = 130
 TAKEN_OVER = 142
+
+RENEWED = "the connection is made anew, with another last will"
 
 _NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
 _REFUSALS = {
-    UNSUPPORTED_VERSION: "the broker does not speak this version of MQTT",
+    132: "the broker does not speak this version of MQTT",
     133: "the broker does not accept our client id",
     134: "the broker does not accept our user name and password",
     135: "the broker does not let us in: not authorised",

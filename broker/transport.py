@@ -13,8 +13,11 @@ A transport speaks whole packets and knows nothing of their meaning. Its law:
    it, so that a slow owner slows the broker down and memory stays bounded.
 7. `Online` is the first event of every connection: what the broker sends earlier is held back until then.
 8. A packet that the broker would never take (too large, or forbidden) counts as taken and is answered by
-   `Denied`, so that False always means "again later". Topics and filters that MQTT does not allow are the
+   `Denied`, so that False always means "again later". A broker may hang up on what is too large instead of saying so: a
+   transport learns from that, so that no packet is sent for ever. Topics and filters that MQTT does not allow are the
    owner's own mistake: ValueError.
+9. A will goes with a connection: another one needs another connection. `renew` leaves the old one with a goodbye, so
+   that nobody is told of a loss; its owner sees `Offline` and `Online` as ever.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ class Online(Struct, frozen=True):
     """Connected, and every remembered subscription acknowledged by the broker."""
 
     max_packet_bytes: int | None
-    """The broker's maximum packet size, if it stated one."""
+    """The largest packet that `publish` takes, where that is known: the smallest of what the broker states, what the
+    operator says, and what it had to learn from a broker that hung up on larger ones. From one connection to the next
+    it may change."""
 
 
 class Offline(Struct, frozen=True):
@@ -56,7 +61,7 @@ class Usurped(Struct, frozen=True):
 
 
 class Denied(Struct, frozen=True):
-    """The broker refused a publish (MQTT 5 PUBACK >= 128, or larger than its maximum packet size) or a filter."""
+    """The broker refused a publish (MQTT 5 PUBACK >= 128, or it takes no packet as large) or a filter."""
 
     topic: str
     reason: str
@@ -128,6 +133,16 @@ class Transport(Protocol):
     @property
     def room(self) -> int:
         """How many packets `publish` would still take; 0 when offline."""
+
+    def renew(self, will: Packet | None) -> None:
+        """From now on have the broker publish this when the connection is lost; None: nothing. Returns at once.
+
+        A connection that stands sends what was taken before (for 2 s at most) and ends with a clean DISCONNECT, so that
+        its own will is not published; another one is made without backoff: `Offline`, then `Online`. Before `open`,
+        and while offline, it changes what the next connection carries and nothing else.
+
+        Raises ValueError for a topic with wildcards.
+        """
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
         """Give the next event, waiting at most timeout_s (None: for ever), else None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import select
@@ -10,17 +11,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
+from broker import reasons
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
 from broker.mailbox import Limits
-from broker.transport import Denied, Event, Offline, Online, Packet, Usurped
+from broker.transport import Denied, Event, Offline, Online, Packet, Usurped, wire_bytes
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
 SETTLE_S = 0.1  # how long we listen for what must not come
@@ -161,8 +164,28 @@ def offline_reason(client: MqttTransport) -> str:
     return event.reason
 
 
-def is_quiet(client: MqttTransport) -> bool:
-    return client.take(SETTLE_S) is None
+def wait_for_online(client: MqttTransport) -> None:
+    while not isinstance(take(client), Online):
+        pass
+
+
+NAMES = itertools.count()
+
+
+def says_nothing(client: MqttTransport, peer: Peer) -> bool:
+    """Tell whether the client has nothing to say but what it is asked to, twice: its thread has then gone round."""
+    for _ in range(2):
+        client.subscribe(f"asked/{next(NAMES)}")
+        if peer.read().kind != 8:
+            return False
+    return True
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.001)
 
 
 def test_connect_asks_for_a_clean_start_and_announces_our_receive_maximum(stage: Stage, make: Make) -> None:
@@ -191,7 +214,9 @@ def test_subscriptions_go_in_eights_and_online_waits_for_all(stage: Stage, make:
     assert [body.count(b"topic/") for body in asked] == [8, 8, 4]
     for body in asked[:2]:
         peer.send(0x90, body[:2] + b"\0" + b"\1" * 8)
-    assert is_quiet(client)
+    peer.deliver(b"topic/0", b"early")
+    wait_until(lambda: client.counters.received_packets == 1)
+    assert client.take(0.0) is None
     peer.send(0x90, asked[2][:2] + b"\0" + b"\1" * 4)
     assert isinstance(take(client), Online)
 
@@ -211,7 +236,8 @@ def test_a_packet_is_acknowledged_when_it_is_taken(stage: Stage, make: Make) -> 
     peer.welcome()
     take(client)
     peer.deliver(b"a", b"1", mid=7)
-    assert peer.is_quiet()
+    wait_until(lambda: client.counters.received_packets == 1)
+    assert says_nothing(client, peer)
     assert take(client) == Packet("a", b"1")
     assert peer.expect(4)[:2] == b"\0\7"
 
@@ -222,14 +248,14 @@ def test_a_receipt_of_an_old_connection_is_not_sent_on_the_next(stage: Stage, ma
     old.welcome()
     take(client)
     old.deliver(b"a", b"1", mid=7)
-    deadline = time.monotonic() + PATIENCE_S
-    while not client.counters.received_packets and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_until(lambda: client.counters.received_packets == 1)
     old.hang_up()
     new = stage.accept()
     new.welcome()
     assert take(client) == Packet("a", b"1")
-    assert new.is_quiet()
+    assert isinstance(take(client), Offline)
+    assert isinstance(take(client), Online)
+    assert says_nothing(client, new)
 
 
 def test_nothing_stale_is_sent_again_after_a_reconnect(stage: Stage, make: Make) -> None:
@@ -244,7 +270,7 @@ def test_nothing_stale_is_sent_again_after_a_reconnect(stage: Stage, make: Make)
     assert new.welcome()[7] == 0b10
     assert isinstance(take(client), Offline)
     assert isinstance(take(client), Online)
-    assert new.is_quiet()
+    assert says_nothing(client, new)
     assert client.room == Limits().outbound_packets
 
 
@@ -259,11 +285,11 @@ def test_the_brokers_receive_maximum_is_obeyed(stage: Stage, make: Make) -> None
     for _ in range(2):
         body = peer.expect(3)
         seen.append(body[5:7])
-    assert peer.is_quiet()
+    assert says_nothing(client, peer)
     for mid in seen:
         peer.send(0x40, mid)
     assert [peer.expect(3)[4:5] for _ in range(2)] == [b"2", b"3"]
-    assert peer.is_quiet()
+    assert says_nothing(client, peer)
 
 
 def test_mosquitto_with_a_receive_maximum_of_one_takes_everything(tmp_path: Path, make: Make) -> None:
@@ -289,7 +315,143 @@ def test_an_oversize_packet_is_denied_unsent_and_the_connection_stays(tmp_path: 
             assert take(client) == fits
         assert client.publish(Packet("big", bytes(len(fits.payload) + 1)))
         assert isinstance(take(client), Denied)
-        assert is_quiet(client)
+        assert client.publish(Packet("small", b"last"))
+        assert take(client) == Packet("small", b"last")
+
+
+LARGE = Packet("large", bytes(100_000))
+
+
+def end_on(stage: Stage, client: MqttTransport, packet: Packet) -> list[Event]:
+    """Play a broker that hangs up on this packet; give what its owner hears from Online to Offline."""
+    peer = stage.accept()
+    peer.welcome()
+    wait_for_online(client)
+    assert client.publish(packet)
+    peer.expect(3)
+    peer.hang_up()
+    heard = [take(client)]
+    while not isinstance(heard[-1], Offline):
+        heard.append(take(client))
+    return heard
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_a_packet_that_a_silent_broker_hangs_up_on_is_given_up_and_the_owner_cuts_finer(
+    stage: Stage, make: Make, protocol: str
+) -> None:
+    client = make(stage.port, protocol=protocol)
+    for _ in range(2):
+        assert end_on(stage, client, LARGE) == [Offline("the connection was lost")]
+    stage.accept().hang_up()  # no connection, so it proves nothing either way
+    denied, _ = end_on(stage, client, LARGE)
+    assert isinstance(denied, Denied)
+    assert denied.topic == "large"
+    assert f"{wire_bytes(LARGE)} bytes" in denied.reason
+    assert "max_packet_bytes in [broker]" in denied.reason
+    peer = stage.accept()
+    peer.welcome()
+    online = take(client)
+    assert online == Online(wire_bytes(LARGE) // 2)
+    assert client.publish(LARGE)
+    assert isinstance(take(client), Denied)
+    assert client.publish(Packet("large", LARGE.payload[:40_000]))
+    assert len(peer.expect(3)) > 40_000
+
+
+def test_a_packet_is_not_given_up_when_one_as_large_arrived(stage: Stage, make: Make) -> None:
+    client = make(stage.port)
+    for _ in range(5):
+        peer = stage.accept()
+        peer.welcome()
+        assert take(client) == Online(None)
+        assert client.publish(Packet("other", LARGE.payload))
+        peer.send(0x40, peer.expect(3)[7:9])
+        assert client.publish(LARGE)
+        peer.expect(3)
+        peer.hang_up()
+        assert offline_reason(client) == "the connection was lost"
+
+
+def test_a_flaky_link_that_loses_small_packets_changes_nothing(stage: Stage, make: Make) -> None:
+    client = make(stage.port)
+    for _ in range(6):
+        assert end_on(stage, client, Packet("small", bytes(8000))) == [Offline("the connection was lost")]
+    stage.accept().welcome()
+    assert take(client) == Online(None)
+
+
+def test_silence_blames_no_packet(stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    late_s = 0.0
+    monkeypatch.setattr("broker.client.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
+    client = make(stage.port)
+    for _ in range(4):
+        peer = stage.accept()
+        peer.welcome()
+        assert take(client) == Online(None)
+        assert client.publish(LARGE)
+        peer.expect(3)
+        late_s += 90.0
+        client.unsubscribe("anything")  # has the network thread look at the clock
+        assert "nothing was heard" in offline_reason(client)
+
+
+def test_a_broker_that_says_too_large_is_believed_at_once(stage: Stage, make: Make) -> None:
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    assert take(client) == Online(None)
+    assert client.publish(Packet("small", b""))
+    assert client.publish(LARGE)
+    peer.expect(3)
+    peer.expect(3)
+    peer.send(0xE0, b"\x95\0")
+    denied = take(client)
+    assert isinstance(denied, Denied)
+    assert denied.topic == "large"
+    assert "Packet too large" in offline_reason(client)
+    stage.accept().welcome()
+    assert take(client) == Online(wire_bytes(LARGE) // 2)
+
+
+@pytest.mark.parametrize(("told", "holds"), [(None, 3000), (2500, 2500), (4000, 3000)])
+def test_the_smaller_of_what_broker_and_operator_say_holds(
+    stage: Stage, make: Make, told: int | None, holds: int
+) -> None:
+    client = make(stage.port, max_packet_bytes=told)
+    stage.accept().welcome(b"\x27" + (3000).to_bytes(4))
+    assert take(client) == Online(holds)
+
+
+def test_what_the_operator_says_holds_on_mqtt_3_too(mosquitto: EmbeddedBroker, make: Make) -> None:
+    client = make(mosquitto.port, "a", protocol="3.1.1", max_packet_bytes=2048)
+    assert take(client) == Online(2048)
+    assert client.publish(Packet("a", bytes(2048)))
+    denied = take(client)
+    assert isinstance(denied, Denied)
+    assert "max_packet_bytes in [broker]" in denied.reason
+    assert client.publish(Packet("a", bytes(2000)))
+    assert take(client) == Packet("a", bytes(2000))
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_a_body_reaches_a_mosquitto_that_takes_64_kilobytes(tmp_path: Path, make: Make, protocol: str) -> None:
+    """The owner sends all of its body at each connect, in pieces of what `Online` says, as both services do."""
+    with start_broker(tmp_path, config_lines=["max_packet_size 65536"]) as broker:
+        client = make(broker.port, "body", protocol=protocol)
+        body, arrived, n_online = random.Random(1).randbytes(300_000), b"", 0  # noqa: S311 -- a body, no secret
+        while len(arrived) < len(body):
+            match take(client):
+                case Online(max_packet_bytes):
+                    size, arrived, n_online = min(100_000, max_packet_bytes or 100_000) - 100, b"", n_online + 1
+                    for start in range(0, len(body), size):
+                        client.publish(Packet("body", body[start : start + size]))  # the broker may hang up meanwhile
+                case Packet("body", piece):
+                    arrived += piece
+                case Denied(_, reason):
+                    assert "max_packet_bytes in [broker]" in reason
+        assert arrived == body
+        assert n_online == (1 if protocol == "5" else 4)
 
 
 def test_a_publish_that_the_broker_refuses_is_denied(stage: Stage, make: Make) -> None:
@@ -310,7 +472,8 @@ def test_a_client_whose_name_was_taken_stops_for_good(stage: Stage, make: Make) 
     take(client)
     peer.send(0xE0, b"\x8e\0")
     assert take(client) == Usurped()
-    assert stage.is_empty()
+    wait_until(lambda: not any(thread.name == "mqtt-me" for thread in threading.enumerate()))
+    assert not select.select([stage.listener], [], [], 0.0)[0]  # whoever could call again has gone
     assert client.publish(Packet("a", b"")) is False
 
 
@@ -355,6 +518,15 @@ def test_auto_falls_back_when_the_version_is_refused(stage: Stage, make: Make) -
     assert isinstance(take(client), Online)
 
 
+def test_auto_falls_back_when_the_version_is_refused_by_a_disconnect(stage: Stage, make: Make) -> None:
+    client = make(stage.port, protocol="auto")
+    newer = stage.accept()
+    newer.expect(1)
+    newer.send(0xE0, b"\x84\0")
+    assert stage.accept().welcome()[6] == 4
+    assert isinstance(take(client), Online)
+
+
 def test_auto_falls_back_when_an_old_broker_refuses_in_its_own_words(stage: Stage, make: Make) -> None:
     client = make(stage.port, protocol="auto")
     newer = stage.accept()
@@ -364,22 +536,120 @@ def test_auto_falls_back_when_an_old_broker_refuses_in_its_own_words(stage: Stag
     assert isinstance(take(client), Online)
 
 
-def test_auto_falls_back_when_the_broker_hangs_up(stage: Stage, make: Make) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"\x20\x02\x00\x00", b"\x20\x02\x00\x04", b"\x20\x01\x00", b"\x10\x00", b"\xff\xff"]
+)
+def test_auto_falls_back_when_the_answer_is_not_mqtt_5(stage: Stage, make: Make, answer: bytes) -> None:
     client = make(stage.port, protocol="auto")
     newer = stage.accept()
     newer.expect(1)
-    newer.hang_up()
+    newer.sock.sendall(answer + b"\xff" * 8)
     assert stage.accept().welcome()[6] == 4
     assert isinstance(take(client), Online)
 
 
-def test_auto_tries_mqtt_5_again_after_a_connection_was_lost(stage: Stage, make: Make) -> None:
+def test_auto_falls_back_when_the_broker_closes_unanswered_twice_running(stage: Stage, make: Make) -> None:
+    client = make(stage.port, protocol="auto")
+    for _ in range(2):
+        newer = stage.accept()
+        assert newer.expect(1)[6] == 5
+        newer.hang_up()
+    assert stage.accept().welcome()[6] == 4
+    assert "without an answer" in offline_reason(client)
+    assert isinstance(take(client), Online)
+
+
+def test_a_port_that_hangs_up_until_its_broker_is_there_ends_up_on_mqtt_5(stage: Stage, make: Make) -> None:
     make(stage.port, protocol="auto")
-    stage.accept().hang_up()
-    older = stage.accept()
-    assert older.welcome()[6] == 4
-    older.hang_up()
+    for version in (5, 5, 4, 5, 4):
+        peer = stage.accept()
+        assert peer.expect(1)[6] == version
+        peer.hang_up()
     assert stage.accept().welcome()[6] == 5
+
+
+def test_a_busy_broker_is_asked_for_mqtt_5_until_it_answers(stage: Stage, make: Make) -> None:
+    client = make(stage.port, protocol="auto", connect_timeout_s=0.1)
+    for _ in range(3):
+        assert stage.accept().expect(1)[6] == 5
+    assert "did not answer in 0.1 s" in offline_reason(client)
+    assert stage.accept().welcome()[6] == 5
+    assert isinstance(take(client), Online)
+
+
+def test_a_broker_that_answers_after_six_seconds_is_waited_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    late_s = 0.0
+    monkeypatch.setattr("broker.client.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
+    client = make(stage.port, protocol="auto")
+    peer = stage.accept()
+    assert peer.expect(1)[6] == 5
+    late_s = 6.0
+    client.unsubscribe("anything")  # has the network thread look at the clock
+    assert peer.is_quiet()
+    peer.send(0x20, b"\0\0\0")
+    assert isinstance(take(client), Online)
+
+
+def test_a_silent_broker_is_asked_for_nothing_but_the_version_and_then_properly(stage: Stage, make: Make) -> None:
+    client = make(stage.port, protocol="auto", connect_timeout_s=0.1, will=Packet("will", b"gone"))
+    assert [stage.accept().expect(1)[7] for _ in range(2)] == [0b1110, 0b1110]
+    bare = stage.accept()
+    assert bare.welcome() == b"\0\4MQTT\5\2\0\x3c\0\0\2me"
+    assert bare.read().kind == 14
+    proper = stage.accept()
+    assert proper.welcome()[6:8] == b"\5\x0e"
+    assert "did not answer" in offline_reason(client)
+    assert isinstance(take(client), Online)
+
+
+def refuse_version_5(stage: Stage) -> None:
+    newer = stage.accept()
+    assert newer.expect(1)[6] == 5
+    newer.send(0x20, b"\0\1")
+
+
+def test_an_older_broker_is_not_asked_for_mqtt_5_at_every_reconnect(stage: Stage, make: Make) -> None:
+    make(stage.port, protocol="auto")
+    refuse_version_5(stage)
+    for _ in range(3):
+        older = stage.accept()
+        assert older.welcome()[6] == 4
+        older.hang_up()
+    stage.accept().hang_up()  # nor after a bad moment of it
+    stage.accept().hang_up()
+    assert stage.accept().welcome()[6] == 4
+
+
+def test_the_next_start_asks_an_older_broker_again(stage: Stage, make: Make) -> None:
+    first = make(stage.port, protocol="auto")
+    refuse_version_5(stage)
+    stage.accept().welcome()
+    take(first)
+    first.close()
+    make(stage.port, protocol="auto")
+    assert stage.accept().welcome()[6] == 5
+
+
+def test_a_newer_broker_in_the_place_of_an_older_one_is_found(stage: Stage, make: Make) -> None:
+    make(stage.port, protocol="auto")
+    refuse_version_5(stage)
+    older = stage.accept()
+    older.welcome()
+    older.hang_up()
+    newer = stage.accept()
+    assert newer.expect(1)[6] == 4
+    newer.send(0x20, b"\0\1")
+    assert stage.accept().welcome()[6] == 5
+
+
+def test_amqtt_is_found_to_be_older(amqtt: EmbeddedBroker, make: Make) -> None:
+    client = make(amqtt.port, "a", protocol="auto", connect_timeout_s=0.3)
+    assert "did not answer" in offline_reason(client)
+    assert isinstance(take(client), Online)
+    client.publish(Packet("a", b"1", expiry_s=5))
+    assert take(client) == Packet("a", b"1")  # 3.1.1 knows no expiry
 
 
 def test_a_refused_password_is_no_reason_to_fall_back(stage: Stage, make: Make) -> None:
@@ -499,12 +769,21 @@ def test_tls_files_that_are_none_are_named(stage: Stage, make: Make, tmp_path: P
     assert str(tmp_path / "ca.pem") in offline_reason(client)
 
 
-def test_a_port_where_nobody_listens_is_said_once(make: Make) -> None:
+def test_a_port_where_nobody_listens_is_said_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    call = socket.create_connection
+
+    def count(*where: Any, **how: Any) -> socket.socket:
+        calls.append(1)
+        return call(*where, **how)
+
+    monkeypatch.setattr(socket, "create_connection", count)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     client = make(port)
     assert offline_reason(client) == f"nobody listens on 127.0.0.1:{port}"
-    assert is_quiet(client)
+    wait_until(lambda: len(calls) >= 4)  # then what is to be said of the third has been said
+    assert client.take(0.0) is None
 
 
 def test_a_broker_killed_and_started_again_is_found_again(mosquitto: EmbeddedBroker, make: Make) -> None:
@@ -527,7 +806,8 @@ def test_a_quiet_connection_is_kept_alive_by_pings(stage: Stage, make: Make) -> 
     for _ in range(2):
         peer.expect(12)
         peer.send(0xD0)
-    assert is_quiet(client)
+    peer.deliver(b"a", b"still there")
+    assert take(client) == Packet("a", b"still there")
 
 
 def test_a_keepalive_of_the_brokers_own_is_kept(stage: Stage, make: Make) -> None:
@@ -587,7 +867,8 @@ def test_close_flushes_what_was_taken_and_says_goodbye(stage: Stage, make: Make)
     closing = threading.Thread(target=client.close, args=(PATIENCE_S,))
     closing.start()
     mid = peer.expect(3)[3:5]
-    assert peer.is_quiet()
+    wait_until(lambda: client.room == 0)  # it is closing
+    assert says_nothing(client, peer)
     peer.send(0x40, mid)
     assert peer.read().kind == 14
     peer.hang_up()
@@ -602,6 +883,109 @@ def test_close_gives_up_on_what_is_never_acknowledged(stage: Stage, make: Make) 
     assert client.publish(Packet("a", b"1"))
     peer.expect(3)
     client.close(0.05)
+    assert peer.read().kind == 14
+
+
+def renewable(stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make) -> tuple[MqttTransport, Peer, list[int]]:
+    """Give a client that is online with the will "old", its peer, and the failures that it went to rest with."""
+    failures: list[int] = []
+    monkeypatch.setattr("broker.reconnection.backoff_s", lambda n, *_: failures.append(n) or 0.0)
+    client = make(stage.port, will=Packet("old", b"gone"))
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    return client, peer, failures
+
+
+def test_a_renewal_waits_for_acknowledgements_says_goodbye_and_takes_nothing_meanwhile(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    client, peer, _ = renewable(stage, monkeypatch, make)
+    assert client.publish(Packet("a", b"1"))
+    mid = peer.expect(3)[3:5]
+    client.renew(Packet("new", b"gone"))
+    assert (client.publish(Packet("a", b"2")), client.room) == (False, 0)
+    assert peer.is_quiet()
+    peer.send(0x40, mid)
+    assert peer.read().kind == 14
+    assert stage.is_empty()  # a CONNECT that the broker sees before our goodbye would set the old will off
+    peer.hang_up()
+    assert stage.accept().welcome().endswith(b"\0\3new\0\4gone")
+    assert [take(client), take(client)] == [Offline(reasons.RENEWED), Online(None)]
+    assert client.publish(Packet("a", b"2"))
+
+
+def test_a_renewal_gives_up_after_two_seconds_on_what_is_never_acknowledged(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    late_s = 0.0
+    monkeypatch.setattr("broker.client.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
+    client, peer, _ = renewable(stage, monkeypatch, make)
+    assert client.publish(Packet("a", b"1"))
+    peer.expect(3)
+    client.renew(None)
+    assert peer.is_quiet()
+    late_s = 2.0
+    client.unsubscribe("anything")  # has the network thread look at the clock
+    assert peer.read().kind == 14
+
+
+def test_renewals_are_no_failures(stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    client, peer, failures = renewable(stage, monkeypatch, make)
+    for index in range(4):
+        client.renew(Packet("new", bytes([index])))
+        assert peer.read().kind == 14
+        peer.hang_up()
+        peer = stage.accept()
+        peer.welcome()
+        wait_for_online(client)
+    assert failures == []
+    peer.hang_up()
+    stage.accept()
+    assert failures == [1]
+
+
+def test_a_renewal_between_connect_and_its_answer_waits_to_say_goodbye(stage: Stage, make: Make) -> None:
+    client = make(stage.port, "a", will=Packet("old", b"gone"))
+    peer = stage.accept()
+    assert peer.expect(1).endswith(b"\0\3old\0\4gone")
+    client.renew(Packet("new", b"gone"))
+    assert peer.is_quiet()  # a broker that has our CONNECT would publish the old will if we only hung up
+    peer.send(0x20, b"\0\0\0")
+    assert peer.read().kind == 14
+    peer.hang_up()
+    again = stage.accept()
+    assert again.welcome().endswith(b"\0\3new\0\4gone")
+    again.send(0x90, again.expect(8)[:2] + b"\0\1")
+    assert [take(client), take(client)] == [Offline(reasons.RENEWED), Online(None)]
+
+
+def test_close_does_not_wait_for_a_broker_that_never_hangs_up_on_a_renewal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    client, peer, _ = renewable(stage, monkeypatch, make)
+    client.renew(None)
+    assert peer.read().kind == 14
+    began_at = time.monotonic()
+    client.close(0.0)
+    assert time.monotonic() - began_at < 1.0
+    assert not [thread for thread in threading.enumerate() if thread.name == "mqtt-me"]
+
+
+def test_a_half_written_packet_is_finished_before_the_goodbye_of_a_renewal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    late_s = 0.0
+    monkeypatch.setattr("broker.client.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
+    client, peer, _ = renewable(stage, monkeypatch, make)
+    assert client.publish(Packet("large", bytes(8_000_000)))
+    assert client.publish(Packet("next", b""))
+    while not client.counters.sent_packets:
+        time.sleep(0.001)
+    client.renew(None)
+    late_s = 2.0
+    client.unsubscribe("anything")  # has the network thread look at the clock
+    assert len(peer.expect(3)) > 8_000_000
     assert peer.read().kind == 14
 
 

@@ -23,7 +23,9 @@ def test_filters_are_remembered_offline_and_asked_for_at_the_link() -> None:
     box.subscribe(("a", "b", "a"))
     box.unsubscribe(("a", "unknown"))
     assert not box.changes
-    assert box.link_up(None) == ["b"]
+    box.link_up(None)
+    assert box.next_changes() == (True, ["b"])
+    assert box.next_changes() == (True, [])
     close(box)
 
 
@@ -33,6 +35,7 @@ def test_changes_on_a_link_keep_their_order() -> None:
     box.unsubscribe(("a",))
     box.subscribe(("a", "b"))
     assert list(box.changes) == [Change(True, "a"), Change(False, "a"), Change(True, "a"), Change(True, "b")]
+    assert [box.next_changes() for _ in range(4)] == [(True, ["a"]), (False, ["a"]), (True, ["a", "b"]), (True, [])]
     close(box)
 
 
@@ -40,8 +43,8 @@ def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
     box = make_online()
     box.subscribe(("a",))
     box.go_offline()
-    assert box.link_up(None) == ["a"]
-    assert not box.changes
+    box.link_up(None)
+    assert list(box.changes) == [Change(True, "a")]
     close(box)
 
 
@@ -59,11 +62,35 @@ def test_room_counts_packets_until_their_release_and_not_only_the_queue() -> Non
 def test_offline_forgets_what_was_to_be_sent_and_acknowledged() -> None:
     box = make_online()
     box.post(Packet("a", b"1"))
-    box.reserve(Packet("b", b"2"))
-    box.tell(Packet("b", b"2"), Receipt(object(), 1))
+    assert box.arrive(Packet("b", b"2"), Receipt(object(), 1))
     assert box.take(0.0) == Packet("b", b"2")
     box.go_offline()
     assert (len(box.outbound), len(box.acks), box.n_held, box.room) == (0, 0, 0, 0)
+    close(box)
+
+
+def test_what_arrives_before_the_owner_is_told_comes_after_and_is_acknowledged_at_once() -> None:
+    box = Mailbox(Limits())
+    box.link_up(None)
+    assert box.arrive(Packet("a", b"early"), Receipt(object(), 1)) is False
+    assert box.take(0.0) is None
+    box.go_online()
+    assert box.arrive(Packet("a", b"late"), Receipt(object(), 2)) is True
+    assert [box.take(0.0) for _ in range(3)] == [Online(None), Packet("a", b"early"), Packet("a", b"late")]
+    assert [receipt.mid for receipt in box.acks] == [2]
+    close(box)
+
+
+def test_what_arrived_on_a_connection_that_the_owner_never_heard_of_is_forgotten() -> None:
+    box = Mailbox(Limits(inbox_packets=1))
+    for _ in range(3):
+        box.link_up(None)
+        box.arrive(Packet("a", b"early"), None)
+        box.go_offline()
+    box.link_up(None)
+    box.go_online()
+    assert [box.take(0.0) for _ in range(2)] == [Online(None), None]
+    assert box.arrive(Packet("a", b"there is room"), None)
     close(box)
 
 

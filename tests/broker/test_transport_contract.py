@@ -18,7 +18,7 @@ from broker.transport import Event, Offline, Online, Packet, Transport, Usurped
 from fleet.meter import Meter
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
-SETTLE_S = 0.15  # how long we listen for what must not come
+AFTERWARDS = Packet("afterwards", b"1", retain=True)
 
 
 class Rig(Protocol):
@@ -26,10 +26,11 @@ class Rig(Protocol):
 
     five: bool
 
-    def client(self, client_id: str, *filters: str, will: Packet | None = None) -> Transport: ...
+    def client(self, client_id: str, *filters: str, will: Packet | None = None, opened: bool = True) -> Transport: ...
     def pull_cable(self, client: Transport) -> None: ...
     def restart_broker(self) -> None: ...
     def stop_broker(self) -> None: ...
+    def end_broker(self) -> None: ...
     def sleep(self, seconds: float) -> None: ...
 
 
@@ -40,10 +41,11 @@ class MemoryRig:
         self.now = 0.0
         self.broker = MemoryBroker(lambda: self.now)
 
-    def client(self, client_id: str, *filters: str, will: Packet | None = None) -> Transport:
+    def client(self, client_id: str, *filters: str, will: Packet | None = None, opened: bool = True) -> Transport:
         transport = self.broker.transport(client_id, will)
         transport.subscribe(*filters)
-        transport.open()
+        if opened:
+            transport.open()
         return transport
 
     def pull_cable(self, client: Transport) -> None:
@@ -52,6 +54,9 @@ class MemoryRig:
 
     def stop_broker(self) -> None:
         self.broker.stop()
+
+    def end_broker(self) -> None:
+        self.broker.stop(wills=True)
 
     def restart_broker(self) -> None:
         self.broker.stop()
@@ -72,7 +77,7 @@ class NetworkRig:
         stack.callback(self._broker.kill)  # faster than a goodbye
         self._cables: dict[int, Meter] = {}
 
-    def client(self, client_id: str, *filters: str, will: Packet | None = None) -> Transport:
+    def client(self, client_id: str, *filters: str, will: Packet | None = None, opened: bool = True) -> Transport:
         cable = Meter(self._broker.host, self._broker.port)
         settings = BrokerSettings(port=cable.start(), protocol=self._protocol)
         self._stack.callback(cable.stop)
@@ -80,7 +85,8 @@ class NetworkRig:
         self._stack.callback(transport.close)
         self._cables[id(transport)] = cable
         transport.subscribe(*filters)
-        transport.open()
+        if opened:
+            transport.open()
         return transport
 
     def pull_cable(self, client: Transport) -> None:
@@ -88,6 +94,9 @@ class NetworkRig:
 
     def stop_broker(self) -> None:
         self._broker.kill()
+
+    def end_broker(self) -> None:
+        self._broker.stop()
 
     def restart_broker(self) -> None:
         self._broker.kill()
@@ -141,8 +150,15 @@ def next_packet(client: Transport) -> Packet:
 
 
 def silence(client: Transport) -> bool:
-    event = client.take(SETTLE_S)
-    assert event is None, event
+    """Tell whether nothing is on its way to a client: what it now sends itself comes first.
+
+    It is retained, so that it comes whether the broker has the filter before it or after. A broker serves a connection
+    in order, and has done with one that ended before it hangs up.
+    """
+    assert client.publish(AFTERWARDS)
+    client.subscribe(AFTERWARDS.topic)
+    packet = next_packet(client)
+    assert packet.topic == AFTERWARDS.topic, packet
     return True
 
 
@@ -289,6 +305,21 @@ def test_a_pulled_cable_publishes_the_will(rig: Rig) -> None:
     assert next_packet(online(rig, "late", "will/+")) == Packet("will/frail", b"gone", retain=True)
 
 
+def test_a_broker_that_is_asked_to_end_publishes_the_wills_before_it_hangs_up(exact_rig: Rig) -> None:
+    watcher = online(exact_rig, "watcher", "will/+")
+    online(exact_rig, "frail", will=Packet("will/frail", b"gone", retain=True))
+    exact_rig.end_broker()
+    assert next_packet(watcher) == Packet("will/frail", b"gone")
+    assert isinstance(next_event(watcher), Offline)
+
+
+def test_a_broker_that_is_killed_publishes_no_will(exact_rig: Rig) -> None:
+    watcher = online(exact_rig, "watcher", "will/+")
+    online(exact_rig, "frail", will=Packet("will/frail", b"gone", retain=True))
+    exact_rig.stop_broker()
+    assert isinstance(next_event(watcher), Offline)
+
+
 def test_a_clean_goodbye_publishes_no_will_but_what_was_taken(rig: Rig) -> None:
     watcher = online(rig, "watcher", "#")
     polite = online(rig, "polite", will=Packet("will", b"gone"))
@@ -305,6 +336,73 @@ def test_a_goodbye_amid_a_flood_publishes_no_will(rig: Rig) -> None:
         watcher.publish(Packet("flood", bytes(50_000)))
     next_packet(polite)
     polite.close()
+    assert silence(watcher)
+
+
+def test_a_renewed_will_is_published_and_the_old_one_is_not(rig: Rig) -> None:
+    watcher = online(rig, "watcher", "#")
+    client = online(rig, "client", will=Packet("will/old", b"gone"))
+    client.renew(Packet("will/new", b"gone", retain=True))
+    assert isinstance(next_event(client), Offline)
+    assert isinstance(next_event(client), Online)
+    rig.pull_cable(client)
+    assert next_packet(watcher) == Packet("will/new", b"gone")
+    assert silence(watcher)
+    assert next_packet(online(rig, "late", "will/+")) == Packet("will/new", b"gone", retain=True)
+
+
+def test_a_will_that_was_taken_back_is_not_published(rig: Rig) -> None:
+    watcher = online(rig, "watcher", "#")
+    client = online(rig, "client", will=Packet("will", b"gone"))
+    client.renew(None)
+    assert isinstance(next_event(client), Offline)
+    assert isinstance(next_event(client), Online)
+    rig.pull_cable(client)
+    wait_for(client, Offline)
+    assert silence(watcher)
+
+
+def test_a_will_given_before_open_or_while_offline_goes_with_the_next_connection(rig: Rig) -> None:
+    client = rig.client("client", will=Packet("will", b"first"), opened=False)
+    client.renew(Packet("will", b"second"))
+    client.open()
+    assert isinstance(next_event(client), Online)
+    rig.stop_broker()
+    wait_for(client, Offline)
+    client.renew(Packet("will", b"third"))
+    rig.restart_broker()
+    wait_for(client, Online)
+    watcher = online(rig, "watcher", "will")
+    rig.pull_cable(client)
+    assert next_packet(watcher) == Packet("will", b"third")
+
+
+def test_what_was_taken_before_a_renewal_arrives_and_filters_stay(rig: Rig) -> None:
+    watcher, client = online(rig, "watcher", "n"), online(rig, "client", "back", will=Packet("n", b"gone"))
+    for index in range(50):
+        assert client.publish(Packet("n", bytes([index]) * 1000))
+    client.renew(None)
+    assert [next_packet(watcher).payload[0] for _ in range(50)] == list(range(50))
+    wait_for(client, Online)
+    assert client.publish(Packet("n", b"again"))
+    assert next_packet(watcher) == Packet("n", b"again")
+    watcher.publish(Packet("back", b"1"))
+    assert next_packet(client) == Packet("back", b"1")
+
+
+def test_the_last_of_many_renewals_counts_and_a_goodbye_after_it_publishes_nothing(rig: Rig) -> None:
+    watcher = online(rig, "watcher", "will")
+    client = online(rig, "client")
+    for index in range(5):
+        client.renew(Packet("will", bytes([index])))
+    while not client.room:
+        next_event(client)
+    rig.pull_cable(client)
+    assert next_packet(watcher) == Packet("will", bytes([4]))
+    other = online(rig, "other")
+    other.renew(Packet("will", b"gone"))
+    other.close()
+    other.renew(Packet("will", b"too late"))
     assert silence(watcher)
 
 
@@ -359,6 +457,8 @@ def test_what_mqtt_does_not_allow_is_the_owners_mistake(rig: Rig) -> None:
     for topic in ("", "a/+", "a/#", "a\0"):
         with pytest.raises(ValueError, match="topic name"):
             client.publish(Packet(topic, b""))
+        with pytest.raises(ValueError, match="topic name"):
+            client.renew(Packet(topic, b""))
     for name in ("", "a/b+", "#/a", "a#"):
         with pytest.raises(ValueError, match="topic filter"):
             client.subscribe(name)
