@@ -1,0 +1,85 @@
+"""What an owner of a transport still has to publish: a queue that does not grow while nobody can hear it.
+
+1. Offline nothing is kept: everything that matters is sent again at the next connect, from what its owner holds.
+2. A retained packet takes the place of one that waits for the same topic: only the last one would stay at the broker.
+   It leaves in its own turn, behind all that was put before it: a head names what is at the broker already.
+3. A packet that is equal to one that waits adds nothing, and is not queued.
+4. Of packets that are not retained at most `MOST` wait. Beyond that the newest is dropped and counted: whoever needs an
+   answer asks again. Retained ones are as many as their topics.
+5. Every operation takes the same time, however many wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+
+from broker import failpoints
+from broker.tally import Tally
+from broker.transport import Packet, Transport
+
+logger = logging.getLogger(__name__)
+
+MOST = 20_000
+
+
+class Outgoing:
+    """The packets that wait for a transport. point: the failpoint that is reached when it has taken one."""
+
+    def __init__(self, transport: Transport, point: str) -> None:
+        self.dropped = 0
+        """Packets that were one too many."""
+        self._transport, self._point = transport, point
+        self._waiting: OrderedDict[str | Packet, Packet] = OrderedDict()  # a retained one by its topic
+        self._n_live = 0  # of them, those that are not retained
+        self._online = False
+        self._tally = Tally()
+
+    @property
+    def online(self) -> bool:
+        """Whether the owner was told that it is online; it says so here. False forgets what waits."""
+        return self._online
+
+    @online.setter
+    def online(self, online: bool) -> None:
+        self._online = online
+        if not online:
+            self.clear()
+
+    def put(self, packet: Packet) -> None:
+        """Queue a packet; see the law for when it is not."""
+        if not self._online:
+            return
+        key = packet.topic if packet.retain else packet
+        if key not in self._waiting and not packet.retain:
+            if self._n_live >= MOST:
+                self._drop(packet)
+                return
+            self._n_live += 1
+        self._waiting[key] = packet
+        if packet.retain:
+            self._waiting.move_to_end(key)
+
+    def pump(self) -> None:
+        """Hand to the transport what it takes now, in order."""
+        while self._online and self._waiting:
+            packet = next(iter(self._waiting.values()))
+            if not self._transport.publish(packet):
+                return
+            self._waiting.popitem(last=False)
+            self._n_live -= not packet.retain
+            failpoints.reach(self._point, packet.topic)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self._n_live = 0
+
+    def __len__(self) -> int:
+        """Return how many packets wait."""
+        return len(self._waiting)
+
+    def _drop(self, packet: Packet) -> None:
+        self.dropped += 1
+        if self._tally.count("dropped"):
+            logger.warning("%d packets wait to be sent; dropped topic=%s (%d so far)", MOST, packet.topic, self.dropped)
