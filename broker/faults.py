@@ -1,0 +1,208 @@
+"""Where a job's own faults stop: the one broad `except` besides `main`'s, and marks for the deaths that none can catch.
+
+Both sides run code that is not theirs: a factory's module, a net of any shape, data of any kind. What it throws is the
+job's fault and puts that job at rest, with the reason; the other jobs go on.
+
+A kill for memory, or a library that crashes, throws nothing. So a mark is written before such code is entered, and
+removed after. A process that finds a mark at its start has died under it; MOST_DEATHS running in one place, with
+nothing gained in between, and the job is put at rest before it is entered again. A cut of the power is nobody's fault:
+deaths count only within one boot of the kernel. That is also why marks need no fsync: what a process has written
+survives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import Struct
+
+from broker.words import clean
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MOST_DEATHS = 3
+WORDS = 400
+"""Characters of an exception that are passed on."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Fault(Struct, frozen=True):
+    """What a job's code has thrown, in a line."""
+
+    why: str
+
+
+def contain(act: Callable[[], T], *passes: type[Exception]) -> T | Fault:
+    """Do something that runs a job's code; return what it gives, or the fault, which is logged with its trace at debug.
+
+    passes: exceptions that are let through. So is what is no Exception, but for SystemExit: a module that wants to end
+    the process is at fault too.
+    """
+    try:
+        return act()
+    except passes:
+        raise
+    except (Exception, SystemExit) as error:
+        log.debug("the trace of what follows", exc_info=True)
+        return Fault(f"{describe(error)} ({_where(error)})")
+
+
+def describe(error: BaseException) -> str:
+    """Return the type's name and the text of an exception as one line.
+
+    Never raises: an exception of somebody else's code may fail at its own text too.
+    """
+    text = clean(str(traceback.TracebackException(type(error), error, None)).strip(), WORDS)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    """Say where an exception was thrown."""
+    trace, where = error.__traceback__, "?"
+    while trace is not None:
+        where = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
+
+
+class _Mark(Struct):
+    what: str
+    deaths: int
+    kernel: str
+    software: str
+    forgiven: int = 0
+    """How often it was tried again after a rest: then one death is enough."""
+    inside: bool = True
+    """Whether its code is being run: who dies then, dies under this mark."""
+
+
+Place = Literal["submit", "begin", "train", "commit"]
+"""Where a job's code is entered. What goes well in one place says nothing of the deaths in another."""
+
+
+class Marks:
+    """Marks of one state directory, a small file for each job and place. kernel: identifies this boot of the machine.
+
+    software: the version that runs; another one gets a new chance.
+    """
+
+    def __init__(self, folder: Path, software: str = "", kernel: str | None = None) -> None:
+        self._folder = folder
+        self._software = software
+        self._kernel = _kernel() if kernel is None else kernel
+        self._marks: dict[str, _Mark] = {}
+        for path in self._folder.glob("*") if self._folder.is_dir() else ():
+            mark = _read(path)
+            if mark is not None and (mark.kernel, mark.software) == (self._kernel, software):
+                mark.deaths += mark.inside
+                mark.inside = False
+                self._marks[path.name] = mark
+                self._write(path.name)
+            else:
+                self._remove(path.name)
+
+    def reason(self, job: str) -> str:
+        """Say why a job must not be entered; empty when it may be."""
+        for name in _names(job):
+            mark = self._marks.get(name)
+            if mark is not None and mark.deaths >= MOST_DEATHS + mark.forgiven:
+                return (
+                    f"{mark.deaths} processes running have died while {mark.what}: killed for memory (see dmesg or the "
+                    f"journal), or a library crashed; remove {self._folder / name} to have it tried again"
+                )
+        return ""
+
+    def enter(self, job: str, place: Place, what: str) -> None:
+        """Note what is begun, or gone on with."""
+        name = _name(job, place)
+        mark = self._marks.setdefault(name, _Mark(what, 0, self._kernel, self._software))
+        mark.what, mark.inside = what, True
+        self._write(name)
+
+    def step_out(self, job: str, place: Place) -> None:
+        """Note that another job has its turn; what was begun here is not at its end."""
+        name = _name(job, place)
+        mark = self._marks.get(name)
+        if mark is None or not mark.inside:
+            return
+        mark.inside = False
+        if mark.deaths or mark.forgiven:
+            self._write(name)
+        else:
+            self.leave(job, place)
+
+    def gain(self, job: str, place: Place) -> None:
+        """Note that something has been gained that no death takes away: those before it count no more."""
+        name = _name(job, place)
+        mark = self._marks.get(name)
+        if mark is not None and mark.deaths:
+            mark.deaths = mark.forgiven = 0
+            self._write(name)
+
+    def forgive(self, job: str) -> int:
+        """Let a job be entered once more that has rested; return how often that was done before."""
+        forgiven = 0
+        for name in _names(job):
+            mark = self._marks.get(name)
+            if mark is not None and mark.deaths >= MOST_DEATHS + mark.forgiven:
+                forgiven = max(forgiven, mark.forgiven)
+                mark.forgiven = mark.deaths - MOST_DEATHS + 1
+                self._write(name)
+        return forgiven
+
+    def leave(self, job: str, place: Place | None = None) -> None:
+        """Note that it came to an end, good or bad; without a place, forget all marks of a job."""
+        for name in _names(job) if place is None else (_name(job, place),):
+            if self._marks.pop(name, None) is not None:
+                self._remove(name)
+
+    @contextlib.contextmanager
+    def entered(self, job: str, place: Place, what: str) -> Iterator[None]:
+        """Enter for the length of a block."""
+        self.enter(job, place, what)
+        try:
+            yield
+        except Exception:
+            self.leave(job, place)
+            raise
+        self.leave(job, place)
+
+    def _write(self, name: str) -> None:
+        # A mark that cannot be written guards nothing; that is no reason not to do the work.
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / name).write_bytes(msgspec.json.encode(self._marks[name]))
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink(missing_ok=True)
+
+
+def _name(job: str, place: Place) -> str:
+    return f"{job}.{place}"
+
+
+def _names(job: str) -> list[str]:
+    return [_name(job, place) for place in get_args(Place)]
+
+
+def _read(path: Path) -> _Mark | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Mark)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _kernel() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
