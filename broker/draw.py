@@ -14,12 +14,13 @@ MOST = 2**48 - 1
 """The largest ticket: 48 bits, exact in every JSON reader."""
 
 
-def salt(seed: int, base: object) -> str:
-    """Derive the salt of a base version from the job's seed.
+def salt(seed: int, number: int) -> str:
+    """Derive the salt of a base version from the job's seed and the version's number.
 
-    So the salt need not travel, and a job that is run again draws the same devices.
+    So the salt need not travel, a job that is run again draws the same devices, and so does one that goes on from a
+    restored backup, whatever the generation.
     """
-    return hashlib.sha256(f"{seed}:{base}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()[:16]
 
 
 def ticket(salt: str, device: str) -> int:

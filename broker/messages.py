@@ -20,6 +20,8 @@ Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
 """The beginning of a digest, eight digits at least: enough to tell the updates of one device to one base apart."""
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 Short = Annotated[str, Meta(max_length=500)]
+Words = str
+"""What somebody says for people: cleaned and cut where it comes in (`broker.words`), never refused for its length."""
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
 
@@ -28,6 +30,8 @@ PROOF_BYTES = 8
 """As many bytes of a version's SHA-256 prove a way that comes along with a round."""
 CHUNK_BYTES = 100_000
 """How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
+MOST_SETTLED = 1000
+"""Devices that a round names as done with its base."""
 
 
 class Version(Struct, frozen=True, array_like=True, order=True):
@@ -61,13 +65,33 @@ class Way(Struct, frozen=True, array_like=True):
 
 
 class Beacon(Struct, frozen=True, omit_defaults=True):
-    """Who the aggregator is. Retained, with a last will that says it is gone."""
+    """Who leads the fleet. Retained, with a last will that says it is gone; only who leads sends one."""
 
     term: Natural
     nonce: Short
     online: bool
     spread_s: Seconds = 2.0
     """Window over which devices spread what they send at a reconnect."""
+    roll: Natural = 0
+    """A roll call: devices answer each new pair of nonce and roll with their presence."""
+    store: Short = ""
+    """Identity of the state directory that it leads from."""
+    since: Natural = 0
+    """The term that its leadership began with: of two leaders the one that began earlier goes on."""
+    claim: Natural = 0
+    """How often operators have said `--take-over`, as far as it knows: the higher claim leads."""
+    empty: bool = False
+    """It has no job yet, and gives way to whoever has some."""
+
+
+class Candidate(Struct, frozen=True, omit_defaults=True):
+    """An aggregator that would lead asks who does. Whoever leads answers with its beacon."""
+
+    nonce: Short
+    term: Natural
+    """The highest term that it has led with."""
+    claim: Natural = 0
+    empty: bool = False
 
 
 class Job(Struct, frozen=True, omit_defaults=True):
@@ -105,8 +129,9 @@ class Status(Struct, frozen=True, omit_defaults=True):
 
     job: Id
     version: Version
-    state: Literal["waiting", "running", "finished", "stopped"]
-    reason: Short = ""
+    state: Literal["waiting", "running", "resting", "finished", "stopped"]
+    reason: Words = ""
+    """Why it has ended, rests, or what it waits for."""
     metrics: Metrics = {}
 
 
@@ -128,6 +153,10 @@ class Round(Struct, frozen=True, omit_defaults=True):
     attempt: Natural = 1
     step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     """Factor on the job's quantiser step, steered by the aggregator."""
+    aliases: Annotated[tuple[Version, ...], Meta(max_length=8)] = ()
+    """Former names of the base, where a restored backup has given it another: an update to one is an update to it."""
+    settled: Annotated[tuple[Id, ...], Meta(max_length=MOST_SETTLED)] = ()
+    """Where the base has former names, the devices whose updates to it have their verdicts: they are done with it."""
     along: bytes = b""
 
     @property
@@ -176,7 +205,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     job: Id
     base: Version
     digest: Echo
-    refused: Short = ""
+    refused: Words = ""
     """Why it was refused; empty when it was counted."""
 
     @property
@@ -191,16 +220,29 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     client: Id
     request: Short
     ok: bool
-    text: Short = ""
+    text: Words = ""
     data: dict[str, Any] = {}
     """What was asked for, as plain values."""
+    more: Short = ""
+    """Where the next page begins: ask again with this as `after`. Empty on the last one."""
 
 
 # From a device.
 
 
+class Failure(Struct, frozen=True, array_like=True):
+    """A training that came to nothing: [base, why]. The device takes part again from the next base on."""
+
+    base: Version
+    why: Words
+
+
 class Presence(Struct, frozen=True, omit_defaults=True):
-    """What a device is and does. Retained, with a last will that says it is offline."""
+    """What a device is and does. Retained, with a last will that says it is offline.
+
+    incarnation names the state directory, boot counts its starts, nonce is drawn at each of them. So one boot with two
+    nonces is two devices that share an id, and a new incarnation is a card that was written anew.
+    """
 
     device: Id
     boot: Natural
@@ -208,10 +250,25 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     labels: Annotated[dict[Id, Id], Meta(max_length=64)] = {}
     ready: Annotated[dict[Id, Natural], Meta(max_length=256)] = {}
     """Job id to number of examples, for every job the device can take part in."""
-    unready: Annotated[dict[Id, Short], Meta(max_length=256)] = {}
+    unready: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
     """Job id to the reason why not."""
-    doing: Short = ""
-    software: Short = ""
+    doing: Words = ""
+    software: Words = ""
+    incarnation: Short = ""
+    nonce: Short = ""
+    failed: Annotated[dict[Id, Failure], Meta(max_length=256)] = {}
+    """Job id to the last training, where that failed."""
+    done: Annotated[dict[Id, Version], Meta(max_length=256)] = {}
+    """Job id to the last version trained on: an aggregator that has not come so far works from an old backup."""
+    trouble: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
+    """Job id to what goes wrong though the device takes part: a model that cannot be installed, a packet refused."""
+    term: Natural = 0
+    """The highest term heard, where the aggregator's own is lower."""
+
+    @property
+    def life(self) -> str:
+        """Name the process that speaks: its nonce, or its boot where an older agent draws none."""
+        return self.nonce or f"boot-{self.boot}"
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):
@@ -251,7 +308,7 @@ class Chunk(Struct, frozen=True):
     data: bytes
 
 
-# From an operator.
+# From an operator. A command is repeated until it is answered, and done once.
 
 
 class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
@@ -270,13 +327,41 @@ class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
     name: Id
 
 
-class Explain(Struct, frozen=True, tag="explain", tag_field="command"):
+class Resume(Struct, frozen=True, tag="resume", tag_field="command"):
+    """Try a job again that was put at rest."""
+
+    client: Id
+    request: Short
+    name: Id
+
+
+class Jobs(Struct, frozen=True, omit_defaults=True, tag="jobs", tag_field="command"):
+    """Say of every job how it is and what it waits for."""
+
+    client: Id
+    request: Short
+    after: Short = ""
+
+
+class Show(Struct, frozen=True, omit_defaults=True, tag="show", tag_field="command"):
+    """Say all there is to know of one job, its devices included."""
+
+    client: Id
+    request: Short
+    name: Id
+    after: Short = ""
+
+
+class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field="command"):
     """Say of every attempt to make this version of a job how it ended and what became of each device."""
 
     client: Id
     request: Short
     name: Id
     number: Natural
+    device: Id | None = None
+    """Of this device alone."""
+    after: Short = ""
 
 
 class Cleared(Struct, frozen=True):
@@ -285,5 +370,6 @@ class Cleared(Struct, frozen=True):
     topic: str
 
 
-Control = Beacon | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Submit | Stop | Explain
+Command = Submit | Stop | Resume | Jobs | Show | Explain
+Control = Beacon | Candidate | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Command
 Message = Control | Body | Chunk | Cleared
