@@ -17,7 +17,7 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +62,22 @@ def load(path: Path, *, label: str = "y", features: Sequence[str] | None = None,
     label: the array (NPZ) or column (CSV) of the labels. features: the columns of a CSV to use, in this order;
     all but the label's when not given. key: the array of the features in an NPZ. Raises DatasetError.
     """
-    if path.suffix == ".npz":
-        return _load_npz(path, key, label)
-    if path.suffix == ".csv":
-        return _load_csv(path, label, features)
+    match kind_of(path):
+        case "npz":
+            return _load_npz(path, key, label)
+        case "csv":
+            return _load_csv(path, label, features)
     raise DatasetError(f"{path}: neither .npz nor .csv")
+
+
+def kind_of(path: Path) -> Literal["npz", "csv"] | None:
+    """Say by its name how a file of examples is written; None for neither way."""
+    match path.suffix.lower():
+        case ".npz":
+            return "npz"
+        case ".csv":
+            return "csv"
+    return None
 
 
 def fit(data: Dataset, model: ModelSpec) -> Dataset:

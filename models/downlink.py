@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.codec.decoded import BUDGET, CodecError, Decoded
-from models.codec.frame import decode, write_integers, write_plain
+from models.codec.frame import decode, max_body_bytes, write_integers, write_plain
 from models.job import CompressionSpec
 from models.lattice import LatticeError, Model, add, bits, initial, rescale
 from models.params import Spec
@@ -62,6 +62,8 @@ MOST_OCTAVES = 14
 """A tensor's grid is at most so many octaves finer than the coarsest one's."""
 LARGEST_STEP = 2.0**100
 """No coordinate moves so far in one step, unless the job has diverged."""
+LARGEST_SUM = 2.0**400
+"""Sums of steps are far smaller; the squares of these still add up."""
 GRIDS = (-200, 200)
 """Grids beyond these are nonsense, and what leads there is refused."""
 
@@ -113,16 +115,19 @@ class ServerState(NamedTuple):
 
     @staticmethod
     def from_bytes(data: bytes, spec: Spec) -> ServerState:
-        """Read what `to_bytes` wrote. Raises DownlinkError when it is not a server state of this spec."""
+        """Read what `to_bytes` wrote. Raises DownlinkError, and nothing else, when it is no server state of this spec.
+
+        Memory is bounded by the spec, whatever the bytes say.
+        """
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)
-            model, offset = install(spec, stored.seed, stored.whole())
+            fine, drift = read_floats(stored.fine, spec), read_floats(stored.drift, spec) if stored.drift else ()
+            model, offset = install(spec, stored.seed, stored.whole(spec))
             offset = _on_grids(offset, stored.grids)
             trail = tuple(_on_grids(decode(body, spec), stored.grids) for body in stored.trail)
-        except (msgspec.MsgspecError, CodecError) as error:
+        except (msgspec.MsgspecError, CodecError, RecursionError) as error:
             raise DownlinkError(f"stored server state is damaged: {error}") from error
         ways = tuple(Way(start, body) for start, body in stored.ways)
-        fine, drift = _floats(stored.fine, spec), _floats(stored.drift, spec) if stored.drift else ()
         return ServerState(
             stored.seed, stored.version, model, offset, fine, trail, ways, stored.unit, drift, stored.persistence
         )
@@ -134,28 +139,33 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     grids: list[Annotated[int, msgspec.Meta(ge=-400, le=400)]]
     unit: Literal[1, 2, 3, 6]
     fine: list[bytes]
-    trail: list[bytes]
-    ways: list[tuple[int, bytes]]
+    trail: Annotated[list[bytes], msgspec.Meta(max_length=max(LADDER))]
+    ways: Annotated[list[tuple[int, bytes]], msgspec.Meta(max_length=len(LADDER) + 1)]
     drift: list[bytes] = []
     persistence: Annotated[float, msgspec.Meta(ge=0, le=1)] = UNKNOWN
 
-    def whole(self) -> bytes | None:
+    def whole(self, spec: Spec) -> bytes | None:
         """Give the way from version 0, None if this is version 0. Raises CodecError where there is none."""
+        starts = [start for start, _ in self.ways]
+        if starts != sorted({start for start in starts if 0 <= start < self.version}, reverse=True):
+            raise CodecError("its ways begin where none can")
+        if not all(1 <= len(body) <= max_body_bytes(spec) for _, body in self.ways):
+            raise CodecError("a way is longer than any of this spec, or empty")
         if not self.version:
             return None
-        if not self.ways or self.ways[-1][0]:
+        if not starts or starts[-1]:
             raise CodecError("there is no way from version 0")
         return self.ways[-1][1]
 
 
-def _floats(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
-    """Read the fine model, or the drift. Raises DownlinkError."""
+def read_floats(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
+    """Read stored float64 tensors: steps, or sums of them. Raises DownlinkError unless all is of this spec and sane."""
     if [len(raw) for raw in raws] != [8 * tensor.size for tensor in spec]:
         raise DownlinkError("stored server state has other shapes than the spec")
     pairs = zip(raws, spec, strict=True)
     found = tuple(np.frombuffer(raw, "<f8").astype(np.float64).reshape(tensor.shape) for raw, tensor in pairs)
-    if not all(np.isfinite(values).all() for values in found):
-        raise DownlinkError("stored server state has values that are not finite")
+    if not all((np.abs(values) < LARGEST_SUM).all() for values in found):
+        raise DownlinkError("stored server state has values that are not finite or far too large")
     return found
 
 
@@ -322,9 +332,11 @@ def _on_grids(offset: Offset, grids: Sequence[int]) -> Offset:
 def _on_grid(tensor: Decoded, grid: int) -> Decoded:
     if not tensor.integers.any():
         return Decoded(np.zeros_like(tensor.integers), grid)
-    if tensor.exponent > grid and bits(tensor.integers) + tensor.exponent - grid > 61:
+    finer = grid - tensor.exponent
+    twos = int(np.bitwise_or.reduce(tensor.integers, axis=None))
+    if bits(tensor.integers) - finer > 61 or (finer > 0 and (twos & -twos).bit_length() <= finer):
         raise CodecError("an offset lies on other grids than it says")
-    return Decoded(rescale(tensor.integers, tensor.exponent - grid), grid)
+    return Decoded(rescale(tensor.integers, -finer), grid)
 
 
 def _check(mean: Sequence[Float64], spec: Spec) -> None:

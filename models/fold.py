@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models import energy
 from models.codec.decoded import Decoded
 from models.lattice import Model, bits, largest, rescale
 from models.params import Spec
@@ -96,6 +97,17 @@ class Fold:
             raise FoldError("an empty fold has no mean")
         return [_mean(s, e, self.weight) for s, e in zip(self._sums, self.exponents, strict=True)]
 
+    def mean_energy(self) -> float:
+        """Return |total / weight|^2 from the integers, rounded once: the same for the same total on every machine.
+
+        0 for an empty fold; inf beyond the floats.
+        """
+        if not self.weight:
+            return 0.0
+        pairs = zip(self._sums, self.exponents, strict=True)
+        square, exponent = _added([(_square(s), e) for s, e in pairs])
+        return energy.quotient(square, 2 * exponent, self.weight**2)
+
     def to_bytes(self) -> bytes:
         """Serialise in one canonical form: equal totals give equal bytes, whatever the order they came in."""
         parts = [_canonical(s) for s in self._sums]
@@ -143,17 +155,27 @@ def exponents_for(model: Model) -> tuple[int, ...]:
 
 
 def norm(update: Sequence[Decoded]) -> float:
-    """Give the Euclidean norm of a decoded update, to float64 accuracy: what the aggregator's gate compares.
+    """Return the Euclidean norm of a decoded update, rounded once: what the aggregator's gate compares.
 
-    inf when it is beyond the floats. Not for anything that must be bit-exact.
+    From the integers, so it has the same bits on every machine; inf when it is beyond the floats.
     """
-    largest = max((bits(d.integers) + d.exponent for d in update if d.integers.any()), default=0)
-    scaled = (np.ldexp(d.integers.astype(np.float64), d.exponent - largest) for d in update)
-    root = math.sqrt(sum(float(np.vdot(s, s)) for s in scaled))
-    try:
-        return math.ldexp(root, largest)
-    except OverflowError:
-        return math.inf
+    square, exponent = _added([(energy.dot(d.integers, d.integers), d.exponent) for d in update])
+    return energy.root(square, exponent)
+
+
+def _added(squares: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Add squares on several exponents: sum_i s_i * 4**e_i = sum * 4**exponent. Those of nothing do not count."""
+    lowest = min((exponent for square, exponent in squares if square), default=0)
+    return sum(square << 2 * (exponent - lowest) for square, exponent in squares if square), lowest
+
+
+def _square(total: _Sum) -> int:
+    """Sum the squares of high * 2**32 + low."""
+    low, high, _ = total
+    if high is None:
+        return energy.dot(low, low)
+    cross = energy.dot(low, high) << SPILL_BITS + 1
+    return energy.dot(low, low) + cross + (energy.dot(high, high) << 2 * SPILL_BITS)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):

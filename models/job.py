@@ -1,24 +1,56 @@
 """A job: the one thing an ML engineer writes, as the frozen struct that travels to every device.
 
-Everything but `name` and `model` has a default. Checks that need two keys at once are in `__post_init__` and
-raise ValueError with the key's name, which the settings loader turns into one line naming file, table and
-key.
+Everything but `name` and `model` has a default. Every number has a floor and a ceiling, wide of what anybody uses:
+what lies beyond would not survive the journey as JSON (inf), or do nothing, or nothing but harm. Checks that need two
+keys at once are in `__post_init__` and raise ValueError with the key's name, which the settings loader turns into one
+line naming file, table and key.
 """
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+Name = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z", description='a name is 1 to 64 letters, digits, "_" or "-"')
+]
 """What names anything on the wire: a fleet, a job, a device, a data source."""
+Factory = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(?=.{3,200}\Z)[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z",
+        description='a factory is written "package.module:factory"',
+    ),
+]
+"""What names code that makes a net."""
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Positive = Annotated[float, Meta(gt=0)]
+Devices = Annotated[int, Meta(ge=1, le=100_000)]
+"""A number of devices: an aggregator keeps no more in its roster."""
+Rate = Annotated[float, Meta(ge=1e-12, le=1e6)]
+"""A learning rate. Below, a step is lost in a float32; above, no loss stays finite."""
+Momentum = Annotated[float, Meta(ge=0, le=0.9999)]
+"""Nearer to 1, a float32 is 1: nothing is ever forgotten."""
 Share = Annotated[float, Meta(gt=0, le=1)]
-NonNegative = Annotated[float, Meta(ge=0)]
+
+MOST_PARAMETERS = 25_000_000
+"""Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
+MOST_UNITS = 2**17
+"""Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
+FINEST_GRID = 0.01
+"""Of versions, in units of the rms of the first step: a body holds 2**24 such steps away from version 0."""
+MOST_JSON_BYTES = 262_144 - 4096
+"""Of a job as it travels: what a control message may have (WIRE.md), with room for what stands around the job there and
+for keys that a file writes out though they have their defaults."""
+MOST_LABELS = 64
+"""Of a device, and so of what a job asks for: a presence has room for no more."""
+MOST_DEPTH = 16
+"""Of tables and lists within each other in `options`."""
 
 
 class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -33,64 +65,92 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
     options: dict[str, Any] = {}
-    """Keyword arguments of a factory, plain TOML values."""
+    """Keyword arguments of a factory: what TOML and JSON both have, so no dates, and no inf or nan."""
 
     def __post_init__(self) -> None:
-        if self.kind != "mlp" and ":" not in self.kind:
-            raise ValueError(f'kind = "{self.kind}" is neither "mlp" nor "package.module:factory"')
+        if self.kind != "mlp" and not _is_factory(self.kind):
+            raise ValueError(f'kind = "{self.kind[:200]}" is neither "mlp" nor "package.module:factory"')
         if len(self.hidden) > 64:
             raise ValueError("hidden has more than 64 layers")
+        if self.kind == "mlp":
+            self._check_size()
+        _check_plain(self.options, "options")
+
+    def _check_size(self) -> None:
+        widths = (self.inputs, *self.hidden, self.outputs)
+        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
+        shape = f"inputs = {self.inputs}, hidden = {list(self.hidden)}, outputs = {self.outputs}"
+        if n_parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"{n_parameters:,} parameters are more than the {MOST_PARAMETERS:,} of a built-in net: {shape}"
+            )
+        if sum(widths[1:]) > MOST_UNITS:
+            raise ValueError(f"{sum(widths[1:]):,} units are more than the {MOST_UNITS:,} of a built-in net: {shape}")
 
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
 
-    epochs: Count = 1
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     batch_size: Count = 10
-    learning_rate: Positive = 0.1
-    learning_rate_decay: Share = 1.0
+    """More than a device has examples: all of them at once."""
+    learning_rate: Rate = 0.1
+    learning_rate_decay: Annotated[float, Meta(ge=1e-3, le=1)] = 1.0
     """Multiplies the learning rate once per round: rate = learning_rate * decay ** version number."""
     optimizer: Literal["sgd"] = "sgd"
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    weight_decay: NonNegative = 0.0
+    momentum: Momentum = 0.0
+    weight_decay: Annotated[float, Meta(ge=0, le=1e3)] = 0.0
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """When a job has converged: a target on a metric, or no improvement for `patience` rounds."""
 
     metric: Literal["accuracy", "loss"] = "accuracy"
-    target: float | None = None
+    target: Annotated[float, Meta(ge=0, le=1e30)] | None = None
     patience: Count | None = None
-    min_delta: NonNegative = 0.0
+    min_delta: Annotated[float, Meta(ge=0, le=1e30)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.metric != "accuracy":
+            return
+        if self.target is not None and not 0 < self.target <= 1:
+            raise ValueError(f"target = {self.target:g} is no accuracy: it is above 0 and at most 1")
+        if self.min_delta >= 1:
+            raise ValueError(f"min_delta = {self.min_delta:g}: no accuracy improves by so much")
 
 
 class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How rounds are drawn and ended. `target` wins over `fraction` where both are given."""
 
-    labels: dict[Name, Name] = {}
+    labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}
     """Only devices whose agent.toml has all of these labels take part."""
     fraction: Share = 1.0
     """Share of the eligible devices to draw."""
-    target: Count | None = None
+    target: Devices | None = None
     """Updates that end a round at once."""
-    quorum: Count = 1
+    quorum: Devices = 1
     """Fewest updates that make a version when the deadline comes."""
-    min_devices: Count | None = None
+    min_devices: Devices | None = None
     """Eligible devices before a round may open; `quorum` when not given."""
     over_selection: Annotated[float, Meta(ge=1, le=10)] = 1.0
     """Devices drawn for each update wanted."""
     wait: Literal["target", "all"] = "target"
     """"all": a round ends only when every drawn device is counted; the membership is then fixed."""
-    deadline_s: Annotated[float, Meta(gt=0, le=1e9)] | Literal["learned"] = 60.0
+    deadline_s: Annotated[float, Meta(ge=0.1, le=1e9)] | Literal["learned"] = 60.0
     """"learned": from how long its devices took so far, so that a slow device is a member and not a
     failure."""
+    max_deadline_s: Annotated[float, Meta(gt=0, le=1e9)] = 3600.0
+    """Longest deadline that may be learned, and the first one."""
+    absent: Literal["drop", "end"] = "drop"
+    """With wait = "all", what a member that was absent throughout three attempts running comes to: the
+    membership goes on without it, or the job ends."""
     late: Literal["refuse", "fold"] = "refuse"
     """An update to a version that has been left: refused, or folded with a weight that falls with its
     staleness."""
-    grace_s: NonNegative = 10.0
+    grace_s: Annotated[float, Meta(ge=0, le=1e9)] = 10.0
     """How long a round still waits for a device after its last will."""
     max_rounds: Count = 100
-    max_staleness: Natural = 20
+    max_staleness: Annotated[int, Meta(ge=0, le=10_000)] = 20
     """Versions after which a device drops its error-feedback residual, and a late update is refused in any
     case."""
     stop: StopSpec = StopSpec()
@@ -98,6 +158,11 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     def __post_init__(self) -> None:
         if self.target is not None and self.quorum > self.target:
             raise ValueError(f"quorum = {self.quorum} is more than target = {self.target}")
+        if self.min_devices is not None and self.quorum > self.min_devices:
+            raise ValueError(
+                f"quorum = {self.quorum} is more than min_devices = {self.min_devices}: "
+                "a round would open that cannot make a version"
+            )
 
 
 class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -107,11 +172,11 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     strategy: Literal["fedavg"] = "fedavg"
     server_optimizer: Literal["sgd"] = "sgd"
-    server_learning_rate: Positive = 1.0
-    server_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
+    server_momentum: Momentum = 0.0
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
-    max_norm_ratio: Annotated[float, Meta(gt=1)] = 10.0
+    max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
     """An update whose norm is more than this times the median of its peers' is refused."""
 
 
@@ -119,7 +184,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
 
     codec: Literal["float32", "int8", "adaptive"] = "adaptive"
-    step: Positive = 8.0
+    step: Annotated[float, Meta(ge=1e-3, le=1e3)] = 8.0
     """Quantiser step of an update in units of its rms, where the codec has one."""
     rounding: Literal["stochastic", "nearest"] = "stochastic"
     """How "adaptive" rounds updates: without bias, so that their mean needs no feedback, or for the least
@@ -131,7 +196,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
     noise_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.4
     """What they are to bear: the share of the energy of a round's mean that its coding has added."""
-    downlink_step: NonNegative = 2.5
+    downlink_step: Annotated[float, Meta(ge=0, le=1e3)] = 2.5
     """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
     downlink_lead: Annotated[float, Meta(ge=0, le=2)] = 1.0
     """How many rounds a version on a grid leads while the steps go on as they went, so that it is not behind."""
@@ -163,11 +228,33 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     data: Name | None = None
     """The data source a device must have to take part; the job's own name when not given."""
     compression: Literal["off", "light", "strong", "extreme"] | CompressionSpec = "strong"
-    deploy: Annotated[str, Meta(pattern=r"\A(final|never|every [1-9][0-9]{0,5})\Z")] = "final"
+    deploy: Annotated[
+        str,
+        Meta(
+            pattern=r"\A(final|never|every [1-9][0-9]{0,5})\Z",
+            description='it is "final", "never" or "every N", N up to 999999',
+        ),
+    ] = "final"
     """Which versions a device fetches and serves locally: "final", "every N" or "never"."""
     train: TrainSpec = TrainSpec()
     rounds: RoundsSpec = RoundsSpec()
     aggregate: AggregateSpec = AggregateSpec()
+
+    def __post_init__(self) -> None:
+        stop = self.rounds.stop
+        if self.model.loss == "mse" and stop.metric == "accuracy" and (stop.target, stop.patience) != (None, None):
+            raise ValueError('[rounds.stop] metric: a model with loss = "mse" has no accuracy: say metric = "loss"')
+        if 0 < self.coding.downlink_step < FINEST_GRID:
+            raise ValueError(
+                f"[compression] downlink_step = {self.coding.downlink_step:g} is finer than bodies can say in the long "
+                f"run: 0 publishes without loss, else it is at least {FINEST_GRID}"
+            )
+        n_bytes = len(msgspec.json.encode(self))
+        if n_bytes > MOST_JSON_BYTES:
+            raise ValueError(
+                f"[model] options: the job is {n_bytes:,} bytes as JSON where {MOST_JSON_BYTES:,} can travel: "
+                "name a file that the factory reads instead"
+            )
 
     @property
     def data_name(self) -> str:
@@ -178,3 +265,32 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     def coding(self) -> CompressionSpec:
         """The compression in explicit numbers."""
         return PRESETS[self.compression] if isinstance(self.compression, str) else self.compression
+
+
+def _is_factory(text: str) -> bool:
+    try:
+        msgspec.convert(text, Factory)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _check_plain(value: object, where: str, depth: int = 0) -> None:
+    """Raise ValueError for what is another value, or none at all, after a journey as JSON."""
+    match value:
+        case bool() | str():
+            return
+        case int() if abs(value) <= 2**53:
+            return
+        case float() if math.isfinite(value):
+            return
+        case list() | dict() if depth >= MOST_DEPTH:
+            raise ValueError(f"{where[:100]} goes more than {MOST_DEPTH} tables and lists deep")
+        case list():
+            for index, item in enumerate(value):
+                _check_plain(item, f"{where}[{index}]", depth + 1)
+        case dict():
+            for name, item in value.items():
+                _check_plain(item, f"{where}.{name}", depth + 1)
+        case _:
+            raise ValueError(f"{where[:100]} = {str(value)[:50]} does not survive JSON, as which a job travels")

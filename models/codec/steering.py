@@ -51,7 +51,7 @@ def steer(history: Sequence[Observed], noise_share: float) -> float:
     sensible = [seen for seen in history if _sensible(seen)][-_MEMORY:]
     if not sensible:
         return 1.0
-    share = sum(map(_share, sensible)) / len(sensible)
+    share = math.fsum(map(_share, sensible)) / len(sensible)
     change = min(max(math.sqrt(noise_share / max(share, 1e-6)), 1 / FASTEST), FASTEST)
     return min(max(sensible[-1].step_scale * change, 1 / RANGE), RANGE)
 

@@ -107,6 +107,8 @@ def test_a_single_array_or_another_ending_is_refused(npz: Path, tmp_path: Path) 
     with pytest.raises(DatasetError, match=r"neither \.npz nor \.csv"):
         load(tmp_path / "data.parquet")
     with pytest.raises(DatasetError, match="cannot be read"):
+        load(tmp_path / "MISSING.CSV")
+    with pytest.raises(DatasetError, match="cannot be read"):
         load(tmp_path / "missing.npz")
     with pytest.raises(DatasetError, match="cannot be read"):
         load(tmp_path / "missing.csv")

@@ -325,6 +325,45 @@ def test_a_damaged_state_is_refused_or_a_state(number: int, wounds: list[tuple[i
     assert all(np.isfinite(values).all() for values in state.fine)
 
 
+def stored(**changes: object) -> bytes:
+    """Give the bytes of version 3 with other values in some places."""
+    names = ("seed", "version", "grids", "unit", "fine", "trail", "ways", "drift", "persistence")
+    whole = dict(zip(names, msgspec.msgpack.decode(states(3)[3].to_bytes()), strict=True))
+    return msgspec.msgpack.encode(list((whole | changes).values()))
+
+
+def floats(value: float) -> list[bytes]:
+    return [np.full(tensor.size, value, "<f8").tobytes() for tensor in SPEC]
+
+
+WHOLE = states(3)[3].ways[-1].body
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"persistence": float("nan")}, "damaged: Expected `float` >= 0.0"),
+        ({"persistence": float("inf")}, "damaged: Expected `float` <= 1.0"),
+        ({"fine": floats(float("nan"))}, "not finite or far too large"),
+        ({"drift": floats(1e300)}, "not finite or far too large"),
+        ({"trail": [WHOLE] * 17}, "damaged: Expected `array` of length <= 16"),
+        ({"ways": [[start, WHOLE] for start in range(40, -1, -1)]}, "damaged: Expected `array` of length <= 11"),
+        ({"ways": [[3, WHOLE], [0, WHOLE]]}, "its ways begin where none can"),
+        ({"ways": [[1, WHOLE], [2, WHOLE], [0, WHOLE]]}, "its ways begin where none can"),
+        ({"ways": [[-1, WHOLE], [0, WHOLE]]}, "its ways begin where none can"),
+        ({"ways": [[2, b""], [0, WHOLE]]}, "a way is longer than any of this spec, or empty"),
+        ({"ways": [[2, bytes(9999)], [0, WHOLE]]}, "a way is longer than any of this spec, or empty"),
+        ({"version": 0}, "its ways begin where none can"),
+        ({"grids": [100] * len(SPEC)}, "other grids than it says"),
+        ({"grids": [-300] * len(SPEC)}, "other grids than it says"),
+    ],
+)
+def test_a_stored_state_of_right_shape_and_wrong_contents_is_refused(changes: dict[str, object], why: str) -> None:
+    assert ServerState.from_bytes(stored(), SPEC).version == 3
+    with pytest.raises(DownlinkError, match=why):
+        ServerState.from_bytes(stored(**changes), SPEC)
+
+
 def test_a_stored_state_without_a_way_from_version_0_is_refused() -> None:
     state = states(3)[3]
     for ways in ((), state.ways[:1]):

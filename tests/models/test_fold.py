@@ -1,4 +1,6 @@
+import math
 from contextlib import suppress
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -140,3 +142,28 @@ def test_the_norm_is_the_norm() -> None:
     assert norm([exact(1e30 * values)]) == pytest.approx(5e30)
     assert norm([Decoded(np.zeros(3, np.int64), 0)]) == 0.0
     assert norm([Decoded(np.array([2**51], np.int64), 2000)]) == np.inf
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 52))
+def test_the_norm_has_the_same_bits_in_any_order(seed: int, bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-(2**bits), 2**bits, 20_000)
+    found = norm([Decoded(values, -40), Decoded(values[:7], 3)])
+    assert found == norm([Decoded(values[:7][::-1].copy(), 3), Decoded(rng.permutation(values).reshape(100, -1), -40)])
+    energy = sum(int(v) ** 2 for v in values) * Fraction(4) ** -40 + sum(int(v) ** 2 for v in values[:7]) * 4**3
+    assert abs(Fraction(found) ** 2 - energy) <= 2 * Fraction(math.ulp(found)) * Fraction(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(update, min_size=1, max_size=9))
+def test_the_energy_of_the_mean_is_exact_to_the_last_bit(updates: list[tuple[list[int], int]]) -> None:
+    exponents = [EXPONENTS[0]] * 4 + [EXPONENTS[1]]
+    fold = folded(updates)
+    total = exact_total(updates)
+    energy = sum((t * Fraction(2) ** e) ** 2 for t, e in zip(total, exponents, strict=True)) / fold.weight**2
+    assert fold.mean_energy() == float(energy)
+
+
+def test_an_empty_fold_has_no_energy() -> None:
+    assert Fold(SPEC, EXPONENTS).mean_energy() == 0.0

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from models.job import PRESETS, CompressionSpec, JobSpec
+import models.job
+from aggregator.roster import Roster
+from broker import topics
+from broker.messages import Presence
+from models.job import MOST_JSON_BYTES, MOST_LABELS, PRESETS, CompressionSpec, JobSpec, ModelSpec
+from models.mlp import Mlp
+from models.params import n_parameters
 
 TREE: dict[str, Any] = {"name": "digits", "model": {"inputs": 64, "outputs": 10}}
 
@@ -26,9 +33,13 @@ def test_a_job_is_what_its_own_json_says() -> None:
     assert job.coding == CompressionSpec(codec="int8")
 
 
-@pytest.mark.parametrize("deadline_s", [1e-3, 60, 1e9, "learned"])
+@pytest.mark.parametrize("deadline_s", [0.1, 60, 1e9, "learned"])
 def test_a_deadline_is_one_that_a_round_can_carry(deadline_s: float | str) -> None:
     assert read(rounds={"deadline_s": deadline_s}).rounds.deadline_s == deadline_s
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -36,6 +47,37 @@ REFUSED: dict[str, dict[str, Any]] = {
     "of more than thirty years": {"rounds": {"deadline_s": 1.1e9}},
     "that is no number": {"rounds": {"deadline_s": float("nan")}},
     "of no time": {"rounds": {"deadline_s": 0}},
+    "of the time of a beam of light": {"rounds": {"deadline_s": 1e-9}},
+    "with a grace without end": {"rounds": {"grace_s": float("inf")}},
+    "with a rate without end": {"train": {"learning_rate": float("inf")}},
+    "with a rate that overflows": {"train": {"learning_rate": 1e300}},
+    "with a rate that a float32 does not see": {"train": {"learning_rate": 1e-300}},
+    "with a momentum that never forgets": {"train": {"momentum": 0.9999999999}},
+    "with a server's rate beyond sense": {"aggregate": {"server_learning_rate": 1e35}},
+    "with a gate that is none": {"aggregate": {"max_norm_ratio": float("inf")}},
+    "with a step beyond sense": {"compression": {"step": 1e300}},
+    "with a grid finer than a body can say": {"compression": {"downlink_step": 1e-9}},
+    "with a target beyond all accuracy": {"rounds": {"stop": {"target": 96}}},
+    "with a target of no accuracy": {"rounds": {"stop": {"target": 0.0}}},
+    "with a target on an accuracy that nobody has": {
+        "model": {"loss": "mse"},
+        "rounds": {"stop": {"metric": "accuracy", "target": 0.5}},
+    },
+    "with patience for an accuracy that nobody has": {"model": {"loss": "mse"}, "rounds": {"stop": {"patience": 3}}},
+    "with a target that is no number": {"rounds": {"stop": {"metric": "loss", "target": float("nan")}}},
+    "with gains that no accuracy makes": {"rounds": {"stop": {"min_delta": 1.0}}},
+    "with more devices than there can be": {"rounds": {"min_devices": 100_001}},
+    "with a round that cannot make a version": {"rounds": {"quorum": 3, "min_devices": 2}},
+    "with more labels than a device has": {"rounds": {"labels": {f"k{n}": "v" for n in range(65)}}},
+    "with a net of ten thousand million parameters": {"model": {"hidden": [100_000, 100_000]}},
+    "with a net that is long and thin": {"model": {"hidden": [100_000, 1] * 2}},
+    "with a factory that has no name": {"model": {"kind": "nets:"}},
+    "with a factory that is a line of code": {"model": {"kind": "os:system('rm')"}},
+    "with options without end": {"model": {"kind": "a:b", "options": {"rate": [0.1, float("inf")]}}},
+    "with options that are no JSON": {"model": {"kind": "a:b", "options": {"since": datetime.date(2023, 1, 1)}}},
+    "with options that JSON would round": {"model": {"kind": "a:b", "options": {"seed": 2**53 + 1}}},
+    "with options that nobody can follow": {"model": {"kind": "a:b", "options": nested(20)}},
+    "with options longer than a message": {"model": {"kind": "a:b", "options": {"words": "x" * 262_144}}},
     "that is a word": {"rounds": {"deadline_s": "soon"}},
     "with a quorum beyond its target": {"rounds": {"quorum": 3, "target": 2}},
     "with a net that nobody knows": {"model": {"kind": "transformer"}},
@@ -49,4 +91,53 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("tables", REFUSED.values(), ids=REFUSED)
 def test_a_job_is_refused(tables: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read(**tables)
+        read(**with_model(tables))
+
+
+ALLOWED: dict[str, dict[str, Any]] = {
+    "with a net of twenty million parameters": {"model": {"inputs": 784, "hidden": [4096, 4096]}},
+    "with a table of a million columns": {"model": {"inputs": 1_000_000, "hidden": [16]}},
+    "that trains on all rows at once": {"train": {"batch_size": 2**31 - 1, "epochs": 100_000}},
+    "that waits for a loss of money squared": {"rounds": {"stop": {"metric": "loss", "target": 1e9, "min_delta": 5.0}}},
+    "that waits for every answer": {"rounds": {"stop": {"target": 1.0}}},
+    "that predicts values": {"model": {"loss": "mse"}, "rounds": {"stop": {"metric": "loss", "patience": 3}}},
+    "that predicts values till it is stopped": {"model": {"loss": "mse"}},
+    "with options of every kind": {
+        "model": {
+            "kind": "my_nets.audio:small",
+            "options": {"a": 1, "b": 0.5, "c": "x", "d": True, "e": [1, [2]], "f": {}},
+        }
+    },
+    "of the whole roster": {"rounds": {"quorum": 100_000, "min_devices": 100_000, "target": 100_000}},
+    "that publishes without loss": {"compression": {"downlink_step": 0.0}},
+}
+
+
+@pytest.mark.parametrize("tables", ALLOWED.values(), ids=ALLOWED)
+def test_a_job_that_somebody_may_want_is_allowed(tables: dict[str, Any]) -> None:
+    job = read(**with_model(tables))
+    assert msgspec.json.decode(msgspec.json.encode(job), type=JobSpec) == job
+
+
+def with_model(tables: dict[str, Any]) -> dict[str, Any]:
+    return tables | {"model": TREE["model"] | tables.get("model", {})}
+
+
+def test_a_net_that_is_too_large_says_how_large_it_is() -> None:
+    with pytest.raises(msgspec.ValidationError, match="10,007,600,010 parameters are more than the 25,000,000"):
+        read(model={"inputs": 64, "hidden": [100_000, 100_000], "outputs": 10})
+
+
+def test_a_net_has_as_many_parameters_as_its_spec_counts() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.job, "MOST_PARAMETERS", 0)
+        with pytest.raises(ValueError, match="9,610 parameters"):
+            ModelSpec(inputs=64, hidden=(128,), outputs=10)
+    assert n_parameters(Mlp(ModelSpec(inputs=64, hidden=(128,), outputs=10)).spec) == 9610
+
+
+def test_the_limits_are_those_of_the_wire_and_of_the_roster() -> None:
+    assert MOST_JSON_BYTES + 4096 == topics.MAX_CONTROL_BYTES
+    labels = next(field for field in msgspec.inspect.type_info(Presence).fields if field.name == "labels")  # type: ignore[attr-defined]
+    assert labels.type.max_length == MOST_LABELS
+    assert read(rounds={"min_devices": Roster().most}).rounds.min_devices == Roster().most
