@@ -7,36 +7,45 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
-from models.job import Name, Positive
-from models.source import DataSource
+from models.job import Factory, Name
+from models.source import DataSource, FilePath
+
+ENVELOPE_BYTES = 1024
+"""What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which factories may run here: [models]."""
 
-    allow: tuple[str, ...] = ()
+    allow: tuple[Factory, ...] = ()
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Quotas and paces: [limits]."""
 
-    chunk_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 100_000
-    """Largest piece of a body in one message; AWS IoT Core takes 128 kB, mosquitto far more."""
-    unassembled_bytes: Annotated[int, Meta(ge=2**20)] = 256 * 2**20
+    chunk_bytes: Annotated[int, Meta(ge=1024, le=16_000_000)] = 100_000
+    """Largest piece of a body in one message; AWS IoT Core takes 128 kB, mosquitto far more, our own client 16 MiB."""
+    unassembled_bytes: Annotated[int, Meta(ge=2**20, le=2**40)] = 256 * 2**20
     """Chunks of all devices that wait for their missing neighbours, in memory."""
-    heartbeat_s: Positive = 30.0
+    heartbeat_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 30.0
     """How often an open round is announced again."""
-    spread_s: Annotated[float, Meta(ge=0)] = 2.0
+    spread_s: Annotated[float, Meta(ge=0, le=86_400)] = 2.0
     """Window over which devices spread their answers when the aggregator or the broker comes back."""
-    body_grace_s: Annotated[float, Meta(ge=0)] = 60.0
+    body_grace_s: Annotated[float, Meta(ge=0, le=2_592_000)] = 60.0
     """How long the bodies of an outdated version stay at the broker."""
+
+    def cut_for(self, packet_bytes: int | None) -> int:
+        """Return how finely to cut bodies for a broker that takes packets of so many bytes (None: of any length)."""
+        if packet_bytes is None:
+            return self.chunk_bytes
+        return max(1, min(self.chunk_bytes, packet_bytes - ENVELOPE_BYTES))
 
 
 class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     fleet: Name
-    state_dir: str = "aggregator-state"
+    state_dir: FilePath = "aggregator-state"
     broker: BrokerSettings = BrokerSettings()
     tests: dict[Name, DataSource] = {}
     """The test split that the aggregator holds for a data source: [tests.NAME]."""

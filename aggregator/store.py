@@ -1,141 +1,195 @@
-"""What the aggregator must not forget, in one SQLite file. The only file that imports sqlite3.
+"""What the aggregator must not forget, in one SQLite file.
 
-Every method that writes is one transaction, on disk (WAL, synchronous = FULL) when it returns. Retained topics at the
+Every method that writes is one transaction, on disk when it returns; every one that reads gives what was written or
+raises DamageError, which names the job: a job that is damaged is no reason for another to rest. Retained topics at the
 broker are a projection of what stands here.
 
-    meta       the term
-    jobs       specification, generation, how it ended
-    versions   metrics of every version; the server state of the last one
-    updates    last verdict of every device, and the bodies counted for the current base
-    attempts   every round with its outcome and each device's fate
-    bodies     what lies at the broker, until it has been cleared there
+    schema.py        the tables, and how older files become like new ones
+    generations.py   who this store is, and what follows when its file was copied, moved or restored
+    rows.py          what is read, and how it is looked at
+    database.py      SQLite
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import msgspec
-from msgspec import Struct
 
+from aggregator import generations, rows, schema
+from aggregator.database import REMEDY, DamageError, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
+from aggregator.generations import Chance
+from aggregator.lock import Lock
+from aggregator.rows import AttemptRow, BodyRow, Claim, Current, JobRow, UpdateRow, VersionRow, damaged
+from aggregator.schema import SCHEMA_VERSION
 from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS jobs (
-    job TEXT PRIMARY KEY, name TEXT, spec BLOB, generation INTEGER, ended TEXT, reason TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS versions (
-    job TEXT, generation INTEGER, number INTEGER, sha256 TEXT, metrics BLOB, state BLOB, at TEXT,
-    PRIMARY KEY (job, generation, number));
-CREATE TABLE IF NOT EXISTS updates (
-    job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
-    n_examples INTEGER, weight INTEGER, norm REAL, loss REAL, nmse REAL, body BLOB,
-    PRIMARY KEY (job, device, generation, number));
-CREATE TABLE IF NOT EXISTS attempts (
-    job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
-    opened TEXT, closed TEXT, PRIMARY KEY (job, generation, number, attempt));
-CREATE TABLE IF NOT EXISTS bodies (
-    job TEXT, name TEXT, number INTEGER, chunk_bytes INTEGER, data BLOB, PRIMARY KEY (job, name));
-"""
-SCHEMA_VERSION = 1
+__all__ = [
+    "SCHEMA_VERSION",
+    "AttemptRow",
+    "BodyRow",
+    "Claim",
+    "DamageError",
+    "JobRow",
+    "Store",
+    "StoreError",
+    "UpdateRow",
+]
 
-
-class StoreError(RuntimeError):
-    """The state directory cannot be used; the message says what to do."""
-
-
-class JobRow(Struct, frozen=True):
-    """A job as it is stored. ended: "", "finished" or "stopped"."""
-
-    job: str
-    spec: JobSpec
-    generation: int
-    ended: str
-    reason: str
-
-
-class UpdateRow(Struct, frozen=True):
-    """A counted update: what goes into the fold, and what the device said of it."""
-
-    device: str
-    n_examples: int
-    weight: int
-    """In the sum; below n_examples where the update was late."""
-    norm: float
-    loss: float | None
-    nmse: float | None
-    body: bytes
-
-
-class AttemptRow(Struct, frozen=True):
-    """A round as it is remembered; outcome is "open" while it is."""
-
-    attempt: Attempt
-    outcome: str
-    reason: str
-    fates: dict[str, str]
-    opened: str
-    """When, in UTC."""
-    closed: str | None
-
-
-class BodyRow(Struct, frozen=True):
-    """A body at the broker. number: of the version that it leads to."""
-
-    name: str
-    number: int
-    chunk_bytes: int
-    data: bytes
+FILE = "aggregator.sqlite"
 
 
 class Store:
     """The state directory of one aggregator, locked for this process while it is open."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create it. Raises StoreError when it is in use, not writable, or of a newer fedge."""
-        self._lock = _locked(folder)
+    def __init__(self, folder: Path, *, synced: bool = True, chance: Chance = secrets.randbelow) -> None:
+        """Open or create it.
+
+        Raises StoreError when it is in use, cannot be written or is of a newer fedge, DamageError when it is no store.
+
+        synced: False for simulations, where no power is cut. chance: gives a number from 0 to n - 1, for n.
+        """
+        self._chance = chance
+        self._lock = Lock(folder)
         try:
-            self._db = _opened(folder / "aggregator.sqlite")
-        except StoreError:
+            self._db = schema.opened(
+                folder / FILE, synced=synced, begin=lambda file: generations.beginning(file, chance)
+            )
+            try:
+                self.identity, self.moved = generations.settle(self._db, chance)
+            except BaseException:
+                self._db.close()
+                raise
+        except BaseException:
             self._lock.close()
             raise
+
+    identity: str
+    """16 hex digits, made with the store; another one when it was copied, moved or restored."""
+    moved: bool
+    """Whether this opening found that it was."""
 
     def close(self) -> None:
         """Close the file and give the lock up."""
         self._db.close()
         self._lock.close()
 
+    # Words.
+
+    @property
+    def term(self) -> int:
+        """The last term given out; 0 before there is one."""
+        found = self._word("term", 0)
+        if not isinstance(found, int) or not 0 <= found <= 2**62:
+            raise DamageError(f"the state directory is damaged (table meta, term): {found!r:.100}: {REMEDY}")
+        return found
+
     def raise_term(self, at_least: int = 0) -> int:
         """Give a term that is higher than any before and not below `at_least`."""
-        row = self._one("SELECT value FROM meta WHERE name = 'term'")
-        term = max((row[0] if row else 0) + 1, at_least)
-        self._write("INSERT OR REPLACE INTO meta VALUES ('term', ?)", (term,))
+        term = max(self.term + 1, at_least)
+        self._set_word("term", term)
         return term
 
-    # Jobs and versions.
+    def note(self, name: str) -> str:
+        """Give a small word of the service; "" when there is none."""
+        found = self._word(f"note:{name}", "")
+        if not isinstance(found, str):
+            raise DamageError(f"the state directory is damaged (table meta, {name}): {found!r:.100}: {REMEDY}")
+        return found
 
-    def add_job(self, job: str, spec: JobSpec, sha256: str, state: bytes, metrics: Mapping[str, float]) -> None:
-        """Add a job with its version 0."""
-        with _Transaction(self._db) as write:
-            write("INSERT INTO jobs VALUES (?, ?, ?, 1, '', '')", (job, spec.name, msgspec.json.encode(spec)))
+    def set_note(self, name: str, value: str) -> None:
+        """Remember a small word of the service."""
+        self._set_word(f"note:{name}", value)
+
+    def _word(self, name: str, otherwise: object) -> object:
+        row = self._db.one("table meta", "SELECT value FROM meta WHERE name = ?", (name,))
+        return row[0] if row else otherwise
+
+    def _set_word(self, name: str, value: object) -> None:
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    # Jobs.
+
+    def add_job(
+        self,
+        job: str,
+        spec: JobSpec,
+        sha256: str,
+        state: bytes,
+        metrics: Mapping[str, float],
+        *,
+        replaces: Sequence[str] = (),
+        request: str = "",
+    ) -> None:
+        """Add a job with its version 0, and delete those that it replaces: all of it or nothing.
+
+        request: what asked for it, so that whoever asks again is told of the same job.
+        """
+        text = msgspec.json.encode(spec)
+        with self._writing(job) as write:
+            for other in replaces:
+                schema.forget(write, other)
+            write(
+                "INSERT INTO jobs (job, name, spec, crc, generation, ended, reason, request)"
+                " VALUES (?, ?, ?, ?, 1, '', '', ?)",
+                (job, spec.name, text, crc(text), request),
+            )
             write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state))
 
     def end_job(self, job: str, ended: str, reason: str) -> None:
-        """Remember that and why a job has ended."""
-        self._write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
+        """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name."""
+        with self._writing(job) as write:
+            if ended == "deleted":
+                schema.forget(write, job)
+            else:
+                write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
 
     def jobs(self) -> list[JobRow]:
-        """Give every job, by name. Raises StoreError for a specification that this fedge does not understand."""
-        rows = self._all("SELECT job, spec, generation, ended, reason FROM jobs ORDER BY name, job")
-        return [JobRow(job, _spec(job, spec), generation, *rest) for job, spec, generation, *rest in rows]
+        """Give every job that is not deleted, by name. A row that is not understood, or has gone, says so itself."""
+        names = list(self._db.rows("table jobs", "SELECT job, name FROM jobs ORDER BY name, job"))
+        without = "SELECT DISTINCT job FROM versions WHERE job NOT IN (SELECT job FROM jobs) ORDER BY job"
+        orphans = [job for (job,) in self._db.rows("table versions", without) if rows.is_id(job)]
+        missing = [rows.unreadable(job, "", damaged(job, "jobs", "its row is missing")) for job in orphans]
+        return [*(self._job(job, name) for job, name in names), *missing]
+
+    def _job(self, job: object, name: object) -> JobRow:
+        try:
+            cells = self._db.one(
+                f"job {job!s:.80}, table jobs",
+                "SELECT spec, crc, generation, ended, reason FROM jobs WHERE job IS ?",
+                (job,),
+            )
+        except DamageError as error:
+            return rows.unreadable(job, name, error)
+        return rows.job_row(job, name, cells or (None,) * 5)
+
+    def job_of_request(self, request: str) -> str | None:
+        """Give the job that a request has made, deleted or not."""
+        sql = "SELECT job FROM jobs WHERE request = ?1 UNION ALL SELECT job FROM deleted WHERE request = ?1"
+        row = self._db.one("table jobs", sql, (request,)) if request else None
+        return row[0] if row and isinstance(row[0], str) else None
+
+    def deleted(self, most: int) -> list[str]:
+        """Give the ids of deleted jobs, the latest first."""
+        found = self._db.rows("table deleted", "SELECT job FROM deleted ORDER BY n DESC LIMIT ?", (most,))
+        return [job for (job,) in found if isinstance(job, str)]
+
+    def knows(self, job: str) -> bool:
+        """Tell whether there is or was this job."""
+        sql = "SELECT 1 FROM jobs WHERE job = ?1 UNION ALL SELECT 1 FROM deleted WHERE job = ?1"
+        return self._db.one("table jobs", sql, (job,)) is not None
+
+    def is_deleted(self, job: str) -> bool:
+        """Return whether there was this job."""
+        return self._db.one("table deleted", "SELECT 1 FROM deleted WHERE job = ?", (job,)) is not None
+
+    # Versions.
 
     def commit(
         self,
@@ -151,52 +205,58 @@ class Store:
 
         The bodies of the updates that went into it are no longer needed.
         """
-        with _Transaction(self._db) as write:
-            write("UPDATE versions SET state = NULL WHERE job = ?", (job,))
-            write(
-                _ADD_VERSION,
-                (job, version.generation, version.number, sha256, msgspec.json.encode(metrics), state),
-            )
-            write("UPDATE updates SET body = NULL WHERE job = ?", (job,))
-            write(_CLOSE_ATTEMPT, _closing(job, close))
+        with self._writing(job) as write:
+            write("UPDATE versions SET state = NULL WHERE job = ? AND state IS NOT NULL", (job,))
+            row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics), state)
+            write(_ADD_VERSION, row)
+            write("UPDATE updates SET body = NULL, crc = NULL WHERE job = ? AND body IS NOT NULL", (job,))
+            write(_CLOSE_ATTEMPT, rows.closing(job, close))
             for body in bodies:
-                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data))
+                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))
             reach("store.commit.within", job)
-        reach("store.commit.after", (job, version, sha256))
+        with _durable():
+            reach("store.commit.after", (job, version, sha256))
 
-    def raise_generation(self, job: str, renamed: Version, bodies: Sequence[BodyRow]) -> None:
-        """Rename the last version of a job: the numbers after it were given out before.
+    def raise_generation(self, job: str, above: int) -> Version:
+        """Give the current version a new name, above this generation: the numbers after it were given out before.
 
-        bodies: what leads to it, under its new name.
+        All that hangs on it goes with it, and its old name becomes one of `aliases` (generations.py).
         """
-        with _Transaction(self._db) as write:
-            write("UPDATE jobs SET generation = ? WHERE job = ?", (renamed.generation, job))
-            write("UPDATE versions SET generation = ? WHERE job = ? AND state IS NOT NULL", (renamed.generation, job))
-            for body in bodies:
-                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data))
+        with self._writing(job) as write:
+            return generations.rename(self._db, write, job, above, self._chance)
+
+    def renames(self, job: str) -> dict[Version, Version]:
+        """Return former names of versions and their present ones, the latest last: for the job's life."""
+        row = self._one(job, "jobs", "SELECT aliases FROM jobs WHERE job = ?", (job,))
+        return dict(rows.read_json(list[tuple[Version, Version]], job, "jobs", row[0])) if row else {}
+
+    def aliases(self, job: str) -> tuple[Version, ...]:
+        """Return former names of the current version, the latest last."""
+        version = generations.current(self._db, job)
+        return tuple(old for old, now in self.renames(job).items() if now == version)
 
     def last_version(self, job: str) -> tuple[Version, str, bytes]:
-        """Give the last version of a job, its SHA-256 and the server state."""
-        row = self._one(
-            "SELECT generation, number, sha256, state FROM versions WHERE job = ? AND state IS NOT NULL"
-            " ORDER BY generation DESC, number DESC LIMIT 1",
-            (job,),
-        )
-        if row is None:
-            raise StoreError(f"job {job} has no version: the state directory is damaged, restore a backup")
-        return Version(row[0], row[1]), row[2], row[3]
+        """Give the current version of a job, its SHA-256 and the server state."""
+        version = generations.current(self._db, job)
+        sql = "SELECT sha256, state FROM versions WHERE job = ? AND generation = ? AND number = ?"
+        sha256, state = self._one(job, "versions", sql, _base(job, version)) or (None, None)
+        found = rows.read(Current, job, "versions", {"version": version, "sha256": sha256, "state": state})
+        return version, found.sha256, found.state
 
     def versions(self, job: str) -> list[tuple[Version, str]]:
         """Give every version of a job with its SHA-256, the first one first."""
-        rows = self._all(
-            "SELECT generation, number, sha256 FROM versions WHERE job = ? ORDER BY generation, number", (job,)
-        )
-        return [(Version(generation, number), sha256) for generation, number, sha256 in rows]
+        return [(row.version, row.sha256) for row in self._versions(job)]
 
     def history(self, job: str) -> list[dict[str, float]]:
         """Give the metrics of every version of a job, version 0 first."""
-        rows = self._all("SELECT metrics FROM versions WHERE job = ? ORDER BY generation, number", (job,))
-        return [msgspec.json.decode(row[0], type=dict[str, float]) for row in rows]
+        return [rows.read_json(dict[str, float], job, "versions", row.metrics) for row in self._versions(job)]
+
+    def _versions(self, job: str) -> list[VersionRow]:
+        sql = "SELECT generation, number, sha256, metrics FROM versions WHERE job = ? ORDER BY number, generation"
+        found = [rows.version_row(job, row) for row in self._rows(job, "versions", sql, (job,))]
+        if [row.version.number for row in found] != list(range(len(found))):
+            raise damaged(job, "versions", "a version is missing, or there twice")
+        return found
 
     # Updates.
 
@@ -204,186 +264,142 @@ class Store:
         self, verdict: Verdict, offer: Offer | None = None, weight: int = 0, norm: float = 0.0, body: bytes = b""
     ) -> None:
         """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
-        base = verdict.base
+        base, kept = verdict.base, body if verdict.counted else None
         n_examples, loss, nmse = (offer.n_examples, offer.loss, offer.nmse) if offer else (0, None, None)
-        with _Transaction(self._db) as write:
+        with self._writing(verdict.job) as write:
             write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (verdict.job, verdict.device))
             write(
-                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, weight, norm, loss, nmse, body if verdict.counted else None),
+                    *(n_examples, weight, norm, loss, nmse, kept, None if kept is None else crc(kept)),
                 ),
             )
             reach("store.add_verdict.within", verdict)
-        reach("store.add_verdict.after", verdict)
+        with _durable():
+            reach("store.add_verdict.after", verdict)
 
     def verdicts(self, job: str) -> list[Verdict]:
         """Give the last verdict of every device, last in the list."""
-        rows = self._all(
+        sql = (
             "SELECT device, generation, number, digest, refused FROM updates WHERE job = ?"
-            " ORDER BY generation, number, device",
-            (job,),
+            " ORDER BY generation, number, device"
         )
-        return [Verdict(r[0], job, Version(r[1], r[2]), r[3], refused=r[4]) for r in rows]
+        return [rows.verdict_row(job, row) for row in self._rows(job, "updates", sql, (job,))]
 
     def updates(self, job: str) -> Iterator[UpdateRow]:
         """Give the updates that will make the next version one by one, in the order of the devices' names."""
-        rows = self._rows(
-            "SELECT device, n_examples, weight, norm, loss, nmse, body FROM updates"
-            " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number",
-            (job,),
+        sql = (
+            "SELECT device, n_examples, weight, norm, loss, nmse, body, crc FROM updates"
+            " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
         )
-        for row in rows:
-            yield UpdateRow(*row)
+        for row in self._rows(job, "updates", sql, (job,)):
+            yield rows.update_row(job, row)
+
+    def claims(self, job: str) -> list[Claim]:
+        """Give what is said of these updates, without their bodies: all of them at once fit the memory."""
+        sql = (
+            "SELECT device, n_examples, weight, norm, loss, nmse FROM updates"
+            " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
+        )
+        return [rows.claim_row(job, row) for row in self._rows(job, "updates", sql, (job,))]
 
     # Rounds.
 
     def open_attempt(self, job: str, attempt: Attempt) -> None:
         """Make a round durable before it is announced."""
-        base = attempt.base
+        round_ = msgspec.json.encode(attempt)
         self._write(
-            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, 'open', '', '{}', datetime('now'), NULL)",
-            (job, base.generation, base.number, attempt.number, msgspec.json.encode(attempt)),
+            "INSERT OR REPLACE INTO attempts"
+            " (job, generation, number, attempt, round, crc, outcome, reason, fates, opened)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'open', '', '{}', datetime('now'))",
+            (*_base(job, attempt.base), attempt.number, round_, crc(round_)),
+            job,
         )
 
     def close_attempt(self, job: str, close: Close) -> None:
         """Remember how a round ended."""
-        self._write(_CLOSE_ATTEMPT, _closing(job, close))
+        self._write(_CLOSE_ATTEMPT, rows.closing(job, close), job)
 
     def attempts(self, job: str, base: Version) -> list[AttemptRow]:
-        """Give the rounds that tried to leave a base, the first one first."""
-        rows = self._all(
-            "SELECT round, outcome, reason, fates, opened, closed FROM attempts"
-            " WHERE job = ? AND generation = ? AND number = ? ORDER BY attempt",
-            (job, base.generation, base.number),
+        """Return the rounds that tried to leave a base, the first one first."""
+        found = self.attempts_page(job, base.number, after=-1, most=-1)
+        return [row for row in found if row.attempt.base == base]
+
+    def attempts_page(self, job: str, number: int, *, after: int = 0, most: int) -> list[AttemptRow]:
+        """Return so many rounds at most that tried to leave a version, from behind the one of number `after`.
+
+        number: of the version. It alone says which version: its generation may have changed since.
+        """
+        sql = (
+            "SELECT generation, number, attempt, round, crc, outcome, reason, fates, opened, closed FROM attempts"
+            " WHERE job = ? AND number = ? AND attempt > ? ORDER BY attempt LIMIT ?"
         )
-        return [
-            AttemptRow(msgspec.json.decode(round_, type=Attempt), outcome, reason, _fates(fates), opened, closed)
-            for round_, outcome, reason, fates, opened, closed in rows
-        ]
+        found = self._rows(job, "attempts", sql, (job, number, after, most))
+        return [rows.attempt_row(job, row) for row in found]
+
+    def latest_attempts(self, job: str, since_number: int) -> dict[Version, Attempt]:
+        """Give the last round of every base from this number on, whatever its generation."""
+        sql = (
+            "SELECT a.generation, a.number, a.attempt, a.round, a.crc FROM attempts a JOIN ("
+            " SELECT generation, number, max(attempt) AS last FROM attempts WHERE job = ?1 AND number >= ?2"
+            " GROUP BY generation, number"
+            ") b ON a.job = ?1 AND a.generation = b.generation AND a.number = b.number AND a.attempt = b.last"
+            " ORDER BY a.generation, a.number"
+        )
+        found = {}
+        for generation, number, attempt, round_, checksum in self._rows(job, "attempts", sql, (job, since_number)):
+            base = rows.read(Version, job, "attempts", (generation, number))
+            found[base] = rows.attempt_of(job, base, attempt, round_, checksum)
+        return found
 
     # Bodies.
 
     def bodies(self, job: str) -> list[BodyRow]:
         """Give what lies, or should lie, at the broker."""
-        rows = self._all("SELECT name, number, chunk_bytes, data FROM bodies WHERE job = ?", (job,))
-        return [BodyRow(*row) for row in rows]
+        sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ?"
+        return [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job,))]
+
+    def recut(self, job: str, chunk_bytes: int) -> None:
+        """Have every body of a job lie at the broker in pieces of this size."""
+        self._write("UPDATE bodies SET chunk_bytes = ? WHERE job = ?", (chunk_bytes, job), job)
 
     def forget_body(self, job: str, name: str) -> None:
         """Forget a body that has been cleared at the broker."""
-        self._write("DELETE FROM bodies WHERE job = ? AND name = ?", (job, name))
+        self._write("DELETE FROM bodies WHERE job = ? AND name = ?", (job, name), job)
 
-    # SQLite.
+    # The database.
 
-    def _one(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
-        return next(self._rows(sql, values), None)
+    def _rows(self, job: str, table: str, sql: str, values: Sequence[object]) -> Iterator[Row]:
+        return self._db.rows(f"job {job}, table {table},", sql, values)
 
-    def _all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        return list(self._rows(sql, values))
+    def _one(self, job: str, table: str, sql: str, values: Sequence[object]) -> Row | None:
+        return next(self._rows(job, table, sql, values), None)
 
-    def _rows(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
-        try:
-            yield from self._db.execute(sql, values)
-        except sqlite3.Error as error:
-            raise StoreError(f"the state directory cannot be read: {error}") from error
+    def _writing(self, job: str) -> Transaction:
+        return self._db.transaction(f"job {job}")
 
-    def _write(self, sql: str, values: Sequence[object]) -> None:
-        with _Transaction(self._db) as write:
+    def _write(self, sql: str, values: Sequence[object], job: str = "") -> None:
+        with self._db.transaction(f"job {job}" if job else "a word") as write:
             write(sql, values)
 
 
 _CLOSE_ATTEMPT = (
-    "UPDATE attempts SET round = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
+    "UPDATE attempts SET round = ?, crc = ?, outcome = ?, reason = ?, fates = ?, closed = datetime('now')"
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
-_ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?)"
+_ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
 _ADD_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, datetime('now'))"
 
 
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK; a full or read-only disk becomes a StoreError."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> _Transaction:
-        self("BEGIN IMMEDIATE", ())
-        return self
-
-    def __call__(self, sql: str, values: Sequence[object]) -> None:
-        reach("store.statement.before", sql[:40])
-        try:
-            self._db.execute(sql, values)
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise StoreError(f"the state directory cannot be written: {error}") from error
-        reach("store.statement.after", sql[:40])
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self("COMMIT", ())
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+def _base(job: str, base: Version) -> tuple[str, int, int]:
+    return job, base.generation, base.number
 
 
-def _opened(file: Path) -> sqlite3.Connection:
+@contextmanager
+def _durable() -> Iterator[None]:
+    """Pass a point behind a transaction. Raises StoreError: who loads from here again finds that it is done."""
     try:
-        db = sqlite3.connect(file, isolation_level=None)
-    except sqlite3.Error as error:
-        raise StoreError(f"{file} cannot be opened: {error}") from error
-    try:
-        (found,) = db.execute("PRAGMA user_version").fetchone()
-        if found > SCHEMA_VERSION:
-            raise StoreError(f"{file} was written by a newer fedge (schema {found}): upgrade this one")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    except sqlite3.Error as error:
-        db.close()
-        raise StoreError(f"{file} cannot be used: {error}") from error
-    except StoreError:
-        db.close()
-        raise
-    return db
-
-
-def _locked(folder: Path) -> IO[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        yield
     except OSError as error:
-        raise StoreError(f"state directory {folder} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise StoreError(f"state directory {folder} is in use by process {owner}: stop that aggregator first") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-def _spec(job: str, spec: bytes) -> JobSpec:
-    try:
-        return msgspec.json.decode(spec, type=JobSpec)
-    except msgspec.ValidationError as error:
-        raise StoreError(f"job {job} was written by another fedge and is not understood here: {error}") from error
-
-
-def _closing(job: str, close: Close) -> tuple[object, ...]:
-    attempt, base = close.attempt, close.attempt.base
-    fates = msgspec.json.encode(close.fates)
-    return (
-        *(msgspec.json.encode(attempt), close.outcome, close.reason, fates),
-        *(job, base.generation, base.number, attempt.number),
-    )
-
-
-def _fates(text: bytes) -> dict[str, str]:
-    return msgspec.json.decode(text, type=dict[str, str])
+        raise StoreError(f"the state directory cannot be used: {error.strerror or error}") from error

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import sqlite3
-import subprocess
-import sys
+import errno
+import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aggregator.effects import Attempt, Close
-from aggregator.store import SCHEMA_VERSION, BodyRow, Store, StoreError
+from aggregator.store import BodyRow, Claim, DamageError, Store, StoreError
+from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 
@@ -93,17 +94,6 @@ def test_a_version_and_the_end_of_its_round_are_one(store: Store, tmp_path: Path
     reopened.close()
 
 
-def test_a_new_generation_renames_the_last_version_and_adds_its_bodies(store: Store, tmp_path: Path) -> None:
-    commit(store)
-    store.raise_generation("j", Version(3, 1), [BodyRow("3-1-0", 1, 100, b"way")])
-    reopened = again(store, tmp_path)
-    assert reopened.last_version("j") == (Version(3, 1), "1" * 64, b"state 1")
-    assert [version for version, _ in reopened.versions("j")] == [V0, Version(3, 1)]
-    assert reopened.bodies("j") == [BodyRow("1-1-0", 1, 100, b"way"), BodyRow("3-1-0", 1, 100, b"way")]
-    assert [row.generation for row in reopened.jobs()] == [3]
-    reopened.close()
-
-
 def test_the_last_verdict_of_a_device_is_the_last_in_the_list(store: Store) -> None:
     count(store, "a")
     commit(store)
@@ -151,34 +141,6 @@ def test_a_term_is_higher_than_any_before(store: Store, tmp_path: Path) -> None:
 
 
 # What goes wrong.
-
-
-def test_a_state_directory_is_for_one_process(store: Store, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from aggregator.store import Store; Store(Path(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "state")], capture_output=True, text=True, check=False
-    )
-    assert "is in use by process" in done.stderr
-    assert done.returncode == 1
-
-
-def test_a_lock_is_given_up_when_the_store_cannot_be_opened(tmp_path: Path) -> None:
-    (tmp_path / "aggregator.sqlite").write_bytes(b"this is no database, and it is longer than a header" * 20)
-    for _ in range(2):
-        with pytest.raises(StoreError, match="cannot be used"):
-            Store(tmp_path)
-    (tmp_path / "aggregator.sqlite").unlink()
-    Store(tmp_path).close()
-
-
-def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
-    Store(tmp_path).close()
-    file = tmp_path / "aggregator.sqlite"
-    db = sqlite3.connect(file)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    db.close()
-    with pytest.raises(StoreError, match="newer fedge"):
-        Store(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -232,13 +194,271 @@ def torn(folder: Path) -> None:
         store.close()
 
 
-def test_a_job_of_another_fedge_is_named(store: Store) -> None:
-    store._db.execute("UPDATE jobs SET spec = ?", (b'{"name": "digits", "model": {"kind": "transformer"}}',))
-    with pytest.raises(StoreError, match="job j was written by another fedge"):
-        store.jobs()
+def test_a_job_of_another_fedge_is_named_and_the_others_go_on(store: Store) -> None:
+    store.add_job("k", SPEC, SHA, b"", {})
+    foreign = b'{"name": "digits", "model": {"kind": "transformer"}}'
+    store._db.execute("UPDATE jobs SET spec = ?1, crc = crc(?1) WHERE job = 'j'", (foreign,))
+    rows = {row.job: row for row in store.jobs()}
+    assert rows["j"].spec is None
+    assert "job j was written by another fedge" in rows["j"].damage
+    assert (rows["k"].spec, rows["k"].damage) == (SPEC, "")
+
+
+def test_a_specification_that_has_rotted_is_named_and_the_others_go_on(store: Store) -> None:
+    store.add_job("k", SPEC, SHA, b"", {})
+    store._db.execute("UPDATE jobs SET spec = replace(spec, 'digits', 'midgets') WHERE job = 'j'")
+    rows = {row.job: row for row in store.jobs()}
+    assert rows["j"].spec is None
+    assert "checksum of its specification is wrong: restore a backup" in rows["j"].damage
+    assert (rows["k"].spec, rows["k"].damage) == (SPEC, "")
+
+
+def test_a_job_whose_row_has_gone_is_not_forgotten_in_silence(store: Store) -> None:
+    store.add_job("k", SPEC, SHA, b"", {})
+    store._db.execute("DELETE FROM jobs WHERE job = 'j'")
+    rows = {row.job: row for row in store.jobs()}
+    assert set(rows) == {"j", "k"}
+    assert "job j is damaged in the state directory (table jobs): its row is missing: restore a" in rows["j"].damage
+    assert (rows["j"].spec, rows["k"].spec) == (None, SPEC)
+
+
+@pytest.mark.parametrize("job", [None, b"\xff", "", "a/b", "x" * 81, "\x1b[31m"])
+def test_a_row_without_an_id_is_shown_under_a_name_that_can_be_shown(store: Store, job: object) -> None:
+    store.add_job("k", SPEC, SHA, b"", {})
+    store._db.execute("UPDATE OR IGNORE jobs SET job = ? WHERE job = 'j'", (job,))
+    rows = {row.job: row for row in store.jobs()}
+    assert rows["k"].damage == ""
+    assert "j" in rows  # its versions are there
+    shown = [row for name, row in rows.items() if name.startswith("damaged-")]
+    assert len(shown) == (job is not None)  # which no row may have
+    assert all(row.name == "digits" and "its id is" in row.damage for row in shown)
 
 
 def test_a_job_without_a_version_asks_for_a_backup(store: Store) -> None:
     store._db.execute("DELETE FROM versions")
-    with pytest.raises(StoreError, match="restore a backup"):
+    with pytest.raises(DamageError, match=r"job j is damaged .* restore a backup"):
         store.last_version("j")
+
+
+def test_a_body_or_an_update_of_which_one_bit_has_rotted_is_named(store: Store) -> None:
+    commit(store)
+    count(store, "a", V1)
+    assert store.bodies("j")
+    store._db.execute("UPDATE bodies SET data = x'776178'")
+    store._db.execute("UPDATE updates SET body = x'626f6478' WHERE body IS NOT NULL")
+    with pytest.raises(DamageError, match=r"job j .*checksum of 1-1-0 is wrong"):
+        store.bodies("j")
+    with pytest.raises(DamageError, match=r"job j .*checksum of the update of a is wrong"):
+        list(store.updates("j"))
+    assert [claim.device for claim in store.claims("j")] == ["a"]
+
+
+def test_a_version_that_is_missing_or_there_twice_is_named(store: Store) -> None:
+    commit(store)
+    store._db.execute("INSERT INTO versions SELECT job, 9, number, sha256, metrics, NULL, at FROM versions")
+    with pytest.raises(DamageError, match=r"job j .* a version is missing, or there twice"):
+        store.history("j")
+    store._db.execute("DELETE FROM versions WHERE number = 0")
+    with pytest.raises(DamageError, match=r"job j .* a version is missing, or there twice"):
+        store.versions("j")
+
+
+# A full disk, told by the points that are passed.
+
+
+class Full:
+    """Finds the disk full at one point."""
+
+    def __init__(self, point: str, most: int = 0) -> None:
+        self.point, self.left = point, most
+
+    def reach(self, point: str, _what: object) -> None:
+        self.left -= point == self.point
+        if self.left < 0 and point == self.point:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("at", range(9))
+@pytest.mark.parametrize("point", ["store.statement.before", "store.statement.after"])
+def test_a_disk_that_is_full_at_any_statement_is_a_store_error_and_all_is_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch, point: str, at: int
+) -> None:
+    count(store, "a")
+    store.open_attempt("j", attempt())
+    before = dump(store)
+    monkeypatch.setattr(failpoints, "_trail", Full(point, at))
+    with pytest.raises(StoreError, match="job j cannot be written to the state directory: No space left on device"):
+        commit(store)
+    monkeypatch.setattr(failpoints, "_trail", None)
+    after = dump(store)
+    assert after == before or store.last_version("j")[0] == V1  # as where it is full behind the COMMIT
+    if after == before:
+        commit(store)
+        assert store.last_version("j")[0] == V1
+
+
+@pytest.mark.parametrize("point", ["store.commit.within", "store.commit.after"])
+def test_a_disk_that_is_full_in_or_after_a_commit_is_a_store_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    monkeypatch.setattr(failpoints, "_trail", Full(point))
+    with pytest.raises(StoreError, match="No space left on device"):
+        commit(store)
+    assert (store.last_version("j")[0] == V1) == (point == "store.commit.after")
+
+
+def dump(store: Store) -> list[object]:
+    tables = ("meta", "jobs", "versions", "updates", "bodies", "deleted")
+    return [list(store._db.rows("", f"SELECT * FROM {table}")) for table in tables]
+
+
+# Words.
+
+
+def test_the_term_is_the_last_one_given_out(store: Store) -> None:
+    assert store.term == 0
+    assert store.raise_term() == store.term == 1
+    assert store.raise_term(9) == store.term == 9
+
+
+def test_a_note_survives_and_there_is_none_before(store: Store, tmp_path: Path) -> None:
+    assert store.note("restored") == ""
+    store.set_note("restored", "yes")
+    reopened = again(store, tmp_path)
+    assert reopened.note("restored") == "yes"
+    reopened.set_note("restored", "")
+    assert reopened.note("restored") == ""
+    reopened.close()
+
+
+# Jobs that make way.
+
+
+def test_a_new_job_and_the_end_of_those_it_replaces_are_one(store: Store) -> None:
+    commit(store)
+    count(store, "a", V1)
+    store.add_job("k", SPEC, SHA, b"state", {}, replaces=["j"], request="r-1")
+    assert [row.job for row in store.jobs()] == ["k"]
+    for table in ("jobs", "versions", "updates", "attempts", "bodies"):
+        assert store._db.one("", f"SELECT count(*) FROM {table} WHERE job = 'j'") == (0,)
+    assert store.deleted(5) == ["j"]
+    assert (store.knows("j"), store.knows("k"), store.knows("l")) == (True, True, False)
+
+
+def test_a_job_that_cannot_be_written_leaves_those_that_it_was_to_replace(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dump(store)
+    for at in range(40):
+        monkeypatch.setattr(failpoints, "_trail", Full("store.statement.before", at))
+        try:
+            store.add_job("k", SPEC, SHA, b"state", {}, replaces=["j"])
+            break
+        except StoreError:
+            assert dump(store) == before
+    assert at > 8
+    assert [row.job for row in store.jobs()] == ["k"]
+
+
+def test_a_request_is_answered_with_the_job_that_it_made_also_when_that_is_gone(store: Store) -> None:
+    assert store.job_of_request("") is None
+    store.add_job("k", SPEC, SHA, b"", {}, request="r-1")
+    assert store.job_of_request("r-1") == "k"
+    assert store.job_of_request("r-2") is None
+    store.add_job("l", SPEC, SHA, b"", {}, replaces=["k"], request="r-2")
+    assert (store.job_of_request("r-1"), store.job_of_request("r-2")) == ("k", "l")
+
+
+def test_a_job_that_ends_as_deleted_leaves_its_name(store: Store) -> None:
+    store.end_job("j", "deleted", "replaced")
+    assert store.jobs() == []
+    assert store.deleted(5) == ["j"]
+
+
+def test_the_names_of_the_latest_thousand_deleted_jobs_are_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path, synced=False)
+    for number in range(1003):
+        store.add_job(f"j{number}", SPEC, SHA, b"", {}, replaces=[f"j{number - 1}"])
+    assert store.deleted(3) == ["j1001", "j1000", "j999"]
+    assert len(store.deleted(5000)) == 1000
+    assert (store.knows("j1"), store.knows("j2")) == (False, True)
+    store.close()
+
+
+# What would not fit the memory as a whole.
+
+
+def test_what_is_said_of_updates_is_read_without_their_bodies(store: Store) -> None:
+    store._db.execute("PRAGMA synchronous = OFF")
+    for number in range(40):
+        count(store, f"d{number:02}", body=bytes(500_000))
+    store.add_verdict(verdict("e", refused="absurd"), offer("e"), 10, 9e9, b"body")
+    tracemalloc.start()
+    claims = store.claims("j")
+    (_, most) = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [claim.device for claim in claims] == [f"d{number:02}" for number in range(40)]
+    assert claims[0] == Claim("d00", 10, 10, 1.5, 0.5, None)
+    assert most < 1_000_000
+
+
+def test_rounds_are_read_by_the_page(store: Store) -> None:
+    for number in range(1, 8):
+        store.open_attempt("j", attempt(number))
+    pages = [store.attempts_page("j", V0.number, after=after, most=3) for after in (0, 3, 6, 7)]
+    assert [[row.attempt.number for row in page] for page in pages] == [[1, 2, 3], [4, 5, 6], [7], []]
+    assert [row for page in pages for row in page] == store.attempts("j", V0)
+
+
+def test_the_last_round_of_every_base_from_a_number_on_is_found_under_its_name(store: Store) -> None:
+    for base, n_rounds in ((V0, 2), (V1, 3), (Version(1, 2), 1), (Version(7, 2), 2)):
+        for number in range(1, n_rounds + 1):
+            store.open_attempt("j", attempt(number, base))
+    found = store.latest_attempts("j", 1)
+    assert {base: last.number for base, last in found.items()} == {V1: 3, Version(1, 2): 1, Version(7, 2): 2}
+    assert all(last.base == base for base, last in found.items())
+    assert store.latest_attempts("j", 3) == {}
+    assert store.latest_attempts("k", 0) == {}
+
+
+# What it costs.
+
+
+def test_everything_that_is_written_is_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits: list[str] = []
+
+    class Counting:
+        def reach(self, point: str, what: object) -> None:
+            if point == "store.statement.before" and what == "COMMIT":
+                commits.append(point)
+
+    monkeypatch.setattr(failpoints, "_trail", Counting())
+    writes = (
+        lambda: store.add_job("k", SPEC, SHA, b"", {}, replaces=["x", "y"]),
+        lambda: count(store, "a"),
+        lambda: store.open_attempt("j", attempt()),
+        lambda: store.close_attempt("j", committed()),
+        lambda: store.commit("j", V1, SHA, b"", {}, [BodyRow("1-1-0", 1, 100, b"way")] * 3, committed()),
+        lambda: store.raise_generation("j", 3),
+        lambda: store.forget_body("j", "1-1-0"),
+        lambda: store.end_job("j", "deleted", ""),
+        lambda: store.set_note("a", "b"),
+        lambda: store.raise_term(),
+    )
+    for number, write in enumerate(writes, start=1):
+        write()
+        assert len(commits) == number
+
+
+def test_to_open_a_store_again_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.close()
+    monkeypatch.setattr(failpoints, "_trail", Full("store.statement.before"))
+    Store(tmp_path / "state").close()
+
+
+def test_a_store_is_synced_unless_it_is_told_not_to_be(store: Store, tmp_path: Path) -> None:
+    assert store._db.one("", "PRAGMA synchronous") == (2,)
+    assert store._db.one("", "PRAGMA journal_mode") == ("wal",)
+    loose = Store(tmp_path / "loose", synced=False)
+    assert loose._db.one("", "PRAGMA synchronous") == (0,)
+    loose.close()

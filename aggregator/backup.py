@@ -1,0 +1,304 @@
+"""A copy of the store that a running aggregator does not notice, and the way back.
+
+    state directory ──backup──▶ .FILE.new ──checked, synced──▶ FILE
+    FILE ──restore──▶ .aggregator.sqlite.restore ──checked, marked, synced──▶ aggregator.sqlite
+                              aggregator.sqlite as it was ──▶ aggregator.sqlite.before-restore
+
+To copy the file is not enough: most of it may lie in the WAL beside it. Each way is a rename at its end, so that
+whoever is killed in between has what was there before. A restored store does not know what the fleet has seen since:
+it is marked, and the next aggregator that opens it finds that it was moved (generations.py), and that an operator
+wants it to lead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
+
+from aggregator import generations, schema
+from aggregator.database import DamageError, Database, Progress, StoreError, sync
+from aggregator.lock import Lock
+from aggregator.store import FILE
+
+RESTORED = "restored"
+"""The note of a store that was restored and has not led since: "yes"."""
+_SIDES = ("-wal", "-shm", "-journal")
+"""What may lie beside a file of SQLite."""
+_PIECE = 2**20
+
+
+class BackupError(StoreError):
+    """A file that is no backup, or is in the way of one; the message says what to do."""
+
+
+class HeldJob(Struct, frozen=True):
+    """A job of a backup. ended: "", "finished" or "stopped"."""
+
+    job: str
+    name: str
+    version: str
+    ended: str
+    damage: str = ""
+
+
+class Backup(Struct, frozen=True):
+    """What a copy holds."""
+
+    file: str
+    n_bytes: int
+    jobs: list[HeldJob]
+    kept: str | None = None
+    """Where the store is that had to make way, if there was one."""
+
+
+def backup(folder: Path, file: Path, progress: Progress) -> Backup:
+    """Copy the store of a state directory into a file; one that was made so before is replaced.
+
+    Raises BackupError where something else has this name, its folder is missing or there is no store, StoreError when
+    it fails: the file is then as it was.
+    """
+    if not file.parent.is_dir():
+        raise BackupError(f"{file}: there is no folder {file.parent}")
+    if file.exists() and not _is_backup(file):
+        raise BackupError(f"{file} is there and is no backup: remove it, or choose another name")
+    try:
+        with _copy(folder, file.with_name(f".{file.name}.new"), progress) as (copy, jobs):
+            n_bytes = copy.stat().st_size
+            sync(copy)
+            copy.replace(file)
+            sync(file.parent)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error.strerror}") from error
+    return Backup(str(file), n_bytes, jobs)
+
+
+def backup_to(folder: Path, stream: BinaryIO, progress: Progress) -> Backup:
+    """Copy the store of a state directory into a stream, once it is whole.
+
+    Raises BackupError where there is no store, StoreError when it fails, OSError when the stream does.
+    """
+    with _copy(folder, folder / f".{FILE}.backup", progress) as (copy, jobs):
+        n_bytes = copy.stat().st_size
+        with copy.open("rb") as source:
+            shutil.copyfileobj(source, stream, _PIECE)
+        stream.flush()
+    return Backup("-", n_bytes, jobs)
+
+
+def restore(source: BinaryIO, name: str, folder: Path, progress: Progress, n_bytes: int = 0) -> Backup:
+    """Put a backup in the place of the store of a state directory, which nobody may have open.
+
+    name, n_bytes: of the source, for people. The store before is kept beside. Raises BackupError for what is no
+    backup, StoreError when it fails: the store is then as it was.
+    """
+    try:
+        return _restore(source, name, folder, progress, n_bytes)
+    except OSError as error:
+        raise StoreError(f"{name} cannot be restored into {folder}: {error.strerror}") from error
+
+
+def _restore(source: BinaryIO, name: str, folder: Path, progress: Progress, n_bytes: int) -> Backup:
+    lock, new, old = Lock(folder), folder / f".{FILE}.restore", folder / FILE
+    try:
+        _remove(new)
+        try:
+            _receive(source, new, progress, n_bytes)
+            jobs = _checked(new, name)
+            _mark(new)
+            _adopt(new, old if old.exists() else folder)
+            sync(new)
+            kept = _keep(old) if old.exists() else None
+            for side in _SIDES:  # a WAL that lies beside another file than its own would be taken for that one's
+                _beside(old, side).unlink(missing_ok=True)
+            sync(folder)
+            new.replace(old)
+            sync(folder)
+        finally:
+            _remove(new)
+    finally:
+        lock.close()
+    return Backup(name, old.stat().st_size, jobs, None if kept is None else str(kept))
+
+
+# Making one.
+
+
+@contextmanager
+def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, list[HeldJob]]]:
+    """Make a copy that is checked and marked, for as long as the block lasts."""
+    source = folder / FILE
+    if not source.exists():
+        raise BackupError(f"there is no {source} (seen from {Path.cwd()}): is state_dir right?")
+    with _claimed(copy):
+        db = Database(source, wal=False)
+        try:
+            schema.check(db)
+            db.copy_to(copy, progress)
+        finally:
+            db.close()
+        copied = Database(copy, synced=False, wal=False)
+        try:
+            if damage := copied.damage():
+                raise DamageError(f"{source} is damaged ({damage}): keep the last good backup, and restore it")
+            jobs = _jobs(copied)
+            with copied.transaction("the mark of a backup") as write:
+                write("INSERT OR REPLACE INTO meta VALUES ('backup', datetime('now'))")
+        finally:
+            copied.close()
+        yield copy, jobs
+
+
+@contextmanager
+def _claimed(copy: Path) -> Iterator[None]:
+    """Make an empty file for ourselves alone, since two backups at once would write into one; it goes at the end."""
+    descriptor = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another backup is being made there ({copy}): wait for that one") from None
+        if not _is_still(copy, descriptor):
+            raise StoreError(f"another backup has just been made there ({copy}): try again")
+        os.ftruncate(descriptor, 0)
+        try:
+            yield
+        finally:
+            if _is_still(copy, descriptor):
+                _remove(copy)
+    finally:
+        os.close(descriptor)
+
+
+def _is_still(file: Path, descriptor: int) -> bool:
+    """Tell whether an open file has this name."""
+    try:
+        return file.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _is_backup(file: Path) -> bool:
+    """Tell whether `backup` has made this file."""
+    if not file.is_file():
+        return False
+    try:
+        db = Database(file, synced=False, wal=False)
+    except StoreError:
+        return False
+    try:
+        return db.one("its mark", "SELECT 1 FROM meta WHERE name = 'backup'") is not None
+    except StoreError:
+        return False
+    finally:
+        db.close()
+
+
+# Putting one back.
+
+
+def _receive(source: BinaryIO, new: Path, progress: Progress, n_bytes: int) -> None:
+    with new.open("wb") as file:
+        while piece := source.read(_PIECE):
+            file.write(piece)
+            progress(file.tell(), max(n_bytes, file.tell()))
+
+
+def _checked(new: Path, name: str) -> list[HeldJob]:
+    """Give the jobs of what is to be restored. Raises BackupError unless it is a store, whole, and known here."""
+    try:
+        if not new.stat().st_size:
+            raise BackupError(f"{name} is empty: it is no backup")
+        db = Database(new, synced=False, wal=False)
+        try:
+            schema.check(db)
+            if damage := db.damage():
+                raise BackupError(f"{name} is damaged and is no backup: {damage}: restore an older one")
+            return _jobs(db)
+        finally:
+            db.close()
+    except BackupError:
+        raise
+    except StoreError as error:
+        raise BackupError(str(error).replace(str(new), name)) from error
+
+
+def _mark(new: Path) -> None:
+    """Have whoever opens this store find that it was moved, and that an operator wants it to lead."""
+    db = Database(new, synced=False, wal=False)
+    try:
+        db.execute("PRAGMA journal_mode = DELETE").fetchone()
+        with db.transaction("the mark of a restored store") as write:
+            write("INSERT OR REPLACE INTO meta VALUES ('place', '')")
+            write("INSERT OR REPLACE INTO meta VALUES (?, 'yes')", (f"note:{RESTORED}",))
+            write("DELETE FROM meta WHERE name = 'backup'")
+    finally:
+        db.close()
+
+
+def _keep(old: Path) -> Path:
+    """Give the store that makes way a second name, durably, and its WAL too unless that can be folded in."""
+    kept = old.with_name(f"{old.name}.before-restore")
+    _remove(kept)
+    wal = _beside(kept, "-wal")
+    if _beside(old, "-wal").exists():
+        _name_again(_beside(old, "-wal"), wal)
+    _name_again(old, kept)
+    with suppress(StoreError):  # a damaged one stays as it is
+        db = Database(old)
+        try:
+            db.fold_in()
+        finally:
+            db.close()
+    if wal.exists() and not wal.stat().st_size:
+        wal.unlink()
+    sync(old.parent)
+    return kept
+
+
+def _name_again(file: Path, name: Path) -> None:
+    try:
+        name.hardlink_to(file)
+    except OSError:  # a file system without links
+        shutil.copy2(file, name)
+        sync(name)
+
+
+def _adopt(new: Path, like: Path) -> None:
+    """Give a file to whom the state belongs, who is another where root restores it."""
+    found = like.stat()
+    new.chmod(0o640 if like.is_dir() else found.st_mode & 0o777)
+    if os.geteuid() == 0:
+        os.chown(new, found.st_uid, found.st_gid)
+
+
+# Both.
+
+
+def _jobs(db: Database) -> list[HeldJob]:
+    sql = "SELECT job, name, ended FROM jobs WHERE ended IS NOT 'deleted' ORDER BY name, job"
+    return [_held(db, *row) for row in list(db.rows("table jobs", sql))]
+
+
+def _held(db: Database, job: object, name: object, ended: object) -> HeldJob:
+    version, damage = "", ""
+    try:
+        version = str(generations.current(db, str(job)))
+    except DamageError as error:
+        damage = str(error)
+    return HeldJob(str(job)[:80], str(name)[:80], version, str(ended)[:80], damage)
+
+
+def _beside(file: Path, side: str) -> Path:
+    return file.with_name(file.name + side)
+
+
+def _remove(file: Path) -> None:
+    for side in ("", *_SIDES):
+        _beside(file, side).unlink(missing_ok=True)

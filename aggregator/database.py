@@ -1,0 +1,230 @@
+"""One SQLite file that a power cut does not hurt, and errors that say what to do. The only file that imports sqlite3.
+
+What SQLite complains of becomes one of two errors: StoreError where trying again may help (a full disk, a lock, a
+folder that somebody has made read-only), DamageError where it will not (what is stored is not what was written).
+A transaction is all or nothing whatever is raised in it, and on disk (WAL, synchronous = FULL) once it is over.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from broker.failpoints import reach
+
+REMEDY = "restore a backup (fedge aggregator restore)"
+
+
+class StoreError(RuntimeError):
+    """The state directory cannot be read or written now; the message says what to do, and trying again may help."""
+
+
+class DamageError(StoreError):
+    """What is stored is not understood, and waiting does not help; the message names the place."""
+
+
+_RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
+"""What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
+Row = tuple[Any, ...]
+Progress = Callable[[int, int], None]
+"""Is told how many bytes are done, and of how many."""
+
+
+class Database:
+    """One open file."""
+
+    def __init__(self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False) -> None:
+        """Open a file. Raises StoreError, or DamageError where it is no database.
+
+        synced: False where no power is cut, or who writes puts it on disk as a whole. wal: False leaves the file's
+        journal as it is. new: the file may be made.
+        """
+        self.file = file
+        try:
+            uri = f"{file.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise _translated(error, f"{file} cannot be opened") from error
+        try:
+            self._db.text_factory = _text
+            self._db.create_function("crc", 1, crc, deterministic=True)
+            self._db.execute("PRAGMA trusted_schema = OFF")
+            self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if wal:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
+        except _RAISED as error:
+            self.close()
+            raise _translated(error, f"{file} cannot be used") from error
+
+    def close(self) -> None:
+        """Close the file; what is open of a transaction is lost."""
+        self._db.close()
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run one statement by itself. Raises StoreError."""
+        try:
+            return self._db.execute(sql, values)
+        except _RAISED as error:
+            raise _translated(error, "the state directory cannot be used") from error
+
+    def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """Give what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
+        try:
+            yield from self._db.execute(sql, values)
+        except _RAISED as error:
+            raise _translated(error, f"{what} cannot be read from the state directory") from error
+
+    def one(self, what: str, sql: str, values: Sequence[object] = ()) -> Row | None:
+        """Give the first row that a query finds. Raises StoreError or DamageError."""
+        return next(self.rows(what, sql, values), None)
+
+    def transaction(self, what: str) -> Transaction:
+        """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people."""
+        return Transaction(self._db, what)
+
+    def things(self) -> set[tuple[str, str]]:
+        """Give kind and name of everything in its schema. Raises StoreError or DamageError."""
+        return {
+            (str(kind), str(name)) for kind, name in self.rows("its schema", "SELECT type, name FROM sqlite_master")
+        }
+
+    def damage(self) -> str:
+        """Read every page and say what is wrong with the file as a whole; "" where nothing is."""
+        try:
+            found = [str(row[0]) for row in self.rows("the file", "PRAGMA integrity_check(3)")]
+        except DamageError as error:
+            return str(error)
+        return "" if found == ["ok"] else "; ".join(" ".join(line.split()) for line in found)
+
+    def fold_in(self) -> None:
+        """Take what lies in the WAL into the file itself, unless somebody reads there. Raises StoreError."""
+        self.execute("PRAGMA busy_timeout = 500")
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def copy_to(self, file: Path, progress: Progress) -> None:
+        """Copy everything as it is now into an empty file, not synced, while others may go on writing here.
+
+        One reading transaction holds the moment, so that a busy writer does not have the copy begin anew at each of
+        its commits. Raises StoreError.
+        """
+        try:
+            with closing(sqlite3.connect(file, isolation_level=None)) as target:
+                target.execute("PRAGMA synchronous = OFF")
+                self._db.execute("BEGIN")
+                self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                (size,) = self._db.execute("PRAGMA page_size").fetchone()
+                self._db.backup(
+                    target, pages=512, progress=lambda _, left, total: progress(size * (total - left), size * total)
+                )
+                target.execute("PRAGMA journal_mode = DELETE")  # one file, without a WAL beside it
+        except _RAISED as error:
+            raise _translated(error, f"{self.file} cannot be copied to {file}") from error
+        finally:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+
+class Transaction:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK whatever is raised; a full or read-only disk becomes a StoreError."""
+
+    def __init__(self, db: sqlite3.Connection, what: str) -> None:
+        self._db = db
+        self._what = what
+        self._undone = False
+
+    def __enter__(self) -> Transaction:
+        self._roll_back()  # what an earlier one could not
+        self("BEGIN IMMEDIATE")
+        return self
+
+    def __call__(self, sql: str, values: Sequence[object] = ()) -> None:
+        """Run one statement. Raises StoreError or DamageError, and then all of it is undone."""
+        try:
+            reach("store.statement.before", sql[:40])
+            self._db.execute(sql, values)
+            reach("store.statement.after", sql[:40])
+        except (*_RAISED, OSError) as error:
+            self._roll_back()
+            raise self._as_ours(error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            if not self._undone:
+                self("COMMIT")
+            return
+        self._roll_back()
+        if isinstance(error, OSError):
+            raise self._as_ours(error) from error
+
+    def undo(self) -> None:
+        """Take back all that was written; the `with` must end here."""
+        self._undone = True
+        self._roll_back()
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # the next BEGIN tries again, and says what is wrong
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _as_ours(self, error: Exception) -> StoreError:
+        return _translated(error, f"{self._what} cannot be written to the state directory")
+
+
+def crc(content: object) -> int:
+    """Give the checksum that lies beside what has none of its own; of anything but bytes and text, that of nothing."""
+    return zlib.crc32(content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b"")
+
+
+def sync(path: Path) -> None:
+    """Put a file, or the entries of a folder, on disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Read a text. One that is not UTF-8 stays bytes, so that who reads the row finds it is no text."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,  # a row where none can be
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_ERROR,  # our statements are right: a table or a column is missing
+}
+_HINTS = {
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_READONLY: "is its disk mounted read-only, or does another user own it?",
+    sqlite3.SQLITE_IOERR: "look at the disk, as with dmesg",
+    sqlite3.SQLITE_CANTOPEN: "may this user read and write it?",
+    sqlite3.SQLITE_PERM: "may this user read and write it?",
+    sqlite3.SQLITE_BUSY: "another program has it open: stop that one",
+    sqlite3.SQLITE_LOCKED: "another program has it open: stop that one",
+}
+
+
+def _translated(error: Exception, what: str) -> StoreError:
+    if isinstance(error, OSError):
+        return StoreError(f"{what}: {error.strerror or error}")
+    if isinstance(error, UnicodeDecodeError):
+        return DamageError(f"{what}: {error.object.decode(errors='replace')}: {REMEDY}")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more precisely what is known already
+    if code in _DAMAGE:
+        return DamageError(f"{what}: {error}: {REMEDY}")
+    hint = _HINTS.get(code)
+    return StoreError(f"{what}: {str(error) or type(error).__name__}" + (f": {hint}" if hint else ""))

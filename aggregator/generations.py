@@ -1,0 +1,182 @@
+"""Who a store is, and the new name that a version gets when its number may have been given out already.
+
+A version is [generation, number]. A store that is older than what the fleet has seen, as a restored backup is, would
+give numbers out a second time with another meaning. So its current version then gets a new generation, above every
+one that is known and at random, since two stores may have been made from one backup:
+
+    1.0  1.1  1.2  …  1.7          1.2 is current in the backup that is restored; devices have trained on up to 1.7
+              └─▶ 407.2  407.3     it goes on under a new name, and 1.2 is an alias: the same model, whoever holds it
+
+Whatever hangs on the base goes with it (verdicts, counted updates, rounds, the bodies that lead to it), so that no
+device that is in the sum is drawn again. The rows of its bodies under the old name stay, to be cleared at the broker.
+
+A store has an identity, and remembers the place of its file: file system and inode. A file that is found in another
+place, or has the mark of a backup, was copied, moved or restored: it gets a new identity and every job of it a new
+generation, in one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeGuard
+
+import msgspec
+
+from aggregator.database import DamageError, Database, StoreError, Transaction, crc
+from aggregator.rows import attempt_of, damaged, read, read_json
+from broker.messages import Natural, Version, body_name
+
+log = logging.getLogger(__name__)
+
+Chance = Callable[[int], int]
+"""chance(n) gives a number from 0 to n - 1 at random."""
+
+LEAP = 1000
+"""A new generation lies up to so many above the old one."""
+HIGHEST = 2**52
+"""No honest store has a generation above; nothing that is said of a higher one is believed, so that room is left."""
+MOST_RENAMES = 64
+"""Former names that a job remembers: a device may have been away for long."""
+_RENAME = (
+    "UPDATE versions SET generation = ? WHERE job = ? AND generation = ? AND number = ?",
+    "UPDATE updates SET generation = ? WHERE job = ? AND generation = ? AND number = ?",
+    "UPDATE attempts SET generation = ? WHERE job = ? AND generation = ? AND number = ?",
+)
+"""Takes a version's name away from it and from all that hangs on it."""
+
+
+def beginning(file: Path, chance: Chance) -> Iterable[tuple[str, object]]:
+    """Give the words of meta that a store begins with. Raises StoreError."""
+    return [("identity", _identity(chance)), ("place", place(file))]
+
+
+def place(file: Path) -> str:
+    """Say where a file lies: what a copy or a restored one does not have in common with it. Raises StoreError."""
+    try:
+        return f"{os.statvfs(file).f_fsid}:{file.stat().st_ino}"
+    except OSError as error:
+        raise StoreError(f"{file} cannot be used: {error.strerror}") from error
+
+
+def settle(db: Database, chance: Chance) -> tuple[str, bool]:
+    """Give the identity of a store, and whether its file was copied, moved or restored since it was open last.
+
+    If it was, all that follows from it is durable. Raises StoreError.
+    """
+    sql = "SELECT name, value FROM meta WHERE name IN ('identity', 'place', 'backup')"
+    known: dict[str, object] = dict(db.rows("table meta", sql))
+    here = place(db.file)
+    identity = known.get("identity")
+    if _is_identity(identity) and known.get("place") == here and "backup" not in known:
+        return identity, False
+    identity = _identity(chance)
+    damaged_jobs: set[object] = set()
+    while not _moved(db, damaged_jobs, chance, {"identity": identity, "place": here}):
+        pass
+    log.warning(
+        "%s was copied, moved or restored: identity=%s, and every version has a new generation", db.file, identity
+    )
+    return identity, True
+
+
+def _moved(db: Database, damaged_jobs: set[object], chance: Chance, words: Mapping[str, str]) -> bool:
+    """Rename every job in one transaction; or, where one cannot be, add it to `damaged_jobs` and give False."""
+    with db.transaction("a new identity") as write:
+        for (job,) in list(db.rows("table jobs", "SELECT job FROM jobs ORDER BY job")):
+            if job in damaged_jobs:  # without a generation it does not run, and so gives no number out
+                write("UPDATE jobs SET generation = NULL WHERE job IS ?", (job,))
+                continue
+            try:
+                rename(db, write, job, 0, chance)
+            except DamageError as error:
+                log.error("%s", error)
+                damaged_jobs.add(job)
+                write.undo()
+                return False
+        for word in words.items():
+            write("INSERT OR REPLACE INTO meta VALUES (?, ?)", word)
+        write("DELETE FROM meta WHERE name = 'backup'")
+    return True
+
+
+def rename(db: Database, write: Transaction, job: str, above: int, chance: Chance) -> Version:
+    """Give the current version of a job a generation above `above` and above its own.
+
+    Raises DamageError where the job is damaged, StoreError where it cannot be written.
+    """
+    of_job, old = (job,), current(db, job)
+    row = db.one(f"job {job}, table jobs", "SELECT generation, aliases FROM jobs WHERE job = ?", of_job)
+    if row is None:
+        raise damaged(job, "jobs", "it has no row")
+    generation, cell = row
+    renames = read_json(list[tuple[Version, Version]], job, "jobs", cell)
+    known = [old.generation, read(Natural, job, "jobs", generation), above if above <= HIGHEST else 0]
+    new = Version(max(known) + 1 + chance(LEAP), old.number)
+
+    base = (job, old.generation, old.number)
+    _rename_last_round(db, write, base, new)
+    for statement in _RENAME:
+        write(statement, (new.generation, *base))
+    before, after = body_name(old, 0)[:-1], body_name(new, 0)[:-1]
+    write(
+        "INSERT OR REPLACE INTO bodies (job, name, number, chunk_bytes, data, crc)"
+        " SELECT job, ? || substr(name, ?), number, chunk_bytes, data, crc FROM bodies"
+        " WHERE job = ? AND substr(name, 1, ?) = ?",
+        (after, len(before) + 1, job, len(before), before),
+    )
+    write(
+        "UPDATE jobs SET generation = ?, aliases = ? WHERE job = ?",
+        (new.generation, msgspec.json.encode(_renamed(renames, old, new)), job),
+    )
+    return new
+
+
+def current(db: Database, job: str) -> Version:
+    """Give the version that has the server's state. Raises DamageError where none has."""
+    row = db.one(
+        f"job {job}, table versions",
+        "SELECT generation, number FROM versions WHERE job = ? AND state IS NOT NULL"
+        " ORDER BY generation DESC, number DESC LIMIT 1",
+        (job,),
+    )
+    if row is None:
+        raise damaged(job, "versions", "it has no version")
+    return read(Version, job, "versions", row)
+
+
+def _renamed(
+    renames: Sequence[tuple[Version, Version]], old: Version, new: Version
+) -> Sequence[tuple[Version, Version]]:
+    """Return former names with their present ones, now that this one has changed."""
+    return [*((name, new if now == old else now) for name, now in renames), (old, new)][-MOST_RENAMES:]
+
+
+def _rename_last_round(db: Database, write: Transaction, base: tuple[str, int, int], new: Version) -> None:
+    """Have the last round of a base, which may be open, be one of its new name: it draws the same devices."""
+    job, *_ = base
+    row = db.one(
+        f"job {job}, table attempts",
+        "SELECT attempt, round, crc FROM attempts WHERE job = ? AND generation = ? AND number = ?"
+        " ORDER BY attempt DESC LIMIT 1",
+        base,
+    )
+    if row is None:
+        return
+    number, cell, checksum = row
+    round_ = msgspec.json.encode(attempt_of(job, new, number, cell, checksum))
+    write(
+        "UPDATE attempts SET round = ?, crc = ? WHERE job = ? AND generation = ? AND number = ? AND attempt = ?",
+        (round_, crc(round_), *base, number),
+    )
+
+
+def _is_identity(word: object) -> TypeGuard[str]:
+    return isinstance(word, str) and re.fullmatch("[0-9a-f]{16}", word) is not None
+
+
+def _identity(chance: Chance) -> str:
+    return f"{chance(2**64):016x}"

@@ -1,0 +1,287 @@
+"""What the store gives back: its rows, each looked at as if a stranger had written it.
+
+A disk may give back what was not written, and a file may come from anywhere. So every cell is held against its type
+and its bounds, what is JSON against its checksum first, and whatever is wrong becomes a DamageError that names the job
+and the table. Cells that went out to the wire, or will, have the wire's own types (broker/messages.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeGuard, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from aggregator.database import REMEDY, DamageError, crc
+from aggregator.effects import Attempt, Close
+from broker import draw
+from broker.messages import Digest, Echo, Id, Natural, Short, Verdict, Version
+from models.fold import MAX_WEIGHT
+from models.job import JobSpec
+
+T = TypeVar("T")
+
+Norm = Annotated[float, Meta(ge=0, le=1e100)]
+"""No update that the codec can write has a larger one, and the squares of these still add up."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+class JobRow(Struct, frozen=True):
+    """A job as it is stored. ended: "", "finished" or "stopped"."""
+
+    job: str
+    name: str
+    spec: JobSpec | None
+    """None exactly where `damage` says why."""
+    generation: int
+    ended: str
+    reason: str
+    damage: str = ""
+
+
+class Claim(Struct, frozen=True):
+    """A counted update without its body: what its device said of it, and what it is in the sum."""
+
+    device: Id
+    n_examples: Natural
+    weight: Annotated[int, Meta(ge=1, le=MAX_WEIGHT)]
+    """In the sum; below n_examples where the update was late."""
+    norm: Norm
+    loss: float | None
+    nmse: Annotated[float, Meta(ge=0)] | None
+
+
+class UpdateRow(Claim, frozen=True):
+    """A counted update: what goes into the fold, too."""
+
+    body: bytes
+
+
+class AttemptRow(Struct, frozen=True):
+    """A round as it is remembered; outcome is "open" while it is."""
+
+    attempt: Attempt
+    outcome: Literal["open", "committed", "abandoned", "stopped"]
+    reason: str
+    fates: dict[str, str]
+    opened: str
+    """When, in UTC."""
+    closed: str | None
+
+
+class BodyRow(Struct, frozen=True):
+    """A body at the broker. number: of the version that it leads to."""
+
+    name: Id
+    number: Natural
+    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)]
+    data: bytes
+
+
+class Current(Struct, frozen=True):
+    """The last version of a job and the server's state, which has a checksum of its own."""
+
+    version: Version
+    sha256: Digest
+    state: bytes
+
+
+class VersionRow(Struct, frozen=True):
+    """A version, the SHA-256 of its model, and its metrics as they are stored."""
+
+    version: Version
+    sha256: Digest
+    metrics: object
+
+
+class _Ended(Struct, frozen=True):
+    generation: Natural
+    ended: Literal["", "finished", "stopped"]
+    reason: Short
+
+
+class _Round(Struct, frozen=True):
+    """A row of attempts but for its JSON."""
+
+    base: Version
+    number: Annotated[int, Meta(ge=1, le=2**53)]
+    outcome: Literal["open", "committed", "abandoned", "stopped"]
+    reason: str
+    opened: str
+    closed: str | None
+
+
+class _Verdict(Struct, frozen=True):
+    """The wire's `Verdict`, which says of a stored one what it must be."""
+
+    device: Id
+    job: str
+    base: Version
+    digest: Echo
+    refused: Short
+
+
+def is_id(cell: object) -> TypeGuard[str]:
+    """Tell whether a cell is what a job is called."""
+    return isinstance(cell, str) and _ID.fullmatch(cell) is not None
+
+
+def damaged(job: str, table: str, why: object) -> DamageError:
+    """Give the error that names the place."""
+    return DamageError(f"job {job} is damaged in the state directory (table {table}): {why}: {REMEDY}")
+
+
+def read(kind: type[T], job: str, table: str, cells: object) -> T:
+    """Give cells, by name or in order, as `kind`. Raises DamageError unless every one is what the type says."""
+    try:
+        return msgspec.convert(cells, kind, builtin_types=(bytes,))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise damaged(job, table, error) from error
+
+
+def read_json(kind: type[T], job: str, table: str, cell: object, checksum: object = None) -> T:
+    """Give a cell of JSON as `kind`. Raises DamageError.
+
+    checksum: what lies beside it, where something does.
+    """
+    if not isinstance(cell, bytes | str):
+        raise damaged(job, table, f"{type(cell).__name__} where JSON belongs")
+    if checksum is not None and checksum != crc(cell):
+        raise damaged(job, table, "a checksum is wrong")
+    try:
+        return msgspec.json.decode(cell, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise damaged(job, table, error) from error
+
+
+def job_row(job: object, name: object, cells: Sequence[object]) -> JobRow:
+    """Give a row of jobs, whatever is wrong with it. cells: spec, crc, generation, ended, reason."""
+    if not is_id(job):
+        shown = f"damaged-{crc(repr(job)):08x}"
+        return _unreadable(shown, name, damaged(shown, "jobs", f"its id is {repr(job)[:100]}"))
+    spec, checksum, *rest = cells
+    try:
+        found = read(_Ended, job, "jobs", dict(zip(_Ended.__struct_fields__, rest, strict=True)))
+        read_spec = spec_of(job, spec, checksum)
+    except DamageError as error:
+        return _unreadable(job, name, error)
+    return JobRow(job, read_spec.name, read_spec, found.generation, found.ended, found.reason)
+
+
+def unreadable(job: object, name: object, error: DamageError) -> JobRow:
+    """Give a row of jobs that cannot be read at all."""
+    row = job_row(job, name, (None,) * 5)
+    return structs.replace(row, damage=str(error)) if row.job == job else row
+
+
+def _unreadable(job: str, name: object, error: DamageError) -> JobRow:
+    readable = name if is_id(name) else job
+    return JobRow(job, readable, None, 0, "", "", str(error))
+
+
+def spec_of(job: str, cell: object, checksum: object) -> JobSpec:
+    """Give a specification. Raises DamageError for one that this fedge does not understand."""
+    if not isinstance(cell, bytes | str) or checksum != crc(cell):
+        raise damaged(job, "jobs", "the checksum of its specification is wrong")
+    try:
+        return msgspec.json.decode(cell, type=JobSpec)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DamageError(
+            f"job {job} was written by another fedge and is not understood here: {error}: "
+            f"use that one again, or {REMEDY}"
+        ) from error
+
+
+def attempt_row(job: str, cells: Sequence[object]) -> AttemptRow:
+    """Give a row of attempts. cells: generation, number, attempt, round, crc, outcome, reason, fates, opened, closed.
+
+    The base is what the columns say: a base that is renamed then takes its rounds along as they are.
+    """
+    generation, number, attempt, round_, checksum, outcome, reason, fates, opened, closed = cells
+    found = read(
+        _Round,
+        job,
+        "attempts",
+        {
+            "base": (generation, number),
+            "number": attempt,
+            "outcome": outcome,
+            "reason": reason,
+            "opened": opened,
+            "closed": closed,
+        },
+    )
+    return AttemptRow(
+        attempt_of(job, found.base, found.number, round_, checksum),
+        found.outcome,
+        found.reason,
+        read_json(dict[str, str], job, "attempts", fates),
+        found.opened,
+        found.closed,
+    )
+
+
+def attempt_of(job: str, base: Version, number: int, cell: object, checksum: object) -> Attempt:
+    """Give the round of one row of attempts. Raises DamageError."""
+    if checksum is None:
+        raise damaged(job, "attempts", "a checksum is missing")
+    found = read_json(Attempt, job, "attempts", cell, checksum)
+    wrong = (
+        (found.number != number, f"round {found.number} stands where {number} belongs"),
+        (not 0 <= found.threshold <= draw.MOST, f"threshold {found.threshold}"),
+        (found.target is not None and not 0 <= found.target <= 2**53, f"target {found.target}"),
+        (not all(map(_ID.fullmatch, found.cohort)), "a device of its cohort has no id"),
+    )
+    for is_so, why in wrong:
+        if is_so:
+            raise damaged(job, "attempts", why)
+    return structs.replace(found, base=base)
+
+
+def verdict_row(job: str, cells: Sequence[object]) -> Verdict:
+    """Give a row of updates as its verdict. cells: device, generation, number, digest, refused."""
+    device, generation, number, digest, refused = cells
+    row = {"device": device, "job": job, "base": (generation, number), "digest": digest, "refused": refused}
+    found = read(_Verdict, job, "updates", row)
+    return Verdict(found.device, job, found.base, found.digest, found.refused)
+
+
+def version_row(job: str, cells: Sequence[object]) -> VersionRow:
+    """Give a row of versions. cells: generation, number, sha256, metrics."""
+    generation, number, sha256, metrics = cells
+    return read(VersionRow, job, "versions", {"version": (generation, number), "sha256": sha256, "metrics": metrics})
+
+
+def claim_row(job: str, cells: Sequence[object]) -> Claim:
+    """Give what is said of a counted update. cells: the fields."""
+    return read(Claim, job, "updates", dict(zip(Claim.__struct_fields__, cells, strict=True)))
+
+
+def update_row(job: str, cells: Sequence[object]) -> UpdateRow:
+    """Give a counted update. cells: the fields, and the checksum of the body."""
+    *rest, checksum = cells
+    found = read(UpdateRow, job, "updates", dict(zip(UpdateRow.__struct_fields__, rest, strict=True)))
+    if checksum != crc(found.body):
+        raise damaged(job, "updates", f"the checksum of the update of {found.device} is wrong")
+    return found
+
+
+def body_row(job: str, cells: Sequence[object]) -> BodyRow:
+    """Give a body at the broker. cells: the fields, and the checksum of the data."""
+    *rest, checksum = cells
+    found = read(BodyRow, job, "bodies", dict(zip(BodyRow.__struct_fields__, rest, strict=True)))
+    if checksum != crc(found.data):
+        raise damaged(job, "bodies", f"the checksum of {found.name} is wrong")
+    return found
+
+
+def closing(job: str, close: Close) -> tuple[object, ...]:
+    """Give what an UPDATE of attempts wants: round, crc, outcome, reason, fates, and which row."""
+    attempt, base = close.attempt, close.attempt.base
+    round_ = msgspec.json.encode(attempt)
+    return (
+        *(round_, crc(round_), close.outcome, close.reason, msgspec.json.encode(close.fates)),
+        *(job, base.generation, base.number, attempt.number),
+    )
