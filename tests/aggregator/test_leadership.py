@@ -1,0 +1,366 @@
+"""Leadership by itself: candidates, leaders and a made-up clock; the laws at the end, for many of them at once."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+
+from aggregator.leadership import (
+    LISTEN_S,
+    QUIET_S,
+    SPEAK_S,
+    STANDBY_S,
+    Ask,
+    Connected,
+    Effect,
+    Heard,
+    Lead,
+    Leadership,
+    Lost,
+    Me,
+    Rise,
+    Speak,
+    StandDown,
+)
+from broker.messages import Beacon, Candidate
+
+
+def one(nonce: str = "a", *, take_over: bool = False, **known: Any) -> Leadership:
+    return Leadership(Me(nonce, f"store-{nonce}", **known), take_over=take_over)
+
+
+def full(nonce: str = "a", **known: Any) -> Leadership:
+    return one(nonce, **({"empty": False, "term": 20} | known))
+
+
+def beacon(nonce: str = "x", *, online: bool = True, **more: Any) -> Beacon:
+    return Beacon(**({"term": 20, "nonce": nonce, "online": online, "since": 20} | more))
+
+
+def live(**more: Any) -> Heard:
+    return Heard(beacon(**more), live=True)
+
+
+def retained(**more: Any) -> Heard:
+    return Heard(beacon(**more), live=False)
+
+
+def leading(leader: Leadership | None = None) -> Leadership:
+    leader = leader or full()
+    leader.receive(Connected(), 0.0)
+    (lead,) = leader.tick(QUIET_S)
+    assert isinstance(lead, Lead)
+    leader.receive(Lost(), 1.0)
+    assert leader.receive(Connected(), 1.0) == []
+    return leader
+
+
+# Listening.
+
+
+def test_it_asks_and_listens_before_it_leads() -> None:
+    first = one()
+    assert first.receive(Connected(), 0.0) == [Ask()]
+    assert first.tick(QUIET_S - 0.01) == []
+    assert first.tick(QUIET_S) == [Lead(1, 0)]
+    assert first.deadline == math.inf
+
+
+def test_the_term_rises_above_all_that_was_heard_and_given_out() -> None:
+    later = full(term=3)
+    later.receive(Connected(), 0.0)
+    later.receive(retained(online=False, term=40), 0.1)
+    assert later.tick(QUIET_S) == [Lead(41, 0)]
+
+
+def test_a_leader_that_answers_is_left_to_lead() -> None:
+    second = one()
+    second.receive(Connected(), 0.0)
+    assert second.receive(retained(), 0.1) == []
+    assert second.tick(LISTEN_S) == []
+    (down,) = second.receive(live(), 2.0)
+    assert isinstance(down, StandDown)
+    assert second.state == "standby"
+
+
+def test_a_leader_that_the_broker_only_remembers_has_time_to_answer_and_is_then_followed() -> None:
+    second = full()
+    second.receive(Connected(), 0.0)
+    second.receive(retained(term=25), 0.1)
+    assert second.tick(0.1 + LISTEN_S) == [Lead(26, 0)]
+
+
+def test_after_its_own_former_life_it_leads_at_once() -> None:
+    again = full(former="before")
+    again.receive(Connected(), 0.0)
+    assert again.receive(retained(nonce="before"), 0.01) == [Lead(21, 0)]
+
+
+def test_of_two_that_listen_the_one_with_jobs_goes_first() -> None:
+    rich, poor = full("a"), one("z")
+    rich.receive(Connected(), 0.0)
+    poor.receive(Connected(), 0.0)
+    rich.receive(Candidate("z", 0, empty=True), 0.1)
+    poor.receive(Candidate("a", 20), 0.1)
+    assert poor.tick(QUIET_S) == []
+    assert rich.tick(QUIET_S) == [Lead(21, 0)]
+
+
+def test_who_was_outranked_once_never_leads_again_by_itself() -> None:
+    old = full(replaced="x")
+    old.receive(Connected(), 0.0)
+    assert old.tick(QUIET_S) == []
+    assert old.state == "standby"
+    old.receive(live(online=False), 10.0)
+    assert old.deadline == math.inf
+
+
+def test_an_operators_word_ends_that() -> None:
+    old = full(replaced="x", take_over=True)
+    old.receive(Connected(), 0.0)
+    old.receive(live(claim=2), 0.1)
+    assert old.tick(QUIET_S) == [Lead(21, 3)]
+    assert old.me.replaced == ""
+
+
+def test_a_backup_put_in_place_by_an_operator_leads_when_nobody_else_does() -> None:
+    restored = full(restored=True)
+    restored.receive(Connected(), 0.0)
+    restored.receive(retained(online=False, claim=4, term=90), 0.1)
+    assert restored.tick(QUIET_S) == [Lead(91, 4)]
+
+
+def test_whom_an_operator_has_replaced_does_not_lead_while_the_other_is_away() -> None:
+    old = full()
+    old.receive(Connected(), 0.0)
+    (down,) = old.receive(retained(online=False, claim=1), 0.1)
+    assert isinstance(down, StandDown)
+    assert down.replaced == "x"
+
+
+# Standing by.
+
+
+def test_a_standby_without_jobs_steps_in_when_the_leader_has_been_gone_for_long() -> None:
+    second = one()
+    second.receive(Connected(), 0.0)
+    second.receive(live(), 0.1)
+    assert second.deadline == math.inf
+    second.receive(live(online=False), 10.0)
+    assert second.tick(10.0 + STANDBY_S - 0.1) == []
+    assert second.tick(10.0 + STANDBY_S) == [Ask()]
+    assert second.tick(10.0 + STANDBY_S + LISTEN_S) == [Lead(21, 0)]
+
+
+def test_a_leader_that_is_restarted_in_time_finds_its_place_free() -> None:
+    second = one()
+    second.receive(Connected(), 0.0)
+    second.receive(live(), 0.1)
+    second.receive(live(online=False), 10.0)
+    second.receive(live(nonce="y", term=21), 16.0)
+    assert second.deadline == math.inf
+
+
+def test_a_leader_with_jobs_takes_its_place_back_from_one_without() -> None:
+    stand_in, back = leading(one("s")), full("a", term=20)
+    back.receive(Connected(), 50.0)
+    effects = back.receive(Heard(Beacon(21, "s", online=True, since=21, empty=True), live=True), 50.1)
+    assert effects == [Lead(22, 0)]
+    (down,) = stand_in.receive(Heard(Beacon(22, "a", online=True, since=22), live=True), 50.3)
+    assert isinstance(down, StandDown)
+    assert down.replaced == ""
+
+
+# Leading.
+
+
+def test_a_question_is_answered() -> None:
+    leader = leading()
+    assert leader.receive(Candidate("b", 0), 5.0) == [Speak()]
+
+
+def test_a_late_will_of_a_former_life_is_spoken_over() -> None:
+    leader = leading()
+    assert leader.receive(live(nonce="former", online=False, term=3), 5.0) == [Speak()]
+
+
+def test_a_late_will_of_a_higher_term_raises_ours() -> None:
+    leader = leading()
+    assert leader.receive(live(nonce="former", online=False, term=30), 5.0) == [Rise(31), Speak()]
+
+
+def test_who_has_led_for_longer_goes_on() -> None:
+    leader, copy = leading(full("a", term=20)), leading(full("b", term=30))
+    mine = Beacon(21, "a", online=True, since=21)
+    theirs = Beacon(31, "b", online=True, since=31)
+    assert leader.receive(Heard(theirs, live=True), 5.0) == [Rise(32), Speak()]
+    (down,) = copy.receive(Heard(mine, live=True), 5.0)
+    assert isinstance(down, StandDown)
+    assert down.replaced == "a"
+
+
+def test_the_operators_word_stands_above_that() -> None:
+    (down,) = leading().receive(live(claim=1, since=99), 5.0)
+    assert isinstance(down, StandDown)
+
+
+def test_answers_are_no_flood() -> None:
+    leader = leading()
+    said = [effect for n in range(100) for effect in leader.receive(Candidate("b", 0), 5.0 + n / 1000)]
+    assert said == [Speak()]
+    assert leader.deadline == 5.0 + SPEAK_S
+    assert leader.tick(5.0 + SPEAK_S) == [Speak()]
+
+
+def test_a_device_that_has_heard_a_higher_term_is_believed() -> None:
+    assert leading().hear_term(50, 5.0) == [Rise(51), Speak()]
+    assert leading().hear_term(3, 5.0) == []
+    assert full().hear_term(50, 5.0) == []
+
+
+@pytest.mark.parametrize("absurd", [{"term": 2**53}, {"claim": 2**53}])
+def test_absurd_numbers_are_not_heard(absurd: dict[str, int]) -> None:
+    leader = leading()
+    assert leader.receive(live(**absurd), 5.0) == []
+    assert leader.hear_term(2**53, 5.0) == []
+
+
+# Many at once.
+
+
+class Fleet:
+    """Aggregators that hear each other over a broker, after a while, and are restarted when they die."""
+
+    def __init__(self, seed: int, kinds: list[dict[str, Any]]) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 -- a schedule
+        self.now = 0.0
+        self.kinds = kinds
+        self.disks = [Me("", f"store-{n}", **kind) for n, kind in enumerate(kinds)]
+        self.lives: list[Leadership | None] = [None] * len(kinds)
+        self.starts = [0] * len(kinds)
+        self.boot_at = [self.rng.random() * 5 for _ in kinds]
+        self.retained: Beacon | None = None
+        self.agenda: list[tuple[float, int, Any]] = []
+        self.overlap = 0.0
+        self.term = 0
+
+    def start(self, n: int) -> None:
+        self.starts[n] += 1
+        disk = self.disks[n]
+        nonce = f"{n}-{self.starts[n]}"
+        life = Leadership(
+            Me(nonce, disk.store, disk.term, disk.claim, disk.empty, former=disk.nonce, replaced=disk.replaced)
+        )
+        self.lives[n] = life
+        self.follow(n, life.receive(Connected(), self.now))
+        if self.retained is not None:
+            self.follow(n, life.receive(Heard(self.retained, live=False), self.now))
+
+    def kill(self, n: int, pause: float) -> None:
+        life = self.lives[n]
+        if life is None:
+            return
+        if life.state == "leading" and self.rng.random() < 0.7:
+            self.later(self.rng.choice([0.0, 30.0]), self.publish, Beacon(life.me.term, life.me.nonce, online=False))
+        self.lives[n] = None
+        self.boot_at[n] = self.now + pause
+
+    def later(self, seconds: float, act: Any, *args: Any) -> None:
+        self.agenda.append((self.now + seconds, len(self.agenda), (act, args)))
+
+    def publish(self, message: Beacon | Candidate) -> None:
+        if isinstance(message, Beacon):
+            self.retained = message
+        for n in range(len(self.lives)):
+            self.later(self.rng.random() * 0.05, self.deliver, n, self.starts[n], message)
+
+    def deliver(self, n: int, start: int, message: Beacon | Candidate) -> None:
+        life = self.lives[n]
+        if life is None or self.starts[n] != start:
+            return
+        event = Heard(message, live=True) if isinstance(message, Beacon) else message
+        self.follow(n, life.receive(event, self.now))
+
+    def beacon(self, life: Leadership) -> Beacon:
+        me = life.me
+        return Beacon(me.term, me.nonce, online=True, since=life.since, claim=me.claim, empty=me.empty)
+
+    def follow(self, n: int, effects: list[Effect]) -> None:
+        life, disk = self.lives[n], self.disks[n]
+        assert life is not None
+        for effect in effects:
+            match effect:
+                case Ask():
+                    me = life.me
+                    self.publish(Candidate(me.nonce, me.term, me.claim, me.empty))
+                case Lead(term, claim):
+                    disk.term, disk.claim, disk.nonce, disk.replaced = term, claim, life.me.nonce, ""
+                    self.later(0.2, self.speak, n, self.starts[n])
+                case Rise(term):
+                    assert term > disk.term
+                    disk.term = term
+                case Speak():
+                    self.publish(self.beacon(life))
+                case StandDown(_, replaced):
+                    disk.replaced = replaced
+
+    def speak(self, n: int, start: int) -> None:
+        life = self.lives[n]
+        if life is not None and self.starts[n] == start and life.state == "leading":
+            self.publish(self.beacon(life))
+
+    def leaders(self) -> list[int]:
+        return [n for n, life in enumerate(self.lives) if life is not None and life.state == "leading"]
+
+    def run(self, until: float) -> None:
+        while self.now < until:
+            self.now += 0.05
+            due = sorted(item for item in self.agenda if item[0] <= self.now)
+            self.agenda = [item for item in self.agenda if item[0] > self.now]
+            for _, _, (act, args) in due:
+                act(*args)
+            for n, life in enumerate(self.lives):
+                if life is None and self.now >= self.boot_at[n]:
+                    self.start(n)
+                elif life is not None and self.now >= life.deadline:
+                    self.follow(n, life.tick(self.now))
+            self.overlap = self.overlap + 0.05 if len(self.leaders()) > 1 else 0.0
+            assert self.overlap < 5.0, "two have led for five seconds"
+
+
+EMPTY: dict[str, Any] = {}
+JOBS = {"term": 20, "empty": False}
+COPY = {"term": 20, "empty": False}
+FLEETS = [[JOBS, EMPTY], [JOBS, COPY], [EMPTY, EMPTY], [JOBS, COPY, EMPTY]]
+
+
+@pytest.mark.parametrize("kinds", FLEETS, ids=["empty", "copy", "fresh", "three"])
+@pytest.mark.parametrize("seed", range(8))
+def test_exactly_one_leads_whoever_is_killed_and_nobody_flaps(kinds: list[dict[str, Any]], seed: int) -> None:
+    fleet = Fleet(seed, kinds)
+    fleet.run(30.0)
+    assert len(fleet.leaders()) == 1
+    for _ in range(4):
+        fleet.kill(fleet.rng.randrange(len(kinds)), fleet.rng.choice([0.2, 5.0]))
+        fleet.run(fleet.now + 30.0)
+        assert len(fleet.leaders()) == 1
+    starts = list(fleet.starts)
+    leaders = fleet.leaders()
+    fleet.run(fleet.now + 120.0)
+    assert (fleet.starts, fleet.leaders()) == (starts, leaders)
+
+
+def test_a_second_aggregator_without_jobs_never_leads_beside_one_that_has_some() -> None:
+    fleet = Fleet(3, [JOBS, EMPTY])
+    fleet.boot_at = [0.0, 10.0]
+    for _ in range(20):
+        fleet.run(fleet.now + 30.0)
+        fleet.kill(0, 5.0)
+        fleet.run(fleet.now + 3.0)
+        fleet.kill(1, 5.0)
+    fleet.run(fleet.now + 30.0)
+    assert fleet.leaders() == [0]
+    assert fleet.disks[0].replaced == ""
