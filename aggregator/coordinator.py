@@ -2,7 +2,7 @@
 
     A round is an attempt to leave a base version.
 
-                enough devices are ready           target reached, nobody left to wait
+                enough devices are able        target reached, nobody left to wait
                                                    for, or a quorum at the deadline
      WAITING ──────────────────────────▶ OPEN ─────────────────────────────────────▶ COMMITTING
         ▲                                 │                                               │ Committed
@@ -10,16 +10,22 @@
         ├◀──────── abandoned ─────────────┘                       the job has converged? ─┬─▶ ENDED
         └◀──────────────────────────── no ────────────────────────────────────────────────┘
 
- 1. One device counts at most once for a base; whatever it resends gets the verdict it got first.
+ 1. One device counts at most once for a base; whatever it resends gets the verdict it got first. Who has not been drawn
+    to leave the base gets none yet: a further attempt may draw it.
  2. Accepted is never lost: the updates of an abandoned round open the next attempt on the same base.
  3. The salt belongs to the base. A further attempt raises the threshold and so draws more devices, never others;
-    with wait = "all" it does not even do that: the membership of a base is then fixed at its first opening.
+    with wait = "all" it does not even do that: the membership of a base is fixed at its first opening, and changes
+    only when a member is dropped that was absent throughout ABSENT attempts, or that came to nothing on the base.
  4. An update for any other base than the current one is refused, undecoded; or, where the job folds late ones, it
-    counts for the current base with a weight that falls with its staleness.
+    counts for the current base with a weight that falls with its staleness. A base may have aliases, names that it had
+    before a backup was restored: an update to one of them is an update to it.
  5. An update is durable before its verdict (`Collect` → stored by the shell → `Judged` → `Answer`), and a round is
     durable before it is announced (`Open` comes before `Announce`).
- 6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate.
+ 6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate; and
+    none opens that nobody could contribute to: devices that were refused on this base, or failed on it, wait for the
+    next one, and where all have, so does the job, and says so (`Tell`).
  7. A last will starts a grace, after which the round stops waiting; an update that still arrives counts all the same.
+    Who is there and silent through two whole rounds is asked for a sign of life, and not waited for (members.py).
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -33,15 +39,18 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from aggregator import waits
 from aggregator.convergence import reason_to_end
 from aggregator.effects import (
     Announce,
     Answer,
+    Ask,
     Attempt,
     Close,
     Collect,
     Commit,
     Committed,
+    Doubted,
     Effect,
     Event,
     Judged,
@@ -50,24 +59,28 @@ from aggregator.effects import (
     Record,
     Seen,
     Stop,
+    Tell,
 )
+from aggregator.members import SILENT, Members
 from aggregator.pace import Pace
 from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec
 
-
-class _Device(Struct):
-    ready: bool
-    gone_at: float | None
-    """When it went offline; None while it is online."""
-    why: str = ""
+ABSENT = 3
+"""Attempts running that a member of a fixed membership may be absent throughout."""
 
 
 class _Round(Struct):
     attempt: Attempt
+    opened_at: float
     ends_at: float
     beats_at: float
+    beat_s: float
+    pending: set[str]
+    """Devices of the cohort that have neither a verdict nor failed."""
+    awaited: set[str]
+    """Those of them that the round still waits for."""
 
 
 class Coordinator:
@@ -75,8 +88,9 @@ class Coordinator:
 
     ledger: the last verdict of every device, for the job's life. counted: the devices in the sum that will make the
     next version; when not given, those whose last verdict is on the base. attempt: the round to resume, with the whole
-    of its time. last: the last round that tried to leave this base. history: the metrics of every version so far,
-    version 0 first. ended: why the job is over, if it is.
+    of its time. last: the last round that tried to leave this base. left: the last rounds of the bases before it.
+    renames: former names of versions to their present ones. history: the metrics of every version so far, version 0
+    first. ended: why the job is over, if it is. hint_s: how long devices may take to answer a roll call.
     """
 
     def __init__(
@@ -89,84 +103,105 @@ class Coordinator:
         max_examples: int = 2**20,
         max_body_bytes: int = 2**40,
         heartbeat_s: float = 10.0,
+        hint_s: float = 7.0,
         ledger: Iterable[Verdict] = (),
         counted: Iterable[str] | None = None,
         attempt: Attempt | None = None,
         last: Attempt | None = None,
+        left: Mapping[Version, Attempt] | None = None,
+        renames: Mapping[Version, Version] | None = None,
         history: Sequence[Mapping[str, float]] = ({},),
         ended: Literal["", "finished", "stopped"] = "",
     ) -> None:
         self.rules = rules
         self.base = base
         self.ended = ended
+        self.members = Members(hint_s, rules.grace_s)
         self._seed = seed
         self._max_examples = max_examples
         self._max_body_bytes = max_body_bytes
         self._heartbeat_s = heartbeat_s
         self._ledger = {verdict.device: verdict for verdict in ledger}
+        self._renames = dict(renames or {})
+        self._named: dict[str, Version] = {}
+        """Device to the former name of the base that it offers its update to."""
         self._history = list(history)
-        self._devices: dict[str, _Device] = {}
         self._last = last if last is not None and last.base == base else None
         self._round: _Round | None = None
         self._committing = False
-        self._now = now
         on_base = (device for device, verdict in self._ledger.items() if verdict.base == base and verdict.counted)
         self._counted = set(on_base if counted is None else counted)
-        self._pace = Pace()
-        self._left: dict[Version, Attempt] = {}
+        self._able: set[str] = set()
+        """Devices that are there, ready, and neither judged nor failed on the base."""
+        self._pace = Pace(rules.max_deadline_s)
+        self._left = dict(left or {})
+        self._spent: set[str] = set()
+        """Devices that were refused on the base, or failed on it: able again from the next one on."""
+        self._absences: dict[str, int] = dict(self._last.absences) if self._last else {}
+        self._stirred_at: float | None = None
+        """Since when something has changed that no `_advance` has seen yet."""
+        self._told = ""
+        """What operators were told last of what the job waits for."""
         if attempt is not None and not ended:
             self._last = attempt
-            self._round = _Round(attempt, now + self._time_for(attempt), now)
             for device in attempt.cohort:
-                self._devices[device] = _Device(ready=True, gone_at=now)
+                self.members.expect(device, now)
+            self._begin(attempt, now)
 
     # What goes in.
 
     def receive(self, event: Event, now: float) -> list[Effect]:
-        """Take one event and give what follows from it."""
-        self._now = now
+        """Take one event and return what follows from it."""
+        effects = self._pass_time(now)
         match event:
             case Offer():
-                self._pace.hear(event.device, event.base, now)
-                return [self._weigh(event)]
+                effects += self._take(event, now)
             case Seen():
-                return self._see(event, now)
+                effects += self._see(event, now)
+            case Doubted():
+                self.members.doubt(now)
             case Judged(verdict):
-                self._ledger[verdict.device] = verdict
-                if verdict.counted:
-                    self._counted.add(verdict.device)
-                return [Answer(verdict), *self._advance(now)]
+                effects += self._note(verdict, now)
             case Committed(version, metrics):
-                return self._leave(version, metrics, now)
+                effects += self._leave(version, metrics, now)
             case Stop(reason):
-                return self._stop(reason)
+                effects += self._stop(reason)
+        return effects + self._tell(now)
 
     def tick(self, now: float) -> list[Effect]:
-        """Give what follows from the time alone."""
-        self._now = now
-        effects = self._advance(now)
+        """Return what follows from the time alone."""
+        effects = [*self._pass_time(now), *self._advance(now)]
         if self._round is not None and now >= self._round.beats_at:
             effects += self.announce(now)
-        return effects
+        return [*effects, *self._pass_time(now), *self._tell(now)]
 
     def announce(self, now: float) -> list[Effect]:
-        """Give the announcement of the open round, if there is one: its heartbeat, or because the broker is new."""
+        """Return the announcement of the open round, if there is one: its heartbeat, or because the broker is new.
+
+        Heartbeats come ever less often: whoever has missed the last one has waited for at most as long as the round
+        had been open then.
+        """
         return self._announce(now)
 
     def _announce(self, now: float, *, first: bool = False) -> list[Effect]:
         if self._round is None:
             return []
-        self._round.beats_at = now + self._heartbeat_s
+        if now >= self._round.beats_at and not first:
+            self._round.beat_s *= 2
+        self._round.beats_at = now + self._round.beat_s
         return [Announce(self._round.attempt, max(0.0, self._round.ends_at - now), first)]
 
     @property
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
-        if self._round is None:
+        if self.ended:
             return None
-        gone = (device.gone_at for name in self._pending() if (device := self._devices.get(name)))
-        graces = (at + self.rules.grace_s for at in gone if at is not None)
-        return min(self._round.ends_at, self._round.beats_at, *(at for at in graces if at > self._now))
+        at = self.members.next_at()
+        if self._round is not None:
+            at = min(at, self._round.ends_at, self._round.beats_at)
+        if self._stirred_at is not None:
+            at = min(at, self._stirred_at)
+        return None if math.isinf(at) else at
 
     # What can be asked.
 
@@ -181,27 +216,104 @@ class Coordinator:
         return sorted(self._counted)
 
     @property
+    def settled(self) -> list[str]:
+        """Devices with a verdict on the current base, in the order of their names."""
+        return sorted(name for name, verdict in self._ledger.items() if verdict.base == self.base)
+
+    @property
+    def counted_set(self) -> set[str]:
+        """The same as a set."""
+        return self._counted
+
+    @property
+    def able(self) -> set[str]:
+        """Devices that could contribute to a round on the current base, were it opened now."""
+        return self._able
+
+    @property
+    def spent(self) -> set[str]:
+        """Devices that were refused on the current base, or failed on it."""
+        return self._spent
+
+    @property
+    def awaited(self) -> set[str]:
+        """Devices that the open round waits for."""
+        if self._round is None:
+            return set()
+        return self._round.pending if self.rules.wait == "all" else self._round.awaited
+
+    @property
+    def needed(self) -> int:
+        """Devices, counted or able, without which no round opens."""
+        return self.rules.min_devices or self.rules.quorum
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """The metrics of every version so far, version 0 first."""
+        return self._history
+
+    @property
     def state(self) -> Literal["waiting", "running", "finished", "stopped"]:
         """What the head says of the job."""
         return self.ended or ("running" if self._round or self._committing else "waiting")
 
+    def seconds_left(self, now: float) -> float:
+        """Return the time until the deadline of the open round; 0 where there is none."""
+        return max(0.0, self._round.ends_at - now) if self._round else 0.0
+
+    def verdict_on(self, device: str) -> Verdict | None:
+        """Return the verdict on a device's update to the current base, if there is one."""
+        verdict = self._ledger.get(device)
+        return verdict if verdict is not None and verdict.base == self.base else None
+
+    def has_failed(self, device: str) -> bool:
+        """Return whether a device has said that its training on the current base failed."""
+        member = self.members.get(device)
+        return member is not None and member.failed is not None and self._present(member.failed) == self.base
+
     def fates(self) -> dict[str, str]:
-        """Say of every device of the open round what has become of it so far."""
+        """Return for every device of the open round what has become of it so far."""
         return self._fates(self._round.attempt) if self._round else {}
 
     # Offers.
 
-    def _weigh(self, offer: Offer) -> Effect:
+    def _take(self, offer: Offer, now: float) -> list[Effect]:
+        self._pace.hear(offer.device, self._present(offer.base), now)
+        self.members.hear(offer.device, now)
+        self._refresh(offer.device, now)
+        named = self._present(offer.base)
+        if named != offer.base:
+            self._named[offer.device] = offer.base
+            offer = structs.replace(offer, base=named)
+        # What else follows comes with the next tick: the verdict on this one must be durable before.
+        self._stirred_at = now
+        return self._weigh(offer)
+
+    def _present(self, version: Version) -> Version:
+        """Return the present name of a version that may have been renamed."""
+        return self._renames.get(version, version)
+
+    def _answer(self, verdict: Verdict) -> Answer:
+        """Return the answer with this verdict, under the name that the device knows its base by."""
+        named = self._named.get(verdict.device)
+        if named is not None and self._present(named) == verdict.base:
+            return Answer(structs.replace(verdict, base=named))
+        return Answer(verdict)
+
+    def _weigh(self, offer: Offer) -> list[Effect]:
         known = self._ledger.get(offer.device)
         if known is not None and known.base == offer.base:
             if offer.digest.startswith(known.digest):
-                return Answer(known)
-            return Answer(self._refusal(offer, "this device already has a verdict for this base, on another update"))
-        if reason := self._reason_to_turn_away(offer):
-            return Answer(self._refusal(offer, reason))
-        if reason := self._reason_to_refuse(offer):
-            return Record(self._refusal(offer, reason))
-        return Collect(offer, self._weight(offer))
+                return [self._answer(known)]
+            reason = "this device already has a verdict for this base, on another update"
+            return [self._answer(self._refusal(offer, reason))]
+        if reason_ := self._reason_to_turn_away(offer):
+            return [self._answer(self._refusal(offer, reason_))]
+        if offer.base == self.base and not self._has_drawn(offer.device):
+            return []  # it may be drawn yet, by another attempt on this base; until then it is offered again
+        if reason_ := self._reason_to_refuse(offer):
+            return [Record(self._refusal(offer, reason_))]
+        return [Collect(offer, self._weight(offer))]
 
     def _reason_to_turn_away(self, offer: Offer) -> str | None:
         """Say why this offer is none of the current base's business; nothing of it needs to be remembered."""
@@ -211,14 +323,17 @@ class Coordinator:
             return None
         if offer.base != self.base:
             return f"stale: it is based on version {offer.base}, the current one is {self.base}"
-        if self._last is None or draw.ticket(self._last.salt, offer.device) > self._last.threshold:
-            return "this device was not drawn"
-        if self.rules.wait == "all" and offer.device not in self._last.cohort:
-            return "this device came after the membership of this base was fixed"
         return None
 
+    def _has_drawn(self, device: str) -> bool:
+        """Return whether the last attempt to leave the current base takes an update of this device."""
+        last = self._last
+        if last is None or draw.ticket(last.salt, device) > last.threshold:
+            return False
+        return self.rules.wait == "target" or device in last.cohort
+
     def _may_come_late(self, offer: Offer) -> bool:
-        """Tell whether an update to a version that has been left still counts, in the sum of the current one."""
+        """Return whether an update to a version that has been left still counts, in the sum of the current one."""
         left, known = self._left.get(offer.base), self._ledger.get(offer.device)
         return (
             self.rules.late == "fold"
@@ -230,7 +345,7 @@ class Coordinator:
         )
 
     def _weight(self, offer: Offer) -> int:
-        """Give n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo and Gupta (2019), a = 1/2."""
+        """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2."""
         staleness = self.base.number - offer.base.number
         return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
 
@@ -246,51 +361,67 @@ class Coordinator:
     def _refusal(offer: Offer, reason: str) -> Verdict:
         return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=reason)
 
+    def _note(self, verdict: Verdict, now: float) -> list[Effect]:
+        self._ledger[verdict.device] = verdict
+        if verdict.counted:
+            self._counted.add(verdict.device)
+        self._refresh(verdict.device, now)
+        return [self._answer(verdict), *self._advance(now)]
+
     # Devices.
 
     def _see(self, seen: Seen, now: float) -> list[Effect]:
-        before = self._devices.get(seen.device)
-        gone_at = None if seen.online else (before.gone_at if before and before.gone_at is not None else now)
-        self._devices[seen.device] = _Device(seen.ready, gone_at, seen.why)
+        self.members.see(seen, now)
         round_ = self._round
         if (
             round_ is not None
             and self.rules.wait == "target"
             and seen.online
             and seen.ready
+            and seen.live
             and seen.device not in round_.attempt.cohort
             and draw.ticket(round_.attempt.salt, seen.device) <= round_.attempt.threshold
         ):
             # It was drawn before we knew it: the round may wait for it too.
             round_.attempt = structs.replace(round_.attempt, cohort=(*round_.attempt.cohort, seen.device))
+            round_.pending.add(seen.device)
+            self._pace.draw(self.base, [seen.device], now)
             self._last = round_.attempt
+        self._refresh(seen.device, now)
         return self._advance(now)
 
-    def _eligible(self) -> list[str]:
-        return sorted(name for name, device in self._devices.items() if device.ready and device.gone_at is None)
+    def _pass_time(self, now: float) -> list[Effect]:
+        changed, ask = self.members.pass_time(now)
+        for device in changed:
+            self._refresh(device, now)
+            self._stirred_at = now
+        return [Ask(device) for device in ask]
 
-    def _judged(self, device: str) -> bool:
-        verdict = self._ledger.get(device)
-        return verdict is not None and verdict.base == self.base
-
-    def _pending(self) -> list[str]:
-        """Devices of the cohort without a verdict."""
-        return [name for name in self._round.attempt.cohort if not self._judged(name)] if self._round else []
-
-    def _awaited(self, now: float) -> list[str]:
-        """Devices that the round still waits for."""
-        if self.rules.wait == "all":
-            return self._pending()
-        return [name for name in self._pending() if not self._given_up(self._devices.get(name), now)]
-
-    def _given_up(self, device: _Device | None, now: float) -> bool:
-        if device is None or not device.ready:
-            return True
-        return device.gone_at is not None and now >= device.gone_at + self.rules.grace_s
+    def _refresh(self, device: str, now: float) -> None:
+        """Work out anew whether a device is able to contribute, and whether the round waits for it."""
+        member, verdict = self.members.get(device), self.verdict_on(device)
+        settled = verdict is not None or self.has_failed(device)
+        if settled and not (verdict is not None and verdict.counted):
+            self._spent.add(device)
+        if member is not None and member.present and member.ready and not settled:
+            self._able.add(device)
+            self._spent.discard(device)
+        else:
+            self._able.discard(device)
+        round_ = self._round
+        if round_ is None:
+            return
+        if settled:
+            round_.pending.discard(device)
+        if device in round_.pending and not self.members.is_given_up(device, now):
+            round_.awaited.add(device)
+        else:
+            round_.awaited.discard(device)
 
     # Rounds.
 
     def _advance(self, now: float) -> list[Effect]:
+        self._stirred_at = None
         if self.ended or self._committing:
             return []
         if self._round is None:
@@ -301,50 +432,112 @@ class Coordinator:
         if reason := reason_to_end(self._history, self.rules):
             self.ended = "finished"
             return [Publish("finished", reason)]
-        eligible = self._eligible()
-        present = self._counted.union(eligible)
-        if len(present) < (self.rules.min_devices or self.rules.quorum) or not eligible:
+        if not self._may_open():
             return []
-        self._last = self._draw(sorted(present))
-        self._pace.open(self.base, now)
-        self._round = _Round(self._last, now + self._time_for(self._last), now)
-        return [Open(self._last), *self._announce(now, first=self._last.number == 1), *self._conclude(self._round, now)]
+        attempt = self._draw(sorted(self._counted | self._able), now)
+        self._last = attempt
+        self._begin(attempt, now)
+        opened = self._round
+        assert opened is not None  # noqa: S101 -- just begun
+        return [Open(attempt), *self._announce(now, first=attempt.number == 1), *self._conclude(opened, now)]
+
+    def _may_open(self) -> bool:
+        """Return whether a round on this base could come to something."""
+        has_quorum = len(self._counted) >= self.rules.quorum
+        fixed = self.rules.wait == "all" and self._last is not None and self._last.base == self.base
+        if fixed and has_quorum:
+            return True  # only the absent are missing: they come, or are dropped after so many attempts
+        return bool(self._able or has_quorum) and len(self._counted | self._able) >= self.needed
+
+    def _begin(self, attempt: Attempt, now: float) -> None:
+        self._told = ""
+        seconds = attempt.seconds or self._time_for(attempt)
+        pending = {name for name in attempt.cohort if self.verdict_on(name) is None and not self.has_failed(name)}
+        awaited = {name for name in pending if not self.members.is_given_up(name, now)}
+        self._round = _Round(attempt, now, now + seconds, now, self._heartbeat_s, pending, awaited)
+        self._absences = dict(attempt.absences)
 
     def _time_for(self, attempt: Attempt) -> float:
         deadline_s = self.rules.deadline_s
         return self._pace.deadline_s(attempt.cohort) if deadline_s == "learned" else float(deadline_s)
 
-    def _draw(self, present: Sequence[str]) -> Attempt:
+    def _draw(self, present: Sequence[str], now: float) -> Attempt:
         """Draw the cohort of the next attempt: for a new base afresh, for the same base by widening."""
         again = self._last if self._last is not None and self._last.base == self.base else None
-        number = again.number + 1 if again else 1
-        if again is not None and self.rules.wait == "all":
-            return structs.replace(again, number=number)
-        salt = again.salt if again else draw.salt(self._seed, self.base)
+        attempt = self._draw_again(again) if again and self.rules.wait == "all" else self._draw_from(present, again)
+        self._pace.draw(self.base, attempt.cohort, now)
+        return structs.replace(attempt, seconds=self._time_for(attempt))
+
+    def _draw_from(self, present: Sequence[str], again: Attempt | None) -> Attempt:
+        salt = again.salt if again else draw.salt(self._seed, self.base.number)
         wanted = min(self.rules.target or math.ceil(self.rules.fraction * len(present) - 1e-9), len(present))
         wanted = max(wanted, min(self.rules.quorum, len(present)))
         k = math.ceil((wanted - len(self._counted)) * self.rules.over_selection - 1e-9)
-        k += sum(draw.ticket(salt, name) <= again.threshold for name in present) if again else 0
-        threshold = max(draw.threshold(salt, present, max(k, 1)), again.threshold if again else 0)
-        if k >= len(present) and self.rules.wait == "target":
+        k += sum(draw.ticket(salt, name) <= again.threshold for name in self._able) if again else 0
+        threshold = max(draw.threshold(salt, self._able, max(k, 1)), again.threshold if again else 0)
+        if k >= len(self._able) and self.rules.wait == "target":
             threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
         cohort = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
         target = None if self.rules.wait == "all" else wanted
-        return Attempt(self.base, number, salt, threshold, target, cohort)
+        return Attempt(self.base, again.number + 1 if again else 1, salt, threshold, target, cohort)
+
+    def _draw_again(self, again: Attempt) -> Attempt:
+        """Draw the same members once more; where some were dropped, whoever is there now may fill their places."""
+        dropped = self._dropped() | self._spent.intersection(again.cohort)
+        cohort, threshold = again.cohort, again.threshold
+        if dropped or len(cohort) < self.needed:
+            cohort = tuple(sorted({*cohort, *self._able} - dropped))
+            threshold = max(threshold, *(draw.ticket(again.salt, name) for name in cohort), 0)
+        absences = {name: n for name, n in self._absences.items() if n and name not in dropped}
+        number = again.number + 1
+        return structs.replace(again, number=number, cohort=cohort, threshold=threshold, absences=absences)
+
+    def _dropped(self) -> set[str]:
+        """Return the members that were absent for so long that nobody waits for them any more."""
+        return {name for name, n in self._absences.items() if n >= ABSENT}
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
         counted, target = len(self._counted), round_.attempt.target
         if target is not None and counted >= target:
             return self._commit(f"its target of {target} updates is reached")
-        if counted >= self.rules.quorum and not self._awaited(now):
+        if counted >= self.rules.quorum and not self.awaited:
             return self._commit("nobody is left to wait for")
         if now < round_.ends_at:
             return []
+        for device in sorted(round_.awaited):
+            member = self.members.get(device)
+            if member is not None and member.there and member.heard_at <= round_.opened_at:
+                self.members.miss(device, now)
+                self._refresh(device, now)
         if counted >= self.rules.quorum and self.rules.wait == "target":
             return self._commit("a quorum at the deadline")
+        return self._abandon(round_, now)
+
+    def _abandon(self, round_: _Round, now: float) -> list[Effect]:
         needed = "every drawn device" if self.rules.wait == "all" else f"a quorum of {self.rules.quorum}"
+        counted = len(self._counted)
+        if self.rules.wait == "all":
+            self._count_absences(round_)
         abandoned = self._close("abandoned", f"{counted} updates at the deadline where {needed} is needed")
+        gone = sorted(self._dropped())
+        if gone and self.rules.absent == "end":
+            return [
+                abandoned,
+                *self._stop(f"{', '.join(gone)}: absent throughout {ABSENT} attempts to leave a version"),
+            ]
         return [abandoned, *self._open(now)]
+
+    def _count_absences(self, round_: _Round) -> None:
+        """Note which members were absent throughout this attempt: offline, unable to take part, or silent for long."""
+        for name in round_.attempt.cohort:
+            member = self.members.get(name)
+            absent = name in round_.pending and (
+                member is None
+                or not member.ready
+                or member.silent >= SILENT
+                or (member.gone_at is not None and member.gone_at <= round_.opened_at)
+            )
+            self._absences[name] = self._absences.get(name, 0) + 1 if absent else 0
 
     def _commit(self, reason: str) -> list[Effect]:
         self._committing = True
@@ -359,25 +552,37 @@ class Coordinator:
         return {name: self._fate(name) for name in sorted({*attempt.cohort, *self._counted})}
 
     def _fate(self, name: str) -> str:
-        verdict, device = self._ledger.get(name), self._devices.get(name)
+        verdict, member = self._ledger.get(name), self.members.get(name)
         if name in self._counted and verdict is not None and verdict.base != self.base:
             return f"counted late: its update was to version {verdict.base}"
         if verdict is not None and verdict.base == self.base:
             return "counted" if verdict.counted else f"refused: {verdict.refused}"
-        if device is None or device.gone_at is not None:
+        if self.has_failed(name) and member is not None:
+            return f"not counted: its training failed: {member.failure}"
+        if self._absences.get(name, 0) >= ABSENT:
+            return f"dropped: absent throughout {ABSENT} attempts"
+        if member is None or not member.there:
             return "not counted: it was offline"
-        if not device.ready:
-            return f"not counted: it could not take part: {device.why}"
+        if not member.ready:
+            return f"not counted: it could not take part: {member.why}"
         return "not counted: nothing had arrived when the round ended"
 
     def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
+        if not self._committing:
+            raise ValueError(f"version {version} was committed, and nobody had asked for it")
         if self._last is not None:
             self._left[self.base] = self._last
-            self._left.pop(Version(version.generation, version.number - self.rules.max_staleness - 1), None)
+            oldest = version.number - self.rules.max_staleness
+            self._left = {base: attempt for base, attempt in self._left.items() if base.number >= oldest}
         self.base = version
+        self._last = None
         self._history.append(metrics)
         self._committing = False
         self._counted.clear()
+        self._named.clear()
+        self._absences.clear()
+        self._spent.clear()
+        self._able = {name for name, member in self.members if member.present and member.ready}
         opening = self._open(now)
         return opening if self.ended else [Publish(self.state, ""), *opening]
 
@@ -387,3 +592,13 @@ class Coordinator:
         closing: list[Effect] = [self._close("stopped", reason)] if self._round else []
         self.ended = "stopped"
         return [*closing, Publish("stopped", reason)]
+
+    def _tell(self, now: float) -> list[Effect]:
+        """Tell operators when what the job waits for has changed in kind; numbers alone change too often."""
+        if self.ended or self._round is not None or self._committing:
+            return []
+        kind = waits.kind(self)
+        if kind == self._told:
+            return []
+        self._told = kind
+        return [Tell(waits.of(self, now).text)]

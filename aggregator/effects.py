@@ -13,12 +13,23 @@ from broker.messages import Offer, Verdict, Version
 
 
 class Seen(Struct, frozen=True):
-    """A device is there or not, and can take part in this job or says why not."""
+    """A device is there or not, and can take part in this job or says why not.
+
+    live: it has said so itself just now; else it is what the broker has retained. failed: the base that its last
+    training failed on, and failure why.
+    """
 
     device: str
     online: bool
     ready: bool
     why: str = ""
+    live: bool = True
+    failed: Version | None = None
+    failure: str = ""
+
+
+class Doubted(Struct, frozen=True):
+    """The connection to the broker is a new one: what is known of devices is a hint until they are heard again."""
 
 
 class Judged(Struct, frozen=True):
@@ -40,7 +51,7 @@ class Stop(Struct, frozen=True):
     reason: str
 
 
-Event = Seen | Offer | Judged | Committed | Stop
+Event = Seen | Doubted | Offer | Judged | Committed | Stop
 
 
 # Effects: what the coordinator wants done.
@@ -55,6 +66,10 @@ class Attempt(Struct, frozen=True):
     threshold: int
     target: int | None
     cohort: tuple[str, ...]
+    seconds: float = 0.0
+    """Its deadline, from its opening."""
+    absences: dict[str, int] = {}
+    """With wait = "all": for each device how many attempts running it has been absent throughout, before this one."""
 
 
 class Open(Struct, frozen=True):
@@ -115,4 +130,16 @@ class Publish(Struct, frozen=True):
     reason: str
 
 
-Effect = Open | Announce | Collect | Record | Answer | Commit | Close | Publish
+class Ask(Struct, frozen=True):
+    """Ask a device that has long been silent for a sign of life."""
+
+    device: str
+
+
+class Tell(Struct, frozen=True):
+    """Tell operators what the job waits for now: nothing goes on before that has changed."""
+
+    reason: str
+
+
+Effect = Open | Announce | Collect | Record | Answer | Commit | Close | Publish | Ask | Tell

@@ -5,23 +5,29 @@ from typing import Any
 
 import pytest
 
-from aggregator.coordinator import Coordinator
+from aggregator import waits
+from aggregator.coordinator import ABSENT, Coordinator
 from aggregator.effects import (
     Announce,
     Answer,
+    Ask,
     Attempt,
     Close,
     Collect,
     Commit,
     Committed,
+    Doubted,
     Effect,
+    Event,
     Judged,
     Open,
     Publish,
     Record,
     Seen,
     Stop,
+    Tell,
 )
+from aggregator.members import FIRST_ASK_S
 from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec, StopSpec
@@ -60,8 +66,13 @@ class Bench:
     def __init__(self, rules: RoundsSpec, **state: Any) -> None:
         self.core = Coordinator(rules, SEED, state.pop("base", V0), now=0.0, heartbeat_s=10.0, **state)
 
+    def receive(self, *events: Event, now: float = 0.0) -> list[Effect]:
+        """What follows, but for what operators are told."""
+        effects = [effect for event in events for effect in self.core.receive(event, now)]
+        return [effect for effect in effects if not isinstance(effect, Tell)]
+
     def see(self, *devices: str, now: float = 0.0) -> list[Effect]:
-        return [effect for device in devices for effect in self.core.receive(here(device), now)]
+        return self.receive(*(here(device) for device in devices), now=now)
 
     def count(self, *devices: str, base: Version = V0, now: float = 1.0) -> list[Effect]:
         effects: list[Effect] = []
@@ -107,8 +118,8 @@ def test_a_round_waits_for_min_devices() -> None:
 
 def test_a_device_that_is_not_ready_opens_nothing() -> None:
     bench = Bench(RoundsSpec())
-    assert bench.core.receive(Seen("a", online=True, ready=False, why="no data"), 0.0) == []
-    assert bench.core.receive(gone("b"), 0.0) == []
+    assert bench.receive(Seen("a", online=True, ready=False, why="no data")) == []
+    assert bench.receive(gone("b")) == []
 
 
 def test_exactly_target_times_over_selection_are_drawn() -> None:
@@ -117,7 +128,7 @@ def test_exactly_target_times_over_selection_are_drawn() -> None:
     attempt = opened.attempt
     assert attempt.target == 4
     assert len(attempt.cohort) == 6
-    drawn = {f"d{n}" for n in range(20) if draw.ticket(draw.salt(SEED, V0), f"d{n}") <= attempt.threshold}
+    drawn = {f"d{n}" for n in range(20) if draw.ticket(draw.salt(SEED, 0), f"d{n}") <= attempt.threshold}
     assert drawn == set(attempt.cohort)
 
 
@@ -243,10 +254,35 @@ def test_waiting_for_all_fixes_the_membership() -> None:
     bench.see("c", now=61.0)
     assert bench.core.attempt is not None
     assert bench.core.attempt.cohort == ("a", "b")
-    (answer,) = bench.core.receive(offer("c"), 62.0)
+    assert bench.core.receive(offer("c"), 62.0) == [], "it may fill the place of one that is dropped"
+    assert of(Commit, bench.count("b", now=63.0))
+    bench.commit(now=63.5)
+    (answer,) = bench.core.receive(offer("c"), 64.0)
     assert isinstance(answer, Answer)
     assert not answer.verdict.counted
-    assert of(Commit, bench.count("b", now=63.0))
+
+
+def test_waiting_for_all_fills_the_places_of_members_that_came_to_nothing() -> None:
+    bench = Bench(RoundsSpec(quorum=1, wait="all", deadline_s=60.0, grace_s=1.0))
+    bench.see("a")
+    bench.see("b", now=1.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a",)
+    assert bench.core.receive(offer("b"), 2.0) == []
+    bench.core.receive(Seen("a", online=True, ready=True, failed=V0, failure="diverged"), 3.0)
+    bench.core.tick(60.0)
+    assert bench.core.attempt.cohort == ("b",)
+    assert of(Commit, bench.count("b", now=61.0))
+
+
+def test_an_update_that_meets_no_open_round_and_completes_the_quorum_ends_the_wait() -> None:
+    bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0, grace_s=1.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.core.receive(gone("b"), 2.0)
+    bench.core.tick(60.0)
+    assert bench.core.attempt is None
+    assert of(Commit, bench.count("b", now=70.0))
 
 
 def test_the_next_round_opens_after_a_commit() -> None:
@@ -270,13 +306,31 @@ def test_the_heartbeat_says_how_much_time_is_left() -> None:
     (beat,) = bench.core.tick(10.0)
     assert isinstance(beat, Announce)
     assert beat.seconds_left == 50.0
-    assert bench.core.deadline == 20.0
+    assert bench.core.deadline == 30.0
+
+
+def test_heartbeats_come_ever_less_often() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=100_000.0))
+    bench.see("a", "b")
+    beats = 0
+    while bench.core.deadline is not None and bench.core.deadline < 86_400.0:
+        beats += len(of(Announce, bench.core.tick(bench.core.deadline)))
+    assert beats == 13
+
+
+def test_the_heartbeat_goes_on_as_it_was_when_the_broker_is_new() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=600.0))
+    bench.see("a", "b")
+    bench.core.tick(10.0)
+    (said,) = bench.core.announce(12.0)
+    assert isinstance(said, Announce)
+    assert bench.core.deadline == 32.0
 
 
 def test_without_a_round_there_is_nothing_to_wait_for() -> None:
     bench = Bench(RoundsSpec())
     assert bench.core.deadline is None
-    assert bench.core.tick(1e9) == []
+    assert of(Tell, bench.core.tick(1e9)) == [Tell("no device takes part yet")]
     assert bench.core.announce(1e9) == []
 
 
@@ -324,20 +378,21 @@ def test_an_update_to_another_base_is_refused_unread(base: Version) -> None:
     assert answer.verdict.refused == f"stale: it is based on version {base}, the current one is 1.1"
 
 
-def test_who_was_not_drawn_is_refused() -> None:
+def test_who_was_not_drawn_has_no_answer_until_the_base_is_left() -> None:
     names = [f"d{n}" for n in range(10)]
     bench = Bench(RoundsSpec(target=1, min_devices=10))
     (opened,) = of(Open, bench.see(*names))
     other = next(name for name in names if name not in opened.attempt.cohort)
-    (answer,) = bench.core.receive(offer(other), 1.0)
+    assert bench.core.receive(offer(other), 1.0) == []
+    bench.count(*opened.attempt.cohort)
+    bench.commit()
+    (answer,) = bench.core.receive(offer(other), 2.0)
     assert isinstance(answer, Answer)
-    assert answer.verdict.refused == "this device was not drawn"
+    assert answer.verdict.refused.startswith("stale")
 
 
 def test_before_the_first_round_nobody_is_drawn() -> None:
-    (answer,) = Bench(RoundsSpec()).core.receive(offer("a"), 0.0)
-    assert isinstance(answer, Answer)
-    assert not answer.verdict.counted
+    assert Bench(RoundsSpec()).receive(offer("a")) == []
 
 
 def test_a_body_larger_than_any_update_is_refused_for_good() -> None:
@@ -447,7 +502,7 @@ def test_an_operator_stops_the_job() -> None:
 
 
 def attempt_of(*cohort: str, target: int | None = None) -> Attempt:
-    return Attempt(V0, 1, draw.salt(SEED, V0), draw.MOST, target, cohort)
+    return Attempt(V0, 1, draw.salt(SEED, 0), draw.MOST, target, cohort)
 
 
 def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:
@@ -468,7 +523,7 @@ def test_after_a_start_the_cohort_has_a_grace_to_come_back() -> None:
 def test_an_abandoned_round_is_widened_after_a_start_too() -> None:
     rules = RoundsSpec(target=1, quorum=1, deadline_s=60.0)
     names = [f"d{n}" for n in range(5)]
-    salt = draw.salt(SEED, V0)
+    salt = draw.salt(SEED, 0)
     cohort = min(names, key=lambda name: draw.ticket(salt, name))
     last = Attempt(V0, 1, salt, draw.ticket(salt, cohort), 1, (cohort,))
     bench = Bench(rules, last=last)
@@ -479,7 +534,7 @@ def test_an_abandoned_round_is_widened_after_a_start_too() -> None:
 
 def test_an_update_of_the_last_round_counts_while_none_is_open() -> None:
     bench = Bench(RoundsSpec(quorum=2), last=attempt_of("a"))
-    assert bench.core.receive(offer("a"), 1.0) == [Collect(offer("a"), 10)]
+    assert bench.receive(offer("a"), now=1.0) == [Collect(offer("a"), 10)]
 
 
 def test_a_last_round_on_another_base_says_nothing() -> None:
@@ -499,3 +554,298 @@ def test_the_fates_of_an_open_round_can_be_asked() -> None:
     bench.see("a", "b")
     bench.count("a")
     assert bench.core.fates() == {"a": "counted", "b": "not counted: nothing had arrived when the round ended"}
+
+
+# Devices that are absent, silent or have failed.
+
+
+def unready(device: str, why: str) -> Seen:
+    return Seen(device, online=True, ready=False, why=why)
+
+
+def failed(device: str, base: Version = V0) -> Seen:
+    return Seen(device, online=True, ready=True, failed=base, failure="it diverged")
+
+
+def hint(device: str) -> Seen:
+    return Seen(device, online=True, ready=True, live=False)
+
+
+def pass_time(bench: Bench, until: float) -> list[Effect]:
+    """Let every alarm ring up to then."""
+    effects: list[Effect] = []
+    while (at := bench.core.deadline) is not None and at <= until:
+        effects += bench.core.tick(at)
+    return effects
+
+
+def all_but(*devices: str) -> Bench:
+    """Devices in a round that waits for all, one of which never answers; "a" has."""
+    bench = Bench(RoundsSpec(quorum=1, min_devices=len(devices), wait="all", deadline_s=60.0, grace_s=4.0))
+    bench.see(*devices)
+    bench.count("a")
+    return bench
+
+
+def test_a_member_that_is_gone_for_good_is_dropped_after_three_attempts() -> None:
+    bench = all_but("a", "b")
+    bench.receive(gone("b"), now=2.0)
+    effects = pass_time(bench, 60.0 * (1 + ABSENT))
+    assert [close.outcome for close in of(Close, effects)] == ["abandoned"] * (1 + ABSENT)
+    (commit,) = of(Commit, effects)
+    assert commit.close.attempt.cohort == ("a",)
+
+
+def test_a_week_with_a_dead_member_is_no_week_without_a_version() -> None:
+    bench = all_but("a", "b")
+    bench.receive(gone("b"), now=2.0)
+    bench.receive(here("c"), now=3.0)
+    effects = pass_time(bench, 7 * 86_400.0)
+    assert len(of(Close, effects)) <= 10
+    assert len(of(Commit, effects)) == 1
+
+
+def test_whoever_is_there_may_fill_the_place_of_a_dropped_member() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=2, wait="all", deadline_s=60.0, grace_s=4.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.receive(gone("b"), now=2.0)
+    bench.receive(here("c"), now=3.0)
+    pass_time(bench, 60.0 * (1 + ABSENT))
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "c")
+    assert all(draw.ticket(bench.core.attempt.salt, d) <= bench.core.attempt.threshold for d in ("a", "c"))
+    assert of(Commit, bench.count("c", now=250.0))
+
+
+def test_a_member_that_comes_back_now_and_then_is_not_dropped() -> None:
+    bench = all_but("a", "b")
+    for attempt in range(6):
+        bench.receive(gone("b"), now=60.0 * attempt + 2.0)
+        bench.receive(here("b"), now=60.0 * attempt + 30.0)
+        bench.receive(gone("b"), now=60.0 * attempt + 31.0)
+        pass_time(bench, 60.0 * (attempt + 1))
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "b")
+
+
+def test_a_slow_member_that_answers_when_it_is_asked_is_waited_for() -> None:
+    bench = all_but("a", "b")
+    asked = 0
+    for minute in range(1, 12):
+        effects = pass_time(bench, 60.0 * minute)
+        if of(Ask, effects):
+            asked += 1
+            bench.receive(here("b"), now=60.0 * minute + 1.0)
+    assert asked
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "b")
+    assert of(Commit, bench.count("b", now=700.0))
+
+
+def test_absent_end_ends_the_job() -> None:
+    rules = RoundsSpec(quorum=1, min_devices=2, wait="all", deadline_s=60.0, grace_s=4.0, absent="end")
+    bench = Bench(rules)
+    bench.see("a", "b")
+    bench.count("a")
+    bench.receive(gone("b"), now=2.0)
+    effects = pass_time(bench, 60.0 * (1 + ABSENT))
+    (published,) = of(Publish, effects)
+    assert published == Publish("stopped", f"b: absent throughout {ABSENT} attempts to leave a version")
+    assert bench.core.deadline is None
+
+
+def test_absences_outlive_a_restart() -> None:
+    bench = all_but("a", "b")
+    bench.receive(gone("b"), now=2.0)
+    pass_time(bench, 60.0 * ABSENT)
+    attempt = bench.core.attempt
+    assert attempt is not None
+    again = Bench(bench.core.rules, attempt=attempt, last=attempt, ledger=[counted("a")])
+    again.see("a", now=1.0)
+    effects = pass_time(again, 60.0)
+    assert [close.outcome for close in of(Close, effects)] == ["abandoned"]
+    assert of(Commit, effects)
+
+
+def test_a_failed_training_says_nothing_of_the_next_base() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=3, deadline_s=60.0))
+    bench.see("a", "b", "c")
+    bench.receive(failed("c"), now=1.0)
+    bench.count("a")
+    (commit,) = of(Commit, bench.count("b"))
+    assert commit.close.fates["c"] == "not counted: its training failed: it diverged"
+    (opened,) = of(Open, bench.commit())
+    assert opened.attempt.cohort == ("a", "b", "c")
+
+
+def test_a_base_that_every_device_failed_on_opens_no_further_attempt_and_says_why() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=2, deadline_s=60.0))
+    bench.see("a", "b")
+    bench.receive(failed("a"), now=1.0)
+    bench.receive(failed("b"), now=1.0)
+    effects = pass_time(bench, 86_400.0)
+    assert len(of(Close, effects)) == 1
+    (told,) = of(Tell, effects)
+    assert "came to nothing on version 1.0 (a failed: it diverged; b failed: it diverged)" in told.reason
+    assert bench.core.state == "waiting"
+    assert of(Open, bench.see("c", "d", now=90_000.0))
+
+
+def test_updates_that_are_refused_from_everybody_do_not_go_on_for_ever() -> None:
+    bench = Bench(RoundsSpec(quorum=1, deadline_s=60.0))
+    bench.see("a", "b")
+    for device in ("a", "b"):
+        bench.receive(Judged(refused(device, "its norm is far from its peers'")), now=2.0)
+    effects = pass_time(bench, 86_400.0)
+    assert len(of(Close, effects)) == 1
+    assert "far from its peers'" in of(Tell, effects)[0].reason
+
+
+def test_who_was_refused_takes_part_in_the_next_base() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, deadline_s=60.0, min_devices=2))
+    bench.see("a", "b")
+    bench.count("a")
+    effects = bench.receive(Judged(refused("b", "absurd")), now=2.0)
+    assert of(Commit, effects)
+    (opened,) = of(Open, bench.commit())
+    assert opened.attempt.cohort == ("a", "b")
+
+
+def test_what_the_broker_remembers_of_a_device_is_a_hint_until_it_is_heard() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=600.0, grace_s=5.0), hint_s=7.0)
+    bench.receive(here("a"), hint("ghost"))
+    bench.count("a")
+    effects = pass_time(bench, 30.0)
+    (commit,) = of(Commit, effects)
+    assert commit.close.fates["ghost"] == "not counted: it was offline"
+    assert bench.core.deadline is None
+
+
+def test_a_hint_that_is_heard_in_time_is_waited_for() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2, deadline_s=600.0, grace_s=5.0), hint_s=7.0)
+    bench.receive(here("a"), hint("b"))
+    bench.count("a")
+    bench.receive(here("b"), now=6.0)
+    assert of(Commit, pass_time(bench, 599.0)) == []
+
+
+def test_a_new_connection_makes_hints_of_all_that_was_known() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=3, min_devices=3, deadline_s=600.0, grace_s=5.0), hint_s=7.0)
+    bench.see("a", "b", "c")
+    bench.count("a")
+    bench.receive(Doubted(), now=10.0)
+    bench.receive(here("b"), now=12.0)
+    pass_time(bench, 30.0)
+    assert bench.core.awaited == {"b"}
+
+
+def test_who_says_nothing_through_two_rounds_is_not_waited_for_until_it_is_heard() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=1, deadline_s=60.0))
+    bench.see("a", "ghost")
+    now, waited, asked = 0.0, [], []
+    for number in range(5):
+        began = now
+        bench.count("a", base=Version(1, number), now=began + 1.0)
+        effects = [] if bench.core.attempt is None else pass_time(bench, began + 60.0)
+        now = began + 60.0 if effects else began + 1.0
+        waited.append(now - began)
+        bench.core.receive(Committed(Version(1, number + 1), {}), now)
+        asked += of(Ask, [*effects, *bench.core.tick(now)])
+    assert asked == [Ask("ghost")]
+    assert waited == [1.0, 60.0, 60.0, 1.0, 1.0]  # the first round knew "a" alone
+    bench.see("ghost", now=now)
+    bench.count("a", base=Version(1, 5), now=now)
+    (opened,) = of(Open, bench.commit(Version(1, 6), now=now))
+    assert "ghost" in opened.attempt.cohort
+
+
+def test_a_round_that_ends_early_says_nothing_of_those_who_were_not_done() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, over_selection=2.0, min_devices=2, deadline_s=60.0))
+    bench.see("a", "slow")
+    for number in range(5):
+        bench.count("a", base=Version(1, number), now=float(number))
+        bench.core.receive(Committed(Version(1, number + 1), {}), float(number))
+    assert bench.core.attempt is not None
+    assert "slow" in bench.core.attempt.cohort
+
+
+def test_a_silent_device_is_asked_ever_less_often_and_then_no_more() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=2, deadline_s=60.0))
+    bench.see("a", "ghost")
+    bench.count("a")
+    effects = pass_time(bench, 90 * 86_400.0)
+    assert 5 <= len(of(Ask, effects)) <= 10
+    assert bench.core.deadline is None
+    assert waits.of(bench.core, 1e7).text.endswith("and was asked)")
+    assert FIRST_ASK_S < 120.0
+
+
+# Other names of a base.
+
+
+def test_an_update_to_a_former_name_of_the_base_counts_and_is_answered_by_that_name() -> None:
+    old, new = Version(1, 5), Version(9, 5)
+    bench = Bench(RoundsSpec(quorum=2), base=new, history=[{}] * 6, renames={old: new})
+    bench.see("a", "b")
+    (collect,) = bench.receive(offer("a", old), now=1.0)
+    assert isinstance(collect, Collect)
+    assert collect.offer.base == new
+    verdict = Verdict("a", "j", new, echo(offer("a", old)))
+    (answer,) = of(Answer, bench.receive(Judged(verdict), now=1.0))
+    assert answer.verdict.base == old
+    assert bench.receive(offer("a", old), now=2.0) == [answer]
+    assert bench.core.counted == ["a"]
+
+
+def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
+    old, new = Version(1, 5), Version(9, 5)
+    ledger = [Verdict("a", "j", new, echo(offer("a", old)))]
+    bench = Bench(RoundsSpec(quorum=2), base=new, history=[{}] * 6, renames={old: new}, ledger=ledger)
+    opened = of(Open, bench.see("a", "b"))[0]
+    assert bench.core.counted == ["a"]
+    assert bench.core.awaited == {"b"}
+    (again,) = of(Answer, bench.receive(offer("a", old), now=1.0))
+    assert again.verdict.counted
+    (commit,) = of(Commit, bench.count("b", base=new))
+    assert commit.close.attempt.base == opened.attempt.base == new
+
+
+def test_a_version_that_nobody_asked_for_is_our_own_mistake() -> None:
+    with pytest.raises(ValueError, match="nobody had asked"):
+        Bench(RoundsSpec()).commit(Version(7, 99))
+
+
+# What it waits for.
+
+
+def test_what_a_job_waits_for_can_be_asked() -> None:
+    bench = Bench(RoundsSpec(quorum=3, target=3, min_devices=3, deadline_s=60.0))
+    assert waits.of(bench.core, 0.0).text == "no device takes part yet"
+    bench.receive(here("a"), unready("b", "no such file"), gone("c"))
+    text = waits.of(bench.core, 200.0).text
+    assert text == (
+        "3 devices that can take part are needed, 1 is there (b unready: no such file; c offline for 3 min)"
+    )
+    bench.see("b", "c")
+    bench.count("a")
+    assert waits.of(bench.core, 20.0) == waits.Waits(
+        "attempt 1 to leave version 1.0: 1 counted, 2 of 3 drawn awaited (b, c)",
+        "their updates, or 3 updates; at the latest the deadline in 40 s",
+    )
+
+
+def test_operators_are_told_once_of_each_kind_of_wait() -> None:
+    bench = Bench(RoundsSpec(quorum=9, min_devices=9))
+    told = [len(of(Tell, bench.core.receive(here(f"d{n}"), 0.0))) for n in range(5)]
+    assert told == [1, 0, 0, 0, 0]
+
+
+def test_twenty_thousand_devices_are_no_burden() -> None:
+    """Work is counted, not time: nothing is sorted or searched at each of these events."""
+    n = 20_000
+    bench = Bench(RoundsSpec(quorum=1, fraction=0.01, min_devices=n, deadline_s=60.0))
+    for number in range(n):
+        bench.core.receive(here(f"device-{number}"), 0.0)
+    assert bench.core.attempt is not None
+    assert len(bench.core.attempt.cohort) == 200

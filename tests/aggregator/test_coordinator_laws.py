@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import ABSENT, Coordinator
 from aggregator.effects import (
     Announce,
     Answer,
@@ -180,7 +180,11 @@ class CoordinatorLaws(RuleBasedStateMachine):
             eligible = {name for name, seen in self.known.items() if seen.online and seen.ready}
             fresh = [name for name in eligible if draw.ticket(attempt.salt, name) > before[0].threshold]
             if self.job.wait == "all":
-                assert attempt.cohort == before[0].cohort
+                dropped = set(before[0].cohort) - set(attempt.cohort)
+                absent = {name for name in dropped if before[0].absences.get(name, 0) == ABSENT - 1}
+                refused = {v.device for v in self.verdicts.values() if v.base == attempt.base and not v.counted}
+                assert dropped <= absent | refused, "dropped too soon"
+                assert dropped or attempt.cohort == before[0].cohort
             elif fresh:
                 assert set(attempt.cohort) & set(fresh), "did not widen"
         assert attempt.cohort

@@ -1,0 +1,164 @@
+"""The devices that a job knows: who is there, who can take part, who is waited for. Pure; `now` is the caller's clock.
+
+    heard live ──▶ there ──last will──▶ gone ──grace──▶ given up
+                    ▲ │                  ▲
+         a hint ────┘ └──hint_s passed───┘      silent through SILENT rounds: given up until it is heard again
+
+1. What the broker has retained is a hint: it may be of a device whose end nobody has told. It counts for hint_s, the
+   time that devices have to answer a roll call, and then as a last will would; and the device is asked for a sign of
+   life, in case that its answer was lost.
+2. A device that is there, and says nothing through SILENT rounds that waited for it to their deadlines, is not waited
+   for and not drawn until it is heard. It is asked for a sign of life, ever less often, and in the end no more.
+3. A training that failed says nothing of the next base.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from aggregator.effects import Seen
+from broker.messages import Version
+
+SILENT = 2
+"""Rounds to their deadlines without a word, from which on a device is not waited for."""
+FIRST_ASK_S = 60.0
+LAST_ASK_S = 3600.0
+
+
+class Member(Struct):
+    """One device, as a job sees it."""
+
+    ready: bool
+    why: str = ""
+    """Why it is not ready."""
+    there: bool = False
+    until: float = math.inf
+    """A hint counts until then; inf for who was heard."""
+    gone_at: float | None = None
+    """When it went offline; None while it is there."""
+    failed: Version | None = None
+    """The base that its last training failed on."""
+    failure: str = ""
+    heard_at: float = -math.inf
+    silent: int = 0
+    """Rounds running that it said nothing in, though they waited for it."""
+    ask_at: float = math.inf
+    ask_s: float = FIRST_ASK_S
+
+    @property
+    def present(self) -> bool:
+        """Whether it may be drawn, if it is ready."""
+        return self.there and self.silent < SILENT
+
+
+class Members:
+    """All devices of a job. hint_s, grace_s: seconds."""
+
+    def __init__(self, hint_s: float, grace_s: float) -> None:
+        self.hint_s = hint_s
+        self.grace_s = grace_s
+        self._members: dict[str, Member] = {}
+        self._alarms: list[tuple[float, str]] = []
+
+    def __iter__(self) -> Iterator[tuple[str, Member]]:
+        return iter(self._members.items())
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, device: str) -> Member | None:
+        """Return a device, if it is known."""
+        return self._members.get(device)
+
+    def expect(self, device: str, now: float) -> None:
+        """Know of a device that was here before this process: it has a grace to come back."""
+        self._members[device] = Member(ready=True, gone_at=now)
+        self._alarm(now + self.grace_s, device)
+
+    def see(self, seen: Seen, now: float) -> None:
+        """Take a device's presence."""
+        member = self._members.setdefault(seen.device, Member(ready=seen.ready))
+        member.ready, member.why = seen.ready, seen.why
+        member.failed, member.failure = seen.failed, seen.failure
+        if not seen.online:
+            if member.there or member.gone_at is None:
+                self._lose(seen.device, member, now)
+        elif seen.live:
+            self._meet(member, now)
+        elif not member.there:
+            member.there, member.gone_at, member.until = True, None, now + self.hint_s
+            self._alarm(member.until, seen.device)
+
+    def hear(self, device: str, now: float) -> None:
+        """Note that a device is alive: it has offered an update."""
+        member = self._members.get(device)
+        if member is not None:
+            member.heard_at, member.silent, member.ask_at = now, 0, math.inf
+            member.until = math.inf
+
+    def doubt(self, now: float) -> None:
+        """Hold everybody for a hint: the connection to the broker was lost, and wills with it."""
+        for device, member in self._members.items():
+            if member.there and member.until > now + self.hint_s:
+                member.until = now + self.hint_s
+                self._alarm(member.until, device)
+
+    def miss(self, device: str, now: float) -> None:
+        """Note that a round has waited to its deadline for a device that said nothing."""
+        member = self._members[device]
+        member.silent += 1
+        if member.silent == SILENT:
+            member.ask_at, member.ask_s = now, FIRST_ASK_S
+            self._alarm(now, device)
+
+    def is_given_up(self, device: str, now: float) -> bool:
+        """Return whether a round has stopped waiting for a device."""
+        member = self._members.get(device)
+        if member is None or not member.ready or member.silent >= SILENT:
+            return True
+        return member.gone_at is not None and now >= member.gone_at + self.grace_s
+
+    def next_at(self) -> float:
+        """Return when something changes by the time alone; inf for never."""
+        while self._alarms and not self._is_due(*self._alarms[0]):
+            heapq.heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else math.inf
+
+    def pass_time(self, now: float) -> tuple[list[str], list[str]]:
+        """Return the devices that have changed by now, and those to ask for a sign of life."""
+        changed, ask = [], []
+        while self.next_at() <= now:
+            _, device = heapq.heappop(self._alarms)
+            member = self._members[device]
+            if member.ask_at <= now:
+                member.ask_at = now + member.ask_s if member.ask_s <= LAST_ASK_S else math.inf
+                member.ask_s *= 2
+                self._alarm(member.ask_at, device)
+                ask.append(device)
+                continue
+            if member.there and member.until <= now:
+                self._lose(device, member, member.until)
+                ask.append(device)
+            changed.append(device)
+        return changed, ask
+
+    def _meet(self, member: Member, now: float) -> None:
+        member.there, member.until, member.gone_at = True, math.inf, None
+        member.heard_at, member.silent, member.ask_at = now, 0, math.inf
+
+    def _lose(self, device: str, member: Member, at: float) -> None:
+        member.there, member.until, member.gone_at = False, math.inf, at
+        self._alarm(at + self.grace_s, device)
+
+    def _alarm(self, at: float, device: str) -> None:
+        heapq.heappush(self._alarms, (at, device))
+
+    def _is_due(self, at: float, device: str) -> bool:
+        """Return whether an alarm still says something; those of what has changed since are passed over."""
+        member = self._members[device]
+        grace_ends = member.gone_at is not None and member.gone_at + self.grace_s == at
+        return grace_ends or (member.there and member.until == at) or member.ask_at == at

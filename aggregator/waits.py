@@ -1,0 +1,126 @@
+"""What a job waits for and what would end the wait, in words: the coordinator's own truth, read, not repeated. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from aggregator.coordinator import Coordinator
+
+NAMED = 3
+"""Devices that a sentence names; the whole list is `devices`."""
+
+
+class Waits(Struct, frozen=True):
+    """text: what the job waits for; "" where it has ended. ends: what would end the wait."""
+
+    text: str
+    ends: str = ""
+
+
+class Standing(Struct, frozen=True):
+    """How a device stands to a job just now."""
+
+    device: str
+    state: Literal["counted", "able", "awaited", "refused", "failed", "unready", "offline", "silent", "unheard"]
+    why: str = ""
+    since_s: float | None = None
+    """Seconds since it went offline, as far as this aggregator knows."""
+
+
+def kind(core: Coordinator) -> str:
+    """Return in one word what a job without a round waits for; cheap, so that it can be asked at every event."""
+    if core.spent:
+        return "spent"
+    return "few" if len(core.members) else "nobody"
+
+
+def of(core: Coordinator, now: float) -> Waits:
+    """Return what the job waits for."""
+    if core.ended:
+        return Waits("")
+    if core.attempt is not None:
+        return _of_round(core, now)
+    there, needed = len(core.able) + len(core.counted), core.needed
+    text = f"{_number(needed, 'device')} that can take part {_be(needed)} needed, {there} {_be(there)} there"
+    match kind(core):
+        case "nobody":
+            return Waits("no device takes part yet", "a device that has the job's data and labels")
+        case "spent":
+            whose = [s for s in standings(core, now) if s.state in ("refused", "failed")]
+            reasons = "; ".join(f"{s.device} {s.state}: {s.why}" for s in whose[:NAMED])
+            more = f" and {len(whose) - NAMED} more" if len(whose) > NAMED else ""
+            return Waits(
+                f"{_number(len(whose), 'device')} came to nothing on version {core.base} ({reasons}{more}); {text}",
+                "another device; or stop the job and submit it with other settings",
+            )
+    near = "; ".join(_sentence(s) for s in standings(core, now) if s.state not in ("able", "counted"))
+    return Waits(text + (f" ({_cut(near)})" if near else ""), "devices that come, or come back")
+
+
+def _of_round(core: Coordinator, now: float) -> Waits:
+    attempt, left = core.attempt, core.seconds_left(now)
+    assert attempt is not None  # noqa: S101 -- the caller has looked
+    awaited = sorted(core.awaited)
+    names = ", ".join(awaited[:NAMED]) + (f" and {len(awaited) - NAMED} more" if len(awaited) > NAMED else "")
+    target = "" if attempt.target is None else f", or {attempt.target} updates"
+    return Waits(
+        f"attempt {attempt.number} to leave version {attempt.base}: {len(core.counted)} counted, "
+        f"{len(awaited)} of {len(attempt.cohort)} drawn awaited" + (f" ({names})" if names else ""),
+        f"their updates{target}; at the latest the deadline in {left:.0f} s",
+    )
+
+
+def standings(core: Coordinator, now: float) -> Iterator[Standing]:
+    """Return how every known device stands to the job, by name."""
+    for device, _ in sorted(core.members):
+        yield standing(core, device, now)
+
+
+def standing(core: Coordinator, device: str, now: float) -> Standing:
+    """Return how a device that is known stands to the job."""
+    member, verdict = core.members.get(device), core.verdict_on(device)
+    assert member is not None  # noqa: S101 -- the caller names devices that are known
+    if device in core.counted_set or (verdict is not None and verdict.counted):
+        return Standing(device, "counted")
+    if verdict is not None:
+        return Standing(device, "refused", verdict.refused)
+    if core.has_failed(device):
+        return Standing(device, "failed", member.failure)
+    if not member.there:
+        return Standing(device, "offline", since_s=None if member.gone_at is None else max(0.0, now - member.gone_at))
+    if not member.ready:
+        return Standing(device, "unready", member.why)
+    if not member.present:
+        return Standing(device, "silent", f"it said nothing through {member.silent} rounds, and was asked")
+    if member.until < float("inf"):
+        return Standing(device, "unheard", "the broker remembers it, it has not spoken itself yet")
+    return Standing(device, "awaited" if device in core.awaited else "able")
+
+
+def _sentence(standing: Standing) -> str:
+    if standing.state == "offline" and standing.since_s is not None:
+        return f"{standing.device} offline for {_duration(standing.since_s)}"
+    return f"{standing.device} {standing.state}" + (f": {standing.why}" if standing.why else "")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _cut(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _number(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def _be(n: int) -> str:
+    return "is" if n == 1 else "are"
