@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from aggregator.config import AggregatorConfig
-from aggregator.store import UpdateRow
+from aggregator.store import Claim
 from broker.messages import Metrics
 from models import nets
 from models.dataset import Dataset
@@ -32,14 +32,21 @@ def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def mean_loss(updates: Sequence[UpdateRow]) -> Metrics:
-    """Average the training loss that devices reported, weighted by their examples."""
-    told = [(u.n_examples, u.loss) for u in updates if u.loss is not None]
-    mean = sum(n * loss for n, loss in told) / sum(n for n, _ in told) if told else math.nan
-    return {"loss": mean} if math.isfinite(mean) else {}
+LARGEST_LOSS = 1e100
+"""A device that says more is broken, and one of them must not hide what all others say."""
 
 
-def measure(net: Net, model: Model, test: Dataset | None, updates: Sequence[UpdateRow]) -> Metrics:
+def mean_loss(updates: Sequence[Claim]) -> Metrics:
+    """Return the training loss that devices reported, weighted by their examples; nothing where none makes sense.
+
+    By fsum, which rounds once: a stop may hang on it, so neither the order of the updates nor the Python may show in it
+    (the built-in sum of floats is another from 3.12 on).
+    """
+    told = [(u.n_examples, u.loss) for u in updates if u.loss is not None and abs(u.loss) <= LARGEST_LOSS]
+    return {"loss": math.fsum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
+
+
+def measure(net: Net, model: Model, test: Dataset | None, updates: Sequence[Claim]) -> Metrics:
     """Give all that is known of a version: who made it, and how good it is."""
     told = mean_loss(updates)
     return {

@@ -3,12 +3,15 @@
 Nothing here is durable: a chunk that is lost is asked for again. A device has at most one assembly per job, of a size
 that the coordinator has checked against the job. An assembly reserves room for the whole of its body, so that what was
 begun can be finished; all of them together reserve at most `most_bytes`, and one that has not moved for IDLE_S gives
-way when another device needs its room.
+way when another device needs its room. Who finds no room stands in line, and is asked as soon as there is some: without
+that it would offer again only after its own pause, which grows.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections import OrderedDict
+
+from msgspec import Struct, structs
 
 from broker import chunks
 from broker.chunks import Assembly, to_bitmap
@@ -19,6 +22,8 @@ MOST_CHUNKS = 4096
 """Chunks that one body may be cut into."""
 IDLE_S = 120.0
 """A device whose last chunk is older than this has lost its turn: 100 kB at 20 kbit/s take 40 s."""
+MOST_IN_LINE = 1000
+"""Offers that wait for room; of more, the oldest wait for their next resend instead."""
 
 
 class _Entry(Struct):
@@ -34,6 +39,8 @@ class Inbox:
         self.most_bytes = most_bytes
         self._waiting: dict[tuple[str, str], _Entry] = {}
         self._reserved = 0
+        self._line: OrderedDict[tuple[str, str], Offer] = OrderedDict()
+        self._freed = False
 
     @property
     def reserved_bytes(self) -> int:
@@ -50,6 +57,7 @@ class Inbox:
             return self._inline(offer)
         assembly = self._assembly(offer, now)
         if assembly is None:
+            self._stand_in_line(offer)
             return None
         if assembly.missing:
             return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
@@ -73,14 +81,38 @@ class Inbox:
         entry = self._waiting.pop((job, device), None)
         if entry is not None:
             self._reserved -= entry.assembly.n_bytes
+            self._freed = bool(self._line)
 
     def forget_job(self, job: str) -> None:
         """Drop every unfinished update of a job: its base has been left."""
         for key in [key for key in self._waiting if key[0] == job]:
             self.forget(*key)
+        for key in [key for key in self._line if key[0] == job]:
+            del self._line[key]
+
+    @property
+    def has_called(self) -> bool:
+        """Whether `call` may have somebody to give: room has been freed since it was asked last."""
+        return self._freed
+
+    def call(self) -> list[Offer]:
+        """Return the offers in line that there is room for now; they are to be weighed again."""
+        self._freed, free = False, self.most_bytes - self._reserved
+        called = []
+        for key, offer in list(self._line.items()):
+            if offer.n_bytes > free:
+                break  # in turn: a large one is not passed by for ever
+            free -= offer.n_bytes
+            called.append(self._line.pop(key))
+        return called
+
+    def _stand_in_line(self, offer: Offer) -> None:
+        self._line[offer.job, offer.device] = structs.replace(offer, body=b"")
+        while len(self._line) > MOST_IN_LINE:
+            self._line.popitem(last=False)
 
     def _assembly(self, offer: Offer, now: float) -> Assembly | None:
-        """Give the assembly of this very offer, begun if there is room for it."""
+        """Return the assembly of this very offer, begun if there is room for it."""
         entry = self._waiting.get((offer.job, offer.device))
         if entry is not None and entry.offer == offer:
             return entry.assembly

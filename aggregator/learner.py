@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aggregator import gates
 from aggregator.strategies import STRATEGIES, Velocity
-from models import codec, downlink
-from models.codec import CodecError
+from models import codec, downlink, fold
+from models.codec import CodecError, Decoded
 from models.codec.steering import Observed, steer
-from models.downlink import DownlinkError, ServerState
+from models.downlink import DownlinkError, ServerState, read_floats
 from models.fold import Fold, FoldError, exponents_for
 from models.job import JobSpec
 from models.lattice import Model
@@ -33,6 +33,8 @@ OBSERVED = 3
 
 PEERS = 100
 """Norms that the gate looks back on."""
+LARGEST_NMSE = 1e6
+"""A device that says it lost more is broken, and one of them must not hide what all others say."""
 
 
 class LearnerError(ValueError):
@@ -72,17 +74,29 @@ class Next(NamedTuple):
 class _Stored(Struct, frozen=True, array_like=True):
     model: bytes
     velocity: list[bytes]
-    observed: list[Observed]
-    peers: tuple[float, ...]
+    observed: Annotated[list[Observed], Meta(max_length=OBSERVED)]
+    peers: Annotated[tuple[float, ...], Meta(max_length=PEERS)]
 
 
 class Learner:
-    """One job's numbers, from the blob of its last version. Raises LearnerError when that is damaged."""
+    """One job's numbers, from the blob of its last version.
 
-    def __init__(self, net: Net, spec: JobSpec, blob: bytes) -> None:
+    number, sha256: what the blob must hold, where that is known. Raises LearnerError when it is damaged, or another's.
+    """
+
+    def __init__(
+        self, net: Net, spec: JobSpec, blob: bytes, number: int | None = None, sha256: str | None = None
+    ) -> None:
         self._net = net
         self._spec = spec
-        self._take(_opened(blob, net.spec))
+        now = _opened(blob, net.spec)
+        if now.state.seed != spec.seed:
+            raise LearnerError(f"it began with seed {now.state.seed}, the job with {spec.seed}")
+        if number is not None and now.state.version != number:
+            raise LearnerError(f"it is version {now.state.version}, not {number}")
+        if sha256 is not None and now.model.sha256() != sha256:
+            raise LearnerError("its model has another SHA-256")
+        self._take(now)
 
     @property
     def now(self) -> Next:
@@ -120,7 +134,7 @@ class Learner:
             state = downlink.advance(self._now.state, step, self._net.spec, self._spec.coding)
         except DownlinkError as error:
             raise LearnerError(str(error)) from error
-        seen = observe(self._counted, self._step_scale, sum(float(np.vdot(m, m)) for m in mean))
+        seen = observe(self._counted, self._step_scale, self._fold.mean_energy())
         observed = (*self._now.observed, *([seen] if seen else []))[-OBSERVED:]
         peers = (*sorted(counted.norm for counted in self._counted), *self._now.peers)[:PEERS]
         return Next(state, velocity, observed, peers)
@@ -133,7 +147,7 @@ class Learner:
         self._now = now
         self._fold = Fold(self._net.spec, exponents_for(now.model))
         self._counted: list[Counted] = []
-        self._model_norm = math.sqrt(sum(float(np.vdot(v, v)) for v in now.model.values()))
+        self._model_norm = _norm(now.model)
         coding = self._spec.coding
         self._step_scale = float(f"{steer(now.observed, coding.noise_share):.3g}") if coding.is_steered else 1.0
 
@@ -145,16 +159,16 @@ def _opened(blob: bytes, spec: Spec) -> Next:
     try:
         stored = msgspec.msgpack.decode(blob[4:], type=_Stored)
         state = ServerState.from_bytes(stored.model, spec)
-    except (msgspec.MsgspecError, DownlinkError) as error:
+        velocity = read_floats(stored.velocity, spec) if stored.velocity else ()
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise LearnerError(str(error)) from error
-    return Next(state, _velocity(stored.velocity, spec), tuple(stored.observed), stored.peers)
+    return Next(state, velocity, tuple(stored.observed), stored.peers)
 
 
-def _velocity(raws: Sequence[bytes], spec: Spec) -> Velocity:
-    if raws and [len(raw) for raw in raws] != [8 * tensor.size for tensor in spec]:
-        raise LearnerError("stored velocity has other shapes than the spec")
-    pairs = zip(raws, spec, strict=False)
-    return tuple(np.frombuffer(raw, "<f8").reshape(tensor.shape) for raw, tensor in pairs)
+def _norm(model: Model) -> float:
+    """Return the norm of a model, from its integers: what an update is held against has the same bits everywhere."""
+    pairs = zip(model.ints, model.exponents, strict=True)
+    return fold.norm([Decoded(ints.astype(np.int64), exponent) for ints, exponent in pairs])
 
 
 def start(net: Net, spec: JobSpec) -> Next:
@@ -165,10 +179,11 @@ def start(net: Net, spec: JobSpec) -> Next:
 def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -> Observed | None:
     """Sum a round up for the steering, or None where no device said what its coding lost.
 
-    The order of arrival does not matter: fsum rounds once, at the end.
+    Neither the order of arrival nor the machine matters: integers are added as they are, floats by fsum, which rounds
+    once, at the end, and a square is a product (a power goes by the C library's own pow).
     """
     updates = list(counted)
-    told = [u.nmse for u in updates if u.nmse is not None]
+    told = [u.nmse for u in updates if u.nmse is not None and u.nmse <= LARGEST_NMSE]
     total = sum(u.weight for u in updates)
     if not told or not total:
         return None
@@ -176,6 +191,6 @@ def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -
         step_scale=step_scale,
         n_effective=total**2 / sum(u.weight**2 for u in updates),
         nmse=math.fsum(told) / len(told),
-        energy=math.fsum(u.weight * u.norm**2 for u in updates) / total,
+        energy=math.fsum(u.weight * (u.norm * u.norm) for u in updates) / total,
         mean_energy=mean_energy,
     )

@@ -7,20 +7,20 @@ same thing. Messages come out as values; the service sends them. Whatever is dur
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
-from aggregator import evaluation
+from aggregator import evaluation, projection
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
     Answer,
+    Ask,
+    Attempt,
     Close,
     Collect,
     Commit,
@@ -32,83 +32,80 @@ from aggregator.effects import (
     Publish,
     Record,
     Stop,
+    Tell,
 )
 from aggregator.gates import RefusedError
 from aggregator.inbox import Inbox
 from aggregator.learner import Counted, Learner, LearnerError, Next, start
-from aggregator.store import BodyRow, JobRow, Store, StoreError
-from broker import chunks, draw
+from aggregator.projection import Clear, Out, Question
+from aggregator.store import BodyRow, DamageError, JobRow, Store
 from broker.errors import WireError
 from broker.failpoints import reach
-from broker.messages import (
-    Body,
-    Head,
-    Job,
-    Message,
-    Metrics,
-    Offer,
-    Round,
-    Status,
-    Verdict,
-    Version,
-    Want,
-    Way,
-    along,
-    body_name,
-    echo,
-)
+from broker.faults import Marks
+from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
 from models import codec
+from models.downlink import Way
 from models.job import JobSpec
 
 log = logging.getLogger(__name__)
 
-FETCH_BYTES = 330
-"""What it costs a device to read a head and a body at their own topics, beside the body."""
-LONGEST_WAY = 16_384
-"""No longer way travels with a round: whoever connects while it lies at the broker gets it too."""
-
-
-class Clear(Struct, frozen=True):
-    """Clear the retained topic of this message."""
-
-    message: Message
-
-
-Out = Message | Clear
+HINT_MARGIN_S = 5.0
+"""What a device may need to answer a roll call, beyond the window over which answers are spread."""
+FAR = 2**20
+"""Versions further ahead than this are nonsense, and say nothing of the store."""
 
 
 class Run:
     """A job, its coordinator and its numbers."""
 
     def __init__(
-        self, row: JobRow, store: Store, config: AggregatorConfig, inbox: Inbox, term: int, now: float
+        self,
+        row: JobRow,
+        store: Store,
+        config: AggregatorConfig,
+        inbox: Inbox,
+        term: int,
+        now: float,
+        *,
+        marks: Marks,
+        packet_bytes: int | None = None,
     ) -> None:
-        """Load the job from the store. Raises ModelError, DatasetError or StoreError when it cannot be run here."""
+        """Load the job from the store. Raises ModelError, DatasetError or StoreError when it cannot be run here.
+
+        packet_bytes: the largest packet that the broker takes, if that is known.
+        """
+        if row.spec is None:
+            raise DamageError(row.damage)
         self.job = row.job
         self.spec: JobSpec = row.spec
         self.reason = row.reason
+        """Why the job has ended, rests, or what it waits for."""
+        self.resting = False
+        self.term = term
         self._store = store
         self._inbox = inbox
         self._limits = config.limits
-        self._term = term
+        self._marks = marks
         self._net, self._test = evaluation.prepare(row.spec, config)
+        self._packet_bytes = packet_bytes
         self._load(row, now)
 
     def _load(self, row: JobRow, now: float) -> None:
-        version, self._sha256, blob = self._store.last_version(self.job)
+        store = self._store
+        version, self._sha256, blob = store.last_version(self.job)
         counted = []
         try:
-            self._learner = Learner(self._net, self.spec, blob)
-            for update in self._store.updates(self.job):
+            self._learner = Learner(self._net, self.spec, blob, version.number, self._sha256)
+            for update in store.updates(self.job):
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
                 counted.append(update.device)
         except LearnerError as error:
-            raise StoreError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
-        self._history = self._store.history(self.job)
-        lying = [body.chunk_bytes for body in self._store.bodies(self.job) if body.number == version.number]
-        self._chunk_bytes = lying[0] if lying else self._limits.chunk_bytes
-        """How the bodies of the current version are cut, whatever the settings have become since."""
-        attempts = self._store.attempts(self.job, version)
+            raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
+        self._history = store.history(self.job)
+        self.chunk_bytes = self._cut_of(version)
+        self.aliases = store.aliases(self.job)
+        """Former names of the current version."""
+        attempts = store.attempts(self.job, version)
         open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
         self.coordinator = Coordinator(
             self.spec.rounds,
@@ -118,15 +115,37 @@ class Run:
             max_examples=self.spec.aggregate.max_examples,
             max_body_bytes=min(codec.max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
-            ledger=self._store.verdicts(self.job),
+            hint_s=self._limits.spread_s + HINT_MARGIN_S,
+            ledger=store.verdicts(self.job),
             counted=counted,
             attempt=open_attempt,
             last=attempts[-1].attempt if attempts else None,
+            left=self._left(version),
+            renames=store.renames(self.job),
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
         )
         self._retire_at: dict[str, float] = {}
         self._note_retired(now)
+
+    def _left(self, version: Version) -> dict[Version, Attempt]:
+        """Return the last rounds of bases that late updates may still come to."""
+        rules = self.spec.rounds
+        if rules.late != "fold":
+            return {}
+        return self._store.latest_attempts(self.job, max(0, version.number - rules.max_staleness))
+
+    def _cut_of(self, version: Version) -> int:
+        """Return how the bodies of the current version are cut: as they lie, or finer where the broker wants it."""
+        lying = [body.chunk_bytes for body in self._store.bodies(self.job) if body.number == version.number]
+        cut, most = (lying[0] if lying else self._limits.chunk_bytes), self._largest_cut()
+        if cut > most:
+            self._store.recut(self.job, most)
+            return most
+        return cut
+
+    def _largest_cut(self) -> int:
+        return self._limits.cut_for(self._packet_bytes)
 
     # What the service asks.
 
@@ -145,18 +164,37 @@ class Run:
         """Of the current version."""
         return self._sha256
 
+    @property
+    def ways(self) -> Sequence[Way]:
+        """What leads to the current version."""
+        return self._learner.now.state.ways
+
+    @property
+    def step_scale(self) -> float:
+        """The factor on the quantiser step of the current round."""
+        return self._learner.step_scale
+
+    @property
+    def has_test(self) -> bool:
+        """Whether versions are scored on a test split held here."""
+        return self._test is not None
+
+    def bodies(self) -> list[BodyRow]:
+        """Return what lies, or should lie, at the broker."""
+        return self._store.bodies(self.job)
+
     def handle(self, event: Event, now: float) -> list[Out]:
-        """Tell the coordinator of an event, and give the messages that follow. Raises StoreError: then reload."""
+        """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         return list(self._carry_out(self.coordinator.receive(event, now), now))
 
     def tick(self, now: float) -> list[Out]:
-        """Give the messages that follow from the time alone. Raises StoreError: then reload."""
+        """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
         due = [name for name, at in self._retire_at.items() if now >= at]
         return messages + [clear for name in due for clear in self._retire(name)]
 
     def announce(self, now: float) -> list[Out]:
-        """Give the open round once more, if there is one."""
+        """Return the open round once more, if there is one."""
         return list(self._carry_out(self.coordinator.announce(now), now))
 
     @property
@@ -166,41 +204,27 @@ class Run:
         return min([*self._retire_at.values(), *([] if deadline is None else [deadline])], default=None)
 
     def retained(self) -> list[Out]:
-        """Give everything of this job that should lie at the broker, the head last."""
-        bodies = [m for body in self._store.bodies(self.job) for m in self._chunks_of(body)]
-        head: list[Out] = [self._head(), self._status()]
-        return [*bodies, *head, self._job()] if self.coordinator.ended else [self._job(), *bodies, *head]
+        """Return everything of this job that should lie at the broker, the head last."""
+        return projection.retained(self)
 
     def tombstone(self) -> list[Out]:
-        """Give what takes this job off the broker."""
-        clears: list[Out] = [Clear(m) for b in self._store.bodies(self.job) for m in self._chunks_of(b)]
-        return [Job(self.job, self._term), Clear(self._head()), Clear(self._status()), *clears]
+        """Return what takes this job off the broker."""
+        return projection.tombstone(self)
 
-    def raise_generation(self, above: int) -> list[Out]:
-        """Rename the current version and what leads to it, so that no number is given out twice.
+    def fit(self, packet_bytes: int | None) -> None:
+        """Cut bodies as this broker takes them. Raises StoreError."""
+        self._packet_bytes = packet_bytes
+        self.chunk_bytes = self._cut_of(self.version)
 
-        This run must then be loaded again.
-        """
-        renamed = Version(above + 1, self.version.number)
-        self._store.raise_generation(self.job, renamed, _rows(renamed, self._learner.now, self._chunk_bytes))
-        return []
+    def is_behind(self, version: Version) -> bool:
+        """Return whether this version can only be of a store that had come further than this one."""
+        ahead = version.generation - self.version.generation, version.number - self.version.number
+        return version > self.version and max(ahead) <= FAR
 
-    def explain(self, number: int) -> list[dict[str, Any]]:
-        """Say of every attempt to make this version how it ended, and what became of each device."""
-        attempts = self._store.attempts(self.job, Version(self.version.generation, number - 1))
-        return [
-            {
-                "attempt": row.attempt.number,
-                "base": str(row.attempt.base),
-                "outcome": row.outcome,
-                "reason": row.reason,
-                "opened": row.opened,
-                "closed": row.closed,
-                "target": row.attempt.target,
-                "fates": self.coordinator.fates() if row.outcome == "open" else row.fates,
-            }
-            for row in attempts
-        ]
+    def has_lost(self, version: Version, device: str) -> bool:
+        """Return whether a device that is done with this version can only have had its verdict from a later store."""
+        core = self.coordinator
+        return version == self.version and core.verdict_on(device) is None and not core.has_failed(device)
 
     # Effects.
 
@@ -213,11 +237,14 @@ class Run:
             match effect:
                 case Open(attempt):
                     self._store.open_attempt(self.job, attempt)
+                    if self.reason:  # it waits no longer
+                        self.reason = ""
+                        yield projection.status(self)
                     log.info(
                         "round open job=%s base=%s attempt=%d drawn=%d", *self._where(attempt), len(attempt.cohort)
                     )
                 case Announce() as announce:
-                    yield self._round(announce)
+                    yield projection.round_(self, announce)
                 case Collect(offer, weight):
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
@@ -239,15 +266,22 @@ class Run:
                     yield from self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
+                case Ask(device):
+                    log.warning("silent for long job=%s device=%s: it is asked for a sign of life", self.job, device)
+                    yield Question(device)
+                case Tell(reason):
+                    self.reason = reason
+                    log.warning("waiting job=%s version=%s: %s", self.job, self.version, reason)
+                    yield projection.status(self)
             reach(f"aggregator.{type(effect).__name__}.after", effect)
             queue.extendleft(reversed(follow))
 
     def _no_round(self) -> list[Out]:
         """Clear the topic of the round that is over, unless the next one is about to be announced there."""
-        return [] if self.coordinator.attempt else [Clear(Round(self.job, self._term, self.version, 0.0))]
+        return [] if self.coordinator.attempt else [projection.no_round(self)]
 
-    def _where(self, attempt: object) -> tuple[str, Version, int]:
-        return self.job, attempt.base, attempt.number  # type: ignore[attr-defined]
+    def _where(self, attempt: Attempt) -> tuple[str, Version, int]:
+        return self.job, attempt.base, attempt.number
 
     def _collect(self, offer: Offer, weight: int, now: float) -> tuple[list[Want], list[Effect]]:
         """Get the body of a welcome update and judge it, or ask for what is missing of it."""
@@ -279,21 +313,22 @@ class Run:
         """
         base = close.attempt.base
         try:
-            following = self._learner.next()
+            with self._marks.entered(self.job, "commit", f"version {base.following()} was made"):
+                following = self._learner.next()
+                metrics = {"step_scale": self._learner.step_scale} | evaluation.measure(
+                    self._net, following.model, self._test, self._store.claims(self.job)
+                )
         except LearnerError as error:
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
             return Stop(reason)
         version = Version(base.generation, following.state.version)
-        updates = list(self._store.updates(self.job))
-        metrics = {"step_scale": self._learner.step_scale} | evaluation.measure(
-            self._net, following.model, self._test, updates
-        )
-        rows = _rows(version, following, self._limits.chunk_bytes)
+        chunk_bytes = self._largest_cut()
+        rows = _rows(version, following, chunk_bytes)
         sha256 = following.model.sha256()
         self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
         self._learner.take(following)
-        self._sha256, self._chunk_bytes = sha256, self._limits.chunk_bytes
+        self._sha256, self.chunk_bytes, self.aliases = sha256, chunk_bytes, ()
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
         self._note_retired(now)
@@ -305,91 +340,57 @@ class Run:
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
             self._store.end_job(self.job, state, reason)
-            self.reason = reason
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
-        for body in self._store.bodies(self.job):
-            if body.number == self.version.number:
-                yield from self._chunks_of(body)
-        yield self._head()
-        yield self._status()
+        self.reason = reason
+        for row in self.bodies():
+            if row.number == self.version.number:
+                yield from projection.chunks_of(self, row)
+        yield projection.head(self)
+        yield projection.status(self)
         if self.coordinator.ended:
-            yield self._job()
+            yield projection.job(self)
 
-    # The projection.
-
-    def _job(self) -> Job:
-        last = self.version if self.coordinator.ended else None
-        return Job(self.job, self._term, msgspec.to_builtins(self.spec), last)
-
-    def _head(self) -> Head:
-        return Head(
-            self.job,
-            self._term,
-            self.version,
-            self._sha256[:32],
-            state=self.coordinator.state,
-            ways=tuple(Way(way.start, len(way.body)) for way in self._learner.now.state.ways),
-            chunk_bytes=self._chunk_bytes,
-        )
-
-    def _round(self, announce: Announce) -> Round:
-        attempt = announce.attempt
-        way = self._way_along(attempt.threshold / draw.MOST) if announce.first else b""
-        proves = way or not attempt.base.number
-        return Round(
-            self.job,
-            self._term,
-            attempt.base,
-            math.ceil(announce.seconds_left),
-            attempt.threshold,
-            attempt.number,
-            self._learner.step_scale,
-            along(self._sha256, way) if proves else b"",
-        )
-
-    def _way_along(self, drawn: float) -> bytes:
-        """Give the way from the version before, if sending it to everybody costs less than fetching it does.
-
-        drawn: share of the devices that this round draws. Who was drawn to leave the version before holds it.
-        """
-        nearest = next(iter(self._learner.now.state.ways), None)
-        if nearest is None or nearest.start != self.version.number - 1 or len(nearest.body) > LONGEST_WAY:
-            return b""
-        useful = drawn**2
-        return nearest.body if (1 - useful) * len(nearest.body) <= useful * FETCH_BYTES else b""
-
-    def _status(self) -> Status:
-        """Give what people see of the job."""
-        metrics = evaluation.announced(self._history[-1])
-        return Status(self.job, self.version, self.coordinator.state, self.reason, metrics)
-
-    def _chunks_of(self, body: BodyRow) -> list[Body]:
-        pieces = enumerate(chunks.cut(body.data, body.chunk_bytes))
-        return [Body(self.job, body.name, index, piece) for index, piece in pieces]
+    # Bodies that nobody needs any more.
 
     def _note_retired(self, now: float) -> None:
         """Start the grace of bodies that neither the current version nor the one before it needs."""
-        for body in self._store.bodies(self.job):
-            if body.number < self._learner.now.state.version - 1:
-                self._retire_at.setdefault(body.name, now + self._limits.body_grace_s)
+        version = Version(self._generation(), self._learner.now.state.version)
+        for row in self.bodies():
+            if projection.is_outdated(row, version):
+                self._retire_at.setdefault(row.name, now + self._limits.body_grace_s)
+
+    def _generation(self) -> int:
+        return self.coordinator.base.generation
 
     def _retire(self, name: str) -> list[Out]:
         del self._retire_at[name]
-        clears = [Clear(m) for b in self._store.bodies(self.job) if b.name == name for m in self._chunks_of(b)]
+        clears = [Clear(m) for row in self.bodies() if row.name == name for m in projection.chunks_of(self, row)]
         self._store.forget_body(self.job, name)
         return list(clears)
 
 
-def create(job: str, spec: JobSpec, store: Store, config: AggregatorConfig) -> JobRow:
-    """Make a job and its version 0 durable. Raises ModelError or DatasetError when it cannot be run here."""
+def create(
+    job: str, spec: JobSpec, store: Store, config: AggregatorConfig, *, replaces: Sequence[str] = (), request: str = ""
+) -> JobRow:
+    """Make a job and its version 0 durable, and delete those that it replaces, in one.
+
+    Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
+    """
     net, test = evaluation.prepare(spec, config)
     first = start(net, spec)
-    store.add_job(job, spec, first.model.sha256(), first.to_bytes(), evaluation.evaluate(net, first.model, test))
-    return JobRow(job, spec, 1, "", "")
+    metrics = evaluation.evaluate(net, first.model, test)
+    store.add_job(job, spec, first.model.sha256(), first.to_bytes(), metrics, replaces=replaces, request=request)
+    return JobRow(job, spec.name, spec, 1, "", "")
+
+
+def as_tree(spec: JobSpec) -> dict[str, object]:
+    """Return a job's specification as plain values, as it travels."""
+    tree: dict[str, object] = msgspec.to_builtins(spec)
+    return tree
 
 
 def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
-    """Give the bodies that lead to a version."""
+    """Return the bodies that lead to a version."""
     ways = now.state.ways
     return [BodyRow(body_name(version, way.start), version.number, chunk_bytes, way.body) for way in ways]
 

@@ -11,14 +11,14 @@ import pytest
 from aggregator.config import AggregatorConfig, Limits
 from aggregator.run import Run
 from aggregator.service import Aggregator
-from aggregator.service import will as aggregator_will
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Message
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
-from edge_agent.service import Agent, count_boot, will
+from edge_agent.home import Home
+from edge_agent.service import Agent, will
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 from models.source import DataSource
@@ -35,6 +35,10 @@ def rows(seed: int) -> Dataset:
     return Dataset(np.ascontiguousarray(X, np.float32), y)
 
 
+HOMES: list[Home] = []
+"""What a test has opened."""
+
+
 class Fleet:
     """One aggregator and some agents; each can be killed and started again from what is on its disk."""
 
@@ -49,15 +53,13 @@ class Fleet:
         self.start_aggregator()
         self.agents = {f"d{n}": self.start_agent(f"d{n}") for n in range(n_agents)}
 
-    def start_aggregator(self) -> Aggregator:
+    def start_aggregator(self, **how: bool) -> Aggregator:
         self.starts += 1
-        nonce = f"n{self.starts}"
-        self.store = Store(self.folder / "aggregator")
-        self.store._db.execute("PRAGMA synchronous = OFF")  # no power is cut here
-        term = self.store.raise_term()
-        self.link = self.broker.transport("aggregator", aggregator_will(FLEET, term, nonce))
+        self.store = Store(self.folder / "aggregator", synced=False)  # no power is cut here
+        self.link = self.broker.transport(f"aggregator-{self.starts}")
         config = AggregatorConfig(fleet=FLEET, state_dir=str(self.folder / "aggregator"), limits=self.limits)
-        self.aggregator = Aggregator(config, self.store, self.link, term=term, nonce=nonce, clock=lambda: self.now)
+        nonce = f"n{self.starts}"
+        self.aggregator = Aggregator(config, self.store, self.link, nonce=nonce, clock=lambda: self.now, **how)
         self.aggregator.start()
         return self.aggregator
 
@@ -73,12 +75,11 @@ class Fleet:
             data={"toy": DataSource("memory")},
             models=ModelSettings(inference=False),
         )
-        boot = count_boot(Path(config.state_dir))
-        transport = self.broker.transport(name, will(FLEET, name, boot))
+        home = Home(self.folder / name, name, nonce=f"{len(HOMES):08x}")
+        HOMES.append(home)
+        transport = self.broker.transport(name, will(FLEET, home))
         seed = int(name.removeprefix("d"))
-        agent = Agent(
-            config, name, boot, transport, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed)
-        )
+        agent = Agent(config, home, transport, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed))
         agent.start()
         return agent
 
@@ -96,8 +97,19 @@ class Fleet:
             assert self.now < end, f"nothing came of it: {self.aggregator.doing}"
             self.step()
 
+    def lead(self) -> None:
+        """Go on until the aggregator leads and has said everything."""
+        self.run(lambda: self.aggregator.leads)
+        for _ in range(10):
+            self.step(0.1)
+
+    def kill_agent(self, name: str) -> None:
+        """As by kill -9: no goodbye, and nothing is left but the disk."""
+        self.agents[name]._transport.drop()  # type: ignore[attr-defined]  # it is one of memory
+        self.agents[name].home.close()
+
     def submit(self, spec: JobSpec) -> str:
-        self.run(lambda: len(self.aggregator.roster.devices) == len(self.agents))
+        self.run(lambda: self.aggregator.leads and len(self.aggregator.roster.devices) == len(self.agents))
         return self.aggregator.submit(spec)
 
     def job(self) -> Run:
@@ -138,9 +150,17 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.files.os.fsync", lambda _: None)
 
 
+@pytest.fixture(autouse=True)
+def _homes_are_closed() -> Iterator[None]:
+    yield
+    while HOMES:
+        HOMES.pop().close()
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     whole = Fleet(tmp_path, 3)
+    whole.lead()
     yield whole
     whole.store.close()
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aggregator import evaluation
 from aggregator.config import AggregatorConfig
@@ -89,3 +92,22 @@ def test_a_net_or_a_split_that_cannot_be_had_is_named(tmp_path: Path) -> None:
         evaluation.prepare(SPEC, config)
     with pytest.raises(ModelError):
         evaluation.prepare(JobSpec("toy", ModelSpec(kind="somewhere:net")), config)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2**20), st.floats(allow_nan=False, allow_infinity=False)), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_neither_the_order_nor_the_size_of_what_devices_tell_breaks_their_mean(
+    told: list[tuple[int, float]], random: Random
+) -> None:
+    rows = [row(f"d{k}", n, loss) for k, (n, loss) in enumerate(told)]
+    mean = evaluation.mean_loss(rows)
+    random.shuffle(rows)
+    assert evaluation.mean_loss(rows) == mean
+    assert all(math.isfinite(value) for value in mean.values())
+
+
+def test_one_device_that_tells_nonsense_does_not_hide_what_the_others_tell() -> None:
+    rows = [row("a", 10, 1.0), row("b", 30, 3.0), row("liar", 10, 1.7e308), row("mirror", 10, -1.7e308)]
+    assert evaluation.mean_loss(rows) == {"loss": 2.5}

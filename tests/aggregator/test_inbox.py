@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.inbox import IDLE_S, MOST_CHUNKS, Inbox
+from aggregator.inbox import IDLE_S, MOST_CHUNKS, MOST_IN_LINE, Inbox
 from broker import chunks
 from broker.errors import WireError
 from broker.messages import Chunk, Offer, Version, Want
@@ -135,3 +135,43 @@ def test_a_job_whose_base_was_left_is_forgotten() -> None:
     inbox.forget_job("j")
     assert inbox.reserved_bytes == 10
     assert inbox.add(chunk(0), 1.0) is None
+
+
+# Who finds no room.
+
+
+def test_who_finds_no_room_is_called_when_there_is_some() -> None:
+    inbox = Inbox(20)
+    for device in ("a", "b", "c"):
+        inbox.collect(offer(device), 0.0)
+    assert not inbox.has_called
+    inbox.forget("j", "a")
+    assert inbox.has_called
+    assert inbox.call() == [offer("c")]
+    assert not inbox.has_called
+    assert inbox.call() == []
+
+
+def test_a_large_update_in_line_is_not_passed_by_for_ever() -> None:
+    inbox = Inbox(20)
+    inbox.collect(offer("a"), 0.0)
+    inbox.collect(offer("b", body=bytes(20)), 0.0)
+    inbox.collect(offer("c"), 0.0)
+    inbox.collect(offer("d"), 0.0)
+    inbox.forget("j", "c")
+    assert inbox.call() == []
+    inbox.forget("j", "a")
+    assert [one.device for one in inbox.call()] == ["b"]
+
+
+def test_the_line_has_an_end_and_forgets_a_base_that_was_left() -> None:
+    inbox = Inbox(10)
+    inbox.collect(offer("a"), 0.0)
+    for n in range(MOST_IN_LINE + 5):
+        inbox.collect(offer(f"d{n}"), 0.0)
+    inbox.collect(offer("k", job="k"), 0.0)
+    inbox.forget("j", "a")
+    assert [one.device for one in inbox.call()] == ["d6"]
+    inbox.collect(offer("a"), 0.0)
+    inbox.forget_job("j")
+    assert [one.device for one in inbox.call()] == ["k"]

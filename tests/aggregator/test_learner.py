@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import zlib
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +21,9 @@ from hypothesis import strategies as st
 
 from aggregator.gates import RefusedError
 from aggregator.learner import OBSERVED, Counted, Learner, LearnerError, observe, start
-from models import codec, nets
+from models import codec, fold, nets
 from models.codec.steering import steer
-from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
+from models.job import PRESETS, AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.lattice import initial
 
 MODEL = ModelSpec(inputs=6, hidden=(8,), outputs=3)
@@ -169,6 +181,84 @@ def test_any_damage_to_what_is_stored_is_a_learner_error() -> None:
                 Learner(NET, spec, damaged)
 
 
+def test_a_blob_with_a_right_checksum_and_hostile_contents_is_a_learner_error_or_a_learner_that_goes_on() -> None:
+    spec = job()
+    learner = fresh(spec)
+    for number in range(3):
+        take_round(learner, spec, number)
+        learner.take(learner.next())
+    blob, body = learner.now.to_bytes(), update(9, spec)[0]
+    opened = refused = 0
+    for seed in range(HOSTILE):
+        rng = random.Random(seed)  # noqa: S311 -- a schedule, no secret
+        outer = msgspec.msgpack.decode(blob[4:])
+        outer[0] = msgspec.msgpack.decode(outer[0])
+        for _ in range(rng.choice([1, 1, 2])):
+            spoil(outer, rng)
+        outer[0] = outer[0] if isinstance(outer[0], bytes) else msgspec.msgpack.encode(outer[0])
+        packed = msgspec.msgpack.encode(outer)
+        try:
+            hostile = Learner(NET, spec, zlib.crc32(packed).to_bytes(4, "little") + packed)
+            hostile.restore(body, Counted(10, 1.0, 0.1))
+            hostile.take(hostile.next())
+            opened += 1
+        except LearnerError:
+            refused += 1
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert min(opened, refused) > HOSTILE / 20
+
+
+HOSTILE = int(os.environ.get("DAMAGE_CASES", "250"))
+NASTY: tuple[object, ...] = (
+    *(None, True, 0, -1, 1, 2**40, 2**63, 2**64 - 1, -(2**63), 0.5, -1.0, 1e300, math.inf, -math.inf, math.nan),
+    *("", "text", b"", b"\xff" * 9, [], [[]], [0, b""], [[0, b"\x10"]] * 3, [b"\x20"] * 400, {"a": 1}),
+)
+
+
+def spoil(tree: object, rng: random.Random) -> None:
+    """Change something somewhere in nested lists."""
+    while isinstance(tree, list) and tree:
+        at = rng.randrange(len(tree))
+        inner = tree[at]
+        if isinstance(inner, list) and inner and rng.random() < 0.8:
+            tree = inner
+            continue
+        match rng.randrange(6):
+            case 0:
+                tree[at] = copy.deepcopy(rng.choice(NASTY))
+            case 1:
+                del tree[at]
+            case 2:
+                tree.insert(at, copy.deepcopy(inner))
+            case 3:
+                tree[at] = copy.deepcopy(tree[rng.randrange(len(tree))])
+            case _ if isinstance(inner, bytes) and inner:
+                k = rng.randrange(len(inner))
+                tree[at] = inner[:k] + bytes([inner[k] ^ 1 << rng.randrange(8)]) + inner[k + 1 :]
+            case _ if isinstance(inner, int):
+                tree[at] = min(inner + rng.choice([-1, 1, 7, 100, 2**52]), 2**63)
+            case _:
+                tree[at] = copy.deepcopy(rng.choice(NASTY))
+        return
+
+
+def test_a_blob_of_another_version_model_or_seed_is_a_learner_error() -> None:
+    spec = job()
+    learner = fresh(spec)
+    take_round(learner, spec, 0)
+    following = learner.next()
+    blob, sha256 = following.to_bytes(), following.model.sha256()
+    assert Learner(NET, spec, blob, 1, sha256).now.model == following.model
+    with pytest.raises(LearnerError, match="it is version 1, not 2"):
+        Learner(NET, spec, blob, 2, sha256)
+    with pytest.raises(LearnerError, match="another SHA-256"):
+        Learner(NET, spec, blob, 1, "0" * 64)
+    with pytest.raises(LearnerError, match="seed 0, the job with 7"):
+        Learner(NET, job(seed=7), blob)
+
+
 def test_what_was_stored_for_another_net_is_a_learner_error() -> None:
     spec = job()
     learner = fresh(spec)
@@ -183,6 +273,15 @@ def test_what_was_stored_for_another_net_is_a_learner_error() -> None:
 def test_a_stored_update_that_has_rotted_is_a_learner_error(body: bytes) -> None:
     with pytest.raises(LearnerError, match="a stored update"):
         fresh(job()).restore(body, Counted(1, 1.0, None))
+
+
+def test_an_absurd_word_of_a_device_on_its_coding_is_not_asked_for_the_steering() -> None:
+    spec = job()
+    learner = fresh(spec)
+    for k, nmse in enumerate((1.7e308, 1.7e308, 0.25)):
+        learner.admit(update(k, spec)[0], 10, nmse)
+    (seen,) = learner.next().observed
+    assert seen.nmse == 0.25
 
 
 # Steering.
@@ -205,6 +304,15 @@ def test_what_the_steering_sees_of_a_round_does_not_depend_on_the_order_of_arriv
     updates = data.draw(UPDATES)
     other = data.draw(st.permutations(updates))
     assert observe(updates, 1.0, 0.5) == observe(other, 1.0, 0.5)
+
+
+def test_a_device_that_says_it_lost_everything_a_thousand_times_over_is_not_listened_to() -> None:
+    honest = [Counted(10, 1.0, 0.5), Counted(10, 1.0, None)]
+    boasting = [Counted(10, 1.0, 1.7e308), Counted(10, 1.0, 1.7e308)]
+    seen = observe([*honest, *boasting], 1.0, 0.5)
+    assert seen is not None
+    assert seen.nmse == 0.5
+    assert observe(boasting, 1.0, 0.5) is None
 
 
 @settings(max_examples=50)
@@ -257,3 +365,71 @@ def test_a_job_whose_step_is_not_steered_keeps_it(coding: CompressionSpec) -> No
         take_round(learner, spec, number)
         learner.take(learner.next())
         assert learner.step_scale == 1.0
+
+
+# Exactness.
+
+
+KERNELS = ("PRESCOTT", "SANDYBRIDGE", "HASWELL", "ZEN")
+"""What OpenBLAS calls its ways to multiply on x86; all of these run wherever AVX2 does."""
+
+OUTCOMES = """
+import json, sys
+import numpy as np
+from aggregator.gates import RefusedError
+from aggregator.learner import Learner, start
+from models import nets
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
+
+model = ModelSpec(inputs=100, hidden=(100, 50), outputs=10)
+ratio, bodies = json.load(sys.stdin)
+coding = CompressionSpec(downlink_step=0.0)  # without a grid: what the downlink leads by still goes by BLAS
+spec = JobSpec("toy", model, compression=coding, aggregate=AggregateSpec(max_norm_ratio=ratio))
+net = nets.build(model)
+learner = Learner(net, spec, start(net, spec).to_bytes())
+found = []
+for number in range(3):
+    for body in bodies[4 * number : 4 * number + 4]:
+        try:
+            found.append(repr(learner.admit(bytes.fromhex(body), 10, 0.5)))
+        except RefusedError as error:
+            found.append(str(error))
+    found.append(repr(learner._model_norm))
+    learner.take(learner.next())
+    found += [repr(learner.step_scale), repr(learner.now.observed), repr(learner.now.peers), learner.now.model.sha256()]
+floats = np.random.default_rng(0).standard_normal(100_000)
+print(json.dumps([found, repr(float(np.vdot(floats, floats)))]))
+"""
+
+
+def outcomes(kernel: str, ratio: float, bodies: list[str]) -> tuple[list[str], str]:
+    """Give what a learner makes of these bodies under this kernel, and what np.vdot makes of some floats."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUTCOMES],
+        input=json.dumps([ratio, bodies]),
+        env=os.environ | {"OPENBLAS_CORETYPE": kernel, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, product = json.loads(done.stdout)
+    return found, product
+
+
+def test_norms_verdicts_and_the_step_have_the_same_bits_under_every_blas_kernel() -> None:
+    model = ModelSpec(inputs=100, hidden=(100, 50), outputs=10)
+    net = nets.build(model)
+    bodies = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        delta = {tensor.name: (0.01 * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in net.spec}
+        bodies.append(codec.encode(delta, net.spec, PRESETS["off"], state=codec.drop(), rng=rng).body)
+    bodies.sort(key=lambda body: fold.norm(codec.decode(body, net.spec)))
+    bodies[4:4] = bodies[-2:]
+    norms = [fold.norm(codec.decode(body, net.spec)) for body in bodies[:5]]
+    ratio = norms[4] / statistics.median(norms[:4])  # the fifth is on the very edge of what is let in, the sixth beyond
+    found = [outcomes(kernel, ratio, [body.hex() for body in bodies]) for kernel in KERNELS]
+    assert all(outcome == found[0][0] for outcome, _ in found)
+    assert any("far from its peers" in line for line in found[0][0])
+    if platform.machine() == "x86_64":
+        assert len({product for _, product in found}) > 1  # else the kernels are one, and this test shows nothing

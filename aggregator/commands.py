@@ -1,0 +1,273 @@
+"""What operators ask for, and the answers. A command may come several times, and is done once.
+
+Answers that could be long come in pages of PAGE_BYTES: the smallest broker known takes 64 kB. `more` of an answer is
+the `after` of the next question.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aggregator import notes, waits
+from aggregator.run import Run
+from aggregator.store import AttemptRow, StoreError
+from broker.faults import Fault, contain
+from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
+from broker.settings import SettingsError, convert
+from models.dataset import DatasetError
+from models.job import JobSpec
+from models.nets import ModelError
+
+if TYPE_CHECKING:
+    from aggregator.service import Aggregator
+
+log = logging.getLogger(__name__)
+
+PAGE_BYTES = 32_768
+REMEMBERED = 256
+"""Commands whose answers are given again when they come again."""
+ATTEMPTS_A_PAGE = 20
+"""Attempts that are read for one page: each may have 20,000 devices."""
+
+Refusals = (SettingsError, ModelError, DatasetError, StoreError, ValueError, RuntimeError)
+"""Why a command may not be done; the text is for the operator."""
+
+
+class Commands:
+    """Answers operators for one aggregator."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._done: OrderedDict[tuple[str, str], Reply] = OrderedDict()
+
+    def obey(self, command: Command) -> Reply:
+        """Do what is asked for, unless that was done, and return the answer. Raises nothing."""
+        key = (command.client, command.request)
+        if key in self._done:
+            return self._done[key]
+        reply = contain(lambda: self._obey(command))
+        if isinstance(reply, Fault):
+            reply = Reply(command.client, command.request, ok=False, text=f"the aggregator failed at it: {reply.why}")
+        if isinstance(command, Submit | Stop | Resume):
+            log.info("command %s ok=%s: %s", type(command).__name__.lower(), reply.ok, reply.text)
+            self._done[key] = reply
+            while len(self._done) > REMEMBERED:
+                self._done.popitem(last=False)
+        return reply
+
+    @staticmethod
+    def refusal_of_deleted(offer: Offer) -> Verdict:
+        """Return the verdict on an update to a job that was deleted here."""
+        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused="the job was deleted")
+
+    def _obey(self, command: Command) -> Reply:
+        data: dict[str, Any] = {}
+        more = ""
+        ok = True
+        try:
+            match command:
+                case Submit(spec=spec):
+                    text, data = self._submit(spec, f"{command.client}/{command.request}")
+                case Stop(name=name):
+                    text = self._stop(name)
+                case Resume(name=name):
+                    text = self._resume(name)
+                case Jobs(after=after):
+                    text, data, more = self._jobs(after)
+                case Show(name=name, after=after):
+                    text, data, more = self._show(name, after)
+                case Explain():
+                    text, data, more = self._explain(command)
+        except Refusals as error:
+            ok, text = False, str(error)
+        return Reply(command.client, command.request, ok, text[:500], data, more)
+
+    # What changes something.
+
+    def _submit(self, tree: dict[str, object], request: str) -> tuple[str, dict[str, Any]]:
+        aggregator = self._aggregator
+        job = aggregator.store.job_of_request(request)
+        if job is None:
+            spec = convert(tree, JobSpec, "job")
+            job = aggregator.submit(spec, request)
+        run = aggregator.runs.get(job)
+        said = notes.at_submit(run, aggregator.roster) if run else []
+        return job, {"notes": said} if said else {}
+
+    def _stop(self, name: str) -> str:
+        aggregator = self._aggregator
+        for job, rest in list(aggregator.resting.items()):
+            if name in (job, rest.name):
+                aggregator.store.end_job(job, "stopped", f"an operator stopped it; it was at rest: {rest.why}"[:500])
+                aggregator.resume(job)
+                return f"stopped {job}, which was at rest"
+        found = [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
+        for run in found:
+            if not run.coordinator.ended:
+                aggregator.stop_job(run.job)
+                if run.job not in aggregator.runs:
+                    raise RuntimeError(f"{run.job} could not be stopped: its state cannot be written now")
+                return f"stopped {run.job} at version {run.version}"
+        for run in found:
+            if run.coordinator.ended == "stopped":
+                return f"{run.job} was stopped at version {run.version} before"
+        raise ValueError(f"no running job has the name {name}")
+
+    def _resume(self, name: str) -> str:
+        aggregator = self._aggregator
+        for job, rest in list(aggregator.resting.items()):
+            if name in (job, rest.name):
+                aggregator.resume(job)
+                if still := aggregator.resting.get(job):
+                    raise RuntimeError(f"{job} is still at rest: {still.why}")
+                return f"{job} is at work again"
+        raise ValueError(f"no job of the name {name} is at rest")
+
+    # What only looks.
+
+    def _jobs(self, after: str) -> tuple[str, dict[str, Any], str]:
+        lines, more = _page(self._lines(), after, lambda line: str(line["job"]))
+        return f"{len(lines)} jobs", {"jobs": lines}, more
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        aggregator = self._aggregator
+        for job in sorted(aggregator.runs.keys() | aggregator.resting.keys()):
+            run, rest = aggregator.runs.get(job), aggregator.resting.get(job)
+            if run is not None:
+                yield self._line(run)
+            elif rest is not None:
+                ends = "it is tried again by itself" if rest.again else f"fedge job resume {rest.name}, or job stop"
+                yield {
+                    "name": rest.name,
+                    "job": job,
+                    "state": "resting",
+                    "version": str(rest.version or ""),
+                    "reason": rest.why[:500],
+                    "waits_for": f"at rest: {rest.why}"[:500],
+                    "ends": ends,
+                }
+
+    def _line(self, run: Run) -> dict[str, Any]:
+        aggregator, core = self._aggregator, run.coordinator
+        wait = notes.waits_of(run, aggregator.roster, aggregator.clock())
+        return {
+            "name": run.spec.name,
+            "job": run.job,
+            "state": core.state,
+            "version": str(run.version),
+            "metrics": {
+                name: run.metrics[name] for name in ("accuracy", "loss", "participants") if name in run.metrics
+            },
+            "devices_online": sum(known.presence.online for known in aggregator.roster.devices.values()),
+            "devices_ready": sum(member.there and member.ready for _, member in core.members),
+            "reason": run.reason if core.ended else "",
+            "waits_for": wait.text,
+            "ends": wait.ends,
+            "notes": notes.of(run) + ([aggregator.trouble[run.job]] if run.job in aggregator.trouble else []),
+        }
+
+    def _show(self, name: str, after: str) -> tuple[str, dict[str, Any], str]:
+        aggregator = self._aggregator
+        for line in self._lines():
+            if name in (line["job"], line["name"]):
+                break
+        else:
+            raise ValueError(f"no job has the name {name}")
+        run = aggregator.runs.get(line["job"])
+        if run is None:
+            return line["job"], {"job": line, "devices": []}, ""
+        standings = waits.standings(run.coordinator, aggregator.clock())
+        devices = (self._device(msgspec.to_builtins(one), run.job) for one in standings)
+        page, more = _page(devices, after, lambda device: str(device["device"]))
+        return run.job, {"job": line, "devices": page}, more
+
+    def _device(self, standing: dict[str, Any], job: str) -> dict[str, Any]:
+        known = self._aggregator.roster.devices.get(standing["device"])
+        if known is None:
+            return standing
+        said = known.presence
+        beside = {"examples": said.ready.get(job), "trouble": said.trouble.get(job), "alarm": known.alarm or None}
+        return standing | {name: value for name, value in beside.items() if value is not None}
+
+    def _explain(self, command: Explain) -> tuple[str, dict[str, Any], str]:
+        runs = self._aggregator.runs.values()
+        run = next((run for run in runs if command.name in (run.job, run.spec.name)), None)
+        if run is None:
+            raise ValueError(f"no job at work has the name {command.name}")
+        number, _, device = command.after.partition(":")
+        attempt = int(number) if number.isdigit() and len(number) < 10 else 0
+        if attempt == 0 and not self._rounds(run, command.number, 0, 1):
+            raise ValueError(
+                f"job {command.name} is at version {run.version}: no round has tried to make version {command.number}"
+            )
+        found: list[dict[str, Any]] = []
+        left = PAGE_BYTES
+        rows = self._rows(run, command.number, attempt - 1 if device else attempt)
+        for row in rows:
+            after = device if row.attempt.number == attempt else ""
+            fates = run.coordinator.fates() if row.outcome == "open" else row.fates
+            if command.device is not None:
+                fates = {name: fate for name, fate in fates.items() if name == command.device}
+            page, cut, left = _cut(fates, after, left)
+            found.append(_told(row, page))
+            if cut:
+                return run.job, {"rounds": found}, f"{row.attempt.number}:{cut}"
+            if left <= 0 or len(found) >= ATTEMPTS_A_PAGE:
+                break
+        last = found[-1]["attempt"] if found else attempt
+        return run.job, {"rounds": found}, str(last) if self._rounds(run, command.number, last, 1) else ""
+
+    def _rows(self, run: Run, number: int, after: int) -> Iterator[AttemptRow]:
+        while rows := self._rounds(run, number, after, 1):
+            yield rows[0]
+            after = rows[0].attempt.number
+
+    def _rounds(self, run: Run, number: int, after: int, most: int) -> list[AttemptRow]:
+        return self._aggregator.store.attempts_page(run.job, number - 1, after=after, most=most) if number else []
+
+
+def _told(row: AttemptRow, fates: dict[str, str]) -> dict[str, Any]:
+    return {
+        "attempt": row.attempt.number,
+        "base": str(row.attempt.base),
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "opened": row.opened,
+        "closed": row.closed,
+        "target": row.attempt.target,
+        "fates": fates,
+    }
+
+
+def _cut(fates: dict[str, str], after: str, left: int) -> tuple[dict[str, str], str, int]:
+    """Return the fates behind a device as far as there is room, the last device if not all fit, and the room left."""
+    page: dict[str, str] = {}
+    last = ""
+    left -= 400  # what is said of the attempt itself
+    for device in sorted(fates):
+        if device <= after:
+            continue
+        need = len(msgspec.json.encode((device, fates[device]))) + 1
+        if need > left and page:
+            return page, last, left
+        page[device], last, left = fates[device], device, left - need
+    return page, "", left
+
+
+def _page(lines: Iterable[dict[str, Any]], after: str, key: Callable[[dict[str, Any]], str]) -> tuple[list[Any], str]:
+    """Return the lines behind a key, by key, as far as they fit a page; and the last key if there are more."""
+    page: list[dict[str, Any]] = []
+    left = PAGE_BYTES
+    for line in lines:
+        if key(line) <= after:
+            continue
+        left -= len(msgspec.json.encode(line)) + 1
+        if left < 0 and page:
+            return page, key(page[-1])
+        page.append(line)
+    return page, ""

@@ -1,0 +1,62 @@
+"""What an operator should know of a job, from all that is known here: what it waits for, and what will not come."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from aggregator import waits
+from aggregator.roster import Known, Roster
+from aggregator.run import Run
+from aggregator.waits import Waits
+
+
+def waits_of(run: Run, roster: Roster, now: float) -> Waits:
+    """Return what a job waits for; where no device takes part, why."""
+    wait = waits.of(run.coordinator, now)
+    if wait.text and run.coordinator.attempt is None and not len(run.coordinator.members):
+        return structs.replace(wait, text=_nobody(run, roster))
+    return wait
+
+
+def of(run: Run) -> list[str]:
+    """Return what will never come of a job as it is set up."""
+    stop = run.spec.rounds.stop
+    told = []
+    if stop.target is None and stop.patience is None:
+        return []
+    measured = any(stop.metric in metrics for metrics in run.coordinator.history)
+    if stop.metric == "accuracy" and not run.has_test:
+        told.append(
+            f"nobody measures accuracy: there is no [tests.{run.spec.data_name}] in aggregator.toml, so its stop rule "
+            f"never holds and it goes on to max_rounds = {run.spec.rounds.max_rounds}"
+        )
+    elif run.version.number and not measured:
+        told.append(f"nobody measures {stop.metric}: its stop rule never holds")
+    return told
+
+
+def at_submit(run: Run, roster: Roster) -> list[str]:
+    """Return what can be said of a job as soon as it is there."""
+    told = of(run)
+    there = _there(roster)
+    labels = run.spec.rounds.labels.items()
+    fitting = [known for known in there if labels <= known.presence.labels.items()]
+    needed = run.coordinator.needed
+    if labels and not fitting:
+        told.append(f"none of the {len(there)} devices that are there has the labels {dict(labels)}")
+    elif len(fitting) < needed:
+        told.append(f"a round needs {needed} devices, and {len(fitting)} are there")
+    return told
+
+
+def _nobody(run: Run, roster: Roster) -> str:
+    there = _there(roster)
+    if not there:
+        return "no device is there"
+    labels = run.spec.rounds.labels
+    wanted = f"[data.{run.spec.data_name}] in its agent.toml" + (f" and the labels {dict(labels)}" if labels else "")
+    return f"none of the {len(there)} devices that are there has {wanted}"
+
+
+def _there(roster: Roster) -> list[Known]:
+    return [known for known in roster.devices.values() if known.presence.online]

@@ -1,0 +1,141 @@
+"""What lies at the broker of a job: a projection of the store, as messages. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from aggregator import evaluation
+from aggregator.effects import Announce
+from aggregator.store import BodyRow
+from broker import chunks, draw
+from broker.messages import MOST_SETTLED, Body, Head, Job, Message, Round, Status, Version, Way, along
+
+if TYPE_CHECKING:
+    from aggregator.run import Run
+
+FETCH_BYTES = 330
+"""What it costs a device to read a head and a body at their own topics, beside the body."""
+LONGEST_WAY = 16_384
+"""No longer way travels with a round: whoever connects while it lies at the broker gets it too."""
+MOST_ALIASES = 8
+SETTLED_BYTES = 16_384
+"""Room for the names of devices in the announcement of a round."""
+
+
+class Clear(Struct, frozen=True):
+    """Clear the retained topic of this message."""
+
+    message: Message
+
+
+class Question(Struct, frozen=True):
+    """Ask this device for a sign of life."""
+
+    device: str
+
+
+Out = Message | Clear | Question
+
+
+def retained(run: Run) -> list[Out]:
+    """Return everything of a job that should lie at the broker, the head last."""
+    lying: list[Out] = [m for row in run.bodies() for m in chunks_of(run, row)]
+    described: list[Out] = [head(run), status(run)]
+    return [*lying, *described, job(run)] if run.coordinator.ended else [job(run), *lying, *described]
+
+
+def tombstone(run: Run) -> list[Out]:
+    """Return what takes a job off the broker."""
+    clears: list[Out] = [Clear(m) for row in run.bodies() for m in chunks_of(run, row)]
+    return [Job(run.job, run.term), Clear(head(run)), Clear(status(run)), no_round(run), *clears]
+
+
+def job(run: Run) -> Job:
+    """Return the job as devices read it."""
+    last = run.version if run.coordinator.ended else None
+    return Job(run.job, run.term, msgspec.to_builtins(run.spec), last)
+
+
+def head(run: Run) -> Head:
+    """Return how to get the current version."""
+    return Head(
+        run.job,
+        run.term,
+        run.version,
+        run.sha256[:32],
+        state=run.coordinator.state,
+        ways=tuple(Way(way.start, len(way.body)) for way in run.ways),
+        chunk_bytes=run.chunk_bytes,
+    )
+
+
+def status(run: Run) -> Status:
+    """Return what people see of the job."""
+    state = "resting" if run.resting else run.coordinator.state
+    return Status(run.job, run.version, state, run.reason, evaluation.announced(run.metrics))
+
+
+def round_(run: Run, announce: Announce) -> Round:
+    """Return the announcement of a round."""
+    attempt = announce.attempt
+    way = _way_along(run, attempt.threshold / draw.MOST) if announce.first else b""
+    proves = way or not attempt.base.number
+    return Round(
+        run.job,
+        run.term,
+        attempt.base,
+        math.ceil(announce.seconds_left),
+        attempt.threshold,
+        attempt.number,
+        run.step_scale,
+        run.aliases[-MOST_ALIASES:],
+        _settled(run) if run.aliases else (),
+        along(run.sha256, way) if proves else b"",
+    )
+
+
+def _settled(run: Run) -> tuple[str, ...]:
+    """Return who is done with a base that was given another name, as far as a packet has room for the names.
+
+    Who is left out trains on it again, and is refused.
+    """
+    names: list[str] = []
+    room = min(run.chunk_bytes, SETTLED_BYTES)
+    for device in run.coordinator.settled:
+        room -= len(device) + len('"",')
+        if room < 0 or len(names) == MOST_SETTLED:
+            break
+        names.append(device)
+    return tuple(names)
+
+
+def no_round(run: Run) -> Clear:
+    """Clear the topic of a round that is over."""
+    return Clear(Round(run.job, run.term, run.version, 0.0))
+
+
+def chunks_of(run: Run, row: BodyRow) -> list[Body]:
+    """Return a body in pieces."""
+    return [Body(run.job, row.name, index, piece) for index, piece in enumerate(chunks.cut(row.data, row.chunk_bytes))]
+
+
+def is_outdated(row: BodyRow, version: Version) -> bool:
+    """Return whether neither the current version nor the one before it needs a body."""
+    return row.number < version.number - 1 or not row.name.startswith(f"{version.generation}-")
+
+
+def _way_along(run: Run, drawn: float) -> bytes:
+    """Return the way from the version before, if sending it to everybody costs less than fetching it does.
+
+    drawn: share of the devices that this round draws. Who was drawn to leave the version before holds it.
+    """
+    nearest = next(iter(run.ways), None)
+    longest = min(LONGEST_WAY, run.chunk_bytes)
+    if nearest is None or nearest.start != run.version.number - 1 or len(nearest.body) > longest:
+        return b""
+    useful = drawn**2
+    return nearest.body if (1 - useful) * len(nearest.body) <= useful * FETCH_BYTES else b""

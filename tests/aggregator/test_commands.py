@@ -1,0 +1,311 @@
+"""What operators ask a real aggregator for, over the in-memory broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from aggregator import commands
+from aggregator.effects import Attempt, Close
+from aggregator.store import Store, StoreError
+from broker import topics
+from broker.messages import Explain, Jobs, Message, Presence, Reply, Resume, Show, Stop, Submit, Version
+from broker.transport import Packet
+from models.job import JobSpec, RoundsSpec, StopSpec
+
+Fleet = Any
+SpecMaker = Callable[..., JobSpec]
+V0 = Version(1, 0)
+SMALLEST_BROKER = 65_536
+
+
+@pytest.fixture
+def ask(fleet: Fleet) -> Callable[[Message], Reply]:
+    transport = fleet.broker.transport("cli")
+    transport.subscribe(topics.filter_for("f", "reply", client="cli"))
+    transport.open()
+
+    def say(command: Message) -> Reply:
+        fleet.say(command)
+        packets: list[Packet] = []
+        for _ in range(50):
+            fleet.step()
+            packets += [event for event in iter(transport.take, None) if isinstance(event, Packet)]
+            if packets:
+                break
+        assert all(len(packet.payload) < SMALLEST_BROKER for packet in packets)
+        replies = [topics.unpack(packet, "f") for packet in packets]
+        assert isinstance(replies[-1], Reply)
+        return replies[-1]
+
+    return say
+
+
+Ask = Callable[[Message], Reply]
+
+
+def submit(spec: JobSpec, request: str = "s") -> Submit:
+    return Submit("cli", request, msgspec.to_builtins(spec))
+
+
+def line(ask: Ask, name: str = "toy") -> dict[str, Any]:
+    (found,) = [line for line in ask(Jobs("cli", "l")).data["jobs"] if line["name"] == name]
+    return dict(found)
+
+
+# Done once.
+
+
+def test_a_command_that_comes_again_is_answered_again_and_not_done_again(
+    fleet: Fleet, ask: Ask, spec: SpecMaker
+) -> None:
+    first = ask(submit(spec(data="elsewhere")))
+    assert first.ok
+    assert ask(submit(spec(data="elsewhere"))) == first
+    assert len(fleet.aggregator.runs) == 1
+    assert not ask(submit(spec(data="elsewhere"), "another")).ok
+    stopped = ask(Stop("cli", "t", "toy"))
+    assert ask(Stop("cli", "t", "toy")) == stopped
+
+
+def test_a_submit_that_comes_again_after_a_restart_is_answered_with_the_job_it_made(
+    fleet: Fleet, ask: Ask, spec: SpecMaker
+) -> None:
+    first = ask(submit(spec()))
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.lead()
+    again = ask(submit(spec()))
+    assert (again.ok, again.text) == (True, first.text)
+    assert list(fleet.aggregator.runs) == [first.text]
+
+
+def test_a_submit_that_the_disk_does_not_take_leaves_nothing_behind(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(submit(spec()))
+    fleet.finish()
+    (before,) = fleet.aggregator.runs
+    fleet.store._db.execute("PRAGMA query_only = ON")
+    reply = ask(submit(spec(), "full"))
+    assert not reply.ok
+    fleet.store._db.execute("PRAGMA query_only = OFF")
+    assert list(fleet.aggregator.runs) == [before]
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.lead()
+    assert {job: run.coordinator.ended for job, run in fleet.aggregator.runs.items()} == {before: "finished"}
+
+
+def test_a_submit_whose_own_code_fails_is_refused_and_the_rest_goes_on(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(submit(spec()))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aggregator.evaluation.evaluate", fail)
+        reply = ask(submit(structs.replace(spec(), name="bad"), "bad"))
+    assert not reply.ok
+    assert "its own code fails: RuntimeError: mat1 and mat2 shapes cannot be multiplied" in reply.text
+    assert fleet.finish().version.number == 3
+
+
+def test_a_question_that_the_store_cannot_answer_ends_nothing(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(submit(spec()))
+    fleet.finish()
+
+    def broken(*_: object, **__: object) -> None:
+        raise StoreError("the state directory cannot be read: disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "attempts_page", broken)
+        assert ask(Explain("cli", "e", "toy", 1)).text == "the state directory cannot be read: disk I/O error"
+    assert ask(Explain("cli", "f", "toy", 1)).ok
+
+
+# What a job waits for.
+
+
+def test_a_job_says_what_it_waits_for_and_what_would_end_the_wait(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    reply = ask(submit(spec(rounds=RoundsSpec(quorum=4, min_devices=4))))
+    assert reply.data == {"notes": ["a round needs 4 devices, and 3 are there"]}
+    fleet.step(5.0)
+    fleet.kill_agent("d1")
+    del fleet.agents["d1"]
+    fleet.step(180.0)
+    fleet.say(Presence("d9", 1, online=True, unready={reply.text: "no such file"}))
+    found = line(ask)
+    assert (found["state"], found["devices_ready"]) == ("waiting", 2)
+    assert found["waits_for"] == (
+        "4 devices that can take part are needed, 2 are there (d1 offline for 3 min; d9 unready: no such file)"
+    )
+    assert found["ends"] == "devices that come, or come back"
+    shown = ask(Show("cli", "show", "toy")).data
+    assert shown["job"] == line(ask)
+    assert {device["device"]: device["state"] for device in shown["devices"]} == {
+        "d0": "able",
+        "d1": "offline",
+        "d2": "able",
+        "d9": "unready",
+    }
+
+
+def test_a_data_name_that_nobody_has_is_named(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    ask(submit(spec(data="elsewhere")))
+    fleet.step(5.0)
+    assert line(ask)["waits_for"] == "none of the 3 devices that are there has [data.elsewhere] in its agent.toml"
+
+
+def test_labels_that_nobody_has_are_named_at_submit(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    reply = ask(submit(spec(rounds=RoundsSpec(labels={"site": "north"}))))
+    assert reply.data["notes"] == ["none of the 3 devices that are there has the labels {'site': 'north'}"]
+
+
+def test_a_stop_rule_on_what_nobody_measures_is_named_at_submit_and_later(
+    fleet: Fleet, ask: Ask, spec: SpecMaker
+) -> None:
+    rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=3, stop=StopSpec("accuracy", target=0.9))
+    (note,) = ask(submit(spec(rounds=rounds))).data["notes"]
+    assert "nobody measures accuracy: there is no [tests.toy] in aggregator.toml" in note
+    assert note in line(ask)["notes"]
+
+
+def test_a_job_whose_updates_are_refused_from_everybody_says_so(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    refuses = spec(aggregate={"max_examples": 1})
+    tree = msgspec.to_builtins(refuses)
+    job = ask(Submit("cli", "s", tree)).text
+    for _ in range(100):
+        fleet.step(5.0)
+    assert len(fleet.store.attempts(job, V0)) == 1
+    found = line(ask)
+    assert found["state"] == "waiting"
+    assert (
+        "3 devices came to nothing on version 1.0 (d0 refused: it claims 20 examples, more than" in found["waits_for"]
+    )
+    assert "other settings" in found["ends"]
+
+
+def test_a_job_at_rest_says_why_and_can_be_resumed_or_stopped(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("out of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aggregator.evaluation.measure", fail)
+        job = ask(submit(spec())).text
+        fleet.run(lambda: job in fleet.aggregator.resting)
+        found = line(ask)
+        assert (found["state"], found["version"]) == ("resting", "1.0")
+        assert "MemoryError: out of it" in found["waits_for"]
+        assert found["ends"] == "fedge job resume toy, or job stop"
+        assert ask(Show("cli", "show", "toy")).data["job"] == line(ask)
+        assert not ask(Resume("cli", "r1", "nobody")).ok
+        fleet.kill_aggregator()
+        fleet.start_aggregator()
+        fleet.lead()
+    assert ask(Resume("cli", "r2", "toy")).ok or not fleet.aggregator.resting
+    assert fleet.finish().version.number == 3
+
+
+def test_a_job_at_rest_can_be_stopped(fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ask(submit(spec())).text
+    fleet.aggregator._rest(job, "toy", "for the sake of it")
+    assert ask(Stop("cli", "t", "toy")).text == f"stopped {job}, which was at rest"
+    assert line(ask)["state"] == "stopped"
+    assert "it was at rest: for the sake of it" in line(ask)["reason"]
+
+
+# Pages.
+
+
+def pages(ask: Ask, command: Any) -> list[dict[str, Any]]:
+    found, after = [], ""
+    for number in range(10_000):
+        reply = ask(structs.replace(command, request=f"p{number}", after=after))
+        assert reply.ok, reply.text
+        found.append(reply.data)
+        if not reply.more:
+            return found
+        assert reply.more != after
+        after = reply.more
+    raise AssertionError("there is no end")
+
+
+def closed(store: Store, job: str, number: int, cohort: tuple[str, ...]) -> None:
+    attempt = Attempt(V0, number, "0" * 16, 1, None, cohort)
+    store.open_attempt(job, attempt)
+    fates = dict.fromkeys(cohort, "not counted: nothing had arrived when the round ended")
+    store.close_attempt(job, Close(attempt, "abandoned", "too few", fates))
+
+
+def test_a_round_of_twenty_thousand_devices_comes_in_pages(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
+    cohort = tuple(f"device-{n:05d}" for n in range(20_000))
+    closed(fleet.store, job, 1, cohort)
+    closed(fleet.store, job, 2, cohort[:3])
+    fates: dict[int, dict[str, str]] = {}
+    for page in pages(ask, Explain("cli", "", "toy", 1)):
+        for row in page["rounds"]:
+            fates.setdefault(row["attempt"], {}).update(row["fates"])
+    assert {number: len(told) for number, told in fates.items()} == {1: 20_000, 2: 3}
+
+
+def test_fifteen_hundred_attempts_come_in_pages(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
+    for number in range(1, 1501):
+        closed(fleet.store, job, number, ("a", "b"))
+    told = [row["attempt"] for page in pages(ask, Explain("cli", "", "toy", 1)) for row in page["rounds"]]
+    assert told == list(range(1, 1501))
+
+
+def test_one_device_can_be_asked_for_alone(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
+    for number in range(1, 51):
+        closed(fleet.store, job, number, tuple(f"d{n}" for n in range(100)))
+    rows = [row for page in pages(ask, Explain("cli", "", "toy", 1, "d7")) for row in page["rounds"]]
+    assert len(rows) == 50
+    assert all(list(row["fates"]) == ["d7"] for row in rows)
+
+
+def test_a_version_that_no_round_has_tried_to_make_is_an_error(ask: Ask, spec: SpecMaker) -> None:
+    ask(submit(spec(data="elsewhere")))
+    for number in (0, 1, 7):
+        reply = ask(Explain("cli", f"e{number}", "toy", number))
+        assert reply.text == f"job toy is at version 1.0: no round has tried to make version {number}"
+    assert ask(Explain("cli", "x", "nobody", 1)).text == "no job at work has the name nobody"
+
+
+@pytest.mark.parametrize("after", ["x", "1", "1:", ":", "99999999999999", "1:\x1b", "-1:d0"])
+def test_a_page_that_nobody_gave_out_is_no_harm(fleet: Fleet, ask: Ask, spec: SpecMaker, after: str) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
+    closed(fleet.store, job, 1, ("a", "b"))
+    reply = ask(Explain("cli", "e", "toy", 1, after=after))
+    assert isinstance(reply.data, dict)
+    ask(Show("cli", "show", "toy", after))
+    ask(Jobs("cli", "j", after))
+
+
+def test_many_jobs_and_many_devices_come_in_pages(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    names = [f"job{n}" for n in range(60)]
+    for name in names:
+        assert ask(submit(structs.replace(spec(data="elsewhere"), name=name), name)).ok
+    for n in range(600):
+        why = "its disk is full" * 20
+        fleet.say(Presence(f"device-{n:03d}", 1, online=True, unready={next(iter(fleet.aggregator.runs)): why}))
+    fleet.step()
+    listed = [line["name"] for page in pages(ask, Jobs("cli", "")) for line in page["jobs"]]
+    assert sorted(listed) == sorted(names)
+    shown = [d["device"] for page in pages(ask, Show("cli", "", "job0")) for d in page["devices"]]
+    assert shown == sorted(shown)
+    assert len([device for device in shown if device.startswith("device-")]) == 600
+    assert commands.PAGE_BYTES < SMALLEST_BROKER
