@@ -7,29 +7,31 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
-from models.job import Name
-from models.source import DataSource
+from models.job import MOST_LABELS, Factory, Name
+from models.source import DataSource, FilePath
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which nets may run here: [models]."""
 
-    allow: tuple[str, ...] = ()
+    allow: tuple[Factory, ...] = ()
     """Factories ("package.module:factory") that a job may name."""
     framework: Literal["numpy", "torch"] = "numpy"
     """What computes a job that leaves it open."""
     inference: bool = True
     """Export ONNX and hold a session as the job's deploy policy says."""
+    keep: Annotated[int, Meta(ge=1)] | None = None
+    """How many model slots of jobs that are not at work here stay, the last installed first; all when not given."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What the agent may take of its device: [limits]."""
 
-    checkpoint_s: Annotated[float, Meta(gt=0)] = 60.0
+    checkpoint_s: Annotated[float, Meta(ge=0.01, le=86_400)] = 60.0
     """Seconds of training between checkpoints on disk."""
-    presence_s: Annotated[float, Meta(gt=0)] = 30.0
+    presence_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 30.0
     """Shortest time between two presence messages, after a first few."""
-    outbox_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20
+    outbox_bytes: Annotated[int, Meta(ge=2**16, le=2**40)] = 64 * 2**20
     """Most bytes that updates without verdict may take on disk."""
 
 
@@ -39,10 +41,10 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fleet: Name
     device: Name | None = None
     """The device's id; its host name when not given."""
-    state_dir: str = "agent-state"
+    state_dir: FilePath = "agent-state"
     broker: BrokerSettings = BrokerSettings()
     data: dict[Name, DataSource] = {}
     """What this device can train on: [data.NAME]. The rows never leave it."""
-    labels: dict[Name, Name] = {}
+    labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}
     models: ModelSettings = ModelSettings()
     limits: Limits = Limits()

@@ -1,12 +1,25 @@
-"""Files that survive a cut of the power: written whole beside the old one, on disk, then renamed over it."""
+"""Files that survive a cut of the power: written whole beside the old one, on disk, then renamed over it.
+
+A folder's entry in its parent is on disk before anything is put into the folder: what is synced in a folder that a
+cut of the power takes away is gone all the same.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import zlib
 from pathlib import Path
 
 from broker.failpoints import reach
+
+UNREADABLE = (
+    ValueError,  # msgspec's own, and a string that is not UTF-8
+    RecursionError,  # nesting without end
+    MemoryError,  # a length that nobody has the memory for
+)
+"""What decoding a damaged or hostile file may raise."""
 
 
 def replace(path: Path, *parts: bytes) -> None:
@@ -37,6 +50,23 @@ def remove(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and the parents it lacks, each on disk before the next one. Raises OSError.
+
+    Every folder is made here, from the top down, so the deepest one that is there already is the only one that an
+    agent killed in this very function may have left unsynced.
+    """
+    lacking = []
+    while not path.is_dir():
+        lacking.append(path)
+        path = path.parent
+    with contextlib.suppress(OSError):  # where it is not ours it may not be ours to sync: a mount point, no permission
+        sync_folder(path.parent)
+    for folder in reversed(lacking):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Put a folder's entries on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -52,11 +82,18 @@ def seal(path: Path, content: bytes) -> None:
 
 
 def unseal(path: Path) -> bytes | None:
-    """Read what `seal` wrote; None when there is no such file or its bytes have rotted."""
+    """Return what `seal` wrote; None when there is no such file or its bytes, or the sector under them, have rotted.
+
+    Raises OSError when it cannot be read for another reason.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return None
+        raise
     if len(content) < 4 or int.from_bytes(content[:4], "little") != zlib.crc32(content[4:]):
         return None  # an empty file, as a cut of the power leaves it, would have the checksum of nothing
     return content[4:]

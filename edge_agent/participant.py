@@ -13,10 +13,16 @@
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
     shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
  4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored; so is
-    a head that is older than the one known in its own term, which has been overtaken on the way.
+    a head or round that is older than the one known in its own term, which has been overtaken on the way; or a backup
+    was restored that knows nothing of the later one, so that this device tells it (`known`).
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
- 7. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
+ 7. What cannot arrive is not sent: while offline nothing is offered, asked for or repeated, and no time is kept for it.
+ 8. A version that could not be put into the slot is tried again, with growing pauses, while it is the one to serve.
+ 9. A base that a restored backup has given another name is the base it was: an update to its former name is offered on,
+    and settled under the present one. Who has been settled under the former one is done with it only if the round says
+    so: the backup may be older than that.
+10. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
     when that version is needed here, and again while it does not come. A round that carries the way from the version
     that is here does as well.
 
@@ -28,128 +34,52 @@ from __future__ import annotations
 
 import random
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want
+from edge_agent.effects import (
+    Connected,
+    Deploy,
+    Deployed,
+    DeployFailed,
+    Disconnected,
+    Effect,
+    Event,
+    Fetch,
+    FetchFailed,
+    Halt,
+    Installed,
+    Look,
+    Over,
+    Ready,
+    Send,
+    Settle,
+    Train,
+    Trained,
+    TrainingFailed,
+    UpdateLost,
+    Upload,
+)
 from models.job import JobSpec
 
 FIRST_RESEND_S = 4.0
 LAST_RESEND_S = 120.0
 REFETCH_S = 10.0
 FIRST_LOOK_S = 5.0
+FIRST_REDEPLOY_S = 60.0
+LAST_REDEPLOY_S = 3600.0
 ENDED = ("finished", "stopped")
 ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
-
-
-class Connected(Struct, frozen=True):
-    """The broker is reachable again; answers may be spread over this window."""
-
-    spread_s: float = 0.0
-
-
-class Over(Struct, frozen=True):
-    """The job has ended, with this version."""
-
-    last: Version
-    term: int
-
-
-class Ready(Struct, frozen=True):
-    """The data are there and fit the job; or `why` says why this device cannot take part."""
-
-    why: str = ""
-
-
-class Installed(Struct, frozen=True):
-    """The integers of this version are here, with the SHA-256 that was announced."""
-
-    version: Version
-
-
-class FetchFailed(Struct, frozen=True):
-    """The body of this version came, and was not what was announced."""
-
-    version: Version
-
-
-class Trained(Struct, frozen=True):
-    """Training is done and the update is safely on disk."""
-
-    offer: Offer
-
-
-class TrainingFailed(Struct, frozen=True):
-    """Training on this base cannot be done; it will not be tried again."""
-
-    base: Version
-    why: str
-
-
-Event = Head | Round | Over | Want | Verdict | Connected | Ready | Installed | FetchFailed | Trained | TrainingFailed
-
-
-class Fetch(Struct, frozen=True):
-    """Get this version as its head, or the round that carries the way to it, says, in place of any other.
-
-    Then say `Installed` or `FetchFailed`.
-    """
-
-    version: Version
-    source: Head | Round
-
-
-class Train(Struct, frozen=True):
-    """Train on the installed base, make the update durable, then say `Trained` or `TrainingFailed`."""
-
-    base: Version
-    step_scale: float
-
-
-class Halt(Struct, frozen=True):
-    """Stop this training: its update would be refused."""
-
-    base: Version
-
-
-class Send(Struct, frozen=True):
-    """Publish the offer, with its body if that fits one message and is wanted now."""
-
-    offer: Offer
-    with_body: bool
-
-
-class Upload(Struct, frozen=True):
-    """Publish these chunks of the offered update."""
-
-    want: Want
-
-
-class Look(Struct, frozen=True):
-    """Have the broker send the retained head."""
-
-
-class Settle(Struct, frozen=True):
-    """The update has its verdict: settle the residual and forget the update, in one durable step."""
-
-    verdict: Verdict
-
-
-class Deploy(Struct, frozen=True):
-    """Put the installed version into the model slot."""
-
-    version: Version
-
-
-Effect = Look | Fetch | Train | Halt | Send | Upload | Settle | Deploy
 
 
 class Participant:
     """A device's part in one job.
 
     offer: the update on disk that has no verdict yet. trained: the last base trained, to its end or to a failure.
-    deployed: the version in the model slot. deploys: whether this device has a slot. rng: for the jitter of resends.
+    deployed: the version in the model slot. deploys: whether this device has a slot. online: whether the broker is
+    reachable now. rng: for the jitter of resends.
     """
 
     def __init__(
@@ -163,6 +93,7 @@ class Participant:
         trained: Version | None = None,
         deployed: Version | None = None,
         deploys: bool = True,
+        online: bool = True,
         now: float = 0.0,
     ) -> None:
         self.device = device
@@ -174,12 +105,20 @@ class Participant:
         self._trained = trained
         self._deployed = deployed
         self._deploys = deploys
+        self._deploying: Version | None = None
+        self._redeploy_at: float | None = None
+        self._redeploy_s = FIRST_REDEPLOY_S
+        self._online = online
         self._term = 0
         self._head: Head | None = None
         self._round: Round | None = None
         self._round_ends_at = 0.0
+        self._ahead: Version | None = None
+        """A later version than the one that was spoken of last."""
         self._installed: Version | None = None
         self._fetching: Version | None = None
+        self._source_now: Head | Round | None = None
+        """What the last fetch went by."""
         self._refetch_at: float | None = None
         self._training: Version | None = None
         self._look_at: float | None = now
@@ -197,26 +136,32 @@ class Participant:
             case Head() | Round() | Over() if event.term < self._term:
                 return []
             case Round() if self._round and (event.term, event.base) < (self._round.term, self._round.base):
+                self._ahead = self._round.base
                 return []
             case Head() if self._head and (event.term, event.version) < (self._head.term, self._head.version):
+                self._ahead = self._head.version
                 return []
             case Head():
-                self._term = event.term
+                self._follow(event.term, event.version)
                 self._head = event
                 if event.state in ENDED:
                     self._over = event.version
             case Over(last, term):
-                self._term, self._over = term, last
+                self._follow(term, last)
+                self._over = last
             case Round():
-                self._term = event.term
-                self._round, self._round_ends_at = event, now + event.seconds_left
+                self._follow(event.term, event.base)
+                self._round, self._round_ends_at, self._ahead = event, now + event.seconds_left, None
             case Want():
                 return self._upload(event, now)
             case Verdict():
                 return self._settle(event, now)
             case Connected(spread_s):
+                self._online = True
                 self._backoff_s = FIRST_RESEND_S
                 self._resend_at = now + self._rng.random() * spread_s
+            case Disconnected():
+                self._online = False
             case Ready(why):
                 self.why = why
             case Installed(version):
@@ -224,11 +169,22 @@ class Participant:
             case FetchFailed(version):
                 if version == self._fetching:
                     self._fetching, self._installed, self._refetch_at = None, None, now + REFETCH_S
+                    self._doubt_head(now)
             case Trained(offer):
                 self._finish_training(offer.base)
                 self._hold(offer, now)
             case TrainingFailed(base):
                 self._finish_training(base)
+            case UpdateLost(settled):
+                self.offer, self._trained = None, settled
+            case Deployed(version):
+                self._deployed = version
+                if version == self._deploying:
+                    self._deploying, self._redeploy_at, self._redeploy_s = None, None, FIRST_REDEPLOY_S
+            case DeployFailed(version):
+                if version == self._deploying:
+                    self._deploying, self._redeploy_at = None, now + self._redeploy_s
+                    self._redeploy_s = min(2 * self._redeploy_s, LAST_REDEPLOY_S)
         return self._advance(now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -238,9 +194,10 @@ class Participant:
     @property
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
-        times = [self._resend_at] if self.offer else []
-        times += [at for at in (self._refetch_at, self._look_at) if at is not None]
-        return min(times, default=None)
+        times = [self._redeploy_at]
+        if self._online:
+            times += [self._resend_at if self.offer else None, self._refetch_at, self._look_at]
+        return min((at for at in times if at is not None), default=None)
 
     # What can be asked.
 
@@ -260,7 +217,21 @@ class Participant:
         round_ = self._round
         if round_ is None:
             return False
-        return draw.ticket(draw.salt(self.spec.seed, round_.base), self.device) <= round_.threshold
+        return draw.ticket(draw.salt(self.spec.seed, round_.base.number), self.device) <= round_.threshold
+
+    @property
+    def trained(self) -> Version | None:
+        """The last base trained, to its end or to a failure."""
+        return self._trained
+
+    @property
+    def known(self) -> Version | None:
+        """The last base that this device is done with, or a later version than the one that was spoken of last.
+
+        Who has lost that should know. An update that waits for its verdict speaks for itself.
+        """
+        done = None if self.offer else self._trained
+        return max((version for version in (self._ahead, done) if version is not None), default=None)
 
     @property
     def follows(self) -> bool:
@@ -275,13 +246,16 @@ class Participant:
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
-        wanted = self._wanted(now)
-        source = None if wanted is None else self._source(wanted)
-        effects = self._look(wanted, source, now)
+        effects: list[Effect] = []
         if self._training and self._is_too_late(self._training):
             effects.append(Halt(self._training))
-            self._training = None
-        if self.offer and now >= self._resend_at:
+            self._training = None  # first, so that the next round finds this device free
+        if self._redeploy_at is not None and now >= self._redeploy_at:
+            self._redeploy_at = None
+        wanted = self._wanted(now)
+        source = None if wanted is None else self._source(wanted)
+        effects += self._look(wanted, source, now)
+        if self.offer and self._online and now >= self._resend_at:
             effects.append(self._send(self.offer, now))
         if wanted is None or (source is None and self._installed != wanted):
             self._refetch_at = None
@@ -289,7 +263,7 @@ class Participant:
         if source is not None and self._installed != wanted:
             return [*effects, *self._fetch(source, wanted, now)]
         if self._wants_to_deploy(wanted):
-            self._deployed = wanted
+            self._deploying = wanted
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
             self._training = wanted
@@ -328,7 +302,7 @@ class Participant:
         if not behind:
             self._look_at, self._look_s = None, FIRST_LOOK_S
             return []
-        if self._look_at is not None and now < self._look_at:
+        if not self._online or (self._look_at is not None and now < self._look_at):
             return []
         self._look_at = now + self._look_s
         self._look_s = min(2 * self._look_s, LAST_RESEND_S)
@@ -337,7 +311,7 @@ class Participant:
     def _is_too_late(self, base: Version) -> bool:
         """Tell whether an update to this base would be refused."""
         latest = self._latest()
-        if self._over or latest is None or latest == base:
+        if self._over or latest is None or latest == base or base in self._aliases(latest):
             return self._over is not None
         staleness = latest.number - base.number
         may_be_late = self.spec.rounds.late == "fold" and 0 < staleness <= self.spec.rounds.max_staleness
@@ -353,12 +327,23 @@ class Participant:
             and now < self._round_ends_at
             and self.drawn()
             and (self._trained is None or self._trained < latest)
+            and not self._is_settled(latest)
             and self._training is None
             and self.offer is None
         )
 
+    def _is_settled(self, version: Version) -> bool:
+        """Tell whether this device is done with this version, under a former name of it, as its round says."""
+        return self._round is not None and self._round.base == version and self.device in self._round.settled
+
+    def _aliases(self, version: Version) -> tuple[Version, ...]:
+        """Return the former names of a version, as far as its round tells them."""
+        return self._round.aliases if self._round is not None and self._round.base == version else ()
+
     def _wants_to_deploy(self, latest: Version) -> bool:
-        if not self._deploys or self._deployed == latest or self.spec.deploy == "never":
+        if not self._deploys or latest in (self._deployed, self._deploying) or self._redeploy_at is not None:
+            return False
+        if self.spec.deploy == "never":
             return False
         if latest == self._over:
             return True
@@ -368,8 +353,19 @@ class Participant:
     def _fetch(self, source: Head | Round, wanted: Version, now: float) -> list[Effect]:
         if self._fetching == wanted or (self._refetch_at is not None and now < self._refetch_at):
             return []
-        self._fetching, self._refetch_at = wanted, None
+        self._fetching, self._refetch_at, self._source_now = wanted, None, source
         return [Fetch(wanted, source)]
+
+    def _doubt_head(self, now: float) -> None:
+        """Read the head again before the next try, if this one went by it: its bodies may be cut otherwise by now."""
+        if isinstance(self._source_now, Head):
+            self._head, self._look_at, self._look_s = None, now + REFETCH_S, FIRST_LOOK_S
+
+    def _follow(self, term: int, version: Version) -> None:
+        """Go by words of this term on this version. What had ended may have been brought back by a backup."""
+        if self._over is not None and (term > self._term or version > self._over):
+            self._over = None
+        self._term = term
 
     def _finish_training(self, base: Version) -> None:
         self._trained = base
@@ -402,7 +398,10 @@ class Participant:
         if offer is None or verdict.base != offer.base or not offer.digest.startswith(verdict.digest):
             return []
         self.offer = None
-        return [Settle(verdict), *self._advance(now)]
+        latest = self._latest()
+        renamed = latest if latest is not None and offer.base in self._aliases(latest) else None
+        self._trained = renamed or self._trained
+        return [Settle(verdict, renamed), *self._advance(now)]
 
 
 def without_body(offer: Offer) -> Offer:

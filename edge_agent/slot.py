@@ -7,7 +7,8 @@
     SLOT/versions/                            the current version and the one before it
 
 Its law:
-1. A version's directory is written, synced and tried before the link moves; after that it is never written again.
+1. A version's directory is written, synced with its entry in versions/, and tried before the link moves; after that it
+   is never written again.
 2. So whoever opens SLOT/model.onnx, at any moment, gets the whole of the old model or the whole of the new one.
    Whoever wants several files of one version resolves SLOT/current once and opens them there.
 3. A model that onnxruntime answers otherwise than NumPy (or Torch, for a factory's) does is not installed.
@@ -34,6 +35,8 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.failpoints import reach
+from broker.faults import describe
+from edge_agent import files
 from models.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
 from models.nets import NETS, ModelError, Net, build
@@ -98,19 +101,24 @@ class Slot:
         return self._serving.card if self._serving else None
 
     def install(self, release: Release, model: ModelSpec, params: Params) -> str | None:
-        """Serve these params from now on: give None, or why the model before it stays. Logs either."""
+        """Serve these params from now on: return None, or why the model before it stays. Logs either.
+
+        Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
+        """
         try:
             directory = self._make_directory(release)
         except OSError as error:
-            return _refuse(release, str(error))
+            return _refuse(release, error)
         try:
             candidate = self._write(directory, release, model, params)
             self._try(candidate)
             self._switch(candidate)
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            self._reload()
-            return _refuse(release, str(error))
+            return _refuse(release, error)
+        finally:
+            if not self._points_at(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+                self._reload()
         self._tidy()
         log.info(
             "model=installed job=%s version=%d.%d onnx=%s",
@@ -166,9 +174,14 @@ class Slot:
         except InferenceError as error:
             self._give_up(error)
 
+    def _points_at(self, directory: Path) -> bool:
+        """Tell whether the link has moved to this version, which must not be removed any more."""
+        link = self._path / "current"
+        return link.is_symlink() and link.readlink().name == directory.name
+
     def _make_directory(self, release: Release) -> Path:
         versions = self._path / "versions"
-        versions.mkdir(parents=True, exist_ok=True)
+        files.make_folder(versions)
         name = f"{release.generation}-{release.number}-"
         directory = Path(tempfile.mkdtemp(prefix=name, dir=versions))
         directory.chmod(0o755)  # applications run as other users
@@ -179,18 +192,21 @@ class Slot:
         check(params, self._net(model).spec)
         buffer = io.BytesIO()
         np.savez(buffer, **params)  # type: ignore[arg-type]  # its stub takes the names for options
-        (directory / "model.npz").write_bytes(buffer.getbuffer())
+        content = buffer.getbuffer()
+        (directory / "model.npz").write_bytes(content)
         onnx = directory / "model.onnx"
         about = msgspec.to_builtins(release)
         reason = self._export(model, directory / "model.npz", onnx, {name: str(about[name]) for name in about})
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
-            onnx.unlink(missing_ok=True)
-        files = {path.name: _sync(path) for path in sorted(directory.iterdir())}
-        card = Card(release, model, files)
+            onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
+            onnx.unlink()
+        digests = {path.name: _sync(path) for path in sorted(directory.iterdir())}
+        card = Card(release, model, digests)
         (directory / "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(card)) + b"\n")
         _sync(directory / "model.json")
-        _sync_directory(directory)
+        files.sync_folder(directory)
+        files.sync_folder(directory.parent)
         return _Serving(directory, card, params)
 
     def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
@@ -255,16 +271,16 @@ class Slot:
         self._previous, self._serving = self._serving, candidate
 
     def _tidy(self) -> None:
-        """Sync the link, and remove what is older than the version before, which a reader may be opening.
+        """Sync the link, then remove what is older than the version before, which a reader may be opening.
 
-        If the link cannot be synced, a crash may bring the version before back: whole, and so no harm.
+        If the link cannot be synced, a crash may bring an older version back: all of them stay, so that it is whole.
         """
-        with contextlib.suppress(OSError):
-            _sync_directory(self._path)
         kept = {serving.directory.name for serving in (self._serving, self._previous) if serving}
-        for directory in (self._path / "versions").iterdir():
-            if directory.name not in kept:
-                shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.sync_folder(self._path)
+            for directory in (self._path / "versions").iterdir():
+                if directory.name not in kept:
+                    shutil.rmtree(directory, ignore_errors=True)
 
 
 def open_slot(path: Path, *, session: Session | None = None, allow: Sequence[str] = ()) -> Slot:
@@ -278,11 +294,16 @@ def open_slot(path: Path, *, session: Session | None = None, allow: Sequence[str
 
 def _read(path: Path) -> _Serving:
     """Read card and params of the current version and check them. Raises OSError or SlotError."""
-    directory = (path / "current").resolve(strict=True)
+    try:
+        directory = (path / "current").resolve(strict=True)
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise SlotError(f"{path}/current leads nowhere: {error}") from error
     try:
         card = msgspec.json.decode((directory / "model.json").read_bytes(), type=Card)
-    except msgspec.MsgspecError as error:
+    except files.UNREADABLE as error:
         raise SlotError(f"{directory}/model.json: {error}") from error
+    if not {"model.npz"} <= card.files.keys() <= set(FILES):
+        raise SlotError(f"{directory}/model.json: names other files than a slot has")
     for name, digest in card.files.items():
         if hashlib.sha256((directory / name).read_bytes()).hexdigest() != digest:
             raise SlotError(f"{directory}/{name} is damaged: its SHA-256 is not the card's")
@@ -293,7 +314,8 @@ def _read(path: Path) -> _Serving:
     return _Serving(directory, card, params)
 
 
-def _refuse(release: Release, reason: str) -> str:
+def _refuse(release: Release, error: Exception) -> str:
+    reason = describe(error)
     log.warning("model=kept job=%s refused=%d.%d reason=%s", release.job, release.generation, release.number, reason)
     return reason
 
@@ -304,14 +326,6 @@ def _sync(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     return digest
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _point(link: Path, target: Path) -> None:

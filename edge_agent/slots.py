@@ -2,18 +2,34 @@
 
 The child exports ONNX and runs it, so that neither onnx nor onnxruntime is ever loaded where training happens, and so
 that onnxruntime may die of an illegal instruction without taking the agent along: it is tried before it is trusted.
+
+Its law:
+1. Of the installs of one slot that wait only the newest is done; one that is passed over leaves no outcome.
+2. Every other install ends as an outcome, whatever becomes of it; it says why where the model before it stays.
+3. A slot with an install that waits or is under way is not swept.
+4. A slot that is swept is renamed away first, durably, and its link goes next: who looks sees a model or none.
+
+    MODELS/digits/           a slot
+    MODELS/.digits.swept     what a cut of the power left of one that was to go; the next sweep finishes it
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
 
+from broker.faults import Fault, contain
 from broker.messages import Version
+from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
 from models import session
 from models.job import ModelSpec
@@ -32,24 +48,50 @@ class Install(Struct, frozen=True):
     params: Params
 
 
+class Outcome(Struct, frozen=True):
+    """What has come of an install: `why` is empty when the release is served now, else says why it is not."""
+
+    name: str
+    release: Release
+    why: str = ""
+
+
 def slot_path(state_dir: Path, name: str) -> Path:
-    """Give the folder of a job's model slot: what applications on the device open."""
+    """Return the folder of a job's model slot: what applications on the device open."""
     return state_dir / "models" / name
 
 
 class Slots:
-    """All slots under one state directory."""
+    """All slots under one state directory.
 
-    def __init__(self, state_dir: Path, allow: Sequence[str]) -> None:
+    wake: called on the slots' thread when there is an outcome to fetch. keep: how many slots of jobs that are over
+    `sweep` leaves; None for all. executor: where installs are done, one after the other; a thread when not given. It is
+    shut down by `close`.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        allow: Sequence[str],
+        *,
+        wake: Callable[[], None] = lambda: None,
+        keep: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
         self._state_dir = state_dir
         self._allow = allow
+        self._wake = wake
+        self._keep = keep
+        self._executor = ThreadPoolExecutor(1, "model-slots") if executor is None else executor
         self._slots: dict[str, Slot] = {}
         self._usable: bool | None = None
+        self._lock = threading.Lock()
         self._newest: dict[str, Install] = {}
-        self._thread = ThreadPoolExecutor(1, "model-slots")
+        """The install of each slot that waits or is under way; while it stands here its slot is the executor's."""
+        self._outcomes: deque[Outcome] = deque()
 
     def deployed(self, job: str, name: str) -> Version | None:
-        """Give the version of this job that its slot holds; None for another job's, or none."""
+        """Return the version of this job that its slot holds; None for another job's, or none that can be read."""
         try:
             card = open_slot(slot_path(self._state_dir, name)).card
         except SlotError:
@@ -60,19 +102,78 @@ class Slots:
 
     def put(self, install: Install) -> None:
         """Install this version soon; one that still waits is passed over for a newer one."""
-        self._newest[install.name] = install
-        self._thread.submit(self._put, install)
+        with self._lock:
+            self._newest[install.name] = install
+        self._executor.submit(self._do, install)
+
+    def finished(self) -> list[Outcome]:
+        """Return what has come of installs since the last call."""
+        return [self._outcomes.popleft() for _ in range(len(self._outcomes))]
+
+    def sweep(self, at_work: Collection[str]) -> None:
+        """End the children of jobs that are not at work, and remove their slots, but the `keep` installed last.
+
+        at_work: the names of the jobs that go on. What is no slot is left alone; so are readers, who keep what they
+        have open. Logs what it removes, and what it could not.
+        """
+        with self._lock:
+            left_alone = {*at_work, *self._newest}
+        for name in list(self._slots):
+            if name not in left_alone:
+                self._close(name)
+        models = self._state_dir / "models"
+        for remains in models.glob(f".*{_SWEPT}"):
+            shutil.rmtree(remains, ignore_errors=True)
+        try:
+            for slot in self._overdue(models, left_alone):
+                _remove(slot)
+                log.info("model=removed slot=%s: its job is not at work here, and [models] keep = %s", slot, self._keep)
+        except OSError as error:
+            log.warning("model=not removed, looking again at the next sweep: %s", error)
 
     def close(self) -> None:
         """Finish what is being installed, and end the children."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        for slot in self._slots.values():
-            slot.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        for name in list(self._slots):
+            self._close(name)
 
-    def _put(self, install: Install) -> None:
-        if self._newest[install.name] is not install:
-            return
-        self._slot(install.name).install(install.release, install.model, install.params)
+    def _overdue(self, models: Path, left_alone: Collection[str]) -> list[Path]:
+        """Return the slots to remove. Raises OSError."""
+        if self._keep is None or not models.is_dir():
+            return []
+        over = [slot for slot in _slots(models) if slot.name not in left_alone]
+        return sorted(over, key=_installed_at, reverse=True)[self._keep :]
+
+    # On the executor.
+
+    def _do(self, install: Install) -> None:
+        with self._lock:
+            if self._newest.get(install.name) is not install:
+                return
+        why = "the install was broken off"
+        try:
+            done = contain(lambda: self._install(install))
+            why = done.why if isinstance(done, Fault) else done
+        finally:  # whatever ends this thread's work, its outcome is told
+            with self._lock:
+                if self._newest.get(install.name) is install:
+                    del self._newest[install.name]
+            self._outcomes.append(Outcome(install.name, install.release, why))
+            self._wake()
+
+    def _install(self, install: Install) -> str:
+        """Return why the model before it stays; empty when this one is served."""
+        whole = False
+        try:
+            slot = self._slot(install.name)
+            why = slot.install(install.release, install.model, install.params)
+            whole = True
+            if why is None:
+                _date(slot_path(self._state_dir, install.name))
+        finally:
+            if not whole:  # its child may be in the middle of an answer: the next install starts from the disk
+                self._close(install.name)
+        return why or ""
 
     def _slot(self, name: str) -> Slot:
         if name not in self._slots:
@@ -87,3 +188,48 @@ class Slots:
             if why:
                 log.warning("onnxruntime cannot be used here, our own nets answer instead: %s", why)
         return self._usable
+
+    def _close(self, name: str) -> None:
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            slot.close()
+
+
+_SWEPT = ".swept"
+"""What a slot's folder is called from when it is to go until it is gone. No job's name has a dot."""
+
+
+def _slots(models: Path) -> list[Path]:
+    """Return the slots in a folder: what a `Slot` has installed into, and nothing else. Raises OSError."""
+    return [path for path in models.iterdir() if _is_slot(path)]
+
+
+def _is_slot(path: Path) -> bool:
+    link = path / "current"
+    if path.is_symlink() or path.name.startswith(".") or not link.is_symlink():
+        return False
+    return link.readlink().parent == Path("versions")
+
+
+def _installed_at(slot: Path) -> int:
+    """Return when the link last moved, in ns."""
+    return (slot / "current").lstat().st_mtime_ns
+
+
+def _date(slot: Path) -> None:
+    """Date a slot's link after every other's, if it can be: a device without a clock may wake up in 1970."""
+    with contextlib.suppress(OSError):
+        newest = max((_installed_at(other) for other in _slots(slot.parent) if other != slot), default=0)
+        if _installed_at(slot) <= newest:
+            after = newest + 10**9  # a second, which every file system can tell
+            os.utime(slot / "current", ns=(after, after), follow_symlinks=False)
+
+
+def _remove(slot: Path) -> None:
+    """Remove a slot so that a cut of the power leaves it whole, or out of sight. Raises OSError."""
+    swept = slot.with_name(f".{slot.name}{_SWEPT}")
+    shutil.rmtree(swept, ignore_errors=True)
+    slot.rename(swept)
+    files.sync_folder(slot.parent)
+    (swept / "current").unlink()
+    shutil.rmtree(swept)

@@ -21,11 +21,10 @@ from msgspec import Struct, structs
 from broker import chunks, topics
 from broker.errors import WireError
 from broker.failpoints import reach
-from broker.messages import CHUNK_BYTES, Body, Chunk, Head, Message, Offer, Version, Want
+from broker.faults import Marks
+from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
-from edge_agent.fetch import Fetch, FetchError
-from edge_agent.outbox import Outbox, OutboxFullError
-from edge_agent.participant import (
+from edge_agent.effects import (
     Connected,
     Deploy,
     Effect,
@@ -34,17 +33,20 @@ from edge_agent.participant import (
     Halt,
     Installed,
     Look,
-    Participant,
     Ready,
     Send,
     Settle,
     Train,
     Trained,
     TrainingFailed,
+    UpdateLost,
     Upload,
-    without_body,
 )
-from edge_agent.participant import Fetch as FetchEffect
+from edge_agent.effects import Fetch as FetchEffect
+from edge_agent.fetch import Fetch, FetchError
+from edge_agent.home import Home
+from edge_agent.outbox import Outbox, OutboxFullError
+from edge_agent.participant import Participant, without_body
 from edge_agent.slot import Release
 from edge_agent.slots import Install
 from models import codec, nets, train
@@ -64,6 +66,8 @@ TELL_NMSE_EVERY = 4
 """Versions between two reports of what the coding lost: it changes slowly, and a small update is hardly longer."""
 STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
+ENVELOPE_BYTES = 1024
+"""What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""
 
 
 class Subscribe(Struct, frozen=True):
@@ -91,6 +95,8 @@ class _Training(Struct):
     loss: float | None
     """Mean loss of the epoch so far; None before the first step."""
     saved_at: float
+    entered: bool = False
+    """Whether it has its turn."""
 
 
 class Work:
@@ -101,23 +107,29 @@ class Work:
         job: str,
         spec: JobSpec,
         config: AgentConfig,
-        device: str,
-        boot: int,
+        home: Home,
         folder: Path,
         now: float,
         deployed: Version | None,
+        *,
+        marks: Marks,
         read_data: Reader = read,
     ) -> None:
         self.job = job
         self.spec = spec
         self.net = nets.build(spec.model, framework=config.models.framework, allow=config.models.allow)
         self.data: Dataset = read_data(config.data[spec.data_name], spec.model)
-        self.failure = ""
-        """Why the last training failed; empty when it did not."""
+        self.turn = 0
+        """When it had its last turn of training, as the service counts them."""
+        self.failure: Failure | None = None
+        """The last training, where it failed."""
         self._fleet = config.fleet
-        self._device = device
+        self._device = home.device
+        self._marks = marks
+        self._chunk_bytes = CHUNK_BYTES
+        """How updates are cut: as the broker takes them."""
         self._checkpoint_s = config.limits.checkpoint_s
-        self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes)
+        self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes, job=job, device=home.device)
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
         self._model: Model | None = None
         self._held: Version | None = None
@@ -130,14 +142,15 @@ class Work:
         self._stalls_at: float | None = None
         self._training: _Training | None = None
         self.participant = Participant(
-            device,
+            home.device,
             job,
             spec,
-            random.Random(f"{job}/{device}/{boot}"),  # noqa: S311 -- jitter, no secret
+            random.Random(f"{job}/{home.device}/{home.boot}/{home.nonce}"),  # noqa: S311 -- jitter, no secret
             offer=self._outbox.offer and self._with_body(self._outbox.offer),
             trained=self._outbox.trained,
             deployed=deployed,
             deploys=config.models.inference,
+            online=False,
             now=now,
         )
 
@@ -145,8 +158,18 @@ class Work:
 
     @property
     def busy(self) -> bool:
-        """Tell whether there are training steps to take."""
+        """Whether there are training steps to take."""
         return self._training is not None
+
+    @property
+    def n_examples(self) -> int:
+        """Rows that this device trains on."""
+        return len(self.data.y)
+
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """The chunk topics that this job listens to now."""
+        return self._subscribed
 
     @property
     def deadline(self) -> float | None:
@@ -189,8 +212,10 @@ class Work:
         """Say that the data are there, and give what follows: an update from before may wait for its verdict."""
         return self.handle(Ready(), now)
 
-    def connected(self, spread_s: float, now: float) -> list[Out]:
-        """Say that the broker is reachable again."""
+    def connected(self, spread_s: float, packet_bytes: int | None, now: float) -> list[Out]:
+        """Say that the broker is reachable again, and the largest packet that it takes, if that is known."""
+        room = CHUNK_BYTES if packet_bytes is None else packet_bytes - ENVELOPE_BYTES
+        self._chunk_bytes = max(1, min(CHUNK_BYTES, room))
         return self.handle(Connected(spread_s), now)
 
     def train_for(self, slice_s: float, now: float, clock: Callable[[], float] = time.monotonic) -> list[Out]:
@@ -199,6 +224,10 @@ class Work:
         if training is None:
             return []
         until = clock() + slice_s
+        if not training.entered:
+            state, training.entered = training.state, True
+            at = f"epoch {state.epoch}, batch {state.batch}"
+            self._marks.enter(self.job, "train", f"training on version {training.effect.base} from {at}")
         try:
             for step in training.steps:
                 training.state, training.loss = step.state, step.loss
@@ -217,12 +246,8 @@ class Work:
         """Write down where training stands, so that the next start goes on from there. Raises OSError."""
         if self._training is not None:
             self._checkpoint(self._training, now)
+            self.step_out()
         return []
-
-    def delete(self) -> None:
-        """Forget the job."""
-        self._training = self._fetch = None
-        self._outbox.delete()
 
     # Effects.
 
@@ -243,13 +268,14 @@ class Work:
                     self._begin_training(effect, now)
                 case Halt(base):
                     log.info("training halted job=%s base=%s: the base has been left", self.job, base)
+                    self.step_out()
                     self._training = None
                 case Send(offer, with_body):
-                    yield offer if with_body else without_body(offer)
+                    yield self._cut(offer) if with_body else without_body(self._cut(offer))
                 case Upload(want):
-                    yield from self._chunks(want)
-                case Settle(verdict):
-                    self._outbox.settle(verdict)
+                    yield from self._chunks(want, now)
+                case Settle(verdict, renamed):
+                    self._outbox.settle(verdict, renamed)
                     outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
                     log.info("update job=%s base=%s %s", self.job, verdict.base, outcome)
                 case Deploy(version):
@@ -307,10 +333,10 @@ class Work:
             return
         start = self._model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
-        state, loss = self._outbox.resume(effect.base, self._rows) or fresh
+        state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, len(self.data.y)) or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
         steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
-        self.failure = ""
+        self.failure = None
         self._training = _Training(effect, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
 
@@ -318,6 +344,17 @@ class Work:
         """Write down where training stands: at the end of every epoch, and every so often in between."""
         self._outbox.checkpoint(training.effect.base, self._rows, training.state, training.loss)
         training.saved_at = now
+        self._marks.gain(self.job, "train")
+
+    def _end_training(self) -> None:
+        self._training = None
+        self._marks.leave(self.job, "train")
+
+    def step_out(self) -> None:
+        """Let another job have its turn: whatever ends this process then is not this job's fault."""
+        if self._training is not None and self._training.entered:
+            self._training.entered = False
+            self._marks.step_out(self.job, "train")
 
     def _finish(self, training: _Training, now: float) -> list[Out]:
         base = training.effect.base
@@ -328,7 +365,7 @@ class Work:
             self.net.spec,
             self.spec.coding,
             state=state,
-            rng=_rng(self.spec.seed, str(base), self._device),
+            rng=_rng(self.spec.seed, base.number, self._device),
             step_scale=training.effect.step_scale,
         )
         offer = Offer(
@@ -343,7 +380,7 @@ class Work:
             float(f"{encoded.nmse:.2g}") if self._tells_nmse(base) else None,
         )
         self._outbox.put(offer, encoded.pending)
-        self._training = None
+        self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(encoded.body))
         return self.handle(Trained(self._with_body(offer, encoded.body)), now)
 
@@ -351,9 +388,11 @@ class Work:
         return self.spec.coding.is_steered and base.number % TELL_NMSE_EVERY == 0
 
     def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
-        log.error("training failed job=%s base=%s: %s", self.job, training.effect.base, why)
-        self._training, self.failure = None, why
-        return self.handle(TrainingFailed(training.effect.base, why), now)
+        base = training.effect.base
+        log.error("training failed job=%s base=%s: %s", self.job, base, why)
+        self._end_training()
+        self.failure = Failure(base, why[:500])
+        return self.handle(TrainingFailed(base, why), now)
 
     # The update.
 
@@ -363,9 +402,19 @@ class Work:
             return offer
         return structs.replace(offer, body=self._outbox.body() if body is None else body)
 
-    def _chunks(self, want: Want) -> Iterator[Chunk]:
+    def _cut(self, offer: Offer) -> Offer:
+        """Return the offer as this broker takes it: cut finely enough, its body along only where it fits one packet."""
+        if offer.n_bytes > self._chunk_bytes:
+            return structs.replace(without_body(offer), chunk_bytes=self._chunk_bytes)
+        return offer
+
+    def _chunks(self, want: Want, now: float) -> Iterator[Out]:
         body = self._outbox.body()
-        pieces = chunks.cut(body, CHUNK_BYTES)
+        if self._outbox.offer is None:
+            log.error("update lost job=%s: it is trained again", self.job)
+            yield from self.handle(UpdateLost(self._outbox.settled), now)
+            return
+        pieces = chunks.cut(body, self._chunk_bytes)
         for index in sorted(chunks.from_bitmap(want.missing, len(pieces))):
             yield Chunk(self.job, self._device, want.digest, index, pieces[index])
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,80 @@ def test_what_a_cut_left_half_written_is_no_file(tmp_path: Path) -> None:
     assert files.unseal(tmp_path / "a") == b"old"
     files.seal(tmp_path / "a", b"new")
     assert files.unseal(tmp_path / "a") == b"new"
+
+
+# Folders.
+
+
+class Diary:
+    """What is made and what is synced, in order, below one folder; the real file system does it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+        self.lines: list[str] = []
+        self._root = root
+        fsync, mkdir = os.fsync, os.mkdir
+
+        def note_fsync(descriptor: int) -> None:
+            fsync(descriptor)
+            self.note("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
+
+        def note_mkdir(path: Path, *mode: int) -> None:
+            mkdir(path, *mode)
+            self.note("make", Path(path))
+
+        monkeypatch.setattr(os, "fsync", note_fsync)
+        monkeypatch.setattr(os, "mkdir", note_mkdir)
+
+    def note(self, what: str, path: Path) -> None:
+        if path.is_relative_to(self._root):
+            self.lines.append(f"{what} {path.relative_to(self._root)}")
+
+
+def test_each_new_folder_is_on_disk_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diary = Diary(monkeypatch, tmp_path)
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert diary.lines == ["make a", "sync .", "make a/b", "sync a", "make a/b/c", "sync a/b"]
+
+
+def test_a_folder_that_an_agent_made_and_did_not_live_to_sync_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    diary = Diary(monkeypatch, tmp_path)
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert diary.lines == ["sync a", "sync a", "make a/b/c", "sync a/b"]
+
+
+def test_a_folder_whose_parent_may_not_be_synced_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        if folder == tmp_path.parent:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "sync_folder", refuse)
+    files.make_folder(tmp_path)
+    files.make_folder(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        files.make_folder(tmp_path / "file" / "a")
+    monkeypatch.setattr("edge_agent.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.make_folder(tmp_path / "a")
+
+
+def test_a_file_on_a_sector_that_cannot_be_read_has_rotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.seal(tmp_path / "a", b"content")
+
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    number = errno.EIO
+    assert files.unseal(tmp_path / "a") is None
+    number = errno.EACCES
+    with pytest.raises(PermissionError):
+        files.unseal(tmp_path / "a")

@@ -1,17 +1,28 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import random
+import zlib
+from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from broker import chunks
 from broker.messages import Offer, Verdict, Version, echo
 from edge_agent import files
-from edge_agent.outbox import Outbox, OutboxFullError
-from models import codec
+from edge_agent.outbox import Outbox, OutboxFullError, forget, leftovers
+from models import checkpoint, codec
+from models.checkpoint import TrainingState
 from models.codec import Pending
-from models.job import CompressionSpec
+from models.job import CompressionSpec, TrainSpec
 from models.params import TensorSpec
 
 SPEC = (TensorSpec("w", (8, 4)), TensorSpec("b", (8,)))
@@ -121,7 +132,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
     assert [path.name for path in (tmp_path / "j").iterdir()] == ["update.bin"]
 
 
-def full(_: int) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -169,7 +180,10 @@ def test_an_update_that_rots_before_its_verdict_is_settled_without_a_residual(tm
     assert outbox.state(V1, 20) == codec.drop()
 
 
-@pytest.mark.parametrize(("base", "kept"), [(Version(1, 20), True), (Version(1, 21), False), (Version(2, 1), False)])
+@pytest.mark.parametrize(
+    ("base", "kept"),
+    [(Version(1, 20), True), (Version(1, 21), False), (Version(2, 1), True), (Version(2, 21), False)],
+)
 def test_a_residual_that_is_too_old_is_dropped(tmp_path: Path, base: Version, kept: bool) -> None:
     outbox, one, _ = filled(tmp_path / "j")
     outbox.settle(verdict(one))
@@ -180,3 +194,398 @@ def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
     outbox, _, _ = filled(tmp_path / "j")
     outbox.delete()
     assert not (tmp_path / "j").exists()
+
+
+# Folders.
+
+
+def test_a_new_folder_is_on_disk_before_an_update_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), tmp_path))
+
+    monkeypatch.setattr(os, "fsync", note)
+    filled(tmp_path / "jobs" / "j")
+    assert synced == ["..", ".", "jobs", "jobs/j/.update.bin.new", "jobs/j"]
+
+
+def test_a_deleted_job_is_gone_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, _, _ = filled(tmp_path / "jobs" / "j")
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    outbox.delete()
+    assert synced == [tmp_path / "jobs"]
+    outbox.delete()
+
+
+def test_a_job_that_the_disk_does_not_let_go_of_is_a_line_in_the_log_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox, _, _ = filled(tmp_path / "j")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", full)
+        outbox.delete()
+        assert f"job not forgotten folder={tmp_path / 'j'}" in caplog.text
+        with pytest.raises(OSError, match="No space left"):
+            forget(tmp_path / "j")
+    forget(tmp_path / "j")
+    assert not (tmp_path / "j").exists()
+
+
+def test_the_jobs_that_have_a_folder_and_are_not_known_are_left_over(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs"
+    assert leftovers(jobs, ()) == []
+    for job in ("b-2", "a-1", "c-3"):
+        filled(jobs / job)
+    (jobs / "a file").write_bytes(b"")
+    (jobs / "not a job").mkdir()
+    (jobs / ".hidden").mkdir()
+    (jobs / "link").symlink_to(jobs / "a-1")
+    assert leftovers(jobs, {"c-3": "at work"}) == ["a-1", "b-2"]
+    forget(jobs / "a-1")
+    forget(jobs / "a-1")
+    assert leftovers(jobs, ()) == ["b-2", "c-3"]
+
+
+# Files with a right checksum, and hostile contents.
+
+TRAIN, N_EXAMPLES, ROWS = TrainSpec(epochs=3, batch_size=4, momentum=0.9), 10, 77
+RAW = b"\xa5@@RAW"
+"""The string "@@RAW" in msgpack; a mutation puts other bytes in its place, which no encoder would write."""
+
+
+def training() -> TrainingState:
+    params = {tensor.name: np.ones(tensor.shape, np.float32) for tensor in SPEC}
+    return TrainingState(params, dict(params), b"s" * 32, 1, 2, 3.5, 8)
+
+
+def lived(folder: Path) -> None:
+    """Leave what an agent leaves that has settled one update, offers the next, and was killed in a third training."""
+    outbox, one, _ = filled(folder)
+    outbox.settle(verdict(one))
+    made = encoded(1, outbox.state(V1, 20))
+    outbox.put(offer(made.body, V1), made.pending)
+    outbox.checkpoint(Version(1, 2), ROWS, training(), 0.4)
+
+
+def test_what_an_honest_life_leaves_is_understood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lived(tmp_path / "j")
+    outbox = Outbox(tmp_path / "j", SPEC, job="j", device="d")
+    assert outbox.offer is not None
+    assert (outbox.offer.base, outbox.settled) == (V1, V0)
+    assert len(outbox.state(V1, 20).residual) == 2
+    found = outbox.resume(Version(1, 2), ROWS, TRAIN, N_EXAMPLES)
+    assert found is not None
+    assert (found[0].epoch, found[0].batch, found[1]) == (1, 2, 0.4)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("job", "device"), [("other", "d"), ("j", "other")])
+def test_an_update_of_another_job_or_device_is_absent(
+    tmp_path: Path, job: str, device: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path / "j")
+    outbox = Outbox(tmp_path / "j", SPEC, job=job, device=device)
+    assert (outbox.offer, outbox.trained) == (None, None)
+    assert (
+        "update.bin is not understood and is ignored: CodecError: it is an update of device d to job j" in caplog.text
+    )
+
+
+def reseal(file: Path, change: Callable[[Any], Any]) -> None:
+    """Change the msgpack tree of a file, and give it a right checksum."""
+    tree = msgspec.msgpack.decode(files.unseal(file) or b"")
+    files.seal(file, msgspec.msgpack.encode(change(tree)))
+
+
+def sealed(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little") + content
+
+
+def pending_of(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a change of an update that changes what is pending in it: [arrays, body]."""
+
+    def act(tree: Any) -> Any:
+        inner = change(msgspec.msgpack.decode(tree["pending"][4:]))
+        return tree | {"pending": sealed(msgspec.msgpack.encode(inner))}
+
+    return act
+
+
+UPDATES: dict[str, Callable[[Any], Any]] = {
+    "a pending part of noise": lambda tree: tree | {"pending": b"noise"},
+    "a pending part of other types": pending_of(lambda _: [1, 2]),
+    "a pending part of another net": pending_of(lambda inner: [inner[0][:1], inner[1]]),
+    "an empty body": pending_of(lambda inner: [inner[0], b""]),
+    "another body": pending_of(lambda inner: [inner[0], inner[1][:-1] + b"?"]),
+    "a body that does not decode": lambda tree: (
+        pending_of(lambda inner: [inner[0], b"\x10nonsense"])(tree)
+        | {"offer": tree["offer"] | {"digest": chunks.digest(b"\x10nonsense"), "n_bytes": 9}}
+    ),
+    "a length that is not the body's": lambda tree: tree | {"offer": tree["offer"] | {"n_bytes": 2**40}},
+    "a negative length": lambda tree: tree | {"offer": tree["offer"] | {"n_bytes": -1}},
+    "two bodies": lambda tree: tree | {"offer": tree["offer"] | {"body": b"another"}},
+    "a base beyond all numbers": lambda tree: tree | {"offer": tree["offer"] | {"base": [1, 2**64 - 1]}},
+}
+
+
+@pytest.mark.parametrize("change", UPDATES)
+def test_an_update_that_nobody_could_send_is_absent_and_its_base_can_be_trained_again(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, one, pending = filled(tmp_path / "j")
+    reseal(tmp_path / "j" / "update.bin", UPDATES[change])
+    outbox = Outbox(tmp_path / "j", SPEC)
+    assert (outbox.offer, outbox.trained, outbox.body()) == (None, None, b"")
+    assert f"file={tmp_path / 'j' / 'update.bin'} is not understood" in caplog.text
+    outbox.put(one, pending)
+    assert Outbox(tmp_path / "j", SPEC).body() == pending.body
+
+
+def test_an_update_that_rots_while_it_is_offered_is_offered_no_more(tmp_path: Path) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    assert outbox.offer == one
+    (tmp_path / "j" / "update.bin").write_bytes(b"")
+    assert outbox.body() == b""
+    assert (outbox.offer, outbox.trained) == (None, None)
+
+
+def test_an_update_on_a_sector_that_cannot_be_read_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path / "j")
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert Outbox(tmp_path / "j", SPEC).offer is None
+    assert "update.bin is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_residual_that_no_training_gives_is_dropped_and_not_trained_with(
+    tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    lived(tmp_path / "j")
+    bad = codec.State(tuple(np.full(tensor.shape, value, np.float32) for tensor in SPEC))
+    reseal(tmp_path / "j" / "residual.bin", lambda tree: tree | {"state": bad.to_bytes()})
+    outbox = Outbox(tmp_path / "j", SPEC)
+    assert outbox.state(V1, 20) == codec.drop()
+    assert "residual.bin is not understood" in caplog.text
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+def test_an_update_whose_residual_is_nonsense_is_settled_without_one(
+    tmp_path: Path, value: float, counted: bool
+) -> None:
+    _, one, pending = filled(tmp_path / "j")
+    whole = tuple(np.full(tensor.shape, value, np.float32) for tensor in SPEC)
+    made = Pending(whole, pending.body).to_bytes()
+    reseal(tmp_path / "j" / "update.bin", lambda tree: tree | {"pending": made})
+    outbox = Outbox(tmp_path / "j", SPEC)
+    assert outbox.body() == pending.body
+    outbox.settle(verdict(one, "" if counted else "no"))
+    assert outbox.trained == V0
+    assert outbox.state(V1, 20) == codec.drop()
+
+
+PLACES = [
+    {"epoch": 10**400},
+    {"epoch": 4},
+    {"epoch": 3, "batch": 1, "n_seen": 4},
+    {"batch": 3, "n_seen": 12},
+    {"n_seen": 7},
+    {"batch": 0, "n_seen": 10**400},
+    {"batch": 10**400, "n_seen": 4 * 10**400},
+    {"loss_sum": 1e308},
+    {"loss_sum": float("nan")},
+    {"params": {tensor.name: np.full(tensor.shape, np.nan, np.float32) for tensor in SPEC}},
+    {"momentum": {tensor.name: np.full(tensor.shape, 3e38, np.float32) for tensor in SPEC}},
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: " ".join(place))
+def test_a_checkpoint_where_no_training_comes_to_is_absent(
+    tmp_path: Path, place: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(tmp_path / "j", SPEC)
+    outbox.checkpoint(V0, ROWS, training()._replace(**place), 0.4)
+    assert outbox.resume(V0, ROWS, TRAIN, N_EXAMPLES) is None
+    assert "checkpoint.bin is not understood" in caplog.text
+
+
+@pytest.mark.parametrize("place", [{}, {"epoch": 3, "batch": 0, "n_seen": 0}, {"epoch": 0, "batch": 1, "n_seen": 4}])
+def test_a_checkpoint_where_training_comes_to_is_resumed(tmp_path: Path, place: dict[str, Any]) -> None:
+    outbox = Outbox(tmp_path / "j", SPEC)
+    outbox.checkpoint(V0, ROWS, training()._replace(**place), None)
+    assert outbox.resume(V0, ROWS, TRAIN, N_EXAMPLES) is not None
+    assert outbox.resume(V1, ROWS, TRAIN, N_EXAMPLES) is None
+    assert outbox.resume(V0, ROWS + 1, TRAIN, N_EXAMPLES) is None
+
+
+LEAVES: list[Any] = [
+    *(None, True, -1, 0, 1, 2**31, 2**53, 2**63, 2**64 - 1, 0.5, 1e300, float("nan"), float("inf"), float("-inf")),
+    *("", "j", "x" * 3000, b"", b"\xff" * 64, [], {}, [[], []], {"a": 1}, [1, 2**53], "@@RAW"),
+]
+RAWS = [
+    b"\xa5\xff\xfe\xfd\xfc\xfb",  # a string that is not UTF-8
+    b"\x91" * 50_000 + b"\xc0",  # nesting
+    b"\x81\xa1a" * 50_000 + b"\xc0",
+    b"\xdd\xff\xff\xff\xff",  # four billion elements
+    b"\xdf\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xc1",  # never used
+    b"\xd4\x01\x00",  # an extension
+    b"",
+]
+
+
+@pytest.mark.parametrize("raw", RAWS, ids=range(len(RAWS)))
+@pytest.mark.parametrize(
+    ("name", "path"), [("update.bin", "offer.job"), ("residual.bin", "settled"), ("checkpoint.bin", "base")]
+)
+def test_a_file_with_a_right_checksum_that_msgpack_cannot_read_is_absent(
+    tmp_path: Path, name: str, path: str, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    lived(tmp_path / "j")
+    file = tmp_path / "j" / name
+    tree = msgspec.msgpack.decode(files.unseal(file) or b"")
+    *branches, leaf = path.split(".")
+    reduce(getitem, branches, tree)[leaf] = "@@RAW"
+    files.seal(file, msgspec.msgpack.encode({"unknown": "@@RAW"} | tree).replace(RAW, raw))
+    outbox = Outbox(tmp_path / "j", SPEC)
+    absent = {
+        "update.bin": outbox.offer is None and outbox.body() == b"",
+        "residual.bin": outbox.settled is None and outbox.state(V1, 20) == codec.drop(),
+        "checkpoint.bin": outbox.resume(Version(1, 2), ROWS, TRAIN, N_EXAMPLES) is None,
+    }
+    assert [what for what, gone in absent.items() if gone] == [name]
+    assert f"file={file} is not understood and is ignored" in caplog.text
+
+
+class Mutant:
+    """What changes one file a little: near enough to an honest one that it is not thrown out at the first look."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def file(self, path: Path) -> None:
+        tree = msgspec.msgpack.decode(files.unseal(path) or b"")
+        for _ in range(self.rng.choice([1, 1, 1, 2, 5])):
+            tree = self.tree(tree)
+        if self.rng.random() < 0.5:
+            tree = self.fitted(tree)
+        data = msgspec.msgpack.encode(tree).replace(RAW, self.rng.choice(RAWS))
+        files.seal(path, self.noise(data) if self.rng.random() < 0.1 else data)
+
+    def tree(self, tree: Any) -> Any:
+        """Change one leaf, or put something else in the place of a branch."""
+        if isinstance(tree, dict) and tree and self.rng.random() < 0.95:
+            key = self.rng.choice(list(tree))
+            if self.rng.random() < 0.05:
+                return {name: value for name, value in tree.items() if name != key} | {"@@RAW": 1}
+            return tree | {key: self.tree(tree[key])}
+        if isinstance(tree, list) and tree and self.rng.random() < 0.95:
+            at = self.rng.randrange(len(tree))
+            return [*tree[:at], self.tree(tree[at]), *tree[at + 1 :]]
+        if isinstance(tree, bytes) and len(tree) > 4 and self.rng.random() < 0.9:
+            return self.bytes(tree)
+        return self.rng.choice(LEAVES)
+
+    def bytes(self, data: bytes) -> bytes:
+        """Change what is in bytes: a sealed tree, a checkpoint, an array, or noise."""
+        with contextlib.suppress(ValueError, RecursionError):  # it was made hostile before: noise then
+            if data.startswith(checkpoint.MAGIC):
+                return self.checkpoint(data)
+            if int.from_bytes(data[:4], "little") == zlib.crc32(data[4:]):
+                inner = msgspec.msgpack.encode(self.tree(msgspec.msgpack.decode(data[4:])))
+                return sealed(inner.replace(RAW, self.rng.choice(RAWS)))
+        if len(data) % 4 == 0 and self.rng.random() < 0.6:
+            values = np.frombuffer(data, "<f4").copy()
+            values[self.rng.randrange(len(values))] = self.rng.choice([np.nan, np.inf, -3e38, 3e38, 1e31, 1e-45, 0.0])
+            return values.tobytes()
+        return self.noise(data)
+
+    def checkpoint(self, data: bytes) -> bytes:
+        end = 12 + int.from_bytes(data[8:12], "little")
+        header, arrays = data[12:end], data[end:-4]
+        if self.rng.random() < 0.7:
+            fields = msgspec.json.decode(header)
+            fields[self.rng.choice(list(fields))] = self.rng.choice([None, -1, 0, 2, 9, 2**70, 1e300, "", [], {}])
+            header = msgspec.json.encode(fields).replace(
+                b"null", self.rng.choice([b"null", b"9" * 400, b'"\xff"', b"1e999", b'"\\ud800"', b"[" * 50_000])
+            )
+        else:
+            arrays = self.bytes(arrays)
+        content = data[:8] + len(header).to_bytes(4, "little") + header + arrays
+        return content + zlib.crc32(content).to_bytes(4, "little")
+
+    def noise(self, data: bytes) -> bytes:
+        at = self.rng.randrange(len(data) + 1)
+        return self.rng.choice([data[:at], data + b"\0", data[:at] + self.rng.randbytes(3) + data[at + 3 :]])
+
+    def fitted(self, tree: Any) -> Any:
+        """Have the offer say of its body what is so."""
+        try:
+            body = msgspec.msgpack.decode(tree["pending"][4:])[1]
+            return tree | {"offer": tree["offer"] | {"digest": chunks.digest(body), "n_bytes": len(body)}}
+        except (TypeError, ValueError, LookupError, RecursionError):
+            return tree
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_the_files_hold_the_outbox_goes_on_and_names_what_it_ignores(
+    tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    mutant = Mutant(random.Random(seed))  # noqa: S311 -- a made-up life, no secret
+    lived(tmp_path / "j")
+    honest = {path.name: path.read_bytes() for path in (tmp_path / "j").iterdir()}
+    survived = 0
+    for _ in range(80):
+        caplog.clear()
+        for name, content in honest.items():
+            (tmp_path / "j" / name).write_bytes(content)
+        changed = mutant.rng.sample(sorted(honest), mutant.rng.choice([1, 1, 2, 3]))
+        for name in changed:
+            mutant.file(tmp_path / "j" / name)
+        survived += live_on(tmp_path / "j", mutant.rng.choice(["", "refused"]), caplog)
+    assert 5 < survived < 75  # neither all of them nor none is thrown out
+
+
+def live_on(folder: Path, refused: str, caplog: pytest.LogCaptureFixture) -> bool:
+    """Do everything that an agent does with an outbox; tell whether it still had an update to offer."""
+    outbox = Outbox(folder, SPEC, job="j", device="d")
+    one, offered = outbox.offer, outbox.offer is not None
+    if one is not None:
+        assert (one.job, one.device) == ("j", "d")
+        assert chunks.digest(outbox.body())[: len(one.digest)] == one.digest[:16]
+        codec.decode(outbox.body(), SPEC)
+        msgspec.json.encode(one)
+    else:
+        assert outbox.body() == b""
+        assert not (folder / "update.bin").exists() or str(folder / "update.bin") in caplog.text
+    assert outbox.settled is not None or str(folder / "residual.bin") in caplog.text
+    for base in (V0, V1, Version(1, 2)):
+        found = outbox.resume(base, ROWS, TRAIN, N_EXAMPLES)
+        if found is not None:
+            checkpoint.to_bytes(found[0])
+        encoded(2, outbox.state(base, 20))
+    outbox.settle(verdict(one or offer(b"lost", V1), refused))
+    assert outbox.offer is None
+    again = Outbox(folder, SPEC, job="j", device="d")
+    assert (again.offer, again.settled) == (None, outbox.settled)
+    made = encoded(3, again.state(V1, 20))
+    base = Version(2**53, 2**53)  # after whatever the residual says was settled last
+    again.put(offer(made.body, base), made.pending)
+    assert Outbox(folder, SPEC, job="j", device="d").offer == offer(made.body, base)
+    again.delete()
+    assert not folder.exists()
+    folder.mkdir()
+    return offered

@@ -5,30 +5,39 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
-from edge_agent.participant import (
-    FIRST_LOOK_S,
-    FIRST_RESEND_S,
-    LAST_RESEND_S,
-    REFETCH_S,
+from edge_agent.effects import (
     Connected,
     Deploy,
+    Deployed,
+    DeployFailed,
+    Disconnected,
     Effect,
     Fetch,
     FetchFailed,
     Halt,
     Installed,
     Look,
-    Participant,
     Ready,
     Send,
     Settle,
     Train,
     Trained,
     TrainingFailed,
+    UpdateLost,
     Upload,
+)
+from edge_agent.participant import (
+    FIRST_LOOK_S,
+    FIRST_REDEPLOY_S,
+    FIRST_RESEND_S,
+    LAST_REDEPLOY_S,
+    LAST_RESEND_S,
+    REFETCH_S,
+    Participant,
     without_body,
 )
 from models.job import JobSpec, ModelSpec, RoundsSpec
@@ -289,7 +298,9 @@ def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
     feed(one, head(), round_())
     assert feed(one, FetchFailed(V0), now=1.0) == []
     assert one.deadline == 1.0 + REFETCH_S
-    assert one.tick(1.0 + REFETCH_S) == [fetch(head())]
+    assert one.tick(1.0 + REFETCH_S) == [Look()]
+    finer = Head("j-1", 1, V0, "0" * 32, chunk_bytes=1000)
+    assert feed(one, finer, now=2.0 + REFETCH_S) == [fetch(finer)]
     assert one.deadline is None
 
 
@@ -423,3 +434,97 @@ def test_a_version_may_be_deployed_and_trained_on() -> None:
     one = deploying("every 1")
     feed(one, head(V1), round_(V1))
     assert feed(one, Installed(V1)) == [Deploy(V1), Train(V1, 1.0)]
+
+
+# Offline, deployment that fails, and other names of a base.
+
+
+def test_while_offline_nothing_is_sent_and_no_time_is_kept() -> None:
+    one = offering()
+    feed(one, Disconnected())
+    assert one.deadline is None
+    assert one.tick(1e6) == []
+    feed(one, head(V1), round_(V1), now=1e6)
+    assert one.tick(2e6) == []
+    assert feed(one, Connected(), now=2e6) == [Send(offer(), with_body=True)]
+
+
+def test_an_update_that_was_made_offline_goes_with_its_body_at_the_connect() -> None:
+    one = training()
+    feed(one, Disconnected())
+    large = offer(body=b"x" * 5000)
+    assert feed(one, Trained(large), now=5.0) == []
+    assert feed(one, Connected(), now=9.0) == [Send(large, with_body=True)]
+
+
+def test_a_device_that_halts_is_free_for_the_next_base_in_the_same_breath() -> None:
+    one = training()
+    feed(one, head(V1))
+    one = training()
+    assert feed(one, carrying(V1)) == [Halt(V0), fetch(carrying(V1))]
+    assert feed(one, Installed(V1)) == [Train(V1, 1.0)]
+
+
+def test_a_version_that_cannot_be_deployed_is_tried_again_with_growing_pauses() -> None:
+    one = deploying("final")
+    feed(one, head(V1, "finished"))
+    assert feed(one, Installed(V1)) == [Deploy(V1)]
+    now, pauses = 0.0, []
+    for _ in range(9):
+        assert feed(one, DeployFailed(V1, "No space left on device"), now=now) == []
+        at = one.deadline
+        assert at is not None
+        assert one.tick(at - 0.001) == []
+        assert one.tick(at) == [Deploy(V1)]
+        pauses.append(at - now)
+        now = at
+    assert pauses[0] == FIRST_REDEPLOY_S
+    assert pauses[-1] == LAST_REDEPLOY_S
+    assert pauses == sorted(pauses)
+    feed(one, Deployed(V1), now=now)
+    assert one.deadline is None
+    assert feed(one, head(V1, "finished"), now=now + 1e5) == []
+
+
+def test_a_version_is_not_deployed_twice_while_it_is_being_put_in() -> None:
+    one = deploying("every 1")
+    assert feed(one, head(V1), Installed(V1)) == [fetch(head(V1)), Deploy(V1)]
+    assert feed(one, head(V1), Connected()) == []
+    assert feed(one, head(V2), Installed(V2)) == [fetch(head(V2)), Deploy(V2)]
+    assert feed(one, Deployed(V1), head(V2)) == []
+    assert feed(one, DeployFailed(V1, "late")) == []
+
+
+def test_an_update_to_a_former_name_of_the_base_is_settled_under_the_present_one() -> None:
+    renamed = Version(9, 0)
+    again = Round("j-1", 2, renamed, 60.0, aliases=(V0,))
+    one = offering()
+    assert feed(one, again, head(renamed, term=2)) == []
+    assert feed(one, verdict()) == [Settle(verdict(), renamed)]
+    assert feed(one, again, head(renamed, term=2), now=1.0) == []
+
+
+def test_who_was_settled_under_a_former_name_of_the_base_trains_again_unless_the_round_says_that_it_counts() -> None:
+    renamed = Version(9, 0)
+    again = Round("j-1", 2, renamed, 60.0, aliases=(V0,))
+    fetches = [Look(), fetch(head(renamed, term=2))]
+    assert feed(device(trained=V0), again, head(renamed, term=2)) == fetches
+    assert feed(device(trained=V0), structs.replace(again, settled=("a", "d")), head(renamed, term=2)) == []
+    assert feed(device(trained=V0), structs.replace(again, settled=("a",)), head(renamed, term=2)) == fetches
+    assert feed(device(trained=Version(1, 7)), again, head(renamed, term=2)) == fetches
+
+
+def test_a_training_on_a_former_name_of_the_base_goes_on() -> None:
+    renamed = Version(9, 0)
+    one = training()
+    assert feed(one, Round("j-1", 2, renamed, 60.0, aliases=(V0,))) == []
+    assert feed(one, Trained(offer())) == [Send(offer(), with_body=True)]
+    assert feed(training(), Round("j-1", 2, renamed, 60.0))[0] == Halt(V0)
+
+
+def test_an_update_that_is_lost_on_disk_is_trained_again() -> None:
+    one = offering()
+    assert feed(one, UpdateLost(None)) == [Train(V0, 1.0)]
+    settled = offering()
+    feed(settled, verdict(), head(V1), round_(V1), Installed(V1), Trained(offer(V1)))
+    assert feed(settled, UpdateLost(V0)) == [Train(V1, 1.0)]

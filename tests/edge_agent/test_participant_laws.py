@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
-from edge_agent.participant import (
+from edge_agent.effects import (
     Connected,
     Deploy,
     Effect,
@@ -24,7 +24,6 @@ from edge_agent.participant import (
     Installed,
     Look,
     Over,
-    Participant,
     Ready,
     Send,
     Settle,
@@ -33,7 +32,8 @@ from edge_agent.participant import (
     TrainingFailed,
     Upload,
 )
-from edge_agent.participant import Event as DeviceEvent
+from edge_agent.effects import Event as DeviceEvent
+from edge_agent.participant import Participant
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 near = st.sampled_from([0, 0, 0, -1])
@@ -185,6 +185,8 @@ class ParticipantLaws(RuleBasedStateMachine):
     @rule()
     def the_aggregator_starts_again(self) -> None:
         self.term += 1
+        if self.job_ended:  # what it says first is that
+            self.tell(Over(self.version, self.term))
 
     @precondition(lambda self: self.number > 3)
     @rule()

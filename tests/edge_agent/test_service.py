@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 
 from broker import chunks, topics
+from broker.faults import Marks
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
     Body,
     Chunk,
+    Failure,
     Head,
     Job,
     Message,
@@ -32,12 +36,16 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
-from edge_agent.service import Agent, ClonedError, count_boot, will
+from edge_agent.home import Home
+from edge_agent.service import FIRST_REST_S, Agent, ClonedError, will
+from edge_agent.slots import Install, Outcome, Slots
 from models import codec, downlink, nets
 from models.dataset import Dataset
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.lattice import Model
+from models.nets import ModelError
 from models.source import DataSource
+from models.train import TrainingError
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
 V0, V1 = Version(1, 0), Version(1, 1)
@@ -52,19 +60,25 @@ def rows(*_: object) -> Dataset:
     return Dataset(np.ascontiguousarray(rng.standard_normal((20, 4)) + y[:, None], np.float32), y)
 
 
+HOMES: list[Home] = []
+"""What a test has opened."""
+
+
 class Bench:
     """One agent, and everything it says."""
 
-    def __init__(self, folder: Path, spec: JobSpec = SPEC) -> None:
+    def __init__(self, folder: Path, spec: JobSpec = SPEC, *, inference: bool = False) -> None:
         self.now = 1000.0
         self.folder = folder
         self.spec = spec
+        self.inference = inference
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
         self.hand.open()
         self.heard: list[Message] = []
         self.agent: Agent
+        self.home: Home
         self.link: MemoryTransport
         self.start()
 
@@ -73,15 +87,17 @@ class Bench:
             fleet=FLEET,
             state_dir=str(self.folder),
             data={data: DataSource("memory")},
-            models=ModelSettings(inference=False),
+            models=ModelSettings(inference=self.inference),
         )
-        boot = count_boot(self.folder)
-        self.link = self.broker.transport(DEVICE, will(FLEET, DEVICE, boot))
-        self.agent = Agent(config, DEVICE, boot, self.link, clock=lambda: self.now, read_data=rows)
+        self.home = Home(self.folder, DEVICE)
+        HOMES.append(self.home)
+        self.link = self.broker.transport(DEVICE, will(FLEET, self.home))
+        self.agent = Agent(config, self.home, self.link, clock=lambda: self.now, read_data=rows)
         self.agent.start()
 
     def kill(self) -> None:
         self.link.drop()
+        self.home.close()
 
     def say(self, *messages: Message | Packet) -> None:
         for message in messages:
@@ -119,6 +135,13 @@ def head(version: Version = V0, model: Model | None = None, **more: Any) -> Head
 
 def verdict(offer: Offer, refused: str = "") -> Verdict:
     return Verdict(DEVICE, JOB, offer.base, echo(offer), refused)
+
+
+@pytest.fixture(autouse=True)
+def _homes_are_closed() -> Iterator[None]:
+    yield
+    while HOMES:
+        HOMES.pop().close()
 
 
 @pytest.fixture
@@ -219,12 +242,6 @@ def test_dying_at_any_step_offers_the_same_update(tmp_path: Path, steps: int) ->
     rough.start()
     rough.settle(6.0)
     assert rough.offered() == calm.offered()
-
-
-def test_a_boot_is_counted_and_a_rotten_count_begins_anew(tmp_path: Path) -> None:
-    assert [count_boot(tmp_path) for _ in range(3)] == [1, 2, 3]
-    (tmp_path / "boot").write_bytes(b"")
-    assert count_boot(tmp_path) == 1
 
 
 def test_its_own_offline_is_answered(bench: Bench) -> None:
@@ -401,3 +418,353 @@ def test_a_full_disk_puts_the_job_off_and_does_not_end_the_agent(bench: Bench, m
     bench.say(Round(JOB, 1, V0, 60.0))
     bench.settle(10.0)
     assert bench.offered().base == V0
+
+
+# Being called, and being asked.
+
+
+def settled(bench: Bench, spread_s: float = 0.0) -> None:
+    """Have an aggregator lead, and let the first presence pass."""
+    bench.say(Beacon(1, "n", online=True, spread_s=spread_s, roll=1))
+    bench.settle(5.0)
+    bench.heard.clear()
+
+
+def test_a_presence_says_whose_life_it_is(bench: Bench) -> None:
+    bench.settle(1.0)
+    said = bench.of(Presence)[-1]
+    assert (said.incarnation, said.boot, said.nonce) == (bench.home.incarnation, 1, bench.home.nonce)
+    assert topics.unpack(will(FLEET, bench.home), FLEET) == Presence(
+        DEVICE, 1, online=False, incarnation=bench.home.incarnation, nonce=bench.home.nonce
+    )
+
+
+def test_a_roll_call_is_answered_once_within_its_window(bench: Bench) -> None:
+    settled(bench)
+    for beacon in (Beacon(1, "n", True, 20.0, 1), Beacon(1, "n", True, 20.0, 2), Beacon(1, "n", True, 20.0, 2)):
+        bench.say(beacon)
+    assert bench.of(Presence) == []
+    for _ in range(25):
+        bench.settle(1.0)
+    assert len(bench.of(Presence)) == 1
+
+
+def test_another_aggregator_calls_the_roll_too(bench: Bench) -> None:
+    settled(bench)
+    bench.say(Beacon(2, "m", online=True, spread_s=0.0, roll=1))
+    bench.settle(1.0)
+    assert len(bench.of(Presence)) == 1
+
+
+def test_a_device_that_is_idle_says_and_asks_nothing_all_day(bench: Bench) -> None:
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    bench.settle(5.0)
+    bench.heard.clear()
+    sent = bench.link.counters.sent_packets
+    for _ in range(24 * 60):
+        bench.settle(60.0)
+    assert bench.link.counters.sent_packets == sent
+    assert bench.heard == []
+
+
+def test_a_device_that_is_asked_whether_it_lives_denies_that_it_is_gone(bench: Bench) -> None:
+    settled(bench)
+    question = Presence(DEVICE, 1, online=False, incarnation=bench.home.incarnation, nonce=bench.home.nonce)
+    bench.say(question)
+    bench.settle(1.0)
+    assert [said.online for said in bench.of(Presence)] == [False, True]
+
+
+def test_a_clone_is_told_of_here_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    settled(bench)
+    bench.say(Presence(DEVICE, 1, online=True, incarnation=bench.home.incarnation, nonce="ffffffff"))
+    assert "another process speaks as device=d" in caplog.text
+    assert "nonce=ffffffff" in caplog.text
+    assert bench.home.nonce in caplog.text
+
+
+def test_its_own_last_life_is_no_clone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.settle(1.0)
+    bench.kill()
+    bench.start()
+    bench.settle(1.0)
+    assert "another process" not in caplog.text
+
+
+def test_an_aggregator_of_a_lower_term_is_told_of_the_higher_one(bench: Bench) -> None:
+    bench.say(Beacon(7, "n", online=True, spread_s=0.0))
+    bench.settle(5.0)
+    bench.heard.clear()
+    bench.say(Beacon(3, "restored", online=True, spread_s=0.0))
+    bench.settle(1.0)
+    assert [said.term for said in bench.of(Presence)] == [7]
+    bench.say(Beacon(8, "restored", online=True, spread_s=0.0, roll=1))
+    bench.settle(1.0)
+    assert [said.term for said in bench.of(Presence)] == [7, 0]
+
+
+def test_a_presence_says_what_was_trained_last(bench: Bench) -> None:
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=5))
+    bench.settle(5.0)
+    assert bench.of(Presence)[-1].done == {JOB: V0}
+
+
+# Being offline.
+
+
+def test_a_day_offline_queues_nothing_and_one_offer_goes_at_the_reconnect(bench: Bench) -> None:
+    bench.begin()
+    offer = bench.offered()
+    bench.link.drop()
+    until = bench.now + 86_400.0
+    while bench.now < until:
+        bench.agent.step(1.0)
+        bench.now = min(max(bench.now + 0.001, bench.agent.deadline), until)
+    assert len(bench.agent._out) == 0
+    assert bench.agent._patience(1.0) == 1.0, "and nothing wakes it up"
+    bench.heard.clear()
+    bench.link.restore()
+    bench.settle(1.0)
+    assert bench.of(Offer) == [offer]
+
+
+def test_what_is_trained_offline_is_offered_with_its_body_at_the_reconnect(bench: Bench) -> None:
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), head())
+    bench.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
+    while not bench.agent.busy:
+        bench.agent.step(0.0)
+    bench.link.drop()
+    bench.settle(5.0)
+    assert bench.of(Offer) == []
+    bench.link.restore()
+    bench.settle(1.0)
+    assert bench.offered().body
+
+
+# What frees a resource looks again at what waits for it.
+
+
+def test_a_device_whose_base_is_left_trains_at_once_on_the_next_one_that_draws_it(bench: Bench) -> None:
+    state = version_1()
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), head())
+    bench.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
+    while not bench.agent.busy:
+        bench.agent.step(0.0)
+    way, pieces = way_1(state, 100)
+    bench.hand.publish(topics.pack(head(V1, state.model, ways=(way,), chunk_bytes=100), FLEET))
+    for piece in pieces:
+        bench.hand.publish(topics.pack(piece, FLEET))
+    bench.say(Round(JOB, 1, V1, 60.0))
+    bench.settle(0.1)
+    bench.settle(0.1)
+    assert [offer.base for offer in bench.of(Offer)] == [V1]
+
+
+# What a deleted job leaves.
+
+
+def test_a_job_that_is_deleted_in_the_middle_of_a_fetch_leaves_no_subscription(bench: Bench) -> None:
+    state = version_1()
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    way, _ = way_1(state, 5)
+    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 600.0))
+    bench.settle(10.0)
+    assert [name for name in bench.link._filters if "/body/" in name]
+    bench.say(Job(JOB, 1))
+    assert not [name for name in bench.link._filters if JOB in name]
+
+
+def test_a_tombstone_that_comes_after_a_restart_takes_the_folder_too(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.kill()
+    bench.hand.publish(topics.pack(Job(JOB, 1), FLEET))
+    bench.start()
+    bench.settle(1.0)
+    assert list((bench.folder / "jobs").iterdir()) == []
+
+
+def test_a_job_on_disk_that_nobody_announces_is_reported_and_kept(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.kill()
+    bench.broker.stop()
+    bench.broker.start()
+    bench.start()
+    bench.settle(50.0)
+    assert bench.of(Presence)[-1].unready == {}
+    bench.settle(50.0)
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].unready == {JOB: "it is on disk here, and no aggregator has announced it"}
+    assert (bench.folder / "jobs" / JOB / "update.bin").exists()
+
+
+# A job's own faults.
+
+
+def test_what_a_jobs_code_throws_puts_it_at_rest_with_the_reason_and_the_others_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModelError("gave outputs of shape (5, 3)")
+
+    other = "other-2"
+    with monkeypatch.context() as patch:
+        patch.setattr("models.mlp.Mlp.loss_and_gradients", fail)
+        bench.begin()
+        bench.settle(1.0)
+    assert bench.agent.works == {}
+    bench.settle(30.0)
+    said = bench.of(Presence)[-1]
+    assert "at rest: ModelError: gave outputs of shape (5, 3) (" in said.unready[JOB]
+    spec = msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy"))
+    bench.say(Job(other, 1, spec), Head(other, 1, V0, head().sha256), Round(other, 1, V0, 60.0))
+    assert bench.offered().job == other
+
+
+def test_a_job_at_rest_is_tried_again_ever_less_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def fail(*_: object, **__: object) -> None:
+        tries.append(bench.now)
+        raise RuntimeError("an old build of a library")
+
+    monkeypatch.setattr("edge_agent.work.nets.build", fail)
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
+    for _ in range(3 * 24 * 60):
+        bench.settle(60.0)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert pauses[0] == pytest.approx(FIRST_REST_S, abs=120.0)
+    assert pauses == sorted(pauses)
+    assert len(tries) < 12
+
+
+def test_a_job_that_has_killed_three_processes_is_not_entered_again(bench: Bench) -> None:
+    for _ in range(3):
+        marks = Marks(bench.folder / "entered")
+        marks.enter(JOB, "begin", "it was begun")
+    bench.kill()
+    bench.start()
+    bench.begin()
+    bench.settle(30.0)
+    assert bench.agent.works == {}
+    assert "3 processes running have died while it was begun" in bench.of(Presence)[-1].unready[JOB]
+
+
+def test_dying_in_the_middle_of_a_training_is_no_fault_of_a_job_that_gets_on(bench: Bench) -> None:
+    bench.begin()
+    assert list((bench.folder / "entered").iterdir()) == []
+
+
+def test_a_training_that_fails_leaves_the_device_ready_for_the_next_base(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object, **__: object) -> Iterator[None]:
+        yield from ()
+        raise TrainingError("training diverged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.work.train.steps", diverge)
+        bench.begin()
+        bench.settle(5.0)
+    said = bench.of(Presence)[-1]
+    assert (said.ready, said.unready) == ({JOB: 20}, {})
+    assert said.failed == {JOB: Failure(V0, "training diverged")}
+    state = version_1()
+    way, pieces = way_1(state, 100)
+    bench.say(*pieces, head(V1, state.model, ways=(way,), chunk_bytes=100), Round(JOB, 1, V1, 60.0))
+    assert bench.offered().base == V1
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].failed == {}
+
+
+# A broker that takes only small packets.
+
+
+def test_an_update_is_cut_as_the_broker_takes_it(tmp_path: Path) -> None:
+    model = ModelSpec(inputs=4, hidden=(2000,), outputs=2)
+    spec = JobSpec("toy", model, compression=CompressionSpec(codec="float32"), deploy="never", train=SPEC.train)
+    bench = Bench(tmp_path, spec)
+    net = nets.build(model)
+    first = Head(JOB, 1, V0, downlink.start(net.spec, 0).model.sha256()[:32])
+    bench.broker.max_packet_bytes = 20_000
+    bench.broker.stop(keep=True)
+    bench.broker.start()
+    tree = msgspec.to_builtins(spec)
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, tree), first, Round(JOB, 1, V0, 60.0))
+    offer = bench.offered()
+    assert offer.n_bytes > 50_000
+    assert offer.chunk_bytes < 20_000
+    n_chunks = chunks.count(offer.n_bytes, offer.chunk_bytes)
+    bench.say(Want(DEVICE, JOB, offer.digest, chunks.to_bitmap(set(range(n_chunks)), n_chunks)))
+    whole = chunks.Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
+    for piece in bench.of(Chunk):
+        whole.add(piece.index, piece.data)
+    assert len(codec.decode(whole.body() or b"", net.spec)) == len(net.spec)
+
+
+def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(bench: Bench) -> None:
+    bench.begin()
+    bench.broker.max_packet_bytes = 60
+    bench.settle(10.0)
+    bench.broker.max_packet_bytes = None
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=9))
+    bench.settle(5.0)
+    assert "the broker takes 60" in bench.of(Presence)[-1].trouble[JOB]
+
+
+# Putting models into service.
+
+
+class SlowSlots(Slots):
+    """Slots whose installs are done when the test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ())
+        self.wanted: list[Install] = []
+        self.outcomes: list[Outcome] = []
+
+    def put(self, install: Install) -> None:
+        self.wanted.append(install)
+
+    def finished(self) -> list[Outcome]:
+        found, self.outcomes = self.outcomes, []
+        return found
+
+    def end(self, why: str = "") -> None:
+        last = self.wanted[-1]
+        self.outcomes.append(Outcome(last.name, last.release, why))
+
+
+def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, structs.replace(SPEC, deploy="final"), inference=True)
+    slots = SlowSlots(tmp_path)
+    bench.agent._slots = slots
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    state = version_1()
+    way, pieces = way_1(state, 100)
+    tree = msgspec.to_builtins(bench.spec)
+    bench.say(*pieces, head(V1, state.model, state="finished", ways=(way,), chunk_bytes=100), Job(JOB, 1, tree, V1))
+    bench.settle(1.0)
+    for tried in range(1, 4):
+        assert len(slots.wanted) == tried
+        slots.end("No space left on device")
+        bench.settle(1.0)
+        bench.settle(25.0)
+        bench.settle(25.0)
+        assert bench.of(Presence)[-1].trouble == {JOB: "model toy 1.1 is not in service: No space left on device"}
+        for _ in range(60):
+            bench.settle(5.0)
+    slots.end()
+    bench.settle(1.0)
+    bench.settle(40.0)
+    assert bench.of(Presence)[-1].trouble == {}
+    for _ in range(100):
+        bench.settle(60.0)
+    assert len(slots.wanted) == 4
+    bench.agent.stop()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import onnxruntime
 import pytest
 
 import edge_agent.slot as slot_module
+from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
 from models.export import to_onnx
 from models.job import ModelSpec
@@ -251,3 +254,148 @@ def test_a_child_that_is_there_exports_without_another_process(slot: Slot, monke
     assert slot.install(make_release(1), MODEL, make_params(1)) is None
     assert slot.card is not None
     assert "model.onnx" in slot.card.files
+
+
+# Disks that are full, and exceptions that nobody expects.
+
+
+def test_a_version_is_on_disk_with_its_entry_before_the_link_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def name(path: Path) -> str:
+        return re.sub(r"1-1-\w+", "VERSION", os.path.relpath(path, tmp_path))
+
+    def note_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        lines.append(f"sync {name(Path(f'/proc/self/fd/{descriptor}').readlink())}")
+
+    def note_replace(source: Path, target: Path) -> None:
+        replace(source, target)
+        lines.append(f"move {name(Path(target))}")
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    assert Slot(tmp_path / "models" / "digits").install(make_release(1), MODEL, make_params(1)) is None
+    slot = "models/digits"
+    assert lines == [
+        "sync ..",  # which holds the folder that was there
+        "sync .",  # which holds models
+        "sync models",
+        f"sync {slot}",  # which holds versions
+        *(f"sync {slot}/versions/VERSION/{file}" for file in ("model.npz", "model.onnx", "model.json")),
+        f"sync {slot}/versions/VERSION",
+        f"sync {slot}/versions",
+        *(f"move {slot}/{link}" for link in ("model.onnx", "model.npz", "model.json", "current")),
+        f"sync {slot}",
+    ]
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["tempfile.mkdtemp", "os.fsync", "os.replace", "os.symlink", "numpy.savez"])
+def test_a_full_disk_at_any_write_keeps_the_model_before_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    slot = Slot(tmp_path)
+    slot.install(make_release(1), MODEL, make_params(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        assert slot.install(make_release(2), MODEL, make_params(2)) == "OSError: [Errno 28] No space left on device"
+    assert slot.card == open_slot(tmp_path).card
+    assert slot.card is not None
+    assert slot.card.release.number == 1
+    assert len(list((tmp_path / "versions").iterdir())) == 1
+    assert slot.install(make_release(2), MODEL, make_params(2)) is None
+
+
+def test_a_disk_with_no_room_for_onnx_refuses_the_model_which_may_fit_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = Slot(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(slot_module, "export", lambda *_, **__: "No space left on device")
+        write_bytes = Path.write_bytes
+        patch.setattr(
+            Path, "write_bytes", lambda path, data: full() if path.suffix == ".onnx" else write_bytes(path, data)
+        )
+        assert "No space left" in str(slot.install(make_release(1), MODEL, make_params(1)))
+    assert list((tmp_path / "versions").iterdir()) == []
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_an_exception_that_nobody_expects_comes_through_and_keeps_the_model_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = Slot(tmp_path)
+    slot.install(make_release(1), MODEL, make_params(1))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a factory's own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slot, "_try", fail)
+        with pytest.raises(RuntimeError, match="a factory's own"):
+            slot.install(make_release(2), MODEL, make_params(2))
+    assert len(list((tmp_path / "versions").iterdir())) == 1
+    np.testing.assert_array_equal(slot.predict(X), NET.predict(make_params(1), X))
+
+
+def test_an_exception_after_the_link_has_moved_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(point: str, _what: object) -> None:
+        if point == "slot.switch.after":
+            raise RuntimeError("too late")
+
+    monkeypatch.setattr(slot_module, "reach", fail)
+    with pytest.raises(RuntimeError, match="too late"):
+        Slot(tmp_path).install(make_release(1), MODEL, make_params(1))
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert card.release.number == 1
+
+
+def test_a_version_whose_link_may_not_be_on_disk_costs_no_version_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = Slot(tmp_path)
+    sync_folder = files.sync_folder
+    slot.install(make_release(1), MODEL, make_params(1))
+    monkeypatch.setattr(files, "sync_folder", lambda folder: full() if folder == tmp_path else sync_folder(folder))
+    for number in range(2, 5):
+        assert slot.install(make_release(number), MODEL, make_params(number)) is None
+    kept = sorted(path.name for path in (tmp_path / "versions").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in kept] == ["1-1", "1-2", "1-3", "1-4"]
+
+
+CARDS = [
+    b"",
+    b"\xff",
+    b'{"release": {"job": "\xff\xfe"}}',
+    b"[" * 100_000,
+    b'{"x":' * 100_000,
+    b'{"release": {"job": "j", "generation": 1, "number": 1, "sha256": ""}, "model": {}, "files": {"a\\u0000": ""}}',
+    b'{"release": {"job": "j", "generation": 1, "number": 1, "sha256": ""}, "model": {}, "files": {"../../x": ""}}',
+    b'{"release": {"job": "j", "generation": 1, "number": 1, "sha256": ""}, "model": {}, "files": {}}',
+    b'{"release": {"job": "j", "generation": 1, "number": ' + b"9" * 5000 + b"}}",
+]
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_hostile_card_is_a_slot_without_a_model(tmp_path: Path, card: bytes) -> None:
+    Slot(tmp_path).install(make_release(1), MODEL, make_params(1))
+    (tmp_path / "model.json").write_bytes(card)
+    with pytest.raises(SlotError, match="cannot be read"):
+        open_slot(tmp_path)
+    assert Slot(tmp_path).install(make_release(2), MODEL, make_params(2)) is None
+
+
+def test_links_in_a_circle_are_a_slot_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to("current")
+    with pytest.raises(SlotError, match="cannot be read"):
+        open_slot(tmp_path)
+    assert Slot(tmp_path).install(make_release(1), MODEL, make_params(1)) is None

@@ -1,0 +1,158 @@
+"""What goes into a participant and what comes out of it: plain values, carried out by `edge_agent/work.py` in order."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from broker.messages import Head, Offer, Round, Verdict, Version, Want
+
+# Events: what the participant is told.
+
+
+class Connected(Struct, frozen=True):
+    """The broker is reachable again; answers may be spread over this window."""
+
+    spread_s: float = 0.0
+
+
+class Disconnected(Struct, frozen=True):
+    """The broker is not reachable: nothing that is sent would arrive."""
+
+
+class Over(Struct, frozen=True):
+    """The job has ended, with this version."""
+
+    last: Version
+    term: int
+
+
+class Ready(Struct, frozen=True):
+    """The data are there and fit the job; or `why` says why this device cannot take part."""
+
+    why: str = ""
+
+
+class Installed(Struct, frozen=True):
+    """The integers of this version are here, with the SHA-256 that was announced."""
+
+    version: Version
+
+
+class FetchFailed(Struct, frozen=True):
+    """The body of this version came, and was not what was announced."""
+
+    version: Version
+
+
+class Trained(Struct, frozen=True):
+    """Training is done and the update is safely on disk."""
+
+    offer: Offer
+
+
+class TrainingFailed(Struct, frozen=True):
+    """Training on this base cannot be done; it will not be tried again."""
+
+    base: Version
+    why: str
+
+
+class UpdateLost(Struct, frozen=True):
+    """The update without verdict is not on disk any more, or has rotted: its base may be trained on again.
+
+    settled: the base of the last update that was settled.
+    """
+
+    settled: Version | None
+
+
+class Deployed(Struct, frozen=True):
+    """Applications on this device have this version now."""
+
+    version: Version
+
+
+class DeployFailed(Struct, frozen=True):
+    """A version could not be put into the model slot; the one before it stays, and it is tried again."""
+
+    version: Version
+    why: str
+
+
+Event = (
+    Head
+    | Round
+    | Over
+    | Want
+    | Verdict
+    | Connected
+    | Disconnected
+    | Ready
+    | Installed
+    | FetchFailed
+    | Trained
+    | TrainingFailed
+    | UpdateLost
+    | Deployed
+    | DeployFailed
+)
+
+
+# Effects: what the participant wants done.
+
+
+class Fetch(Struct, frozen=True):
+    """Get this version as its head, or the round that carries the way to it, says, in place of any other.
+
+    Then say `Installed` or `FetchFailed`.
+    """
+
+    version: Version
+    source: Head | Round
+
+
+class Train(Struct, frozen=True):
+    """Train on the installed base, make the update durable, then say `Trained` or `TrainingFailed`."""
+
+    base: Version
+    step_scale: float
+
+
+class Halt(Struct, frozen=True):
+    """Stop this training: its update would be refused."""
+
+    base: Version
+
+
+class Send(Struct, frozen=True):
+    """Publish the offer, with its body if that fits one message and is wanted now."""
+
+    offer: Offer
+    with_body: bool
+
+
+class Upload(Struct, frozen=True):
+    """Publish these chunks of the offered update."""
+
+    want: Want
+
+
+class Look(Struct, frozen=True):
+    """Have the broker send the retained head."""
+
+
+class Settle(Struct, frozen=True):
+    """The update has its verdict: settle the residual and forget the update, in one durable step."""
+
+    verdict: Verdict
+    renamed: Version | None = None
+    """The present name of the base that it is on, where it has another by now."""
+
+
+class Deploy(Struct, frozen=True):
+    """Put the installed version into the model slot, then say `Deployed` or `DeployFailed`."""
+
+    version: Version
+
+
+Effect = Look | Fetch | Train | Halt | Send | Upload | Settle | Deploy

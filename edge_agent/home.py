@@ -1,0 +1,165 @@
+"""The state directory of one device: held by one process, marked with the device it belongs to, its starts counted.
+
+    STATE/lock      held while an agent runs here; says its process id
+    STATE/device    the mark: the device's id, and the incarnation of this directory
+    STATE/boot      how often an agent has been started here
+    STATE/jobs      an outbox for each job
+    STATE/models    a model slot for each job
+
+Its law:
+1. One process. A second one is told who holds the directory, and nothing is changed.
+2. One device. A directory that is marked with another id is refused by name, and nothing is changed.
+3. Under one incarnation the boot only rises. Where the mark or the boot is missing or has rotted, a new incarnation is
+   drawn, and is on disk before a boot is counted under it: a cut of the power in between draws once more.
+4. Nothing that a mark or a boot may hold stops an agent. What is left of it is used: a directory of a version before
+   this one has a boot and no mark, and goes on counting.
+
+An incarnation tells a card that was written anew from one that was not; a nonce, drawn at each start, tells two devices
+that run from copies of one card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker.messages import Id
+from edge_agent import files
+
+log = logging.getLogger(__name__)
+
+MOST_BOOTS = 2**53 - 1
+"""As far as a boot can be told on the wire."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system answers that knows no locks."""
+
+
+class HomeError(RuntimeError):
+    """A state directory that is not this agent's to use; the message says what to do."""
+
+
+class ForeignHomeError(HomeError):
+    """It belongs to another device: that is a mistake in the configuration, and trying again does not mend it."""
+
+
+class _Mark(Struct, frozen=True):
+    device: Id
+    incarnation: Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
+
+
+def draw() -> str:
+    """Return eight random hexadecimal digits."""
+    return secrets.token_hex(4)
+
+
+class Home:
+    """The state directory of a device, held for this process until it is closed. Open it once at each start.
+
+    device: the id of this agent. nonce: as drawn at this start. draw: where incarnations, and a nonce that is not
+    given, come from. Raises HomeError when another process or another device has the directory, OSError, which names
+    the folder, when it cannot be read or written; nothing is then changed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        *,
+        nonce: str | None = None,
+        draw: Callable[[], str] = draw,
+    ) -> None:
+        self.folder = folder
+        self.device = device
+        self.nonce = draw() if nonce is None else nonce
+        with _naming(folder), contextlib.ExitStack() as undo:
+            files.make_folder(folder)
+            self._lock = undo.enter_context(_locked(folder))
+            mark, boot = _read_mark(folder), _read_boot(folder)
+            if mark is not None and mark.device != device:
+                raise ForeignHomeError(
+                    f"state directory {folder} belongs to device {mark.device}, and this agent is {device}: give it a "
+                    f"state_dir of its own, or remove {folder / 'device'} if {mark.device} is now called {device}"
+                )
+            if mark is None or boot is None:
+                mark = _Mark(device, draw())
+                files.seal(folder / "device", msgspec.json.encode(mark))
+                log.info("state directory=%s is device=%s's, incarnation=%s", folder, device, mark.incarnation)
+            self.incarnation = mark.incarnation
+            self.boot = (boot or 0) + 1
+            files.seal(folder / "boot", str(self.boot).encode())
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        self._lock.close()
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Have an OSError name the state directory."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(error.errno, f"state directory {folder} cannot be used: {why}") from error
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Take the lock. Raises HomeError when another process has it, OSError when it cannot be written."""
+    with contextlib.ExitStack() as undo:
+        lock = undo.enter_context((folder / "lock").open("a+", encoding="ascii", errors="replace"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read(20).strip() or "unknown"
+            raise HomeError(
+                f"state directory {folder} is in use by process {owner}: each agent needs a state_dir of its own"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning("state directory=%s is not locked: %s; see that no two agents share it", folder, error.strerror)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        undo.pop_all()
+    return lock
+
+
+def _read_mark(folder: Path) -> _Mark | None:
+    """Return the mark; None when there is none, or one that is not understood. Raises OSError."""
+    content = _read(folder / "device")
+    try:
+        return None if content is None else msgspec.json.decode(content, type=_Mark)
+    except files.UNREADABLE as error:
+        log.warning("file=%s is not understood and is written anew: %s", folder / "device", error)
+        return None
+
+
+def _read_boot(folder: Path) -> int | None:
+    """Return how often an agent has been started here; None when that is not known. Raises OSError."""
+    content = _read(folder / "boot")
+    if content is None:
+        return None
+    if content.isdigit() and len(content) <= len(str(MOST_BOOTS)) and int(content) < MOST_BOOTS:
+        return int(content)
+    log.warning("file=%s is not understood: the starts are counted anew", folder / "boot")
+    return None
+
+
+def _read(file: Path) -> bytes | None:
+    content = files.unseal(file)
+    if content is None and file.exists():
+        log.warning("file=%s is damaged and is written anew", file)
+    return content
