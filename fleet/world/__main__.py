@@ -1,0 +1,109 @@
+"""`python -m fleet.world`: run many schedules, and say what came of them.
+
+--schedules 2000 --seed 1 --jobs 2      2,000 of them, on two processors; exit 1 when a law was broken
+--plant NAME                            take a fix out, and look for the first schedule that finds it; exit 1 if none
+--schedules 1 --seed 7 --verbose        one of them, with everything that happened
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+
+from fleet.world import plants
+from fleet.world.plants import Plant
+from fleet.world.weather import PROFILES
+from fleet.world.world import Report, run
+
+log = logging.getLogger("fleet.world")
+
+TELL_EVERY_S = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what was asked for. Return 0 or 1; see above."""
+    args = _arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    plant = plants.PLANTS[args.plant] if args.plant else None
+    profile = args.profile or (plant.profile if plant is not None else None)
+    seeds = range(args.seed, args.seed + args.schedules)
+    reports = _aloud(seeds, profile, plant) if args.verbose else _run_all(seeds, profile, plant, args.jobs)
+    return _look_for(plant, reports) if plant is not None else _sum_up(reports, len(seeds))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fleet.world", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--schedules", type=int, default=2000, help="how many (2000)")
+    parser.add_argument("--seed", type=int, default=1, help="the first one's seed; the others follow (1)")
+    parser.add_argument("--profile", choices=sorted(PROFILES), help="only this kind of weather")
+    parser.add_argument("--plant", choices=sorted(plants.PLANTS), help="take this fix out, and look for it")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to run them in (1)")
+    parser.add_argument("--verbose", action="store_true", help="tell all that happens")
+    return parser.parse_args(argv)
+
+
+def _one(seed: int, profile: str | None, plant: str) -> Report:
+    with plants.planted(plants.PLANTS[plant]) if plant else nullcontext():
+        return run(seed, profile)
+
+
+def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int) -> Iterator[Report]:
+    name = plant.name if plant is not None else ""
+    if jobs < 2:
+        yield from (_one(seed, profile, name) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(_one, seeds, [profile] * len(seeds), [name] * len(seeds), chunksize=4)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None) -> Iterator[Report]:
+    for seed in seeds:
+        with plants.planted(plant) if plant is not None else nullcontext():
+            yield run(seed, profile, log.info)
+
+
+def _look_for(plant: Plant, reports: Iterator[Report]) -> int:
+    for n, report in enumerate(reports, 1):
+        found = [violation for violation in report.violations if plant.is_found_by(violation)]
+        if found:
+            log.info("plant=%s found at seed=%d after %d schedules: %s", plant.name, report.seed, n, found[0])
+            return 0
+    log.error("plant=%s was not found", plant.name)
+    return 1
+
+
+def _sum_up(reports: Iterator[Report], n: int) -> int:
+    began = told = time.monotonic()
+    done, bad, events, versions, made_up_s = 0, 0, 0, 0, 0.0
+    laws: Counter[tuple[int, str]] = Counter()
+    for report in reports:
+        done, events, versions = done + 1, events + report.events, versions + report.versions
+        made_up_s += report.made_up_s
+        bad += bool(report.violations)
+        for violation in report.violations:
+            laws[violation.law, violation.kind] += 1
+            log.error("seed=%d profile=%s %s", report.seed, report.profile, violation)
+        now = time.monotonic()
+        if now >= told + TELL_EVERY_S:
+            told, left_s = now, (now - began) / done * (n - done)
+            log.info("schedules=%d of %d violated=%d seconds_left=%.0f", done, n, bad, left_s)
+    for (law, kind), times in sorted(laws.items()):
+        log.error("law=%d times=%d %s", law, times, kind)
+    took = time.monotonic() - began
+    log.info(
+        "schedules=%d violated=%d events=%d versions=%d made_up_hours=%.0f seconds=%.1f seconds_each=%.2f",
+        *(done, bad, events, versions, made_up_s / 3600.0, took, took / max(done, 1)),
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""Faults to plant in the agent, and in what both sides share: each takes one fix out. See plants.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import msgpack
+
+from aggregator import service as aggregator_service
+from broker.failpoints import reach
+from broker.faults import Marks
+from broker.messages import Offer, Verdict
+from broker.outgoing import Outgoing
+from broker.transport import Packet
+from edge_agent import files, home, outbox
+from edge_agent import service as agent_service
+from edge_agent.effects import Disconnected, Effect, Halt, Settle
+from edge_agent.outbox import Outbox
+from edge_agent.participant import Participant
+from edge_agent.presence import Announcer
+from edge_agent.service import Agent
+from edge_agent.work import Work
+from fleet.world.network import WorldTransport
+from fleet.world.patches import Patches
+from models.codec import Pending
+
+
+def keep_the_outbox_in_memory(patches: Patches) -> None:
+    """Put no update on disk."""
+    held: dict[int, bytes] = {}
+    read = Outbox._read
+
+    def put(self: Outbox, offer: Offer, pending: Pending) -> None:
+        held[id(self)] = msgpack.encode(outbox._Update(offer, pending.to_bytes()))
+        reach("outbox.put.between", (offer.job, offer.base))
+        files.remove(self.folder / "checkpoint.bin")
+        self.offer = offer
+
+    def read_it(self: Outbox, name: str, kind: Any) -> Any:
+        if name == "update.bin" and id(self) in held and self.__dict__.get("offer") is not None:
+            return msgpack.decode(held[id(self)], type=kind)
+        return read(self, name, kind)
+
+    patches.set(Outbox, "put", put)
+    patches.set(Outbox, "_read", read_it)
+
+
+def forget_checkpoints(patches: Patches) -> None:
+    """Begin every training anew."""
+    patches.set(Outbox, "resume", lambda _self, *_where: None)
+
+
+def offer_once(patches: Patches) -> None:
+    """Offer an update once."""
+    send = Participant._send
+
+    def send_once(self: Participant, offer: Offer, now: float) -> Effect:
+        effect = send(self, offer, now)
+        self._resend_at = math.inf
+        return effect
+
+    patches.set(Participant, "_send", send_once)
+
+
+def settle_by_any_verdict(patches: Patches) -> None:
+    """Take any verdict for that on the update that is offered."""
+
+    def settle(self: Participant, verdict: Verdict, now: float) -> list[Effect]:
+        if self.offer is None:
+            return []
+        self.offer = None
+        return [Settle(verdict), *self._advance(now)]
+
+    patches.set(Participant, "_settle", settle)
+
+
+def say_hello_once(patches: Patches) -> None:
+    """Do not answer roll calls."""
+    patches.set(Announcer, "forget", lambda _self, _now, _wait_s: None)
+
+
+def listen_for_ever(patches: Patches) -> None:
+    """Never unsubscribe."""
+    patches.set(WorldTransport, "unsubscribe", lambda _self, *_filters: None)
+
+
+def halt_and_wait(patches: Patches) -> None:
+    """Do nothing after a halt until something is heard again."""
+    advance = Participant._advance
+
+    def advance_or_halt(self: Participant, now: float) -> list[Effect]:
+        effects = advance(self, now)
+        halts: list[Effect] = [effect for effect in effects if isinstance(effect, Halt)]
+        if halts:
+            self._training = self._fetching = self._refetch_at = self._look_at = None
+        return halts or effects
+
+    patches.set(Participant, "_advance", advance_or_halt)
+
+
+def share_state_directories(patches: Patches) -> None:
+    """Neither lock a state directory nor look whose it is."""
+    read_mark = home._read_mark
+
+    def anybodys(folder: Path) -> Any:
+        found = read_mark(folder)
+        return None if found is None else home._Mark(_Anybody(found.device), found.incarnation)
+
+    def unlocked(folder: Path) -> Any:
+        return (folder / "lock").open("a+", encoding="ascii")
+
+    patches.set(home, "_locked", unlocked)
+    patches.set(home, "_read_mark", anybodys)
+
+
+class _Anybody(str):
+    """An id that is everybody's."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = str.__hash__
+
+
+def queue_while_offline(patches: Patches) -> None:
+    """Keep everything that is said while offline, and go on saying it."""
+    receive = Participant.receive
+
+    def never_offline(self: Participant, event: Any, now: float) -> list[Effect]:
+        return [] if isinstance(event, Disconnected) else receive(self, event, now)
+
+    def put(self: Outgoing, packet: Packet) -> None:
+        self._waiting[object()] = packet  # type: ignore[index]  # each is kept, the same one too
+
+    patches.set(Participant, "receive", never_offline)
+    patches.set(Outgoing, "put", put)
+    patches.set(Outgoing, "clear", lambda _self: None)
+
+
+def keep_deleted_jobs(patches: Patches) -> None:
+    """Ignore tombstones of jobs that this process has not worked on."""
+    forget = Agent._forget
+
+    def forget_what_runs(self: Agent, job: str) -> None:
+        if job in self.works:
+            forget(self, job)
+
+    patches.set(Agent, "_forget", forget_what_runs)
+    patches.set(Agent, "_sweep", lambda _self: None)
+
+
+def starve_other_jobs(patches: Patches) -> None:
+    """Train for the first job that has something to do."""
+
+    def first(self: Agent) -> Work | None:
+        return next((work for work in self.works.values() if work.busy), None)
+
+    patches.set(Agent, "_next_turn", first)
+
+
+def have_no_boundary(patches: Patches) -> None:
+    """Let what a job's own code throws leave the process."""
+
+    def through(act: Callable[[], Any], *_passes: type[Exception]) -> Any:
+        return act()
+
+    patches.set(aggregator_service, "contain", through)
+    patches.set(agent_service, "contain", through)
+
+
+def have_no_marks(patches: Patches) -> None:
+    """Forget that a job has killed this process."""
+    patches.set(Marks, "reason", lambda _self, _job: "")
+
+
+def mark_a_job_by_its_id_alone(patches: Patches) -> None:
+    """Let what goes well at the start wipe out the deaths in training."""
+    leave = Marks.leave
+    patches.set(Marks, "leave", lambda self, job, _place=None: leave(self, job))

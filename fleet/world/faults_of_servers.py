@@ -1,0 +1,224 @@
+"""Faults to plant in the aggregator: each takes one fix out. See plants.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import structs
+
+from aggregator import coordinator, generations, leadership, members, schema
+from aggregator.coordinator import Coordinator
+from aggregator.effects import Close
+from aggregator.leadership import Leadership
+from aggregator.learner import Learner
+from aggregator.members import Members
+from aggregator.pace import Pace
+from aggregator.roster import Part, Roster, Sight
+from aggregator.service import Aggregator
+from aggregator.store import Store
+from broker.messages import Offer, Presence, Verdict, Version
+from fleet.world.patches import Patches
+from models import codec
+
+
+def fold_twice(patches: Patches) -> None:
+    """Add every update to the sum twice."""
+    admit = Learner.admit
+
+    def admit_twice(self: Learner, body: bytes, weight: int, nmse: float | None) -> float:
+        norm = admit(self, body, weight, nmse)
+        self._fold.add(_decoded(self, body), weight)
+        return norm
+
+    patches.set(Learner, "admit", admit_twice)
+
+
+def _decoded(learner: Learner, body: bytes) -> Any:
+    return codec.decode(body, learner._net.spec)
+
+
+def write_verdicts_later(patches: Patches) -> None:
+    """Make a verdict durable when the next one comes."""
+    add, waiting = Store.add_verdict, dict[int, Callable[[], None]]()
+
+    def add_later(self: Store, *args: Any, **more: Any) -> None:
+        before = waiting.pop(id(self), None)
+        waiting[id(self)] = lambda: add(self, *args, **more)
+        if before is not None:
+            before()
+
+    patches.set(Store, "add_verdict", add_later)
+
+
+def drop_what_was_accepted(patches: Patches) -> None:
+    """Forget what was counted when a round is abandoned."""
+    close_attempt = Store.close_attempt
+
+    def close_and_drop(self: Store, job: str, close: Close) -> None:
+        close_attempt(self, job, close)
+        if close.outcome == "abandoned":
+            self._write("UPDATE updates SET body = NULL WHERE job = ?", (job,))
+
+    patches.set(Store, "close_attempt", close_and_drop)
+
+
+def forget_the_ledger(patches: Patches) -> None:
+    """Judge every offer anew."""
+
+    def weigh(self: Coordinator, offer: Offer) -> Any:
+        self._ledger.pop(offer.device, None)
+        return _weigh(self, offer)
+
+    def add(self: Store, verdict: Verdict, *args: Any, **more: Any) -> None:
+        self._write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
+        _add(self, verdict, *args, **more)
+
+    _weigh, _add = Coordinator._weigh, Store.add_verdict
+    patches.set(Coordinator, "_weigh", weigh)
+    patches.set(Store, "add_verdict", add)
+
+
+def count_stale_updates(patches: Patches) -> None:
+    """Count updates to bases that have been left."""
+    turn_away = Coordinator._reason_to_turn_away
+
+    def never_for_its_base(self: Coordinator, offer: Offer) -> str | None:
+        late = offer.base < self.base and self.base.number - offer.base.number <= 3
+        return turn_away(self, structs.replace(offer, base=self.base) if late else offer)
+
+    patches.set(Coordinator, "_reason_to_turn_away", never_for_its_base)
+
+
+def have_no_deadline(patches: Patches) -> None:
+    """Give rounds no end."""
+    patches.set(Coordinator, "_time_for", lambda _self, _attempt: 1e6)
+
+
+def forget_max_rounds(patches: Patches) -> None:
+    """Go on beyond `max_rounds`."""
+    patches.set(coordinator, "reason_to_end", lambda _history, _rules: "")
+
+
+def forget_versions(patches: Patches) -> None:
+    """Leave an update in the sum that has been counted."""
+    commit = Store.commit
+
+    def commit_and_lose(self: Store, job: str, version: Version, *args: Any) -> None:
+        query = "SELECT body, crc, device, generation, number FROM updates WHERE job = ?"
+        sums = list(self._db.rows("updates", query, (job,)))
+        commit(self, job, version, *args)
+        for body, crc, *key in sums[:1]:
+            self._write(
+                "UPDATE updates SET body = ?, crc = ? WHERE device = ? AND generation = ? AND number = ? AND job = ?",
+                (body, crc, *key, job),
+            )
+
+    patches.set(Store, "commit", commit_and_lose)
+
+
+def answer_nobody(patches: Patches) -> None:
+    """Let the late last will of a former life, and the goodbye of another, lie."""
+    patches.set(Leadership, "_answer", lambda _self, _now: [])
+
+
+def lead_at_once(patches: Patches) -> None:
+    """Lead without having listened, and stand down for nobody."""
+    patches.set(leadership, "QUIET_S", 0.0)
+    patches.set(Leadership, "_listen_to", lambda _self, _beacon, _live, _now: [])
+    patches.set(Leadership, "_meet", lambda _self, _beacon, _live, _now: [])
+
+
+def keep_the_generation(patches: Patches) -> None:
+    """Take a store that was copied, moved or restored for what it was, whatever devices say."""
+    patches.set(generations, "place", lambda _file: "here")
+    believe_no_device(patches)
+
+
+def believe_no_device(patches: Patches) -> None:
+    """Notice nothing of what devices know and the store has lost."""
+    patches.set(Aggregator, "_look_back", lambda _self, _job, _version, _done="": None)
+
+
+def forget_former_names(patches: Patches) -> None:
+    """Take an update to a former name of the base for one to another base."""
+    patches.set(Coordinator, "_present", lambda _self, version: version)
+
+
+def refuse_for_unknown_jobs(patches: Patches) -> None:
+    """End updates to jobs that are not known here."""
+    weigh = Aggregator._weigh
+
+    def weigh_or_refuse(self: Aggregator, offer: Offer) -> None:
+        if offer.job in self.runs:
+            weigh(self, offer)
+        else:
+            self._send([self._commands.refusal_of_deleted(offer)])
+
+    patches.set(Aggregator, "_weigh", weigh_or_refuse)
+
+
+def drop_nobody(patches: Patches) -> None:
+    """Wait for all, for ever."""
+    patches.set(Coordinator, "_dropped", lambda _self: set())
+
+
+def hold_a_failure_for_lasting(patches: Patches) -> None:
+    """Take a device whose last training failed for one that cannot take part."""
+    part_in = Roster.part_in
+
+    def unready(self: Roster, job: str, device: str) -> Part:
+        part = part_in(self, job, device)
+        return structs.replace(part, ready=part.ready and part.failure is None)
+
+    patches.set(Roster, "part_in", unready)
+
+
+def double_the_deadline(patches: Patches) -> None:
+    """Measure how long devices take from the last attempt's end, without a ceiling."""
+    learned: dict[int, float] = {}
+
+    def deadline_s(self: Pace, _cohort: Iterable[str]) -> float:
+        learned[id(self)] = 2.0 * learned.get(id(self), self.ceiling_s / 2.0)
+        return learned[id(self)]
+
+    patches.set(Pace, "deadline_s", deadline_s)
+
+
+def take_hints_for_facts(patches: Patches) -> None:
+    """Believe for ever what the broker remembers, and wait for who has long been silent."""
+    before = Members.__init__
+
+    def init(self: Members, _hint_s: float, grace_s: float) -> None:
+        before(self, math.inf, grace_s)
+
+    patches.set(Members, "__init__", init)
+    patches.set(members, "SILENT", 10**9)
+    patches.set(coordinator, "SILENT", 10**9)
+
+
+def ignore_new_cards(patches: Patches) -> None:
+    """Ignore a card that was written anew until its boot count passes the old one."""
+    judge = Roster._judge
+
+    def by_boots(self: Roster, known: Any, presence: Presence, live: bool, now: float) -> Sight:
+        older = presence.boot <= known.presence.boot and presence.life != known.presence.life
+        return Sight("stale") if older else judge(self, known, presence, live, now)
+
+    patches.set(Roster, "_judge", by_boots)
+
+
+def see_no_clone(patches: Patches) -> None:
+    """Raise no alarm about two devices of one id."""
+    judge = Roster._judge
+
+    def quietly(self: Roster, *args: Any) -> Sight:
+        return structs.replace(judge(self, *args), alarm=False)
+
+    patches.set(Roster, "_judge", quietly)
+
+
+def keep_rows_of_deleted_jobs(patches: Patches) -> None:
+    """Delete a job by name only."""
+    patches.set(schema, "_FORGET", ("DELETE FROM jobs WHERE job = ?",))

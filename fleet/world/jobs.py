@@ -1,0 +1,158 @@
+"""What a made-up fleet is asked to do: jobs of different rules, and an operator who submits, stops and replaces them.
+
+An operator repeats a command until it is answered, since any packet may be lost, and asks anew, a while later, for what
+was refused because of the weather.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+from msgspec import to_builtins
+
+from broker import topics
+from broker.errors import WireError
+from broker.messages import Explain, Reply, Stop, Submit
+from broker.transport import Packet
+from fleet.world import nets
+from fleet.world.agenda import Agenda
+from fleet.world.network import WorldBroker
+from fleet.world.nodes import FLEET
+from models.job import JobSpec, RoundsSpec, TrainSpec
+
+REPEAT_S = 5.0
+AGAIN_S = 20.0
+MOST_TRIES = 60
+BATCH = 4
+POISONS = (
+    *("train:raise", "train:shape", "train:kill", "build:raise"),
+    *("evaluate:raise", "evaluate:shape", "evaluate:kill"),
+)
+
+
+class Pace(NamedTuple):
+    """How long a round of this world may take, and how long its jobs go on."""
+
+    deadline_s: float
+    grace_s: float
+    learned: float
+    """Share of the jobs whose deadline is learned."""
+    most_rounds: tuple[int, ...]
+
+
+def draw_job(rng: random.Random, name: str, n_devices: int, pace: Pace, *, poison: str = "", spare: int = 0) -> JobSpec:
+    """Draw a job that n_devices can do, even while `spare` of them fail it."""
+    wait: Literal["target", "all"] = "all" if not spare and rng.random() < 0.3 else "target"
+    quorum = rng.randint(1, max(1, n_devices - spare))
+    target = rng.choice([None, None, rng.randint(quorum, n_devices)])
+    deadline_s: float | Literal["learned"] = "learned" if rng.random() < pace.learned else pace.deadline_s
+    rounds = RoundsSpec(
+        fraction=rng.choice([1.0, 1.0, 0.5]),
+        target=target,
+        quorum=quorum,
+        min_devices=rng.choice([None, None, n_devices - spare]) or None,
+        over_selection=rng.choice([1.0, 1.5]),
+        wait=wait,
+        deadline_s=deadline_s,
+        grace_s=pace.grace_s,
+        max_rounds=rng.choice(pace.most_rounds),
+        late=rng.choice(["refuse", "fold"]),
+        max_staleness=rng.choice([2, 20]),
+    )
+    return JobSpec(
+        name,
+        nets.model(poison),
+        seed=rng.randrange(1000),
+        data="toy",
+        compression="off",
+        deploy="never",
+        train=TrainSpec(epochs=rng.choice([1, 1, 2]), batch_size=BATCH),
+        rounds=rounds,
+    )
+
+
+class World(Protocol):
+    """What an operator needs of the world."""
+
+    agenda: Agenda
+    broker: WorldBroker
+    n_devices: int
+
+
+class Operator:
+    """Somebody with a console, who is never offline for long."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._link = world.broker.transport("operator")
+        self._link.poke = self._hear
+        self._link.subscribe(topics.filter_for(FLEET, "reply", client="operator"))
+        self._link.open()
+        self._asked: dict[str, Callable[[Reply], None]] = {}
+        self._n_asked = 0
+        self.submitted: dict[str, JobSpec] = {}
+        """The last job that was submitted under a name."""
+
+    def submit(self, spec: JobSpec, tries: int = MOST_TRIES) -> None:
+        """Have a job started."""
+        self.submitted[spec.name] = spec
+
+        def answered(reply: Reply) -> None:
+            if not reply.ok and "is running" not in reply.text and tries:
+                self._world.agenda.later(AGAIN_S, self.submit, spec, tries - 1)
+
+        request = self._request()
+        tree = to_builtins(spec)
+        self._ask(request, topics.pack(Submit("operator", request, tree), FLEET), answered)
+
+    def stop(self, name: str) -> None:
+        """Have a job stopped."""
+        request = self._request()
+        self._ask(request, topics.pack(Stop("operator", request, name), FLEET), lambda _reply: None)
+
+    def replace(self, spec: JobSpec) -> None:
+        """Stop what goes by this name and, when that is answered, submit this in its place."""
+        request = self._request()
+        command = topics.pack(Stop("operator", request, spec.name), FLEET)
+        self._ask(request, command, lambda _reply: self.submit(spec))
+
+    def explain(self, name: str, number: int) -> None:
+        """Ask how a version came about."""
+        request = self._request()
+        self._ask(request, topics.pack(Explain("operator", request, name, number), FLEET), lambda _reply: None)
+
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        self._asked.clear()
+
+    def _request(self) -> str:
+        self._n_asked += 1
+        return f"r{self._n_asked}"
+
+    def _ask(self, request: str, packet: Packet, answered: Callable[[Reply], None], tries: int = MOST_TRIES) -> None:
+        self._asked[request] = answered
+        self._say(request, packet, tries)
+
+    def _say(self, request: str, packet: Packet, tries: int) -> None:
+        if request in self._asked and tries:
+            self._link.notice("nothing was heard for too long")
+            self._link.restore()
+            self._link.publish(packet)
+            self._world.agenda.later(REPEAT_S, self._say, request, packet, tries - 1)
+
+    def _hear(self) -> None:
+        # Asked again at once, an aggregator that is within a step would hear it before it has ended that step.
+        self._world.agenda.later(0.0, self._take)
+
+    def _take(self) -> None:
+        while (event := self._link.take()) is not None:
+            if not isinstance(event, Packet):
+                continue
+            try:
+                message = topics.unpack(event, FLEET)
+            except WireError:
+                continue
+            if isinstance(message, Reply) and (answered := self._asked.pop(message.request, None)):
+                answered(message)

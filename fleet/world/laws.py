@@ -1,0 +1,403 @@
+"""What must hold in a made-up world at every moment: README's promises, held against what the services do.
+
+ 1. An update is in at most one version, once; and whatever was counted is in a version or waits durably for the next.
+    Who restores a backup goes on from the copy's history (a *lineage*): nothing is counted twice within that; what
+    was counted after the copy went with it. Over all lineages, a number names one model for ever:
+    (job, generation, number) → one SHA-256, and the name of a body → its bytes.
+ 2. Versions go up one by one within a lineage, never beyond max_rounds, and each has a quorum behind it.
+ 3. A round ends at its deadline, counted from its announcement or from the last start of the aggregator, whatever dies
+    for good; a deadline that is learned has a ceiling.
+ 4. A device never finishes two trainings for one (job, base), nor an epoch twice, unless its disk was put back.
+ 5. What is said was written down before: a verdict that is sent, or that a device settles by, is the one in the
+    store; an update is refused for good only by who knows its job; a submit that is refused leaves no job behind.
+ 6. One aggregator leads (see calm.py).
+ 7. Nothing grows without bound: packets that wait within a service, subscriptions, unfinished assemblies, files.
+ 8. A fault of one job never reaches another: no process ends by it, and none ends by itself again and again.
+ 9. Everybody is served (see calm.py).
+
+The laws listen: `heard` at the broker, the rest along `nodes.Trail`. They ask the store and never the coordinator what
+is true. What a disk is known to hold (record.py) is copied and restored together with it.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from typing import NamedTuple, Protocol
+
+from broker import topics
+from broker.errors import WireError
+from broker.messages import Body, Head, Job, Reply, Round, Verdict, Version
+from broker.transport import Packet
+from fleet.world import nodes
+from fleet.world.agenda import Agenda
+from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.process import Process
+from fleet.world.record import JobRecord, Judged, update_of
+from models.job import JobSpec
+
+ROUND_SLACK_S = 5.0
+LEARNED_CEILING_S = 3600.0
+"""No deadline that is learned from devices which answer within minutes is longer."""
+MOST_EXITS_AN_HOUR = 12
+CLONED = "ClonedError"
+"""How a process ends whose id another one has taken."""
+FOREIGN = "belongs to device"
+"""Who finds another's state directory has to wait for an operator."""
+MOST_DEATHS = 6
+"""Times that the code of one job may kill a process before the job rests there."""
+CLONE_ENDS = 8
+"""Takeovers after which a clone must have been noticed, however many packets are lost."""
+MOST_QUEUED = {"offline": 30, "online": 2000}
+"""Packets that a service may keep: while offline, a few for each job; at a reconnect, all that is retained."""
+MOST_SAID = 12
+
+
+class Violation(NamedTuple):
+    """A law that was broken."""
+
+    at: float
+    law: int
+    kind: str
+    """In which way; the same for all seeds."""
+    words: str
+
+    def __str__(self) -> str:
+        return f"t={self.at:.1f} law {self.law}: {self.kind}: {self.words}"
+
+
+class World(Protocol):
+    """What the laws need to know of the world."""
+
+    agenda: Agenda
+    n_devices: int
+    """How many there were at the beginning."""
+    acting: Process | None
+    servers: list[Server]
+    devices: list[Device]
+    clones: list[Device]
+
+    def note(self, who: str, what: str) -> None:
+        """Add a line to the trace."""
+
+
+class Laws:
+    """The laws of one world, and what was broken of them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.violations: list[Violation] = []
+        self.made: dict[str, int] = {}
+        """How many versions were made of each job."""
+        self.made_at: dict[str, list[float]] = {}
+        """When each of them was made."""
+        self.answered: dict[tuple[str, str], int] = {}
+        """(device, job) to how many versions there were when the device last had a verdict."""
+        self.named_clones: set[str] = set()
+        """Ids of which an operator was told that two devices share them."""
+        self._said: set[tuple[int, str]] = set()
+        self._given: dict[tuple[str, Version], str] = {}
+        self._bodies: dict[tuple[str, str, int], int] = {}
+        self._expected: dict[tuple[str, str], str] = {}
+        self._open: dict[tuple[str, str], tuple[object, float]] = {}
+        self._takeovers: list[tuple[float, str]] = []
+        """When a device took the place of another of the same id, and an aggregator was there to hear it."""
+        self._killed: Counter[tuple[str, str]] = Counter()
+        self._ends: dict[tuple[str, str], tuple[object, float]] = {}
+        """(server, job) to a round, and when it ends as it was first announced."""
+
+    def broken(self, law: int, kind: str, words: str) -> None:
+        """Note that a law was broken, unless one was in this way before."""
+        if (law, kind) not in self._said and len(self.violations) < MOST_SAID:
+            self._said.add((law, kind))
+            self.violations.append(Violation(self._world.agenda.now, law, kind, words))
+            self._world.note("LAW", f"{law} broken: {kind}: {words}")
+
+    # What the store is told.
+
+    def writes(self, server: Server, what: Verdict | str) -> None:
+        """See `nodes.Listener`."""
+        server.record.unsure = what
+
+    def has_written(self, server: Server, verdict: Verdict) -> None:
+        """See `nodes.Listener`."""
+        server.record.unsure = None
+        run = nodes.runs(server).get(verdict.job)
+        if run is None:
+            self.broken(1, "a verdict without a job", f"{verdict}")
+            return
+        job = self._job(server, verdict.job, run.spec)
+        self._check_base(job, run.version, verdict)
+        self._add(job, verdict)
+
+    def _check_base(self, job: JobRecord, current: Version, verdict: Verdict) -> None:
+        staleness = current.number - verdict.base.number
+        rounds = job.spec.rounds
+        late = rounds.late == "fold" and 0 < staleness <= rounds.max_staleness
+        if verdict.base != current and not late and verdict.counted:
+            self.broken(1, "a stale update was counted", f"{verdict.base} of {verdict.device} at {current}")
+
+    def _add(self, job: JobRecord, verdict: Verdict) -> None:
+        update = update_of(verdict)
+        key = (update.device, update.number)
+        older = job.judged.get(key)
+        if older is not None:
+            self.broken(1, "a second verdict on one base", f"{update} after {older.update} ({older.counted=})")
+        elif (last := job.last.get(update.device)) is not None and last.update.number > update.number:
+            self.broken(1, "a verdict on an older base than the last", f"{update} after {last.update}")
+        job.judge(Judged(update, verdict.counted, verdict.base.generation))
+        if verdict.counted:
+            job.sum.append(update)
+        self._was_answered(update.device, verdict.job)
+
+    def makes(self, server: Server) -> None:
+        """See `nodes.Listener`."""
+        before = self._world.acting
+        self._world.acting = None
+        try:
+            for job in nodes.committing(server):
+                self._expected[server.name, job] = nodes.expected_sha256(server, job)
+        except ValueError:  # a step that the model cannot take: the job will say so
+            pass
+        finally:
+            self._world.acting = before
+
+    def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
+        """See `nodes.Listener`."""
+        server.record.unsure = None
+        record = self._job(server, job, nodes.runs(server)[job].spec)
+        expected = self._expected.pop((server.name, job), None)
+        if expected is not None and expected != sha256:
+            self.broken(1, "a version is not what the store's updates make", f"{job} {version}")
+        said = nodes.n_participants(server, job)
+        if said != len(record.sum):
+            self.broken(1, "a version of other updates than were counted", f"{version}: {said}, {record.sum}")
+        self._leave(record, job, version)
+
+    def _leave(self, record: JobRecord, job: str, version: Version) -> None:
+        before, rounds = record.version, record.spec.rounds
+        if version.number != before.number + 1 or version.generation < before.generation:
+            self.broken(2, "versions do not go up one by one", f"{job}: {before} → {version}")
+        if version.number > rounds.max_rounds:
+            self.broken(2, "a version beyond max_rounds", f"{job}: {version} > {rounds.max_rounds}")
+        if len({update.device for update in record.sum}) < rounds.quorum:
+            self.broken(2, "a version without a quorum", f"{job} {version}: {record.sum}, quorum {rounds.quorum}")
+        record.members[version.number], record.sum, record.version = record.sum, [], version
+        self.made[job] = self.made.get(job, 0) + 1
+        self.made_at.setdefault(job, []).append(self._world.agenda.now)
+
+    # What devices do.
+
+    def has_finished(self, device: Device, job: str, base: Version) -> None:
+        """See `nodes.Listener`."""
+        device.record.finished[job, base] += 1
+        device.record.owner = device.record.owner or device.device
+        if device.record.owner != device.device:
+            self.broken(4, "a state directory serves two devices", f"{device.record.owner} and {device.device}")
+        if device.record.finished[job, base] > 1:
+            self.broken(4, "a base was trained twice", f"{device.name} {job} {base}")
+
+    def has_trained(self, device: Device, job: str, base: Version, epoch: int) -> None:
+        """See `nodes.Listener`."""
+        device.record.epochs[job, base, epoch] += 1
+        if device.record.epochs[job, base, epoch] > 1:
+            self.broken(4, "an epoch was trained twice", f"{device.name} {job} {base} epoch {epoch}")
+
+    def settles(self, device: Device, verdict: Verdict) -> None:
+        """See `nodes.Listener`."""
+        offered = nodes.offered(device, verdict.job)
+        if offered != update_of(verdict):
+            self.broken(5, "settled by a verdict on another update", f"{device.name}: {offered} by {verdict}")
+        for server in self._world.servers:
+            if not nodes.leads(server):
+                continue  # an operator has put another lineage in the place of its own
+            job = server.record.jobs.get(verdict.job)
+            last = job.last.get(device.device) if job is not None else None
+            if last is None or last.generation != verdict.base.generation:
+                continue  # the same work in another lineage is another update
+            if last.update == update_of(verdict) and last.counted != verdict.counted:
+                self.broken(
+                    5,
+                    "settled by another verdict than the one written down",
+                    f"{device.name} settles {last.update} by {verdict.refused or 'counted'!r}, {server.name} has "
+                    f"{last.counted=}",
+                )
+
+    # What is heard at the broker.
+
+    def heard(self, packet: Packet) -> None:
+        """Hold everything that is published against the laws."""
+        if not packet.payload:
+            return
+        try:
+            message = topics.unpack(packet, FLEET)
+        except WireError as error:
+            self.broken(5, "a packet that nobody understands", f"{packet.topic}: {error}")
+            return
+        sender = self._world.acting
+        match message:
+            case Head(job, _, version, sha256):
+                self._give(job, version, sha256)
+            case Round(job, _, base) as round_:
+                if round_.along:
+                    self._give(job, base, round_.sha256)
+                if isinstance(sender, Server):
+                    self._hear_round(sender, round_)
+            case Body(job, name, index, data):
+                self._give_body((job, name, index), data)
+            case Verdict() if isinstance(sender, Server):
+                self._check_answer(sender, message)
+            case Job(job, _, None) if isinstance(sender, Server):
+                sender.record.jobs.pop(job, None)
+                sender.record.deleted.add(job)
+            case Job(job) if isinstance(sender, Server) and job in nodes.runs(sender):
+                self._job(sender, job, nodes.runs(sender)[job].spec)
+            case Reply(ok=False) if isinstance(sender, Server):
+                self._check_refusal(sender, message)
+
+    def _hear_round(self, server: Server, round_: Round) -> None:
+        job, left_s = round_.job, round_.seconds_left
+        key, set_s = next(((key, set_s) for name, key, set_s in nodes.open_rounds(server) if name == job), (None, None))
+        known, _ = self._ends.get((server.name, job), (None, 0.0))
+        if key is not None and key != known and key[1:] == (round_.base, round_.attempt):
+            self._ends[server.name, job] = key, self._world.agenda.now + left_s
+            if set_s is None and left_s > LEARNED_CEILING_S + 1.0:
+                self.broken(3, "a deadline was learned without end", f"{server.name} {job}: {left_s:.0f} s")
+
+    def _give(self, job: str, version: Version, sha256: str) -> None:
+        known = self._given.setdefault((job, version), sha256)
+        n = min(len(known), len(sha256))
+        if known[:n] != sha256[:n]:
+            self.broken(1, "a number was given out twice", f"{job} {version}: {known[:12]} and {sha256[:12]}")
+        if len(sha256) > len(known):
+            self._given[job, version] = sha256
+
+    def _give_body(self, name: tuple[str, str, int], data: bytes) -> None:
+        crc = zlib.crc32(data)
+        if self._bodies.setdefault(name, crc) != crc:
+            self.broken(1, "the name of a body has other bytes than before", "/".join(map(str, name)))
+
+    def _check_answer(self, server: Server, verdict: Verdict) -> None:
+        job = server.record.jobs.get(verdict.job)
+        self._was_answered(verdict.device, verdict.job)
+        if verdict.job in server.record.deleted:
+            return  # whoever has an update to it may forget it
+        if job is None:
+            if any(verdict.job in other.record.jobs for other in self._world.servers):
+                self.broken(5, "a job's update is refused by who does not know the job", f"{server.name}: {verdict}")
+            return
+        written = job.judged.get((verdict.device, verdict.base.number))
+        same = written is not None and written.update == update_of(verdict)
+        if verdict.counted and not (same and written is not None and written.counted):
+            self.broken(5, "a verdict is sent that is not durable", f"{server.name}: {verdict}")
+        last = job.last.get(verdict.device)
+        same_lineage = written is not None and written.generation == verdict.base.generation
+        if not verdict.counted and same and same_lineage and last == written and last is not None and last.counted:
+            self.broken(5, "another verdict than the first", f"{server.name}: {verdict}")
+
+    def _check_refusal(self, server: Server, reply: Reply) -> None:
+        known = {*server.record.jobs, *nodes.runs(server), *nodes.resting(server)}
+        fresh = [job for job, (_, ended) in nodes.jobs_in_store(server).items() if job not in known and not ended]
+        if fresh:
+            self.broken(5, "a submit was refused, and its job is in the store", f"{fresh}: {reply.text}")
+
+    def _was_answered(self, device: str, job: str) -> None:
+        self.answered[device, job] = self.made.get(job, 0)
+
+    # Lives.
+
+    def started(self, process: Process) -> None:
+        """Hold what a store has after a start against what it was known to hold."""
+        if not isinstance(process, Server):
+            return
+        self._open = {key: since for key, since in self._open.items() if key[0] != process.name}
+        unsure, process.record.unsure = process.record.unsure, None
+        for job, (spec, ended) in nodes.jobs_in_store(process).items():
+            if ended != "deleted":
+                self._compare(process, job, self._job(process, job, spec), unsure)
+
+    def _compare(self, server: Server, job: str, record: JobRecord, unsure: Verdict | str | None) -> None:
+        version = nodes.version_in_store(server, job)
+        if isinstance(unsure, Verdict) and unsure.job == job:
+            if any(update_of(one) == update_of(unsure) for one in nodes.verdicts_in_store(server, job)):
+                self._add(record, unsure)
+        elif unsure == job and version.number > record.version.number:
+            self._leave(record, job, version)
+        if version.number != record.version.number:
+            self.broken(1, "a version is not in the store", f"{job}: {record.version}, the store has {version}")
+        held, known = nodes.sum_in_store(server, job), sorted(update.device for update in record.sum)
+        if held != known:
+            self.broken(1, "what was counted is not in the store", f"{job} {version}: {known}, the store has {held}")
+
+    def stopped(self, process: Process, error: Exception | None) -> None:
+        """Hold the end of a process against the laws."""
+        if error is None:
+            return
+        if process.tasted:
+            self.broken(8, "a process ended by a job's fault", f"{process.name}: {type(error).__name__}: {error}")
+        now = self._world.agenda.now
+        heard = any(server.connected and nodes.leads(server) for server in self._world.servers)
+        if isinstance(process, Device) and type(error).__name__ == CLONED and heard:
+            self._takeovers.append((now, process.device))
+        recent = [why for at, why in process.exits if at > now - 3600.0 and FOREIGN not in why]
+        if len(recent) > MOST_EXITS_AN_HOUR and not self._is_cloned(process):
+            self.broken(8, "a process ends again and again", f"{process.name}, {len(recent)} times: {recent[-1]}")
+
+    def was_killed(self, process: Process, poison: str) -> None:
+        """Note that a job's own code has killed a process, as by taking all its memory."""
+        self._killed[process.name, poison] += 1
+        if self._killed[process.name, poison] > MOST_DEATHS:
+            self.broken(8, "a job kills its process again and again", f"{process.name}: {poison}")
+
+    def _is_cloned(self, process: Process) -> bool:
+        ids = {clone.device for clone in self._world.clones}
+        return isinstance(process, Device) and process.device in ids
+
+    def was_cloned(self, clone: Device, twin: Device | None) -> None:
+        """Note that a clone is no more: it should have been named, when the two have taken each other's place often."""
+        ends = [at for at, device in self._takeovers if at >= clone.since and device == clone.device]
+        if twin is not None and len(ends) >= CLONE_ENDS and clone.device not in self.named_clones:
+            self.broken(9, "a clone is not named", f"{clone.device}, after {len(ends)} takeovers")
+
+    # Now and then.
+
+    def inspect(self) -> None:
+        """Look at everybody who runs: rounds that do not end, and what grows."""
+        for server in self._world.servers:
+            if server.up:
+                self._inspect_rounds(server)
+                n_devices = self._world.n_devices + len(self._world.clones)
+                if nodes.n_assemblies(server) > n_devices * max(1, len(server.record.jobs)):
+                    self.broken(7, "assemblies pile up", f"{server.name}: {nodes.n_assemblies(server)}")
+            self.named_clones.update(nodes.named_clones(server))
+        for device in self._world.devices:
+            most = 6 + 6 * max(1, len(nodes.works_on(device))) + 8
+            if nodes.n_filters(device) > most:
+                self.broken(7, "subscriptions pile up", f"{device.name}: {nodes.n_filters(device)}")
+
+    def _inspect_rounds(self, server: Server) -> None:
+        now = self._world.agenda.now
+        fresh = {}
+        for job, key, set_s in nodes.open_rounds(server):
+            what, since = self._open.get((server.name, job), (None, now))
+            fresh[server.name, job] = (key, since if what == key else now)
+            announced, ends_at = self._ends.get((server.name, job), (None, math.inf))
+            if set_s is not None:
+                ends_at = fresh[server.name, job][1] + set_s
+            elif announced != key:
+                continue
+            if now > max(ends_at, server.excused_until) + ROUND_SLACK_S:
+                self.broken(3, "a round did not end at its deadline", f"{server.name} {job} {key[1]} attempt {key[2]}")
+        self._open = {key: one for key, one in self._open.items() if key[0] != server.name} | fresh
+
+    def acted(self, process: Process) -> None:
+        """Look at what waits within a service."""
+        n, online = nodes.n_queued(process), process.transport is not None and process.transport.online
+        if n > MOST_QUEUED["online" if online else "offline"]:
+            self.broken(7, "packets pile up", f"{process.name} {online=}: {n}")
+
+    def _job(self, server: Server, job: str, spec: JobSpec) -> JobRecord:
+        if job not in server.record.jobs:
+            server.record.jobs[job] = JobRecord(spec)
+        return server.record.jobs[job]

@@ -1,0 +1,556 @@
+"""The real services as processes of a made-up world. The one file that knows their constructors and their insides.
+
+    Server    an aggregator with its store (SQLite, unsynced)
+    Device    an agent with its state directory (nothing is flushed to a disk: nobody cuts the power of this machine)
+
+What a service passes (`broker.failpoints.reach`) is heard by `Trail`: it kills whoever is to die there, refuses writes
+of full disks, and tells the laws what has become durable. What the laws need to know of a running service they ask
+the functions at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from aggregator import generations, notes
+from aggregator.config import AggregatorConfig
+from aggregator.config import Limits as ServerLimits
+from aggregator.coordinator import Coordinator
+from aggregator.learner import Counted, Learner
+from aggregator.run import Run
+from aggregator.service import Aggregator
+from aggregator.store import Store
+from broker import draw, failpoints
+from broker.faults import Marks
+from broker.messages import Verdict, Version
+from edge_agent import work
+from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.config import Limits as DeviceLimits
+from edge_agent.effects import Settle
+from edge_agent.home import Home, _read_mark
+from edge_agent.service import Agent
+from edge_agent.service import will as device_will
+from fleet.world import nets as world_nets
+from fleet.world.disk import Disk
+from fleet.world.network import WorldBroker
+from fleet.world.patches import patching
+from fleet.world.process import Process
+from fleet.world.process import World as ProcessWorld
+from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
+from models import nets
+from models.dataset import Dataset
+from models.job import JobSpec, ModelSpec
+from models.source import DataSource
+
+FLEET = "w"
+SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0
+KERNEL = "world"
+"""The machine is never booted anew: every death counts."""
+SLICE_S = 0.06
+"""What a batch takes on a process's own clock: more than a slice, so that every slice is one batch."""
+
+
+class World(ProcessWorld, Protocol):
+    """What the services need of the world around them."""
+
+    broker: WorldBroker
+    paces: Paces
+    tests: dict[str, DataSource]
+
+    def roll(self) -> int:
+        """Give 32 random bits."""
+
+
+class Paces:
+    """How often things are said in this world."""
+
+    def __init__(self, *, heartbeat_s: float, spread_s: float, presence_s: float, chunk_bytes: int) -> None:
+        self.heartbeat_s = heartbeat_s
+        self.spread_s = spread_s
+        self.presence_s = presence_s
+        self.chunk_bytes = chunk_bytes
+
+
+class Server(Process):
+    """An aggregator."""
+
+    world: World
+
+    def __init__(self, world: World, name: str, disk: Disk) -> None:
+        super().__init__(world, name, disk, SERVER_RESTART_S)
+        self.take_over = False
+        """Whether the next start is with --take-over."""
+        self.service: Aggregator | None = None
+        self.store: Store | None = None
+
+    @property
+    def record(self) -> ServerRecord:
+        """What the laws know of its store."""
+        assert isinstance(self.disk.record, ServerRecord)  # noqa: S101 -- a server's disk has a server's record
+        return self.disk.record
+
+    def build(self) -> None:
+        """See `Process.build`: what fleet/roles.py does for `fedge aggregator run`."""
+        paces = self.world.paces
+        self.store = Store(self.disk.folder, synced=False, chance=self._chance)
+        take_over, self.take_over = self.take_over, False
+        nonce = f"{self.name}-{self.life}"
+        transport = self.world.broker.transport(f"{FLEET}-aggregator-{nonce}")
+        self.connect(transport)
+        config = AggregatorConfig(
+            fleet=FLEET,
+            state_dir=str(self.disk.folder),
+            tests=self.world.tests,
+            limits=ServerLimits(
+                heartbeat_s=paces.heartbeat_s,
+                spread_s=paces.spread_s,
+                chunk_bytes=paces.chunk_bytes,
+                body_grace_s=20.0,
+            ),
+        )
+        self.service = Aggregator(
+            config,
+            self.store,
+            transport,
+            nonce=nonce,
+            take_over=take_over,
+            clock=self.clock,
+            token=self._token,
+            marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
+        )
+        self.service.start()
+
+    def _token(self) -> str:
+        return f"{self.world.roll():08x}"
+
+    def _chance(self, n: int) -> int:
+        return (self.world.roll() << 32 | self.world.roll()) % n
+
+    def step(self) -> None:
+        """See `Process.step`."""
+        if self.service is not None:
+            self.service.step(0.0)
+
+    def leave(self) -> None:
+        """See `Process.leave`."""
+        if self.service is not None:
+            self.service.stop()
+        if self.store is not None:
+            self.store.close()
+
+    def release(self) -> None:
+        """See `Process.release`."""
+        if self.store is not None:
+            self.store.close()
+        self.service = self.store = None
+
+    @property
+    def busy(self) -> bool:
+        """See `Process.busy`."""
+        return False
+
+    @property
+    def deadline(self) -> float:
+        """See `Process.deadline`."""
+        return self.service.deadline if self.service is not None else math.inf
+
+
+class Device(Process):
+    """An agent."""
+
+    world: World
+
+    def __init__(self, world: World, name: str, device: str, disk: Disk, rows: dict[str, Dataset]) -> None:
+        super().__init__(world, name, disk, DEVICE_RESTART_S)
+        self.since = world.agenda.now
+        """When the machine came into the world."""
+        self.device = device
+        """Its id; `name` is its own even when it is a clone."""
+        self.rows = rows
+        """What it can train on, by the name of the data."""
+        self.diverges = 0
+        """How many of its trainings, from now on, diverge."""
+        self.lies = False
+        """Whether its updates are absurdly large."""
+        self.service: Agent | None = None
+        self.home: Home | None = None
+
+    @property
+    def record(self) -> DeviceRecord:
+        """What the laws know of its disk."""
+        assert isinstance(self.disk.record, DeviceRecord)  # noqa: S101 -- a device's disk has a device's record
+        return self.disk.record
+
+    def build(self) -> None:
+        """See `Process.build`: what fleet/roles.py does for `fedge agent run`."""
+        self.home = Home(self.disk.folder, self.device, draw=self._draw)
+        transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(FLEET, self.home))
+        self.connect(transport)
+        config = AgentConfig(
+            fleet=FLEET,
+            device=self.device,
+            state_dir=str(self.disk.folder),
+            data={name: DataSource(name) for name in self.rows},
+            models=ModelSettings(inference=False),
+            limits=DeviceLimits(presence_s=self.world.paces.presence_s),
+        )
+        self.service = Agent(
+            config,
+            self.home,
+            transport,
+            clock=self.clock,
+            read_data=self._read,
+            marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
+        )
+        self.service.start()
+
+    def _draw(self) -> str:
+        return f"{self.world.roll():08x}"
+
+    def _read(self, source: DataSource, _model: ModelSpec) -> Dataset:
+        return self.rows[source.path]
+
+    def step(self) -> None:
+        """See `Process.step`."""
+        if self.service is not None:
+            self.service.step(0.0)
+
+    def leave(self) -> None:
+        """See `Process.leave`."""
+        if self.service is not None:
+            self.service.stop()
+
+    def release(self) -> None:
+        """See `Process.release`."""
+        if self.home is not None:
+            self.home.close()
+        self.service = self.home = None
+
+    @property
+    def busy(self) -> bool:
+        """See `Process.busy`."""
+        return self.service is not None and self.service.busy
+
+    @property
+    def deadline(self) -> float:
+        """See `Process.deadline`."""
+        return self.service.deadline if self.service is not None else math.inf
+
+    def trains(self) -> float:
+        """Spend the time of a batch, and give what its gradients are multiplied by."""
+        self.clock.spend(SLICE_S)
+        if self.diverges:
+            self.diverges -= 1
+            return math.nan
+        return 1e6 if self.lies else 1.0
+
+
+def rows_of(device: str, n: int) -> Dataset:
+    """Give a device's data: two clouds, a little different everywhere."""
+    rng = np.random.default_rng(list(device.encode()))
+    y = np.arange(n) % world_nets.OUTPUTS
+    X = rng.standard_normal((n, world_nets.INPUTS)) + 2.0 * y[:, None]
+    return Dataset(np.ascontiguousarray(X, np.float32), y)
+
+
+# What passes.
+
+
+class Listener(Protocol):
+    """Who is told what the services have made durable, and where they are."""
+
+    def passes(self, process: Process, point: str) -> None:
+        """Note that a process has come to a point; it may die there."""
+
+    def writes(self, server: Server, what: Verdict | str) -> None:
+        """Note that a verdict, or a version of this job, is about to become durable."""
+
+    def has_written(self, server: Server, verdict: Verdict) -> None:
+        """Note that a verdict is durable."""
+
+    def makes(self, server: Server) -> None:
+        """Note that a version is about to be made."""
+
+    def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
+        """Note that a version is durable."""
+
+    def has_finished(self, device: Device, job: str, base: Version) -> None:
+        """Note that an update is durable."""
+
+    def has_trained(self, device: Device, job: str, base: Version, epoch: int) -> None:
+        """Note that an epoch is durable."""
+
+    def settles(self, device: Device, verdict: Verdict) -> None:
+        """Note that a device settles an update by this verdict."""
+
+
+class Trail:
+    """Stands in the place of `broker.failpoints.Trail`. current: gives who acts now."""
+
+    def __init__(self, listener: Listener, current: Callable[[], Process | None]) -> None:
+        self._listener = listener
+        self._current = current
+
+    def reach(self, point: str, what: object) -> None:
+        """Pass a point: say so, be refused a write, or die."""
+        process = self._current()
+        if process is None or process.dying:
+            return
+        if process.disk.full:
+            _refuse(point)
+        self._tell(process, point, what)
+        self._listener.passes(process, point)
+        if process.dies_in is not None:
+            process.dies_in -= 1
+            if process.dies_in < 0:
+                raise process.die_here()
+
+    def place(self) -> str:
+        """Say where the disk of who acts now lies."""
+        process = self._current()
+        return str(process.disk.place) if process is not None else ""
+
+    def _tell(self, process: Process, point: str, what: object) -> None:
+        listener = self._listener
+        match process, point, what:
+            case Server(), "store.add_verdict.within", Verdict() as verdict:
+                listener.writes(process, verdict)
+            case Server(), "store.add_verdict.after", Verdict() as verdict:
+                listener.has_written(process, verdict)
+            case Server(), "aggregator.Commit.before", _:
+                listener.makes(process)
+            case Server(), "store.commit.within", str() as job:
+                listener.writes(process, job)
+            case Server(), "store.commit.after", (str() as job, Version() as version, str() as sha256):
+                listener.has_made(process, job, version, sha256)
+            case Device(), "outbox.put.between", (str() as job, Version() as base):
+                listener.has_finished(process, job, base)
+            case Device(), "training.epoch", (str() as job, Version() as base, int() as epoch):
+                listener.has_trained(process, job, base, epoch)
+            case Device(), "agent.Settle.before", Settle(verdict):
+                listener.settles(process, verdict)
+            case _:
+                pass
+
+
+def _refuse(point: str) -> None:
+    """Refuse a write of a process whose disk is full."""
+    if point in ("store.statement.before", "files.replace.before"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def installed(trail: Trail, device_chunk_bytes: int) -> Iterator[None]:
+    """Have all services of this process pass this trail, and sync nothing, for the length of a block."""
+    with patching() as patches:
+        patches.set(failpoints, "_trail", trail)
+        patches.set(os, "fsync", lambda _fd: None)
+        patches.set(work, "CHUNK_BYTES", device_chunk_bytes)
+        patches.set(generations, "place", lambda _file: trail.place())
+        yield
+
+
+# What can be asked of a running aggregator.
+
+
+def leads(server: Server) -> bool:
+    """Return whether it believes that it leads: it answers offers."""
+    service = server.service
+    return service is not None and service.leads and service._out.online and math.isinf(service._settled_at)
+
+
+def stands_by_for_good(server: Server) -> bool:
+    """Return whether it has been replaced, and leads no more until an operator says so."""
+    leadership = server.service.leadership if server.service is not None else None
+    return leadership is not None and leadership.state == "standby" and leadership.me.replaced != ""
+
+
+def nonce(server: Server) -> str:
+    """Give the nonce of its beacon."""
+    return server.service.nonce if server.service is not None else ""
+
+
+def runs(server: Server) -> dict[str, Run]:
+    """Give the jobs that it runs."""
+    return server.service.runs if server.service is not None else {}
+
+
+def resting(server: Server) -> set[str]:
+    """Return the jobs of its store that it does not run now, and has not deleted."""
+    return set(server.service.resting) if server.service is not None else set()
+
+
+def reason(server: Server, job: str) -> str:
+    """Say why a job waits or rests, as an operator can read it; "" where nothing says it."""
+    service = server.service
+    if service is None:
+        return ""
+    if job in service.resting:
+        return service.resting[job].why
+    run = service.runs.get(job)
+    return "" if run is None else notes.waits_of(run, service.roster, service.clock()).text
+
+
+def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, int], float | None]]:
+    """Give the open rounds: job, what tells one round of one run from another, and the deadline that the job sets."""
+    found = []
+    for job, run in runs(server).items():
+        attempt = run.coordinator.attempt
+        if attempt is not None:
+            set_ = run.spec.rounds.deadline_s
+            key = (run.coordinator, attempt.base, attempt.number)
+            found.append((job, key, None if set_ == "learned" else float(set_)))
+    return found
+
+
+def committing(server: Server) -> list[str]:
+    """Give the jobs whose sum is being turned into a version now."""
+    return [job for job, run in runs(server).items() if run.coordinator._committing]
+
+
+def expected_sha256(server: Server, job: str) -> str:
+    """Give the version that a start from the store would make of what is counted there."""
+    run, store = runs(server)[job], server.store
+    assert store is not None  # noqa: S101 -- a running server has one
+    version, sha256, blob = store.last_version(job)
+    learner = Learner(nets.build(run.spec.model), run.spec, blob, version.number, sha256)
+    for update in store.updates(job):
+        learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
+    return learner.next().model.sha256()
+
+
+def n_participants(server: Server, job: str) -> int:
+    """Give how many updates the last version of a job says that it was made of."""
+    return int(server.store.history(job)[-1].get("participants", 0)) if server.store is not None else 0
+
+
+def sum_in_store(server: Server, job: str) -> list[str]:
+    """Give the devices whose updates are in the sum that will make the next version, once for each update."""
+    return sorted(update.device for update in server.store.updates(job)) if server.store is not None else []
+
+
+def version_in_store(server: Server, job: str) -> Version:
+    """Give the last version of a job."""
+    assert server.store is not None  # noqa: S101 -- a running server has one
+    return server.store.last_version(job)[0]
+
+
+def verdicts_in_store(server: Server, job: str) -> list[Verdict]:
+    """Give the last verdict of every device."""
+    return server.store.verdicts(job) if server.store is not None else []
+
+
+def jobs_in_store(server: Server) -> dict[str, tuple[JobSpec, str]]:
+    """Give every job there is, with how it ended."""
+    rows = server.store.jobs() if server.store is not None else []
+    return {row.job: (row.spec, row.ended) for row in rows if row.spec is not None}
+
+
+def rows_of_deleted_jobs(server: Server) -> int:
+    """Count what the store still holds of jobs that were deleted, beside that there was such a job."""
+    store = server.store
+    if store is None:
+        return 0
+    return sum(len(store.verdicts(job)) + len(store.bodies(job)) for job in store.deleted(1000))
+
+
+def n_queued(process: Process) -> int:
+    """Give how many packets wait within a service, not yet taken by its transport."""
+    service = process.service if isinstance(process, Server | Device) else None
+    return len(service._out) if service is not None else 0
+
+
+def n_assemblies(server: Server) -> int:
+    """Give how many updates are being put together from chunks."""
+    return len(server.service._inbox._waiting) if server.service is not None else 0
+
+
+def named_clones(server: Server) -> list[str]:
+    """Give the ids of which the operator was told that two devices share them."""
+    known = server.service.roster.devices if server.service is not None else {}
+    return [device for device, one in known.items() if one.alarm]
+
+
+# What can be asked of a running agent.
+
+
+def held(device: Device) -> dict[str, Update]:
+    """Give the updates that wait for their verdicts, by job."""
+    works = device.service.works if device.service is not None else {}
+    offers = {job: one.participant.offer for job, one in works.items()}
+    return {job: Update(o.device, o.base.number, o.digest[:SHORT_DIGEST]) for job, o in offers.items() if o is not None}
+
+
+def offered(device: Device, job: str) -> Update | None:
+    """Give the update of a job that is on the disk without a verdict."""
+    one = device.service.works.get(job) if device.service is not None else None
+    offer = one._outbox.offer if one is not None else None
+    return None if offer is None else Update(offer.device, offer.base.number, offer.digest[:SHORT_DIGEST])
+
+
+def idle_though_drawn(device: Device) -> list[str]:
+    """Give the jobs whose live round has drawn this device, and on which it does nothing."""
+    service = device.service
+    if service is None:
+        return []
+    now = device.clock()
+    return [job for job, one in service.works.items() if _should_train(one, now) and not one.participant.doing]
+
+
+def _should_train(one: work.Work, now: float) -> bool:
+    core = one.participant
+    round_, trained = core._round, core._trained
+    return (
+        round_ is not None
+        and not core.why
+        and core._over is None
+        and now + 1.0 < core._round_ends_at
+        and draw.ticket(draw.salt(one.spec.seed, round_.base.number), core.device) <= round_.threshold
+        and (trained is None or trained < round_.base)
+        and core.device not in round_.settled
+        and round_.base >= (core._latest() or round_.base)
+    )
+
+
+def failed_on(device: Device, job: str) -> Version | None:
+    """Give the base on which the last training of a job failed here; it need not be tried again."""
+    one = device.service.works.get(job) if device.service is not None else None
+    return one.participant._trained if one is not None and one.failure else None
+
+
+def owner(device: Device) -> str:
+    """Give the device that a state directory is marked with; "" where there is no mark."""
+    mark = _read_mark(device.disk.folder)
+    return mark.device if mark is not None else ""
+
+
+def job_folders(device: Device) -> list[str]:
+    """Give the jobs of which something is on a device's disk."""
+    folder = device.disk.folder / "jobs"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def works_on(device: Device) -> list[str]:
+    """Give the jobs that a device takes part in."""
+    return list(device.service.works) if device.service is not None else []
+
+
+def n_filters(process: Process) -> int:
+    """Give how many topics a process listens to."""
+    return len(process.transport.filters) if process.transport is not None else 0
+
+
+def jobs_listened_to(process: Process) -> set[str]:
+    """Give the jobs that a process's subscriptions name."""
+    filters = process.transport.filters if process.transport is not None else []
+    levels = [name.split("/") for name in filters]
+    return {
+        level[4] for level in levels if len(level) > 4 and level[3] in ("head", "round", "body") and level[4] != "+"
+    }

@@ -1,0 +1,80 @@
+"""Planted faults: the fix of a line taken out, to see that the laws find it.
+
+A plant is a patch of the running code, in force for the length of `planted`. law: the one that is to catch it; kind:
+in which way; profile: the weather in which it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from fleet.world import faults_of_devices as devices
+from fleet.world import faults_of_servers as servers
+from fleet.world.laws import Violation
+from fleet.world.patches import Patches, patching
+
+
+class Plant(NamedTuple):
+    """A fault, how it is planted, and who should find it."""
+
+    name: str
+    law: int
+    kind: str
+    """How the violation's kind begins."""
+    profile: str | None
+    plant: Callable[[Patches], None]
+
+    def is_found_by(self, violation: Violation) -> bool:
+        """Tell whether this is the violation that the plant is to cause."""
+        return violation.law == self.law and violation.kind.startswith(self.kind)
+
+
+@contextmanager
+def planted(plant: Plant) -> Iterator[None]:
+    """Have a fault for the length of a block."""
+    with patching() as patches:
+        plant.plant(patches)
+        yield
+
+
+PLANTS: dict[str, Plant] = {
+    plant.name: plant
+    for plant in (
+        Plant("fold-twice", 1, "a version is not what", "drills", servers.fold_twice),
+        Plant("ledger-forgotten", 1, "a second verdict", "drills", servers.forget_the_ledger),
+        Plant("stale-base-counted", 1, "a stale update", "drills", servers.count_stale_updates),
+        Plant("accepted-dropped", 1, "", "drills", servers.drop_what_was_accepted),
+        Plant("member-kept-for-the-next", 1, "", "drills", servers.forget_versions),
+        Plant("generation-kept", 1, "a number was given out twice", "backups", servers.keep_the_generation),
+        Plant("beyond-max-rounds", 2, "a version beyond", "drills", servers.forget_max_rounds),
+        Plant("no-deadline", 3, "a round did not end", "drills", servers.have_no_deadline),
+        Plant("deadline-doubles", 3, "a deadline was learned", "devices", servers.double_the_deadline),
+        Plant("outbox-in-memory", 4, "", "drills", devices.keep_the_outbox_in_memory),
+        Plant("checkpoint-forgotten", 4, "an epoch", "drills", devices.forget_checkpoints),
+        Plant("state-directory-shared", 4, "a state directory serves", "clones", devices.share_state_directories),
+        Plant("verdict-before-durable", 5, "a verdict is sent", "drills", servers.write_verdicts_later),
+        Plant("settled-by-any-verdict", 5, "settled by a verdict on another", "drills", devices.settle_by_any_verdict),
+        Plant("unknown-job-refused", 5, "a job's update is refused", "backups", servers.refuse_for_unknown_jobs),
+        Plant("late-will-unanswered", 6, "the beacon", "storms", servers.answer_nobody),
+        Plant("leading-at-once", 6, "two aggregators lead", "two-aggregators", servers.lead_at_once),
+        Plant("listening-for-ever", 7, "subscriptions", "drills", devices.listen_for_ever),
+        Plant("queued-while-offline", 7, "packets pile up", "offline-day", devices.queue_while_offline),
+        Plant("deleted-jobs-kept", 7, "a deleted job is still on a disk", "operators", devices.keep_deleted_jobs),
+        Plant("deleted-rows-kept", 7, "a deleted job still has rows", "operators", servers.keep_rows_of_deleted_jobs),
+        Plant("no-boundary", 8, "a process ended", "poisoned-jobs", devices.have_no_boundary),
+        Plant("no-marks", 8, "a job kills", "poisoned-jobs", devices.have_no_marks),
+        Plant("marks-wiped-out", 8, "a job kills", "poisoned-jobs", devices.mark_a_job_by_its_id_alone),
+        Plant("offered-once", 9, "an update has no verdict", "drills", devices.offer_once),
+        Plant("hello-said-once", 9, "a job makes no version", "broker-restarts", devices.say_hello_once),
+        Plant("devices-not-believed", 9, "a job makes no version", "backups", servers.believe_no_device),
+        Plant("nobody-dropped", 9, "a job makes no version", "departures", servers.drop_nobody),
+        Plant("failure-lasts", 9, "a job makes no version", "devices", servers.hold_a_failure_for_lasting),
+        Plant("halt-frees-nobody", 9, "a device idles", "storms", devices.halt_and_wait),
+        Plant("hint-for-ever", 9, "rounds wait", "devices", servers.take_hints_for_facts),
+        Plant("new-card-ignored", 9, "", "clones", servers.ignore_new_cards),
+        Plant("clone-unseen", 9, "a clone is not named", "clones", servers.see_no_clone),
+        Plant("first-job-first", 9, "", "operators", devices.starve_other_jobs),
+    )
+}

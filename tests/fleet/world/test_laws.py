@@ -1,0 +1,443 @@
+"""Each law, held against a trace that breaks it and, where it is close, one that does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from broker import topics
+from broker.messages import Body, Head, Job, Message, Reply, Round, Verdict, Version, along
+from broker.transport import Packet
+from edge_agent.service import ClonedError
+from fleet.world import laws, nodes
+from fleet.world.laws import Laws
+from fleet.world.nets import model
+from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.process import Process
+from fleet.world.record import ServerRecord, Update
+from fleet.world.world import World
+from models.job import JobSpec, RoundsSpec
+
+JOB = "toy-1"
+SPEC = JobSpec("toy", model(), compression="off", rounds=RoundsSpec(quorum=1, max_rounds=3, deadline_s=20.0))
+
+
+HEAD = Head(JOB, 1, Version(1, 1), "ab" * 16)
+
+
+class Run:
+    """What the laws see of a job that runs."""
+
+    def __init__(self) -> None:
+        self.spec = SPEC
+        self.version = Version(1, 0)
+
+
+class Scene:
+    """A world of one aggregator and two devices, in which a test says what happens."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        seed = next(seed for seed in range(100) if World(seed, "calm", folder, None).n_devices == 2)
+        self.world = World(seed, "calm", folder, None)
+        self.run = Run()
+        self.in_sum: list[str] = []
+        self.said = 0
+        self.version = Version(1, 0)
+        self.ended = ""
+        self.written: list[Verdict] = []
+        patch.setattr(nodes, "runs", lambda _server: {JOB: self.run})
+        patch.setattr(nodes, "resting", lambda _server: set())
+        patch.setattr(nodes, "open_rounds", lambda _server: [])
+        patch.setattr(nodes, "n_participants", lambda _server, _job: self.said)
+        patch.setattr(nodes, "sum_in_store", lambda _server, _job: sorted(self.in_sum))
+        patch.setattr(nodes, "version_in_store", lambda _server, _job: self.version)
+        patch.setattr(nodes, "verdicts_in_store", lambda _server, _job: self.written)
+        patch.setattr(nodes, "jobs_in_store", lambda _server: {JOB: (SPEC, self.ended)})
+
+    @property
+    def laws(self) -> Laws:
+        return self.world.laws
+
+    @property
+    def server(self) -> Server:
+        return self.world.servers[0]
+
+    @property
+    def device(self) -> Device:
+        return self.world.devices[0]
+
+    def judge(self, device: str = "d0", base: int = 0, digest: str = "aaaaaaaa", refused: str = "") -> Verdict:
+        """Have a verdict written."""
+        verdict = Verdict(device, JOB, Version(1, base), digest, refused)
+        self.laws.writes(self.server, verdict)
+        self.laws.has_written(self.server, verdict)
+        return verdict
+
+    def commit(self, number: int, members: int = 1, sha256: str = "00" * 32) -> None:
+        """Have a version made."""
+        self.said = members
+        self.laws.writes(self.server, JOB)
+        self.laws.has_made(self.server, JOB, Version(1, number), sha256)
+        self.run.version = Version(1, number)
+
+    def say(self, message: Message, sender: Server | Device | None = None) -> None:
+        """Have somebody publish something."""
+        self.publish(topics.pack(message, FLEET), sender)
+
+    def publish(self, packet: Packet, sender: Server | Device | None = None) -> None:
+        self.world.acting = sender
+        self.laws.heard(packet)
+        self.world.acting = None
+
+    @property
+    def broken(self) -> list[tuple[int, str]]:
+        return [(one.law, one.kind) for one in self.laws.violations]
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(tmp_path, monkeypatch)
+
+
+# 1. Once, and never lost.
+
+
+def test_a_quiet_life_breaks_nothing(scene: Scene) -> None:
+    scene.say(scene.judge(), scene.server)
+    scene.commit(1)
+    scene.judge("d1", base=1)
+    scene.commit(2)
+    assert scene.broken == []
+    first, second = Update("d0", 0, "aaaaaaaa"), Update("d1", 1, "aaaaaaaa")
+    assert scene.server.record.jobs[JOB].members == {1: [first], 2: [second]}
+
+
+def test_a_device_is_judged_once_for_a_base(scene: Scene) -> None:
+    scene.judge(digest="aaaaaaaa")
+    scene.judge(digest="bbbbbbbb")
+    assert scene.broken == [(1, "a second verdict on one base")]
+
+
+def test_a_base_that_was_renamed_is_the_same_base(scene: Scene) -> None:
+    scene.judge()
+    scene.run.version = Version(2, 0)
+    verdict = Verdict("d0", JOB, Version(2, 0), "bbbbbbbb")
+    scene.laws.has_written(scene.server, verdict)
+    assert scene.broken == [(1, "a second verdict on one base")]
+
+
+def test_a_stale_update_is_not_counted(scene: Scene) -> None:
+    scene.run.version = Version(1, 1)
+    scene.judge(base=0, refused="stale")
+    assert scene.broken == []
+    scene.judge("d1", base=0)
+    assert scene.broken == [(1, "a stale update was counted")]
+
+
+def test_a_version_is_made_of_what_was_counted(scene: Scene) -> None:
+    scene.judge()
+    scene.commit(1, members=2)
+    assert scene.broken == [(1, "a version of other updates than were counted")]
+
+
+def test_a_start_finds_what_was_counted(scene: Scene) -> None:
+    scene.judge()
+    scene.in_sum = ["d0"]
+    scene.laws.started(scene.server)
+    assert scene.broken == []
+    scene.in_sum = []
+    scene.laws.started(scene.server)
+    assert scene.broken == [(1, "what was counted is not in the store")]
+
+
+def test_a_start_finds_the_version_that_was_made(scene: Scene) -> None:
+    scene.judge()
+    scene.commit(1)
+    scene.laws.started(scene.server)
+    assert scene.broken == [(1, "a version is not in the store")]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_death_within_a_write_leaves_either(scene: Scene, durable: bool) -> None:
+    scene.judge("d1")
+    scene.in_sum = ["d1"]
+    verdict = Verdict("d0", JOB, Version(1, 0), "aaaaaaaa")
+    scene.laws.writes(scene.server, verdict)
+    if durable:
+        scene.written, scene.in_sum = [verdict], ["d0", "d1"]
+    scene.laws.started(scene.server)
+    assert scene.broken == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_death_within_a_commit_leaves_either(scene: Scene, durable: bool) -> None:
+    scene.judge()
+    scene.laws.writes(scene.server, JOB)
+    scene.version, scene.in_sum = (Version(1, 1), []) if durable else (Version(1, 0), ["d0"])
+    scene.laws.started(scene.server)
+    assert scene.broken == []
+
+
+def test_a_restored_backup_goes_on_from_its_copy(scene: Scene) -> None:
+    scene.judge("d1")
+    copy = scene.server.disk.copy()
+    scene.judge("d0")
+    scene.server.disk.restore(copy)
+    scene.in_sum = ["d1"]
+    scene.laws.started(scene.server)
+    scene.judge("d0")
+    assert scene.broken == []
+
+
+def test_a_number_is_given_out_once(scene: Scene) -> None:
+    scene.say(HEAD)
+    scene.say(HEAD)
+    scene.say(Round(JOB, 1, Version(1, 1), 20.0, along=along("ab" * 32, b"way")))
+    assert scene.broken == []
+    scene.say(structs.replace(HEAD, sha256="cd" * 16))
+    assert scene.broken == [(1, "a number was given out twice")]
+
+
+def test_a_number_of_another_generation_is_another(scene: Scene) -> None:
+    scene.say(HEAD)
+    scene.say(structs.replace(HEAD, version=Version(2, 1), sha256="cd" * 16))
+    assert scene.broken == []
+
+
+def test_a_proof_that_comes_with_a_round_is_held_against_the_head(scene: Scene) -> None:
+    scene.say(HEAD)
+    scene.say(Round(JOB, 1, Version(1, 1), 20.0, along=along("cd" * 32, b"way")))
+    assert scene.broken == [(1, "a number was given out twice")]
+
+
+def test_a_body_keeps_its_bytes(scene: Scene) -> None:
+    scene.say(Body(JOB, "1-1-0", 0, b"one"))
+    scene.say(Body(JOB, "1-1-0", 1, b"two"))
+    assert scene.broken == []
+    scene.say(Body(JOB, "1-1-0", 0, b"other"))
+    assert scene.broken == [(1, "the name of a body has other bytes than before")]
+
+
+# 2. One by one.
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_versions_go_up_one_by_one(scene: Scene, number: int) -> None:
+    scene.judge()
+    scene.commit(number)
+    assert scene.broken == [(2, "versions do not go up one by one")]
+
+
+def test_no_version_is_beyond_max_rounds(scene: Scene) -> None:
+    for number in range(1, 5):
+        scene.judge(base=number - 1)
+        scene.commit(number)
+    assert scene.broken == [(2, "a version beyond max_rounds")]
+
+
+def test_a_version_has_a_quorum(scene: Scene) -> None:
+    scene.commit(1, members=0)
+    assert scene.broken == [(2, "a version without a quorum")]
+
+
+# 3. Rounds end.
+
+
+def test_a_round_ends_at_its_deadline(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.server.up = True
+    here = [(JOB, ("coordinator", Version(1, 0), 1), 20.0)]
+    monkeypatch.setattr(nodes, "open_rounds", lambda _server: here)
+    for now in (0.0, 24.0):
+        scene.world.agenda.now = now
+        scene.laws.inspect()
+    assert scene.broken == []
+    scene.world.agenda.now = 26.0
+    scene.laws.inspect()
+    assert scene.broken == [(3, "a round did not end at its deadline")]
+
+
+def test_a_deadline_counts_from_the_last_start(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.server.up = True
+    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    scene.laws.inspect()
+    scene.world.agenda.now = 19.0
+    scene.laws.started(scene.server)
+    scene.laws.inspect()
+    scene.world.agenda.now = 40.0
+    scene.laws.inspect()
+    assert scene.broken == []
+
+
+def test_a_learned_deadline_has_a_ceiling(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 2), None)])
+    scene.say(Round(JOB, 1, Version(1, 0), 7200.0, attempt=2, along=along("ab" * 32, b"")), scene.server)
+    assert scene.broken == [(3, "a deadline was learned without end")]
+
+
+# 4. Trained once.
+
+
+def test_a_base_is_trained_once(scene: Scene) -> None:
+    for job in (JOB, "other-1", JOB):
+        scene.laws.has_finished(scene.device, job, Version(1, 0))
+    assert scene.broken == [(4, "a base was trained twice")]
+
+
+def test_an_epoch_is_trained_once(scene: Scene) -> None:
+    for epoch in (0, 1, 1):
+        scene.laws.has_trained(scene.device, JOB, Version(1, 0), epoch)
+    assert scene.broken == [(4, "an epoch was trained twice")]
+
+
+def test_a_new_card_trains_again(scene: Scene) -> None:
+    scene.laws.has_finished(scene.device, JOB, Version(1, 0))
+    scene.device.disk.empty()
+    scene.laws.has_finished(scene.device, JOB, Version(1, 0))
+    assert scene.broken == []
+
+
+def test_a_card_serves_one_device(scene: Scene) -> None:
+    other = scene.world.new_clone(scene.device, scene.device.disk, "d0x")
+    scene.laws.has_finished(scene.device, JOB, Version(1, 0))
+    scene.laws.has_finished(other, JOB, Version(1, 1))
+    assert scene.broken == [(4, "a state directory serves two devices")]
+
+
+# 5. What is said is written.
+
+
+def test_a_verdict_is_durable_before_it_is_sent(scene: Scene) -> None:
+    scene.say(Job(JOB, 1, {}), scene.server)
+    scene.say(Verdict("d0", JOB, Version(1, 0), "aaaaaaaa"), scene.server)
+    assert scene.broken == [(5, "a verdict is sent that is not durable")]
+
+
+def test_the_first_verdict_stays(scene: Scene) -> None:
+    verdict = scene.judge()
+    scene.say(structs.replace(verdict, refused="no"), scene.server)
+    assert scene.broken == [(5, "another verdict than the first")]
+
+
+def test_an_update_that_is_long_settled_may_be_called_stale(scene: Scene) -> None:
+    old = scene.judge()
+    scene.run.version = Version(1, 1)
+    scene.judge(base=1)
+    scene.say(structs.replace(old, refused="stale"), scene.server)
+    assert scene.broken == []
+
+
+def test_who_does_not_know_a_job_refuses_nothing(scene: Scene) -> None:
+    scene.judge()
+    other = scene.world.new_server(scene.world.new_disk("second", ServerRecord()))
+    scene.say(Verdict("d1", JOB, Version(1, 0), "bbbbbbbb", "there is no such job"), other)
+    assert scene.broken == [(5, "a job's update is refused by who does not know the job")]
+
+
+def test_who_has_deleted_a_job_may_refuse(scene: Scene) -> None:
+    verdict = scene.judge()
+    scene.say(Job(JOB, 1), scene.server)
+    scene.say(structs.replace(verdict, refused="there is no such job"), scene.server)
+    assert scene.broken == []
+
+
+def test_a_device_settles_by_what_is_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = scene.judge()
+    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 0, "aaaaaaaa"))
+    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    scene.laws.settles(scene.device, verdict)
+    assert scene.broken == []
+    scene.laws.settles(scene.device, structs.replace(verdict, refused="no"))
+    assert scene.broken == [(5, "settled by another verdict than the one written down")]
+
+
+def test_a_device_settles_its_own_update(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", Version(1, 1), "bbbbbbbb"))
+    scene.laws.settles(scene.device, scene.judge())
+    assert scene.broken == [(5, "settled by a verdict on another update")]
+
+
+def test_a_refused_submit_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = Reply("operator", "r1", ok=False, text="disk full")
+    scene.say(refusal, scene.server)
+    assert scene.broken == []
+    monkeypatch.setattr(nodes, "jobs_in_store", lambda _server: {"fresh-1": (SPEC, "")})
+    scene.say(refusal, scene.server)
+    assert scene.broken == [(5, "a submit was refused, and its job is in the store")]
+
+
+def test_what_nobody_understands_is_not_said(scene: Scene) -> None:
+    scene.publish(Packet(topics.filter_for(FLEET, "aggregator"), b"{"))
+    assert scene.broken == [(5, "a packet that nobody understands")]
+
+
+# 7. Nothing grows.
+
+
+def test_packets_do_not_pile_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "n_queued", lambda _process: laws.MOST_QUEUED["offline"] + 1)
+    scene.laws.acted(scene.device)
+    assert scene.broken == [(7, "packets pile up")]
+
+
+@pytest.mark.parametrize("what", ["subscriptions", "assemblies"])
+def test_nothing_piles_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    scene.server.up = True
+    monkeypatch.setattr(nodes, {"subscriptions": "n_filters", "assemblies": "n_assemblies"}[what], lambda _p: 100)
+    scene.laws.inspect()
+    assert scene.broken == [(7, f"{what} pile up")]
+
+
+# 8. A fault stays its own.
+
+
+def end(scene: Scene, process: Process, times: int, every_s: float = 10.0) -> None:
+    for _ in range(times):
+        scene.world.agenda.now += every_s
+        process.exits.append((scene.world.agenda.now, "ValueError: no"))
+        scene.laws.stopped(process, ValueError("no"))
+
+
+def test_a_process_may_end_now_and_then(scene: Scene) -> None:
+    end(scene, scene.server, 40, every_s=400.0)
+    assert scene.broken == []
+
+
+def test_a_process_does_not_end_again_and_again(scene: Scene) -> None:
+    end(scene, scene.server, 13)
+    assert scene.broken == [(8, "a process ends again and again")]
+
+
+def test_a_job_ends_no_process(scene: Scene) -> None:
+    scene.device.tasted = "train:raise"
+    end(scene, scene.device, 1)
+    assert scene.broken == [(8, "a process ended by a job's fault")]
+
+
+def test_a_job_kills_its_process_a_few_times_at_most(scene: Scene) -> None:
+    for _ in range(laws.MOST_DEATHS + 1):
+        scene.laws.was_killed(scene.device, "train:kill")
+    assert scene.broken == [(8, "a job kills its process again and again")]
+
+
+# 9. A clone is named.
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_clone_is_named(scene: Scene, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    monkeypatch.setattr(Server, "connected", True)
+    clone = scene.world.new_clone(scene.device, scene.device.disk.copy())
+    for process in (clone, scene.device) * 4:
+        scene.laws.stopped(process, ClonedError("another has its id"))
+    if named:
+        scene.laws.named_clones.add("d0")
+    scene.laws.was_cloned(clone, scene.device)
+    assert scene.broken == ([] if named else [(9, "a clone is not named")])
+
+
+def test_a_law_is_broken_once_in_each_way(scene: Scene) -> None:
+    for _ in range(3):
+        scene.laws.broken(1, "in this way", "again")
+    assert scene.broken == [(1, "in this way")]

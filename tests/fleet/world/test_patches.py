@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from fleet.world.patches import patching
+
+
+def test_everything_is_put_back_the_last_change_first() -> None:
+    thing = SimpleNamespace(a=1, b=2)
+    with patching() as patches:
+        patches.set(thing, "a", 10)
+        patches.set(thing, "a", 20)
+        patches.set(thing, "b", 30)
+        assert (thing.a, thing.b) == (20, 30)
+    assert (thing.a, thing.b) == (1, 2)
+
+
+def test_a_patch_of_what_is_not_there_is_a_mistake() -> None:
+    with pytest.raises(AttributeError), patching() as patches:
+        patches.set(SimpleNamespace(), "missing", 1)
