@@ -57,7 +57,7 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     aggregator = diaries[stage.aggregator.name]
     store = Store(stage.aggregator.state)
     try:
-        rows = {row.spec.name: row for row in store.jobs()}
+        rows = {row.name: row for row in store.jobs()}
         compared = {spec.name: rows[spec.name] for spec in stage.compared}
         counted, crowded = _counted(store, rows.values())
         versions = {name: [sha256 for _, sha256 in store.versions(row.job)] for name, row in compared.items()}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from aggregator import effects
-from edge_agent import participant
+from aggregator import effects as aggregator_effects
+from edge_agent import effects as agent_effects
 
 Role = Literal["aggregator", "agent"]
 
@@ -60,8 +60,8 @@ class Point(NamedTuple):
 def points() -> list[Point]:
     """Give every place there is."""
     both: list[tuple[Role, object, dict[str, int]]] = [
-        ("aggregator", effects.Effect, AGGREGATOR_STEPS),
-        ("agent", participant.Effect, AGENT_STEPS),
+        ("aggregator", aggregator_effects.Effect, AGGREGATOR_STEPS),
+        ("agent", agent_effects.Effect, AGENT_STEPS),
     ]
     return [point for role, union, steps in both for point in (*_around(role, union), *_inside(role, steps))]
 

@@ -1,6 +1,7 @@
 """The `fedge` command.
 
-Exit codes: 0 done, or asked to stop; 2 a bad configuration or command line; 1 anything else.
+Exit codes: 0 done, or asked to stop; 2 a bad configuration or command line; 3 replaced by another aggregator, where
+that was asked for; 1 anything else.
 Heavy imports happen inside the commands that need them, so that `fedge --help` is quick and an agent stays small.
 """
 
@@ -11,11 +12,17 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.settings import SettingsError
+
+if TYPE_CHECKING:
+    from fleet import operator
+    from fleet.check import Report
 
 log = logging.getLogger("fedge")
 
@@ -58,25 +65,33 @@ _OURS = ("broker", "models", "aggregator", "edge_agent", "fleet")
 def _start_log(arguments: argparse.Namespace) -> None:
     level = os.environ.get("FEDGE_LOG", "info" if getattr(arguments, "logs", False) else "warning").upper()
     known = logging.getLevelNamesMapping()
-    logging.basicConfig(
-        level=known.get(level, logging.INFO),
-        format="%(asctime)s %(levelname).1s %(name)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogLine(_LOG_LINE, _LOG_TIME))
+    logging.basicConfig(level=known.get(level, logging.INFO), handlers=[handler])
+
+
+_LOG_LINE = "%(asctime)s %(levelname).1s %(name)s %(message)s"
+_LOG_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class _LogLine(logging.Formatter):
+    """Dates, because devices run for years; in UTC, because a fleet has many time zones and they have summers."""
+
+    converter = staticmethod(time.gmtime)
 
 
 # The commands.
 
 
 def _agent_run(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        from fleet.check import check_agent
+
+        return _tell(check_agent, arguments, arguments.config)
+    _refuse_json(arguments)
     from fleet.roles import load_agent, run_agent
 
-    config = load_agent(arguments.config)
-    if arguments.check:
-        print(f"{arguments.config}: good")
-        return 0
-    run_agent(config)
+    run_agent(load_agent(arguments.config))
     return 0
 
 
@@ -87,25 +102,74 @@ def _agent_predict(arguments: argparse.Namespace) -> int:
 
 
 def _aggregator_run(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        from fleet.check import check_aggregator
+
+        return _tell(check_aggregator, arguments, arguments.config)
+    _refuse_json(arguments)
+    from aggregator.service import ReplacedError
     from fleet.roles import load_aggregator, run_aggregator
 
     config = load_aggregator(arguments.config)
-    if arguments.check:
-        print(f"{arguments.config}: good")
-        return 0
-    run_aggregator(config, take_over=arguments.take_over)
+    try:
+        run_aggregator(config, take_over=arguments.take_over, exit_when_replaced=arguments.exit_when_replaced)
+    except ReplacedError as error:
+        _complain(error)
+        return 3
     return 0
+
+
+def _aggregator_backup(arguments: argparse.Namespace) -> int:
+    from fleet.backups import backup
+
+    return backup(arguments)
+
+
+def _aggregator_restore(arguments: argparse.Namespace) -> int:
+    from fleet.backups import restore
+
+    return restore(arguments)
 
 
 def _job_submit(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        from fleet.check import check_job
+
+        return _tell(check_job, arguments, arguments.job, arguments.config)
+    _refuse_json(arguments)
     from fleet import operator
 
-    if arguments.check:
-        operator.load_job(arguments.job)
-        print(f"{arguments.job}: good")
-        return 0
-    print(operator.submit(operator.load_config(arguments.config), arguments.job))
+    job, notes = operator.submit(operator.load_config(arguments.config), arguments.job)
+    print(job)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _refuse_json(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        raise SettingsError("--json goes with --check")
+
+
+def _tell(look: Callable[..., Report], arguments: argparse.Namespace, *files: Path) -> int:
+    """Say what `--check` has found; 2 where something is wrong."""
+    from fleet.check import Report
+    from fleet.operator import as_json
+
+    try:
+        report = look(*files)
+    except SettingsError as error:
+        report = Report(str(files[0]), good=False, errors=[str(error)])
+    if arguments.json:
+        print(as_json(report))
+    else:
+        for line in report.lines:
+            print(f"{line.where} {line.text}")
+        if report.good:
+            print(f"{report.file}: good")
+    for text in report.errors:
+        print(f"fedge: {text}", file=sys.stderr)
+    return 0 if report.good else 2
 
 
 def _job_list(arguments: argparse.Namespace) -> int:
@@ -113,12 +177,50 @@ def _job_list(arguments: argparse.Namespace) -> int:
 
     lines = operator.jobs(operator.load_config(arguments.config))
     if arguments.json:
-        print(operator.as_json(operator.Jobs(lines)))
+        print(operator.as_json(operator.JobList(lines)))
         return 0
     print(f"{'NAME':<20} {'STATE':<14} {'VERSION':<8} {'ACCURACY':<9} {'READY':<7} JOB")
     for line in lines:
         accuracy = f"{line.metrics['accuracy']:.4f}" if "accuracy" in line.metrics else "-"
         print(f"{line.name:<20} {line.state:<14} {line.version:<8} {accuracy:<9} {line.devices_ready:<7} {line.job}")
+        _print_wait(line)
+    return 0
+
+
+def _print_wait(line: operator.JobLine) -> None:
+    said = (
+        ("over: ", line.reason if not line.waits_for else ""),
+        ("waits for: ", line.waits_for),
+        ("ended by: ", line.ends),
+    )
+    for what, text in (*said, *(("note: ", note) for note in line.notes)):
+        if text:
+            print(f"    {what}{text}")
+
+
+def _job_show(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+    from fleet.display import duration
+
+    details = operator.show(operator.load_config(arguments.config), arguments.name)
+    if arguments.json:
+        print(operator.as_json(details))
+        return 0
+    line = details.job
+    print(f"{line.name}  {line.job}\n    {line.state} at version {line.version}, {line.devices_ready} devices ready")
+    _print_wait(line)
+    print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
+    for device in details.devices:
+        since = "" if device.since_s is None else f"for {duration(device.since_s)}"
+        why = "; ".join(filter(None, (since, device.why, device.trouble, device.alarm)))
+        print(f"{device.device:<24} {device.state:<10} {device.examples or '-':<9} {why}")
+    return 0
+
+
+def _job_resume(arguments: argparse.Namespace) -> int:
+    from fleet import operator
+
+    print(operator.resume(operator.load_config(arguments.config), arguments.name))
     return 0
 
 
@@ -140,14 +242,18 @@ def _job_export(arguments: argparse.Namespace) -> int:
 def _round_explain(arguments: argparse.Namespace) -> int:
     from fleet import operator
 
-    rounds = operator.explain(operator.load_config(arguments.config), arguments.name, arguments.number)
+    config = operator.load_config(arguments.config)
+    rounds = operator.explain(config, arguments.name, arguments.number, arguments.device)
     if arguments.json:
-        print(operator.as_json(operator.Rounds(rounds)))
+        print(operator.as_json(operator.Rounds(operator.whole(rounds))))
         return 0
+    told = 0
     for line in rounds:
-        wanted = "all of its devices" if line.target is None else f"{line.target} updates"
-        print(f"round {arguments.number}, attempt {line.attempt}, from version {line.base}, wanted {wanted}")
-        print(f"  opened {line.opened}, {line.outcome} {line.closed or ''}: {line.reason or 'it is still open'}")
+        if line.attempt != told:
+            told = line.attempt
+            wanted = "all of its devices" if line.target is None else f"{line.target} updates"
+            print(f"round {arguments.number}, attempt {line.attempt}, from version {line.base}, wanted {wanted}")
+            print(f"  opened {line.opened}, {line.outcome} {line.closed or ''}: {line.reason or 'it is still open'}")
         for device, fate in line.fates.items():
             print(f"  {device:<24} {fate}")
     return 0
@@ -293,7 +399,7 @@ def _add_agent(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     agent = _group(commands, "agent", "The device's side.", "fedge agent run --config agent.toml")
     run = _add(agent, "run", _agent_run, "Take part in the fleet's jobs.", "fedge agent run --config agent.toml")
     _add_config(run, "agent.toml")
-    run.add_argument("--check", action="store_true", help="look at the configuration and exit")
+    _add_check(run, "look at the configuration and everything it names, and exit")
     run.set_defaults(logs=True)
     predict = _add(
         agent,
@@ -314,9 +420,31 @@ def _add_aggregator(commands: argparse._SubParsersAction[argparse.ArgumentParser
         aggregator, "run", _aggregator_run, "Lead the fleet's jobs.", "fedge aggregator run --config aggregator.toml"
     )
     _add_config(run, "aggregator.toml")
-    run.add_argument("--check", action="store_true", help="look at the configuration and exit")
-    run.add_argument("--take-over", action="store_true", help="lead even if another aggregator seems to be at work")
+    _add_check(run, "look at the configuration and everything it names, and exit")
+    run.add_argument("--take-over", action="store_true", help="lead, and have whoever leads now stand by")
+    run.add_argument(
+        "--exit-when-replaced", action="store_true", help="exit with 3 when another aggregator leads; else stand by"
+    )
     run.set_defaults(logs=True)
+    backup = _add(
+        aggregator,
+        "backup",
+        _aggregator_backup,
+        "Copy the aggregator's state into one file, while it runs. An earlier backup of that name is replaced.",
+        "fedge aggregator backup fleet.backup --config aggregator.toml",
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="- for standard output")
+    restore = _add(
+        aggregator,
+        "restore",
+        _aggregator_restore,
+        "Put a backup in the place of the aggregator's state, which must not run. What was there is kept beside it.",
+        "fedge aggregator restore fleet.backup --config aggregator.toml",
+    )
+    restore.add_argument("file", type=Path, metavar="FILE", help="- for standard input")
+    for parser in (backup, restore):
+        _add_config(parser, "aggregator.toml")
+        parser.add_argument("--json", action="store_true", help="say what was done as JSON")
 
 
 def _add_job(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -324,10 +452,23 @@ def _add_job(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     submit = _add(job, "submit", _job_submit, "Start a job.", "fedge job submit job.toml --config aggregator.toml")
     submit.add_argument("job", type=Path, metavar="JOB.toml")
     _add_config(submit, "aggregator.toml")
-    submit.add_argument("--check", action="store_true", help="look at the job and exit")
+    _add_check(submit, "look at the job, and at the test split that FILE has for it, and exit")
     list_ = _add(job, "list", _job_list, "Show every job.", "fedge job list --json")
     _add_config(list_, "aggregator.toml")
     list_.add_argument("--json", action="store_true")
+    show = _add(
+        job,
+        "show",
+        _job_show,
+        "Show one job: what it waits for, and how each device stands to it.",
+        "fedge job show digits",
+    )
+    show.add_argument("name", metavar="NAME")
+    _add_config(show, "aggregator.toml")
+    show.add_argument("--json", action="store_true")
+    resume = _add(job, "resume", _job_resume, "Try a job again that is at rest.", "fedge job resume digits")
+    resume.add_argument("name", metavar="NAME")
+    _add_config(resume, "aggregator.toml")
     stop = _add(job, "stop", _job_stop, "Stop a job; its last version stays.", "fedge job stop digits")
     stop.add_argument("name", metavar="NAME")
     _add_config(stop, "aggregator.toml")
@@ -350,6 +491,7 @@ def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain.add_argument("name", metavar="JOB")
     explain.add_argument("number", type=_count, metavar="N", help="number of the version that the round makes")
+    explain.add_argument("--device", metavar="ID", help="of this device alone")
     explain.add_argument("--json", action="store_true")
     _add_config(explain, "aggregator.toml")
 
@@ -371,6 +513,11 @@ def _add_codec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_config(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--config", type=Path, default=Path(default), metavar="FILE", help=f"({default})")
+
+
+def _add_check(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--check", action="store_true", help=what)
+    parser.add_argument("--json", action="store_true", help="with --check: JSON for scripts")
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,8 @@
-"""What an operator asks of a running fleet, over MQTT like everybody else: submit, list, stop, export."""
+"""What an operator asks of a running fleet, over MQTT like everybody else: submit, list, show, stop, resume, export.
+
+A command is sent again until it is answered, and the aggregator does it once: one that comes while it starts, or that
+the broker has dropped, is not lost. What comes back is cleaned before it is shown, whoever said it.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,35 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker import topics
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Beacon, Body, Explain, Head, Job, Message, Presence, Reply, Round, Status, Stop, Submit
+from broker.messages import (
+    Beacon,
+    Body,
+    Command,
+    Explain,
+    Head,
+    Job,
+    Jobs,
+    Message,
+    Presence,
+    Reply,
+    Resume,
+    Show,
+    Status,
+    Stop,
+    Submit,
+)
 from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
+from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
 from models import nets
 from models.export import to_onnx
@@ -26,6 +48,8 @@ from models.job import JobSpec, Name
 
 PATIENCE_S = 15.0
 """How long a broker or an aggregator may take to answer."""
+RESEND_S = 2.0
+"""A command that has not been answered is sent again after this long."""
 QUIET_S = 0.4
 """Retained messages are all here when no more has come for this long; a busy fleet is never quiet otherwise."""
 
@@ -48,16 +72,44 @@ class JobLine(Struct, frozen=True):
     job: str
     state: str
     version: str
-    metrics: dict[str, float]
-    devices_online: int
-    devices_ready: int
+    metrics: dict[str, float] = {}
+    devices_online: int = 0
+    devices_ready: int = 0
     reason: str = ""
+    """Why it has ended, or rests."""
+    waits_for: str = ""
+    """What has to come before it goes on; empty when it has ended."""
+    ends: str = ""
+    """What would end the wait."""
+    notes: list[str] = []
+    """What will never come of it as it is set up, and what the broker refuses of it."""
 
 
-class Jobs(Struct, frozen=True):
+class JobList(Struct, frozen=True):
     """Every job there is."""
 
     jobs: list[JobLine]
+
+
+class DeviceLine(Struct, frozen=True):
+    """How a device stands to a job. since_s: seconds since it went offline, if that is known."""
+
+    device: str
+    state: str
+    why: str = ""
+    since_s: float | None = None
+    examples: int | None = None
+    trouble: str = ""
+    """What goes wrong though it takes part."""
+    alarm: str = ""
+    """What an operator should look at: two devices under one id."""
+
+
+class JobDetails(Struct, frozen=True):
+    """All there is to know of one job."""
+
+    job: JobLine
+    devices: list[DeviceLine]
 
 
 class RoundLine(Struct, frozen=True):
@@ -110,15 +162,30 @@ class Console:
         self._transport.subscribe(*(topics.filter_for(self.fleet, word) for word in words))
         return list(self._messages(QUIET_S))
 
-    def ask(self, command: Submit | Stop | Explain) -> Reply:
-        """Send a command and give the aggregator's answer. Raises OperatorError when it refuses or is silent."""
-        self._transport.publish(topics.pack(command, self.fleet))
-        for message in self._messages(PATIENCE_S, until=lambda m: isinstance(m, Reply)):
-            if isinstance(message, Reply) and message.request == command.request:
-                if message.ok:
-                    return message
-                raise OperatorError(message.text)
+    def ask(self, command: Command) -> Reply:
+        """Send a command until it is answered, and return the answer.
+
+        Raises OperatorError when the aggregator refuses it or is silent.
+        """
+        until = time.monotonic() + PATIENCE_S
+        while (left := until - time.monotonic()) > 0:
+            self._transport.publish(topics.pack(command, self.fleet))
+            for message in self._messages(min(RESEND_S, left), until=lambda m: _answers(m, command)):
+                if isinstance(message, Reply) and _answers(message, command):
+                    if message.ok:
+                        return message
+                    raise OperatorError(message.text)
         raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running?")
+
+    def pages(self, command: Jobs | Show | Explain) -> Iterator[dict[str, Any]]:
+        """Ask page after page, and give what is on each. Raises OperatorError."""
+        after = command.after
+        while True:
+            reply = self.ask(structs.replace(command, request=secrets.token_hex(4), after=after))
+            yield _cleaned(reply.data)
+            if not reply.more or reply.more == after:
+                return
+            after = reply.more
 
     def fetch(self, fetch: Fetch) -> None:
         """Get the bodies of a version. Raises OperatorError when they do not come."""
@@ -168,54 +235,92 @@ def load_job(path: Path) -> JobSpec:
     return load(path, JobSpec)
 
 
-def submit(config: OperatorConfig, path: Path) -> str:
-    """Start the job of a file, and give its id. Raises SettingsError or OperatorError."""
+def submit(config: OperatorConfig, path: Path) -> tuple[str, list[str]]:
+    """Start the job of a file; return its id, and what can be said of it already.
+
+    Raises SettingsError or OperatorError.
+    """
     load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     with console(config) as fleet:
-        return fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree)).text
+        reply = fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree))
+    return reply.text, [str(note) for note in _cleaned(reply.data).get("notes", [])]
 
 
 def stop(config: OperatorConfig, name: str) -> str:
-    """Stop the running job of this name. Raises OperatorError."""
+    """Stop the job of this name, at work or at rest. Raises OperatorError."""
     with console(config) as fleet:
         return fleet.ask(Stop(fleet.client, secrets.token_hex(4), name)).text
 
 
-def explain(config: OperatorConfig, name: str, number: int) -> list[RoundLine]:
-    """Say of every attempt to make a version how it ended, and why each device was or was not counted.
+def resume(config: OperatorConfig, name: str) -> str:
+    """Try the job of this name again, which is at rest. Raises OperatorError."""
+    with console(config) as fleet:
+        return fleet.ask(Resume(fleet.client, secrets.token_hex(4), name)).text
 
+
+def explain(config: OperatorConfig, name: str, number: int, device: str | None = None) -> Iterator[RoundLine]:
+    """Give every attempt to make a version, how it ended, and why each device was or was not counted.
+
+    An attempt of very many devices comes in several lines of the same number. device: of this one alone.
     Raises OperatorError.
     """
     with console(config) as fleet:
-        reply = fleet.ask(Explain(fleet.client, secrets.token_hex(4), name, number))
-    return convert(reply.data, Rounds, "the aggregator's answer").rounds
+        for page in fleet.pages(Explain(fleet.client, "", name, number, device)):
+            yield from convert(page, Rounds, "the aggregator's answer").rounds
+
+
+def whole(lines: Iterator[RoundLine]) -> list[RoundLine]:
+    """Put the lines of one attempt together."""
+    found: dict[int, RoundLine] = {}
+    for line in lines:
+        before = found.get(line.attempt)
+        found[line.attempt] = structs.replace(line, fates=before.fates | line.fates) if before else line
+    return list(found.values())
+
+
+def show(config: OperatorConfig, name: str) -> JobDetails:
+    """Return all there is to know of one job. Raises OperatorError."""
+    with console(config) as fleet:
+        pages = [
+            convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
+        ]
+    return JobDetails(pages[0].job, [device for page in pages for device in page.devices])
 
 
 def jobs(config: OperatorConfig) -> list[JobLine]:
-    """Give every job there is. Raises OperatorError."""
+    """Return every job there is: as the aggregator knows it, or as the broker remembers. Raises OperatorError."""
     with console(config) as fleet:
-        messages = fleet.gather("job", "status", "round", "device", "aggregator")
+        remembered = fleet.gather("aggregator", "job", "status", "round", "device")
+        if any(isinstance(m, Beacon) and m.online for m in remembered):
+            try:
+                pages = list(fleet.pages(Jobs(fleet.client, "")))
+            except OperatorError as error:
+                return _remembered(remembered, str(error))
+            return [line for page in pages for line in convert(page, JobList, "the aggregator's answer").jobs]
+    return _remembered(remembered, f"no aggregator leads fleet {config.fleet}: is it running?")
+
+
+def _remembered(messages: list[Message], why: str) -> list[JobLine]:
+    """Return the jobs as they lie at the broker, while no aggregator answers."""
     statuses = {m.job: m for m in messages if isinstance(m, Status)}
-    open_rounds = {m.job for m in messages if isinstance(m, Round)}
-    alive = any(isinstance(m, Beacon) and m.online for m in messages)
     devices = [m for m in messages if isinstance(m, Presence) and m.online]
     lines = []
     for job in (m for m in messages if isinstance(m, Job) and m.spec is not None):
         status = statuses.get(job.job)
-        state: str = status.state if status else "unknown"
-        if state in ("waiting", "running"):
-            state = ("running" if job.job in open_rounds else "waiting") if alive else "no aggregator"
+        over = status is not None and status.state in ("finished", "stopped")
         lines.append(
             JobLine(
                 name=str((job.spec or {}).get("name", "")),
                 job=job.job,
-                state=state,
+                state=status.state if status is not None and over else "no aggregator",
                 version=str(status.version) if status else "",
                 metrics=status.metrics if status else {},
                 devices_online=len(devices),
                 devices_ready=sum(job.job in device.ready for device in devices),
                 reason=status.reason if status else "",
+                waits_for="" if over else why,
+                ends="" if over else "an aggregator that is started",
             )
         )
     return sorted(lines, key=lambda line: line.job)
@@ -254,6 +359,22 @@ def load_config(path: Path) -> OperatorConfig:
     if not path.exists():
         raise SettingsError(f"{path}: there is no such file: name the aggregator.toml of the fleet with --config")
     return load(path, OperatorConfig)
+
+
+def _answers(message: Message, command: Command) -> bool:
+    return isinstance(message, Reply) and message.request == command.request
+
+
+def _cleaned(data: Any) -> Any:
+    """Make whatever is in an answer fit for a screen."""
+    match data:
+        case str():
+            return clean(data)
+        case dict():
+            return {clean(str(key)): _cleaned(value) for key, value in data.items()}
+        case list():
+            return [_cleaned(value) for value in data]
+    return data
 
 
 def as_json(answer: Struct) -> str:

@@ -13,7 +13,9 @@ from fleet.examples import DATA, Split, find_job, load_split, split_rows
 from fleet.partition import Rows, by_column, deal
 from models import dataset
 from models.dataset import Dataset, DatasetError
-from models.job import JobSpec
+from models.job import JobSpec, StopSpec
+from models.source import DataSource
+from models.source import load as load_source
 
 
 class Problem(Struct, frozen=True):
@@ -48,7 +50,7 @@ def read_problem(
     else:
         split, owners = _read_file(Path(data), how, features, spec.seed, whole=test is not None)
     if test is not None:
-        split = split._replace(test=dataset.load(test, key=features or "X"))
+        split = split._replace(test=_loaded(test, features))
     train, held = dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model)
     shares = deal(how, train.y, n_devices, spec.seed) if owners is None else owners
     return Problem(spec, dealt(train, shares), held)
@@ -58,18 +60,20 @@ def _adapted(spec: JobSpec, seed: int | None, rounds: int | None, target: float 
     rules = spec.rounds
     if rounds is not None:
         rules = structs.replace(rules, max_rounds=rounds)
-    if target is not None:
-        patience = rules.stop.patience if rules.stop.metric == "accuracy" else None
-        stop = structs.replace(rules.stop, metric="accuracy", target=target, patience=patience)
-        rules = structs.replace(rules, stop=stop)
-    return structs.replace(spec, rounds=rules, seed=spec.seed if seed is None else seed)
+    try:
+        if target is not None:
+            same = rules.stop if rules.stop.metric == "accuracy" else StopSpec()
+            rules = structs.replace(rules, stop=structs.replace(same, target=target))
+        return structs.replace(spec, rounds=rules, seed=spec.seed if seed is None else seed)
+    except ValueError as error:
+        raise SettingsError(f"--target {target}: {error}") from error
 
 
 def _read_file(
     path: Path, how: str, features: str | None, seed: int, *, whole: bool
 ) -> tuple[Split, list[Rows] | None]:
     """Read a file; unless all of it is to train on, hold a fifth back. Give the rows by column, if that is how."""
-    data = dataset.load(path, key=features or "X")
+    data = _loaded(path, features)
     y = data.y
     train, test = (np.arange(len(y)), np.arange(0)) if whole else split_rows(len(y), y, seed)
     split = Split(_taken(data, train), _taken(data, test))
@@ -80,6 +84,16 @@ def _read_file(
     if len(values) != len(y):
         raise DatasetError(f"{path}: {len(values)} rows in {column} but {len(y)} in y")
     return split, by_column(values[train])
+
+
+def _loaded(path: Path, features: str | None) -> Dataset:
+    """Read a file as a device would whose agent.toml names it."""
+    try:
+        return load_source(DataSource(str(path), features=features))
+    except DatasetError:
+        raise
+    except ValueError as error:
+        raise SettingsError(f"--features {features}: {error}") from error
 
 
 def _taken(data: Dataset, rows: Rows) -> Dataset:

@@ -93,12 +93,19 @@ class Children:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP (the terminal is closed) do as Ctrl-C does: KeyboardInterrupt, blocks unwind."""
+    """Have SIGTERM and SIGHUP (the terminal is closed) do as Ctrl-C does: KeyboardInterrupt, blocks unwind.
+
+    What we were started to ignore stays ignored: SIGHUP under `nohup`, so that we outlive the terminal, and SIGINT
+    behind a script (`&`), where Ctrl-C is meant for whoever is in front; Python leaves that one alone by itself.
+    SIGTERM is always heard.
+    """
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    signals = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = [signal.signal(number, interrupt) for number in signals]
     try:
         yield

@@ -14,10 +14,13 @@ from types import FrameType
 
 from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
+from broker.connection import BrokerSettings
 from broker.settings import SettingsError, load
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
+from models.dataset import kind_of
+from models.source import DataSource
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +29,8 @@ def load_agent(path: Path) -> AgentConfig:
     """Read agent.toml and look at everything it names. Raises SettingsError."""
     config = load(path, AgentConfig)
     for name, source in config.data.items():
-        _check_file(path, f"[data.{name}] path", source.path)
-    _check_secrets(path, config.broker.password_file, config.broker.ca_file)
+        _check_data(path, f"[data.{name}] path", source)
+    _check_broker(path, config.broker)
     if not _is_id(device_name(config)):
         raise SettingsError(
             f'{path}: device: this host is called "{socket.gethostname()}": set a name of letters, digits, _ -'
@@ -41,20 +44,25 @@ def device_name(config: AgentConfig) -> str:
 
 
 def run_agent(config: AgentConfig) -> None:
-    """Run until SIGTERM or SIGINT. Raises OSError when the state directory fails, ClonedError on a clash of names."""
-    from edge_agent.service import Agent, count_boot, will
+    """Run until SIGTERM or SIGINT.
 
-    device, boot = device_name(config), count_boot(Path(config.state_dir))
-    transport = MqttTransport(config.broker, f"{config.fleet}-{device}", will(config.fleet, device, boot))
-    agent = Agent(config, device, boot, transport, software=f"fedge {version('fedge')}")
+    Raises SettingsError when the state directory is another device's, HomeError when another agent has it, OSError when
+    it fails, ClonedError on a clash of names.
+    """
+    from edge_agent.home import ForeignHomeError, Home
+    from edge_agent.service import Agent, will
+
+    try:
+        home = Home(Path(config.state_dir), device_name(config))
+    except ForeignHomeError as error:
+        raise SettingsError(str(error)) from error
+    transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(config.fleet, home))
+    agent = Agent(config, home, transport, software=f"fedge {version('fedge')}")
     stopping = _until_stopped(transport)
     log.info(
-        "agent fleet=%s device=%s boot=%d broker=%s:%d",
-        config.fleet,
-        device,
-        boot,
-        config.broker.host,
-        config.broker.port,
+        "agent fleet=%s device=%s incarnation=%s boot=%d nonce=%s broker=%s:%d",
+        *(config.fleet, home.device, home.incarnation, home.boot, home.nonce),
+        *(config.broker.host, config.broker.port),
     )
     agent.start()
     notify.ready(agent.doing)
@@ -63,6 +71,7 @@ def run_agent(config: AgentConfig) -> None:
     finally:
         notify.stopping()
         agent.stop()
+        home.close()
 
 
 def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str]) -> None:
@@ -83,22 +92,31 @@ def load_aggregator(path: Path) -> AggregatorConfig:
     """Read aggregator.toml and look at everything it names. Raises SettingsError."""
     config = load(path, AggregatorConfig)
     for name, source in config.tests.items():
-        _check_file(path, f"[tests.{name}] path", source.path)
-    _check_secrets(path, config.broker.password_file, config.broker.ca_file)
+        _check_data(path, f"[tests.{name}] path", source)
+    _check_broker(path, config.broker)
     return config
 
 
-def run_aggregator(config: AggregatorConfig, take_over: bool = False) -> None:
-    """Run until SIGTERM or SIGINT. Raises StoreError when the state directory fails, ReplacedError on a clash."""
-    from aggregator.service import TAKE_OVER, Aggregator, will
+def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_when_replaced: bool = False) -> None:
+    """Run until SIGTERM or SIGINT, leading or standing by.
+
+    Raises StoreError when the state directory fails, ReplacedError when another aggregator leads and this one was asked
+    to exit then.
+    """
+    from aggregator.service import Aggregator
     from aggregator.store import Store
 
     store = Store(Path(config.state_dir))
-    term, nonce = store.raise_term(TAKE_OVER if take_over else 0), secrets.token_hex(4)
-    transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{nonce}", will(config.fleet, term, nonce))
-    aggregator = Aggregator(config, store, transport, term=term, nonce=nonce)
+    nonce = secrets.token_hex(4)
+    transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{nonce}")
+    aggregator = Aggregator(
+        config, store, transport, nonce=nonce, take_over=take_over, exit_when_replaced=exit_when_replaced
+    )
     stopping = _until_stopped(transport)
-    log.info("aggregator fleet=%s term=%d broker=%s:%d", config.fleet, term, config.broker.host, config.broker.port)
+    log.info(
+        "aggregator fleet=%s store=%s nonce=%s broker=%s:%d",
+        *(config.fleet, store.identity, nonce, config.broker.host, config.broker.port),
+    )
     aggregator.start()
     notify.ready("connecting")
     try:
@@ -110,7 +128,10 @@ def run_aggregator(config: AggregatorConfig, take_over: bool = False) -> None:
 
 
 def _until_stopped(transport: Transport) -> Callable[[], bool]:
-    """Give a function that tells whether SIGTERM or SIGINT has come."""
+    """Give a function that tells whether SIGTERM or SIGINT has come.
+
+    SIGINT too where we were started with it ignored (`&` in a script): who sends it to a service means it.
+    """
     asked = False
 
     def ask(_signum: int, _frame: FrameType | None) -> None:
@@ -123,19 +144,36 @@ def _until_stopped(transport: Transport) -> Callable[[], bool]:
     return lambda: asked
 
 
-def _check_file(config: Path, key: str, name: str) -> None:
-    path = Path(name)
-    if not path.is_file():
+def _check_data(config: Path, key: str, source: DataSource) -> None:
+    path = Path(source.path)
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise SettingsError(f"{config}: {key}: {path}: {error.strerror}") from error
+    if not there:
         raise SettingsError(f"{config}: {key}: there is no file {path} (seen from {Path.cwd()})")
+    if kind_of(path) is None:
+        raise SettingsError(f"{config}: {key}: {path} is neither .npz nor .csv")
 
 
-def _check_secrets(config: Path, *names: str | None) -> None:
-    for name in names:
+def _check_broker(config: Path, broker: BrokerSettings) -> None:
+    """Raise SettingsError for files that cannot be read, and for keys that would be passed over without another."""
+    for name in (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file):
         if name is not None:
             try:
                 Path(name).read_bytes()
             except OSError as error:
                 raise SettingsError(f"{config}: [broker]: {name} cannot be read: {error.strerror}") from error
+    if broker.password_file is not None and broker.username is None:
+        raise SettingsError(f"{config}: [broker] password_file: no password is sent without a username")
+    if broker.certificate_file is not None and broker.ca_file is None:
+        raise SettingsError(f"{config}: [broker] certificate_file: without a ca_file the connection is not encrypted")
+    if broker.key_file is not None and broker.certificate_file is None:
+        raise SettingsError(f"{config}: [broker] key_file: a key is of no use without its certificate_file")
+    try:
+        broker.host.encode("idna")
+    except UnicodeError as error:
+        raise SettingsError(f"{config}: [broker] host: {broker.host} is no name of a host: {error}") from error
 
 
 def _is_id(name: str) -> bool:

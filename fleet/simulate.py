@@ -22,13 +22,13 @@ from aggregator.config import AggregatorConfig
 from aggregator.config import Limits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
-from aggregator.service import will as aggregator_will
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
-from edge_agent.service import Agent, count_boot
+from edge_agent.home import Home
+from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problem import device_names, for_all
 from models import dataset, nets
@@ -157,7 +157,7 @@ class _Simulation:
         self._n_test = len(test.y)
         self._clock = _Clock()
         self._broker = MemoryBroker(self._clock)
-        self._store = Store(folder / "aggregator")
+        self._store = Store(folder / "aggregator", synced=False)
         self._links: list[_Link] = []
         named = zip(device_names(len(shares)), shares, strict=True)
         self._agents = [self._agent(device, share, folder) for device, share in named]
@@ -173,9 +173,8 @@ class _Simulation:
         )
         if self.spec.model.kind not in nets.NETS:
             config = structs.replace(config, models=structs.replace(config.models, allow=(self.spec.model.kind,)))
-        term = self._store.raise_term()
-        transport = self._broker.transport("aggregator", aggregator_will(FLEET, term, "simulation"))
-        leader = Aggregator(config, self._store, transport, term=term, nonce="simulation", clock=self._clock)
+        transport = self._broker.transport("aggregator")
+        leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
         return leader, transport
 
     def _agent(self, device: str, share: Dataset, folder: Path) -> Agent:
@@ -190,10 +189,11 @@ class _Simulation:
         def read_share(_source: DataSource, model: ModelSpec) -> Dataset:
             return dataset.fit(share, model)
 
-        boot = count_boot(folder / device)
-        link = _Link(self._broker, device, device_will(FLEET, device, boot))
+        home = Home(folder / device, device, nonce="simulation")
+        home.close()  # nobody else comes here, and a thousand locks are a thousand open files
+        link = _Link(self._broker, device, device_will(FLEET, home))
         self._links.append(link)
-        return Agent(config, device, boot, link, clock=self._clock, read_data=read_share)
+        return Agent(config, home, link, clock=self._clock, read_data=read_share)
 
     # Driving.
 
@@ -260,7 +260,7 @@ class _Simulation:
 
     def _settle(self) -> None:
         """Go on until there is nothing to do but to wait."""
-        until = self._clock.now + 1.0
+        until = self._clock.now + 2.0
         while self._work() or (self._next_deadline() <= until and self._let_time_pass()):
             pass
 
@@ -279,6 +279,9 @@ class _Simulation:
 
     def _why_it_stands_still(self, run: Run) -> str:
         failed = {agent.device: why for agent in self._agents if (why := agent.unready.get(run.job))}
+        failed |= {agent.device: agent.failed[run.job].why for agent in self._agents if run.job in agent.failed}
+        if rest := self._aggregator.resting.get(run.job):
+            return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
         named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
         return f"job {self.spec.name} stands still at version {run.version.number}: " + (
             f"{len(failed)} of {len(self._agents)} devices cannot take part: {named}" if failed else "no update comes"

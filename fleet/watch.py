@@ -32,6 +32,8 @@ class Sights(Struct):
     led: bool = False
     """There is an aggregator."""
     ready: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Device to why its last training failed."""
     heads: dict[int, Head] = field(default_factory=dict)
     """The first head of each version."""
     way_bytes: dict[int, int] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Sights(Struct):
                 raise WatchError(f"{message.device} cannot take part: {'; '.join(message.unready.values())}")
             case Presence():
                 (self.ready.add if message.ready else self.ready.discard)(message.device)
+                self._note_failures(message)
             case Offer() | Chunk():
                 self.body_bytes_up += topics.blob_bytes(packet)
             case Verdict() if message.counted:
@@ -70,7 +73,16 @@ class Sights(Struct):
                 return self._see_status(message)
         return False
 
+    def _note_failures(self, presence: Presence) -> None:
+        self.failed.pop(presence.device, None)
+        for failure in presence.failed.values():
+            self.failed[presence.device] = failure.why
+        if self.failed and self.failed.keys() >= self.ready:
+            raise WatchError(f"training fails on every device: {next(iter(self.failed.values()))}")
+
     def _see_status(self, status: Status) -> bool:
+        if status.state == "resting":
+            raise WatchError(f"the job is at rest: {status.reason}")
         if status.state in ("finished", "stopped"):
             self.ended = status
         new = status.version.number not in self.statuses

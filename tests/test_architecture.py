@@ -28,7 +28,7 @@ HOMES = {
     "torch": "models/torch_net.py",
     "onnx": "models/export.py",
     "onnxruntime": "models/inference.py",
-    "sqlite3": "aggregator/store.py",
+    "sqlite3": "aggregator/database.py",
 }
 """A heavy library and the one file that imports it."""
 
@@ -36,7 +36,11 @@ PURE = (
     "aggregator/coordinator.py",
     "aggregator/convergence.py",
     "aggregator/effects.py",
+    "aggregator/leadership.py",
+    "aggregator/members.py",
     "aggregator/pace.py",
+    "aggregator/waits.py",
+    "edge_agent/effects.py",
     "edge_agent/participant.py",
 )
 IMPURE = {

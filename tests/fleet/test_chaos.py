@@ -13,7 +13,7 @@ import pytest
 
 from aggregator import effects
 from broker.connection import BrokerSettings
-from edge_agent import participant
+from edge_agent import effects as agent_effects
 from fleet import chaos_accounts, chaos_stage
 from fleet.chaos import Options, Report, Run, chaos, show, undisturbed
 from fleet.chaos_diary import Diary, Line
@@ -34,7 +34,7 @@ NAMES = {point.name for point in points()}
 
 
 def test_every_effect_of_both_machines_is_killed_at_on_both_sides() -> None:
-    for role, union in (("aggregator", effects.Effect), ("agent", participant.Effect)):
+    for role, union in (("aggregator", effects.Effect), ("agent", agent_effects.Effect)):
         for effect in get_args(union):
             assert {f"{role}.{effect.__name__}.before", f"{role}.{effect.__name__}.after"} <= NAMES
 
@@ -45,15 +45,17 @@ def test_every_failpoint_in_the_code_is_killed_at_and_no_other() -> None:
 
 
 def _failpoints_in(package: str) -> list[str]:
-    """Give the literal names that a package's modules pass to `reach`."""
-    calls = [
-        call
-        for path in (ROOT / package).glob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "reach"
-    ]
-    assert calls
-    return [str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)]
+    """Give the literal names that a package's modules pass to `reach`, themselves or by way of `Outgoing`."""
+    found = []
+    for path in (ROOT / package).glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+                at = {"reach": 0, "_reach": 0, "Outgoing": 1}.get(name)
+                argument = call.args[at] if at is not None and len(call.args) > at else None
+                found += [str(argument.value)] if isinstance(argument, ast.Constant) else []
+    assert found
+    return found
 
 
 def test_every_point_is_planned_once_before_any_twice() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +60,7 @@ def test_a_good_job_is_checked_without_a_fleet(tmp_path: Path, capsys: pytest.Ca
     job = tmp_path / "job.toml"
     job.write_text(GOOD_JOB)
     assert main(["job", "submit", str(job), "--check"]) == 0
-    assert capsys.readouterr().out == f"{job}: good\n"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{job}: good"
 
 
 @pytest.mark.parametrize(
@@ -116,3 +119,26 @@ def test_help_and_the_version_load_neither_numpy_nor_paho() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stdout.startswith("fedge ")
+
+
+def test_a_line_of_the_log_has_its_date_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        record = logging.LogRecord("fleet.roles", logging.WARNING, "", 0, "disk=%s", ("full",), None)
+        record.created = 1_700_000_000.9
+        line = cli._LogLine(cli._LOG_LINE, cli._LOG_TIME).format(record)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert line == "2023-11-14T22:13:20Z W fleet.roles disk=full"
+
+
+def test_the_log_of_a_command_has_dates() -> None:
+    program = (
+        "import argparse, logging, fleet.cli\n"
+        "fleet.cli._start_log(argparse.Namespace(logs=True))\n"
+        "logging.getLogger('x').info('y')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ I x y\n", done.stderr)

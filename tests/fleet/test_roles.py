@@ -17,6 +17,7 @@ from broker.embedded import EmbeddedBroker
 from broker.settings import SettingsError
 from fleet import roles
 from fleet.cli import main
+from fleet.meter import Meter
 from fleet.processes import FEDGE
 
 Until = Callable[[Callable[[], bool]], None]
@@ -41,9 +42,10 @@ def aggregator_toml(folder: Path, more: str = "", port: int = 1) -> Path:
 def test_a_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent = agent_toml(tmp_path, f'[data.digits]\npath = "{tmp_path}/data.npz"')
     assert main(["agent", "run", "--config", str(agent), "--check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{agent}: good"
     aggregator = aggregator_toml(tmp_path)
     assert main(["aggregator", "run", "--config", str(aggregator), "--check"]) == 0
-    assert capsys.readouterr().out == f"{agent}: good\n{aggregator}: good\n"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{aggregator}: good"
     assert not (tmp_path / "state").exists()
     assert not (tmp_path / "agg").exists()
 
@@ -54,11 +56,21 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.
         ('[data.digits]\npath = "nowhere.npz"', r"\[data.digits\] path: there is no file nowhere.npz"),
         ('password_file = "/nowhere/password"', r"\[broker\]: /nowhere/password cannot be read: No such file"),
         ('ca_file = "/nowhere/ca.crt"', r"\[broker\]: /nowhere/ca.crt cannot be read"),
+        ('host = "tcp://x:1883"', r'\[broker\] host: "tcp://x:1883" is none'),
+        (f'host = "{"ü" * 63}"', r"\[broker\] host: ü+ is no name of a host"),
+        (f'[data.digits]\npath = "{"x" * 300}.csv"', r"\[data.digits\] path: x+.csv: File name too long"),
+        ('[data.digits]\npath = "agent.toml"', r"\[data.digits\] path: agent.toml is neither .npz nor .csv"),
+        ('certificate_file = "agent.toml"', r"\[broker\] certificate_file: without a ca_file the conn"),
+        ('key_file = "agent.toml"', r"\[broker\] key_file: a key is of no use"),
+        ('password_file = "agent.toml"', r"\[broker\] password_file: no password is sent without a username"),
         ('hots = "x"', r'\[broker\] has no key "hots"; did you mean "host"'),
         ("[limits]\noutbox_bytes = 1", r"\[limits\] outbox_bytes"),
     ],
 )
-def test_a_bad_agent_toml_names_table_and_key(tmp_path: Path, more: str, why: str) -> None:
+def test_a_bad_agent_toml_names_table_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=why):
         roles.load_agent(agent_toml(tmp_path, more))
 
@@ -120,21 +132,76 @@ def test_a_second_aggregator_on_the_same_state_ends_with_1_and_the_first_ones_nu
 
 
 @pytest.mark.slow
-def test_an_aggregator_on_another_machine_stops_the_older_one_of_the_same_fleet(
+def test_an_aggregator_that_is_replaced_stands_by_or_exits_with_3_as_it_was_told(
     tmp_path: Path, until: Until, mosquitto: EmbeddedBroker
 ) -> None:
     processes: list[Any] = []
+
+    def begin(name: str, *more: str) -> Path:
+        (tmp_path / name).mkdir()
+        config, log = aggregator_toml(tmp_path / name, port=mosquitto.port), tmp_path / f"{name}.log"
+        processes.append(start("aggregator", "run", "--config", config, *more, log=log))
+        return log
+
+    def says(log: Path, words: str) -> bool:
+        return words in log.read_text()
+
     try:
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            config = aggregator_toml(tmp_path / name, port=mosquitto.port)
-            more = ["--take-over"] if name == "b" else []
-            processes.append(start("aggregator", "run", "--config", config, *more, log=tmp_path / f"{name}.log"))
-            until(partial(says_online, tmp_path / f"{name}.log"))
-        assert processes[0].wait(20) == 1
-        assert "another aggregator is at work on fleet f" in (tmp_path / "a.log").read_text()
-        assert processes[1].poll() is None
+        first = begin("a")
+        until(partial(says, first, "leads fleet=f term=1"))
+        second = begin("b")
+        until(partial(says, second, "stands by"))
+        begin("c", "--exit-when-replaced")
+        assert processes[2].wait(20) == 3
+        last = begin("d", "--take-over")
+        until(partial(says, last, "leads fleet=f term=2"))
+        until(partial(says, first, "stands by"))
+        assert [process.poll() for process in processes] == [None, None, 3, None]
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+@pytest.mark.slow
+def test_an_idle_device_costs_less_than_20_kb_a_day(tmp_path: Path, until: Until, mosquitto: EmbeddedBroker) -> None:
+    """Counted by a proxy over three pings, at a keepalive of 5 s: at the default of 60 s a day has 1,440 of them."""
+    meter = Meter(mosquitto.host, mosquitto.port)
+    port = meter.start()
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'name = "j"\ndata = "j"\n[model]\nkind = "mlp"\ninputs = 2\noutputs = 3\n[rounds]\nmin_devices = 2\n'
+    )
+    (tmp_path / "agg").mkdir()
+    server = aggregator_toml(tmp_path / "agg", port=mosquitto.port)
+    device = agent_toml(tmp_path, f'keepalive_s = 5\n[data.j]\npath = "{tmp_path}/data.npz"', port=port)
+    processes = [
+        start("aggregator", "run", "--config", server, log=tmp_path / "aggregator.log"),
+        start("agent", "run", "--config", device, log=tmp_path / "agent.log"),
+    ]
+
+    def pings() -> int:
+        return meter.totals().down.packets["PINGRESP"]
+
+    try:
+        until(lambda: "online" in (tmp_path / "agent.log").read_text())
+        submit = start("job", "submit", job, "--config", server, log=tmp_path / "submit.log")
+        assert submit.wait(20) == 0, (tmp_path / "submit.log").read_text()
+        until(lambda: "takes part" in (tmp_path / "agent.log").read_text())
+        until(
+            lambda: "2 devices that can take part are needed, 1 is there" in (tmp_path / "aggregator.log").read_text()
+        )
+        until(lambda: pings() >= 1)  # whatever followed from the job has been said by then
+        first, before = pings(), meter.totals()
+        until(lambda: pings() >= first + 3)
+        after = meter.totals()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        meter.stop()
+    said = after.up.packets["PUBLISH"] + after.down.packets["PUBLISH"]
+    assert said == before.up.packets["PUBLISH"] + before.down.packets["PUBLISH"], "it is not idle"
+    spent = after.up.wire_bytes + after.down.wire_bytes - before.up.wire_bytes - before.down.wire_bytes
+    assert spent >= 3 * 4
+    assert spent / 3 * 1440 < 20_000

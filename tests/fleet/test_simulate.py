@@ -123,7 +123,7 @@ def test_the_target_ends_the_job() -> None:
 
 
 def test_a_job_that_diverges_says_where() -> None:
-    job = structs.replace(spec(), train=TrainSpec(learning_rate=1e30))
+    job = structs.replace(spec(), train=TrainSpec(learning_rate=1e6, weight_decay=1e3, epochs=3))
     with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00: training diverged"):
         run(job)
 

@@ -1,0 +1,287 @@
+"""`--check`: look at a file and at everything it names, as a start would, and say of each thing what it is.
+
+    agent.toml         every data source is read, factories are imported; password, certificates, state_dir are tried
+    aggregator.toml    the same, with the test splits
+    job.toml           the net is built and takes a step; so it does on the test split that aggregator.toml has for it
+
+What is wrong is said with the file and the place, everything at once. What is merely worth knowing does not make a file
+bad: a factory that is not installed here; a state directory that is in use, since files are looked at before a restart.
+Nothing is connected to, and nothing stays on the disk. A data file or a factory is a stranger's: whatever it throws
+becomes a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct, field
+
+from aggregator.config import Limits, ModelSettings
+from broker.connection import BrokerSettings
+from broker.credentials import read_password, tls_context
+from broker.settings import SettingsError, load
+from broker.words import clean
+from fleet.roles import load_agent, load_aggregator
+from models import nets
+from models.dataset import Dataset, DatasetError, fit
+from models.job import JobSpec, Name
+from models.lattice import initial
+from models.losses import Labels
+from models.nets import ModelError, Net
+from models.params import n_parameters
+from models.source import DataSource
+from models.source import load as load_source
+
+EXPECTED = (SettingsError, DatasetError, ModelError)
+"""Errors whose words are enough; of all others the type is said too."""
+MOST_CLASSES = 100_000
+"""Whole numbers up to here may be classes; a job has no more outputs."""
+
+
+Facts = dict[str, int | float | str]
+
+
+class Line(Struct, frozen=True):
+    """One thing that was looked at. where: its table or key. facts: the numbers in the text, for scripts."""
+
+    where: str
+    text: str
+    facts: Facts = {}
+
+
+class Report(Struct):
+    """What was found in a file, and in what it names."""
+
+    file: str
+    good: bool = True
+    lines: list[Line] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def look(self, where: str, at: Callable[[], Line], file: Path | None = None) -> None:
+        """Look at one thing; whatever it throws is an error of this place (of another file than the report's)."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # a factory may print, and a script reads our JSON
+                line = at()
+        except EXPECTED as error:
+            self._blame(file, where, str(error))
+        except OSError as error:
+            self._blame(file, where, f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- what a stranger's file or code throws
+            self._blame(file, where, f"{type(error).__name__}: {error}")
+        else:
+            self.lines.append(Line(line.where, clean(line.text, 5000), line.facts))
+
+    def _blame(self, file: Path | None, where: str, why: str) -> None:
+        self.good = False
+        self.errors.append(f"{file or self.file}: {where}: {clean(why, 1000)}")
+
+
+def check_agent(path: Path) -> Report:
+    """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
+    config, report = load_agent(path), Report(str(path))
+    _look_at_sources(report, "data", config.data)
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    return report
+
+
+def check_aggregator(path: Path) -> Report:
+    """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
+    config, report = load_aggregator(path), Report(str(path))
+    _look_at_sources(report, "tests", config.tests)
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    return report
+
+
+class _Fleet(Struct, frozen=True):
+    """What of aggregator.toml a job can be held against; an operator's own file may have none of it."""
+
+    tests: dict[Name, DataSource] = {}
+    models: ModelSettings = ModelSettings()
+    limits: Limits = Limits()
+
+
+def check_job(path: Path, config: Path) -> Report:
+    """Look at job.toml, and at what the aggregator.toml has for it, if there is one here. Raises SettingsError."""
+    spec, report = load(path, JobSpec), Report(str(path))
+    fleet = load(config, _Fleet) if config.exists() else None
+    built: list[Net] = []
+    report.look("[model]", partial(_model, spec, built, fleet))
+    if fleet is None:
+        return report
+    where, source = f"[tests.{spec.data_name}]", fleet.tests.get(spec.data_name)
+    if source is not None:
+        report.look(where, partial(_split, where, source, spec, built), config)
+    elif spec.rounds.stop.metric == "accuracy" and (spec.rounds.stop.target, spec.rounds.stop.patience) != (None, None):
+        why = f"{config} has no {where}, so nobody measures it: the job ends at max_rounds = {spec.rounds.max_rounds}"
+        report.lines.append(Line("[rounds.stop]", f"metric = accuracy: {why}"))
+    return report
+
+
+def _look_at_sources(report: Report, table: str, sources: Mapping[str, DataSource]) -> None:
+    for name, source in sources.items():
+        where = f"[{table}.{name}]"
+        report.look(where, partial(_source, where, source))
+
+
+def _look_around(report: Report, allow: Sequence[str], broker: BrokerSettings, state_dir: Path) -> None:
+    for factory in allow:
+        report.look(f"[models] allow {factory}", partial(_factory, factory))
+    report.look("[broker]", partial(_broker, broker))
+    report.look("state_dir", partial(_state_dir, state_dir))
+
+
+# Data.
+
+
+def _source(where: str, source: DataSource) -> Line:
+    data = load_source(source)
+    text, facts = _described(data)
+    return Line(where, f"{source.path}: {text}", {"path": source.path, **facts})
+
+
+def _split(where: str, source: DataSource, spec: JobSpec, built: Sequence[Net]) -> Line:
+    data = load_source(source)
+    rows = fit(data, spec.model)
+    for net in built:
+        _take_a_step(net, spec, Dataset(rows.X[:2], rows.y[:2]))
+    text, facts = _described(data)
+    return Line(where, f"{source.path}: {text}, as the model takes them", {"path": source.path, **facts})
+
+
+def _described(data: Dataset) -> tuple[str, Facts]:
+    """Say how many rows there are, and of what."""
+    shape = data.X.shape[1:]
+    n_features = int(np.prod(shape, dtype=np.int64))
+    sides = " x ".join(map(str, shape)) + " = " if len(shape) > 1 else ""
+    labels, facts = _labels(data.y)
+    rows = f"{len(data.X):,} row{'s' if len(data.X) > 1 else ''}"
+    text = f"{rows} of {sides}{n_features:,} feature{'s' if n_features > 1 else ''}, {labels}"
+    return text, {"rows": len(data.X), "features": n_features, **facts}
+
+
+def _labels(labels: Labels) -> tuple[str, Facts]:
+    y = labels.reshape(len(labels), -1)
+    lowest, highest = float(y.min()), float(y.max())
+    if y.shape[1] > 1 or lowest < 0 or highest >= MOST_CLASSES or (y != np.trunc(y)).any():
+        each = f"{y.shape[1]} values a row, " if y.shape[1] > 1 else "values "
+        return f"{each}{lowest:g}..{highest:g}", {"values": y.shape[1], "lowest": lowest, "highest": highest}
+    known, most = len(np.unique(y)), int(highest - lowest) + 1
+    classes = f"{known} class{'es' if known > 1 else ''}" + ("" if known == most else f" of {most}")
+    return f"labels {lowest:.0f}..{highest:.0f} ({classes})", {
+        "labels": f"{lowest:.0f}..{highest:.0f}",
+        "classes": known,
+    }
+
+
+# Nets.
+
+
+def _factory(name: str) -> Line:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        return Line("[models] allow", f"{name}: no job can use it here, it cannot be imported: {clean(str(error))}")
+    except AttributeError as error:
+        raise ModelError(str(error)) from error
+    if not callable(found):
+        raise ModelError(f"it is a {type(found).__name__}, which cannot be called")
+    return Line("[models] allow", f"{name}: is there")
+
+
+def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
+    """Build the net, have it take a step, and say how large it is."""
+    kind = spec.model.kind
+    try:
+        if kind not in nets.NETS and find_spec("torch") is None:
+            raise ImportError("no Torch is installed")
+        net = nets.build(spec.model, allow=(kind,))
+    except (ImportError, ModelError) as error:
+        if not isinstance(error.__cause__ or error, ImportError):
+            raise
+        return Line("[model]", f"{kind}: cannot be built here, so its size is not known: {clean(str(error))}")
+    built.append(net)
+    y = np.zeros(2, np.int64) if spec.model.loss == "cross_entropy" else np.zeros((2, spec.model.outputs), np.float32)
+    _take_a_step(net, spec, Dataset(np.zeros((2, spec.model.inputs), np.float32), y))
+    n, allowed = n_parameters(net.spec), kind in nets.NETS or fleet is None or kind in fleet.models.allow
+    size = f"{n:,} parameters in {len(net.spec)} tensors, {4 * n:,} bytes a version or an update in float32"
+    if fleet is not None and spec.coding.codec == "float32" and 4 * n > fleet.limits.unassembled_bytes:
+        raise ModelError(f"{size}: more than unassembled_bytes = {fleet.limits.unassembled_bytes:,} in [limits]")
+    warning = "" if allowed else "; the aggregator refuses it until its [models] allow names it"
+    return Line("[model]", f"{kind}: {size}{warning}", {"kind": kind, "parameters": n, "float32_bytes": 4 * n})
+
+
+def _take_a_step(net: Net, spec: JobSpec, data: Dataset) -> None:
+    """Train on two rows and predict them: a module of the wrong shape says so here. Raises what the module throws."""
+    if not net.spec:
+        raise ModelError(f'kind = "{spec.model.kind}" has no parameters to train')
+    params = initial(net.spec, spec.seed).params(net.spec)
+    net.loss_and_gradients(params, data.X, data.y)
+    net.evaluate(params, data.X, data.y)
+
+
+# The rest.
+
+
+def _broker(broker: BrokerSettings) -> Line:
+    text = f"{broker.host}:{broker.port}"
+    if broker.username is not None:
+        text += f" as {broker.username}"
+    if (password := read_password(broker)) is not None:
+        if not password:
+            raise SettingsError(f"{broker.password_file}: its first line, the password, is empty")
+        text += f", with the password in {broker.password_file}"
+    if tls_context(broker) is not None:
+        text += f", by TLS, trusting {broker.ca_file}"
+        text += f", with the certificate {broker.certificate_file}" if broker.certificate_file else ""
+    return Line("[broker]", text)
+
+
+def _state_dir(folder: Path) -> Line:
+    """See whether this user can write there, without leaving anything."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise SettingsError(f"{there} is no folder")
+    why = _reason_not_to_write(there)
+    if there != folder:
+        maker = f"must be made for this user, who cannot write {there}" if why else "is made by a start"
+        return Line("state_dir", f"{folder}: is not there, and {maker}")
+    if why:
+        raise SettingsError(f"{folder} cannot be written by this user: {why}")
+    if foreign := [path for path in sorted(folder.iterdir()) if not os.access(path, os.W_OK)]:
+        raise SettingsError(f"{foreign[0]} cannot be written by this user: who started it last?")
+    owner = _owner(folder / "lock")
+    return Line("state_dir", f"{folder}: can be written" + (f", and is in use by process {owner} now" if owner else ""))
+
+
+def _reason_not_to_write(folder: Path) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _owner(lock: Path) -> str | None:
+    """Give the number of the process that holds a state directory, if one does."""
+    if not lock.is_file():
+        return None
+    with lock.open(encoding="ascii", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return clean(file.read(20).strip()) or "unknown"
+    return None
