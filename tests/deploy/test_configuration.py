@@ -77,7 +77,8 @@ def test_a_file_shows_every_key_there_is(name: str, kind: type[Any], tmp_path: P
 @pytest.mark.parametrize("table", ["broker", "limits", "models"])
 def test_the_values_in_comments_are_the_defaults(name: str, kind: type[Any], table: str, tmp_path: Path) -> None:
     shown = getattr(load(uncommented(name, tmp_path), kind), table)
-    examples = {"host", "port", "username", "password_file", "ca_file", "certificate_file", "key_file", "allow"}
+    examples = {"host", "port", "username", "password_file", "ca_file", "certificate_file", "key_file"}
+    examples |= {"max_packet_bytes", "allow", "keep"}
     for key in set(shown.__struct_fields__) - examples:
         assert getattr(shown, key) == getattr(type(shown)(), key), key
 
