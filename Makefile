@@ -2,6 +2,8 @@
 # make test    every test, with a real mosquitto
 # make check   format, lint and types, as CI checks them
 # make bench   the figures of README, measured on this machine
+# make world   2,000 schedules of the real services in made-up weather, in some ten minutes
+# make chaos   a fleet of real processes, killed 140 times, in some ten minutes
 # ARGS="…" goes on to the command: make demo ARGS="--devices 20"
 
 VENV := .venv
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 # The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
 TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench world chaos format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedge demo $(ARGS)
@@ -26,6 +28,13 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	deploy/need.sh mosquitto
 	$(BIN)/python -m benchmarks
+
+world: $(VENV)/.dev
+	$(BIN)/python -m fleet.world --schedules 2000 --jobs 2 $(ARGS)
+
+chaos: $(VENV)/.dev
+	deploy/need.sh mosquitto
+	$(BIN)/fedge chaos --rounds 20 --kills 140 --seed 7 $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
