@@ -104,12 +104,12 @@ class Commands:
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name):
                 aggregator.store.end_job(job, "stopped", f"an operator stopped it; it was at rest: {rest.why}"[:500])
-                aggregator.resume(job)
+                aggregator.jobs.resume(job)
                 return f"stopped {job}, which was at rest"
         found = [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
         for run in found:
             if not run.coordinator.ended:
-                aggregator.stop_job(run.job)
+                aggregator.jobs.stop(run.job)
                 if run.job not in aggregator.runs:
                     raise RuntimeError(f"{run.job} could not be stopped: its state cannot be written now")
                 return f"stopped {run.job} at version {run.version}"
@@ -122,7 +122,7 @@ class Commands:
         aggregator = self._aggregator
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name):
-                aggregator.resume(job)
+                aggregator.jobs.resume(job)
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
                 return f"{job} is at work again"
@@ -168,7 +168,7 @@ class Commands:
             "reason": run.reason if core.ended else "",
             "waits_for": wait.text,
             "ends": wait.ends,
-            "notes": notes.of(run) + ([aggregator.trouble[run.job]] if run.job in aggregator.trouble else []),
+            "notes": notes.of(run) + ([aggregator.jobs.trouble[run.job]] if run.job in aggregator.jobs.trouble else []),
         }
 
     def _show(self, name: str, after: str) -> tuple[str, dict[str, Any], str]:

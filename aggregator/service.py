@@ -1,16 +1,14 @@
-"""The aggregator as a process: one loop between the broker and the runs.
+"""The aggregator as a process: one loop between the broker and the jobs.
 
-    broker ──packets──▶ unpack ──messages──▶ leadership, roster, inbox, run ──messages──▶ pack ──▶ outgoing ──▶ broker
+    broker ──packets──▶ unpack ──messages──▶ leadership, roster, jobs ──messages──▶ pack ──▶ outgoing ──▶ broker
 
 It listens before it leads (leadership.py), and says and does nothing for any job while it does not. Everything it wants
 retained is sent again at every connect, from the store: a broker that lost all it knew is told again. What a job's own
-code throws puts that job at rest (`_inside`), and the others go on. `step` does one thing and returns, so that a
-simulator can drive many of these in one thread.
+code throws stays that job's (jobs.py). `step` does one thing and returns: a simulator drives many of these in a thread.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import secrets
@@ -18,58 +16,38 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from aggregator import leadership
-from aggregator import run as runs
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
-from aggregator.effects import Doubted, Seen, Stop
-from aggregator.inbox import Inbox
+from aggregator.jobs import RELOAD_S, Jobs, Resting
 from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
 from aggregator.roster import Roster
 from aggregator.run import Run
-from aggregator.store import DamageError, JobRow, Store, StoreError
+from aggregator.store import Store, StoreError
 from broker import topics
 from broker.errors import WireError
-from broker.faults import Fault, Marks, contain
-from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Status, Version
+from broker.faults import Marks
+from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence
 from broker.outgoing import Outgoing
 from broker.tally import Tally
-from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped, wire_bytes
-from models.dataset import DatasetError
+from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
 from models.job import JobSpec
-from models.nets import ModelError
 
 log = logging.getLogger(__name__)
 
 HEARD = ("device", "offer", "chunk", "command", "aggregator", "candidate", "head")
 """The words of the topic table that an aggregator subscribes to."""
-RELOAD_S = 5.0
-"""A job whose state could not be written is loaded again from the store after this long."""
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
 READ_AGAIN_S = 600.0
 """Presences are read again from the broker this often: it may have dropped the one word of a device."""
-RENAME_S = 60.0
-"""Devices' words can give a job a new generation no more often than this."""
-TOMBSTONES = 20
-"""Deleted jobs whose tombstones lie at the broker, for devices that were away."""
 
 
 class ReplacedError(RuntimeError):
     """Another aggregator leads this fleet, and this one was told to exit then."""
-
-
-class Resting(Struct, frozen=True):
-    """A job of the store that does not run now. again: it is loaded again by itself."""
-
-    name: str
-    version: Version | None
-    why: str
-    again: bool
 
 
 class Aggregator:
@@ -96,28 +74,17 @@ class Aggregator:
         self.nonce = nonce
         self.tally = Tally()
         self.roster = Roster()
-        self.runs: dict[str, Run] = {}
-        self.resting: dict[str, Resting] = {}
-        self.trouble: dict[str, str] = {}
-        """Job to what the broker has refused of it."""
-        self.term = store.term
         self.store = store
         self.clock = clock
-        self.marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
+        marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
+        self.jobs = Jobs(store, config, self.roster, marks, clock=clock, token=token, send=self._send)
         self.leadership = Leadership(self._me(), take_over=take_over)
         self._exit_when_replaced = exit_when_replaced
         self._led = False
         self._transport = transport
-        self._token = token
-        self._inbox = Inbox(config.limits.unassembled_bytes)
         self._out = Outgoing(transport, "aggregator.published")
         self._commands = Commands(self)
         self._roll = 0
-        self._packet_bytes: int | None = config.broker.max_packet_bytes
-        self._reload_at: dict[str, float] = {}
-        self._rename_at: dict[str, tuple[float, int]] = {}
-        """Job to when to give it a generation above this one; and when that was done last."""
-        self._renamed_at: dict[str, float] = {}
         self._rise_at = math.inf
         self._settled_at = math.inf
         self._read_again_at = math.inf
@@ -130,12 +97,27 @@ class Aggregator:
             self.nonce,
             store.identity,
             term=store.term,
-            claim=int(store.note("claim") or 0),
+            claim=_natural(store.note("claim")),
             empty=not any(row.ended != "deleted" for row in store.jobs()),
             former=former,
             replaced="" if restored else store.note("replaced"),
             restored=restored,
         )
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The jobs that are at work."""
+        return self.jobs.runs
+
+    @property
+    def resting(self) -> dict[str, Resting]:
+        """The jobs that are at rest."""
+        return self.jobs.resting
+
+    @property
+    def term(self) -> int:
+        """What this aggregator leads under, or has led under last."""
+        return self.jobs.term
 
     # The loop.
 
@@ -185,10 +167,8 @@ class Aggregator:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        deadlines = [d for run in self.runs.values() if (d := run.deadline) is not None]
-        deadlines += [*self._reload_at.values(), *(at for at, _ in self._rename_at.values())]
         own = (self._settled_at, self._read_again_at, self._rise_at, self.leadership.deadline)
-        return min([*deadlines, *own])
+        return min(*own, self.jobs.deadline)
 
     def _patience(self, timeout_s: float) -> float:
         wait = min(timeout_s, self.deadline - self.clock())
@@ -205,16 +185,9 @@ class Aggregator:
             self._reconcile()
         if now >= self._read_again_at:
             self._read_again()
-        for job, run in list(self.runs.items()):
-            if run.deadline is not None and now >= run.deadline:
-                self._inside(job, Run.tick)
-        for job in [job for job, at in self._reload_at.items() if now >= at]:
-            del self._reload_at[job]
-            self._reload(job)
-        for job in [job for job, (at, _) in self._rename_at.items() if now >= at]:
-            self._rename(job, self._rename_at.pop(job)[1])
-        if self._inbox.has_called:
-            for offer in self._inbox.call():
+        self.jobs.tick(now)
+        if self.jobs.inbox.has_called:
+            for offer in self.jobs.inbox.call():
                 self._weigh(offer)
 
     # Events.
@@ -225,8 +198,7 @@ class Aggregator:
                 self._hear(event)
             case Online(max_packet_bytes):
                 log.info("online")
-                self._packet_bytes = max_packet_bytes
-                self._come_online()
+                self._come_online(max_packet_bytes)
             case Offline(reason):
                 if self._out.online:
                     log.warning("offline: %s", reason)
@@ -235,33 +207,21 @@ class Aggregator:
                 self._settled_at = self._read_again_at = math.inf
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
-                self._be_denied(topic, reason)
+                log.error("the broker refuses topic=%s: %s", topic, reason)
+                self.jobs.be_denied(topic.split("/"), reason)
             case Usurped():
                 log.error("another client has connected under this aggregator's name")
 
-    def _come_online(self) -> None:
+    def _come_online(self, packet_bytes: int | None) -> None:
         now = self.clock()
         self._out.online = True
         self.roster.doubt()
-        for job in list(self.runs):
-            self._inside(job, lambda run, now: self._fit(run, now))
+        self.jobs.connected(packet_bytes)
         self._follow(self.leadership.receive(leadership.Connected(), now))
         if self.leads:
             self._roll += 1
             self._settled_at = now + SETTLE_S
             self._read_again_at = now + READ_AGAIN_S
-
-    def _fit(self, run: Run, now: float) -> list[Out]:
-        run.fit(self._packet_bytes)
-        return run.handle(Doubted(), now)
-
-    def _be_denied(self, topic: str, reason: str) -> None:
-        """Note that the broker does not take something: for the operator, with the job that it belongs to."""
-        log.error("the broker refuses topic=%s: %s", topic, reason)
-        levels = topic.split("/")
-        for job in self.runs:
-            if job in levels:
-                self.trouble[job] = f"the broker refuses {'/'.join(levels[3:])}: {reason}"[:500]
 
     def _hear(self, packet: Packet) -> None:
         try:
@@ -285,7 +245,7 @@ class Aggregator:
             case Chunk():
                 self._collect(message)
             case Head():
-                self._look_back(message.job, message.version)
+                self.jobs.look_back(message.job, message.version)
             case _ if isinstance(message, Command):
                 self._send([self._commands.obey(message)])
             case _:
@@ -314,30 +274,23 @@ class Aggregator:
         for name, value in (("claim", str(claim)), ("nonce", self.nonce), ("replaced", ""), ("restored", "")):
             if self.store.note(name) != value:
                 self.store.set_note(name, value)
-        self.term = self.store.raise_term(term)
+        self.jobs.term = self.store.raise_term(term)
         log.info("leads fleet=%s term=%d store=%s", self.config.fleet, self.term, self.store.identity)
         self._led = True
-        self._load_all()
+        self.jobs.load_all()
         self._out.clear()
         self._transport.renew(self._will())
-
-    def _load_all(self) -> None:
-        for row in self.store.jobs():
-            if row.ended != "deleted":
-                self._load(row)
 
     def _rise(self) -> None:
         """Say everything again under a higher term, once that is durable."""
         self._rise_at = math.inf
         try:
-            self.term = self.store.raise_term(self.leadership.me.term)
+            self.jobs.lead(self.store.raise_term(self.leadership.me.term))
         except StoreError as error:
             log.error("the term cannot be raised: %s; trying again in %g s", error, RELOAD_S)
             self._rise_at = self.clock() + RELOAD_S
             return
         self.leadership.me.term = self.term
-        for run in self.runs.values():
-            run.term = self.term
         self._reconcile()
 
     def _stand_down(self, leader: Beacon, replaced: str) -> None:
@@ -348,10 +301,7 @@ class Aggregator:
             *(self.config.fleet, leader.nonce, leader.term, leader.store),
             *(self.nonce, self.term, self.store.identity),
         )
-        self.runs.clear()
-        self.resting.clear()
-        self._reload_at.clear()
-        self._rename_at.clear()
+        self.jobs.drop_all()
         self._out.clear()
         self._settled_at = self._read_again_at = self._rise_at = math.inf
         if replaced != self.store.note("replaced"):
@@ -395,9 +345,9 @@ class Aggregator:
         if sight.kind != "news":
             return
         for job in list(self.runs):
-            self.tell(job, presence.device, live=live)
+            self.jobs.tell(job, presence.device, live=live)
         for job, version in presence.done.items():
-            self._look_back(job, version, presence.device)
+            self.jobs.look_back(job, version, presence.device)
         for job in presence.unready.keys() - self.runs.keys():
             if self.store.is_deleted(job):
                 self._out.put(structs.replace(topics.pack(Job(job, self.term), self.config.fleet), retain=False))
@@ -409,59 +359,17 @@ class Aggregator:
         now = self.clock()
         if self.roster.is_alive(device, now):  # it is busy with another job, and has as good as answered
             for job in list(self.runs):
-                self.tell(job, device, live=True)
+                self.jobs.tell(job, device, live=True)
         elif (absent := self.roster.ask(device, now)) is not None:
             # Not retained: an answer that is lost must not leave a device for gone that is there.
             self._out.put(structs.replace(topics.pack(absent, self.config.fleet), retain=False))
-
-    def tell(self, job: str, device: str, *, live: bool) -> None:
-        """Tell a job how a device stands to it."""
-        run, part = self.runs.get(job), self.roster.part_in(job, device)
-        if run is None or (not part.said and run.coordinator.members.get(device) is None):
-            return  # it takes no part in this job
-        failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = Seen(device, part.online, part.ready, part.why, live, failed, failure)
-        self._inside(job, lambda run, now: run.handle(seen, now))
-
-    def tell_all(self, job: str) -> None:
-        """Tell a job of every device."""
-        for device, known in self.roster.devices.items():
-            self.tell(job, device, live=known.live)
-
-    def _look_back(self, job: str, version: Version, done: str = "") -> None:
-        """Notice that something is known that the store does not have: the state directory is an old backup.
-
-        It is a later version, or that a device is done with the current one.
-        """
-        run = self.runs.get(job)
-        if run is None or not (run.is_behind(version) or (done and run.has_lost(version, done))):
-            return
-        before = self._rename_at.get(job, (0.0, 0))[1]
-        at = max(self.clock(), self._renamed_at.get(job, -math.inf) + RENAME_S)
-        self._rename_at[job] = (at, max(before, version.generation))
-        if at <= self.clock():
-            self._rename(job, self._rename_at.pop(job)[1])
-
-    def _rename(self, job: str, above: int) -> None:
-        """Give the current version of a job a new generation, so that no number is given out twice."""
-        run = self.runs.get(job)
-        if run is None:
-            return
-        self._renamed_at[job] = self.clock()
-        log.warning("job=%s is at version %s, and later ones are known: a new generation", job, run.version)
-        try:
-            self.store.raise_generation(job, above)
-        except StoreError as error:
-            self._put_off(job, error)
-            return
-        self._reload(job)
 
     def _weigh(self, offer: Offer) -> None:
         if self.roster.hear(offer.device, self.clock()):
             self._ask(offer.device)
         if offer.job in self.runs:
-            self._look_back(offer.job, offer.base)
-            self._inside(offer.job, lambda run, now: run.handle(offer, now))
+            self.jobs.look_back(offer.job, offer.base)
+            self.jobs.inside(offer.job, lambda run, now: run.handle(offer, now))
         elif self.store.is_deleted(offer.job):
             self._send([self._commands.refusal_of_deleted(offer)])
         else:
@@ -470,7 +378,7 @@ class Aggregator:
 
     def _collect(self, chunk: Chunk) -> None:
         try:
-            complete = self._inbox.add(chunk, self.clock())
+            complete = self.jobs.inbox.add(chunk, self.clock())
         except WireError as error:
             self._refuse("bad chunk", f"job={chunk.job} device={chunk.device}: {error}")
             return
@@ -481,160 +389,13 @@ class Aggregator:
         if self.tally.count(kind):
             log.warning("refused %s (%d so far) %s", kind, self.tally.counts[kind], detail)
 
-    # Jobs.
-
     def submit(self, spec: JobSpec, request: str = "") -> str:
-        """Start a job and return its id; an ended job of the same name makes way, in the same transaction.
-
-        Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here, and
-        RuntimeError with what the job's own code has thrown.
-        """
-        older = [run for run in self.runs.values() if run.spec.name == spec.name]
-        if any(not run.coordinator.ended for run in older):
-            raise ValueError(f"job {spec.name} is running: stop it first, or submit under another name")
-        if any(rest.name == spec.name for rest in self.resting.values()):
-            raise ValueError(
-                f"job {spec.name} is at rest and has not ended: stop it first, or submit under another name"
-            )
-        job = f"{spec.name}-{self._token()}"
-        self._check_size(job, spec)
-        graves = [tomb for run in older for tomb in run.tombstone()]
-        replaces = [run.job for run in older]
-
-        # The name of what is submitted, not of the job: an operator's command is repeated until it is answered.
-        submitted = hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:16]
-        if why := self.marks.reason(submitted):
-            raise RuntimeError(f"it is not tried: {why}")
-
-        def create() -> JobRow:
-            with self.marks.entered(submitted, "submit", f"job {spec.name} was submitted"):
-                return runs.create(job, spec, self.store, self.config, replaces=replaces, request=request)
-
-        row = contain(create, ModelError, DatasetError, StoreError)
-        if isinstance(row, Fault):
-            raise RuntimeError(f"its own code fails: {row.why}")
-        for run in older:
-            del self.runs[run.job]
-            self.trouble.pop(run.job, None)
-            self._inbox.forget_job(run.job)
-        self._send(graves)
-        self._send([Clear(Job(deleted, self.term)) for deleted in self.store.deleted(2 * TOMBSTONES)[TOMBSTONES:]])
-        self._load(row)
+        """Start a job and return its id. Raises what `Jobs.submit` raises."""
+        job = self.jobs.submit(spec, request)
         if self.leadership.me.empty:
             self.leadership.me.empty = False
             self._send([self._beacon()])
-        self._inside(job, lambda run, _now: run.retained())
-        self.tell_all(job)
-        self._inside(job, Run.tick)
         return job
-
-    def _check_size(self, job: str, spec: JobSpec) -> None:
-        packet = topics.pack(Job(job, self.term, runs.as_tree(spec)), self.config.fleet)
-        limit = min(self._packet_bytes or math.inf, topics.MAX_CONTROL_BYTES)
-        if wire_bytes(packet) > limit:
-            raise ValueError(f"the job has {wire_bytes(packet)} bytes, and the broker takes {limit:.0f}")
-
-    def _load(self, row: JobRow) -> None:
-        """Load a job, or put it at rest with the reason. Raises StoreError when it cannot be read now."""
-        job, now = row.job, self.clock()
-        if why := self.marks.reason(job):
-            self._rest(job, row.name, why)
-            return
-
-        def make() -> Run:
-            with self.marks.entered(job, "begin", "it was loaded"):
-                packet_bytes = self._packet_bytes
-                return Run(
-                    row,
-                    self.store,
-                    self.config,
-                    self._inbox,
-                    self.term,
-                    now,
-                    marks=self.marks,
-                    packet_bytes=packet_bytes,
-                )
-
-        try:
-            run = contain(make, ModelError, DatasetError, StoreError)
-        except (ModelError, DatasetError, DamageError) as error:
-            self._rest(job, row.name, f"it cannot be run here: {error}")
-            return
-        except StoreError as error:
-            self._put_off(job, error, row.name)
-            return
-        if isinstance(run, Fault):
-            self._rest(job, row.name, run.why)
-            return
-        self.runs[job] = run
-        self.resting.pop(job, None)
-
-    def _inside(self, job: str, act: Callable[[Run, float], Iterable[Out]]) -> None:
-        """Let a job act, if it is at work: the boundary that its faults do not cross.
-
-        A state that cannot be written now is loaded again soon; what its own code throws puts the job at rest.
-        """
-        run = self.runs.get(job)
-        if run is None:
-            return
-        try:
-            out = contain(lambda: list(act(run, self.clock())), StoreError)
-        except DamageError as error:
-            self._rest(job, run.spec.name, str(error))
-            return
-        except StoreError as error:
-            self._put_off(job, error)
-            return
-        if isinstance(out, Fault):
-            self._rest(job, run.spec.name, out.why)
-        else:
-            self._send(out)
-
-    def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
-        """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""
-        log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
-        run = self.runs.pop(job, None)
-        known = self.resting.get(job)
-        name = run.spec.name if run else name or (known.name if known else job)
-        self.resting[job] = Resting(name, run.version if run else None, str(error), again=True)
-        self._inbox.forget_job(job)
-        self._reload_at[job] = self.clock() + RELOAD_S
-
-    def _rest(self, job: str, name: str, why: str) -> None:
-        """Put a job at rest, with the reason, for the operator; the others go on."""
-        log.error("at rest job=%s: %s", job, why)
-        run = self.runs.pop(job, None)
-        self.resting[job] = Resting(name, run.version if run else None, why, again=False)
-        self._inbox.forget_job(job)
-        self._reload_at.pop(job, None)
-        if run is not None:
-            run.resting, run.reason = True, why[:500]
-            self._send([Status(job, run.version, "resting", run.reason)])
-
-    def stop_job(self, job: str) -> None:
-        """End a job; its last version stays."""
-        self._inside(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
-
-    def resume(self, job: str) -> None:
-        """Try a job again that is at rest."""
-        self.marks.leave(job)
-        self._reload(job)
-
-    def _reload(self, job: str) -> None:
-        try:
-            row = next((row for row in self.store.jobs() if row.job == job), None)
-        except StoreError as error:
-            self._put_off(job, error)
-            return
-        if row is None or row.ended == "deleted":
-            return
-        self.runs.pop(job, None)
-        self._inbox.forget_job(job)
-        self._load(row)
-        self._inside(job, lambda run, _now: run.retained())
-        self._inside(job, Run.announce)
-        self.tell_all(job)
-        self._inside(job, Run.tick)
 
     # Sending.
 
@@ -642,10 +403,7 @@ class Aggregator:
         """Send everything that should be retained; who asks for more than that asks again by himself."""
         self._out.clear()
         self._send([self._beacon()])
-        self._send([Job(job, self.term) for job in self.store.deleted(TOMBSTONES)])
-        for job in list(self.runs):
-            self._inside(job, lambda run, _now: run.retained())
-            self._inside(job, Run.announce)
+        self.jobs.say_everything()
 
     def _read_again(self) -> None:
         """Have the broker send the retained presences once more."""
@@ -664,3 +422,8 @@ class Aggregator:
                 case _:
                     self._out.put(topics.pack(message, self.config.fleet))
         self._out.pump()
+
+
+def _natural(words: str) -> int:
+    """Return what was written down as a number; 0 for what is none."""
+    return int(words) if words.isascii() and words.isdigit() and len(words) < 20 else 0

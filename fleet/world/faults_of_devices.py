@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import msgpack
 
-from aggregator import service as aggregator_service
+from aggregator import jobs as aggregator_jobs
 from broker.failpoints import reach
 from broker.faults import Marks
 from broker.messages import Offer, Verdict
@@ -169,7 +169,7 @@ def have_no_boundary(patches: Patches) -> None:
     def through(act: Callable[[], Any], *_passes: type[Exception]) -> Any:
         return act()
 
-    patches.set(aggregator_service, "contain", through)
+    patches.set(aggregator_jobs, "contain", through)
     patches.set(agent_service, "contain", through)
 
 

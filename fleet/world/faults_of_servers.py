@@ -11,6 +11,7 @@ from msgspec import structs
 from aggregator import coordinator, generations, leadership, members, schema
 from aggregator.coordinator import Coordinator
 from aggregator.effects import Close
+from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
 from aggregator.learner import Learner
 from aggregator.members import Members
@@ -138,7 +139,7 @@ def keep_the_generation(patches: Patches) -> None:
 
 def believe_no_device(patches: Patches) -> None:
     """Notice nothing of what devices know and the store has lost."""
-    patches.set(Aggregator, "_look_back", lambda _self, _job, _version, _done="": None)
+    patches.set(Jobs, "look_back", lambda _self, _job, _version, _done="": None)
 
 
 def forget_former_names(patches: Patches) -> None:

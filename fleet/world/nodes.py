@@ -469,7 +469,7 @@ def n_queued(process: Process) -> int:
 
 def n_assemblies(server: Server) -> int:
     """Give how many updates are being put together from chunks."""
-    return len(server.service._inbox._waiting) if server.service is not None else 0
+    return len(server.service.jobs.inbox._waiting) if server.service is not None else 0
 
 
 def named_clones(server: Server) -> list[str]:

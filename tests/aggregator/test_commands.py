@@ -219,7 +219,7 @@ def test_a_job_at_rest_says_why_and_can_be_resumed_or_stopped(
 
 def test_a_job_at_rest_can_be_stopped(fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     job = ask(submit(spec())).text
-    fleet.aggregator._rest(job, "toy", "for the sake of it")
+    fleet.aggregator.jobs._rest(job, "toy", "for the sake of it")
     assert ask(Stop("cli", "t", "toy")).text == f"stopped {job}, which was at rest"
     assert line(ask)["state"] == "stopped"
     assert "it was at rest: for the sake of it" in line(ask)["reason"]

@@ -531,7 +531,7 @@ def test_chunks_that_nobody_wants_are_dropped(fleet: Fleet, spec: SpecMaker) -> 
     fleet.step()
     fleet.say(*(Chunk(job, "d9", "f" * 32, index, bytes(100)) for index in range(100)))
     fleet.step()
-    assert fleet.aggregator._inbox.reserved_bytes == 0
+    assert fleet.aggregator.jobs.inbox.reserved_bytes == 0
 
 
 def test_chunks_of_a_lie_are_counted_and_dropped(fleet: Fleet, spec: SpecMaker) -> None:
@@ -544,7 +544,7 @@ def test_chunks_of_a_lie_are_counted_and_dropped(fleet: Fleet, spec: SpecMaker) 
     fleet.say(*(Chunk(job, "d9", "f" * 32, index, bytes(n)) for index, n in enumerate((100, 100, 50))))
     fleet.step()
     assert fleet.aggregator.tally.counts == {"bad chunk": 1}
-    assert fleet.aggregator._inbox.reserved_bytes == 0
+    assert fleet.aggregator.jobs.inbox.reserved_bytes == 0
     assert heard() == []
 
 
@@ -646,7 +646,7 @@ def test_a_job_that_has_killed_three_processes_rests_and_the_others_run(fleet: F
     fleet.lead()
     assert list(fleet.aggregator.runs) == [good]
     assert "3 processes running have died while version 1.1 was made" in fleet.aggregator.resting[bad].why
-    fleet.aggregator.resume(bad)
+    fleet.aggregator.jobs.resume(bad)
     assert set(fleet.aggregator.runs) == {bad, good}
 
 
@@ -760,7 +760,7 @@ def test_bodies_are_cut_as_the_broker_takes_them(fleet: Fleet, spec: SpecMaker) 
     assert (run.version.number, run.chunk_bytes) == (3, 5000 - ENVELOPE_BYTES)
     assert {head.chunk_bytes for head in heads() if isinstance(head, Head)} == {5000 - ENVELOPE_BYTES}
     assert max(len(body.data) for body in bodies() if isinstance(body, Body)) == 5000 - ENVELOPE_BYTES
-    assert fleet.aggregator.trouble == {}
+    assert fleet.aggregator.jobs.trouble == {}
 
 
 def test_a_job_that_the_broker_does_not_take_is_refused_at_submit(fleet: Fleet, spec: SpecMaker) -> None:
@@ -779,4 +779,4 @@ def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(fleet: Fl
     fleet.broker.max_packet_bytes = 100
     fleet.aggregator._reconcile()
     fleet.step(1.0)
-    assert "the broker refuses" in fleet.aggregator.trouble[job]
+    assert "the broker refuses" in fleet.aggregator.jobs.trouble[job]

@@ -69,7 +69,7 @@ FIRST = {
     "listening-for-ever": 12,
     "queued-while-offline": 16,
     "failure-lasts": 129,
-    "halt-frees-nobody": 76,
+    "halt-frees-nobody": 21,
     "hint-for-ever": 23,
     "clone-unseen": 6,
     "first-job-first": 86,

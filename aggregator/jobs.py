@@ -1,0 +1,358 @@
+"""The jobs of one fleet: those at work, and those at rest with the reason.
+
+    in the store ──load──▶ at work ──its own code throws, or its rows are damaged──▶ at rest ──resume──▶ at work
+                              │ ▲
+      its state cannot be     ▼ │ RELOAD_S
+      written or read now    put off
+
+Every act of a job goes through `inside`, the boundary that its faults do not cross; what it says goes to `send`. A job
+is made from the store and nothing else, so that taking it up again after a full disk, after damage and at a start is
+the same. What devices know and the store has lost gives a job a new generation (`look_back`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Struct
+
+from aggregator import run as runs
+from aggregator.config import AggregatorConfig
+from aggregator.effects import Doubted, Seen, Stop
+from aggregator.inbox import Inbox
+from aggregator.projection import Clear, Out
+from aggregator.roster import Roster
+from aggregator.run import Run
+from aggregator.store import DamageError, JobRow, Store, StoreError
+from broker import topics
+from broker.faults import Fault, Marks, contain
+from broker.messages import Job, Status, Version
+from broker.transport import wire_bytes
+from models.dataset import DatasetError
+from models.job import JobSpec
+from models.nets import ModelError
+
+log = logging.getLogger(__name__)
+
+RELOAD_S = 5.0
+"""A job whose state could not be written is loaded again from the store after this long."""
+RENAME_S = 60.0
+"""Devices' words can give a job a new generation no more often than this."""
+TOMBSTONES = 20
+"""Deleted jobs whose tombstones lie at the broker, for devices that were away."""
+
+
+class Resting(Struct, frozen=True):
+    """A job of the store that does not run now. again: it is loaded again by itself."""
+
+    name: str
+    version: Version | None
+    why: str
+    again: bool
+
+
+class Jobs:
+    """All jobs of one aggregator. clock: seconds that only go forward. token: draws the end of a job's id.
+
+    send: is given what jobs say, in order.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: AggregatorConfig,
+        roster: Roster,
+        marks: Marks,
+        *,
+        clock: Callable[[], float],
+        token: Callable[[], str],
+        send: Callable[[Iterable[Out]], None],
+    ) -> None:
+        self.runs: dict[str, Run] = {}
+        self.resting: dict[str, Resting] = {}
+        self.trouble: dict[str, str] = {}
+        """Job to what the broker has refused of it."""
+        self.term = store.term
+        self.packet_bytes: int | None = config.broker.max_packet_bytes
+        """The largest packet that the broker takes, where that is known."""
+        self.inbox = Inbox(config.limits.unassembled_bytes)
+        self._store = store
+        self._config = config
+        self._roster = roster
+        self._marks = marks
+        self._clock = clock
+        self._token = token
+        self._send = send
+        self._reload_at: dict[str, float] = {}
+        self._rename_at: dict[str, tuple[float, int]] = {}
+        """Job to when to give it a generation above this one; and when that was done last."""
+        self._renamed_at: dict[str, float] = {}
+
+    # Time.
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` has something to do, if nothing is received before; inf for never."""
+        deadlines = [d for run in self.runs.values() if (d := run.deadline) is not None]
+        return min([*deadlines, *self._reload_at.values(), *(at for at, _ in self._rename_at.values()), math.inf])
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        for job, run in list(self.runs.items()):
+            if run.deadline is not None and now >= run.deadline:
+                self.inside(job, Run.tick)
+        for job in [job for job, at in self._reload_at.items() if now >= at]:
+            del self._reload_at[job]
+            self._reload(job)
+        for job in [job for job, (at, _) in self._rename_at.items() if now >= at]:
+            self._rename(job, self._rename_at.pop(job)[1])
+
+    # All of them.
+
+    def load_all(self) -> None:
+        """Load every job of the store that is not deleted. Raises StoreError when it cannot be read at all."""
+        for row in self._store.jobs():
+            if row.ended != "deleted":
+                self._load(row)
+
+    def drop_all(self) -> None:
+        """Forget what is in memory of them: another aggregator leads."""
+        for known in (self.runs, self.resting, self._reload_at, self._rename_at):
+            known.clear()
+
+    def lead(self, term: int) -> None:
+        """Speak under this term from now on."""
+        self.term = term
+        for run in self.runs.values():
+            run.term = term
+
+    def connected(self, packet_bytes: int | None) -> None:
+        """Note that the connection is a new one, whose broker takes packets up to this size."""
+        self.packet_bytes = packet_bytes
+
+        def doubt(run: Run, now: float) -> list[Out]:
+            run.fit(packet_bytes)
+            return run.handle(Doubted(), now)
+
+        for job in list(self.runs):
+            self.inside(job, doubt)
+
+    def say_everything(self) -> None:
+        """Send everything that should lie at the broker."""
+        self._send([Job(job, self.term) for job in self._store.deleted(TOMBSTONES)])
+        for job in list(self.runs):
+            self._say_all_of(job)
+
+    def _say_all_of(self, job: str) -> None:
+        self.inside(job, lambda run, _now: run.retained())
+        self.inside(job, Run.announce)
+
+    def be_denied(self, levels: list[str], reason: str) -> None:
+        """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        for job in self.runs:
+            if job in levels:
+                self.trouble[job] = f"the broker refuses {'/'.join(levels[3:])}: {reason}"[:500]
+
+    # Devices.
+
+    def tell(self, job: str, device: str, *, live: bool) -> None:
+        """Tell a job how a device stands to it."""
+        run, part = self.runs.get(job), self._roster.part_in(job, device)
+        if run is None or (not part.said and run.coordinator.members.get(device) is None):
+            return  # it takes no part in this job
+        failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
+        seen = Seen(device, part.online, part.ready, part.why, live, failed, failure)
+        self.inside(job, lambda run, now: run.handle(seen, now))
+
+    def _tell_all(self, job: str) -> None:
+        for device, known in self._roster.devices.items():
+            self.tell(job, device, live=known.live)
+
+    def look_back(self, job: str, version: Version, done: str = "") -> None:
+        """Notice that something is known that the store does not have: the state directory is an old backup.
+
+        It is a later version; or, by the name of a device, that this device is done with the current one.
+        """
+        run = self.runs.get(job)
+        if run is None or not (run.is_behind(version) or (done and run.has_lost(version, done))):
+            return
+        before = self._rename_at.get(job, (0.0, 0))[1]
+        at = max(self._clock(), self._renamed_at.get(job, -math.inf) + RENAME_S)
+        self._rename_at[job] = (at, max(before, version.generation))
+        if at <= self._clock():
+            self._rename(job, self._rename_at.pop(job)[1])
+
+    def _rename(self, job: str, above: int) -> None:
+        """Give the current version of a job a new generation, so that no number is given out twice."""
+        run = self.runs.get(job)
+        if run is None:
+            return
+        self._renamed_at[job] = self._clock()
+        log.warning("job=%s version=%s: more is known than the store has, a new generation follows", job, run.version)
+        try:
+            self._store.raise_generation(job, above)
+        except StoreError as error:
+            self._put_off(job, error)
+            return
+        self._reload(job)
+
+    # One.
+
+    def submit(self, spec: JobSpec, request: str = "") -> str:
+        """Start a job and return its id; an ended job of the same name makes way, in the same transaction.
+
+        Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here, and
+        RuntimeError with what the job's own code has thrown.
+        """
+        older = self._make_way(spec.name)
+        job = f"{spec.name}-{self._token()}"
+        self._check_size(job, spec)
+        graves = [tomb for run in older for tomb in run.tombstone()]
+        row = self._create(job, spec, [run.job for run in older], request)
+        for run in older:
+            del self.runs[run.job]
+            self.trouble.pop(run.job, None)
+            self.inbox.forget_job(run.job)
+        self._send(graves)
+        self._send([Clear(Job(deleted, self.term)) for deleted in self._store.deleted(2 * TOMBSTONES)[TOMBSTONES:]])
+        self._load(row)
+        self.inside(job, lambda run, _now: run.retained())
+        self._tell_all(job)
+        self.inside(job, Run.tick)
+        return job
+
+    def _make_way(self, name: str) -> list[Run]:
+        """Return the jobs of this name, all of which have ended. Raises ValueError if one has not."""
+        older = [run for run in self.runs.values() if run.spec.name == name]
+        if any(not run.coordinator.ended for run in older):
+            raise ValueError(f"job {name} is running: stop it first, or submit under another name")
+        if any(rest.name == name for rest in self.resting.values()):
+            raise ValueError(f"job {name} is at rest and has not ended: stop it first, or submit under another name")
+        return older
+
+    def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str) -> JobRow:
+        # By what is submitted, not by the job: an operator's command is repeated until it is answered.
+        submitted = hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:16]
+        if why := self._marks.reason(submitted):
+            raise RuntimeError(f"it is not tried: {why}")
+
+        def create() -> JobRow:
+            with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted"):
+                return runs.create(job, spec, self._store, self._config, replaces=replaces, request=request)
+
+        row = contain(create, ModelError, DatasetError, StoreError)
+        if isinstance(row, Fault):
+            raise RuntimeError(f"its own code fails: {row.why}")
+        return row
+
+    def _check_size(self, job: str, spec: JobSpec) -> None:
+        packet = topics.pack(Job(job, self.term, runs.as_tree(spec)), self._config.fleet)
+        limit = min(self.packet_bytes or math.inf, topics.MAX_CONTROL_BYTES)
+        if wire_bytes(packet) > limit:
+            raise ValueError(f"the job has {wire_bytes(packet)} bytes, and the broker takes {limit:.0f}")
+
+    def stop(self, job: str) -> None:
+        """End a job; its last version stays."""
+        self.inside(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
+
+    def resume(self, job: str) -> None:
+        """Try a job again that is at rest."""
+        self._marks.leave(job)
+        self._reload(job)
+
+    def inside(self, job: str, act: Callable[[Run, float], Iterable[Out]]) -> None:
+        """Let a job act, if it is at work: the boundary that its faults do not cross.
+
+        A state that cannot be written now is loaded again soon; what its own code throws puts the job at rest.
+        """
+        run = self.runs.get(job)
+        if run is None:
+            return
+        try:
+            out = contain(lambda: list(act(run, self._clock())), StoreError)
+        except DamageError as error:
+            self._rest(job, run.spec.name, str(error))
+            return
+        except StoreError as error:
+            self._put_off(job, error)
+            return
+        if isinstance(out, Fault):
+            self._rest(job, run.spec.name, out.why)
+        else:
+            self._send(out)
+
+    # Loading.
+
+    def _load(self, row: JobRow) -> None:
+        """Load a job, or put it at rest with the reason."""
+        job, now = row.job, self._clock()
+        if why := self._marks.reason(job):
+            self._rest(job, row.name, why)
+            return
+
+        def make() -> Run:
+            with self._marks.entered(job, "begin", "it was loaded"):
+                return Run(
+                    row,
+                    self._store,
+                    self._config,
+                    self.inbox,
+                    self.term,
+                    now,
+                    marks=self._marks,
+                    packet_bytes=self.packet_bytes,
+                )
+
+        try:
+            run = contain(make, ModelError, DatasetError, StoreError)
+        except (ModelError, DatasetError, DamageError) as error:
+            self._rest(job, row.name, f"it cannot be run here: {error}")
+            return
+        except StoreError as error:
+            self._put_off(job, error, row.name)
+            return
+        if isinstance(run, Fault):
+            self._rest(job, row.name, run.why)
+            return
+        self.runs[job] = run
+        self.resting.pop(job, None)
+
+    def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
+        """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""
+        log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
+        run = self.runs.pop(job, None)
+        known = self.resting.get(job)
+        name = run.spec.name if run else name or (known.name if known else job)
+        self.resting[job] = Resting(name, run.version if run else None, str(error), again=True)
+        self.inbox.forget_job(job)
+        self._reload_at[job] = self._clock() + RELOAD_S
+
+    def _rest(self, job: str, name: str, why: str) -> None:
+        """Put a job at rest, with the reason, for the operator; the others go on."""
+        log.error("at rest job=%s: %s", job, why)
+        run = self.runs.pop(job, None)
+        self.resting[job] = Resting(name, run.version if run else None, why, again=False)
+        self.inbox.forget_job(job)
+        self._reload_at.pop(job, None)
+        if run is not None:
+            run.resting, run.reason = True, why[:500]
+            self._send([Status(job, run.version, "resting", run.reason)])
+
+    def _reload(self, job: str) -> None:
+        try:
+            row = next((row for row in self._store.jobs() if row.job == job), None)
+        except StoreError as error:
+            self._put_off(job, error)
+            return
+        if row is None or row.ended == "deleted":
+            return
+        self.runs.pop(job, None)
+        self.inbox.forget_job(job)
+        self._load(row)
+        self._say_all_of(job)
+        self._tell_all(job)
+        self.inside(job, Run.tick)
