@@ -39,15 +39,13 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from aggregator import waits
+from aggregator import cohort, waits
 from aggregator.convergence import reason_to_end
 from aggregator.effects import (
     Announce,
-    Answer,
     Ask,
     Attempt,
     Close,
-    Collect,
     Commit,
     Committed,
     Doubted,
@@ -56,15 +54,15 @@ from aggregator.effects import (
     Judged,
     Open,
     Publish,
-    Record,
     Seen,
     Stop,
     Tell,
 )
+from aggregator.ledger import Ledger
 from aggregator.members import SILENT, Members
 from aggregator.pace import Pace
 from broker import draw
-from broker.messages import Offer, Verdict, Version, echo
+from broker.messages import Offer, Verdict, Version
 from models.job import RoundsSpec
 
 ABSENT = 3
@@ -114,27 +112,27 @@ class Coordinator:
         ended: Literal["", "finished", "stopped"] = "",
     ) -> None:
         self.rules = rules
-        self.base = base
         self.ended = ended
         self.members = Members(hint_s, rules.grace_s)
         self._seed = seed
-        self._max_examples = max_examples
-        self._max_body_bytes = max_body_bytes
         self._heartbeat_s = heartbeat_s
-        self._ledger = {verdict.device: verdict for verdict in ledger}
-        self._renames = dict(renames or {})
-        self._named: dict[str, Version] = {}
-        """Device to the former name of the base that it offers its update to."""
+        self.ledger = Ledger(
+            rules,
+            base,
+            max_examples=max_examples,
+            max_body_bytes=max_body_bytes,
+            verdicts=ledger,
+            counted=counted,
+            left=left or {},
+            renames=renames or {},
+        )
         self._history = list(history)
         self._last = last if last is not None and last.base == base else None
         self._round: _Round | None = None
         self._committing = False
-        on_base = (device for device, verdict in self._ledger.items() if verdict.base == base and verdict.counted)
-        self._counted = set(on_base if counted is None else counted)
         self._able: set[str] = set()
         """Devices that are there, ready, and neither judged nor failed on the base."""
         self._pace = Pace(rules.max_deadline_s)
-        self._left = dict(left or {})
         self._spent: set[str] = set()
         """Devices that were refused on the base, or failed on it: able again from the next one on."""
         self._absences: dict[str, int] = dict(self._last.absences) if self._last else {}
@@ -206,6 +204,11 @@ class Coordinator:
     # What can be asked.
 
     @property
+    def base(self) -> Version:
+        """The version that rounds try to leave."""
+        return self.ledger.base
+
+    @property
     def attempt(self) -> Attempt | None:
         """The open round."""
         return self._round.attempt if self._round else None
@@ -213,17 +216,7 @@ class Coordinator:
     @property
     def counted(self) -> list[str]:
         """Devices whose updates count for the current base, in the order of their names."""
-        return sorted(self._counted)
-
-    @property
-    def settled(self) -> list[str]:
-        """Devices with a verdict on the current base, in the order of their names."""
-        return sorted(name for name, verdict in self._ledger.items() if verdict.base == self.base)
-
-    @property
-    def counted_set(self) -> set[str]:
-        """The same as a set."""
-        return self._counted
+        return sorted(self.ledger.counted)
 
     @property
     def able(self) -> set[str]:
@@ -261,15 +254,10 @@ class Coordinator:
         """Return the time until the deadline of the open round; 0 where there is none."""
         return max(0.0, self._round.ends_at - now) if self._round else 0.0
 
-    def verdict_on(self, device: str) -> Verdict | None:
-        """Return the verdict on a device's update to the current base, if there is one."""
-        verdict = self._ledger.get(device)
-        return verdict if verdict is not None and verdict.base == self.base else None
-
     def has_failed(self, device: str) -> bool:
         """Return whether a device has said that its training on the current base failed."""
         member = self.members.get(device)
-        return member is not None and member.failed is not None and self._present(member.failed) == self.base
+        return member is not None and member.failed is not None and self.ledger.present(member.failed) == self.base
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
@@ -278,95 +266,17 @@ class Coordinator:
     # Offers.
 
     def _take(self, offer: Offer, now: float) -> list[Effect]:
-        self._pace.hear(offer.device, self._present(offer.base), now)
+        self._pace.hear(offer.device, self.ledger.present(offer.base), now)
         self.members.hear(offer.device, now)
         self._refresh(offer.device, now)
-        named = self._present(offer.base)
-        if named != offer.base:
-            self._named[offer.device] = offer.base
-            offer = structs.replace(offer, base=named)
         # What else follows comes with the next tick: the verdict on this one must be durable before.
         self._stirred_at = now
-        return self._weigh(offer)
-
-    def _present(self, version: Version) -> Version:
-        """Return the present name of a version that may have been renamed."""
-        return self._renames.get(version, version)
-
-    def _answer(self, verdict: Verdict) -> Answer:
-        """Return the answer with this verdict, under the name that the device knows its base by."""
-        named = self._named.get(verdict.device)
-        if named is not None and self._present(named) == verdict.base:
-            return Answer(structs.replace(verdict, base=named))
-        return Answer(verdict)
-
-    def _weigh(self, offer: Offer) -> list[Effect]:
-        known = self._ledger.get(offer.device)
-        if known is not None and known.base == offer.base:
-            if offer.digest.startswith(known.digest):
-                return [self._answer(known)]
-            reason = "this device already has a verdict for this base, on another update"
-            return [self._answer(self._refusal(offer, reason))]
-        if reason_ := self._reason_to_turn_away(offer):
-            return [self._answer(self._refusal(offer, reason_))]
-        if offer.base == self.base and not self._has_drawn(offer.device):
-            return []  # it may be drawn yet, by another attempt on this base; until then it is offered again
-        if reason_ := self._reason_to_refuse(offer):
-            return [Record(self._refusal(offer, reason_))]
-        return [Collect(offer, self._weight(offer))]
-
-    def _reason_to_turn_away(self, offer: Offer) -> str | None:
-        """Say why this offer is none of the current base's business; nothing of it needs to be remembered."""
-        if self.ended:
-            return "the job has ended"
-        if offer.base != self.base and self._may_come_late(offer):
-            return None
-        if offer.base != self.base:
-            return f"stale: it is based on version {offer.base}, the current one is {self.base}"
-        return None
-
-    def _has_drawn(self, device: str) -> bool:
-        """Return whether the last attempt to leave the current base takes an update of this device."""
-        last = self._last
-        if last is None or draw.ticket(last.salt, device) > last.threshold:
-            return False
-        return self.rules.wait == "target" or device in last.cohort
-
-    def _may_come_late(self, offer: Offer) -> bool:
-        """Return whether an update to a version that has been left still counts, in the sum of the current one."""
-        left, known = self._left.get(offer.base), self._ledger.get(offer.device)
-        return (
-            self.rules.late == "fold"
-            and left is not None
-            and draw.ticket(left.salt, offer.device) <= left.threshold
-            and (self.rules.wait == "target" or offer.device in left.cohort)
-            and self.base.number - offer.base.number <= self.rules.max_staleness
-            and (known is None or known.base < offer.base)
-        )
-
-    def _weight(self, offer: Offer) -> int:
-        """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2."""
-        staleness = self.base.number - offer.base.number
-        return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
-
-    def _reason_to_refuse(self, offer: Offer) -> str | None:
-        """Say why this offer, though awaited, is refused for what its envelope claims."""
-        if offer.n_examples > self._max_examples:
-            return f"it claims {offer.n_examples} examples, more than max_examples = {self._max_examples}"
-        if offer.n_bytes > self._max_body_bytes:
-            return f"its {offer.n_bytes} bytes are more than any update of this job has ({self._max_body_bytes})"
-        return None
-
-    @staticmethod
-    def _refusal(offer: Offer, reason: str) -> Verdict:
-        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=reason)
+        return self.ledger.weigh(offer, self._last, self.ended)
 
     def _note(self, verdict: Verdict, now: float) -> list[Effect]:
-        self._ledger[verdict.device] = verdict
-        if verdict.counted:
-            self._counted.add(verdict.device)
+        self.ledger.note(verdict)
         self._refresh(verdict.device, now)
-        return [self._answer(verdict), *self._advance(now)]
+        return [self.ledger.answer(verdict), *self._advance(now)]
 
     # Devices.
 
@@ -399,7 +309,7 @@ class Coordinator:
 
     def _refresh(self, device: str, now: float) -> None:
         """Work out anew whether a device is able to contribute, and whether the round waits for it."""
-        member, verdict = self.members.get(device), self.verdict_on(device)
+        member, verdict = self.members.get(device), self.ledger.verdict_on(device)
         settled = verdict is not None or self.has_failed(device)
         if settled and not (verdict is not None and verdict.counted):
             self._spent.add(device)
@@ -434,7 +344,7 @@ class Coordinator:
             return [Publish("finished", reason)]
         if not self._may_open():
             return []
-        attempt = self._draw(sorted(self._counted | self._able), now)
+        attempt = self._draw(now)
         self._last = attempt
         self._begin(attempt, now)
         opened = self._round
@@ -443,16 +353,18 @@ class Coordinator:
 
     def _may_open(self) -> bool:
         """Return whether a round on this base could come to something."""
-        has_quorum = len(self._counted) >= self.rules.quorum
+        has_quorum = len(self.ledger.counted) >= self.rules.quorum
         fixed = self.rules.wait == "all" and self._last is not None and self._last.base == self.base
         if fixed and has_quorum:
             return True  # only the absent are missing: they come, or are dropped after so many attempts
-        return bool(self._able or has_quorum) and len(self._counted | self._able) >= self.needed
+        return bool(self._able or has_quorum) and len(self.ledger.counted | self._able) >= self.needed
 
     def _begin(self, attempt: Attempt, now: float) -> None:
         self._told = ""
         seconds = attempt.seconds or self._time_for(attempt)
-        pending = {name for name in attempt.cohort if self.verdict_on(name) is None and not self.has_failed(name)}
+        pending = {
+            name for name in attempt.cohort if self.ledger.verdict_on(name) is None and not self.has_failed(name)
+        }
         awaited = {name for name in pending if not self.members.is_given_up(name, now)}
         self._round = _Round(attempt, now, now + seconds, now, self._heartbeat_s, pending, awaited)
         self._absences = dict(attempt.absences)
@@ -461,43 +373,26 @@ class Coordinator:
         deadline_s = self.rules.deadline_s
         return self._pace.deadline_s(attempt.cohort) if deadline_s == "learned" else float(deadline_s)
 
-    def _draw(self, present: Sequence[str], now: float) -> Attempt:
+    def _draw(self, now: float) -> Attempt:
         """Draw the cohort of the next attempt: for a new base afresh, for the same base by widening."""
         again = self._last if self._last is not None and self._last.base == self.base else None
-        attempt = self._draw_again(again) if again and self.rules.wait == "all" else self._draw_from(present, again)
+        if again is not None and self.rules.wait == "all":
+            dropped = self._dropped() | self._spent.intersection(again.cohort)
+            attempt = cohort.repeat(
+                again, able=self._able, dropped=dropped, needed=self.needed, absences=self._absences
+            )
+        else:
+            counted, able = self.ledger.counted, self._able
+            attempt = cohort.widen(self.rules, self._seed, self.base, counted=counted, able=able, again=again)
         self._pace.draw(self.base, attempt.cohort, now)
         return structs.replace(attempt, seconds=self._time_for(attempt))
-
-    def _draw_from(self, present: Sequence[str], again: Attempt | None) -> Attempt:
-        salt = again.salt if again else draw.salt(self._seed, self.base.number)
-        wanted = min(self.rules.target or math.ceil(self.rules.fraction * len(present) - 1e-9), len(present))
-        wanted = max(wanted, min(self.rules.quorum, len(present)))
-        k = math.ceil((wanted - len(self._counted)) * self.rules.over_selection - 1e-9)
-        k += sum(draw.ticket(salt, name) <= again.threshold for name in self._able) if again else 0
-        threshold = max(draw.threshold(salt, self._able, max(k, 1)), again.threshold if again else 0)
-        if k >= len(self._able) and self.rules.wait == "target":
-            threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
-        cohort = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
-        target = None if self.rules.wait == "all" else wanted
-        return Attempt(self.base, again.number + 1 if again else 1, salt, threshold, target, cohort)
-
-    def _draw_again(self, again: Attempt) -> Attempt:
-        """Draw the same members once more; where some were dropped, whoever is there now may fill their places."""
-        dropped = self._dropped() | self._spent.intersection(again.cohort)
-        cohort, threshold = again.cohort, again.threshold
-        if dropped or len(cohort) < self.needed:
-            cohort = tuple(sorted({*cohort, *self._able} - dropped))
-            threshold = max(threshold, *(draw.ticket(again.salt, name) for name in cohort), 0)
-        absences = {name: n for name, n in self._absences.items() if n and name not in dropped}
-        number = again.number + 1
-        return structs.replace(again, number=number, cohort=cohort, threshold=threshold, absences=absences)
 
     def _dropped(self) -> set[str]:
         """Return the members that were absent for so long that nobody waits for them any more."""
         return {name for name, n in self._absences.items() if n >= ABSENT}
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
-        counted, target = len(self._counted), round_.attempt.target
+        counted, target = len(self.ledger.counted), round_.attempt.target
         if target is not None and counted >= target:
             return self._commit(f"its target of {target} updates is reached")
         if counted >= self.rules.quorum and not self.awaited:
@@ -515,7 +410,7 @@ class Coordinator:
 
     def _abandon(self, round_: _Round, now: float) -> list[Effect]:
         needed = "every drawn device" if self.rules.wait == "all" else f"a quorum of {self.rules.quorum}"
-        counted = len(self._counted)
+        counted = len(self.ledger.counted)
         if self.rules.wait == "all":
             self._count_absences(round_)
         abandoned = self._close("abandoned", f"{counted} updates at the deadline where {needed} is needed")
@@ -549,11 +444,11 @@ class Coordinator:
         return Close(attempt, outcome, reason, self._fates(attempt))
 
     def _fates(self, attempt: Attempt) -> dict[str, str]:
-        return {name: self._fate(name) for name in sorted({*attempt.cohort, *self._counted})}
+        return {name: self._fate(name) for name in sorted({*attempt.cohort, *self.ledger.counted})}
 
     def _fate(self, name: str) -> str:
-        verdict, member = self._ledger.get(name), self.members.get(name)
-        if name in self._counted and verdict is not None and verdict.base != self.base:
+        verdict, member = self.ledger.last_of(name), self.members.get(name)
+        if name in self.ledger.counted and verdict is not None and verdict.base != self.base:
             return f"counted late: its update was to version {verdict.base}"
         if verdict is not None and verdict.base == self.base:
             return "counted" if verdict.counted else f"refused: {verdict.refused}"
@@ -570,16 +465,10 @@ class Coordinator:
     def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
         if not self._committing:
             raise ValueError(f"version {version} was committed, and nobody had asked for it")
-        if self._last is not None:
-            self._left[self.base] = self._last
-            oldest = version.number - self.rules.max_staleness
-            self._left = {base: attempt for base, attempt in self._left.items() if base.number >= oldest}
-        self.base = version
+        self.ledger.leave(version, self._last)
         self._last = None
         self._history.append(metrics)
         self._committing = False
-        self._counted.clear()
-        self._named.clear()
         self._absences.clear()
         self._spent.clear()
         self._able = {name for name, member in self.members if member.present and member.ready}

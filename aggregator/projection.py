@@ -105,7 +105,7 @@ def _settled(run: Run) -> tuple[str, ...]:
     """
     names: list[str] = []
     room = min(run.chunk_bytes, SETTLED_BYTES)
-    for device in run.coordinator.settled:
+    for device in run.coordinator.ledger.settled:
         room -= len(device) + len('"",')
         if room < 0 or len(names) == MOST_SETTLED:
             break

@@ -224,7 +224,7 @@ class Run:
     def has_lost(self, version: Version, device: str) -> bool:
         """Return whether a device that is done with this version can only have had its verdict from a later store."""
         core = self.coordinator
-        return version == self.version and core.verdict_on(device) is None and not core.has_failed(device)
+        return version == self.version and core.ledger.verdict_on(device) is None and not core.has_failed(device)
 
     # Effects.
 

@@ -44,7 +44,7 @@ def of(core: Coordinator, now: float) -> Waits:
         return Waits("")
     if core.attempt is not None:
         return _of_round(core, now)
-    there, needed = len(core.able) + len(core.counted), core.needed
+    there, needed = len(core.able) + len(core.ledger.counted), core.needed
     text = f"{_number(needed, 'device')} that can take part {_be(needed)} needed, {there} {_be(there)} there"
     match kind(core):
         case "nobody":
@@ -68,7 +68,7 @@ def _of_round(core: Coordinator, now: float) -> Waits:
     names = ", ".join(awaited[:NAMED]) + (f" and {len(awaited) - NAMED} more" if len(awaited) > NAMED else "")
     target = "" if attempt.target is None else f", or {attempt.target} updates"
     return Waits(
-        f"attempt {attempt.number} to leave version {attempt.base}: {len(core.counted)} counted, "
+        f"attempt {attempt.number} to leave version {attempt.base}: {len(core.ledger.counted)} counted, "
         f"{len(awaited)} of {len(attempt.cohort)} drawn awaited" + (f" ({names})" if names else ""),
         f"their updates{target}; at the latest the deadline in {left:.0f} s",
     )
@@ -82,9 +82,9 @@ def standings(core: Coordinator, now: float) -> Iterator[Standing]:
 
 def standing(core: Coordinator, device: str, now: float) -> Standing:
     """Return how a device that is known stands to the job."""
-    member, verdict = core.members.get(device), core.verdict_on(device)
+    member, verdict = core.members.get(device), core.ledger.verdict_on(device)
     assert member is not None  # noqa: S101 -- the caller names devices that are known
-    if device in core.counted_set or (verdict is not None and verdict.counted):
+    if device in core.ledger.counted or (verdict is not None and verdict.counted):
         return Standing(device, "counted")
     if verdict is not None:
         return Standing(device, "refused", verdict.refused)

@@ -25,13 +25,13 @@ from fleet.cli import main as fedge
 
 def forget_ledger() -> None:
     """Have the aggregator judge every offer anew, and its store take whatever it judges."""
-    from aggregator.coordinator import Coordinator
+    from aggregator.ledger import Ledger
     from aggregator.store import Store
 
-    weigh, add_verdict = Coordinator._weigh, Store.add_verdict
+    weigh, add_verdict = Ledger.weigh, Store.add_verdict
 
-    def weigh_anew(self: Coordinator, offer: Any, *rest: Any) -> Any:
-        self._ledger.pop(offer.device, None)
+    def weigh_anew(self: Ledger, offer: Any, *rest: Any) -> Any:
+        self._verdicts.pop(offer.device, None)
         return weigh(self, offer, *rest)
 
     def add_over(self: Store, verdict: Any, *rest: Any) -> None:
@@ -41,7 +41,7 @@ def forget_ledger() -> None:
         )
         add_verdict(self, verdict, *rest)
 
-    _replace(Coordinator, "_weigh", weigh_anew)
+    _replace(Ledger, "weigh", weigh_anew)
     _replace(Store, "add_verdict", add_over)
 
 

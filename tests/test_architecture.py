@@ -33,7 +33,9 @@ HOMES = {
 """A heavy library and the one file that imports it."""
 
 PURE = (
+    "aggregator/cohort.py",
     "aggregator/coordinator.py",
+    "aggregator/ledger.py",
     "aggregator/convergence.py",
     "aggregator/effects.py",
     "aggregator/leadership.py",

@@ -14,6 +14,7 @@ from aggregator.effects import Close
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
 from aggregator.learner import Learner
+from aggregator.ledger import Ledger
 from aggregator.members import Members
 from aggregator.pace import Pace
 from aggregator.roster import Part, Roster, Sight
@@ -68,28 +69,28 @@ def drop_what_was_accepted(patches: Patches) -> None:
 def forget_the_ledger(patches: Patches) -> None:
     """Judge every offer anew."""
 
-    def weigh(self: Coordinator, offer: Offer) -> Any:
-        self._ledger.pop(offer.device, None)
-        return _weigh(self, offer)
+    def weigh(self: Ledger, offer: Offer, *rest: Any) -> Any:
+        self._verdicts.pop(offer.device, None)
+        return _weigh(self, offer, *rest)
 
     def add(self: Store, verdict: Verdict, *args: Any, **more: Any) -> None:
         self._write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
         _add(self, verdict, *args, **more)
 
-    _weigh, _add = Coordinator._weigh, Store.add_verdict
-    patches.set(Coordinator, "_weigh", weigh)
+    _weigh, _add = Ledger.weigh, Store.add_verdict
+    patches.set(Ledger, "weigh", weigh)
     patches.set(Store, "add_verdict", add)
 
 
 def count_stale_updates(patches: Patches) -> None:
     """Count updates to bases that have been left."""
-    turn_away = Coordinator._reason_to_turn_away
+    turn_away = Ledger._reason_to_turn_away
 
-    def never_for_its_base(self: Coordinator, offer: Offer) -> str | None:
+    def never_for_its_base(self: Ledger, offer: Offer, ended: str) -> str | None:
         late = offer.base < self.base and self.base.number - offer.base.number <= 3
-        return turn_away(self, structs.replace(offer, base=self.base) if late else offer)
+        return turn_away(self, structs.replace(offer, base=self.base) if late else offer, ended)
 
-    patches.set(Coordinator, "_reason_to_turn_away", never_for_its_base)
+    patches.set(Ledger, "_reason_to_turn_away", never_for_its_base)
 
 
 def have_no_deadline(patches: Patches) -> None:
@@ -144,7 +145,7 @@ def believe_no_device(patches: Patches) -> None:
 
 def forget_former_names(patches: Patches) -> None:
     """Take an update to a former name of the base for one to another base."""
-    patches.set(Coordinator, "_present", lambda _self, version: version)
+    patches.set(Ledger, "present", lambda _self, version: version)
 
 
 def refuse_for_unknown_jobs(patches: Patches) -> None:

@@ -1,0 +1,58 @@
+"""Who is drawn for an attempt to leave a base: pure functions over the lottery of broker/draw.py.
+
+The salt belongs to the base, so a further attempt that raises the threshold draws more devices and never others. Where
+a job waits for all, the members are fixed at the first attempt; only the places of those that are dropped are filled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+
+from msgspec import structs
+
+from aggregator.effects import Attempt
+from broker import draw
+from broker.messages import Version
+from models.job import RoundsSpec
+
+
+def widen(
+    rules: RoundsSpec,
+    seed: int,
+    base: Version,
+    *,
+    counted: Set[str],
+    able: Set[str],
+    again: Attempt | None,
+) -> Attempt:
+    """Draw afresh for a new base; or, where `again` is the last attempt on this one, more than before.
+
+    counted: devices whose updates count already. able: those that could contribute.
+    """
+    present: Sequence[str] = sorted(counted | able)
+    salt = again.salt if again else draw.salt(seed, base.number)
+    wanted = min(rules.target or math.ceil(rules.fraction * len(present) - 1e-9), len(present))
+    wanted = max(wanted, min(rules.quorum, len(present)))
+    k = math.ceil((wanted - len(counted)) * rules.over_selection - 1e-9)
+    k += sum(draw.ticket(salt, name) <= again.threshold for name in able) if again else 0
+    threshold = max(draw.threshold(salt, able, max(k, 1)), again.threshold if again else 0)
+    if k >= len(able) and rules.wait == "target":
+        threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
+    members = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
+    target = None if rules.wait == "all" else wanted
+    return Attempt(base, again.number + 1 if again else 1, salt, threshold, target, members)
+
+
+def repeat(again: Attempt, *, able: Set[str], dropped: Set[str], needed: int, absences: Mapping[str, int]) -> Attempt:
+    """Draw the same members once more; where some were dropped, whoever is able now may fill their places.
+
+    needed: members without which a round cannot end; fewer are filled up, too. absences: member to the attempts running
+    that it was absent throughout.
+    """
+    members, threshold = again.cohort, again.threshold
+    if dropped or len(members) < needed:
+        members = tuple(sorted({*members, *able} - dropped))
+        threshold = max(threshold, *(draw.ticket(again.salt, name) for name in members), 0)
+    counts = {name: n for name, n in absences.items() if n and name not in dropped}
+    return structs.replace(again, number=again.number + 1, cohort=members, threshold=threshold, absences=counts)

@@ -1,0 +1,164 @@
+"""What becomes of an offer, and what has become of those before it: one job's verdicts, as a pure state machine.
+
+An offer is answered at once (it has its verdict, or is none of the current base's business), collected (it shall
+count), recorded (it shall be refused for good), or not answered at all: who has not been drawn to leave the base may be
+drawn yet, by another attempt, and offers again until then.
+
+A base may have former names, from before a backup was restored: an update to one of them is an update to it, and is
+answered under the name that its device knows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from msgspec import structs
+
+from aggregator.effects import Answer, Attempt, Collect, Effect, Record
+from broker import draw
+from broker.messages import Offer, Verdict, Version, echo
+from models.job import RoundsSpec
+
+
+class Ledger:
+    """The verdicts of one job.
+
+    verdicts: the last one of every device, for the job's life. counted: the devices in the sum that will make the next
+    version; when not given, those whose last verdict is on the base. left: the last rounds of the bases before it.
+    renames: former names of versions to their present ones.
+    """
+
+    def __init__(
+        self,
+        rules: RoundsSpec,
+        base: Version,
+        *,
+        max_examples: int,
+        max_body_bytes: int,
+        verdicts: Iterable[Verdict],
+        counted: Iterable[str] | None,
+        left: Mapping[Version, Attempt],
+        renames: Mapping[Version, Version],
+    ) -> None:
+        self.base = base
+        self._rules = rules
+        self._max_examples = max_examples
+        self._max_body_bytes = max_body_bytes
+        self._verdicts = {verdict.device: verdict for verdict in verdicts}
+        on_base = (device for device, verdict in self._verdicts.items() if verdict.base == base and verdict.counted)
+        self.counted = set(on_base if counted is None else counted)
+        """Devices whose updates count for the current base."""
+        self._left = dict(left)
+        self._renames = dict(renames)
+        self._named: dict[str, Version] = {}
+        """Device to the former name of the base that it offers its update to."""
+
+    # What can be asked.
+
+    def last_of(self, device: str) -> Verdict | None:
+        """Return the last verdict on a device's updates."""
+        return self._verdicts.get(device)
+
+    def verdict_on(self, device: str) -> Verdict | None:
+        """Return the verdict on a device's update to the current base, if there is one."""
+        verdict = self._verdicts.get(device)
+        return verdict if verdict is not None and verdict.base == self.base else None
+
+    @property
+    def settled(self) -> list[str]:
+        """Devices with a verdict on the current base, in the order of their names."""
+        return sorted(name for name, verdict in self._verdicts.items() if verdict.base == self.base)
+
+    def present(self, version: Version) -> Version:
+        """Return the present name of a version that may have been renamed."""
+        return self._renames.get(version, version)
+
+    # Offers.
+
+    def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
+        """Return what becomes of an offer: an Answer, Collect or Record, or nothing yet.
+
+        last: the last attempt to leave the base. ended: why the job is over, if it is.
+        """
+        named = self.present(offer.base)
+        if named != offer.base:
+            self._named[offer.device] = offer.base
+            offer = structs.replace(offer, base=named)
+        known = self._verdicts.get(offer.device)
+        if known is not None and known.base == offer.base:
+            if offer.digest.startswith(known.digest):
+                return [self.answer(known)]
+            reason = "this device already has a verdict for this base, on another update"
+            return [self.answer(_refusal(offer, reason))]
+        if reason_ := self._reason_to_turn_away(offer, ended):
+            return [self.answer(_refusal(offer, reason_))]
+        if offer.base == self.base and not self._takes(last, offer.device):
+            return []
+        if reason_ := self._reason_to_refuse(offer):
+            return [Record(_refusal(offer, reason_))]
+        return [Collect(offer, self._weight(offer))]
+
+    def answer(self, verdict: Verdict) -> Answer:
+        """Return the answer with this verdict, under the name that the device knows its base by."""
+        named = self._named.get(verdict.device)
+        if named is not None and self.present(named) == verdict.base:
+            return Answer(structs.replace(verdict, base=named))
+        return Answer(verdict)
+
+    def note(self, verdict: Verdict) -> None:
+        """Remember a verdict that is durable."""
+        self._verdicts[verdict.device] = verdict
+        if verdict.counted:
+            self.counted.add(verdict.device)
+
+    def leave(self, version: Version, last: Attempt | None) -> None:
+        """Go on to the next version. last: the round that has left the base."""
+        if last is not None:
+            self._left[self.base] = last
+        oldest = version.number - self._rules.max_staleness
+        self._left = {base: attempt for base, attempt in self._left.items() if base.number >= oldest}
+        self.base = version
+        self.counted.clear()
+        self._named.clear()
+
+    def _reason_to_turn_away(self, offer: Offer, ended: str) -> str | None:
+        """Say why this offer is none of the current base's business; nothing of it needs to be remembered."""
+        if ended:
+            return "the job has ended"
+        if offer.base != self.base and not self._may_come_late(offer):
+            return f"stale: it is based on version {offer.base}, the current one is {self.base}"
+        return None
+
+    def _may_come_late(self, offer: Offer) -> bool:
+        """Return whether an update to a version that has been left still counts, in the sum of the current one."""
+        left, known = self._left.get(offer.base), self._verdicts.get(offer.device)
+        return (
+            self._rules.late == "fold"
+            and self._takes(left, offer.device)
+            and self.base.number - offer.base.number <= self._rules.max_staleness
+            and (known is None or known.base < offer.base)
+        )
+
+    def _takes(self, attempt: Attempt | None, device: str) -> bool:
+        """Return whether an attempt takes an update of this device."""
+        if attempt is None or draw.ticket(attempt.salt, device) > attempt.threshold:
+            return False
+        return self._rules.wait == "target" or device in attempt.cohort
+
+    def _weight(self, offer: Offer) -> int:
+        """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2."""
+        staleness = self.base.number - offer.base.number
+        return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
+
+    def _reason_to_refuse(self, offer: Offer) -> str | None:
+        """Say why this offer, though awaited, is refused for what its envelope claims."""
+        if offer.n_examples > self._max_examples:
+            return f"it claims {offer.n_examples} examples, more than max_examples = {self._max_examples}"
+        if offer.n_bytes > self._max_body_bytes:
+            return f"its {offer.n_bytes} bytes are more than any update of this job has ({self._max_body_bytes})"
+        return None
+
+
+def _refusal(offer: Offer, reason: str) -> Verdict:
+    return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=reason)
