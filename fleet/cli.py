@@ -387,7 +387,12 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     chaos.add_argument("--seed", type=int, default=1, metavar="S", help="another schedule of kills (1)")
     chaos.add_argument("--minutes", type=float, default=30.0, metavar="M", help="no kills after this (30)")
     chaos.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    chaos.add_argument("--out", type=Path, default=Path("fedge-chaos"), metavar="DIR", help="logs, diaries and states")
+    chaos.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="logs, diaries and states (a temporary folder, kept where it is not good)",
+    )
     chaos.add_argument(
         "--sabotage",
         choices=("ledger", "outbox", "rename", "residual"),

@@ -4,7 +4,8 @@ import ast
 import io
 import json
 import random
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,7 @@ import pytest
 from aggregator import effects
 from broker.connection import BrokerSettings
 from edge_agent import effects as agent_effects
+from fleet import chaos as chaos_module
 from fleet import chaos_accounts, chaos_stage
 from fleet.chaos import Options, Report, Run, chaos, show, undisturbed
 from fleet.chaos_diary import Diary, Line
@@ -21,6 +23,7 @@ from fleet.chaos_fleet import Kill
 from fleet.chaos_hunt import draw
 from fleet.chaos_points import points
 from fleet.chaos_sabotage import SABOTAGE
+from fleet.cli import main
 from fleet.display import Display
 from fleet.operator import load_job
 from fleet.roles import load_agent, load_aggregator
@@ -133,6 +136,80 @@ def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
     assert (row.kills, row.at_points) == (2, 1)
     assert (row.work_p50_s, row.work_max_s, row.version_p50_s, row.version_max_s) == (0.5, 2.0, 1.0, 3.0)
     assert everybody.kills == 3
+
+
+# What a schedule did not come to.
+
+
+def ran(kills: Sequence[str], missed: Sequence[str] = (), problems: Sequence[str] = ()) -> Run:
+    """What a run comes to that has killed at these points."""
+    outcome = chaos_accounts.Outcome({"j": ["aa"]}, {}, 0, 0, 0, [])
+    dead = [Kill("device-0", point, 1.0, 2.0) for point in kills]
+    rows = chaos_accounts.recoveries(dead, {"device-0": Diary(Path("none"))}, [])
+    return Run(outcome, dead, rows, list(missed), list(problems), 1.0)
+
+
+class Runs:
+    """Stands in the place of `_run`: gives what is to come of each, and keeps what was asked for."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = list(runs)
+        self.asked: list[tuple[int, int, Sequence[str]]] = []
+
+    def __call__(self, options: Options, _name: str, _display: Display, only: Sequence[str] = ()) -> Run:
+        self.asked.append((options.kills, options.seed, only))
+        return self.runs.pop(0)
+
+
+LAST = "slot.switch.after"
+MANY = Options(Path("none"), kills=2 * len(NAMES), seed=5)
+ALL_BUT_ONE = [*(2 * sorted(NAMES - {LAST})), "any moment", "any moment"]
+
+
+def test_a_point_that_nobody_reached_is_run_again_and_is_no_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(ran(ALL_BUT_ONE, missed=[LAST]), ran(["any moment"] * 4, missed=[LAST]), ran([LAST] * 4))
+    monkeypatch.setattr(chaos_module, "_run", runs)
+    report = chaos(MANY, ran([]), Display(None))
+    assert runs.asked == [(MANY.kills, 5, ()), (4, 6, [LAST]), (4, 7, [LAST])]
+    assert (report.good, report.runs, report.points_missed) == (True, 3, [])
+    assert report.kills == MANY.kills + 8
+
+
+def test_a_point_that_nobody_ever_reaches_is_named_and_is_no_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = [ran(["any moment"] * 4, missed=[LAST]) for _ in range(chaos_module.MORE_RUNS)]
+    monkeypatch.setattr(chaos_module, "_run", Runs(ran(ALL_BUT_ONE, missed=[LAST]), *again))
+    report = chaos(MANY, ran([]), Display(None))
+    assert (report.good, report.points_missed) == (True, [LAST])
+
+
+def test_kills_that_did_not_take_place_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(ran(["any moment"] * 6), ran(["any moment"] * 4))
+    monkeypatch.setattr(chaos_module, "_run", runs)
+    assert chaos(MANY._replace(kills=10), ran([]), Display(None)).good
+    assert [kills for kills, _, _ in runs.asked] == [10, 4]
+    monkeypatch.setattr(chaos_module, "_run", Runs(*[ran([]) for _ in range(1 + chaos_module.MORE_RUNS)]))
+    report = chaos(MANY._replace(kills=10), ran([]), Display(None))
+    assert report.problems == ["only 0 of 10 kills took place: nothing is said of the rest"]
+
+
+def test_what_goes_wrong_in_any_run_is_a_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(ran(["any moment"] * 6), ran(["any moment"] * 2, problems=["standstill"]), ran(["any moment"] * 2))
+    monkeypatch.setattr(chaos_module, "_run", runs)
+    report = chaos(MANY._replace(kills=10), ran([]), Display(None))
+    assert (report.good, report.runs) == (False, 2)
+    assert "standstill" in report.problems
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_good_run_leaves_no_folder_behind(
+    good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    problems = [] if good else ["standstill"]
+    monkeypatch.setattr(chaos_module, "_run", Runs(ran([]), ran(["any moment"], problems=problems)))
+    assert main(["chaos", "--kills", "1"]) == (0 if good else 1)
+    assert len(list(tmp_path.iterdir())) == (0 if good else 1)
+    assert ("logs, diaries and states are in" in capsys.readouterr().out) is not good
 
 
 # The real thing.
