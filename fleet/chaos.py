@@ -74,10 +74,10 @@ class Run(NamedTuple):
     problems: list[str]
     seconds: float
 
-    @property
-    def is_good(self) -> bool:
-        """Whether nothing went wrong on the way, and the books agree."""
-        return not self.problems and not self.outcome.problems
+    def agrees_with(self, other: Run) -> bool:
+        """Return whether it came to the same models, and nothing went wrong on the way."""
+        problems = self.problems or self.outcome.problems
+        return not problems and self.outcome.sha256 == other.outcome.sha256
 
 
 class Report(Struct, frozen=True):
@@ -157,7 +157,7 @@ def chaos(options: Options, before: Run, display: Display) -> Report:
     what = f", without {options.sabotage}" if options.sabotage else ""
     display.line(f"chaos: {options.kills} kills, seed {options.seed}{what}")
     runs = [_run(options, "chaos", display)]
-    while len(runs) <= MORE_RUNS and runs[-1].is_good and (rest := _left_over(options, runs)).kills:
+    while len(runs) <= MORE_RUNS and runs[-1].agrees_with(before) and (rest := _left_over(options, runs)).kills:
         missed = _missed(options, runs)
         display.line(f"again: {rest.kills} kills{', at ' * bool(missed)}{', '.join(missed)}")
         runs.append(_run(rest._replace(seed=options.seed + len(runs)), f"chaos-{len(runs) + 1}", display, missed))

@@ -35,6 +35,9 @@ AGENT_STEPS = {
 }
 """The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
 
+WORDS = ("aggregator.Ask", "aggregator.Tell")
+"""Effects of a fleet that waits, from which nothing durable follows: this one hardly ever waits, and fleet/world does."""
+
 OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 6, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
 """The same for effects; the others are too rare to be passed before the kill."""
 
@@ -67,7 +70,7 @@ def points() -> list[Point]:
 
 
 def _around(role: Role, union: object) -> list[Point]:
-    names = sorted(f"{role}.{kind.__name__}" for kind in get_args(union))
+    names = sorted({f"{role}.{kind.__name__}" for kind in get_args(union)}.difference(WORDS))
     return [Point(role, f"{name}.{side}", OFTEN.get(name, 1)) for name in names for side in _SIDES]
 
 

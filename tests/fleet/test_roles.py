@@ -165,7 +165,7 @@ def test_an_aggregator_that_is_replaced_stands_by_or_exits_with_3_as_it_was_told
 
 @pytest.mark.slow
 def test_an_idle_device_costs_less_than_20_kb_a_day(tmp_path: Path, until: Until, mosquitto: EmbeddedBroker) -> None:
-    """Counted by a proxy over three pings, at a keepalive of 5 s: at the default of 60 s a day has 1,440 of them."""
+    """Counted by a proxy from ping to ping, at a keepalive of 5 s: at the default of 60 s a day has 1,440 of them."""
     meter = Meter(mosquitto.host, mosquitto.port)
     port = meter.start()
     job = tmp_path / "job.toml"
@@ -193,7 +193,7 @@ def test_an_idle_device_costs_less_than_20_kb_a_day(tmp_path: Path, until: Until
         )
         until(lambda: pings() >= 1)  # whatever followed from the job has been said by then
         first, before = pings(), meter.totals()
-        until(lambda: pings() >= first + 3)
+        until(lambda: pings() > first)
         after = meter.totals()
     finally:
         for process in processes:
@@ -203,5 +203,5 @@ def test_an_idle_device_costs_less_than_20_kb_a_day(tmp_path: Path, until: Until
     said = after.up.packets["PUBLISH"] + after.down.packets["PUBLISH"]
     assert said == before.up.packets["PUBLISH"] + before.down.packets["PUBLISH"], "it is not idle"
     spent = after.up.wire_bytes + after.down.wire_bytes - before.up.wire_bytes - before.down.wire_bytes
-    assert spent >= 3 * 4
-    assert spent / 3 * 1440 < 20_000
+    assert spent >= 2 + 2, "a ping there, and one back"
+    assert spent * 1440 < 20_000
