@@ -36,7 +36,7 @@ AGENT_STEPS = {
 """The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
 
 WORDS = ("aggregator.Ask", "aggregator.Tell")
-"""Effects of a fleet that waits, from which nothing durable follows: this one hardly ever waits, and fleet/world does."""
+"""Effects of a fleet that waits, from which nothing durable follows: fleet/world waits, this one hardly ever."""
 
 OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 6, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
 """The same for effects; the others are too rare to be passed before the kill."""

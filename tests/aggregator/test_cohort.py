@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from aggregator import cohort
+from aggregator.effects import Attempt
+from broker import draw
+from broker.messages import Version
+from models.job import RoundsSpec
+
+BASE = Version(1, 3)
+SALT = draw.salt(7, BASE.number)
+NAMES = {f"d{n}" for n in range(20)}
+
+
+def first(rules: RoundsSpec, able: set[str] = NAMES, counted: set[str] | None = None) -> Attempt:
+    return cohort.widen(rules, 7, BASE, counted=counted or set(), able=able, again=None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "n"),
+    [
+        (RoundsSpec(fraction=0.25), 5),
+        (RoundsSpec(target=3), 3),
+        (RoundsSpec(target=3, over_selection=1.5), 5),
+        (RoundsSpec(fraction=0.01, quorum=4), 4),
+        (RoundsSpec(fraction=1.0), 20),
+        (RoundsSpec(target=100), 20),
+    ],
+)
+def test_so_many_are_drawn(rules: RoundsSpec, n: int) -> None:
+    attempt = first(rules)
+    assert len(attempt.cohort) == n
+    assert all(draw.ticket(SALT, name) <= attempt.threshold for name in attempt.cohort)
+    assert attempt.number == 1
+
+
+def test_where_everybody_is_wanted_so_is_whoever_comes_later() -> None:
+    assert first(RoundsSpec(fraction=1.0)).threshold == draw.MOST
+    assert first(RoundsSpec(fraction=1.0, wait="all")).threshold < draw.MOST
+
+
+def test_who_counts_already_is_a_member_and_need_not_be_drawn_again() -> None:
+    attempt = first(RoundsSpec(target=3), able=NAMES - {"d1", "d2"}, counted={"d1", "d2"})
+    assert attempt.target == 3
+    assert len(set(attempt.cohort) - {"d1", "d2"}) >= 1
+
+
+def test_a_further_attempt_draws_more_and_drops_nobody() -> None:
+    rules = RoundsSpec(target=3)
+    before = first(rules)
+    after = cohort.widen(rules, 7, BASE, counted=set(), able=NAMES, again=before)
+    assert set(before.cohort) < set(after.cohort)
+    assert (after.number, after.salt) == (2, before.salt)
+    assert after.threshold > before.threshold
+
+
+def test_a_fixed_membership_is_repeated_as_it_is() -> None:
+    before = first(RoundsSpec(target=3, wait="all"))
+    after = cohort.repeat(before, able=NAMES, dropped=set(), needed=3, absences={before.cohort[0]: 1, "d0": 0})
+    assert (after.cohort, after.threshold, after.number) == (before.cohort, before.threshold, 2)
+    assert after.absences == {before.cohort[0]: 1}
+
+
+def test_the_places_of_the_dropped_are_filled_with_whoever_is_able() -> None:
+    before = first(RoundsSpec(target=3, wait="all"))
+    gone = before.cohort[0]
+    after = cohort.repeat(before, able={"new"}, dropped={gone}, needed=3, absences={gone: 3})
+    assert set(after.cohort) == {*before.cohort[1:], "new"}
+    assert all(draw.ticket(SALT, name) <= after.threshold for name in after.cohort)
+    assert after.absences == {}
+
+
+def test_a_membership_that_cannot_reach_its_quorum_is_filled_up() -> None:
+    before = first(RoundsSpec(target=1, wait="all"))
+    assert cohort.repeat(before, able={"new"}, dropped=set(), needed=2, absences={}).cohort != before.cohort
+    assert cohort.repeat(before, able={"new"}, dropped=set(), needed=1, absences={}).cohort == before.cohort

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aggregator.effects import Answer, Attempt, Collect, Record
+from aggregator.ledger import Ledger
+from broker import draw
+from broker.messages import Offer, Verdict, Version, echo
+from models.job import RoundsSpec
+
+V0, V1, V2 = (Version(1, n) for n in range(3))
+OLD, NEW = Version(1, 1), Version(700, 1)
+
+
+def offer(device: str = "a", base: Version = V1, digest: str = "ab" * 8, n: int = 10, n_bytes: int = 50) -> Offer:
+    return Offer("j", device, base, n, digest, n_bytes)
+
+
+def drawn(base: Version = V1, *cohort: str, threshold: int = draw.MOST) -> Attempt:
+    return Attempt(base, 1, draw.salt(7, base.number), threshold, None, cohort)
+
+
+def ledger(rules: RoundsSpec | None = None, base: Version = V1, **state: Any) -> Ledger:
+    state = {"verdicts": (), "counted": None, "left": {}, "renames": {}} | state
+    return Ledger(rules or RoundsSpec(), base, max_examples=1000, max_body_bytes=100, **state)
+
+
+def counted(one: Offer) -> Verdict:
+    return Verdict(one.device, one.job, one.base, echo(one))
+
+
+def refusal(effects: list[Any]) -> str:
+    (answer,) = effects
+    assert isinstance(answer, Answer)
+    return answer.verdict.refused
+
+
+def test_an_update_of_who_was_drawn_is_collected() -> None:
+    assert ledger().weigh(offer(), drawn(), "") == [Collect(offer(), 10)]
+
+
+@pytest.mark.parametrize("last", [None, drawn(V1, threshold=0)])
+def test_who_has_not_been_drawn_has_no_answer_yet(last: Attempt | None) -> None:
+    assert ledger().weigh(offer(), last, "") == []
+
+
+def test_where_all_are_waited_for_only_members_are_taken() -> None:
+    book = ledger(RoundsSpec(wait="all"))
+    assert book.weigh(offer("a"), drawn(V1, "a"), "") == [Collect(offer("a"), 10)]
+    assert book.weigh(offer("b"), drawn(V1, "a"), "") == []
+
+
+def test_what_is_offered_again_gets_the_verdict_that_it_got() -> None:
+    book = ledger()
+    book.note(counted(offer()))
+    assert book.weigh(offer(), drawn(), "") == [Answer(counted(offer()))]
+    assert refusal(book.weigh(offer(digest="cd" * 8), drawn(), "")).startswith("this device already has a verdict")
+    assert book.counted == {"a"}
+    assert book.settled == ["a"]
+    assert book.verdict_on("a") == book.last_of("a") == counted(offer())
+
+
+def test_an_update_to_another_base_and_to_a_job_that_is_over_is_turned_away() -> None:
+    assert (
+        refusal(ledger().weigh(offer(base=V0), drawn(), ""))
+        == "stale: it is based on version 1.0, the current one is 1.1"
+    )
+    assert refusal(ledger().weigh(offer(base=V2), drawn(), "")).startswith("stale")
+    assert refusal(ledger().weigh(offer(), drawn(), "stopped")) == "the job has ended"
+
+
+@pytest.mark.parametrize("more", [{"n": 1001}, {"n_bytes": 101}])
+def test_an_envelope_that_claims_too_much_is_refused_for_good(more: dict[str, int]) -> None:
+    (record,) = ledger().weigh(offer(**more), drawn(), "")
+    assert isinstance(record, Record)
+    assert not record.verdict.counted
+
+
+def test_a_late_update_counts_where_the_job_folds_them_and_its_round_had_drawn_it() -> None:
+    rules = RoundsSpec(late="fold", max_staleness=3)
+    book = ledger(rules, left={V0: drawn(V0)})
+    assert book.weigh(offer(base=V0, n=100), drawn(), "") == [Collect(offer(base=V0, n=100), 70)]
+    assert refusal(ledger(rules, left={V0: drawn(V0, threshold=0)}).weigh(offer(base=V0), drawn(), "")).startswith(
+        "stale"
+    )
+    assert refusal(ledger(rules).weigh(offer(base=V0), drawn(), "")).startswith("stale")
+
+
+def test_who_leaves_a_base_takes_nothing_but_the_verdicts_along() -> None:
+    book = ledger(RoundsSpec(late="fold", max_staleness=1))
+    book.note(counted(offer()))
+    book.leave(V2, drawn(V1))
+    assert (book.base, book.counted, book.settled) == (V2, set(), [])
+    assert book.last_of("a") == counted(offer())
+    assert book.weigh(offer("b", V1), drawn(V2), "")[0] == Collect(offer("b", V1), 7)
+    book.leave(Version(1, 3), drawn(V2))
+    assert refusal(book.weigh(offer("c", V1), drawn(Version(1, 3)), "")).startswith("stale")
+
+
+def test_an_update_to_a_former_name_of_the_base_is_one_to_the_base_and_answered_under_the_name_it_has() -> None:
+    book = ledger(base=NEW, renames={OLD: NEW})
+    assert book.weigh(offer(base=OLD), drawn(NEW), "") == [Collect(offer(base=NEW), 10)]
+    verdict = counted(offer(base=NEW))
+    book.note(verdict)
+    assert book.answer(verdict) == Answer(counted(offer(base=OLD)))
+    assert book.weigh(offer(base=OLD), drawn(NEW), "") == [Answer(counted(offer(base=OLD)))]
+    assert book.present(OLD) == book.present(NEW) == NEW
+
+
+def test_a_device_that_is_in_the_sum_is_not_counted_again_under_another_name_of_the_base() -> None:
+    known = counted(offer(base=NEW))
+    book = ledger(base=NEW, verdicts=[known], renames={OLD: NEW})
+    assert book.counted == {"a"}
+    assert refusal(book.weigh(offer(base=OLD, digest="cd" * 8), drawn(NEW), "")).startswith("this device already has")
