@@ -25,7 +25,8 @@
     none opens that nobody could contribute to: devices that were refused on this base, or failed on it, wait for the
     next one, and where all have, so does the job, and says so (`Tell`).
  7. A last will starts a grace, after which the round stops waiting; an update that still arrives counts all the same.
-    Who is there and silent through two whole rounds is asked for a sign of life, and not waited for (members.py).
+    Who is there, and offers nothing through two whole rounds, is passed over; who says nothing is asked (members.py).
+ 8. While the broker is not reachable rounds stand still, and nobody is held for absent or silent.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -52,6 +53,7 @@ from aggregator.effects import (
     Effect,
     Event,
     Judged,
+    Lost,
     Open,
     Publish,
     Seen,
@@ -67,10 +69,12 @@ from models.job import RoundsSpec
 
 ABSENT = 3
 """Attempts running that a member of a fixed membership may be absent throughout."""
+STUCK = 20
+"""Attempts running that it may be there without anything coming of it: from then on it is as good as absent."""
 
 
 class _Round(Struct):
-    attempt: Attempt
+    drawn: Attempt
     opened_at: float
     ends_at: float
     beats_at: float
@@ -79,6 +83,17 @@ class _Round(Struct):
     """Devices of the cohort that have neither a verdict nor failed."""
     awaited: set[str]
     """Those of them that the round still waits for."""
+    members: set[str]
+    joined: list[str] = []
+    """Members that came while the round was open."""
+
+    @property
+    def attempt(self) -> Attempt:
+        """The round with everybody who has joined it."""
+        if self.joined:
+            cohort = (*self.drawn.cohort, *self.joined)
+            self.drawn, self.joined = structs.replace(self.drawn, cohort=cohort), []
+        return self.drawn
 
 
 class Coordinator:
@@ -113,7 +128,7 @@ class Coordinator:
     ) -> None:
         self.rules = rules
         self.ended = ended
-        self.members = Members(hint_s, rules.grace_s)
+        self.members = Members(hint_s, rules.grace_s, patient=rules.wait == "all")
         self._seed = seed
         self._heartbeat_s = heartbeat_s
         self.ledger = Ledger(
@@ -140,6 +155,8 @@ class Coordinator:
         """Since when something has changed that no `_advance` has seen yet."""
         self._told = ""
         """What operators were told last of what the job waits for."""
+        self._lost_at: float | None = None
+        """Since when the broker has not been reachable; None while it is."""
         if attempt is not None and not ended:
             self._last = attempt
             for device in attempt.cohort:
@@ -156,8 +173,10 @@ class Coordinator:
                 effects += self._take(event, now)
             case Seen():
                 effects += self._see(event, now)
+            case Lost():
+                self._lost_at = now if self._lost_at is None else self._lost_at
             case Doubted():
-                self.members.doubt(now)
+                self._find_again(now)
             case Judged(verdict):
                 effects += self._note(verdict, now)
             case Committed(version, metrics):
@@ -169,7 +188,7 @@ class Coordinator:
     def tick(self, now: float) -> list[Effect]:
         """Return what follows from the time alone."""
         effects = [*self._pass_time(now), *self._advance(now)]
-        if self._round is not None and now >= self._round.beats_at:
+        if self._round is not None and now >= self._round.beats_at and self._lost_at is None:
             effects += self.announce(now)
         return [*effects, *self._pass_time(now), *self._tell(now)]
 
@@ -194,9 +213,11 @@ class Coordinator:
         """When `tick` has something to do, if nothing is received before."""
         if self.ended:
             return None
-        at = self.members.next_at()
-        if self._round is not None:
-            at = min(at, self._round.ends_at, self._round.beats_at)
+        at = math.inf
+        if self._lost_at is None:
+            at = self.members.next_at()
+            if self._round is not None:
+                at = min(at, self._round.ends_at, self._round.beats_at)
         if self._stirred_at is not None:
             at = min(at, self._stirred_at)
         return None if math.isinf(at) else at
@@ -289,18 +310,29 @@ class Coordinator:
             and seen.online
             and seen.ready
             and seen.live
-            and seen.device not in round_.attempt.cohort
-            and draw.ticket(round_.attempt.salt, seen.device) <= round_.attempt.threshold
+            and seen.device not in round_.members
+            and draw.ticket(round_.drawn.salt, seen.device) <= round_.drawn.threshold
         ):
             # It was drawn before we knew it: the round may wait for it too.
-            round_.attempt = structs.replace(round_.attempt, cohort=(*round_.attempt.cohort, seen.device))
+            round_.members.add(seen.device)
+            round_.joined.append(seen.device)
             round_.pending.add(seen.device)
             self._pace.draw(self.base, [seen.device], now)
-            self._last = round_.attempt
         self._refresh(seen.device, now)
         return self._advance(now)
 
+    def _find_again(self, now: float) -> None:
+        """Go on after an outage of the broker, which has cost nobody any time."""
+        if self._lost_at is not None and self._round is not None:
+            away_s = now - self._lost_at
+            self._round.ends_at = max(self._round.ends_at + away_s, now + self.members.hint_s)
+            self._round.opened_at += away_s
+        self._lost_at = None
+        self.members.doubt(now)
+
     def _pass_time(self, now: float) -> list[Effect]:
+        if self._lost_at is not None:
+            return []
         changed, ask = self.members.pass_time(now)
         for device in changed:
             self._refresh(device, now)
@@ -366,7 +398,8 @@ class Coordinator:
             name for name in attempt.cohort if self.ledger.verdict_on(name) is None and not self.has_failed(name)
         }
         awaited = {name for name in pending if not self.members.is_given_up(name, now)}
-        self._round = _Round(attempt, now, now + seconds, now, self._heartbeat_s, pending, awaited)
+        members = set(attempt.cohort)
+        self._round = _Round(attempt, now, now + seconds, now, self._heartbeat_s, pending, awaited, members)
         self._absences = dict(attempt.absences)
 
     def _time_for(self, attempt: Attempt) -> float:
@@ -397,12 +430,12 @@ class Coordinator:
             return self._commit(f"its target of {target} updates is reached")
         if counted >= self.rules.quorum and not self.awaited:
             return self._commit("nobody is left to wait for")
-        if now < round_.ends_at:
+        if now < round_.ends_at or self._lost_at is not None:
             return []
         for device in sorted(round_.awaited):
             member = self.members.get(device)
-            if member is not None and member.there and member.heard_at <= round_.opened_at:
-                self.members.miss(device, now)
+            if member is not None and member.there:
+                self.members.miss(device, now, since=round_.opened_at)
                 self._refresh(device, now)
         if counted >= self.rules.quorum and self.rules.wait == "target":
             return self._commit("a quorum at the deadline")
@@ -430,6 +463,7 @@ class Coordinator:
                 member is None
                 or not member.ready
                 or member.silent >= SILENT
+                or member.missed >= STUCK
                 or (member.gone_at is not None and member.gone_at <= round_.opened_at)
             )
             self._absences[name] = self._absences.get(name, 0) + 1 if absent else 0

@@ -28,6 +28,10 @@ class Seen(Struct, frozen=True):
     failure: str = ""
 
 
+class Lost(Struct, frozen=True):
+    """The broker is not reachable: nobody can be heard, so that nothing is said by silence."""
+
+
 class Doubted(Struct, frozen=True):
     """The connection to the broker is a new one: what is known of devices is a hint until they are heard again."""
 
@@ -51,7 +55,7 @@ class Stop(Struct, frozen=True):
     reason: str
 
 
-Event = Seen | Doubted | Offer | Judged | Committed | Stop
+Event = Seen | Lost | Doubted | Offer | Judged | Committed | Stop
 
 
 # Effects: what the coordinator wants done.

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig
-from aggregator.effects import Doubted, Seen, Stop
+from aggregator.effects import Doubted, Lost, Seen, Stop
 from aggregator.inbox import Inbox
 from aggregator.projection import Clear, Out
 from aggregator.roster import Roster
@@ -79,6 +79,7 @@ class Jobs:
         self.term = store.term
         self.packet_bytes: int | None = config.broker.max_packet_bytes
         """The largest packet that the broker takes, where that is known."""
+        self._online = True
         self.inbox = Inbox(config.limits.unassembled_bytes)
         self._store = store
         self._config = config
@@ -132,7 +133,7 @@ class Jobs:
 
     def connected(self, packet_bytes: int | None) -> None:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
-        self.packet_bytes = packet_bytes
+        self.packet_bytes, self._online = packet_bytes, True
 
         def doubt(run: Run, now: float) -> list[Out]:
             run.fit(packet_bytes)
@@ -140,6 +141,12 @@ class Jobs:
 
         for job in list(self.runs):
             self.inside(job, doubt)
+
+    def disconnected(self) -> None:
+        """Note that the broker is not reachable: rounds stand still."""
+        self._online = False
+        for job in list(self.runs):
+            self.inside(job, lambda run, now: run.handle(Lost(), now))
 
     def say_everything(self) -> None:
         """Send everything that should lie at the broker."""
@@ -320,6 +327,8 @@ class Jobs:
             return
         self.runs[job] = run
         self.resting.pop(job, None)
+        if not self._online:
+            self.inside(job, lambda run, now: run.handle(Lost(), now))
 
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
         """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""

@@ -9,7 +9,10 @@
    life, in case that its answer was lost.
 2. A device that is there, and says nothing through SILENT rounds that waited for it to their deadlines, is not waited
    for and not drawn until it is heard. It is asked for a sign of life, ever less often, and in the end no more.
-3. A training that failed says nothing of the next base.
+3. To be alive is not to deliver. Who speaks, and still offers nothing through SILENT such rounds (or through as many
+   again, after it was asked), is passed over for FIRST_PAUSE_S, then for twice as long, until it offers. Not where a
+   job waits for all: there a device may take several attempts for one training.
+4. A training that failed says nothing of the next base.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ SILENT = 2
 """Rounds to their deadlines without a word, from which on a device is not waited for."""
 FIRST_ASK_S = 60.0
 LAST_ASK_S = 3600.0
+FIRST_PAUSE_S = 60.0
+LAST_PAUSE_S = 3600.0
 
 
 class Member(Struct):
@@ -46,21 +51,32 @@ class Member(Struct):
     heard_at: float = -math.inf
     silent: int = 0
     """Rounds running that it said nothing in, though they waited for it."""
+    missed: int = 0
+    """Rounds running that it offered nothing in, whatever it said besides."""
     ask_at: float = math.inf
     ask_s: float = FIRST_ASK_S
+    back_at: float = -math.inf
+    """It is passed over until then; -inf for who is not."""
+    pause_s: float = FIRST_PAUSE_S
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether rounds do without it for a while, though it is there."""
+        return self.back_at > -math.inf
 
     @property
     def present(self) -> bool:
         """Whether it may be drawn, if it is ready."""
-        return self.there and self.silent < SILENT
+        return self.there and self.silent < SILENT and not self.passed_over
 
 
 class Members:
-    """All devices of a job. hint_s, grace_s: seconds."""
+    """All devices of a job. hint_s, grace_s: seconds. patient: pass nobody over who is there."""
 
-    def __init__(self, hint_s: float, grace_s: float) -> None:
+    def __init__(self, hint_s: float, grace_s: float, *, patient: bool = False) -> None:
         self.hint_s = hint_s
         self.grace_s = grace_s
+        self._patient = patient
         self._members: dict[str, Member] = {}
         self._alarms: list[tuple[float, str]] = []
 
@@ -97,8 +113,9 @@ class Members:
         """Note that a device is alive: it has offered an update."""
         member = self._members.get(device)
         if member is not None:
-            member.heard_at, member.silent, member.ask_at = now, 0, math.inf
-            member.until = math.inf
+            member.heard_at, member.silent, member.missed = now, 0, 0
+            member.ask_at = member.until = math.inf
+            member.back_at, member.pause_s = -math.inf, FIRST_PAUSE_S
 
     def doubt(self, now: float) -> None:
         """Hold everybody for a hint: the connection to the broker was lost, and wills with it."""
@@ -107,18 +124,24 @@ class Members:
                 member.until = now + self.hint_s
                 self._alarm(member.until, device)
 
-    def miss(self, device: str, now: float) -> None:
-        """Note that a round has waited to its deadline for a device that said nothing."""
+    def miss(self, device: str, now: float, *, since: float) -> None:
+        """Note that a round has waited to its deadline for a device that offered nothing. since: of the round."""
         member = self._members[device]
-        member.silent += 1
+        member.missed += 1
+        silent = member.heard_at <= since
+        member.silent += silent
         if member.silent == SILENT:
             member.ask_at, member.ask_s = now, FIRST_ASK_S
             self._alarm(now, device)
+        if member.missed >= (2 * SILENT if silent else SILENT) and not self._patient:
+            member.back_at = now + member.pause_s
+            member.pause_s = min(2 * member.pause_s, LAST_PAUSE_S)
+            self._alarm(member.back_at, device)
 
     def is_given_up(self, device: str, now: float) -> bool:
         """Return whether a round has stopped waiting for a device."""
         member = self._members.get(device)
-        if member is None or not member.ready or member.silent >= SILENT:
+        if member is None or not member.ready or member.silent >= SILENT or member.passed_over:
             return True
         return member.gone_at is not None and now >= member.gone_at + self.grace_s
 
@@ -140,6 +163,8 @@ class Members:
                 self._alarm(member.ask_at, device)
                 ask.append(device)
                 continue
+            if member.passed_over and member.back_at <= now:
+                member.back_at = -math.inf
             if member.there and member.until <= now:
                 self._lose(device, member, member.until)
                 ask.append(device)
@@ -161,4 +186,4 @@ class Members:
         """Return whether an alarm still says something; those of what has changed since are passed over."""
         member = self._members[device]
         grace_ends = member.gone_at is not None and member.gone_at + self.grace_s == at
-        return grace_ends or (member.there and member.until == at) or member.ask_at == at
+        return grace_ends or (member.there and member.until == at) or at in (member.ask_at, member.back_at)

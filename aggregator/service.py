@@ -205,6 +205,7 @@ class Aggregator:
                 self._out.online = False
                 self._out.clear()
                 self._settled_at = self._read_again_at = math.inf
+                self.jobs.disconnected()
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from aggregator.members import SILENT
+
 if TYPE_CHECKING:
     from aggregator.coordinator import Coordinator
 
@@ -94,8 +96,12 @@ def standing(core: Coordinator, device: str, now: float) -> Standing:
         return Standing(device, "offline", since_s=None if member.gone_at is None else max(0.0, now - member.gone_at))
     if not member.ready:
         return Standing(device, "unready", member.why)
-    if not member.present:
+    if member.silent >= SILENT:
         return Standing(device, "silent", f"it said nothing through {member.silent} rounds, and was asked")
+    if member.passed_over:
+        again = _duration(max(0.0, member.back_at - now))
+        why = f"it offered nothing through {member.missed} rounds; the next for it comes in {again}"
+        return Standing(device, "silent", why)
     if member.until < float("inf"):
         return Standing(device, "unheard", "the broker remembers it, it has not spoken itself yet")
     return Standing(device, "awaited" if device in core.awaited else "able")

@@ -20,6 +20,7 @@ from aggregator.effects import (
     Effect,
     Event,
     Judged,
+    Lost,
     Open,
     Publish,
     Record,
@@ -768,6 +769,58 @@ def test_a_round_that_ends_early_says_nothing_of_those_who_were_not_done() -> No
         bench.core.receive(Committed(Version(1, number + 1), {}), float(number))
     assert bench.core.attempt is not None
     assert "slow" in bench.core.attempt.cohort
+
+
+def test_who_answers_and_never_offers_is_passed_over_ever_longer() -> None:
+    """Uploads that a broker refuses, or a device that lies: it is alive, and rounds would wait for it for ever."""
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=1, deadline_s=60.0, max_rounds=1000))
+    bench.see("a", "mute")
+    now, waited = 0.0, 0
+    for number in range(360):
+        began = now
+        bench.receive(here("mute"), now=began + 0.5)
+        bench.count("a", base=Version(1, number), now=began + 1.0)
+        effects = [] if bench.core.attempt is None else pass_time(bench, began + 60.0)
+        waited += bool(effects)
+        now = began + 60.0 if effects else began + 10.0
+        bench.core.tick(now)
+        bench.core.receive(Committed(Version(1, number + 1), {}), now)
+    assert waited <= 10, "rounds go on to wait for it"
+    standing = next(s for s in waits.standings(bench.core, now) if s.device == "mute")
+    assert "it offered nothing through" in standing.why or standing.state in ("able", "awaited")
+    bench.core.receive(offer("mute", Version(1, 0)), now)
+    assert bench.core.members.get("mute").present  # type: ignore[union-attr]  # it is known
+
+
+def test_where_all_are_waited_for_who_never_delivers_is_dropped_in_the_end() -> None:
+    bench = all_but("a", "mute")
+    minute = 0
+    while minute < 60 and not of(Commit, pass_time(bench, 60.0 * minute)):
+        bench.receive(here("mute"), now=60.0 * minute + 1.0)
+        minute += 1
+    assert 15 < minute < 40
+
+
+def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
+    bench = all_but("a", "b")
+    assert bench.core.attempt is not None
+    first = bench.core.attempt
+    bench.core.receive(Lost(), 10.0)
+    assert bench.core.deadline is None
+    assert pass_time(bench, 86_400.0) == []
+    assert bench.core.tick(86_400.0) == []
+    bench.core.receive(Doubted(), 86_400.0)
+    assert bench.core.attempt == first
+    assert bench.core.seconds_left(86_400.0) == pytest.approx(50.0)
+    bench.see("a", "b", now=86_401.0)
+    assert of(Commit, bench.count("b", now=86_420.0))
+
+
+def test_after_an_outage_a_round_lasts_at_least_as_long_as_devices_may_take_to_answer() -> None:
+    bench = all_but("a", "b")
+    bench.core.receive(Lost(), 59.0)
+    bench.core.receive(Doubted(), 1000.0)
+    assert bench.core.seconds_left(1000.0) == pytest.approx(bench.core.members.hint_s)
 
 
 def test_a_silent_device_is_asked_ever_less_often_and_then_no_more() -> None:
