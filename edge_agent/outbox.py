@@ -150,8 +150,10 @@ class Outbox:
 
         renamed: the present name of the base that it is on, where it has another by now.
         """
-        state, settled = self._settled(verdict), renamed or verdict.base
-        files.seal(self.folder / "residual.bin", msgspec.msgpack.encode(_Residual(settled, state.to_bytes())))
+        settled = renamed or verdict.base
+        before = self._read("residual.bin", _Residual) if verdict.again else None
+        state = before.state if before is not None else self._settled(verdict).to_bytes()
+        files.seal(self.folder / "residual.bin", msgspec.msgpack.encode(_Residual(settled, state)))
         reach("outbox.settle.between", verdict)
         files.remove(self.folder / "update.bin")
         self.settled, self.offer = settled, None
@@ -220,9 +222,9 @@ class Outbox:
             raise CodecError("it has two bodies")
 
     def _settled(self, verdict: Verdict) -> State:
-        """Return the residual that a verdict leaves; none where the update is lost, or nonsense."""
+        """Return the residual that a verdict leaves; none where the update is lost, nonsense, or one too many."""
         pending = self._pending()
-        if pending is None:
+        if pending is None or verdict.again:
             return codec.drop()
         try:
             with np.errstate(all="ignore"):  # what overflows is refused below

@@ -56,7 +56,10 @@ def test_what_is_offered_again_gets_the_verdict_that_it_got() -> None:
     book = ledger()
     book.note(counted(offer()))
     assert book.weigh(offer(), drawn(), "") == [Answer(counted(offer()))]
-    assert refusal(book.weigh(offer(digest="cd" * 8), drawn(), "")).startswith("this device already has a verdict")
+    (answer,) = book.weigh(offer(digest="cd" * 8), drawn(), "")
+    assert isinstance(answer, Answer)
+    assert answer.verdict.again, "it keeps nothing of it back"
+    assert not answer.verdict.counted
     assert book.counted == {"a"}
     assert book.settled == ["a"]
     assert book.verdict_on("a") == book.last_of("a") == counted(offer())

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 
 from broker import chunks
 from broker.messages import Offer, Verdict, Version, echo
@@ -95,6 +96,25 @@ def test_a_cut_between_the_two_writes_of_a_settlement_settles_once(
     assert again.trained == V0
     assert not (tmp_path / "j" / "update.bin").exists()
     assert raws(again.state(V1, 20)) == raws(codec.settle(pending, counted=True, spec=SPEC))
+
+
+def test_an_update_that_was_one_too_many_leaves_what_was_kept_back_before(tmp_path: Path) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(verdict(one))
+    before = raws(outbox.state(V1, 20))
+    made = encoded(seed=1)
+    second = offer(made.body, V1)
+    outbox.put(second, made.pending)
+    outbox.settle(structs.replace(verdict(second, "it already has a verdict"), again=True))
+    for each in (outbox, Outbox(tmp_path / "j", SPEC)):
+        assert raws(each.state(Version(1, 2), 20)) == before
+        assert (each.settled, each.offer) == (V1, None)
+
+
+def test_an_update_that_was_one_too_many_leaves_nothing_where_nothing_was_kept_back(tmp_path: Path) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(structs.replace(verdict(one, "it already has a verdict"), again=True))
+    assert raws(outbox.state(V1, 20)) == []
 
 
 class PowerCutError(Exception):
