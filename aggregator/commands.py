@@ -102,9 +102,8 @@ class Commands:
     def _stop(self, name: str) -> str:
         aggregator = self._aggregator
         for job, rest in list(aggregator.resting.items()):
-            if name in (job, rest.name):
-                aggregator.store.end_job(job, "stopped", f"an operator stopped it; it was at rest: {rest.why}"[:500])
-                aggregator.jobs.resume(job)
+            if name in (job, rest.name) and not rest.ended:
+                aggregator.jobs.stop_resting(job)
                 return f"stopped {job}, which was at rest"
         found = [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
         for run in found:
@@ -116,6 +115,9 @@ class Commands:
         for run in found:
             if run.coordinator.ended == "stopped":
                 return f"{run.job} was stopped at version {run.version} before"
+        for job, rest in aggregator.resting.items():
+            if name in (job, rest.name) and rest.ended == "stopped":
+                return f"{job} was stopped before"
         raise ValueError(f"no running job has the name {name}")
 
     def _resume(self, name: str) -> str:
@@ -145,11 +147,11 @@ class Commands:
                 yield {
                     "name": rest.name,
                     "job": job,
-                    "state": "resting",
+                    "state": rest.ended or "resting",
                     "version": str(rest.version or ""),
                     "reason": rest.why[:500],
-                    "waits_for": f"at rest: {rest.why}"[:500],
-                    "ends": ends,
+                    "waits_for": "" if rest.ended else f"at rest: {rest.why}"[:500],
+                    "ends": "" if rest.ended else ends,
                 }
 
     def _line(self, run: Run) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import math
 from collections.abc import Callable, Iterable
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from aggregator import projection
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig
 from aggregator.effects import Doubted, Lost, Seen, Stop
@@ -41,18 +42,20 @@ log = logging.getLogger(__name__)
 RELOAD_S = 5.0
 """A job whose state could not be written is loaded again from the store after this long."""
 RENAME_S = 60.0
-"""Devices' words can give a job a new generation no more often than this."""
+LAST_RENAME_S = 86_400.0
+"""Words of devices can give a job a new generation only so long after the last one; it doubles each time."""
 TOMBSTONES = 20
 """Deleted jobs whose tombstones lie at the broker, for devices that were away."""
 
 
 class Resting(Struct, frozen=True):
-    """A job of the store that does not run now. again: it is loaded again by itself."""
+    """A job of the store that does not run now. again: it is loaded again by itself. ended: it was over before."""
 
     name: str
     version: Version | None
     why: str
     again: bool
+    ended: str = ""
 
 
 class Jobs:
@@ -90,8 +93,11 @@ class Jobs:
         self._send = send
         self._reload_at: dict[str, float] = {}
         self._rename_at: dict[str, tuple[float, int]] = {}
-        """Job to when to give it a generation above this one; and when that was done last."""
-        self._renamed_at: dict[str, float] = {}
+        """Job to when to give it a generation above this one."""
+        self._renamed: dict[str, tuple[float, float]] = {}
+        """Job to when it may be given another one, and how long that is after the last."""
+        self._believed: dict[str, set[str]] = {}
+        """Job to the devices whose word has given it a generation."""
 
     # Time.
 
@@ -134,6 +140,7 @@ class Jobs:
     def connected(self, packet_bytes: int | None) -> None:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
         self.packet_bytes, self._online = packet_bytes, True
+        self.trouble.clear()  # what this broker refuses it will refuse again
 
         def doubt(run: Run, now: float) -> list[Out]:
             run.fit(packet_bytes)
@@ -150,7 +157,8 @@ class Jobs:
 
     def say_everything(self) -> None:
         """Send everything that should lie at the broker."""
-        self._send([Job(job, self.term) for job in self._store.deleted(TOMBSTONES)])
+        for job in self._deleted(TOMBSTONES):
+            self._send(projection.tombstone_of(job, self.term))
         for job in list(self.runs):
             self._say_all_of(job)
 
@@ -163,6 +171,22 @@ class Jobs:
         for job in self.runs:
             if job in levels:
                 self.trouble[job] = f"the broker refuses {'/'.join(levels[3:])}: {reason}"[:500]
+
+    def _deleted(self, most: int) -> list[str]:
+        """Return the jobs that were deleted last, as far as that can be read."""
+        try:
+            return self._store.deleted(max(0, most))
+        except StoreError as error:
+            log.error("which jobs were deleted cannot be read: %s", error)
+            return []
+
+    def was_deleted(self, job: str) -> bool:
+        """Return whether there was this job; where that cannot be read, it is not known."""
+        try:
+            return self._store.is_deleted(job)
+        except StoreError as error:
+            log.error("whether job=%s was deleted cannot be read: %s", job, error)
+            return False
 
     # Devices.
 
@@ -179,26 +203,35 @@ class Jobs:
         for device, known in self._roster.devices.items():
             self.tell(job, device, live=known.live)
 
-    def look_back(self, job: str, version: Version, done: str = "") -> None:
+    def look_back(self, job: str, version: Version, device: str = "", *, done: bool = False) -> None:
         """Notice that something is known that the store does not have: the state directory is an old backup.
 
-        It is a later version; or, by the name of a device, that this device is done with the current one.
+        It is a later version; or that a device is done with the current one. A device is believed once, and each new
+        generation waits for longer than the one before: none of it is proved.
         """
-        run = self.runs.get(job)
-        if run is None or not (run.is_behind(version) or (done and run.has_lost(version, done))):
+        run, now = self.runs.get(job), self._clock()
+        if run is None or run.coordinator.ended or device in self._believed.get(job, ()):
             return
-        before = self._rename_at.get(job, (0.0, 0))[1]
-        at = max(self._clock(), self._renamed_at.get(job, -math.inf) + RENAME_S)
-        self._rename_at[job] = (at, max(before, version.generation))
-        if at <= self._clock():
+        if not (run.is_behind(version) or (done and run.has_lost(version, device))):
+            return
+        if device:
+            self._believed.setdefault(job, set()).add(device)
+        not_before, _ = self._renamed.get(job, (now, 0.0))
+        _, above = self._rename_at.get(job, (0.0, 0))
+        self._rename_at[job] = (max(now, not_before), max(above, version.generation))
+        if not_before <= now:
             self._rename(job, self._rename_at.pop(job)[1])
 
     def _rename(self, job: str, above: int) -> None:
         """Give the current version of a job a new generation, so that no number is given out twice."""
-        run = self.runs.get(job)
+        run, now = self.runs.get(job), self._clock()
         if run is None:
+            if job in self.resting and self.resting[job].again:
+                self._rename_at[job] = (now + RELOAD_S, above)
             return
-        self._renamed_at[job] = self._clock()
+        _, pause_s = self._renamed.get(job, (0.0, RENAME_S / 2))
+        pause_s = min(2 * pause_s, LAST_RENAME_S)
+        self._renamed[job] = (now + pause_s, pause_s)
         log.warning("job=%s version=%s: more is known than the store has, a new generation follows", job, run.version)
         try:
             self._store.raise_generation(job, above)
@@ -218,28 +251,40 @@ class Jobs:
         older = self._make_way(spec.name)
         job = f"{spec.name}-{self._token()}"
         self._check_size(job, spec)
-        graves = [tomb for run in older for tomb in run.tombstone()]
-        row = self._create(job, spec, [run.job for run in older], request)
-        for run in older:
-            del self.runs[run.job]
-            self.trouble.pop(run.job, None)
-            self.inbox.forget_job(run.job)
+        graves = [tomb for other in older for tomb in self._tombstone(other)]
+        too_old = self._deleted(2 * TOMBSTONES - len(older))[max(0, TOMBSTONES - len(older)) :]
+        row = self._create(job, spec, older, request)
+        # It is there now: nothing that goes wrong from here on may refuse it.
+        for other in older:
+            self._drop(other)
         self._send(graves)
-        self._send([Clear(Job(deleted, self.term)) for deleted in self._store.deleted(2 * TOMBSTONES)[TOMBSTONES:]])
+        self._send([Clear(Job(deleted, self.term)) for deleted in too_old])
         self._load(row)
         self.inside(job, lambda run, _now: run.retained())
         self._tell_all(job)
         self.inside(job, Run.tick)
         return job
 
-    def _make_way(self, name: str) -> list[Run]:
+    def _make_way(self, name: str) -> list[str]:
         """Return the jobs of this name, all of which have ended. Raises ValueError if one has not."""
-        older = [run for run in self.runs.values() if run.spec.name == name]
-        if any(not run.coordinator.ended for run in older):
+        runs_ = [run for run in self.runs.values() if run.spec.name == name]
+        if any(not run.coordinator.ended for run in runs_):
             raise ValueError(f"job {name} is running: stop it first, or submit under another name")
-        if any(rest.name == name for rest in self.resting.values()):
+        rests = {job: rest for job, rest in self.resting.items() if rest.name == name}
+        if any(not rest.ended for rest in rests.values()):
             raise ValueError(f"job {name} is at rest and has not ended: stop it first, or submit under another name")
-        return older
+        return [*(run.job for run in runs_), *rests]
+
+    def _tombstone(self, job: str) -> list[Out]:
+        run = self.runs.get(job)
+        return run.tombstone() if run is not None else projection.tombstone_of(job, self.term)
+
+    def _drop(self, job: str) -> None:
+        """Forget what is in memory of a job."""
+        for known in (self.runs, self.resting, self.trouble, self._reload_at, self._rename_at, self._believed):
+            known.pop(job, None)
+        self.inbox.forget_job(job)
+        self._marks.leave(job)
 
     def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str) -> JobRow:
         # By what is submitted, not by the job: an operator's command is repeated until it is answered.
@@ -265,6 +310,15 @@ class Jobs:
     def stop(self, job: str) -> None:
         """End a job; its last version stays."""
         self.inside(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
+
+    def stop_resting(self, job: str) -> None:
+        """End a job that is at rest, as far as it can be: its devices are told to forget it. Raises StoreError."""
+        rest = self.resting[job]
+        self._store.end_job(job, "stopped", f"an operator stopped it; it was at rest: {rest.why}"[:500])
+        self._reload_at.pop(job, None)
+        self._marks.leave(job)
+        self.resting[job] = structs.replace(rest, ended="stopped", again=False)
+        self._send(projection.tombstone_of(job, self.term))
 
     def resume(self, job: str) -> None:
         """Try a job again that is at rest."""
@@ -298,7 +352,7 @@ class Jobs:
         """Load a job, or put it at rest with the reason."""
         job, now = row.job, self._clock()
         if why := self._marks.reason(job):
-            self._rest(job, row.name, why)
+            self._rest(job, row.name, why, row.ended)
             return
 
         def make() -> Run:
@@ -317,13 +371,13 @@ class Jobs:
         try:
             run = contain(make, ModelError, DatasetError, StoreError)
         except (ModelError, DatasetError, DamageError) as error:
-            self._rest(job, row.name, f"it cannot be run here: {error}")
+            self._rest(job, row.name, f"it cannot be run here: {error}", row.ended)
             return
         except StoreError as error:
             self._put_off(job, error, row.name)
             return
         if isinstance(run, Fault):
-            self._rest(job, row.name, run.why)
+            self._rest(job, row.name, run.why, row.ended)
             return
         self.runs[job] = run
         self.resting.pop(job, None)
@@ -336,15 +390,17 @@ class Jobs:
         run = self.runs.pop(job, None)
         known = self.resting.get(job)
         name = run.spec.name if run else name or (known.name if known else job)
-        self.resting[job] = Resting(name, run.version if run else None, str(error), again=True)
+        ended = run.coordinator.ended if run else (known.ended if known else "")
+        self.resting[job] = Resting(name, run.version if run else None, str(error), again=True, ended=ended)
         self.inbox.forget_job(job)
         self._reload_at[job] = self._clock() + RELOAD_S
 
-    def _rest(self, job: str, name: str, why: str) -> None:
+    def _rest(self, job: str, name: str, why: str, ended: str = "") -> None:
         """Put a job at rest, with the reason, for the operator; the others go on."""
         log.error("at rest job=%s: %s", job, why)
         run = self.runs.pop(job, None)
-        self.resting[job] = Resting(name, run.version if run else None, why, again=False)
+        ended = run.coordinator.ended if run else ended
+        self.resting[job] = Resting(name, run.version if run else None, why, again=False, ended=ended)
         self.inbox.forget_job(job)
         self._reload_at.pop(job, None)
         if run is not None:

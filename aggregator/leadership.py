@@ -43,6 +43,8 @@ STANDBY_S = 20.0
 """How long the leader may be gone before a standby without jobs steps in: a supervisor restarts it sooner."""
 SPEAK_S = 0.5
 """Shortest time between two answers."""
+RISE_S = 60.0
+"""Devices' words let the term rise no more often than this."""
 FAR = 2**48
 """Terms and claims beyond this are nonsense, and are not heard."""
 JUMP = 2**20
@@ -130,6 +132,8 @@ class Leadership:
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None
         """The last other leader heard of."""
+        self.gone = False
+        """Whether that one is there no more."""
         self.since = 0
         """The term that this leadership began with."""
         self._take_over = take_over
@@ -140,11 +144,15 @@ class Leadership:
         """When to stop listening, or, as a standby, when to listen again."""
         self._speak_at = math.inf
         self._spoke_at = -math.inf
+        self._told_term = 0
+        """The highest term that a device has said it has heard."""
+        self._rise_at = math.inf
+        self._risen_at = -math.inf
 
     @property
     def deadline(self) -> float:
         """When `tick` has something to do; inf for never."""
-        return min(self._until, self._speak_at)
+        return min(self._until, self._speak_at, self._rise_at)
 
     @property
     def rank(self) -> Rank:
@@ -158,7 +166,7 @@ class Leadership:
                 return self._connect(now)
             case Lost():
                 self._online = False
-                self._until = self._speak_at = math.inf
+                self._until = self._speak_at = self._rise_at = math.inf
                 return []
             case Candidate():
                 return self._hear_candidate(event, now)
@@ -170,6 +178,8 @@ class Leadership:
         effects: list[Effect] = []
         if now >= self._speak_at:
             effects += self._speak(now)
+        if now >= self._rise_at:
+            effects += self._rise(now)
         if now >= self._until:
             self._until = math.inf
             if self.state == "standby":
@@ -232,7 +242,7 @@ class Leadership:
             return []
         if self.state == "listening":
             return self._listen_to(beacon, live, now)
-        if beacon.online and self._is_replaced_by(beacon):
+        if self._is_replaced_by(beacon, live):
             return self._stand_down(beacon, live, now)
         self._watch(None if beacon.online and live else now)
         return []
@@ -281,7 +291,17 @@ class Leadership:
         """Take a device's word that it has heard a higher term: rise above it, or nobody would listen."""
         if self.state != "leading" or not self.me.term <= term <= min(self.me.term + JUMP, FAR):
             return []
-        self.me.term = term + 1
+        self._told_term = max(self._told_term, term)
+        if now < self._risen_at + RISE_S:
+            self._rise_at = self._risen_at + RISE_S
+            return []
+        return self._rise(now)
+
+    def _rise(self, now: float) -> list[Effect]:
+        self._risen_at, self._rise_at = now, math.inf
+        if self.state != "leading" or self._told_term < self.me.term:
+            return []
+        self.me.term = self._told_term + 1
         return [Rise(self.me.term), *self._answer(now)]
 
     # Answering.
@@ -300,22 +320,32 @@ class Leadership:
 
     # Standing by.
 
-    def _is_replaced_by(self, leader: Beacon) -> bool:
-        return not (self.me.empty or leader.empty or self.me.replaced)
+    def _is_replaced_by(self, leader: Beacon, live: bool) -> bool:
+        """Return whether this one must not lead again by itself: only who is there, and has jobs, does that."""
+        return live and leader.online and not (self.me.empty or leader.empty or self.me.replaced)
 
     def _stand_down(self, leader: Beacon, live: bool, now: float) -> list[Effect]:
         self.state = "standby"
         self.leader = leader
         self._until = self._speak_at = math.inf
-        if self._is_replaced_by(leader):
+        if self._is_replaced_by(leader, live):
             self.me.replaced = leader.nonce
         self._watch(None if leader.online and live else now)
         return [StandDown(leader, self.me.replaced)]
 
+    @property
+    def stays(self) -> bool:
+        """Whether it stands by until an operator says otherwise, though the leader may be gone."""
+        return self.state == "standby" and not self._may_lead
+
+    @property
+    def _may_lead(self) -> bool:
+        return not self.me.replaced and (self.me.empty or self.leader is None or self.leader.empty)
+
     def _watch(self, gone_at: float | None) -> None:
         """As a standby, note since when nobody leads (None: somebody does)."""
-        may_lead = not self.me.replaced and (self.me.empty or self.leader is None or self.leader.empty)
-        if gone_at is not None and may_lead:
+        self.gone = gone_at is not None
+        if gone_at is not None and self._may_lead:
             self._until = min(self._until, gone_at + STANDBY_S)  # late wills of others do not make it wait anew
         else:
             self._until = math.inf

@@ -89,6 +89,8 @@ class Roster:
             gone_at = None if presence.online else now
             self.devices[presence.device] = Known(presence, live, gone_at=gone_at)
             return Sight("news")
+        if not live and presence.life == known.presence.life and known.asked_at > known.heard_at:
+            return Sight("stale")  # it was asked after that, and has not answered
         sight = self._judge(known, presence, live, now)
         if live and sight.kind == "news" and presence.online:
             known.heard_at = now

@@ -166,7 +166,8 @@ def job_row(job: object, name: object, cells: Sequence[object]) -> JobRow:
         found = read(_Ended, job, "jobs", dict(zip(_Ended.__struct_fields__, rest, strict=True)))
         read_spec = spec_of(job, spec, checksum)
     except DamageError as error:
-        return _unreadable(job, name, error)
+        ended = rest[1] if rest[1] in ("finished", "stopped") else ""
+        return _unreadable(job, name, error, str(ended))
     return JobRow(job, read_spec.name, read_spec, found.generation, found.ended, found.reason)
 
 
@@ -176,9 +177,9 @@ def unreadable(job: object, name: object, error: DamageError) -> JobRow:
     return structs.replace(row, damage=str(error)) if row.job == job else row
 
 
-def _unreadable(job: str, name: object, error: DamageError) -> JobRow:
+def _unreadable(job: str, name: object, error: DamageError, ended: str = "") -> JobRow:
     readable = name if is_id(name) else job
-    return JobRow(job, readable, None, 0, "", "", str(error))
+    return JobRow(job, readable, None, 0, ended, "", str(error))
 
 
 def spec_of(job: str, cell: object, checksum: object) -> JobSpec:

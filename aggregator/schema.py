@@ -121,7 +121,9 @@ def check(db: Database) -> int:
 def forget(write: Transaction, job: str) -> None:
     """Delete all of a job but its name."""
     write(
-        "INSERT OR REPLACE INTO deleted (job, name, request) SELECT job, name, request FROM jobs WHERE job = ?", (job,)
+        "INSERT OR REPLACE INTO deleted (job, name, request)"
+        " SELECT ?1, coalesce(max(name), ?1), coalesce(max(request), '') FROM jobs WHERE job = ?1",
+        (job,),
     )
     for statement in _FORGET:
         write(statement, (job,))

@@ -38,16 +38,25 @@ from models.job import JobSpec
 
 log = logging.getLogger(__name__)
 
-HEARD = ("device", "offer", "chunk", "command", "aggregator", "candidate", "head")
-"""The words of the topic table that an aggregator subscribes to."""
+LISTENS_TO = ("aggregator", "candidate")
+"""The words of the topic table that every aggregator subscribes to."""
+LEADS_WITH = ("device", "offer", "chunk", "command", "head")
+"""Those that the one which leads subscribes to beside."""
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
 READ_AGAIN_S = 600.0
-"""Presences are read again from the broker this often: it may have dropped the one word of a device."""
+READ_AGAIN_EACH_S = 0.5
+"""Presences are read again from the broker this often, or so long for each device: it may have dropped one's word."""
+BURY_S = 60.0
+"""That a job was deleted is said to devices that have it no more often than this."""
 
 
 class ReplacedError(RuntimeError):
     """Another aggregator leads this fleet, and this one was told to exit then."""
+
+
+class UsurpedError(RuntimeError):
+    """Another client has connected under this aggregator's client id: the broker has hung up on this one."""
 
 
 class Aggregator:
@@ -85,6 +94,8 @@ class Aggregator:
         self._out = Outgoing(transport, "aggregator.published")
         self._commands = Commands(self)
         self._roll = 0
+        self._buried: dict[str, float] = {}
+        """Deleted job to when that was said last to who still has it."""
         self._rise_at = math.inf
         self._settled_at = math.inf
         self._read_again_at = math.inf
@@ -123,14 +134,17 @@ class Aggregator:
 
     def start(self) -> None:
         """Start connecting."""
-        self._transport.subscribe(*(topics.filter_for(self.config.fleet, word) for word in HEARD))
+        self._transport.subscribe(*self._filters(LISTENS_TO))
         self._transport.open()
+
+    def _filters(self, words: Iterable[str]) -> list[str]:
+        return [topics.filter_for(self.config.fleet, word) for word in words]
 
     def step(self, timeout_s: float = 1.0) -> bool:
         """Take one event, or let time pass; False when nothing happened.
 
-        Raises ReplacedError when another aggregator leads and this one was told to exit then, and StoreError when the
-        state directory cannot be written as this one begins to lead.
+        Raises ReplacedError when another aggregator leads and this one was told to exit then, UsurpedError when another
+        client has its id, and StoreError when the state directory cannot be written as this one begins to lead.
         """
         event = self._transport.take(self._patience(timeout_s))
         if event is not None:
@@ -157,7 +171,11 @@ class Aggregator:
             return "offline"
         if self.leadership.state == "standby":
             leader = self.leadership.leader
-            return f"standing by: aggregator {leader.nonce if leader else '?'} leads"
+            who = f"aggregator {leader.nonce if leader else '?'}"
+            if not self.leadership.gone:
+                return f"standing by: {who} leads"
+            more = ", and --take-over makes this one lead" if self.leadership.stays else ""
+            return f"standing by: {who} led, and is not there now{more}"
         if not self.leads:
             return "listening whether somebody leads"
         phrases = [f"{run.spec.name} {run.coordinator.state} at version {run.version}" for run in self.runs.values()]
@@ -211,7 +229,7 @@ class Aggregator:
                 log.error("the broker refuses topic=%s: %s", topic, reason)
                 self.jobs.be_denied(topic.split("/"), reason)
             case Usurped():
-                log.error("another client has connected under this aggregator's name")
+                raise UsurpedError("another client has connected under this aggregator's client id")
 
     def _come_online(self, packet_bytes: int | None) -> None:
         now = self.clock()
@@ -223,6 +241,7 @@ class Aggregator:
             self._roll += 1
             self._settled_at = now + SETTLE_S
             self._read_again_at = now + READ_AGAIN_S
+            self._buried.clear()
 
     def _hear(self, packet: Packet) -> None:
         try:
@@ -241,12 +260,14 @@ class Aggregator:
                 pass
             case Presence():
                 self._see(message, live=not packet.retain)
+            case Head():
+                self.jobs.look_back(message.job, message.version)
+            case _ if packet.retain:
+                self._refuse("retained", f"topic={packet.topic[:120]!r}: it is said once, and not to be kept")
             case Offer():
                 self._weigh(message)
             case Chunk():
                 self._collect(message)
-            case Head():
-                self.jobs.look_back(message.job, message.version)
             case _ if isinstance(message, Command):
                 self._send([self._commands.obey(message)])
             case _:
@@ -280,6 +301,7 @@ class Aggregator:
         self._led = True
         self.jobs.load_all()
         self._out.clear()
+        self._transport.subscribe(*self._filters(LEADS_WITH))
         self._transport.renew(self._will())
 
     def _rise(self) -> None:
@@ -292,7 +314,7 @@ class Aggregator:
             self._rise_at = self.clock() + RELOAD_S
             return
         self.leadership.me.term = self.term
-        self._reconcile()
+        self._say_everything()
 
     def _stand_down(self, leader: Beacon, replaced: str) -> None:
         led, self._led = self._led, False
@@ -310,6 +332,7 @@ class Aggregator:
                 self.store.set_note("replaced", replaced)
             except StoreError as error:
                 log.error("that it was replaced cannot be written down: %s", error)
+        self._transport.unsubscribe(*self._filters(LEADS_WITH))
         if led:
             self._transport.renew(None)
         if self._exit_when_replaced:
@@ -348,9 +371,12 @@ class Aggregator:
         for job in list(self.runs):
             self.jobs.tell(job, presence.device, live=live)
         for job, version in presence.done.items():
+            self.jobs.look_back(job, version, presence.device, done=True)
+        for job, version in presence.ahead.items():
             self.jobs.look_back(job, version, presence.device)
         for job in presence.unready.keys() - self.runs.keys():
-            if self.store.is_deleted(job):
+            if self.clock() >= self._buried.get(job, -math.inf) + BURY_S and self.jobs.was_deleted(job):
+                self._buried[job] = self.clock()
                 self._out.put(structs.replace(topics.pack(Job(job, self.term), self.config.fleet), retain=False))
         if presence.term > self.term:
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
@@ -369,9 +395,11 @@ class Aggregator:
         if self.roster.hear(offer.device, self.clock()):
             self._ask(offer.device)
         if offer.job in self.runs:
-            self.jobs.look_back(offer.job, offer.base)
+            self.jobs.look_back(offer.job, offer.base, offer.device)
             self.jobs.inside(offer.job, lambda run, now: run.handle(offer, now))
-        elif self.store.is_deleted(offer.job):
+        elif offer.job in self.resting:
+            pass  # it is offered again, and the job may come back
+        elif self.jobs.was_deleted(offer.job):
             self._send([self._commands.refusal_of_deleted(offer)])
         else:
             # Only who knows the job may end an update: it is offered again, and the right aggregator may come back.
@@ -403,25 +431,31 @@ class Aggregator:
     def _reconcile(self) -> None:
         """Send everything that should be retained; who asks for more than that asks again by himself."""
         self._out.clear()
+        self._say_everything()
+
+    def _say_everything(self) -> None:
         self._send([self._beacon()])
         self.jobs.say_everything()
 
     def _read_again(self) -> None:
         """Have the broker send the retained presences once more."""
-        self._read_again_at = self.clock() + READ_AGAIN_S
+        self._read_again_at = self.clock() + max(READ_AGAIN_S, READ_AGAIN_EACH_S * len(self.roster.devices))
         name = topics.filter_for(self.config.fleet, "device")
         self._transport.unsubscribe(name)
         self._transport.subscribe(name)
 
     def _send(self, messages: Iterable[Out]) -> None:
+        questions = []
         for message in messages:
             match message:
                 case Clear():
                     self._out.put(topics.clear(message.message, self.config.fleet))
                 case Question(device):
-                    self._ask(device)
+                    questions.append(device)
                 case _:
                     self._out.put(topics.pack(message, self.config.fleet))
+        for device in questions:  # last: what follows from an answer comes after all of this
+            self._ask(device)
         self._out.pump()
 
 

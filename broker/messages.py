@@ -261,6 +261,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     failed: Annotated[dict[Id, Failure], Meta(max_length=256)] = {}
     """Job id to the last training, where that failed."""
     done: Annotated[dict[Id, Version], Meta(max_length=256)] = {}
+    ahead: Annotated[dict[Id, Version], Meta(max_length=256)] = {}
     """Job id to the last version trained on: an aggregator that has not come so far works from an old backup."""
     trouble: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
     """Job id to what goes wrong though the device takes part: a model that cannot be installed, a packet refused."""

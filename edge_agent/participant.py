@@ -14,7 +14,7 @@
     shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
  4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored; so is
     a head or round that is older than the one known in its own term, which has been overtaken on the way; or a backup
-    was restored that knows nothing of the later one, so that this device tells it (`known`).
+    was restored that knows nothing of the later one, so that this device tells it (`ahead`).
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
  7. What cannot arrive is not sent: while offline nothing is offered, asked for or repeated, and no time is kept for it.
@@ -114,7 +114,6 @@ class Participant:
         self._round: Round | None = None
         self._round_ends_at = 0.0
         self._ahead: Version | None = None
-        """A later version than the one that was spoken of last."""
         self._installed: Version | None = None
         self._fetching: Version | None = None
         self._source_now: Head | Round | None = None
@@ -225,13 +224,14 @@ class Participant:
         return self._trained
 
     @property
-    def known(self) -> Version | None:
-        """The last base that this device is done with, or a later version than the one that was spoken of last.
+    def done(self) -> Version | None:
+        """The last base that this device is done with. An update that waits for its verdict speaks for itself."""
+        return None if self.offer else self._trained
 
-        Who has lost that should know. An update that waits for its verdict speaks for itself.
-        """
-        done = None if self.offer else self._trained
-        return max((version for version in (self._ahead, done) if version is not None), default=None)
+    @property
+    def ahead(self) -> Version | None:
+        """A later version than the one that was spoken of last: who has lost it should know."""
+        return self._ahead
 
     @property
     def follows(self) -> bool:

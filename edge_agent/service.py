@@ -485,7 +485,8 @@ class Agent:
             incarnation=self.home.incarnation,
             nonce=self.home.nonce,
             failed=_few(self.failed),
-            done=_few({job: done for job, work in works if (done := work.participant.known) is not None}),
+            done=_few({job: done for job, work in works if (done := work.participant.done) is not None}),
+            ahead=_few({job: ahead for job, work in works if (ahead := work.participant.ahead) is not None}),
             trouble=_few(self._trouble),
             term=self._term if self._term > self._leader_term else 0,
         )

@@ -108,7 +108,8 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
 
     store = Store(Path(config.state_dir))
     nonce = secrets.token_hex(4)
-    transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{nonce}")
+    # The client id is drawn apart: who reads the nonce in the beacon must not know under which id to connect.
+    transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
     aggregator = Aggregator(
         config, store, transport, nonce=nonce, take_over=take_over, exit_when_replaced=exit_when_replaced
     )

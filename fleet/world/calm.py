@@ -77,7 +77,7 @@ class Leadership:
             if server.record.replaced:
                 world.laws.broken(6, "a replaced aggregator leads by itself", server.name)
         for server in world.servers:
-            server.record.replaced |= nodes.stands_by_for_good(server)
+            server.record.replaced |= nodes.was_replaced(server)
         slow = any(now < server.excused_until for server in world.servers)
         self._both_since = (self._both_since or now) if len(leading) > 1 and not slow else None
         if self._both_since is not None and now > self._both_since + BOTH_S + SLACK_S:

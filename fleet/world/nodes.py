@@ -368,8 +368,12 @@ def leads(server: Server) -> bool:
 
 def stands_by_for_good(server: Server) -> bool:
     """Return whether it has been replaced, and leads no more until an operator says so."""
-    leadership = server.service.leadership if server.service is not None else None
-    return leadership is not None and leadership.state == "standby" and leadership.me.replaced != ""
+    return server.service is not None and server.service.leadership.stays
+
+
+def was_replaced(server: Server) -> bool:
+    """Return whether one with jobs leads in its place, as it has written down."""
+    return server.service is not None and server.service.leadership.me.replaced != ""
 
 
 def nonce(server: Server) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -217,12 +219,40 @@ def test_a_job_at_rest_says_why_and_can_be_resumed_or_stopped(
     assert fleet.finish().version.number == 3
 
 
-def test_a_job_at_rest_can_be_stopped(fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = ask(submit(spec())).text
+def test_a_job_at_rest_can_be_stopped_for_good_and_makes_way_for_another(
+    fleet: Fleet, ask: Ask, spec: SpecMaker
+) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
     fleet.aggregator.jobs._rest(job, "toy", "for the sake of it")
+    assert "has not ended" in ask(submit(spec(), "too early")).text
     assert ask(Stop("cli", "t", "toy")).text == f"stopped {job}, which was at rest"
+    assert (line(ask)["state"], line(ask)["waits_for"]) == ("stopped", "")
+    assert ask(Stop("cli", "u", "toy")).text == f"{job} was stopped before"
+    assert not fleet.aggregator.runs
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.lead()
     assert line(ask)["state"] == "stopped"
-    assert "it was at rest: for the sake of it" in line(ask)["reason"]
+    assert ask(submit(spec(), "again")).ok
+    assert fleet.finish().version.number == 3
+    assert fleet.aggregator.store.is_deleted(job)
+
+
+def test_a_damaged_job_can_be_stopped_and_makes_way(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    job = ask(submit(spec(data="elsewhere"))).text
+    fleet.kill_aggregator()
+    with closing(sqlite3.connect(fleet.folder / "aggregator" / "aggregator.sqlite")) as db:
+        db.execute("UPDATE jobs SET spec = X'00' WHERE job = ?", (job,))
+        db.commit()
+    for n in range(2):  # it stays stopped
+        fleet.start_aggregator()
+        fleet.lead()
+        assert fleet.aggregator.resting[job].ended == ("stopped" if n else "")
+        if not n:
+            assert ask(Stop("cli", "t", "toy")).ok
+            fleet.kill_aggregator()
+    assert ask(submit(spec(), "again")).ok
+    assert not fleet.aggregator.resting
 
 
 # Pages.

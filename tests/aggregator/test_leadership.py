@@ -11,6 +11,7 @@ import pytest
 from aggregator.leadership import (
     LISTEN_S,
     QUIET_S,
+    RISE_S,
     SPEAK_S,
     STANDBY_S,
     Ask,
@@ -138,7 +139,31 @@ def test_whom_an_operator_has_replaced_does_not_lead_while_the_other_is_away() -
     old.receive(Connected(), 0.0)
     (down,) = old.receive(retained(online=False, claim=1), 0.1)
     assert isinstance(down, StandDown)
-    assert down.replaced == "x"
+    assert down.replaced == "", "a last will proves that nobody is there"
+    assert old.stays
+    assert old.tick(1e6) == []
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_only_who_is_there_and_has_jobs_replaces_for_good(alive: bool) -> None:
+    old = full()
+    old.receive(Connected(), 0.0)
+    word = live(claim=1) if alive else retained(claim=1)
+    (down,) = old.receive(word, 0.1)
+    assert isinstance(down, StandDown)
+    assert down.replaced == ("x" if alive else "")
+    assert (old.stays, old.gone) == (True, not alive)
+
+
+def test_words_of_devices_let_the_term_rise_once_a_minute() -> None:
+    leader = leading(one())
+    assert [type(effect) for effect in leader.hear_term(9, 100.0)] == [Rise, Speak]
+    assert leader.me.term == 10
+    for term in range(10, 300):
+        assert leader.hear_term(term, 101.0) == []
+    assert leader.deadline == 100.0 + RISE_S
+    assert leader.tick(100.0 + RISE_S)[0] == Rise(300)
+    assert leader.deadline == math.inf
 
 
 # Standing by.

@@ -12,7 +12,7 @@ from msgspec import structs
 from aggregator import evaluation
 from aggregator.config import ENVELOPE_BYTES
 from aggregator.learner import Learner
-from aggregator.service import HEARD
+from aggregator.service import LEADS_WITH, LISTENS_TO
 from aggregator.store import Store, StoreError
 from broker import chunks, failpoints, topics
 from broker.faults import Marks
@@ -416,7 +416,7 @@ def noise() -> list[Packet]:
         "candidate": ("fedge/1/f/candidate",),
         "head": ("fedge/1/f/head/JOB",),
     }
-    assert set(where) >= set(HEARD)
+    assert set(where) >= {*LISTENS_TO, *LEADS_WITH}
     payloads = [b"{", b"null", b"[]", b"{}", b'{"base":[1,0]}', b"\xff" * 100, b"{" * 5000, bytes(rng.bytes(1000))]
     return [Packet(topic, payload) for names in where.values() for topic in names for payload in payloads]
 
