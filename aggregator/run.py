@@ -105,8 +105,7 @@ class Run:
         self.chunk_bytes = self._cut_of(version)
         self.aliases = store.aliases(self.job)
         """Former names of the current version."""
-        attempts = store.attempts(self.job, version)
-        open_attempt = next((a.attempt for a in attempts if a.outcome == "open"), None)
+        last, is_open = store.last_attempt(self.job, version) or (None, False)
         self.coordinator = Coordinator(
             self.spec.rounds,
             self.spec.seed,
@@ -118,8 +117,8 @@ class Run:
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),
             counted=counted,
-            attempt=open_attempt,
-            last=attempts[-1].attempt if attempts else None,
+            attempt=last if is_open else None,
+            last=last,
             left=self._left(version),
             renames=store.renames(self.job),
             history=self._history,

@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 FILE = "aggregator.sqlite"
+MOST_ATTEMPTS = 2000
+"""Rounds to leave one base that are kept, beside the first: at one a minute, those of a day and a half."""
 
 
 class Store:
@@ -308,23 +310,41 @@ class Store:
 
     def open_attempt(self, job: str, attempt: Attempt) -> None:
         """Make a round durable before it is announced."""
-        round_ = msgspec.json.encode(attempt)
-        self._write(
-            "INSERT OR REPLACE INTO attempts"
-            " (job, generation, number, attempt, round, crc, outcome, reason, fates, opened)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'open', '', '{}', datetime('now'))",
-            (*_base(job, attempt.base), attempt.number, round_, crc(round_)),
-            job,
-        )
+        round_, base = msgspec.json.encode(attempt), _base(job, attempt.base)
+        with self._writing(job) as write:
+            write(
+                "INSERT OR REPLACE INTO attempts"
+                " (job, generation, number, attempt, round, crc, outcome, reason, fates, opened)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'open', '', '{}', datetime('now'))",
+                (*base, attempt.number, round_, crc(round_)),
+            )
+            if attempt.number > MOST_ATTEMPTS:
+                write(
+                    "DELETE FROM attempts"
+                    " WHERE job = ? AND generation = ? AND number = ? AND attempt <= ? AND attempt > 1",
+                    (*base, attempt.number - MOST_ATTEMPTS),
+                )
 
     def close_attempt(self, job: str, close: Close) -> None:
         """Remember how a round ended."""
         self._write(_CLOSE_ATTEMPT, rows.closing(job, close), job)
 
     def attempts(self, job: str, base: Version) -> list[AttemptRow]:
-        """Return the rounds that tried to leave a base, the first one first."""
+        """Return the rounds that tried to leave a base, the first one first, as far as they are kept."""
         found = self.attempts_page(job, base.number, after=-1, most=-1)
         return [row for row in found if row.attempt.base == base]
+
+    def last_attempt(self, job: str, base: Version) -> tuple[Attempt, bool] | None:
+        """Return the last round that tried to leave a base, and whether it is open; without what became of whom."""
+        sql = (
+            "SELECT attempt, round, crc, outcome = 'open' FROM attempts WHERE job = ? AND generation = ? AND number = ?"
+            " ORDER BY attempt DESC LIMIT 1"
+        )
+        row = self._one(job, "attempts", sql, _base(job, base))
+        if row is None:
+            return None
+        *round_, is_open = row
+        return rows.attempt_of(job, base, *round_), bool(is_open)
 
     def attempts_page(self, job: str, number: int, *, after: int = 0, most: int) -> list[AttemptRow]:
         """Return so many rounds at most that tried to leave a version, from behind the one of number `after`.

@@ -170,10 +170,8 @@ class Marks:
         self.enter(job, place, what)
         try:
             yield
-        except Exception:
+        finally:
             self.leave(job, place)
-            raise
-        self.leave(job, place)
 
     def _write(self, name: str) -> None:
         # A mark that cannot be written guards nothing; that is no reason not to do the work.

@@ -111,6 +111,10 @@ class Fetch(Struct, frozen=True):
     source: Head | Round
 
 
+class Drop(Struct, frozen=True):
+    """Fetch no more: nobody needs that version here now."""
+
+
 class Train(Struct, frozen=True):
     """Train on the installed base, make the update durable, then say `Trained` or `TrainingFailed`."""
 
@@ -155,4 +159,4 @@ class Deploy(Struct, frozen=True):
     version: Version
 
 
-Effect = Look | Fetch | Train | Halt | Send | Upload | Settle | Deploy
+Effect = Look | Fetch | Drop | Train | Halt | Send | Upload | Settle | Deploy

@@ -16,7 +16,7 @@
     a head or round that is older than the one known in its own term, which has been overtaken on the way; or a backup
     was restored that knows nothing of the later one, so that this device tells it (`ahead`).
  5. A verdict counts only for the very update that is offered: same base, same digest.
- 6. Only a version that is needed is fetched: to train on it, or because the job's deploy policy names it.
+ 6. A version is fetched only while it is needed: to train on it, or because the job's deploy policy names it.
  7. What cannot arrive is not sent: while offline nothing is offered, asked for or repeated, and no time is kept for it.
  8. A version that could not be put into the slot is tried again, with growing pauses, while it is the one to serve.
  9. A base that a restored backup has given another name is the base it was: an update to its former name is offered on,
@@ -44,6 +44,7 @@ from edge_agent.effects import (
     Deployed,
     DeployFailed,
     Disconnected,
+    Drop,
     Effect,
     Event,
     Fetch,
@@ -259,7 +260,7 @@ class Participant:
             effects.append(self._send(self.offer, now))
         if wanted is None or (source is None and self._installed != wanted):
             self._refetch_at = None
-            return effects
+            return [*effects, *self._drop(wanted)]
         if source is not None and self._installed != wanted:
             return [*effects, *self._fetch(source, wanted, now)]
         if self._wants_to_deploy(wanted):
@@ -355,6 +356,13 @@ class Participant:
             return []
         self._fetching, self._refetch_at, self._source_now = wanted, None, source
         return [Fetch(wanted, source)]
+
+    def _drop(self, wanted: Version | None) -> list[Effect]:
+        """Stop fetching what is not wanted any more."""
+        if self._fetching is None or self._fetching == wanted:
+            return []
+        self._fetching = None
+        return [Drop()]
 
     def _doubt_head(self, now: float) -> None:
         """Read the head again before the next try, if this one went by it: its bodies may be cut otherwise by now."""

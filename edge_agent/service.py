@@ -115,6 +115,10 @@ class Agent:
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
+        self._overs: dict[str, Over] = {}
+        """Jobs that have ended, and how."""
+        self._denied: dict[str, str] = {}
+        """Job to what this broker has refused of it."""
         self._announced: set[str] = set()
         """Jobs that the broker has told of."""
         self._left_over_at = math.inf
@@ -238,6 +242,7 @@ class Agent:
             case Online(max_packet_bytes):
                 log.info("online")
                 self._out.online = True
+                self._denied.clear()  # what this broker refuses it will refuse again
                 self._packet_bytes = max_packet_bytes
                 now = self._clock()
                 self._announcer.forget(now, SETTLE_S + self._rng.random() * self._spread_s)
@@ -284,7 +289,7 @@ class Agent:
         log.error("the broker refuses topic=%s: %s", topic, reason)
         for job in self.works:
             if job in topic.split("/"):
-                self._trouble[job] = reason
+                self._denied[job] = reason
 
     def _greet(self, beacon: Beacon) -> None:
         """Note who leads. Answer a roll call, and offer again what a new aggregator may never have received."""
@@ -335,7 +340,8 @@ class Agent:
         try:
             out = contain(lambda: list(act(work, self._clock())), OSError)
         except OSError as error:
-            why = f"the state directory cannot be used: {error.strerror or error}"
+            where = f" ({error.filename})" if error.filename else ""
+            why = f"a file cannot be used{where}: {error.strerror or error}"
             self._put_off(job, self._leave(job).spec, why, LOOK_AGAIN_S)
             return
         if isinstance(out, Fault):
@@ -358,8 +364,10 @@ class Agent:
             wanted = spec.rounds.labels.items()
             if spec.data_name in self.config.data and wanted <= self.config.labels.items():
                 self._begin(job.job, spec)
+        self._overs.pop(job.job, None)
         if job.last is not None:
-            self._pass_on(job.job, Over(job.last, job.term))
+            self._overs[job.job] = Over(job.last, job.term)
+            self._pass_on(job.job, self._overs[job.job])
 
     def _begin(self, job: str, spec: JobSpec) -> None:
         """Take part in a job, or say why not and look again later."""
@@ -381,6 +389,8 @@ class Agent:
         self._inside(job, Work.begin)
         if self._out.online:
             self._connect(job)
+        if job in self._overs:  # it has ended meanwhile
+            self._pass_on(job, self._overs[job])
 
     def _make(self, job: str, spec: JobSpec) -> Work:
         deployed = self._slots.deployed(job, spec.name) if self._slots else None
@@ -407,6 +417,7 @@ class Agent:
     def _leave(self, job: str) -> Work:
         """Stop working on a job; what is on disk stays."""
         work, fleet = self.works.pop(job), self.config.fleet
+        work.step_out()
         filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
         self._transport.unsubscribe(*filters, *work.subscribed)
         self._trouble.pop(job, None)
@@ -414,7 +425,7 @@ class Agent:
 
     def _forget(self, job: str) -> None:
         """Forget a deleted job, whether or not this process has worked on it."""
-        for known in (self._unready, self._later, self._rested_s):
+        for known in (self._unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
         self._announced.discard(job)
         if job in self.works:
@@ -487,7 +498,7 @@ class Agent:
             failed=_few(self.failed),
             done=_few({job: done for job, work in works if (done := work.participant.done) is not None}),
             ahead=_few({job: ahead for job, work in works if (ahead := work.participant.ahead) is not None}),
-            trouble=_few(self._trouble),
+            trouble=_few(self._denied | self._trouble),
             term=self._term if self._term > self._leader_term else 0,
         )
 

@@ -27,6 +27,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.effects import (
     Connected,
     Deploy,
+    Drop,
     Effect,
     Event,
     FetchFailed,
@@ -140,6 +141,8 @@ class Work:
         """Whether the head is subscribed to."""
         self._subscribed: tuple[str, ...] = ()
         self._stalls_at: float | None = None
+        self._stalled = False
+        """Whether the chunks that are missing have been asked for again."""
         self._training: _Training | None = None
         self.participant = Participant(
             home.device,
@@ -187,7 +190,7 @@ class Work:
 
     def tick(self, now: float) -> list[Out]:
         """Give what follows from the time alone. Raises OSError when the disk does not take it."""
-        again = self._ask_again(now) if self._stalls_at is not None and now >= self._stalls_at else []
+        again = self._stall(now) if self._stalls_at is not None and now >= self._stalls_at else []
         return [*again, *self._carry_out(self.participant.tick(now), now)]
 
     def take(self, chunk: Body, now: float) -> list[Out]:
@@ -205,7 +208,7 @@ class Work:
             return self._install(fetch, now)
         # What has come must not come again at the next connect.
         come = tuple(name for name in self._subscribed if name not in still)
-        self._subscribed, self._stalls_at = still, now + STALL_S
+        self._subscribed, self._stalls_at, self._stalled = still, now + STALL_S, False
         return [Unsubscribe(come)] if come else []
 
     def begin(self, now: float) -> list[Out]:
@@ -264,6 +267,8 @@ class Work:
                     yield Subscribe(self._head_topic)
                 case FetchEffect():
                     yield from self._begin_fetch(effect, now)
+                case Drop():
+                    yield from self._end_fetch()
                 case Train():
                     self._begin_training(effect, now)
                 case Halt(base):
@@ -298,12 +303,20 @@ class Work:
             yield from self._install(self._fetch, now)
         else:
             self._subscribed, self._stalls_at = tuple(self._fetch.filters(self._fleet)), now + STALL_S
+            self._stalled = False
             yield Subscribe(self._subscribed)
 
-    def _ask_again(self, now: float) -> list[Out]:
-        """Subscribe again to the chunks that have not come: the broker may have dropped them."""
+    def _stall(self, now: float) -> list[Out]:
+        """Subscribe again to the chunks that have not come: the broker may have dropped them.
+
+        Where that does not help, go by a new head: the bodies may have other names by now, or be cut otherwise.
+        """
         if self._fetch is None:
             return []
+        if self._stalled:
+            failed = FetchFailed(self._fetch.version)
+            return [*self._end_fetch(), *self.handle(failed, now)]
+        self._stalled = True
         missing = tuple(self._fetch.filters(self._fleet))
         self._stalls_at = now + STALL_S
         log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, len(missing))

@@ -15,12 +15,14 @@ from edge_agent.effects import (
     Deployed,
     DeployFailed,
     Disconnected,
+    Drop,
     Effect,
     Fetch,
     FetchFailed,
     Halt,
     Installed,
     Look,
+    Over,
     Ready,
     Send,
     Settle,
@@ -290,7 +292,15 @@ def test_a_head_is_not_asked_for_when_the_round_has_expired() -> None:
 def test_a_newer_head_replaces_the_fetch() -> None:
     one = device()
     feed(one, head(), round_())
-    assert feed(one, head(V1), round_(V1)) == [fetch(head(V1))]
+    assert feed(one, head(V1), round_(V1)) == [Drop(), fetch(head(V1))]
+
+
+def test_what_nobody_needs_any_more_is_not_fetched_on() -> None:
+    one = device()
+    feed(one, head(), round_())
+    assert feed(one, Over(V1, 1)) == [Drop()]
+    assert one.deadline is None
+    assert feed(one, FetchFailed(V0)) == []
 
 
 def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
