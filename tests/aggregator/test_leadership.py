@@ -166,6 +166,22 @@ def test_words_of_devices_let_the_term_rise_once_a_minute() -> None:
     assert leader.deadline == math.inf
 
 
+def test_one_without_jobs_leads_in_the_name_of_whom_an_operator_has_put_there() -> None:
+    """Nothing would be lost by leading, and when the other is back it stands above this one all the same."""
+    fresh = one()
+    fresh.receive(Connected(), 0.0)
+    assert fresh.receive(retained(online=False, claim=3, term=40), 0.1) == []
+    assert fresh.tick(QUIET_S) == [Lead(41, 3)]
+
+
+def test_a_restored_one_leaves_a_fleet_without_jobs_to_whom_an_operator_has_put_there() -> None:
+    restored = full(restored=True)
+    restored.receive(Connected(), 0.0)
+    (down,) = restored.receive(live(empty=True, claim=2), 0.1)
+    assert isinstance(down, StandDown)
+    assert down.replaced == ""
+
+
 # Standing by.
 
 
@@ -187,6 +203,46 @@ def test_a_leader_that_is_restarted_in_time_finds_its_place_free() -> None:
     second.receive(live(online=False), 10.0)
     second.receive(live(nonce="y", term=21), 16.0)
     assert second.deadline == math.inf
+
+
+def test_late_wills_of_others_do_not_make_a_standby_wait_anew() -> None:
+    second = one()
+    second.receive(Connected(), 0.0)
+    second.receive(live(), 0.1)
+    second.receive(live(online=False), 10.0)
+    for nonce in ("y", "x", "z"):
+        second.receive(live(nonce=nonce, online=False), 25.0)
+    assert second.deadline == 10.0 + STANDBY_S
+
+
+def standing_by_for_an_empty_one() -> Leadership:
+    """An operator has put another in this one's place, and no job was submitted there yet."""
+    old = full()
+    old.receive(Connected(), 0.0)
+    (down,) = old.receive(live(claim=1, empty=True), 0.1)
+    assert isinstance(down, StandDown)
+    assert down.replaced == ""
+    return old
+
+
+def test_a_standby_is_replaced_as_soon_as_the_leader_has_a_job() -> None:
+    old = standing_by_for_an_empty_one()
+    assert old.receive(live(claim=1, empty=True), 5.0) == []
+    (down,) = old.receive(live(claim=1), 6.0)
+    assert isinstance(down, StandDown)
+    assert down.replaced == "x"
+    old.receive(live(online=False, claim=1), 10.0)
+    assert old.deadline == math.inf
+
+
+def test_a_will_does_not_say_whether_there_is_a_job_and_a_standby_goes_by_what_the_leader_said() -> None:
+    old = standing_by_for_an_empty_one()
+    old.receive(live(online=False, claim=1), 10.0)
+    assert old.tick(10.0 + STANDBY_S) == [Ask()]
+    (down,) = old.receive(retained(online=False, claim=1), 31.0)
+    assert isinstance(down, StandDown)
+    assert down.replaced == "", "it had no job when it was heard last"
+    assert old.deadline == 31.0 + STANDBY_S
 
 
 def test_a_leader_with_jobs_takes_its_place_back_from_one_without() -> None:
@@ -230,6 +286,15 @@ def test_who_has_led_for_longer_goes_on() -> None:
 def test_the_operators_word_stands_above_that() -> None:
     (down,) = leading().receive(live(claim=1, since=99), 5.0)
     assert isinstance(down, StandDown)
+
+
+@pytest.mark.parametrize("heard", [live, retained], ids=["said now", "remembered"])
+@pytest.mark.parametrize("online", [True, False])
+def test_whom_an_operator_has_put_there_is_obeyed_also_when_it_is_away(heard: Any, online: bool) -> None:
+    leader = leading()
+    (down,) = leader.receive(heard(claim=1, online=online), 5.0)
+    assert isinstance(down, StandDown)
+    assert down.replaced == "x"
 
 
 def test_answers_are_no_flood() -> None:

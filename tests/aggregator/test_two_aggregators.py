@@ -163,6 +163,14 @@ def test_whoever_is_killed_and_restarted_the_first_leads_again(world: World) -> 
     assert {beacon.nonce[0] for _, beacon in world.beacons} == {"a"}
 
 
+def test_after_its_own_former_life_it_does_not_wait_for_an_answer(world: World) -> None:
+    first = with_jobs(world, "a")
+    first.kill(will=False)
+    world.run(RESTART_S + 1.0)
+    assert (world.retained().nonce, world.retained().online) == ("a2", True)
+    assert LISTEN_S > 1.0
+
+
 def test_a_late_will_of_a_former_life_does_not_stay(world: World) -> None:
     first = with_jobs(world, "a")
     former = first.link.client_id
@@ -197,6 +205,7 @@ def test_a_copied_state_directory_does_not_alternate_with_its_original(world: Wo
     world.run(600.0)
     assert (first.leads, copy.leads) == (True, False)
     assert first.starts + copy.starts <= 3
+    assert {beacon.nonce[0] for _, beacon in world.beacons} == {"a"}, "it is not the former life of its copy"
     assert world.both_online_s() < 5.0
     copy.kill()
     first.kill(pause_s=60.0)
@@ -235,6 +244,22 @@ def test_an_operators_word_replaces_the_leader_for_good(world: World) -> None:
     assert (first.leads, second.leads) == (False, True)
 
 
+def test_a_restored_one_that_has_led_can_be_replaced_like_any_other(world: World) -> None:
+    store = Store(world.folder / "a", synced=False)
+    store.set_note("restored", "yes")
+    store.close()
+    first, second = with_jobs(world, "a"), world.unit("b", at=1e9)
+    second.start(take_over=True)
+    world.run(10.0)
+    assert second.aggregator is not None
+    second.aggregator.submit(SPEC)
+    world.run(1.0)
+    first.kill()
+    second.kill(pause_s=60.0)
+    world.run(50.0)
+    assert not first.leads, "only before it leads it may be older than what it was told"
+
+
 def test_one_that_was_told_to_exits_when_another_leads(world: World) -> None:
     with_jobs(world, "a")
     second = world.unit("b", at=1e9)
@@ -242,6 +267,30 @@ def test_one_that_was_told_to_exits_when_another_leads(world: World) -> None:
     world.run(3.0)
     assert second.exits == ["another aggregator leads fleet f: nonce a1"]
     assert world.retained().nonce == "a1"
+
+
+def test_who_does_not_lead_says_no_goodbye(world: World) -> None:
+    """Its goodbye would lie at the broker in the place of the leader's beacon."""
+    with_jobs(world, "a")
+    second, third = world.unit("b", at=world.now + 1.0), world.unit("c", at=1e9)
+    world.run(10.0)
+    third.start(exit_when_replaced=True)
+    world.run(3.0)
+    assert third.exits
+    assert second.aggregator is not None
+    second.aggregator.stop()
+    world.run(10.0)
+    assert {beacon.nonce for _, beacon in world.beacons} == {"a1"}
+
+
+def test_who_has_stood_down_has_no_will_any_more(world: World) -> None:
+    first, second = with_jobs(world, "a"), world.unit("b", at=1e9)
+    second.start(take_over=True)
+    world.run(10.0)
+    assert (first.leads, second.leads) == (False, True)
+    first.kill(will=True)
+    world.run(1.0)
+    assert [beacon for _, beacon in world.beacons if beacon.nonce == "a1" and not beacon.online] == []
 
 
 def test_a_standby_says_nothing_at_all_but_its_question(world: World) -> None:

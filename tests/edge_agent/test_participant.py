@@ -269,6 +269,52 @@ def test_a_head_that_was_overtaken_on_the_way_does_not_lead_back() -> None:
     assert one.doing == "training on version 1.1"
 
 
+@pytest.mark.parametrize(
+    "again",
+    [round_(V1, term=2), round_(Version(9, 1))],
+    ids=["by an aggregator that came after", "under a name that came after"],
+)
+@pytest.mark.parametrize("ends", [head(V1, "finished"), Over(V1, 1)], ids=["head", "job"])
+def test_a_job_that_had_ended_goes_on_where_a_backup_has_brought_it_back(ends: Any, again: Round) -> None:
+    one = device()
+    feed(one, ends)
+    assert feed(one, round_(V1)) == [], "it is over"
+    feed(one, again, head(again.base, term=again.term))
+    assert feed(one, Installed(again.base)) == [Train(again.base, 1.0)]
+
+
+def test_a_training_that_was_begun_anew_does_not_halt_for_the_end_before_it() -> None:
+    one = device()
+    feed(one, head(V2, "finished"), round_(V1, term=2), head(V1, term=2), Installed(V1))
+    assert one.doing == "training on version 1.1"
+    assert feed(one, round_(V1, term=2)) == []
+    assert feed(one, Over(V1, 2)) == [Halt(V1)]
+
+
+def test_a_device_says_what_it_is_done_with() -> None:
+    one = training()
+    assert one.known is None
+    feed(one, Trained(offer()))
+    assert one.known is None, "its offer says so"
+    feed(one, verdict())
+    assert one.known == V0
+    failing = training(V1)
+    feed(failing, TrainingFailed(V1, "it diverged"))
+    assert failing.known == V1
+
+
+@pytest.mark.parametrize(("late", "now"), [(round_(V1), round_(V2)), (head(V1), head(V2))], ids=["round", "head"])
+def test_a_device_says_that_it_knows_a_later_version_than_the_one_that_is_spoken_of(late: Any, now: Any) -> None:
+    """It may have been overtaken on the way; or a backup was restored that knows nothing of the later one."""
+    one = device(trained=V0)
+    feed(one, now)
+    assert one.known == V0
+    assert feed(one, late) == []
+    assert one.known == V2
+    feed(one, round_(V2))
+    assert one.known == V0, "it is spoken of again"
+
+
 def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
     one = device()
     feed(one, head(V0), round_(V1))

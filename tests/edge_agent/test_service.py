@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from broker import chunks, topics
-from broker.faults import Marks
+from broker.faults import Marks, Place
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
@@ -37,9 +37,9 @@ from broker.messages import (
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
-from edge_agent.service import FIRST_REST_S, Agent, ClonedError, will
+from edge_agent.service import FIRST_REST_S, TURN_S, Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
-from models import codec, downlink, nets
+from models import codec, downlink, nets, train
 from models.dataset import Dataset
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.lattice import Model
@@ -561,6 +561,61 @@ def test_a_device_whose_base_is_left_trains_at_once_on_the_next_one_that_draws_i
     bench.settle(0.1)
     bench.settle(0.1)
     assert [offer.base for offer in bench.of(Offer)] == [V1]
+
+
+def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str) -> Bench:
+    """A device with trainings that do not end, each step of which takes a quarter of a second."""
+    bench = Bench(folder, structs.replace(SPEC, train=TrainSpec(epochs=1_000_000, batch_size=5)))
+    real = train.steps
+
+    def steps(*what: Any, **more: Any) -> Iterator[train.Step]:
+        for step in real(*what, **more):
+            bench.now += 0.25
+            yield step
+
+    monkeypatch.setattr("edge_agent.work.train.steps", steps)
+    for job in jobs:
+        proof = along(head().sha256, b"")
+        for message in (Job(job, 1, msgspec.to_builtins(bench.spec)), Round(job, 1, V0, 6000.0, along=proof)):
+            bench.hand.publish(topics.pack(message, FLEET))
+    return bench
+
+
+def test_jobs_that_train_at_once_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None starves another; and who has not its turn has no mark, for it is not to blame for what ends the process."""
+    bench = never_done(tmp_path, monkeypatch, "toy-1", "toy-2", "toy-3")
+    turns: list[tuple[str, float]] = []
+    while bench.now < 1100.0:
+        bench.agent.step(0.0)
+        marks = [mark.name for mark in (tmp_path / "entered").glob("*.train")]
+        assert len(marks) <= 1
+        if marks and (not turns or turns[-1][0] != marks[0]):
+            turns.append((marks[0], bench.now))
+    turns = turns[3:]  # from when all three had something to train
+    assert len(turns) >= 15
+    lengths = [later - at for (_, at), (_, later) in itertools.pairwise(turns)]
+    assert lengths == [pytest.approx(TURN_S, abs=0.3)] * len(lengths)
+    names = [name for name, _ in turns]
+    assert {frozenset(names[n : n + 3]) for n in range(len(names) - 2)} == {
+        frozenset(f"toy-{n}.train" for n in (1, 2, 3))
+    }
+    bench.agent.stop()
+
+
+def test_a_job_that_trains_alone_goes_on_without_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = never_done(tmp_path, monkeypatch, "toy-1")
+    entered: list[str] = []
+    enter = Marks.enter
+
+    def note(self: Marks, job: str, place: Place, what: str) -> None:
+        entered.append(place)
+        enter(self, job, place, what)
+
+    monkeypatch.setattr(Marks, "enter", note)
+    while bench.now < 1000.0 + 4 * TURN_S:
+        bench.agent.step(0.0)
+    assert entered == ["begin", "train"]
+    bench.agent.stop()
 
 
 # What a deleted job leaves.
