@@ -11,6 +11,7 @@ from msgspec import structs
 
 from aggregator import evaluation
 from aggregator.config import ENVELOPE_BYTES
+from aggregator.jobs import RENAME_S
 from aggregator.learner import Learner
 from aggregator.service import LEADS_WITH, LISTENS_TO
 from aggregator.store import Store, StoreError
@@ -20,6 +21,7 @@ from broker.messages import (
     Beacon,
     Body,
     Chunk,
+    Failure,
     Head,
     Job,
     Offer,
@@ -285,6 +287,128 @@ def test_a_backup_with_an_update_in_the_sum_holds_it_once(fleet: Fleet, spec: Sp
     run = fleet.finish()
     assert (run.version.number, run.metrics["participants"], run.metrics["examples"]) == (1, 3, 60)
     assert {said.base for said in trained[0]() if isinstance(said, Offer)} <= {V0}
+
+
+def by_hand(fleet: Fleet, spec: SpecMaker) -> tuple[str, Callable[[], list[Any]]]:
+    """A job for two devices that are both played by hand."""
+    job = fleet.submit(spec(data="elsewhere", rounds=RoundsSpec(quorum=2, min_devices=2, deadline_s=1e5)))
+    heard = listener(fleet, "verdict", job=job, device="d9")
+    say(fleet, *(Presence(name, 1, online=True, ready={job: 20}) for name in ("d8", "d9")))
+    return job, heard
+
+
+def say(fleet: Fleet, *messages: Any) -> None:
+    """Say something as a device, and have it heard."""
+    fleet.say(*messages)
+    fleet.step(0.1)
+
+
+TELLS: dict[str, Callable[[str, Version], Any]] = {
+    "what lies at the broker": lambda job, version: Head(job, 1, version, "ab" * 16),
+    "an update": lambda job, version: offer_of(job, b"x", "d9", version),
+    "what a device is done with": lambda job, version: Presence(
+        "d9", 1, online=True, ready={job: 20}, done={job: version}
+    ),
+}
+
+
+@pytest.mark.parametrize("tell", TELLS.values(), ids=TELLS)
+@pytest.mark.parametrize("later", [Version(1, 7), Version(2, 0), Version(900, 3)], ids=str)
+def test_a_later_version_than_ours_that_somebody_knows_makes_a_new_generation(
+    fleet: Fleet, spec: SpecMaker, tell: Callable[[str, Version], Any], later: Version
+) -> None:
+    """Each of them is enough: a broker may have forgotten, and a device may be away."""
+    job, _ = by_hand(fleet, spec)
+    say(fleet, tell(job, later))
+    version = fleet.job().version
+    assert (version.generation > later.generation, version.number) == (True, 0)
+    say(fleet, tell(job, Version(1, 0)), tell(job, version))
+    assert fleet.job().version == version, "neither its former name nor its present one is later"
+
+
+@pytest.mark.parametrize("tell", TELLS.values(), ids=TELLS)
+@pytest.mark.parametrize("nonsense", [Version(1, 2**21), Version(2**50, 0)], ids=str)
+def test_nonsense_makes_no_new_generation(
+    fleet: Fleet, spec: SpecMaker, tell: Callable[[str, Version], Any], nonsense: Version
+) -> None:
+    job, _ = by_hand(fleet, spec)
+    say(fleet, tell(job, nonsense))
+    assert fleet.job().version == V0
+
+
+def done(job: str, version: Version, **more: Any) -> Presence:
+    return Presence("d9", 1, online=True, ready={job: 20}, done={job: version}, **more)
+
+
+def test_a_device_that_is_done_with_a_base_of_which_nothing_is_known_here_trains_on_it_again(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    """Its verdict was written to a later state directory than this one."""
+    job, heard = by_hand(fleet, spec)
+    say(fleet, done(job, V0))
+    renamed = fleet.job().version
+    assert (renamed.generation > 1, renamed.number) == (True, 0)
+    (said,) = [said for said in listener(fleet, "round", job=job)() if isinstance(said, Round)]
+    assert (said.base, said.aliases, "d9" in said.settled) == (renamed, (V0,), False)
+    say(fleet, offer_of(job, codec_body(honest(fleet)), "d9", renamed))
+    assert [verdict.counted for verdict in heard()] == [True]
+
+
+def test_a_device_that_is_done_with_a_base_and_is_known_to_be_makes_no_new_generation(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    job, heard = by_hand(fleet, spec)
+    say(fleet, done(job, V0, failed={job: Failure(V0, "it diverged")}))
+    assert fleet.job().version == V0
+    say(fleet, offer_of(job, codec_body(honest(fleet)), "d9"))
+    assert [verdict.counted for verdict in heard()] == [True]
+    say(fleet, done(job, V0))
+    assert fleet.job().version == V0
+
+
+def test_devices_words_give_new_generations_no_more_often_than_once_a_minute(fleet: Fleet, spec: SpecMaker) -> None:
+    job, _ = by_hand(fleet, spec)
+    say(fleet, done(job, Version(5, 0)))
+    first, began = fleet.job().version, fleet.now
+    high, low = Version(first.generation + 900_000, 0), Version(first.generation + 1, 0)
+    for device, later in (("d7", high), ("d8", low)):
+        say(fleet, structs.replace(done(job, later), device=device))
+    while fleet.now < began + RENAME_S - 1.0:
+        fleet.step(0.5)
+    assert fleet.job().version == first
+    fleet.step(1.0)
+    fleet.step(1.0)
+    second = fleet.job().version
+    assert second > high, "above all that was heard in the meantime"
+    say(fleet, structs.replace(done(job, Version(second.generation + 1, 0)), device="d6"))
+    for _ in range(int(2 * RENAME_S) - 3):
+        fleet.step(1.0)
+    assert fleet.job().version == second, "and each waits for twice as long as the one before"
+    for _ in range(4):
+        fleet.step(1.0)
+    assert fleet.job().version > second
+
+
+def test_a_device_is_believed_once(fleet: Fleet, spec: SpecMaker) -> None:
+    job, _ = by_hand(fleet, spec)
+    say(fleet, done(job, Version(5, 0)))
+    first = fleet.job().version
+    assert first > Version(5, 0)
+    for _ in range(5):
+        say(fleet, done(job, Version(first.generation + 10, 0)))
+        for _ in range(int(RENAME_S)):
+            fleet.step(1.0)
+    assert fleet.job().version == first
+
+
+def test_a_job_that_has_ended_gets_no_new_name_by_words(fleet: Fleet, spec: SpecMaker) -> None:
+    job, _ = by_hand(fleet, spec)
+    fleet.aggregator.jobs.stop(job)
+    before = fleet.job().version
+    say(fleet, done(job, Version(before.generation + 5, 0)))
+    for _ in range(3):
+        fleet.step(RENAME_S)
+    assert fleet.job().version == before
 
 
 def test_a_wrong_state_directory_ends_no_update(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:

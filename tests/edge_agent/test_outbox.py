@@ -82,6 +82,15 @@ def test_a_verdict_settles_the_residual_for_good(tmp_path: Path, refused: str) -
         assert raws(each.state(V1, 20)) == raws(expected)
 
 
+def test_an_update_to_a_former_name_of_its_base_is_settled_under_the_present_one_for_good(tmp_path: Path) -> None:
+    """What is remembered decides whether the base is trained again."""
+    outbox, one, pending = filled(tmp_path / "j")
+    outbox.settle(verdict(one), Version(9, 0))
+    for each in (outbox, Outbox(tmp_path / "j", SPEC)):
+        assert (each.offer, each.settled, each.trained) == (None, Version(9, 0), Version(9, 0))
+        assert raws(each.state(Version(9, 1), 20)) == raws(codec.settle(pending, counted=True, spec=SPEC))
+
+
 def test_a_cut_between_the_two_writes_of_a_settlement_settles_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,20 @@ def test_an_update_is_offered_after_a_restart_and_not_trained_again(bench: Bench
     assert bench.of(Offer) == [first]
 
 
+def test_a_base_that_was_renamed_while_its_update_waited_is_not_trained_again_after_a_restart(bench: Bench) -> None:
+    bench.begin()
+    offer, renamed = bench.offered(), Version(9, 0)
+    again = Round(JOB, 2, renamed, 600.0, aliases=(V0,), along=along(head().sha256, b""))
+    bench.say(Beacon(2, "m", online=True, spread_s=0.0), again, verdict(offer))
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.settle(5.0)
+    assert bench.of(Presence)[-1].done == {JOB: renamed}
+    bench.settle(5.0)
+    assert bench.of(Offer) == []
+
+
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_dying_at_any_step_offers_the_same_update(tmp_path: Path, steps: int) -> None:
     calm, rough = Bench(tmp_path / "calm"), Bench(tmp_path / "rough")

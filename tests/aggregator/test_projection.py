@@ -1,0 +1,80 @@
+"""What lies at the broker of a job, from a store that is filled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aggregator import run as runs
+from aggregator.config import AggregatorConfig, Limits
+from aggregator.effects import Announce, Attempt
+from aggregator.inbox import Inbox
+from aggregator.projection import MOST_ALIASES, SETTLED_BYTES, round_
+from aggregator.run import Run
+from aggregator.store import Store
+from broker import draw, topics
+from broker.faults import Marks
+from broker.messages import MOST_SETTLED, Round, Verdict, Version
+from models.job import JobSpec, ModelSpec
+
+SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path, synced=False)
+    yield made
+    made.close()
+
+
+def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times: int = 1) -> Run:
+    """A job whose current version has former names, and these devices are done with it."""
+    config = AggregatorConfig(fleet="f", limits=Limits(chunk_bytes=chunk_bytes))
+    row = runs.create("toy-1", SPEC, store, config)
+    for device in devices:
+        store.add_verdict(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))
+    for _ in range(times):
+        store.raise_generation("toy-1", 0)
+    return Run(row, store, config, Inbox(10**6), 1, 0.0, marks=Marks(Path("/dev/null/none")))
+
+
+def announced(run: Run) -> Round:
+    """Give the round as a device reads it."""
+    attempt = Attempt(run.version, 1, draw.salt(0, 0), draw.MOST, None, ())
+    message = topics.unpack(topics.pack(round_(run, Announce(attempt, 60.0)), "f"), "f")
+    assert isinstance(message, Round)
+    return message
+
+
+def test_the_round_of_a_version_with_another_name_says_who_is_done_with_it(store: Store) -> None:
+    run = renamed(store, ["d2", "d0", "d1"])
+    assert announced(run).aliases == (Version(1, 0),)
+    assert announced(run).settled == ("d0", "d1", "d2")
+
+
+def test_the_round_of_a_version_that_kept_its_name_names_nobody(store: Store) -> None:
+    run = renamed(store, ["d2", "d0", "d1"], times=0)
+    assert (announced(run).aliases, announced(run).settled) == ((), ())
+
+
+def test_no_more_former_names_are_said_than_a_device_takes(store: Store) -> None:
+    run = renamed(store, [], times=MOST_ALIASES + 3)
+    assert announced(run).aliases == run.aliases[-MOST_ALIASES:]
+
+
+@pytest.mark.parametrize(
+    ("length", "n", "chunk_bytes", "fits"),
+    [
+        (5, MOST_SETTLED + 5, 100_000, MOST_SETTLED),
+        (60, 500, 100_000, SETTLED_BYTES // 63),
+        (60, 500, 4096, 4096 // 63),
+    ],
+    ids=["of many, as many as a device takes", "of long names, as many as have room", "as the broker takes packets"],
+)
+def test_who_is_done_with_it_is_said_as_far_as_a_packet_has_room(
+    store: Store, length: int, n: int, chunk_bytes: int, fits: int
+) -> None:
+    devices = [f"{number:0{length}}" for number in range(n)]
+    assert announced(renamed(store, devices, chunk_bytes)).settled == tuple(devices[:fits])
