@@ -32,8 +32,7 @@ def widen(
     """
     present: Sequence[str] = sorted(counted | able)
     salt = again.salt if again else draw.salt(seed, base.number)
-    wanted = min(rules.target or math.ceil(rules.fraction * len(present) - 1e-9), len(present))
-    wanted = max(wanted, min(rules.quorum, len(present)))
+    wanted = _wanted(rules, len(present))
     k = math.ceil((wanted - len(counted)) * rules.over_selection - 1e-9)
     k += sum(draw.ticket(salt, name) <= again.threshold for name in able) if again else 0
     threshold = max(draw.threshold(salt, able, max(k, 1)), again.threshold if again else 0)
@@ -44,15 +43,33 @@ def widen(
     return Attempt(base, again.number + 1 if again else 1, salt, threshold, target, members)
 
 
-def repeat(again: Attempt, *, able: Set[str], dropped: Set[str], needed: int, absences: Mapping[str, int]) -> Attempt:
-    """Draw the same members once more; where some were dropped, whoever is able now may fill their places.
+def repeat(
+    rules: RoundsSpec,
+    *,
+    counted: Set[str],
+    able: Set[str],
+    again: Attempt,
+    dropped: Set[str],
+    needed: int,
+    absences: Mapping[str, int],
+) -> Attempt:
+    """Draw the same members once more; as many others as were dropped take their places, where that many are able.
 
-    needed: members without which a round cannot end; fewer are filled up, too. absences: member to the attempts running
-    that it was absent throughout.
+    needed: members without which a round cannot end; where fewer are drawn, and a first attempt would draw more, places
+    are filled up, too. absences: member to the attempts running that it was absent throughout.
     """
-    members, threshold = again.cohort, again.threshold
-    if dropped or len(members) < needed:
-        members = tuple(sorted({*members, *able} - dropped))
-        threshold = max(threshold, *(draw.ticket(again.salt, name) for name in members), 0)
+    stay = [name for name in again.cohort if name not in dropped]
+    enough = min(needed, _wanted(rules, len(counted | able)))
+    places = max(len(again.cohort), enough) - len(stay)
+    others = able.difference(again.cohort) if places > 0 else ()
+    first = sorted(others, key=lambda name: draw.ticket(again.salt, name))[:places]
+    members = tuple(sorted((*stay, *first)))
+    threshold = max(again.threshold, *(draw.ticket(again.salt, name) for name in first), 0)
     counts = {name: n for name, n in absences.items() if n and name not in dropped}
     return structs.replace(again, number=again.number + 1, cohort=members, threshold=threshold, absences=counts)
+
+
+def _wanted(rules: RoundsSpec, n_present: int) -> int:
+    """Return how many of these devices a round is to count."""
+    wanted = min(rules.target or math.ceil(rules.fraction * n_present - 1e-9), n_present)
+    return max(wanted, min(rules.quorum, n_present))

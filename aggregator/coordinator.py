@@ -409,13 +409,18 @@ class Coordinator:
     def _draw(self, now: float) -> Attempt:
         """Draw the cohort of the next attempt: for a new base afresh, for the same base by widening."""
         again = self._last if self._last is not None and self._last.base == self.base else None
+        counted, able = self.ledger.counted, self._able
         if again is not None and self.rules.wait == "all":
-            dropped = self._dropped() | self._spent.intersection(again.cohort)
             attempt = cohort.repeat(
-                again, able=self._able, dropped=dropped, needed=self.needed, absences=self._absences
+                self.rules,
+                counted=counted,
+                able=able,
+                again=again,
+                dropped=self._dropped() | self._spent.intersection(again.cohort),
+                needed=self.needed,
+                absences=self._absences,
             )
         else:
-            counted, able = self.ledger.counted, self._able
             attempt = cohort.widen(self.rules, self._seed, self.base, counted=counted, able=able, again=again)
         self._pace.draw(self.base, attempt.cohort, now)
         return structs.replace(attempt, seconds=self._time_for(attempt))

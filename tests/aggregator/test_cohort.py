@@ -55,23 +55,63 @@ def test_a_further_attempt_draws_more_and_drops_nobody() -> None:
     assert after.threshold > before.threshold
 
 
+FIXED = RoundsSpec(target=3, wait="all")
+
+
+def again(
+    before: Attempt,
+    rules: RoundsSpec = FIXED,
+    able: set[str] = NAMES,
+    dropped: set[str] | None = None,
+    needed: int = 1,
+    absences: dict[str, int] | None = None,
+) -> Attempt:
+    return cohort.repeat(
+        rules,
+        counted=set(),
+        able=able,
+        again=before,
+        dropped=dropped or set(),
+        needed=needed,
+        absences=absences or {},
+    )
+
+
 def test_a_fixed_membership_is_repeated_as_it_is() -> None:
-    before = first(RoundsSpec(target=3, wait="all"))
-    after = cohort.repeat(before, able=NAMES, dropped=set(), needed=3, absences={before.cohort[0]: 1, "d0": 0})
+    before = first(FIXED)
+    after = again(before, needed=3, absences={before.cohort[0]: 1, "d0": 0})
     assert (after.cohort, after.threshold, after.number) == (before.cohort, before.threshold, 2)
     assert after.absences == {before.cohort[0]: 1}
 
 
-def test_the_places_of_the_dropped_are_filled_with_whoever_is_able() -> None:
-    before = first(RoundsSpec(target=3, wait="all"))
-    gone = before.cohort[0]
-    after = cohort.repeat(before, able={"new"}, dropped={gone}, needed=3, absences={gone: 3})
-    assert set(after.cohort) == {*before.cohort[1:], "new"}
+def test_the_places_of_the_dropped_are_filled_with_as_many_others() -> None:
+    before = first(FIXED)
+    gone, *stay = before.cohort
+    after = again(before, able=NAMES - {gone}, dropped={gone}, absences={gone: 3})
+    assert set(stay) < set(after.cohort)
+    assert len(after.cohort) == 3
+    assert gone not in after.cohort
     assert all(draw.ticket(SALT, name) <= after.threshold for name in after.cohort)
+    assert not any(draw.ticket(SALT, name) <= after.threshold for name in NAMES - {gone, *after.cohort})
     assert after.absences == {}
 
 
+def test_a_membership_shrinks_where_nobody_can_take_a_place() -> None:
+    before = first(FIXED)
+    gone, *stay = before.cohort
+    assert again(before, able=set(stay), dropped={gone}).cohort == tuple(stay)
+
+
 def test_a_membership_that_cannot_reach_its_quorum_is_filled_up() -> None:
-    before = first(RoundsSpec(target=1, wait="all"))
-    assert cohort.repeat(before, able={"new"}, dropped=set(), needed=2, absences={}).cohort != before.cohort
-    assert cohort.repeat(before, able={"new"}, dropped=set(), needed=1, absences={}).cohort == before.cohort
+    rules = RoundsSpec(quorum=2, wait="all")
+    before = first(rules, able={"d3"})
+    assert len(before.cohort) == 1
+    assert again(before, rules, able=NAMES, needed=2).cohort != before.cohort
+    assert again(before, rules, able=NAMES, needed=1).cohort == before.cohort
+
+
+def test_a_membership_is_not_filled_up_beyond_what_is_drawn_at_first() -> None:
+    rules = RoundsSpec(fraction=0.1, min_devices=5, wait="all")
+    before = first(rules)
+    assert len(before.cohort) == 2
+    assert again(before, rules, needed=5).cohort == before.cohort

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from aggregator import waits
 from aggregator.coordinator import ABSENT, Coordinator
@@ -29,6 +30,7 @@ from aggregator.effects import (
     Tell,
 )
 from aggregator.members import FIRST_ASK_S
+from aggregator.pace import SLACK
 from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import RoundsSpec, StopSpec
@@ -276,6 +278,52 @@ def test_waiting_for_all_fills_the_places_of_members_that_came_to_nothing() -> N
     assert of(Commit, bench.count("b", now=61.0))
 
 
+def members_of_attempts(bench: Bench, until: float) -> list[int]:
+    """Return the number of members of each attempt that opens up to then."""
+    return [len(opened.attempt.cohort) for opened in of(Open, pass_time(bench, until))]
+
+
+@pytest.mark.parametrize("share", [{"fraction": 0.25}, {"target": 5}], ids=str)
+def test_waiting_for_all_does_not_draw_others_because_a_member_is_slow(share: dict[str, Any]) -> None:
+    """As many devices must be there before a round opens, and only some of them are drawn."""
+    bench = Bench(RoundsSpec(min_devices=20, wait="all", deadline_s=60.0, **share))
+    bench.see(*(f"d{n}" for n in range(20)))
+    assert bench.core.attempt is not None
+    cohort = bench.core.attempt.cohort
+    bench.count(*cohort[1:])
+    bench.see(cohort[0], now=59.0)
+    assert members_of_attempts(bench, 60.0) == [5]
+    assert bench.core.attempt.cohort == cohort
+
+
+def test_waiting_for_all_one_other_takes_the_place_of_one_that_came_to_nothing() -> None:
+    bench = Bench(RoundsSpec(fraction=0.25, min_devices=20, wait="all", deadline_s=60.0))
+    bench.see(*(f"d{n}" for n in range(20)))
+    assert bench.core.attempt is not None
+    lost, *rest = bench.core.attempt.cohort
+    bench.count(*rest[1:])
+    bench.receive(failed(lost), now=2.0)
+    assert members_of_attempts(bench, 60.0) == [5]
+    attempt = bench.core.attempt
+    assert attempt is not None
+    assert len(set(attempt.cohort) - {lost, *rest}) == 1
+    able = {name for name in (f"d{n}" for n in range(20)) if name != lost}
+    drawn = {name for name in able if draw.ticket(attempt.salt, name) <= attempt.threshold}
+    assert drawn == set(attempt.cohort), "a device goes by the threshold"
+
+
+def test_waiting_for_all_whoever_comes_later_takes_a_place_that_nobody_was_there_to_take() -> None:
+    bench = Bench(RoundsSpec(quorum=2, wait="all", deadline_s=60.0, grace_s=1.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.receive(Judged(refused("b", "absurd")), now=2.0)
+    assert members_of_attempts(bench, 60.0) == []
+    bench.see("c", now=70.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "c")
+    assert of(Commit, bench.count("c", now=71.0))
+
+
 def test_an_update_that_meets_no_open_round_and_completes_the_quorum_ends_the_wait() -> None:
     bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0, grace_s=1.0))
     bench.see("a", "b")
@@ -499,6 +547,27 @@ def test_an_operator_stops_the_job() -> None:
     assert bench.core.tick(1e6) == []
 
 
+# A deadline that is learned.
+
+
+def test_the_first_deadline_is_the_jobs_ceiling_and_the_next_one_what_was_learned() -> None:
+    bench = Bench(RoundsSpec(target=2, min_devices=2, deadline_s="learned", max_deadline_s=500.0))
+    (first,) = of(Open, bench.see("a", "b"))
+    bench.count("a", now=20.0)
+    bench.count("b", now=60.0)
+    (second,) = of(Open, bench.commit(now=60.0))
+    assert (first.attempt.seconds, second.attempt.seconds) == (500.0, SLACK * 60.0)
+
+
+def test_a_device_that_comes_while_the_round_is_open_is_measured_from_then() -> None:
+    bench = Bench(RoundsSpec(target=3, min_devices=1, deadline_s="learned", max_deadline_s=500.0))
+    bench.see("a")
+    bench.see("b", now=100.0)
+    bench.count("b", now=130.0)
+    (opened,) = of(Open, bench.commit(now=130.0))
+    assert opened.attempt.seconds == SLACK * 30.0
+
+
 # Starting again.
 
 
@@ -669,6 +738,22 @@ def test_absences_outlive_a_restart() -> None:
     assert of(Commit, effects)
 
 
+def test_absences_outlive_a_restart_while_no_round_is_open() -> None:
+    last = structs.replace(attempt_of("a", "b"), absences={"b": ABSENT})
+    bench = Bench(RoundsSpec(min_devices=1, wait="all", deadline_s=60.0), last=last)
+    (opened,) = of(Open, bench.see("a"))
+    assert opened.attempt.cohort == ("a",)
+
+
+def test_a_member_that_cannot_take_part_is_as_good_as_absent() -> None:
+    bench = all_but("a", "b")
+    bench.receive(unready("b", "its disk is full"), now=2.0)
+    effects = pass_time(bench, 60.0 * (1 + ABSENT))
+    assert [close.outcome for close in of(Close, effects)][:ABSENT] == ["abandoned"] * ABSENT
+    (commit,) = of(Commit, effects)
+    assert commit.close.attempt.cohort == ("a",)
+
+
 def test_a_failed_training_says_nothing_of_the_next_base() -> None:
     bench = Bench(RoundsSpec(quorum=2, min_devices=3, deadline_s=60.0))
     bench.see("a", "b", "c")
@@ -678,6 +763,7 @@ def test_a_failed_training_says_nothing_of_the_next_base() -> None:
     assert commit.close.fates["c"] == "not counted: its training failed: it diverged"
     (opened,) = of(Open, bench.commit())
     assert opened.attempt.cohort == ("a", "b", "c")
+    assert bench.core.awaited == {"a", "b", "c"}
 
 
 def test_a_base_that_every_device_failed_on_opens_no_further_attempt_and_says_why() -> None:
@@ -862,6 +948,16 @@ def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
     assert again.verdict.counted
     (commit,) = of(Commit, bench.count("b", base=new))
     assert commit.close.attempt.base == opened.attempt.base == new
+
+
+def test_who_failed_on_a_base_under_its_former_name_has_failed_on_it() -> None:
+    old, new = Version(1, 5), Version(9, 5)
+    bench = Bench(RoundsSpec(target=2, min_devices=2), base=new, history=[{}] * 6, renames={old: new})
+    bench.see("a", "b")
+    bench.receive(failed("b", old), now=1.0)
+    assert bench.core.spent == {"b"}
+    (commit,) = of(Commit, bench.count("a", base=new))
+    assert commit.close.fates["b"] == "not counted: its training failed: it diverged"
 
 
 def test_a_version_that_nobody_asked_for_is_our_own_mistake() -> None:
