@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig, Limits
@@ -270,6 +271,18 @@ def test_an_update_in_the_sum_is_there_under_a_new_name_of_its_base_and_once(sto
         reloaded.handle(offer(device, reloaded.version), 1.0)
     assert reloaded.version.number == 1
     assert reloaded.metrics["participants"] == 3
+
+
+@pytest.mark.parametrize("staleness", [1, 0])
+def test_what_may_still_be_folded_late_is_known_after_a_start(store: Store, staleness: int) -> None:
+    rounds = RoundsSpec(quorum=1, target=1, over_selection=2.0, min_devices=2, late="fold", max_staleness=staleness)
+    run = start(store, structs.replace(job_spec(), rounds=rounds))
+    see(run, "a", "bb")
+    run.handle(offer("a"), 1.0)
+    assert run.version == V1
+    (verdict,) = of(Verdict, again(store).handle(offer("bb"), 2.0))
+    assert isinstance(verdict, Verdict)
+    assert verdict.counted is (staleness > 0)
 
 
 def test_a_version_that_is_not_the_one_that_its_row_says_asks_for_a_backup(store: Store) -> None:

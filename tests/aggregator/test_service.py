@@ -505,7 +505,22 @@ def test_a_damaged_job_rests_and_the_others_run(fleet: Fleet, spec: SpecMaker) -
     fleet.lead()
     assert set(fleet.aggregator.runs) == {well}
     assert "restore a backup" in fleet.aggregator.resting[hurt].why
+    assert not fleet.aggregator.resting[hurt].again, "waiting does not mend it"
     assert [row.job for row in fleet.store.jobs()] == [well, hurt]
+
+
+def test_a_job_whose_damage_is_found_while_it_is_at_work_rests_and_the_others_run(
+    fleet: Fleet, spec: SpecMaker, final_sha256: str
+) -> None:
+    hurt = fleet.submit(structs.replace(spec(), name="hurt", data="toy"))
+    step_until(fleet, 1)
+    fleet.store._db.execute("UPDATE bodies SET data = x'00' WHERE job = ?", (hurt,))
+    well = fleet.aggregator.submit(spec())
+    fleet.run(lambda: hurt in fleet.aggregator.resting)
+    assert f"job {hurt} is damaged" in fleet.aggregator.resting[hurt].why
+    assert not fleet.aggregator.resting[hurt].again
+    fleet.run(lambda: bool(fleet.aggregator.runs[well].coordinator.ended))
+    assert fleet.aggregator.runs[well].sha256 == final_sha256
 
 
 def test_a_disk_that_cannot_be_read_costs_time_too(
