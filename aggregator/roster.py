@@ -46,7 +46,7 @@ class Known(Struct):
     alarm: str = ""
     """What an operator should look at."""
     heard_at: float = -math.inf
-    """When it was heard to say anything, of any job."""
+    """When it was heard to say anything, of any job, on this connection."""
     restored_at: float = -math.inf
     """When its boot count went back last."""
     asked_at: float = -math.inf
@@ -118,7 +118,7 @@ class Roster:
     def doubt(self) -> None:
         """Hold all that is known for a hint: the connection to the broker was lost."""
         for known in self.devices.values():
-            known.live = False
+            known.live, known.heard_at = False, -math.inf
 
     def part_in(self, job: str, device: str) -> Part:
         """Return a device's part in a job."""

@@ -170,6 +170,8 @@ def test_who_speaks_and_is_held_to_be_offline_is_to_be_asked() -> None:
     assert not roster.hear("a", 1.0)
     assert roster.is_alive("a", 60.0)
     assert not roster.is_alive("a", 62.0)
+    roster.doubt()
+    assert not roster.is_alive("a", 3.0), "it was heard before the connection was lost"
     roster.see(presence(3, online=False))
     assert roster.hear("a", 2.0)
     assert not roster.is_alive("a", 2.0)

@@ -289,9 +289,9 @@ def test_a_backup_with_an_update_in_the_sum_holds_it_once(fleet: Fleet, spec: Sp
     assert {said.base for said in trained[0]() if isinstance(said, Offer)} <= {V0}
 
 
-def by_hand(fleet: Fleet, spec: SpecMaker) -> tuple[str, Callable[[], list[Any]]]:
+def by_hand(fleet: Fleet, spec: SpecMaker, deadline_s: float = 1e5) -> tuple[str, Callable[[], list[Any]]]:
     """A job for two devices that are both played by hand."""
-    job = fleet.submit(spec(data="elsewhere", rounds=RoundsSpec(quorum=2, min_devices=2, deadline_s=1e5)))
+    job = fleet.submit(spec(data="elsewhere", rounds=RoundsSpec(quorum=2, min_devices=2, deadline_s=deadline_s)))
     heard = listener(fleet, "verdict", job=job, device="d9")
     say(fleet, *(Presence(name, 1, online=True, ready={job: 20}) for name in ("d8", "d9")))
     return job, heard
@@ -848,6 +848,8 @@ def test_a_device_whose_password_was_taken_costs_two_deadlines_and_is_asked(flee
     fleet.run(lambda: fleet.job().version.number == 12)
     assert 30.0 < fleet.now - began < 100.0
     assert [said.online for said in presences() if isinstance(said, Presence)][-1] is False
+    remembered = listener(fleet, "device", device="d2")()
+    assert [said.online for said in remembered] == [True], "a question is none of the broker's memories"
 
 
 def test_a_device_that_is_only_quiet_answers_when_it_is_asked_and_takes_part(
@@ -863,6 +865,76 @@ def test_a_device_that_is_only_quiet_answers_when_it_is_asked_and_takes_part(
     quiet.subscribe(rounds)
     counted = listener(fleet, "verdict", device="d2")
     fleet.run(lambda: any(isinstance(said, Verdict) and said.counted for said in counted()))
+
+
+def test_whoever_leads_calls_the_roll_at_each_of_its_connections(fleet: Fleet) -> None:
+    """The devices have not noticed that it was away; what they said meanwhile, or what ended them, it has not heard."""
+    for _ in range(3):
+        fleet.step(10.0)
+        presences = [listener(fleet, "device", device=f"d{n}") for n in range(3)]
+        for heard in presences:
+            heard()
+        fleet.link.drop(will=False)
+        fleet.step(1.0)
+        fleet.link.restore()
+        for _ in range(15):
+            fleet.step(0.1)
+        assert [[said.online for said in heard()] for heard in presences] == [[True]] * 3
+        assert all(known.live for known in fleet.aggregator.roster.devices.values())
+
+
+@pytest.mark.parametrize("comes_later", [False, True], ids=["of a job that is there", "of a job that comes later"])
+def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
+    fleet: Fleet, spec: SpecMaker, comes_later: bool
+) -> None:
+    """The broker has forgotten it, and no will was heard."""
+    job, _ = by_hand(fleet, spec)
+    ready = {job: 20, "other-1": 20}
+    say(fleet, *(Presence(name, 1, online=True, ready=ready) for name in ("d8", "d9")))
+    assert fleet.job().coordinator.able == {"d8", "d9"}
+    fleet.broker.stop()
+    fleet.step(1.0)
+    fleet.broker.start()
+    fleet.run(lambda: fleet.aggregator._out.online)
+    if comes_later:
+        fleet.aggregator.stop_job(job)
+        fleet.aggregator._token = lambda: "1"
+        job = fleet.aggregator.submit(structs.replace(spec(data="elsewhere"), name="other"))
+    fleet.say(Presence("d9", 1, online=True, ready=ready))
+    for _ in range(10):
+        fleet.step(1.0)
+    assert fleet.aggregator.runs[job].coordinator.able == {"d9"}
+
+
+def questions(heard: Callable[[], list[Any]]) -> int:
+    """Return how often a device was asked for a sign of life."""
+    return sum(isinstance(said, Presence) and not said.online for said in heard())
+
+
+def test_a_device_that_is_busy_with_another_job_is_not_asked_and_stays_wanted(fleet: Fleet, spec: SpecMaker) -> None:
+    job, _ = by_hand(fleet, spec, deadline_s=30.0)
+    asked = {name: listener(fleet, "device", device=name) for name in ("d8", "d9")}
+    began = fleet.now
+    while fleet.now < began + 65.0:
+        say(fleet, offer_of("other-1", b"x", "d9"))
+        fleet.step(5.0)
+    assert (questions(asked["d8"]) > 0, questions(asked["d9"])) == (True, 0)
+    assert fleet.job().coordinator.able == {"d9"}
+    assert len(fleet.store.attempts(job, V0)) >= 2
+
+
+def test_whoever_speaks_and_is_held_to_be_offline_is_asked(fleet: Fleet, spec: SpecMaker) -> None:
+    """Its presence was lost on the way, or a late will of its own has come after it."""
+    job, _ = by_hand(fleet, spec)
+    say(fleet, Presence("d9", 1, online=False))
+    asked = listener(fleet, "device", device="d9")
+    asked()
+    say(fleet, offer_of(job, b"x", "d9"), offer_of(job, b"y", "d9"))
+    assert questions(asked) == 1
+    say(fleet, Presence("d9", 1, online=True, ready={job: 20}))
+    fleet.step(20.0)
+    say(fleet, offer_of(job, b"x", "d9"))
+    assert questions(asked) == 0
 
 
 def test_a_presence_that_the_broker_has_dropped_is_found_again(fleet: Fleet, spec: SpecMaker) -> None:
