@@ -490,6 +490,19 @@ def test_a_device_that_is_asked_whether_it_lives_denies_that_it_is_gone(bench: B
     assert [said.online for said in bench.of(Presence)] == [False, True]
 
 
+def test_the_will_of_its_former_life_that_the_broker_remembers_is_no_question(bench: Bench) -> None:
+    """It says of itself what it can do once it has heard which jobs there are, not before."""
+    bench.settle(1.0)
+    bench.kill()
+    bench.settle()
+    bench.start()
+    bench.heard.clear()
+    bench.settle()
+    assert bench.of(Presence) == []
+    bench.settle(0.5)
+    assert [said.online for said in bench.of(Presence)] == [True]
+
+
 def test_a_clone_is_told_of_here_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     settled(bench)
     bench.say(Presence(DEVICE, 1, online=True, incarnation=bench.home.incarnation, nonce="ffffffff"))
