@@ -446,6 +446,44 @@ def test_an_update_to_a_job_that_was_deleted_here_is_refused(fleet: Fleet, spec:
     assert [said.refused for said in heard()] == ["the job was deleted"]
 
 
+# What a deleted job leaves at the broker.
+
+
+def tombstones(fleet: Fleet) -> set[str]:
+    """Return the jobs of which the broker remembers that they are deleted."""
+    return {said.job for said in listener(fleet, "job")() if isinstance(said, Job) and said.spec is None}
+
+
+def submit_and_stop(fleet: Fleet, spec: SpecMaker) -> str:
+    job: str = fleet.aggregator.submit(spec(data="elsewhere"))
+    fleet.aggregator.stop_job(job)
+    fleet.step(0.1)
+    return job
+
+
+def test_devices_that_were_away_hear_of_the_last_jobs_that_were_deleted(
+    fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.service.TOMBSTONES", 2)
+    jobs = [submit_and_stop(fleet, spec) for _ in range(5)]
+    assert tombstones(fleet) == set(jobs[2:4])
+    fleet.broker.stop()
+    fleet.broker.start()
+    fleet.run(lambda: fleet.aggregator._out.online)
+    fleet.step(1.0)
+    fleet.step(1.0)
+    assert tombstones(fleet) == set(jobs[2:4]), "also from a broker that has forgotten everything"
+
+
+def test_a_device_that_still_has_a_job_of_long_ago_is_told_that_it_is_deleted(fleet: Fleet, spec: SpecMaker) -> None:
+    first, last = submit_and_stop(fleet, spec), submit_and_stop(fleet, spec)
+    heard = listener(fleet, "job")
+    heard()
+    why = "it is on disk here, and no aggregator has announced it"
+    say(fleet, Presence("d9", 1, online=True, unready={first: why, last: why, "nobodys-1": why}))
+    assert [(said.job, said.spec) for said in heard()] == [(first, None)]
+
+
 # A full disk.
 
 

@@ -165,6 +165,31 @@ def test_who_is_tried_again_after_a_rest_has_one_death_and_rests_ever_longer(tmp
         assert not die(tmp_path, "training").reason("j-1")
 
 
+def test_who_steps_out_is_not_to_blame_for_what_ends_the_process(tmp_path: Path) -> None:
+    for _ in range(10):
+        marks = die(tmp_path, "training on version 1.0")
+        marks.step_out("j-1", "train")
+        marks.step_out("j-1", "train")
+        assert list(tmp_path.iterdir()) == [], "it had not died before either"
+    assert not marks.reason("j-1")
+    marks.enter("j-1", "train", "training on version 1.0")
+    assert (tmp_path / "j-1.train").exists(), "it has its turn again"
+
+
+def test_who_steps_out_keeps_the_deaths_before(tmp_path: Path) -> None:
+    for _ in range(MOST_DEATHS):
+        die(tmp_path, "training")
+        die(tmp_path, "training").step_out("j-1", "train")
+        Marks(tmp_path, kernel="boot-1")  # a process that ends where nobody is inside
+    assert Marks(tmp_path, kernel="boot-1").reason("j-1").startswith(f"{MOST_DEATHS} processes")
+
+
+def test_a_death_counts_once_however_often_the_process_is_started_after_it(tmp_path: Path) -> None:
+    die(tmp_path, "training")
+    for _ in range(10):
+        assert not Marks(tmp_path, kernel="boot-1").reason("j-1")
+
+
 def test_a_reason_says_how_to_have_it_tried_again(tmp_path: Path) -> None:
     for _ in range(MOST_DEATHS + 1):
         marks = die(tmp_path, "training")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ HOMES: list[Home] = []
 class Bench:
     """One agent, and everything it says."""
 
-    def __init__(self, folder: Path, spec: JobSpec = SPEC, *, inference: bool = False) -> None:
+    def __init__(self, folder: Path, spec: JobSpec = SPEC, *, inference: bool = False, keep: int | None = None) -> None:
         self.now = 1000.0
         self.folder = folder
         self.spec = spec
-        self.inference = inference
+        self.models = ModelSettings(inference=inference, keep=keep)
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -87,7 +88,7 @@ class Bench:
             fleet=FLEET,
             state_dir=str(self.folder),
             data={data: DataSource("memory")},
-            models=ModelSettings(inference=self.inference),
+            models=self.models,
         )
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
@@ -685,6 +686,32 @@ def test_a_job_on_disk_that_nobody_announces_is_reported_and_kept(bench: Bench) 
     assert (bench.folder / "jobs" / JOB / "update.bin").exists()
 
 
+def slot(folder: Path, name: str, installed_at: int) -> Path:
+    """Make what a model slot looks like on disk."""
+    made = folder / "models" / name
+    (made / "versions" / "1").mkdir(parents=True)
+    (made / "current").symlink_to("versions/1")
+    os.utime(made / "current", (installed_at, installed_at), follow_symlinks=False)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("keep", "stay"),
+    [(None, {"toy", "older", "newer"}), (1, {"toy", "newer"}), (0, {"toy"})],
+    ids=["all", "one", "none"],
+)
+def test_when_a_job_is_deleted_the_models_of_jobs_that_are_over_go_as_the_operator_says(
+    tmp_path: Path, keep: int | None, stay: set[str]
+) -> None:
+    bench = Bench(tmp_path, inference=True, keep=keep)
+    for at, name in enumerate(("toy", "older", "newer")):
+        slot(tmp_path, name, 1000 + at)
+    bench.begin()
+    bench.say(Job("older-1", 1))
+    assert {path.name for path in (tmp_path / "models").iterdir()} == stay
+    bench.agent.stop()
+
+
 # A job's own faults.
 
 
@@ -809,6 +836,7 @@ class SlowSlots(Slots):
         super().__init__(folder, ())
         self.wanted: list[Install] = []
         self.outcomes: list[Outcome] = []
+        self.swept: list[set[str]] = []
 
     def put(self, install: Install) -> None:
         self.wanted.append(install)
@@ -816,6 +844,9 @@ class SlowSlots(Slots):
     def finished(self) -> list[Outcome]:
         found, self.outcomes = self.outcomes, []
         return found
+
+    def sweep(self, at_work: Collection[str]) -> None:
+        self.swept.append(set(at_work))
 
     def end(self, why: str = "") -> None:
         last = self.wanted[-1]
@@ -849,4 +880,5 @@ def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
     for _ in range(100):
         bench.settle(60.0)
     assert len(slots.wanted) == 4
+    assert slots.swept == [{"toy"}] * 4, "a small disk is looked after at each of them"
     bench.agent.stop()
