@@ -106,7 +106,7 @@ def test_a_membership_that_cannot_reach_its_quorum_is_filled_up() -> None:
     rules = RoundsSpec(quorum=2, wait="all")
     before = first(rules, able={"d3"})
     assert len(before.cohort) == 1
-    assert again(before, rules, able=NAMES, needed=2).cohort != before.cohort
+    assert len(again(before, rules, able=NAMES, needed=2).cohort) == 2
     assert again(before, rules, able=NAMES, needed=1).cohort == before.cohort
 
 
