@@ -294,7 +294,8 @@ def test_whom_an_operator_has_put_there_is_obeyed_also_when_it_is_away(heard: An
     leader = leading()
     (down,) = leader.receive(heard(claim=1, online=online), 5.0)
     assert isinstance(down, StandDown)
-    assert down.replaced == "x"
+    assert down.replaced == ("x" if online and heard is live else ""), "only who is there replaces for good"
+    assert leader.stays
 
 
 def test_answers_are_no_flood() -> None:

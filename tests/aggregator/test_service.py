@@ -456,7 +456,7 @@ def tombstones(fleet: Fleet) -> set[str]:
 
 def submit_and_stop(fleet: Fleet, spec: SpecMaker) -> str:
     job: str = fleet.aggregator.submit(spec(data="elsewhere"))
-    fleet.aggregator.stop_job(job)
+    fleet.aggregator.jobs.stop(job)
     fleet.step(0.1)
     return job
 
@@ -464,7 +464,7 @@ def submit_and_stop(fleet: Fleet, spec: SpecMaker) -> str:
 def test_devices_that_were_away_hear_of_the_last_jobs_that_were_deleted(
     fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.service.TOMBSTONES", 2)
+    monkeypatch.setattr("aggregator.jobs.TOMBSTONES", 2)
     jobs = [submit_and_stop(fleet, spec) for _ in range(5)]
     assert tombstones(fleet) == set(jobs[2:4])
     fleet.broker.stop()
@@ -935,8 +935,8 @@ def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
     fleet.broker.start()
     fleet.run(lambda: fleet.aggregator._out.online)
     if comes_later:
-        fleet.aggregator.stop_job(job)
-        fleet.aggregator._token = lambda: "1"
+        fleet.aggregator.jobs.stop(job)
+        fleet.aggregator.jobs._token = lambda: "1"
         job = fleet.aggregator.submit(structs.replace(spec(data="elsewhere"), name="other"))
     fleet.say(Presence("d9", 1, online=True, ready=ready))
     for _ in range(10):

@@ -293,14 +293,14 @@ def test_a_training_that_was_begun_anew_does_not_halt_for_the_end_before_it() ->
 
 def test_a_device_says_what_it_is_done_with() -> None:
     one = training()
-    assert one.known is None
+    assert one.done is None
     feed(one, Trained(offer()))
-    assert one.known is None, "its offer says so"
+    assert one.done is None, "its offer says so"
     feed(one, verdict())
-    assert one.known == V0
+    assert one.done == V0
     failing = training(V1)
     feed(failing, TrainingFailed(V1, "it diverged"))
-    assert failing.known == V1
+    assert failing.done == V1
 
 
 @pytest.mark.parametrize(("late", "now"), [(round_(V1), round_(V2)), (head(V1), head(V2))], ids=["round", "head"])
@@ -308,11 +308,11 @@ def test_a_device_says_that_it_knows_a_later_version_than_the_one_that_is_spoken
     """It may have been overtaken on the way; or a backup was restored that knows nothing of the later one."""
     one = device(trained=V0)
     feed(one, now)
-    assert one.known == V0
+    assert one.ahead is None
     assert feed(one, late) == []
-    assert one.known == V2
+    assert one.ahead == V2
     feed(one, round_(V2))
-    assert one.known == V0, "it is spoken of again"
+    assert one.ahead is None, "it is spoken of again"
 
 
 def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
