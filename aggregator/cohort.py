@@ -61,7 +61,7 @@ def repeat(
     stay = [name for name in again.cohort if name not in dropped]
     enough = min(needed, _wanted(rules, len(counted | able)))
     places = max(len(again.cohort), enough) - len(stay)
-    others = able.difference(again.cohort) if places > 0 else ()
+    others = able - set(again.cohort) if places > 0 else set()
     first = sorted(others, key=lambda name: draw.ticket(again.salt, name))[:places]
     members = tuple(sorted((*stay, *first)))
     threshold = max(again.threshold, *(draw.ticket(again.salt, name) for name in first), 0)

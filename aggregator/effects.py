@@ -135,9 +135,9 @@ class Publish(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True):
-    """Ask a device that has long been silent for a sign of life."""
+    """Ask devices that have been silent for a sign of life."""
 
-    device: str
+    devices: tuple[str, ...]
 
 
 class Tell(Struct, frozen=True):

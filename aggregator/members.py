@@ -5,10 +5,10 @@
          a hint ────┘ └──hint_s passed───┘      silent through SILENT rounds: given up until it is heard again
 
 1. What the broker has retained is a hint: it may be of a device whose end nobody has told. It counts for hint_s, the
-   time that devices have to answer a roll call, and then as a last will would; and the device is asked for a sign of
-   life, in case that its answer was lost.
+   time that devices have to answer a roll call, and then as a last will would.
 2. A device that is there, and says nothing through SILENT rounds that waited for it to their deadlines, is not waited
-   for and not drawn until it is heard. It is asked for a sign of life, ever less often, and in the end no more.
+   for and not drawn until it is heard. Like one of a hint that has passed it is asked for a sign of life, in case that
+   its answer was lost: ever less often, and in the end no more.
 3. To be alive is not to deliver. Who speaks, and still offers nothing through SILENT such rounds (or through as many
    again, after it was asked), is passed over for FIRST_PAUSE_S, then for twice as long, until it offers. Not where a
    job waits for all: there a device may take several attempts for one training.
@@ -131,8 +131,7 @@ class Members:
         silent = member.heard_at <= since
         member.silent += silent
         if member.silent == SILENT:
-            member.ask_at, member.ask_s = now, FIRST_ASK_S
-            self._alarm(now, device)
+            self._ask(device, member, now)
         if member.missed >= (2 * SILENT if silent else SILENT) and not self._patient:
             member.back_at = now + member.pause_s
             member.pause_s = min(2 * member.pause_s, LAST_PAUSE_S)
@@ -167,7 +166,7 @@ class Members:
                 member.back_at = -math.inf
             if member.there and member.until <= now:
                 self._lose(device, member, member.until)
-                ask.append(device)
+                self._ask(device, member, now)
             changed.append(device)
         return changed, ask
 
@@ -178,6 +177,11 @@ class Members:
     def _lose(self, device: str, member: Member, at: float) -> None:
         member.there, member.until, member.gone_at = False, math.inf, at
         self._alarm(at + self.grace_s, device)
+
+    def _ask(self, device: str, member: Member, now: float) -> None:
+        """Ask it for a sign of life from now on."""
+        member.ask_at, member.ask_s = now, FIRST_ASK_S
+        self._alarm(now, device)
 
     def _alarm(self, at: float, device: str) -> None:
         heapq.heappush(self._alarms, (at, device))

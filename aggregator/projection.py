@@ -33,9 +33,9 @@ class Clear(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """Ask this device for a sign of life."""
+    """Ask these devices for a sign of life."""
 
-    device: str
+    devices: tuple[str, ...]
 
 
 Out = Message | Clear | Question

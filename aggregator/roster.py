@@ -50,7 +50,7 @@ class Known(Struct):
     restored_at: float = -math.inf
     """When its boot count went back last."""
     asked_at: float = -math.inf
-    """When it was asked for its presence last."""
+    """When it was asked for its presence last, on this connection."""
 
 
 class Sight(Struct, frozen=True):
@@ -118,7 +118,7 @@ class Roster:
     def doubt(self) -> None:
         """Hold all that is known for a hint: the connection to the broker was lost."""
         for known in self.devices.values():
-            known.live, known.heard_at = False, -math.inf
+            known.live, known.heard_at, known.asked_at = False, -math.inf, -math.inf
 
     def part_in(self, job: str, device: str) -> Part:
         """Return a device's part in a job."""

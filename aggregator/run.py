@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 HINT_MARGIN_S = 5.0
 """What a device may need to answer a roll call, beyond the window over which answers are spread."""
+NAMED = 3
+"""Devices that a line of the log names, of many."""
 FAR = 2**20
 """Versions further ahead than this are nonsense, and say nothing of the store."""
 
@@ -265,9 +267,10 @@ class Run:
                     yield from self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
-                case Ask(device):
-                    log.warning("silent for long job=%s device=%s: it is asked for a sign of life", self.job, device)
-                    yield Question(device)
+                case Ask(devices):
+                    names = ", ".join(devices[:NAMED]) + (", …" if len(devices) > NAMED else "")
+                    log.info("job=%s asks %d silent device(s) for a sign of life: %s", self.job, len(devices), names)
+                    yield Question(devices)
                 case Tell(reason):
                     self.reason = reason
                     log.warning("waiting job=%s version=%s: %s", self.job, self.version, reason)

@@ -445,13 +445,13 @@ class Aggregator:
         self._transport.subscribe(name)
 
     def _send(self, messages: Iterable[Out]) -> None:
-        questions = []
+        questions: list[str] = []
         for message in messages:
             match message:
                 case Clear():
                     self._out.put(topics.clear(message.message, self.config.fleet))
-                case Question(device):
-                    questions.append(device)
+                case Question(devices):
+                    questions += devices
                 case _:
                     self._out.put(topics.pack(message, self.config.fleet))
         for device in questions:  # last: what follows from an answer comes after all of this

@@ -101,11 +101,15 @@ class Laws:
         self._bodies: dict[tuple[str, str, int], int] = {}
         self._expected: dict[tuple[str, str], str] = {}
         self._open: dict[tuple[str, str], tuple[object, float]] = {}
-        self._takeovers: list[tuple[float, str]] = []
-        """When a device took the place of another of the same id, and an aggregator was there to hear it."""
+        self._takeovers: list[tuple[float, str, str]] = []
+        """When a device took the place of another of the same id, and which life of which aggregator has heard it."""
         self._killed: Counter[tuple[str, str]] = Counter()
         self._ends: dict[tuple[str, str], tuple[object, float]] = {}
         """(server, job) to a round, and when it ends as it was first announced."""
+        self._lost_at: dict[str, float] = {}
+        """Server to when it lost its broker, while it knows of none."""
+        self._back_at: dict[str, float] = {}
+        self._connection: dict[str, tuple[int, int]] = {}
 
     def broken(self, law: int, kind: str, words: str) -> None:
         """Note that a law was broken, unless one was in this way before."""
@@ -312,6 +316,7 @@ class Laws:
         if not isinstance(process, Server):
             return
         self._open = {key: since for key, since in self._open.items() if key[0] != process.name}
+        self._lost_at.pop(process.name, None)
         unsure, process.record.unsure = process.record.unsure, None
         for job, (spec, ended) in nodes.jobs_in_store(process).items():
             if ended != "deleted":
@@ -337,9 +342,10 @@ class Laws:
         if process.tasted:
             self.broken(8, "a process ended by a job's fault", f"{process.name}: {type(error).__name__}: {error}")
         now = self._world.agenda.now
-        heard = any(server.connected and nodes.leads(server) for server in self._world.servers)
-        if isinstance(process, Device) and type(error).__name__ == CLONED and heard:
-            self._takeovers.append((now, process.device))
+        if isinstance(process, Device) and type(error).__name__ == CLONED:
+            for server in self._world.servers:
+                if server.connected and nodes.leads(server) and now >= server.excused_until:
+                    self._takeovers.append((now, process.device, f"{server.name} {server.life}"))
         recent = [why for at, why in process.exits if at > now - 3600.0 and FOREIGN not in why]
         if len(recent) > MOST_EXITS_AN_HOUR and not self._is_cloned(process):
             self.broken(8, "a process ends again and again", f"{process.name}, {len(recent)} times: {recent[-1]}")
@@ -356,9 +362,10 @@ class Laws:
 
     def was_cloned(self, clone: Device, twin: Device | None) -> None:
         """Note that a clone is no more: it should have been named, when the two have taken each other's place often."""
-        ends = [at for at, device in self._takeovers if at >= clone.since and device == clone.device]
-        if twin is not None and len(ends) >= CLONE_ENDS and clone.device not in self.named_clones:
-            self.broken(9, "a clone is not named", f"{clone.device}, after {len(ends)} takeovers")
+        ends = Counter(by for at, device, by in self._takeovers if at >= clone.since and device == clone.device)
+        most = max(ends.values(), default=0)
+        if twin is not None and most >= CLONE_ENDS and clone.device not in self.named_clones:
+            self.broken(9, "a clone is not named", f"{clone.device}, after {most} takeovers")
 
     # Now and then.
 
@@ -379,6 +386,7 @@ class Laws:
     def _inspect_rounds(self, server: Server) -> None:
         now = self._world.agenda.now
         fresh = {}
+        lost, back_at = server.name in self._lost_at, self._back_at.get(server.name, -math.inf)
         for job, key, set_s in nodes.open_rounds(server):
             what, since = self._open.get((server.name, job), (None, now))
             fresh[server.name, job] = (key, since if what == key else now)
@@ -387,15 +395,34 @@ class Laws:
                 ends_at = fresh[server.name, job][1] + set_s
             elif announced != key:
                 continue
-            if now > max(ends_at, server.excused_until) + ROUND_SLACK_S:
+            asked_until = back_at + key[0].members.hint_s
+            if not lost and now > max(ends_at, asked_until, server.excused_until) + ROUND_SLACK_S:
                 self.broken(3, "a round did not end at its deadline", f"{server.name} {job} {key[1]} attempt {key[2]}")
         self._open = {key: one for key, one in self._open.items() if key[0] != server.name} | fresh
 
     def acted(self, process: Process) -> None:
         """Look at what waits within a service."""
+        if isinstance(process, Server):
+            self._note_outages(process)
         n, online = nodes.n_queued(process), process.transport is not None and process.transport.online
         if n > MOST_QUEUED["online" if online else "offline"]:
             self.broken(7, "packets pile up", f"{process.name} {online=}: {n}")
+
+    def _note_outages(self, server: Server) -> None:
+        """Note when a server that knows of no broker has one again: rounds have stood still meanwhile."""
+        now, connection = self._world.agenda.now, nodes.connections(server)
+        if not nodes.knows_a_broker(server):
+            self._lost_at.setdefault(server.name, now)
+            return
+        if self._connection.get(server.name) == (server.life, connection):
+            return
+        self._connection[server.name] = server.life, connection
+        lost_at = self._lost_at.pop(server.name, now)
+        self._back_at[server.name] = now
+        for known in (self._open, self._ends):
+            for key, (round_, at) in known.items():
+                if key[0] == server.name:
+                    known[key] = round_, at + now - lost_at
 
     def _job(self, server: Server, job: str, spec: JobSpec) -> JobRecord:
         if job not in server.record.jobs:

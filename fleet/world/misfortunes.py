@@ -135,8 +135,8 @@ class Misfortunes:
 
     def _tell_to_lead(self, server: Server) -> None:
         server.take_over = True
-        server.record.replaced = False
         server.stop()
+        server.record.replaced = False
 
     # Who.
 

@@ -372,8 +372,9 @@ def stands_by_for_good(server: Server) -> bool:
 
 
 def was_replaced(server: Server) -> bool:
-    """Return whether one with jobs leads in its place, as it has written down."""
-    return server.service is not None and server.service.leadership.me.replaced != ""
+    """Return whether it stands by because one with jobs leads in its place."""
+    leadership = server.service.leadership if server.service is not None else None
+    return leadership is not None and leadership.state == "standby" and leadership.me.replaced != ""
 
 
 def nonce(server: Server) -> str:
@@ -400,6 +401,16 @@ def reason(server: Server, job: str) -> str:
         return service.resting[job].why
     run = service.runs.get(job)
     return "" if run is None else notes.waits_of(run, service.roster, service.clock()).text
+
+
+def knows_a_broker(server: Server) -> bool:
+    """Return whether the service holds its connection for a live one."""
+    return server.service is not None and server.service._out.online
+
+
+def connections(server: Server) -> int:
+    """Return how often the service has been connected."""
+    return server.service._roll if server.service is not None else 0
 
 
 def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, int], float | None]]:
