@@ -13,6 +13,7 @@ wants it to lead.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -244,7 +245,7 @@ def _mark(new: Path) -> None:
 
 def _keep(old: Path) -> Path:
     """Give the store that makes way a second name, durably, and its WAL too unless that can be folded in."""
-    kept = old.with_name(f"{old.name}.before-restore")
+    kept = _free_name(old)
     _remove(kept)
     wal = _beside(kept, "-wal")
     if _beside(old, "-wal").exists():
@@ -260,6 +261,13 @@ def _keep(old: Path) -> Path:
         wal.unlink()
     sync(old.parent)
     return kept
+
+
+def _free_name(old: Path) -> Path:
+    """Give the first name at which no other store lies: one from before a restore is never written over."""
+    names = (old.with_name(f"{old.name}.before-restore" + f"-{n}" * (n > 1)) for n in itertools.count(1))
+    # The same file: a restore was cut off.
+    return next(kept for kept in names if not kept.exists() or kept.samefile(old))
 
 
 def _name_again(file: Path, name: Path) -> None:

@@ -25,6 +25,7 @@ from aggregator import run as runs
 from aggregator.config import AggregatorConfig
 from aggregator.effects import Doubted, Lost, Seen, Stop
 from aggregator.inbox import Inbox
+from aggregator.litter import Litter
 from aggregator.projection import Clear, Out
 from aggregator.roster import Roster
 from aggregator.run import Run
@@ -98,6 +99,7 @@ class Jobs:
         """Job to when it may be given another one, and how long that is after the last."""
         self._believed: dict[str, set[str]] = {}
         """Job to the devices whose word has given it a generation."""
+        self._litter = Litter(store, clock=clock, send=send)
 
     # Time.
 
@@ -105,13 +107,17 @@ class Jobs:
     def deadline(self) -> float:
         """When `tick` has something to do, if nothing is received before; inf for never."""
         deadlines = [d for run in self.runs.values() if (d := run.deadline) is not None]
-        return min([*deadlines, *self._reload_at.values(), *(at for at, _ in self._rename_at.values()), math.inf])
+        renames = (at for at, _ in self._rename_at.values())
+        return min([*deadlines, *self._reload_at.values(), *renames, self._litter.deadline])
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        for job, run in list(self.runs.items()):
-            if run.deadline is not None and now >= run.deadline:
-                self.inside(job, Run.tick)
+        due = [job for job, run in self.runs.items() if run.deadline is not None and now >= run.deadline]
+        for job in due:
+            self.inside(job, Run.tick)
+        if due and self._online:
+            self._litter.clear()
+        self._litter.tick(now)
         for job in [job for job, at in self._reload_at.items() if now >= at]:
             del self._reload_at[job]
             self._reload(job)
@@ -130,6 +136,7 @@ class Jobs:
         """Forget what is in memory of them: another aggregator leads."""
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
+        self._litter.doubt()
 
     def lead(self, term: int) -> None:
         """Speak under this term from now on."""
@@ -152,13 +159,16 @@ class Jobs:
     def disconnected(self) -> None:
         """Note that the broker is not reachable: rounds stand still."""
         self._online = False
+        self._litter.doubt()
         for job in list(self.runs):
             self.inside(job, lambda run, now: run.handle(Lost(), now))
 
     def say_everything(self) -> None:
         """Send everything that should lie at the broker."""
         for job in self._deleted(TOMBSTONES):
-            self._send(projection.tombstone_of(job, self.term))
+            self._send(projection.tombstone(job, self.term))
+        self._litter.doubt()
+        self._litter.clear()
         for job in list(self.runs):
             self._say_all_of(job)
 
@@ -251,13 +261,13 @@ class Jobs:
         older = self._make_way(spec.name)
         job = f"{spec.name}-{self._token()}"
         self._check_size(job, spec)
-        graves = [tomb for other in older for tomb in self._tombstone(other)]
         too_old = self._deleted(2 * TOMBSTONES - len(older))[max(0, TOMBSTONES - len(older)) :]
         row = self._create(job, spec, older, request)
         # It is there now: nothing that goes wrong from here on may refuse it.
         for other in older:
             self._drop(other)
-        self._send(graves)
+            self._send(projection.tombstone(other, self.term))
+        self._litter.clear()
         self._send([Clear(Job(deleted, self.term)) for deleted in too_old])
         self._load(row)
         self.inside(job, lambda run, _now: run.retained())
@@ -274,10 +284,6 @@ class Jobs:
         if any(not rest.ended for rest in rests.values()):
             raise ValueError(f"job {name} is at rest and has not ended: stop it first, or submit under another name")
         return [*(run.job for run in runs_), *rests]
-
-    def _tombstone(self, job: str) -> list[Out]:
-        run = self.runs.get(job)
-        return run.tombstone() if run is not None else projection.tombstone_of(job, self.term)
 
     def _drop(self, job: str) -> None:
         """Forget what is in memory of a job."""
@@ -318,7 +324,7 @@ class Jobs:
         self._reload_at.pop(job, None)
         self._marks.leave(job)
         self.resting[job] = structs.replace(rest, ended="stopped", again=False)
-        self._send(projection.tombstone_of(job, self.term))
+        self._send(projection.tombstone(job, self.term))
 
     def resume(self, job: str) -> None:
         """Try a job again that is at rest."""

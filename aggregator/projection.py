@@ -48,13 +48,8 @@ def retained(run: Run) -> list[Out]:
     return [*lying, *described, job(run)] if run.coordinator.ended else [job(run), *lying, *described]
 
 
-def tombstone(run: Run) -> list[Out]:
-    """Return what takes a job off the broker."""
-    return [*tombstone_of(run.job, run.term), *(Clear(m) for row in run.bodies() for m in chunks_of(run, row))]
-
-
-def tombstone_of(job: str, term: int) -> list[Out]:
-    """Return the same for a job of which nothing is known but its name; bodies that lie at the broker stay there."""
+def tombstone(job: str, term: int) -> list[Out]:
+    """Return what takes a job off the broker, beside its bodies (litter.py)."""
     none = Version(1, 0)
     described = (Head(job, term, none, "0" * 32), Status(job, none, "stopped"), Round(job, term, none, 0.0))
     return [Job(job, term), *(Clear(message) for message in described)]

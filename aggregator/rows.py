@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeGuard, TypeVar
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from aggregator.database import REMEDY, DamageError, crc
+from aggregator.database import REMEDY, DamageError, Row, crc
 from aggregator.effects import Attempt, Close
 from broker import draw
 from broker.messages import Digest, Echo, Id, Natural, Short, Verdict, Version
@@ -121,6 +121,26 @@ class _Verdict(Struct, frozen=True):
     base: Version
     digest: Echo
     refused: Short
+
+
+MOST_CHUNKS = 4096
+"""No body is cut into more."""
+
+
+class LitterRow(Struct, frozen=True):
+    """What remains of a body. chunks: into how many it was cut."""
+
+    job: str
+    name: str
+    chunks: int
+
+
+def litter_of(cells: Row) -> LitterRow | None:
+    """Return what remains of a body, or None where a row of it makes no sense: there is nothing to clear by it."""
+    job, name, chunks = cells
+    if not (is_id(job) and is_id(name) and isinstance(chunks, int) and 0 < chunks <= MOST_CHUNKS):
+        return None
+    return LitterRow(job, name, chunks)
 
 
 def is_id(cell: object) -> TypeGuard[str]:

@@ -37,7 +37,7 @@ from aggregator.effects import (
 from aggregator.gates import RefusedError
 from aggregator.inbox import Inbox
 from aggregator.learner import Counted, Learner, LearnerError, Next, start
-from aggregator.projection import Clear, Out, Question
+from aggregator.projection import Out, Question
 from aggregator.store import BodyRow, DamageError, JobRow, Store
 from broker.errors import WireError
 from broker.failpoints import reach
@@ -191,8 +191,10 @@ class Run:
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
-        due = [name for name, at in self._retire_at.items() if now >= at]
-        return messages + [clear for name in due for clear in self._retire(name)]
+        for name in [name for name, at in self._retire_at.items() if now >= at]:
+            del self._retire_at[name]
+            self._store.forget_body(self.job, name)
+        return messages
 
     def announce(self, now: float) -> list[Out]:
         """Return the open round once more, if there is one."""
@@ -207,10 +209,6 @@ class Run:
     def retained(self) -> list[Out]:
         """Return everything of this job that should lie at the broker, the head last."""
         return projection.retained(self)
-
-    def tombstone(self) -> list[Out]:
-        """Return what takes this job off the broker."""
-        return projection.tombstone(self)
 
     def fit(self, packet_bytes: int | None) -> None:
         """Cut bodies as this broker takes them. Raises StoreError."""
@@ -363,12 +361,6 @@ class Run:
 
     def _generation(self) -> int:
         return self.coordinator.base.generation
-
-    def _retire(self, name: str) -> list[Out]:
-        del self._retire_at[name]
-        clears = [Clear(m) for row in self.bodies() if row.name == name for m in projection.chunks_of(self, row)]
-        self._store.forget_body(self.job, name)
-        return list(clears)
 
 
 def create(

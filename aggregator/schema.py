@@ -5,7 +5,8 @@
     versions   metrics of every version; the server state of the last one
     updates    last verdict of every device, and the bodies counted for the current base
     attempts   every round with its outcome and each device's fate
-    bodies     what lies at the broker, until it has been cleared there
+    bodies     what should lie at the broker
+    litter     names of bodies that may still lie there, and should not
     deleted    the names of jobs that are gone
 
 A new file is made beside its place and renamed into it, so that one that lies there is whole, and one that holds
@@ -41,6 +42,7 @@ MOST_DELETED = 1000
 TRIM = "DELETE FROM deleted WHERE n <= (SELECT max(n) FROM deleted) - ?"
 SECOND = """
 CREATE TABLE deleted (n INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT UNIQUE, name TEXT, request TEXT);
+CREATE TABLE litter (job TEXT, name TEXT, chunks INTEGER, PRIMARY KEY (job, name)) WITHOUT ROWID;
 INSERT INTO deleted (job, name, request) SELECT job, name, '' FROM jobs WHERE ended = 'deleted' ORDER BY job;
 DELETE FROM versions WHERE job IN (SELECT job FROM deleted);
 DELETE FROM updates WHERE job IN (SELECT job FROM deleted);
@@ -58,7 +60,12 @@ UPDATE updates SET crc = crc(body) WHERE body IS NOT NULL;
 UPDATE attempts SET crc = crc(round);
 UPDATE bodies SET crc = crc(data);
 """
+LITTER = (
+    "INSERT OR REPLACE INTO litter (job, name, chunks)"
+    " SELECT job, name, (length(data) + chunk_bytes - 1) / chunk_bytes FROM bodies WHERE job = ?"
+)
 _FORGET = (
+    LITTER,
     "DELETE FROM jobs WHERE job = ?",
     "DELETE FROM versions WHERE job = ?",
     "DELETE FROM updates WHERE job = ?",
@@ -105,7 +112,7 @@ def check(db: Database) -> int:
     if found > SCHEMA_VERSION:
         raise StoreError(f"{db.file} was written by a newer fedge (schema {found}): upgrade this one")
     things = db.things()
-    wanted = TABLES | {"deleted"} if found == SCHEMA_VERSION else TABLES
+    wanted = TABLES | {"deleted", "litter"} if found == SCHEMA_VERSION else TABLES
     missing = wanted - {name for kind, name in things if kind == "table"}
     foreign = {kind for kind, _ in things} - {"table", "index"}
     if found < 1 or missing or foreign:

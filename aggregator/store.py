@@ -13,7 +13,7 @@ broker are a projection of what stands here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from aggregator.database import REMEDY, DamageError, Row, StoreError, Transactio
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
 from aggregator.lock import Lock
-from aggregator.rows import AttemptRow, BodyRow, Claim, Current, JobRow, UpdateRow, VersionRow, damaged
+from aggregator.rows import AttemptRow, BodyRow, Claim, Current, JobRow, LitterRow, UpdateRow, VersionRow, damaged
 from aggregator.schema import SCHEMA_VERSION
 from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
@@ -37,6 +37,7 @@ __all__ = [
     "Claim",
     "DamageError",
     "JobRow",
+    "LitterRow",
     "Store",
     "StoreError",
     "UpdateRow",
@@ -385,8 +386,21 @@ class Store:
         self._write("UPDATE bodies SET chunk_bytes = ? WHERE job = ?", (chunk_bytes, job), job)
 
     def forget_body(self, job: str, name: str) -> None:
-        """Forget a body that has been cleared at the broker."""
-        self._write("DELETE FROM bodies WHERE job = ? AND name = ?", (job, name), job)
+        """Forget a body, but for its name: it may still lie at the broker."""
+        with self._writing(job) as write:
+            write(f"{schema.LITTER} AND name = ?", (job, name))
+            write("DELETE FROM bodies WHERE job = ? AND name = ?", (job, name))
+
+    def litter(self) -> list[LitterRow]:
+        """Return the bodies that may still lie at the broker, and should not."""
+        found = self._db.rows("table litter", "SELECT job, name, chunks FROM litter ORDER BY job, name")
+        return [row for cells in found if (row := rows.litter_of(cells)) is not None]
+
+    def forget_litter(self, cleared: Iterable[LitterRow]) -> None:
+        """Forget bodies that do not lie there any more."""
+        with self._db.transaction("what was cleared") as write:
+            for row in cleared:
+                write("DELETE FROM litter WHERE job = ? AND name = ?", (row.job, row.name))
 
     # The database.
 

@@ -291,14 +291,15 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
 def jobs(config: OperatorConfig) -> list[JobLine]:
     """Return every job there is: as the aggregator knows it, or as the broker remembers. Raises OperatorError."""
     with console(config) as fleet:
-        remembered = fleet.gather("aggregator", "job", "status", "round", "device")
-        if any(isinstance(m, Beacon) and m.online for m in remembered):
+        why = f"no aggregator leads fleet {config.fleet}: is it running?"
+        if any(isinstance(m, Beacon) and m.online for m in fleet.gather("aggregator")):
             try:
                 pages = list(fleet.pages(Jobs(fleet.client, "")))
             except OperatorError as error:
-                return _remembered(remembered, str(error))
-            return [line for page in pages for line in convert(page, JobList, "the aggregator's answer").jobs]
-    return _remembered(remembered, f"no aggregator leads fleet {config.fleet}: is it running?")
+                why = str(error)
+            else:
+                return [line for page in pages for line in convert(page, JobList, "the aggregator's answer").jobs]
+        return _remembered(fleet.gather("job", "status", "round", "device"), why)
 
 
 def _remembered(messages: list[Message], why: str) -> list[JobLine]:

@@ -60,6 +60,12 @@ class World(Protocol):
     clones: list[Device]
 
 
+def bodies_at(broker: WorldBroker) -> set[tuple[str, str]]:
+    """Return the bodies that lie at the broker: job and name."""
+    lying = (packet.topic.split("/") for packet in broker.lying(topics.filter_for(FLEET, "body")))
+    return {(job, name) for *_, job, name, _ in lying}
+
+
 class Leadership:
     """Law 6, whenever somebody looks."""
 
@@ -195,6 +201,12 @@ class Recovery:
                 broken(7, "a deleted job is still listened to", f"{device.name}: {sorted(left)}")
         if n := nodes.rows_of_deleted_jobs(leader):
             broken(7, "a deleted job still has rows in the store", f"{n} rows")
+        # What belongs to a lineage that was lost, nobody knows of any more.
+        ours = known | set(nodes.deleted(leader))
+        moved = len(self._world.servers) > 1 or any(nodes.version_in_store(leader, job).generation > 1 for job in known)
+        lying = {(job, name) for job, name in bodies_at(self._world.broker) if job in ours}
+        if not moved and (astray := lying - nodes.bodies_in_store(leader)):
+            broken(7, "bodies that no store knows lie at the broker", f"{sorted(astray)}")
 
     def _leader(self) -> Server | None:
         leading = [server for server in self._world.servers if server.connected and nodes.leads(server)]

@@ -15,7 +15,8 @@ from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
 from aggregator.learner import Learner
 from aggregator.ledger import Ledger
-from aggregator.members import Members
+from aggregator.litter import Litter
+from aggregator.members import Member, Members
 from aggregator.pace import Pace
 from aggregator.roster import Part, Roster, Sight
 from aggregator.service import Aggregator
@@ -192,12 +193,34 @@ def take_hints_for_facts(patches: Patches) -> None:
     """Believe for ever what the broker remembers, and wait for who has long been silent."""
     before = Members.__init__
 
-    def init(self: Members, _hint_s: float, grace_s: float) -> None:
-        before(self, math.inf, grace_s)
+    def init(self: Members, _hint_s: float, grace_s: float, *, patient: bool = False) -> None:
+        before(self, math.inf, grace_s, patient=patient)
 
     patches.set(Members, "__init__", init)
     patches.set(members, "SILENT", 10**9)
     patches.set(coordinator, "SILENT", 10**9)
+
+
+def ask_once(patches: Patches) -> None:
+    """Ask a device that does not answer the roll call for a sign of life once, and never again."""
+
+    def ask(self: Members, device: str, member: Member, now: float) -> None:
+        before(self, device, member, now)
+        member.ask_s = math.inf
+
+    before = Members._ask
+    patches.set(Members, "_ask", ask)
+
+
+def forget_litter(patches: Patches) -> None:
+    """Hold bodies for gone from the broker, though the connection was lost since they were cleared, or before."""
+
+    def doubt(self: Litter) -> None:
+        self._store.forget_litter(self._store.litter())
+        before(self)
+
+    before = Litter.doubt
+    patches.set(Litter, "doubt", doubt)
 
 
 def ignore_new_cards(patches: Patches) -> None:

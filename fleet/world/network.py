@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from broker.memory import MemoryBroker, MemoryTransport, _Level
+from broker.memory import MemoryBroker, MemoryTransport, _Level, _topics_matching
 from broker.transport import Packet
 from fleet.world.agenda import Agenda
 
@@ -79,6 +79,11 @@ class WorldBroker(MemoryBroker):
         for word in topic.split("/"):
             level = level.below.get(word) if level else None
         return level.retained if level and self._clock() < level.retained_until else None
+
+    def lying(self, filter_: str) -> list[Packet]:
+        """Give what lies at the topics of a filter."""
+        levels = _topics_matching(self._root, filter_.split("/"))
+        return [level.retained for level in levels if level.retained and self._clock() < level.retained_until]
 
     def _connect(self, transport: MemoryTransport) -> None:
         if isinstance(transport, WorldTransport) and transport.deaf:

@@ -473,7 +473,21 @@ def rows_of_deleted_jobs(server: Server) -> int:
     store = server.store
     if store is None:
         return 0
-    return sum(len(store.verdicts(job)) + len(store.bodies(job)) for job in store.deleted(1000))
+    return sum(len(store.verdicts(job)) + len(store.bodies(job)) for job in deleted(server))
+
+
+def deleted(server: Server) -> list[str]:
+    """Give the jobs that the store knows to be deleted."""
+    return server.store.deleted(1000) if server.store is not None else []
+
+
+def bodies_in_store(server: Server) -> set[tuple[str, str]]:
+    """Give the bodies that its store knows of: those that should lie at the broker, and those that still may."""
+    store = server.store
+    if store is None:
+        return set()
+    named = {(job, row.name) for job in jobs_in_store(server) for row in store.bodies(job)}
+    return named | {(row.job, row.name) for row in store.litter()}
 
 
 def n_queued(process: Process) -> int:

@@ -191,6 +191,22 @@ def test_a_disk_that_is_full_while_a_backup_is_made_says_so(tmp_path: Path, monk
 # And back.
 
 
+def test_what_was_there_before_a_restore_is_never_written_over(tmp_path: Path) -> None:
+    a_store(tmp_path / "state", "j").close()
+    backup(tmp_path / "state", tmp_path / "b", silent)
+    kept = [restore(tmp_path / "b", tmp_path / "state").kept for _ in range(3)]
+    before = str(tmp_path / "state" / "aggregator.sqlite.before-restore")
+    assert kept == [before, f"{before}-2", f"{before}-3"]
+
+
+def test_a_restore_that_was_cut_off_keeps_one_copy(tmp_path: Path) -> None:
+    a_store(tmp_path / "state", "j").close()
+    backup(tmp_path / "state", tmp_path / "b", silent)
+    store = tmp_path / "state" / "aggregator.sqlite"
+    store.with_name("aggregator.sqlite.before-restore").hardlink_to(store)
+    assert restore(tmp_path / "b", tmp_path / "state").kept == f"{store}.before-restore"
+
+
 def test_a_restored_store_is_another_one_that_an_operator_wants_to_lead(tmp_path: Path) -> None:
     store = a_store(tmp_path / "state", "j")
     identity = store.identity

@@ -13,7 +13,8 @@ from aggregator import run as runs
 from aggregator.config import AggregatorConfig, Limits
 from aggregator.effects import Seen, Stop
 from aggregator.inbox import Inbox
-from aggregator.run import Clear, Out, Run
+from aggregator.projection import Clear, Out
+from aggregator.run import Run
 from aggregator.store import DamageError, Store, StoreError
 from broker import chunks
 from broker.faults import Marks
@@ -221,10 +222,10 @@ def test_outdated_bodies_are_cleared_after_their_grace_and_the_rest_stays(store:
     run = start(store, job_spec(quorum=1, max_rounds=9))
     versions(run, 4)
     assert {body.number for body in store.bodies("toy-1")} == {1, 2, 3, 4}
-    assert of(Clear, run.tick(1.0 + CONFIG.limits.body_grace_s - 0.1)) == []
-    cleared = [out.message for out in run.tick(1.0 + CONFIG.limits.body_grace_s) if isinstance(out, Clear)]
-    names = {message.name for message in cleared if isinstance(message, Body)}
-    assert names == {"1-1-0", "1-2-0", "1-2-1"}
+    run.tick(1.0 + CONFIG.limits.body_grace_s - 0.1)
+    assert store.litter() == []
+    run.tick(1.0 + CONFIG.limits.body_grace_s)
+    assert {row.name for row in store.litter()} == {"1-1-0", "1-2-0", "1-2-1"}
     assert {body.number for body in store.bodies("toy-1")} == {3, 4}
     assert_readable(*retained(run))
 
@@ -393,12 +394,3 @@ def test_a_stop_by_an_operator_is_durable(store: Store) -> None:
     see(run, "a", "bb")
     run.handle(Stop("enough"), 1.0)
     assert (again(store).coordinator.ended, again(store).reason) == ("stopped", "enough")
-
-
-def test_a_tombstone_takes_everything_off_the_broker(store: Store) -> None:
-    run = start(store, job_spec(quorum=1))
-    see(run, "a")
-    run.handle(offer("a"), 1.0)
-    tombstone, *clears = run.tombstone()
-    assert tombstone == Job("toy-1", 1)
-    assert all(isinstance(out, Clear) for out in clears)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -899,7 +900,8 @@ def test_a_device_that_is_only_quiet_answers_when_it_is_asked_and_takes_part(
     rounds = topics.filter_for("f", "round", job=fleet.job().job)
     quiet = fleet.agents["d2"]._transport
     quiet.unsubscribe(rounds)
-    fleet.run(lambda: "device=d2: it is asked for a sign of life" in caplog.text)
+    caplog.set_level(logging.INFO)
+    fleet.run(lambda: "1 silent device(s) for a sign of life: d2" in caplog.text)
     quiet.subscribe(rounds)
     counted = listener(fleet, "verdict", device="d2")
     fleet.run(lambda: any(isinstance(said, Verdict) and said.counted for said in counted()))
