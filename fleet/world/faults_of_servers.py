@@ -10,7 +10,7 @@ from msgspec import structs
 
 from aggregator import coordinator, generations, leadership, members, schema
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Close
+from aggregator.effects import Close, Seen
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
 from aggregator.learner import Learner
@@ -141,7 +141,7 @@ def keep_the_generation(patches: Patches) -> None:
 
 def believe_no_device(patches: Patches) -> None:
     """Notice nothing of what devices know and the store has lost."""
-    patches.set(Jobs, "look_back", lambda _self, _job, _version, _done="": None)
+    patches.set(Jobs, "look_back", lambda *_what, **_how: None)
 
 
 def forget_former_names(patches: Patches) -> None:
@@ -191,12 +191,13 @@ def double_the_deadline(patches: Patches) -> None:
 
 def take_hints_for_facts(patches: Patches) -> None:
     """Believe for ever what the broker remembers, and wait for who has long been silent."""
-    before = Members.__init__
 
-    def init(self: Members, _hint_s: float, grace_s: float, *, patient: bool = False) -> None:
-        before(self, math.inf, grace_s, patient=patient)
+    def see(self: Members, seen: Seen, now: float) -> None:
+        before(self, structs.replace(seen, live=True), now)
 
-    patches.set(Members, "__init__", init)
+    before = Members.see
+    patches.set(Members, "see", see)
+    patches.set(Members, "doubt", lambda _self, _now: None)
     patches.set(members, "SILENT", 10**9)
     patches.set(coordinator, "SILENT", 10**9)
 

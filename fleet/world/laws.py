@@ -108,7 +108,8 @@ class Laws:
         """(server, job) to a round, and when it ends as it was first announced."""
         self._lost_at: dict[str, float] = {}
         """Server to when it lost its broker, while it knows of none."""
-        self._back_at: dict[str, float] = {}
+        self._asked_until: dict[str, float] = {}
+        """Until when devices may answer the roll call of its last connection."""
         self._connection: dict[str, tuple[int, int]] = {}
 
     def broken(self, law: int, kind: str, words: str) -> None:
@@ -386,7 +387,7 @@ class Laws:
     def _inspect_rounds(self, server: Server) -> None:
         now = self._world.agenda.now
         fresh = {}
-        lost, back_at = server.name in self._lost_at, self._back_at.get(server.name, -math.inf)
+        not_before = max(server.excused_until, self._asked_until.get(server.name, 0.0))
         for job, key, set_s in nodes.open_rounds(server):
             what, since = self._open.get((server.name, job), (None, now))
             fresh[server.name, job] = (key, since if what == key else now)
@@ -395,8 +396,7 @@ class Laws:
                 ends_at = fresh[server.name, job][1] + set_s
             elif announced != key:
                 continue
-            asked_until = back_at + key[0].members.hint_s
-            if not lost and now > max(ends_at, asked_until, server.excused_until) + ROUND_SLACK_S:
+            if server.name not in self._lost_at and now > max(ends_at, not_before) + ROUND_SLACK_S:
                 self.broken(3, "a round did not end at its deadline", f"{server.name} {job} {key[1]} attempt {key[2]}")
         self._open = {key: one for key, one in self._open.items() if key[0] != server.name} | fresh
 
@@ -418,7 +418,7 @@ class Laws:
             return
         self._connection[server.name] = server.life, connection
         lost_at = self._lost_at.pop(server.name, now)
-        self._back_at[server.name] = now
+        self._asked_until[server.name] = now + nodes.hint_s(server)
         for known in (self._open, self._ends):
             for key, (round_, at) in known.items():
                 if key[0] == server.name:

@@ -24,7 +24,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.config import Limits as ServerLimits
 from aggregator.coordinator import Coordinator
 from aggregator.learner import Counted, Learner
-from aggregator.run import Run
+from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker import draw, failpoints
@@ -411,6 +411,11 @@ def knows_a_broker(server: Server) -> bool:
 def connections(server: Server) -> int:
     """Return how often the service has been connected."""
     return server.service._roll if server.service is not None else 0
+
+
+def hint_s(server: Server) -> float:
+    """Return how long devices may take to answer its roll call."""
+    return HINT_MARGIN_S + (server.service.config.limits.spread_s if server.service is not None else 0.0)
 
 
 def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, int], float | None]]:

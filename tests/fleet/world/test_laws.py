@@ -270,6 +270,51 @@ def test_a_deadline_counts_from_the_last_start(scene: Scene, monkeypatch: pytest
     assert scene.broken == []
 
 
+@pytest.mark.parametrize(("back_at", "ends_at"), [(15.0, 30.0), (400.0, 415.0)])
+def test_a_round_stands_still_while_the_broker_is_away(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, back_at: float, ends_at: float
+) -> None:
+    scene.server.up = True
+    online, connections = True, 1
+    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    monkeypatch.setattr(nodes, "knows_a_broker", lambda _server: online)
+    monkeypatch.setattr(nodes, "connections", lambda _server: connections)
+    monkeypatch.setattr(nodes, "n_queued", lambda _server: 0)
+
+    def pass_time(to: float) -> None:
+        scene.world.agenda.now = to
+        scene.laws.acted(scene.server)
+        scene.laws.inspect()
+
+    pass_time(0.0)
+    online = False
+    pass_time(5.0)
+    pass_time(back_at)
+    online, connections = True, 2
+    pass_time(back_at)
+    pass_time(ends_at + 4.0)
+    assert scene.broken == []
+    pass_time(ends_at + 6.0)
+    assert scene.broken == [(3, "a round did not end at its deadline")]
+
+
+def test_who_answers_a_roll_call_may_take_its_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.server.up = True
+    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    monkeypatch.setattr(nodes, "knows_a_broker", lambda _server: True)
+    monkeypatch.setattr(nodes, "hint_s", lambda _server: 7.0)
+    scene.laws.inspect()
+    scene.world.agenda.now = 19.0
+    monkeypatch.setattr(nodes, "connections", lambda _server: 2)
+    scene.laws.acted(scene.server)
+    scene.world.agenda.now = 30.0
+    scene.laws.inspect()
+    assert scene.broken == []
+    scene.world.agenda.now = 32.0
+    scene.laws.inspect()
+    assert scene.broken == [(3, "a round did not end at its deadline")]
+
+
 def test_a_learned_deadline_has_a_ceiling(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 2), None)])
     scene.say(Round(JOB, 1, Version(1, 0), 7200.0, attempt=2, along=along("ab" * 32, b"")), scene.server)
