@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from broker import topics
-from broker.messages import Beacon, Version
+from broker.messages import Beacon, Body, Version
 from fleet.world import calm, nodes
 from fleet.world.calm import Leadership, Recovery
 from fleet.world.misfortunes import ALWAYS
@@ -225,3 +225,23 @@ def test_nothing_is_left_of_a_deleted_job(scene: Scene, monkeypatch: pytest.Monk
         (7, "a deleted job is still listened to"),
         (7, "a deleted job still has rows in the store"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("job", "generation", "is_broken"), [(JOB, 1, True), ("old-1", 1, True), ("lost-1", 1, False), (JOB, 2, False)]
+)
+def test_no_body_lies_at_the_broker_that_no_store_knows(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, job: str, generation: int, is_broken: bool
+) -> None:
+    recovery = Recovery(scene.world, versions=1)
+    scene.world.agenda.now = calm.WHOLE_S + 1
+    monkeypatch.setattr(nodes, "deleted", lambda _server: ["old-1"])
+    monkeypatch.setattr(nodes, "rows_of_deleted_jobs", lambda _server: 0)
+    monkeypatch.setattr(nodes, "version_in_store", lambda _server, _job: Version(generation, 0))
+    monkeypatch.setattr(nodes, "bodies_in_store", lambda _server: {(JOB, "1-2-1")})
+    scene.world.broker._publish(topics.pack(Body(JOB, "1-2-1", 0, b"x"), FLEET))
+    recovery.tidy()
+    assert scene.broken == []
+    scene.world.broker._publish(topics.pack(Body(job, "1-1-0", 0, b"x"), FLEET))
+    recovery.tidy()
+    assert scene.broken == [(7, "bodies that no store knows lie at the broker")] * is_broken
