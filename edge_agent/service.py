@@ -58,6 +58,7 @@ TURN_S = 5.0
 FIRST_REST_S = 600.0
 LAST_REST_S = 86_400.0
 """A job whose own code has failed is tried again after the first, then ever less often."""
+UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 LEFT_OVER_S = 60.0
@@ -354,6 +355,8 @@ class Agent:
             self._forget(job.job)
             return
         self._announced.add(job.job)
+        if self._unready.get(job.job) == UNANNOUNCED:
+            del self._unready[job.job]
         if job.job not in self.works and job.job not in self._later:
             try:
                 spec = convert(job.spec, JobSpec, job.job)
@@ -449,7 +452,7 @@ class Agent:
             log.error("%s cannot be read: %s", self._jobs_dir, error.strerror or error)
             return
         for job in names:
-            self._unready[job] = "it is on disk here, and no aggregator has announced it"
+            self._unready[job] = UNANNOUNCED
 
     # The model slots.
 

@@ -29,6 +29,7 @@ from msgspec import Struct, field
 from aggregator.config import Limits, ModelSettings
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
+from broker.faults import Fault, contain
 from broker.settings import SettingsError, load
 from broker.words import clean
 from fleet.roles import load_agent, load_aggregator
@@ -71,15 +72,16 @@ class Report(Struct):
         """Look at one thing; whatever it throws is an error of this place (of another file than the report's)."""
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a factory may print, and a script reads our JSON
-                line = at()
+                line = contain(at, *EXPECTED, OSError)
         except EXPECTED as error:
             self._blame(file, where, str(error))
         except OSError as error:
             self._blame(file, where, f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- what a stranger's file or code throws
-            self._blame(file, where, f"{type(error).__name__}: {error}")
         else:
-            self.lines.append(Line(line.where, clean(line.text, 5000), line.facts))
+            if isinstance(line, Fault):
+                self._blame(file, where, line.why)
+            else:
+                self.lines.append(Line(line.where, clean(line.text, 5000), line.facts))
 
     def _blame(self, file: Path | None, where: str, why: str) -> None:
         self.good = False
