@@ -185,7 +185,7 @@ def test_factories_are_imported_if_they_can_be_and_named_if_not(here: Path, caps
         ("check_nets:nothing", "module 'check_nets' has no attribute 'nothing'"),
         ("check_nets:hollow", "it is a int, which cannot be called"),
         ("check_thrower:net", "ZeroDivisionError: one over nothing (check_thrower.py, line 2)"),
-        ("check_quitter:net", "SystemExit: 0 (check_quitter.py, line 1)"),
+        ("check_quitter:net", "SystemExit: 0 (check_quitter.py, line 2)"),
     ],
 )
 def test_a_factory_that_is_none_is_a_line(here: Path, capsys: Capture, factory: str, why: str) -> None:
