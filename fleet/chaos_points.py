@@ -35,8 +35,8 @@ AGENT_STEPS = {
 }
 """The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
 
-WORDS = ("aggregator.Ask", "aggregator.Tell")
-"""Effects of a fleet that waits, from which nothing durable follows: fleet/world waits, this one hardly ever."""
+WORDS = ("agent.Drop", "aggregator.Ask", "aggregator.Tell")
+"""Effects from which nothing durable follows, of a fleet that waits or is overtaken: fleet/world has such weather."""
 
 OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 6, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
 """The same for effects; the others are too rare to be passed before the kill."""
