@@ -278,8 +278,10 @@ class _Simulation:
         )
 
     def _why_it_stands_still(self, run: Run) -> str:
-        failed = {agent.device: why for agent in self._agents if (why := agent.unready.get(run.job))}
-        failed |= {agent.device: agent.failed[run.job].why for agent in self._agents if run.job in agent.failed}
+        failed = {agent.device: why for agent in self._agents if (why := agent.jobs.unready.get(run.job))}
+        failed |= {
+            agent.device: agent.jobs.failed[run.job].why for agent in self._agents if run.job in agent.jobs.failed
+        }
         if rest := self._aggregator.resting.get(run.job):
             return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
         named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])

@@ -16,12 +16,12 @@ from broker.messages import Offer, Verdict
 from broker.outgoing import Outgoing
 from broker.transport import Packet
 from edge_agent import files, home, outbox
-from edge_agent import service as agent_service
+from edge_agent import jobs as agent_jobs
 from edge_agent.effects import Disconnected, Effect, Halt, Settle
+from edge_agent.jobs import Jobs
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
-from edge_agent.service import Agent
 from edge_agent.work import Work
 from fleet.world.network import WorldTransport
 from fleet.world.patches import Patches
@@ -144,23 +144,23 @@ def queue_while_offline(patches: Patches) -> None:
 
 def keep_deleted_jobs(patches: Patches) -> None:
     """Ignore tombstones of jobs that this process has not worked on."""
-    forget = Agent._forget
+    forget = Jobs._forget
 
-    def forget_what_runs(self: Agent, job: str) -> None:
+    def forget_what_runs(self: Jobs, job: str) -> None:
         if job in self.works:
             forget(self, job)
 
-    patches.set(Agent, "_forget", forget_what_runs)
-    patches.set(Agent, "_sweep", lambda _self: None)
+    patches.set(Jobs, "_forget", forget_what_runs)
+    patches.set(Jobs, "_sweep", lambda _self: None)
 
 
 def starve_other_jobs(patches: Patches) -> None:
     """Train for the first job that has something to do."""
 
-    def first(self: Agent) -> Work | None:
+    def first(self: Jobs) -> Work | None:
         return next((work for work in self.works.values() if work.busy), None)
 
-    patches.set(Agent, "_next_turn", first)
+    patches.set(Jobs, "next_turn", first)
 
 
 def have_no_boundary(patches: Patches) -> None:
@@ -170,7 +170,7 @@ def have_no_boundary(patches: Patches) -> None:
         return act()
 
     patches.set(aggregator_jobs, "contain", through)
-    patches.set(agent_service, "contain", through)
+    patches.set(agent_jobs, "contain", through)
 
 
 def have_no_marks(patches: Patches) -> None:

@@ -38,7 +38,8 @@ from broker.messages import (
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
-from edge_agent.service import FIRST_REST_S, TURN_S, Agent, ClonedError, will
+from edge_agent.jobs import FIRST_REST_S, TURN_S
+from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
 from models import codec, downlink, nets, train
 from models.dataset import Dataset
@@ -856,7 +857,7 @@ class SlowSlots(Slots):
 def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path, structs.replace(SPEC, deploy="final"), inference=True)
     slots = SlowSlots(tmp_path)
-    bench.agent._slots = slots
+    bench.agent.jobs.slots = slots
     bench.begin()
     bench.say(verdict(bench.offered()))
     state = version_1()

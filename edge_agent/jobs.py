@@ -1,0 +1,340 @@
+"""The jobs on one device: those it works on, and those that it cannot take part in now, with the reason.
+
+    announced ──data fit──▶ at work ──its own code throws──▶ at rest ──FIRST_REST_S, then ever longer──▶ begun anew
+        │                    │    ▲
+        └─ they do not ──▶ put off ┘ LOOK_AGAIN_S; so does a disk that fails it
+
+Every act of a job goes through `inside`, the boundary that its faults do not cross; what it says goes to `send`. One
+job trains at a time; where several would, each has its turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from broker import topics
+from broker.faults import Fault, Marks, contain
+from broker.messages import Failure, Job, Version
+from broker.settings import SettingsError, convert
+from edge_agent import outbox
+from edge_agent.config import AgentConfig
+from edge_agent.effects import Deployed, DeployFailed, Disconnected, Event, Over
+from edge_agent.home import Home
+from edge_agent.slots import Slots
+from edge_agent.work import Out, Subscribe, Unsubscribe, Work
+from models.dataset import DatasetError
+from models.job import JobSpec
+from models.nets import ModelError
+from models.source import Reader
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 0.05
+"""Training goes on this long between two looks at the broker."""
+LOOK_AGAIN_S = 60.0
+"""Data or a disk that could not be used are looked at again after this long."""
+TURN_S = 5.0
+"""How long a job trains until another has its turn."""
+FIRST_REST_S = 600.0
+LAST_REST_S = 86_400.0
+"""A job whose own code has failed is tried again after the first, then ever less often."""
+UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
+LEFT_OVER_S = 60.0
+"""A job on disk that nobody has announced for so long after connecting is reported."""
+
+
+class _Later(Struct):
+    """A job that this device cannot take part in now. at: when to look again. pause_s: how long it rested."""
+
+    spec: JobSpec
+    at: float
+    pause_s: float
+
+
+class Jobs:
+    """All jobs of one device. clock: seconds that only go forward. send: is given what they say, in order."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        home: Home,
+        *,
+        clock: Callable[[], float],
+        read_data: Reader,
+        marks: Marks,
+        slots: Slots | None,
+        send: Callable[[Iterable[Out]], None],
+    ) -> None:
+        self.works: dict[str, Work] = {}
+        self.unready: dict[str, str] = {}
+        """Job to the reason why this device cannot take part in it."""
+        self._later: dict[str, _Later] = {}
+        self._rested_s: dict[str, float] = {}
+        self._trouble: dict[str, str] = {}
+        self._denied: dict[str, str] = {}
+        """Job to what this broker has refused of it."""
+        self._overs: dict[str, Over] = {}
+        """Jobs that have ended, and how."""
+        self._announced: set[str] = set()
+        """Jobs that the broker has told of."""
+        self._left_over_at = math.inf
+        self._turns = 0
+        self._turn_ends_at = 0.0
+        self._online = False
+        self._spread_s = 0.0
+        self._packet_bytes: int | None = config.broker.max_packet_bytes
+        self._config = config
+        self._home = home
+        self._folder: Path = home.folder / "jobs"
+        self._clock = clock
+        self._read_data = read_data
+        self._marks = marks
+        self.slots = slots
+        self._send = send
+
+    # Time.
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is training to do."""
+        return any(work.busy for work in self.works.values())
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` has something to do, if nothing is received before; inf for never."""
+        deadlines = [d for work in self.works.values() if (d := work.deadline) is not None]
+        return min([*deadlines, *(later.at for later in self._later.values()), self._left_over_at])
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        self._note_installs()
+        for job, work in list(self.works.items()):
+            if work.deadline is not None and now >= work.deadline:
+                self.inside(job, Work.tick)
+        for job in [job for job, later in self._later.items() if now >= later.at]:
+            self._begin(job, self._later.pop(job).spec)
+        if now >= self._left_over_at:
+            self._left_over_at = math.inf
+            self._report_left_over()
+
+    def train(self, work: Work) -> None:
+        """Let a job train for a slice of time."""
+        self.inside(work.job, lambda work, now: work.train_for(SLICE_S, now, self._clock))
+
+    def next_turn(self) -> Work | None:
+        """Return the job that trains now. Where several would, each has its turn, so that none starves another."""
+        busy = [work for work in self.works.values() if work.busy]
+        before = next((work for work in busy if work.turn == self._turns), None)
+        if before is not None and (len(busy) == 1 or self._clock() < self._turn_ends_at):
+            return before
+        chosen = min((work for work in busy if work is not before), key=lambda work: work.turn, default=None)
+        if chosen is not None:
+            if before is not None:
+                before.step_out()
+            self._turns += 1
+            chosen.turn, self._turn_ends_at = self._turns, self._clock() + TURN_S
+        return chosen
+
+    # All of them.
+
+    def pause(self) -> None:
+        """Keep what is unfinished, before the process ends."""
+        for job in list(self.works):
+            self.inside(job, Work.pause)
+
+    def connected(self, packet_bytes: int | None) -> None:
+        """Note that the connection is a new one, whose broker takes packets up to this size."""
+        self._online, self._packet_bytes = True, packet_bytes
+        self._denied.clear()  # what this broker refuses it will refuse again
+        self._left_over_at = self._clock() + LEFT_OVER_S
+        self.say_again()
+
+    def disconnected(self) -> None:
+        """Note that the broker is not reachable."""
+        self._online = False
+        for job in list(self.works):
+            self.pass_on(job, Disconnected())
+
+    def greet(self, spread_s: float) -> None:
+        """Note over how long the leader wants answers to be spread."""
+        self._spread_s = spread_s
+
+    def say_again(self) -> None:
+        """Offer again what a new connection, or a new leader, may never have received."""
+        for job in list(self.works):
+            self._connect(job)
+
+    def be_denied(self, levels: list[str], reason: str) -> None:
+        """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        for job in self.works:
+            if job in levels:
+                self._denied[job] = reason
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """Job to what an operator should look at."""
+        return self._denied | self._trouble
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """Job to the last training, where that failed."""
+        return {job: work.failure for job, work in self.works.items() if work.failure is not None}
+
+    # One.
+
+    def pass_on(self, job: str, event: Event) -> None:
+        """Tell a job of an event, if it is at work."""
+        self.inside(job, lambda work, now: work.handle(event, now))
+
+    def inside(self, job: str, act: Callable[[Work, float], Iterable[Out]]) -> None:
+        """Let a job's work act, if there is such a job: the boundary that its faults do not cross.
+
+        A disk that fails it is looked at again soon; what its own code throws puts it at rest for longer.
+        """
+        work = self.works.get(job)
+        if work is None:
+            return
+        try:
+            out = contain(lambda: list(act(work, self._clock())), OSError)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            why = f"a file cannot be used{where}: {error.strerror or error}"
+            self._put_off(job, self._leave(job).spec, why, LOOK_AGAIN_S)
+            return
+        if isinstance(out, Fault):
+            self._rest(job, self._leave(job).spec, out.why)
+        else:
+            self._send(out)
+
+    def meet(self, job: Job) -> None:
+        """Take what the broker says of a job: that it is there, has ended, or is deleted."""
+        if job.spec is None:
+            self._forget(job.job)
+            return
+        self._announced.add(job.job)
+        if self.unready.get(job.job) == UNANNOUNCED:
+            del self.unready[job.job]
+        if job.job not in self.works and job.job not in self._later:
+            try:
+                spec = convert(job.spec, JobSpec, job.job)
+            except SettingsError as error:
+                log.warning("job not understood: %s", error)
+                self.unready[job.job] = f"this agent does not understand the job: {error}"[:500]
+                return
+            wanted = spec.rounds.labels.items()
+            if spec.data_name in self._config.data and wanted <= self._config.labels.items():
+                self._begin(job.job, spec)
+        self._overs.pop(job.job, None)
+        if job.last is not None:
+            self._overs[job.job] = Over(job.last, job.term)
+            self.pass_on(job.job, self._overs[job.job])
+
+    def _connect(self, job: str) -> None:
+        self.inside(job, lambda work, now: work.connected(self._spread_s, self._packet_bytes, now))
+
+    def _begin(self, job: str, spec: JobSpec) -> None:
+        """Take part in a job, or say why not and look again later."""
+        if why := self._marks.reason(job):
+            self._rest(job, spec, why)
+            return
+        try:
+            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, OSError)
+        except (DatasetError, ModelError, OSError) as error:
+            self._put_off(job, spec, str(error), LOOK_AGAIN_S)
+            return
+        if isinstance(work, Fault):
+            self._rest(job, spec, work.why)
+            return
+        self.works[job] = work
+        self.unready.pop(job, None)
+        log.info("takes part job=%s examples=%d", job, work.n_examples)
+        self._send([Subscribe((topics.filter_for(self._config.fleet, "round", job=job),))])
+        self.inside(job, Work.begin)
+        if self._online:
+            self._connect(job)
+        if job in self._overs:  # it has ended meanwhile
+            self.pass_on(job, self._overs[job])
+
+    def _make(self, job: str, spec: JobSpec) -> Work:
+        deployed = self.slots.deployed(job, spec.name) if self.slots else None
+        with self._marks.entered(job, "begin", "it was begun"):
+            return Work(
+                *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
+                marks=self._marks,
+                read_data=self._read_data,
+            )
+
+    def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
+        """Say why this device cannot take part now, and look again later."""
+        log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
+        self.unready[job] = why[:500]
+        self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
+
+    def _rest(self, job: str, spec: JobSpec, why: str) -> None:
+        """Put a job at rest whose own code has failed, and let it try again ever less often."""
+        again = 2.0 ** self._marks.forgive(job) * FIRST_REST_S
+        pause_s = min(max(2 * self._rested_s.get(job, FIRST_REST_S / 2), again), LAST_REST_S)
+        self._rested_s[job] = pause_s
+        self._put_off(job, spec, f"at rest: {why}", pause_s)
+
+    def _leave(self, job: str) -> Work:
+        """Stop working on a job; what is on disk stays."""
+        work, fleet = self.works.pop(job), self._config.fleet
+        work.step_out()
+        filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
+        self._send([Unsubscribe((*filters, *work.subscribed))])
+        self._trouble.pop(job, None)
+        return work
+
+    def _forget(self, job: str) -> None:
+        """Forget a deleted job, whether or not this process has worked on it."""
+        for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
+            known.pop(job, None)
+        self._announced.discard(job)
+        if job in self.works:
+            self._leave(job)
+        self._marks.leave(job)
+        folder = self._folder / job
+        try:
+            if folder.exists():
+                log.info("job deleted job=%s", job)
+                outbox.forget(folder)
+        except OSError as error:
+            log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
+        self._sweep()
+
+    def _report_left_over(self) -> None:
+        """Say of jobs on disk that nobody announces that they are here: who has deleted them says so again."""
+        known = self._announced | self.works.keys()
+        try:
+            names = outbox.leftovers(self._folder, known)
+        except OSError as error:
+            log.error("%s cannot be read: %s", self._folder, error.strerror or error)
+            return
+        for job in names:
+            self.unready[job] = UNANNOUNCED
+
+    # The model slots.
+
+    def _note_installs(self) -> None:
+        if self.slots is None:
+            return
+        for outcome in self.slots.finished():
+            release, why = outcome.release, outcome.why
+            version = Version(release.generation, release.number)
+            self._trouble.pop(release.job, None)
+            if why:
+                self._trouble[release.job] = f"model {outcome.name} {version} is not in service: {why}"[:500]
+            self.pass_on(release.job, DeployFailed(version, why) if why else Deployed(version))
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the models of jobs that are over, as [models] keep says."""
+        if self.slots is not None:
+            going_on = [*(work.spec for work in self.works.values()), *(later.spec for later in self._later.values())]
+            self.slots.sweep({spec.name for spec in going_on})
