@@ -337,7 +337,7 @@ class Coordinator:
         for device in changed:
             self._refresh(device, now)
             self._stirred_at = now
-        return [Ask(tuple(ask))] if ask else []
+        return [Ask(ask)] if ask else []
 
     def _refresh(self, device: str, now: float) -> None:
         """Work out anew whether a device is able to contribute, and whether the round waits for it."""

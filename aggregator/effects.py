@@ -137,7 +137,8 @@ class Publish(Struct, frozen=True):
 class Ask(Struct, frozen=True):
     """Ask devices that have been silent for a sign of life."""
 
-    devices: tuple[str, ...]
+    devices: dict[str, float]
+    """Device to when it was heard last; -inf for never."""
 
 
 class Tell(Struct, frozen=True):

@@ -150,9 +150,9 @@ class Members:
             heapq.heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else math.inf
 
-    def pass_time(self, now: float) -> tuple[list[str], list[str]]:
-        """Return the devices that have changed by now, and those to ask for a sign of life."""
-        changed, ask = [], []
+    def pass_time(self, now: float) -> tuple[list[str], dict[str, float]]:
+        """Return the devices that have changed by now, and those to ask for a sign of life, with when it came last."""
+        changed, ask = list[str](), dict[str, float]()
         while self.next_at() <= now:
             _, device = heapq.heappop(self._alarms)
             member = self._members[device]
@@ -160,7 +160,7 @@ class Members:
                 member.ask_at = now + member.ask_s if member.ask_s <= LAST_ASK_S else math.inf
                 member.ask_s *= 2
                 self._alarm(member.ask_at, device)
-                ask.append(device)
+                ask[device] = member.heard_at
                 continue
             if member.passed_over and member.back_at <= now:
                 member.back_at = -math.inf

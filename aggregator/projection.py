@@ -35,7 +35,8 @@ class Clear(Struct, frozen=True):
 class Question(Struct, frozen=True):
     """Ask these devices for a sign of life."""
 
-    devices: tuple[str, ...]
+    devices: dict[str, float]
+    """Device to when its job heard it last; -inf for never."""
 
 
 Out = Message | Clear | Question

@@ -110,10 +110,10 @@ class Roster:
         known.heard_at = now
         return not known.presence.online
 
-    def is_alive(self, device: str, now: float) -> bool:
-        """Return whether a device has been heard so lately that it need not be asked."""
+    def is_alive(self, device: str, now: float, *, since: float) -> bool:
+        """Return whether a device has been heard so lately, and after `since`, that it need not be asked."""
         known = self.devices.get(device)
-        return known is not None and known.presence.online and now - known.heard_at < LATELY_S
+        return known is not None and known.presence.online and known.heard_at > max(since, now - LATELY_S)
 
     def doubt(self) -> None:
         """Hold all that is known for a hint: the connection to the broker was lost."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 from msgspec import structs
@@ -266,7 +267,7 @@ class Run:
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
                 case Ask(devices):
-                    names = ", ".join(devices[:NAMED]) + (", …" if len(devices) > NAMED else "")
+                    names = ", ".join(islice(devices, NAMED)) + (", …" if len(devices) > NAMED else "")
                     log.info("job=%s asks %d silent device(s) for a sign of life: %s", self.job, len(devices), names)
                     yield Question(devices)
                 case Tell(reason):

@@ -381,10 +381,12 @@ class Aggregator:
         if presence.term > self.term:
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
 
-    def _ask(self, device: str) -> None:
-        """Find out whether a device is still there, which some job has long heard nothing of."""
+    def _ask(self, device: str, heard_at: float = math.inf) -> None:
+        """Find out whether a device is still there, of which some job has heard nothing since then."""
         now = self.clock()
-        if self.roster.is_alive(device, now):  # it is busy with another job, and has as good as answered
+        if self.roster.is_alive(
+            device, now, since=heard_at
+        ):  # it is busy with another job, and has as good as answered
             for job in list(self.runs):
                 self.jobs.tell(job, device, live=True)
         elif (absent := self.roster.ask(device, now)) is not None:
@@ -445,17 +447,17 @@ class Aggregator:
         self._transport.subscribe(name)
 
     def _send(self, messages: Iterable[Out]) -> None:
-        questions: list[str] = []
+        questions: dict[str, float] = {}
         for message in messages:
             match message:
                 case Clear():
                     self._out.put(topics.clear(message.message, self.config.fleet))
                 case Question(devices):
-                    questions += devices
+                    questions |= devices
                 case _:
                     self._out.put(topics.pack(message, self.config.fleet))
-        for device in questions:  # last: what follows from an answer comes after all of this
-            self._ask(device)
+        for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
+            self._ask(device, heard_at)
         self._out.pump()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -168,13 +169,13 @@ def test_who_speaks_and_is_held_to_be_offline_is_to_be_asked() -> None:
     roster = Roster(most=2)
     roster.see(presence(3))
     assert not roster.hear("a", 1.0)
-    assert roster.is_alive("a", 60.0)
-    assert not roster.is_alive("a", 62.0)
+    assert roster.is_alive("a", 60.0, since=-math.inf)
+    assert not roster.is_alive("a", 62.0, since=-math.inf)
     roster.doubt()
-    assert not roster.is_alive("a", 3.0), "it was heard before the connection was lost"
+    assert not roster.is_alive("a", 3.0, since=-math.inf), "it was heard before the connection was lost"
     roster.see(presence(3, online=False))
     assert roster.hear("a", 2.0)
-    assert not roster.is_alive("a", 2.0)
+    assert not roster.is_alive("a", 2.0, since=-math.inf)
     assert roster.hear("b", 2.0)
     assert roster.ask("b", 2.0) == Presence("b", 0, online=False)
     assert not roster.hear("c", 2.0), "the roster is full"

@@ -1031,3 +1031,20 @@ def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(fleet: Fl
     fleet.aggregator._reconcile()
     fleet.step(1.0)
     assert "the broker refuses" in fleet.aggregator.jobs.trouble[job]
+
+
+@pytest.mark.parametrize("wait", ["all", "target"])
+def test_a_device_that_freezes_just_after_it_was_heard_is_not_waited_for_for_long(
+    fleet: Fleet, spec: SpecMaker, wait: str
+) -> None:
+    """It was heard a moment before: that is no answer to a question that comes later."""
+    rules = RoundsSpec(quorum=2, min_devices=2, max_rounds=12, wait=wait, deadline_s=10.0)
+    job = fleet.submit(spec(rounds=rules))
+    step_until(fleet, 2)
+    frozen = fleet.agents.pop("d2")
+    base = fleet.job().version
+    fleet.finish()
+    attempts = [len(fleet.store.attempts(job, Version(1, number))) for number in range(base.number, 12)]
+    assert max(attempts) <= 5, "silent through two, absent throughout three"
+    assert sum(attempts) <= len(attempts) + 5
+    assert frozen.works
