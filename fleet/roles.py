@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -64,6 +65,7 @@ def run_agent(config: AgentConfig) -> None:
         *(config.fleet, home.device, home.incarnation, home.boot, home.nonce),
         *(config.broker.host, config.broker.port),
     )
+    _miss("data", config.data)
     agent.start()
     notify.ready(agent.doing)
     try:
@@ -118,6 +120,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
         "aggregator fleet=%s store=%s nonce=%s broker=%s:%d",
         *(config.fleet, store.identity, nonce, config.broker.host, config.broker.port),
     )
+    _miss("tests", config.tests)
     aggregator.start()
     notify.ready("connecting")
     try:
@@ -146,15 +149,15 @@ def _until_stopped(transport: Transport) -> Callable[[], bool]:
 
 
 def _check_data(config: Path, key: str, source: DataSource) -> None:
-    path = Path(source.path)
-    try:
-        there = path.is_file()
-    except OSError as error:
-        raise SettingsError(f"{config}: {key}: {path}: {error.strerror}") from error
-    if not there:
-        raise SettingsError(f"{config}: {key}: there is no file {path} (seen from {Path.cwd()})")
-    if kind_of(path) is None:
-        raise SettingsError(f"{config}: {key}: {path} is neither .npz nor .csv")
+    if kind_of(Path(source.path)) is None:
+        raise SettingsError(f"{config}: {key}: {source.path} is neither .npz nor .csv")
+
+
+def _miss(table: str, sources: Mapping[str, DataSource]) -> None:
+    """Say which files are not there. The jobs on them wait, or rest, with the reason, and the others go on."""
+    for name, source in sources.items():
+        if not os.path.isfile(source.path):  # noqa: PTH113 -- Path.is_file throws for a name that is too long
+            log.error("[%s.%s] path: there is no file %s (seen from %s)", table, name, source.path, Path.cwd())
 
 
 def _check_broker(config: Path, broker: BrokerSettings) -> None:
