@@ -13,6 +13,8 @@ from aggregator.waits import Waits
 def waits_of(run: Run, roster: Roster, now: float) -> Waits:
     """Return what a job waits for; where no device takes part, why."""
     wait = waits.of(run.coordinator, now)
+    if now < run.loaded_at + run.coordinator.members.hint_s:
+        return wait  # who has not said anything of it may do so yet
     if wait.text and run.coordinator.attempt is None and not len(run.coordinator.members):
         return structs.replace(wait, text=_nobody(run, roster))
     return wait

@@ -91,6 +91,7 @@ class Run:
         self._marks = marks
         self._net, self._test = evaluation.prepare(row.spec, config)
         self._packet_bytes = packet_bytes
+        self.loaded_at = now
         self._load(row, now)
 
     def _load(self, row: JobRow, now: float) -> None:

@@ -25,6 +25,8 @@ class Announcer:
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
         self._not_before = 0.0
+        self._named: set[str] = set()
+        """Jobs that it has said anything of."""
 
     def forget(self, now: float, wait_s: float) -> None:
         """Announce again after this long: it was asked for, or the last one may be lost."""
@@ -35,6 +37,8 @@ class Announcer:
         """Return when this presence is to be announced: as soon as may be; inf where it has been."""
         if _news(presence) == self._last:
             return math.inf
+        if not _jobs(presence) <= self._named:
+            return self._not_before  # an operator waits for the first word on a job
         return max(self._not_before, self._refilled_at + (1.0 - self._tokens) * self.interval_s)
 
     def allows(self, presence: Presence, now: float) -> bool:
@@ -42,10 +46,15 @@ class Announcer:
         if now < self.due_at(presence):
             return False
         refilled = self._tokens + (now - self._refilled_at) / self.interval_s
-        self._tokens = min(float(FIRST_FEW), refilled) - 1.0
+        self._tokens = max(0.0, min(float(FIRST_FEW), refilled) - 1.0)
         self._refilled_at = now
+        self._named |= _jobs(presence)
         self._last = _news(presence)
         return True
+
+
+def _jobs(presence: Presence) -> set[str]:
+    return {*presence.ready, *presence.unready}
 
 
 def _news(presence: Presence) -> Presence:

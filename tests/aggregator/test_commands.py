@@ -164,6 +164,8 @@ def test_a_job_says_what_it_waits_for_and_what_would_end_the_wait(fleet: Fleet, 
 def test_a_data_name_that_nobody_has_is_named(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
     ask(submit(spec(data="elsewhere")))
     fleet.step(5.0)
+    assert line(ask)["waits_for"] == "no device takes part yet", "who has not spoken may do so yet"
+    fleet.step(1.0)
     assert line(ask)["waits_for"] == "none of the 3 devices that are there has [data.elsewhere] in its agent.toml"
 
 

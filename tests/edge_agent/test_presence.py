@@ -37,6 +37,16 @@ def test_changes_are_no_flood() -> None:
     assert said(Announcer(30.0), 300.0, one, other) <= FIRST_FEW + 300 / 30 + 1
 
 
+def test_the_first_word_on_a_job_is_said_at_once() -> None:
+    announcer = Announcer(30.0)
+    for n in range(20):
+        jobs = {f"j{i}": 1 for i in range(n + 1)}
+        assert announcer.allows(presence(ready=jobs), n / 10)
+    for n in range(20):
+        assert announcer.allows(presence(ready=jobs, unready={f"k{n}": "its file is damaged"}), 2.0 + n / 10)
+    assert not announcer.allows(presence(ready=jobs), 4.0), "not the second one"
+
+
 def test_what_only_goes_along_is_no_change() -> None:
     announcer = Announcer(30.0)
     announcer.allows(presence(), 0.0)
