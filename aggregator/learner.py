@@ -116,15 +116,17 @@ class Learner:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
-    def admit(self, body: bytes, weight: int, nmse: float | None) -> float:
-        """Hold an update against the gates, add it to the sum and give its norm. Raises gates.RefusedError.
+    def admit(self, body: bytes, weight: int, nmse: float | None) -> gates.Admitted:
+        """Hold an update against the gates and add it to the sum. Raises gates.RefusedError.
 
         Its peers are the updates of earlier versions: those of its own would make the verdict depend on who came first.
+        As a job converges most norms shrink and some do not: what is far from its peers', and smaller than the model
+        itself, is no explosion, and weighs less. Refused for good it would leave too few devices on the base.
         """
         limit = gates.limit_of_norm(self._now.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
-        norm = gates.admit(body, weight, self._net.spec, self._fold, limit)
-        self._counted.append(Counted(weight, norm, nmse))
-        return norm
+        admitted = gates.admit(body, weight, self._net.spec, self._fold, limit, most=self._model_norm)
+        self._counted.append(Counted(admitted.weight, admitted.norm, nmse))
+        return admitted
 
     def next(self) -> Next:
         """Give what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""

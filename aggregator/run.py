@@ -35,7 +35,7 @@ from aggregator.effects import (
     Stop,
     Tell,
 )
-from aggregator.gates import RefusedError
+from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
 from aggregator.learner import Counted, Learner, LearnerError, Next, start
 from aggregator.projection import Out, Question
@@ -299,13 +299,18 @@ class Run:
 
     def _judge(self, offer: Offer, weight: int, body: bytes) -> Verdict:
         """Hold a body against the gates, and make what comes of it durable."""
-        norm, refused = 0.0, ""
+        admitted, refused = Admitted(0.0, weight), ""
         try:
-            norm = self._learner.admit(body, weight, offer.nmse)
+            admitted = self._learner.admit(body, weight, offer.nmse)
         except RefusedError as error:
             refused = str(error)[:500]
+        if admitted.weight < weight:
+            log.warning(
+                "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from its peers'",
+                *(self.job, offer.base, offer.device, admitted.weight, weight, admitted.norm),
+            )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        self._store.add_verdict(verdict, offer, weight, norm, body)
+        self._store.add_verdict(verdict, offer, admitted.weight, admitted.norm, body)
         return verdict
 
     def _commit(self, close: Close, now: float) -> Committed | Stop:

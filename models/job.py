@@ -177,7 +177,8 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
-    """An update whose norm is more than this times the median of its peers' is refused."""
+    """An update whose norm is more than this times the median of its peers' weighs so much less; one that is larger
+    than the model itself as well is refused."""
 
 
 class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from msgspec import structs
 from aggregator import coordinator, generations, leadership, members, schema
 from aggregator.coordinator import Coordinator
 from aggregator.effects import Close, Seen
+from aggregator.gates import Admitted
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
 from aggregator.learner import Learner
@@ -30,10 +31,10 @@ def fold_twice(patches: Patches) -> None:
     """Add every update to the sum twice."""
     admit = Learner.admit
 
-    def admit_twice(self: Learner, body: bytes, weight: int, nmse: float | None) -> float:
-        norm = admit(self, body, weight, nmse)
-        self._fold.add(_decoded(self, body), weight)
-        return norm
+    def admit_twice(self: Learner, body: bytes, weight: int, nmse: float | None) -> Admitted:
+        admitted = admit(self, body, weight, nmse)
+        self._fold.add(_decoded(self, body), admitted.weight)
+        return admitted
 
     patches.set(Learner, "admit", admit_twice)
 

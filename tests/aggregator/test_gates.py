@@ -29,9 +29,25 @@ def fold() -> Fold:
 
 
 def test_an_update_is_added_and_its_norm_given(fold: Fold) -> None:
-    norm = admit(body(), 10, SPEC, fold, 1.0)
+    norm, weight = admit(body(), 10, SPEC, fold, 1.0)
     assert 0.01 < norm < 0.1
-    assert (fold.count, fold.weight) == (1, 10)
+    assert (fold.count, fold.weight, weight) == (1, 10, 10)
+
+
+def test_an_update_over_the_limit_moves_the_sum_by_no_more_than_one_at_the_limit(fold: Fold) -> None:
+    norm, weight = admit(body(), 10_000, SPEC, fold, 0.001, most=1.0)
+    assert weight == fold.weight == int(10_000 * 0.001 / norm)
+    moved = math.sqrt(sum(float(np.square(mean).sum()) for mean in fold.mean())) * fold.weight
+    assert moved <= 0.001 * 10_000
+    _, least = admit(body(), 1, SPEC, fold, 1e-9, most=1.0)
+    assert least == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1.0, 0.5), (0.001, 0.002), (0.001, 0.0), (math.nan, 1.0)])
+def test_an_update_that_is_over_both_is_refused(fold: Fold, limit: float, most: float) -> None:
+    with pytest.raises(RefusedError, match="far from its peers'"):
+        admit(body(100.0 if limit == 1.0 else 1.0), 10, SPEC, fold, limit, most)
+    assert fold.count == 0
 
 
 @pytest.mark.parametrize(

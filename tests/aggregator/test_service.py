@@ -1048,3 +1048,18 @@ def test_a_device_that_freezes_just_after_it_was_heard_is_not_waited_for_for_lon
     assert max(attempts) <= 5, "silent through two, absent throughout three"
     assert sum(attempts) <= len(attempts) + 5
     assert frozen.works
+
+
+def test_an_honest_update_that_is_far_from_its_peers_does_not_stop_a_job_that_needs_it(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    """The norms of a job that converges shrink; now and then one does not."""
+    job, heard = by_hand(fleet, spec)
+    learner = fleet.job()._learner
+    learner._now = learner._now._replace(peers=(1e-6,) * 10)
+    far = {name: values + np.float32(0.01) for name, values in honest(fleet).items()}
+    say(fleet, offer_of(job, codec_body(far), "d9"))
+    assert [verdict.counted for verdict in heard()] == [True]
+    (row,) = fleet.store.updates(job)
+    assert row.weight == 1
+    assert row.norm > 1e-5
