@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
-from aggregator.litter import SURE_S
+from aggregator.litter import SURE_S, Litter
+from aggregator.projection import Clear, Out
+from aggregator.store import Store, StoreError
 from broker import topics
-from broker.messages import Version
+from broker.messages import Body, Version
 from broker.transport import Packet
 from models.job import JobSpec
 from tests.aggregator.conftest import FLEET, Fleet
@@ -117,3 +121,91 @@ def test_a_version_that_is_needed_is_never_cleared(fleet: Fleet, spec: SpecMaker
     version = fleet.job().version
     assert version == Version(1, 3)
     assert {name.split("-")[1] for _, name in lying(fleet)} == {"2", "3"}
+
+
+# The core alone.
+
+
+class Bench:
+    """What is to be cleared, with a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder, synced=False)
+        self.now = 0.0
+        self.cleared: list[str] = []
+        self.litter = Litter(self.store, clock=lambda: self.now, send=self._send)
+
+    def _send(self, messages: Iterable[Out]) -> None:
+        for message in messages:
+            assert isinstance(message, Clear)
+            assert isinstance(message.message, Body)
+            self.cleared.append(f"{message.message.name}/{message.message.index}")
+
+    def drop(self, name: str, n_chunks: int = 1) -> None:
+        """Have a body lie at the broker that nobody needs any more."""
+        self.store._write("INSERT INTO litter (job, name, chunks) VALUES (?, ?, ?)", ("j", name, n_chunks))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    whole = Bench(tmp_path / "litter")
+    yield whole
+    whole.store.close()
+
+
+def test_every_chunk_is_cleared_and_once_on_a_connection(bench: Bench) -> None:
+    bench.drop("1-1-0", n_chunks=3)
+    bench.litter.clear()
+    bench.now = 10.0
+    bench.litter.clear()
+    assert bench.cleared == ["1-1-0/0", "1-1-0/1", "1-1-0/2"]
+    assert bench.litter.deadline == SURE_S, "nothing new was cleared, and so nothing is surer later"
+
+
+def test_what_was_cleared_is_forgotten_when_that_has_surely_arrived_and_nothing_else_is(bench: Bench) -> None:
+    bench.drop("1-1-0")
+    bench.litter.clear()
+    bench.drop("1-2-0")
+    bench.litter.tick(SURE_S)
+    assert [row.name for row in bench.store.litter()] == ["1-2-0"]
+    assert bench.litter.deadline == math.inf
+    bench.litter.clear()
+    assert bench.cleared == ["1-1-0/0", "1-2-0/0"]
+
+
+def test_a_body_that_lies_there_again_is_cleared_again(bench: Bench) -> None:
+    bench.drop("1-1-0")
+    bench.litter.clear()
+    bench.litter.tick(SURE_S)
+    bench.drop("1-1-0")
+    bench.litter.clear()
+    assert bench.cleared == ["1-1-0/0", "1-1-0/0"]
+
+
+def test_a_connection_that_was_lost_makes_nothing_sure(bench: Bench) -> None:
+    bench.drop("1-1-0")
+    bench.litter.clear()
+    bench.litter.doubt()
+    assert bench.litter.deadline == math.inf
+    bench.litter.tick(2 * SURE_S)
+    assert [row.name for row in bench.store.litter()] == ["1-1-0"]
+
+
+def test_a_store_that_cannot_be_used_now_costs_a_later_clearing_and_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise StoreError("disk I/O error")
+
+    bench.drop("1-1-0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "litter", broken)
+        bench.litter.clear()
+    assert (bench.cleared, bench.litter.deadline) == ([], math.inf)
+    bench.litter.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "forget_litter", broken)
+        bench.litter.tick(SURE_S)
+    bench.litter.clear()
+    bench.litter.tick(bench.litter.deadline)
+    assert bench.store.litter() == []
