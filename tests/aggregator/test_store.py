@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.effects import Attempt, Close
-from aggregator.store import BodyRow, Claim, DamageError, Store, StoreError
+from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, DamageError, LitterRow, Store, StoreError
 from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
@@ -120,6 +120,31 @@ def test_rounds_are_remembered_in_their_order(store: Store) -> None:
     assert store.attempts("j", V1) == []
 
 
+def test_the_last_round_of_a_base_is_found_with_whether_it_is_open(store: Store) -> None:
+    assert store.last_attempt("j", V0) is None
+    store.open_attempt("j", attempt(1))
+    assert store.last_attempt("j", V0) == (attempt(1), True)
+    store.close_attempt("j", Close(attempt(1), "abandoned", "too few", {}))
+    assert store.last_attempt("j", V0) == (attempt(1), False)
+    store.open_attempt("j", attempt(2))
+    store.open_attempt("j", attempt(1, V1))
+    assert store.last_attempt("j", V0) == (attempt(2), True)
+
+
+def test_of_the_rounds_on_one_base_the_first_and_so_many_of_the_last_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 1000 < MOST_ATTEMPTS < 100_000
+    monkeypatch.setattr("aggregator.store.MOST_ATTEMPTS", 3)
+    store.open_attempt("j", attempt(1, V1))
+    store.open_attempt("j", attempt(2, V1))
+    for number in range(1, 9):
+        store.open_attempt("j", attempt(number))
+        store.close_attempt("j", Close(attempt(number), "abandoned", "too few", {}))
+    assert [row.attempt.number for row in store.attempts("j", V0)] == [1, 6, 7, 8]
+    assert [row.attempt.number for row in store.attempts("j", V1)] == [1, 2]
+
+
 def test_an_ended_job_says_why(store: Store) -> None:
     store.end_job("j", "finished", "it is good")
     (row,) = store.jobs()
@@ -130,6 +155,19 @@ def test_a_body_is_forgotten_when_it_is_told(store: Store) -> None:
     commit(store)
     store.forget_body("j", "1-1-0")
     assert store.bodies("j") == []
+
+
+def test_a_body_that_is_forgotten_leaves_its_name_and_its_chunks_until_they_are_cleared(store: Store) -> None:
+    bodies = [BodyRow("1-1-0", 1, 2, b"way"), BodyRow("1-1-1", 1, 3, b"way")]
+    store.open_attempt("j", attempt())
+    store.commit("j", V1, "1" * 64, b"state 1", {}, bodies, committed())
+    store.forget_body("j", "1-1-0")
+    assert [body.name for body in store.bodies("j")] == ["1-1-1"]
+    assert store.litter() == [LitterRow("j", "1-1-0", 2)]
+    store.end_job("j", "deleted", "")
+    assert store.litter() == [LitterRow("j", "1-1-0", 2), LitterRow("j", "1-1-1", 1)]
+    store.forget_litter([LitterRow("j", "1-1-0", 2)])
+    assert store.litter() == [LitterRow("j", "1-1-1", 1)]
 
 
 def test_a_term_is_higher_than_any_before(store: Store, tmp_path: Path) -> None:
