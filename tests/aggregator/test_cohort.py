@@ -55,6 +55,28 @@ def test_a_further_attempt_draws_more_and_drops_nobody() -> None:
     assert after.threshold > before.threshold
 
 
+def test_of_the_able_as_many_are_drawn_as_are_missing() -> None:
+    counted = {"d1", "d2"}
+    attempt = first(RoundsSpec(target=5), able=NAMES - counted, counted=counted)
+    assert len(set(attempt.cohort) - counted) == 3
+
+
+def test_where_more_count_than_are_wanted_one_more_is_drawn_and_the_threshold_never_falls() -> None:
+    rules = RoundsSpec(fraction=0.25)
+    before = first(rules)
+    counted = set(before.cohort[:3])
+    assert len(set(first(rules, able={"d18", "d19"} - counted, counted=counted).cohort) - counted) == 1
+    few = set(sorted(NAMES - set(before.cohort))[:3]) | set(before.cohort[3:])
+    after = cohort.widen(rules, 7, BASE, counted=counted, able=few, again=before)
+    assert after.threshold >= before.threshold
+    assert set(before.cohort) <= set(after.cohort)
+
+
+def test_a_round_that_waits_for_all_has_no_target_to_end_at() -> None:
+    attempt = first(RoundsSpec(target=4, over_selection=1.5, wait="all"))
+    assert (attempt.target, len(attempt.cohort)) == (None, 6)
+
+
 FIXED = RoundsSpec(target=3, wait="all")
 
 
