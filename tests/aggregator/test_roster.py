@@ -165,6 +165,30 @@ def test_a_silent_device_is_asked_by_saying_that_it_is_gone() -> None:
     assert roster.ask("nobody", 100.0) is None
 
 
+def test_what_the_broker_remembers_of_who_was_asked_and_has_not_answered_says_nothing() -> None:
+    roster = Roster()
+    roster.see(presence(3), now=40.0)
+    roster.see(presence(3), now=50.0)
+    assert roster.is_alive("a", 100.0)
+    roster.ask("a", 100.0)
+    assert roster.see(presence(3), live=False, now=101.0) == STALE
+    assert roster.see(presence(3), now=102.0) == NEWS, "it answers"
+    assert roster.see(presence(3), live=False, now=103.0) == NEWS
+    roster.ask("a", 200.0)
+    assert roster.see(presence(3, online=False), now=201.0) == NEWS, "its will is no memory"
+    roster.ask("a", 300.0)
+    assert roster.see(presence(4), live=False, now=301.0) == NEWS, "another life has not been asked"
+
+
+def test_on_a_new_connection_nobody_has_been_asked() -> None:
+    roster = Roster()
+    roster.see(presence(3), now=50.0)
+    roster.ask("a", 100.0)
+    roster.doubt()
+    assert roster.see(presence(3), live=False, now=101.0) == NEWS
+    assert roster.ask("a", 102.0) is not None
+
+
 def test_who_speaks_and_is_held_to_be_offline_is_to_be_asked() -> None:
     roster = Roster(most=2)
     roster.see(presence(3))
