@@ -15,7 +15,7 @@ from aggregator.service import Aggregator, ReplacedError
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.messages import Beacon, Presence
+from broker.messages import Beacon, Presence, Stop
 from broker.transport import Packet
 from models.job import JobSpec, ModelSpec
 
@@ -307,6 +307,34 @@ def test_a_standby_says_nothing_at_all_but_its_question(world: World) -> None:
     said = {event.topic for event in iter(ear.take, None) if isinstance(event, Packet)}
     assert said == {"fedge/1/f/candidate", "fedge/1/f/aggregator"}
     assert {beacon.nonce for _, beacon in world.beacons} == {"a1"}
+
+
+def test_only_who_leads_listens_to_the_fleet(world: World) -> None:
+    """Who stands by would else hear every update of every device, for nothing."""
+    first, second = with_jobs(world, "a"), world.unit("b", at=world.now)
+    own = {topics.filter_for("f", word) for word in ("aggregator", "candidate")}
+    world.run(10.0)
+    assert set(second.link._filters) == own < set(first.link._filters)
+    second.kill()
+    second.start(take_over=True)
+    world.run(10.0)
+    assert (first.leads, second.leads) == (False, True)
+    assert set(first.link._filters) == own < set(second.link._filters)
+
+
+def test_what_was_on_its_way_to_a_leader_that_stands_down_is_not_answered(world: World) -> None:
+    first = with_jobs(world, "a")
+    replies = world.broker.transport("cli")
+    replies.subscribe(topics.filter_for("f", "reply", client="cli"))
+    replies.open()
+    assert first.aggregator is not None
+    first.aggregator._receive(topics.pack(Beacon(99, "z", online=True, claim=9, store="s"), "f"))
+    for message in (Stop("cli", "s", SPEC.name), Presence("d", 1, online=True, nonce="n")):
+        first.aggregator._receive(topics.pack(message, "f"))
+    assert not first.aggregator.roster.devices
+    world.run(5.0)
+    assert not any(isinstance(event, Packet) for event in iter(replies.take, None))
+    assert [row.ended for row in first.store.jobs()] == [""]
 
 
 def test_a_device_that_has_heard_a_higher_term_raises_ours(world: World) -> None:
