@@ -133,6 +133,7 @@ def test_who_is_silent_is_asked_first_and_passed_over_only_after_as_many_rounds_
     member = members.get("ghost")
     assert member is not None
     assert (member.silent, member.passed_over) == (2 * SILENT - 1, False)
+    assert members.is_given_up("ghost", 400.0)
     members.miss("ghost", 1000.0, since=940.0)
     assert member.passed_over
 
@@ -145,6 +146,13 @@ def test_where_all_are_waited_for_nobody_is_passed_over() -> None:
 
 
 # Hints.
+
+
+def test_a_new_connection_makes_a_hint_of_who_was_there() -> None:
+    members = of("a")
+    members.doubt(100.0)
+    assert questions(members, 100.0 + HINT_S) == [100.0 + HINT_S]
+    assert not is_present(members, "a")
 
 
 def test_a_new_connection_does_not_prolong_a_hint() -> None:
