@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from msgspec import structs
 
 from aggregator import evaluation
 from aggregator.config import ENVELOPE_BYTES
-from aggregator.jobs import RENAME_S
+from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
-from aggregator.service import LEADS_WITH, LISTENS_TO
+from aggregator.projection import Question
+from aggregator.service import BURY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, UsurpedError
 from aggregator.store import Store, StoreError
 from broker import chunks, failpoints, topics
 from broker.faults import Marks
@@ -290,6 +292,10 @@ def test_a_backup_with_an_update_in_the_sum_holds_it_once(fleet: Fleet, spec: Sp
     assert {said.base for said in trained[0]() if isinstance(said, Offer)} <= {V0}
 
 
+def unreadable(*_: object) -> None:
+    raise StoreError("disk I/O error")
+
+
 def by_hand(fleet: Fleet, spec: SpecMaker, deadline_s: float = 1e5) -> tuple[str, Callable[[], list[Any]]]:
     """A job for two devices that are both played by hand."""
     job = fleet.submit(spec(data="elsewhere", rounds=RoundsSpec(quorum=2, min_devices=2, deadline_s=deadline_s)))
@@ -402,6 +408,61 @@ def test_a_device_is_believed_once(fleet: Fleet, spec: SpecMaker) -> None:
     assert fleet.job().version == first
 
 
+def test_new_generations_by_words_never_wait_for_longer_than_the_last_pause(
+    fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.jobs.LAST_RENAME_S", RENAME_S)
+    job, _ = by_hand(fleet, spec)
+    for n in range(4):
+        before = fleet.job().version
+        say(fleet, structs.replace(done(job, Version(before.generation + 1, 0)), device=f"d{n + 4}"))
+        for _ in range(int(RENAME_S) + 1):
+            fleet.step(1.0)
+        assert fleet.job().version > before
+
+
+def test_an_aggregator_wakes_up_for_a_new_generation(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(data="elsewhere"))
+    for n in range(2):
+        later = Version(fleet.job().version.generation + 900_000, 0)
+        say(fleet, structs.replace(done(job, later), device=f"d{n + 8}"))
+    assert fleet.job().deadline is None
+    assert fleet.aggregator.jobs.deadline == pytest.approx(fleet.now + RENAME_S, abs=1.0)
+
+
+def test_a_new_generation_that_is_due_while_the_job_cannot_be_read_comes_when_it_can(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    job, _ = by_hand(fleet, spec)
+    say(fleet, done(job, Version(5, 0)))
+    high = Version(fleet.job().version.generation + 900_000, 0)
+    say(fleet, structs.replace(done(job, high), device="d7"))
+    at, _ = fleet.aggregator.jobs._rename_at[job]
+    while fleet.now < at - 1.0:
+        fleet.step(0.5)
+    fleet.aggregator.jobs._put_off(job, StoreError("disk I/O error"))
+    for _ in range(20):
+        fleet.step(1.0)
+    assert fleet.job().version > high
+
+
+def test_a_disk_that_does_not_take_a_new_generation_puts_the_job_off_and_ends_nothing(
+    fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = by_hand(fleet, spec)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "raise_generation", unreadable)
+        say(fleet, done(job, Version(5, 0)))
+        assert fleet.aggregator.resting[job].again
+    fleet.step(RELOAD_S)
+    fleet.step(RELOAD_S)
+    assert fleet.job().version == V0
+    say(fleet, structs.replace(done(job, Version(5, 0)), device="d7"))
+    for _ in range(int(RENAME_S)):
+        fleet.step(1.0)
+    assert fleet.job().version > Version(5, 0)
+
+
 def test_a_job_that_has_ended_gets_no_new_name_by_words(fleet: Fleet, spec: SpecMaker) -> None:
     job, _ = by_hand(fleet, spec)
     fleet.aggregator.jobs.stop(job)
@@ -485,7 +546,55 @@ def test_a_device_that_still_has_a_job_of_long_ago_is_told_that_it_is_deleted(fl
     assert [(said.job, said.spec) for said in heard()] == [(first, None)]
 
 
+def test_that_a_job_was_deleted_is_said_once_a_minute_once_a_connection_and_is_not_kept(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    first, _ = submit_and_stop(fleet, spec), submit_and_stop(fleet, spec)
+    heard = listener(fleet, "job", job=first)
+    fleet.say(Packet(f"fedge/1/f/job/{first}", b"", retain=True))
+    heard()
+    has_it = Presence("d9", 1, online=True, unready={first: "it is on disk here"}, nonce="n")
+
+    def tells() -> int:
+        say(fleet, has_it)
+        return sum(isinstance(said, Job) for said in heard())
+
+    assert [tells() for _ in range(3)] == [1, 0, 0]
+    assert first not in tombstones(fleet)
+    fleet.step(BURY_S)
+    assert [tells() for _ in range(2)] == [1, 0]
+    fleet.link.drop()
+    fleet.step(0.1)
+    fleet.link.restore()
+    for _ in range(10):
+        fleet.step(0.1)
+    said = [message for message in heard() if isinstance(message, Job)]
+    assert len(said) == 2, "once for whoever is away, and once more for this one: it may have been lost"
+
+
 # A full disk.
+
+
+def test_where_it_cannot_be_read_whether_a_job_was_deleted_no_update_is_ended_and_no_device_told(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, jobs = listener(fleet, "verdict", device="d9"), listener(fleet, "job")
+    monkeypatch.setattr(Store, "is_deleted", unreadable)
+    fleet.say(offer_of("toy-1", b"x", "d9"), Presence("d9", 1, online=True, unready={"toy-1": "it is on disk here"}))
+    fleet.step()
+    assert (heard(), jobs()) == ([], [])
+    assert fleet.aggregator.tally.counts == {"unknown job": 1}
+
+
+def test_where_it_cannot_be_read_which_jobs_were_deleted_the_others_go_on(
+    fleet: Fleet, spec: SpecMaker, final_sha256: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "deleted", unreadable)
+    fleet.submit(spec())
+    fleet.broker.stop()
+    fleet.step(1.0)
+    fleet.broker.start()
+    assert fleet.finish().sha256 == final_sha256
 
 
 def test_a_full_disk_costs_time_and_nothing_else(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:
@@ -617,6 +726,22 @@ def test_noise_is_counted_and_changes_nothing(fleet: Fleet, spec: SpecMaker, fin
         fleet.step()
     assert fleet.aggregator.tally.counts["garbage"] > 100
     assert fleet.finish().sha256 == final_sha256
+
+
+def test_what_the_broker_has_kept_of_words_that_are_said_once_is_refused(fleet: Fleet, spec: SpecMaker) -> None:
+    """Else an update would be offered again, and a command obeyed again, at every connection."""
+    job, heard = by_hand(fleet, spec)
+    replies = listener(fleet, "reply", client="cli")
+    kept = (offer_of(job, codec_body(honest(fleet)), "d9"), Stop("cli", "s", "toy"))
+    fleet.link.drop()
+    fleet.step(0.1)
+    fleet.say(*(structs.replace(topics.pack(message, "f"), retain=True) for message in kept))
+    fleet.link.restore()
+    for _ in range(10):
+        fleet.step(0.1)
+    assert (heard(), replies()) == ([], [])
+    assert fleet.aggregator.tally.counts == {"retained": 2}
+    assert not fleet.job().coordinator.ended
 
 
 def test_what_was_said_before_is_known(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:
@@ -828,6 +953,43 @@ def test_a_job_that_has_killed_three_processes_rests_and_the_others_run(fleet: F
     assert set(fleet.aggregator.runs) == {bad, good}
 
 
+def test_a_job_that_is_loaded_again_later_can_be_stopped_and_then_stays_away(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec())
+    fleet.aggregator.jobs._put_off(job, StoreError("disk I/O error"))
+    jobs = listener(fleet, "job", job=job)
+    fleet.aggregator.jobs.stop_resting(job)
+    for _ in range(10):
+        fleet.step(1.0)
+    assert not fleet.aggregator.runs
+    rest = fleet.aggregator.resting[job]
+    assert (rest.ended, rest.again) == ("stopped", False)
+    assert [said.spec for said in jobs() if isinstance(said, Job)][-1:] == [None], "its devices forget it"
+
+
+def test_a_job_that_was_stopped_at_rest_leaves_no_mark(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec())
+    fleet.kill_aggregator()
+    marks = fleet.folder / "aggregator" / "entered"
+    for _ in range(3):
+        Marks(marks).enter(job, "commit", "version 1.1 was made")
+    fleet.start_aggregator()
+    fleet.lead()
+    assert list(marks.iterdir())
+    fleet.aggregator.jobs.stop_resting(job)
+    assert list(marks.iterdir()) == []
+
+
+def test_of_a_job_that_made_way_nothing_stays_in_memory(fleet: Fleet, spec: SpecMaker) -> None:
+    first, _ = by_hand(fleet, spec)
+    say(fleet, done(first, Version(5, 0)))
+    jobs = fleet.aggregator.jobs
+    assert first in jobs._believed
+    jobs.stop(first)
+    fleet.aggregator.submit(spec())
+    known = (jobs.runs, jobs.resting, jobs.trouble, jobs._reload_at, jobs._rename_at, jobs._believed)
+    assert not any(first in kept for kept in known)
+
+
 def test_being_killed_while_rounds_go_on_puts_no_job_at_rest(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:
     fleet.submit(spec())
     for _ in range(12):
@@ -987,6 +1149,63 @@ def test_a_presence_that_the_broker_has_dropped_is_found_again(fleet: Fleet, spe
     for _ in range(70):
         fleet.step(10.0)
     assert "d9" in fleet.aggregator.roster.devices
+
+
+def test_a_question_comes_after_all_that_is_said_with_it(fleet: Fleet, spec: SpecMaker) -> None:
+    """What follows from the answer may be a round, which must not be cleared by what was said before."""
+    job, _ = by_hand(fleet, spec)
+    fleet.now += 120.0
+    ear = fleet.broker.transport("ear")
+    ear.subscribe(topics.filter_for("f", "device", device="d9"), topics.filter_for("f", "status", job=job))
+    ear.open()
+    while ear.take() is not None:
+        pass
+    fleet.aggregator._send([Question(("d9",)), Status(job, V0, "waiting", "for the sake of it")])
+    said = [event for event in iter(ear.take, None) if isinstance(event, Packet)]
+    assert [type(topics.unpack(packet, "f")) for packet in said] == [Status, Presence]
+
+
+def test_presences_are_read_again_more_rarely_where_there_are_more_of_them(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.service.READ_AGAIN_EACH_S", READ_AGAIN_S)
+    read = READ_AGAIN_S * len(fleet.agents)
+
+    def found_after(seconds: float) -> bool:
+        fleet.aggregator.roster.devices.pop("d2", None)
+        fleet.now += seconds
+        fleet.aggregator.step(0.0)
+        while fleet.aggregator.step(0.0):
+            pass
+        return "d2" in fleet.aggregator.roster.devices
+
+    assert fleet.aggregator.deadline <= fleet.now + READ_AGAIN_S
+    assert found_after(READ_AGAIN_S)
+    assert not found_after(READ_AGAIN_S + 1.0)
+    assert found_after(read - READ_AGAIN_S)
+    assert not found_after(READ_AGAIN_S + 1.0)
+
+
+def test_an_aggregator_without_a_connection_or_without_the_lead_does_not_wake_up(fleet: Fleet, spec: SpecMaker) -> None:
+    by_hand(fleet, spec)
+    fleet.step(1.0)
+    assert fleet.aggregator.deadline < math.inf
+    fleet.link.drop()
+    fleet.step(0.1)
+    assert fleet.aggregator.deadline == math.inf
+    fleet.link.restore()
+    for _ in range(10):
+        fleet.step(0.1)
+    fleet.say(Beacon(9, "other", online=True, claim=9, store="s"))
+    fleet.step(0.1)
+    assert (fleet.aggregator.leads, fleet.aggregator.deadline) == (False, math.inf)
+
+
+def test_whose_client_id_another_has_taken_ends(fleet: Fleet) -> None:
+    """Both would come back in turn, and neither would be told why the other hangs up on it."""
+    fleet.broker.transport(f"aggregator-{fleet.starts}").open()
+    with pytest.raises(UsurpedError, match="another client"):
+        fleet.step()
 
 
 # A broker that takes only small packets.
