@@ -73,6 +73,31 @@ def test_what_was_cleared_just_before_the_connection_was_lost_is_cleared_again(f
     assert lying(fleet) == known(fleet)
 
 
+def test_nothing_is_held_for_cleared_while_the_broker_is_away_however_long(fleet: Fleet, spec: SpecMaker) -> None:
+    job = finished(fleet, spec)
+    fleet.link.drop()
+    wait(fleet, fleet.limits.body_grace_s + SURE_S + 20.0)
+    assert job in {row.job for row in fleet.store.litter()}
+    fleet.link.restore()
+    wait(fleet, 10.0)
+    assert lying(fleet) == known(fleet)
+
+
+def test_a_connection_that_is_lost_before_it_is_sure_makes_nothing_sure(fleet: Fleet, spec: SpecMaker) -> None:
+    finished(fleet, spec)
+    while not fleet.store.litter():
+        fleet.step(1.0)
+    wait(fleet, SURE_S - 10.0)
+    fleet.link.drop()
+    wait(fleet, 60.0)
+    assert fleet.store.litter() != []
+    fleet.link.restore()
+    wait(fleet, 10.0)
+    assert fleet.store.litter() != [], "it was cleared again just now"
+    wait(fleet, SURE_S)
+    assert fleet.store.litter() == []
+
+
 def test_a_process_that_dies_before_it_clears_does_so_in_its_next_life(fleet: Fleet, spec: SpecMaker) -> None:
     finished(fleet, spec)
     fleet.link.drop()
