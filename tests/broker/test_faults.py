@@ -3,10 +3,11 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from broker.faults import MOST_DEATHS, Fault, Marks, contain, describe
+from broker.faults import MOST_DEATHS, Fault, Marks, Place, contain, describe
 
 
 def test_what_an_act_returns_comes_through() -> None:
@@ -182,6 +183,45 @@ def test_who_steps_out_keeps_the_deaths_before(tmp_path: Path) -> None:
         die(tmp_path, "training").step_out("j-1", "train")
         Marks(tmp_path, kernel="boot-1")  # a process that ends where nobody is inside
     assert Marks(tmp_path, kernel="boot-1").reason("j-1").startswith(f"{MOST_DEATHS} processes")
+
+
+def test_who_steps_out_after_a_death_is_not_to_blame_for_the_next_ones(tmp_path: Path) -> None:
+    die(tmp_path, "training")
+    for _ in range(10):
+        die(tmp_path, "training").step_out("j-1", "train")
+    assert not Marks(tmp_path, kernel="boot-1").reason("j-1")
+    die(tmp_path, "training")
+    assert not Marks(tmp_path, kernel="boot-1").reason("j-1")
+    die(tmp_path, "training")
+    assert Marks(tmp_path, kernel="boot-1").reason("j-1").startswith("3 processes")
+
+
+def test_what_was_forgiven_is_known_to_the_next_process(tmp_path: Path) -> None:
+    for _ in range(MOST_DEATHS):
+        die(tmp_path, "training")
+    Marks(tmp_path, kernel="boot-1").forgive("j-1")
+    assert not Marks(tmp_path, kernel="boot-1").reason("j-1")
+
+
+def test_what_was_gained_after_a_rest_takes_three_deaths_again(tmp_path: Path) -> None:
+    for _ in range(MOST_DEATHS):
+        marks = die(tmp_path, "training")
+    marks = Marks(tmp_path, kernel="boot-1")
+    marks.forgive("j-1")
+    marks.enter("j-1", "train", "training")
+    marks.gain("j-1", "train")
+    marks.step_out("j-1", "train")
+    reasons = [bool(die(tmp_path, "training").reason("j-1")) for _ in range(MOST_DEATHS + 1)]
+    assert reasons == [False] * MOST_DEATHS + [True]
+
+
+def test_a_job_that_is_forgotten_leaves_no_mark_in_any_place(tmp_path: Path) -> None:
+    marks = Marks(tmp_path)
+    for place in get_args(Place):
+        marks.enter("j-1", place, "it was tried")
+    marks.enter("j-2", "train", "it was tried")
+    marks.leave("j-1")
+    assert [mark.name for mark in tmp_path.iterdir()] == ["j-2.train"]
 
 
 def test_a_death_counts_once_however_often_the_process_is_started_after_it(tmp_path: Path) -> None:
