@@ -219,6 +219,13 @@ def test_a_training_halts_when_the_job_ends() -> None:
     assert feed(training(), head(state="stopped")) == [Halt(V0)]
 
 
+def test_a_training_halts_when_its_base_is_left_under_another_name_though_late_updates_are_folded() -> None:
+    """A backup was restored: the base that this one trains on is none of those that the sum is made of."""
+    one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=RoundsSpec(late="fold")))
+    feed(one, head(), round_(), Installed(V0))
+    assert feed(one, round_(Version(9, 1), threshold=0)) == [Halt(V0)]
+
+
 def test_a_training_goes_on_when_late_updates_are_folded() -> None:
     rounds = RoundsSpec(late="fold", max_staleness=1)
     one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=rounds))
@@ -347,6 +354,28 @@ def test_what_nobody_needs_any_more_is_not_fetched_on() -> None:
     assert feed(one, Over(V1, 1)) == [Drop()]
     assert one.deadline is None
     assert feed(one, FetchFailed(V0)) == []
+
+
+def test_what_is_needed_is_fetched_on_when_the_head_that_led_to_it_is_replaced() -> None:
+    one = device()
+    feed(one, head(V1), round_(V1))
+    assert feed(one, head(V0, term=2)) == [Look()]
+    assert one.doing == "fetching version 1.1"
+
+
+def test_what_is_needed_again_is_fetched_again() -> None:
+    one = device()
+    feed(one, head(), round_())
+    assert feed(one, Over(V0, 1)) == [Drop()]
+    assert feed(one, head(term=2), round_(term=2)) == [fetch(head(term=2))]
+
+
+def test_a_head_is_not_asked_for_while_offline() -> None:
+    one = device()
+    feed(one, Disconnected())
+    assert feed(one, round_(V1)) == []
+    assert one.deadline is None
+    assert feed(one, Connected(), now=1.0) == [Look()]
 
 
 def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
@@ -549,6 +578,16 @@ def test_a_version_is_not_deployed_twice_while_it_is_being_put_in() -> None:
     assert feed(one, head(V2), Installed(V2)) == [fetch(head(V2)), Deploy(V2)]
     assert feed(one, Deployed(V1), head(V2)) == []
     assert feed(one, DeployFailed(V1, "late")) == []
+
+
+def test_a_version_that_is_deployed_ends_the_growing_of_the_pauses() -> None:
+    one = deploying("every 1")
+    feed(one, head(V1), Connected(), Installed(V1))
+    for now in (0.0, 1e4):
+        feed(one, DeployFailed(V1, "No space left on device"), now=now)
+        assert of(Deploy, one.tick(now + LAST_REDEPLOY_S))
+    feed(one, Deployed(V1), head(V2), Installed(V2), DeployFailed(V2, "No space left on device"), now=1e5)
+    assert of(Deploy, one.tick(1e5 + FIRST_REDEPLOY_S)) == [Deploy(V2)]
 
 
 def test_an_update_to_a_former_name_of_the_base_is_settled_under_the_present_one() -> None:
