@@ -457,6 +457,27 @@ def test_a_checkpoint_where_training_comes_to_is_resumed(tmp_path: Path, place: 
     assert outbox.resume(V0, ROWS + 1, TRAIN, N_EXAMPLES) is None
 
 
+def test_an_epoch_that_is_at_its_end_is_no_place_within_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "j", SPEC)
+    outbox.checkpoint(V0, ROWS, training()._replace(epoch=0, batch=2, n_seen=8), None)
+    assert outbox.resume(V0, ROWS, TRAIN, 8) is None
+    assert outbox.resume(V0, ROWS, TRAIN, 9) is not None
+
+
+def test_an_update_that_is_on_disk_leaves_no_place_where_its_training_stood(tmp_path: Path) -> None:
+    outbox, made = Outbox(tmp_path / "j", SPEC), encoded()
+    outbox.checkpoint(V0, ROWS, training(), None)
+    outbox.put(offer(made.body), made.pending)
+    assert not (tmp_path / "j" / "checkpoint.bin").exists()
+
+
+def test_a_residual_of_a_later_base_is_dropped(tmp_path: Path) -> None:
+    """A backup was restored: what was kept back then was kept back of another model."""
+    outbox, one, _ = filled(tmp_path / "j", V1)
+    outbox.settle(verdict(one))
+    assert outbox.state(V0, 20) == codec.drop()
+
+
 LEAVES: list[Any] = [
     *(None, True, -1, 0, 1, 2**31, 2**53, 2**63, 2**64 - 1, 0.5, 1e300, float("nan"), float("inf"), float("-inf")),
     *("", "j", "x" * 3000, b"", b"\xff" * 64, [], {}, [[], []], {"a": 1}, [1, 2**53], "@@RAW"),
