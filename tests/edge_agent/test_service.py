@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -38,11 +39,13 @@ from broker.messages import (
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
-from edge_agent.jobs import FIRST_REST_S, TURN_S
+from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
+from edge_agent.participant import REFETCH_S
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
+from edge_agent.work import STALL_S
 from models import codec, downlink, nets, train
-from models.dataset import Dataset
+from models.dataset import Dataset, DatasetError
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.lattice import Model
 from models.nets import ModelError
@@ -312,6 +315,106 @@ def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
     assert bench.offered().base == V1
 
 
+def listened(bench: Bench) -> list[str]:
+    """Return the chunks that the agent listens to, by name and index."""
+    return ["/".join(name.split("/")[-2:]) for name in bench.link._filters if "/body/" in name]
+
+
+def fetching(bench: Bench, chunk_bytes: int = 5) -> list[Body]:
+    """Have the agent fetch version 1, of which nothing lies at the broker yet; return its chunks."""
+    state = version_1()
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    way, pieces = way_1(state, chunk_bytes)
+    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=chunk_bytes), Round(JOB, 1, V1, 6000.0))
+    bench.settle()
+    assert len(listened(bench)) == len(pieces) > 1
+    return pieces
+
+
+def test_a_chunk_that_has_come_is_listened_to_no_more(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.say(pieces[1])
+    assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces if piece.index != 1]
+
+
+def test_a_chunk_that_the_broker_has_dropped_is_asked_for_again(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.link.unsubscribe("fedge/1/f/body/toy-1/1-1-0/0")
+    bench.say(*pieces)
+    bench.settle(STALL_S)
+    assert bench.offered().base == V1
+
+
+def test_a_fetch_that_stalls_twice_begins_anew_with_a_new_head(bench: Bench) -> None:
+    fetching(bench)
+    bench.settle(STALL_S)
+    assert listened(bench), "it is asked for again first"
+    bench.settle(STALL_S)
+    assert listened(bench) == []
+    state = version_1()
+    way, pieces = way_1(state, 9)
+    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=9))
+    bench.settle(REFETCH_S)
+    bench.settle()
+    assert len(listened(bench)) == len(pieces)
+    bench.settle(STALL_S)
+    assert len(listened(bench)) == len(pieces), "the new one has its own two chances"
+    bench.say(*pieces)
+    assert bench.offered().base == V1
+
+
+def test_a_fetch_that_gets_on_has_all_its_time_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    pieces = fetching(bench)
+    bench.settle(STALL_S - 1.0)
+    bench.say(pieces[0])
+    bench.settle(STALL_S - 1.0)
+    assert "stalled" not in caplog.text
+    bench.say(pieces[1])
+    bench.settle(STALL_S)
+    bench.say(pieces[2])
+    bench.settle(STALL_S)
+    assert len(listened(bench)) == len(pieces) - 3, "it has stalled once since the last one came"
+    bench.settle(STALL_S)
+    assert listened(bench) == []
+
+
+def test_what_is_not_needed_any_more_is_listened_to_no_more(bench: Bench) -> None:
+    fetching(bench)
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC), V1))
+    assert [name for name in bench.link._filters if "/body/" in name or "/head/" in name] == []
+
+
+def test_a_wrong_chunk_is_no_fault_of_the_job(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.say(structs.replace(pieces[0], data=b"too long"))
+    assert (bench.agent.unready, list(bench.agent.works)) == ({}, [JOB])
+    assert listened(bench) == []
+    bench.say(*pieces)
+    for _ in range(3):
+        bench.settle(REFETCH_S)
+    assert bench.offered().base == V1
+
+
+def test_a_way_from_here_that_leads_elsewhere_is_made_good_by_the_one_from_version_0(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.say(*pieces)
+    bench.say(verdict(bench.offered()))
+    rng = np.random.default_rng(2)
+    step = [0.01 * rng.standard_normal(tensor.shape) for tensor in NET.spec]
+    state = downlink.advance(version_1(), step, NET.spec, SPEC.coding)
+    ways = {way.start: way.body for way in state.ways}
+    assert set(ways) == {0, 1}
+    bodies = {0: ways[0], 1: bytes(len(ways[1]))}
+    v2 = Version(1, 2)
+    bench.say(*(Body(JOB, body_name(v2, start), 0, body) for start, body in bodies.items()))
+    told = tuple(Way(start, len(body)) for start, body in bodies.items())
+    bench.say(head(v2, state.model, ways=told, chunk_bytes=100_000), Round(JOB, 1, v2, 600.0))
+    for _ in range(3):
+        bench.settle(REFETCH_S)
+    assert bench.offered().base == v2
+
+
 def test_a_version_that_is_not_what_the_head_names_is_not_trained_on(bench: Bench) -> None:
     state = version_1()
     way, pieces = way_1(state, 100)
@@ -433,6 +536,23 @@ def test_a_full_disk_puts_the_job_off_and_does_not_end_the_agent(bench: Bench, m
     bench.settle(120.0)
     bench.say(Round(JOB, 1, V0, 60.0))
     bench.settle(10.0)
+    assert bench.offered().base == V0
+
+
+def test_a_disk_that_is_full_when_training_ends_is_no_fault_of_the_job_and_is_looked_at_again_soon(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_agent.outbox.files.seal", full)
+        bench.begin(Round(JOB, 1, V0, 6000.0))
+        bench.settle(1.0)
+    assert bench.agent.unready == {JOB: "a file cannot be used: No space left on device"}
+    bench.settle(LOOK_AGAIN_S)
+    bench.settle(1.0)
     assert bench.offered().base == V0
 
 
@@ -560,6 +680,15 @@ def test_a_day_offline_queues_nothing_and_one_offer_goes_at_the_reconnect(bench:
     assert bench.of(Offer) == [offer]
 
 
+def test_nothing_wakes_up_a_device_that_is_offline(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.settle(100.0)
+    bench.link.drop()
+    bench.settle()
+    assert (bench.agent.doing, bench.agent.deadline) == ("toy: offering an update to version 1.0", math.inf)
+
+
 def test_what_is_trained_offline_is_offered_with_its_body_at_the_reconnect(bench: Bench) -> None:
     bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), head())
     bench.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
@@ -647,6 +776,42 @@ def test_a_job_that_trains_alone_goes_on_without_a_break(tmp_path: Path, monkeyp
     bench.agent.stop()
 
 
+def test_a_training_that_is_halted_or_paused_leaves_no_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the process then is not this job's fault."""
+    bench = never_done(tmp_path, monkeypatch, "toy-1", "toy-2")
+
+    def marks() -> list[str]:
+        return [mark.name for mark in (tmp_path / "entered").glob("*.train")]
+
+    while marks() != ["toy-2.train"]:
+        bench.agent.step(0.0)
+    bench.hand.publish(topics.pack(Round("toy-2", 1, V1, 6000.0), FLEET))
+    while bench.agent.works["toy-2"].busy:
+        bench.agent.step(0.0)
+    assert "toy-2.train" not in marks()
+    while not marks():
+        bench.agent.step(0.0)
+    bench.agent.stop()
+    assert marks() == []
+
+
+def test_deaths_before_something_was_gained_count_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = never_done(tmp_path, monkeypatch)
+    bench.kill()
+    for _ in range(3):
+        Marks(tmp_path / "entered").enter(JOB, "train", "training on version 1.0")
+    bench.start()
+    proof = along(head().sha256, b"")
+    bench.agent._marks.forgive(JOB)
+    for message in (Job(JOB, 1, msgspec.to_builtins(bench.spec)), Round(JOB, 1, V0, 6000.0, along=proof)):
+        bench.hand.publish(topics.pack(message, FLEET))
+    mark = tmp_path / "entered" / f"{JOB}.train"
+    while not (mark.exists() and b'"deaths":0' in mark.read_bytes()):
+        bench.agent.step(0.0)
+        assert bench.now < 1200.0, "an epoch was finished, and a checkpoint written"
+    bench.agent.stop()
+
+
 # What a deleted job leaves.
 
 
@@ -670,6 +835,34 @@ def test_a_tombstone_that_comes_after_a_restart_takes_the_folder_too(bench: Benc
     bench.start()
     bench.settle(1.0)
     assert list((bench.folder / "jobs").iterdir()) == []
+
+
+def test_of_a_deleted_job_that_was_put_off_nothing_stays_and_it_is_not_tried_again(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.kill()
+    for _ in range(3):
+        Marks(bench.folder / "entered").enter(JOB, "begin", "it was begun")
+    bench.start()
+    agent = bench.agent
+    bench.begin(Job(JOB, 1, msgspec.to_builtins(SPEC), V0))
+    known = (agent._unready, agent._later, agent._rested_s, agent._overs)
+    assert all(JOB in kept for kept in known)
+    bench.say(Job(JOB, 1))
+    assert not any(JOB in kept for kept in (*known, agent._announced))
+    assert list((bench.folder / "entered").iterdir()) == []
+    bench.settle(2 * FIRST_REST_S)
+    bench.settle(1.0)
+    assert (agent.works, list((bench.folder / "jobs").iterdir())) == ({}, [])
+
+
+def test_of_a_deleted_job_that_the_broker_has_refused_something_of_nothing_is_told_any_more(bench: Bench) -> None:
+    bench.begin()
+    bench.agent._be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}", "it is too large")
+    bench.say(Job(JOB, 1))
+    bench.settle(30.0)
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].trouble == {}
 
 
 def test_a_job_on_disk_that_nobody_announces_is_reported_and_kept(bench: Bench) -> None:
@@ -711,6 +904,43 @@ def test_when_a_job_is_deleted_the_models_of_jobs_that_are_over_go_as_the_operat
     bench.say(Job("older-1", 1))
     assert {path.name for path in (tmp_path / "models").iterdir()} == stay
     bench.agent.stop()
+
+
+def test_a_job_that_is_announced_late_is_reported_no_more_also_where_its_data_are_not_here(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.kill()
+    bench.broker.stop()
+    bench.broker.start()
+    bench.start(data="elsewhere")
+    for _ in range(4):
+        bench.settle(30.0)
+    assert bench.of(Presence)[-1].unready == {JOB: UNANNOUNCED}
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
+    bench.settle(30.0)
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].unready == {}
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_job_that_has_ended_while_it_was_put_off_is_over_when_it_begins(bench: Bench, goes_on: bool) -> None:
+    """Unless it has been brought back by then."""
+
+    def fail(*_: object) -> Dataset:
+        raise DatasetError("no such file")
+
+    bench.agent._read_data = fail
+    bench.begin(Round(JOB, 1, V0, 6000.0))
+    assert bench.agent.works == {}
+    tree = msgspec.to_builtins(SPEC)
+    bench.say(Job(JOB, 1, tree, V0))
+    if goes_on:
+        bench.say(Job(JOB, 2, tree), structs.replace(head(), term=2), Round(JOB, 2, V0, 6000.0))
+    bench.agent._read_data = rows
+    bench.settle(LOOK_AGAIN_S)
+    bench.settle(1.0)
+    assert list(bench.agent.works) == [JOB]
+    assert bool(bench.of(Offer)) == goes_on
 
 
 # A job's own faults.
@@ -763,6 +993,30 @@ def test_a_job_that_has_killed_three_processes_is_not_entered_again(bench: Bench
     bench.settle(30.0)
     assert bench.agent.works == {}
     assert "3 processes running have died while it was begun" in bench.of(Presence)[-1].unready[JOB]
+
+
+def test_a_job_that_has_killed_processes_after_each_rest_rests_for_longer_each_time(bench: Bench) -> None:
+    """The marks remember it, though no process does."""
+    pauses = []
+    for deaths in (3, 1, 1):
+        bench.kill()
+        for _ in range(deaths):
+            Marks(bench.folder / "entered").enter(JOB, "begin", "it was begun")
+        bench.start()
+        bench.begin()
+        pauses.append(bench.agent._later[JOB].pause_s)
+    assert pauses == [FIRST_REST_S, 2 * FIRST_REST_S, 4 * FIRST_REST_S]
+
+
+def test_a_training_that_throws_leaves_no_mark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("an old build of a library")
+
+    monkeypatch.setattr("models.mlp.Mlp.loss_and_gradients", fail)
+    bench.begin()
+    bench.settle(1.0)
+    assert bench.agent.works == {}
+    assert list((bench.folder / "entered").iterdir()) == []
 
 
 def test_dying_in_the_middle_of_a_training_is_no_fault_of_a_job_that_gets_on(bench: Bench) -> None:
@@ -825,6 +1079,12 @@ def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(bench: Be
     bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=9))
     bench.settle(5.0)
     assert "the broker takes 60" in bench.of(Presence)[-1].trouble[JOB]
+    bench.link.drop()
+    bench.settle(1.0)
+    bench.link.restore()
+    bench.settle(30.0)
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].trouble == {}, "this broker has refused nothing yet"
 
 
 # Putting models into service.
