@@ -891,6 +891,20 @@ def test_where_all_are_waited_for_who_never_delivers_is_dropped_in_the_end() -> 
     assert 15 < minute < 40
 
 
+def test_who_came_to_nothing_on_one_base_is_a_member_of_every_attempt_on_the_next() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=2, wait="all", deadline_s=60.0))
+    bench.see("a", "b")
+    bench.receive(failed("b", V0), now=1.0)
+    assert bench.core.spent == {"b"}
+    assert of(Commit, bench.count("a"))
+    bench.commit(V1, now=2.0)
+    assert bench.core.spent == set()
+    bench.count("a", base=V1, now=3.0)
+    pass_time(bench, 63.0)
+    assert bench.core.attempt is not None
+    assert (bench.core.attempt.number, bench.core.attempt.cohort) == (2, ("a", "b"))
+
+
 def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
     bench = all_but("a", "b")
     assert bench.core.attempt is not None
