@@ -136,6 +136,37 @@ def test_a_stale_update_is_not_counted(scene: Scene) -> None:
     assert scene.broken == [(1, "a stale update was counted")]
 
 
+def test_a_verdict_is_of_a_job_that_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "runs", lambda _server: {})
+    scene.judge()
+    assert scene.broken == [(1, "a verdict without a job")]
+
+
+def test_no_device_is_judged_for_an_older_base_than_the_last(scene: Scene) -> None:
+    scene.judge(base=0)
+    scene.commit(1)
+    scene.judge(base=1)
+    scene.commit(2)
+    scene.judge("d1", base=1, refused="stale")
+    assert scene.broken == []
+    scene.judge("d0", base=0, digest="bbbbbbbb", refused="stale")
+    scene.judge("d1", base=0, digest="bbbbbbbb", refused="stale")
+    assert (1, "a verdict on an older base than the last") in scene.broken
+
+
+def test_a_version_is_what_the_updates_in_the_store_make(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "committing", lambda _server: [JOB])
+    monkeypatch.setattr(nodes, "expected_sha256", lambda _server, _job: "00" * 32)
+    scene.judge()
+    scene.laws.makes(scene.server)
+    scene.commit(1)
+    assert scene.broken == []
+    scene.judge(base=1)
+    scene.laws.makes(scene.server)
+    scene.commit(2, sha256="ff" * 32)
+    assert scene.broken == [(1, "a version is not what the store's updates make")]
+
+
 def test_a_version_is_made_of_what_was_counted(scene: Scene) -> None:
     scene.judge()
     scene.commit(1, members=2)
