@@ -402,6 +402,8 @@ CLEAN = "a�b�c " + "x" * 493 + "…"
             Presence("d", 1, True, failed={"j": Failure(V, CLEAN)}),
         ),
         (Presence("d", 1, True, nonce="a\nb"), Presence("d", 1, True, nonce="a b")),
+        (Presence("d", 1, True, incarnation="a\nb"), Presence("d", 1, True, incarnation="a b")),
+        (Beacon(1, "n", True, store="a\nb"), Beacon(1, "n", True, store="a b")),
         (Beacon(1, "a\x1b[2Jb", True), Beacon(1, "a�b", True)),
     ],
     ids=lambda value: type(value).__name__,
