@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.gates import RefusedError
-from aggregator.learner import OBSERVED, Counted, Learner, LearnerError, observe, start
+from aggregator.learner import OBSERVED, Counted, Learner, LearnerError, _norm, observe, start
 from models import codec, fold, nets
 from models.codec.steering import steer
 from models.job import PRESETS, AggregateSpec, CompressionSpec, JobSpec, ModelSpec
-from models.lattice import initial
+from models.lattice import Model, initial
 
 MODEL = ModelSpec(inputs=6, hidden=(8,), outputs=3)
 NET = nets.build(MODEL)
@@ -436,3 +436,9 @@ def test_norms_verdicts_and_the_step_have_the_same_bits_under_every_blas_kernel(
     assert any("weight=9)" in line for line in found[0][0])
     if platform.machine() == "x86_64":
         assert len({product for _, product in found}) > 1  # else the kernels are one, and this test shows nothing
+
+
+def test_the_norm_of_a_model_is_exact_where_floats_would_lose_the_small_ones() -> None:
+    ints = np.ones(2**16 + 1, np.int32)
+    ints[0] = 2**30
+    assert _norm(Model((ints,), (-3,))) == math.sqrt(2**60 + 2**16) / 8
