@@ -48,6 +48,7 @@ from models import codec, downlink, nets, train
 from models.dataset import Dataset, DatasetError
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.lattice import Model
+from models.mlp import Mlp
 from models.nets import ModelError
 from models.source import DataSource
 from models.train import TrainingError
@@ -664,6 +665,20 @@ def test_a_presence_says_what_was_trained_last(bench: Bench) -> None:
 # Being offline.
 
 
+def test_an_aggregator_that_goes_back_is_told_of_the_later_version(bench: Bench) -> None:
+    """Its store is older than what this device has heard of, and it may have nobody else to tell it."""
+    bench.begin()
+    bench.say(Round(JOB, 1, Version(1, 7), 60.0))
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].ahead == {}
+    bench.say(Round(JOB, 1, V1, 60.0))
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].ahead == {JOB: Version(1, 7)}
+    bench.say(Round(JOB, 1, Version(9, 1), 60.0))
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].ahead == {}
+
+
 def test_a_day_offline_queues_nothing_and_one_offer_goes_at_the_reconnect(bench: Bench) -> None:
     bench.begin()
     offer = bench.offered()
@@ -1006,6 +1021,27 @@ def test_a_job_that_has_killed_processes_after_each_rest_rests_for_longer_each_t
         bench.begin()
         pauses.append(bench.agent._later[JOB].pause_s)
     assert pauses == [FIRST_REST_S, 2 * FIRST_REST_S, 4 * FIRST_REST_S]
+
+
+def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = bench.folder / "entered"
+    seen: dict[str, set[str]] = {"build": set(), "train": set()}
+    build, learn = nets.build, Mlp.loss_and_gradients
+
+    def look_and_build(*args: Any, **more: Any) -> Any:
+        seen["build"].update(mark.suffix for mark in marks.glob("*"))
+        return build(*args, **more)
+
+    def look_and_learn(*args: Any, **more: Any) -> Any:
+        seen["train"].update(mark.suffix for mark in marks.glob("*"))
+        return learn(*args, **more)
+
+    monkeypatch.setattr("edge_agent.work.nets.build", look_and_build)
+    monkeypatch.setattr(Mlp, "loss_and_gradients", look_and_learn)
+    bench.begin()
+    bench.offered()
+    assert seen == {"build": {".begin"}, "train": {".train"}}
+    assert list(marks.iterdir()) == []
 
 
 def test_a_training_that_throws_leaves_no_mark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
