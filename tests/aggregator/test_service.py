@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from aggregator import evaluation
+from aggregator import evaluation, notes
 from aggregator.config import ENVELOPE_BYTES
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
@@ -39,7 +39,7 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from models import codec
-from models.job import CompressionSpec, JobSpec, ModelSpec, RoundsSpec
+from models.job import CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import spec_of
 
 Fleet = Any
@@ -315,6 +315,9 @@ TELLS: dict[str, Callable[[str, Version], Any]] = {
     "an update": lambda job, version: offer_of(job, b"x", "d9", version),
     "what a device is done with": lambda job, version: Presence(
         "d9", 1, online=True, ready={job: 20}, done={job: version}
+    ),
+    "what a device has heard of": lambda job, version: Presence(
+        "d9", 1, online=True, ready={job: 20}, ahead={job: version}
     ),
 }
 
@@ -977,6 +980,47 @@ def test_a_job_that_was_stopped_at_rest_leaves_no_mark(fleet: Fleet, spec: SpecM
     assert list(marks.iterdir())
     fleet.aggregator.jobs.stop_resting(job)
     assert list(marks.iterdir()) == []
+
+
+def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(
+    fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = fleet.folder / "aggregator" / "entered"
+    seen: dict[str, set[str]] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def look(*args: Any, **more: Any) -> Any:
+            seen.setdefault(name, set()).update(mark.suffix for mark in marks.glob("*"))
+            return real(*args, **more)
+
+        monkeypatch.setattr(owner, name, look)
+
+    watch(evaluation, "measure")
+    watch(Learner, "next")
+    watch(evaluation, "prepare")
+    fleet.submit(spec())
+    assert seen.pop("prepare") == {".submit", ".begin"}
+    fleet.finish()
+    assert seen == {"measure": {".commit"}, "next": {".commit"}}
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.lead()
+    assert seen["prepare"] == {".begin"}
+    assert list(marks.iterdir()) == []
+
+
+def test_a_stop_rule_on_a_loss_that_no_device_tells_is_named_once_there_is_a_version(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    rounds = RoundsSpec(quorum=1, min_devices=1, deadline_s=1e5, stop=StopSpec("loss", target=0.1))
+    job = fleet.submit(spec(data="elsewhere", rounds=rounds))
+    say(fleet, Presence("d9", 1, online=True, ready={job: 20}))
+    assert notes.of(fleet.job()) == []
+    say(fleet, offer_of(job, codec_body(honest(fleet)), "d9"))
+    assert fleet.job().version.number == 1
+    assert notes.of(fleet.job()) == ["nobody measures loss: its stop rule never holds"]
 
 
 def test_of_a_job_that_made_way_nothing_stays_in_memory(fleet: Fleet, spec: SpecMaker) -> None:
