@@ -95,6 +95,22 @@ def test_two_lead_for_five_seconds_at_most(scene: Scene) -> None:
     assert scene.broken == [(6, "two aggregators lead")]
 
 
+def test_who_was_replaced_does_not_lead_again_by_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.beacon("aggregator1")
+    look = Leadership(scene.world)
+    replaced = False
+    monkeypatch.setattr(nodes, "was_replaced", lambda _server: replaced)
+    scene.pass_time(3, look)
+    scene.leading.clear()
+    replaced = True
+    scene.pass_time(3, look)
+    assert scene.broken == []
+    scene.leading += scene.world.servers
+    replaced = False
+    scene.pass_time(1, look)
+    assert scene.broken == [(6, "a replaced aggregator leads by itself")]
+
+
 def test_somebody_leads_when_the_network_is_whole(scene: Scene) -> None:
     scene.leading.clear()
     look = Leadership(scene.world)
@@ -225,6 +241,21 @@ def test_nothing_is_left_of_a_deleted_job(scene: Scene, monkeypatch: pytest.Monk
         (7, "a deleted job is still listened to"),
         (7, "a deleted job still has rows in the store"),
     ]
+
+
+def test_files_do_not_pile_up_on_a_device(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = Recovery(scene.world, versions=1)
+    scene.world.agenda.now = calm.WHOLE_S + 1
+    monkeypatch.setattr(nodes, "jobs_listened_to", lambda _device: set())
+    scene.folders = [JOB]
+    n = calm.FILES + calm.FILES_A_JOB
+    for device in scene.world.devices:
+        monkeypatch.setattr(device.disk, "n_files", lambda: n)
+    recovery.tidy()
+    assert scene.broken == []
+    n += 1
+    recovery.tidy()
+    assert scene.broken == [(7, "files pile up")]
 
 
 @pytest.mark.parametrize(

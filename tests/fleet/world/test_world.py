@@ -48,6 +48,13 @@ def test_another_seed_is_another_world() -> None:
     assert run(2, "calm").sha256 != run(3, "calm").sha256
 
 
+def test_a_world_in_which_somebody_spins_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.world.world.MOST_EVENTS", 500)
+    monkeypatch.setattr("fleet.world.world.MOST_A_SECOND", 0)
+    report = run(2, "calm")
+    assert [(violation.law, violation.kind) for violation in report.violations][:1] == [(7, "somebody spins")]
+
+
 def test_the_trace_tells_who_did_what_and_when() -> None:
     lines: list[str] = []
     run(2, "calm", lines.append)
