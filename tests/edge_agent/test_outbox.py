@@ -269,7 +269,7 @@ def test_the_jobs_that_have_a_folder_and_are_not_known_are_left_over(tmp_path: P
     assert leftovers(jobs, ()) == []
     for job in ("b-2", "a-1", "c-3"):
         filled(jobs / job)
-    (jobs / "a file").write_bytes(b"")
+    (jobs / "a-file").write_bytes(b"")
     (jobs / "not a job").mkdir()
     (jobs / ".hidden").mkdir()
     (jobs / "link").symlink_to(jobs / "a-1")
@@ -455,6 +455,13 @@ def test_a_checkpoint_where_training_comes_to_is_resumed(tmp_path: Path, place: 
     assert outbox.resume(V0, ROWS, TRAIN, N_EXAMPLES) is not None
     assert outbox.resume(V1, ROWS, TRAIN, N_EXAMPLES) is None
     assert outbox.resume(V0, ROWS + 1, TRAIN, N_EXAMPLES) is None
+
+
+def test_a_checkpoint_with_a_loss_that_no_training_gives_is_absent(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "j", SPEC)
+    for loss, kept in ((1e308, False), (float("nan"), False), (-1e308, False), (0.0, True), (2.5, True)):
+        outbox.checkpoint(V0, ROWS, training(), loss)
+        assert (outbox.resume(V0, ROWS, TRAIN, N_EXAMPLES) is not None) is kept
 
 
 def test_an_epoch_that_is_at_its_end_is_no_place_within_it(tmp_path: Path) -> None:

@@ -122,9 +122,11 @@ def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
 def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
     always = JobSpec("j", ModelSpec(), deploy="every 1")
     one, other, idle = device(always), device(always), device(always, deploys=False)
-    feed(one, round_(threshold=draw.MOST // 10))
+    seldom = device(JobSpec("j", ModelSpec(), deploy="every 2"))
+    for each in (one, seldom):
+        feed(each, round_(threshold=draw.MOST // 10))
     feed(other, round_())
-    assert (one.follows, other.follows, idle.follows) == (True, False, False)
+    assert (one.follows, other.follows, idle.follows, seldom.follows) == (True, False, False, False)
 
 
 def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
@@ -226,6 +228,12 @@ def test_a_training_halts_when_its_base_is_left_under_another_name_though_late_u
     assert feed(one, round_(Version(9, 1), threshold=0)) == [Halt(V0)]
 
 
+def test_a_training_halts_when_the_job_ends_though_late_updates_are_folded() -> None:
+    one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=RoundsSpec(late="fold")))
+    feed(one, head(), round_(), Installed(V0))
+    assert feed(one, Over(V1, 1)) == [Halt(V0)]
+
+
 def test_a_training_goes_on_when_late_updates_are_folded() -> None:
     rounds = RoundsSpec(late="fold", max_staleness=1)
     one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=rounds))
@@ -262,6 +270,14 @@ def test_a_lower_term_is_of_an_aggregator_that_was_replaced() -> None:
     feed(one, head(term=2))
     assert feed(one, round_(term=1)) == []
     assert feed(one, head(V1, term=1), round_(term=2)) == [fetch(head(term=2))]
+
+
+def test_a_head_of_a_lower_term_than_the_round_is_ignored() -> None:
+    one = device()
+    assert feed(one, round_(term=2)) == [Look()]
+    assert feed(one, head(V1, term=1), head(term=1)) == []
+    assert one.ahead is None, "nor is it anything to tell of"
+    assert feed(one, head(term=2)) == [fetch(head(term=2))]
 
 
 def test_a_higher_term_may_go_back_to_an_older_version() -> None:
@@ -389,6 +405,20 @@ def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
     assert one.deadline is None
 
 
+def test_a_failed_fetch_that_went_by_its_round_is_tried_again_after_a_while() -> None:
+    one, proof = device(), Round("j-1", 1, V0, 60.0, along=b"12345678")
+    assert feed(one, proof) == [fetch(proof)]
+    assert feed(one, FetchFailed(V0), now=1.0) == []
+    assert feed(one, proof, now=2.0) == []
+    assert one.tick(1.0 + REFETCH_S) == [fetch(proof)]
+
+
+def test_a_round_says_nothing_of_the_way_to_a_later_version() -> None:
+    one = deploying("every 1")
+    feed(one, head(V1), Installed(V1), Deployed(V1), carrying(V1))
+    assert feed(one, head(V2))[-1:] == [fetch(head(V2))]
+
+
 def test_the_failure_of_a_fetch_that_was_replaced_says_nothing() -> None:
     one = device()
     feed(one, head(), round_(), head(V1), round_(V1), FetchFailed(V0))
@@ -419,6 +449,23 @@ def test_an_offer_is_sent_again_with_growing_pauses() -> None:
     assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
 
 
+def test_a_new_update_and_a_new_connection_begin_with_the_first_pause() -> None:
+    one = offering()
+    for _ in range(6):
+        assert one.deadline is not None
+        one.tick(one.deadline)
+    feed(one, Connected(), now=1000.0)
+    one.tick(1000.0)
+    assert one.deadline is not None
+    assert one.deadline <= 1000.0 + 1.25 * FIRST_RESEND_S
+    for _ in range(6):
+        assert one.deadline is not None
+        one.tick(one.deadline)
+    feed(one, verdict(), head(V1), round_(V1, seconds_left=1e5), Installed(V1), Trained(offer(V1)), now=5000.0)
+    assert one.deadline is not None
+    assert one.deadline <= 5000.0 + 1.25 * FIRST_RESEND_S
+
+
 def test_a_small_body_goes_along_every_time_and_a_large_one_only_first() -> None:
     for body, again in ((b"x" * 2048, True), (b"x" * 2049, False)):
         one = offering(body)
@@ -426,6 +473,13 @@ def test_a_small_body_goes_along_every_time_and_a_large_one_only_first() -> None
         (send,) = one.tick(one.deadline)
         assert isinstance(send, Send)
         assert send.with_body is again
+
+
+def test_a_large_body_goes_along_first_also_with_the_second_update() -> None:
+    one = offering(b"x" * 2049)
+    feed(one, Verdict("d", "j-1", V0, echo(offer(body=b"x" * 2049))), head(V1), round_(V1), Installed(V1))
+    second = offer(V1, b"y" * 2049)
+    assert feed(one, Trained(second)) == [Send(second, with_body=True)]
 
 
 def test_a_connection_offers_anew_within_its_window() -> None:
@@ -453,7 +507,9 @@ def test_a_verdict_settles_the_update(refused: str) -> None:
     assert feed(one, verdict(refused=refused)) == []
 
 
-@pytest.mark.parametrize("other", [verdict(V1), Verdict("d", "j-1", V0, "ffffffff")])
+@pytest.mark.parametrize(
+    "other", [verdict(V1), Verdict("d", "j-1", V0, "ffffffff"), Verdict("d", "j-1", V1, echo(offer()))]
+)
 def test_a_verdict_on_another_update_settles_nothing(other: Verdict) -> None:
     assert feed(offering(), other) == []
 
@@ -566,7 +622,7 @@ def test_a_version_that_cannot_be_deployed_is_tried_again_with_growing_pauses() 
     assert pauses[0] == FIRST_REDEPLOY_S
     assert pauses[-1] == LAST_REDEPLOY_S
     assert pauses == sorted(pauses)
-    feed(one, Deployed(V1), now=now)
+    assert feed(one, Deployed(V1), now=now) == []
     assert one.deadline is None
     assert feed(one, head(V1, "finished"), now=now + 1e5) == []
 
@@ -578,6 +634,12 @@ def test_a_version_is_not_deployed_twice_while_it_is_being_put_in() -> None:
     assert feed(one, head(V2), Installed(V2)) == [fetch(head(V2)), Deploy(V2)]
     assert feed(one, Deployed(V1), head(V2)) == []
     assert feed(one, DeployFailed(V1, "late")) == []
+
+
+def test_a_version_that_is_fetched_to_be_deployed_is_not_trained_on_by_who_is_not_drawn() -> None:
+    one = deploying("every 1")
+    assert feed(one, round_(V1, threshold=0), head(V1))[-1:] == [fetch(head(V1))]
+    assert feed(one, Installed(V1)) == [Deploy(V1)]
 
 
 def test_a_version_that_is_deployed_ends_the_growing_of_the_pauses() -> None:
