@@ -196,6 +196,15 @@ def test_who_steps_out_after_a_death_is_not_to_blame_for_the_next_ones(tmp_path:
     assert Marks(tmp_path, kernel="boot-1").reason("j-1").startswith("3 processes")
 
 
+def test_there_is_nothing_to_forgive_before_three_deaths(tmp_path: Path) -> None:
+    assert die(tmp_path, "training").forgive("j-1") == 0
+    for _ in range(MOST_DEATHS - 1):
+        marks = die(tmp_path, "training")
+        assert not marks.reason("j-1")
+        assert marks.forgive("j-1") == 0
+    assert Marks(tmp_path, kernel="boot-1").reason("j-1").startswith(f"{MOST_DEATHS} processes")
+
+
 def test_what_was_forgiven_is_known_to_the_next_process(tmp_path: Path) -> None:
     for _ in range(MOST_DEATHS):
         die(tmp_path, "training")
