@@ -103,6 +103,17 @@ def test_who_speaks_and_offers_nothing_through_two_rounds_is_passed_over_for_a_w
     assert not members.is_given_up("mute", 200.0 + FIRST_PAUSE_S)
 
 
+def test_who_is_lost_and_comes_back_while_it_is_passed_over_is_passed_over_to_the_end() -> None:
+    members = of("mute")
+    miss(members, "mute", SILENT, 200.0)
+    members.doubt(201.0)
+    members.pass_time(201.0 + HINT_S)
+    members.see(seen("mute"), 202.0 + HINT_S)
+    assert not is_present(members, "mute")
+    members.pass_time(200.0 + FIRST_PAUSE_S)
+    assert is_present(members, "mute")
+
+
 def test_who_is_passed_over_again_waits_for_twice_as_long_and_never_for_longer_than_the_last_pause() -> None:
     members, now, pauses = of("mute"), 0.0, []
     miss(members, "mute", SILENT - 1, now)
@@ -130,10 +141,10 @@ def test_who_is_silent_is_asked_first_and_passed_over_only_after_as_many_rounds_
     members = of("ghost")
     for n in range(1, 2 * SILENT):
         members.miss("ghost", 100.0 * n, since=100.0 * n - 60.0)
+        assert members.is_given_up("ghost", 100.0 * n) is (n >= SILENT)
     member = members.get("ghost")
     assert member is not None
     assert (member.silent, member.passed_over) == (2 * SILENT - 1, False)
-    assert members.is_given_up("ghost", 400.0)
     members.miss("ghost", 1000.0, since=940.0)
     assert member.passed_over
 

@@ -176,8 +176,41 @@ def test_what_the_broker_remembers_of_who_was_asked_and_has_not_answered_says_no
     assert roster.see(presence(3), live=False, now=103.0) == NEWS
     roster.ask("a", 200.0)
     assert roster.see(presence(3, online=False), now=201.0) == NEWS, "its will is no memory"
+    assert roster.see(presence(3), live=False, now=202.0) == STALE, "and no answer"
     roster.ask("a", 300.0)
     assert roster.see(presence(4), live=False, now=301.0) == NEWS, "another life has not been asked"
+
+
+def test_what_the_broker_remembers_is_no_sign_of_life() -> None:
+    roster = Roster()
+    for now in (1.0, 2.0):
+        roster.see(presence(1), live=False, now=now)
+    assert not roster.is_alive("a", 3.0)
+    roster.see(presence(1), now=4.0)
+    for online in (False, True):
+        roster.see(presence(1, online=online), live=False, now=5.0)
+    assert not roster.part_in("j", "a").live, "it has been off since it was heard"
+
+
+def test_a_device_that_says_both_of_a_job_is_not_ready() -> None:
+    roster = Roster()
+    roster.see(presence(1, ready={"j": 10}, unready={"j": "its disk is full"}))
+    assert (roster.part_in("j", "a").ready, roster.part_in("j", "a").why) == (False, "its disk is full")
+
+
+def test_what_is_retained_of_a_former_life_says_nothing() -> None:
+    roster = Roster()
+    roster.see(presence(1))
+    roster.see(presence(2))
+    assert roster.see(presence(1), live=False) == STALE
+
+
+def test_what_is_retained_of_a_former_card_makes_no_alarm() -> None:
+    roster = Roster()
+    roster.see(presence(1))
+    roster.see(presence(1, "m1", incarnation="new"))
+    assert roster.see(presence(2, "n9"), live=False).told == ""
+    assert roster.devices["a"].alarm == ""
 
 
 def test_on_a_new_connection_nobody_has_been_asked() -> None:
@@ -195,6 +228,8 @@ def test_who_speaks_and_is_held_to_be_offline_is_to_be_asked() -> None:
     assert not roster.hear("a", 1.0)
     assert roster.is_alive("a", 60.0, since=-math.inf)
     assert not roster.is_alive("a", 62.0, since=-math.inf)
+    assert not roster.is_alive("nobody", 1.0, since=-math.inf)
+    assert not roster.is_alive("a", 2.0, since=1.0), "it was not heard since"
     roster.doubt()
     assert not roster.is_alive("a", 3.0, since=-math.inf), "it was heard before the connection was lost"
     roster.see(presence(3, online=False))
