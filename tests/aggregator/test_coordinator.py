@@ -920,6 +920,74 @@ def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
     assert of(Commit, bench.count("b", now=86_420.0))
 
 
+def test_after_an_outage_a_round_ends_at_its_deadline_again() -> None:
+    bench = all_but("a", "b")
+    bench.core.receive(Lost(), 10.0)
+    bench.core.receive(Doubted(), 1000.0)
+    bench.see("a", "b", now=1001.0)
+    assert of(Close, pass_time(bench, 1049.0)) == []
+    assert [close.outcome for close in of(Close, pass_time(bench, 1051.0))] == ["abandoned"]
+
+
+def test_who_is_gone_or_a_member_already_does_not_join_an_open_round() -> None:
+    bench = Bench(RoundsSpec(min_devices=2, deadline_s=60.0))
+    bench.see("a", "b")
+    bench.receive(gone("c"), here("a"), now=1.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == ("a", "b")
+    bench.receive(here("c"), now=2.0)
+    assert bench.core.attempt.cohort == ("a", "b", "c")
+
+
+def test_only_who_is_drawn_ready_and_heard_joins_an_open_round_and_once() -> None:
+    names = [f"d{n}" for n in range(20)]
+    bench = Bench(RoundsSpec(target=4, min_devices=20, deadline_s=60.0))
+    (opened,) = of(Open, bench.see(*names))
+    drawn = opened.attempt
+    others = [f"e{n}" for n in range(200)]
+    wanted = [name for name in others if draw.ticket(drawn.salt, name) <= drawn.threshold]
+    assert len(wanted) > 3
+    unready, unheard, *_ = wanted
+    bench.receive(Seen(unready, online=True, ready=False), hint(unheard), now=1.0)
+    bench.receive(*(here(name) for name in others if name not in (unready, unheard)), now=2.0)
+    bench.receive(here(wanted[-1]), now=3.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.cohort == (*drawn.cohort, *wanted[2:])
+
+
+def test_a_round_waits_for_who_has_joined_it_and_for_who_comes_back_to_it() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=2, deadline_s=60.0, grace_s=4.0))
+    bench.see("a", "b")
+    bench.count("a")
+    bench.receive(gone("b"), now=2.0)
+    pass_time(bench, 7.0)
+    assert bench.core.awaited == set()
+    bench.receive(here("c"), now=8.0)
+    assert bench.core.awaited == {"c"}
+    bench.receive(here("b"), now=9.0)
+    assert bench.core.awaited == {"b", "c"}
+
+
+def test_what_follows_from_an_offer_comes_with_the_next_tick() -> None:
+    bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0))
+    bench.see("a", "b")
+    assert kinds(bench.core.receive(offer("a"), 5.0)) == ["Collect"]
+    assert bench.core.deadline == 5.0
+
+
+def test_operators_are_told_again_what_a_job_waits_for_after_each_round() -> None:
+    core = Bench(RoundsSpec(quorum=2, deadline_s=60.0, grace_s=1.0)).core
+    told = []
+    for began in (0.0, 1000.0):
+        told += of(Tell, core.receive(here("a"), began))
+        opened = core.receive(here("b"), began + 1.0)
+        assert of(Open, opened)
+        core.receive(gone("a"), began + 2.0)
+        core.receive(gone("b"), began + 2.0)
+        told += of(Tell, core.tick(began + 61.0))
+    assert len(told) == 3, "once at the start, and once after each round"
+
+
 def test_after_an_outage_a_round_lasts_at_least_as_long_as_devices_may_take_to_answer() -> None:
     bench = all_but("a", "b")
     bench.core.receive(Lost(), 59.0)
@@ -966,6 +1034,13 @@ def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
     assert again.verdict.counted
     (commit,) = of(Commit, bench.count("b", base=new))
     assert commit.close.attempt.base == opened.attempt.base == new
+
+
+def test_who_counts_late_for_this_base_is_said_to_count() -> None:
+    rules = RoundsSpec(quorum=2, late="fold")
+    bench = Bench(rules, base=V1, history=[{}] * 2, ledger=[counted("a", V0)], counted=["a"])
+    bench.see("a", "b")
+    assert {s.device: s.state for s in waits.standings(bench.core, 0.0)} == {"a": "counted", "b": "awaited"}
 
 
 def test_who_failed_on_a_base_under_its_former_name_has_failed_on_it() -> None:
