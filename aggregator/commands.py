@@ -124,10 +124,12 @@ class Commands:
         aggregator = self._aggregator
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name):
+                if rest.ended == "stopped":
+                    raise ValueError(f"{job} was stopped: submit it again, under the same name")
                 aggregator.jobs.resume(job)
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
-                return f"{job} is at work again"
+                return f"{job} is there again: it has finished" if rest.ended else f"{job} is at work again"
         raise ValueError(f"no job of the name {name} is at rest")
 
     # What only looks.

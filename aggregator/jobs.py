@@ -239,15 +239,16 @@ class Jobs:
             if job in self.resting and self.resting[job].again:
                 self._rename_at[job] = (now + RELOAD_S, above)
             return
-        _, pause_s = self._renamed.get(job, (0.0, RENAME_S / 2))
-        pause_s = min(2 * pause_s, LAST_RENAME_S)
-        self._renamed[job] = (now + pause_s, pause_s)
         log.warning("job=%s version=%s: more is known than the store has, a new generation follows", job, run.version)
         try:
             self._store.raise_generation(job, above)
         except StoreError as error:
+            self._rename_at[job] = (now + RELOAD_S, above)  # who said so is not believed a second time
             self._put_off(job, error)
             return
+        _, pause_s = self._renamed.get(job, (0.0, RENAME_S / 2))
+        pause_s = min(2 * pause_s, LAST_RENAME_S)
+        self._renamed[job] = (now + pause_s, pause_s)
         self._reload(job)
 
     # One.

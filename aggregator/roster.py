@@ -87,7 +87,8 @@ class Roster:
             if len(self.devices) >= self.most:
                 return Sight("full")
             gone_at = None if presence.online else now
-            self.devices[presence.device] = Known(presence, live, gone_at=gone_at)
+            heard_at = now if live and presence.online else -math.inf
+            self.devices[presence.device] = Known(presence, live, gone_at=gone_at, heard_at=heard_at)
             return Sight("news")
         if not live and presence.life == known.presence.life and known.asked_at > known.heard_at:
             return Sight("stale")  # it was asked after that, and has not answered

@@ -230,6 +230,7 @@ def test_a_job_at_rest_can_be_stopped_for_good_and_makes_way_for_another(
     assert ask(Stop("cli", "t", "toy")).text == f"stopped {job}, which was at rest"
     assert (line(ask)["state"], line(ask)["waits_for"]) == ("stopped", "")
     assert ask(Stop("cli", "u", "toy")).text == f"{job} was stopped before"
+    assert ask(Resume("cli", "r", "toy")).text == f"{job} was stopped: submit it again, under the same name"
     assert not fleet.aggregator.runs
     fleet.kill_aggregator()
     fleet.start_aggregator()

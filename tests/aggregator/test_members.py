@@ -98,7 +98,7 @@ def test_who_speaks_and_offers_nothing_through_two_rounds_is_passed_over_for_a_w
     members.see(seen("mute"), 201.0)
     assert not is_present(members, "mute"), "to speak is not to deliver"
     assert members.next_at() == 200.0 + FIRST_PAUSE_S
-    assert members.pass_time(200.0 + FIRST_PAUSE_S) == (["mute"], [])
+    assert members.pass_time(200.0 + FIRST_PAUSE_S) == (["mute"], {})
     assert is_present(members, "mute")
     assert not members.is_given_up("mute", 200.0 + FIRST_PAUSE_S)
 

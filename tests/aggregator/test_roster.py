@@ -169,7 +169,7 @@ def test_what_the_broker_remembers_of_who_was_asked_and_has_not_answered_says_no
     roster = Roster()
     roster.see(presence(3), now=40.0)
     roster.see(presence(3), now=50.0)
-    assert roster.is_alive("a", 100.0)
+    assert roster.is_alive("a", 100.0, since=-math.inf)
     roster.ask("a", 100.0)
     assert roster.see(presence(3), live=False, now=101.0) == STALE
     assert roster.see(presence(3), now=102.0) == NEWS, "it answers"
@@ -185,7 +185,7 @@ def test_what_the_broker_remembers_is_no_sign_of_life() -> None:
     roster = Roster()
     for now in (1.0, 2.0):
         roster.see(presence(1), live=False, now=now)
-    assert not roster.is_alive("a", 3.0)
+    assert not roster.is_alive("a", 3.0, since=-math.inf)
     roster.see(presence(1), now=4.0)
     for online in (False, True):
         roster.see(presence(1, online=online), live=False, now=5.0)

@@ -389,7 +389,7 @@ def test_what_is_not_needed_any_more_is_listened_to_no_more(bench: Bench) -> Non
 def test_a_wrong_chunk_is_no_fault_of_the_job(bench: Bench) -> None:
     pieces = fetching(bench)
     bench.say(structs.replace(pieces[0], data=b"too long"))
-    assert (bench.agent.unready, list(bench.agent.works)) == ({}, [JOB])
+    assert (bench.agent.jobs.unready, list(bench.agent.works)) == ({}, [JOB])
     assert listened(bench) == []
     bench.say(*pieces)
     for _ in range(3):
@@ -551,7 +551,7 @@ def test_a_disk_that_is_full_when_training_ends_is_no_fault_of_the_job_and_is_lo
         patch.setattr("edge_agent.outbox.files.seal", full)
         bench.begin(Round(JOB, 1, V0, 6000.0))
         bench.settle(1.0)
-    assert bench.agent.unready == {JOB: "a file cannot be used: No space left on device"}
+    assert bench.agent.jobs.unready == {JOB: "a file cannot be used: No space left on device"}
     bench.settle(LOOK_AGAIN_S)
     bench.settle(1.0)
     assert bench.offered().base == V0
@@ -817,7 +817,7 @@ def test_deaths_before_something_was_gained_count_no_more(tmp_path: Path, monkey
         Marks(tmp_path / "entered").enter(JOB, "train", "training on version 1.0")
     bench.start()
     proof = along(head().sha256, b"")
-    bench.agent._marks.forgive(JOB)
+    bench.agent.jobs._marks.forgive(JOB)
     for message in (Job(JOB, 1, msgspec.to_builtins(bench.spec)), Round(JOB, 1, V0, 6000.0, along=proof)):
         bench.hand.publish(topics.pack(message, FLEET))
     mark = tmp_path / "entered" / f"{JOB}.train"
@@ -861,10 +861,10 @@ def test_of_a_deleted_job_that_was_put_off_nothing_stays_and_it_is_not_tried_aga
     bench.start()
     agent = bench.agent
     bench.begin(Job(JOB, 1, msgspec.to_builtins(SPEC), V0))
-    known = (agent._unready, agent._later, agent._rested_s, agent._overs)
+    known = (agent.jobs.unready, agent.jobs._later, agent.jobs._rested_s, agent.jobs._overs)
     assert all(JOB in kept for kept in known)
     bench.say(Job(JOB, 1))
-    assert not any(JOB in kept for kept in (*known, agent._announced))
+    assert not any(JOB in kept for kept in (*known, agent.jobs._announced))
     assert list((bench.folder / "entered").iterdir()) == []
     bench.settle(2 * FIRST_REST_S)
     bench.settle(1.0)
@@ -873,7 +873,7 @@ def test_of_a_deleted_job_that_was_put_off_nothing_stays_and_it_is_not_tried_aga
 
 def test_of_a_deleted_job_that_the_broker_has_refused_something_of_nothing_is_told_any_more(bench: Bench) -> None:
     bench.begin()
-    bench.agent._be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}", "it is too large")
+    bench.agent.jobs.be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}".split("/"), "it is too large")
     bench.say(Job(JOB, 1))
     bench.settle(30.0)
     bench.settle(30.0)
@@ -944,14 +944,14 @@ def test_a_job_that_has_ended_while_it_was_put_off_is_over_when_it_begins(bench:
     def fail(*_: object) -> Dataset:
         raise DatasetError("no such file")
 
-    bench.agent._read_data = fail
+    bench.agent.jobs._read_data = fail
     bench.begin(Round(JOB, 1, V0, 6000.0))
     assert bench.agent.works == {}
     tree = msgspec.to_builtins(SPEC)
     bench.say(Job(JOB, 1, tree, V0))
     if goes_on:
         bench.say(Job(JOB, 2, tree), structs.replace(head(), term=2), Round(JOB, 2, V0, 6000.0))
-    bench.agent._read_data = rows
+    bench.agent.jobs._read_data = rows
     bench.settle(LOOK_AGAIN_S)
     bench.settle(1.0)
     assert list(bench.agent.works) == [JOB]
@@ -1019,7 +1019,7 @@ def test_a_job_that_has_killed_processes_after_each_rest_rests_for_longer_each_t
             Marks(bench.folder / "entered").enter(JOB, "begin", "it was begun")
         bench.start()
         bench.begin()
-        pauses.append(bench.agent._later[JOB].pause_s)
+        pauses.append(bench.agent.jobs._later[JOB].pause_s)
     assert pauses == [FIRST_REST_S, 2 * FIRST_REST_S, 4 * FIRST_REST_S]
 
 
