@@ -4,8 +4,10 @@
     FILE ──restore──▶ .aggregator.sqlite.restore ──checked, marked, synced──▶ aggregator.sqlite
                               aggregator.sqlite as it was ──▶ aggregator.sqlite.before-restore
 
-To copy the file is not enough: most of it may lie in the WAL beside it. Each way is a rename at its end, so that
-whoever is killed in between has what was there before. A restored store does not know what the fleet has seen since:
+To copy the file is not enough: most of it may lie in the WAL beside it. A backup is the file of a store with a SHA-256
+over all of it at its end, which SQLite passes over. What is damaged in the store must not take the place of a backup
+from before the damage. Each way is a rename at its end, so that whoever is killed in between has what was there before.
+A restored store does not know what the fleet has seen since:
 it is marked, and the next aggregator that opens it finds that it was moved (generations.py), and that an operator
 wants it to lead.
 """
@@ -13,6 +15,7 @@ wants it to lead.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import itertools
 import os
 import shutil
@@ -23,16 +26,19 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from aggregator import generations, schema
-from aggregator.database import DamageError, Database, Progress, StoreError, sync
+from aggregator import schema
+from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, sync
 from aggregator.lock import Lock
-from aggregator.store import FILE
+from aggregator.rows import is_whole
+from aggregator.store import FILE, JobRow, Store
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""
 _SIDES = ("-wal", "-shm", "-journal")
 """What may lie beside a file of SQLite."""
 _PIECE = 2**20
+SEAL = b"\nfedge backup, SHA-256:\n"
+"""What stands before the checksum at the end of a backup."""
 
 
 class BackupError(StoreError):
@@ -60,7 +66,7 @@ class Backup(Struct, frozen=True):
 
 
 def backup(folder: Path, file: Path, progress: Progress) -> Backup:
-    """Copy the store of a state directory into a file; one that was made so before is replaced.
+    """Copy the store of a state directory into a file; one that was made so before is replaced, if no job is damaged.
 
     Raises BackupError where something else has this name, its folder is missing or there is no store, StoreError when
     it fails: the file is then as it was.
@@ -71,6 +77,8 @@ def backup(folder: Path, file: Path, progress: Progress) -> Backup:
         raise BackupError(f"{file} is there and is no backup: remove it, or choose another name")
     try:
         with _copy(folder, file.with_name(f".{file.name}.new"), progress) as (copy, jobs):
+            if file.exists():
+                _refuse_damaged(jobs, f"{file} keeps what was before; what is left goes into a file of another name")
             n_bytes = copy.stat().st_size
             sync(copy)
             copy.replace(file)
@@ -83,9 +91,11 @@ def backup(folder: Path, file: Path, progress: Progress) -> Backup:
 def backup_to(folder: Path, stream: BinaryIO, progress: Progress) -> Backup:
     """Copy the store of a state directory into a stream, once it is whole.
 
-    Raises BackupError where there is no store, StoreError when it fails, OSError when the stream does.
+    Raises BackupError where there is no store or a job of it is damaged, StoreError when it fails, OSError when the
+    stream does.
     """
     with _copy(folder, folder / f".{FILE}.backup", progress) as (copy, jobs):
+        _refuse_damaged(jobs, "what is left goes into a file, by its name")
         n_bytes = copy.stat().st_size
         with copy.open("rb") as source:
             shutil.copyfileobj(source, stream, _PIECE)
@@ -111,6 +121,7 @@ def _restore(source: BinaryIO, name: str, folder: Path, progress: Progress, n_by
         _remove(new)
         try:
             _receive(source, new, progress, n_bytes)
+            _unseal(new, name)
             jobs = _checked(new, name)
             _mark(new)
             _adopt(new, old if old.exists() else folder)
@@ -153,7 +164,41 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
                 write("INSERT OR REPLACE INTO meta VALUES ('backup', datetime('now'))")
         finally:
             copied.close()
+        _seal(copy)
         yield copy, jobs
+
+
+def _refuse_damaged(jobs: list[HeldJob], instead: str) -> None:
+    """Raise BackupError for a damaged job: its last good backup is worth more than this one."""
+    for held in jobs:
+        if held.damage:
+            raise BackupError(f"{held.damage}. {instead}")
+
+
+def _seal(file: Path) -> None:
+    """Write the SHA-256 of a file behind its end, with what tells that it is one."""
+    with file.open("r+b") as whole:
+        digest = hashlib.file_digest(whole, "sha256").digest()
+        whole.seek(0, os.SEEK_END)
+        whole.write(SEAL + digest)
+        whole.flush()
+        os.fsync(whole.fileno())
+
+
+def _unseal(file: Path, name: str) -> None:
+    """Take the SHA-256 off again. Raises BackupError where it is wrong; a store without one is left as it is."""
+    with file.open("r+b") as whole:
+        end = whole.seek(0, os.SEEK_END) - len(SEAL) - hashlib.sha256().digest_size
+        if end < 0:
+            return
+        whole.seek(end)
+        if whole.read(len(SEAL)) != SEAL:
+            return
+        digest = whole.read()
+        whole.truncate(end)
+        whole.seek(0)
+        if hashlib.file_digest(whole, "sha256").digest() != digest:
+            raise BackupError(f"{name} is damaged: its checksum is wrong: restore an older one")
 
 
 @contextmanager
@@ -290,17 +335,26 @@ def _adopt(new: Path, like: Path) -> None:
 
 
 def _jobs(db: Database) -> list[HeldJob]:
-    sql = "SELECT job, name, ended FROM jobs WHERE ended IS NOT 'deleted' ORDER BY name, job"
-    return [_held(db, *row) for row in list(db.rows("table jobs", sql))]
+    store = Store.over(db)
+    return [_held(store, row) for row in store.jobs()]
 
 
-def _held(db: Database, job: object, name: object, ended: object) -> HeldJob:
-    version, damage = "", ""
+def _held(store: Store, row: JobRow) -> HeldJob:
+    """Read all there is of a job, as an aggregator would that goes on with it."""
+    version, damage = "", row.damage
     try:
-        version = str(generations.current(db, str(job)))
+        current, _, blob = store.last_version(row.job)
+        version = str(current)
+        if not damage and not is_whole(blob):
+            damage = f"job {row.job} is damaged in the state directory (its model): {REMEDY}"
+        for look in (store.verdicts, store.bodies, store.history, store.aliases, store.claims):
+            look(row.job)
+        for _ in store.updates(row.job):
+            pass
+        store.attempts(row.job, current)
     except DamageError as error:
-        damage = str(error)
-    return HeldJob(str(job)[:80], str(name)[:80], version, str(ended)[:80], damage)
+        damage = damage or str(error)
+    return HeldJob(row.job, row.name, version, row.ended, damage)
 
 
 def _beside(file: Path, side: str) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from aggregator import gates
+from aggregator.rows import is_whole
 from aggregator.strategies import STRATEGIES, Velocity
 from models import codec, downlink, fold
 from models.codec import CodecError, Decoded
@@ -156,7 +157,7 @@ class Learner:
 
 def _opened(blob: bytes, spec: Spec) -> Next:
     """Read what `Next.to_bytes` wrote. Raises LearnerError."""
-    if int.from_bytes(blob[:4], "little") != zlib.crc32(blob[4:]):
+    if not is_whole(blob):
         raise LearnerError("its checksum is wrong")
     try:
         stored = msgspec.msgpack.decode(blob[4:], type=_Stored)

@@ -8,6 +8,7 @@ and the table. Cells that went out to the wire, or will, have the wire's own typ
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeGuard, TypeVar
 
@@ -141,6 +142,11 @@ def litter_of(cells: Row) -> LitterRow | None:
     if not (is_id(job) and is_id(name) and isinstance(chunks, int) and 0 < chunks <= MOST_CHUNKS):
         return None
     return LitterRow(job, name, chunks)
+
+
+def is_whole(blob: bytes) -> bool:
+    """Tell whether the state of a version is what was written: its checksum comes first."""
+    return int.from_bytes(blob[:4], "little") == zlib.crc32(blob[4:])
 
 
 def is_id(cell: object) -> TypeGuard[str]:

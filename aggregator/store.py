@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from aggregator import generations, rows, schema
-from aggregator.database import REMEDY, DamageError, Row, StoreError, Transaction, crc
+from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
 from aggregator.lock import Lock
@@ -72,6 +72,13 @@ class Store:
         except BaseException:
             self._lock.close()
             raise
+
+    @classmethod
+    def over(cls, db: Database) -> Store:
+        """Read an open file as a store: it is not locked, not settled, and `close` is its owner's."""
+        store = cls.__new__(cls)
+        store._db = db
+        return store
 
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""

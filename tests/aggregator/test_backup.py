@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from models.job import JobSpec, ModelSpec
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 V0 = Version(1, 0)
 SHA = "0" * 64
+STATE = zlib.crc32(bytes(10_000)).to_bytes(4, "little") + bytes(10_000)
+"""A version's blob, with its checksum."""
 
 
 def silent(_done: int, _total: int) -> None:
@@ -34,7 +37,7 @@ def restore(source: Path, folder: Path) -> backups.Backup:
 def a_store(folder: Path, *jobs: str) -> Store:
     store = Store(folder, synced=False)
     for job in jobs:
-        store.add_job(job, SPEC, SHA, b"state", {})
+        store.add_job(job, SPEC, SHA, STATE, {})
     return store
 
 
@@ -292,7 +295,7 @@ def wal_copy(folder: Path) -> Path:
     """As `cp` takes the file alone from an aggregator that runs."""
     store = a_store(folder / "live")
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    store.add_job("j", SPEC, SHA, bytes(10_000), {})
+    store.add_job("j", SPEC, SHA, STATE, {})
     shutil.copy(folder / "live" / "aggregator.sqlite", folder / "copy")
     store.close()
     return folder / "copy"
@@ -309,6 +312,7 @@ def other_database(folder: Path) -> Path:
 def newer(folder: Path) -> Path:
     a_store(folder / "live", "j").close()
     backup(folder / "live", folder / "newer", silent)
+    backups._unseal(folder / "newer", "newer")  # a backup of a fedge that wrote no checksum
     db = sqlite3.connect(folder / "newer")
     db.execute("PRAGMA user_version = 3")
     db.close()
@@ -331,6 +335,7 @@ def rotten(folder: Path) -> Path:
         count(store, "j", f"d{number}", bytes(3000))
     store.close()
     backup(folder / "live", folder / "rotten", silent)
+    backups._unseal(folder / "rotten", "rotten")
     without_updates(folder / "rotten")
     return folder / "rotten"
 
@@ -372,6 +377,50 @@ def test_a_copy_without_its_wal_shows_what_it_lacks(tmp_path: Path) -> None:
     assert restore(wal_copy(tmp_path), tmp_path / "restored").jobs == []
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_one_bit_anywhere_is_noticed(tmp_path: Path, seed: int) -> None:
+    store = a_store(tmp_path / "state", "j")
+    count(store, "j", "a", bytes(3000))
+    store.close()
+    backup(tmp_path / "state", tmp_path / "b", silent)
+    data = bytearray((tmp_path / "b").read_bytes())
+    data[(len(data) - 1) * seed // 7] ^= 4
+    (tmp_path / "b").write_bytes(data)
+    before = names(tmp_path / "state")
+    with pytest.raises(BackupError, match=r"is damaged|no store of an aggregator|is no backup"):
+        restore(tmp_path / "b", tmp_path / "state")
+    assert names(tmp_path / "state") == before
+
+
+def spoil_the_model(store: Store) -> None:
+    store._db.execute("UPDATE versions SET state = CAST(state || X'00' AS BLOB) WHERE job = 'k'")
+
+
+def spoil_an_update(store: Store) -> None:
+    count(store, "k", "a", bytes(100))
+    store._db.execute("UPDATE updates SET body = zeroblob(101) WHERE job = 'k'")
+
+
+@pytest.mark.parametrize("spoil", [spoil_the_model, spoil_an_update])
+def test_a_backup_of_what_is_damaged_does_not_take_the_place_of_a_good_one(
+    tmp_path: Path, spoil: Callable[[Store], None]
+) -> None:
+    store = a_store(tmp_path / "state", "j", "k")
+    backup(tmp_path / "state", tmp_path / "good", silent)
+    good = (tmp_path / "good").read_bytes()
+    spoil(store)
+    with pytest.raises(BackupError, match=r"job k is damaged .*good keeps what was before"):
+        backup(tmp_path / "state", tmp_path / "good", silent)
+    assert (tmp_path / "good").read_bytes() == good
+    stream = io.BytesIO()
+    with pytest.raises(BackupError, match="job k is damaged"):
+        backup_to(tmp_path / "state", stream, silent)
+    assert stream.getvalue() == b""
+    j, k = backup(tmp_path / "state", tmp_path / "left", silent).jobs
+    assert (j.damage, bool(k.damage)) == ("", True)
+    store.close()
+
+
 def test_a_damaged_job_is_named_and_no_reason_to_lose_the_others(tmp_path: Path) -> None:
     store = a_store(tmp_path / "state", "j", "k")
     store._db.execute("DELETE FROM versions WHERE job = 'k'")
@@ -404,7 +453,7 @@ def test_the_wal_of_a_killed_aggregator_is_kept_with_its_store_and_not_mixed_int
 ) -> None:
     store = a_store(tmp_path / "state", "j")
     backup(tmp_path / "state", tmp_path / "b", silent)
-    store.add_job("late", SPEC, SHA, bytes(10_000), {})
+    store.add_job("late", SPEC, SHA, STATE, {})
     shutil.copytree(tmp_path / "state", tmp_path / "killed")  # as kill -9 leaves it
     store.close()
     assert (tmp_path / "killed" / "aggregator.sqlite-wal").stat().st_size > 10_000
@@ -425,7 +474,7 @@ def test_a_wal_that_cannot_be_folded_in_is_kept_too_and_not_mixed_into_the_resto
     reader = sqlite3.connect(tmp_path / "state" / "aggregator.sqlite", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM jobs").fetchall()  # as a backup that is being made
-    store.add_job("late", SPEC, SHA, bytes(10_000), {})
+    store.add_job("late", SPEC, SHA, STATE, {})
     store.close()
     done = restore(tmp_path / "b", tmp_path / "state")
     restored = Store(tmp_path / "state", synced=False)

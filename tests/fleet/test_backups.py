@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def config_of(folder: Path) -> Path:
 
 def a_store(folder: Path) -> Store:
     store = Store(folder / "state", synced=False)
-    store.add_job("digits-1", SPEC, "0" * 64, b"state", {})
+    store.add_job("digits-1", SPEC, "0" * 64, zlib.crc32(b"state").to_bytes(4, "little") + b"state", {})
     return store
 
 
