@@ -31,7 +31,7 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker import topics
-from broker.faults import Fault, Marks, contain
+from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Job, Status, Version
 from broker.transport import wire_bytes
 from models.dataset import DatasetError
@@ -300,7 +300,7 @@ class Jobs:
             raise RuntimeError(f"it is not tried: {why}")
 
         def create() -> JobRow:
-            with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted"):
+            with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted", most_s=ENTRY_S):
                 return runs.create(job, spec, self._store, self._config, replaces=replaces, request=request)
 
         row = contain(create, ModelError, DatasetError, StoreError)
@@ -363,7 +363,7 @@ class Jobs:
             return
 
         def make() -> Run:
-            with self._marks.entered(job, "begin", "it was loaded"):
+            with self._marks.entered(job, "begin", "it was loaded", most_s=ENTRY_S):
                 return Run(
                     row,
                     self._store,

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Literal, TypeVar, get_args
 
 import msgspec
@@ -32,6 +36,14 @@ MOST_DEATHS = 3
 WORDS = 400
 """Characters of an exception that are passed on."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+ENTRY_S = 120.0
+"""What a job's code may take to build its net and read its data, while everybody else waits."""
+
+
+class EndlessError(RuntimeError):
+    """A job's code that does not come to an end."""
 
 
 class Fault(Struct, frozen=True):
@@ -53,6 +65,28 @@ def contain(act: Callable[[], T], *passes: type[Exception]) -> T | Fault:
     except (Exception, SystemExit) as error:
         log.debug("the trace of what follows", exc_info=True)
         return Fault(f"{describe(error)} ({_where(error)})")
+
+
+@contextlib.contextmanager
+def limited(most_s: float) -> Iterator[None]:
+    """Throw EndlessError into a block that takes longer than this, in the main thread.
+
+    It reaches what is Python, or waits; a loop within a library of C it does not.
+    """
+    if math.isinf(most_s) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise EndlessError(f"it did not come to an end within {most_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, most_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def describe(error: BaseException) -> str:
@@ -165,11 +199,12 @@ class Marks:
                 self._remove(name)
 
     @contextlib.contextmanager
-    def entered(self, job: str, place: Place, what: str) -> Iterator[None]:
-        """Enter for the length of a block."""
+    def entered(self, job: str, place: Place, what: str, *, most_s: float = math.inf) -> Iterator[None]:
+        """Enter for the length of a block. most_s: what takes longer is thrown out with EndlessError."""
         self.enter(job, place, what)
         try:
-            yield
+            with limited(most_s):
+                yield
         finally:
             self.leave(job, place)
 

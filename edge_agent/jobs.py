@@ -18,7 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from broker import topics
-from broker.faults import Fault, Marks, contain
+from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Failure, Job, Version
 from broker.settings import SettingsError, convert
 from edge_agent import outbox
@@ -262,7 +262,7 @@ class Jobs:
 
     def _make(self, job: str, spec: JobSpec) -> Work:
         deployed = self.slots.deployed(job, spec.name) if self.slots else None
-        with self._marks.entered(job, "begin", "it was begun"):
+        with self._marks.entered(job, "begin", "it was begun", most_s=ENTRY_S):
             return Work(
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
                 marks=self._marks,

@@ -175,7 +175,8 @@ class Console:
                     if message.ok:
                         return message
                     raise OperatorError(message.text)
-        raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running?")
+        busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
+        raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
 
     def pages(self, command: Jobs | Show | Explain) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each. Raises OperatorError."""

@@ -25,6 +25,9 @@ from models.source import DataSource
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 1.0
+"""A signal that comes so soon after the first is the same request: Ctrl-C reaches a whole group of processes."""
+
 
 def load_agent(path: Path) -> AgentConfig:
     """Read agent.toml and look at everything it names. Raises SettingsError."""
@@ -134,18 +137,22 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
 def _until_stopped(transport: Transport) -> Callable[[], bool]:
     """Give a function that tells whether SIGTERM or SIGINT has come.
 
-    SIGINT too where we were started with it ignored (`&` in a script): who sends it to a service means it.
+    SIGINT too where we were started with it ignored (`&` in a script): who sends it to a service means it. Who sends
+    either once more, AGAIN_S later, does not want to wait for what goes on now: nothing durable is lost by that.
     """
-    asked = False
+    asked_at: float | None = None
 
-    def ask(_signum: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_at
+        if asked_at is not None and time.monotonic() > asked_at + AGAIN_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        asked_at = asked_at or time.monotonic()
         transport.wake()
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    return lambda: asked
+    return lambda: asked_at is not None
 
 
 def _check_data(config: Path, key: str, source: DataSource) -> None:

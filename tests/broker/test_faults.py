@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from broker.faults import MOST_DEATHS, Fault, Marks, Place, contain, describe
+from broker.faults import MOST_DEATHS, Fault, Marks, Place, contain, describe, limited
 
 
 def test_what_an_act_returns_comes_through() -> None:
@@ -164,6 +167,36 @@ def test_who_is_tried_again_after_a_rest_has_one_death_and_rests_ever_longer(tmp
     marks.gain("j-1", "train")
     for _ in range(MOST_DEATHS - 1):
         assert not die(tmp_path, "training").reason("j-1")
+
+
+def test_what_does_not_come_to_an_end_is_thrown_out_and_is_a_fault(tmp_path: Path) -> None:
+    marks = Marks(tmp_path)
+
+    def hang() -> None:
+        with marks.entered("j-1", "begin", "it was begun", most_s=0.05):
+            time.sleep(1000)
+
+    fault = contain(hang, OSError)
+    assert isinstance(fault, Fault)
+    assert fault.why.startswith("EndlessError: it did not come to an end within 0.05 s")
+    assert list(tmp_path.iterdir()) == []
+    with limited(1000.0):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_another_thread_is_not_interrupted() -> None:
+    found = []
+
+    def work() -> None:
+        with limited(0.001):
+            found.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [0.0]
 
 
 def test_who_steps_out_is_not_to_blame_for_what_ends_the_process(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -123,6 +125,34 @@ def test_a_role_waits_for_its_broker_and_ends_with_0_when_asked(role: str, tmp_p
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_who_asks_a_second_time_does_not_wait_for_a_job_that_hangs(
+    tmp_path: Path, until: Until, mosquitto: EmbeddedBroker
+) -> None:
+    (tmp_path / "hangs.py").write_text("print('hanging', flush=True)\nimport time\ntime.sleep(1000)\n")
+    config = aggregator_toml(tmp_path, '[models]\nallow = ["hangs:net"]', port=mosquitto.port)
+    job = tmp_path / "job.toml"
+    job.write_text('name = "hangs"\n[model]\nkind = "hangs:net"\ninputs = 2\noutputs = 2\n')
+    with (tmp_path / "log").open("wb") as output:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        command = [*FEDGE, "aggregator", "run", "--config", str(config)]
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    operator = None
+    try:
+        until(lambda: "leads" in (tmp_path / "log").read_text())
+        operator = start("job", "submit", job, "--config", config, log=tmp_path / "said")
+        until(lambda: "hanging" in (tmp_path / "log").read_text())
+        process.send_signal(signal.SIGTERM)
+        time.sleep(roles.AGAIN_S + 0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        for one in filter(None, (process, operator)):
+            one.kill()
+            one.wait()
 
 
 @pytest.mark.slow
