@@ -155,6 +155,14 @@ class Commands:
                     "waits_for": "" if rest.ended else f"at rest: {rest.why}"[:500],
                     "ends": "" if rest.ended else ends,
                 }
+        for job, version in sorted(aggregator.foreign.items()):
+            yield {
+                "name": job.rpartition("-")[0],
+                "job": job,
+                "state": "foreign",
+                "version": str(version),
+                "waits_for": "the aggregator that has it: this one's store has never known it",
+            }
 
     def _line(self, run: Run) -> dict[str, Any]:
         aggregator, core = self._aggregator, run.coordinator

@@ -30,7 +30,7 @@ from aggregator.store import Store, StoreError
 from broker import topics
 from broker.errors import WireError
 from broker.faults import Marks
-from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence
+from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
 from broker.tally import Tally
 from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
@@ -42,6 +42,7 @@ LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
 LEADS_WITH = ("device", "offer", "chunk", "command", "head")
 """Those that the one which leads subscribes to beside."""
+MOST_FOREIGN = 256
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
 READ_AGAIN_S = 600.0
@@ -88,6 +89,9 @@ class Aggregator:
         marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
         self.jobs = Jobs(store, config, self.roster, marks, clock=clock, token=token, send=self._send)
         self.leadership = Leadership(self._me(), take_over=take_over)
+        self._took_over = take_over
+        self.foreign: dict[str, Version] = {}
+        """Jobs that lie at the broker, and that this store has never known."""
         self._exit_when_replaced = exit_when_replaced
         self._led = False
         self._transport = transport
@@ -242,6 +246,7 @@ class Aggregator:
             self._settled_at = now + SETTLE_S
             self._read_again_at = now + READ_AGAIN_S
             self._buried.clear()
+            self.foreign.clear()
 
     def _hear(self, packet: Packet) -> None:
         try:
@@ -261,7 +266,7 @@ class Aggregator:
             case Presence():
                 self._see(message, live=not packet.retain)
             case Head():
-                self.jobs.look_back(message.job, message.version)
+                self._read_head(message)
             case _ if packet.retain:
                 self._refuse("retained", f"topic={packet.topic[:120]!r}: it is said once, and not to be kept")
             case Offer():
@@ -356,6 +361,14 @@ class Aggregator:
         """Return the last will. It cannot say that there is no job: one may be submitted after it was left."""
         return topics.pack(structs.replace(self._beacon(online=False), empty=False), self.config.fleet)
 
+    def _read_head(self, head: Head) -> None:
+        """Look back at what a head knows of a job; or note that there is one that belongs to another store."""
+        self.jobs.look_back(head.job, head.version)
+        if head.job in self.runs or head.job in self.resting or self.jobs.was_deleted(head.job):
+            self.foreign.pop(head.job, None)
+        elif len(self.foreign) < MOST_FOREIGN:
+            self.foreign[head.job] = head.version
+
     # Devices.
 
     def _see(self, presence: Presence, live: bool) -> None:
@@ -421,7 +434,17 @@ class Aggregator:
             log.warning("refused %s (%d so far) %s", kind, self.tally.counts[kind], detail)
 
     def submit(self, spec: JobSpec, request: str = "") -> str:
-        """Start a job and return its id. Raises what `Jobs.submit` raises."""
+        """Start a job and return its id.
+
+        Raises what `Jobs.submit` raises, and ValueError where this store is empty and the fleet has jobs: with a job of
+        its own it would outrank the store that they belong to.
+        """
+        if self.leadership.me.empty and self.foreign and not self._took_over:
+            theirs = ", ".join(self.foreign)[:200]
+            raise ValueError(
+                f"this aggregator has no job, and at the broker lie those of another store ({theirs}): is this the "
+                "right state directory? If that store is lost for good, start this one with --take-over"
+            )
         job = self.jobs.submit(spec, request)
         if self.leadership.me.empty:
             self.leadership.me.empty = False

@@ -27,6 +27,7 @@ from broker.messages import (
     Failure,
     Head,
     Job,
+    Jobs,
     Offer,
     Presence,
     Reply,
@@ -1324,3 +1325,26 @@ def test_an_honest_update_that_is_far_from_its_peers_does_not_stop_a_job_that_ne
     (row,) = fleet.store.updates(job)
     assert row.weight == 1
     assert row.norm > 1e-5
+
+
+def test_an_empty_store_that_leads_takes_no_job_while_those_of_another_lie_at_the_broker(
+    fleet: Fleet, spec: SpecMaker
+) -> None:
+    """With a job of its own it would outrank the one that they belong to, which is only away."""
+    job = fleet.submit(spec(data="elsewhere"))
+    fleet.step(1.0)
+    fleet.kill_aggregator()
+    (fleet.folder / "aggregator").rename(fleet.folder / "away")
+    fleet.start_aggregator()
+    fleet.run(lambda: fleet.aggregator.leads)
+    fleet.lead()
+    assert list(fleet.aggregator.foreign) == [job]
+    with pytest.raises(ValueError, match=f"lie those of another store \\({job}\\): is this the right state directory"):
+        fleet.aggregator.submit(spec())
+    listed = fleet.aggregator._commands.obey(Jobs("cli", "l")).data["jobs"]
+    assert [(line["job"], line["state"]) for line in listed] == [(job, "foreign")]
+    fleet.kill_aggregator()
+    fleet.start_aggregator(take_over=True)
+    fleet.run(lambda: fleet.aggregator.leads)
+    fleet.lead()
+    assert fleet.aggregator.submit(spec()) != job
