@@ -326,7 +326,6 @@ class Coordinator:
         if self._lost_at is not None and self._round is not None:
             away_s = now - self._lost_at
             self._round.ends_at = max(self._round.ends_at + away_s, now + self.members.hint_s)
-            self._round.opened_at += away_s
         self._lost_at = None
         self.members.doubt(now)
 

@@ -929,6 +929,17 @@ def test_after_an_outage_a_round_ends_at_its_deadline_again() -> None:
     assert [close.outcome for close in of(Close, pass_time(bench, 1051.0))] == ["abandoned"]
 
 
+def test_who_was_there_before_an_outage_was_not_absent_throughout() -> None:
+    bench = all_but("a", "b")
+    bench.receive(gone("b"), now=5.0)
+    bench.core.receive(Lost(), 10.0)
+    bench.core.receive(Doubted(), 1000.0)
+    bench.see("a", now=1001.0)
+    pass_time(bench, 1100.0)
+    assert bench.core.attempt is not None
+    assert (bench.core.attempt.number, dict(bench.core.attempt.absences)) == (2, {})
+
+
 def test_who_is_gone_or_a_member_already_does_not_join_an_open_round() -> None:
     bench = Bench(RoundsSpec(min_devices=2, deadline_s=60.0))
     bench.see("a", "b")
