@@ -204,7 +204,7 @@ class Recovery:
         # What belongs to a lineage that was lost, nobody knows of any more.
         ours = known | set(nodes.deleted(leader))
         moved = len(self._world.servers) > 1 or any(nodes.version_in_store(leader, job).generation > 1 for job in known)
-        lying = {(job, name) for job, name in bodies_at(self._world.broker) if job in ours}
+        lying = {(job, name) for job, name in bodies_at(self._world.broker) if job in ours and name.startswith("1-")}
         if not moved and (astray := lying - nodes.bodies_in_store(leader)):
             broken(7, "bodies that no store knows lie at the broker", f"{sorted(astray)}")
 
