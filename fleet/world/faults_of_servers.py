@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec import structs
 
-from aggregator import coordinator, generations, leadership, members, schema
+from aggregator import coordinator, generations, leadership, schema
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Close, Seen
+from aggregator.effects import Close
 from aggregator.gates import Admitted
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
@@ -191,16 +191,13 @@ def double_the_deadline(patches: Patches) -> None:
 
 
 def take_hints_for_facts(patches: Patches) -> None:
-    """Believe for ever what the broker remembers, and wait for who has long been silent."""
+    """Believe for ever what the broker remembers, and give everybody for ever to answer a roll call."""
+    before = Members.__init__
 
-    def see(self: Members, seen: Seen, now: float) -> None:
-        before(self, structs.replace(seen, live=True), now)
+    def init(self: Members, _hint_s: float, grace_s: float, *, patient: bool = False) -> None:
+        before(self, math.inf, grace_s, patient=patient)
 
-    before = Members.see
-    patches.set(Members, "see", see)
-    patches.set(Members, "doubt", lambda _self, _now: None)
-    patches.set(members, "SILENT", 10**9)
-    patches.set(coordinator, "SILENT", 10**9)
+    patches.set(Members, "__init__", init)
 
 
 def ask_once(patches: Patches) -> None:

@@ -73,7 +73,7 @@ PLANTS: dict[str, Plant] = {
         Plant("nobody-dropped", 9, "a job makes no version", "departures", servers.drop_nobody),
         Plant("failure-lasts", 9, "a job makes no version", "devices", servers.hold_a_failure_for_lasting),
         Plant("halt-frees-nobody", 9, "a device idles", "devices", devices.halt_and_wait),
-        Plant("hint-for-ever", 9, "rounds wait", "devices", servers.take_hints_for_facts),
+        Plant("hint-for-ever", 9, "a job makes no version", "devices", servers.take_hints_for_facts),
         Plant("asked-once", 9, "a job makes no version", "two-aggregators", servers.ask_once),
         Plant("new-card-ignored", 9, "", "clones", servers.ignore_new_cards),
         Plant("clone-unseen", 9, "a clone is not named", "clones", servers.see_no_clone),
