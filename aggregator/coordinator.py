@@ -258,8 +258,17 @@ class Coordinator:
 
     @property
     def needed(self) -> int:
-        """Devices, counted or able, without which no round opens."""
+        """Devices that are present without which no round opens."""
         return self.rules.min_devices or self.rules.quorum
+
+    @property
+    def present(self) -> set[str]:
+        """Devices that have contributed to leave the base, could, or are there and have come to nothing on it.
+
+        The latter are present all the same: else a base could not be left where each of them is needed.
+        """
+        spent = {name for name in self._spent if (member := self.members.get(name)) and member.there and member.ready}
+        return self.ledger.counted | self._able | spent
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -388,7 +397,8 @@ class Coordinator:
         fixed = self.rules.wait == "all" and self._last is not None and self._last.base == self.base
         if fixed and has_quorum:
             return True  # only the absent are missing: they come, or are dropped after so many attempts
-        return bool(self._able or has_quorum) and len(self.ledger.counted | self._able) >= self.needed
+        hopeful = len(self.ledger.counted | self._able) >= self.rules.quorum
+        return bool(self._able or has_quorum) and hopeful and len(self.present) >= self.needed
 
     def _begin(self, attempt: Attempt, now: float) -> None:
         self._told = ""

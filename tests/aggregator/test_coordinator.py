@@ -929,6 +929,36 @@ def test_after_an_outage_a_round_ends_at_its_deadline_again() -> None:
     assert [close.outcome for close in of(Close, pass_time(bench, 1051.0))] == ["abandoned"]
 
 
+@pytest.mark.parametrize("wait", ["all", "target"])
+def test_a_base_can_be_left_though_one_of_those_that_must_be_there_was_refused_on_it(wait: Any) -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=3, wait=wait, deadline_s=60.0, grace_s=4.0))
+    bench.see("a", "b", "c")
+    bench.count("a")
+    bench.receive(Judged(refused("c", "absurd")), now=2.0)
+    bench.receive(gone("b"), now=3.0)
+    pass_time(bench, 100.0)
+    assert bench.core.attempt is None, "a quorum cannot be reached"
+    bench.receive(here("b"), now=101.0)
+    assert bench.core.attempt is not None
+    assert bench.core.attempt.number == 2
+    assert of(Commit, [*bench.count("b", now=110.0), *pass_time(bench, 200.0)])
+
+
+def test_who_was_refused_and_has_left_is_not_there() -> None:
+    bench = Bench(RoundsSpec(quorum=2, min_devices=3, deadline_s=60.0, grace_s=4.0))
+    bench.see("a", "b", "c")
+    bench.count("a")
+    bench.receive(Judged(refused("c", "absurd")), now=2.0)
+    for device in ("b", "c"):
+        bench.receive(gone(device), now=3.0)
+    pass_time(bench, 100.0)
+    bench.receive(here("b"), now=101.0)
+    assert bench.core.attempt is None
+    assert waits.of(bench.core, 101.0).text.endswith("3 devices that can take part are needed, 2 are there")
+    bench.receive(here("c"), now=102.0)
+    assert bench.core.attempt is not None
+
+
 def test_who_was_there_before_an_outage_was_not_absent_throughout() -> None:
     bench = all_but("a", "b")
     bench.receive(gone("b"), now=5.0)
