@@ -397,8 +397,10 @@ class Coordinator:
         fixed = self.rules.wait == "all" and self._last is not None and self._last.base == self.base
         if fixed and has_quorum:
             return True  # only the absent are missing: they come, or are dropped after so many attempts
-        hopeful = len(self.ledger.counted | self._able) >= self.rules.quorum
-        return bool(self._able or has_quorum) and hopeful and len(self.present) >= self.needed
+        at_most = len(self.ledger.counted) + len(self._able) + len(self._spent)
+        if not (self._able or has_quorum) or at_most < max(self.needed, self.rules.quorum):
+            return False
+        return len(self.ledger.counted | self._able) >= self.rules.quorum and len(self.present) >= self.needed
 
     def _begin(self, attempt: Attempt, now: float) -> None:
         self._told = ""

