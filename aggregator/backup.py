@@ -223,7 +223,7 @@ def _claimed(copy: Path) -> Iterator[None]:
 
 
 def _is_still(file: Path, descriptor: int) -> bool:
-    """Tell whether an open file has this name."""
+    """Return whether an open file has this name."""
     try:
         return file.stat().st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
@@ -231,7 +231,7 @@ def _is_still(file: Path, descriptor: int) -> bool:
 
 
 def _is_backup(file: Path) -> bool:
-    """Tell whether `backup` has made this file."""
+    """Return whether `backup` has made this file."""
     if not file.is_file():
         return False
     try:
@@ -257,7 +257,7 @@ def _receive(source: BinaryIO, new: Path, progress: Progress, n_bytes: int) -> N
 
 
 def _checked(new: Path, name: str) -> list[HeldJob]:
-    """Give the jobs of what is to be restored. Raises BackupError unless it is a store, whole, and known here."""
+    """Return the jobs of what is to be restored. Raises BackupError unless it is a store, whole, and known here."""
     try:
         if not new.stat().st_size:
             raise BackupError(f"{name} is empty: it is no backup")
@@ -289,7 +289,7 @@ def _mark(new: Path) -> None:
 
 
 def _keep(old: Path) -> Path:
-    """Give the store that makes way a second name, durably, and its WAL too unless that can be folded in."""
+    """Return the store that makes way a second name, durably, and its WAL too unless that can be folded in."""
     kept = _free_name(old)
     _remove(kept)
     wal = _beside(kept, "-wal")
@@ -309,7 +309,7 @@ def _keep(old: Path) -> Path:
 
 
 def _free_name(old: Path) -> Path:
-    """Give the first name at which no other store lies: one from before a restore is never written over."""
+    """Return the first name at which no other store lies: one from before a restore is never written over."""
     names = (old.with_name(f"{old.name}.before-restore" + f"-{n}" * (n > 1)) for n in itertools.count(1))
     # The same file: a restore was cut off.
     return next(kept for kept in names if not kept.exists() or kept.samefile(old))

@@ -31,7 +31,7 @@ def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) ->
 
 
 def _last_improvement(values: Sequence[tuple[int, float]], min_delta: float) -> tuple[int, float]:
-    """Give the version, and its value, after which none was better by more than min_delta."""
+    """Return the version, and its value, after which none was better by more than min_delta."""
     best_at, best = values[0]
     for number, value in values:
         if value > best + min_delta:

@@ -74,14 +74,14 @@ class Database:
             raise _translated(error, "the state directory cannot be used") from error
 
     def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
-        """Give what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
+        """Return what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
         try:
             yield from self._db.execute(sql, values)
         except _RAISED as error:
             raise _translated(error, f"{what} cannot be read from the state directory") from error
 
     def one(self, what: str, sql: str, values: Sequence[object] = ()) -> Row | None:
-        """Give the first row that a query finds. Raises StoreError or DamageError."""
+        """Return the first row that a query finds. Raises StoreError or DamageError."""
         return next(self.rows(what, sql, values), None)
 
     def transaction(self, what: str) -> Transaction:
@@ -89,7 +89,7 @@ class Database:
         return Transaction(self._db, what)
 
     def things(self) -> set[tuple[str, str]]:
-        """Give kind and name of everything in its schema. Raises StoreError or DamageError."""
+        """Return kind and name of everything in its schema. Raises StoreError or DamageError."""
         return {
             (str(kind), str(name)) for kind, name in self.rows("its schema", "SELECT type, name FROM sqlite_master")
         }

@@ -24,7 +24,7 @@ def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | Non
 
 
 def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
-    """Give loss and accuracy on the test split; nothing without one."""
+    """Return loss and accuracy on the test split; nothing without one."""
     if test is None:
         return {}
     metrics = net.evaluate(model.params(net.spec), test.X, test.y)
@@ -47,7 +47,7 @@ def mean_loss(updates: Sequence[Claim]) -> Metrics:
 
 
 def measure(net: Net, model: Model, test: Dataset | None, updates: Sequence[Claim]) -> Metrics:
-    """Give all that is known of a version: who made it, and how good it is."""
+    """Return all that is known of a version: who made it, and how good it is."""
     told = mean_loss(updates)
     return {
         "participants": float(len(updates)),

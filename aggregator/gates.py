@@ -51,7 +51,7 @@ def admit(body: bytes, weight: int, spec: Spec, into: Fold, limit: float, most: 
 
 
 def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> float:
-    """Give the largest norm that is let in: `ratio` times the median of the peers', or of the model's own norm.
+    """Return the largest norm that is let in: `ratio` times the median of the peers', or of the model's own norm.
 
     Devices that move nothing (norm 0) say nothing of what is usual.
     """

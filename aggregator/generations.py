@@ -50,7 +50,7 @@ _RENAME = (
 
 
 def beginning(file: Path, chance: Chance) -> Iterable[tuple[str, object]]:
-    """Give the words of meta that a store begins with. Raises StoreError."""
+    """Return the words of meta that a store begins with. Raises StoreError."""
     return [("identity", _identity(chance)), ("place", place(file))]
 
 
@@ -63,7 +63,7 @@ def place(file: Path) -> str:
 
 
 def settle(db: Database, chance: Chance) -> tuple[str, bool]:
-    """Give the identity of a store, and whether its file was copied, moved or restored since it was open last.
+    """Return the identity of a store, and whether its file was copied, moved or restored since it was open last.
 
     If it was, all that follows from it is durable. Raises StoreError.
     """
@@ -104,7 +104,7 @@ def _moved(db: Database, damaged_jobs: set[object], chance: Chance, words: Mappi
 
 
 def rename(db: Database, write: Transaction, job: str, above: int, chance: Chance) -> Version:
-    """Give the current version of a job a generation above `above` and above its own.
+    """Return the current version of a job a generation above `above` and above its own.
 
     Raises DamageError where the job is damaged, StoreError where it cannot be written.
     """
@@ -136,7 +136,7 @@ def rename(db: Database, write: Transaction, job: str, above: int, chance: Chanc
 
 
 def current(db: Database, job: str) -> Version:
-    """Give the version that has the server's state. Raises DamageError where none has."""
+    """Return the version that has the server's state. Raises DamageError where none has."""
     row = db.one(
         f"job {job}, table versions",
         "SELECT generation, number FROM versions WHERE job = ? AND state IS NOT NULL"

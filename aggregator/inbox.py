@@ -48,7 +48,7 @@ class Inbox:
         return self._reserved
 
     def collect(self, offer: Offer, now: float) -> bytes | Want | None:
-        """Give the body of a welcome offer if it is all here, else which chunks to ask for.
+        """Return the body of a welcome offer if it is all here, else which chunks to ask for.
 
         None: the quota is used up, the device will offer again. Raises WireError when the body is not what the offer
         says.
@@ -127,7 +127,7 @@ class Inbox:
         return assembly
 
     def _has_room(self, n_bytes: int, now: float) -> bool:
-        """Tell whether there is room, once the idle have given way as far as need be."""
+        """Return whether there is room, once the idle have given way as far as need be."""
         idle = [key for key, entry in self._waiting.items() if now - entry.moved_at >= IDLE_S]
         while idle and self._reserved + n_bytes > self.most_bytes:
             self.forget(*idle.pop(0))

@@ -130,7 +130,7 @@ class Learner:
         return admitted
 
     def next(self) -> Next:
-        """Give what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
+        """Return what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
         rules, mean = self._spec.aggregate, self._fold.mean()
         step, velocity = STRATEGIES[rules.strategy](mean, self._now.velocity, rules)
         try:
@@ -175,7 +175,7 @@ def _norm(model: Model) -> float:
 
 
 def start(net: Net, spec: JobSpec) -> Next:
-    """Give version 0."""
+    """Return version 0."""
     return Next(downlink.start(net.spec, spec.seed), (), (), ())
 
 

@@ -145,22 +145,22 @@ def litter_of(cells: Row) -> LitterRow | None:
 
 
 def is_whole(blob: bytes) -> bool:
-    """Tell whether the state of a version is what was written: its checksum comes first."""
+    """Return whether the state of a version is what was written: its checksum comes first."""
     return int.from_bytes(blob[:4], "little") == zlib.crc32(blob[4:])
 
 
 def is_id(cell: object) -> TypeGuard[str]:
-    """Tell whether a cell is what a job is called."""
+    """Return whether a cell is what a job is called."""
     return isinstance(cell, str) and _ID.fullmatch(cell) is not None
 
 
 def damaged(job: str, table: str, why: object) -> DamageError:
-    """Give the error that names the place."""
+    """Return the error that names the place."""
     return DamageError(f"job {job} is damaged in the state directory (table {table}): {why}: {REMEDY}")
 
 
 def read(kind: type[T], job: str, table: str, cells: object) -> T:
-    """Give cells, by name or in order, as `kind`. Raises DamageError unless every one is what the type says."""
+    """Return cells, by name or in order, as `kind`. Raises DamageError unless every one is what the type says."""
     try:
         return msgspec.convert(cells, kind, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError) as error:
@@ -168,7 +168,7 @@ def read(kind: type[T], job: str, table: str, cells: object) -> T:
 
 
 def read_json(kind: type[T], job: str, table: str, cell: object, checksum: object = None) -> T:
-    """Give a cell of JSON as `kind`. Raises DamageError.
+    """Return a cell of JSON as `kind`. Raises DamageError.
 
     checksum: what lies beside it, where something does.
     """
@@ -183,7 +183,7 @@ def read_json(kind: type[T], job: str, table: str, cell: object, checksum: objec
 
 
 def job_row(job: object, name: object, cells: Sequence[object]) -> JobRow:
-    """Give a row of jobs, whatever is wrong with it. cells: spec, crc, generation, ended, reason."""
+    """Return a row of jobs, whatever is wrong with it. cells: spec, crc, generation, ended, reason."""
     if not is_id(job):
         shown = f"damaged-{crc(repr(job)):08x}"
         return _unreadable(shown, name, damaged(shown, "jobs", f"its id is {repr(job)[:100]}"))
@@ -198,7 +198,7 @@ def job_row(job: object, name: object, cells: Sequence[object]) -> JobRow:
 
 
 def unreadable(job: object, name: object, error: DamageError) -> JobRow:
-    """Give a row of jobs that cannot be read at all."""
+    """Return a row of jobs that cannot be read at all."""
     row = job_row(job, name, (None,) * 5)
     return structs.replace(row, damage=str(error)) if row.job == job else row
 
@@ -209,7 +209,7 @@ def _unreadable(job: str, name: object, error: DamageError, ended: str = "") -> 
 
 
 def spec_of(job: str, cell: object, checksum: object) -> JobSpec:
-    """Give a specification. Raises DamageError for one that this fedge does not understand."""
+    """Return a specification. Raises DamageError for one that this fedge does not understand."""
     if not isinstance(cell, bytes | str) or checksum != crc(cell):
         raise damaged(job, "jobs", "the checksum of its specification is wrong")
     try:
@@ -222,7 +222,7 @@ def spec_of(job: str, cell: object, checksum: object) -> JobSpec:
 
 
 def attempt_row(job: str, cells: Sequence[object]) -> AttemptRow:
-    """Give a row of attempts. cells: generation, number, attempt, round, crc, outcome, reason, fates, opened, closed.
+    """Return a row of attempts. cells: generation, number, attempt, round, crc, outcome, reason, fates, opened, closed.
 
     The base is what the columns say: a base that is renamed then takes its rounds along as they are.
     """
@@ -251,7 +251,7 @@ def attempt_row(job: str, cells: Sequence[object]) -> AttemptRow:
 
 
 def attempt_of(job: str, base: Version, number: int, cell: object, checksum: object) -> Attempt:
-    """Give the round of one row of attempts. Raises DamageError."""
+    """Return the round of one row of attempts. Raises DamageError."""
     if checksum is None:
         raise damaged(job, "attempts", "a checksum is missing")
     found = read_json(Attempt, job, "attempts", cell, checksum)
@@ -268,7 +268,7 @@ def attempt_of(job: str, base: Version, number: int, cell: object, checksum: obj
 
 
 def verdict_row(job: str, cells: Sequence[object]) -> Verdict:
-    """Give a row of updates as its verdict. cells: device, generation, number, digest, refused."""
+    """Return a row of updates as its verdict. cells: device, generation, number, digest, refused."""
     device, generation, number, digest, refused = cells
     row = {"device": device, "job": job, "base": (generation, number), "digest": digest, "refused": refused}
     found = read(_Verdict, job, "updates", row)
@@ -276,18 +276,18 @@ def verdict_row(job: str, cells: Sequence[object]) -> Verdict:
 
 
 def version_row(job: str, cells: Sequence[object]) -> VersionRow:
-    """Give a row of versions. cells: generation, number, sha256, metrics."""
+    """Return a row of versions. cells: generation, number, sha256, metrics."""
     generation, number, sha256, metrics = cells
     return read(VersionRow, job, "versions", {"version": (generation, number), "sha256": sha256, "metrics": metrics})
 
 
 def claim_row(job: str, cells: Sequence[object]) -> Claim:
-    """Give what is said of a counted update. cells: the fields."""
+    """Return what is said of a counted update. cells: the fields."""
     return read(Claim, job, "updates", dict(zip(Claim.__struct_fields__, cells, strict=True)))
 
 
 def update_row(job: str, cells: Sequence[object]) -> UpdateRow:
-    """Give a counted update. cells: the fields, and the checksum of the body."""
+    """Return a counted update. cells: the fields, and the checksum of the body."""
     *rest, checksum = cells
     found = read(UpdateRow, job, "updates", dict(zip(UpdateRow.__struct_fields__, rest, strict=True)))
     if checksum != crc(found.body):
@@ -296,7 +296,7 @@ def update_row(job: str, cells: Sequence[object]) -> UpdateRow:
 
 
 def body_row(job: str, cells: Sequence[object]) -> BodyRow:
-    """Give a body at the broker. cells: the fields, and the checksum of the data."""
+    """Return a body at the broker. cells: the fields, and the checksum of the data."""
     *rest, checksum = cells
     found = read(BodyRow, job, "bodies", dict(zip(BodyRow.__struct_fields__, rest, strict=True)))
     if checksum != crc(found.data):
@@ -305,7 +305,7 @@ def body_row(job: str, cells: Sequence[object]) -> BodyRow:
 
 
 def closing(job: str, close: Close) -> tuple[object, ...]:
-    """Give what an UPDATE of attempts wants: round, crc, outcome, reason, fates, and which row."""
+    """Return what an UPDATE of attempts wants: round, crc, outcome, reason, fates, and which row."""
     attempt, base = close.attempt, close.attempt.base
     round_ = msgspec.json.encode(attempt)
     return (

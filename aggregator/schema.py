@@ -106,7 +106,7 @@ def opened(file: Path, *, synced: bool, begin: Begin) -> Database:
 
 
 def check(db: Database) -> int:
-    """Give the schema of a file. Raises DamageError unless it is a store, StoreError where it is a later fedge's."""
+    """Return the schema of a file. Raises DamageError unless it is a store, StoreError where it is a later fedge's."""
     row = db.one("its schema", "PRAGMA user_version")
     found = row[0] if row else 0
     if found > SCHEMA_VERSION:

@@ -101,13 +101,13 @@ class Store:
         return found
 
     def raise_term(self, at_least: int = 0) -> int:
-        """Give a term that is higher than any before and not below `at_least`."""
+        """Return a term that is higher than any before and not below `at_least`."""
         term = max(self.term + 1, at_least)
         self._set_word("term", term)
         return term
 
     def note(self, name: str) -> str:
-        """Give a small word of the service; "" when there is none."""
+        """Return a small word of the service; "" when there is none."""
         found = self._word(f"note:{name}", "")
         if not isinstance(found, str):
             raise DamageError(f"the state directory is damaged (table meta, {name}): {found!r:.100}: {REMEDY}")
@@ -161,7 +161,7 @@ class Store:
                 write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
 
     def jobs(self) -> list[JobRow]:
-        """Give every job that is not deleted, by name. A row that is not understood, or has gone, says so itself."""
+        """Return every job that is not deleted, by name. A row that is not understood, or has gone, says so itself."""
         names = list(self._db.rows("table jobs", "SELECT job, name FROM jobs ORDER BY name, job"))
         without = "SELECT DISTINCT job FROM versions WHERE job NOT IN (SELECT job FROM jobs) ORDER BY job"
         orphans = [job for (job,) in self._db.rows("table versions", without) if rows.is_id(job)]
@@ -180,18 +180,18 @@ class Store:
         return rows.job_row(job, name, cells or (None,) * 5)
 
     def job_of_request(self, request: str) -> str | None:
-        """Give the job that a request has made, deleted or not."""
+        """Return the job that a request has made, deleted or not."""
         sql = "SELECT job FROM jobs WHERE request = ?1 UNION ALL SELECT job FROM deleted WHERE request = ?1"
         row = self._db.one("table jobs", sql, (request,)) if request else None
         return row[0] if row and isinstance(row[0], str) else None
 
     def deleted(self, most: int) -> list[str]:
-        """Give the ids of deleted jobs, the latest first."""
+        """Return the ids of deleted jobs, the latest first."""
         found = self._db.rows("table deleted", "SELECT job FROM deleted ORDER BY n DESC LIMIT ?", (most,))
         return [job for (job,) in found if isinstance(job, str)]
 
     def knows(self, job: str) -> bool:
-        """Tell whether there is or was this job."""
+        """Return whether there is or was this job."""
         sql = "SELECT 1 FROM jobs WHERE job = ?1 UNION ALL SELECT 1 FROM deleted WHERE job = ?1"
         return self._db.one("table jobs", sql, (job,)) is not None
 
@@ -228,7 +228,7 @@ class Store:
             reach("store.commit.after", (job, version, sha256))
 
     def raise_generation(self, job: str, above: int) -> Version:
-        """Give the current version a new name, above this generation: the numbers after it were given out before.
+        """Return the current version a new name, above this generation: the numbers after it were given out before.
 
         All that hangs on it goes with it, and its old name becomes one of `aliases` (generations.py).
         """
@@ -246,7 +246,7 @@ class Store:
         return tuple(old for old, now in self.renames(job).items() if now == version)
 
     def last_version(self, job: str) -> tuple[Version, str, bytes]:
-        """Give the current version of a job, its SHA-256 and the server state."""
+        """Return the current version of a job, its SHA-256 and the server state."""
         version = generations.current(self._db, job)
         sql = "SELECT sha256, state FROM versions WHERE job = ? AND generation = ? AND number = ?"
         sha256, state = self._one(job, "versions", sql, _base(job, version)) or (None, None)
@@ -254,11 +254,11 @@ class Store:
         return version, found.sha256, found.state
 
     def versions(self, job: str) -> list[tuple[Version, str]]:
-        """Give every version of a job with its SHA-256, the first one first."""
+        """Return every version of a job with its SHA-256, the first one first."""
         return [(row.version, row.sha256) for row in self._versions(job)]
 
     def history(self, job: str) -> list[dict[str, float]]:
-        """Give the metrics of every version of a job, version 0 first."""
+        """Return the metrics of every version of a job, version 0 first."""
         return [rows.read_json(dict[str, float], job, "versions", row.metrics) for row in self._versions(job)]
 
     def _versions(self, job: str) -> list[VersionRow]:
@@ -290,7 +290,7 @@ class Store:
             reach("store.add_verdict.after", verdict)
 
     def verdicts(self, job: str) -> list[Verdict]:
-        """Give the last verdict of every device, last in the list."""
+        """Return the last verdict of every device, last in the list."""
         sql = (
             "SELECT device, generation, number, digest, refused FROM updates WHERE job = ?"
             " ORDER BY generation, number, device"
@@ -298,7 +298,7 @@ class Store:
         return [rows.verdict_row(job, row) for row in self._rows(job, "updates", sql, (job,))]
 
     def updates(self, job: str) -> Iterator[UpdateRow]:
-        """Give the updates that will make the next version one by one, in the order of the devices' names."""
+        """Return the updates that will make the next version one by one, in the order of the devices' names."""
         sql = (
             "SELECT device, n_examples, weight, norm, loss, nmse, body, crc FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
@@ -307,7 +307,7 @@ class Store:
             yield rows.update_row(job, row)
 
     def claims(self, job: str) -> list[Claim]:
-        """Give what is said of these updates, without their bodies: all of them at once fit the memory."""
+        """Return what is said of these updates, without their bodies: all of them at once fit the memory."""
         sql = (
             "SELECT device, n_examples, weight, norm, loss, nmse FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
@@ -367,7 +367,7 @@ class Store:
         return [rows.attempt_row(job, row) for row in found]
 
     def latest_attempts(self, job: str, since_number: int) -> dict[Version, Attempt]:
-        """Give the last round of every base from this number on, whatever its generation."""
+        """Return the last round of every base from this number on, whatever its generation."""
         sql = (
             "SELECT a.generation, a.number, a.attempt, a.round, a.crc FROM attempts a JOIN ("
             " SELECT generation, number, max(attempt) AS last FROM attempts WHERE job = ?1 AND number >= ?2"
@@ -384,7 +384,7 @@ class Store:
     # Bodies.
 
     def bodies(self, job: str) -> list[BodyRow]:
-        """Give what lies, or should lie, at the broker."""
+        """Return what lies, or should lie, at the broker."""
         sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ?"
         return [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job,))]
 

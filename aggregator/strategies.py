@@ -15,7 +15,7 @@ Velocity = tuple[Float64, ...]
 
 
 def fedavg(mean: Sequence[Float64], velocity: Velocity, rules: AggregateSpec) -> tuple[list[Float64], Velocity]:
-    """Give the step that the mean of the updates makes, and the next velocity.
+    """Return the step that the mean of the updates makes, and the next velocity.
 
         v = momentum * v + mean,    step = server_learning_rate * v
 

@@ -90,7 +90,7 @@ def some_updates(fleet: Fleet, n: int = 3, rounds: int = 10) -> list[Params]:
 
 
 def point(updates: Sequence[Params], code: Callable[[Params], tuple[int, Sequence[Float64]]]) -> tuple[float, float]:
-    """Give (bits per coordinate, NMSE), each the mean over updates."""
+    """Return (bits per coordinate, NMSE), each the mean over updates."""
     bits, lost = [], []
     for update in updates:
         n_bytes, decoded = code(update)
@@ -177,7 +177,7 @@ def print_row(name: str, label: str, n: int, n_bytes: int, encode: float, decode
 
 
 def large_update() -> Params:
-    """Give 4.8 million coordinates, nearly low-rank."""
+    """Return 4.8 million coordinates, nearly low-rank."""
     rng = np.random.default_rng(0)
     head = 0.01 * rng.standard_normal((2400, 12)) @ rng.standard_normal((12, 2000))
     return {"w": (head + 0.003 * rng.standard_normal(head.shape)).astype(np.float32)}

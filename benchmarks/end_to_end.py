@@ -63,7 +63,7 @@ class Run(NamedTuple):
     sha256: str
 
     def to(self, accuracy: float) -> tuple[int, Point] | None:
-        """Give the first round that reaches an accuracy, and where it stood then; None: none did."""
+        """Return the first round that reaches an accuracy, and where it stood then; None: none did."""
         return next(((n, point) for n, point in enumerate(self.points, start=1) if point.accuracy >= accuracy), None)
 
 
@@ -168,7 +168,7 @@ def _levels(plain: Sequence[Run]) -> list[float]:
 
 
 def _ratios(pairs: Sequence[tuple[tuple[int, Run | Point], tuple[int, Run | Point]]]) -> str:
-    """Give rounds of both and their ratio, and the ratios of bytes; (round, where it stood) of ours and of theirs."""
+    """Return rounds of both and their ratio, and the ratios of bytes; (round, where it stood) of ours and of theirs."""
     ours, theirs = (np.mean([side[0] for side in sides]) for sides in zip(*pairs, strict=True))
     worst = max(one / other for (one, _), (other, _) in pairs)
     up = np.array([other.up / one.up for (_, one), (_, other) in pairs])

@@ -23,7 +23,7 @@ class Aliases:
         self._seen: dict[str, None] = {}
 
     def name(self, topic: str) -> tuple[str, int | None]:
-        """Give the topic to write down (empty: the alias says it) and the alias to send with it, if any."""
+        """Return the topic to write down (empty: the alias says it) and the alias to send with it, if any."""
         if number := self._numbers.get(topic):
             return "", number
         due = topic in self._seen or len(self._numbers) < AT_ONCE

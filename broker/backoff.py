@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def backoff_s(failures: int, first_s: float, cap_s: float, chance: float) -> float:
-    """Give the wait in seconds after this many failures in a row (from 1): exponential, with full jitter.
+    """Return the wait in seconds after this many failures in a row (from 1): exponential, with full jitter.
 
     chance: uniform in [0, 1), the caller's own randomness. The whole range down to zero is used: that spreads a
     crowd best (M. Brooker, "Exponential Backoff And Jitter", 2015).

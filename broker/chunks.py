@@ -12,7 +12,7 @@ from broker.errors import WireError
 
 
 def digest(body: bytes) -> str:
-    """Give the name of a body: the first 64 bits of its SHA-256, in hex."""
+    """Return the name of a body: the first 64 bits of its SHA-256, in hex."""
     return hashlib.sha256(body).hexdigest()[:16]
 
 
@@ -68,7 +68,7 @@ class Assembly:
         self._chunks.setdefault(index, data)
 
     def body(self) -> bytes | None:
-        """Give the whole body, or None while chunks are missing.
+        """Return the whole body, or None while chunks are missing.
 
         Raises WireError when the whole does not have the digest; the chunks are then forgotten.
         """

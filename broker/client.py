@@ -119,7 +119,7 @@ class MqttTransport:
         return self._mailbox.room
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
-        """Give the next event, waiting at most timeout_s (None: for ever), else None."""
+        """Return the next event, waiting at most timeout_s (None: for ever), else None."""
         return self._mailbox.take(timeout_s)
 
     def wake(self) -> None:
@@ -253,7 +253,7 @@ class _Link:
             self._watch(time.monotonic())
 
     def _patience_s(self) -> float:
-        """Give the seconds until `_watch` must look at the clock again."""
+        """Return the seconds until `_watch` must look at the clock again."""
         now, until, leave_by = time.monotonic(), self._alive.due_at, self._departure.by(welcome=self._welcome)
         if leave_by is not None and leave_by > now:
             until = min(until, leave_by)

@@ -9,7 +9,7 @@ from broker.connection import BrokerSettings
 
 
 def read_password(broker: BrokerSettings) -> str | None:
-    """Give the first line of the password file, if there is one. Raises OSError with the file's name."""
+    """Return the first line of the password file, if there is one. Raises OSError with the file's name."""
     if broker.password_file is None:
         return None
     try:
@@ -19,7 +19,7 @@ def read_password(broker: BrokerSettings) -> str | None:
 
 
 def tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
-    """Give our side of TLS, trusting `ca_file` alone; None where it is not set.
+    """Return our side of TLS, trusting `ca_file` alone; None where it is not set.
 
     Raises OSError with the name of the file that cannot be used.
     """

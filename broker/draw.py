@@ -24,11 +24,11 @@ def salt(seed: int, number: int) -> str:
 
 
 def ticket(salt: str, device: str) -> int:
-    """Give the device's ticket: the first 48 bits of SHA-256(salt, 0, device), big-endian."""
+    """Return the device's ticket: the first 48 bits of SHA-256(salt, 0, device), big-endian."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{device}".encode()).digest()[:6], "big")
 
 
 def threshold(salt: str, devices: Iterable[str], k: int) -> int:
-    """Give the threshold that draws the k devices with the smallest tickets; all of them when there are fewer."""
+    """Return the threshold that draws the k devices with the smallest tickets; all of them when there are fewer."""
     tickets = sorted(ticket(salt, device) for device in devices)
     return tickets[min(k, len(tickets)) - 1] if tickets and k > 0 else 0

@@ -83,7 +83,7 @@ def start_broker(
 
 
 def on_leash(command: Sequence[str]) -> list[str]:
-    """Give the command line that runs a program, named by its path, as a child that dies with its starter.
+    """Return the command line that runs a program, named by its path, as a child that dies with its starter.
 
     Its starter is a thread. The promise is the kernel's, however we die, and holds on Linux alone.
     """
@@ -91,7 +91,7 @@ def on_leash(command: Sequence[str]) -> list[str]:
 
 
 def find_mosquitto() -> str | None:
-    """Give the path of the mosquitto program, if it is installed."""
+    """Return the path of the mosquitto program, if it is installed."""
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:{_SEARCH}")
 
 
@@ -164,7 +164,7 @@ class EmbeddedBroker:
         self.start()
 
     def __enter__(self) -> EmbeddedBroker:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(

@@ -59,7 +59,7 @@ def parse(text: str) -> dict[str, int]:
 
 
 def trail_of(environment: Mapping[str, str]) -> Trail | None:
-    """Give the trail that these variables ask for; None where they ask for nothing. Raises ValueError or OSError."""
+    """Return the trail that these variables ask for; None where they ask for nothing. Raises ValueError or OSError."""
     failpoint, diary = environment.get(FAILPOINT, ""), environment.get(DIARY, "")
     return Trail(parse(failpoint), Path(diary) if diary else None) if failpoint or diary else None
 

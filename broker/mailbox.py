@@ -116,7 +116,7 @@ class Mailbox:
             return self.limits.outbound_packets - self.n_held if self._has_room_for(1) else 0
 
     def take(self, timeout_s: float | None) -> Event | None:
-        """Give the next event; a packet is acknowledged by that."""
+        """Return the next event; a packet is acknowledged by that."""
         try:
             event, receipt = self._inbox.get(timeout_s is None or timeout_s > 0, timeout_s)
         except queue.Empty:
@@ -247,7 +247,7 @@ class Bell:
         self._rung = self._closed = False
 
     def fileno(self) -> int:
-        """Give the descriptor that is readable while the bell is rung."""
+        """Return the descriptor that is readable while the bell is rung."""
         return self._ear.fileno()
 
     def ring(self) -> None:

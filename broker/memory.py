@@ -67,7 +67,7 @@ class _Level:
 
 
 def _reach(root: _Level, path: str) -> _Level:
-    """Give the level at this path, made where it is missing."""
+    """Return the level at this path, made where it is missing."""
     level = root
     for word in path.split("/"):
         level = level.below.setdefault(word, _Level())
@@ -75,7 +75,7 @@ def _reach(root: _Level, path: str) -> _Level:
 
 
 def _find(root: _Level, path: str) -> _Level | None:
-    """Give the level at this path, if there is one."""
+    """Return the level at this path, if there is one."""
     level: _Level | None = root
     for word in path.split("/"):
         level = level.below.get(word) if level else None
@@ -97,7 +97,7 @@ def _prune(root: _Level, path: str) -> None:
 
 
 def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
-    """Give the levels whose filters match a topic; `$SYS` and its like need their first word spelt out.
+    """Return the levels whose filters match a topic; `$SYS` and its like need their first word spelt out.
 
     MQTT 5, section 4.7.
     """
@@ -118,7 +118,7 @@ def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
 
 
 def _topics_matching(level: _Level, words: list[str], top: bool = True) -> Iterator[_Level]:
-    """Give the levels with a retained packet whose topic matches a filter, in order of first appearance."""
+    """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
     if not words or words == ["#"]:
         if level.retained is not None:
             yield level
@@ -160,7 +160,7 @@ class MemoryBroker:
         self._running = True
 
     def transport(self, client_id: str, will: Packet | None = None) -> MemoryTransport:
-        """Give a new client. `will` is published when it is dropped, or its id is taken over."""
+        """Return a new client. `will` is published when it is dropped, or its id is taken over."""
         return MemoryTransport(self, client_id, will)
 
     def stop(self, keep: bool = False, wills: bool = False) -> None:
@@ -334,7 +334,7 @@ class MemoryTransport:
         return len(self._events)
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
-        """Give the next event, or None at once."""
+        """Return the next event, or None at once."""
         return self._events.popleft() if self._events else None
 
     def wake(self) -> None:

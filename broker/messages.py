@@ -47,7 +47,7 @@ class Version(Struct, frozen=True, array_like=True, order=True):
         return f"{self.generation}.{self.number}"
 
     def following(self) -> Version:
-        """Give the version that the next committed round makes."""
+        """Return the version that the next committed round makes."""
         return Version(self.generation, self.number + 1)
 
 
@@ -171,7 +171,7 @@ class Round(Struct, frozen=True, omit_defaults=True):
 
 
 def along(sha256: str, way: bytes) -> bytes:
-    """Give what comes along with a round: the beginning of the SHA-256 of its base (in hex), and the way to it."""
+    """Return what comes along with a round: the beginning of the SHA-256 of its base (in hex), and the way to it."""
     return bytes.fromhex(sha256)[:PROOF_BYTES] + way
 
 
@@ -185,7 +185,7 @@ class Body(Struct, frozen=True):
 
 
 def body_name(version: Version, start: int) -> str:
-    """Give the name of the body that leads to a version from the one of number `start`."""
+    """Return the name of the body that leads to a version from the one of number `start`."""
     return f"{version.generation}-{version.number}-{start}"
 
 
@@ -297,7 +297,7 @@ class Offer(Struct, frozen=True, omit_defaults=True):
 
 
 def echo(offer: Offer) -> str:
-    """Give what a verdict says of the update it is on."""
+    """Return what a verdict says of the update it is on."""
     return offer.digest[:8]
 
 

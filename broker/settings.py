@@ -135,7 +135,7 @@ def _at(tree: object, keys: list[str]) -> object:
 
 
 def _with_alone(tree: Any, keys: list[str], name: str) -> dict[str, Any]:
-    """Give the tree with nothing but this name in the table at `keys`."""
+    """Return the tree with nothing but this name in the table at `keys`."""
     if not keys:
         return {name: tree[name]}
     return {**tree, keys[0]: _with_alone(tree[keys[0]], keys[1:], name)}
@@ -158,14 +158,14 @@ def _choices(kind: Any, keys: list[str]) -> list[str]:
 
 
 def _described(kind: Any, keys: list[str]) -> str:
-    """Give what the type at this path, or that of its keys, says of itself."""
+    """Return what the type at this path, or that of its keys, says of itself."""
     infos = (i.key_type if isinstance(i, msgspec.inspect.DictType) else i for i in _all_types(kind, keys))
     schemas = (i.extra_json_schema or {} for i in infos if isinstance(i, msgspec.inspect.Metadata))
     return next((schema["description"] for schema in schemas if "description" in schema), "")
 
 
 def _types(kind: Any, keys: list[str]) -> tuple[msgspec.inspect.Type, ...]:
-    """Give the type at this path; a union gives each of its types."""
+    """Return the type at this path; a union gives each of its types."""
     return tuple(map(_plain, _all_types(kind, keys)))
 
 
@@ -197,7 +197,7 @@ def _step(info: msgspec.inspect.Type, key: str) -> msgspec.inspect.Type:
 
 
 def _guess(key: str, known: list[str], otherwise: str | None = None) -> str:
-    """Give "; did you mean …?" for the nearest known word; without one the list of all, or `otherwise`."""
+    """Return "; did you mean …?" for the nearest known word; without one the list of all, or `otherwise`."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if close:
         return f'; did you mean "{close[0]}"?'

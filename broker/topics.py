@@ -79,7 +79,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def filter_for(fleet: str, word: str, **levels: str) -> str:
-    """Give the topic filter of a word of the table; a level that is not given is a "+"."""
+    """Return the topic filter of a word of the table; a level that is not given is a "+"."""
     return _join(fleet, word, *(levels.get(name, "+") for name in ROUTES[word].levels))
 
 
@@ -95,7 +95,7 @@ def pack(message: Message, fleet: str) -> Packet:
 
 
 def clear(message: Message, fleet: str) -> Packet:
-    """Give the packet that clears the retained topic of this message."""
+    """Return the packet that clears the retained topic of this message."""
     return Packet(pack(message, fleet).topic, b"", retain=True)
 
 
@@ -144,7 +144,7 @@ _IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_byt
 
 
 def _implied(route: Route, blob: bytes) -> dict[str, object]:
-    """Give the fields that follow from the bytes, and the bytes themselves."""
+    """Return the fields that follow from the bytes, and the bytes themselves."""
     found: dict[str, object] = {str(route.blob): blob}
     if blob and route.kind is Offer:
         found |= {"digest": digest(blob), "n_bytes": len(blob), "chunk_bytes": max(len(blob), CHUNK_BYTES)}
@@ -155,7 +155,7 @@ _fields = functools.cache(msgspec.structs.fields)  # it compiles the annotations
 
 
 def _said(message: Struct) -> Iterator[tuple[str, object]]:
-    """Give the fields that are not at their defaults; the decoder puts those back."""
+    """Return the fields that are not at their defaults; the decoder puts those back."""
     config = type(message).__struct_config__
     if config.tag_field:
         yield config.tag_field, config.tag

@@ -99,7 +99,7 @@ def check_filter(name: str) -> None:
 
 
 def wire_bytes(packet: Packet) -> int:
-    """Give the length of the MQTT 5 PUBLISH that carries this packet at QoS 1, the fixed header included."""
+    """Return the length of the MQTT 5 PUBLISH that carries this packet at QoS 1, the fixed header included."""
     properties = 1 + (0 if packet.expiry_s is None else 5)
     rest = 2 + len(packet.topic.encode()) + 2 + properties + len(packet.payload)
     return 1 + max(1, (rest.bit_length() + 6) // 7) + rest
@@ -145,7 +145,7 @@ class Transport(Protocol):
         """
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
-        """Give the next event, waiting at most timeout_s (None: for ever), else None."""
+        """Return the next event, waiting at most timeout_s (None: for ever), else None."""
 
     def wake(self) -> None:
         """Make a waiting `take` return None now. The one call that any thread or signal handler may make."""

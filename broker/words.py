@@ -58,7 +58,7 @@ _MARKS = ("Mn", "Me", "Mc")
 
 
 def _is_bad(char: str) -> bool:
-    """Tell whether a character that is no mark must not be shown. Unassigned: as this Python's Unicode knows them."""
+    """Return whether a character that is no mark must not be shown. Unassigned: as this Python's Unicode knows them."""
     return char in _BLANK or not (char.isprintable() or unicodedata.category(char) == "Zs")
 
 

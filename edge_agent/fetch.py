@@ -63,7 +63,7 @@ class Fetch:
         return body_name(self.version, self.start)
 
     def filters(self, fleet: str) -> list[str]:
-        """Give the topics to subscribe to, one for each chunk that is missing."""
+        """Return the topics to subscribe to, one for each chunk that is missing."""
         missing = sorted(self._assembly.missing) if self._assembly else []
         return [topics.filter_for(fleet, "body", job=self.job, name=self.name, index=str(i)) for i in missing]
 
@@ -76,11 +76,11 @@ class Fetch:
 
     @property
     def done(self) -> bool:
-        """Tell whether the body is here."""
+        """Return whether the body is here."""
         return self._assembly is None or not self._assembly.missing
 
     def install(self, spec: Spec, seed: int, held: Offset) -> tuple[Model, Offset]:
-        """Give the version and its offset. Raises FetchError when the body does not make what the head says.
+        """Return the version and its offset. Raises FetchError when the body does not make what the head says.
 
         held: the offset of the version that the way was chosen from.
         """

@@ -41,7 +41,7 @@ def stopping() -> bool:
 
 
 def watchdog_interval_s(environment: Mapping[str, str] | None = None) -> float | None:
-    """Give the seconds between two calls of `alive`, or None when nobody watches this process.
+    """Return the seconds between two calls of `alive`, or None when nobody watches this process.
 
     Half of WatchdogSec, as sd_watchdog_enabled(3) advises. None too when $WATCHDOG_PID names another process: then
     the variables were inherited and the watched one is our parent.
@@ -77,7 +77,7 @@ def _address(name: str) -> str | None:
 
 
 def _status_lines(text: str) -> tuple[str, ...]:
-    """Give the text as one STATUS line: a line break in it would begin another assignment."""
+    """Return the text as one STATUS line: a line break in it would begin another assignment."""
     text = " ".join(text.split())[:MAX_STATUS_CHARACTERS]
     return (f"STATUS={text}",) if text else ()
 

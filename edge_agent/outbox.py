@@ -109,7 +109,7 @@ class Outbox:
         return self.offer.base if self.offer else self.settled
 
     def state(self, base: Version, max_staleness: int) -> State:
-        """Give the residual to encode the next update with; none if it is too old to be of use."""
+        """Return the residual to encode the next update with; none if it is too old to be of use."""
         residual = self._read("residual.bin", _Residual)
         if residual is None:
             return codec.drop()

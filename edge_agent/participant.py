@@ -188,7 +188,7 @@ class Participant:
         return self._advance(now)
 
     def tick(self, now: float) -> list[Effect]:
-        """Give what follows from the time alone."""
+        """Return what follows from the time alone."""
         return self._advance(now)
 
     @property
@@ -213,7 +213,7 @@ class Participant:
         return ""
 
     def drawn(self) -> bool:
-        """Tell whether the last round announced drew this device."""
+        """Return whether the last round announced drew this device."""
         round_ = self._round
         if round_ is None:
             return False
@@ -272,7 +272,7 @@ class Participant:
         return effects
 
     def _latest(self) -> Version | None:
-        """Give the newest version heard of."""
+        """Return the newest version heard of."""
         named = (
             self._head.version if self._head else None,
             self._round.base if self._round else None,
@@ -281,14 +281,14 @@ class Participant:
         return max((version for version in named if version is not None), default=None)
 
     def _wanted(self, now: float) -> Version | None:
-        """Give the newest version, if it is needed here."""
+        """Return the newest version, if it is needed here."""
         latest = self._latest()
         if latest is None or not (self._wants_to_deploy(latest) or self._wants_to_train(latest, now)):
             return None
         return latest
 
     def _source(self, wanted: Version) -> Head | Round | None:
-        """Give what says how to get the wanted version: its round, if what it carries is enough here, or its head."""
+        """Return what says how to get the wanted version: its round, if what it carries is enough here, or its head."""
         here, round_ = self._installed, self._round
         if round_ is not None and round_.base == wanted and round_.along:
             starts_here = round_.way and here is not None and wanted == here.following()
@@ -310,7 +310,7 @@ class Participant:
         return [Look()]
 
     def _is_too_late(self, base: Version) -> bool:
-        """Tell whether an update to this base would be refused."""
+        """Return whether an update to this base would be refused."""
         latest = self._latest()
         if self._over or latest is None or latest == base or base in self._aliases(latest):
             return self._over is not None
@@ -334,7 +334,7 @@ class Participant:
         )
 
     def _is_settled(self, version: Version) -> bool:
-        """Tell whether this device is done with this version, under a former name of it, as its round says."""
+        """Return whether this device is done with this version, under a former name of it, as its round says."""
         return self._round is not None and self._round.base == version and self.device in self._round.settled
 
     def _aliases(self, version: Version) -> tuple[Version, ...]:
@@ -413,5 +413,5 @@ class Participant:
 
 
 def without_body(offer: Offer) -> Offer:
-    """Give the offer as it is sent when its body does not go along."""
+    """Return the offer as it is sent when its body does not go along."""
     return structs.replace(offer, body=b"")

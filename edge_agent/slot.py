@@ -130,7 +130,7 @@ class Slot:
         return None
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:
-        """Give (n, outputs) float32 for n >= 1 rows of X, (n, inputs) or flattened to it.
+        """Return (n, outputs) float32 for n >= 1 rows of X, (n, inputs) or flattened to it.
 
         What is given are probabilities, or for mse the values. Raises SlotError if nothing is installed or the
         rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not run here.
@@ -155,7 +155,7 @@ class Slot:
             self._session.close()
 
     def _net(self, model: ModelSpec) -> Net:
-        """Give the net that computes the model without ONNX; the built-in kinds never need Torch for that."""
+        """Return the net that computes the model without ONNX; the built-in kinds never need Torch for that."""
         if model.kind in NETS:
             return NETS[model.kind](model)
         return build(model, allow=self._allow)
@@ -175,7 +175,7 @@ class Slot:
             self._give_up(error)
 
     def _points_at(self, directory: Path) -> bool:
-        """Tell whether the link has moved to this version, which must not be removed any more."""
+        """Return whether the link has moved to this version, which must not be removed any more."""
         link = self._path / "current"
         return link.is_symlink() and link.readlink().name == directory.name
 
@@ -246,7 +246,7 @@ class Slot:
             self._give_up(error)
 
     def _ask(self, serving: _Serving, rows: Float32) -> Float32 | None:
-        """Give onnxruntime's answers, None where there are none to be had."""
+        """Return onnxruntime's answers, None where there are none to be had."""
         if self._session is None or "model.onnx" not in serving.card.files:
             return None
         try:

@@ -189,7 +189,7 @@ class Work:
         return messages
 
     def tick(self, now: float) -> list[Out]:
-        """Give what follows from the time alone. Raises OSError when the disk does not take it."""
+        """Return what follows from the time alone. Raises OSError when the disk does not take it."""
         again = self._stall(now) if self._stalls_at is not None and now >= self._stalls_at else []
         return [*again, *self._carry_out(self.participant.tick(now), now)]
 
@@ -433,6 +433,6 @@ class Work:
 
 
 def _rng(*names: object) -> np.random.Generator:
-    """Give the generator of one encoding: the same at every try on one base."""
+    """Return the generator of one encoding: the same at every try on one base."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))

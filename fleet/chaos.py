@@ -219,7 +219,7 @@ class _Watch:
         self.hunt = Hunt(fleet, self._lookout, rng, _points(options.sabotage, only), options.kills, options.rounds)
 
     def to_the_end(self) -> list[str]:
-        """Give what went wrong on the way. Raises StartError."""
+        """Return what went wrong on the way. Raises StartError."""
         jobs = self._fleet.stage
         with self._lookout:
             try:
@@ -272,7 +272,7 @@ class _Watch:
         return self._fleet.broker_alive and all(member.alive for member in self._fleet.members.values())
 
     def _is_over(self) -> bool:
-        """Tell whether every update has its verdict, and the first device serves the last version."""
+        """Return whether every update has its verdict, and the first device serves the last version."""
         head = self._lookout.head(self._fleet.stage.steady.name)
         devices, jobs = self._fleet.stage.devices, self._fleet.stage.compared
         waiting = [f for seat in devices for spec in jobs for f in seat.state.glob(f"jobs/{spec.name}-*/update.bin")]
@@ -299,7 +299,7 @@ class _Watch:
 
 
 def _points(sabotage: str | None, only: Sequence[str]) -> list[Point]:
-    """Give where to kill: everywhere, or at these points only, or where the lack of a safeguard shows."""
+    """Return where to kill: everywhere, or at these points only, or where the lack of a safeguard shows."""
     wanted = [point for point in points() if not only or point.name in only]
     return [p for p in wanted if sabotage is None or p.name in SABOTAGE[sabotage].hurts_at]
 

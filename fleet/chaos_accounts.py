@@ -101,7 +101,7 @@ def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
 
 
 def _judged(aggregator: Diary) -> list[_Update]:
-    """Give the updates that were made durable as counted, as often as that was done."""
+    """Return the updates that were made durable as counted, as often as that was done."""
     return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
 
 
@@ -127,7 +127,7 @@ def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], sta
 
 
 def _verdicts(devices: Mapping[str, Diary], point: str, *, counted: bool = True) -> list[_Update]:
-    """Give the updates with whose verdict, counted or refused, a device came to this point, as often as it did."""
+    """Return the updates with whose verdict, counted or refused, a device came to this point, as often as it did."""
     verdicts = [line.what["verdict"] for diary in devices.values() for line in diary.at(point)]
     return [_update(verdict) for verdict in verdicts if ("refused" not in verdict) == counted]
 
@@ -141,7 +141,7 @@ _EPOCH = "training.epoch"
 
 
 def _residual(folder: Path) -> str:
-    """Give the SHA-256 of what a device keeps back, with the base that it has settled."""
+    """Return the SHA-256 of what a device keeps back, with the base that it has settled."""
     return hashlib.sha256(files.unseal(folder / "residual.bin") or b"").hexdigest()
 
 
@@ -206,7 +206,7 @@ def _recovery(who: str, kills: Sequence[Kill], diaries: Mapping[str, Diary], ver
 
 
 def _work_of(kill: Kill, diaries: Mapping[str, Diary]) -> list[float]:
-    """Give the moments at which a process did something of use."""
+    """Return the moments at which a process did something of use."""
     if kill.who == BROKER:
         return sorted(line.at for diary in diaries.values() for line in diary.lines if line.point in _HEARD)
     return [line.at for line in diaries[kill.who].lines if line.point.startswith(_EFFECTS)]
@@ -229,5 +229,5 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def as_json(value: object) -> str:
-    """Give a value as JSON for people and scripts."""
+    """Return a value as JSON for people and scripts."""
     return msgspec.json.format(msgspec.json.encode(value)).decode() + "\n"

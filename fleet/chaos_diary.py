@@ -26,7 +26,7 @@ class Diary:
         self.lines: list[Line] = []
 
     def read(self) -> list[Line]:
-        """Give the lines that are new since the last time."""
+        """Return the lines that are new since the last time."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read_bytes)
@@ -40,7 +40,7 @@ class Diary:
         return lines
 
     def at(self, *names: str) -> list[Line]:
-        """Give the lines of these points, of those that have been read."""
+        """Return the lines of these points, of those that have been read."""
         return [line for line in self.lines if line.point in names]
 
 

@@ -167,7 +167,7 @@ class Fleet:
 def running(
     folder: Path, n_devices: int, n_rounds: int, rng: random.Random, command: Sequence[str] = FEDGE
 ) -> Iterator[Fleet]:
-    """Give a fleet whose processes all run, for the length of a block.
+    """Return a fleet whose processes all run, for the length of a block.
 
     Raises StartError without mosquitto, SettingsError without scikit-learn, OSError for a folder that cannot be used.
     """
@@ -181,5 +181,5 @@ def running(
 
 
 def sabotaged(how: str) -> tuple[str, ...]:
-    """Give the command that starts a role with a part of it taken out (`fleet/chaos_sabotage.py`)."""
+    """Return the command that starts a role with a part of it taken out (`fleet/chaos_sabotage.py`)."""
     return (sys.executable, "-P", "-m", "fleet.chaos_sabotage", how)

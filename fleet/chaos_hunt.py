@@ -92,7 +92,7 @@ class Hunt:
         return int(self._most * min(1.0, (version + 1.5) / self._n_rounds))
 
     def _armed(self, effect: str = "") -> list[Member]:
-        """Give those who are to die at a point, of this effect or of any."""
+        """Return those who are to die at a point, of this effect or of any."""
         plans = ((member, member.plan) for member in self._fleet.members.values() if member.alive)
         return [member for member, plan in plans if plan is not None and effect in ("", plan.point.effect)]
 
@@ -168,7 +168,7 @@ class Hunt:
 
 
 def draw(rng: random.Random, points: Sequence[Point], most: int) -> deque[Plan]:
-    """Give so many plans: every point once before any twice, in any order."""
+    """Return so many plans: every point once before any twice, in any order."""
     plans: list[Plan] = []
     while len(plans) < most:
         some = rng.sample(points, min(len(points), most - len(plans)))

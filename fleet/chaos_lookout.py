@@ -41,11 +41,11 @@ class Lookout:
                 self._hear(event)
 
     def head(self, name: str) -> Head | None:
-        """Give the last head of the job of this name."""
+        """Return the last head of the job of this name."""
         return next((head for job, head in self.heads.items() if job.startswith(f"{name}-")), None)
 
     def round(self, name: str) -> Round | None:
-        """Give the last round of the job of this name."""
+        """Return the last round of the job of this name."""
         return next((round_ for job, round_ in self.rounds.items() if job.startswith(f"{name}-")), None)
 
     def _hear(self, packet: Packet) -> None:

@@ -61,7 +61,7 @@ class Point(NamedTuple):
 
 
 def points() -> list[Point]:
-    """Give every place there is."""
+    """Return every place there is."""
     both: list[tuple[Role, object, dict[str, int]]] = [
         ("aggregator", aggregator_effects.Effect, AGGREGATOR_STEPS),
         ("agent", agent_effects.Effect, AGENT_STEPS),

@@ -79,7 +79,7 @@ class Stage(NamedTuple):
 
 
 def steady(n_devices: int, n_rounds: int) -> JobSpec:
-    """Give a job whose model must be the same whatever dies."""
+    """Return a job whose model must be the same whatever dies."""
     return JobSpec(
         name="steady",
         model=ModelSpec(inputs=64, hidden=(800, 64), outputs=10),
@@ -94,7 +94,7 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
 
 
 def steered(n_devices: int, n_rounds: int) -> JobSpec:
-    """Give another one, whose step is steered."""
+    """Return another one, whose step is steered."""
     return JobSpec(
         name="steered",
         model=_SMALL,
@@ -109,7 +109,7 @@ def steered(n_devices: int, n_rounds: int) -> JobSpec:
 
 
 def loose(n_devices: int) -> JobSpec:
-    """Give the job that goes on without the slow, until it is stopped."""
+    """Return the job that goes on without the slow, until it is stopped."""
     return JobSpec(
         name="loose",
         model=_SMALL,

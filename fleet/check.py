@@ -278,7 +278,7 @@ def _reason_not_to_write(folder: Path) -> str:
 
 
 def _owner(lock: Path) -> str | None:
-    """Give the number of the process that holds a state directory, if one does."""
+    """Return the number of the process that holds a state directory, if one does."""
     if not lock.is_file():
         return None
     with lock.open(encoding="ascii", errors="replace") as file:

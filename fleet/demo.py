@@ -256,17 +256,17 @@ class _Demo:
     # Counting.
 
     def _traffic(self) -> tuple[int, int]:
-        """Give payload bytes of all devices, up and down, so far."""
+        """Return payload bytes of all devices, up and down, so far."""
         total = self._meter.totals(DEVICES)
         return total.up.payload_bytes, total.down.payload_bytes
 
     def _wire_traffic(self) -> tuple[int, int]:
-        """Give all bytes of MQTT of all devices, up and down, so far."""
+        """Return all bytes of MQTT of all devices, up and down, so far."""
         total = self._meter.totals(DEVICES)
         return total.up.wire_bytes, total.down.wire_bytes
 
     def _body_bytes_down(self) -> int:
-        """Give the bytes of versions that devices have read: bodies, and those that came with a round."""
+        """Return the bytes of versions that devices have read: bodies, and those that came with a round."""
         along = self._n_devices * sum(self._sights.way_bytes.values())
         return self._meter.totals(DEVICES).down.words["body"] + along
 
@@ -336,7 +336,7 @@ class _Demo:
         return [by_round, by_bytes]
 
     def _as_float32(self) -> list[float]:
-        """Give what a device would have sent and received of bodies alone until each version, in float32."""
+        """Return what a device would have sent and received of bodies alone until each version, in float32."""
         size, so_far, found = 4 * self._n_parameters, 0, []
         for version in self._history[1:]:
             so_far += size * version.participants * (2 if version.round > 1 else 1)
@@ -349,13 +349,13 @@ class _Demo:
 
 
 def accuracy_of(onnx: Path, test: Dataset) -> float:
-    """Give the share of rows that an ONNX file classifies rightly, in onnxruntime."""
+    """Return the share of rows that an ONNX file classifies rightly, in onnxruntime."""
     probabilities = inference.run(inference.open_model(str(onnx)), test.X)
     return float(np.mean(probabilities.argmax(axis=1) == test.y))
 
 
 def _serves(slot: Path, status: Status) -> bool:
-    """Tell whether a slot holds this version, as ONNX."""
+    """Return whether a slot holds this version, as ONNX."""
     try:
         card = msgspec.json.decode((slot / "model.json").read_bytes(), type=Card)
     except (OSError, msgspec.MsgspecError):

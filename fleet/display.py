@@ -40,7 +40,7 @@ class Display:
 
 
 def n_bytes(n: float) -> str:
-    """Give a number of bytes as people read it: 812 B, 3.4 kB, 2.10 MB (decimal)."""
+    """Return a number of bytes as people read it: 812 B, 3.4 kB, 2.10 MB (decimal)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= size:
             return f"{n / size:.3g} {unit}" if n < 999.5 * size else f"{n / size:.0f} {unit}"
@@ -48,7 +48,7 @@ def n_bytes(n: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Give a time as people read it: 8 s, 2 min 05 s, 1 h 12 min."""
+    """Return a time as people read it: 8 s, 2 min 05 s, 1 h 12 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -28,7 +28,7 @@ class Split(NamedTuple):
 
 
 def find_job(name: Path) -> Path:
-    """Give the file of a job: a path, or the bare name of one that comes along. Raises SettingsError."""
+    """Return the file of a job: a path, or the bare name of one that comes along. Raises SettingsError."""
     if name.exists():
         return name
     along = JOBS / f"{name}.toml"
@@ -39,7 +39,7 @@ def find_job(name: Path) -> Path:
 
 
 def load_split(name: str) -> Split:
-    """Give a data set by its name. Raises SettingsError where there is none of it, or scikit-learn is missing."""
+    """Return a data set by its name. Raises SettingsError where there is none of it, or scikit-learn is missing."""
     if name not in DATA:
         raise SettingsError(f"there is no example data set {name}: there are {', '.join(DATA)}")
     if find_spec("sklearn") is None:
@@ -51,7 +51,7 @@ def load_split(name: str) -> Split:
 
 
 def split_rows(n: int, y: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Give rows to train on and a fifth to test on; the latter with every class in its proportion."""
+    """Return rows to train on and a fifth to test on; the latter with every class in its proportion."""
     rng = np.random.default_rng(seed)
     if y.ndim != 1 or y.dtype.kind == "f":
         order = rng.permutation(n)
@@ -62,7 +62,7 @@ def split_rows(n: int, y: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[np.i
 
 
 def _digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Give 1,797 handwritten digits of 8 x 8 pixels."""
+    """Return 1,797 handwritten digits of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)
@@ -70,7 +70,7 @@ def _digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _classification() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Give 1,000 made-up rows of 20 features, 3 classes."""
+    """Return 1,000 made-up rows of 20 features, 3 classes."""
     from sklearn.datasets import make_classification
 
     X, y = make_classification(
@@ -86,7 +86,7 @@ def _classification() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _breast_cancer() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Give 569 tumours by 30 measures of their cells' nuclei, benign or malignant, the measures standardised."""
+    """Return 569 tumours by 30 measures of their cells' nuclei, benign or malignant, the measures standardised."""
     from sklearn.datasets import load_breast_cancer
 
     X, y = load_breast_cancer(return_X_y=True)

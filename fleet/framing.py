@@ -42,7 +42,7 @@ class Reader:
         self._aliases: dict[int, str] = {}  # topic alias to the word of its topic
 
     def feed(self, data: bytes) -> Iterator[Seen]:
-        """Give the packets whose heads these bytes complete. Raises GarbageError; nothing must be fed after that."""
+        """Return the packets whose heads these bytes complete. Raises GarbageError; nothing must be fed after that."""
         start = 0
         while start < len(data):
             if self._left:
@@ -75,7 +75,7 @@ class Reader:
         return self._describe(head[: start + n_body], start, n_body), start + n_body
 
     def _enough(self, head: bytes, start: int) -> bool:
-        """Tell whether the head of this packet is complete, though its body is not."""
+        """Return whether the head of this packet is complete, though its body is not."""
         kind = head[0] >> 4
         if kind == CONNECT:
             return False
@@ -112,7 +112,7 @@ class Reader:
         return Seen("PUBLISH", word=self._word(topic, alias), n_payload=start + n_body - at)
 
     def _word(self, topic: str, alias: int | None) -> str:
-        """Give the word of a topic, which an alias may stand for (MQTT 5, section 3.3.2.3.4)."""
+        """Return the word of a topic, which an alias may stand for (MQTT 5, section 3.3.2.3.4)."""
         if not topic and alias is not None:
             return self._aliases.get(alias, "other")
         levels = topic.split("/")

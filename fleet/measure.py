@@ -93,7 +93,7 @@ def load(npz_path: Path | str) -> Params:
 
 
 def ours(update: Params, codec: str, step: float) -> Quantiser:
-    """Give one of our codecs on this update."""
+    """Return one of our codecs on this update."""
     spec, tensors = spec_of(update), tuple(update.values())
     name, _, rounding = codec.partition("-")
 
@@ -104,7 +104,7 @@ def ours(update: Params, codec: str, step: float) -> Quantiser:
 
 
 def eden(update: Params, bits: int) -> Quantiser:
-    """Give the comparison: randomised Hadamard rotation, k-bit Lloyd-Max for Gaussians, one scale without
+    """Return the comparison: randomised Hadamard rotation, k-bit Lloyd-Max for Gaussians, one scale without
     bias.
     """
     flat = np.concatenate([values.ravel() for values in update.values()]).astype(np.float64)

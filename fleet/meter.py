@@ -90,7 +90,7 @@ class Meter:
             self._thread = self._loop = None
 
     def totals(self, prefix: str = "") -> Tally:
-        """Give what passed so far, over all clients whose ids begin so."""
+        """Return what passed so far, over all clients whose ids begin so."""
         total = Tally()
         for client_id, tally in self.by_client().items():
             if client_id.startswith(prefix):
@@ -98,7 +98,7 @@ class Meter:
         return total
 
     def by_client(self) -> dict[str, Tally]:
-        """Give what passed so far for each client id; "" is for connections that never said CONNECT."""
+        """Return what passed so far for each client id; "" is for connections that never said CONNECT."""
         with self._lock:
             found: dict[str, Tally] = {}
             for client_id, tally in self._clients.items():

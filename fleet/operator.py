@@ -158,7 +158,7 @@ class Console:
         self._transport.close()
 
     def gather(self, *words: str) -> list[Message]:
-        """Give what is retained under these words of the topic table."""
+        """Return what is retained under these words of the topic table."""
         self._transport.subscribe(*(topics.filter_for(self.fleet, word) for word in words))
         return list(self._messages(QUIET_S))
 
@@ -200,7 +200,7 @@ class Console:
             raise OperatorError("the bodies of this version are not at the broker: is the aggregator running?")
 
     def _messages(self, quiet_s: float, until: Callable[[Message], bool] = lambda _: False) -> Iterator[Message]:
-        """Give messages until nothing retained has come for quiet_s, or this one was the last wanted."""
+        """Return messages until nothing retained has come for quiet_s, or this one was the last wanted."""
         ends_at = time.monotonic() + quiet_s
         while (left := ends_at - time.monotonic()) > 0 and (event := self._transport.take(left)) is not None:
             match event:
@@ -222,7 +222,7 @@ class Console:
 
 @contextmanager
 def console(config: OperatorConfig) -> Iterator[Console]:
-    """Give a connection for the length of a block. Raises OperatorError."""
+    """Return a connection for the length of a block. Raises OperatorError."""
     opened = Console(config)
     try:
         opened.open()
@@ -261,7 +261,7 @@ def resume(config: OperatorConfig, name: str) -> str:
 
 
 def explain(config: OperatorConfig, name: str, number: int, device: str | None = None) -> Iterator[RoundLine]:
-    """Give every attempt to make a version, how it ended, and why each device was or was not counted.
+    """Return every attempt to make a version, how it ended, and why each device was or was not counted.
 
     An attempt of very many devices comes in several lines of the same number. device: of this one alone.
     Raises OperatorError.
@@ -380,5 +380,5 @@ def _cleaned(data: Any) -> Any:
 
 
 def as_json(answer: Struct) -> str:
-    """Give an answer as JSON for scripts."""
+    """Return an answer as JSON for scripts."""
     return msgspec.json.format(msgspec.json.encode(answer)).decode()

@@ -32,7 +32,7 @@ class PartitionError(SettingsError):
 
 
 def deal(how: str, y: npt.NDArray[Any], n_devices: int, seed: int) -> list[Rows]:
-    """Give each of n_devices its rows. y: (n,) labels; how: anything but column. Raises PartitionError."""
+    """Return for each of n_devices its rows. y: (n,) labels; how: anything but column. Raises PartitionError."""
     kind, _, value = how.partition(":")
     if n_devices > len(y):
         raise PartitionError(f"{n_devices} devices are more than the {len(y)} examples there are")
@@ -48,7 +48,7 @@ def deal(how: str, y: npt.NDArray[Any], n_devices: int, seed: int) -> list[Rows]
 
 
 def by_column(values: npt.NDArray[Any]) -> list[Rows]:
-    """Give the rows of each value of a column, in the order of the values. Raises PartitionError."""
+    """Return the rows of each value of a column, in the order of the values. Raises PartitionError."""
     if values.ndim != 1:
         raise PartitionError(f"a column of shape {values.shape} names no device a row")
     _, owners = np.unique(values, return_inverse=True)
@@ -81,7 +81,7 @@ def _dirichlet(y: npt.NDArray[Any], n_devices: int, alpha: float, rng: np.random
 
 
 def _fill(shares: list[Rows]) -> list[Rows]:
-    """Give every empty-handed device one row of whoever has most."""
+    """Return every empty-handed device one row of whoever has most."""
     for device, share in enumerate(shares):
         if not len(share):
             richest = max(range(len(shares)), key=lambda other: len(shares[other]))

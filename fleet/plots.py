@@ -117,7 +117,7 @@ def _fit(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _bytes(n: float, _position: int) -> str:
-    """Give a number of bytes as a label: 300 B, 20 kB, 1.5 MB (decimal)."""
+    """Return a number of bytes as a label: 300 B, 20 kB, 1.5 MB (decimal)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= size:
             return f"{n / size:.3g} {unit}"

@@ -41,7 +41,7 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool) ->
 
 
 def _only_job(state_dir: Path) -> str:
-    """Give the one job that has a model here. Raises SlotError when there are none or several."""
+    """Return the one job that has a model here. Raises SlotError when there are none or several."""
     names = sorted(path.parent.name for path in (state_dir / "models").glob("*/current"))
     if len(names) == 1:
         return names[0]

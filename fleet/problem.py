@@ -101,13 +101,13 @@ def _taken(data: Dataset, rows: Rows) -> Dataset:
 
 
 def dealt(data: Dataset, shares: Sequence[Rows]) -> list[Dataset]:
-    """Give each device its rows of the data."""
+    """Return each device its rows of the data."""
     pairs = enumerate(shares)
     return [Dataset(data.X[rows], data.y[rows], f"{data.source}, device {device}") for device, rows in pairs]
 
 
 def device_names(n: int) -> list[str]:
-    """Give the names of n devices. Who is drawn and how it shuffles depend on its name."""
+    """Return the names of n devices. Who is drawn and how it shuffles depend on its name."""
     width = max(2, len(str(n - 1)))
     return [f"device-{number:0{width}d}" for number in range(n)]
 

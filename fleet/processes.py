@@ -115,7 +115,7 @@ def interruptible() -> Iterator[None]:
 
 
 def tail(log: Path, n_lines: int = TAIL_LINES) -> str:
-    """Give the last lines of a log."""
+    """Return the last lines of a log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

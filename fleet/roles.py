@@ -43,7 +43,7 @@ def load_agent(path: Path) -> AgentConfig:
 
 
 def device_name(config: AgentConfig) -> str:
-    """Give the device's id: as configured, else the host's name."""
+    """Return the device's id: as configured, else the host's name."""
     return config.device or socket.gethostname().partition(".")[0]
 
 
@@ -135,7 +135,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
 
 
 def _until_stopped(transport: Transport) -> Callable[[], bool]:
-    """Give a function that tells whether SIGTERM or SIGINT has come.
+    """Return a function that tells whether SIGTERM or SIGINT has come.
 
     SIGINT too where we were started with it ignored (`&` in a script): who sends it to a service means it. Who sends
     either once more, AGAIN_S later, does not want to wait for what goes on now: nothing durable is lost by that.

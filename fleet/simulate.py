@@ -220,7 +220,7 @@ class _Simulation:
         self._store.close()
 
     def _rounds(self, run: Run) -> Iterator[RoundRow]:
-        """Give each version as soon as it is there."""
+        """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
         number = 0
         while not run.coordinator.ended:
@@ -334,7 +334,7 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
 
 @contextmanager
 def _workshop(need_bytes: int) -> Iterator[Path]:
-    """Give a folder for the length of a block, in memory where there is room: there a sync costs nothing."""
+    """Return a folder for the length of a block, in memory where there is room: there a sync costs nothing."""
     try:
         roomy = shutil.disk_usage(MEMORY_DISK).free > need_bytes + 2**26
     except OSError:

@@ -142,5 +142,5 @@ def _models(spec: JobSpec, *, inference: bool) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """Give a path as a TOML string, absolute."""
+    """Return a path as a TOML string, absolute."""
     return json.dumps(str(path.resolve()), ensure_ascii=False)

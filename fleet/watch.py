@@ -111,7 +111,7 @@ class Watch:
         self._transport.close()
 
     def hear(self, timeout_s: float = 0.2) -> Iterator[tuple[Message, Packet] | None]:
-        """Give what is said, and None whenever nothing was for timeout_s."""
+        """Return what is said, and None whenever nothing was for timeout_s."""
         while True:
             event = self._transport.take(timeout_s)
             if event is None and time.monotonic() - self._heard_at > SILENCE_S:

@@ -53,7 +53,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def copy(state: TrainingState) -> TrainingState:
-    """Give a state that shares no array with this one."""
+    """Return a state that shares no array with this one."""
     return state._replace(
         params={name: value.copy() for name, value in state.params.items()},
         momentum={name: value.copy() for name, value in state.momentum.items()},

@@ -81,7 +81,7 @@ def kind_of(path: Path) -> Literal["npz", "csv"] | None:
 
 
 def fit(data: Dataset, model: ModelSpec) -> Dataset:
-    """Give the data as this model takes them, or raise DatasetError.
+    """Return the data as this model takes them, or raise DatasetError.
 
     X: (n, inputs) for the built-in nets, as it is for a factory's. y: (n,) int64 in 0..outputs-1 for
     cross_entropy, (n, outputs) float32 for mse. Arrays that fit already are not copied.
@@ -142,7 +142,7 @@ def _load_npz(path: Path, key: str, label: str) -> Dataset:
 
 
 def _scaled(X: npt.NDArray[Any]) -> Float32:
-    """Give float32; uint8 is scaled to [0, 1]."""
+    """Return float32; uint8 is scaled to [0, 1]."""
     scaled = _float32(X)
     if X.dtype == np.uint8:
         scaled /= 255.0
@@ -155,7 +155,7 @@ def _float32(values: npt.NDArray[Any]) -> Float32:
 
 
 def _plain(y: npt.NDArray[Any]) -> Labels:
-    """Give whole numbers as int64, others as float32."""
+    """Return whole numbers as int64, others as float32."""
     return _float32(y) if y.dtype.kind == "f" else y.astype(np.int64)
 
 
@@ -179,7 +179,7 @@ def _load_csv(path: Path, label: str, features: Sequence[str] | None) -> Dataset
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Give (line number, stripped cells) of every line that is not blank."""
+    """Return (line number, stripped cells) of every line that is not blank."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -207,7 +207,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _checked(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
-    """Give the values back, or raise DatasetError if there are none or one is not finite."""
+    """Return the values back, or raise DatasetError if there are none or one is not finite."""
     if values.size == 0:
         raise DatasetError(f"{path}: no rows in {name}")
     # nan and inf show in the extremes, which need no array of the size of the data

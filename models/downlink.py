@@ -145,7 +145,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     persistence: Annotated[float, msgspec.Meta(ge=0, le=1)] = UNKNOWN
 
     def whole(self, spec: Spec) -> bytes | None:
-        """Give the way from version 0, None if this is version 0. Raises CodecError where there is none."""
+        """Return the way from version 0, None if this is version 0. Raises CodecError where there is none."""
         starts = [start for start, _ in self.ways]
         if starts != sorted({start for start in starts if 0 <= start < self.version}, reverse=True):
             raise CodecError("its ways begin where none can")
@@ -170,7 +170,7 @@ def read_floats(raws: Sequence[bytes], spec: Spec) -> tuple[Float64, ...]:
 
 
 def start(spec: Spec, seed: int) -> ServerState:
-    """Give the state of version 0."""
+    """Return the state of version 0."""
     nothing = tuple(np.zeros(tensor.shape) for tensor in spec)
     return ServerState(seed, 0, initial(spec, seed), (), nothing, (), ())
 
@@ -202,7 +202,7 @@ def advance(state: ServerState, mean: Sequence[Float64], spec: Spec, coding: Com
 
 
 def install(spec: Spec, seed: int, body: bytes | None, held: Offset = ()) -> tuple[Model, Offset]:
-    """Give the version that a way leads to, and its offset for the next time.
+    """Return the version that a way leads to, and its offset for the next time.
 
     body: the way; None for version 0. held: the offset of the version that it starts from; () from version 0.
     Raises CodecError for anything wrong.
@@ -223,12 +223,12 @@ def _plainly(fine: Sequence[Float64], spec: Spec, seed: int) -> tuple[Model, Off
 
 
 def _under_way(state: ServerState) -> bool:
-    """Tell whether anything lies on the grids already."""
+    """Return whether anything lies on the grids already."""
     return any(f.any() for f in state.fine) or any(tensor.integers.any() for step in state.trail for tensor in step)
 
 
 def _drift(state: ServerState, step: Sequence[Float64]) -> tuple[tuple[Float64, ...], float]:
-    """Give the moving average of the steps with this one in it, and how much of the old one it went on with."""
+    """Return the moving average of the steps with this one in it, and how much of the old one it went on with."""
     size = sum(float(np.vdot(d, d)) for d in state.drift)
     if not size:
         return tuple(s / 2 for s in step), state.persistence
@@ -239,13 +239,13 @@ def _drift(state: ServerState, step: Sequence[Float64]) -> tuple[tuple[Float64, 
 
 
 def _lead(persistence: float) -> float:
-    """Give by how many rounds a version is to lead, 0 to 1."""
+    """Return by how many rounds a version is to lead, 0 to 1."""
     none, full = LEADS
     return min(max((persistence - none) / (full - none), 0.0), 1.0)
 
 
 def _origin(fine: Sequence[Float64], downlink_step: float) -> tuple[Offset, int]:
-    """Give the offset of version 0 on the grids that suit this first move, and their unit."""
+    """Return the offset of version 0 on the grids that suit this first move, and their unit."""
     grids, unit = _grids(fine, downlink_step)
     pairs = zip(fine, grids, strict=True)
     return tuple(Decoded(np.zeros(values.shape, np.int64), grid) for values, grid in pairs), unit
@@ -265,7 +265,7 @@ def _grids(first: Sequence[Float64], downlink_step: float) -> tuple[list[int], i
 
 
 def _step(value: float) -> tuple[int, int]:
-    """Give the exponent and the unit of what is nearest to a float, of powers of two and three times them."""
+    """Return the exponent and the unit of what is nearest to a float, of powers of two and three times them."""
     if not 0 < value < math.inf:
         return 10_000, 1
     fraction, exponent = math.frexp(value)
@@ -275,7 +275,7 @@ def _step(value: float) -> tuple[int, int]:
 
 
 def _octave(value: float) -> int:
-    """Give log2 of a float, rounded: by comparing, which is the same everywhere. 0 and inf are beyond all grids."""
+    """Return log2 of a float, rounded: by comparing, which is the same everywhere. 0 and inf are beyond all grids."""
     if not 0 < value < math.inf:
         return 10_000
     fraction, exponent = math.frexp(value)
@@ -283,7 +283,7 @@ def _octave(value: float) -> int:
 
 
 def _behind(offset: Offset, unit: int, fine: Sequence[Float64]) -> Offset:
-    """Give the whole grid steps that the offset must move by to follow the fine model."""
+    """Return the whole grid steps that the offset must move by to follow the fine model."""
     steps = []
     for here, there in zip(offset, fine, strict=True):
         behind = (np.ldexp(there, -here.exponent) - here.integers) / unit
@@ -323,7 +323,7 @@ def _plus(a: Decoded, b: Decoded) -> Decoded:
 
 
 def _on_grids(offset: Offset, grids: Sequence[int]) -> Offset:
-    """Give what was written on these grids as it was, whatever exponents its body spells it with."""
+    """Return what was written on these grids as it was, whatever exponents its body spells it with."""
     if len(offset) != len(grids):
         raise CodecError("an offset and its grids have different lengths")
     return tuple(_on_grid(tensor, grid) for tensor, grid in zip(offset, grids, strict=True))

@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def to_onnx(model: ModelSpec, params: Params, *, metadata: Mapping[str, str]) -> bytes:
-    """Give the bytes of the ONNX model, its metadata_props set. Raises ExportError.
+    """Return the bytes of the ONNX model, its metadata_props set. Raises ExportError.
 
     A factory's module is exported with fresh buffers (BatchNorm statistics do not cross), and only if its
     factory may run: the caller has decided that before it had params of it.
@@ -73,7 +73,7 @@ def _mlp(model: ModelSpec, params: Params) -> onnx.ModelProto:
 
 
 def _nodes(model: ModelSpec) -> list[NodeProto]:
-    """Give Gemm, activation, Gemm, ..., and Softmax where the loss is cross_entropy."""
+    """Return Gemm, activation, Gemm, ..., and Softmax where the loss is cross_entropy."""
     nodes, value, end = [], "input", 2 * len(layer_sizes(model)) - 2
     for i in range(0, end + 1, 2):
         result = OUTPUTS[model.loss] if i == end and model.loss == "mse" else f"{i}.output"

@@ -89,7 +89,7 @@ class Fold:
         self.weight, self.count = self.weight + other.weight, self.count + other.count
 
     def mean(self) -> list[Float64]:
-        """Give total / weight, float64 in the shapes of the spec; the same bits for the same total.
+        """Return total / weight, float64 in the shapes of the spec; the same bits for the same total.
 
         Elementwise IEEE arithmetic only. Raises FoldError for an empty fold.
         """
@@ -150,7 +150,7 @@ class Fold:
 
 
 def exponents_for(model: Model) -> tuple[int, ...]:
-    """Give the fold exponents of a round that leaves `model`: FINER bits below its lattice."""
+    """Return the fold exponents of a round that leaves `model`: FINER bits below its lattice."""
     return tuple(exponent - FINER for exponent in model.exponents)
 
 

@@ -46,7 +46,7 @@ def open_model(model: str | bytes) -> onnxruntime.InferenceSession:
 
 
 def run(session: onnxruntime.InferenceSession, X: Float32) -> Float32:
-    """Give the first output, float32 (n, outputs), for rows X (n, inputs)."""
+    """Return the first output, float32 (n, outputs), for rows X (n, inputs)."""
     outputs = session.run(None, {session.get_inputs()[0].name: X})[0]
     return np.ascontiguousarray(outputs, np.float32).reshape(len(X), -1)
 
@@ -54,7 +54,7 @@ def run(session: onnxruntime.InferenceSession, X: Float32) -> Float32:
 def answer(
     session: onnxruntime.InferenceSession | None, question: Message, body: bytes
 ) -> tuple[onnxruntime.InferenceSession | None, Message, bytes]:
-    """Give the session from now on, the answer and its body."""
+    """Return the session from now on, the answer and its body."""
     try:
         match question:
             case Load(path):

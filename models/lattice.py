@@ -60,18 +60,18 @@ class Model:
         return hash(self.sha256())
 
     def sha256(self) -> str:
-        """Give the hex SHA-256 over the exponents and then the integers, all little-endian int32."""
+        """Return the hex SHA-256 over the exponents and then the integers, all little-endian int32."""
         digest = hashlib.sha256(np.array(self.exponents, "<i4").tobytes())
         for ints in self.ints:
             digest.update(ints.astype("<i4", copy=False).tobytes())
         return digest.hexdigest()
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """Give the exact values, float64."""
+        """Return the exact values, float64."""
         return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
 
     def params(self, spec: Spec) -> Params:
-        """Give the values as float32, each rounded once."""
+        """Return the values as float32, each rounded once."""
         return {tensor.name: np.asarray(value, np.float32) for tensor, value in zip(spec, self.values(), strict=True)}
 
     def to_bytes(self) -> bytes:
@@ -133,7 +133,7 @@ def rescale(integers: Int64, shift: int) -> Int64:
 
 
 def largest(integers: Int64) -> int:
-    """Give the largest magnitude; 0 for an empty array."""
+    """Return the largest magnitude; 0 for an empty array."""
     return max(int(integers.max()), -int(integers.min())) if integers.size else 0
 
 

@@ -75,7 +75,7 @@ def mean_squared_error(outputs: Float32, y: Labels) -> tuple[float, Float32]:
 
 
 def share_right(outputs: Float32, y: Labels) -> float:
-    """Give the share of rows whose largest output is the label's."""
+    """Return the share of rows whose largest output is the label's."""
     return float((outputs.argmax(axis=1) == y).mean())
 
 
@@ -86,6 +86,6 @@ LOSSES: dict[str, Loss] = {
 
 
 def measure(loss: str, outputs: Float32, y: Labels) -> Metrics:
-    """Give loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
+    """Return loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
     accuracy = LOSSES[loss].accuracy(outputs, y)
     return Metrics(LOSSES[loss].gradient(outputs, y)[0], accuracy, len(outputs))

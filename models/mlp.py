@@ -55,12 +55,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def layer_sizes(model: ModelSpec) -> tuple[tuple[int, int], ...]:
-    """Give (inputs, outputs) of every dense layer."""
+    """Return (inputs, outputs) of every dense layer."""
     return tuple(pairwise((model.inputs, *model.hidden, model.outputs)))
 
 
 def spec_of_mlp(model: ModelSpec) -> Spec:
-    """Give names and shapes in the order of torch.nn.Sequential's named_parameters()."""
+    """Return names and shapes in the order of torch.nn.Sequential's named_parameters()."""
     return tuple(
         tensor
         for i, (n_in, n_out) in enumerate(layer_sizes(model))
@@ -77,7 +77,7 @@ def quietly() -> np.errstate:
 
 
 def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
-    """Give left @ right in `out`: (m, k) @ (k, n), in blocks of rows small enough to be multiplied unpacked."""
+    """Return left @ right in `out`: (m, k) @ (k, n), in blocks of rows small enough to be multiplied unpacked."""
     rows = SMALL_PRODUCT // right.size & ~7  # whole vectors of the kernel
     if rows < 16:  # a wide batch, which is worth packing
         return np.matmul(left, right, out=out)
@@ -127,7 +127,7 @@ class Mlp:
             return measure(self.model.loss, self._outputs(params, X), y)
 
     def _forward(self, params: Params, X: Float32) -> list[Float32]:
-        """Give X, the activations of each hidden layer and the raw outputs, each example a column.
+        """Return X, the activations of each hidden layer and the raw outputs, each example a column.
 
         Columns, because OpenBLAS multiplies a large weight by a narrow batch faster than the other way round.
         """

@@ -40,7 +40,7 @@ class Net(Protocol):
     def loss_and_gradients(
         self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
     ) -> tuple[float, Params]:
-        """Give the mean loss over the batch and `scale` times its gradient by every parameter.
+        """Return the mean loss over the batch and `scale` times its gradient by every parameter.
 
         Scaling costs least at the outputs, where the gradient is smallest: SGD passes its learning rate.
         `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating. The loss may
@@ -48,10 +48,10 @@ class Net(Protocol):
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """Give (n, outputs) float32: softmax probabilities for cross_entropy, the raw outputs for mse."""
+        """Return (n, outputs) float32: softmax probabilities for cross_entropy, the raw outputs for mse."""
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """Give mean loss, accuracy where the labels are classes, and n."""
+        """Return mean loss, accuracy where the labels are classes, and n."""
 
 
 NETS: dict[str, Callable[[ModelSpec], Net]] = {"mlp": Mlp}

@@ -38,7 +38,7 @@ class ParamsError(ValueError):
 
 
 def spec_of(params: Mapping[str, npt.NDArray[np.generic]]) -> Spec:
-    """Give the spec that these arrays have."""
+    """Return the spec that these arrays have."""
     return tuple(TensorSpec(name, tuple(value.shape)) for name, value in params.items())
 
 
@@ -61,10 +61,10 @@ def check(params: Mapping[str, npt.NDArray[np.generic]], spec: Spec) -> None:
 
 
 def subtract(left: Params, right: Params) -> Params:
-    """Give left - right, float32, tensor by tensor."""
+    """Return left - right, float32, tensor by tensor."""
     return {name: left[name] - right[name] for name in left}
 
 
 def zeros(spec: Spec) -> Params:
-    """Give params of zeros."""
+    """Return params of zeros."""
     return {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in spec}

@@ -64,7 +64,7 @@ class Session:
         self._ask(Export(model, str(params), str(target), metadata))
 
     def predict(self, X: Float32) -> Float32:
-        """Give (n, outputs) float32 for X (n, inputs). Raises InferenceError."""
+        """Return (n, outputs) float32 for X (n, inputs). Raises InferenceError."""
         message, body = self._ask(Predict(*X.shape), np.ascontiguousarray(X, "<f4").tobytes())
         if not isinstance(message, Answer):
             raise InferenceError(f"the child answered {message} to rows")
@@ -86,7 +86,7 @@ class Session:
         self.close()
 
     def _ask(self, question: Message, body: bytes = b"") -> tuple[Message, bytes]:
-        """Give the answer, from a fresh child if the first try shows that the old one is dead."""
+        """Return the answer, from a fresh child if the first try shows that the old one is dead."""
         try:
             message, result = self._exchange(question, body)
         except PipeError:

@@ -41,7 +41,7 @@ def build_torch(model: ModelSpec) -> TorchNet:
 
 
 def build_mlp(model: ModelSpec) -> nn.Module:
-    """Give the nn.Sequential whose parameters are named like those of `models.mlp`."""
+    """Return the nn.Sequential whose parameters are named like those of `models.mlp`."""
     layers: list[nn.Module] = []
     for n_in, n_out in layer_sizes(model):
         layers += [nn.Linear(n_in, n_out), ACTIVATIONS[model.activation]()]
@@ -101,7 +101,7 @@ class TorchNet:
         return measure(self.model.loss, self._outputs(params, X), y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
-        """Give the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
+        """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
         shape = getattr(self.module, "input_shape", X.shape[1:])
         self.module.train(training)
         outputs: Tensor = torch.func.functional_call(self.module, tensors, (_tensor(X).reshape(len(X), *shape),))
@@ -137,7 +137,7 @@ class _Served(nn.Module):
 
 
 def export_module(model: ModelSpec, params: Params, *, opset: int, output: str) -> bytes:
-    """Give the module with these params as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
+    """Return the module with these params as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
 
     By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
     needs onnxscript. Raises ModelError if the module cannot be built or has something that cannot be written, and

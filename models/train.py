@@ -61,12 +61,12 @@ class Step(NamedTuple):
 
 
 def seed_for(job_seed: int, version_number: int, device_id: str) -> bytes:
-    """Give the 32 bytes that fix the order of examples of one device training from one base version."""
+    """Return the 32 bytes that fix the order of examples of one device training from one base version."""
     return hashlib.sha256(f"{job_seed}/{version_number}/{device_id}".encode()).digest()
 
 
 def order_of(seed: bytes, epoch: int, n: int) -> npt.NDArray[np.int64]:
-    """Give the order of n examples in an epoch: a shuffle by PCG64 seeded with sha256(seed, epoch)."""
+    """Return the order of n examples in an epoch: a shuffle by PCG64 seeded with sha256(seed, epoch)."""
     digest = hashlib.sha256(seed + epoch.to_bytes(8, "little")).digest()
     words = np.frombuffer(digest, "<u4")
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(word) for word in words])))
@@ -74,7 +74,7 @@ def order_of(seed: bytes, epoch: int, n: int) -> npt.NDArray[np.int64]:
 
 
 def learning_rate(train: TrainSpec, version_number: int) -> float:
-    """Give the rate of the round that leaves this version."""
+    """Return the rate of the round that leaves this version."""
     return train.learning_rate * train.learning_rate_decay**version_number
 
 
@@ -84,7 +84,7 @@ def n_steps(train: TrainSpec, n_examples: int) -> int:
 
 
 def begin(params: Params, seed: bytes) -> TrainingState:
-    """Give the state before the first step."""
+    """Return the state before the first step."""
     return TrainingState(params, {}, seed)
 
 
@@ -142,7 +142,7 @@ def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> N
 
 
 def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
-    """Give a state of our own, with a velocity if the run uses one."""
+    """Return a state of our own, with a velocity if the run uses one."""
     state = copy(state)
     if train.momentum and not state.momentum:
         state = state._replace(momentum={name: np.zeros_like(p) for name, p in state.params.items()})

@@ -141,7 +141,7 @@ class Recovery:
         return self._since + PATIENCE_S + max(rounds_s, default=0.0)
 
     def done(self) -> bool:
-        """Tell whether the fleet has done what it owes."""
+        """Return whether the fleet has done what it owes."""
         now = self._world.agenda.now
         if self._leader() is None or now < self._since + WHOLE_S + 10.0:
             return False
@@ -213,7 +213,7 @@ class Recovery:
         return leading[0] if len(leading) == 1 else None
 
     def _jobs(self) -> list[_Job]:
-        """Give the jobs that are not over, as the leader's store has them."""
+        """Return the jobs that are not over, as the leader's store has them."""
         leader = self._leader()
         if leader is None:
             return []
@@ -255,7 +255,7 @@ class Recovery:
         return self._world.laws.made.get(job, 0) - self._made.get(job, 0)
 
     def _waiting_updates(self) -> list[tuple[str, Update]]:
-        """Give the updates that waited when the sky cleared and still do, of jobs that the leader knows."""
+        """Return the updates that waited when the sky cleared and still do, of jobs that the leader knows."""
         leader = self._leader()
         known = nodes.jobs_in_store(leader) if leader is not None else {}
         still = []

@@ -34,7 +34,7 @@ class Disk:
         self._n_copies = 0
 
     def copy(self) -> Disk:
-        """Give another disk with the same content. Between two steps of a process nothing is half written."""
+        """Return another disk with the same content. Between two steps of a process nothing is half written."""
         self._n_copies += 1
         other = Disk(self.folder.with_name(f"{self.folder.name}.{self._n_copies}"), copied(self.record))
         other.place = self.place + 1
@@ -87,7 +87,7 @@ def _copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def shelf() -> Iterator[Path]:
-    """Give a folder for disks, in memory where there is room, for the length of a block."""
+    """Return a folder for disks, in memory where there is room, for the length of a block."""
     try:
         roomy = shutil.disk_usage(MEMORY_DISK).free > ROOM_BYTES
     except OSError:

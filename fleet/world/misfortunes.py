@@ -44,13 +44,13 @@ class World(Protocol):
         """Add a line to the trace."""
 
     def new_disk(self, name: str, record: ServerRecord | DeviceRecord) -> Disk:
-        """Give an empty disk."""
+        """Return an empty disk."""
 
     def new_server(self, disk: Disk) -> Server:
-        """Give another aggregator, not started."""
+        """Return another aggregator, not started."""
 
     def new_clone(self, device: Device, disk: Disk, called: str = "") -> Device:
-        """Give another device, not started; of the same id, or called otherwise."""
+        """Return another device, not started; of the same id, or called otherwise."""
 
     def new_job(self, name: str | None) -> JobSpec:
         """Draw a job. name: of the one that it replaces; a new one when not given."""
@@ -160,7 +160,7 @@ class Misfortunes:
         return self._rng.choice([*self._world.devices, *self._world.clones])
 
     def _a_device_of_its_own(self) -> Device:
-        """Give a device that is no clone."""
+        """Return a device that is no clone."""
         device = self._a_device()
         return device if device in self._world.devices else self._rng.choice(self._world.devices)
 

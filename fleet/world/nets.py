@@ -54,7 +54,7 @@ def surrounded_by(world: Surroundings) -> Iterator[None]:
 
 
 def model(poison: str = "") -> ModelSpec:
-    """Give the model of a job. poison: "place:how", or nothing."""
+    """Return the model of a job. poison: "place:how", or nothing."""
     return ModelSpec(KIND, INPUTS, (), OUTPUTS, options={"poison": poison} if poison else {})
 
 

@@ -40,7 +40,7 @@ class WorldBroker(MemoryBroker):
         return self._running
 
     def transport(self, client_id: str, will: Packet | None = None) -> WorldTransport:
-        """Give a new client."""
+        """Return a new client."""
         return WorldTransport(self, client_id, will)
 
     def halt(self, *, keep: bool, wills: bool) -> None:
@@ -57,7 +57,7 @@ class WorldBroker(MemoryBroker):
         self._running = True
 
     def connected(self, transport: WorldTransport) -> bool:
-        """Tell whether this connection is whole, on both sides."""
+        """Return whether this connection is whole, on both sides."""
         return self._running and not transport.deaf and self._online.get(transport.client_id) is transport
 
     def lapse(self, client_id: str) -> None:
@@ -74,14 +74,14 @@ class WorldBroker(MemoryBroker):
                 self.lapse(transport.client_id)
 
     def retained(self, topic: str) -> Packet | None:
-        """Give what lies at a topic."""
+        """Return what lies at a topic."""
         level: _Level | None = self._root
         for word in topic.split("/"):
             level = level.below.get(word) if level else None
         return level.retained if level and self._clock() < level.retained_until else None
 
     def lying(self, filter_: str) -> list[Packet]:
-        """Give what lies at the topics of a filter."""
+        """Return what lies at the topics of a filter."""
         levels = _topics_matching(self._root, filter_.split("/"))
         return [level.retained for level in levels if level.retained and self._clock() < level.retained_until]
 

@@ -65,7 +65,7 @@ class World(ProcessWorld, Protocol):
     tests: dict[str, DataSource]
 
     def roll(self) -> int:
-        """Give 32 random bits."""
+        """Return 32 random bits."""
 
 
 class Paces:
@@ -253,7 +253,7 @@ class Device(Process):
 
 
 def rows_of(device: str, n: int) -> Dataset:
-    """Give a device's data: two clouds, a little different everywhere."""
+    """Return a device's data: two clouds, a little different everywhere."""
     rng = np.random.default_rng(list(device.encode()))
     y = np.arange(n) % world_nets.OUTPUTS
     X = rng.standard_normal((n, world_nets.INPUTS)) + 2.0 * y[:, None]
@@ -378,12 +378,12 @@ def was_replaced(server: Server) -> bool:
 
 
 def nonce(server: Server) -> str:
-    """Give the nonce of its beacon."""
+    """Return the nonce of its beacon."""
     return server.service.nonce if server.service is not None else ""
 
 
 def runs(server: Server) -> dict[str, Run]:
-    """Give the jobs that it runs."""
+    """Return the jobs that it runs."""
     return server.service.runs if server.service is not None else {}
 
 
@@ -419,7 +419,7 @@ def hint_s(server: Server) -> float:
 
 
 def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, int], float | None]]:
-    """Give the open rounds: job, what tells one round of one run from another, and the deadline that the job sets."""
+    """Return the open rounds: job, what tells one round of one run from another, and the deadline that the job sets."""
     found = []
     for job, run in runs(server).items():
         attempt = run.coordinator.attempt
@@ -431,12 +431,12 @@ def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, i
 
 
 def committing(server: Server) -> list[str]:
-    """Give the jobs whose sum is being turned into a version now."""
+    """Return the jobs whose sum is being turned into a version now."""
     return [job for job, run in runs(server).items() if run.coordinator._committing]
 
 
 def expected_sha256(server: Server, job: str) -> str:
-    """Give the version that a start from the store would make of what is counted there."""
+    """Return the version that a start from the store would make of what is counted there."""
     run, store = runs(server)[job], server.store
     assert store is not None  # noqa: S101 -- a running server has one
     version, sha256, blob = store.last_version(job)
@@ -447,28 +447,28 @@ def expected_sha256(server: Server, job: str) -> str:
 
 
 def n_participants(server: Server, job: str) -> int:
-    """Give how many updates the last version of a job says that it was made of."""
+    """Return how many updates the last version of a job says that it was made of."""
     return int(server.store.history(job)[-1].get("participants", 0)) if server.store is not None else 0
 
 
 def sum_in_store(server: Server, job: str) -> list[str]:
-    """Give the devices whose updates are in the sum that will make the next version, once for each update."""
+    """Return the devices whose updates are in the sum that will make the next version, once for each update."""
     return sorted(update.device for update in server.store.updates(job)) if server.store is not None else []
 
 
 def version_in_store(server: Server, job: str) -> Version:
-    """Give the last version of a job."""
+    """Return the last version of a job."""
     assert server.store is not None  # noqa: S101 -- a running server has one
     return server.store.last_version(job)[0]
 
 
 def verdicts_in_store(server: Server, job: str) -> list[Verdict]:
-    """Give the last verdict of every device."""
+    """Return the last verdict of every device."""
     return server.store.verdicts(job) if server.store is not None else []
 
 
 def jobs_in_store(server: Server) -> dict[str, tuple[JobSpec, str]]:
-    """Give every job there is, with how it ended."""
+    """Return every job there is, with how it ended."""
     rows = server.store.jobs() if server.store is not None else []
     return {row.job: (row.spec, row.ended) for row in rows if row.spec is not None}
 
@@ -482,12 +482,12 @@ def rows_of_deleted_jobs(server: Server) -> int:
 
 
 def deleted(server: Server) -> list[str]:
-    """Give the jobs that the store knows to be deleted."""
+    """Return the jobs that the store knows to be deleted."""
     return server.store.deleted(1000) if server.store is not None else []
 
 
 def bodies_in_store(server: Server) -> set[tuple[str, str]]:
-    """Give the bodies that its store knows of: those that should lie at the broker, and those that still may."""
+    """Return the bodies that its store knows of: those that should lie at the broker, and those that still may."""
     store = server.store
     if store is None:
         return set()
@@ -496,18 +496,18 @@ def bodies_in_store(server: Server) -> set[tuple[str, str]]:
 
 
 def n_queued(process: Process) -> int:
-    """Give how many packets wait within a service, not yet taken by its transport."""
+    """Return how many packets wait within a service, not yet taken by its transport."""
     service = process.service if isinstance(process, Server | Device) else None
     return len(service._out) if service is not None else 0
 
 
 def n_assemblies(server: Server) -> int:
-    """Give how many updates are being put together from chunks."""
+    """Return how many updates are being put together from chunks."""
     return len(server.service.jobs.inbox._waiting) if server.service is not None else 0
 
 
 def named_clones(server: Server) -> list[str]:
-    """Give the ids of which the operator was told that two devices share them."""
+    """Return the ids of which the operator was told that two devices share them."""
     known = server.service.roster.devices if server.service is not None else {}
     return [device for device, one in known.items() if one.alarm]
 
@@ -516,21 +516,21 @@ def named_clones(server: Server) -> list[str]:
 
 
 def held(device: Device) -> dict[str, Update]:
-    """Give the updates that wait for their verdicts, by job."""
+    """Return the updates that wait for their verdicts, by job."""
     works = device.service.works if device.service is not None else {}
     offers = {job: one.participant.offer for job, one in works.items()}
     return {job: Update(o.device, o.base.number, o.digest[:SHORT_DIGEST]) for job, o in offers.items() if o is not None}
 
 
 def offered(device: Device, job: str) -> Update | None:
-    """Give the update of a job that is on the disk without a verdict."""
+    """Return the update of a job that is on the disk without a verdict."""
     one = device.service.works.get(job) if device.service is not None else None
     offer = one._outbox.offer if one is not None else None
     return None if offer is None else Update(offer.device, offer.base.number, offer.digest[:SHORT_DIGEST])
 
 
 def idle_though_drawn(device: Device) -> list[str]:
-    """Give the jobs whose live round has drawn this device, and on which it does nothing."""
+    """Return the jobs whose live round has drawn this device, and on which it does nothing."""
     service = device.service
     if service is None:
         return []
@@ -554,35 +554,35 @@ def _should_train(one: work.Work, now: float) -> bool:
 
 
 def failed_on(device: Device, job: str) -> Version | None:
-    """Give the base on which the last training of a job failed here; it need not be tried again."""
+    """Return the base on which the last training of a job failed here; it need not be tried again."""
     one = device.service.works.get(job) if device.service is not None else None
     return one.participant._trained if one is not None and one.failure else None
 
 
 def owner(device: Device) -> str:
-    """Give the device that a state directory is marked with; "" where there is no mark."""
+    """Return the device that a state directory is marked with; "" where there is no mark."""
     mark = _read_mark(device.disk.folder)
     return mark.device if mark is not None else ""
 
 
 def job_folders(device: Device) -> list[str]:
-    """Give the jobs of which something is on a device's disk."""
+    """Return the jobs of which something is on a device's disk."""
     folder = device.disk.folder / "jobs"
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def works_on(device: Device) -> list[str]:
-    """Give the jobs that a device takes part in."""
+    """Return the jobs that a device takes part in."""
     return list(device.service.works) if device.service is not None else []
 
 
 def n_filters(process: Process) -> int:
-    """Give how many topics a process listens to."""
+    """Return how many topics a process listens to."""
     return len(process.transport.filters) if process.transport is not None else 0
 
 
 def jobs_listened_to(process: Process) -> set[str]:
-    """Give the jobs that a process's subscriptions name."""
+    """Return the jobs that a process's subscriptions name."""
     filters = process.transport.filters if process.transport is not None else []
     levels = [name.split("/") for name in filters]
     return {

@@ -27,7 +27,7 @@ class Patches:
 
 @contextmanager
 def patching() -> Iterator[Patches]:
-    """Give patches that are undone at the end of a block."""
+    """Return patches that are undone at the end of a block."""
     patches = Patches()
     try:
         yield patches

@@ -27,7 +27,7 @@ class Plant(NamedTuple):
     plant: Callable[[Patches], None]
 
     def is_found_by(self, violation: Violation) -> bool:
-        """Tell whether this is the violation that the plant is to cause."""
+        """Return whether this is the violation that the plant is to cause."""
         return violation.law == self.law and violation.kind.startswith(self.kind)
 
 

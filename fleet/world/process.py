@@ -159,7 +159,7 @@ class Process:
             self.start()
 
     def die_here(self) -> Died:
-        """Give what to raise where the process is killed within a step."""
+        """Return what to raise where the process is killed within a step."""
         self.dying = True
         self.dies_in = None
         self.disk.freeze()

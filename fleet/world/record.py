@@ -32,7 +32,7 @@ class Update(NamedTuple):
 
 
 def update_of(verdict: Verdict) -> Update:
-    """Give the update that a verdict speaks of."""
+    """Return the update that a verdict speaks of."""
     return Update(verdict.device, verdict.base.number, verdict.digest[:SHORT_DIGEST])
 
 
@@ -95,5 +95,5 @@ Record = ServerRecord | DeviceRecord
 
 
 def copied(record: Record) -> Record:
-    """Give a record that can go its own way."""
+    """Return a record that can go its own way."""
     return deepcopy(record)

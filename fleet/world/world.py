@@ -125,18 +125,18 @@ class World:
         return device
 
     def new_disk(self, name: str, record: ServerRecord | DeviceRecord) -> Disk:
-        """Give an empty disk."""
+        """Return an empty disk."""
         return Disk(self._folder / f"{name}-{self.roll():08x}", record)
 
     def new_server(self, disk: Disk) -> Server:
-        """Give another aggregator, not started."""
+        """Return another aggregator, not started."""
         self._n_servers += 1
         server = Server(self, f"aggregator{self._n_servers}", disk)
         self.servers.append(server)
         return server
 
     def new_clone(self, device: Device, disk: Disk, called: str = "") -> Device:
-        """Give another device, not started; of the same id, or called otherwise."""
+        """Return another device, not started; of the same id, or called otherwise."""
         self._n_clones += 1
         clone = Device(self, f"{device.device}-clone{self._n_clones}", called or device.device, disk, device.rows)
         self.clones.append(clone)
@@ -157,7 +157,7 @@ class World:
     # What processes ask of the world.
 
     def roll(self) -> int:
-        """Give 32 random bits."""
+        """Return 32 random bits."""
         return self.rng.getrandbits(32)
 
     def stepping(self, process: Process | None) -> Process | None:

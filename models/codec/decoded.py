@@ -23,7 +23,7 @@ class Decoded(NamedTuple):
     exponent: int
 
     def values(self) -> npt.NDArray[np.float64]:
-        """Give the exact values, float64 in the tensor's shape."""
+        """Return the exact values, float64 in the tensor's shape."""
         return np.ldexp(self.integers.astype(np.float64), self.exponent)
 
 

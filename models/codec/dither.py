@@ -44,13 +44,13 @@ class Dither:
         self._next = self._first = tensor << _TENSOR_BITS
 
     def again(self) -> Dither:
-        """Give the same numbers from their beginning."""
+        """Return the same numbers from their beginning."""
         fresh = copy(self)
         fresh._next = self._first
         return fresh
 
     def take(self, n: int) -> Int64:
-        """Give the next n numbers, 0 ... 15."""
+        """Return the next n numbers, 0 ... 15."""
         words = splitmix.outputs(self._seed, self._next, n)
         self._next += n
         return (words >> np.uint64(60)).astype(np.int64)
@@ -64,5 +64,5 @@ def to_symbols(values: Float64, classes: Int64, numbers: Int64, rng: np.random.G
 
 
 def to_levels(symbols: Int64, classes: Int64, numbers: Int64) -> Int64:
-    """Give what symbols stand for, in units of 2**-UNIT."""
+    """Return what symbols stand for, in units of 2**-UNIT."""
     return (symbols << UNIT) + np.where(classes >= FIRST_DITHERED, STEPS - 1 - 2 * numbers, 0)

@@ -25,7 +25,7 @@ STREAM_OVERHEAD = 16 + 4 * LANES[-1]
 
 
 def max_body_bytes(spec: Spec) -> int:
-    """Give the most bytes that a body of this spec may have; a receiver refuses larger ones unread."""
+    """Return the most bytes that a body of this spec may have; a receiver refuses larger ones unread."""
     return STREAM_OVERHEAD + sum(4 * tensor.size + TENSOR_OVERHEAD for tensor in spec)
 
 
@@ -62,7 +62,7 @@ def write(
 
 
 def _shortest(body: bytes, tensors: Sequence[Float32]) -> bytes:
-    """Give a plain body instead where it is shorter and no worse: for a handful of coordinates, or a tiny
+    """Return a plain body instead where it is shorter and no worse: for a handful of coordinates, or a tiny
     step.
     """
     size = sum(tensor.size for tensor in tensors)

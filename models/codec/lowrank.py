@@ -122,7 +122,7 @@ def dithered(kept: Factors, step: float, rng: np.random.Generator, dither: Dithe
 
 
 def _scaled(kept: Factors, step: float) -> tuple[Int64, Float64, Float64]:
-    """Give the powers, and both sides of each triplet with half of its weight."""
+    """Return the powers, and both sides of each triplet with half of its weight."""
     k = np.clip(np.rint(np.log2(kept.S / step)), 0, 63).astype(np.int64)
     gain = np.sqrt(kept.S * np.exp2(k) / step)[:, None]
     return k, kept.U * gain, kept.V * gain
@@ -137,7 +137,7 @@ def scales(k: Int64, n: int) -> Int64:
 
 
 def lost(found: Factors, pairs: Pairs, step: float, energy: float) -> float:
-    """Give |X - decoded|^2 in squared steps, from factors of X and its energy, without forming a product.
+    """Return |X - decoded|^2 in squared steps, from factors of X and its energy, without forming a product.
 
     |X|^2 - 2 <X, C> + |C|^2, where both inner products are sums over pairs of vectors.
     """

@@ -41,7 +41,7 @@ class Observed(NamedTuple):
 
 
 def steer(history: Sequence[Observed], noise_share: float) -> float:
-    """Give the step scale of the next round from the rounds so far, oldest first; 1 before there are any.
+    """Return the step scale of the next round from the rounds so far, oldest first; 1 before there are any.
 
     noise_share: 0 to 1; at 1/2 the codec adds as much energy to a step as everything else, which was measured to cost
     1 to 3 % more rounds.

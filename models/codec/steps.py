@@ -18,7 +18,7 @@ HIGHEST = 130
 
 
 def read_step(word: int) -> tuple[int, int]:
-    """Give (mantissa, exponent) of a word. Raises CodecError for a word no encoder writes."""
+    """Return (mantissa, exponent) of a word. Raises CodecError for a word no encoder writes."""
     exponent = (word >> 7) - BIAS
     if not LOWEST <= exponent <= HIGHEST:
         raise CodecError(f"step word {word} is out of range")
@@ -26,13 +26,13 @@ def read_step(word: int) -> tuple[int, int]:
 
 
 def step_value(word: int) -> float:
-    """Give the step of a word as a float, exactly."""
+    """Return the step of a word as a float, exactly."""
     mantissa, exponent = read_step(word)
     return math.ldexp(mantissa, exponent)
 
 
 def step_at_least(wanted: float) -> int:
-    """Give the word of the smallest step that is not below `wanted`, a finite number above 0."""
+    """Return the word of the smallest step that is not below `wanted`, a finite number above 0."""
     fraction, exponent = math.frexp(wanted)
     word = (exponent - 8 + BIAS) * 128 + math.ceil(fraction * 256) - 128
     return min(max(word, (LOWEST + BIAS) * 128), (HIGHEST + BIAS) * 128 + 127)

@@ -37,7 +37,7 @@ _LENGTH_BITS = 5
 
 
 def classes_of(expected: Int64) -> Int64:
-    """Give the class of each expected magnitude (fixed point)."""
+    """Return the class of each expected magnitude (fixed point)."""
     return np.searchsorted(_THRESHOLDS, expected, side="right")
 
 
@@ -82,7 +82,7 @@ class Writer:
         self.bits += other.bits
 
     def stream(self) -> tuple[int, bytes]:
-        """Give the number of lanes and the stream."""
+        """Return the number of lanes and the stream."""
         lanes = lanes_for(sum(len(batch.frequency) for batch in self._batches))
         return lanes, push(self._batches, lanes)
 
@@ -158,7 +158,7 @@ def _split(classes: Int64) -> tuple[Int64, Int64]:
 
 
 def _by_dither(rows: Int64, shifts: Int64, numbers: Int64) -> tuple[Int64, Int64]:
-    """Give the rows of dithered entries, and signs: a number in the upper half mirrors symbols of the lower one."""
+    """Return the rows of dithered entries, and signs: a number in the upper half mirrors symbols of the lower one."""
     dithered = (rows >= FIRST_DITHERED) & (shifts == 0)
     upper = numbers >= DITHER_STEPS // 2
     near = np.where(upper, DITHER_STEPS - 1 - numbers, numbers)

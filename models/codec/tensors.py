@@ -72,7 +72,7 @@ class Coder:
         self.energy = values.size * (rms(values) / self.step) ** 2
 
     def cheapest(self) -> Candidate:
-        """Give the candidate of the least cost."""
+        """Return the candidate of the least cost."""
         if not self.values.any():
             return Candidate(ZERO, Writer(), 0.0)
         found = self._lowrank()
@@ -98,7 +98,7 @@ class Coder:
         return candidate.cost * len(vectors) / len(few) if candidate else math.inf
 
     def _long(self) -> Float32:
-        """Give the matrix as few long vectors."""
+        """Return the matrix as few long vectors."""
         return self.matrix if self.matrix.shape[0] <= self.matrix.shape[1] else self.matrix.T
 
     def _vectors(self, vectors: Float32, *, shared: bool) -> Candidate | None:
@@ -139,7 +139,7 @@ class Coder:
 
 
 def rms(values: Float32) -> float:
-    """Give the root of the mean square, to float32 accuracy, of values of any size."""
+    """Return the root of the mean square, to float32 accuracy, of values of any size."""
     peak = float(np.abs(values).max(initial=0.0))
     if not peak:
         return 0.0

@@ -51,7 +51,7 @@ def encode(
 
 
 def settle(pending: Pending, *, counted: bool, spec: Spec) -> State:
-    """Give the state after a verdict: what the body lost where it was counted, everything where it was
+    """Return the state after a verdict: what the body lost where it was counted, everything where it was
     refused.
     """
     if not counted or not pending.whole:
@@ -61,7 +61,7 @@ def settle(pending: Pending, *, counted: bool, spec: Spec) -> State:
 
 
 def drop() -> State:
-    """Give the state of a device whose residual is too old to be of use."""
+    """Return the state of a device whose residual is too old to be of use."""
     return State()
 
 
