@@ -217,7 +217,9 @@ class _Side(asyncio.Protocol):
         if self._connection.is_cut:
             transport.abort()
         elif self is self._connection.client:
-            transport.pause_reading()
+            # Not here: asyncio before Python 3.11.5 begins to read after this, paused or not. What was ready to be read
+            # in between is not: the pause comes before it.
+            asyncio.get_running_loop().call_soon(transport.pause_reading)
             self._connection.begin()
 
     def data_received(self, data: bytes) -> None:
