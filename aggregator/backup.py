@@ -276,7 +276,7 @@ def _checked(new: Path, name: str) -> list[HeldJob]:
 
 
 def _mark(new: Path) -> None:
-    """Have whoever opens this store find that it was moved, and that an operator wants it to lead."""
+    """Let whoever opens this store find that it was moved, and that an operator wants it to lead."""
     db = Database(new, synced=False, wal=False)
     try:
         db.execute("PRAGMA journal_mode = DELETE").fetchone()

@@ -177,7 +177,7 @@ class Transaction:
 
 
 def crc(content: object) -> int:
-    """Give the checksum that lies beside what has none of its own; of anything but bytes and text, that of nothing."""
+    """Return the checksum that lies beside what has none of its own; of no bytes where it is neither bytes nor text."""
     return zlib.crc32(content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b"")
 
 

@@ -31,9 +31,9 @@ def admit(body: bytes, weight: int, spec: Spec, into: Fold, limit: float, most: 
     """Decode an update, hold it against every gate and add it to the fold.
 
     A body decodes to finite numbers of the spec's shapes or not at all. One whose norm is over the limit weighs less,
-    so that it moves the sum by no more than one at the limit does (norm bounding: Sun et al. 2019, "Can You Really
-    Backdoor Federated Learning?"); one that is over `most` as well is refused. Raises RefusedError, with the fold
-    unchanged.
+    but 1 at least, so that it moves the sum about as far as one at the limit does (norm bounding: Sun et al. 2019,
+    "Can You Really Backdoor Federated Learning?"); one that is over `most` as well is refused. Raises RefusedError,
+    with the fold unchanged.
     """
     try:
         decoded: Sequence[Decoded] = codec.decode(body, spec)

@@ -55,7 +55,7 @@ def beginning(file: Path, chance: Chance) -> Iterable[tuple[str, object]]:
 
 
 def place(file: Path) -> str:
-    """Say where a file lies: what a copy or a restored one does not have in common with it. Raises StoreError."""
+    """Return where a file lies: what a copy or a restored one does not have in common with it. Raises StoreError."""
     try:
         return f"{os.statvfs(file).f_fsid}:{file.stat().st_ino}"
     except OSError as error:

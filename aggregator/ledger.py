@@ -123,7 +123,7 @@ class Ledger:
         self._named.clear()
 
     def _reason_to_turn_away(self, offer: Offer, ended: str) -> str | None:
-        """Say why this offer is none of the current base's business; nothing of it needs to be remembered."""
+        """Return why this offer is none of the current base's business; nothing of it needs to be remembered."""
         if ended:
             return "the job has ended"
         if offer.base != self.base and not self._may_come_late(offer):
@@ -152,7 +152,7 @@ class Ledger:
         return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
 
     def _reason_to_refuse(self, offer: Offer) -> str | None:
-        """Say why this offer, though awaited, is refused for what its envelope claims."""
+        """Return why this offer, though awaited, is refused for what its envelope claims."""
         if offer.n_examples > self._max_examples:
             return f"it claims {offer.n_examples} examples, more than max_examples = {self._max_examples}"
         if offer.n_bytes > self._max_body_bytes:

@@ -397,9 +397,8 @@ class Aggregator:
     def _ask(self, device: str, heard_at: float = math.inf) -> None:
         """Find out whether a device is still there, of which some job has heard nothing since then."""
         now = self.clock()
-        if self.roster.is_alive(
-            device, now, since=heard_at
-        ):  # it is busy with another job, and has as good as answered
+        if self.roster.is_alive(device, now, since=heard_at):
+            # It is busy with another job, and has as good as answered.
             for job in list(self.runs):
                 self.jobs.tell(job, device, live=True)
         elif (absent := self.roster.ask(device, now)) is not None:

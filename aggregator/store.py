@@ -190,11 +190,6 @@ class Store:
         found = self._db.rows("table deleted", "SELECT job FROM deleted ORDER BY n DESC LIMIT ?", (most,))
         return [job for (job,) in found if isinstance(job, str)]
 
-    def knows(self, job: str) -> bool:
-        """Return whether there is or was this job."""
-        sql = "SELECT 1 FROM jobs WHERE job = ?1 UNION ALL SELECT 1 FROM deleted WHERE job = ?1"
-        return self._db.one("table jobs", sql, (job,)) is not None
-
     def is_deleted(self, job: str) -> bool:
         """Return whether there was this job."""
         return self._db.one("table deleted", "SELECT 1 FROM deleted WHERE job = ?", (job,)) is not None

@@ -254,7 +254,6 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     """Job id to number of examples, for every job the device can take part in."""
     unready: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
     """Job id to the reason why not."""
-    doing: Words = ""
     software: Words = ""
     incarnation: Short = ""
     nonce: Short = ""

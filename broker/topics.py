@@ -183,7 +183,6 @@ def _cleaned(message: Message) -> Message:
                 unready=_clean(message.unready),
                 trouble=_clean(message.trouble),
                 failed=failed,
-                doing=clean(message.doing),
                 software=clean(message.software),
                 incarnation=clean(message.incarnation),
                 nonce=clean(message.nonce),

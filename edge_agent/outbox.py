@@ -184,13 +184,6 @@ class Outbox:
             return None
         return state, found.loss
 
-    def delete(self) -> None:
-        """Forget everything of this job; what the disk does not let go of is a line in the log."""
-        try:
-            forget(self.folder)
-        except OSError as error:
-            log.warning("job not forgotten folder=%s: %s", self.folder, error)
-
     def _pending(self) -> Pending | None:
         """Return the update without verdict; None when there is none, or none that can be sent."""
         update = None if self.offer is None else self._read("update.bin", _Update)

@@ -185,7 +185,6 @@ WORDS: tuple[Callable[[Store], object], ...] = (
     lambda store: store.raise_term(7),
     lambda store: store.note("restored"),
     lambda store: store.deleted(9),
-    lambda store: store.knows("hurt"),
     lambda store: store.job_of_request("r"),
 )
 

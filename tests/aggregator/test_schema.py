@@ -94,7 +94,7 @@ def test_what_the_first_release_kept_of_deleted_jobs_goes(tmp_path: Path) -> Non
     store = Store(tmp_path)
     for table in ("jobs", "versions", "updates", "attempts", "bodies"):
         assert store._db.one("", f"SELECT count(*) FROM {table} WHERE job = 'old'") == (0,)
-    assert store.knows("old")
+    assert store.is_deleted("old")
     store.close()
 
 

@@ -345,6 +345,10 @@ def test_a_disk_that_is_full_in_or_after_a_commit_is_a_store_error(
     assert (store.last_version("j")[0] == V1) == (point == "store.commit.after")
 
 
+def knows(store: Store, job: str) -> bool:
+    return store.is_deleted(job) or any(row.job == job for row in store.jobs())
+
+
 def dump(store: Store) -> list[object]:
     tables = ("meta", "jobs", "versions", "updates", "bodies", "deleted")
     return [list(store._db.rows("", f"SELECT * FROM {table}")) for table in tables]
@@ -380,7 +384,7 @@ def test_a_new_job_and_the_end_of_those_it_replaces_are_one(store: Store) -> Non
     for table in ("jobs", "versions", "updates", "attempts", "bodies"):
         assert store._db.one("", f"SELECT count(*) FROM {table} WHERE job = 'j'") == (0,)
     assert store.deleted(5) == ["j"]
-    assert (store.knows("j"), store.knows("k"), store.knows("l")) == (True, True, False)
+    assert (knows(store, "j"), knows(store, "k"), knows(store, "l")) == (True, True, False)
 
 
 def test_a_job_that_cannot_be_written_leaves_those_that_it_was_to_replace(
@@ -419,7 +423,7 @@ def test_the_names_of_the_latest_thousand_deleted_jobs_are_kept(tmp_path: Path) 
         store.add_job(f"j{number}", SPEC, SHA, b"", {}, replaces=[f"j{number - 1}"])
     assert store.deleted(3) == ["j1001", "j1000", "j999"]
     assert len(store.deleted(5000)) == 1000
-    assert (store.knows("j1"), store.knows("j2")) == (False, True)
+    assert (knows(store, "j1"), knows(store, "j2")) == (False, True)
     store.close()
 
 

@@ -299,7 +299,7 @@ def use_agent(config: AgentConfig) -> None:
     presence = Presence(config.device or "d", 1, online=True, labels=config.labels)
     assert topics.unpack(topics.pack(presence, config.fleet), config.fleet) == presence
     announcer = Announcer(config.limits.presence_s)
-    changes = [(n / 100, msgspec.structs.replace(presence, doing=str(n))) for n in range(100)]
+    changes = [(n / 100, msgspec.structs.replace(presence, software=str(n))) for n in range(100)]
     assert sum(announcer.allows(change, now) for now, change in changes) <= 15  # of a hundred in a second
     assert announcer.due_at(presence) <= 86_401
     assert 0.01 <= config.limits.checkpoint_s <= 86_400

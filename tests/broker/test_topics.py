@@ -156,11 +156,11 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Packet("fedge/1/f/reply/cli", b'{"request":"r1","ok":true,"text":"started","data":{"x":1}}'),
     ),
     (
-        Presence("d1", 4, True, {"site": "north"}, {"digits-1f": 120}, {"x-1": "no data"}, "training", "0.1"),
+        Presence("d1", 4, True, {"site": "north"}, {"digits-1f": 120}, {"x-1": "no data"}, "0.1"),
         Packet(
             "fedge/1/f/device/d1",
             b'{"boot":4,"online":true,"labels":{"site":"north"},"ready":{"digits-1f":120},'
-            b'"unready":{"x-1":"no data"},"doing":"training","software":"0.1"}',
+            b'"unready":{"x-1":"no data"},"software":"0.1"}',
             retain=True,
         ),
     ),
@@ -394,8 +394,8 @@ CLEAN = "a�b�c " + "x" * 493 + "…"
         (Status("j", V, "resting", SCREEN), Status("j", V, "resting", CLEAN)),
         (Reply("cli", "r", ok=True, text=SCREEN), Reply("cli", "r", ok=True, text=CLEAN)),
         (
-            Presence("d", 1, True, unready={"j": SCREEN}, trouble={"j": SCREEN}, doing=SCREEN, software=SCREEN),
-            Presence("d", 1, True, unready={"j": CLEAN}, trouble={"j": CLEAN}, doing=CLEAN, software=CLEAN),
+            Presence("d", 1, True, unready={"j": SCREEN}, trouble={"j": SCREEN}, software=SCREEN),
+            Presence("d", 1, True, unready={"j": CLEAN}, trouble={"j": CLEAN}, software=CLEAN),
         ),
         (
             Presence("d", 1, True, failed={"j": Failure(V, SCREEN)}),
