@@ -167,6 +167,7 @@ class _Simulation:
         np.savez(folder / "test.npz", X=test.X, y=test.y)
         config = AggregatorConfig(
             fleet=FLEET,
+            state_dir=str(folder / "aggregator"),
             tests={self.spec.data_name: DataSource(str(folder / "test.npz"))},
             # No device is ever late, so the bodies of outdated versions can go at once.
             limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),

@@ -134,6 +134,12 @@ def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None
         run(job)
 
 
+def test_nothing_is_left_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(spec())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_quorum_that_cannot_be_reached_is_refused() -> None:
     with pytest.raises(SettingsError, match="quorum = 9 is more than the 5 devices"):
         run(spec(quorum=9))
