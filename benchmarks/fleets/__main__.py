@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import json
 import os
 import signal
 import sys
@@ -172,8 +171,8 @@ def _tell(asked: argparse.Namespace, rows: list[Row], left_out: dict[str, str], 
     if asked.markdown is not None:
         asked.markdown.write_text(text, encoding="utf-8")
     if asked.json is not None:
-        found = {"rows": msgspec.to_builtins(report.worst_first(rows)), "left_out": left_out, "remarks": remarks}
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = {"rows": report.worst_first(rows), "left_out": left_out, "remarks": remarks}
+        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
 
 @contextlib.contextmanager

@@ -133,11 +133,13 @@ def _arrays(path: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
 def _standardised(
     path: Path, X: npt.NDArray[Any], y: npt.NDArray[Any], device: npt.NDArray[Any], held: npt.NDArray[np.bool_]
 ) -> Source:
+    if held.all() or not held.any():
+        raise DatasetError(f"{path}: nothing to train on, or nothing to test on")
     X, y = X.reshape(len(X), -1).astype(np.float32), y.astype(np.int64)
     mean, deviation = X[~held].mean(axis=0), X[~held].std(axis=0) + np.float32(1e-6)
     X = np.clip((X - mean) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
-    if not (held.any() and not held.all() and np.isfinite(X).all()):
-        raise DatasetError(f"{path}: nothing to train on, nothing to test on, or a number that is not finite")
+    if not np.isfinite(X).all():
+        raise DatasetError(f"{path}: a feature is not a finite number")
     return Source(Dataset(X[~held], y[~held], str(path)), Dataset(X[held], y[held], str(path)), device[~held])
 
 

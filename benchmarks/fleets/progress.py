@@ -14,19 +14,23 @@ CODED = 2.5
 
 
 class Progress:
-    """What runs take, guessed by the fleet until one of its kind has run."""
+    """What runs take: as long as others of their fleet and coding took, else what the catalogue says times the pace."""
 
     def __init__(self, jobs: int, plain: str, kept: Iterable[Kept] = ()) -> None:
         self._jobs = jobs
         self._plain = plain
         self._took: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+        self._guessed_s = self._took_s = 0.0
         for run in kept:
             self._took[run.fleet, run.coding, len(run.rounds)].append(run.seconds)
 
     def seconds(self, task: Task) -> float:
-        """Guess what a run takes."""
+        """Guess what a run takes on this machine, as busy as it is."""
         if took := self._took.get((task.fleet.name, task.coding.name, task.fleet.rounds)):
             return sum(took) / len(took)
+        return self._guess(task) * (self._took_s / self._guessed_s if self._guessed_s else 1.0)
+
+    def _guess(self, task: Task) -> float:
         return task.fleet.seconds * (1.0 if task.coding.name == self._plain else CODED)
 
     def longest_first(self, tasks: Iterable[Task]) -> list[Task]:
@@ -49,6 +53,8 @@ class Progress:
             _say(f"{where}: FAILED: {kept}; {duration(self.left(left))} left")
             return
         self._took[kept.fleet, kept.coding, len(kept.rounds)].append(kept.seconds)
+        self._guessed_s += self._guess(task)
+        self._took_s += kept.seconds
         end = f"loss {kept.column('loss')[-1]:.4f}" if task.fleet.falls else f"{kept.column('accuracy')[-1]:.4f}"
         _say(f"{where}: {end}, {kept.seconds:.0f} s; {duration(self.left(left))} left")
 

@@ -111,8 +111,8 @@ def row(fleet: Fleet, coding: str, ours: Mapping[int, Kept], theirs: Mapping[int
     sign = -1.0 if fleet.falls else 1.0
     measured = {
         "parameters": ours_of[0].parameters,
-        "curve": [round(value, 5) for value in (sign * scores).mean(axis=0)],
-        "baseline": [round(value, 5) for value in (sign * others).mean(axis=0)],
+        "curve": _mean(sign * scores),
+        "baseline": _mean(sign * others),
         **_bytes(ours_of, theirs_of),
     }
     gap = end_gap(scores, others)
@@ -176,6 +176,10 @@ def _error(error: float, digits: int) -> str:
 def _scores(fleet: Fleet, runs: Sequence[Kept]) -> Float64:
     """Return (seeds, rounds) of what is to rise."""
     return np.stack([-run.column("loss") if fleet.falls else run.column("accuracy") for run in runs])
+
+
+def _mean(values: Float64) -> list[float]:
+    return [round(float(value), 5) for value in values.mean(axis=0)]
 
 
 def _bytes(ours: Sequence[Kept], theirs: Sequence[Kept]) -> dict[str, float]:

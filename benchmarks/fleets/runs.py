@@ -60,7 +60,7 @@ class Task(Struct, frozen=True):
     @property
     def key(self) -> str:
         """A hash of everything that determines it."""
-        return _hash([self.what, self.coding.numbers, self.code])
+        return _hash([self.what, self.coding.name, self.coding.numbers, self.code])
 
     @property
     def file_name(self) -> str:
