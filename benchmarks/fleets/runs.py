@@ -97,14 +97,8 @@ class Cache:
     def find(self, task: Task, *, trusted: bool = False) -> Kept | None:
         """Return the run that was kept; trusted: one of its coding's name will do, made with whatever code."""
         exact = self._read(self.folder / task.file_name)
-        if exact is not None and (exact.what, exact.code, exact.numbers) == (
-            task.what,
-            task.code,
-            task.coding.numbers,
-        ):
+        if exact is not None or not trusted:
             return exact
-        if not trusted:
-            return None
         others = self.folder.glob(f"{task.fleet.name}.{task.coding.name}.{task.seed}.*.json")
         newest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
         runs = (self._read(path) for path in newest)

@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -56,7 +56,7 @@ def run(task: Task, files: Files, cache: Cache) -> Kept:
     return cache.keep(task, simulate(fleet.job(task.seed, task.coding.compression), dealt(train, shares), test, look))
 
 
-def run_all(tasks: Sequence[Task], files: Files, cache: Cache, jobs: int) -> Iterator[Done]:
+def run_all(tasks: Sequence[Task], files: Files, cache: Cache, jobs: int) -> Generator[Done, None, None]:
     """Run the tasks in their order, `jobs` at a time, and return each as it ends. Who leaves early ends them all."""
     os.environ.update(dict.fromkeys(THREADS, "1"))
     waiting, running = list(reversed(tasks)), dict[Connection, _Worker]()

@@ -59,7 +59,7 @@ def test_a_level_is_reached_between_two_rounds_or_never() -> None:
 def test_levels_go_from_sixty_percent_of_the_rise_to_the_target() -> None:
     theirs = np.array([1.0, 5.0, 9.0, 12.0])
     levels = curves.levels(theirs, 11.0)
-    assert (levels[0], levels[-1]) == (pytest.approx(7.0), pytest.approx(11.0))
+    assert [levels[0], levels[-1]] == pytest.approx([7.0, 11.0])
 
 
 def test_levels_end_where_float32_ends_and_may_begin_at_a_round_of_it() -> None:
@@ -129,7 +129,8 @@ def test_the_end_is_the_mean_of_the_last_five_rounds() -> None:
     ours[:, -5:] = [[1.0] * 5, [3.0] * 5]
     ours[:, -6] = 100.0
     found = curves.end_gap(ours, theirs)
-    assert (found.value, found.error) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert found.value == pytest.approx(2.0)
+    assert found.error == pytest.approx(1.0)
 
 
 # Rows of the table.
@@ -287,12 +288,19 @@ def test_of_activity_whole_executions_are_held_out_and_features_standardised(tmp
     assert np.abs(found.train.X).max() <= 8.0
 
 
-def write_air(folder: Path, n: int = 90, n_devices: int = 3, n_features: int = 4) -> Path:
-    """Rows of two classes that a net can tell apart, every fourth to test on."""
-    rng = np.random.default_rng(0)
+def test_an_execution_that_is_most_of_a_device_is_not_held_out() -> None:
+    execution = np.repeat([0, 1, 2, 3], [70, 10, 10, 10])
+    held = data._whole_executions(np.zeros(100), execution)
+    assert 0 not in execution[held]
+    assert held.sum() == 20
+
+
+def write_air(folder: Path, n: int = 90, seed: int = 0) -> Path:
+    """Rows of two classes that a net can tell apart, on three devices, every fourth to test on."""
+    rng = np.random.default_rng(seed)
     y, path = rng.integers(0, 2, n), folder / "beijing_air.npz"
-    X = rng.normal(size=(n, n_features)) + y[:, np.newaxis]
-    np.savez(path, X=X.astype(np.float32), y=y, device=np.arange(n) // 4 % n_devices, test=np.arange(n) % 4 == 0)
+    X = rng.normal(size=(n, 4)) + y[:, np.newaxis]
+    np.savez(path, X=X.astype(np.float32), y=y, device=np.arange(n) // 4 % 3, test=np.arange(n) % 4 == 0)
     return path
 
 
@@ -367,7 +375,7 @@ def test_a_run_is_found_again_by_all_that_determines_it(folder: Path) -> None:
     assert cache.find(tasks(folder, slower)[0]) is None
     finer = structs.replace(task.coding, numbers=task.coding.numbers | {"step": 1.0})
     assert cache.find(structs.replace(task, coding=finer)) is None
-    write_air(folder, n=94)
+    write_air(folder, seed=1)
     assert cache.find(tasks(folder, TINY)[0]) is None
 
 
@@ -417,6 +425,15 @@ def test_the_longest_runs_come_first_and_what_has_run_says_how_long_others_take(
     assert guessed.seconds(longer) == pytest.approx(200.0)
     known = progress.Progress(1, "off", [structs.replace(kept([0.5] * 3), fleet="tiny", coding="off", seconds=300.0)])
     assert known.longest_first([quick, longer]) == [quick, longer]
+
+
+def test_who_leaves_early_leaves_no_process_behind(folder: Path) -> None:
+    files, cache = {"beijing_air": folder / "beijing_air.npz"}, Cache(folder / "cache")
+    several = workers.run_all(tasks(folder, ENDLESS, structs.replace(TINY, seeds=1)), files, cache, 2)
+    assert next(several).task.fleet.name == "tiny"
+    assert any("spawn_main" in " ".join(one.cmdline()) for one in psutil.Process().children())
+    several.close()
+    assert not any("spawn_main" in " ".join(one.cmdline()) for one in psutil.Process().children())
 
 
 def test_a_process_that_is_killed_is_a_failure_that_says_so(folder: Path) -> None:
