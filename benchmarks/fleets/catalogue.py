@@ -1,5 +1,7 @@
 """The fleets by name: what they train on, how it is cut, which net, how many rounds, and what a coding may cost there.
 
+MNIST is dealt out whole: 60,000 rows, 600 to each of a hundred devices, batches of ten; nothing is sub-sampled.
+
 Targets lie where float32 still rises, at half to two thirds of the rounds, so that a coding that needs half as many
 rounds again still gets there. `chosen` fleets are those that a codec's constants may be chosen on; all others are only
 reported: a constant that was fitted to them would say nothing about a fleet that nobody has seen.

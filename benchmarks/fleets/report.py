@@ -29,13 +29,14 @@ HEADER = (
     "seeds",
 )
 NOTES = """\
-Rounds ratio: rounds by those of float32 on the same seeds, the median over all levels from 60 % of the rise to "to"
-("to" of a loss falls), on curves that are means over seeds and over the last three rounds; ± its standard error
-(jackknife over seeds); > where less than half of the levels were reached. Passes: the ratio less one standard error is
-at most the bound and, where a fleet bounds it, the end (the mean of the last rounds, in points of accuracy beside
-float32) plus one standard error is not below it. Rounds: to the last level, beside float32's. Bytes: payload of MQTT a
-device and update, bodies alone in brackets; up and down: how many times fewer than float32 in the same number of
-rounds. Constants: whether a codec's constants may be chosen on the fleet, or it is only reported."""
+Rounds ratio: rounds by those of float32 on the same seeds, the median over all levels from 60 % of the rise to "to", on
+curves that are means over seeds and over the last three rounds; ± its standard error (jackknife over seeds); > where
+less than half of the levels were reached. To: of an accuracy, or of a loss that falls; * the best of float32, which did
+not reach the fleet's target. Passes: the ratio less one standard error is at most the bound and, where a fleet bounds
+it, the end (the mean of the last rounds, in points of accuracy beside float32) plus one standard error is not below it.
+Rounds: to the last level, beside float32's. Bytes: payload of MQTT a device and update, bodies alone in brackets; up
+and down: how many times fewer than float32 in the same number of rounds. Constants: whether a codec's constants may be
+chosen on the fleet, or it is only reported."""
 
 
 class Row(Struct, frozen=True):
@@ -55,6 +56,8 @@ class Row(Struct, frozen=True):
     """Whether half of the levels at least were reached."""
     target: float = math.nan
     """The last level, as an accuracy or a loss."""
+    lowered: bool = False
+    """Whether float32 did not reach the fleet's own target, so that the last level is the best that it reached."""
     falls: bool = False
     rounds_ours: float = math.nan
     """To the last level; one more than there are where it was not reached."""
@@ -131,6 +134,7 @@ def row(fleet: Fleet, coding: str, ours: Mapping[int, Kept], theirs: Mapping[int
         ratio_error=ratio.error,
         reached=2 * sum(one.reached for one in reached) >= len(reached),
         target=sign * last.level,
+        lowered=last.level < sign * fleet.target,
         rounds_ours=last.ours,
         rounds_theirs=last.theirs,
     )
@@ -158,7 +162,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         ratio,
         f"{row.bound:.2f}" + ("" if row.most_lost is None else f", end −{row.most_lost:g}"),
         row.failed or ("yes" if row.passes else "**no**"),
-        "–" if row.failed else f"{row.target:.4g}",
+        "–" if row.failed else f"{row.target:.4g}{'*' if row.lowered else ''}",
         "–" if row.failed else f"{late}{min(row.rounds_ours, row.rounds):.1f} / {row.rounds_theirs:.1f}",
         end,
         f"{row.bytes_up:,.0f} ({row.body_bytes_up:,.0f})",

@@ -19,11 +19,12 @@ from types import FrameType
 from typing import NamedTuple
 
 from benchmarks.fleets import data
+from benchmarks.fleets.catalogue import Fleet
 from benchmarks.fleets.data import Files
 from benchmarks.fleets.runs import Cache, Kept, Task
 from fleet.problem import dealt
 from fleet.simulate import RoundRow, SimulationError, simulate
-from models.dataset import fit
+from models.dataset import Dataset, fit
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 ENDING_S = 10.0
@@ -45,15 +46,20 @@ class _Worker(NamedTuple):
 def run(task: Task, files: Files, cache: Cache) -> Kept:
     """Run a fleet in this process and keep the result. Raises what `simulate` raises."""
     fleet, parent = task.fleet, os.getppid()
-    source = data.read(fleet.data, files)
-    shares = data.cut(fleet.cut, source, fleet.devices, task.seed)
-    train, test = fit(source.train, fleet.net), fit(source.test, fleet.net)
+    shares, test = _dealt(fleet, task.seed, files)
 
     def look(_row: RoundRow) -> None:
         if os.getppid() != parent:
             raise KeyboardInterrupt
 
-    return cache.keep(task, simulate(fleet.job(task.seed, task.coding.compression), dealt(train, shares), test, look))
+    return cache.keep(task, simulate(fleet.job(task.seed, task.coding.compression), shares, test, look))
+
+
+def _dealt(fleet: Fleet, seed: int, files: Files) -> tuple[list[Dataset], Dataset]:
+    """Return each device's rows and those to test on; the whole data set, of which they are copies, is let go."""
+    source = data.read(fleet.data, files)
+    shares = data.cut(fleet.cut, source, fleet.devices, seed)
+    return dealt(fit(source.train, fleet.net), shares), fit(source.test, fleet.net)
 
 
 def run_all(tasks: Sequence[Task], files: Files, cache: Cache, jobs: int) -> Generator[Done, None, None]:
