@@ -2,13 +2,15 @@
 
     python -m benchmarks.fleets --quick
     python -m benchmarks.fleets --data DIR --jobs 2 --markdown fleets.md
-    python -m benchmarks.fleets --data DIR --codings strong --coding finer=finer.toml --fleets activity air
-    python -m benchmarks.fleets --data DIR --codings strong --trust off          # float32 is not run again
+    python -m benchmarks.fleets --data DIR --codings light strong extreme --fleets activity air
+    python -m benchmarks.fleets --data DIR --codings strong --coding finer=finer.toml --seeds 4
+    python -m benchmarks.fleets --data DIR --trust off          # runs of float32 are kept though the code has changed
 
 DIR holds mnist_train.npz and mnist_test.npz (X uint8, y), har_spsw.npz and beijing_air.npz, or some of them. Fleets
 whose data are not there are listed as left out; those of scikit-learn's sets need no file. Every run goes through the
 real aggregator, agents and codec (`fleet.simulate`). What has finished is kept (--cache): the same command goes on
-where it was stopped. FILE.toml holds the keys of a job's [compression], at its top or under [compression].
+where it was stopped. Without --codings and --coding the preset of a job that names none is compared. FILE.toml holds
+the keys of a job's [compression], at its top or under [compression].
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from broker.settings import SettingsError
 from models.dataset import DatasetError
 from models.job import PRESETS
 
+DEFAULT = "strong"
 INTERRUPTED = 130
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -65,13 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(asked: argparse.Namespace) -> int:
     files = plan.files_of(asked.data, {"mnist_train": asked.mnist_train, "mnist_test": asked.mnist_test})
     fleets, left_out = _fleets(asked, files)
-    codings = plan.codings(asked.codings or [name for name in PRESETS if name != FLOAT32], asked.coding)
+    codings = plan.codings(_names(asked), asked.coding)
     _check_trusted(asked.trust, [coding.name for coding in codings])
     _check_writable(asked)
     tasks = plan.planned(fleets, codings, asked.seeds, files, asked.code_key or code_hash())
     answers = _answers(tasks, files, Cache(asked.cache), asked.jobs, asked.trust)
     _tell(asked, _rows(tasks, answers), left_out, _remarks(tasks, answers))
     return int(bool(answers.failed))
+
+
+def _names(asked: argparse.Namespace) -> list[str]:
+    """Return the presets that are asked for: a job's own, unless others or variants are named."""
+    if asked.codings is not None:
+        return list(asked.codings)
+    return [] if asked.coding else [DEFAULT]
 
 
 def _fleets(asked: argparse.Namespace, files: Files) -> tuple[list[Fleet], dict[str, str]]:
@@ -207,7 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mnist-train", type=Path, metavar="FILE.npz")
     parser.add_argument("--mnist-test", type=Path, metavar="FILE.npz")
     parser.add_argument("--fleets", nargs="+", metavar="NAME", help=f"of {', '.join(FLEETS)}")
-    parser.add_argument("--codings", nargs="+", metavar="NAME", help=f"of {', '.join(PRESETS)}; off is always run")
+    parser.add_argument(
+        "--codings", nargs="+", metavar="NAME", help=f"of {', '.join(PRESETS)} ({DEFAULT}); off is always run"
+    )
     parser.add_argument("--coding", action="append", default=[], metavar="NAME=FILE.toml", help="one more, in numbers")
     parser.add_argument("--seeds", type=_count, metavar="N", help="instead of as many as each fleet says")
     parser.add_argument("--quick", action="store_true", help="fewer fleets, seeds and rounds")

@@ -24,6 +24,7 @@ from benchmarks.fleets import curves, data, plan, progress, report, runs, worker
 from benchmarks.fleets.catalogue import FLEETS, Fleet
 from benchmarks.fleets.curves import Float64
 from benchmarks.fleets.runs import Cache, Kept, Task
+from broker.settings import SettingsError
 from fleet.partition import PartitionError
 from models.dataset import Dataset, DatasetError
 from models.job import ModelSpec
@@ -387,6 +388,19 @@ def test_a_run_is_found_again_by_all_that_determines_it(folder: Path) -> None:
     assert cache.find(tasks(folder, TINY)[0]) is None
 
 
+def test_codings_are_float32_and_what_is_asked_for_in_explicit_numbers(tmp_path: Path) -> None:
+    assert [one.name for one in plan.codings(["strong", "off", "strong"], [])] == ["off", "strong"]
+    (tmp_path / "a.toml").write_text('codec = "float32"\n')
+    (tmp_path / "b.toml").write_text("nonsense = 1\n")
+    mine = plan.codings([], [f"a={tmp_path / 'a.toml'}"])[1]
+    assert mine.name == "a"
+    assert mine.numbers["codec"] == "float32"
+    with pytest.raises(SettingsError, match='has no key "nonsense"'):
+        plan.variant(f"b={tmp_path / 'b.toml'}")
+    with pytest.raises(SettingsError, match="the name a is given twice"):
+        plan.codings([], [f"a={tmp_path / 'a.toml'}"] * 2)
+
+
 def test_how_a_run_is_read_does_not_make_it_another(folder: Path) -> None:
     read_otherwise = structs.replace(TINY, target=0.7, bound=1.5, seeds=2, about="same", chosen=True)
     assert [task.key for task in tasks(folder, TINY)] == [task.key for task in tasks(folder, read_otherwise)]
@@ -525,7 +539,7 @@ def test_the_command_compares_and_writes_what_it_found(
     monkeypatch.setattr(command, "FLEETS", {"tiny": TINY, "absent": structs.replace(TINY, name="absent", data="mnist")})
     (folder / "mine.toml").write_text('[compression]\ncodec = "float32"\ndownlink_step = 0.0\n')
     arguments = ["--data", str(folder), "--cache", str(folder / "cache"), "--seeds", "1", "--jobs", "1"]
-    chosen = ["--codings", "off", "--coding", f"mine={folder / 'mine.toml'}", "--json", str(folder / "found.json")]
+    chosen = ["--coding", f"mine={folder / 'mine.toml'}", "--json", str(folder / "found.json")]
     assert command.main([*arguments, *chosen, "--markdown", str(folder / "found.md")]) == 0
     printed = capsys.readouterr().out
     assert (folder / "found.md").read_text(encoding="utf-8") == printed
