@@ -71,9 +71,16 @@ def _main(asked: argparse.Namespace) -> int:
     codings = plan.codings(_names(asked), asked.coding)
     _check_trusted(asked.trust, [coding.name for coding in codings])
     _check_writable(asked)
-    tasks = plan.planned(fleets, codings, asked.seeds, files, asked.code_key or code_hash())
-    answers = _answers(tasks, files, Cache(asked.cache), asked.jobs, asked.trust)
-    _tell(asked, _rows(tasks, answers), left_out, _remarks(tasks, answers))
+    code = asked.code_key or code_hash()
+    tasks = plan.planned(fleets, codings, asked.seeds, files, code)
+    cache = Cache(asked.cache)
+    answers = _Answers(_kept(tasks, cache, asked.trust), {})
+    if asked.kept:
+        tasks = [task for task in tasks if task.key in answers.kept]
+        there = {task.fleet.name for task in tasks if task.coding.name != FLOAT32}
+        left_out |= {fleet.name: "no coded run is kept" for fleet in fleets if fleet.name not in there}
+    _run(tasks, answers, files, cache, asked.jobs)
+    _tell(asked, _rows(tasks, answers), left_out, _remarks(code, answers))
     return int(bool(answers.failed))
 
 
@@ -125,12 +132,14 @@ def _check_writable(asked: argparse.Namespace) -> None:
             raise SettingsError(f"{folder}: nothing can be written there")
 
 
-def _answers(tasks: Sequence[Task], files: Files, cache: Cache, jobs: int, trusted: Sequence[str]) -> _Answers:
-    """Find what is kept and run the rest."""
-    answers = _Answers({}, {})
-    for task in tasks:
-        if kept := cache.find(task, trusted=task.coding.name in trusted):
-            answers.kept[task.key] = kept
+def _kept(tasks: Sequence[Task], cache: Cache, trusted: Sequence[str]) -> dict[str, Kept]:
+    """Return what has run before, by key."""
+    found = ((task.key, cache.find(task, trusted=task.coding.name in trusted)) for task in tasks)
+    return {key: kept for key, kept in found if kept is not None}
+
+
+def _run(tasks: Sequence[Task], answers: _Answers, files: Files, cache: Cache, jobs: int) -> None:
+    """Run what is not kept and put it with the answers."""
     progress = Progress(jobs, FLOAT32, answers.kept.values())
     left = {task.key: task for task in progress.longest_first(task for task in tasks if task.key not in answers.kept)}
     progress.begin(len(answers.kept), list(left.values()))
@@ -141,7 +150,6 @@ def _answers(tasks: Sequence[Task], files: Files, cache: Cache, jobs: int, trust
         else:
             answers.kept[done.task.key] = done.kept
         progress.ended(done, n_done, list(left.values()))
-    return answers
 
 
 def _rows(tasks: Sequence[Task], answers: _Answers) -> list[Row]:
@@ -155,7 +163,7 @@ def _rows(tasks: Sequence[Task], answers: _Answers) -> list[Row]:
 
     rows = []
     for (fleet, coding), place in by_place.items():
-        baseline = by_place[fleet, FLOAT32]
+        baseline = by_place.get((fleet, FLOAT32), {})
         failed = [
             answers.failed[task.key] for task in (*place.values(), *baseline.values()) if task.key in answers.failed
         ]
@@ -165,9 +173,8 @@ def _rows(tasks: Sequence[Task], answers: _Answers) -> list[Row]:
     return rows
 
 
-def _remarks(tasks: Sequence[Task], answers: _Answers) -> list[str]:
+def _remarks(code: str, answers: _Answers) -> list[str]:
     """Say what code the runs were made with."""
-    code = tasks[0].code
     others = sorted({kept.code for kept in answers.kept.values()} - {code})
     trusted = sorted({kept.coding for kept in answers.kept.values() if kept.code != code})
     return [f"Code: {code}."] + ([f"Trusted: {', '.join(trusted)}, made with {', '.join(others)}."] if others else [])
@@ -225,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer fleets, seeds and rounds")
     parser.add_argument("--jobs", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes at once")
     parser.add_argument("--cache", type=Path, default=cache, metavar="DIR", help="where runs are kept (%(default)s)")
+    parser.add_argument("--kept", action="store_true", help="run nothing: the table of what is kept so far")
     parser.add_argument("--trust", nargs="+", default=[], metavar="CODING", help="take kept runs made with other code")
     parser.add_argument("--code-key", metavar="NAME", help="a name in place of the hash of the source code")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there, with its curves")

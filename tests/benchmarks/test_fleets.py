@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -493,6 +494,15 @@ sys.exit(command.main(sys.argv[2:]))
 """
 
 
+def workshops(pid: int) -> set[Path]:
+    """The folders of the simulations that run below a process."""
+    found = set()
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {Path(file.path).parent.parent for file in child.open_files()}
+    return {path for path in found if path.name.startswith("fedge-simulate-")}
+
+
 def test_a_stopped_benchmark_leaves_nothing_behind_but_what_has_finished(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -500,28 +510,29 @@ def test_a_stopped_benchmark_leaves_nothing_behind_but_what_has_finished(
 
     fleets = "\n".join(msgspec.json.encode(one).decode() for one in (ENDLESS, structs.replace(TINY, seeds=1)))
     arguments = ["--data", str(folder), "--cache", str(folder / "cache"), "--codings", "off", "--jobs", "2"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, fleets, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    assert "0 runs are kept, 2 are to be done" in process.stderr.readline()
-    assert "[1/2] tiny off seed 0" in process.stderr.readline()
-    children = psutil.Process(process.pid).children(recursive=True)
-    workshops = {Path(file.path).parent.parent for child in children for file in child.open_files()}
-    workshops = {path for path in workshops if path.name.startswith("fedge-simulate-")}
-    assert workshops
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == command.INTERRUPTED
-    assert process.stderr.read().startswith("stopped: what has finished is kept in")
-    process.stderr.close()
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert "0 runs are kept, 2 are to be done" in process.stderr.readline()
+            assert "[1/2] tiny off seed 0" in process.stderr.readline()
+            while not (left := workshops(process.pid)):
+                time.sleep(0.01)
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == command.INTERRUPTED
+            assert process.stderr.read().startswith("stopped: what has finished is kept in")
+        finally:
+            process.kill()
     _, alive = psutil.wait_procs(children, timeout=5)  # multiprocessing's own helper goes a little after its parent
     assert not alive
-    assert not [path for path in workshops if path.exists()]
+    assert not [path for path in left if path.exists()]
     assert [path.name.split(".")[0] for path in (folder / "cache").iterdir()] == ["tiny"]
 
     # The same command goes on: what has finished is not run again, what was stopped is.
@@ -547,6 +558,23 @@ def test_the_command_compares_and_writes_what_it_found(
     (row,) = json.loads((folder / "found.json").read_text())["rows"]
     assert (row["fleet"], row["coding"], row["ratio"], row["end"]) == ("tiny", "mine", 1.0, 0.0)
     assert row["fewer_up"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_table_of_what_is_kept_runs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = structs.replace(TINY, name="other")
+    monkeypatch.setattr(command, "FLEETS", {"tiny": TINY, "other": other})
+    files, cache = {"beijing_air": folder / "beijing_air.npz"}, Cache(folder / "cache")
+    for task in tasks(folder, TINY, codings=["strong"]):
+        if task.seed == 0:
+            workers.run(task, files, cache)
+    arguments = ["--data", str(folder), "--cache", str(cache.folder), "--code-key", "code", "--kept"]
+    assert command.main(arguments) == 0
+    told = capsys.readouterr()
+    assert "2 runs are kept, 0 are to be done" in told.err
+    assert [line.split(" | ")[-1] for line in told.out.splitlines() if line.startswith("| tiny | strong")] == ["1 |"]
+    assert "Left out: other: no coded run is kept." in told.out
 
 
 @pytest.mark.parametrize(
