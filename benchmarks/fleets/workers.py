@@ -12,6 +12,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +29,7 @@ from fleet.simulate import RoundRow, SimulationError, simulate
 from models.dataset import Dataset, fit
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_told_to_leave = threading.Event()
 ENDING_S = 10.0
 """What a worker has to leave, before it is killed."""
 
@@ -49,7 +52,7 @@ def run(task: Task, files: Files, cache: Cache) -> Kept:
     shares, test = _dealt(fleet, task.seed, files)
 
     def look(_row: RoundRow) -> None:
-        if os.getppid() != parent:
+        if _told_to_leave.is_set() or os.getppid() != parent:
             raise KeyboardInterrupt
 
     return cache.keep(task, simulate(fleet.job(task.seed, task.coding.compression), shares, test, look))
@@ -105,8 +108,10 @@ def _work(task: Task, files: Files, cache: Cache, tell: Connection) -> None:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End as by Ctrl-C: the one exception that no job's fault hides."""
+    """End as by Ctrl-C, the one exception that no job's fault hides; where it is thrown in vain, after the round."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.unraisablehook = lambda _: None  # what is cut short has nothing to say
+    _told_to_leave.set()
     raise KeyboardInterrupt
 
 
