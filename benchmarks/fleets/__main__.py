@@ -201,7 +201,9 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in STOPS}
+    # A hangup that is ignored stays so: that is what nohup is for. An ignored Ctrl-C is only what "&" of a script does.
+    caught = [one for one in STOPS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in caught}
     try:
         yield
     finally:

@@ -560,6 +560,17 @@ def test_the_command_compares_and_writes_what_it_found(
     assert row["fewer_up"] == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_hangup_stops_a_benchmark_but_under_nohup(nohup: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        with contextlib.nullcontext() if nohup else pytest.raises(KeyboardInterrupt), command._stoppable():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if nohup else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_table_of_what_is_kept_runs_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
