@@ -146,7 +146,7 @@ class Look(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True):
-    """The update has its verdict: settle the residual and forget the update, in one durable step."""
+    """The update has its verdict: note that its base is done with, and forget the update, in one durable step."""
 
     verdict: Verdict
     renamed: Version | None = None

@@ -1,15 +1,17 @@
-"""What a device must not forget of one job: the update without verdict, and the residual that the next one builds on.
+"""What a device must not forget of one job: the update without verdict, and which base it is done with.
 
    update.bin     an encoded update, from before its first byte is sent until its verdict
-   residual.bin   the residual, and the base of the last update that was settled
+   settled.bin    the last base that this device is done with
    checkpoint.bin where training stands
 
 1. `put` returns when the update is on disk; only then may it be offered.
-2. `settle` first writes the new residual, with the base it settles, then removes the update. If the power is cut in
-   between, the update is found to be settled already, and is removed at the next start.
+2. `settle` first writes the base that it settles, then removes the update. If the power is cut in between, the update
+   is found to be settled already, and is removed at the next start.
 3. A file that has rotted, or that holds what no agent of this job would write, is named in the log and treated as
-   absent: the base is then trained again, or the residual starts from nothing. Neither can make an update count twice:
-   the aggregator's ledger has the last word.
+   absent: the base is then trained again. That cannot make an update count twice: the aggregator's ledger has the last
+   word.
+4. An older agent kept what its updates had lost: in residual.bin, beside the base that was settled, and in update.bin.
+   Of both the rest is read, so that a device which is brought up to date trains no base again.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from msgspec import Struct
 
 from broker.failpoints import reach
 from broker.faults import describe
-from broker.messages import Offer, Verdict, Version
+from broker.messages import Offer, Version
 from edge_agent import files
 from models import codec
 from models.checkpoint import CheckpointError, TrainingState
 from models.checkpoint import from_bytes as training_from_bytes
 from models.checkpoint import to_bytes as training_to_bytes
-from models.codec import CodecError, Pending, State
+from models.codec import CodecError
 from models.job import TrainSpec
 from models.params import Float32, Spec
 
@@ -43,19 +45,22 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LARGEST = 2.0**100
-"""No parameter, velocity or residual of a training that converges comes near; float32 sums below it cannot overflow."""
+"""No parameter or velocity of a training that converges comes near; float32 sums below it cannot overflow."""
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,80}")
 """What may be a job's id, and so the name of its folder."""
 
 
-class _Update(Struct, frozen=True):
+class _Update(Struct, frozen=True, omit_defaults=True):
     offer: Offer
-    pending: bytes
+    body: bytes = b""
+    pending: bytes = b""
+    """What an older agent wrote in the place of the body: a checksum of four bytes, and [what went in, the body]."""
 
 
-class _Residual(Struct, frozen=True):
+class _Settled(Struct, frozen=True):
+    """Of residual.bin too, which has another field beside."""
+
     settled: Version
-    state: bytes
 
 
 class _Checkpoint(Struct, frozen=True):
@@ -92,15 +97,15 @@ class Outbox:
         self._job = job
         self._device = device
         files.make_folder(folder)
-        residual = self._read("residual.bin", _Residual)
-        self.settled: Version | None = residual.settled if residual else None
-        update = self._read("update.bin", _Update)
+        known = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
+        self.settled: Version | None = max((one.settled for one in known if one is not None), default=None)
+        update = self._read_update()
         if update is not None and self.settled is not None and update.offer.base <= self.settled:
             files.remove(folder / "update.bin")
             update = None
         self.offer: Offer | None = None
         """The update without verdict, if what is on disk can be sent, and settled."""
-        if update is not None and self._understand(update, decodes=True) is not None:
+        if update is not None and self._understands(update, decodes=True):
             self.offer = update.offer
 
     @property
@@ -108,26 +113,9 @@ class Outbox:
         """The last base whose training came to its end."""
         return self.offer.base if self.offer else self.settled
 
-    def state(self, base: Version, max_staleness: int) -> State:
-        """Return the residual to encode the next update with; none if it is too old to be of use."""
-        residual = self._read("residual.bin", _Residual)
-        if residual is None:
-            return codec.drop()
-        settled = residual.settled
-        if not 0 <= base.number - settled.number <= max_staleness:
-            log.info("residual dropped folder=%s settled=%s base=%s", self.folder, settled, base)
-            return codec.drop()
-        try:
-            state = State.from_bytes(residual.state, self._spec)
-            _check_size(state.residual)
-        except files.UNREADABLE as error:
-            self._ignore("residual.bin", error)
-            return codec.drop()
-        return state
-
-    def put(self, offer: Offer, pending: Pending) -> None:
+    def put(self, offer: Offer, body: bytes) -> None:
         """Make an update durable. Raises OutboxFullError or OSError; nothing is then changed."""
-        content = msgspec.msgpack.encode(_Update(offer, pending.to_bytes()))
+        content = msgspec.msgpack.encode(_Update(offer, body))
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         files.seal(self.folder / "update.bin", content)
@@ -140,23 +128,19 @@ class Outbox:
 
         Where it has rotted since the outbox was opened, `offer` is None from then on: there is nothing left to offer.
         """
-        pending = self._pending()
-        if pending is None:
+        update = None if self.offer is None else self._read_update()
+        if update is None or not self._understands(update):
             self.offer = None
-        return pending.body if pending else b""
+            return b""
+        return update.body
 
-    def settle(self, verdict: Verdict, renamed: Version | None = None) -> None:
-        """Settle the residual by the verdict and forget the update. Raises OSError; it can then be called again.
-
-        renamed: the present name of the base that it is on, where it has another by now.
-        """
-        settled = renamed or verdict.base
-        before = self._read("residual.bin", _Residual) if verdict.again else None
-        state = before.state if before is not None else self._settled(verdict).to_bytes()
-        files.seal(self.folder / "residual.bin", msgspec.msgpack.encode(_Residual(settled, state)))
-        reach("outbox.settle.between", verdict)
+    def settle(self, base: Version) -> None:
+        """Note that this base is done with, and forget the update. Raises OSError; it can then be called again."""
+        files.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base)))
+        reach("outbox.settle.between", base)
         files.remove(self.folder / "update.bin")
-        self.settled, self.offer = settled, None
+        files.remove(self.folder / "residual.bin")
+        self.settled, self.offer = base, None
 
     # Where training stands.
 
@@ -184,26 +168,32 @@ class Outbox:
             return None
         return state, found.loss
 
-    def _pending(self) -> Pending | None:
-        """Return the update without verdict; None when there is none, or none that can be sent."""
-        update = None if self.offer is None else self._read("update.bin", _Update)
-        return None if update is None else self._understand(update)
+    def _read_update(self) -> _Update | None:
+        """Return what is in update.bin, as this agent writes it or as an older one did."""
+        update = self._read("update.bin", _Update)
+        if update is None or not update.pending:
+            return update
+        try:
+            _, body = msgspec.msgpack.decode(update.pending[4:], type=tuple[list[bytes], bytes])
+        except files.UNREADABLE as error:
+            self._ignore("update.bin", error)
+            return None
+        return _Update(update.offer, body)
 
-    def _understand(self, update: _Update, *, decodes: bool = False) -> Pending | None:
-        """Return what waits for its verdict; None, with a line in the log, when it is not an update of this job.
+    def _understands(self, update: _Update, *, decodes: bool = False) -> bool:
+        """Return whether this is an update of this job; if not, a line in the log says why.
 
         decodes: whether to try that too, which takes about as long as to encode it.
         """
         try:
-            pending = Pending.from_bytes(update.pending, self._spec)
-            self._check_offer(update.offer, pending.body)
+            self._check_offer(update.offer, update.body)
             if decodes:
                 with np.errstate(all="ignore"):
-                    codec.decode(pending.body, self._spec)
+                    codec.decode(update.body, self._spec)
         except files.UNREADABLE as error:
             self._ignore("update.bin", error)
-            return None
-        return pending
+            return False
+        return True
 
     def _check_offer(self, offer: Offer, body: bytes) -> None:
         """Raise CodecError unless this is the offer of this body, by this device, to this job."""
@@ -213,20 +203,6 @@ class Outbox:
             raise CodecError("its body is not the one that it offers")
         if offer.body not in (b"", body):
             raise CodecError("it has two bodies")
-
-    def _settled(self, verdict: Verdict) -> State:
-        """Return the residual that a verdict leaves; none where the update is lost, nonsense, or one too many."""
-        pending = self._pending()
-        if pending is None or verdict.again:
-            return codec.drop()
-        try:
-            with np.errstate(all="ignore"):  # what overflows is refused below
-                state = codec.settle(pending, counted=verdict.counted, spec=self._spec)
-            _check_size(state.residual)
-        except files.UNREADABLE as error:
-            self._ignore("update.bin", error)
-            return codec.drop()
-        return state
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.folder / name

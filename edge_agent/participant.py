@@ -7,7 +7,7 @@
        └───────────────────────────┴── the base is left ───┘
 
  1. At most one update is without a verdict. Until it has one it is offered again and again, with backoff, and the next
-    training waits, because the residual that it will build on is not settled.
+    training waits.
  2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head

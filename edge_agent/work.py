@@ -280,7 +280,7 @@ class Work:
                 case Upload(want):
                     yield from self._chunks(want, now)
                 case Settle(verdict, renamed):
-                    self._outbox.settle(verdict, renamed)
+                    self._outbox.settle(renamed or verdict.base)
                     outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
                     log.info("update job=%s base=%s %s", self.job, verdict.base, outcome)
                 case Deploy(version):
@@ -372,12 +372,10 @@ class Work:
     def _finish(self, training: _Training, now: float) -> list[Out]:
         base = training.effect.base
         delta = subtract(training.state.params, training.start)
-        state = self._outbox.state(base, self.spec.rounds.max_staleness)
         encoded = codec.encode(
             delta,
             self.net.spec,
             self.spec.coding,
-            state=state,
             rng=_rng(self.spec.seed, base.number, self._device),
             step_scale=training.effect.step_scale,
         )
@@ -392,7 +390,7 @@ class Work:
             None if training.loss is None else float(f"{training.loss:.3g}"),
             float(f"{encoded.nmse:.2g}") if self._tells_nmse(base) else None,
         )
-        self._outbox.put(offer, encoded.pending)
+        self._outbox.put(offer, encoded.body)
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(encoded.body))
         return self.handle(Trained(self._with_body(offer, encoded.body)), now)

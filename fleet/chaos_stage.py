@@ -4,9 +4,9 @@
     FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
     ...
 
-"steady" is compared. Its membership is fixed: it waits for every device, has a lossy codec with error
-feedback, updates of two chunks, and trains for long enough to be killed in the middle. One device more than asked for
-boasts: it claims more examples than the job allows, is refused every time, and keeps its whole update for the next.
+"steady" is compared. Its membership is fixed: it waits for every device, has a lossy codec, updates of two chunks, and
+trains for long enough to be killed in the middle. One device more than asked for boasts: it claims more examples than
+the job allows, and is refused every time.
 
 "steered" is compared too. It is small, and has the other codec, whose step the aggregator steers by what devices tell.
 
@@ -125,7 +125,7 @@ def loose(n_devices: int) -> JobSpec:
 
 
 _SMALL = ModelSpec(inputs=64, hidden=(32,), outputs=10)
-_NEAREST = CompressionSpec(codec="adaptive", rounding="nearest", error_feedback=True)
+_NEAREST = CompressionSpec(codec="adaptive", rounding="nearest")
 _REFUSES_THE_BOASTER = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
 
 

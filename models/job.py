@@ -151,8 +151,7 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     """How long a round still waits for a device after its last will."""
     max_rounds: Count = 100
     max_staleness: Annotated[int, Meta(ge=0, le=10_000)] = 20
-    """Versions after which a device drops its error-feedback residual, and a late update is refused in any
-    case."""
+    """Versions after which a late update is refused in any case."""
     stop: StopSpec = StopSpec()
 
     def __post_init__(self) -> None:
@@ -188,11 +187,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     step: Annotated[float, Meta(ge=1e-3, le=1e3)] = 8.0
     """Quantiser step of an update in units of its rms, where the codec has one."""
     rounding: Literal["stochastic", "nearest"] = "stochastic"
-    """How "adaptive" rounds updates: without bias, so that their mean needs no feedback, or for the least
-    error."""
-    error_feedback: bool = False
-    """A device adds what an update lost to its next one. Not with stochastic rounding, whose noise would pile
-    up."""
+    """How "adaptive" rounds updates: without bias, so that their mean is right, or for the least error."""
     steered: bool = True
     """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
     noise_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.4
@@ -202,10 +197,6 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     downlink_lead: Annotated[float, Meta(ge=0, le=2)] = 1.0
     """How many rounds a version on a grid leads while the steps go on as they went, so that it is not behind."""
 
-    def __post_init__(self) -> None:
-        if self.error_feedback and self.codec == "adaptive" and self.rounding == "stochastic":
-            raise ValueError('error_feedback = true wants rounding = "nearest"')
-
     @property
     def is_steered(self) -> bool:
         """Whether the aggregator follows the rounds with the step: that takes noise without bias."""
@@ -214,7 +205,7 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 PRESETS: dict[str, CompressionSpec] = {
     "off": CompressionSpec(codec="float32", downlink_step=0.0),
-    "light": CompressionSpec(codec="int8", error_feedback=True, downlink_step=1.0),
+    "light": CompressionSpec(codec="int8", downlink_step=1.0),
     "strong": CompressionSpec(codec="adaptive", step=8.0),
     "extreme": CompressionSpec(codec="adaptive", step=16.0, noise_share=0.7, downlink_step=4.0),
 }

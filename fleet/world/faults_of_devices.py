@@ -25,7 +25,6 @@ from edge_agent.presence import Announcer
 from edge_agent.work import Work
 from fleet.world.network import WorldTransport
 from fleet.world.patches import Patches
-from models.codec import Pending
 
 
 def keep_the_outbox_in_memory(patches: Patches) -> None:
@@ -33,8 +32,8 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
     held: dict[int, bytes] = {}
     read = Outbox._read
 
-    def put(self: Outbox, offer: Offer, pending: Pending) -> None:
-        held[id(self)] = msgpack.encode(outbox._Update(offer, pending.to_bytes()))
+    def put(self: Outbox, offer: Offer, body: bytes) -> None:
+        held[id(self)] = msgpack.encode(outbox._Update(offer, body))
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
         self.offer = offer

@@ -51,7 +51,7 @@ def spec(name: str) -> JobSpec:
 def offer(job: str, device: str, base: Version) -> Offer:
     rng = np.random.default_rng(len(device) + base.number)
     delta = {tensor.name: (0.01 * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET}
-    body = codec.encode(delta, NET, spec("x").coding, state=codec.drop(), rng=rng).body
+    body = codec.encode(delta, NET, spec("x").coding, rng=rng).body
     return Offer(job, device, base, 10, chunks.digest(body), len(body), loss=0.5, nmse=0.1, body=body)
 
 

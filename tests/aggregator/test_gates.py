@@ -19,8 +19,8 @@ OTHER = (TensorSpec("w", (4, 2)), TensorSpec("b", (4,)))
 def body(scale: float = 0.01, spec: tuple[TensorSpec, ...] = SPEC) -> bytes:
     rng = np.random.default_rng(0)
     delta = {tensor.name: (scale * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in spec}
-    coding = CompressionSpec(codec="float32", error_feedback=False)
-    return codec.encode(delta, spec, coding, state=codec.drop(), rng=rng).body
+    coding = CompressionSpec(codec="float32")
+    return codec.encode(delta, spec, coding, rng=rng).body
 
 
 @pytest.fixture

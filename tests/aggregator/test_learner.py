@@ -43,7 +43,7 @@ def update(seed: int, spec: JobSpec, size: float = 0.01) -> tuple[bytes, float]:
     """Give the body of an update, and what its coding lost."""
     rng = np.random.default_rng(seed)
     delta = {tensor.name: (size * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET.spec}
-    encoded = codec.encode(delta, NET.spec, spec.coding, state=codec.drop(), rng=rng)
+    encoded = codec.encode(delta, NET.spec, spec.coding, rng=rng)
     return encoded.body, float(encoded.nmse)
 
 
@@ -423,7 +423,7 @@ def test_norms_verdicts_and_the_step_have_the_same_bits_under_every_blas_kernel(
     for seed in range(12):
         rng = np.random.default_rng(seed)
         delta = {tensor.name: (0.01 * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in net.spec}
-        bodies.append(codec.encode(delta, net.spec, PRESETS["off"], state=codec.drop(), rng=rng).body)
+        bodies.append(codec.encode(delta, net.spec, PRESETS["off"], rng=rng).body)
     bodies.sort(key=lambda body: fold.norm(codec.decode(body, net.spec)))
     bodies[4:4] = bodies[-2:]
     norms = [fold.norm(codec.decode(body, net.spec)) for body in bodies[:5]]

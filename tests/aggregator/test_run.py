@@ -60,7 +60,7 @@ def offer(device: str, base: Version = V0, scale: float = 0.01, n: int = 10, los
     rng = np.random.default_rng(len(device) + base.number)
     delta = {tensor.name: (scale * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET}
     coding = CompressionSpec(codec="float32")
-    body = codec.encode(delta, NET, coding, state=codec.drop(), rng=rng).body
+    body = codec.encode(delta, NET, coding, rng=rng).body
     return Offer("toy-1", device, base, n, chunks.digest(body), len(body), loss=loss, body=body)
 
 

@@ -713,7 +713,7 @@ def noise() -> list[Packet]:
 def codec_body(delta: dict[str, Any]) -> bytes:
     spec = spec_of(delta)
     coding = CompressionSpec(codec="float32")
-    return codec.encode(delta, spec, coding, state=codec.drop(), rng=np.random.default_rng(0)).body
+    return codec.encode(delta, spec, coding, rng=np.random.default_rng(0)).body
 
 
 def offer_of(job: str, body: bytes, device: str = "d0", base: Version = V0, n: int = 20) -> Offer:

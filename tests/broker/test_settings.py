@@ -71,7 +71,7 @@ JOB_MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"rounds": {"labels": {"a": "b", "c": "d e"}}}, '[rounds.labels] c: "d e" is none: a name is 1 to 64'),
     ({"rounds": {"deadline_s": 1e-9}}, "[rounds] deadline_s: Expected `float` >= 0.1"),
     ({"deploy": "always"}, 'deploy: "always" is none: it is "final", "never" or "every N"'),
-    ({"compression": {"error_feedback": True}}, "[compression] error_feedback = true wants"),
+    ({"compression": {"error_feedback": True}}, '[compression] has no key "error_feedback"'),
     ({"rounds": {"quorum": 5, "target": 3}}, "quorum = 5 is more than target = 3"),
     ({"model": {"kind": "mpl"}}, 'kind = "mpl" is neither'),
     ({"rounds": {"stop": {"metric": "acuracy"}}}, 'did you mean "accuracy"?'),

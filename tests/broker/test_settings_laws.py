@@ -262,10 +262,7 @@ def use_model(spec: JobSpec) -> None:
     except TrainingError:
         return  # it diverged and says so
     rng = np.random.default_rng(0)
-    encoded = codec.encode(
-        subtract(state.params, params), net.spec, spec.coding, state=codec.drop(), rng=rng, step_scale=8.0
-    )
-    codec.settle(encoded.pending, counted=True, spec=net.spec)
+    encoded = codec.encode(subtract(state.params, params), net.spec, spec.coding, rng=rng, step_scale=8.0)
     try:
         learner.admit(encoded.body, 10, min(encoded.nmse, 1e6))
     except RefusedError:

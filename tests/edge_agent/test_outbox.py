@@ -14,53 +14,43 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from msgspec import structs
 
 from broker import chunks
-from broker.messages import Offer, Verdict, Version, echo
+from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.outbox import Outbox, OutboxFullError, forget, leftovers
 from models import checkpoint, codec
 from models.checkpoint import TrainingState
-from models.codec import Pending
 from models.job import CompressionSpec, TrainSpec
 from models.params import TensorSpec
 
 SPEC = (TensorSpec("w", (8, 4)), TensorSpec("b", (8,)))
-CODING = CompressionSpec(codec="int8", error_feedback=True)
+CODING = CompressionSpec(codec="int8")
 V0, V1 = Version(1, 0), Version(1, 1)
 
 
-def encoded(seed: int = 0, state: codec.State | None = None) -> codec.Encoded:
+def encoded(seed: int = 0) -> codec.Encoded:
     rng = np.random.default_rng(seed)
     delta = {tensor.name: rng.standard_normal(tensor.shape).astype(np.float32) for tensor in SPEC}
-    return codec.encode(delta, SPEC, CODING, state=state or codec.drop(), rng=rng)
+    return codec.encode(delta, SPEC, CODING, rng=rng)
 
 
 def offer(body: bytes, base: Version = V0) -> Offer:
     return Offer("j", "d", base, 10, chunks.digest(body), len(body))
 
 
-def verdict(one: Offer, refused: str = "") -> Verdict:
-    return Verdict("d", "j", one.base, echo(one), refused)
-
-
-def filled(folder: Path, base: Version = V0) -> tuple[Outbox, Offer, Pending]:
-    outbox, made = Outbox(folder, SPEC), encoded()
-    one = offer(made.body, base)
-    outbox.put(one, made.pending)
-    return outbox, one, made.pending
-
-
-def raws(state: codec.State) -> list[bytes]:
-    return [array.tobytes() for array in state.residual]
+def filled(folder: Path, base: Version = V0) -> tuple[Outbox, Offer, bytes]:
+    outbox, body = Outbox(folder, SPEC), encoded().body
+    one = offer(body, base)
+    outbox.put(one, body)
+    return outbox, one, body
 
 
 def test_an_update_survives(tmp_path: Path) -> None:
-    _, one, pending = filled(tmp_path / "j")
+    _, one, body = filled(tmp_path / "j")
     again = Outbox(tmp_path / "j", SPEC)
     assert again.offer == one
-    assert again.body() == pending.body
+    assert again.body() == body
     assert again.trained == V0
     assert again.settled is None
 
@@ -68,62 +58,37 @@ def test_an_update_survives(tmp_path: Path) -> None:
 def test_an_empty_outbox_has_trained_nothing(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "j", SPEC)
     assert (outbox.offer, outbox.trained, outbox.body()) == (None, None, b"")
-    assert outbox.state(V0, 20) == codec.drop()
 
 
-@pytest.mark.parametrize("refused", ["", "stale"])
-def test_a_verdict_settles_the_residual_for_good(tmp_path: Path, refused: str) -> None:
-    outbox, one, pending = filled(tmp_path / "j")
-    outbox.settle(verdict(one, refused))
-    expected = codec.settle(pending, counted=not refused, spec=SPEC)
+def test_a_base_that_is_settled_is_so_for_good(tmp_path: Path) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(one.base)
     for each in (outbox, Outbox(tmp_path / "j", SPEC)):
-        assert each.offer is None
-        assert each.trained == V0
-        assert raws(each.state(V1, 20)) == raws(expected)
+        assert (each.offer, each.settled, each.trained) == (None, V0, V0)
+    assert [path.name for path in (tmp_path / "j").iterdir()] == ["settled.bin"]
 
 
 def test_an_update_to_a_former_name_of_its_base_is_settled_under_the_present_one_for_good(tmp_path: Path) -> None:
     """What is remembered decides whether the base is trained again."""
-    outbox, one, pending = filled(tmp_path / "j")
-    outbox.settle(verdict(one), Version(9, 0))
+    outbox, _, _ = filled(tmp_path / "j")
+    outbox.settle(Version(9, 0))
     for each in (outbox, Outbox(tmp_path / "j", SPEC)):
         assert (each.offer, each.settled, each.trained) == (None, Version(9, 0), Version(9, 0))
-        assert raws(each.state(Version(9, 1), 20)) == raws(codec.settle(pending, counted=True, spec=SPEC))
 
 
 def test_a_cut_between_the_two_writes_of_a_settlement_settles_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox, one, pending = filled(tmp_path / "j")
+    outbox, one, _ = filled(tmp_path / "j")
     with monkeypatch.context() as patch:
         patch.setattr(files, "remove", cut)
         with pytest.raises(PowerCutError):
-            outbox.settle(verdict(one))
+            outbox.settle(one.base)
     assert (tmp_path / "j" / "update.bin").exists()
     again = Outbox(tmp_path / "j", SPEC)
     assert again.offer is None
     assert again.trained == V0
     assert not (tmp_path / "j" / "update.bin").exists()
-    assert raws(again.state(V1, 20)) == raws(codec.settle(pending, counted=True, spec=SPEC))
-
-
-def test_an_update_that_was_one_too_many_leaves_what_was_kept_back_before(tmp_path: Path) -> None:
-    outbox, one, _ = filled(tmp_path / "j")
-    outbox.settle(verdict(one))
-    before = raws(outbox.state(V1, 20))
-    made = encoded(seed=1)
-    second = offer(made.body, V1)
-    outbox.put(second, made.pending)
-    outbox.settle(structs.replace(verdict(second, "it already has a verdict"), again=True))
-    for each in (outbox, Outbox(tmp_path / "j", SPEC)):
-        assert raws(each.state(Version(1, 2), 20)) == before
-        assert (each.settled, each.offer) == (V1, None)
-
-
-def test_an_update_that_was_one_too_many_leaves_nothing_where_nothing_was_kept_back(tmp_path: Path) -> None:
-    outbox, one, _ = filled(tmp_path / "j")
-    outbox.settle(structs.replace(verdict(one, "it already has a verdict"), again=True))
-    assert raws(outbox.state(V1, 20)) == []
 
 
 class PowerCutError(Exception):
@@ -137,15 +102,15 @@ def cut(*_: object) -> None:
 def test_a_cut_before_the_first_write_leaves_the_update_to_be_offered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox, one, pending = filled(tmp_path / "j")
+    outbox, one, _ = filled(tmp_path / "j")
     with monkeypatch.context() as patch:
         patch.setattr(files, "seal", cut)
         with pytest.raises(PowerCutError):
-            outbox.settle(verdict(one))
+            outbox.settle(one.base)
     again = Outbox(tmp_path / "j", SPEC)
     assert again.offer == one
-    again.settle(verdict(one))
-    assert raws(again.state(V1, 20)) == raws(codec.settle(pending, counted=True, spec=SPEC))
+    again.settle(one.base)
+    assert Outbox(tmp_path / "j", SPEC).settled == V0
 
 
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,9 +119,9 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("edge_agent.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            outbox.put(offer(made.body, V1), made.pending)
+            outbox.put(offer(made.body, V1), made.body)
         with pytest.raises(OSError, match="No space left"):
-            outbox.settle(verdict(one))
+            outbox.settle(one.base)
     assert outbox.offer == Outbox(tmp_path / "j", SPEC).offer == one
     assert [path.name for path in (tmp_path / "j").iterdir()] == ["update.bin"]
 
@@ -169,7 +134,7 @@ def test_an_update_larger_than_the_outbox_is_not_taken(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "j", SPEC, most_bytes=100)
     made = encoded()
     with pytest.raises(OutboxFullError, match="outbox_bytes = 100"):
-        outbox.put(offer(made.body), made.pending)
+        outbox.put(offer(made.body), made.body)
     assert outbox.offer is None
 
 
@@ -182,47 +147,83 @@ def test_a_rotted_update_is_treated_as_absent(tmp_path: Path, keep: int) -> None
     assert (again.offer, again.trained) == (None, None)
 
 
-def test_a_rotted_residual_starts_from_nothing(tmp_path: Path) -> None:
+def test_a_base_whose_settlement_has_rotted_may_be_trained_again(tmp_path: Path) -> None:
     outbox, one, _ = filled(tmp_path / "j")
-    outbox.settle(verdict(one))
-    file = tmp_path / "j" / "residual.bin"
+    outbox.settle(one.base)
+    file = tmp_path / "j" / "settled.bin"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     again = Outbox(tmp_path / "j", SPEC)
     assert again.trained is None
-    assert again.state(V1, 20) == codec.drop()
 
 
-def test_a_residual_of_another_net_is_dropped(tmp_path: Path) -> None:
-    outbox, one, _ = filled(tmp_path / "j")
-    outbox.settle(verdict(one))
-    assert Outbox(tmp_path / "j", (TensorSpec("w", (2, 2)),)).state(V1, 20) == codec.drop()
-
-
-def test_an_update_that_rots_before_its_verdict_is_settled_without_a_residual(tmp_path: Path) -> None:
+def test_an_update_that_rots_before_its_verdict_is_settled_all_the_same(tmp_path: Path) -> None:
     outbox, one, _ = filled(tmp_path / "j")
     (tmp_path / "j" / "update.bin").write_bytes(b"rot")
     assert outbox.body() == b""
-    outbox.settle(verdict(one))
+    outbox.settle(one.base)
     assert outbox.trained == V0
-    assert outbox.state(V1, 20) == codec.drop()
-
-
-@pytest.mark.parametrize(
-    ("base", "kept"),
-    [(Version(1, 20), True), (Version(1, 21), False), (Version(2, 1), True), (Version(2, 21), False)],
-)
-def test_a_residual_that_is_too_old_is_dropped(tmp_path: Path, base: Version, kept: bool) -> None:
-    outbox, one, _ = filled(tmp_path / "j")
-    outbox.settle(verdict(one))
-    assert bool(outbox.state(base, 20).residual) is kept
 
 
 def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
     filled(tmp_path / "j")
     forget(tmp_path / "j")
     assert not (tmp_path / "j").exists()
+
+
+# What an older agent has left.
+
+
+def aged(folder: Path) -> None:
+    """Have a folder be as an agent has left it that kept what its updates had lost."""
+    update, settled = folder / "update.bin", folder / "settled.bin"
+    whole = [np.zeros(tensor.shape, "<f4").tobytes() for tensor in SPEC]
+    if update.exists():
+        tree = msgspec.msgpack.decode(files.unseal(update) or b"")
+        pending = sealed(msgspec.msgpack.encode([whole, tree["body"]]))
+        files.seal(update, msgspec.msgpack.encode({"offer": tree["offer"], "pending": pending}))
+    if settled.exists():
+        tree = msgspec.msgpack.decode(files.unseal(settled) or b"")
+        state = sealed(msgspec.msgpack.encode([whole]))
+        files.seal(folder / "residual.bin", msgspec.msgpack.encode(tree | {"state": state}))
+        settled.unlink()
+
+
+def test_a_base_that_an_older_agent_has_settled_is_not_trained_again(tmp_path: Path) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(one.base)
+    aged(tmp_path / "j")
+    again = Outbox(tmp_path / "j", SPEC)
+    assert (again.offer, again.settled, again.trained) == (None, V0, V0)
+    made = encoded(1)
+    again.put(offer(made.body, V1), made.body)
+    again.settle(V1)
+    assert [path.name for path in (tmp_path / "j").iterdir()] == ["settled.bin"]
+    assert Outbox(tmp_path / "j", SPEC).settled == V1
+
+
+def test_an_update_that_an_older_agent_has_trained_is_offered_on(tmp_path: Path) -> None:
+    _, one, body = filled(tmp_path / "j")
+    aged(tmp_path / "j")
+    again = Outbox(tmp_path / "j", SPEC)
+    assert (again.offer, again.body(), again.trained) == (one, body, V0)
+
+
+def test_a_cut_before_an_older_settlement_is_removed_leaves_the_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(one.base)
+    aged(tmp_path / "j")
+    again, made = Outbox(tmp_path / "j", SPEC), encoded(1)
+    again.put(offer(made.body, V1), made.body)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", cut)
+        with pytest.raises(PowerCutError):
+            again.settle(V1)
+    assert (tmp_path / "j" / "residual.bin").exists()
+    assert Outbox(tmp_path / "j", SPEC).settled == V1
 
 
 # Folders.
@@ -289,9 +290,9 @@ def training() -> TrainingState:
 def lived(folder: Path) -> None:
     """Leave what an agent leaves that has settled one update, offers the next, and was killed in a third training."""
     outbox, one, _ = filled(folder)
-    outbox.settle(verdict(one))
-    made = encoded(1, outbox.state(V1, 20))
-    outbox.put(offer(made.body, V1), made.pending)
+    outbox.settle(one.base)
+    made = encoded(1)
+    outbox.put(offer(made.body, V1), made.body)
     outbox.checkpoint(Version(1, 2), ROWS, training(), 0.4)
 
 
@@ -300,7 +301,6 @@ def test_what_an_honest_life_leaves_is_understood(tmp_path: Path, caplog: pytest
     outbox = Outbox(tmp_path / "j", SPEC, job="j", device="d")
     assert outbox.offer is not None
     assert (outbox.offer.base, outbox.settled) == (V1, V0)
-    assert len(outbox.state(V1, 20).residual) == 2
     found = outbox.resume(Version(1, 2), ROWS, TRAIN, N_EXAMPLES)
     assert found is not None
     assert (found[0].epoch, found[0].batch, found[1]) == (1, 2, 0.4)
@@ -329,26 +329,17 @@ def sealed(content: bytes) -> bytes:
     return zlib.crc32(content).to_bytes(4, "little") + content
 
 
-def pending_of(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Give a change of an update that changes what is pending in it: [arrays, body]."""
-
-    def act(tree: Any) -> Any:
-        inner = change(msgspec.msgpack.decode(tree["pending"][4:]))
-        return tree | {"pending": sealed(msgspec.msgpack.encode(inner))}
-
-    return act
-
-
 UPDATES: dict[str, Callable[[Any], Any]] = {
-    "a pending part of noise": lambda tree: tree | {"pending": b"noise"},
-    "a pending part of other types": pending_of(lambda _: [1, 2]),
-    "a pending part of another net": pending_of(lambda inner: [inner[0][:1], inner[1]]),
-    "an empty body": pending_of(lambda inner: [inner[0], b""]),
-    "another body": pending_of(lambda inner: [inner[0], inner[1][:-1] + b"?"]),
-    "a body that does not decode": lambda tree: (
-        pending_of(lambda inner: [inner[0], b"\x10nonsense"])(tree)
-        | {"offer": tree["offer"] | {"digest": chunks.digest(b"\x10nonsense"), "n_bytes": 9}}
-    ),
+    "an older body of noise": lambda tree: tree | {"pending": b"noise"},
+    "an older body of other types": lambda tree: tree | {"pending": sealed(msgspec.msgpack.encode([1, 2]))},
+    "an older body that is another": lambda tree: tree | {"pending": sealed(msgspec.msgpack.encode([[], b"?"]))},
+    "an empty body": lambda tree: tree | {"body": b""},
+    "no body": lambda tree: {"offer": tree["offer"]},
+    "another body": lambda tree: tree | {"body": tree["body"][:-1] + b"?"},
+    "a body that does not decode": lambda tree: {
+        "body": b"\x10nonsense",
+        "offer": tree["offer"] | {"digest": chunks.digest(b"\x10nonsense"), "n_bytes": 9},
+    },
     "a length that is not the body's": lambda tree: tree | {"offer": tree["offer"] | {"n_bytes": 2**40}},
     "a negative length": lambda tree: tree | {"offer": tree["offer"] | {"n_bytes": -1}},
     "two bodies": lambda tree: tree | {"offer": tree["offer"] | {"body": b"another"}},
@@ -360,13 +351,13 @@ UPDATES: dict[str, Callable[[Any], Any]] = {
 def test_an_update_that_nobody_could_send_is_absent_and_its_base_can_be_trained_again(
     tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, one, pending = filled(tmp_path / "j")
+    _, one, body = filled(tmp_path / "j")
     reseal(tmp_path / "j" / "update.bin", UPDATES[change])
     outbox = Outbox(tmp_path / "j", SPEC)
     assert (outbox.offer, outbox.trained, outbox.body()) == (None, None, b"")
     assert f"file={tmp_path / 'j' / 'update.bin'} is not understood" in caplog.text
-    outbox.put(one, pending)
-    assert Outbox(tmp_path / "j", SPEC).body() == pending.body
+    outbox.put(one, body)
+    assert Outbox(tmp_path / "j", SPEC).body() == body
 
 
 def test_an_update_that_rots_while_it_is_offered_is_offered_no_more(tmp_path: Path) -> None:
@@ -388,34 +379,6 @@ def test_an_update_on_a_sector_that_cannot_be_read_is_absent(
     monkeypatch.setattr(Path, "read_bytes", fail)
     assert Outbox(tmp_path / "j", SPEC).offer is None
     assert "update.bin is damaged" in caplog.text
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_residual_that_no_training_gives_is_dropped_and_not_trained_with(
-    tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    lived(tmp_path / "j")
-    bad = codec.State(tuple(np.full(tensor.shape, value, np.float32) for tensor in SPEC))
-    reseal(tmp_path / "j" / "residual.bin", lambda tree: tree | {"state": bad.to_bytes()})
-    outbox = Outbox(tmp_path / "j", SPEC)
-    assert outbox.state(V1, 20) == codec.drop()
-    assert "residual.bin is not understood" in caplog.text
-
-
-@pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("value", [np.nan, 3e38])
-def test_an_update_whose_residual_is_nonsense_is_settled_without_one(
-    tmp_path: Path, value: float, counted: bool
-) -> None:
-    _, one, pending = filled(tmp_path / "j")
-    whole = tuple(np.full(tensor.shape, value, np.float32) for tensor in SPEC)
-    made = Pending(whole, pending.body).to_bytes()
-    reseal(tmp_path / "j" / "update.bin", lambda tree: tree | {"pending": made})
-    outbox = Outbox(tmp_path / "j", SPEC)
-    assert outbox.body() == pending.body
-    outbox.settle(verdict(one, "" if counted else "no"))
-    assert outbox.trained == V0
-    assert outbox.state(V1, 20) == codec.drop()
 
 
 PLACES = [
@@ -469,15 +432,8 @@ def test_an_epoch_that_is_at_its_end_is_no_place_within_it(tmp_path: Path) -> No
 def test_an_update_that_is_on_disk_leaves_no_place_where_its_training_stood(tmp_path: Path) -> None:
     outbox, made = Outbox(tmp_path / "j", SPEC), encoded()
     outbox.checkpoint(V0, ROWS, training(), None)
-    outbox.put(offer(made.body), made.pending)
+    outbox.put(offer(made.body), made.body)
     assert not (tmp_path / "j" / "checkpoint.bin").exists()
-
-
-def test_a_residual_of_a_later_base_is_dropped(tmp_path: Path) -> None:
-    """A backup was restored: what was kept back then was kept back of another model."""
-    outbox, one, _ = filled(tmp_path / "j", V1)
-    outbox.settle(verdict(one))
-    assert outbox.state(V0, 20) == codec.drop()
 
 
 LEAVES: list[Any] = [
@@ -500,7 +456,7 @@ RAWS = [
 
 @pytest.mark.parametrize("raw", RAWS, ids=range(len(RAWS)))
 @pytest.mark.parametrize(
-    ("name", "path"), [("update.bin", "offer.job"), ("residual.bin", "settled"), ("checkpoint.bin", "base")]
+    ("name", "path"), [("update.bin", "offer.job"), ("settled.bin", "settled"), ("checkpoint.bin", "base")]
 )
 def test_a_file_with_a_right_checksum_that_msgpack_cannot_read_is_absent(
     tmp_path: Path, name: str, path: str, raw: bytes, caplog: pytest.LogCaptureFixture
@@ -514,7 +470,7 @@ def test_a_file_with_a_right_checksum_that_msgpack_cannot_read_is_absent(
     outbox = Outbox(tmp_path / "j", SPEC)
     absent = {
         "update.bin": outbox.offer is None and outbox.body() == b"",
-        "residual.bin": outbox.settled is None and outbox.state(V1, 20) == codec.drop(),
+        "settled.bin": outbox.settled is None,
         "checkpoint.bin": outbox.resume(Version(1, 2), ROWS, TRAIN, N_EXAMPLES) is None,
     }
     assert [what for what, gone in absent.items() if gone] == [name]
@@ -585,7 +541,7 @@ class Mutant:
     def fitted(self, tree: Any) -> Any:
         """Have the offer say of its body what is so."""
         try:
-            body = msgspec.msgpack.decode(tree["pending"][4:])[1]
+            body = tree["body"]
             return tree | {"offer": tree["offer"] | {"digest": chunks.digest(body), "n_bytes": len(body)}}
         except (TypeError, ValueError, LookupError, RecursionError):
             return tree
@@ -607,11 +563,11 @@ def test_whatever_the_files_hold_the_outbox_goes_on_and_names_what_it_ignores(
         changed = mutant.rng.sample(sorted(honest), mutant.rng.choice([1, 1, 2, 3]))
         for name in changed:
             mutant.file(tmp_path / "j" / name)
-        survived += live_on(tmp_path / "j", mutant.rng.choice(["", "refused"]), caplog)
+        survived += live_on(tmp_path / "j", caplog)
     assert 5 < survived < 75  # neither all of them nor none is thrown out
 
 
-def live_on(folder: Path, refused: str, caplog: pytest.LogCaptureFixture) -> bool:
+def live_on(folder: Path, caplog: pytest.LogCaptureFixture) -> bool:
     """Do everything that an agent does with an outbox; tell whether it still had an update to offer."""
     outbox = Outbox(folder, SPEC, job="j", device="d")
     one, offered = outbox.offer, outbox.offer is not None
@@ -623,19 +579,18 @@ def live_on(folder: Path, refused: str, caplog: pytest.LogCaptureFixture) -> boo
     else:
         assert outbox.body() == b""
         assert not (folder / "update.bin").exists() or str(folder / "update.bin") in caplog.text
-    assert outbox.settled is not None or str(folder / "residual.bin") in caplog.text
+    assert outbox.settled is not None or str(folder / "settled.bin") in caplog.text
     for base in (V0, V1, Version(1, 2)):
         found = outbox.resume(base, ROWS, TRAIN, N_EXAMPLES)
         if found is not None:
             checkpoint.to_bytes(found[0])
-        encoded(2, outbox.state(base, 20))
-    outbox.settle(verdict(one or offer(b"lost", V1), refused))
+    outbox.settle(one.base if one is not None else V1)
     assert outbox.offer is None
     again = Outbox(folder, SPEC, job="j", device="d")
     assert (again.offer, again.settled) == (None, outbox.settled)
-    made = encoded(3, again.state(V1, 20))
-    base = Version(2**53, 2**53)  # after whatever the residual says was settled last
-    again.put(offer(made.body, base), made.pending)
+    made = encoded(3)
+    base = Version(2**53, 2**53)  # after whatever is said to have been settled last
+    again.put(offer(made.body, base), made.body)
     assert Outbox(folder, SPEC, job="j", device="d").offer == offer(made.body, base)
     forget(again.folder)
     assert not folder.exists()

@@ -82,7 +82,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with a quorum beyond its target": {"rounds": {"quorum": 3, "target": 2}},
     "with a net that nobody knows": {"model": {"kind": "transformer"}},
     "with layers beyond number": {"model": {"hidden": [1] * 65}},
-    "with feedback that would pile up noise": {"compression": {"error_feedback": True}},
+    "with feedback, which there is no more": {"compression": {"error_feedback": True}},
     "with a name that is no level of a topic": {"name": "a/b"},
     "with a key that nobody knows": {"quorum": 3},
 }

@@ -43,7 +43,7 @@ def test_the_step_counts_in_units_of_the_raw_update() -> None:
     assert fine[0] == pytest.approx(coarse[0] / 2, rel=0.1)
 
 
-def test_a_residual_is_coded_even_when_the_update_is_zero() -> None:
+def test_a_tensor_is_coded_even_when_what_gives_the_unit_is_zero() -> None:
     update = tensors(1.0)
     nothing = [np.zeros_like(t) for t in update]
     assert errors(update, 0.5, nothing) == errors(update, 0.5)
