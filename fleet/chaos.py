@@ -317,7 +317,7 @@ def _compare(options: Options, before: Run, runs: Sequence[Run]) -> Report:
     shown = next((run.outcome for run in runs if run.outcome.sha256 != expected.sha256), first.outcome)
     pairs = [p for name in expected.sha256 for p in zip(expected.sha256[name], shown.sha256[name], strict=False)]
     same = sum(one == other for one, other in pairs)
-    identical = all((r.outcome.sha256, r.outcome.residuals) == (expected.sha256, expected.residuals) for r in runs)
+    identical = all((r.outcome.sha256, r.outcome.settled) == (expected.sha256, expected.settled) for r in runs)
     kills = [kill for run in runs for kill in run.kills]
     total = first.rows[-1]
     problems = [*before.problems, *expected.problems]
@@ -358,7 +358,7 @@ def _broken_promises(options: Options, runs: Sequence[Run], *, identical: bool) 
         sum(len(run.kills) for run in runs),
     )
     checks = [
-        (identical, "the models, or what devices keep back, are not those of the undisturbed run"),
+        (identical, "the models, or what devices are done with, are not those of the undisturbed run"),
         (not retrained, f"{retrained} finished epochs were trained again"),
         (not lost, f"{lost} accepted updates were lost"),
         (not twice, f"{twice} updates were counted twice"),

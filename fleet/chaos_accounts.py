@@ -2,12 +2,11 @@
 
 The books are the diaries (what each process passed) and the aggregator's store (what it holds to be true).
 
- identical    every version's SHA-256, and what each device keeps back for its next update, are those of the
-              undisturbed run
+ identical    every version's SHA-256, and the last base that each device is done with, are those of the undisturbed run
  retrained    epochs that a device had finished, and trained again for the same base
  lost         updates that a device was told are counted, and that are in no version
  duplicated   updates that are in a version twice, or will be: judged twice, settled twice, more than a round had
-              members, or counted and yet refused to their device, which then keeps them for its next
+              members, or counted and yet refused to their device
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Outcome(Struct, frozen=True):
 
     sha256: dict[str, list[str]]
     """Compared job to the SHA-256 of each of its versions."""
-    residuals: dict[str, str]
-    """"job/device" to the SHA-256 of what the device keeps back of its last update."""
+    settled: dict[str, str]
+    """"job/device" to the SHA-256 of what the device remembers of the last base that it is done with."""
     retrained_epochs: int
     lost_updates: int
     duplicated_updates: int
@@ -70,7 +69,7 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     return Outcome(
         versions,
         {
-            f"{name}/{seat.name}": _residual(seat.state / "jobs" / row.job)
+            f"{name}/{seat.name}": _settled(seat.state / "jobs" / row.job)
             for name, row in compared.items()
             for seat in stage.devices
         },
@@ -140,9 +139,9 @@ def _retrained(lines: Sequence[Line]) -> int:
 _EPOCH = "training.epoch"
 
 
-def _residual(folder: Path) -> str:
-    """Return the SHA-256 of what a device keeps back, with the base that it has settled."""
-    return hashlib.sha256(files.unseal(folder / "residual.bin") or b"").hexdigest()
+def _settled(folder: Path) -> str:
+    """Return the SHA-256 of what a device remembers of the last base that it is done with."""
+    return hashlib.sha256(files.unseal(folder / "settled.bin") or b"").hexdigest()
 
 
 def _slot(stage: Stage, job: str, versions: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@
  ledger     the aggregator judges every offer as if it had never seen one from this device
  outbox     an update is kept in memory until its verdict, not on disk
  rename     files are written in place, a half at a time, and not beside the old one and renamed over it
- residual   what an update lost is kept in memory, and is gone with the process
 
 A missing fsync is not among them: what a killed process has written stays in the kernel, and only a cut of the power
 would show that it never reached the disk.
@@ -88,25 +87,6 @@ def write_in_place() -> None:
     _replace(files, "replace", replace_in_place)
 
 
-def forget_residual() -> None:
-    """Have a device know the residual only of what it settled itself since it was started."""
-    from edge_agent.outbox import Outbox
-    from models import codec
-
-    settle, state = Outbox.settle, Outbox.state
-    known: set[Path] = set()
-
-    def settle_and_remember(self: Outbox, verdict: Any) -> None:
-        settle(self, verdict)
-        known.add(self.folder)
-
-    def state_if_remembered(self: Outbox, *rest: Any) -> Any:
-        return state(self, *rest) if self.folder in known else codec.drop()
-
-    _replace(Outbox, "settle", settle_and_remember)
-    _replace(Outbox, "state", state_if_remembered)
-
-
 def _replace(owner: object, name: str, value: Callable[..., Any]) -> None:
     setattr(owner, name, value)
 
@@ -122,7 +102,6 @@ SABOTAGE: dict[str, Sabotage] = {
     "ledger": Sabotage(forget_ledger, ("store.add_verdict.after", "aggregator.Answer.before")),
     "outbox": Sabotage(forget_outbox, ("agent.Send.before", "agent.Send.after", "agent.published")),
     "rename": Sabotage(write_in_place, ("files.replace.before",)),
-    "residual": Sabotage(forget_residual, ("agent.Settle.after", "agent.Fetch.before")),
 }
 
 

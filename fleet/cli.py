@@ -395,7 +395,7 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     chaos.add_argument(
         "--sabotage",
-        choices=("ledger", "outbox", "rename", "residual"),
+        choices=("ledger", "outbox", "rename"),
         help="take a safeguard out, to see that its lack is noticed",
     )
 
