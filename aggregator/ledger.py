@@ -90,7 +90,7 @@ class Ledger:
             if offer.digest.startswith(known.digest):
                 return [self.answer(known)]
             reason = "this device already has a verdict for this base, on another update"
-            return [self.answer(structs.replace(_refusal(offer, reason), again=True))]
+            return [self.answer(_refusal(offer, reason))]
         if reason_ := self._reason_to_turn_away(offer, ended):
             return [self.answer(_refusal(offer, reason_))]
         if offer.base == self.base and not self._takes(last, offer.device):

@@ -207,8 +207,6 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     digest: Echo
     refused: Words = ""
     """Why it was refused; empty when it was counted."""
-    again: bool = False
-    """It is refused because another update of this device to this base has a verdict: nothing of it is left to send."""
 
     @property
     def counted(self) -> bool:
