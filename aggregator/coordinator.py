@@ -10,8 +10,8 @@
         ├◀──────── abandoned ─────────────┘                       the job has converged? ─┬─▶ ENDED
         └◀──────────────────────────── no ────────────────────────────────────────────────┘
 
- 1. One device counts at most once for a base; whatever it resends gets the verdict it got first. Who has not been drawn
-    to leave the base gets none yet: a further attempt may draw it.
+ 1. One device counts at most once for a base; whatever it resends is answered with the verdict it got first. Who has
+    not been drawn to leave the base gets none yet: a further attempt may draw it.
  2. Accepted is never lost: the updates of an abandoned round open the next attempt on the same base.
  3. The salt belongs to the base. A further attempt raises the threshold and so draws more devices, never others;
     with wait = "all" it does not even do that: the membership of a base is fixed at its first opening, and changes
@@ -19,8 +19,10 @@
  4. An update for any other base than the current one is refused, undecoded; or, where the job folds late ones, it
     counts for the current base with a weight that falls with its staleness. A base may have aliases, names that it had
     before a backup was restored: an update to one of them is an update to it.
- 5. An update is durable before its verdict (`Collect` → stored by the shell → `Judged` → `Answer`), and a round is
-    durable before it is announced (`Open` comes before `Announce`).
+ 5. An update and its verdict are durable before anything is said that follows from them (`Collect` → stored by the
+    shell → `Judged` → `Answer`, or the end of the round), and a round is durable before it is announced (`Open` comes
+    before `Announce`). A refusal is sent at once. That an update was counted goes without saying: the version after
+    its base says it. It is sent where late updates are folded, for there that version says nothing of an update.
  6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate; and
     none opens that nobody could contribute to: devices that were refused on this base, or failed on it, wait for the
     next one, and where all have, so does the job, and says so (`Tell`).
@@ -306,7 +308,8 @@ class Coordinator:
     def _note(self, verdict: Verdict, now: float) -> list[Effect]:
         self.ledger.note(verdict)
         self._refresh(verdict.device, now)
-        return [self.ledger.answer(verdict), *self._advance(now)]
+        silent = verdict.counted and self.rules.late == "refuse"
+        return [*([] if silent else [self.ledger.answer(verdict)]), *self._advance(now)]
 
     # Devices.
 

@@ -253,7 +253,8 @@ class Run:
                     self._store.add_verdict(verdict)
                     follow = self.coordinator.receive(Judged(verdict), now)
                 case Answer(verdict):
-                    _log_verdict(verdict)
+                    if verdict.refused:
+                        _log_verdict(verdict)
                     yield verdict
                 case Commit(close):
                     follow = self.coordinator.receive(self._commit(close, now), now)
@@ -311,6 +312,8 @@ class Run:
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         self._store.add_verdict(verdict, offer, admitted.weight, admitted.norm, body)
+        if verdict.counted:
+            _log_verdict(verdict)
         return verdict
 
     def _commit(self, close: Close, now: float) -> Committed | Stop:
