@@ -146,11 +146,17 @@ class Look(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True):
-    """The update has its verdict: note that its base is done with, and forget the update, in one durable step."""
+    """Nothing more becomes of the update: note that its base is done with, and forget it, in one durable step."""
 
-    verdict: Verdict
+    job: str
+    base: Version
+    """That it was offered to."""
+    verdict: Verdict | None = None
+    """The aggregator's word on it, if it has come."""
     renamed: Version | None = None
-    """The present name of the base that it is on, where it has another by now."""
+    """With a verdict, the present name of its base, where that has another by now."""
+    later: Version | None = None
+    """Without one, what was announced: a version that came after its base, or the last one of a job that is over."""
 
 
 class Deploy(Struct, frozen=True):

@@ -1,13 +1,15 @@
 """One device's part in one job, as a pure state machine.
 
-             drawn, on a base not                                                         counted or
-             trained before                                                               refused
+             drawn, on a base not                                                       the base is left,
+             trained before                                                             or a verdict comes
       IDLE ──────────────────▶ FETCHING ──Installed──▶ TRAINING ──Trained──▶ OFFERING ──────────────▶ IDLE
        ▲                           │                       │
        └───────────────────────────┴── the base is left ───┘
 
- 1. At most one update is without a verdict. Until it has one it is offered again and again, with backoff, and the next
-    training waits.
+ 1. At most one update is offered, and the next training waits for its end. That is a verdict, or that its base has been
+    left: a later one is announced, or the job's end, and whoever announces it has made durable before what became of
+    the update. No verdict comes unasked for an update that was counted, but where the job folds late ones: there it is
+    offered until it has one, because leaving its base settles nothing.
  2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
@@ -22,7 +24,12 @@
  9. A base that a restored backup has given another name is the base it was: an update to its former name is offered on,
     and settled under the present one. Who has been settled under the former one is done with it only if the round says
     so: the backup may be older than that.
-10. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
+10. An offer is repeated when no word has come for longer than rounds usually last: for one and a half times the longest
+    of the last few waits from an offer to the next base, as this device has heard them through; the first time, for
+    half of what is left of the round. So nothing is repeated in an ordinary round, and one that was lost on its way
+    costs about a round. After that the pauses double. A new connection, of either side, may have swallowed the offer:
+    it is repeated at once, and who repeats it is answered with the verdict that it has.
+11. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
     when that version is needed here, and again while it does not come. A round that carries the way from the version
     that is here does as well.
 
@@ -33,6 +40,7 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 from __future__ import annotations
 
 import random
+from collections import deque
 
 from msgspec import structs
 
@@ -65,7 +73,13 @@ from edge_agent.effects import (
 from models.job import JobSpec
 
 FIRST_RESEND_S = 4.0
+"""No offer is repeated sooner than about this; where each is answered, that is when it is."""
 LAST_RESEND_S = 120.0
+"""Pauses do not grow beyond this, and are longer only in a round that lasts longer."""
+WAITS = 5
+"""Waits for the next base that are remembered."""
+PATIENCE = 1.5
+"""Times the longest of them before an offer is repeated."""
 REFETCH_S = 10.0
 FIRST_LOOK_S = 5.0
 FIRST_REDEPLOY_S = 60.0
@@ -78,7 +92,7 @@ ALWAYS_INLINE_BYTES = 2048
 class Participant:
     """A device's part in one job.
 
-    offer: the update on disk that has no verdict yet. trained: the last base trained, to its end or to a failure.
+    offer: the update on disk that waits for its end. trained: the last base trained, to its end or to a failure.
     deployed: the version in the model slot. deploys: whether this device has a slot. online: whether the broker is
     reachable now. rng: for the jitter of resends.
     """
@@ -126,7 +140,11 @@ class Participant:
         self._over: Version | None = None
         self._sent_body = False
         self._resend_at = now
-        self._backoff_s = FIRST_RESEND_S
+        self._backoff_s: float | None = None
+        """How long to wait after the next offer; None for the first time."""
+        self._offered: tuple[Version, float] | None = None
+        """A base that was offered to, and since when the next one is waited for; None after an outage."""
+        self._waits: deque[float] = deque(maxlen=WAITS)
 
     # What goes in.
 
@@ -158,10 +176,10 @@ class Participant:
                 return self._settle(event, now)
             case Connected(spread_s):
                 self._online = True
-                self._backoff_s = FIRST_RESEND_S
+                self._backoff_s = None
                 self._resend_at = now + self._rng.random() * spread_s
             case Disconnected():
-                self._online = False
+                self._online, self._offered = False, None
             case Ready(why):
                 self.why = why
             case Installed(version):
@@ -226,7 +244,7 @@ class Participant:
 
     @property
     def done(self) -> Version | None:
-        """The last base that this device is done with. An update that waits for its verdict speaks for itself."""
+        """The last base that this device is done with. An update that is offered speaks for itself."""
         return None if self.offer else self._trained
 
     @property
@@ -247,10 +265,10 @@ class Participant:
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
+        effects = self._let_go(now)  # first, so that the next round finds this device free
         if self._training and self._is_too_late(self._training):
             effects.append(Halt(self._training))
-            self._training = None  # first, so that the next round finds this device free
+            self._training = None
         if self._redeploy_at is not None and now >= self._redeploy_at:
             self._redeploy_at = None
         wanted = self._wanted(now)
@@ -379,27 +397,63 @@ class Participant:
         self._trained = base
         self._training = None
 
-    # The update that waits for its verdict.
+    # The update that is offered.
 
     def _hold(self, offer: Offer, now: float) -> None:
         self.offer = offer
         self._sent_body = False
         self._resend_at = now
-        self._backoff_s = FIRST_RESEND_S
+        self._backoff_s = None
+        self._offered = (offer.base, now) if self._online else None
 
     def _send(self, offer: Offer, now: float) -> Effect:
         with_body = not self._sent_body or len(offer.body) <= ALWAYS_INLINE_BYTES
         self._sent_body = True
-        self._resend_at = now + self._backoff_s * (0.75 + 0.5 * self._rng.random())
-        self._backoff_s = min(2 * self._backoff_s, LAST_RESEND_S)
+        self._pause(now, self._patience(now) if self._backoff_s is None else self._backoff_s)
         return Send(offer, with_body)
 
     def _upload(self, want: Want, now: float) -> list[Effect]:
         if self.offer is None or want.digest != self.offer.digest:
             return []
-        self._backoff_s = FIRST_RESEND_S
-        self._resend_at = max(self._resend_at, now + FIRST_RESEND_S)
+        self._pause(now, self._patience(now))
         return [Upload(want)]
+
+    def _pause(self, now: float, pause_s: float) -> None:
+        """Offer again after about this long, and then after ever longer."""
+        self._resend_at = now + pause_s * (0.75 + 0.5 * self._rng.random())
+        self._backoff_s = min(2 * pause_s, max(pause_s, LAST_RESEND_S))
+
+    def _patience(self, now: float) -> float:
+        """Return how long no word may come on an update that has just been offered (law 10)."""
+        left_s = max(0.0, self._round_ends_at - now)
+        if self.spec.rounds.late == "fold":
+            return FIRST_RESEND_S
+        if not self._waits:
+            return min(max(left_s / 2, FIRST_RESEND_S), LAST_RESEND_S)
+        return min(max(PATIENCE * max(self._waits), FIRST_RESEND_S), max(left_s, LAST_RESEND_S))
+
+    def _let_go(self, now: float) -> list[Effect]:
+        """Forget the update if its base has been left, and note how long that took."""
+        if self._offered is not None and self._is_left(self._offered[0]):
+            self._waits.append(now - self._offered[1])
+            self._offered = None
+        offer = self.offer
+        if offer is None or self.spec.rounds.late == "fold" or not self._is_left(offer.base):
+            return []
+        self.offer = None
+        return [Settle(self.job, offer.base, later=self._latest())]
+
+    def _is_left(self, base: Version) -> bool:
+        """Return whether what is announced shows that this base has been left for good, or the job is over."""
+        latest = self._latest()
+        if latest is None or latest < base:
+            return False
+        if self._over is not None and self._over >= base:
+            return True
+        if latest.number == base.number:  # it may be this very base under another name: its round says so
+            known = self._round is not None and self._round.base == latest
+            return latest != base and known and base not in self._aliases(latest)
+        return True
 
     def _settle(self, verdict: Verdict, now: float) -> list[Effect]:
         offer = self.offer
@@ -409,7 +463,7 @@ class Participant:
         latest = self._latest()
         renamed = latest if latest is not None and offer.base in self._aliases(latest) else None
         self._trained = renamed or self._trained
-        return [Settle(verdict, renamed), *self._advance(now)]
+        return [Settle(self.job, offer.base, verdict, renamed), *self._advance(now)]
 
 
 def without_body(offer: Offer) -> Offer:

@@ -217,19 +217,23 @@ class Agent:
             log.warning("refused garbage topic=%r: %s", topic[:120], error)
 
     def _greet(self, beacon: Beacon) -> None:
-        """Note who leads. Answer a roll call, and offer again what a new aggregator may never have received."""
+        """Note who leads. Answer a roll call, and offer again what may have been said to nobody.
+
+        That is so when another one leads, and when the connection of the one that leads is a new one.
+        """
         if not beacon.online:
             return
         self._spread_s, self._leader_term = beacon.spread_s, beacon.term
         self.jobs.greet(beacon.spread_s)
+        came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
-            first, self._roll = self._roll is None, (beacon.nonce, beacon.roll)
+            came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
             wait_s = self._rng.random() * beacon.spread_s
-            self._announcer.forget(self._clock(), max(SETTLE_S, wait_s) if first else wait_s)
+            self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
         if beacon.term > self._term:
-            came_back, self._term = self._term > 0, beacon.term
-            if came_back:
-                self.jobs.say_again()
+            came_back, self._term = came_back or self._term > 0, beacon.term
+        if came_back:
+            self.jobs.say_again()
 
     def _hear_of_self(self, presence: Presence, live: bool) -> None:
         """Put right what is said of this device: that it is gone, by a late will or as a question; or by a clone."""

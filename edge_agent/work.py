@@ -279,10 +279,9 @@ class Work:
                     yield self._cut(offer) if with_body else without_body(self._cut(offer))
                 case Upload(want):
                     yield from self._chunks(want, now)
-                case Settle(verdict, renamed):
-                    self._outbox.settle(renamed or verdict.base)
-                    outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
-                    log.info("update job=%s base=%s %s", self.job, verdict.base, outcome)
+                case Settle() as settle:
+                    self._outbox.settle(settle.renamed or settle.base)
+                    log.info("update job=%s base=%s %s", self.job, settle.base, _outcome(settle))
                 case Deploy(version):
                     if self._model is not None:
                         release = Release(self.job, version.generation, version.number, self._model.sha256())
@@ -428,6 +427,13 @@ class Work:
         pieces = chunks.cut(body, self._chunk_bytes)
         for index in sorted(chunks.from_bitmap(want.missing, len(pieces))):
             yield Chunk(self.job, self._device, want.digest, index, pieces[index])
+
+
+def _outcome(settle: Settle) -> str:
+    """Say what has become of an update, as far as it is known here."""
+    if settle.verdict is None:
+        return f"is over: version {settle.later} is announced"
+    return f"refused: {settle.verdict.refused}" if settle.verdict.refused else "counted"
 
 
 def _rng(*names: object) -> np.random.Generator:

@@ -39,6 +39,7 @@ from edge_agent.participant import (
     LAST_REDEPLOY_S,
     LAST_RESEND_S,
     REFETCH_S,
+    WAITS,
     Participant,
     without_body,
 )
@@ -46,6 +47,7 @@ from models.job import JobSpec, ModelSpec, RoundsSpec
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
 SPEC = JobSpec("j", ModelSpec(), deploy="never")
+FOLDS = JobSpec("j", ModelSpec(), deploy="never", rounds=RoundsSpec(late="fold"))
 
 
 def head(version: Version = V0, state: Any = "running", term: int = 1) -> Head:
@@ -73,6 +75,16 @@ def verdict(base: Version = V0, refused: str = "") -> Verdict:
     return Verdict("d", "j-1", base, echo(offer(base)), refused)
 
 
+def settle(base: Version = V0, refused: str = "", renamed: Version | None = None) -> Settle:
+    """Give what a verdict comes to."""
+    return Settle("j-1", base, verdict(base, refused), renamed)
+
+
+def let_go(later: Version, base: Version = V0) -> Settle:
+    """Give what the announcement of a later version, or of the job's end, comes to."""
+    return Settle("j-1", base, later=later)
+
+
 def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participant:
     one = Participant("d", "j-1", spec, random.Random(1), **state)  # noqa: S311 -- jitter
     if ready:
@@ -84,14 +96,14 @@ def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
     return [effect for event in events for effect in one.receive(event, now)]
 
 
-def training(base: Version = V0) -> Participant:
-    one = device()
+def training(base: Version = V0, spec: JobSpec = SPEC) -> Participant:
+    one = device(spec)
     assert feed(one, head(base), round_(base), Installed(base)) == [fetch(head(base)), Train(base, 1.0)]
     return one
 
 
-def offering(body: bytes = b"body") -> Participant:
-    one = training()
+def offering(body: bytes = b"body", spec: JobSpec = SPEC) -> Participant:
+    one = training(spec=spec)
     assert feed(one, Trained(offer(body=body))) == [Send(offer(body=body), with_body=True)]
     return one
 
@@ -141,7 +153,7 @@ def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
 def test_a_heartbeat_without_the_way_changes_nothing_for_whoever_is_there() -> None:
     one = training(V1)
     feed(one, Trained(offer(V1)), carrying(V2), round_(V2, seconds_left=0.0))
-    assert feed(one, verdict(V1), Installed(V2)) == [Settle(verdict(V1))]
+    assert feed(one, Installed(V2)) == []
     assert feed(one, round_(V2)) == [Train(V2, 1.0)]
 
 
@@ -432,11 +444,11 @@ def test_a_failed_fetch_that_is_not_needed_any_more_is_forgotten() -> None:
     assert one.deadline is None
 
 
-# The update that waits for its verdict.
+# The update that is offered.
 
 
-def test_an_offer_is_sent_again_with_growing_pauses() -> None:
-    one = offering()
+def test_where_every_offer_is_answered_one_is_sent_again_with_growing_pauses() -> None:
+    one = offering(spec=FOLDS)
     pauses, now = [], 0.0
     for _ in range(8):
         at = one.deadline
@@ -449,8 +461,89 @@ def test_an_offer_is_sent_again_with_growing_pauses() -> None:
     assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
 
 
-def test_a_new_update_and_a_new_connection_begin_with_the_first_pause() -> None:
+def live(one: Participant, now: float, *lasted_s: float) -> float:
+    """Have a device hear rounds through that last so long from its offer on; give when it has offered to the next."""
+    for number, seconds in enumerate(lasted_s):
+        now += seconds
+        base = Version(1, number + 1)
+        feed(one, round_(base, seconds_left=100.0), head(base), Installed(base), Trained(offer(base)), now=now)
+        assert one.offer == offer(base)
+    return now
+
+
+def test_before_it_knows_how_long_rounds_last_a_device_waits_for_half_of_the_first() -> None:
     one = offering()
+    assert one.deadline is not None
+    assert 0.75 * 30.0 <= one.deadline <= 1.25 * 30.0
+    late = training()
+    feed(late, round_(seconds_left=6.0), Trained(offer()), now=1.0)
+    assert late.deadline is not None
+    assert 0.75 * FIRST_RESEND_S <= late.deadline - 1.0 <= 1.25 * FIRST_RESEND_S
+    long = training()
+    feed(long, round_(seconds_left=7200.0), Trained(offer()))
+    assert long.deadline is not None
+    assert 0.75 * LAST_RESEND_S <= long.deadline <= 1.25 * LAST_RESEND_S
+
+
+def test_nothing_is_offered_again_in_a_round_that_lasts_as_long_as_rounds_do() -> None:
+    one = offering()
+    now = live(one, 0.0, 8.0, 20.0, 12.0)
+    assert one.deadline is not None
+    assert 1.125 * 20.0 <= one.deadline - now <= 1.875 * 20.0
+    assert one.tick(one.deadline - 0.001) == []
+    assert of(Send, one.tick(one.deadline))
+
+
+def test_what_was_usual_long_ago_is_forgotten() -> None:
+    one = offering()
+    now = live(one, 0.0, 50.0, *[10.0] * WAITS)
+    assert one.deadline is not None
+    assert one.deadline - now <= 1.875 * 10.0
+
+
+@pytest.mark.parametrize(("left_s", "most_s"), [(60.0, LAST_RESEND_S), (600.0, 600.0), (0.0, LAST_RESEND_S)])
+def test_no_offer_waits_for_longer_than_its_round_or_the_longest_pause(left_s: float, most_s: float) -> None:
+    one = offering()
+    now = 5000.0
+    feed(one, round_(V1, seconds_left=left_s + 1.0), head(V1), Installed(V1), now=now)
+    feed(one, Trained(offer(V1)), now=now + 1.0)
+    assert one.deadline is not None
+    assert 0.75 * most_s <= one.deadline - now - 1.0 <= 1.25 * most_s
+
+
+def test_an_outage_says_nothing_of_how_long_rounds_last() -> None:
+    one = offering()
+    now = live(one, 0.0, 8.0)
+    feed(one, Disconnected(), now=now + 1.0)
+    feed(one, Connected(), now=now + 90_000.0)
+    now = live(one, now + 90_000.0, 0.0, 9.0)
+    assert one.deadline is not None
+    assert one.deadline - now <= 1.875 * 9.0
+
+
+def test_a_verdict_that_was_asked_for_says_nothing_of_how_long_rounds_last() -> None:
+    one = offering()
+    feed(one, verdict(), now=3.0)
+    now = live(one, 0.0, 40.0)
+    assert one.deadline is not None
+    assert one.deadline - now >= 1.125 * 40.0
+
+
+def test_after_the_first_pause_they_double() -> None:
+    one = offering()
+    now = live(one, 0.0, 20.0)
+    pauses = []
+    for _ in range(5):
+        assert one.deadline is not None
+        pauses.append(one.deadline - now)
+        now = one.deadline
+        assert of(Send, one.tick(now))
+    doublings = [30.0, 60.0, 120.0, 120.0, 120.0]
+    assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
+
+
+def test_a_new_update_and_a_new_connection_begin_with_the_first_pause() -> None:
+    one = offering(spec=FOLDS)
     for _ in range(6):
         assert one.deadline is not None
         one.tick(one.deadline)
@@ -492,16 +585,56 @@ def test_a_connection_offers_anew_within_its_window() -> None:
     assert 1000.0 <= one.deadline <= 1002.0
 
 
-def test_the_next_training_waits_for_the_verdict() -> None:
+def test_an_update_is_over_when_a_later_base_is_announced_and_the_next_training_begins() -> None:
     one = offering()
+    assert feed(one, carrying(V1)) == [let_go(V1), fetch(carrying(V1))]
+    assert (one.offer, one.trained, one.done) == (None, V0, V0)
+    assert feed(offering(), head(V1)) == [let_go(V1)]
+
+
+@pytest.mark.parametrize("end", [Over(V0, 1), Over(V1, 1), head(V0, "stopped"), head(V1, "finished")])
+def test_an_update_is_over_when_the_job_is(end: Any) -> None:
+    last = end.last if isinstance(end, Over) else end.version
+    assert feed(offering(), end) == [let_go(last)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [head(V0), round_(V0), head(V2, term=0), round_(V2, term=0), Over(V2, 0)],
+    ids=["its head", "its round", "a head of before", "a round of before", "an end of before"],
+)
+def test_an_update_is_offered_on_while_nobody_who_leads_has_left_its_base(word: Any) -> None:
+    one = offering()
+    assert feed(one, word) == []
+    assert one.offer == offer()
+
+
+def test_the_end_of_a_job_that_a_backup_has_brought_back_ends_no_later_update() -> None:
+    again = Version(9, 0)
+    one = device(offer=offer(again), trained=again, ready=False)
+    assert feed(one, Over(V1, 1), Ready()) == [Send(offer(again), with_body=True)]
+    assert feed(one, Over(again, 2)) == [let_go(again, again)]
+
+
+def test_an_update_on_disk_whose_base_was_left_meanwhile_is_over_at_the_first_word() -> None:
+    one = device(offer=offer(), trained=V0, ready=False, online=False)
+    assert feed(one, Ready(), Connected(spread_s=2.0), round_(V1)) == [let_go(V1), Look()]
+    assert of(Send, one.tick(1e3)) == []
+
+
+def test_where_late_updates_are_folded_the_next_training_waits_for_the_verdict() -> None:
+    one = offering(spec=FOLDS)
     assert feed(one, head(V1), round_(V1)) == []
-    assert feed(one, verdict()) == [Settle(verdict()), fetch(head(V1))]
+    assert feed(one, verdict()) == [settle(), fetch(head(V1))]
+    ending = offering(spec=FOLDS)
+    assert feed(ending, Over(V1, 1)) == []
+    assert ending.offer == offer()
 
 
 @pytest.mark.parametrize("refused", ["", "stale"])
 def test_a_verdict_settles_the_update(refused: str) -> None:
     one = offering()
-    assert feed(one, verdict(refused=refused)) == [Settle(verdict(refused=refused))]
+    assert feed(one, verdict(refused=refused)) == [settle(refused=refused)]
     assert one.offer is None
     assert one.deadline is None
     assert feed(one, verdict(refused=refused)) == []
@@ -525,9 +658,9 @@ def test_what_is_wanted_of_the_update_is_uploaded() -> None:
 
 def test_an_upload_has_time_before_the_offer_is_repeated() -> None:
     one = offering()
-    feed(one, Want("d", "j-1", offer().digest, "01"), now=3.9)
+    feed(one, Want("d", "j-1", offer().digest, "01"), now=20.0)
     assert one.deadline is not None
-    assert one.deadline >= 3.9 + FIRST_RESEND_S
+    assert one.deadline >= 20.0 + 0.75 * (60.0 - 20.0) / 2
 
 
 def test_an_update_on_disk_is_offered_after_a_start() -> None:
@@ -585,7 +718,6 @@ def test_while_offline_nothing_is_sent_and_no_time_is_kept() -> None:
     feed(one, Disconnected())
     assert one.deadline is None
     assert one.tick(1e6) == []
-    feed(one, head(V1), round_(V1), now=1e6)
     assert one.tick(2e6) == []
     assert feed(one, Connected(), now=2e6) == [Send(offer(), with_body=True)]
 
@@ -657,8 +789,34 @@ def test_an_update_to_a_former_name_of_the_base_is_settled_under_the_present_one
     again = Round("j-1", 2, renamed, 60.0, aliases=(V0,))
     one = offering()
     assert feed(one, again, head(renamed, term=2)) == []
-    assert feed(one, verdict()) == [Settle(verdict(), renamed)]
+    assert feed(one, verdict()) == [settle(renamed=renamed)]
     assert feed(one, again, head(renamed, term=2), now=1.0) == []
+
+
+def test_an_update_is_offered_on_until_a_round_says_that_another_name_is_of_another_base() -> None:
+    """A head tells no former names; and only a version of the same number can be the very base."""
+    renamed, again = Version(9, 0), Round("j-1", 2, Version(9, 0), 60.0, aliases=(V0,))
+    one = offering()
+    assert feed(one, head(renamed, term=2)) == []
+    assert feed(one, again) == []
+    assert one.offer == offer()
+    assert feed(one, head(Version(9, 1), term=2)) == [let_go(Version(9, 1))]
+    other = offering()
+    assert feed(other, head(renamed, term=2), structs.replace(again, aliases=()))[0] == let_go(renamed)
+
+
+def test_an_update_to_what_a_restored_backup_has_lost_is_over() -> None:
+    one = training(V1)
+    feed(one, Trained(offer(V1)))
+    assert feed(one, Round("j-1", 2, Version(9, 0), 60.0, aliases=(V0,))) == [let_go(Version(9, 0), V1), Look()]
+
+
+def test_an_older_base_in_a_higher_term_ends_no_update_and_is_told_of_the_later_one() -> None:
+    """Who leads from an older store that has not noticed hears of the later version by the offer."""
+    one = training(V1)
+    feed(one, Trained(offer(V1)))
+    assert feed(one, Round("j-1", 2, V0, 60.0), head(V0, term=2)) == []
+    assert one.offer == offer(V1)
 
 
 def test_who_was_settled_under_a_former_name_of_the_base_trains_again_unless_the_round_says_that_it_counts() -> None:

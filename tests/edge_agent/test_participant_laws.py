@@ -17,6 +17,7 @@ from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
 from edge_agent.effects import (
     Connected,
     Deploy,
+    Drop,
     Effect,
     Fetch,
     FetchFailed,
@@ -50,7 +51,12 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.now = 0.0
         self.boots = 0
         # The aggregator's side.
+        self.generation = 1
         self.number = 0
+        self.aliases: tuple[Version, ...] = ()
+        self.former: dict[Version, tuple[Version, ...]] = {}
+        self.same: dict[Version, Version] = {}
+        """Former names to present ones."""
         self.term = 1
         self.job_ended = False
         # On the disk.
@@ -68,7 +74,10 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.training: Version | None = None
         self.fetching: Version | None = None
         self.heard: tuple[int, Version] | None = None
+        self.heard_term = 0
         self.named = {Version(0, 0)}
+        self.known_as: dict[Version, tuple[Version, ...]] = {}
+        """Version to its former names, as its last round has told them."""
         self.over = False
         self.installed: set[Version] = set()
         self.failed = []
@@ -104,7 +113,7 @@ class ParticipantLaws(RuleBasedStateMachine):
                     assert source.base == version, "fetches by another's round"
                     before = Version(version.generation, version.number - 1)
                     assert not version.number or before in self.installed, "has not where it starts"
-                self.fetching = version
+                self.fetching, self.by_head = version, isinstance(source, Head)
             case Train(base, _):
                 assert self.training is None, "two trainings at once"
                 assert self.update is None, "trains while an update is without verdict"
@@ -121,24 +130,38 @@ class ParticipantLaws(RuleBasedStateMachine):
             case Upload(want):
                 assert self.update is not None
                 assert want.digest == self.update.digest
-            case Settle(verdict):
+            case Settle(_, base, verdict, renamed, later):
                 assert self.update is not None, "settles nothing"
-                assert (verdict.base, verdict.digest) == (self.update.base, echo(self.update))
-                self.settled, self.update = verdict.base, None
+                assert base == self.update.base
+                if verdict is not None:
+                    assert (verdict.base, verdict.digest) == (base, echo(self.update))
+                else:
+                    assert self.spec.rounds.late == "refuse", "an update that may come late is let go without a word"
+                    assert later in self.named, "lets go for what nobody has announced"
+                    assert later > base or self.over, "lets go at its own base"
+                    assert self.over or self.same.get(base) != later, "lets go at another name of its base"
+                self.settled, self.update = renamed or base, None
             case Deploy(version):
                 assert version in self.installed, "deploys what is not here"
+            case Drop():
+                self.fetching = None
             case Look():
                 pass
 
     @property
     def version(self) -> Version:
-        return Version(1, self.number)
+        return Version(self.generation, self.number)
+
+    def about(self, back: int) -> Version:
+        """Return the current version, or the one before it."""
+        return Version(self.generation, max(0, self.number + back))
 
     # What comes over the network.
 
     def hear_head(self, version: Version, term: int, die_at: int | None = None) -> None:
         ended = self.job_ended and version == self.version
-        if term >= self.term:
+        if term >= self.heard_term:
+            self.heard_term = term
             self.named.add(version)
             self.over = self.over or ended
         if self.heard is None or (term, version) >= self.heard:
@@ -149,30 +172,35 @@ class ParticipantLaws(RuleBasedStateMachine):
         self, base: Version, seconds: float, drawn: bool, along: bool = False, die_at: int | None = None
     ) -> None:
         self.named.add(base)
+        self.heard_term = self.term
         if drawn:
             self.live[self.term, base] = max(self.now + seconds, self.live.get((self.term, base), 0.0))
         beside = b"12345678" + (b"way" if base.number else b"") if along else b""
-        self.tell(Round("j-1", self.term, base, seconds, draw.MOST if drawn else 0, along=beside), die_at)
+        aliases = self.former.setdefault(base, self.aliases if base == self.version else ())
+        self.known_as[base] = aliases
+        threshold = draw.MOST if drawn else 0
+        self.tell(Round("j-1", self.term, base, seconds, threshold, aliases=aliases, along=beside), die_at)
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
-        self.hear_head(Version(1, max(0, self.number + back)), self.term - old_term, die_at)
+        self.hear_head(self.about(back), self.term - old_term, die_at)
 
     @precondition(lambda self: self.heard is not None and self.heard[0] == self.term)
     @rule()
     def an_aggregator_that_was_replaced_speaks(self) -> None:
         before = (self.core.doing, self.core.deadline)
-        assert self.core.receive(Head("j-1", self.term - 1, Version(1, 99), "0" * 32), self.now) == []
-        assert self.core.receive(Round("j-1", self.term - 1, Version(1, 99), 60.0), self.now) == []
+        assert self.core.receive(Head("j-1", self.term - 1, Version(self.generation, 99), "0" * 32), self.now) == []
+        assert self.core.receive(Round("j-1", self.term - 1, Version(self.generation, 99), 60.0), self.now) == []
         assert (self.core.doing, self.core.deadline) == before
 
     @rule(back=near, seconds=st.sampled_from([5.0, 60.0]), drawn=st.booleans(), along=st.booleans(), die_at=dies)
     def a_round_comes(self, back: int, seconds: float, drawn: bool, along: bool, die_at: int | None) -> None:
-        self.hear_round(Version(1, max(0, self.number + back)), seconds, drawn, along, die_at)
+        self.hear_round(self.about(back), seconds, drawn, along, die_at)
 
     @rule(newer=st.booleans(), along=st.booleans())
     def all_that_is_needed_comes(self, newer: bool, along: bool) -> None:
-        self.number += newer and not self.job_ended
+        if newer:
+            self.a_version_is_made()
         self.hear_round(self.version, 60.0, drawn=True, along=along)
         self.hear_head(self.version, self.term)
         if self.fetching is not None:
@@ -180,12 +208,26 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @rule()
     def a_version_is_made(self) -> None:
-        self.number += not self.job_ended
+        if not self.job_ended:
+            self.number, self.aliases = self.number + 1, ()
+
+    @precondition(lambda self: not self.job_ended)
+    @rule(lost=st.sampled_from([0, 0, 1, 2]))
+    def a_backup_is_restored(self, lost: int) -> None:
+        """Have the aggregator go on from a version that it may have left before, under a new name."""
+        self.number = max(0, self.number - lost)
+        former, self.generation = self.version, self.generation + 10
+        names = [name for name, now in self.same.items() if now == former]
+        self.same = dict.fromkeys([*names, former][-8:], self.version)
+        self.aliases = tuple(self.same)
+        self.former[self.version] = self.aliases
+        self.term += 1
 
     @rule()
     def the_aggregator_starts_again(self) -> None:
         self.term += 1
         if self.job_ended:  # what it says first is that
+            self.heard_term = self.term
             self.tell(Over(self.version, self.term))
 
     @precondition(lambda self: self.number > 3)
@@ -193,6 +235,7 @@ class ParticipantLaws(RuleBasedStateMachine):
     def the_job_ends(self) -> None:
         self.job_ended = self.over = True
         self.named.add(self.version)
+        self.heard_term = self.term
         self.tell(Over(self.version, self.term))
 
     @precondition(lambda self: self.update is not None)
@@ -242,6 +285,8 @@ class ParticipantLaws(RuleBasedStateMachine):
     def the_fetch_ends(self, failed: bool, die_at: int | None) -> None:
         version, self.fetching = self.fetching, None
         assert version is not None
+        if failed and self.by_head:
+            self.heard = None  # that head is doubted
         if not failed:
             self.installed.add(version)
         self.tell(FetchFailed(version) if failed else Installed(version), die_at)
@@ -293,7 +338,9 @@ class ParticipantLaws(RuleBasedStateMachine):
     def a_training_whose_update_would_be_refused_does_not_go_on(self) -> None:
         if self.training is not None:
             assert not self.over
-            assert self.spec.rounds.late == "fold" or max(self.named) <= self.training
+            latest = max(self.named)
+            known = latest <= self.training or self.training in self.known_as.get(latest, ())
+            assert self.spec.rounds.late == "fold" or known
 
     @invariant()
     def an_update_without_verdict_is_offered_again(self) -> None:

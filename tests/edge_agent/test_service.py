@@ -175,12 +175,48 @@ def test_a_verdict_ends_the_offering(bench: Bench) -> None:
     assert bench.agent.doing == "idle"
 
 
-def test_without_a_verdict_it_is_offered_again(bench: Bench) -> None:
+def test_without_a_word_it_is_offered_again(bench: Bench) -> None:
     bench.begin()
     first = bench.offered()
     bench.heard.clear()
-    bench.settle(6.0)
+    bench.settle(20.0)
+    assert bench.of(Offer) == [], "a round may last so long"
+    bench.settle(20.0)
     assert bench.of(Offer) == [first]
+
+
+def test_the_announcement_of_a_later_base_ends_the_offering_for_good(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.heard.clear()
+    bench.say(Round(JOB, 1, V1, 60.0, threshold=0))
+    bench.settle(300.0)
+    assert bench.of(Offer) == []
+    bench.kill()
+    bench.start()
+    bench.begin()
+    bench.settle(300.0)
+    assert bench.of(Offer) == [], "nor is its base trained again"
+    assert [path.name for path in bench.folder.glob("jobs/*/*.bin")] == ["settled.bin"]
+
+
+def test_the_end_of_the_job_ends_the_offering(bench: Bench) -> None:
+    bench.begin()
+    bench.offered()
+    bench.heard.clear()
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC), last=V1))
+    bench.settle(300.0)
+    assert bench.of(Offer) == []
+
+
+def test_a_leader_whose_connection_is_a_new_one_is_offered_the_update_at_once(bench: Bench) -> None:
+    """What was said while it was away was said to nobody."""
+    bench.begin()
+    bench.offered()
+    bench.heard.clear()
+    bench.say(Beacon(1, "n", online=True, spread_s=2.0, roll=1))
+    bench.settle(2.0)
+    assert len(bench.of(Offer)) == 1
 
 
 def test_an_aggregator_that_comes_back_is_offered_the_update_at_once(bench: Bench) -> None:
@@ -520,7 +556,7 @@ def test_a_lie_changes_nothing(bench: Bench, lie: str) -> None:
     offer = bench.offered()
     bench.heard.clear()
     bench.say(lies(offer)[lie]())
-    bench.settle(6.0)
+    bench.settle(40.0)
     assert bench.of(Chunk) == []
     assert bench.of(Offer) == [offer]
 
@@ -1110,7 +1146,7 @@ def test_an_update_is_cut_as_the_broker_takes_it(tmp_path: Path) -> None:
 def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(bench: Bench) -> None:
     bench.begin()
     bench.broker.max_packet_bytes = 60
-    bench.settle(10.0)
+    bench.settle(40.0)
     bench.broker.max_packet_bytes = None
     bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=9))
     bench.settle(5.0)
