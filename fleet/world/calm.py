@@ -5,9 +5,10 @@
     jobs leads again only when an operator says so; where all who are left were replaced, he does.
  7. Nothing is left of jobs that were deleted: on disks, in the store, among subscriptions.
  9. Within PATIENCE_S every job that is not ended has a new version, or says why it waits or rests; every update that
-    waited when the sky cleared has its verdict; who was drawn and is free does something; and nobody who is alive,
-    wanted and able goes without a verdict while FAIR versions are made by rounds that draw everybody; and rounds do
-    not go on to wait for who is no more. A clone is named.
+    waited when the sky cleared has its verdict, or its base was left; who asks again for a verdict that was written
+    down is answered; who was drawn and is free does something; and nobody who is alive, wanted and able goes without a
+    verdict while FAIR versions are made by rounds that draw everybody; and rounds do not go on to wait for who is no
+    more. A clone is named.
 
 A job is *owed* a version when enough devices are there that are able: with its data, not gone, neither diverging nor
 refused, fast enough for its deadline. Otherwise it is owed a reason.
@@ -43,6 +44,8 @@ WAITS = 4
 """Rounds one after the other that may last as long as they can, though all who are there are quick."""
 IDLE_S = 12.0
 """Who was drawn and is free begins within this; a fetch that failed is tried again after ten seconds."""
+ANSWER_S = 10.0
+"""Who asks again is answered within this."""
 FILES, FILES_A_JOB = 6, 6
 """What a device may have on its disk."""
 RESTS_S = 120.0
@@ -133,6 +136,7 @@ class Recovery:
         self._there: dict[tuple[str, str], tuple[int, float]] = {}
         """(device, job) to how many versions there were when the device was back, and when that was."""
         self._idle: dict[tuple[str, str], float] = {}
+        world.laws.asked.clear()  # what was asked before may have been lost
 
     @property
     def until(self) -> float:
@@ -159,11 +163,20 @@ class Recovery:
                 if now > since + IDLE_S and now > self._since + WHOLE_S:
                     self._world.laws.broken(9, "a device idles though it is drawn", f"{device.name} {job}")
         self._idle = fresh
+        self._check_answers(now)
         for one in self._jobs():
             if one.owed and one.fair:
                 self._check_fair(one)
             if one.owed and one.spec.rounds.wait == "target":
                 self._check_pace(one)
+
+    def _check_answers(self, now: float) -> None:
+        leader = self._leader()
+        for (device, job), asked_at in self._world.laws.asked.items():
+            if leader is None or job not in nodes.runs(leader) or now < self._since + WHOLE_S:
+                continue
+            if now > max(asked_at, leader.excused_until) + ANSWER_S:
+                self._world.laws.broken(9, "who asks again is not answered", f"{device} {job}, since {asked_at:.1f}")
 
     def judge(self) -> None:
         """Say what is still owed."""
@@ -172,7 +185,7 @@ class Recovery:
         if leader is None:
             return  # law 6 has said so
         for name, update in self._waiting_updates():
-            broken(9, "an update has no verdict", f"{name}: {update}")
+            broken(9, "an update comes to no end", f"{name}: {update}")
         for job in self._jobs():
             if not self._is_well(job, now):
                 why = nodes.reason(leader, job.job)

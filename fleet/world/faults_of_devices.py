@@ -12,7 +12,7 @@ from msgspec import msgpack
 from aggregator import jobs as aggregator_jobs
 from broker.failpoints import reach
 from broker.faults import Marks
-from broker.messages import Offer, Verdict
+from broker.messages import Offer, Verdict, Version
 from broker.outgoing import Outgoing
 from broker.transport import Packet
 from edge_agent import files, home, outbox
@@ -71,9 +71,29 @@ def settle_by_any_verdict(patches: Patches) -> None:
         if self.offer is None:
             return []
         self.offer = None
-        return [Settle(verdict), *self._advance(now)]
+        return [Settle(verdict.job, verdict.base, verdict), *self._advance(now)]
 
     patches.set(Participant, "_settle", settle)
+
+
+def let_go_at_an_alias(patches: Patches) -> None:
+    """Take another name of a base for a later one."""
+
+    def is_left(self: Participant, base: Version) -> bool:
+        latest = self._latest()
+        return latest is not None and (latest > base or self._over is not None)
+
+    patches.set(Participant, "_is_left", is_left)
+
+
+def let_go_once_sent(patches: Patches) -> None:
+    """Take it for an acknowledgement that the broker has taken an offer."""
+    is_left = Participant._is_left
+
+    def is_left_or_sent(self: Participant, base: Version) -> bool:
+        return is_left(self, base) or (self.offer is not None and self.offer.base == base and self._sent_body)
+
+    patches.set(Participant, "_is_left", is_left_or_sent)
 
 
 def say_hello_once(patches: Patches) -> None:

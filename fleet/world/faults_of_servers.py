@@ -10,7 +10,7 @@ from msgspec import structs
 
 from aggregator import coordinator, generations, leadership, schema
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Close
+from aggregator.effects import Answer, Close, Effect
 from aggregator.gates import Admitted
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
@@ -54,6 +54,30 @@ def write_verdicts_later(patches: Patches) -> None:
             before()
 
     patches.set(Store, "add_verdict", add_later)
+
+
+def write_versions_later(patches: Patches) -> None:
+    """Make a version durable when the next one comes."""
+    commit, waiting = Store.commit, dict[tuple[int, str], Callable[[], None]]()
+
+    def commit_later(self: Store, job: str, *args: Any) -> None:
+        before = waiting.pop((id(self), job), None)
+        waiting[id(self), job] = lambda: commit(self, job, *args)
+        if before is not None:
+            before()
+
+    patches.set(Store, "commit", commit_later)
+
+
+def answer_once(patches: Patches) -> None:
+    """Say nothing to who offers again what was counted."""
+    weigh = Ledger.weigh
+
+    def weigh_silently(self: Ledger, offer: Offer, *rest: Any) -> list[Effect]:
+        effects = weigh(self, offer, *rest)
+        return [effect for effect in effects if not (isinstance(effect, Answer) and effect.verdict.counted)]
+
+    patches.set(Ledger, "weigh", weigh_silently)
 
 
 def drop_what_was_accepted(patches: Patches) -> None:

@@ -9,7 +9,9 @@
     for good; a deadline that is learned has a ceiling.
  4. A device never finishes two trainings for one (job, base), nor an epoch twice, unless its disk was put back.
  5. What is said was written down before: a verdict that is sent, or that a device settles by, is the one in the
-    store; an update is refused for good only by who knows its job; a submit that is refused leaves no job behind.
+    store, and a version that is announced is there; an update is refused for good only by who knows its job; a submit
+    that is refused leaves no job behind. A device lets an update go without a verdict only where late ones are refused,
+    and when a later version than its base, and not that base under another name, or the end of the job, was announced.
  6. One aggregator leads (see calm.py).
  7. Nothing grows without bound: packets that wait within a service, subscriptions, unfinished assemblies, files.
  8. A fault of one job never reaches another: no process ends by it, and none ends by itself again and again.
@@ -28,13 +30,14 @@ from typing import NamedTuple, Protocol
 
 from broker import topics
 from broker.errors import WireError
-from broker.messages import Body, Head, Job, Reply, Round, Verdict, Version
+from broker.messages import Body, Head, Job, Offer, Reply, Round, Verdict, Version
 from broker.transport import Packet
+from edge_agent.effects import Settle
 from fleet.world import nodes
 from fleet.world.agenda import Agenda
 from fleet.world.nodes import FLEET, Device, Server
 from fleet.world.process import Process
-from fleet.world.record import JobRecord, Judged, update_of
+from fleet.world.record import SHORT_DIGEST, JobRecord, Judged, Update, update_of
 from models.job import JobSpec
 
 ROUND_SLACK_S = 5.0
@@ -96,6 +99,11 @@ class Laws:
         """(device, job) to how many versions there were when the device last had a verdict."""
         self.named_clones: set[str] = set()
         """Ids of which an operator was told that two devices share them."""
+        self.asked: dict[tuple[str, str], float] = {}
+        """(device, job) to since when it has asked for a verdict that the leader has, and was given none."""
+        self._announced: set[tuple[str, Version]] = set()
+        self._over: set[str] = set()
+        """Jobs whose end was announced."""
         self._said: set[tuple[int, str]] = set()
         self._given: dict[tuple[str, Version], str] = {}
         self._bodies: dict[tuple[str, str, int], int] = {}
@@ -209,8 +217,29 @@ class Laws:
         if device.record.epochs[job, base, epoch] > 1:
             self.broken(4, "an epoch was trained twice", f"{device.name} {job} {base} epoch {epoch}")
 
-    def settles(self, device: Device, verdict: Verdict) -> None:
+    def settles(self, device: Device, settle: Settle) -> None:
         """See `nodes.Listener`."""
+        if settle.verdict is None:
+            self._check_letting_go(device, settle)
+        else:
+            self._check_verdict(device, settle.verdict)
+
+    def _check_letting_go(self, device: Device, settle: Settle) -> None:
+        """Hold it against the laws that a device forgets an update without a verdict."""
+        job, base, later = settle.job, settle.base, settle.later
+        self.asked.pop((device.device, job), None)
+        words = f"{device.name} {job} {base} by {later}"
+        if nodes.folds_late(device, job):
+            self.broken(5, "an update was let go that may come late", words)
+        if job in self._over:
+            return
+        if later is None or later <= base or (job, later) not in self._announced:
+            self.broken(5, "an update was let go though nothing later was announced", words)
+        elif any(nodes.are_one(server, job, base, later) for server in self._world.servers if server.up):
+            self.broken(5, "an update was let go at another name of its base", words)
+
+    def _check_verdict(self, device: Device, verdict: Verdict) -> None:
+        """Hold the verdict that a device settles an update by against the stores."""
         offered = nodes.offered(device, verdict.job)
         if offered != update_of(verdict):
             self.broken(5, "settled by a verdict on another update", f"{device.name}: {offered} by {verdict}")
@@ -242,13 +271,20 @@ class Laws:
             return
         sender = self._world.acting
         match message:
-            case Head(job, _, version, sha256):
+            case Head(job, _, version, sha256) as head:
                 self._give(job, version, sha256)
+                if head.state in ("finished", "stopped"):
+                    self._over.add(job)
+                if isinstance(sender, Server):
+                    self._announce(sender, job, version)
             case Round(job, _, base) as round_:
                 if round_.along:
                     self._give(job, base, round_.sha256)
                 if isinstance(sender, Server):
+                    self._announce(sender, job, base)
                     self._hear_round(sender, round_)
+            case Offer() if isinstance(sender, Device):
+                self._hear_offer(message)
             case Body(job, name, index, data):
                 self._give_body((job, name, index), data)
             case Verdict() if isinstance(sender, Server):
@@ -258,8 +294,26 @@ class Laws:
                 sender.record.deleted.add(job)
             case Job(job) if isinstance(sender, Server) and job in nodes.runs(sender):
                 self._job(sender, job, nodes.runs(sender)[job].spec)
+                if message.last is not None:
+                    self._over.add(job)
             case Reply(ok=False) if isinstance(sender, Server):
                 self._check_refusal(sender, message)
+
+    def _announce(self, server: Server, job: str, version: Version) -> None:
+        self._announced.add((job, version))
+        last = nodes.last_name_in_store(server, job)
+        if last is not None and version > last:
+            self.broken(5, "a version is announced that is not durable", f"{server.name} {job}: {version} after {last}")
+
+    def _hear_offer(self, offer: Offer) -> None:
+        """Note who asks for a verdict that was written down."""
+        update = Update(offer.device, offer.base.number, offer.digest[:SHORT_DIGEST])
+        for server in self._world.servers:
+            job = server.record.jobs.get(offer.job)
+            if job is not None and server.connected and nodes.leads(server) and offer.job in nodes.runs(server):
+                written = job.judged.get((offer.device, offer.base.number))
+                if written is not None and written.update == update:
+                    self.asked.setdefault((offer.device, offer.job), self._world.agenda.now)
 
     def _hear_round(self, server: Server, round_: Round) -> None:
         job, left_s = round_.job, round_.seconds_left
@@ -286,6 +340,7 @@ class Laws:
     def _check_answer(self, server: Server, verdict: Verdict) -> None:
         job = server.record.jobs.get(verdict.job)
         self._was_answered(verdict.device, verdict.job)
+        self.asked.pop((verdict.device, verdict.job), None)
         if verdict.job in server.record.deleted:
             return  # whoever has an update to it may forget it
         if job is None:

@@ -23,6 +23,7 @@ from aggregator import generations, notes
 from aggregator.config import AggregatorConfig
 from aggregator.config import Limits as ServerLimits
 from aggregator.coordinator import Coordinator
+from aggregator.database import DamageError
 from aggregator.learner import Counted, Learner
 from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
@@ -287,8 +288,8 @@ class Listener(Protocol):
     def has_trained(self, device: Device, job: str, base: Version, epoch: int) -> None:
         """Note that an epoch is durable."""
 
-    def settles(self, device: Device, verdict: Verdict) -> None:
-        """Note that a device settles an update by this verdict."""
+    def settles(self, device: Device, settle: Settle) -> None:
+        """Note that a device is about to forget an update, and why."""
 
 
 class Trail:
@@ -334,8 +335,8 @@ class Trail:
                 listener.has_finished(process, job, base)
             case Device(), "training.epoch", (str() as job, Version() as base, int() as epoch):
                 listener.has_trained(process, job, base, epoch)
-            case Device(), "agent.Settle.before", Settle(verdict):
-                listener.settles(process, verdict)
+            case Device(), "agent.Settle.before", Settle() as settle:
+                listener.settles(process, settle)
             case _:
                 pass
 
@@ -462,6 +463,20 @@ def version_in_store(server: Server, job: str) -> Version:
     return server.store.last_version(job)[0]
 
 
+def last_name_in_store(server: Server, job: str) -> Version | None:
+    """Return the name of the last version of a job, read on the quick; None where there is no such job."""
+    try:
+        return generations.current(server.store._db, job) if server.store is not None else None
+    except DamageError:
+        return None
+
+
+def are_one(server: Server, job: str, one: Version, other: Version) -> bool:
+    """Return whether two names are of one version, as a store has renamed it."""
+    renames = server.store.renames(job) if server.store is not None else {}
+    return renames.get(one, one) == renames.get(other, other)
+
+
 def verdicts_in_store(server: Server, job: str) -> list[Verdict]:
     """Return the last verdict of every device."""
     return server.store.verdicts(job) if server.store is not None else []
@@ -516,17 +531,23 @@ def named_clones(server: Server) -> list[str]:
 
 
 def held(device: Device) -> dict[str, Update]:
-    """Return the updates that wait for their verdicts, by job."""
+    """Return the updates that are offered, by job."""
     works = device.service.works if device.service is not None else {}
     offers = {job: one.participant.offer for job, one in works.items()}
     return {job: Update(o.device, o.base.number, o.digest[:SHORT_DIGEST]) for job, o in offers.items() if o is not None}
 
 
 def offered(device: Device, job: str) -> Update | None:
-    """Return the update of a job that is on the disk without a verdict."""
+    """Return the update of a job that is on the disk to be offered."""
     one = device.service.works.get(job) if device.service is not None else None
     offer = one._outbox.offer if one is not None else None
     return None if offer is None else Update(offer.device, offer.base.number, offer.digest[:SHORT_DIGEST])
+
+
+def folds_late(device: Device, job: str) -> bool:
+    """Return whether a job folds late updates, as a device knows it."""
+    one = device.service.works.get(job) if device.service is not None else None
+    return one is not None and one.spec.rounds.late == "fold"
 
 
 def idle_though_drawn(device: Device) -> list[str]:

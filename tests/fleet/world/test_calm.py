@@ -176,15 +176,28 @@ def test_one_that_failed_on_this_base_still_counts_as_present(scene: Scene) -> N
     assert scene.broken == [(9, "a job waits without a reason")], "both failed, and the quorum is one"
 
 
-def test_an_update_gets_its_verdict(scene: Scene) -> None:
+def test_an_update_comes_to_an_end(scene: Scene) -> None:
     scene.held = dict(HELD)
     recovery = Recovery(scene.world, versions=1)
     scene.make(1, every_s=200.0)
     assert not recovery.done()
     recovery.judge()
-    assert scene.broken == [(9, "an update has no verdict")]
+    assert scene.broken == [(9, "an update comes to no end")]
     scene.held = {}
     assert recovery.done()
+
+
+def test_who_asks_again_is_answered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "runs", lambda _server: {JOB: None})
+    scene.world.laws.asked["d0", JOB] = 0.0
+    recovery = Recovery(scene.world, versions=1)
+    scene.pass_time(calm.WHOLE_S + 2 * calm.ANSWER_S, recovery)
+    assert scene.broken == [], "what was asked before the sky cleared may have been lost"
+    scene.world.laws.asked["d0", JOB] = scene.world.agenda.now
+    scene.pass_time(calm.ANSWER_S, recovery)
+    assert scene.broken == []
+    scene.pass_time(1.0, recovery)
+    assert scene.broken == [(9, "who asks again is not answered")]
 
 
 def test_who_is_drawn_and_free_does_something(scene: Scene) -> None:

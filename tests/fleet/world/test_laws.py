@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from broker import topics
-from broker.messages import Body, Head, Job, Message, Reply, Round, Verdict, Version, along
+from broker.messages import Body, Head, Job, Message, Offer, Reply, Round, Verdict, Version, along
 from broker.transport import Packet
+from edge_agent.effects import Settle
 from edge_agent.service import ClonedError
 from fleet.world import laws, nodes
 from fleet.world.laws import Laws
@@ -53,6 +55,7 @@ class Scene:
         patch.setattr(nodes, "n_participants", lambda _server, _job: self.said)
         patch.setattr(nodes, "sum_in_store", lambda _server, _job: sorted(self.in_sum))
         patch.setattr(nodes, "version_in_store", lambda _server, _job: self.version)
+        patch.setattr(nodes, "last_name_in_store", lambda _server, _job: self.version)
         patch.setattr(nodes, "verdicts_in_store", lambda _server, _job: self.written)
         patch.setattr(nodes, "jobs_in_store", lambda _server: {JOB: (SPEC, self.ended)})
 
@@ -422,16 +425,89 @@ def test_a_device_settles_by_what_is_written(scene: Scene, monkeypatch: pytest.M
     verdict = scene.judge()
     monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 0, "aaaaaaaa"))
     monkeypatch.setattr(nodes, "leads", lambda _server: True)
-    scene.laws.settles(scene.device, verdict)
+    scene.laws.settles(scene.device, by(verdict))
     assert scene.broken == []
-    scene.laws.settles(scene.device, structs.replace(verdict, refused="no"))
+    scene.laws.settles(scene.device, by(structs.replace(verdict, refused="no")))
     assert scene.broken == [(5, "settled by another verdict than the one written down")]
 
 
 def test_a_device_settles_its_own_update(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", Version(1, 1), "bbbbbbbb"))
-    scene.laws.settles(scene.device, scene.judge())
+    scene.laws.settles(scene.device, by(scene.judge()))
     assert scene.broken == [(5, "settled by a verdict on another update")]
+
+
+def by(verdict: Verdict) -> Settle:
+    return Settle(JOB, verdict.base, verdict)
+
+
+def let_go(later: Version | None, number: int = 0) -> Settle:
+    return Settle(JOB, Version(1, number), later=later)
+
+
+def test_a_version_is_announced_when_it_is_in_the_store(scene: Scene) -> None:
+    scene.say(structs.replace(HEAD, version=Version(1, 0)), scene.server)
+    assert scene.broken == []
+    scene.say(Round(JOB, 1, Version(1, 1), 60.0), scene.server)
+    assert scene.broken == [(5, "a version is announced that is not durable")]
+
+
+def test_an_update_is_let_go_for_a_later_version_that_was_announced(scene: Scene) -> None:
+    scene.version = Version(1, 1)
+    scene.say(HEAD, scene.server)
+    scene.laws.settles(scene.device, let_go(Version(1, 1)))
+    assert scene.broken == []
+
+
+@pytest.mark.parametrize("later", [None, Version(1, 0), Version(1, 1)])
+def test_an_update_is_not_let_go_before(scene: Scene, later: Version | None) -> None:
+    scene.say(structs.replace(HEAD, version=Version(1, 0)), scene.server)
+    scene.laws.settles(scene.device, let_go(later))
+    assert scene.broken == [(5, "an update was let go though nothing later was announced")]
+
+
+def test_an_update_is_let_go_when_the_job_is_over(scene: Scene) -> None:
+    scene.say(structs.replace(HEAD, version=Version(1, 0), state="stopped"), scene.server)
+    scene.laws.settles(scene.device, let_go(Version(1, 0)))
+    assert scene.broken == []
+
+
+def test_an_update_is_not_let_go_at_another_name_of_its_base(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = scene.version = Version(9, 0)
+    scene.say(structs.replace(HEAD, version=renamed), scene.server)
+    scene.server.up = True
+    same = {Version(1, 0), renamed}
+    monkeypatch.setattr(nodes, "are_one", lambda _server, _job, one, other: {one, other} == same)
+    scene.laws.settles(scene.device, let_go(renamed, 1))
+    assert scene.broken == []
+    scene.laws.settles(scene.device, let_go(renamed))
+    assert scene.broken == [(5, "an update was let go at another name of its base")]
+
+
+def test_an_update_that_may_come_late_is_let_go_by_its_verdict_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.version = Version(1, 1)
+    scene.say(HEAD, scene.server)
+    monkeypatch.setattr(nodes, "folds_late", lambda _device, _job: True)
+    scene.laws.settles(scene.device, let_go(Version(1, 1)))
+    assert scene.broken == [(5, "an update was let go that may come late")]
+
+
+def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    monkeypatch.setattr(Process, "connected", property(lambda _process: True))
+    offer = Offer(JOB, "d0", Version(1, 0), 8, "aaaaaaaa" + "0" * 8, 9, body=b"x" * 9)
+    offer = structs.replace(offer, digest=hashlib.sha256(offer.body).hexdigest()[:16])
+    scene.say(offer, scene.device)
+    assert scene.laws.asked == {}, "it asks for the first time"
+    verdict = scene.judge(digest=offer.digest[:8])
+    scene.say(offer, scene.device)
+    assert list(scene.laws.asked) == [("d0", JOB)]
+    scene.say(verdict, scene.server)
+    assert scene.laws.asked == {}
 
 
 def test_a_refused_submit_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
