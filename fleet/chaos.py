@@ -198,7 +198,7 @@ def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()
 
 
 class _Watch:
-    """Looks after a fleet from the first job to the last verdict."""
+    """Looks after a fleet from the first job to the end of the last update."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class _Watch:
         return self._fleet.broker_alive and all(member.alive for member in self._fleet.members.values())
 
     def _is_over(self) -> bool:
-        """Return whether every update has its verdict, and the first device serves the last version."""
+        """Return whether no update is offered any more, and the first device serves the last version."""
         head = self._lookout.head(self._fleet.stage.steady.name)
         devices, jobs = self._fleet.stage.devices, self._fleet.stage.compared
         waiting = [f for seat in devices for spec in jobs for f in seat.state.glob(f"jobs/{spec.name}-*/update.bin")]

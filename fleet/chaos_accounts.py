@@ -4,7 +4,8 @@ The books are the diaries (what each process passed) and the aggregator's store 
 
  identical    every version's SHA-256, and the last base that each device is done with, are those of the undisturbed run
  retrained    epochs that a device had finished, and trained again for the same base
- lost         updates that a device was told are counted, and that are in no version
+ lost         updates that are in no version, though they were made durable as counted, or their device was told so, or
+              let them go at the next version of a job that waits for all without their having been refused
  duplicated   updates that are in a version twice, or will be: judged twice, settled twice, more than a round had
               members, or counted and yet refused to their device
 """
@@ -59,13 +60,17 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
         rows = {row.name: row for row in store.jobs()}
         compared = {spec.name: rows[spec.name] for spec in stage.compared}
         counted, crowded = _counted(store, rows.values())
+        refused = _refused(store, compared.values())
         versions = {name: [sha256 for _, sha256 in store.versions(row.job)] for name, row in compared.items()}
         problems = [*_ends(rows, versions, stage), *_members(store, compared.values(), stage)]
     finally:
         store.close()
-    told = set(_verdicts(devices, "agent.Settle.before"))
-    denied = set(_verdicts(devices, "agent.Settle.before", counted=False)) & counted
-    twice = _again(_judged(aggregator)) + _again(_verdicts(devices, "agent.Settle.after")) + len(denied)
+    judged = _judged(aggregator)
+    told = {*judged, *_settlements(devices, "agent.Settle.before", "counted")}
+    jobs = {row.job for row in compared.values()}
+    told |= {one for one in _settlements(devices, "agent.Settle.before", "let go") if one.job in jobs} - refused
+    denied = set(_settlements(devices, "agent.Settle.before", "refused")) & counted
+    twice = _again(judged) + _again(_settlements(devices, "agent.Settle.after")) + len(denied)
     return Outcome(
         versions,
         {
@@ -99,6 +104,18 @@ def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
     return counted, crowded
 
 
+def _refused(store: Store, rows: Iterable[JobRow]) -> set[_Update]:
+    """Give the updates that were refused, by the fates of the rounds that have left their bases."""
+    return {
+        _Update(row.job, (base.generation, base.number), name)
+        for row in rows
+        for base, _ in store.versions(row.job)
+        for attempt in store.attempts(row.job, base)
+        for name, fate in attempt.fates.items()
+        if fate.startswith("refused")
+    }
+
+
 def _judged(aggregator: Diary) -> list[_Update]:
     """Return the updates that were made durable as counted, as often as that was done."""
     return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
@@ -125,10 +142,21 @@ def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], sta
 # The devices' side.
 
 
-def _verdicts(devices: Mapping[str, Diary], point: str, *, counted: bool = True) -> list[_Update]:
-    """Return the updates with whose verdict, counted or refused, a device came to this point, as often as it did."""
-    verdicts = [line.what["verdict"] for diary in devices.values() for line in diary.at(point)]
-    return [_update(verdict) for verdict in verdicts if ("refused" not in verdict) == counted]
+def _settlements(devices: Mapping[str, Diary], point: str, word: str = "") -> list[_Update]:
+    """Return the updates with whose end a device came to this point, as often as it did.
+
+    word: how they ended: counted, refused or let go; in any way when not given.
+    """
+    return [
+        _Update(line.what["job"], tuple(line.what["base"]), device)
+        for device, diary in devices.items()
+        for line in diary.at(point)
+        if word in ("", _word(line.what["verdict"]))
+    ]
+
+
+def _word(verdict: Mapping[str, Any] | None) -> str:
+    return "let go" if verdict is None else "refused" if "refused" in verdict else "counted"
 
 
 def _retrained(lines: Sequence[Line]) -> int:

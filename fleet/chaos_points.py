@@ -38,7 +38,7 @@ AGENT_STEPS = {
 WORDS = ("agent.Drop", "aggregator.Ask", "aggregator.Tell")
 """Effects from which nothing durable follows, of a fleet that waits or is overtaken: fleet/world has such weather."""
 
-OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 6, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
+OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 2, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
 """The same for effects; the others are too rare to be passed before the kill."""
 
 

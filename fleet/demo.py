@@ -205,7 +205,7 @@ class _Demo:
         number = status.version.number
         version = Version(
             number,
-            len(self._sights.counted.get(number - 1, ())),
+            int(status.metrics.get("participants", 0)),
             status.metrics["accuracy"],
             status.metrics["loss"],
             up,
@@ -224,7 +224,7 @@ class _Demo:
         if not self._history or len(self._sights.ready) < self._n_devices:
             return f"starting: {len(self._sights.ready)} of {self._n_devices} devices are ready"
         number, most = self._history[-1].round, self._spec.rounds.max_rounds
-        n_updates = len(self._sights.counted.get(number, ()))
+        n_updates = len(self._sights.offered.get(number, ()))
         text = f"round {number + 1} of at most {most}: {n_updates} updates"
         if number:
             pace = (time.monotonic() - self._started - self._history[0].seconds) / number

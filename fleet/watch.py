@@ -41,8 +41,8 @@ class Sights(Struct):
     statuses: dict[int, Status] = field(default_factory=dict)
     """The first status of each version."""
     ended: Status | None = None
-    counted: dict[int, set[str]] = field(default_factory=dict)
-    """Base version to the devices whose updates count for the next."""
+    offered: dict[int, set[str]] = field(default_factory=dict)
+    """Base version to the devices that have offered an update to it, but for those that were refused."""
     body_bytes_up: int = 0
     """Bytes of updates, resends included."""
 
@@ -61,8 +61,10 @@ class Sights(Struct):
                 self._note_failures(message)
             case Offer() | Chunk():
                 self.body_bytes_up += topics.blob_bytes(packet)
-            case Verdict() if message.counted:
-                self.counted.setdefault(message.base.number, set()).add(message.device)
+                if isinstance(message, Offer):
+                    self.offered.setdefault(message.base.number, set()).add(message.device)
+            case Verdict() if not message.counted:
+                self.offered.get(message.base.number, set()).discard(message.device)
             case Reply() if not message.ok:
                 raise WatchError(f"the aggregator refuses the job: {message.text}")
             case Round() if message.way:

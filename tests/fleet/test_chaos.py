@@ -124,6 +124,18 @@ def test_an_epoch_that_is_finished_twice_is_counted_as_retrained() -> None:
     assert chaos_accounts._retrained(lines) == 1
 
 
+def test_an_update_ends_by_a_verdict_or_is_let_go() -> None:
+    diary = Diary(Path("none"))
+    ends: list[dict[str, str] | None] = [{"base": "1.0"}, {"refused": "no"}, None]
+    for number, verdict in enumerate(ends):
+        what = {"job": "j", "base": [1, number], "verdict": verdict}
+        diary.lines.append(Line(float(number), 1, "agent.Settle.before", what))
+    for number, word in enumerate(("counted", "refused", "let go")):
+        (one,) = chaos_accounts._settlements({"d": diary}, "agent.Settle.before", word)
+        assert one == ("j", (1, number), "d")
+    assert len(chaos_accounts._settlements({"d": diary}, "agent.Settle.before")) == 3
+
+
 def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
     diary = Diary(Path("none"))
     diary.lines = [Line(at, 1, "agent.Send.after", None) for at in (1.0, 5.5, 9.0)]
