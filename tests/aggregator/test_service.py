@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -1359,3 +1360,29 @@ def test_an_empty_store_that_leads_takes_no_job_while_those_of_another_lie_at_th
     fleet.run(lambda: fleet.aggregator.leads)
     fleet.lead()
     assert fleet.aggregator.submit(spec()) != job
+
+
+def test_an_ordinary_round_costs_one_offer_a_device_and_no_verdict(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=4)))
+    offers, verdicts = listener(fleet, "offer", job=job), listener(fleet, "verdict")
+    fleet.finish()
+    fleet.step(300.0)
+    counts = Counter((said.device, said.base.number) for said in offers())
+    assert counts == {(device, number): 1 for device in fleet.agents for number in range(4)}
+    assert verdicts() == []
+    assert [agent.doing for agent in fleet.agents.values()] == ["idle"] * 3
+
+
+def test_where_late_updates_are_folded_every_offer_has_its_verdict(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=4, late="fold")))
+    offers, verdicts = listener(fleet, "offer", job=job), listener(fleet, "verdict")
+    fleet.finish()
+    fleet.step(300.0)
+    assert len(offers()) == len(verdicts()) == 3 * 4
+
+
+def test_explain_tells_the_fate_of_an_update_of_which_nothing_was_said(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=1)))
+    fleet.finish()
+    (attempt,) = fleet.store.attempts(job, V0)
+    assert attempt.fates == dict.fromkeys(fleet.agents, "counted")
