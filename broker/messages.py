@@ -199,7 +199,11 @@ class Want(Struct, frozen=True, omit_defaults=True):
 
 
 class Verdict(Struct, frozen=True, omit_defaults=True):
-    """The one acknowledgement of an update: counted, or refused with the reason. It is durable before it is sent."""
+    """What became of an update: counted, or refused with the reason. It is durable before it is sent.
+
+    It is sent where a device needs it: for what is refused, for what is offered again, and for every update to a job
+    that folds late ones. Else the next version says that its base has been left.
+    """
 
     device: Id
     job: Id
@@ -272,7 +276,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):
-    """An update that waits for its verdict.
+    """An update that waits for the aggregator's word.
 
     A body of one chunk travels with it; digest and length then follow from the body and are not written down. The
     number of examples stands in the topic, though it is a claim like the rest: it hardly ever changes, and what stands

@@ -32,7 +32,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     presence_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 30.0
     """Shortest time between two presence messages, after a first few."""
     outbox_bytes: Annotated[int, Meta(ge=2**16, le=2**40)] = 64 * 2**20
-    """Most bytes that updates without verdict may take on disk."""
+    """Most bytes that an update may take on disk."""
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -58,7 +58,7 @@ class TrainingFailed(Struct, frozen=True):
 
 
 class UpdateLost(Struct, frozen=True):
-    """The update without verdict is not on disk any more, or has rotted: its base may be trained on again.
+    """The update that is offered is not on disk any more, or has rotted: its base may be trained on again.
 
     settled: the base of the last update that was settled.
     """

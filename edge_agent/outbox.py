@@ -1,6 +1,6 @@
-"""What a device must not forget of one job: the update without verdict, and which base it is done with.
+"""What a device must not forget of one job: the update that it offers, and which base it is done with.
 
-   update.bin     an encoded update, from before its first byte is sent until its verdict
+   update.bin     an encoded update, from before its first byte is sent until it is settled
    settled.bin    the last base that this device is done with
    checkpoint.bin where training stands
 
@@ -104,7 +104,7 @@ class Outbox:
             files.remove(folder / "update.bin")
             update = None
         self.offer: Offer | None = None
-        """The update without verdict, if what is on disk can be sent, and settled."""
+        """The update that is not settled, if what is on disk can be sent."""
         if update is not None and self._understands(update, decodes=True):
             self.offer = update.offer
 
@@ -124,7 +124,7 @@ class Outbox:
         self.offer = offer
 
     def body(self) -> bytes:
-        """Return the body of the update without verdict; empty if there is none.
+        """Return the body of the update that is not settled; empty if there is none.
 
         Where it has rotted since the outbox was opened, `offer` is None from then on: there is nothing left to offer.
         """

@@ -212,7 +212,7 @@ class Work:
         return [Unsubscribe(come)] if come else []
 
     def begin(self, now: float) -> list[Out]:
-        """Say that the data are there, and give what follows: an update from before may wait for its verdict."""
+        """Say that the data are there, and give what follows: an update from before may wait to be offered."""
         return self.handle(Ready(), now)
 
     def connected(self, spread_s: float, packet_bytes: int | None, now: float) -> list[Out]:
