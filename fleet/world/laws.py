@@ -375,7 +375,7 @@ class Laws:
         self._lost_at.pop(process.name, None)
         unsure, process.record.unsure = process.record.unsure, None
         for job, (spec, ended) in nodes.jobs_in_store(process).items():
-            if ended != "deleted":
+            if ended != "deleted" and job not in process.record.deleted:  # one that rested when it was stopped is both
                 self._compare(process, job, self._job(process, job, spec), unsure)
 
     def _compare(self, server: Server, job: str, record: JobRecord, unsure: Verdict | str | None) -> None:

@@ -421,6 +421,14 @@ def test_who_has_deleted_a_job_may_refuse(scene: Scene) -> None:
     assert scene.broken == []
 
 
+def test_a_job_that_was_at_rest_when_it_was_stopped_is_told_to_be_no_more_and_stays_in_the_store(scene: Scene) -> None:
+    scene.judge()
+    scene.say(Job(JOB, 1), scene.server)
+    scene.ended, scene.version = "stopped", Version(1, 4)
+    scene.laws.started(scene.server)
+    assert scene.broken == []
+
+
 def test_a_device_settles_by_what_is_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = scene.judge()
     monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 0, "aaaaaaaa"))
