@@ -70,7 +70,7 @@ PLANTS: dict[str, Plant] = {
         Plant("no-boundary", 8, "a process ended", "poisoned-jobs", devices.have_no_boundary),
         Plant("no-marks", 8, "a job kills", "poisoned-jobs", devices.have_no_marks),
         Plant("marks-wiped-out", 8, "a job kills", "poisoned-jobs", devices.mark_a_job_by_its_id_alone),
-        Plant("offered-once", 9, "", "drills", devices.offer_once),
+        Plant("offered-once", 9, "an update comes to no end", "drills", devices.offer_once),
         Plant("answered-once", 9, "who asks again", "drills", servers.answer_once),
         Plant("hello-said-once", 9, "a job makes no version", "broker-restarts", devices.say_hello_once),
         Plant("devices-not-believed", 9, "a job makes no version", "backups", servers.believe_no_device),
