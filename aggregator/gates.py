@@ -7,11 +7,6 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from models import codec, fold
-from models.codec import CodecError, Decoded
-from models.fold import Fold, FoldError
-from models.params import Spec
-
 FEWEST_PEERS = 3
 """Peers whose norms are known before their median says what is usual; until then the model's own norm does."""
 
@@ -27,27 +22,16 @@ class Admitted(NamedTuple):
     weight: int
 
 
-def admit(body: bytes, weight: int, spec: Spec, into: Fold, limit: float, most: float = 0.0) -> Admitted:
-    """Decode an update, hold it against every gate and add it to the fold.
+def weighed(norm: float, weight: int, limit: float, most: float = 0.0) -> Admitted:
+    """Hold an update's norm against the limit, and return the weight that it has in the sum.
 
-    A body decodes to finite numbers of the spec's shapes or not at all. One whose norm is over the limit weighs less,
-    but 1 at least, so that it moves the sum about as far as one at the limit does (norm bounding: Sun et al. 2019,
-    "Can You Really Backdoor Federated Learning?"); one that is over `most` as well is refused. Raises RefusedError,
-    with the fold unchanged.
+    One whose norm is over the limit weighs less, but 1 at least, so that it moves the sum about as far as one at the
+    limit does (norm bounding: Sun et al. 2019, "Can You Really Backdoor Federated Learning?"); one that is over `most`
+    as well is refused. Raises RefusedError.
     """
-    try:
-        decoded: Sequence[Decoded] = codec.decode(body, spec)
-        norm = fold.norm(decoded)
-        if not norm <= max(limit, most):
-            raise RefusedError(f"its norm {norm:.4g} is more than {limit:.4g}, which is far from its peers'")
-        if norm > limit:
-            weight = max(1, int(weight * (limit / norm)))
-        into.add(decoded, weight)
-    except CodecError as error:
-        raise RefusedError(f"its body does not decode: {error}") from error
-    except FoldError as error:
-        raise RefusedError(f"it does not fit the sum: {error}") from error
-    return Admitted(norm, weight)
+    if not norm <= max(limit, most):
+        raise RefusedError(f"its norm {norm:.4g} is more than {limit:.4g}, which is far from its peers'")
+    return Admitted(norm, max(1, int(weight * (limit / norm))) if norm > limit else weight)
 
 
 def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> float:

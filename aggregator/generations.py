@@ -28,7 +28,7 @@ import msgspec
 
 from aggregator.database import DamageError, Database, StoreError, Transaction, crc
 from aggregator.rows import attempt_of, damaged, read, read_json
-from broker.messages import Natural, Version, body_name
+from broker.messages import Natural, Version
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def rename(db: Database, write: Transaction, job: str, above: int, chance: Chanc
     _rename_last_round(db, write, base, new)
     for statement in _RENAME:
         write(statement, (new.generation, *base))
-    before, after = body_name(old, 0)[:-1], body_name(new, 0)[:-1]
+    before, after = f"{old.generation}-", f"{new.generation}-"  # of all bodies: it takes several to lead anybody here
     write(
         "INSERT OR REPLACE INTO bodies (job, name, number, chunk_bytes, data, crc)"
         " SELECT job, ? || substr(name, ?), number, chunk_bytes, data, crc FROM bodies"

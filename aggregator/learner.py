@@ -1,41 +1,53 @@
-"""The numbers of a job on the server: the model, the sum of the round, the strategy's state and the step's steering.
+"""The numbers of a job on the server: the version, the sum of the round, and how the next round is coded.
 
-`next` computes what the sum makes of the model and changes nothing; once that is durable, `take` goes on from it. So a
-learner is always what its last durable blob and the updates since then make of it.
+`next` computes what the sum makes of the version and changes nothing; once that is durable, `take` goes on from it. So
+a learner is always what its last durable blob and the updates since then make of it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
-import zlib
-from collections.abc import Iterable
-from typing import Annotated, NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct, structs
 
 from aggregator import gates
-from aggregator.rows import is_whole
-from aggregator.strategies import STRATEGIES, Velocity
-from models import codec, downlink, fold
+from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, opened
+from models import chain, fold, steering, sums
+from models.chain import SPAN, Chain, Grids, Held, Late, Step
 from models.codec import CodecError, Decoded
-from models.codec.steering import Observed, steer
-from models.downlink import DownlinkError, ServerState, read_floats
-from models.fold import Fold, FoldError, exponents_for
+from models.codec.coding import Coding, Update, shaped
+from models.codec.decoded import exact
+from models.codec.levels import ADDED
+from models.codec.plan import Float64
+from models.codec.steps import step_near
+from models.codec.terms import FLOAT32, INT8, Terms
+from models.fold import FoldError
 from models.job import JobSpec
-from models.lattice import Model
+from models.lattice import LatticeError, Model, add
 from models.nets import Net
-from models.params import Spec
+from models.steering import Choice, Report, Seen
+from models.strategies import STRATEGIES, VELOCITY_EXPONENT
+from models.sums import Sum
 
-OBSERVED = 3
-"""Rounds that the steering of the step looks back on."""
+log = logging.getLogger(__name__)
 
-
-PEERS = 100
-"""Norms that the gate looks back on."""
-LARGEST_NMSE = 1e6
-"""A device that says it lost more is broken, and one of them must not hide what all others say."""
+MOST_LATE = 2
+"""Late updates that a version relays: each is a body of its own, under the hash of its own base."""
+LEAST_LATE = 0.02
+"""Share of a round's weight below which a late update is not worth its bytes."""
+LONGEST_IN_GROUP = 8192
+"""Steps beyond this length are not worth grouping: their envelopes weigh nothing."""
+GRID_SHARE = 0.5
+"""Energy of a snapshot's rounding, as a share of the noise of its round."""
+MOST_STEPS = 320
+"""Steps between two snapshots, however light they are: each is a topic at the broker, or an eighth of one."""
+EDGE = 3
+"""Bits that the grid of a snapshot lies above the lattice of its model, at least."""
+SNAPSHOT_BITS = 3
+"""Bits a coordinate that a first snapshot is expected to take."""
 
 
 class LearnerError(ValueError):
@@ -43,40 +55,13 @@ class LearnerError(ValueError):
 
 
 class Counted(Struct, frozen=True):
-    """What the steering needs to know of an update in the sum."""
+    """What the sum's numbers need to know of an update in it."""
 
     weight: int
     norm: float
-    nmse: float | None
-    """What its device lost in coding it, if it said so."""
-
-
-class Next(NamedTuple):
-    """The version after this one, and all that the learner is once it is taken."""
-
-    state: ServerState
-    velocity: Velocity
-    observed: tuple[Observed, ...]
-    peers: tuple[float, ...]
-    """Norms of the updates that made this version, and of earlier ones: what the gate of the next holds usual."""
-
-    @property
-    def model(self) -> Model:
-        """The version as published."""
-        return self.state.model
-
-    def to_bytes(self) -> bytes:
-        """Serialise, with a checksum; a `Learner` is made from it."""
-        velocity = [v.astype("<f8", copy=False).tobytes() for v in self.velocity]
-        packed = msgspec.msgpack.encode(_Stored(self.state.to_bytes(), velocity, list(self.observed), self.peers))
-        return zlib.crc32(packed).to_bytes(4, "little") + packed
-
-
-class _Stored(Struct, frozen=True, array_like=True):
-    model: bytes
-    velocity: list[bytes]
-    observed: Annotated[list[Observed], Meta(max_length=OBSERVED)]
-    peers: Annotated[tuple[float, ...], Meta(max_length=PEERS)]
+    report: Report | None = None
+    number: int | None = None
+    """Of its base, where that is not the current one."""
 
 
 class Learner:
@@ -90,12 +75,14 @@ class Learner:
     ) -> None:
         self._net = net
         self._spec = spec
-        now = _opened(blob, net.spec)
-        if now.state.seed != spec.seed:
-            raise LearnerError(f"it began with seed {now.state.seed}, the job with {spec.seed}")
-        if number is not None and now.state.version != number:
-            raise LearnerError(f"it is version {now.state.version}, not {number}")
-        if sha256 is not None and now.model.sha256() != sha256:
+        self._chain = Chain(net.spec, spec)
+        try:
+            now = opened(blob, net.spec)
+        except RecordError as error:
+            raise LearnerError(str(error)) from error
+        if number is not None and now.held.number != number:
+            raise LearnerError(f"it is version {now.held.number}, not {number}")
+        if sha256 is not None and now.sha256 != sha256:
             raise LearnerError("its model has another SHA-256")
         self._take(now)
 
@@ -105,67 +92,254 @@ class Learner:
         return self._now
 
     @property
-    def step_scale(self) -> float:
-        """The factor on the job's quantiser step that devices use to leave the current version."""
-        return self._step_scale
+    def terms(self) -> Terms:
+        """How updates are coded that leave it."""
+        return self._now.record.choice.terms
+
+    def terms_of(self, number: int) -> Terms | None:
+        """Return how updates are coded that leave the version of this number; None where that is forgotten."""
+        back = self._now.held.number - number
+        if back == 0:
+            return self.terms
+        left = self._now.record.left
+        return Terms(*left[-back]) if 0 < back <= len(left) else None
 
     def restore(self, body: bytes, counted: Counted) -> None:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
-            self._fold.add(codec.decode(body, self._net.spec), counted.weight)
-        except (CodecError, FoldError) as error:
+            number = self._now.held.number if counted.number is None else counted.number
+            self._add(body, self._decode(body, number), counted.weight, number)
+        except (CodecError, FoldError, gates.RefusedError) as error:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
-    def admit(self, body: bytes, weight: int, nmse: float | None) -> gates.Admitted:
+    def admit(
+        self, body: bytes, weight: int, report: Report | None = None, number: int | None = None
+    ) -> gates.Admitted:
         """Hold an update against the gates and add it to the sum. Raises gates.RefusedError.
 
+        number: of its base, where that is not the current one.
         Its peers are the updates of earlier versions: those of its own would make the verdict depend on who came first.
         As a job converges most norms shrink and some do not: what is far from its peers', and smaller than the model
         itself, is no explosion, and weighs less. Refused for good it would leave too few devices on the base.
         """
-        limit = gates.limit_of_norm(self._now.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
-        admitted = gates.admit(body, weight, self._net.spec, self._fold, limit, most=self._model_norm)
-        self._counted.append(Counted(admitted.weight, admitted.norm, nmse))
+        base = self._now.held.number if number is None else number
+        limit = gates.limit_of_norm(self._now.record.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
+        try:
+            update = self._decode(body, base)
+            norm = sums.norm(update, self._coding_of(base))
+            admitted = gates.weighed(norm, weight, limit, most=self._model_norm)
+            self._add(body, update, admitted.weight, base)
+        except CodecError as error:
+            raise gates.RefusedError(f"its body does not decode: {error}") from error
+        except FoldError as error:
+            raise gates.RefusedError(f"it does not fit the sum: {error}") from error
+        self._counted.append(Counted(admitted.weight, norm, report, number))
         return admitted
 
     def next(self) -> Next:
         """Return what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
-        rules, mean = self._spec.aggregate, self._fold.mean()
-        step, velocity = STRATEGIES[rules.strategy](mean, self._now.velocity, rules)
         try:
-            state = downlink.advance(self._now.state, step, self._net.spec, self._spec.coding)
-        except DownlinkError as error:
-            raise LearnerError(str(error)) from error
-        seen = observe(self._counted, self._step_scale, self._fold.mean_energy())
-        observed = (*self._now.observed, *([seen] if seen else []))[-OBSERVED:]
-        peers = (*sorted(counted.norm for counted in self._counted), *self._now.peers)[:PEERS]
-        return Next(state, velocity, observed, peers)
+            return self._next()
+        except (CodecError, FoldError, LatticeError) as error:
+            number = self._now.held.number + 1
+            raise LearnerError(f"version {number} cannot be made: {error}") from error
 
     def take(self, following: Next) -> None:
         """Go on from a version that is durable, with an empty sum."""
         self._take(following)
 
+    # The sum.
+
+    def _coding_of(self, number: int) -> Coding:
+        terms = self.terms_of(number)
+        if terms is None:
+            raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
+        return self._chain.coding(number, terms)
+
+    def _decode(self, body: bytes, number: int) -> Update:
+        return self._coding_of(number).decode(body)
+
+    def _add(self, body: bytes, update: Update, weight: int, number: int) -> None:
+        """Add an update to the sum; one that lies under another base's hash is kept apart. Raises RefusedError."""
+        terms = self.terms_of(number)
+        if number == self._now.held.number or terms is None or not terms.is_sketch:
+            self._sum.add(update, weight)
+            return
+        if len(self._late) == MOST_LATE:
+            raise gates.RefusedError(f"it is late, and {MOST_LATE} late updates are in the next version already")
+        if weight < LEAST_LATE * self._now.record.weight:
+            raise gates.RefusedError(f"it is late, and weighs less than {LEAST_LATE:.0%} of a round")
+        self._late.append((number, weight, terms, body))
+
+    def _next(self) -> Next:
+        now, rules = self._now, self._spec.aggregate
+        total = self._sum.weight + sum(weight for _, weight, _, _ in self._late)
+        if not total:
+            raise FoldError("there is no update in its sum")
+        mean = self._sum.mean() if self._sum.weight else self._sum.zero()
+        rate = rules.server_learning_rate * self._sum.weight / total
+        seen = self._seen(total)
+        if self.terms == FLOAT32:
+            held, body = self._whole(mean.values * rate)
+            return Next(held, self._record(now.record.choice, seen, total), ((0, body),))
+        rng = np.random.default_rng(_seed(mean.values.tobytes()))
+        body = sums.published(mean, self._sum.coding, now.record.down, rate, rng)
+        down = Terms(self.terms.m, now.record.down) if self.terms.is_sketch else INT8
+        late = tuple(
+            Late(now.held.number - number, step_near(rules.server_learning_rate * weight / total), terms, theirs)
+            for number, weight, terms, theirs in sorted(self._late)  # whoever came first
+        )
+        noise = self._noise(mean, body, down, seen, rate)
+        return self._following(Step(down, body, late), seen, total, noise)
+
+    def _following(self, step: Step, seen: Seen, total: int, noise: float) -> Next:
+        now, record = self._now, self._now.record
+        rounded = self._rounded(step, self._grids(noise)) if self._is_due(len(step.sum), noise) else None
+        step, held, snapshot = rounded or (step, self._chain.step(now.held, step), b"")
+        written = chain.write(step)
+        ways = [(now.held.number, written)]
+        recent = (*record.recent, written)
+        if max(map(len, recent)) > LONGEST_IN_GROUP:
+            recent = ()
+        since, steps, snapshot_bytes = record.since + len(written), record.steps + 1, record.snapshot_bytes
+        if snapshot:
+            ways.append((0, snapshot))
+            since, steps, snapshot_bytes = 0, 0, len(snapshot)
+        if held.number % SPAN == 0:
+            if len(recent) == SPAN and not (snapshot and held.number == SPAN):
+                ways.append((held.number - SPAN, chain.grouped(recent)))
+            recent = ()
+        elif len(recent) >= SPAN:
+            recent = recent[1 - SPAN :]
+        choice = self._choose(seen, held)
+        after = self._record(choice, seen, total)
+        after = structs.replace(
+            after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
+        )
+        if held.model == now.model and any(norm.norm > 0 for norm in self._counted):
+            log.warning("the step to version %d is finer than the lattice of the model: nothing moves", held.number)
+        return Next(held, after, tuple(ways), self._told(noise))
+
+    def _told(self, noise: float) -> tuple[tuple[str, float], ...]:
+        terms = self.terms
+        return (("buckets", float(terms.m)), ("bits", float(terms.bits)), ("noise", noise)) if terms.is_sketch else ()
+
+    def _whole(self, step: Float64) -> tuple[Held, bytes]:
+        """Return the next version of a job that publishes every one of them whole, in float32, and its body."""
+        now, rules = self._now.held, self._spec.aggregate
+        if not (np.abs(step) < 2.0**100).all():
+            raise CodecError("a step is not finite or far too large")
+        published = shaped(exact(step), self._net.spec)
+        velocity, steps = STRATEGIES[rules.strategy](now.velocity, published, rules)
+        body = self._chain.whole(add(now.model, steps))
+        return self._chain.take(now, now.number + 1, body)._replace(velocity=velocity), body
+
+    def _seen(self, total: int) -> Seen:
+        """Sum the round up for the steering. Neither order nor machine matters: by fsum, over what is sorted."""
+        current = [counted for counted in self._counted if counted.number is None]
+        single = math.fsum(sorted((c.weight / total) ** 2 * (c.norm * c.norm) for c in current))
+        reports = sorted((c.report for c in current if c.report is not None), key=_by_value)
+        if len(reports) > steering.MOST_REPORTS:
+            middle = len(reports) / steering.MOST_REPORTS
+            reports = [reports[int((i + 0.5) * middle)] for i in range(steering.MOST_REPORTS)]
+        coded = self._sum.mean_energy() * (self._sum.weight / total) ** 2 if self._sum.weight else 0.0
+        added = ADDED[self.terms.bits] * single if self.terms.is_sketch else 0.0
+        return Seen(_bounded(coded - added), _bounded(single), tuple(reports))
+
+    def _noise(self, mean: sums.Mean, body: bytes, down: Terms, seen: Seen, rate: float) -> float:
+        """Return the energy of the noise in the next version, in units of its weights."""
+        d = self._sum.coding.d
+        if self.terms.is_sketch:
+            return rate * rate * steering.noise(d, self.terms, down.bits, seen)
+        coding = self._chain.coding(self._now.held.number, down)
+        said = np.concatenate([t.values().reshape(-1) for t in coding.tensors(coding.decode(body))])
+        return float(np.square(said - mean.values * rate).sum())
+
+    def _is_due(self, n_bytes: int, noise: float) -> bool:
+        """Return whether the steps since the last snapshot weigh as much as it does; version 1 needs none."""
+        record, d = self._now.record, self._sum.coding.d
+        heavy = record.since + n_bytes >= max(record.snapshot_bytes, SNAPSHOT_BITS * d // 8)
+        return self._now.held.number > 0 and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
+
+    def _rounded(self, step: Step, grids: Grids) -> tuple[Step, Held, bytes] | None:
+        """Return the step that rounds its version to these grids as well, that version, and its snapshot.
+
+        None where the snapshot would lead elsewhere, as at the very edge of the lattice: the next round tries again.
+        """
+        step = step._replace(grids=grids)
+        try:
+            held = self._chain.step(self._now.held, step)
+            snapshot = self._chain.snapshot(held, grids)
+            found = self._chain.take(self._chain.first(), held.number, snapshot)
+        except (CodecError, LatticeError) as error:
+            log.warning("no snapshot of version %d: %s", self._now.held.number + 1, error)
+            return None
+        same = found.model == held.model and all(map(np.array_equal, found.velocity, held.velocity))
+        return (step, held, snapshot) if same else None
+
+    def _grids(self, noise: float) -> Grids:
+        """Return grids whose rounding adds at most GRID_SHARE of a round's noise, and are no finer than the lattice.
+
+        EDGE bits above it, so that the step of this very round may move it.
+        """
+        momentum = self._spec.aggregate.server_momentum
+        step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self._sum.coding.d)
+        words = [step_near(max(step, 2.0 ** (max(self._now.model.exponents) + EDGE)))]
+        if momentum:
+            words.append(step_near(max(step * (1 - momentum), 2.0**VELOCITY_EXPONENT)))
+        return Grids(*words)
+
+    def _choose(self, seen: Seen, held: Held) -> Choice:
+        """Return how the round is coded that leaves the next version."""
+        coding, choice = self._spec.coding, self._now.record.choice
+        if coding.buckets is not None or not choice.terms.is_sketch:
+            return choice
+        history = (*self._now.record.history, seen)
+        rate = self._spec.aggregate.server_learning_rate / (1 - self._spec.aggregate.server_momentum)
+        return steering.choose(
+            self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), _energy(held.model) / (rate * rate)
+        )
+
+    def _record(self, choice: Choice, seen: Seen, total: int) -> Record:
+        before = self._now.record
+        norms = sorted(counted.norm for counted in self._counted)
+        return Record(
+            terms=(choice.terms.m, choice.terms.bits),
+            down=choice.down,
+            allowed=None if math.isinf(choice.allowed) else choice.allowed,
+            history=(*before.history, seen)[-max(steering.WINDOWS) :],
+            peers=(*norms, *before.peers)[:PEERS],
+            weight=total,
+            left=(*before.left, before.terms)[-MOST_LEFT:] if self._spec.rounds.late == "fold" else (),
+        )
+
     def _take(self, now: Next) -> None:
-        self._now = now
-        self._fold = Fold(self._net.spec, exponents_for(now.model))
+        self._now = now._replace(ways=(), metrics=())
+        self._sum = Sum(self._chain.coding(now.held.number, self.terms), now.model)
+        self._late: list[tuple[int, int, Terms, bytes]] = []
         self._counted: list[Counted] = []
         self._model_norm = _norm(now.model)
-        coding = self._spec.coding
-        self._step_scale = float(f"{steer(now.observed, coding.noise_share):.3g}") if coding.is_steered else 1.0
 
 
-def _opened(blob: bytes, spec: Spec) -> Next:
-    """Read what `Next.to_bytes` wrote. Raises LearnerError."""
-    if not is_whole(blob):
-        raise LearnerError("its checksum is wrong")
-    try:
-        stored = msgspec.msgpack.decode(blob[4:], type=_Stored)
-        state = ServerState.from_bytes(stored.model, spec)
-        velocity = read_floats(stored.velocity, spec) if stored.velocity else ()
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise LearnerError(str(error)) from error
-    return Next(state, velocity, tuple(stored.observed), stored.peers)
+def _octave(energy: float) -> int:
+    """Return the power of two next to an energy; 0 for none, and 1 for what is closest to 1."""
+    if not 2.0**-200 < energy < 2.0**200:
+        return 0
+    return round(math.log2(energy)) or 1
+
+
+def _bounded(energy: float) -> float:
+    """Return an energy as the record has room for it."""
+    return min(max(0.0, energy), steering.LARGEST)
+
+
+def _by_value(report: Report) -> tuple[float, float]:
+    return report.curvature, -math.inf if report.gain is None else report.gain
+
+
+def _seed(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:16], "little")
 
 
 def _norm(model: Model) -> float:
@@ -174,26 +348,6 @@ def _norm(model: Model) -> float:
     return fold.norm([Decoded(ints.astype(np.int64), exponent) for ints, exponent in pairs])
 
 
-def start(net: Net, spec: JobSpec) -> Next:
-    """Return version 0."""
-    return Next(downlink.start(net.spec, spec.seed), (), (), ())
-
-
-def observe(counted: Iterable[Counted], step_scale: float, mean_energy: float) -> Observed | None:
-    """Sum a round up for the steering, or None where no device said what its coding lost.
-
-    Neither the order of arrival nor the machine matters: integers are added as they are, floats by fsum, which rounds
-    once, at the end, and a square is a product (a power goes by the C library's own pow).
-    """
-    updates = list(counted)
-    told = [u.nmse for u in updates if u.nmse is not None and u.nmse <= LARGEST_NMSE]
-    total = sum(u.weight for u in updates)
-    if not told or not total:
-        return None
-    return Observed(
-        step_scale=step_scale,
-        n_effective=total**2 / sum(u.weight**2 for u in updates),
-        nmse=math.fsum(told) / len(told),
-        energy=math.fsum(u.weight * (u.norm * u.norm) for u in updates) / total,
-        mean_energy=mean_energy,
-    )
+def _energy(model: Model) -> float:
+    norm = _norm(model)
+    return norm * norm

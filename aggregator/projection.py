@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,22 @@ from aggregator import evaluation
 from aggregator.effects import Announce
 from aggregator.store import BodyRow
 from broker import chunks, draw
-from broker.messages import MOST_SETTLED, Body, Head, Job, Message, Round, Status, Version, Way, along
+from broker.messages import (
+    MOST_SETTLED,
+    MOST_WAYS,
+    Body,
+    Head,
+    Job,
+    Message,
+    Round,
+    Status,
+    Version,
+    Way,
+    along,
+    body_name,
+)
+from models import ways
+from models.chain import SPAN
 
 if TYPE_CHECKING:
     from aggregator.run import Run
@@ -70,7 +86,7 @@ def head(run: Run) -> Head:
         run.version,
         run.sha256[:32],
         state=run.coordinator.state,
-        ways=tuple(Way(way.start, len(way.body)) for way in run.ways),
+        ways=tuple(Way(*way) for way in run.ways[-MOST_WAYS:]),
         chunk_bytes=run.chunk_bytes,
     )
 
@@ -93,7 +109,7 @@ def round_(run: Run, announce: Announce) -> Round:
         math.ceil(announce.seconds_left),
         attempt.threshold,
         attempt.number,
-        run.step_scale,
+        (*run.terms, run.octave),
         run.aliases[-MOST_ALIASES:],
         _settled(run) if run.aliases else (),
         along(run.sha256, way) if proves else b"",
@@ -125,9 +141,17 @@ def chunks_of(run: Run, row: BodyRow) -> list[Body]:
     return [Body(run.job, row.name, index, piece) for index, piece in enumerate(chunks.cut(row.data, row.chunk_bytes))]
 
 
-def is_outdated(row: BodyRow, version: Version) -> bool:
-    """Return whether neither the current version nor the one before it needs a body."""
-    return row.number < version.number - 1 or not row.name.startswith(f"{version.generation}-")
+def needed(rows: Sequence[BodyRow], version: Version) -> set[str]:
+    """Return the names of the bodies that still lead somebody to this version."""
+    ours = [row for row in rows if row.name == body_name(Version(version.generation, row.number), row.start)]
+    snapshots = [row.number for row in ours if ways.is_snapshot(row.data)]
+    groups = {row.number for row in ours if row.start + SPAN == row.number and not ways.is_snapshot(row.data)}
+    return {
+        row.name
+        for row in ours
+        if row.number <= version.number
+        and ways.is_needed((row.start, row.number), version.number, snapshots, groups, whole=ways.is_snapshot(row.data))
+    }
 
 
 def _way_along(run: Run, drawn: float) -> bytes:
@@ -135,9 +159,8 @@ def _way_along(run: Run, drawn: float) -> bytes:
 
     drawn: share of the devices that this round draws. Who was drawn to leave the version before holds it.
     """
-    nearest = next(iter(run.ways), None)
-    longest = min(LONGEST_WAY, run.chunk_bytes)
-    if nearest is None or nearest.start != run.version.number - 1 or len(nearest.body) > longest:
+    step = run.step
+    if not step or len(step) > min(LONGEST_WAY, run.chunk_bytes):
         return b""
     useful = drawn**2
-    return nearest.body if (1 - useful) * len(nearest.body) <= useful * FETCH_BYTES else b""
+    return step if (1 - useful) * len(step) <= useful * FETCH_BYTES else b""

@@ -18,9 +18,10 @@ from msgspec import Meta, Struct, structs
 from aggregator.database import REMEDY, DamageError, Row, crc
 from aggregator.effects import Attempt, Close
 from broker import draw
-from broker.messages import Digest, Echo, Id, Natural, Short, Verdict, Version
+from broker.messages import Digest, Echo, Id, Natural, Offer, Short, Verdict, Version, start_of
 from models.fold import MAX_WEIGHT
 from models.job import JobSpec
+from models.steering import Report
 
 T = TypeVar("T")
 
@@ -51,12 +52,20 @@ class Claim(Struct, frozen=True):
     """In the sum; below n_examples where the update was late."""
     norm: Norm
     loss: float | None
-    nmse: Annotated[float, Meta(ge=0)] | None
+    curvature: Annotated[float, Meta(ge=-1e30, le=1e30)] | None
+    gain: Annotated[float, Meta(ge=-1e30, le=1e30)] | None
+
+    @property
+    def report(self) -> Report | None:
+        """What it measured for the steering, if it said so."""
+        return None if self.curvature is None else Report(self.curvature, self.gain)
 
 
 class UpdateRow(Claim, frozen=True):
-    """A counted update: what goes into the fold, too."""
+    """A counted update: what goes into the sum, too."""
 
+    number: Natural
+    """Of its base."""
     body: bytes
 
 
@@ -79,6 +88,11 @@ class BodyRow(Struct, frozen=True):
     number: Natural
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)]
     data: bytes
+
+    @property
+    def start(self) -> int:
+        """Number of the version that it leads from."""
+        return start_of(self.name)
 
 
 class Current(Struct, frozen=True):
@@ -279,6 +293,18 @@ def version_row(job: str, cells: Sequence[object]) -> VersionRow:
     """Return a row of versions. cells: generation, number, sha256, metrics."""
     generation, number, sha256, metrics = cells
     return read(VersionRow, job, "versions", {"version": (generation, number), "sha256": sha256, "metrics": metrics})
+
+
+MOST_REPORTED = 1e12
+"""A device that reports more has measured nothing."""
+
+
+def report_of(offer: Offer) -> Report | None:
+    """Return what a device says for the steering; nothing where it makes no sense."""
+    told = offer.report
+    if not told or not all(abs(value) <= MOST_REPORTED for value in told):
+        return None
+    return Report(*told)
 
 
 def claim_row(job: str, cells: Sequence[object]) -> Claim:

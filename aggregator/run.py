@@ -37,16 +37,19 @@ from aggregator.effects import (
 )
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError, Next, start
+from aggregator.learner import Counted, Learner, LearnerError
 from aggregator.projection import Out, Question
+from aggregator.record import Next, start
+from aggregator.rows import report_of
 from aggregator.store import BodyRow, DamageError, JobRow, Store
 from broker.errors import WireError
 from broker.failpoints import reach
 from broker.faults import Marks
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models import codec
-from models.downlink import Way
+from models.chain import STEP
+from models.codec import Terms, max_body_bytes
 from models.job import JobSpec
+from models.ways import Way
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +104,15 @@ class Run:
         try:
             self._learner = Learner(self._net, self.spec, blob, version.number, self._sha256)
             for update in store.updates(self.job):
-                self._learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
+                number = None if update.number == version.number else update.number
+                self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
                 counted.append(update.device)
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = store.history(self.job)
-        self.chunk_bytes = self._cut_of(version)
+        self._ways = [_way(row) for row in store.bodies(self.job) if _is_of(row, version)]
+        self._step = _last_step(store.bodies(self.job), version)
+        self.chunk_bytes = self._cut()
         self.aliases = store.aliases(self.job)
         """Former names of the current version."""
         last, is_open = store.last_attempt(self.job, version) or (None, False)
@@ -116,7 +122,7 @@ class Run:
             version,
             now=now,
             max_examples=self.spec.aggregate.max_examples,
-            max_body_bytes=min(codec.max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
+            max_body_bytes=min(max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),
@@ -138,17 +144,16 @@ class Run:
             return {}
         return self._store.latest_attempts(self.job, max(0, version.number - rules.max_staleness))
 
-    def _cut_of(self, version: Version) -> int:
-        """Return how the bodies of the current version are cut: as they lie, or finer where the broker wants it."""
-        lying = [body.chunk_bytes for body in self._store.bodies(self.job) if body.number == version.number]
-        cut, most = (lying[0] if lying else self._limits.chunk_bytes), self._largest_cut()
-        if cut > most:
-            self._store.recut(self.job, most)
-            return most
-        return cut
+    def _cut(self) -> int:
+        """Return how all bodies are cut, as a head has one word on it: as they lie, or finer where the broker wants it.
 
-    def _largest_cut(self) -> int:
-        return self._limits.cut_for(self._packet_bytes)
+        Never coarser: the last of the pieces that lie there would stay.
+        """
+        lying = {body.chunk_bytes for body in self._store.bodies(self.job)}
+        cut = min({self._limits.cut_for(self._packet_bytes), *lying})
+        if lying - {cut}:
+            self._store.recut(self.job, cut)
+        return cut
 
     # What the service asks.
 
@@ -168,19 +173,29 @@ class Run:
         return self._sha256
 
     @property
-    def ways(self) -> Sequence[Way]:
-        """What leads to the current version."""
-        return self._learner.now.state.ways
+    def terms(self) -> Terms:
+        """How updates are coded that leave the current version."""
+        return self._learner.terms
 
     @property
-    def step_scale(self) -> float:
-        """The factor on the quantiser step of the current round."""
-        return self._learner.step_scale
+    def octave(self) -> int:
+        """The energy of the noise in the current version, as a power of two; 0 where that is not known."""
+        return self._learner.now.record.octave
 
     @property
     def has_test(self) -> bool:
         """Whether versions are scored on a test split held here."""
         return self._test is not None
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """What lies at the broker under the current generation, and leads to the current version."""
+        return self._ways
+
+    @property
+    def step(self) -> bytes:
+        """The body that leads to the current version from the one before; empty where there is none."""
+        return self._step
 
     def bodies(self) -> list[BodyRow]:
         """Return what lies, or should lie, at the broker."""
@@ -215,7 +230,7 @@ class Run:
     def fit(self, packet_bytes: int | None) -> None:
         """Cut bodies as this broker takes them. Raises StoreError."""
         self._packet_bytes = packet_bytes
-        self.chunk_bytes = self._cut_of(self.version)
+        self.chunk_bytes = self._cut()
 
     def is_behind(self, version: Version) -> bool:
         """Return whether this version can only be of a store that had come further than this one."""
@@ -302,7 +317,8 @@ class Run:
         """Hold a body against the gates, and make what comes of it durable."""
         admitted, refused = Admitted(0.0, weight), ""
         try:
-            admitted = self._learner.admit(body, weight, offer.nmse)
+            number = None if offer.base.number == self.version.number else offer.base.number
+            admitted = self._learner.admit(body, weight, report_of(offer), number)
         except RefusedError as error:
             refused = str(error)[:500]
         if admitted.weight < weight:
@@ -325,20 +341,21 @@ class Run:
         try:
             with self._marks.entered(self.job, "commit", f"version {base.following()} was made"):
                 following = self._learner.next()
-                metrics = {"step_scale": self._learner.step_scale} | evaluation.measure(
+                metrics = dict(following.metrics) | evaluation.measure(
                     self._net, following.model, self._test, self._store.claims(self.job)
                 )
         except LearnerError as error:
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
             return Stop(reason)
-        version = Version(base.generation, following.state.version)
-        chunk_bytes = self._largest_cut()
-        rows = _rows(version, following, chunk_bytes)
-        sha256 = following.model.sha256()
+        version = Version(base.generation, following.held.number)
+        rows = _rows(version, following, self.chunk_bytes)
+        sha256 = following.sha256
         self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
         self._learner.take(following)
-        self._sha256, self.chunk_bytes, self.aliases = sha256, chunk_bytes, ()
+        self._sha256, self.aliases = sha256, ()
+        self._ways += map(_way, rows)
+        self._step = _last_step(rows, version)
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
         self._note_retired(now)
@@ -363,10 +380,13 @@ class Run:
     # Bodies that nobody needs any more.
 
     def _note_retired(self, now: float) -> None:
-        """Start the grace of bodies that neither the current version nor the one before it needs."""
-        version = Version(self._generation(), self._learner.now.state.version)
-        for row in self.bodies():
-            if projection.is_outdated(row, version):
+        """Start the grace of bodies that lead nobody to the current version any more."""
+        version = Version(self._generation(), self._learner.now.held.number)
+        rows = self.bodies()
+        needed = projection.needed(rows, version)
+        self._ways = [_way(row) for row in rows if row.name in needed]
+        for row in rows:
+            if row.name not in needed:
                 self._retire_at.setdefault(row.name, now + self._limits.body_grace_s)
 
     def _generation(self) -> int:
@@ -383,7 +403,7 @@ def create(
     net, test = evaluation.prepare(spec, config)
     first = start(net, spec)
     metrics = evaluation.evaluate(net, first.model, test)
-    store.add_job(job, spec, first.model.sha256(), first.to_bytes(), metrics, replaces=replaces, request=request)
+    store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)
     return JobRow(job, spec.name, spec, 1, "", "")
 
 
@@ -395,8 +415,22 @@ def as_tree(spec: JobSpec) -> dict[str, object]:
 
 def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
     """Return the bodies that lead to a version."""
-    ways = now.state.ways
-    return [BodyRow(body_name(version, way.start), version.number, chunk_bytes, way.body) for way in ways]
+    return [BodyRow(body_name(version, start), version.number, chunk_bytes, body) for start, body in now.ways]
+
+
+def _way(row: BodyRow) -> Way:
+    return Way(row.start, row.number, len(row.data))
+
+
+def _is_of(row: BodyRow, version: Version) -> bool:
+    return row.name == body_name(Version(version.generation, row.number), row.start)
+
+
+def _last_step(rows: Sequence[BodyRow], version: Version) -> bytes:
+    name = body_name(version, version.number - 1)
+    return next(
+        (row.data for row in rows if version.number and row.name == name and row.data[:1] == bytes((STEP,))), b""
+    )
 
 
 def _log_verdict(verdict: Verdict) -> None:

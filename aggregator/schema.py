@@ -72,7 +72,12 @@ _FORGET = (
     "DELETE FROM attempts WHERE job = ?",
     "DELETE FROM bodies WHERE job = ?",
 )
-STEPS = (FIRST, SECOND)
+THIRD = """
+ALTER TABLE updates DROP COLUMN nmse;
+ALTER TABLE updates ADD COLUMN curvature REAL;
+ALTER TABLE updates ADD COLUMN gain REAL;
+"""
+STEPS = (FIRST, SECOND, THIRD)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}
@@ -112,7 +117,7 @@ def check(db: Database) -> int:
     if found > SCHEMA_VERSION:
         raise StoreError(f"{db.file} was written by a newer fedge (schema {found}): upgrade this one")
     things = db.things()
-    wanted = TABLES | {"deleted", "litter"} if found == SCHEMA_VERSION else TABLES
+    wanted = TABLES | {"deleted", "litter"} if found >= 2 else TABLES
     missing = wanted - {name for kind, name in things if kind == "table"}
     foreign = {kind for kind, _ in things} - {"table", "index"}
     if found < 1 or missing or foreign:

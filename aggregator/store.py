@@ -270,14 +270,16 @@ class Store:
     ) -> None:
         """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
         base, kept = verdict.base, body if verdict.counted else None
-        n_examples, loss, nmse = (offer.n_examples, offer.loss, offer.nmse) if offer else (0, None, None)
+        n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
+        report = rows.report_of(offer) if offer else None
+        told = (None, None) if report is None else (report.curvature, report.gain)
         with self._writing(verdict.job) as write:
             write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (verdict.job, verdict.device))
             write(
-                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, weight, norm, loss, nmse, kept, None if kept is None else crc(kept)),
+                    *(n_examples, weight, norm, loss, kept, None if kept is None else crc(kept), *told),
                 ),
             )
             reach("store.add_verdict.within", verdict)
@@ -295,7 +297,7 @@ class Store:
     def updates(self, job: str) -> Iterator[UpdateRow]:
         """Return the updates that will make the next version one by one, in the order of the devices' names."""
         sql = (
-            "SELECT device, n_examples, weight, norm, loss, nmse, body, crc FROM updates"
+            "SELECT device, n_examples, weight, norm, loss, curvature, gain, number, body, crc FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
         )
         for row in self._rows(job, "updates", sql, (job,)):
@@ -304,7 +306,7 @@ class Store:
     def claims(self, job: str) -> list[Claim]:
         """Return what is said of these updates, without their bodies: all of them at once fit the memory."""
         sql = (
-            "SELECT device, n_examples, weight, norm, loss, nmse FROM updates"
+            "SELECT device, n_examples, weight, norm, loss, curvature, gain FROM updates"
             " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
         )
         return [rows.claim_row(job, row) for row in self._rows(job, "updates", sql, (job,))]

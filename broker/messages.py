@@ -30,6 +30,8 @@ PROOF_BYTES = 8
 """As many bytes of a version's SHA-256 prove a way that comes along with a round."""
 CHUNK_BYTES = 100_000
 """How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
+MOST_WAYS = 1024
+"""Bodies that a head names."""
 MOST_SETTLED = 1000
 """Devices that a round names as done with its base."""
 
@@ -52,12 +54,13 @@ class Version(Struct, frozen=True, array_like=True, order=True):
 
 
 class Way(Struct, frozen=True, array_like=True):
-    """A body that leads to a version from another of its generation; from number 0 for anybody: [start, n_bytes].
+    """A body that leads from one version to another of its generation; from 0 for anybody: [start, number, n_bytes].
 
     It lies at the topics body/<job>/<generation>-<number>-<start>/0 … n-1.
     """
 
     start: Natural
+    number: Natural
     n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
 
 
@@ -111,7 +114,7 @@ class Head(Struct, frozen=True, omit_defaults=True):
 
     Devices do not follow it: a round names the version, and who needs it reads its head.
 
-    ways: the bodies that lead to this version; none for version 0, which comes from the seed.
+    ways: the bodies that lie at the broker: from one version to a later one, and so, one after another, to this one.
     sha256: the first 128 bits of the SHA-256 of the model, in hex.
     """
 
@@ -120,7 +123,7 @@ class Head(Struct, frozen=True, omit_defaults=True):
     version: Version
     sha256: Digest
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
-    ways: Annotated[tuple[Way, ...], Meta(max_length=64)] = ()
+    ways: Annotated[tuple[Way, ...], Meta(max_length=MOST_WAYS)] = ()
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
 
 
@@ -151,8 +154,9 @@ class Round(Struct, frozen=True, omit_defaults=True):
     seconds_left: Seconds = field(name="left_s")
     threshold: Natural = draw.MOST
     attempt: Natural = 1
-    step_scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    """Factor on the job's quantiser step, steered by the aggregator."""
+    terms: tuple[Natural, Annotated[int, Meta(ge=1, le=32)], Annotated[int, Meta(ge=-200, le=200)]] = (0, 32, 0)
+    """How updates to this base are coded, the same in every attempt: [buckets, bits, octave]. The noise of the base had
+    an energy of about 2**octave, which is what devices ask the price of; 0: nobody need ask."""
     aliases: Annotated[tuple[Version, ...], Meta(max_length=8)] = ()
     """Former names of the base, where a restored backup has given it another: an update to one is an update to it."""
     settled: Annotated[tuple[Id, ...], Meta(max_length=MOST_SETTLED)] = ()
@@ -182,6 +186,12 @@ class Body(Struct, frozen=True):
     name: Id
     index: Natural
     data: bytes
+
+
+def start_of(name: str) -> int:
+    """Return the number of the version that a body of this name leads from; 0 for a name that is none."""
+    last = name.rpartition("-")[2]
+    return int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else 0
 
 
 def body_name(version: Version, start: int) -> str:
@@ -292,8 +302,8 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
     loss: float | None = None
     """Mean training loss of the last epoch, if the device tells."""
-    nmse: Annotated[float, Meta(ge=0)] | None = None
-    """Share of the update's energy that its coding lost, told every so often for the steering of the step."""
+    report: Annotated[tuple[float, ...], Meta(max_length=2)] = ()
+    """What the device measured for the steering of the coding: [curvature], or [curvature, gain]."""
     body: bytes = b""
 
 

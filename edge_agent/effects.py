@@ -119,7 +119,8 @@ class Train(Struct, frozen=True):
     """Train on the installed base, make the update durable, then say `Trained` or `TrainingFailed`."""
 
     base: Version
-    step_scale: float
+    terms: tuple[int, int, int]
+    """How the update is coded, as the round says it."""
 
 
 class Halt(Struct, frozen=True):

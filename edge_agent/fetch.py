@@ -1,17 +1,19 @@
-"""Getting a version: one body, by the shortest way from what is held, chunk by chunk from immutable topics."""
+"""Getting a version: the bodies on the shortest way from what is held, chunk by chunk from immutable topics."""
 
 from __future__ import annotations
 
 from broker import topics
 from broker.chunks import Assembly
 from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
-from models import codec, downlink
+from models import chain, ways
+from models.chain import Chain, Held
 from models.codec import CodecError
-from models.downlink import Offset
-from models.lattice import Model
 from models.params import Spec
 
 MOST_CHUNKS = 4096
+"""Of a body, and of all bodies of one way together."""
+MOST_BODIES = 2
+"""All bodies of one way together are no longer than so many of the longest: steps weigh no more than a snapshot."""
 
 
 class FetchError(RuntimeError):
@@ -19,22 +21,24 @@ class FetchError(RuntimeError):
 
 
 class Fetch:
-    """The body that leads to a version, on its way in; or here already, with a round."""
+    """The bodies that lead to a version, on their way in; or here already, with a round."""
 
     def __init__(self, version: Version, source: Head | Round, spec: Spec, held: Version | None) -> None:
-        """Choose the way. source: says how to get the version. held: the version whose offset is here.
+        """Choose the way. source: says how to get the version. held: the version that is here.
 
         Raises FetchError when no way is any good.
         """
         self.job = source.job
         self.version = version
         self.sha256 = source.sha256
+        self._spec = spec
+        near = held.number if held is not None and held.generation == self.version.generation else 0
         self.start = 0
         """Number of the version that the way starts from."""
-        self._spec = spec
-        self._body: bytes | None = None
-        self._assembly: Assembly | None = None
-        near = held.number if held is not None and held.generation == self.version.generation else 0
+        self._here: list[tuple[int, bytes]] = []
+        """Number of the version that each body of the way leads to, and its bytes, as far as they came with a round."""
+        self._coming: dict[str, tuple[int, Assembly]] = {}
+        """The same for the others, by name, in their order."""
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
@@ -45,49 +49,51 @@ class Fetch:
             return  # version 0 comes from the seed: its proof is all there is to say
         if not (round_.way and near + 1 == self.version.number):
             raise FetchError("the round's way does not start from what is here")
-        self.start, self._body = near, round_.way
+        self.start, self._here = near, [(self.version.number, round_.way)]
 
     def _choose(self, head: Head, near: int) -> None:
-        ways = {way.start: way.n_bytes for way in head.ways}
-        self.start = near if near in ways else 0
-        if self.start not in ways:
+        path = ways.path((ways.Way(way.start, way.number, way.n_bytes) for way in head.ways), near, self.version.number)
+        if not path:
             raise FetchError("the head names no way from version 0")
-        n_bytes, chunk_bytes = ways[self.start], head.chunk_bytes
-        if n_bytes > codec.max_body_bytes(self._spec) or n_bytes > MOST_CHUNKS * chunk_bytes:
-            raise FetchError(f"a body of {n_bytes} bytes is more than any version of this job has")
-        self._assembly = Assembly(None, n_bytes, chunk_bytes)
-
-    @property
-    def name(self) -> str:
-        """The name of the body."""
-        return body_name(self.version, self.start)
+        self.start, most = path[0].start, chain.max_way_bytes(self._spec)
+        n_bytes = n_chunks = 0
+        for way in path:
+            n_bytes, n_chunks = n_bytes + way.n_bytes, n_chunks + -(-way.n_bytes // head.chunk_bytes)
+            if way.n_bytes > most or n_bytes > MOST_BODIES * most or n_chunks > MOST_CHUNKS:
+                raise FetchError(f"{n_bytes} bytes in {n_chunks} pieces are more than any version of this job has")
+            name = body_name(Version(self.version.generation, way.number), way.start)
+            self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
 
     def filters(self, fleet: str) -> list[str]:
         """Return the topics to subscribe to, one for each chunk that is missing."""
-        missing = sorted(self._assembly.missing) if self._assembly else []
-        return [topics.filter_for(fleet, "body", job=self.job, name=self.name, index=str(i)) for i in missing]
+        return [
+            topics.filter_for(fleet, "body", job=self.job, name=name, index=str(index))
+            for name, (_, assembly) in self._coming.items()
+            for index in sorted(assembly.missing)
+        ]
 
     def add(self, chunk: Body) -> None:
         """Take a chunk; one that nobody waits for is passed over. Raises WireError for a wrong one."""
-        if self._assembly is None or chunk.name != self.name:
-            return
-        self._assembly.add(chunk.index, chunk.data)
-        self._body = self._assembly.body()
+        if chunk.name in self._coming:
+            self._coming[chunk.name][1].add(chunk.index, chunk.data)
 
     @property
     def done(self) -> bool:
-        """Return whether the body is here."""
-        return self._assembly is None or not self._assembly.missing
+        """Return whether all bodies are here."""
+        return not any(assembly.missing for _, assembly in self._coming.values())
 
-    def install(self, spec: Spec, seed: int, held: Offset) -> tuple[Model, Offset]:
-        """Return the version and its offset. Raises FetchError when the body does not make what the head says.
+    def install(self, chain_: Chain, held: Held | None) -> Held:
+        """Return the version. Raises FetchError when the bodies do not make what the head says.
 
-        held: the offset of the version that the way was chosen from.
+        held: the version that the way was chosen from.
         """
+        found = held if held is not None and held.number == self.start and self.start else chain_.first()
+        came = [(number, assembly.body() or b"") for number, assembly in self._coming.values()]
         try:
-            model, offset = downlink.install(spec, seed, self._body, held if self.start else ())
+            for number, body in (*self._here, *came):
+                found = chain_.take(found, number, body)
         except CodecError as error:
             raise FetchError(f"a body does not decode: {error}") from error
-        if not model.sha256().startswith(self.sha256):
-            raise FetchError("the body makes another model than was announced")
-        return model, offset
+        if not found.sha256().startswith(self.sha256):
+            raise FetchError("the bodies make another model than was announced")
+        return found

@@ -10,8 +10,9 @@
 3. A file that has rotted, or that holds what no agent of this job would write, is named in the log and treated as
    absent: the base is then trained again. That cannot make an update count twice: the aggregator's ledger has the last
    word.
-4. An older agent kept what its updates had lost: in residual.bin, beside the base that was settled, and in update.bin.
-   Of both the rest is read, so that a device which is brought up to date trains no base again.
+4. An older agent kept what its updates had lost in residual.bin, beside the base that was settled. Of that the base is
+   read, so that a device which is brought up to date trains none again that it is done with. Its update.bin is in a
+   code that nobody reads any more, and treated as absent.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ from broker.failpoints import reach
 from broker.faults import describe
 from broker.messages import Offer, Version
 from edge_agent import files
-from models import codec
 from models.checkpoint import CheckpointError, TrainingState
 from models.checkpoint import from_bytes as training_from_bytes
 from models.checkpoint import to_bytes as training_to_bytes
-from models.codec import CodecError
+from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
 from models.params import Float32, Spec
 
@@ -45,22 +45,31 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LARGEST = 2.0**100
-"""No parameter or velocity of a training that converges comes near; float32 sums below it cannot overflow."""
+"""No parameter, velocity or loss of a training that converges comes near; float32 sums below it cannot overflow."""
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,80}")
 """What may be a job's id, and so the name of its folder."""
 
 
-class _Update(Struct, frozen=True, omit_defaults=True):
+class Probed(Struct, frozen=True, array_like=True):
+    """The version that was reported on last, and the loss that it had on this device's rows."""
+
+    version: Version
+    loss: float
+
+
+class _Update(Struct, frozen=True):
     offer: Offer
-    body: bytes = b""
-    pending: bytes = b""
-    """What an older agent wrote in the place of the body: a checksum of four bytes, and [what went in, the body]."""
+    body: bytes
+    terms: tuple[int, int]
+    """How the body is coded. (An older agent wrote none, in a code that nobody reads any more.)"""
+    probed: Probed | None = None
 
 
 class _Settled(Struct, frozen=True):
     """Of residual.bin too, which has another field beside."""
 
     settled: Version
+    probed: Probed | None = None
 
 
 class _Checkpoint(Struct, frozen=True):
@@ -97,38 +106,41 @@ class Outbox:
         self._job = job
         self._device = device
         files.make_folder(folder)
-        known = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
-        self.settled: Version | None = max((one.settled for one in known if one is not None), default=None)
-        update = self._read_update()
+        read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
+        known = [one for one in read if one is not None]
+        self.settled: Version | None = max((one.settled for one in known), default=None)
+        self.probed: Probed | None = next((one.probed for one in known if one.probed is not None), None)
+        """What the next report builds on: as durable as the updates, so that a death changes no report."""
+        update = self._read("update.bin", _Update)
         if update is not None and self.settled is not None and update.offer.base <= self.settled:
             files.remove(folder / "update.bin")
             update = None
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
         if update is not None and self._understands(update, decodes=True):
-            self.offer = update.offer
+            self.offer, self.probed = update.offer, update.probed
 
     @property
     def trained(self) -> Version | None:
         """The last base whose training came to its end."""
         return self.offer.base if self.offer else self.settled
 
-    def put(self, offer: Offer, body: bytes) -> None:
+    def put(self, offer: Offer, body: bytes, terms: Terms, probed: Probed | None = None) -> None:
         """Make an update durable. Raises OutboxFullError or OSError; nothing is then changed."""
-        content = msgspec.msgpack.encode(_Update(offer, body))
+        content = msgspec.msgpack.encode(_Update(offer, body, terms, probed))
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         files.seal(self.folder / "update.bin", content)
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
-        self.offer = offer
+        self.offer, self.probed = offer, probed
 
     def body(self) -> bytes:
         """Return the body of the update that is not settled; empty if there is none.
 
         Where it has rotted since the outbox was opened, `offer` is None from then on: there is nothing left to offer.
         """
-        update = None if self.offer is None else self._read_update()
+        update = None if self.offer is None else self._read("update.bin", _Update)
         if update is None or not self._understands(update):
             self.offer = None
             return b""
@@ -136,7 +148,7 @@ class Outbox:
 
     def settle(self, base: Version) -> None:
         """Note that this base is done with, and forget the update. Raises OSError; it can then be called again."""
-        files.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base)))
+        files.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base, self.probed)))
         reach("outbox.settle.between", base)
         files.remove(self.folder / "update.bin")
         files.remove(self.folder / "residual.bin")
@@ -168,18 +180,6 @@ class Outbox:
             return None
         return state, found.loss
 
-    def _read_update(self) -> _Update | None:
-        """Return what is in update.bin, as this agent writes it or as an older one did."""
-        update = self._read("update.bin", _Update)
-        if update is None or not update.pending:
-            return update
-        try:
-            _, body = msgspec.msgpack.decode(update.pending[4:], type=tuple[list[bytes], bytes])
-        except files.UNREADABLE as error:
-            self._ignore("update.bin", error)
-            return None
-        return _Update(update.offer, body)
-
     def _understands(self, update: _Update, *, decodes: bool = False) -> bool:
         """Return whether this is an update of this job; if not, a line in the log says why.
 
@@ -188,8 +188,7 @@ class Outbox:
         try:
             self._check_offer(update.offer, update.body)
             if decodes:
-                with np.errstate(all="ignore"):
-                    codec.decode(update.body, self._spec)
+                Coding(self._spec, Terms(*update.terms), "").decode(update.body)
         except files.UNREADABLE as error:
             self._ignore("update.bin", error)
             return False
@@ -212,7 +211,9 @@ class Outbox:
                 log.error("file=%s is damaged and is ignored", path)
             return None
         try:
-            return msgspec.msgpack.decode(content, type=kind)
+            found = msgspec.msgpack.decode(content, type=kind)
+            _check_probed(getattr(found, "probed", None))
+            return found
         except files.UNREADABLE as error:
             self._ignore(name, error)
             return None
@@ -238,6 +239,12 @@ def forget(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
         files.sync_folder(folder.parent)
+
+
+def _check_probed(probed: Probed | None) -> None:
+    """Raise CodecError for a loss that no device measures, and that no report could say anything of."""
+    if probed is not None and not abs(probed.loss) < LARGEST:
+        raise CodecError("it has a loss that no version has")
 
 
 def _check_size(arrays: Iterable[Float32]) -> None:

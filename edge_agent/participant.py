@@ -286,7 +286,7 @@ class Participant:
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
             self._training = wanted
-            effects.append(Train(wanted, self._round.step_scale))
+            effects.append(Train(wanted, self._round.terms))
         return effects
 
     def _latest(self) -> Version | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 import time
 import zlib
@@ -46,16 +47,15 @@ from edge_agent.effects import (
 from edge_agent.effects import Fetch as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
-from edge_agent.outbox import Outbox, OutboxFullError
+from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
 from edge_agent.participant import Participant, without_body
 from edge_agent.slot import Release
 from edge_agent.slots import Install
-from models import codec, nets, train
-from models.codec import CodecError
+from models import nets, probe, train
+from models.chain import Chain, Held
+from models.codec import CodecError, Coding, Terms
 from models.dataset import Dataset
-from models.downlink import Offset
 from models.job import JobSpec
-from models.lattice import Model
 from models.params import Params, subtract
 from models.source import Reader, read
 from models.train import Step, TrainingError, TrainingState
@@ -63,8 +63,6 @@ from models.train import Step, TrainingError, TrainingState
 log = logging.getLogger(__name__)
 
 
-TELL_NMSE_EVERY = 4
-"""Versions between two reports of what the coding lost: it changes slowly, and a small update is hardly longer."""
 STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 ENVELOPE_BYTES = 1024
@@ -132,9 +130,10 @@ class Work:
         self._checkpoint_s = config.limits.checkpoint_s
         self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes, job=job, device=home.device)
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
-        self._model: Model | None = None
-        self._held: Version | None = None
-        self._offset: Offset = ()
+        self._chain = Chain(self.net.spec, spec)
+        self._version: Version | None = None
+        """The version that is here."""
+        self._held: Held | None = None
         self._fetch: Fetch | None = None
         self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
         self._reading = False
@@ -243,7 +242,7 @@ class Work:
                     return []
             return self._finish(training, now)
         except (TrainingError, CodecError, OutboxFullError) as error:
-            return self._fail(training, str(error), now)
+            return self._fail(training.effect.base, str(error), now)
 
     def pause(self, now: float) -> list[Out]:
         """Write down where training stands, so that the next start goes on from there. Raises OSError."""
@@ -270,7 +269,7 @@ class Work:
                 case Drop():
                     yield from self._end_fetch()
                 case Train():
-                    self._begin_training(effect, now)
+                    yield from self._begin_training(effect, now)
                 case Halt(base):
                     log.info("training halted job=%s base=%s: the base has been left", self.job, base)
                     self.step_out()
@@ -283,9 +282,10 @@ class Work:
                     self._outbox.settle(settle.renamed or settle.base)
                     log.info("update job=%s base=%s %s", self.job, settle.base, _outcome(settle))
                 case Deploy(version):
-                    if self._model is not None:
-                        release = Release(self.job, version.generation, version.number, self._model.sha256())
-                        yield Install(self.spec.name, release, self.spec.model, self._model.params(self.net.spec))
+                    if self._held is not None:
+                        model = self._held.model
+                        release = Release(self.job, version.generation, version.number, model.sha256())
+                        yield Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
             reach(f"agent.{type(effect).__name__}.after", effect)
 
     # Fetching.
@@ -293,7 +293,7 @@ class Work:
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
         try:
-            self._fetch = Fetch(effect.version, effect.source, self.net.spec, self._held)
+            self._fetch = Fetch(effect.version, effect.source, self.net.spec, self._version)
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
             yield from self.handle(FetchFailed(effect.version), now)
@@ -329,21 +329,26 @@ class Work:
         version = fetch.version
         messages = self._end_fetch()
         try:
-            self._model, self._offset = fetch.install(self.net.spec, self.spec.seed, self._offset)
+            self._held = fetch.install(self._chain, self._held)
         except FetchError as error:
             log.warning("version refused job=%s version=%s: %s", self.job, version, error)
-            self._held = None  # the next way is from version 0, which needs nothing of what is here
+            self._version = None  # the next way is from version 0, which needs nothing of what is here
             return [*messages, *self.handle(FetchFailed(version), now)]
-        self._held = version
+        self._version = version
         log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:12])
         return [*messages, *self.handle(Installed(version), now)]
 
     # Training.
 
-    def _begin_training(self, effect: Train, now: float) -> None:
-        if self._model is None:
-            return
-        start = self._model.params(self.net.spec)
+    def _begin_training(self, effect: Train, now: float) -> list[Out]:
+        """Begin, or go on where it stood; give what follows where its update could not be coded in the end."""
+        if self._held is None:
+            return []
+        try:
+            self._coding(effect)
+        except CodecError as error:
+            return self._fail(effect.base, str(error), now)
+        start = self._held.model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
         state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, len(self.data.y)) or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
@@ -351,6 +356,12 @@ class Work:
         self.failure = None
         self._training = _Training(effect, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
+        return []
+
+    def _coding(self, effect: Train) -> Coding:
+        """Return how the update is coded. Raises CodecError for terms that it cannot have."""
+        m, bits, _ = effect.terms
+        return self._chain.coding(effect.base.number, Terms(m, bits))
 
     def _checkpoint(self, training: _Training, now: float) -> None:
         """Write down where training stands: at the end of every epoch, and every so often in between."""
@@ -369,36 +380,53 @@ class Work:
             self._marks.step_out(self.job, "train")
 
     def _finish(self, training: _Training, now: float) -> list[Out]:
-        base = training.effect.base
+        base, (_, _, octave) = training.effect.base, training.effect.terms
+        coding = self._coding(training.effect)
         delta = subtract(training.state.params, training.start)
-        encoded = codec.encode(
-            delta,
-            self.net.spec,
-            self.spec.coding,
-            rng=_rng(self.spec.seed, base.number, self._device),
-            step_scale=training.effect.step_scale,
-        )
+        body = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        report, probed = self._report(base, training.start, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(
             self.job,
             self._device,
             base,
             len(self.data.y),
-            chunks.digest(encoded.body),
-            len(encoded.body),
+            chunks.digest(body),
+            len(body),
             CHUNK_BYTES,
             None if training.loss is None else float(f"{training.loss:.3g}"),
-            float(f"{encoded.nmse:.2g}") if self._tells_nmse(base) else None,
+            report,
         )
-        self._outbox.put(offer, encoded.body)
+        self._outbox.put(offer, body, coding.terms, probed)
         self._end_training()
-        log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(encoded.body))
-        return self.handle(Trained(self._with_body(offer, encoded.body)), now)
+        log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
+        return self.handle(Trained(self._with_body(offer, body)), now)
 
-    def _tells_nmse(self, base: Version) -> bool:
-        return self.spec.coding.is_steered and base.number % TELL_NMSE_EVERY == 0
+    def _report(self, base: Version, start: Params, octave: int) -> tuple[tuple[float, ...], Probed | None]:
+        """Measure what the steering of the coding wants to know, where it is this device's turn to say it.
 
-    def _fail(self, training: _Training, why: str, now: float) -> list[Out]:
-        base = training.effect.base
+        Return the report, and what the next one builds on.
+        """
+        coding, last = self.spec.coding, self._outbox.probed
+        before = None if last is None else last.version.number
+        if coding.buckets is not None or not probe.is_due(self._device, base.number, before):
+            return (), last
+        rows = probe.some_rows(self.data, self._device)
+        here = probe.loss(self.net, start, rows)
+        now = Probed(base, here) if abs(here) < LARGEST else None
+        if now is None or not octave or not base.number:
+            return (), now
+        rng = _rng("probe", self.spec.seed, base.number, self._device)
+        curvature = probe.curvature(self.net, start, rows, here, math.ldexp(1.0, octave), rng)
+        told = _short(curvature), _short(probe.gain(*self._before(last, base, rows), here, base.number))
+        return (told if all(map(math.isfinite, told)) else ()), now
+
+    def _before(self, last: Probed | None, base: Version, rows: Dataset) -> tuple[float, int]:
+        """Return the loss on these rows at an earlier version, and its number: the last reported on, or the first."""
+        if last is not None and last.version.generation == base.generation and last.version.number < base.number:
+            return last.loss, last.version.number
+        return probe.loss(self.net, self._chain.first().model.params(self.net.spec), rows), 0
+
+    def _fail(self, base: Version, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, base, why)
         self._end_training()
         self.failure = Failure(base, why[:500])
@@ -427,6 +455,10 @@ class Work:
         pieces = chunks.cut(body, self._chunk_bytes)
         for index in sorted(chunks.from_bitmap(want.missing, len(pieces))):
             yield Chunk(self.job, self._device, want.digest, index, pieces[index])
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def _outcome(settle: Settle) -> str:

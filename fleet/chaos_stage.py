@@ -4,11 +4,11 @@
     FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
     ...
 
-"steady" is compared. Its membership is fixed: it waits for every device, has a lossy codec, updates of two chunks, and
+"steady" is compared. Its membership is fixed: it waits for every device, has int8 updates of two chunks, and
 trains for long enough to be killed in the middle. One device more than asked for boasts: it claims more examples than
 the job allows, and is refused every time.
 
-"steered" is compared too. It is small, and has the other codec, whose step the aggregator steers by what devices tell.
+"steered" is compared too. It is small, and sketched: its buckets follow from what devices report.
 
 "loose" runs beside them, so that what a fixed membership never does happens too: its rounds end before the last
 devices are done, which then halt. Which of them count is chance, so of this job only the books are checked.
@@ -85,7 +85,7 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
         model=ModelSpec(inputs=64, hidden=(800, 64), outputs=10),
         seed=7,
         data=DATA,
-        compression="light",
+        compression=CompressionSpec(codec="int8"),
         deploy="every 3",
         train=TrainSpec(epochs=12, batch_size=4, learning_rate=0.02),
         rounds=_fixed(n_devices, n_rounds),
@@ -94,13 +94,13 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
 
 
 def steered(n_devices: int, n_rounds: int) -> JobSpec:
-    """Return another one, whose step is steered."""
+    """Return another one, whose coding is steered."""
     return JobSpec(
         name="steered",
         model=_SMALL,
         seed=9,
         data=DATA,
-        compression=_NEAREST,
+        compression="strong",
         deploy="never",
         train=TrainSpec(epochs=5, batch_size=4, learning_rate=0.02),
         rounds=_fixed(n_devices, n_rounds),
@@ -115,7 +115,7 @@ def loose(n_devices: int) -> JobSpec:
         model=_SMALL,
         seed=8,
         data=DATA,
-        compression=_NEAREST,
+        compression="strong",
         deploy="never",
         train=TrainSpec(epochs=20, batch_size=4, learning_rate=0.02),
         rounds=RoundsSpec(
@@ -125,7 +125,6 @@ def loose(n_devices: int) -> JobSpec:
 
 
 _SMALL = ModelSpec(inputs=64, hidden=(32,), outputs=10)
-_NEAREST = CompressionSpec(codec="adaptive", rounding="nearest")
 _REFUSES_THE_BOASTER = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
 
 

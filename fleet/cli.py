@@ -280,7 +280,7 @@ def _chaos(arguments: argparse.Namespace) -> int:
 def _codec_measure(arguments: argparse.Namespace) -> int:
     from fleet.measure import measure, table
 
-    rows = measure(arguments.update, arguments.codec, arguments.step)
+    rows = measure(arguments.update, arguments.codec, arguments.buckets, arguments.bits)
     if arguments.json is not None:
         text = json.dumps({"rows": rows}, indent=2)
         if arguments.json == Path("-"):
@@ -508,11 +508,12 @@ def _add_codec(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "measure",
         _codec_measure,
         "Say what the codec would do to your updates, next to the baselines.",
-        "fedge codec measure update.npz --codec adaptive --step 4",
+        "fedge codec measure update.npz --buckets 6144",
     )
     measure.add_argument("update", type=Path, metavar="UPDATE.npz", help="one array per tensor")
-    measure.add_argument("--codec", default="adaptive", metavar="NAME")
-    measure.add_argument("--step", type=float, default=4.0, metavar="F", help="quantiser step in rms of the tensor")
+    measure.add_argument("--codec", default="sketch", metavar="NAME", help="sketch, float32 or int8 (sketch)")
+    measure.add_argument("--buckets", type=_count, metavar="M", help="of the sketch (an eighth of the coordinates)")
+    measure.add_argument("--bits", type=int, default=1, metavar="B", help="a bucket, 1 to 4 (1)")
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the rows there; - for standard output")
 
 

@@ -386,7 +386,7 @@ def _sum_up(display: Display, out: Path, summary: Summary) -> None:
             summary.float32_bytes_down_per_device,
         ),
     ):
-        times = f"float32 would be {n_bytes(float32)}, {float32 / n:.1f} times as much"
+        times = f"the same rounds in float32 would be {n_bytes(float32)}, {float32 / n:.1f} times as much"
         say(f"bytes {way:<4} {n_bytes(n)} of payload a device ({n_bytes(wire)} with MQTT's own); {times}")
     say(f"model      {summary.onnx}, taken from a device: {summary.onnx_accuracy:.4f} in onnxruntime")
     say(f"pictures   {'  '.join(summary.plots)}")

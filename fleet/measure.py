@@ -1,9 +1,9 @@
 """Measuring codecs on one real update: the logic of `fedge codec measure`.
 
-The update is an NPZ whose float arrays, of any shape, are its tensors. The first row is the codec that was
-asked for; then the same with rounding without bias, where it has that; then the baselines: float32, int8, and
-a rotated quantiser in the manner of EDEN (Vargaftik et al. 2022) at 1 and 2 bits, which lives here only to be
-compared with.
+The update is an NPZ whose float arrays, of any shape, are its tensors. The first row is the codec that was asked for;
+then sketches of several sizes, float32 and int8, and a rotated quantiser in the manner of EDEN (Vargaftik et al. 2022)
+at 1 and 2 bits, which lives here only to be compared with. A sketch is made to be cheap in rounds, not in error: what
+its error costs on a fleet is said by `python -m benchmarks.fleets`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from typing import NamedTuple, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from models.codec import decode
-from models.codec.frame import write
+from models.codec import FLOAT32, INT8, Coding, Terms
+from models.codec.terms import terms_for
 from models.params import Params, Spec, n_parameters, spec_of
 
-Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-CODECS = ("adaptive", "adaptive-stochastic", "float32", "int8")
+CODECS = ("sketch", "float32", "int8")
+SHARES = (32, 8, 1)
+"""Coordinates a bucket of the sketches that are compared with."""
+MOST_BUCKETS = 2**26
 _REPEATS = 3
 T = TypeVar("T")
 
@@ -37,6 +39,9 @@ class Row(TypedDict):
 
     codec: str
     step: float | None
+    """Of a quantiser that has one to set; no codec of today has."""
+    buckets: int | None
+    bits: int | None
     bytes: int
     bits_per_coordinate: float
     nmse: float
@@ -51,36 +56,48 @@ class Quantiser(NamedTuple):
     decode: Callable[[bytes], Sequence[Float64]]
 
 
-def measure(npz_path: Path | str, codec: str = "adaptive", step: float = 4.0) -> list[Row]:
-    """Measure `codec` and the baselines on the update in `npz_path`. Raises MeasureError."""
+def measure(npz_path: Path | str, codec: str = "sketch", buckets: int | None = None, bits: int = 1) -> list[Row]:
+    """Measure `codec` and the baselines on the update in `npz_path`. Raises MeasureError.
+
+    buckets, bits: of the sketch that is asked for; an eighth as many buckets as coordinates where none are named.
+    """
     if codec not in CODECS:
         raise MeasureError(f"codec {codec} is none of {', '.join(CODECS)}")
-    if not 0 < step < 1e6:
-        raise MeasureError(f"step {step} is not a positive number")
+    if not 1 <= bits <= 4:
+        raise MeasureError(f"{bits} bits a bucket are not 1 to 4")
+    if buckets is not None and not 64 <= buckets <= MOST_BUCKETS:
+        raise MeasureError(f"{buckets} buckets are not 64 to {MOST_BUCKETS}")
     update = load(npz_path)
-    asked = dict.fromkeys([codec, *CODECS])
+    d = n_parameters(spec_of(update))
+    asked = {"float32": FLOAT32, "int8": INT8}.get(codec) or terms_for(d, buckets or -(-d // 8), bits)
+    others = [terms_for(d, -(-d // share)) for share in SHARES] + [terms_for(d, d, wide) for wide in (2, 4)]
     rows = [
-        _row(name, step if name.startswith("adaptive") else None, ours(update, name, step), update) for name in asked
+        _row(name_of(terms), terms, ours(update, terms), update)
+        for terms in dict.fromkeys((asked, *others, FLOAT32, INT8))
     ]
-    return rows + [_row(f"eden-{bits}", None, eden(update, bits), update) for bits in (1, 2)]
+    return rows + [_row(f"eden-{wide}", None, eden(update, wide), update) for wide in (1, 2)]
+
+
+def name_of(terms: Terms) -> str:
+    """Return what a codec is called."""
+    return "sketch" if terms.is_sketch else {FLOAT32: "float32", INT8: "int8"}[terms]
 
 
 def table(rows: Sequence[Row]) -> str:
     """Set rows in columns for a person."""
-    lines = [
-        f"{'codec':20} {'step':>6} {'bytes':>10} {'bits/coord':>10} {'nmse':>9} {'encode ms':>10} {'decode ms':>10}"
-    ]
+    head = f"{'codec':8} {'buckets':>9} {'bits':>4} {'bytes':>10} {'bits/coord':>10} {'nmse':>9}"
+    lines = [f"{head} {'encode ms':>10} {'decode ms':>10}"]
     for row in rows:
-        step = "" if row["step"] is None else f"{row['step']:g}"
+        shape = f"{'' if row['buckets'] is None else row['buckets']:>9} {'' if row['bits'] is None else row['bits']:>4}"
         sizes = f"{row['bytes']:>10,} {row['bits_per_coordinate']:>10.3f} {row['nmse']:>9.2g}"
-        lines.append(f"{row['codec']:20} {step:>6} {sizes} {row['encode_ms']:>10.1f} {row['decode_ms']:>10.1f}")
+        lines.append(f"{row['codec']:8} {shape} {sizes} {row['encode_ms']:>10.2f} {row['decode_ms']:>10.2f}")
     return "\n".join(lines)
 
 
 def load(npz_path: Path | str) -> Params:
     """Read an update. Raises MeasureError for a file that is none, or values that are not finite."""
     try:
-        with np.load(npz_path, allow_pickle=False) as stored:
+        with np.load(npz_path, allow_pickle=False) as stored, np.errstate(over="ignore"):  # inf, and said so below
             update = {name: np.asarray(stored[name], np.float32) for name in stored.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
         raise MeasureError(f"{npz_path} is not an NPZ of float arrays: {error}") from error
@@ -92,15 +109,16 @@ def load(npz_path: Path | str) -> Params:
     return update
 
 
-def ours(update: Params, codec: str, step: float) -> Quantiser:
-    """Return one of our codecs on this update."""
-    spec, tensors = spec_of(update), tuple(update.values())
-    name, _, rounding = codec.partition("-")
+def ours(update: Params, terms: Terms) -> Quantiser:
+    """Return one of our codecs on this update. The hash is made once a base, and is made here."""
+    coding = Coding(spec_of(update), terms, "measure")
+    if terms.is_sketch:
+        coding.hash  # noqa: B018 -- made before anything is timed
 
-    def encode() -> bytes:
-        return write(tensors, tensors, name, step, np.random.default_rng(0), stochastic=bool(rounding))
+    def decode(body: bytes) -> Sequence[Float64]:
+        return [decoded.values() for decoded in coding.tensors(coding.decode(body))]
 
-    return Quantiser(encode, lambda body: [decoded.values() for decoded in decode(body, spec)])
+    return Quantiser(lambda: coding.encode(update, np.random.default_rng(0)), decode)
 
 
 def eden(update: Params, bits: int) -> Quantiser:
@@ -132,7 +150,7 @@ def eden(update: Params, bits: int) -> Quantiser:
     return Quantiser(encode, back)
 
 
-def _row(name: str, step: float | None, quantiser: Quantiser, update: Params) -> Row:
+def _row(name: str, terms: Terms | None, quantiser: Quantiser, update: Params) -> Row:
     encode_ms, body = _timed(quantiser.encode)
     decode_ms, decoded = _timed(lambda: quantiser.decode(body))
     truth = [values.astype(np.float64) for values in update.values()]
@@ -142,7 +160,9 @@ def _row(name: str, step: float | None, quantiser: Quantiser, update: Params) ->
     nmse = lost / energy if energy else 0.0
     return Row(
         codec=name,
-        step=step,
+        step=None,
+        buckets=terms.m if terms is not None and terms.is_sketch else None,
+        bits=terms.bits if terms is not None and terms.is_sketch else None,
         bytes=len(body),
         bits_per_coordinate=8 * len(body) / n,
         nmse=nmse,

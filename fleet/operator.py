@@ -43,6 +43,7 @@ from broker.transport import Denied, Offline, Online, Packet
 from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
 from models import nets
+from models.chain import Chain
 from models.export import to_onnx
 from models.job import JobSpec, Name
 
@@ -348,7 +349,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Head:
             fetch = Fetch(head.version, head, net.spec, None)
             if not fetch.done:
                 fleet.fetch(fetch)
-            model, _ = fetch.install(net.spec, spec.seed, ())
+            model = fetch.install(Chain(net.spec, spec), None).model
         except (FetchError, WireError) as error:
             raise OperatorError(str(error)) from error
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}

@@ -36,14 +36,14 @@ def accuracy_by_round(accuracies: Sequence[float], central: float, title: str, p
 def accuracy_by_bytes(
     accuracies: Sequence[float], sent: Sequence[float], sent_float32: Sequence[float], title: str, path: Path
 ) -> None:
-    """Draw the accuracy over the bytes that a device has sent and received so far, beside those of float32.
+    """Draw the accuracy over the bytes that a device has sent and received so far, beside the same rounds in float32.
 
     sent, sent_float32: a number of bytes for each accuracy, none of them falling.
     """
     figure, axes = _paper(title, "sent and received by a device, MQTT payload")
     axes.set_xscale("log")
     for bytes_, colour, width, name in (
-        (sent_float32, FLOAT32, 2.0, "the same in float32"),
+        (sent_float32, FLOAT32, 2.0, "the same rounds in float32, computed"),
         (sent, FLEET, 2.2, "fedge"),
     ):
         axes.plot(bytes_, accuracies, color=colour, linewidth=width, solid_capstyle="round")

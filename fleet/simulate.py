@@ -63,8 +63,10 @@ class RoundRow(Struct, frozen=True):
     loss: float | None = None
     device_loss: float | None = None
     """Mean training loss that the devices reported."""
-    step_scale: float | None = None
-    """The factor on the quantiser's step that led to this version."""
+    buckets: int | None = None
+    """How updates to this version were coded, where they were a sketch: into so many buckets,"""
+    bits: int | None = None
+    """of so many bits each."""
 
 
 class Result(Struct, frozen=True):
@@ -329,7 +331,8 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
         accuracy=metrics.get("accuracy"),
         loss=metrics.get("loss"),
         device_loss=metrics.get("device_loss"),
-        step_scale=metrics.get("step_scale"),
+        buckets=int(metrics["buckets"]) if "buckets" in metrics else None,
+        bits=int(metrics["bits"]) if "bits" in metrics else None,
     )
 
 

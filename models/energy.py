@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from models.lattice import bits
+from models.integers import bits
 
 Int64 = npt.NDArray[np.int64]
 

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from models import energy
 from models.codec.decoded import Decoded
-from models.lattice import Model, bits, largest, rescale
+from models.integers import bits, largest, rescale
+from models.lattice import Model
 from models.params import Spec
 
 Int64 = npt.NDArray[np.int64]

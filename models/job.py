@@ -42,8 +42,6 @@ MOST_PARAMETERS = 25_000_000
 """Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
 MOST_UNITS = 2**17
 """Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
-FINEST_GRID = 0.01
-"""Of versions, in units of the rms of the first step: a body holds 2**24 such steps away from version 0."""
 MOST_JSON_BYTES = 262_144 - 4096
 """Of a job as it travels: what a control message may have (WIRE.md), with room for what stands around the job there and
 for keys that a file writes out though they have their defaults."""
@@ -183,31 +181,22 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
 
-    codec: Literal["float32", "int8", "adaptive"] = "adaptive"
-    step: Annotated[float, Meta(ge=1e-3, le=1e3)] = 8.0
-    """Quantiser step of an update in units of its rms, where the codec has one."""
-    rounding: Literal["stochastic", "nearest"] = "stochastic"
-    """How "adaptive" rounds updates: without bias, so that their mean is right, or for the least error."""
-    steered: bool = True
-    """The aggregator makes the step of "adaptive" coarser or finer as the rounds can bear."""
-    noise_share: Annotated[float, Meta(gt=0, le=0.9)] = 0.4
-    """What they are to bear: the share of the energy of a round's mean that its coding has added."""
-    downlink_step: Annotated[float, Meta(ge=0, le=1e3)] = 2.5
-    """Grid of the versions, in units of the rms of the first step; 0 publishes versions without loss."""
-    downlink_lead: Annotated[float, Meta(ge=0, le=2)] = 1.0
-    """How many rounds a version on a grid leads while the steps go on as they went, so that it is not behind."""
-
-    @property
-    def is_steered(self) -> bool:
-        """Whether the aggregator follows the rounds with the step: that takes noise without bias."""
-        return self.steered and self.codec == "adaptive" and self.rounding == "stochastic"
+    codec: Literal["float32", "int8", "sketch"] = "sketch"
+    tolerance: Annotated[float, Meta(ge=1e-3, le=10)] = 0.07
+    """What the noise of the sketch may cost, as a share of what a round gains: the buckets follow from it."""
+    buckets: Annotated[int, Meta(ge=64, le=2**26)] | None = None
+    """So many buckets in every round, whatever they cost; as many as there are parameters, or more: one for each."""
+    bits: Annotated[int, Meta(ge=1, le=4)] = 1
+    """Bits a bucket of an update, where `buckets` is given and there is one for each parameter; else it is 1."""
+    bits_down: Annotated[int, Meta(ge=1, le=4)] = 1
+    """Bits a bucket of a version, where `buckets` is given."""
 
 
 PRESETS: dict[str, CompressionSpec] = {
-    "off": CompressionSpec(codec="float32", downlink_step=0.0),
-    "light": CompressionSpec(codec="int8", downlink_step=1.0),
-    "strong": CompressionSpec(codec="adaptive", step=8.0),
-    "extreme": CompressionSpec(codec="adaptive", step=16.0, noise_share=0.7, downlink_step=4.0),
+    "off": CompressionSpec(codec="float32"),
+    "light": CompressionSpec(tolerance=0.025),
+    "strong": CompressionSpec(tolerance=0.07),
+    "extreme": CompressionSpec(tolerance=0.2),
 }
 
 
@@ -236,11 +225,6 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         stop = self.rounds.stop
         if self.model.loss == "mse" and stop.metric == "accuracy" and (stop.target, stop.patience) != (None, None):
             raise ValueError('[rounds.stop] metric: a model with loss = "mse" has no accuracy: say metric = "loss"')
-        if 0 < self.coding.downlink_step < FINEST_GRID:
-            raise ValueError(
-                f"[compression] downlink_step = {self.coding.downlink_step:g} is finer than bodies can say in the long "
-                f"run: 0 publishes without loss, else it is at least {FINEST_GRID}"
-            )
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(

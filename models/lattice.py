@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from models import splitmix
 from models.codec.decoded import Decoded
+from models.integers import bits, largest, rescale
 from models.params import Params, Spec, TensorSpec
 
 Int32 = npt.NDArray[np.int32]
@@ -119,27 +120,6 @@ def add(model: Model, update: Sequence[Decoded]) -> Model:
     """
     sums = [_sum(i, e, d) for i, e, d in zip(model.ints, model.exponents, update, strict=True)]
     return Model(tuple(ints for ints, _ in sums), tuple(exponent for _, exponent in sums))
-
-
-def rescale(integers: Int64, shift: int) -> Int64:
-    """Multiply by 2**shift, rounding half to even. The caller sees to it that a left shift has room."""
-    if shift >= 0:
-        return integers << shift
-    if shift <= -62:
-        return np.zeros_like(integers)  # |integers| < 2**61, so every one of them is below a half
-    right = -shift
-    odd = (integers >> right) & 1
-    return (integers + ((1 << (right - 1)) - 1) + odd) >> right
-
-
-def largest(integers: Int64) -> int:
-    """Return the largest magnitude; 0 for an empty array."""
-    return max(int(integers.max()), -int(integers.min())) if integers.size else 0
-
-
-def bits(integers: Int64) -> int:
-    """Count the bits of the largest magnitude; 0 for an empty or all-zero array."""
-    return largest(integers).bit_length()
 
 
 def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:

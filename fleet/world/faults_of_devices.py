@@ -25,6 +25,7 @@ from edge_agent.presence import Announcer
 from edge_agent.work import Work
 from fleet.world.network import WorldTransport
 from fleet.world.patches import Patches
+from models.codec import Terms
 
 
 def keep_the_outbox_in_memory(patches: Patches) -> None:
@@ -32,11 +33,11 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
     held: dict[int, bytes] = {}
     read = Outbox._read
 
-    def put(self: Outbox, offer: Offer, body: bytes) -> None:
-        held[id(self)] = msgpack.encode(outbox._Update(offer, body))
+    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: outbox.Probed | None = None) -> None:
+        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed))
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
-        self.offer = offer
+        self.offer, self.probed = offer, probed
 
     def read_it(self: Outbox, name: str, kind: Any) -> Any:
         if name == "update.bin" and id(self) in held and self.__dict__.get("offer") is not None:

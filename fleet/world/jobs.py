@@ -20,7 +20,7 @@ from fleet.world import nets
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
 from fleet.world.nodes import FLEET
-from models.job import JobSpec, RoundsSpec, TrainSpec
+from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
 
 REPEAT_S = 5.0
 AGAIN_S = 20.0
@@ -30,6 +30,11 @@ POISONS = (
     *("train:raise", "train:shape", "train:kill", "build:raise"),
     *("evaluate:raise", "evaluate:shape", "evaluate:kill"),
 )
+
+
+NETS = ((), (12,))
+"""Hidden layers: ten numbers, too few for a sketch, or eighty-six."""
+CODINGS: tuple[Literal["off", "strong"] | CompressionSpec, ...] = ("off", "strong", CompressionSpec(codec="int8"))
 
 
 class Pace(NamedTuple):
@@ -63,10 +68,10 @@ def draw_job(rng: random.Random, name: str, n_devices: int, pace: Pace, *, poiso
     )
     return JobSpec(
         name,
-        nets.model(poison),
+        nets.model(poison, rng.choice(NETS)),
         seed=rng.randrange(1000),
         data="toy",
-        compression="off",
+        compression=rng.choice(CODINGS),
         deploy="never",
         train=TrainSpec(epochs=rng.choice([1, 1, 2]), batch_size=BATCH),
         rounds=rounds,

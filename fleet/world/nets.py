@@ -1,4 +1,4 @@
-"""The net of a made-up world: the ten numbers of a multilayer perceptron, and what may be wrong with it.
+"""The net of a made-up world: a multilayer perceptron of very few numbers, and what may be wrong with it.
 
 It is registered as a factory would be, so that jobs name it, and asks its world at every call: how long it takes, and
 whether it throws, diverges or lies. A job is *poisoned* by a word in its model's options:
@@ -53,9 +53,9 @@ def surrounded_by(world: Surroundings) -> Iterator[None]:
             del nets.NETS[KIND]
 
 
-def model(poison: str = "") -> ModelSpec:
+def model(poison: str = "", hidden: tuple[int, ...] = ()) -> ModelSpec:
     """Return the model of a job. poison: "place:how", or nothing."""
-    return ModelSpec(KIND, INPUTS, (), OUTPUTS, options={"poison": poison} if poison else {})
+    return ModelSpec(KIND, INPUTS, hidden, OUTPUTS, options={"poison": poison} if poison else {})
 
 
 class ToyNet(Mlp):

@@ -443,8 +443,9 @@ def expected_sha256(server: Server, job: str) -> str:
     version, sha256, blob = store.last_version(job)
     learner = Learner(nets.build(run.spec.model), run.spec, blob, version.number, sha256)
     for update in store.updates(job):
-        learner.restore(update.body, Counted(update.weight, update.norm, update.nmse))
-    return learner.next().model.sha256()
+        number = None if update.number == version.number else update.number
+        learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
+    return learner.next().sha256
 
 
 def n_participants(server: Server, job: str) -> int:

@@ -227,7 +227,7 @@ class World:
             words, blob = b"", packet.payload
         _, _, topic = packet.topic.partition(f"/{nodes.FLEET}/")
         bytes_ = f"+{len(blob)}:{zlib.crc32(blob):08x}" if blob else ""
-        said = DATES.sub("(then)", words.decode())
+        said = DATES.sub("(then)", words.decode(errors="replace"))  # a piece of a body may begin with a brace
         self._note(f"{who} -> {topic} {said}{bytes_}{' (retained)' * packet.retain}")
         self.laws.heard(packet)
 

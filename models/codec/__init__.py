@@ -1,11 +1,12 @@
-"""The update codec: float arrays in, a few bytes out, exact integers back. BODY.md gives the bits.
+"""The codec: updates in, a few bytes out, exact integers back, which add up as they are. BODY.md gives the bits.
 
-encoded = encode(delta, spec, coding, rng=rng)      # the body to send
-decode(encoded.body, spec)                          # the same integers on every machine
+coding = Coding(spec, Terms(m=6144, bits=1), "seed:number")
+body = coding.encode(delta, rng)
+update = coding.decode(body)                # the same integers on every machine
 """
 
+from models.codec.coding import Coding, Update, max_body_bytes
 from models.codec.decoded import CodecError, Decoded
-from models.codec.frame import decode, max_body_bytes
-from models.codec.update import Encoded, encode
+from models.codec.terms import FLOAT32, INT8, Terms
 
-__all__ = ["CodecError", "Decoded", "Encoded", "decode", "encode", "max_body_bytes"]
+__all__ = ["FLOAT32", "INT8", "CodecError", "Coding", "Decoded", "Terms", "Update", "max_body_bytes"]

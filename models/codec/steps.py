@@ -8,6 +8,7 @@ A step is so within 0.8 % of any wanted one, from below the smallest float32 to 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from models.codec.decoded import CodecError
 
@@ -33,6 +34,15 @@ def step_value(word: int) -> float:
 
 def step_at_least(wanted: float) -> int:
     """Return the word of the smallest step that is not below `wanted`, a finite number above 0."""
+    return _word(wanted, math.ceil)
+
+
+def step_near(wanted: float) -> int:
+    """Return the word of the step nearest to `wanted`, a finite number above 0."""
+    return _word(wanted, round)
+
+
+def _word(wanted: float, whole: Callable[[float], int]) -> int:
     fraction, exponent = math.frexp(wanted)
-    word = (exponent - 8 + BIAS) * 128 + math.ceil(fraction * 256) - 128
+    word = (exponent - 8 + BIAS) * 128 + whole(fraction * 256) - 128
     return min(max(word, (LOWEST + BIAS) * 128), (HIGHEST + BIAS) * 128 + 127)

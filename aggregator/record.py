@@ -1,0 +1,141 @@
+"""What the server keeps of a job between versions: one durable blob, with the version and the coding of its round."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from aggregator.rows import is_whole
+from models import steering
+from models.chain import SPAN, Chain, Held
+from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
+from models.job import CompressionSpec, JobSpec
+from models.lattice import Model
+from models.nets import Net
+from models.params import Spec, n_parameters
+from models.steering import Choice, Seen
+
+PEERS = 100
+"""Norms that the gate looks back on."""
+MOST_LEFT = 256
+"""Bases before the current one whose terms are remembered, for late updates."""
+_Natural = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class RecordError(ValueError):
+    """A stored state that is damaged, or of another fedge."""
+
+
+class Record(Struct, frozen=True, array_like=True):
+    """What the server keeps beside the version itself."""
+
+    terms: tuple[int, int]
+    """How updates are coded that leave this version: it is durable before its first round opens."""
+    down: Annotated[int, Meta(ge=1, le=32)]
+    allowed: Annotated[float, Meta(ge=0)] | None
+    octave: Annotated[int, Meta(ge=-200, le=200)] = 0
+    """The energy of the noise in this version, as a power of two; 0 where that is not known."""
+    history: Annotated[tuple[Seen, ...], Meta(max_length=max(steering.WINDOWS))] = ()
+    peers: Annotated[tuple[float, ...], Meta(max_length=PEERS)] = ()
+    """Norms of the updates that made this version, and of earlier ones: what the gate of the next holds usual."""
+    weight: _Natural = 0
+    """Of the updates that made this version."""
+    recent: Annotated[tuple[bytes, ...], Meta(max_length=SPAN)] = ()
+    """The last steps, until they are a group."""
+    since: _Natural = 0
+    """Bytes of the steps since the last snapshot."""
+    steps: _Natural = 0
+    """Their number."""
+    snapshot_bytes: _Natural = 0
+    """Of the last snapshot."""
+    left: Annotated[tuple[tuple[int, int], ...], Meta(max_length=MOST_LEFT)] = ()
+    """The terms of the bases before this one, the latest last."""
+
+    @property
+    def choice(self) -> Choice:
+        """How the next round is coded."""
+        return Choice(Terms(*self.terms), self.down, math.inf if self.allowed is None else self.allowed)
+
+
+class Next(NamedTuple):
+    """The version after this one, and all that the learner is once it is taken."""
+
+    held: Held
+    record: Record
+    ways: tuple[tuple[int, bytes], ...] = ()
+    """The bodies that lead to it: for each the number of the version that it starts from, and its bytes."""
+    metrics: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """What the version goes by; in float32, where the server alone keeps a velocity, its model's."""
+        return self.model.sha256() if self.record.choice.terms == FLOAT32 else self.held.sha256()
+
+    @property
+    def model(self) -> Model:
+        """The version as published."""
+        return self.held.model
+
+    def to_bytes(self) -> bytes:
+        """Serialise, with a checksum; a `Learner` is made from it."""
+        held = self.held
+        velocity = [v.astype("<i8", copy=False).tobytes() for v in held.velocity]
+        packed = msgspec.msgpack.encode(_Stored(_FORMAT, held.number, held.model.to_bytes(), velocity, self.record))
+        return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+
+_FORMAT = 2
+
+
+class _Stored(Struct, frozen=True, array_like=True):
+    format: int
+    number: Annotated[int, Meta(ge=0, le=2**53)]
+    model: bytes
+    velocity: list[bytes]
+    record: Record
+
+
+def opened(blob: bytes, spec: Spec) -> Next:
+    """Read what `Next.to_bytes` wrote. Raises RecordError."""
+    if not is_whole(blob):
+        raise RecordError("its checksum is wrong")
+    try:
+        stored = msgspec.msgpack.decode(blob[4:], type=_Stored)
+        model = Model.from_bytes(stored.model, spec)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
+    if stored.format != _FORMAT:
+        raise RecordError(f"it has format {stored.format}, where this fedge reads {_FORMAT}")
+    terms, down = Terms(*stored.record.terms), stored.record.down
+    if not terms.are_for(n_parameters(spec)) or (terms.is_sketch and down > WIDEST):
+        raise RecordError("it codes updates in a way that there is not for its net")
+    sizes = [8 * tensor.size for tensor in spec]
+    if stored.velocity and [len(raw) for raw in stored.velocity] != sizes:
+        raise RecordError("its velocity has other shapes than the net")
+    pairs = zip(stored.velocity, spec, strict=bool(stored.velocity))
+    velocity = tuple(np.frombuffer(raw, "<i8").astype(np.int64).reshape(tensor.shape) for raw, tensor in pairs)
+    return Next(Held(stored.number, model, velocity), stored.record)
+
+
+def start(net: Net, spec: JobSpec) -> Next:
+    """Return version 0."""
+    d, coding = n_parameters(net.spec), spec.coding
+    choice = _first(d, coding)
+    return Next(Chain(net.spec, spec).first(), Record((choice.terms.m, choice.terms.bits), choice.down, None))
+
+
+def _first(d: int, coding: CompressionSpec) -> Choice:
+    """Return how the first round of a job is coded."""
+    if coding.codec == "float32":
+        return Choice(FLOAT32, 32, math.inf)
+    if coding.codec == "int8":
+        return Choice(INT8, 8, math.inf)
+    if coding.buckets is None:
+        return steering.first(d)
+    terms = terms_for(d, coding.buckets, coding.bits if coding.buckets >= d else 1)
+    return Choice(terms, coding.bits_down, math.inf)

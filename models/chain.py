@@ -1,0 +1,336 @@
+"""Versions, and the bodies that lead from one to the next: the same integers, and so the same SHA-256, for everybody.
+
+    version v  =  version v-1  +  what the server's optimizer makes of the published sum of its round
+
+    v-8 ──┬─▶ v-7 ─▶ … ─▶ v-1 ─▶ v        a step: the sum, a bit or two a bucket
+          └──────────────────────▶ v        a group: eight steps in one piece, for who has missed them
+    anything ────────────────────▶ s        a snapshot: for who is new, or was away for long
+
+A snapshot is not a copy of a version: its version is rounded to a grid *as part of the version*, by all who hold it,
+and so can be said in a few bits a coordinate. The grid is chosen so that this adds less noise than the round itself.
+
+Formats of a body, by its first byte (integers little-endian; BODY.md):
+
+    0x10 whole      float32 of every coordinate's distance from version 0, for jobs without compression
+    0x20 step       flags; maybe the grids of a snapshot; late updates, each with its base; terms; the published sum
+    0x21 group      steps, each behind its length in 4 bytes
+    0x22 snapshot   flags, the grids, and for each bit plane of eight its length and its deflated bytes
+
+Every function is pure; `Held` is all there is to keep of a version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from models.codec import planes
+from models.codec.coding import Coding, Tensors, max_body_bytes
+from models.codec.decoded import CodecError, Decoded
+from models.codec.plain import read_float32, write_float32
+from models.codec.steps import read_step
+from models.codec.terms import Terms
+from models.integers import Int64, bits, rescale
+from models.job import JobSpec
+from models.lattice import LatticeError, Model, add, initial
+from models.params import Spec, n_parameters
+from models.strategies import STRATEGIES, VELOCITY_EXPONENT, Velocity
+
+WHOLE, STEP, GROUP, SNAPSHOT = 0x10, 0x20, 0x21, 0x22
+GRID, VELOCITY = 1, 2
+"""Flags: grids follow; among them one for the velocity."""
+LATE = 4
+"""Flags: times so many late updates, at most three."""
+SPAN = 8
+"""Steps in a group."""
+_BITS_AT = 26
+"""Terms are one uint32: buckets, and from this bit on the bits of each."""
+_LATE = struct.Struct("<HHII")
+"""Of a late update: how many versions its base lies back, its share (a step word), its terms, its length."""
+COARSEST = 40
+"""Bits that a grid may lie above a tensor's lattice: all of it would be zero long before."""
+
+
+class Held(NamedTuple):
+    """A version as everybody holds it."""
+
+    number: int
+    model: Model
+    velocity: Velocity = ()
+
+    def sha256(self) -> str:
+        """Return what the version goes by: the model's SHA-256, or one over that and the velocity, if any."""
+        name = self.model.sha256()
+        if not self.velocity:
+            return name
+        digest = hashlib.sha256(name.encode())
+        for values in self.velocity:
+            digest.update(values.astype("<i8", copy=False).tobytes())
+        return digest.hexdigest()
+
+
+class Grids(NamedTuple):
+    """What a version is rounded to: two step words (steps.py); the velocity's is 0 where there is none."""
+
+    model: int
+    velocity: int = 0
+
+
+class Late(NamedTuple):
+    """A late update on its way to everybody: a body under the hash of its own base, and its share in the step."""
+
+    back: int
+    share: int
+    terms: Terms
+    body: bytes
+
+
+class Step(NamedTuple):
+    """What a step says. terms: of `sum`."""
+
+    terms: Terms
+    sum: bytes
+    late: tuple[Late, ...] = ()
+    grids: Grids | None = None
+
+
+class Chain:
+    """The versions of one job."""
+
+    def __init__(self, spec: Spec, job: JobSpec) -> None:
+        self.spec = spec
+        self.d = n_parameters(spec)
+        self._job = job
+        self._first = initial(spec, job.seed)
+        self._last: Coding | None = None
+
+    def first(self) -> Held:
+        """Return version 0."""
+        return Held(0, self._first)
+
+    def coding(self, number: int, terms: Terms) -> Coding:
+        """Return how updates are coded that leave the version of this number. Raises CodecError for wrong terms."""
+        coding = Coding(self.spec, terms, f"{self._job.seed}:{number}")
+        if terms.is_sketch:
+            if self._last is not None and self._last.plan == coding.plan:
+                coding.hash = self._last.hash  # the same for the updates that leave a version and for their sum
+            self._last = coding
+        return coding
+
+    def take(self, held: Held, number: int, body: bytes) -> Held:
+        """Return the version of this number, to which a body leads. Raises CodecError, and nothing else, if it does
+        not.
+
+        held: the version that the body begins from; nothing of it counts for a body that begins anywhere.
+        """
+        if not 1 <= len(body) <= max_way_bytes(self.spec):
+            raise CodecError(f"a body of {len(body)} bytes")
+        try:
+            found = self._take(held, number, body)
+        except (LatticeError, struct.error) as error:
+            raise CodecError(f"a body leads nowhere: {error}") from error
+        if found.number != number:
+            raise CodecError(f"a body leads to version {found.number} where {number} was wanted")
+        return found
+
+    def _take(self, held: Held, number: int, body: bytes) -> Held:
+        match body[0]:
+            case 0x10:
+                return Held(number, add(self._first, read_float32(body[1:], self.spec)))
+            case 0x20:
+                return self.step(held, read(body))
+            case 0x21:
+                for piece in _pieces(body[1:]):
+                    held = self.step(held, read(piece))
+                return held
+            case 0x22:
+                return self._open(number, body)
+        raise CodecError(f"a body of an unknown kind {body[0]:#04x}")
+
+    # Steps.
+
+    def step(self, held: Held, step: Step) -> Held:
+        """Return the version that a step leads to. Raises CodecError or LatticeError where there is none."""
+        published = self._published(held.number, step)
+        strategy = STRATEGIES[self._job.aggregate.strategy]
+        velocity, steps = strategy(held.velocity, published, self._job.aggregate)
+        after = Held(held.number + 1, add(held.model, steps), velocity)
+        return after if step.grids is None else self._rounded(after, step.grids)
+
+    def _published(self, number: int, step: Step) -> Tensors:
+        coding = self.coding(number, step.terms)
+        whole = coding.tensors(coding.decode(step.sum))
+        for late in step.late:
+            if not 1 <= late.back <= number:
+                raise CodecError(f"a late update to a version {late.back} before {number}")
+            theirs = self.coding(number - late.back, late.terms)
+            mantissa, exponent = read_step(late.share)
+            parts = theirs.tensors(theirs.decode(late.body))
+            whole = tuple(_plus(a, _times(b, mantissa, exponent)) for a, b in zip(whole, parts, strict=True))
+        return whole
+
+    # Whole versions.
+
+    def whole(self, model: Model) -> bytes:
+        """Return the body that says a model in float32. What it leads to may differ in the last bits."""
+        return bytes((WHOLE,)) + write_float32(
+            [there - here for there, here in zip(model.values(), self._first.values(), strict=True)]
+        )
+
+    def snapshot(self, held: Held, grids: Grids) -> bytes:
+        """Return the body that leads to this version from anywhere. It must have been rounded to these grids."""
+        flags = GRID | (VELOCITY if held.velocity else 0)
+        head = struct.pack("<BBH", SNAPSHOT, flags, grids.model)
+        if held.velocity:
+            head += struct.pack("<H", grids.velocity)
+        counts = [*self._counts(held.model, grids.model)]
+        if held.velocity:
+            counts += [_divided(v, VELOCITY_EXPONENT, grids.velocity) for v in held.velocity]
+        return head + planes.write(np.concatenate([count.reshape(-1) for count in counts]))
+
+    def _open(self, number: int, body: bytes) -> Held:
+        _, flags, grid = struct.unpack_from("<BBH", body)
+        has_velocity = self._job.aggregate.server_momentum > 0
+        if flags != (GRID | VELOCITY if has_velocity else GRID):
+            raise CodecError(f"a snapshot of a version of another kind: flags {flags:#04x}")
+        at = 4
+        velocity_grid = 0
+        if has_velocity:
+            (velocity_grid,) = struct.unpack_from("<H", body, at)
+            at += 2
+        counts = planes.read(body[at:], self.d * (1 + has_velocity))
+        model = self._at(counts[: self.d], grid)
+        velocity: Velocity = ()
+        if has_velocity:
+            velocity = tuple(_on_velocity_lattice(cells, velocity_grid) for cells in self._cut(counts[self.d :]))
+        return Held(number, model, velocity)
+
+    def _rounded(self, held: Held, grids: Grids) -> Held:
+        counts = np.concatenate([count.reshape(-1) for count in self._counts(held.model, grids.model)])
+        velocity = tuple(
+            _on_velocity_lattice(_divided(v, VELOCITY_EXPONENT, grids.velocity), grids.velocity) for v in held.velocity
+        )
+        return Held(held.number, self._at(counts, grids.model), velocity)
+
+    def _counts(self, model: Model, grid: int) -> Iterator[Int64]:
+        """Return how many steps of the grid every coordinate is away from version 0."""
+        for there, here, exponent, first in zip(
+            model.ints, self._first.ints, model.exponents, self._first.exponents, strict=True
+        ):
+            yield _divided(there.astype(np.int64) - rescale(here.astype(np.int64), first - exponent), exponent, grid)
+
+    def _at(self, counts: Int64, grid: int) -> Model:
+        mantissa, exponent = read_step(grid)
+        if bits(counts) > 40:
+            raise CodecError("a snapshot is too far from version 0")
+        return add(self._first, [Decoded(cells * mantissa, exponent) for cells in self._cut(counts)])
+
+    def _cut(self, row: Int64) -> Iterator[Int64]:
+        at = 0
+        for tensor in self.spec:
+            yield row[at : at + tensor.size].reshape(tensor.shape)
+            at += tensor.size
+
+
+def write(step: Step) -> bytes:
+    """Return the body of a step."""
+    flags = (GRID if step.grids else 0) | LATE * len(step.late)
+    if step.grids and step.grids.velocity:
+        flags |= VELOCITY
+    out = [struct.pack("<BB", STEP, flags)]
+    if step.grids:
+        out.append(struct.pack("<H", step.grids.model))
+        if step.grids.velocity:
+            out.append(struct.pack("<H", step.grids.velocity))
+    for late in step.late:
+        out += [_LATE.pack(late.back, late.share, _packed(late.terms), len(late.body)), late.body]
+    return b"".join((*out, struct.pack("<I", _packed(step.terms)), step.sum))
+
+
+def read(body: bytes) -> Step:
+    """Read the body of a step. Raises CodecError, or struct.error where it ends early."""
+    kind, flags = struct.unpack_from("<BB", body)
+    if kind != STEP or flags >> 4 or flags & (GRID | VELOCITY) == VELOCITY:
+        raise CodecError(f"a step of an unknown kind {kind:#04x}, {flags:#04x}")
+    at, grids, late = 2, None, []
+    if flags & GRID:
+        words = struct.unpack_from("<HH" if flags & VELOCITY else "<H", body, at)
+        grids, at = Grids(*words), at + 2 * len(words)
+    for _ in range(flags // LATE):
+        back, share, terms, length = _LATE.unpack_from(body, at)
+        at += _LATE.size
+        late.append(Late(back, share, _unpacked(terms), body[at : at + length]))
+        at += length
+    (terms,) = struct.unpack_from("<I", body, at)
+    return Step(_unpacked(terms), body[at + 4 :], tuple(late), grids)
+
+
+def grouped(steps: Sequence[bytes]) -> bytes:
+    """Return the group of these steps."""
+    return bytes((GROUP,)) + b"".join(struct.pack("<I", len(step)) + step for step in steps)
+
+
+def max_step_bytes(spec: Spec) -> int:
+    """Return the most bytes that a step may have; one that carries late updates too."""
+    return 4 * (max_body_bytes(spec) + _LATE.size)
+
+
+def max_way_bytes(spec: Spec) -> int:
+    """Return the most bytes that any body of a version may have."""
+    return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes(2 * n_parameters(spec))) + 8
+
+
+def _pieces(rest: bytes) -> Iterable[bytes]:
+    at, found = 0, []
+    while at < len(rest):
+        (length,) = struct.unpack_from("<I", rest, at)
+        at += 4
+        found.append(rest[at : at + length])
+        if len(found[-1]) != length or len(found) > SPAN:
+            raise CodecError("a group is not made of its steps")
+        at += length
+    return found
+
+
+def _packed(terms: Terms) -> int:
+    return terms.bits << _BITS_AT | terms.m
+
+
+def _unpacked(word: int) -> Terms:
+    return Terms(word & (1 << _BITS_AT) - 1, word >> _BITS_AT)
+
+
+def _divided(integers: Int64, exponent: int, grid: int) -> Int64:
+    """Return integers * 2**exponent in whole steps of a grid, rounded to the nearest, halves up."""
+    mantissa, on = read_step(grid)
+    up, down = max(0, exponent - on), max(0, on - exponent)
+    if bits(integers) + up > 60 or down > COARSEST:
+        raise CodecError("a grid is too far from the lattice of what it is for")
+    step = mantissa << down
+    return ((integers << up) + step // 2) // step
+
+
+def _on_velocity_lattice(counts: Int64, grid: int) -> Int64:
+    mantissa, exponent = read_step(grid)
+    shift = exponent - VELOCITY_EXPONENT
+    if bits(counts) > 40 or bits(counts) + 8 + shift > 46:
+        raise CodecError("a snapshot's velocity is beyond its lattice")
+    return rescale(counts * mantissa, shift)
+
+
+def _times(value: Decoded, mantissa: int, exponent: int) -> Decoded:
+    spare = max(0, bits(value.integers) - 53)
+    return Decoded(rescale(value.integers, -spare) * mantissa, value.exponent + spare + exponent)
+
+
+def _plus(a: Decoded, b: Decoded) -> Decoded:
+    """Add two tensors, rounded half to even onto the finest lattice that has room for both."""
+    if not a.integers.any() or not b.integers.any():
+        return a if a.integers.any() else b
+    top = max(bits(a.integers) + a.exponent, bits(b.integers) + b.exponent)
+    common = max(min(a.exponent, b.exponent), top - 60)
+    return Decoded(rescale(a.integers, a.exponent - common) + rescale(b.integers, b.exponent - common), common)

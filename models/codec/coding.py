@@ -1,0 +1,121 @@
+"""How one base's updates are coded: the terms of its round, and what follows from them and the base's number.
+
+coding = Coding(spec, terms, key)
+body = coding.encode(delta, rng)      # on the device
+update = coding.decode(body)          # the same integers on every machine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from models.codec import plain, sketch
+from models.codec.decoded import CodecError, Decoded, exact
+from models.codec.plan import Hash, Plan, plan
+from models.codec.sketch import Sketch
+from models.codec.steps import STEP_BYTES
+from models.codec.terms import FLOAT32, Terms
+from models.integers import bits, rescale
+from models.params import Params, ParamsError, Spec, check, n_parameters
+
+Update = Sketch | tuple[Decoded, ...]
+"""A decoded update: in buckets, or tensor by tensor."""
+Tensors = tuple[Decoded, ...]
+
+
+class Coding:
+    """Raises CodecError for terms that no update of this spec can have.
+
+    key: names the base, the same for everybody ("seed:number" of its job and version).
+    """
+
+    def __init__(self, spec: Spec, terms: Terms, key: str) -> None:
+        self.spec = spec
+        self.terms = terms
+        self.d = n_parameters(spec)
+        if not terms.are_for(self.d):
+            raise CodecError(f"no update of {self.d} coordinates is coded in {terms.m} buckets of {terms.bits} bits")
+        self._key = key
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of a sketch."""
+        return plan(self.d, self.terms.m, self._key)
+
+    @cached_property
+    def hash(self) -> Hash:
+        """Its hash and signs."""
+        return Hash(self.plan)
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that a body may have; a receiver refuses larger ones unread."""
+        return max_body_bytes(self.spec, self.terms)
+
+    def encode(self, delta: Params, rng: np.random.Generator) -> bytes:
+        """Code an update; `rng` rounds int8. Raises CodecError for wrong shapes, and values that are not finite."""
+        try:
+            check(delta, self.spec)
+        except ParamsError as error:
+            raise CodecError(str(error)) from error
+        tensors = [delta[tensor.name] for tensor in self.spec]
+        if self.terms.is_sketch:
+            return sketch.encode(flat(tensors), self.hash, self.terms.bits)
+        return plain.write_float32(tensors) if self.terms == FLOAT32 else plain.write_int8(tensors, rng)
+
+    def decode(self, body: bytes) -> Update:
+        """Decode a body. Raises CodecError, and nothing else, whatever the bytes are."""
+        if self.terms.is_sketch:
+            return sketch.decode(body, self.plan, self.terms.bits)
+        return (plain.read_float32 if self.terms == FLOAT32 else plain.read_int8)(body, self.spec)
+
+    def tensors(self, update: Update) -> Tensors:
+        """Return what an update says of every tensor. Raises CodecError where what is beside leaves all bounds."""
+        if not isinstance(update, Sketch):
+            return update
+        return shaped(_with_beside(sketch.unfold(update, self.hash), update), self.spec)
+
+
+def max_body_bytes(spec: Spec, terms: Terms | None = None) -> int:
+    """Return the most bytes that a body of this spec may have, on these terms or on any."""
+    d = n_parameters(spec)
+    if terms is not None and terms.is_sketch:
+        return sketch.max_bytes(plan(d, terms.m, ""), terms.bits)
+    return 4 * d + STEP_BYTES * len(spec) + 1024
+
+
+def flat(tensors: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.floating]:
+    """Return all coordinates in a row, in the order of the spec."""
+    return np.concatenate([values.reshape(-1) for values in tensors]) if tensors else np.zeros(0)
+
+
+def shaped(whole: Decoded, spec: Spec) -> Tensors:
+    """Cut a row of coordinates into the tensors of a net."""
+    parts, at = [], 0
+    for tensor in spec:
+        parts.append(Decoded(whole.integers[at : at + tensor.size].reshape(tensor.shape), whole.exponent))
+        at += tensor.size
+    return tuple(parts)
+
+
+ROOM = 60
+"""Bits that integers may have with what is beside added to them."""
+
+
+def _with_beside(whole: Decoded, found: Sketch) -> Decoded:
+    """Add the coordinates beside, half to even onto the finest lattice that has room for both."""
+    index, values = found.beside["index"].astype(np.int64), found.beside["value"].astype(np.float64)
+    if not values.any():
+        return whole
+    added = exact(values)
+    if not whole.integers.any():
+        whole = Decoded(whole.integers, added.exponent)
+    top = max(bits(added.integers) + added.exponent, bits(whole.integers) + whole.exponent)
+    common = max(whole.exponent, top - ROOM)
+    integers = rescale(whole.integers, whole.exponent - common)
+    integers[index] += rescale(added.integers, max(-62, added.exponent - common))
+    return Decoded(integers, common)

@@ -1,0 +1,29 @@
+"""Small tools for arrays of int64 that mean something together with an exponent."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+def rescale(integers: Int64, shift: int) -> Int64:
+    """Multiply by 2**shift, rounding half to even. The caller sees to it that a left shift has room."""
+    if shift >= 0:
+        return integers << shift
+    if shift <= -62:
+        return np.zeros_like(integers)  # |integers| < 2**61, so every one of them is below a half
+    right = -shift
+    odd = (integers >> right) & 1
+    return (integers + ((1 << (right - 1)) - 1) + odd) >> right
+
+
+def largest(integers: Int64) -> int:
+    """Return the largest magnitude; 0 for an empty array."""
+    return max(int(integers.max()), -int(integers.min())) if integers.size else 0
+
+
+def bits(integers: Int64) -> int:
+    """Count the bits of the largest magnitude; 0 for an empty or all-zero array."""
+    return largest(integers).bit_length()

@@ -1,0 +1,79 @@
+"""What a device measures for the steering of the coding: what noise would cost here, and what the last versions gained.
+
+Noise of energy E, spread evenly over all directions, adds about curvature * E to the loss. An antithetic pair tells it
+
+    curvature = ((L(W + z) + L(W - z)) / 2 - L(W)) / |z|^2,      z normal, |z|^2 about E
+
+without the gradient, which cancels (one draw alone is negative half of the time). `E` is the energy that the last step
+had: what the noise of the next one may come to. All on at most ROWS rows, the same every time.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from models.dataset import Dataset
+from models.lattice import Model
+from models.nets import Net
+from models.params import Params
+
+ROWS = 256
+EARLY = 4
+"""Versions below this are always reported on."""
+EVERY = 3
+"""Later ones in turn: a report costs a third of a small update."""
+LATEST = 6
+"""Who has not reported for so many versions does, whoever's turn it is."""
+
+
+def is_due(device: str, number: int, last: int | None) -> bool:
+    """Return whether a device reports on the version of this number, having reported on `last`."""
+    if number < EARLY or last is None or number - last >= LATEST:
+        return True
+    return (number + zlib.crc32(device.encode())) % EVERY == 0
+
+
+def some_rows(data: Dataset, device: str) -> Dataset:
+    """Return at most ROWS rows, the same for a device every time."""
+    n = len(data.y)
+    if n <= ROWS:
+        return data
+    chosen = np.random.default_rng(zlib.crc32(device.encode())).choice(n, ROWS, replace=False)
+    return Dataset(data.X[chosen], data.y[chosen], data.source)
+
+
+def loss(net: Net, params: Params, rows: Dataset) -> float:
+    """Return the mean loss on the rows."""
+    return net.evaluate(params, rows.X, rows.y).loss
+
+
+def gain(before: float, number: int, here: float, now: int) -> float:
+    """Return what a version gains by now, of a loss that was `before` at version `number` and is `here` at `now`.
+
+    A loss falls ever more slowly: what it fell by a version was true of the middle between the two. As long as it falls
+    like one over the number of the version, it now falls by (number + 1) / (now + 1) of that.
+    """
+    return (before - here) / (now - number) * (number + 1) / (now + 1)
+
+
+def curvature(net: Net, params: Params, rows: Dataset, here: float, energy: float, rng: np.random.Generator) -> float:
+    """Return what noise adds to the loss per unit of its energy, and nan where the loss is not finite.
+
+    here: the loss without noise.
+    """
+    size = np.float32(math.sqrt(energy / sum(values.size for values in params.values())))
+    noise = {name: size * rng.standard_normal(values.shape, np.float32) for name, values in params.items()}
+    with np.errstate(all="ignore"):
+        up = loss(net, {name: values + noise[name] for name, values in params.items()}, rows)
+        down = loss(net, {name: values - noise[name] for name, values in params.items()}, rows)
+    drawn = sum(float(np.square(z, dtype=np.float64).sum()) for z in noise.values())
+    return ((up + down) / 2 - here) / drawn if drawn else math.nan
+
+
+def energy_between(one: Model, other: Model) -> float:
+    """Return |W - W'|^2."""
+    pairs = zip(one.values(), other.values(), strict=True)
+    return sum(float(np.square(a - b).sum()) for a, b in pairs)
