@@ -14,7 +14,7 @@ import pytest
 
 from aggregator import backup as backups
 from aggregator.backup import BackupError, HeldJob, backup, backup_to
-from aggregator.store import Store, StoreError
+from aggregator.store import SCHEMA_VERSION, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 
@@ -314,7 +314,7 @@ def newer(folder: Path) -> Path:
     backup(folder / "live", folder / "newer", silent)
     backups._unseal(folder / "newer", "newer")  # a backup of a fedge that wrote no checksum
     db = sqlite3.connect(folder / "newer")
-    db.execute("PRAGMA user_version = 3")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
     return folder / "newer"
 
@@ -356,7 +356,7 @@ def without_updates(file: Path) -> None:
         (lambda _: Path("/dev/null"), "/dev/null is empty: it is no backup"),
         (lambda _: Path(__file__), r"test_backup\.py cannot be used: file is not a database"),
         (other_database, "other is no store of an aggregator"),
-        (newer, r"newer was written by a newer fedge \(schema 3\)"),
+        (newer, rf"newer was written by a newer fedge \(schema {SCHEMA_VERSION + 1}\)"),
         (torn, "torn .*(damaged|malformed)"),
         (rotten, "rotten is damaged and is no backup: .*: restore an older one"),
     ],

@@ -32,12 +32,12 @@ from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker import chunks, topics
 from broker.faults import Marks
 from broker.messages import Offer, Verdict, Version
-from models import codec
+from models.chain import Chain
 from models.job import JobSpec, ModelSpec, RoundsSpec
 from models.nets import build
 
 CASES = int(os.environ.get("DAMAGE_CASES", "150"))
-MODEL = ModelSpec(inputs=3, outputs=2)
+MODEL = ModelSpec(inputs=3, hidden=(16,), outputs=2)
 NET = build(MODEL).spec
 CONFIG = AggregatorConfig(fleet="f")
 MARKS = Marks(Path("/dev/null/none"))
@@ -48,11 +48,13 @@ def spec(name: str) -> JobSpec:
     return JobSpec(name, MODEL, rounds=RoundsSpec(quorum=3, target=3, max_rounds=9, late="fold"))
 
 
-def offer(job: str, device: str, base: Version) -> Offer:
+def offer(run: Run, device: str) -> Offer:
+    """An update to the current version."""
+    base = run.version
     rng = np.random.default_rng(len(device) + base.number)
     delta = {tensor.name: (0.01 * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET}
-    body = codec.encode(delta, NET, spec("x").coding, rng=rng).body
-    return Offer(job, device, base, 10, chunks.digest(body), len(body), loss=0.5, nmse=0.1, body=body)
+    body = Chain(NET, run.spec).coding(base.number, run.terms).encode(delta, rng)
+    return Offer(run.job, device, base, 10, chunks.digest(body), len(body), loss=0.5, report=(0.1, 0.2), body=body)
 
 
 def load(row: JobRow, store: Store) -> Run:
@@ -64,7 +66,7 @@ def work(run: Run) -> None:
     for device in ("a", "bb", "ccc"):
         run.handle(Seen(device, online=True, ready=True), 0.0)
     for device in ("a", "bb", "ccc"):
-        run.handle(offer(run.job, device, run.version), 1.0)
+        run.handle(offer(run, device), 1.0)
     outs = [*run.retained(), *run.announce(2.0), *run.tick(1e6)]
     for out in outs:
         topics.pack(getattr(out, "message", out), "f")
@@ -82,12 +84,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = load(runs.create(job, spec(job), store, CONFIG), store)
         for device in ("a", "bb", "ccc"):
             run.handle(Seen(device, online=True, ready=True), 0.0)
-        for number in range(2):
+        for _ in range(2):
             for device in ("a", "bb", "ccc"):
-                run.handle(offer(job, device, Version(1, number)), 1.0)
+                run.handle(offer(run, device), 1.0)
         store.add_verdict(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))
         assert run.coordinator.attempt is not None
-        run.handle(offer(job, run.coordinator.attempt.cohort[0], run.version), 2.0)
+        run.handle(offer(run, run.coordinator.attempt.cohort[0]), 2.0)
         assert (run.version, len(run.coordinator.counted)) == (Version(1, 2), 1)
         store.forget_body(job, "1-1-0")
     store.close()

@@ -32,7 +32,7 @@ def knows() -> Model:
 
 
 def row(device: str, n: int, loss: float | None) -> UpdateRow:
-    return UpdateRow(device, n, n, 1.0, loss, None, b"")
+    return UpdateRow(device, n, n, 1.0, loss, None, None, 0, b"")
 
 
 def test_a_version_is_scored_on_the_test_split() -> None:

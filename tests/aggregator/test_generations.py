@@ -100,6 +100,20 @@ def test_a_new_name_takes_along_all_that_hangs_on_the_old_one(store: Store, tmp_
     again.close()
 
 
+def test_a_new_name_takes_every_body_along_that_leads_to_it_over_others(store: Store) -> None:
+    """Of one version alone the last step would be left, which nobody new can begin with."""
+    older = [BodyRow("1-1-0", 1, 100, b"way"), BodyRow("1-8-0", 8, 7, b"group"), BodyRow("1-9-8", 9, 100, b"step")]
+    store.commit("j", Version(1, 9), "1" * 64, b"state 9", {}, older, Close(attempt(V1, 2), "committed", "", {}))
+    new = store.raise_generation("j", 4)
+    assert new.number == 9
+    renamed = [structs.replace(body, name=f"{new.generation}{body.name[1:]}") for body in older]
+    assert sorted(store.bodies("j"), key=lambda body: body.name) == sorted([*older, *renamed], key=lambda b: b.name)
+    newer = store.raise_generation("j", new.generation)
+    names = {body.name for body in store.bodies("j")}
+    assert {f"{newer.generation}-1-0", f"{newer.generation}-8-0", f"{newer.generation}-9-8"} < names
+    assert len(names) == 9
+
+
 def test_a_new_name_is_above_the_old_one_whatever_is_said(store: Store) -> None:
     names = [V1]
     for above in (0, 1, 10**6, 3, HIGHEST + 1, 2**53):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from aggregator import schema
+from aggregator import generations, schema
+from aggregator.database import crc
 from aggregator.effects import Attempt
 from aggregator.store import SCHEMA_VERSION, BodyRow, DamageError, Store, StoreError
 from broker import failpoints
-from broker.messages import Verdict, Version
+from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
+from models.steering import Report
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 V0, V1 = Version(1, 0), Version(1, 1)
@@ -98,10 +101,11 @@ def test_what_the_first_release_kept_of_deleted_jobs_goes(tmp_path: Path) -> Non
     store.close()
 
 
-def test_a_store_of_the_first_release_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
-    first_release(tmp_path / "old")
+def test_an_older_store_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
+    first_release(tmp_path / "first")
+    second_schema(tmp_path / "second")
     found = []
-    for name in ("old", "new"):
+    for name in ("first", "second", "new"):
         store = Store(tmp_path / name)
         columns = {
             table: [row[1:5] for row in store._db.rows("", f"PRAGMA table_info({table})")]
@@ -110,7 +114,99 @@ def test_a_store_of_the_first_release_has_the_tables_of_a_new_one(tmp_path: Path
         }
         found.append(columns)
         store.close()
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
+
+
+SCHEMA_2 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE jobs (
+    job TEXT PRIMARY KEY, name TEXT, spec BLOB, generation INTEGER, ended TEXT, reason TEXT, request TEXT DEFAULT '',
+    aliases TEXT DEFAULT '[]', crc INTEGER) WITHOUT ROWID;
+CREATE TABLE versions (
+    job TEXT, generation INTEGER, number INTEGER, sha256 TEXT, metrics BLOB, state BLOB, at TEXT,
+    PRIMARY KEY (job, generation, number));
+CREATE TABLE updates (
+    job TEXT, device TEXT, generation INTEGER, number INTEGER, digest TEXT, refused TEXT,
+    n_examples INTEGER, weight INTEGER, norm REAL, loss REAL, nmse REAL, body BLOB, crc INTEGER,
+    PRIMARY KEY (job, device, generation, number));
+CREATE TABLE attempts (
+    job TEXT, generation INTEGER, number INTEGER, attempt INTEGER, round BLOB, outcome TEXT, reason TEXT, fates BLOB,
+    opened TEXT, closed TEXT, crc INTEGER, PRIMARY KEY (job, generation, number, attempt));
+CREATE TABLE bodies (
+    job TEXT, name TEXT, number INTEGER, chunk_bytes INTEGER, data BLOB, crc INTEGER, PRIMARY KEY (job, name));
+CREATE TABLE deleted (n INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT UNIQUE, name TEXT, request TEXT);
+CREATE TABLE litter (job TEXT, name TEXT, chunks INTEGER, PRIMARY KEY (job, name)) WITHOUT ROWID;
+PRAGMA user_version = 2;
+"""
+"""As an aggregator wrote it whose updates said what their coding had lost."""
+
+
+def second_schema(folder: Path) -> Path:
+    """Make a file of the second schema, with a job in mid-round and words on a deleted one."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "aggregator.sqlite"
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = OFF")  # no power is cut here
+    db.executescript(SCHEMA_2)
+    round_, spec = msgspec.json.encode(Attempt(V1, 1, "salt", 5, 2, ("a", "b"))), msgspec.json.encode(SPEC)
+    update = "INSERT INTO updates VALUES ('j', ?, 1, ?, ?, ?, 10, 9, 1.5, 0.5, ?, ?, ?)"
+    for sql, values in (
+        ("INSERT INTO meta VALUES ('term', 41)", ()),
+        ("INSERT INTO meta VALUES ('identity', ?)", ("ab" * 8,)),
+        ("INSERT INTO meta VALUES ('place', ?)", (generations.place(file),)),
+        ("INSERT INTO jobs VALUES ('j', 'digits', ?, 1, '', '', 'r', '[[[1,0],[1,1]]]', ?)", (spec, crc(spec))),
+        ("INSERT INTO versions VALUES ('j', 1, 0, ?, '{\"loss\":2.5}', NULL, '2026-01-01 00:00:00')", (SHA,)),
+        ("INSERT INTO versions VALUES ('j', 1, 1, ?, '{\"loss\":1.5}', ?, '2026-01-01 00:00:01')", (SHA, b"state")),
+        (update, ("a", 1, "aaaaaaaa", "", 0.25, b"body", crc(b"body"))),
+        (update, ("b", 0, "bbbbbbbb", "", None, None, None)),
+        (update, ("c", 1, "cccccccc", "absurd", 0.5, None, None)),
+        (
+            "INSERT INTO attempts VALUES ('j', 1, 1, 1, ?, 'open', '', '{}', '2026-01-01 00:00:02', NULL, ?)",
+            (round_, crc(round_)),
+        ),
+        ("INSERT INTO bodies VALUES ('j', '1-1-0', 1, 100, ?, ?)", (b"way", crc(b"way"))),
+        ("INSERT INTO deleted (job, name, request) VALUES ('old', 'digits', 'q')", ()),
+        ("INSERT INTO litter VALUES ('old', '1-1-0', 3)", ()),
+    ):
+        db.execute(sql, values)
+    db.close()
+    return file
+
+
+def test_a_store_of_the_second_schema_goes_on(tmp_path: Path) -> None:
+    second_schema(tmp_path)
+    for _ in range(2):
+        store = Store(tmp_path)
+        assert (store.term, store.moved, store.identity) == (41, False, "ab" * 8)
+        (row,) = store.jobs()
+        assert (row.job, row.name, row.spec, row.generation, row.damage) == ("j", "digits", SPEC, 1, "")
+        assert store.last_version("j") == (V1, SHA, b"state")
+        (update,) = store.updates("j")
+        assert (update.device, update.weight, update.norm, update.loss, update.body) == ("a", 9, 1.5, 0.5, b"body")
+        assert (update.number, update.report) == (1, None)  # what its coding had lost is of no use any more
+        assert [(claim.device, claim.report) for claim in store.claims("j")] == [("a", None)]
+        assert store.verdicts("j") == [
+            Verdict("b", "j", V0, "b" * 8),
+            Verdict("a", "j", V1, "a" * 8),
+            Verdict("c", "j", V1, "c" * 8, refused="absurd"),
+        ]
+        assert store.bodies("j") == [BodyRow("1-1-0", 1, 100, b"way")]
+        assert (store.deleted(9), store.job_of_request("q"), len(store.litter())) == (["old"], "old", 1)
+        store.close()
+
+
+def test_an_update_is_counted_in_a_store_that_was_of_the_second_schema(tmp_path: Path) -> None:
+    second_schema(tmp_path)
+    store = Store(tmp_path)
+    offer = Offer("j", "d", V1, 10, "d" * 16, 4, loss=0.25, report=(0.5, 0.125))
+    store.add_verdict(Verdict("d", "j", V1, "d" * 8), offer, 7, 2.5, b"more")
+    store.close()
+    store = Store(tmp_path)
+    _, update = store.updates("j")
+    assert (update.device, update.weight, update.norm, update.loss, update.body) == ("d", 7, 2.5, 0.25, b"more")
+    assert (update.number, update.report) == (1, Report(0.5, 0.125))
+    store.close()
 
 
 class Dead(BaseException):
@@ -136,12 +232,13 @@ def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
     return found
 
 
+@pytest.mark.parametrize(("make", "least"), [(first_release, 15), (second_schema, 3)])
 def test_a_death_anywhere_in_a_migration_leaves_the_old_store_and_the_next_start_migrates_it(
-    tmp_path: Path, trail: Trail
+    tmp_path: Path, trail: Trail, make: Callable[[Path], Path], least: int
 ) -> None:
     for dies_at in range(100):
         folder = tmp_path / str(dies_at)
-        first_release(folder)
+        make(folder)
         trail.left = dies_at
         try:
             Store(folder, synced=False).close()
@@ -149,9 +246,10 @@ def test_a_death_anywhere_in_a_migration_leaves_the_old_store_and_the_next_start
             trail.left = 10**9
             store = Store(folder, synced=False)
             assert (store.term, [row.job for row in store.jobs()], store.deleted(9)) == (41, ["j"], ["old"])
+            assert [update.body for update in store.updates("j")] == [b"body"]
             store.close()
         else:
-            assert dies_at > 15
+            assert dies_at > least
             return
 
 
@@ -178,7 +276,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 3\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 4\): upgrade"):
         Store(tmp_path)
 
 
@@ -317,4 +415,4 @@ def everything(store: Store) -> list[StoreError]:
 
 
 def test_the_number_of_the_schema_is_the_number_of_steps() -> None:
-    assert len(schema.STEPS) == SCHEMA_VERSION == 2
+    assert len(schema.STEPS) == SCHEMA_VERSION == 3

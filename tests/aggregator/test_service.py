@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +41,10 @@ from broker.messages import (
     Version,
 )
 from broker.transport import Packet
-from models import codec
-from models.job import CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
-from models.params import spec_of
+from models import steering
+from models.codec import FLOAT32, INT8, Coding, Terms
+from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
+from models.params import n_parameters, spec_of
 
 Fleet = Any
 """The class of the fixture; it stands in conftest.py, which is no module to import."""
@@ -126,7 +128,7 @@ def test_a_job_survives_its_end(fleet: Fleet, spec: SpecMaker) -> None:
 
 
 def test_bodies_in_chunks_come_to_the_same_model_as_in_one(fleet: Fleet, spec: SpecMaker) -> None:
-    changes = {"compression": CompressionSpec(codec="float32", downlink_step=0.0)}
+    changes: dict[str, Any] = {"compression": "off"}
     job = fleet.submit(spec(**changes))
     heads = listener(fleet, "head", job=job)
     run = fleet.finish()
@@ -717,10 +719,11 @@ def noise() -> list[Packet]:
     return [Packet(topic, payload) for names in where.values() for topic in names for payload in payloads]
 
 
-def codec_body(delta: dict[str, Any]) -> bytes:
+def codec_body(delta: dict[str, Any], terms: Terms | None = None) -> bytes:
+    """An update to version 0, coded as its round says it; or otherwise."""
     spec = spec_of(delta)
-    coding = CompressionSpec(codec="float32")
-    return codec.encode(delta, spec, coding, rng=np.random.default_rng(0)).body
+    terms = steering.first(n_parameters(spec)).terms if terms is None else terms
+    return Coding(spec, terms, "0:0").encode(delta, np.random.default_rng(0))
 
 
 def offer_of(job: str, body: bytes, device: str = "d0", base: Version = V0, n: int = 20) -> Offer:
@@ -769,12 +772,12 @@ def test_what_was_said_before_is_known(fleet: Fleet, spec: SpecMaker, final_sha2
     assert {(verdict.base, verdict.counted) for verdict in fleet.store.verdicts(fleet.job().job)} == {(V2, True)}
 
 
-def stranger(fleet: Fleet, spec: SpecMaker) -> tuple[str, Callable[[], list[Any]]]:
+def stranger(fleet: Fleet, spec: SpecMaker, compression: str = "light") -> tuple[str, Callable[[], list[Any]]]:
     """A job for one more device than answers: the fourth is played by hand."""
     rounds = RoundsSpec(quorum=3, target=4, min_devices=4, max_rounds=1, deadline_s=30.0)
     heard = listener(fleet, "verdict", device="d9")
     fleet.run(lambda: len(fleet.aggregator.roster.devices) == 3)
-    job = fleet.aggregator.submit(spec(rounds=rounds))
+    job = fleet.aggregator.submit(spec(rounds=rounds, compression=compression))
     fleet.say(Presence("d9", 1, online=True, ready={job: 20}))
     return job, heard
 
@@ -784,29 +787,60 @@ def honest(fleet: Fleet) -> dict[str, Any]:
     return {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in run._net.spec}
 
 
+def in_float32(delta: dict[str, Any]) -> bytes:
+    return codec_body(delta, FLOAT32)
+
+
 HOSTILE: dict[str, Callable[[dict[str, Any]], tuple[bytes, int]]] = {
-    "of too many examples": lambda zeros: (codec_body(zeros), 2**20 + 1),
-    "of an absurd norm": lambda zeros: (codec_body({k: v + 1e6 for k, v in zeros.items()}), 20),
+    "of too many examples": lambda zeros: (in_float32(zeros), 2**20 + 1),
+    "of an absurd norm": lambda zeros: (in_float32({k: v + 1e6 for k, v in zeros.items()}), 20),
     "of another shape": lambda zeros: (
-        codec_body({k: np.append(v, 0).astype(np.float32) for k, v in zeros.items()}),
+        in_float32({k: np.append(v, 0).astype(np.float32) for k, v in zeros.items()}),
         20,
     ),
-    "of another number of tensors": lambda zeros: (codec_body(dict(list(zeros.items())[:1])), 20),
-    "that is cut": lambda zeros: (codec_body(zeros)[:-1], 20),
-    "with a tail": lambda zeros: (codec_body(zeros) + b"x", 20),
-    "of an unknown codec": lambda zeros: (b"\xff" + codec_body(zeros)[1:], 20),
+    "of another number of tensors": lambda zeros: (in_float32(dict(list(zeros.items())[:1])), 20),
+    "that is cut": lambda zeros: (in_float32(zeros)[:-1], 20),
+    "with a tail": lambda zeros: (in_float32(zeros) + b"x", 20),
+    "of another codec": lambda zeros: (codec_body(zeros), 20),
     "that is empty": lambda _: (b"\0", 20),
     "that is huge": lambda _: (bytes(2**20), 20),
-    "with values that are not numbers": lambda zeros: (codec_body(zeros).replace(bytes(8), b"\0\0\xc0\x7f" * 2), 20),
+    "with values that are not numbers": lambda zeros: (in_float32(zeros).replace(bytes(8), b"\0\0\xc0\x7f" * 2), 20),
+}
+BESIDE = struct.Struct("<If")
+SKETCHED: dict[str, Callable[[dict[str, Any]], tuple[bytes, int]]] = {
+    "of too many examples": lambda zeros: (codec_body(zeros), 2**20 + 1),
+    "of an absurd norm": lambda zeros: (codec_body({k: v + 1e6 for k, v in zeros.items()}), 20),
+    "of more buckets": lambda zeros: (codec_body(zeros, Terms(128, 3)), 20),
+    "of more bits": lambda zeros: (codec_body(zeros, Terms(128, 2)), 20),
+    "in int8": lambda zeros: (codec_body(zeros, INT8), 20),
+    "in float32": lambda zeros: (codec_body(zeros, FLOAT32), 20),
+    "that is cut": lambda zeros: (codec_body(zeros)[:-1], 20),
+    "with a tail": lambda zeros: (codec_body(zeros) + b"x", 20),
+    "that is empty": lambda _: (b"\0", 20),
+    "that is huge": lambda _: (bytes(2**20), 20),
+    "with a scale that is none": lambda zeros: (b"\xff\xff" + codec_body(zeros)[2:], 20),
+    "with a coordinate that there is not": lambda zeros: (codec_body(zeros) + BESIDE.pack(114, 0.5), 20),
+    "with a coordinate twice": lambda zeros: (codec_body(zeros) + 2 * BESIDE.pack(7, 0.5), 20),
+    "with a coordinate that is no number": lambda zeros: (codec_body(zeros) + BESIDE.pack(7, math.nan), 20),
+    "with a coordinate beyond all": lambda zeros: (codec_body(zeros) + BESIDE.pack(7, 3e38), 20),
+    "with too many coordinates": lambda zeros: (
+        codec_body(zeros) + b"".join(BESIDE.pack(k, 0.5) for k in range(17)),
+        20,
+    ),
 }
 
 
-@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    ("compression", "make"),
+    [*(("off", make) for make in HOSTILE.values()), *(("light", make) for make in SKETCHED.values())],
+    ids=[*HOSTILE, *(f"{name}, sketched" for name in SKETCHED)],
+)
 def test_a_hostile_update_never_reaches_the_sum(
-    fleet: Fleet, spec: SpecMaker, make: Callable[[dict[str, Any]], tuple[bytes, int]]
+    fleet: Fleet, spec: SpecMaker, compression: str, make: Callable[[dict[str, Any]], tuple[bytes, int]]
 ) -> None:
-    job, heard = stranger(fleet, spec)
+    job, heard = stranger(fleet, spec, compression)
     fleet.step()
+    assert fleet.job().terms == (FLOAT32 if compression == "off" else steering.first(114).terms)
     body, n = make(honest(fleet))
     update = offer_of(job, body, "d9", n=n)
     fleet.say(update)
@@ -897,7 +931,7 @@ def test_the_round_is_cleared_when_it_is_over(fleet: Fleet, spec: SpecMaker) -> 
 
 
 def test_outdated_bodies_are_cleared_after_their_grace(fleet: Fleet, spec: SpecMaker) -> None:
-    changes = {"compression": CompressionSpec(codec="float32", downlink_step=0.0)}
+    changes: dict[str, Any] = {"compression": "off"}
     fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=4), **changes))
     run = fleet.finish()
     assert len({body.number for body in fleet.store.bodies(run.job)}) > 2
@@ -1268,7 +1302,7 @@ def test_whose_client_id_another_has_taken_ends(fleet: Fleet) -> None:
 
 def test_bodies_are_cut_as_the_broker_takes_them(fleet: Fleet, spec: SpecMaker) -> None:
     model = ModelSpec(inputs=4, hidden=(300,), outputs=2)
-    changes = {"compression": CompressionSpec(codec="float32", downlink_step=0.0)}
+    changes: dict[str, Any] = {"compression": "off"}
     wide = structs.replace(spec(**changes), model=model)
     fleet.limits = structs.replace(fleet.limits, chunk_bytes=100_000)
     fleet.kill_aggregator()
@@ -1330,7 +1364,7 @@ def test_an_honest_update_that_is_far_from_its_peers_does_not_stop_a_job_that_ne
     """The norms of a job that converges shrink; now and then one does not."""
     job, heard = by_hand(fleet, spec)
     learner = fleet.job()._learner
-    learner._now = learner._now._replace(peers=(1e-6,) * 10)
+    learner._now = learner._now._replace(record=structs.replace(learner._now.record, peers=(1e-6,) * 10))
     far = {name: values + np.float32(0.01) for name, values in honest(fleet).items()}
     said_twice(fleet, offer_of(job, codec_body(far), "d9"))
     assert [verdict.counted for verdict in heard()] == [True]

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from aggregator.effects import Attempt, Close
 from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, DamageError, LitterRow, Store, StoreError
 from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
+from models.steering import Report
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 V0, V1 = Version(1, 0), Version(1, 1)
@@ -67,6 +70,45 @@ def test_a_job_and_its_version_0_survive(store: Store, tmp_path: Path) -> None:
     assert reopened.last_version("j") == (V0, SHA, b"state 0")
     assert reopened.history("j") == [{"loss": 2.3}]
     reopened.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ((), None),
+        ((0.25,), Report(0.25)),
+        ((0.25, -0.5), Report(0.25, -0.5)),
+        ((1e12, -1e12), Report(1e12, -1e12)),
+        ((1.1e12, 0.5), None),
+        ((0.5, -1.1e12), None),
+        ((math.nan, 0.5), None),
+        ((0.5, math.inf), None),
+    ],
+)
+def test_what_a_device_reports_survives_where_it_makes_sense(
+    store: Store, tmp_path: Path, said: tuple[float, ...], kept: Report | None
+) -> None:
+    store.add_verdict(verdict("a"), structs.replace(offer("a"), report=said), 10, 1.5, b"body")
+    reopened = again(store, tmp_path)
+    assert [update.report for update in reopened.updates("j")] == [kept]
+    assert [claim.report for claim in reopened.claims("j")] == [kept]
+    reopened.close()
+
+
+def test_the_base_of_a_counted_update_survives(store: Store, tmp_path: Path) -> None:
+    commit(store)
+    count(store, "a", V1)
+    count(store, "b", V0)
+    reopened = again(store, tmp_path)
+    assert [(update.device, update.number) for update in reopened.updates("j")] == [("a", 1), ("b", 0)]
+    reopened.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("1-9-0", 0), ("1-9-8", 8), ("123-456-448", 448), ("1-9-x", 0), ("1-9-", 0)]
+)
+def test_the_name_of_a_body_says_where_it_leads_from(name: str, start: int) -> None:
+    assert BodyRow(name, 9, 100, b"way").start == start
 
 
 def test_counted_updates_survive_with_their_verdicts(store: Store, tmp_path: Path) -> None:
@@ -440,7 +482,7 @@ def test_what_is_said_of_updates_is_read_without_their_bodies(store: Store) -> N
     (_, most) = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [claim.device for claim in claims] == [f"d{number:02}" for number in range(40)]
-    assert claims[0] == Claim("d00", 10, 10, 1.5, 0.5, None)
+    assert claims[0] == Claim("d00", 10, 10, 1.5, 0.5, None, None)
     assert most < 1_000_000
 
 

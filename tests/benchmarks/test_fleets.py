@@ -548,7 +548,7 @@ def test_the_command_compares_and_writes_what_it_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "FLEETS", {"tiny": TINY, "absent": structs.replace(TINY, name="absent", data="mnist")})
-    (folder / "mine.toml").write_text('[compression]\ncodec = "float32"\ndownlink_step = 0.0\n')
+    (folder / "mine.toml").write_text('[compression]\ncodec = "float32"\n')
     arguments = ["--data", str(folder), "--cache", str(folder / "cache"), "--seeds", "1", "--jobs", "1"]
     chosen = ["--coding", f"mine={folder / 'mine.toml'}", "--json", str(folder / "found.json")]
     assert command.main([*arguments, *chosen, "--markdown", str(folder / "found.md")]) == 0

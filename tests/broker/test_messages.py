@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from broker import messages
-from broker.messages import Offer, Verdict, Version, echo
+from broker.messages import Offer, Verdict, Version, body_name, echo, start_of
 from broker.topics import ROUTES
 
 V = Version(1, 3)
@@ -47,3 +47,14 @@ def test_every_level_of_a_topic_is_a_field_of_its_message() -> None:
         for kind in kinds:
             fields = {field.name for field in msgspec.structs.fields(kind)}
             assert {*route.levels, *filter(None, [route.blob])} <= fields, word
+
+
+@pytest.mark.parametrize("start", [0, 7, 2**53])
+def test_a_body_is_named_by_the_versions_that_it_lies_between(start: int) -> None:
+    assert body_name(V, start) == f"1-3-{start}"
+    assert start_of(body_name(V, start)) == start
+
+
+@pytest.mark.parametrize("name", ["", "1-3-", "1-3-x", "1-3-\u0663", "1-3-\u00b2", "1-3--", f"1-3-{'9' * 17}"])
+def test_a_name_that_is_none_leads_from_version_0(name: str) -> None:
+    assert start_of(name) == 0

@@ -24,7 +24,8 @@ from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import Announce, Seen
 from aggregator.gates import RefusedError
-from aggregator.learner import Learner, start
+from aggregator.learner import Learner, LearnerError
+from aggregator.record import start
 from broker import mailbox, topics
 from broker.connection import BrokerSettings
 from broker.messages import Beacon, Job, Presence, Round, Submit, Version
@@ -33,11 +34,13 @@ from broker.transport import check_topic
 from edge_agent.config import AgentConfig
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
-from models import codec, downlink, nets, train
+from models import nets, train
+from models.chain import Chain
 from models.dataset import Dataset
 from models.job import MOST_JSON_BYTES, JobSpec, RoundsSpec
 from models.lattice import initial
 from models.params import subtract
+from models.steering import Report
 from models.train import TrainingError
 
 FLOATS: list[object] = [
@@ -262,17 +265,24 @@ def use_model(spec: JobSpec) -> None:
     except TrainingError:
         return  # it diverged and says so
     rng = np.random.default_rng(0)
-    encoded = codec.encode(subtract(state.params, params), net.spec, spec.coding, rng=rng, step_scale=8.0)
-    try:
-        learner.admit(encoded.body, 10, min(encoded.nmse, 1e6))
-    except RefusedError:
-        return  # its norm is far from the model's, and it is told so
-    following = learner.next()
-    learner.take(following)
-    assert 0 < learner.step_scale <= 1e6
-    for way in following.state.ways:
-        model, _ = downlink.install(net.spec, spec.seed, way.body)
-        assert model.sha256() == following.model.sha256()
+    chain = Chain(net.spec, spec)
+    for number in range(3):
+        body = chain.coding(number, learner.terms).encode(subtract(state.params, params), rng)
+        before = learner.now.held
+        try:
+            learner.admit(body, 10, Report(0.5, 0.1))
+            following = learner.next()
+        except RefusedError:
+            return  # its norm is far from the model's, and it is told so
+        except LearnerError:
+            return  # a step beyond what a model can be ends the job
+        Learner(net, spec, following.to_bytes(), number + 1, following.sha256)
+        told = Round("j-1", 1, Version(1, number), 60.0, terms=(*learner.terms, learner.now.record.octave))
+        assert topics.unpack(topics.pack(told, "f"), "f") == told
+        learner.take(following)
+        for begin, body in following.ways:
+            found = chain.take(before if begin == number else chain.first(), number + 1, body)
+            assert found.sha256() == following.sha256
 
 
 def use_broker(broker: BrokerSettings) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from broker import topics
 from broker.errors import WireError
 from broker.messages import (
+    MOST_WAYS,
     Beacon,
     Body,
     Candidate,
@@ -82,12 +83,12 @@ GOLDEN: list[tuple[Message, Packet]] = [
             V,
             D,
             state="finished",
-            ways=(Way(2, 3100), Way(0, 250_000)),
+            ways=(Way(2, 3, 3100), Way(0, 2, 250_000)),
             chunk_bytes=65_536,
         ),
         Packet(
             "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","ways":[[2,3100],[0,250000]],'
+            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","ways":[[2,3,3100],[0,2,250000]],'
             b'"chunk_bytes":65536}' % D.encode(),
             retain=True,
         ),
@@ -109,10 +110,10 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Packet("fedge/1/f/round/digits-1f", b'{"term":7,"base":[1,3],"left_s":59.2}', retain=True, expiry_s=61),
     ),
     (
-        Round("digits-1f", 7, V, 59.2, threshold=1234, attempt=2, step_scale=1.5),
+        Round("digits-1f", 7, V, 59.2, threshold=1234, attempt=2, terms=(6144, 1, -12)),
         Packet(
             "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"left_s":59.2,"threshold":1234,"attempt":2,"step_scale":1.5}',
+            b'{"term":7,"base":[1,3],"left_s":59.2,"threshold":1234,"attempt":2,"terms":[6144,1,-12]}',
             retain=True,
             expiry_s=61,
         ),
@@ -197,6 +198,20 @@ GOLDEN: list[tuple[Message, Packet]] = [
         ),
     ),
     (
+        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25, report=(0.5, -0.125)),
+        Packet(
+            "fedge/1/f/offer/digits-1f/d1/120",
+            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25,"report":[0.5,-0.125]}' % D.encode(),
+        ),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, D, 250_000, report=(0.5,)),
+        Packet(
+            "fedge/1/f/offer/digits-1f/d1/120",
+            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"report":[0.5]}' % D.encode(),
+        ),
+    ),
+    (
         Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
         Packet("fedge/1/f/offer/digits-1f/d1/120", b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
     ),
@@ -269,6 +284,7 @@ def first(kind: type[Message]) -> Packet:
 
 OFFER, WANT = first(Offer), first(Want)
 HEAD = next(packet for _, packet in GOLDEN if b'"ways"' in packet.payload)
+ROUND = next(packet for _, packet in GOLDEN if b'"terms"' in packet.payload)
 REFUSED: dict[str, Packet] = {
     "of another fleet": Packet("fedge/1/g/aggregator", b"{}"),
     "of another protocol version": Packet("fedge/2/f/aggregator", b"{}"),
@@ -292,12 +308,29 @@ REFUSED: dict[str, Packet] = {
     "with a fraction of an example": Packet(OFFER.topic.replace("/120", "/0_5"), OFFER.payload),
     "with an infinite loss": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"1e999")),
     "with a loss that is no number": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"NaN")),
-    "with a way that is no pair": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[2]")),
-    "with a way from before version 0": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[-2,3100]")),
-    "with a way of no bytes": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3100]", b"[2,0]")),
-    "with more ways than there are": Packet(
-        HEAD.topic, HEAD.payload.replace(b"[[2,3100]", b"[" + b",".join([b"[2,3100]"] * 64))
+    "with a way that is no pair": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2]")),
+    "with a way from before version 0": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[-2,3,3100]")),
+    "with a way to nowhere": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3100]")),
+    "with a way beyond all numbers": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,", b"[2,9007199254740993,")),
+    "with a way of no bytes": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3,0]")),
+    "with a way of more bytes than there are": Packet(
+        HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3,1099511627777]")
     ),
+    "with more ways than there are": Packet(
+        HEAD.topic, HEAD.payload.replace(b"[[2,3,3100]", b"[" + b",".join([b"[2,3,3100]"] * MOST_WAYS))
+    ),
+    "with fewer buckets than none": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"-1")),
+    "with buckets beyond all numbers": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"9007199254740993")),
+    "with half a bucket": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"0.5")),
+    "with no bits": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",0,-12")),
+    "with too many bits": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",33,-12")),
+    "with a noise that is none": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,-201")),
+    "with a noise beyond all": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,201")),
+    "with terms that are a pair": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1")),
+    "with terms that are words": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b'"6144"')),
+    "with a report that says nothing": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[null]}'),
+    "with a report without end": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[1e999]}'),
+    "with a report of three": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[1,2,3]}'),
     "cut into chunks of nothing": Packet(HEAD.topic, HEAD.payload.replace(b"65536", b"0")),
     "of a body with a dot": Packet("fedge/1/f/body/j/1.3.0/0", b"x"),
     "with capitals in a digest": Packet(OFFER.topic, OFFER.payload.replace(b"aabb", b"AABB")),
@@ -319,6 +352,19 @@ REFUSED: dict[str, Packet] = {
 def test_a_message_is_refused(packet: Packet) -> None:
     with pytest.raises(WireError):
         topics.unpack(packet, "f")
+
+
+def test_a_head_has_room_for_as_many_ways_as_there_may_be() -> None:
+    head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(Way(2**53, 2**53, 2**40),) * MOST_WAYS)
+    packet = topics.pack(head, "f")
+    assert topics.unpack(packet, "f") == head
+    assert len(packet.payload) < topics.MAX_CONTROL_BYTES
+
+
+def test_a_round_without_terms_is_one_without_compression() -> None:
+    found = topics.unpack(Packet("fedge/1/f/round/j-1", b'{"term":1,"base":[1,3],"left_s":60}'), "f")
+    assert isinstance(found, Round)
+    assert found.terms == (0, 32, 0)
 
 
 def test_what_comes_after_its_topic_is_of_any_length() -> None:

@@ -1,124 +1,242 @@
 from __future__ import annotations
 
+from functools import cache
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from msgspec import structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import Body, Head, Round, Version, Way, along, body_name
+from broker.messages import MOST_WAYS, PROOF_BYTES, Body, Head, Round, Version, Way, along, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
-from models import codec, downlink
-from models.downlink import Offset
-from models.job import CompressionSpec
+from models import chain, ways
+from models.chain import SPAN, Chain, Grids, Held, Step
+from models.codec import FLOAT32, Terms
+from models.codec.steps import step_near
+from models.job import AggregateSpec, JobSpec, ModelSpec
+from models.lattice import add
 from models.params import TensorSpec
 
 SPEC = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,)))
-CODING = CompressionSpec(downlink_step=0.5)
-SEED, CHUNK = 3, 100
+D = 840
+TERMS = Terms(256, 1)
+JOB = JobSpec("j", ModelSpec(), seed=3, aggregate=AggregateSpec(server_momentum=0.5))
+CHUNK = 100
+SNAPSHOTS = (21, 42)
 
 
-def state(n: int) -> downlink.ServerState:
-    """The server after n steps."""
-    rng, now = np.random.default_rng(0), downlink.start(SPEC, SEED)
-    for _ in range(n):
-        now = downlink.advance(now, [0.01 * rng.standard_normal(t.shape) for t in SPEC], SPEC, CODING)
-    return now
+class Server(NamedTuple):
+    """A job that has come to some version: all versions, and the bodies between them by start and number."""
+
+    held: list[Held]
+    bodies: dict[tuple[int, int], bytes]
+
+    @property
+    def number(self) -> int:
+        return self.held[-1].number
+
+    @property
+    def sha256(self) -> str:
+        return self.held[-1].sha256()
 
 
-def head(now: downlink.ServerState) -> Head:
-    ways = tuple(Way(way.start, len(way.body)) for way in now.ways)
-    return Head("j", 1, Version(1, now.version), now.model.sha256()[:32], ways=ways, chunk_bytes=CHUNK)
+@cache
+def server(n: int, snapshots: tuple[int, ...] = SNAPSHOTS) -> Server:
+    """A server after n steps, which has let nothing go."""
+    chain_ = Chain(SPEC, JOB)
+    rng, held, bodies = np.random.default_rng(0), [chain_.first()], {}
+    for number in range(1, n + 1):
+        delta = {t.name: (0.01 * rng.standard_normal(t.shape)).astype(np.float32) for t in SPEC}
+        grids = Grids(step_near(0.01), step_near(0.005)) if number in snapshots else None
+        step = Step(TERMS, chain_.coding(number - 1, TERMS).encode(delta, rng), (), grids)
+        held.append(chain_.step(held[-1], step))
+        bodies[number - 1, number] = chain.write(step)
+        if grids is not None:
+            bodies[0, number] = chain_.snapshot(held[-1], grids)
+        if number % SPAN == 0:
+            bodies[number - SPAN, number] = chain.grouped([bodies[k, k + 1] for k in range(number - SPAN, number)])
+    return Server(held, bodies)
 
 
-def carrying(now: downlink.ServerState) -> Round:
-    """The round that leaves a version and carries the way from the one before it."""
-    return Round("j", 1, Version(1, now.version), 60.0, along=along(now.model.sha256(), now.ways[0].body))
+def head(now: Server, *starts: tuple[int, int], chunk_bytes: int = CHUNK) -> Head:
+    """What a server names: all, or these."""
+    named = tuple(Way(*which, len(now.bodies[which])) for which in starts or now.bodies)
+    return Head("j", 1, Version(1, now.number), now.sha256[:32], ways=named, chunk_bytes=chunk_bytes)
+
+
+def kept(now: Server) -> Head:
+    """What a server names that lets go of what leads nobody anywhere."""
+    whole = {which: ways.is_snapshot(body) for which, body in now.bodies.items()}
+    snapshots = [number for (_, number), is_whole in whole.items() if is_whole]
+    groups = {number for (start, number), is_whole in whole.items() if number - start == SPAN and not is_whole}
+    needed = [
+        way for way, is_whole in whole.items() if ways.is_needed(way, now.number, snapshots, groups, whole=is_whole)
+    ]
+    return head(now, *needed)
+
+
+def carrying(now: Server) -> Round:
+    """The round that leaves a version and carries the step to it from the one before."""
+    step = now.bodies[now.number - 1, now.number]
+    return Round("j", 1, Version(1, now.number), 60.0, along=along(now.sha256, step))
 
 
 def begin(source: Head | Round, held: Version | None = None) -> Fetch:
     return Fetch(source.base if isinstance(source, Round) else source.version, source, SPEC, held)
 
 
-def pieces(now: downlink.ServerState, start: int) -> list[Body]:
-    (body,) = [way.body for way in now.ways if way.start == start]
-    name = body_name(Version(1, now.version), start)
-    return [Body("j", name, index, piece) for index, piece in enumerate(chunks.cut(body, CHUNK))]
+def pieces(now: Server, start: int, number: int) -> list[Body]:
+    name = body_name(Version(1, number), start)
+    cut = chunks.cut(now.bodies[start, number], CHUNK)
+    return [Body("j", name, index, piece) for index, piece in enumerate(cut)]
 
 
-def fetched(now: downlink.ServerState, held: Version | None, offset: Offset = ()) -> Offset:
-    """Fetch and install a version, and give its offset."""
-    fetch = begin(head(now), held)
-    for piece in pieces(now, fetch.start):
-        fetch.add(piece)
-    model, offset = fetch.install(SPEC, SEED, offset)
-    assert model.sha256() == now.model.sha256()
-    return offset
+def wanted(fetch: Fetch) -> set[tuple[int, int]]:
+    """The bodies that a fetch asks for, by start and number."""
+    names = {name.split("/")[-2] for name in fetch.filters("f")}
+    return {(int(name.split("-")[2]), int(name.split("-")[1])) for name in names}
 
 
-def test_version_0_comes_from_the_seed() -> None:
-    now = state(0)
-    fetch = begin(head(now))
-    assert fetch.done
-    assert fetch.filters("f") == []
-    assert fetch.install(SPEC, SEED, ()) == (now.model, ())
+def install(fetch: Fetch, held: Held | None = None) -> Held:
+    return fetch.install(Chain(SPEC, JOB), held)
 
 
-def test_whoever_holds_nothing_reads_one_body_from_version_0() -> None:
-    now = state(3)
-    fetch = begin(head(now))
-    whole = pieces(now, 0)
-    assert len(whole) > 2
-    assert fetch.filters("f") == [f"fedge/1/f/body/j/1-3-0/{n}" for n in range(len(whole))]
-    for piece in reversed(whole):
+def fetched(now: Server, source: Head, held: Held | None = None) -> set[tuple[int, int]]:
+    """Fetch and install a version; give the bodies that this took."""
+    fetch = begin(source, None if held is None else Version(1, held.number))
+    took = wanted(fetch)
+    came = [piece for which in took for piece in pieces(now, *which)]
+    for piece in reversed(came):
         assert not fetch.done
         fetch.add(piece)
     assert fetch.done
-    assert fetch.install(SPEC, SEED, ())[0] == now.model
+    found = install(fetch, held)
+    assert (found.number, found.sha256()) == (now.number, now.sha256)
+    return took
+
+
+def test_version_0_comes_from_the_seed() -> None:
+    fetch = begin(head(server(0)))
+    assert fetch.done
+    assert fetch.filters("f") == []
+    assert install(fetch).model == server(0).held[0].model
+
+
+def test_whoever_holds_nothing_reads_the_steps_while_they_are_short() -> None:
+    assert fetched(server(3), head(server(3))) == {(0, 1), (1, 2), (2, 3)}
+
+
+def test_every_chunk_of_every_body_of_the_way_has_its_topic() -> None:
+    now = server(3)
+    fetch = begin(head(now), Version(1, 1))
+    assert fetch.start == 1
+    assert fetch.filters("f") == [
+        f"fedge/1/f/body/j/1-{number}-{number - 1}/{index}"
+        for number in (2, 3)
+        for index in range(-(-len(now.bodies[number - 1, number]) // CHUNK))
+    ]
+    assert not fetch.done
 
 
 @pytest.mark.parametrize("near", [1, 2])
-def test_whoever_was_here_before_reads_the_way_from_there(near: int) -> None:
-    offset = fetched(state(near), None)
-    now = state(3)
-    fetch = begin(head(now), Version(1, near))
-    assert fetch.start == near
-    assert fetch.filters("f")[0] == f"fedge/1/f/body/j/1-3-{near}/0"
-    assert len(fetch.filters("f")) == len(pieces(now, near))
-    fetched(now, Version(1, near), offset)
+def test_whoever_was_here_before_reads_the_steps_from_there(near: int) -> None:
+    now = server(3)
+    assert fetched(now, head(now), now.held[near]) == {(number - 1, number) for number in range(near + 1, 4)}
 
 
-@pytest.mark.parametrize("held", [Version(1, 0), Version(1, 6), Version(1, 99), Version(0, 17), Version(2, 17)])
+def test_whoever_has_missed_many_reads_groups_and_the_steps_around_them() -> None:
+    now = server(20)
+    wide = head(now, *((start, number) for start, number in now.bodies if number - start in (1, SPAN)))
+    assert fetched(now, wide, now.held[6]) == {(6, 7), (7, 8), (8, 16), (16, 17), (17, 18), (18, 19), (19, 20)}
+    assert fetched(now, wide) == {(0, 8), (8, 16), (16, 17), (17, 18), (18, 19), (19, 20)}
+
+
+def test_whoever_is_new_reads_the_last_snapshot_and_the_steps_after_it() -> None:
+    now = server(45)
+    assert fetched(now, head(now)) == {(0, 42), (42, 43), (43, 44), (44, 45)}
+
+
+def test_a_device_that_has_missed_forty_versions_and_two_snapshots_finds_a_way() -> None:
+    now = server(45)
+    assert fetched(now, kept(now), now.held[5]) == {(0, 42), (42, 43), (43, 44), (44, 45)}
+
+
+@pytest.mark.parametrize("n", [8, 9, 21, 22, 30, 42, 44, 50])
+def test_from_every_version_there_was_there_is_a_way(n: int) -> None:
+    now = server(n)
+    for held in now.held[:-1]:
+        fetched(now, kept(now), held)
+
+
+def test_whoever_has_just_missed_a_snapshot_goes_on_along_the_steps() -> None:
+    now = server(43)
+    assert fetched(now, kept(now), now.held[41]) == {(41, 42), (42, 43)}
+
+
+def test_of_two_ways_the_cheaper_one_is_taken() -> None:
+    now = server(16, ())
+    group, steps = len(now.bodies[8, 16]), sum(len(now.bodies[k, k + 1]) for k in range(8, 16))
+    assert steps < group < steps + 8 * ways.ENVELOPE_BYTES, "a group saves envelopes and nothing else"
+    assert fetched(now, head(now), now.held[8]) == {(8, 16)}
+    costly = [structs.replace(way, n_bytes=9999) if way.number - way.start == SPAN else way for way in head(now).ways]
+    assert (8, 16) not in wanted(begin(structs.replace(head(now), ways=tuple(costly)), Version(1, 8)))
+
+
+@pytest.mark.parametrize("held", [Version(1, 99), Version(0, 17), Version(2, 17)])
 def test_where_no_way_starts_here_it_is_the_one_from_version_0(held: Version) -> None:
-    assert begin(head(state(18)), held).start == 0
+    now = server(18)
+    assert begin(head(now), held).start == 0
+    assert begin(head(now), Version(1, 17)).start == 17
 
 
-def test_an_offset_that_is_held_does_not_disturb_the_way_from_version_0() -> None:
-    fetched(state(18), Version(1, 6), fetched(state(6), None))
+def test_a_version_that_is_held_does_not_disturb_a_way_that_begins_with_nothing() -> None:
+    now = server(45)
+    fetch = begin(head(now, (0, 42), (42, 43), (43, 44), (44, 45)), Version(1, 20))
+    assert fetch.start == 0
+    for which in wanted(fetch):
+        for piece in pieces(now, *which):
+            fetch.add(piece)
+    assert install(fetch, now.held[20]).sha256() == now.sha256
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_way_that_came_with_its_round_is_there_at_once(n: int) -> None:
-    before, now = state(n - 1), state(n)
+def test_a_version_of_another_number_than_the_way_begins_with_is_not_built_upon() -> None:
+    now = server(3)
+    fetch = begin(head(now), Version(1, 2))
+    for piece in pieces(now, 2, 3):
+        fetch.add(piece)
+    for other in (None, now.held[1], now.held[3]):
+        with pytest.raises(FetchError):
+            install(fetch, other)
+    assert install(fetch, now.held[2]).sha256() == now.sha256
+
+
+# Ways that come along.
+
+
+@pytest.mark.parametrize("n", [1, 3, 21])
+def test_a_step_that_came_with_its_round_is_there_at_once(n: int) -> None:
+    now = server(n)
     fetch = begin(carrying(now), Version(1, n - 1))
     assert fetch.done
     assert fetch.filters("f") == []
-    assert fetch.install(SPEC, SEED, before.offset)[0] == now.model
+    assert install(fetch, now.held[n - 1]).sha256() == now.sha256
 
 
 @pytest.mark.parametrize("held", [None, Version(1, 1), Version(1, 3), Version(0, 2)])
-def test_a_way_that_came_with_its_round_is_of_no_use_elsewhere(held: Version | None) -> None:
+def test_a_step_that_came_with_its_round_is_of_no_use_elsewhere(held: Version | None) -> None:
     with pytest.raises(FetchError, match="does not start from what is here"):
-        begin(carrying(state(3)), held)
+        begin(carrying(server(3)), held)
 
 
 def test_version_0_needs_its_proof_and_nothing_else() -> None:
-    round_ = Round("j", 1, Version(1, 0), 60.0, along=along(state(0).model.sha256(), b""))
+    round_ = Round("j", 1, Version(1, 0), 60.0, along=along(server(0).sha256, b""))
     fetch = begin(round_)
     assert fetch.done
-    assert fetch.install(SPEC, SEED, ())[0] == state(0).model
+    assert install(fetch).model == server(0).held[0].model
     with pytest.raises(FetchError):
-        begin(structs.replace(round_, along=bytes(8))).install(SPEC, SEED, ())
+        install(begin(structs.replace(round_, along=bytes(PROOF_BYTES))))
     for wrong in (b"", bytes(7), bytes(9)):
         with pytest.raises(FetchError):
             begin(structs.replace(round_, along=wrong))
@@ -126,81 +244,166 @@ def test_version_0_needs_its_proof_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("n_bytes", [0, 7, 8])
 def test_a_proof_without_a_way_is_refused(n_bytes: int) -> None:
-    carried = carrying(state(3))
+    carried = carrying(server(3))
     with pytest.raises(FetchError):
         begin(structs.replace(carried, along=carried.along[:n_bytes]), Version(1, 2))
 
 
-def lying(*ways: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
-    return Head("j", 1, Version(1, number), sha256, ways=ways, chunk_bytes=chunk_bytes)
+# What lies.
 
 
-@pytest.mark.parametrize("ways", [(), (Way(1, 10), Way(2, 10))])
-def test_a_head_without_a_way_from_version_0_is_refused(ways: tuple[Way, ...]) -> None:
+def lying(*named: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
+    return Head("j", 1, Version(1, number), sha256, ways=named, chunk_bytes=chunk_bytes)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        (),
+        (Way(1, 2, 10), Way(2, 9, 10)),
+        (Way(0, 8, 10),),
+        (Way(0, 10, 10),),
+        (Way(0, 3, 10), Way(4, 9, 10)),
+        (Way(9, 9, 10), Way(5, 3, 10)),
+    ],
+)
+def test_a_head_without_a_way_from_version_0_is_refused(named: tuple[Way, ...]) -> None:
     with pytest.raises(FetchError, match="no way from version 0"):
-        begin(lying(*ways, number=9))
+        begin(lying(*named, number=9))
 
 
 def test_a_body_larger_than_any_version_is_refused_before_it_is_fetched() -> None:
-    for n_bytes in (codec.max_body_bytes(SPEC) + 1, 2**40):
+    most = chain.max_way_bytes(SPEC)
+    for n_bytes in (most + 1, 2**40):
         with pytest.raises(FetchError, match="more than any version"):
-            begin(lying(Way(0, n_bytes), chunk_bytes=2**28))
-    begin(lying(Way(0, codec.max_body_bytes(SPEC)), chunk_bytes=2**28))
+            begin(lying(Way(0, 1, n_bytes), chunk_bytes=2**28))
+        with pytest.raises(FetchError, match="more than any version"):
+            begin(lying(Way(0, 1, 10), Way(1, 2, n_bytes), chunk_bytes=2**28, number=2))
+    begin(lying(Way(0, 1, most), chunk_bytes=2**28))
 
 
-def test_a_body_cut_too_finely_is_refused() -> None:
-    begin(lying(Way(0, MOST_CHUNKS), chunk_bytes=1))
+def test_many_large_bodies_are_refused_before_they_are_fetched() -> None:
+    most = chain.max_way_bytes(SPEC)
+    begin(lying(Way(0, 1, most), Way(1, 2, most), chunk_bytes=2**28, number=2))
+    with pytest.raises(FetchError, match="more than any version"):
+        begin(lying(Way(0, 1, most), Way(1, 2, most), Way(2, 3, 1), chunk_bytes=2**28, number=3))
+
+
+def test_every_body_that_a_server_makes_is_small_enough() -> None:
+    most = chain.max_way_bytes(SPEC)
+    assert max(map(len, server(45).bodies.values())) < most
+    assert most > 4 * D + 1
+
+
+def test_bodies_cut_too_finely_are_refused_counted_together() -> None:
+    begin(lying(Way(0, 1, MOST_CHUNKS), chunk_bytes=1))
     with pytest.raises(FetchError):
-        begin(lying(Way(0, MOST_CHUNKS + 1), chunk_bytes=1))
+        begin(lying(Way(0, 1, MOST_CHUNKS + 1), chunk_bytes=1))
+    half = MOST_CHUNKS // 2
+    begin(lying(Way(0, 1, half), Way(1, 2, half), chunk_bytes=1, number=2))
+    with pytest.raises(FetchError):
+        begin(lying(Way(0, 1, half), Way(1, 2, half + 1), chunk_bytes=1, number=2))
+
+
+def test_a_head_with_as_many_ways_as_there_may_be_is_looked_through() -> None:
+    steps = tuple(Way(number, number + 1, 50) for number in range(MOST_WAYS // 2))
+    maze = tuple(Way(number, number + 2, 60) for number in range(MOST_WAYS // 2))
+    fetch = begin(lying(*steps, *maze, number=MOST_WAYS // 2))
+    assert len(wanted(fetch)) == MOST_WAYS // 4
 
 
 def test_a_wrong_chunk_is_refused() -> None:
-    now = state(1)
-    fetch = begin(head(now))
-    first = pieces(now, 0)[0]
-    with pytest.raises(WireError):
-        fetch.add(Body("j", first.name, 0, first.data[:-1]))
-    with pytest.raises(WireError):
-        fetch.add(Body("j", first.name, 4000, first.data))
+    now = server(3)
+    fetch = begin(head(now), Version(1, 1))
+    for first in (pieces(now, 1, 2)[0], pieces(now, 2, 3)[0]):
+        with pytest.raises(WireError):
+            fetch.add(Body("j", first.name, 0, first.data[:-1]))
+        with pytest.raises(WireError):
+            fetch.add(Body("j", first.name, 4000, first.data))
 
 
 def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
-    now = state(3)
-    fetch = begin(head(now))
+    now = server(8)
+    fetch = begin(head(now), Version(1, 6))
     missing = fetch.filters("f")
-    fetch.add(Body("j", "1-2-0", 0, b"x"))
-    fetch.add(pieces(now, 2)[0])
+    for other in ("1-2-0", "1-8-0", "2-8-7", "1-8-6", "8-7"):
+        fetch.add(Body("j", other, 0, b"x"))
+    fetch.add(pieces(now, 2, 3)[0])
     assert fetch.filters("f") == missing
 
 
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
-    now = state(3)
+    now = server(45)
     fetch = begin(head(now))
+    assert len(pieces(now, 0, 42)) > 2
     first, *rest = fetch.filters("f")
-    fetch.add(pieces(now, 0)[0])
+    fetch.add(pieces(now, 0, 42)[0])
     assert fetch.filters("f") == rest
     assert first not in rest
-
-
-def test_a_body_that_makes_another_model_is_refused() -> None:
-    now, later = state(1), state(3)
-    fetch = begin(lying(Way(0, len(now.ways[0].body)), sha256=later.model.sha256()[:32]))
-    for piece in pieces(now, 0):
+    for piece in pieces(now, 43, 44):
         fetch.add(piece)
+    assert fetch.filters("f") == [name for name in rest if "/1-44-43/" not in name]
+
+
+def test_bodies_that_lead_elsewhere_are_refused() -> None:
+    now, later = server(2), server(3)
+    fetch = begin(structs.replace(head(now), sha256=later.sha256[:32]))
+    for which in wanted(fetch):
+        for piece in pieces(now, *which):
+            fetch.add(piece)
     with pytest.raises(FetchError, match="another model"):
-        fetch.install(SPEC, SEED, ())
+        install(fetch)
 
 
-def test_a_way_from_an_offset_that_is_not_held_is_refused() -> None:
-    now = state(3)
+def test_a_body_that_leads_to_another_version_than_it_is_named_for_is_refused() -> None:
+    now = server(16)
+    group = now.bodies[8, 16]
+    for start, number, body in ((8, 15, group), (8, 16, now.bodies[8, 9]), (0, 15, now.bodies[8, 16])):
+        named = Way(start, number, len(body))
+        fetch = begin(lying(named, number=number, chunk_bytes=10**5), Version(1, start) if start else None)
+        fetch.add(Body("j", body_name(Version(1, number), start), 0, body))
+        with pytest.raises(FetchError, match="does not decode"):
+            install(fetch, now.held[start])
+
+
+def test_a_snapshot_with_another_velocity_is_refused() -> None:
+    """All later versions hang on it."""
+    now = server(42)
+    body = bytearray(now.bodies[0, 42])
+    body[4:6] = int.to_bytes(int.from_bytes(body[4:6], "little") + 1, 2, "little")  # the grid of the velocity
+    fetch = begin(head(now, (0, 42), chunk_bytes=10**5))
+    fetch.add(Body("j", "1-42-0", 0, bytes(body)))
+    with pytest.raises(FetchError, match="another model"):
+        install(fetch)
+
+
+def test_a_way_from_another_model_than_was_left_is_refused() -> None:
+    now = server(3)
     fetch = begin(carrying(now), Version(1, 2))
     with pytest.raises(FetchError, match="another model"):
-        fetch.install(SPEC, SEED, state(1).offset)
+        install(fetch, Held(2, now.held[1].model, now.held[2].velocity))
+    with pytest.raises(FetchError, match="another model"):
+        install(fetch, Held(2, now.held[2].model, now.held[1].velocity))
 
 
 def test_a_body_that_does_not_decode_is_refused() -> None:
-    junk = b"junk" * 100
-    fetch = begin(lying(Way(0, len(junk)), chunk_bytes=len(junk)))
-    fetch.add(Body("j", "1-1-0", 0, junk))
-    with pytest.raises(FetchError, match="does not decode"):
-        fetch.install(SPEC, SEED, ())
+    for junk in (b"junk" * 100, b"\x20", b"\x21", b"\x22\x01", b"\x10" + bytes(7), b"\x21" + b"\xff" * 9):
+        fetch = begin(lying(Way(0, 1, len(junk)), chunk_bytes=len(junk)))
+        fetch.add(Body("j", "1-1-0", 0, junk))
+        with pytest.raises(FetchError, match="does not decode"):
+            install(fetch)
+
+
+def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
+    whole = JobSpec("j", ModelSpec(), seed=3, compression="off")
+    chain_ = Chain(SPEC, whole)
+    rng = np.random.default_rng(1)
+    delta = {t.name: (0.01 * rng.standard_normal(t.shape)).astype(np.float32) for t in SPEC}
+    coding = chain_.coding(0, FLOAT32)
+    model = add(chain_.first().model, coding.tensors(coding.decode(coding.encode(delta, rng))))
+    body = chain_.whole(model)
+    later = chain_.take(chain_.first(), 7, body)
+    for held in (None, Version(1, 6)):
+        fetch = begin(lying(Way(0, 7, len(body)), number=7, chunk_bytes=10**4, sha256=later.sha256()[:32]), held)
+        fetch.add(Body("j", "1-7-0", 0, body))
+        assert fetch.install(chain_, None if held is None else Held(6, model)).model == later.model

@@ -18,36 +18,38 @@ import pytest
 from broker import chunks
 from broker.messages import Offer, Version
 from edge_agent import files
-from edge_agent.outbox import Outbox, OutboxFullError, forget, leftovers
-from models import checkpoint, codec
+from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed, forget, leftovers
+from models import checkpoint
 from models.checkpoint import TrainingState
-from models.job import CompressionSpec, TrainSpec
+from models.codec import FLOAT32, INT8, Coding, Terms
+from models.job import TrainSpec
 from models.params import TensorSpec
 
-SPEC = (TensorSpec("w", (8, 4)), TensorSpec("b", (8,)))
-CODING = CompressionSpec(codec="int8")
+SPEC = (TensorSpec("w", (16, 4)), TensorSpec("b", (8,)))
+SKETCH = Terms(64, 1)
 V0, V1 = Version(1, 0), Version(1, 1)
 
 
-def encoded(seed: int = 0) -> codec.Encoded:
+def encoded(seed: int = 0, terms: Terms = SKETCH) -> bytes:
     rng = np.random.default_rng(seed)
     delta = {tensor.name: rng.standard_normal(tensor.shape).astype(np.float32) for tensor in SPEC}
-    return codec.encode(delta, SPEC, CODING, rng=rng)
+    return Coding(SPEC, terms, "0:0").encode(delta, rng)
 
 
 def offer(body: bytes, base: Version = V0) -> Offer:
     return Offer("j", "d", base, 10, chunks.digest(body), len(body))
 
 
-def filled(folder: Path, base: Version = V0) -> tuple[Outbox, Offer, bytes]:
-    outbox, body = Outbox(folder, SPEC), encoded().body
+def filled(folder: Path, base: Version = V0, terms: Terms = SKETCH) -> tuple[Outbox, Offer, bytes]:
+    outbox, body = Outbox(folder, SPEC), encoded(terms=terms)
     one = offer(body, base)
-    outbox.put(one, body)
+    outbox.put(one, body, terms, Probed(base, 0.5))
     return outbox, one, body
 
 
-def test_an_update_survives(tmp_path: Path) -> None:
-    _, one, body = filled(tmp_path / "j")
+@pytest.mark.parametrize("terms", [SKETCH, Terms(128, 3), INT8, FLOAT32])
+def test_an_update_survives_however_it_is_coded(tmp_path: Path, terms: Terms) -> None:
+    _, one, body = filled(tmp_path / "j", terms=terms)
     again = Outbox(tmp_path / "j", SPEC)
     assert again.offer == one
     assert again.body() == body
@@ -119,7 +121,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("edge_agent.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            outbox.put(offer(made.body, V1), made.body)
+            outbox.put(offer(made, V1), made, SKETCH)
         with pytest.raises(OSError, match="No space left"):
             outbox.settle(one.base)
     assert outbox.offer == Outbox(tmp_path / "j", SPEC).offer == one
@@ -134,7 +136,7 @@ def test_an_update_larger_than_the_outbox_is_not_taken(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "j", SPEC, most_bytes=100)
     made = encoded()
     with pytest.raises(OutboxFullError, match="outbox_bytes = 100"):
-        outbox.put(offer(made.body), made.body)
+        outbox.put(offer(made), made, SKETCH)
     assert outbox.offer is None
 
 
@@ -164,6 +166,55 @@ def test_an_update_that_rots_before_its_verdict_is_settled_all_the_same(tmp_path
     assert outbox.body() == b""
     outbox.settle(one.base)
     assert outbox.trained == V0
+
+
+def test_what_the_next_report_builds_on_survives_with_the_update_and_its_settlement(tmp_path: Path) -> None:
+    outbox, body = Outbox(tmp_path / "j", SPEC), encoded()
+    assert outbox.probed is None
+    outbox.put(offer(body), body, SKETCH, Probed(V0, 0.75))
+    assert outbox.probed == Outbox(tmp_path / "j", SPEC).probed == Probed(V0, 0.75)
+    outbox.settle(V0)
+    assert outbox.probed == Outbox(tmp_path / "j", SPEC).probed == Probed(V0, 0.75)
+    outbox.put(offer(body, V1), body, SKETCH, Probed(V1, 0.5))
+    assert Outbox(tmp_path / "j", SPEC).probed == Probed(V1, 0.5)
+    outbox.settle(V1)
+    outbox.put(offer(body, Version(1, 2)), body, SKETCH, None)
+    assert outbox.probed is Outbox(tmp_path / "j", SPEC).probed is None
+
+
+def test_what_the_next_report_builds_on_is_that_of_the_update_on_disk_wherever_the_power_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, made = filled(tmp_path / "j")[0], encoded(1)
+    outbox.settle(V0)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "seal", cut)
+        with pytest.raises(PowerCutError):
+            outbox.put(offer(made, V1), made, SKETCH, Probed(V1, 0.25))
+    assert outbox.probed == Outbox(tmp_path / "j", SPEC).probed == Probed(V0, 0.5)
+    outbox.put(offer(made, V1), made, SKETCH, Probed(V1, 0.25))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", cut)
+        with pytest.raises(PowerCutError):
+            outbox.settle(V1)
+    again = Outbox(tmp_path / "j", SPEC)
+    assert (again.offer, again.settled, again.probed) == (None, V1, Probed(V1, 0.25))
+
+
+def test_what_an_update_that_has_rotted_was_reported_by_is_forgotten_with_it(tmp_path: Path) -> None:
+    outbox, made = filled(tmp_path / "j")[0], encoded(1)
+    outbox.settle(V0)
+    outbox.put(offer(made, V1), made, SKETCH, Probed(V1, 0.25))
+    (tmp_path / "j" / "update.bin").write_bytes(b"rot")
+    assert Outbox(tmp_path / "j", SPEC).probed == Probed(V0, 0.5)
+
+
+def test_an_update_is_understood_by_its_own_terms(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox, body = Outbox(tmp_path / "j", SPEC), encoded(terms=Terms(128, 1))
+    for terms, kept in ((Terms(128, 1), True), (SKETCH, False), (INT8, False)):
+        outbox.put(offer(body), body, terms)
+        assert (Outbox(tmp_path / "j", SPEC).offer is not None) is kept
+    assert "update.bin is not understood and is ignored: CodecError" in caplog.text
 
 
 def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
@@ -197,17 +248,29 @@ def test_a_base_that_an_older_agent_has_settled_is_not_trained_again(tmp_path: P
     again = Outbox(tmp_path / "j", SPEC)
     assert (again.offer, again.settled, again.trained) == (None, V0, V0)
     made = encoded(1)
-    again.put(offer(made.body, V1), made.body)
+    again.put(offer(made, V1), made, SKETCH)
     again.settle(V1)
     assert [path.name for path in (tmp_path / "j").iterdir()] == ["settled.bin"]
     assert Outbox(tmp_path / "j", SPEC).settled == V1
 
 
-def test_an_update_that_an_older_agent_has_trained_is_offered_on(tmp_path: Path) -> None:
-    _, one, body = filled(tmp_path / "j")
+def test_of_what_an_older_and_a_newer_agent_have_settled_the_later_base_counts(tmp_path: Path) -> None:
+    """As where an older agent ran once more in between."""
+    outbox, _, _ = filled(tmp_path / "j", V1)
+    outbox.settle(V1)
+    aged(tmp_path / "j")
+    files.seal(tmp_path / "j" / "settled.bin", msgspec.msgpack.encode({"settled": [1, 0]}))
+    assert Outbox(tmp_path / "j", SPEC).settled == V1
+
+
+def test_an_update_of_an_older_agent_is_in_a_code_that_nobody_reads_and_its_base_is_trained_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path / "j")
     aged(tmp_path / "j")
     again = Outbox(tmp_path / "j", SPEC)
-    assert (again.offer, again.body(), again.trained) == (one, body, V0)
+    assert (again.offer, again.body(), again.trained) == (None, b"", None)
+    assert "update.bin is not understood and is ignored" in caplog.text
 
 
 def test_a_cut_before_an_older_settlement_is_removed_leaves_the_later_one(
@@ -217,7 +280,7 @@ def test_a_cut_before_an_older_settlement_is_removed_leaves_the_later_one(
     outbox.settle(one.base)
     aged(tmp_path / "j")
     again, made = Outbox(tmp_path / "j", SPEC), encoded(1)
-    again.put(offer(made.body, V1), made.body)
+    again.put(offer(made, V1), made, SKETCH)
     with monkeypatch.context() as patch:
         patch.setattr(files, "remove", cut)
         with pytest.raises(PowerCutError):
@@ -292,7 +355,7 @@ def lived(folder: Path) -> None:
     outbox, one, _ = filled(folder)
     outbox.settle(one.base)
     made = encoded(1)
-    outbox.put(offer(made.body, V1), made.body)
+    outbox.put(offer(made, V1), made, SKETCH)
     outbox.checkpoint(Version(1, 2), ROWS, training(), 0.4)
 
 
@@ -330,14 +393,24 @@ def sealed(content: bytes) -> bytes:
 
 
 UPDATES: dict[str, Callable[[Any], Any]] = {
-    "an older body of noise": lambda tree: tree | {"pending": b"noise"},
-    "an older body of other types": lambda tree: tree | {"pending": sealed(msgspec.msgpack.encode([1, 2]))},
-    "an older body that is another": lambda tree: tree | {"pending": sealed(msgspec.msgpack.encode([[], b"?"]))},
+    "an older update": lambda tree: {"offer": tree["offer"], "pending": sealed(msgspec.msgpack.encode([[], b"?"]))},
+    "no terms": lambda tree: {"offer": tree["offer"], "body": tree["body"]},
+    "terms that there are not": lambda tree: tree | {"terms": [65, 1]},
+    "terms of a larger net": lambda tree: tree | {"terms": [2**25, 1]},
+    "terms beyond all numbers": lambda tree: tree | {"terms": [2**53, 1]},
+    "terms below all numbers": lambda tree: tree | {"terms": [-64, 1]},
+    "terms of too many bits": lambda tree: tree | {"terms": [64, 5]},
+    "terms of no bits": lambda tree: tree | {"terms": [64, 0]},
+    "the terms of another body": lambda tree: tree | {"terms": [128, 1]},
+    "a report that builds on nothing": lambda tree: tree | {"probed": [[1, 0], None]},
+    "a report that builds on no loss": lambda tree: tree | {"probed": [[1, 0], float("nan")]},
+    "a report that builds on a loss beyond all": lambda tree: tree | {"probed": [[1, 0], -1e300]},
     "an empty body": lambda tree: tree | {"body": b""},
-    "no body": lambda tree: {"offer": tree["offer"]},
+    "no body": lambda tree: {"offer": tree["offer"], "terms": tree["terms"]},
     "another body": lambda tree: tree | {"body": tree["body"][:-1] + b"?"},
     "a body that does not decode": lambda tree: {
         "body": b"\x10nonsense",
+        "terms": tree["terms"],
         "offer": tree["offer"] | {"digest": chunks.digest(b"\x10nonsense"), "n_bytes": 9},
     },
     "a length that is not the body's": lambda tree: tree | {"offer": tree["offer"] | {"n_bytes": 2**40}},
@@ -356,8 +429,22 @@ def test_an_update_that_nobody_could_send_is_absent_and_its_base_can_be_trained_
     outbox = Outbox(tmp_path / "j", SPEC)
     assert (outbox.offer, outbox.trained, outbox.body()) == (None, None, b"")
     assert f"file={tmp_path / 'j' / 'update.bin'} is not understood" in caplog.text
-    outbox.put(one, body)
+    outbox.put(one, body, SKETCH)
     assert Outbox(tmp_path / "j", SPEC).body() == body
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), LARGEST, -LARGEST, 1e308])
+def test_a_settlement_with_a_loss_that_no_version_has_is_absent(
+    tmp_path: Path, loss: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A report could say nothing of it that survives the journey."""
+    outbox, one, _ = filled(tmp_path / "j")
+    outbox.settle(one.base)
+    assert Outbox(tmp_path / "j", SPEC).probed == Probed(V0, 0.5)
+    reseal(tmp_path / "j" / "settled.bin", lambda tree: tree | {"probed": [[1, 0], loss]})
+    again = Outbox(tmp_path / "j", SPEC)
+    assert (again.settled, again.probed) == (None, None)
+    assert "settled.bin is not understood" in caplog.text
 
 
 def test_an_update_that_rots_while_it_is_offered_is_offered_no_more(tmp_path: Path) -> None:
@@ -432,7 +519,7 @@ def test_an_epoch_that_is_at_its_end_is_no_place_within_it(tmp_path: Path) -> No
 def test_an_update_that_is_on_disk_leaves_no_place_where_its_training_stood(tmp_path: Path) -> None:
     outbox, made = Outbox(tmp_path / "j", SPEC), encoded()
     outbox.checkpoint(V0, ROWS, training(), None)
-    outbox.put(offer(made.body), made.body)
+    outbox.put(offer(made), made, SKETCH)
     assert not (tmp_path / "j" / "checkpoint.bin").exists()
 
 
@@ -574,8 +661,8 @@ def live_on(folder: Path, caplog: pytest.LogCaptureFixture) -> bool:
     if one is not None:
         assert (one.job, one.device) == ("j", "d")
         assert chunks.digest(outbox.body())[: len(one.digest)] == one.digest[:16]
-        codec.decode(outbox.body(), SPEC)
         msgspec.json.encode(one)
+        assert outbox.probed is None or abs(outbox.probed.loss) < LARGEST
     else:
         assert outbox.body() == b""
         assert not (folder / "update.bin").exists() or str(folder / "update.bin") in caplog.text
@@ -590,8 +677,8 @@ def live_on(folder: Path, caplog: pytest.LogCaptureFixture) -> bool:
     assert (again.offer, again.settled) == (None, outbox.settled)
     made = encoded(3)
     base = Version(2**53, 2**53)  # after whatever is said to have been settled last
-    again.put(offer(made.body, base), made.body)
-    assert Outbox(folder, SPEC, job="j", device="d").offer == offer(made.body, base)
+    again.put(offer(made, base), made, SKETCH)
+    assert Outbox(folder, SPEC, job="j", device="d").offer == offer(made, base)
     forget(again.folder)
     assert not folder.exists()
     folder.mkdir()

@@ -98,7 +98,7 @@ def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
 
 def training(base: Version = V0, spec: JobSpec = SPEC) -> Participant:
     one = device(spec)
-    assert feed(one, head(base), round_(base), Installed(base)) == [fetch(head(base)), Train(base, 1.0)]
+    assert feed(one, head(base), round_(base), Installed(base)) == [fetch(head(base)), Train(base, (0, 32, 0))]
     return one
 
 
@@ -119,7 +119,7 @@ def test_a_round_that_carries_the_way_from_here_needs_no_head() -> None:
     one = training(V1)
     feed(one, Trained(offer(V1)), verdict(V1))
     assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
-    assert feed(one, Installed(V2)) == [Train(V2, 1.0)]
+    assert feed(one, Installed(V2)) == [Train(V2, (0, 32, 0))]
     assert one.deadline is None
 
 
@@ -128,7 +128,7 @@ def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
     one = device()
     feed(one, head(V0), *([] if here is None else [Installed(here)]))
     effects = feed(one, carrying(V2))
-    assert effects == ([Train(V2, 1.0)] if here == V2 else [Look()])
+    assert effects == ([Train(V2, (0, 32, 0))] if here == V2 else [Look()])
 
 
 def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
@@ -154,7 +154,7 @@ def test_a_heartbeat_without_the_way_changes_nothing_for_whoever_is_there() -> N
     one = training(V1)
     feed(one, Trained(offer(V1)), carrying(V2), round_(V2, seconds_left=0.0))
     assert feed(one, Installed(V2)) == []
-    assert feed(one, round_(V2)) == [Train(V2, 1.0)]
+    assert feed(one, round_(V2)) == [Train(V2, (0, 32, 0))]
 
 
 def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
@@ -162,7 +162,7 @@ def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
     assert feed(one, head()) == []
     assert feed(one, round_()) == [fetch(head())]
     assert one.doing == "fetching version 1.0"
-    assert feed(one, Installed(V0)) == [Train(V0, 1.0)]
+    assert feed(one, Installed(V0)) == [Train(V0, (0, 32, 0))]
     assert one.doing == "training on version 1.0"
 
 
@@ -175,7 +175,7 @@ def test_the_round_may_come_before_the_head() -> None:
 def test_version_0_needs_no_head_where_the_round_proves_it() -> None:
     one, proving = device(), Round("j-1", 1, V0, 60.0, along=b"12345678")
     assert feed(one, proving) == [fetch(proving)]
-    assert feed(one, Installed(V0)) == [Train(V0, 1.0)]
+    assert feed(one, Installed(V0)) == [Train(V0, (0, 32, 0))]
 
 
 @pytest.mark.parametrize(("deploy", "asks"), [("never", False), ("final", False), ("every 2", True)])
@@ -201,10 +201,10 @@ def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
     assert feed(one, Ready()) == [fetch(head())]
 
 
-def test_the_step_of_the_round_goes_along() -> None:
+def test_the_terms_of_the_round_go_along() -> None:
     one = device()
     feed(one, head(), Installed(V0))
-    assert feed(one, Round("j-1", 1, V0, 60.0, step_scale=1.5)) == [Train(V0, 1.5)]
+    assert feed(one, Round("j-1", 1, V0, 60.0, terms=(256, 1, -3))) == [Train(V0, (256, 1, -3))]
 
 
 def test_a_round_that_has_expired_starts_nothing() -> None:
@@ -315,7 +315,7 @@ def test_a_job_that_had_ended_goes_on_where_a_backup_has_brought_it_back(ends: A
     feed(one, ends)
     assert feed(one, round_(V1)) == [], "it is over"
     feed(one, again, head(again.base, term=again.term))
-    assert feed(one, Installed(again.base)) == [Train(again.base, 1.0)]
+    assert feed(one, Installed(again.base)) == [Train(again.base, (0, 32, 0))]
 
 
 def test_a_training_that_was_begun_anew_does_not_halt_for_the_end_before_it() -> None:
@@ -707,7 +707,7 @@ def test_what_is_deployed_is_not_fetched_again_after_a_start() -> None:
 def test_a_version_may_be_deployed_and_trained_on() -> None:
     one = deploying("every 1")
     feed(one, head(V1), round_(V1))
-    assert feed(one, Installed(V1)) == [Deploy(V1), Train(V1, 1.0)]
+    assert feed(one, Installed(V1)) == [Deploy(V1), Train(V1, (0, 32, 0))]
 
 
 # Offline, deployment that fails, and other names of a base.
@@ -735,7 +735,7 @@ def test_a_device_that_halts_is_free_for_the_next_base_in_the_same_breath() -> N
     feed(one, head(V1))
     one = training()
     assert feed(one, carrying(V1)) == [Halt(V0), fetch(carrying(V1))]
-    assert feed(one, Installed(V1)) == [Train(V1, 1.0)]
+    assert feed(one, Installed(V1)) == [Train(V1, (0, 32, 0))]
 
 
 def test_a_version_that_cannot_be_deployed_is_tried_again_with_growing_pauses() -> None:
@@ -839,7 +839,7 @@ def test_a_training_on_a_former_name_of_the_base_goes_on() -> None:
 
 def test_an_update_that_is_lost_on_disk_is_trained_again() -> None:
     one = offering()
-    assert feed(one, UpdateLost(None)) == [Train(V0, 1.0)]
+    assert feed(one, UpdateLost(None)) == [Train(V0, (0, 32, 0))]
     settled = offering()
     feed(settled, verdict(), head(V1), round_(V1), Installed(V1), Trained(offer(V1)))
-    assert feed(settled, UpdateLost(V0)) == [Train(V1, 1.0)]
+    assert feed(settled, UpdateLost(V0)) == [Train(V1, (0, 32, 0))]

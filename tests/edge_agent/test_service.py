@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,14 +40,17 @@ from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
+from edge_agent.outbox import Probed
 from edge_agent.participant import REFETCH_S
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
-from edge_agent.work import STALL_S
-from models import codec, downlink, nets, train
+from edge_agent.work import STALL_S, _rng
+from models import chain, nets, probe, train
+from models.chain import Chain, Grids, Held, Step
+from models.codec import FLOAT32, INT8, Terms
+from models.codec.steps import step_near
 from models.dataset import Dataset, DatasetError
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
-from models.lattice import Model
 from models.mlp import Mlp
 from models.nets import ModelError
 from models.source import DataSource
@@ -55,9 +58,11 @@ from models.train import TrainingError
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
 V0, V1 = Version(1, 0), Version(1, 1)
-MODEL = ModelSpec(inputs=4, hidden=(8,), outputs=2)
+MODEL = ModelSpec(inputs=4, hidden=(16,), outputs=2)
 SPEC = JobSpec("toy", MODEL, compression="light", deploy="never", train=TrainSpec(epochs=1, batch_size=5))
 NET = nets.build(MODEL)
+SKETCH = Terms(64, 1)
+FIRST = Chain(NET.spec, SPEC).first()
 
 
 def rows(*_: object) -> Dataset:
@@ -134,9 +139,14 @@ class Bench:
         return last
 
 
-def head(version: Version = V0, model: Model | None = None, **more: Any) -> Head:
-    model = model or downlink.start(NET.spec, 0).model
-    return Head(JOB, 1, version, model.sha256()[:32], **more)
+def head(version: Version = V0, held: Held = FIRST, **more: Any) -> Head:
+    return Head(JOB, 1, version, held.sha256()[:32], **more)
+
+
+def said(offer: Offer, terms: Terms) -> list[Any]:
+    """What an update says of every tensor."""
+    coding = Chain(NET.spec, SPEC).coding(offer.base.number, terms)
+    return [part.values() for part in coding.tensors(coding.decode(offer.body))]
 
 
 def verdict(offer: Offer, refused: str = "") -> Verdict:
@@ -161,8 +171,7 @@ def test_a_drawn_device_trains_and_offers(bench: Bench) -> None:
     bench.begin()
     offer = bench.offered()
     assert (offer.base, offer.device, offer.n_examples) == (V0, DEVICE, 20)
-    decoded = codec.decode(offer.body, NET.spec)
-    assert any(part.integers.any() for part in decoded)
+    assert any(part.any() for part in said(offer, FLOAT32))
     assert bench.agent.doing == "toy: offering an update to version 1.0"
 
 
@@ -325,17 +334,25 @@ def test_another_client_of_its_name_stops_it(bench: Bench) -> None:
 # Versions and chunks.
 
 
-def version_1() -> downlink.ServerState:
-    rng = np.random.default_rng(1)
-    step = [0.01 * rng.standard_normal(tensor.shape) for tensor in NET.spec]
-    return downlink.advance(downlink.start(NET.spec, 0), step, NET.spec, SPEC.coding)
+class Made(NamedTuple):
+    """A version, and the step that leads to it."""
+
+    held: Held
+    body: bytes
 
 
-def way_1(state: downlink.ServerState, chunk_bytes: int) -> tuple[Way, list[Body]]:
+def version_1(before: Held = FIRST, grids: Grids | None = None) -> Made:
+    """Version 1; or the one after another."""
+    rng, chain_ = np.random.default_rng(1 + before.number), Chain(NET.spec, SPEC)
+    delta = {tensor.name: (0.01 * rng.standard_normal(tensor.shape)).astype(np.float32) for tensor in NET.spec}
+    step = Step(SKETCH, chain_.coding(before.number, SKETCH).encode(delta, rng), (), grids)
+    return Made(chain_.step(before, step), chain.write(step))
+
+
+def way_1(made: Made, chunk_bytes: int) -> tuple[Way, list[Body]]:
     """Give the way to version 1 as a head names it, and its chunks."""
-    (way,) = state.ways
-    pieces = enumerate(chunks.cut(way.body, chunk_bytes))
-    return Way(0, len(way.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
+    pieces = enumerate(chunks.cut(made.body, chunk_bytes))
+    return Way(0, 1, len(made.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
 
 
 def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
@@ -343,7 +360,7 @@ def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
     way, pieces = way_1(state, 5)
     assert len(pieces) > 2
     bench.say(*pieces[:-1])
-    bench.begin(head(V1, state.model, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 60.0))
+    bench.begin(head(V1, state.held, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 60.0))
     bench.settle(1.0)
     assert all(offer.base == V0 for offer in bench.of(Offer))
     for offer in bench.of(Offer)[-1:]:
@@ -363,7 +380,7 @@ def fetching(bench: Bench, chunk_bytes: int = 5) -> list[Body]:
     bench.begin()
     bench.say(verdict(bench.offered()))
     way, pieces = way_1(state, chunk_bytes)
-    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=chunk_bytes), Round(JOB, 1, V1, 6000.0))
+    bench.say(head(V1, state.held, ways=(way,), chunk_bytes=chunk_bytes), Round(JOB, 1, V1, 6000.0))
     bench.settle()
     assert len(listened(bench)) == len(pieces) > 1
     return pieces
@@ -391,7 +408,7 @@ def test_a_fetch_that_stalls_twice_begins_anew_with_a_new_head(bench: Bench) -> 
     assert listened(bench) == []
     state = version_1()
     way, pieces = way_1(state, 9)
-    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=9))
+    bench.say(head(V1, state.held, ways=(way,), chunk_bytes=9))
     bench.settle(REFETCH_S)
     bench.settle()
     assert len(listened(bench)) == len(pieces)
@@ -437,16 +454,14 @@ def test_a_way_from_here_that_leads_elsewhere_is_made_good_by_the_one_from_versi
     pieces = fetching(bench)
     bench.say(*pieces)
     bench.say(verdict(bench.offered()))
-    rng = np.random.default_rng(2)
-    step = [0.01 * rng.standard_normal(tensor.shape) for tensor in NET.spec]
-    state = downlink.advance(version_1(), step, NET.spec, SPEC.coding)
-    ways = {way.start: way.body for way in state.ways}
-    assert set(ways) == {0, 1}
-    bodies = {0: ways[0], 1: bytes(len(ways[1]))}
+    two = version_1(version_1().held, Grids(step_near(2.0**-10)))
+    snapshot = Chain(NET.spec, SPEC).snapshot(two.held, Grids(step_near(2.0**-10)))
+    assert len(snapshot) > len(two.body)
+    bodies = {0: snapshot, 1: bytes(len(two.body))}
     v2 = Version(1, 2)
     bench.say(*(Body(JOB, body_name(v2, start), 0, body) for start, body in bodies.items()))
-    told = tuple(Way(start, len(body)) for start, body in bodies.items())
-    bench.say(head(v2, state.model, ways=told, chunk_bytes=100_000), Round(JOB, 1, v2, 600.0))
+    told = tuple(Way(start, 2, len(body)) for start, body in bodies.items())
+    bench.say(head(v2, two.held, ways=told, chunk_bytes=100_000), Round(JOB, 1, v2, 600.0))
     for _ in range(3):
         bench.settle(REFETCH_S)
     assert bench.offered().base == v2
@@ -467,7 +482,7 @@ def test_a_version_that_came_with_its_round_is_trained_on(bench: Bench) -> None:
     bench.begin()
     bench.say(verdict(bench.offered()))
     state = version_1()
-    bench.say(Round(JOB, 1, V1, 60.0, along=along(state.model.sha256(), state.ways[0].body)))
+    bench.say(Round(JOB, 1, V1, 60.0, along=along(state.held.sha256(), state.body)))
     bench.settle(1.0)
     assert bench.of(Offer)[-1].base == V1
 
@@ -476,11 +491,11 @@ def test_a_way_that_leads_elsewhere_is_made_good_by_the_head(bench: Bench) -> No
     state = version_1()
     bench.begin()
     bench.say(verdict(bench.offered()))
-    bench.say(Round(JOB, 1, V1, 60.0, along=bytes(8) + state.ways[0].body))
+    bench.say(Round(JOB, 1, V1, 60.0, along=bytes(8) + state.body))
     bench.settle(1.0)
     assert bench.of(Offer)[-1].base == V0
     way, pieces = way_1(state, 100)
-    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=100), *pieces)
+    bench.say(head(V1, state.held, ways=(way,), chunk_bytes=100), *pieces)
     bench.settle(30.0)
     bench.settle()
     assert bench.of(Offer)[-1].base == V1
@@ -492,7 +507,7 @@ def test_a_large_update_goes_up_in_chunks_as_they_are_wanted(tmp_path: Path) -> 
     bench = Bench(tmp_path, spec)
     net = nets.build(model)
     tree = msgspec.to_builtins(spec)
-    first = Head(JOB, 1, V0, downlink.start(net.spec, 0).model.sha256()[:32])
+    first = head(V0, Chain(net.spec, spec).first())
     bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, tree), first, Round(JOB, 1, V0, 60.0))
     offer = bench.offered()
     assert offer.body == b""
@@ -504,7 +519,221 @@ def test_a_large_update_goes_up_in_chunks_as_they_are_wanted(tmp_path: Path) -> 
     whole = chunks.Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
     for piece in bench.of(Chunk):
         whole.add(piece.index, piece.data)
-    assert len(codec.decode(whole.body() or b"", net.spec)) == len(net.spec)
+    coding = Chain(net.spec, spec).coding(0, FLOAT32)
+    assert len(coding.tensors(coding.decode(whole.body() or b""))) == len(net.spec)
+
+
+# How updates are coded, and what is reported of their base.
+
+
+def opened(bench: Bench, *terms: int) -> None:
+    """Have the round of version 0 say how updates to it are coded."""
+    tree = msgspec.to_builtins(bench.spec)
+    one = Round(JOB, 1, V0, 60.0, terms=(terms[0], terms[1], 0))
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, tree), head(), one)
+
+
+@pytest.mark.parametrize("terms", [SKETCH, Terms(128, 4), INT8, FLOAT32])
+def test_an_update_is_coded_as_its_round_says(bench: Bench, terms: Terms) -> None:
+    opened(bench, *terms)
+    offer = bench.offered()
+    assert len(said(offer, terms)) == len(NET.spec)
+    assert any(part.any() for part in said(offer, terms))
+    assert (bench.folder / "jobs" / JOB / "update.bin").exists()
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.settle(1.0)
+    assert bench.of(Offer) == [offer]
+
+
+@pytest.mark.parametrize("terms", [(2**53, 1), (65, 1), (256, 1), (64, 5), (64, 32), (0, 4), (0, 1)])
+def test_terms_that_no_update_can_have_end_a_training_before_it_begins(
+    bench: Bench, terms: tuple[int, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "steps", None)
+        opened(bench, *terms)
+        bench.settle(5.0)
+    assert bench.of(Offer) == []
+    assert bench.agent.jobs.unready == {}
+    assert f"no update of 114 coordinates is coded in {terms[0]} buckets of {terms[1]} bits" in caplog.text
+    told = bench.of(Presence)[-1].failed[JOB]
+    assert (told.base, told.why) == (V0, caplog.records[-1].args[-1])  # type: ignore[index]
+    assert not any((bench.folder / "marks").glob("*"))
+    made = version_1()
+    bench.say(Round(JOB, 1, V1, 60.0, along=along(made.held.sha256(), made.body)))
+    bench.settle(5.0)
+    assert bench.of(Offer)[-1].base == V1
+    assert bench.of(Presence)[-1].failed == {}
+
+
+OCTAVE = -10
+
+
+def walk(
+    bench: Bench,
+    numbers: range | list[int],
+    terms: Terms = SKETCH,
+    dies: Collection[int] = (),
+    octave: int = OCTAVE,
+    generation: int = 1,
+) -> list[Offer]:
+    """Have the agent train on these versions, one after another; kill it before some. Give what it offers."""
+    tree = msgspec.to_builtins(bench.spec)
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, tree))
+    held, told, offers = FIRST, (), []
+    for number in range(max(numbers) + 1):
+        version = Version(generation, number)
+        if number:
+            made = version_1(held)
+            held, told = made.held, (*told, Way(number - 1, number, len(made.body)))
+            bench.say(Body(JOB, body_name(version, number - 1), 0, made.body))
+        if number not in numbers:
+            continue
+        bench.say(head(version, held, ways=told, chunk_bytes=1000))
+        if number in dies:
+            bench.kill()
+            bench.start()
+        bench.say(Round(JOB, 1, version, 600.0, terms=(*terms, octave if number else 0)))
+        bench.settle(10.0)
+        offers.append(bench.offered())
+        if number in dies:
+            bench.kill()
+            bench.start()
+    assert [offer.base.number for offer in offers] == list(numbers)
+    return offers
+
+
+def test_an_update_is_coded_under_the_hash_of_its_own_base(tmp_path: Path) -> None:
+    """Under another one it decodes as well, and says something else."""
+    plain, coded = Bench(tmp_path / "plain"), Bench(tmp_path / "coded")
+    wide = Terms(128, 4)
+    true, found = (
+        np.concatenate([part.reshape(-1) for part in said(walk(bench, [0, 2], terms)[-1], terms)])
+        for bench, terms in ((plain, FLOAT32), (coded, wide))
+    )
+    assert np.square(found - true).sum() < 0.05 * np.square(true).sum()
+
+
+def held_at(number: int) -> Held:
+    held = FIRST
+    for _ in range(number):
+        held = version_1(held).held
+    return held
+
+
+def loss_at(number: int) -> float:
+    """The loss of a version on the device's rows."""
+    return probe.loss(NET, held_at(number).model.params(NET.spec), rows())
+
+
+def price_at(number: int) -> float:
+    """What noise would cost there."""
+    rng = _rng("probe", 0, number, DEVICE)
+    return probe.curvature(NET, held_at(number).model.params(NET.spec), rows(), loss_at(number), 2.0**OCTAVE, rng)
+
+
+def gained(number: int, since: int) -> float:
+    """What a version gains there, going by another one."""
+    return probe.gain(loss_at(since), since, loss_at(number), number)
+
+
+def test_a_device_reports_what_noise_would_cost_and_what_a_version_gains(bench: Bench) -> None:
+    first, second, later = walk(bench, [0, 1, 3])
+    assert first.report == ()
+    assert second.report == pytest.approx((price_at(1), gained(1, 0)), rel=0.006)
+    assert later.report == pytest.approx((price_at(3), gained(3, 1)), rel=0.006)
+    assert all(float(f"{value:.3g}") == value for value in second.report)
+
+
+def test_a_device_that_has_reported_on_nothing_yet_goes_by_version_0(bench: Bench) -> None:
+    (offer,) = walk(bench, [3])
+    assert offer.report == pytest.approx((price_at(3), gained(3, 0)), rel=0.006)
+
+
+def test_a_device_reports_when_it_is_due_and_every_early_version(bench: Bench) -> None:
+    due, last = [], None
+    for number in range(14):
+        if probe.is_due(DEVICE, number, last):
+            due.append(number)
+            last = number
+    offers = walk(bench, range(14))
+    assert [offer.base.number for offer in offers if offer.report] == due[1:]
+    assert due[:5] == [0, 1, 2, 3, due[4]]
+    assert due[4] > 4 or due[5] > due[4] + 1
+
+
+@pytest.mark.parametrize("dies", [range(9), [2, 5], [0], [7]])
+def test_a_report_is_the_same_whether_or_not_the_agent_was_killed_in_between(
+    tmp_path: Path, dies: Collection[int]
+) -> None:
+    calm, rough = Bench(tmp_path / "calm"), Bench(tmp_path / "rough")
+    assert walk(calm, range(9)) == walk(rough, range(9), dies=dies)
+    assert len([offer for offer in calm.of(Offer) if offer.report]) > 3
+
+
+def test_what_was_reported_under_another_generation_is_no_measure_of_a_gain(bench: Bench) -> None:
+    walk(bench, [0, 1, 2])
+    (offer,) = walk(bench, [3], generation=7)
+    assert offer.report == pytest.approx((price_at(3), gained(3, 0)), rel=0.006)
+
+
+@pytest.mark.parametrize("generation", [1, 7])
+def test_a_version_that_came_before_the_one_reported_on_last_is_no_measure_of_a_gain(
+    bench: Bench, generation: int
+) -> None:
+    """As a backup that was restored brings it back."""
+    walk(bench, [3])
+    bench.agent.works[JOB]._outbox.probed = Probed(Version(generation, 3), 1e3)
+    (offer,) = walk(bench, [2], generation=7)
+    assert offer.report == pytest.approx((price_at(2), gained(2, 0)), rel=0.006)
+
+
+@pytest.mark.parametrize("terms", [INT8, FLOAT32])
+def test_of_what_is_not_sketched_nothing_is_reported(bench: Bench, terms: Terms) -> None:
+    assert [offer.report for offer in walk(bench, range(3), terms)] == [()] * 3
+
+
+def test_where_the_job_names_its_buckets_nothing_is_reported(tmp_path: Path) -> None:
+    spec = structs.replace(SPEC, compression=CompressionSpec(buckets=64))
+    bench = Bench(tmp_path, spec)
+    assert [offer.report for offer in walk(bench, range(3))] == [()] * 3
+
+
+def test_where_the_noise_is_not_known_nothing_is_reported_but_the_gain_of_the_next_builds_on_it(bench: Bench) -> None:
+    assert walk(bench, [0, 1], octave=0)[-1].report == ()
+    (offer,) = walk(bench, [2])
+    assert offer.report == pytest.approx((price_at(2), gained(2, 1)), rel=0.006)
+
+
+@pytest.mark.parametrize("loss", [math.inf, math.nan, 1e300])
+def test_a_loss_that_is_none_is_not_reported_and_nothing_builds_on_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    walk(bench, [0])
+    with monkeypatch.context() as patch:
+        patch.setattr(probe, "loss", lambda *_: loss)
+        assert walk(bench, [1])[-1].report == ()
+    assert bench.agent.works[JOB]._outbox.probed is None
+    assert walk(bench, [2])[-1].report == pytest.approx((price_at(2), gained(2, 0)), rel=0.006)
+
+
+@pytest.mark.parametrize("found", [math.inf, math.nan, -math.inf, -1.7976e308])
+def test_a_gain_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch, found: float) -> None:
+    walk(bench, [0])
+    monkeypatch.setattr(probe, "gain", lambda *_: found)
+    (offer,) = walk(bench, [1])
+    assert offer.report == ()
+
+
+@pytest.mark.parametrize("found", [math.inf, math.nan, -math.inf, 1.7976e308])
+def test_a_price_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch, found: float) -> None:
+    walk(bench, [0])
+    monkeypatch.setattr(probe, "curvature", lambda *_: found)
+    (offer,) = walk(bench, [1])
+    assert offer.report == ()
+    assert b"null" not in topics.pack(offer, FLEET).payload
 
 
 # Hostile input.
@@ -763,7 +992,7 @@ def test_a_device_whose_base_is_left_trains_at_once_on_the_next_one_that_draws_i
     while not bench.agent.busy:
         bench.agent.step(0.0)
     way, pieces = way_1(state, 100)
-    bench.hand.publish(topics.pack(head(V1, state.model, ways=(way,), chunk_bytes=100), FLEET))
+    bench.hand.publish(topics.pack(head(V1, state.held, ways=(way,), chunk_bytes=100), FLEET))
     for piece in pieces:
         bench.hand.publish(topics.pack(piece, FLEET))
     bench.say(Round(JOB, 1, V1, 60.0))
@@ -871,7 +1100,7 @@ def test_a_job_that_is_deleted_in_the_middle_of_a_fetch_leaves_no_subscription(b
     bench.begin()
     bench.say(verdict(bench.offered()))
     way, _ = way_1(state, 5)
-    bench.say(head(V1, state.model, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 600.0))
+    bench.say(head(V1, state.held, ways=(way,), chunk_bytes=5), Round(JOB, 1, V1, 600.0))
     bench.settle(10.0)
     assert [name for name in bench.link._filters if "/body/" in name]
     bench.say(Job(JOB, 1))
@@ -1112,7 +1341,7 @@ def test_a_training_that_fails_leaves_the_device_ready_for_the_next_base(
     assert said.failed == {JOB: Failure(V0, "training diverged")}
     state = version_1()
     way, pieces = way_1(state, 100)
-    bench.say(*pieces, head(V1, state.model, ways=(way,), chunk_bytes=100), Round(JOB, 1, V1, 60.0))
+    bench.say(*pieces, head(V1, state.held, ways=(way,), chunk_bytes=100), Round(JOB, 1, V1, 60.0))
     assert bench.offered().base == V1
     bench.settle(30.0)
     assert bench.of(Presence)[-1].failed == {}
@@ -1126,7 +1355,7 @@ def test_an_update_is_cut_as_the_broker_takes_it(tmp_path: Path) -> None:
     spec = JobSpec("toy", model, compression=CompressionSpec(codec="float32"), deploy="never", train=SPEC.train)
     bench = Bench(tmp_path, spec)
     net = nets.build(model)
-    first = Head(JOB, 1, V0, downlink.start(net.spec, 0).model.sha256()[:32])
+    first = head(V0, Chain(net.spec, spec).first())
     bench.broker.max_packet_bytes = 20_000
     bench.broker.stop(keep=True)
     bench.broker.start()
@@ -1140,7 +1369,8 @@ def test_an_update_is_cut_as_the_broker_takes_it(tmp_path: Path) -> None:
     whole = chunks.Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
     for piece in bench.of(Chunk):
         whole.add(piece.index, piece.data)
-    assert len(codec.decode(whole.body() or b"", net.spec)) == len(net.spec)
+    coding = Chain(net.spec, spec).coding(0, FLOAT32)
+    assert len(coding.tensors(coding.decode(whole.body() or b""))) == len(net.spec)
 
 
 def test_a_packet_that_the_broker_refuses_is_a_reason_for_the_operator(bench: Bench) -> None:
@@ -1195,7 +1425,7 @@ def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
     state = version_1()
     way, pieces = way_1(state, 100)
     tree = msgspec.to_builtins(bench.spec)
-    bench.say(*pieces, head(V1, state.model, state="finished", ways=(way,), chunk_bytes=100), Job(JOB, 1, tree, V1))
+    bench.say(*pieces, head(V1, state.held, state="finished", ways=(way,), chunk_bytes=100), Job(JOB, 1, tree, V1))
     bench.settle(1.0)
     for tried in range(1, 4):
         assert len(slots.wanted) == tried

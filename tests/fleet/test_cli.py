@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fleet import cli
@@ -94,6 +96,44 @@ def test_an_error_of_ours_is_told_in_its_own_words(capsys: pytest.CaptureFixture
     assert main(["codec", "measure", str(missing)]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"fedge: {missing} is not an NPZ")
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_codec_is_measured_for_people_and_for_scripts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, to_file: bool
+) -> None:
+    np.savez(tmp_path / "update.npz", w=np.random.default_rng(0).standard_normal((40, 20)))
+    out = tmp_path / "rows.json"
+    where = str(out) if to_file else "-"
+    command = ["codec", "measure", str(tmp_path / "update.npz"), "--buckets", "384", "--json", where]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    tree = json.loads(out.read_text() if to_file else said)
+    first = tree["rows"][0]
+    assert (first["codec"], first["buckets"], first["bits"], first["step"]) == ("sketch", 384, 1, None)
+    assert set(first) == {
+        *("codec", "step", "buckets", "bits", "bytes", "bits_per_coordinate", "nmse", "encode_ms", "decode_ms")
+    }
+    if to_file:
+        assert said.splitlines()[0].split()[:4] == ["codec", "buckets", "bits", "bytes"]
+        assert said.splitlines()[1].split()[:3] == ["sketch", "384", "1"]
+        assert len(said.splitlines()) == 1 + len(tree["rows"])
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (("--codec", "adaptive"), "codec adaptive is none of sketch, float32, int8"),
+        (("--buckets", "63"), "63 buckets are not 64 to 67108864"),
+        (("--bits", "5"), "5 bits a bucket are not 1 to 4"),
+    ],
+)
+def test_a_codec_that_there_is_not_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: tuple[str, str], why: str
+) -> None:
+    np.savez(tmp_path / "update.npz", w=np.ones(100))
+    assert main(["codec", "measure", str(tmp_path / "update.npz"), *option]) == 1
+    assert capsys.readouterr().err == f"fedge: {why}\n"
 
 
 def test_what_nobody_expected_is_told_with_its_type_and_where_the_trace_is(

@@ -14,8 +14,10 @@ from fleet.cli import main
 from fleet.partition import PartitionError, deal
 from fleet.problem import Problem, read_problem
 from fleet.simulate import Result, SimulationError, simulate
+from models import steering
+from models.codec.terms import terms_for
 from models.dataset import Dataset, DatasetError
-from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 
 JOB = """
 name = "blobs"
@@ -132,6 +134,42 @@ def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None
     job = structs.replace(spec(), aggregate=AggregateSpec(max_examples=3))
     with pytest.raises(SimulationError, match="stands still at version 0"):
         run(job)
+
+
+WIDE = ModelSpec("mlp", 4, (64,), 3)
+
+
+def test_a_round_says_how_its_updates_were_coded() -> None:
+    found = run(structs.replace(spec(max_rounds=8), model=WIDE, compression="strong"))
+    assert [(row.buckets, row.bits) for row in found.rounds][:1] == [steering.first(found.parameters).terms]
+    assert all(row.buckets is not None and row.buckets >= 64 and row.bits in (1, 2, 3, 4) for row in found.rounds)
+    for row in found.rounds:
+        assert row.buckets is not None
+        assert row.bits is not None
+        fewest = row.buckets * row.bits // 8
+        assert 5 * fewest <= row.body_bytes_up <= 5 * (fewest + 2 * row.buckets // 64 + 16 * 8)
+    assert found.bytes_up < found.float32_bytes_up / 5
+
+
+def test_buckets_and_bits_that_a_job_names_are_those_of_every_round() -> None:
+    coding = CompressionSpec(buckets=2**20, bits=2, bits_down=3)
+    found = run(structs.replace(spec(), model=WIDE, compression=coding))
+    assert {(row.buckets, row.bits) for row in found.rounds} == {terms_for(found.parameters, 2**20, 2)}
+
+
+@pytest.mark.parametrize("compression", ["off", CompressionSpec(codec="int8")])
+def test_what_is_not_sketched_has_no_buckets(compression: object) -> None:
+    found = run(structs.replace(spec(), compression=compression))
+    assert {(row.buckets, row.bits) for row in found.rounds} == {(None, None)}
+
+
+@pytest.mark.parametrize("compression", ["light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_a_compressed_fleet_learns_too(compression: object) -> None:
+    job = structs.replace(spec(max_rounds=20), model=WIDE, compression=compression)
+    result = run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5)))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5))).sha256 == result.sha256
 
 
 def test_nothing_is_left_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

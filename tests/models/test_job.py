@@ -33,6 +33,16 @@ def test_a_job_is_what_its_own_json_says() -> None:
     assert job.coding == CompressionSpec(codec="int8")
 
 
+def test_the_presets_are_sketches_of_ever_more_noise_but_for_the_one_that_is_off() -> None:
+    assert list(PRESETS) == ["off", "light", "strong", "extreme"]
+    off, *sketches = PRESETS.values()
+    assert off.codec == "float32"
+    assert all((spec.codec, spec.buckets) == ("sketch", None) for spec in sketches)
+    tolerances = [spec.tolerance for spec in sketches]
+    assert tolerances == sorted(set(tolerances))
+    assert read(compression={}).coding == PRESETS["strong"]
+
+
 @pytest.mark.parametrize("deadline_s", [0.1, 60, 1e9, "learned"])
 def test_a_deadline_is_one_that_a_round_can_carry(deadline_s: float | str) -> None:
     assert read(rounds={"deadline_s": deadline_s}).rounds.deadline_s == deadline_s
@@ -55,8 +65,19 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with a momentum that never forgets": {"train": {"momentum": 0.9999999999}},
     "with a server's rate beyond sense": {"aggregate": {"server_learning_rate": 1e35}},
     "with a gate that is none": {"aggregate": {"max_norm_ratio": float("inf")}},
-    "with a step beyond sense": {"compression": {"step": 1e300}},
-    "with a grid finer than a body can say": {"compression": {"downlink_step": 1e-9}},
+    "with a tolerance of no noise at all": {"compression": {"tolerance": 0.0}},
+    "with a tolerance that is no number": {"compression": {"tolerance": float("nan")}},
+    "with a tolerance of more noise than gain": {"compression": {"tolerance": 10.5}},
+    "with fewer buckets than a sketch has": {"compression": {"buckets": 63}},
+    "with more buckets than a round can say": {"compression": {"buckets": 2**26 + 1}},
+    "with half a bucket": {"compression": {"buckets": 64.5}},
+    "with buckets of no bits": {"compression": {"buckets": 64, "bits": 0}},
+    "with buckets of too many bits": {"compression": {"buckets": 64, "bits": 5}},
+    "with versions of too many bits": {"compression": {"buckets": 64, "bits_down": 5}},
+    "with a codec of before": {"compression": {"codec": "adaptive"}},
+    "with a step, which there is no more": {"compression": {"step": 1.0}},
+    "with a grid, which there is no more": {"compression": {"downlink_step": 0.0}},
+    "with a preset that nobody knows": {"compression": "medium"},
     "with a target beyond all accuracy": {"rounds": {"stop": {"target": 96}}},
     "with a target of no accuracy": {"rounds": {"stop": {"target": 0.0}}},
     "with a target on an accuracy that nobody has": {
@@ -109,7 +130,11 @@ ALLOWED: dict[str, dict[str, Any]] = {
         }
     },
     "of the whole roster": {"rounds": {"quorum": 100_000, "min_devices": 100_000, "target": 100_000}},
-    "that publishes without loss": {"compression": {"downlink_step": 0.0}},
+    "that publishes without loss": {"compression": "off"},
+    "that publishes without loss, in as many words": {"compression": {"codec": "float32"}},
+    "with a bucket for each parameter": {"compression": {"buckets": 2**26, "bits": 4, "bits_down": 4}},
+    "with the fewest buckets": {"compression": {"buckets": 64}},
+    "with a tolerance of its own": {"compression": {"tolerance": 1e-3}},
 }
 
 

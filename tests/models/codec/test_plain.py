@@ -1,38 +1,92 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from models.codec.decoded import CodecError, exact
-from models.codec.plain import float32_bytes, int8_bytes, read_float32, read_int8
+from models.codec.decoded import CodecError
+from models.codec.plain import read_float32, read_int8, write_float32, write_int8
+from models.params import Spec, TensorSpec
 
-
-def test_float32_is_exact_within_27_octaves() -> None:
-    values = np.array([1.5, -3.1415927, 2.0**-26, 0.0, 1e-7], np.float32)
-    assert (read_float32(memoryview(float32_bytes(values)), (5,)).values() == values).all()
-
-
-def test_what_is_far_below_the_largest_is_rounded_to_its_lattice() -> None:
-    decoded = exact(np.array([1e30, 1e-40, 3e14]))
-    assert np.allclose(decoded.values(), [1e30, 0, 3e14], rtol=0, atol=1e30 * 2.0**-50)
-    assert np.abs(decoded.integers).max() <= 2**52
+SPEC: Spec = (TensorSpec("w", (20, 5)), TensorSpec("b", (7,)), TensorSpec("s", ()), TensorSpec("none", (0, 4)))
 
 
-def test_denormals_are_exact() -> None:
-    values = np.array([1e-45, -3e-45, 1e-40], np.float32)
-    assert (read_float32(memoryview(float32_bytes(values)), (3,)).values() == values).all()
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(bad: float) -> None:
-    with pytest.raises(CodecError, match="finite"):
-        read_float32(memoryview(float32_bytes(np.array([1, bad], np.float32))), (2,))
+def tensors(seed: int = 0, scale: float = 1.0) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    rng = np.random.default_rng(seed)
+    return [np.asarray(scale * rng.uniform(-1, 1, t.shape), np.float32) for t in SPEC]
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-20, 1.0, 3e38])
-def test_int8_is_within_half_a_step(scale: float) -> None:
-    values = (np.random.default_rng(0).uniform(-1, 1, (20, 5)) * scale).astype(np.float32)
-    decoded = read_int8(memoryview(int8_bytes(values)), (20, 5))
-    assert np.abs(decoded.values() - values).max() <= 1.01 * float(np.abs(values).max()) / 254
+def test_float32_is_exact_within_27_octaves(scale: float) -> None:
+    values = tensors(1, scale)
+    for tensor, found in zip(values, read_float32(write_float32(values), SPEC), strict=True):
+        keeps = np.abs(tensor) > np.abs(tensor).max(initial=0.0) * 2.0**-27
+        assert found.integers.shape == tensor.shape
+        assert (found.values() == tensor)[keeps].all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 2])
+def test_values_that_are_not_finite_are_refused(bad: float, at: int) -> None:
+    values = tensors()
+    values[at].reshape(-1)[-1] = bad
+    with pytest.raises(CodecError, match="finite"):
+        read_float32(write_float32(values), SPEC)
+
+
+@pytest.mark.parametrize("change", [-1, 1, 4, -4])
+def test_another_length_is_refused(change: int) -> None:
+    for body, read in ((write_float32(tensors()), read_float32), (int8(tensors()), read_int8)):
+        with pytest.raises(CodecError):
+            read(body[:change] if change < 0 else body + bytes(change), SPEC)
+
+
+def int8(values: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], seed: int = 0) -> bytes:
+    return write_int8(values, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-20, 1.0, 3e38])
+def test_int8_is_within_a_step(scale: float) -> None:
+    values = tensors(2, scale)
+    for tensor, found in zip(values, read_int8(int8(values), SPEC), strict=True):
+        largest = float(np.abs(tensor).max(initial=0.0))
+        assert np.abs(found.values() - tensor).max(initial=0.0) <= 1.01 * largest / 126
+
+
+def test_int8_has_no_bias() -> None:
+    values, runs = tensors(3), 400
+    rng = np.random.default_rng(1)
+    decoded = [read_int8(write_int8(values, rng), SPEC)[0].values() for _ in range(runs)]
+    off = np.mean(decoded, axis=0) - values[0]
+    step = float(np.abs(values[0]).max()) / 126
+    assert np.abs(off).max() < 5 * 0.5 * step / np.sqrt(runs)
+    assert abs(off.mean()) < 4 * 0.5 * step / np.sqrt(runs * off.size)
+
+
+def test_int8_says_every_tensor_by_a_step_of_its_own() -> None:
+    values = tensors(4)
+    values[1] *= np.float32(1e-9)
+    found = read_int8(int8(values), SPEC)[1].values()
+    assert np.abs(found - values[1]).max() <= 1.01 * float(np.abs(values[1]).max()) / 126
 
 
 def test_an_all_zero_tensor_is_two_bytes() -> None:
-    assert int8_bytes(np.zeros(1000, np.float32)) == b"\0\0"
+    zeros = [np.zeros_like(tensor) for tensor in tensors()]
+    assert int8(zeros) == bytes(2 * len(SPEC))
+    assert not any(found.integers.any() for found in read_int8(int8(zeros), SPEC))
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=130) | st.binary(min_size=116, max_size=116) | st.binary(min_size=432, max_size=432))
+def test_any_bytes_are_tensors_or_an_error(body: bytes) -> None:
+    for read in (read_float32, read_int8):
+        with suppress(CodecError):
+            assert [tensor.integers.shape for tensor in read(body, SPEC)] == [tensor.shape for tensor in SPEC]
+
+
+def test_a_step_that_no_encoder_writes_is_refused() -> None:
+    body = bytearray(int8(tensors()))
+    body[:2] = b"\xff\xff"
+    with pytest.raises(CodecError, match="step word"):
+        read_int8(bytes(body), SPEC)

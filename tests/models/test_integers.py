@@ -1,0 +1,37 @@
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from models.integers import bits, largest, rescale
+
+wide = st.integers(-(2**61) + 1, 2**61 - 1) | st.integers(-40, 40)
+
+
+@given(st.lists(wide, max_size=20), st.integers(1, 200))
+@example([2**61 - 1, 2**60 + 1, 2**60, -(2**60) - 1], 61)
+@example([2**61 - 1, 2**59 + 1, 2**59, 3 * 2**59], 60)
+@example([2**61 - 1, 1 - 2**61], 62)
+def test_a_shift_to_the_right_rounds_half_to_even(values: list[int], shift: int) -> None:
+    found = rescale(np.array(values, np.int64), -shift)
+    assert found.tolist() == [round(Fraction(value, 2**shift)) for value in values]
+
+
+@given(st.lists(st.integers(-1000, 1000), max_size=20), st.integers(0, 50))
+def test_a_shift_to_the_left_is_exact(values: list[int], shift: int) -> None:
+    assert rescale(np.array(values, np.int64), shift).tolist() == [value << shift for value in values]
+
+
+def test_what_is_rescaled_is_a_new_array() -> None:
+    values = np.arange(4)
+    for shift in (0, -1, -70, 3):
+        rescale(values, shift)[:] = 9
+    assert values.tolist() == [0, 1, 2, 3]
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), max_size=20))
+def test_the_largest_magnitude_and_its_bits(values: list[int]) -> None:
+    row = np.array(values, np.int64)
+    assert largest(row) == max(map(abs, values), default=0)
+    assert bits(row) == largest(row).bit_length()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from models.chain import GROUP, SNAPSHOT, SPAN, STEP, WHOLE
+from models.ways import ENVELOPE_BYTES, SINGLES, Way, is_needed, is_snapshot, path
+
+numbers = st.integers(0, 9)
+ways = st.builds(Way, numbers, numbers, st.integers(0, 300))
+
+
+def routes(among: list[Way], at: int, wanted: int) -> Iterator[list[Way]]:
+    """Return every way there is."""
+    if at == wanted:
+        yield []
+    for way in among:
+        if way.start == at and at < way.number <= wanted:
+            for rest in routes(among, way.number, wanted):
+                yield [way, *rest]
+
+
+def cost(found: list[Way]) -> int:
+    return sum(way.n_bytes + ENVELOPE_BYTES for way in found)
+
+
+@settings(max_examples=300)
+@given(st.lists(ways, max_size=14), numbers, numbers)
+def test_the_path_is_the_cheapest_of_all(among: list[Way], held: int, wanted: int) -> None:
+    found = path(among, held, wanted)
+    every = [route for start in (held, 0) for route in routes(among, start, wanted)]
+    if not every:
+        assert found == []
+        return
+    assert cost(found) == min(map(cost, every))
+    assert found in every
+
+
+def test_an_envelope_counts_as_bytes() -> None:
+    steps = [Way(0, 1, 10), Way(1, 2, 10)]
+    assert path([*steps, Way(0, 2, 20 + ENVELOPE_BYTES - 1)], 0, 2) == [Way(0, 2, 20 + ENVELOPE_BYTES - 1)]
+    assert path([*steps, Way(0, 2, 20 + ENVELOPE_BYTES + 1)], 0, 2) == steps
+
+
+def test_who_holds_it_needs_nothing_and_who_is_ahead_begins_anew() -> None:
+    assert path([Way(0, 5, 10)], 5, 5) == []
+    assert path([Way(0, 5, 10), Way(5, 6, 1)], 6, 5) == [Way(0, 5, 10)]
+
+
+@pytest.mark.parametrize("kind", [WHOLE, STEP, GROUP, SNAPSHOT])
+def test_a_snapshot_is_told_by_its_first_byte(kind: int) -> None:
+    assert is_snapshot(bytes((kind, 9, 9))) == (kind in (WHOLE, SNAPSHOT))
+    assert not is_snapshot(b"")
+
+
+class Retained:
+    """What lies at the broker after every version, as the server clears what is not needed."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.bodies: dict[tuple[int, int], bool] = {}
+
+    def publish(self, *, snapshot: bool, step: bool = True) -> None:
+        self.number += 1
+        if step:
+            self.bodies[self.number - 1, self.number] = False
+        if snapshot:
+            self.bodies[0, self.number] = True
+        if step and self.number % SPAN == 0:
+            self.bodies[self.number - SPAN, self.number] = False
+        snapshots = [number for (_, number), whole in self.bodies.items() if whole]
+        groups = {n for (start, n), whole in self.bodies.items() if not whole and start + SPAN == n}
+        self.bodies = {
+            way: whole
+            for way, whole in self.bodies.items()
+            if is_needed(way, self.number, snapshots, groups, whole=whole)
+        }
+
+    def path(self, held: int, *, whole: bool = True) -> list[Way]:
+        among = [Way(*way, 900 if is_whole else 30) for way, is_whole in self.bodies.items() if whole or not is_whole]
+        return path(among, held, self.number)
+
+
+schedules = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@settings(max_examples=12, deadline=None)
+@given(schedules)
+@example([21, 40])
+@example([5, 4, 31])
+@example([16, 32])
+def test_everybody_finds_a_way_at_every_version(gaps: list[int]) -> None:
+    retained, snapshots = Retained(), [sum(gaps[: k + 1]) for k in range(len(gaps))]
+    for number in range(1, min(110, snapshots[-1] + 40)):
+        retained.publish(snapshot=number in snapshots and number > 1)
+        made = [0, 0, *(s for s in snapshots if 1 < s <= number)]
+        for held in {0, *range(number % 5, number, 5), *range(max(0, number - SINGLES), number)}:
+            assert retained.path(held)
+            if held >= made[-2] and held >= number - SINGLES:
+                assert path([Way(*way, 30) for way, whole in retained.bodies.items() if not whole], held, number)
+        assert len(retained.bodies) <= SINGLES + 2 * SPAN + 3 + (number - made[-2]) // SPAN
+
+
+def test_what_leads_to_the_snapshot_before_the_last_is_cleared() -> None:
+    retained = Retained()
+    for number in range(1, 61):
+        retained.publish(snapshot=number in (20, 40))
+    assert min(number for (_, number), whole in retained.bodies.items() if not whole) > 20
+    assert [number for (_, number), whole in retained.bodies.items() if whole] == [40]
+
+
+def test_steps_that_lie_back_and_are_in_a_group_are_cleared() -> None:
+    retained = Retained()
+    for _ in range(60):
+        retained.publish(snapshot=False)
+    singles = {number for start, number in retained.bodies if number - start == 1}
+    assert singles == set(range(61 - SINGLES, 61))
+    assert {number for start, number in retained.bodies if number - start == SPAN} == set(range(8, 57, 8))
+
+
+def test_a_device_that_missed_forty_versions_and_two_snapshots_finds_a_short_way() -> None:
+    retained = Retained()
+    for number in range(1, 61):
+        retained.publish(snapshot=number in (25, 45))
+    found = retained.path(18)
+    assert found[0] == Way(0, 45, 900)
+    assert len(found) == 1 + 3 + 1 + 4  # to the end of a group, the group, and on
+
+
+def test_of_versions_that_are_published_whole_the_last_two_stay() -> None:
+    retained = Retained()
+    for _ in range(9):
+        retained.publish(snapshot=True, step=False)
+    assert set(retained.bodies) == {(0, 8), (0, 9)}
