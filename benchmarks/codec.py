@@ -1,11 +1,12 @@
-"""The update codec on real updates: bits at equal error, and speed, all of one run.
+"""The update codec: speed and bytes on real updates, and beside DRIVE and EDEN what it costs in rounds; all of one run.
 
     python -m benchmarks.codec                                                  # digits of scikit-learn, 64-128-10
     python -m benchmarks.codec --train mnist_train.npz --test mnist_test.npz    # 784-200-200-10
-    python -m benchmarks.codec --train ... --test ... --shards 2 --rate 0.1     # two shards of sorted labels each
+    python -m benchmarks.codec --train ... --test ... --partition shards:2 --target 0.92
 
-Set OPENBLAS_NUM_THREADS=1. A hundred devices share --examples; the updates are made by local training, one
-epoch in batches of ten, through the very code that runs on devices, after ten rounds without compression.
+Set OPENBLAS_NUM_THREADS=1. A sketch with a bucket for every coordinate is DRIVE at one bit (Vargaftik et al. 2021) and
+EDEN at more (2022): those rows are the same code with `buckets` and `bits` said. Rounds are those of `fleet.simulate`
+to a target, beside float32 on the same seed. The hash of a plan is made once a base, and has a column of its own.
 """
 
 from __future__ import annotations
@@ -13,167 +14,38 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from msgspec import structs
 
-from fleet.measure import eden
-from models import codec, nets, train
-from models.codec.frame import write
-from models.dataset import Dataset, fit, load
-from models.job import ModelSpec, TrainSpec
+from fleet.display import n_bytes
+from fleet.problem import Problem, read_problem
+from fleet.simulate import simulate
+from models import nets, train
+from models.codec import FLOAT32, INT8, Coding, Terms
+from models.codec.terms import terms_for
+from models.job import PRESETS, CompressionSpec
 from models.lattice import initial
 from models.params import Params, n_parameters, spec_of, subtract
 
-Float64 = npt.NDArray[np.float64]
-
-N_DEVICES, N_DRAWN = 100, 10
-STEPS = (16.0, 11.0, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.5, 0.25, 0.12, 0.06, 0.03)
-
-
-class Fleet(NamedTuple):
-    """Devices with their data, the net they train, and the test set."""
-
-    net: nets.Net
-    parts: list[Dataset]
-    test: Dataset
-    train: TrainSpec
+EVERY_COORDINATE = 2**26
+RIVALS = {
+    "DRIVE, 1 bit": CompressionSpec(buckets=EVERY_COORDINATE, bits=1, bits_down=2),
+    "EDEN, 2 bits": CompressionSpec(buckets=EVERY_COORDINATE, bits=2, bits_down=2),
+    "int8": CompressionSpec(codec="int8"),
+}
 
 
-def fleet_of(arguments: argparse.Namespace) -> Fleet:
-    rng = np.random.default_rng(0)
-    if arguments.train is None:
-        from sklearn.datasets import load_digits
-
-        X, y = load_digits(return_X_y=True)
-        X, order = (X / 16).astype(np.float32), rng.permutation(len(y))
-        whole, model = Dataset(X[order], y[order]), ModelSpec(inputs=64, hidden=(128,), outputs=10)
-        data, test = Dataset(whole.X[:1500], whole.y[:1500]), Dataset(whole.X[1500:], whole.y[1500:])
-    else:
-        model = ModelSpec(inputs=784, hidden=(200, 200), outputs=10)
-        data, test = fit(load(arguments.train), model), fit(load(arguments.test), model)
-    chosen = rng.permutation(len(data.y))[: arguments.examples]
-    data = Dataset(data.X[chosen], data.y[chosen])
-    rows = shares(np.asarray(data.y), arguments.shards, rng)
-    settings = TrainSpec(learning_rate=arguments.rate)
-    return Fleet(nets.build(model), [Dataset(data.X[r], data.y[r]) for r in rows], test, settings)
-
-
-def shares(y: npt.NDArray[np.int64], shards: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """Deal rows to devices: at random, or as so many shards of the rows sorted by label (McMahan et al.
-    2017)."""
-    if not shards:
-        return list(np.array_split(rng.permutation(len(y)), N_DEVICES))
-    pieces = np.array_split(np.argsort(y, kind="stable"), shards * N_DEVICES)
-    dealt = rng.permutation(len(pieces)).reshape(N_DEVICES, shards)
-    return [np.concatenate([pieces[piece] for piece in hand]) for hand in dealt]
-
-
-def local_update(fleet: Fleet, params: Params, device: int, version: int) -> Params:
-    state = train.begin(params, train.seed_for(0, version, str(device)))
-    run = train.steps(fleet.net, state, fleet.parts[device], fleet.train, version_number=version)
-    return subtract(train.finish(run, state).params, params)
-
-
-def some_updates(fleet: Fleet, n: int = 3, rounds: int = 10) -> list[Params]:
-    """Train a few rounds without compression, then give the updates of n devices."""
-    params, rng = initial(fleet.net.spec, 0).params(fleet.net.spec), np.random.default_rng(0)
-    for version in range(rounds):
-        drawn = rng.choice(N_DEVICES, N_DRAWN, replace=False).tolist()
-        updates = [local_update(fleet, params, device, version) for device in drawn]
-        params = {name: old + np.mean([u[name] for u in updates], axis=0) for name, old in params.items()}
-    return [local_update(fleet, params, device, rounds) for device in range(n)]
-
-
-def point(updates: Sequence[Params], code: Callable[[Params], tuple[int, Sequence[Float64]]]) -> tuple[float, float]:
-    """Return (bits per coordinate, NMSE), each the mean over updates."""
-    bits, lost = [], []
-    for update in updates:
-        n_bytes, decoded = code(update)
-        truth = [values.astype(np.float64) for values in update.values()]
-        energy = sum(float(np.square(t).sum()) for t in truth)
-        bits.append(8 * n_bytes / n_parameters(spec_of(update)))
-        lost.append(sum(float(np.square(t - d).sum()) for t, d in zip(truth, decoded, strict=True)) / energy)
-    return float(np.mean(bits)), float(np.mean(lost))
-
-
-def by_ours(name: str, step: float) -> Callable[[Params], tuple[int, Sequence[Float64]]]:
-    def code(update: Params) -> tuple[int, Sequence[Float64]]:
-        tensors = tuple(update.values())
-        body = write(tensors, tensors, name, step, np.random.default_rng(0))
-        return len(body), [decoded.values() for decoded in codec.decode(body, spec_of(update))]
-
-    return code
-
-
-def by_eden(bits: int) -> Callable[[Params], tuple[int, Sequence[Float64]]]:
-    def code(update: Params) -> tuple[int, Sequence[Float64]]:
-        quantiser = eden(update, bits)
-        body = quantiser.encode()
-        return len(body), quantiser.decode(body)
-
-    return code
-
-
-def print_bits(updates: Sequence[Params]) -> None:
-    curve = sorted((nmse, bits) for bits, nmse in (point(updates, by_ours("adaptive", step)) for step in STEPS))
-    errors, bits = np.log([nmse for nmse, _ in curve]), [b for _, b in curve]
-
-    def ours(nmse: float) -> float:
-        return float(np.interp(math.log(nmse), errors, bits))
-
-    print("bits per coordinate at equal NMSE")
-    for nmse in (0.3, 0.1, 0.03, 0.01):
-        print(f"  NMSE {nmse:<6g} adaptive {ours(nmse):6.3f}   Gaussian bound {0.5 * math.log2(1 / nmse):6.3f}")
-    rivals = {"int8": by_ours("int8", 1.0), "EDEN 1 bit": by_eden(1), "EDEN 2 bit": by_eden(2)}
-    for name, code in rivals.items():
-        cost, nmse = point(updates, code)
-        fewer = f"{ours(nmse):.3f}, {cost / ours(nmse):.1f} times fewer"
-        print(f"  {name:11} {cost:6.3f} at NMSE {nmse:.2g}: adaptive {fewer}")
-
-
-def seconds(work: Callable[[], object], n: int = 7) -> float:
-    best = math.inf
-    for _ in range(n):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def print_speed(update: Params, name: str) -> None:
-    tensors, spec = tuple(update.values()), spec_of(update)
-    for label, codec_name, step, stochastic in (
-        ("float32", "float32", 1.0, False),
-        ("int8", "int8", 1.0, False),
-        ("nearest, step 4", "adaptive", 4.0, False),
-        ("stochastic, step 8", "adaptive", 8.0, True),
-    ):
-
-        def code(codec_name: str = codec_name, step: float = step, stochastic: bool = stochastic) -> bytes:
-            return write(tensors, tensors, codec_name, step, np.random.default_rng(0), stochastic=stochastic)
-
-        body = code()
-        print_row(name, label, n_parameters(spec), len(body), seconds(code), seconds(partial(codec.decode, body, spec)))
-    rotated = eden(update, 1)
-    body = rotated.encode()
-    print_row(
-        name,
-        "EDEN 1 bit",
-        n_parameters(spec),
-        len(body),
-        seconds(rotated.encode),
-        seconds(partial(rotated.decode, body)),
-    )
-
-
-def print_row(name: str, label: str, n: int, n_bytes: int, encode: float, decode: float) -> None:
-    rates = [f"{1e3 * taken:7.1f} ms {4e-6 * n / taken:6.0f} MB/s" for taken in (encode, decode)]
-    print(f"  {name:8} {label:19} {n_bytes:>11,} B   encode {rates[0]}   decode {rates[1]}")
+def an_update(problem: Problem) -> Params:
+    """Return what the first device makes of the first version."""
+    spec = problem.spec
+    net = nets.build(spec.model)
+    start = initial(net.spec, spec.seed).params(net.spec)
+    state = train.begin(start, train.seed_for(spec.seed, 0, "device-00"))
+    steps = train.steps(net, state, problem.shares[0], spec.train, version_number=0)
+    return subtract(train.finish(steps, state).params, start)
 
 
 def large_update() -> Params:
@@ -183,20 +55,79 @@ def large_update() -> Params:
     return {"w": (head + 0.003 * rng.standard_normal(head.shape)).astype(np.float32)}
 
 
+def print_speed(update: Params) -> None:
+    """Print what each coding takes on one update, the best of seven."""
+    spec = spec_of(update)
+    d = n_parameters(spec)
+    sketches = [terms_for(d, d // share, bits) for share, bits in ((32, 1), (8, 1), (1, 1), (1, 2), (1, 4))]
+    for terms in dict.fromkeys((*sketches, INT8, FLOAT32)):
+        coding, rng = Coding(spec, terms, "benchmark"), np.random.default_rng(0)
+        hashing = seconds(lambda terms=terms: Coding(spec, terms, "benchmark").hash) if terms.is_sketch else 0.0  # type: ignore[misc]
+        body = coding.encode(update, rng)
+        encode = seconds(lambda coding=coding, rng=rng: coding.encode(update, rng))  # type: ignore[misc]
+        decode = seconds(lambda coding=coding, body=body: coding.decode(body))  # type: ignore[misc]
+        unfold = seconds(lambda coding=coding, body=body: coding.tensors(coding.decode(body)))  # type: ignore[misc]
+        print(
+            f"  {d:>9,} {_named(terms):26} {len(body):>10,} B   hash {1e3 * hashing:6.2f}   encode {1e3 * encode:6.2f}"
+            f"   decode {1e3 * decode:6.2f}   to coordinates {1e3 * unfold:6.2f} ms"
+        )
+
+
+def _named(terms: Terms) -> str:
+    if terms.is_sketch:
+        return f"{terms.m:,} buckets, {terms.bits} bit{'s' * (terms.bits > 1)}"
+    return "int8" if terms == INT8 else "float32"
+
+
+def seconds(work: Callable[[], object], n: int = 7) -> float:
+    """Return what a piece of work takes, the best of n."""
+    best = math.inf
+    for _ in range(n):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def print_rounds(problem: Problem) -> None:
+    """Print the rounds and the bytes of every coding to the job's target."""
+    codings: dict[str, CompressionSpec] = {"float32": PRESETS["off"]}
+    codings |= {name: PRESETS[name] for name in ("light", "strong", "extreme")} | RIVALS
+    print(f"  {'coding':14} {'rounds':>6} {'accuracy':>8} {'up':>10} {'down':>10}   payload of MQTT, all devices")
+    for name, coding in codings.items():
+        found = simulate(structs.replace(problem.spec, compression=coding), problem.shares, problem.test)
+        print(
+            f"  {name:14} {len(found.rounds):>6} {found.accuracy or 0.0:>8.4f} {n_bytes(found.bytes_up):>10} "
+            f"{n_bytes(found.bytes_down):>10}",
+            flush=True,
+        )
+
+
 def main() -> None:
+    """Measure everything, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
-    parser.add_argument("--examples", type=int, default=10_000)
-    parser.add_argument("--shards", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=0.2)
+    parser.add_argument("--partition", default="iid", metavar="HOW")
+    parser.add_argument("--devices", type=int, metavar="N", help="(10, or 100 with --train)")
+    parser.add_argument("--target", type=float, default=0.95, metavar="A")
+    parser.add_argument("--rounds", type=int, default=120, metavar="N")
     arguments = parser.parse_args()
-    fleet = fleet_of(arguments)
-    updates = some_updates(fleet)
-    print_bits(updates)
-    print("speed, best of seven")
-    print_speed(updates[0], f"{n_parameters(fleet.net.spec):,}")
-    print_speed(large_update(), "4.8 M")
+    problem = _problem(arguments)
+    print("speed on one update, best of seven")
+    print_speed(an_update(problem))
+    print_speed(large_update())
+    print(f"rounds to {arguments.target:g}")
+    print_rounds(problem)
+
+
+def _problem(asked: argparse.Namespace) -> Problem:
+    more = {"how": asked.partition, "rounds": asked.rounds, "target": asked.target}
+    if asked.train is None:
+        return read_problem(Path("digits"), "digits", n_devices=asked.devices or 10, **more)
+    return read_problem(
+        Path(__file__).parent / "mnist.toml", str(asked.train), test=asked.test, n_devices=asked.devices or 100, **more
+    )
 
 
 if __name__ == "__main__":
