@@ -79,7 +79,7 @@ FIRST = {
     "stale-base-counted": 55,
     "asked-once": 256,
     "clone-unseen": 23,
-    "first-job-first": 73,
+    "new-card-ignored": 6,
 }
 """The first schedules that find a plant, where it is not one of the first five: a test has no time to look for them."""
 
