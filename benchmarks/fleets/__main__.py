@@ -60,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, DatasetError) as error:
         print(f"fleets: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"stopped: what has finished is kept in {asked.cache}, the same command goes on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(
+            f"stopped by {stop}: what has finished is kept in {asked.cache}, the same command goes on", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -196,10 +198,10 @@ def _tell(asked: argparse.Namespace, rows: list[Row], left_out: dict[str, str], 
 def _stoppable() -> Iterator[None]:
     """Have whatever ends a process end a block by KeyboardInterrupt, once: a second one would leave workers behind."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(stopped_by: int, _frame: FrameType | None) -> None:
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(signal.Signals(stopped_by).name)
 
     # A hangup that is ignored stays so: that is what nohup is for. An ignored Ctrl-C is only what "&" of a script does.
     caught = [one for one in STOPS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]

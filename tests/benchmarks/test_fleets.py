@@ -527,7 +527,7 @@ def test_a_stopped_benchmark_leaves_nothing_behind_but_what_has_finished(
             children = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == command.INTERRUPTED
-            assert process.stderr.read().startswith("stopped: what has finished is kept in")
+            assert process.stderr.read().startswith("stopped by SIGINT: what has finished is kept in")
         finally:
             process.kill()
     _, alive = psutil.wait_procs(children, timeout=5)  # multiprocessing's own helper goes a little after its parent
