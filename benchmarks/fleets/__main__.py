@@ -145,13 +145,14 @@ def _run(tasks: Sequence[Task], answers: _Answers, files: Files, cache: Cache, j
     progress = Progress(jobs, FLOAT32, answers.kept.values())
     left = {task.key: task for task in progress.longest_first(task for task in tasks if task.key not in answers.kept)}
     progress.begin(len(answers.kept), list(left.values()))
-    for n_done, done in enumerate(workers.run_all(list(left.values()), files, cache, jobs), start=1):
-        del left[done.task.key]
-        if isinstance(done.kept, str):
-            answers.failed[done.task.key] = done.kept
-        else:
-            answers.kept[done.task.key] = done.kept
-        progress.ended(done, n_done, list(left.values()))
+    with contextlib.closing(workers.run_all(list(left.values()), files, cache, jobs)) as ended:
+        for n_done, done in enumerate(ended, start=1):
+            del left[done.task.key]
+            if isinstance(done.kept, str):
+                answers.failed[done.task.key] = done.kept
+            else:
+                answers.kept[done.task.key] = done.kept
+            progress.ended(done, n_done, list(left.values()))
 
 
 def _rows(tasks: Sequence[Task], answers: _Answers) -> list[Row]:
