@@ -77,7 +77,7 @@ FIRST = {
     "failure-lasts": 472,
     "halt-frees-nobody": 165,
     "stale-base-counted": 55,
-    "asked-once": 256,
+    "asked-once": 576,
     "clone-unseen": 23,
     "new-card-ignored": 6,
 }
