@@ -462,7 +462,7 @@ def _short(value: float) -> float:
 
 
 def _outcome(settle: Settle) -> str:
-    """Say what has become of an update, as far as it is known here."""
+    """Return what has become of an update, as far as it is known here."""
     if settle.verdict is None:
         return f"is over: version {settle.later} is announced"
     return f"refused: {settle.verdict.refused}" if settle.verdict.refused else "counted"

@@ -191,6 +191,12 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     bits_down: Annotated[int, Meta(ge=1, le=4)] = 1
     """Bits a bucket of a version, where `buckets` is given."""
 
+    def __post_init__(self) -> None:
+        if self.codec != "sketch" and self.buckets is not None:
+            raise ValueError(f'buckets = {self.buckets}: codec = "{self.codec}" has none')
+        if self.buckets is None and (self.bits, self.bits_down) != (1, 1):
+            raise ValueError("bits and bits_down want buckets: without them they follow from the tolerance")
+
 
 PRESETS: dict[str, CompressionSpec] = {
     "off": CompressionSpec(codec="float32"),

@@ -4,8 +4,8 @@ Noise of energy E, spread evenly over all directions, adds about curvature * E t
 
     curvature = ((L(W + z) + L(W - z)) / 2 - L(W)) / |z|^2,      z normal, |z|^2 about E
 
-without the gradient, which cancels (one draw alone is negative half of the time). `E` is the energy that the last step
-had: what the noise of the next one may come to. All on at most ROWS rows, the same every time.
+without the gradient, which cancels (one draw alone is negative half of the time). `E` is about the energy of the noise
+in the version itself, as its round says: what the next one's may come to. All on at most ROWS rows, always the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import zlib
 import numpy as np
 
 from models.dataset import Dataset
-from models.lattice import Model
 from models.nets import Net
 from models.params import Params
 
@@ -71,9 +70,3 @@ def curvature(net: Net, params: Params, rows: Dataset, here: float, energy: floa
         down = loss(net, {name: values - noise[name] for name, values in params.items()}, rows)
     drawn = sum(float(np.square(z, dtype=np.float64).sum()) for z in noise.values())
     return ((up + down) / 2 - here) / drawn if drawn else math.nan
-
-
-def energy_between(one: Model, other: Model) -> float:
-    """Return |W - W'|^2."""
-    pairs = zip(one.values(), other.values(), strict=True)
-    return sum(float(np.square(a - b).sum()) for a, b in pairs)

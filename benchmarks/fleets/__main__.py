@@ -177,7 +177,7 @@ def _rows(tasks: Sequence[Task], answers: _Answers) -> list[Row]:
 
 
 def _remarks(code: str, answers: _Answers) -> list[str]:
-    """Say what code the runs were made with."""
+    """Return what code the runs were made with."""
     others = sorted({kept.code for kept in answers.kept.values()} - {code})
     trusted = sorted({kept.coding for kept in answers.kept.values() if kept.code != code})
     return [f"Code: {code}."] + ([f"Trusted: {', '.join(trusted)}, made with {', '.join(others)}."] if others else [])

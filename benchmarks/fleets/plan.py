@@ -71,7 +71,7 @@ def files_of(folder: Path | None, given: Mapping[str, Path | None]) -> Files:
 
 
 def missing(fleet: Fleet, files: Files) -> str:
-    """Say what a fleet wants that is not there; "" if it can be run."""
+    """Return what a fleet wants that is not there; "" if it can be run."""
     wanted = NEEDS.get(fleet.data)
     if absent := [f"{name}.npz" for name in wanted or () if name not in files]:
         return f"no {' and no '.join(absent)}"

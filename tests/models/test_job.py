@@ -104,6 +104,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with a net that nobody knows": {"model": {"kind": "transformer"}},
     "with layers beyond number": {"model": {"hidden": [1] * 65}},
     "with feedback, which there is no more": {"compression": {"error_feedback": True}},
+    "with buckets that its codec has not": {"compression": {"codec": "int8", "buckets": 256}},
+    "with bits that would do nothing": {"compression": {"bits": 2}},
+    "with bits down that would do nothing": {"compression": {"bits_down": 2}},
     "with a name that is no level of a topic": {"name": "a/b"},
     "with a key that nobody knows": {"quorum": 3},
 }

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.codec import Decoded
 from models.dataset import Dataset
-from models.lattice import add, initial
 from models.losses import Metrics
-from models.params import Params, TensorSpec
-from models.probe import EARLY, EVERY, LATEST, ROWS, curvature, energy_between, is_due, loss, some_rows
+from models.params import Params
+from models.probe import EARLY, EVERY, LATEST, ROWS, curvature, is_due, loss, some_rows
 
 D = 300
 EIGENVALUES = np.random.default_rng(0).exponential(2.0, D)
@@ -108,11 +106,3 @@ def test_rows_are_few_the_same_every_time_and_other_ones_elsewhere() -> None:
 def test_a_small_data_set_is_taken_whole() -> None:
     data = Dataset(np.zeros((ROWS, 1), np.float32), np.zeros(ROWS, np.int64))
     assert some_rows(data, "a") is data
-
-
-def test_the_energy_between_two_versions() -> None:
-    model = initial((TensorSpec("w", (2, 2)), TensorSpec("b", (1,))), 0)
-    step = [Decoded(np.array([[3, 0], [0, 0]]), -2), Decoded(np.array([-1]), 0)]
-    moved = add(model, step)
-    assert energy_between(model, moved) == energy_between(moved, model) == 0.5625 + 1
-    assert energy_between(model, model) == 0.0
