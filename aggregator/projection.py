@@ -107,12 +107,12 @@ def round_(run: Run, announce: Announce) -> Round:
         run.term,
         attempt.base,
         math.ceil(announce.seconds_left),
-        attempt.threshold,
-        attempt.number,
-        (*run.terms, run.octave),
-        run.aliases[-MOST_ALIASES:],
-        _settled(run) if run.aliases else (),
-        along(run.sha256, way) if proves else b"",
+        terms=(*run.terms, run.octave),
+        attempt=attempt.number,
+        threshold=attempt.threshold,
+        aliases=run.aliases[-MOST_ALIASES:],
+        settled=_settled(run) if run.aliases else (),
+        along=along(run.sha256, way) if proves else b"",
     )
 
 

@@ -152,11 +152,11 @@ class Round(Struct, frozen=True, omit_defaults=True):
     term: Natural
     base: Version
     seconds_left: Seconds = field(name="left_s")
-    threshold: Natural = draw.MOST
-    attempt: Natural = 1
     terms: tuple[Natural, Annotated[int, Meta(ge=1, le=32)], Annotated[int, Meta(ge=-200, le=200)]] = (0, 32, 0)
     """How updates to this base are coded, the same in every attempt: [buckets, bits, octave]. The noise of the base had
     an energy of about 2**octave, which is what devices ask the price of; 0: nobody need ask."""
+    attempt: Natural = 1
+    threshold: Natural = draw.MOST
     aliases: Annotated[tuple[Version, ...], Meta(max_length=8)] = ()
     """Former names of the base, where a restored backup has given it another: an update to one is an update to it."""
     settled: Annotated[tuple[Id, ...], Meta(max_length=MOST_SETTLED)] = ()

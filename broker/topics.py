@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, get_args
 
 import msgspec
 from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo
 
+from broker import rows
 from broker.chunks import digest
 from broker.errors import WireError
 from broker.messages import (
@@ -46,7 +48,10 @@ MAX_CONTROL_BYTES = 262_144
 
 
 class Route(NamedTuple):
-    """A row of the table. kind: what the payload decodes to. levels: fields in the topic. blob: the binary field."""
+    """A row of the table. kind: what the payload decodes to. levels: fields in the topic. blob: the binary field.
+
+    Fields beside a blob are written as a row (rows.py) where they are short, and are read in either form.
+    """
 
     kind: type[Message] | type[Command]
     levels: tuple[str, ...]
@@ -105,7 +110,7 @@ def blob_bytes(packet: Packet) -> int:
     route = ROUTES[word]
     if not route.json:
         return len(packet.payload)
-    return len(packet.payload.partition(b"\n")[2]) if route.blob else 0
+    return len(_parts(packet.payload, route)[1]) if route.blob and packet.payload else 0
 
 
 def unpack(packet: Packet, fleet: str) -> Message:
@@ -116,16 +121,16 @@ def unpack(packet: Packet, fleet: str) -> Message:
     route = ROUTES[word]
     fields: dict[str, object] = dict(zip(route.levels, levels, strict=True))
     fields |= {name: _natural(name, fields[name]) for name in _NUMBERS if name in fields}
-    head, separator, blob = packet.payload.partition(b"\n") if route.json else (b"{}", b"\n", packet.payload)
-    if len(head) > MAX_CONTROL_BYTES:
-        raise WireError(f"{word}: {len(head)} bytes of JSON are more than {MAX_CONTROL_BYTES}")
-    if route.blob is None and separator:
-        raise WireError(f"{word}: bytes after its JSON")
     try:
+        head, blob = _parts(packet.payload, route)
         if route.blob is not None:
             fields |= _implied(route, blob)
-        return _decode(head, route, fields)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        tree = _by_name(head, _columns(route, blob)) if _is_row(packet.payload, route) else _parsed(head)
+        if clash := [name for name in fields if name in tree]:
+            raise WireError(f"{', '.join(clash)} stands in the topic and must not stand in the JSON")
+        message: Message = msgspec.convert(tree | fields, route.kind)
+        return _cleaned(message)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, WireError) as error:
         raise WireError(f"{word}: {error}") from error
 
 
@@ -133,10 +138,57 @@ def _payload(message: Message, route: Route) -> bytes:
     blob: bytes = getattr(message, route.blob) if route.blob else b""
     if not route.json:
         return blob
-    unsaid = {*route.levels, route.blob, *(_IMPLIED.get(route.kind, ()) if blob else ())}
-    said = {name: value for name, value in _said(message) if name not in unsaid}
-    text = _encoder.encode(said)
+    if route.blob and (row := _row(message, route, blob)):
+        return row + blob
+    unsaid = _unsaid(route, blob)
+    text = _encoder.encode({name: value for name, value in _said(message) if name not in unsaid})
     return text + b"\n" + blob if blob else text
+
+
+def _row(message: Message, route: Route, blob: bytes) -> bytes | None:
+    said = dict(_said(message))
+    columns = _columns(route, blob)
+    while columns and columns[-1].encode_name not in said:
+        columns = columns[:-1]
+    return rows.write([getattr(message, column.name) for column in columns])
+
+
+def _columns(route: Route, blob: bytes) -> tuple[FieldInfo, ...]:
+    """Return the fields of a row, in the order of the message's own."""
+    unsaid = _unsaid(route, blob)
+    return tuple(column for column in _fields(route.kind) if column.name not in unsaid)
+
+
+def _unsaid(route: Route, blob: bytes) -> set[str | None]:
+    return {*route.levels, route.blob, *(_IMPLIED.get(route.kind, ()) if blob else ())}
+
+
+def _is_row(payload: bytes, route: Route) -> bool:
+    return route.json and route.blob is not None and payload[0] < rows.END
+
+
+def _parts(payload: bytes, route: Route) -> tuple[bytes, bytes]:
+    """Return the fields of a payload that is not empty, as JSON or as a row, and the bytes along. Raises WireError."""
+    if not route.json:
+        return b"{}", payload
+    if _is_row(payload, route):
+        return rows.split(payload)
+    head, separator, blob = payload.partition(b"\n")
+    if route.blob is None and separator:
+        raise WireError("bytes after its JSON")
+    if len(head) > MAX_CONTROL_BYTES:
+        raise WireError(f"{len(head)} bytes of JSON are more than {MAX_CONTROL_BYTES}")
+    return head, blob
+
+
+def _parsed(head: bytes) -> dict[str, object]:
+    tree: dict[str, object] = msgspec.json.decode(head, type=dict[str, object])
+    return tree
+
+
+def _by_name(row: bytes, columns: Sequence[FieldInfo]) -> dict[str, object]:
+    """Return the fields of a row; what comes after the last that is known is ignored."""
+    return {column.encode_name: value for column, value in zip(columns, rows.read(row), strict=False)}
 
 
 _IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_bytes")}
@@ -163,14 +215,6 @@ def _said(message: Struct) -> Iterator[tuple[str, object]]:
         value = getattr(message, field.name)
         if value != (field.default_factory() if field.default_factory is not NODEFAULT else field.default):
             yield field.encode_name, value
-
-
-def _decode(head: bytes, route: Route, fields: dict[str, object]) -> Message:
-    tree = msgspec.json.decode(head, type=dict[str, object])
-    if clash := [name for name in fields if name in tree]:
-        raise WireError(f"{', '.join(clash)} stands in the topic and must not stand in the JSON")
-    message: Message = msgspec.convert(tree | fields, route.kind)
-    return _cleaned(message)
 
 
 def _cleaned(message: Message) -> Message:

@@ -45,6 +45,8 @@ D = "00112233445566778899aabbccddeeff"
 BODY = b"\x00\n\xff"
 BODY_DIGEST = sha256(BODY).hexdigest()[:16]
 
+ROUND_TOPIC, OFFER_TOPIC = "fedge/1/f/round/digits-1f", "fedge/1/f/offer/digits-1f/d1/120"
+
 GOLDEN: list[tuple[Message, Packet]] = [
     (
         Beacon(7, "n0", online=True),
@@ -107,13 +109,17 @@ GOLDEN: list[tuple[Message, Packet]] = [
     ),
     (
         Round("digits-1f", 7, V, 59.2),
-        Packet("fedge/1/f/round/digits-1f", b'{"term":7,"base":[1,3],"left_s":59.2}', retain=True, expiry_s=61),
+        Packet(ROUND_TOPIC, b"\x09\x93\x07\x92\x01\x03\xd5\x01\x4a\x17", retain=True, expiry_s=61),
     ),
     (
-        Round("digits-1f", 7, V, 59.2, threshold=1234, attempt=2, terms=(6144, 1, -12)),
+        Round("digits-1f", 7, V, 59, terms=(6144, 1, -12)),
+        Packet(ROUND_TOPIC, b"\x0c\x94\x07\x92\x01\x03\x3b\x93\xcd\x18\x00\x01\xf4", retain=True, expiry_s=60),
+    ),
+    (
+        Round("digits-1f", 7, V, 59.237, terms=(6144, 1, -12), attempt=2, threshold=1234),
         Packet(
-            "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"left_s":59.2,"threshold":1234,"attempt":2,"terms":[6144,1,-12]}',
+            ROUND_TOPIC,
+            b"\x18\x96\x07\x92\x01\x03\xcb\x40\x4d\x9e\x56\x04\x18\x93\x75\x93\xcd\x18\x00\x01\xf4\x02\xcd\x04\xd2",
             retain=True,
             expiry_s=61,
         ),
@@ -121,8 +127,17 @@ GOLDEN: list[tuple[Message, Packet]] = [
     (
         Round("digits-1f", 7, V, 59, aliases=(Version(0, 3),)),
         Packet(
-            "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"left_s":59,"aliases":[[0,3]]}',
+            ROUND_TOPIC,
+            b"\x18\x97\x07\x92\x01\x03\x3b\x93\x00\x20\x00\x01\xcf\x00\x00\xff\xff\xff\xff\xff\xff\x91\x92\x00\x03",
+            retain=True,
+            expiry_s=60,
+        ),
+    ),
+    (
+        Round("digits-1f", 7, V, 59, settled=("d" * 80, "e" * 80)),
+        Packet(
+            ROUND_TOPIC,
+            b'{"term":7,"base":[1,3],"left_s":59,"settled":["%s","%s"]}' % (b"d" * 80, b"e" * 80),
             retain=True,
             expiry_s=60,
         ),
@@ -130,8 +145,8 @@ GOLDEN: list[tuple[Message, Packet]] = [
     (
         Round("digits-1f", 7, V, 59, along=along(D, BODY)),
         Packet(
-            "fedge/1/f/round/digits-1f",
-            b'{"term":7,"base":[1,3],"left_s":59}\n\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff',
+            ROUND_TOPIC,
+            b"\x06\x93\x07\x92\x01\x03\x3b\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff",
             retain=True,
             expiry_s=60,
         ),
@@ -191,29 +206,23 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Packet("fedge/1/f/device/d1", b'{"boot":4,"online":false}', retain=True),
     ),
     (
-        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25),
+        Offer("digits-1f", "d1", V, 120, D[:16], 250_000, loss=0.25),
         Packet(
-            "fedge/1/f/offer/digits-1f/d1/120",
-            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25}' % D.encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25, report=(0.5, -0.125)),
-        Packet(
-            "fedge/1/f/offer/digits-1f/d1/120",
-            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25,"report":[0.5,-0.125]}' % D.encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D, 250_000, report=(0.5,)),
-        Packet(
-            "fedge/1/f/offer/digits-1f/d1/120",
-            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"report":[0.5]}' % D.encode(),
+            OFFER_TOPIC,
+            b"\x23\x95\x92\x01\x03\xb0%s\xce\x00\x03\xd0\x90\xce\x00\x01\x86\xa0\xd5\x01\x1f\x55" % D[:16].encode(),
         ),
     ),
     (
         Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet("fedge/1/f/offer/digits-1f/d1/120", b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
+        Packet(OFFER_TOPIC, b"\x08\x92\x92\x01\x03\xd5\x01\x1f\x55\x00\n\xff"),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, report=(0.5,), body=BODY),
+        Packet(OFFER_TOPIC, b"\x0a\x93\x92\x01\x03\xc0\x91\xd5\x01\x3e\x95\x00\n\xff"),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, report=(0.5, -0.125), body=BODY),
+        Packet(OFFER_TOPIC, b"\x11\x93\x92\x01\x03\xd5\x01\x1f\x55\x92\xd5\x01\x3e\x95\xd5\x01\xf0\x75\x00\n\xff"),
     ),
     (Chunk("digits-1f", "d1", D, 1, BODY), Packet(f"fedge/1/f/chunk/digits-1f/d1/{D}/1", BODY)),
     (
@@ -246,6 +255,33 @@ GOLDEN: list[tuple[Message, Packet]] = [
     ),
 ]
 
+SPELT: list[tuple[Message, Packet]] = [
+    (
+        Round("digits-1f", 7, V, 59.2, terms=(6144, 1, -12), attempt=2, threshold=1234),
+        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59.2,"terms":[6144,1,-12],"attempt":2,"threshold":1234}'),
+    ),
+    (
+        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
+        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59}\n\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff'),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25, report=(0.5, -0.125)),
+        Packet(
+            OFFER_TOPIC,
+            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25,"report":[0.5,-0.125]}' % D.encode(),
+        ),
+    ),
+    (
+        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
+        Packet(OFFER_TOPIC, b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "packet"), SPELT, ids=lambda value: type(value).__name__)
+def test_what_is_short_may_be_spelt_out_all_the_same(message: Message, packet: Packet) -> None:
+    assert topics.unpack(packet, "f") == message
+
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda value: type(value).__name__)
 def test_a_message_is_these_very_bytes(message: Message, packet: Packet) -> None:
@@ -276,15 +312,18 @@ def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
 def test_bytes_that_are_no_json_are_counted_apart() -> None:
     sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
     assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 8 + 3, "offer": 3, "chunk": 3}
+    assert [topics.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3]
 
 
 def first(kind: type[Message]) -> Packet:
     return next(packet for message, packet in GOLDEN if isinstance(message, kind))
 
 
-OFFER, WANT = first(Offer), first(Want)
+WANT = first(Want)
+OFFER = SPELT[2][1]
 HEAD = next(packet for _, packet in GOLDEN if b'"ways"' in packet.payload)
-ROUND = next(packet for _, packet in GOLDEN if b'"terms"' in packet.payload)
+ROUND = SPELT[0][1]
+SHORT = next(packet for message, packet in GOLDEN if isinstance(message, Offer) and message.body)
 REFUSED: dict[str, Packet] = {
     "of another fleet": Packet("fedge/1/g/aggregator", b"{}"),
     "of another protocol version": Packet("fedge/2/f/aggregator", b"{}"),
@@ -298,6 +337,27 @@ REFUSED: dict[str, Packet] = {
     "of a chunk at a billion": Packet(f"fedge/1/f/chunk/j/d/{D}/1000000000", b"x"),
     "of a chunk at a superscript": Packet(f"fedge/1/f/chunk/j/d/{D}/²", b"x"),
     "that is cut": Packet(OFFER.topic, OFFER.payload[:-5]),
+    "that is shorter than its row": Packet(OFFER_TOPIC, SHORT.payload[:6]),
+    "whose row ends early": Packet(OFFER_TOPIC, b"\x07" + SHORT.payload[1:]),
+    "whose row goes on": Packet(OFFER_TOPIC, b"\x09" + SHORT.payload[1:]),
+    "whose row is none": Packet(OFFER_TOPIC, b"\x01\x07"),
+    "whose row is empty": Packet(OFFER_TOPIC, b"\x01\x90"),
+    "with a row of no length": Packet(OFFER_TOPIC, b"\x00"),
+    "as a row where there is none": Packet("fedge/1/f/want/digits-1f/d1", b"\x03\x92\x01\x02"),
+    "with a row of words": Packet(OFFER_TOPIC, b"\x04\xa3abc"),
+    "with a row by name": Packet(OFFER_TOPIC, b"\x0a\x81\xa4base\x92\x01\x03"),
+    "with a number in a row that is not finite": Packet(
+        OFFER_TOPIC, b"\x0d\x92\x92\x01\x03\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00"
+    ),
+    "with an infinite number in a list": Packet(
+        OFFER_TOPIC, b"\x0f\x93\x92\x01\x03\xc0\x91\xcb\xff\xf8\x00\x00\x00\x00\x00\x00"
+    ),
+    "with an extension that nobody knows": Packet(OFFER_TOPIC, b"\x08\x92\x92\x01\x03\xd5\x02\x1f\x55"),
+    "with an extension of one byte": Packet(OFFER_TOPIC, b"\x07\x92\x92\x01\x03\xd4\x01\x1f"),
+    "with a row of a date": Packet(OFFER_TOPIC, b"\x0a\x92\x92\x01\x03\xd6\xff\x00\x00\x00\x00"),
+    "with a row nested to its end": Packet(OFFER_TOPIC, b"\x7a" + b"\x91" * 122),
+    "with a row of more than there is": Packet(OFFER_TOPIC, b"\x05\xdd\xff\xff\xff\xff"),
+    "with a digest in a row that is none": Packet(OFFER_TOPIC, b"\x09\x93\x92\x01\x03\xa2\xff\xfe\x05"),
     "that says its device twice": Packet(OFFER.topic, OFFER.payload[:-1] + b',"device":"d2"}'),
     "whose digest contradicts its body": Packet(OFFER.topic, OFFER.payload + b"\nbody"),
     "with a float as version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,3.5]")),
@@ -380,7 +440,9 @@ edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5), bits), max_si
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(GOLDEN), edits, st.lists(st.tuples(st.integers(0, 80), st.text(max_size=3)), max_size=2))
+@given(
+    st.sampled_from([*GOLDEN, *SPELT]), edits, st.lists(st.tuples(st.integers(0, 80), st.text(max_size=3)), max_size=2)
+)
 def test_a_damaged_message_is_refused_or_understood(
     golden: tuple[Message, Packet], wounds: list[tuple[int, int, bytes]], slips: list[tuple[int, str]]
 ) -> None:
@@ -400,7 +462,7 @@ values = st.recursive(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(GOLDEN), st.data())
+@given(st.sampled_from([*GOLDEN, *SPELT]), st.data())
 def test_a_field_of_another_kind_is_refused_or_understood(golden: tuple[Message, Packet], data: st.DataObject) -> None:
     head, separator, blob = golden[1].payload.partition(b"\n")
     try:

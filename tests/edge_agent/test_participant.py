@@ -55,7 +55,7 @@ def head(version: Version = V0, state: Any = "running", term: int = 1) -> Head:
 
 
 def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw.MOST, term: int = 1) -> Round:
-    return Round("j-1", term, base, seconds_left, threshold)
+    return Round("j-1", term, base, seconds_left, threshold=threshold)
 
 
 def carrying(base: Version) -> Round:

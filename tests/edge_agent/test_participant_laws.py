@@ -179,7 +179,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         aliases = self.former.setdefault(base, self.aliases if base == self.version else ())
         self.known_as[base] = aliases
         threshold = draw.MOST if drawn else 0
-        self.tell(Round("j-1", self.term, base, seconds, threshold, aliases=aliases, along=beside), die_at)
+        self.tell(Round("j-1", self.term, base, seconds, threshold=threshold, aliases=aliases, along=beside), die_at)
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
