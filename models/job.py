@@ -47,6 +47,8 @@ MOST_JSON_BYTES = 262_144 - 4096
 for keys that a file writes out though they have their defaults."""
 MOST_LABELS = 64
 """Of a device, and so of what a job asks for: a presence has room for no more."""
+MOST_AVERAGED = 16
+"""Versions of a mean that is deployed: their sum still has room in an int64."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -223,6 +225,8 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         ),
     ] = "final"
     """Which versions a device fetches and serves locally: "final", "every N" or "never"."""
+    deploy_average: Annotated[int, Meta(ge=1, le=MOST_AVERAGED)] = 1
+    """What is deployed and exported is the mean of so many of the last versions; of fewer early on (average.py)."""
     train: TrainSpec = TrainSpec()
     rounds: RoundsSpec = RoundsSpec()
     aggregate: AggregateSpec = AggregateSpec()
@@ -231,6 +235,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         stop = self.rounds.stop
         if self.model.loss == "mse" and stop.metric == "accuracy" and (stop.target, stop.patience) != (None, None):
             raise ValueError('[rounds.stop] metric: a model with loss = "mse" has no accuracy: say metric = "loss"')
+        if self.deploy_average > 1 and self.coding.codec == "float32":
+            raise ValueError(
+                f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
+                "those before it cannot be had: leave it out, or choose another compression"
+            )
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(

@@ -18,6 +18,7 @@ from models.codec.steps import step_near
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import add
 from models.params import TensorSpec
+from models.trail import Trail
 
 SPEC = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,)))
 D = 840
@@ -100,7 +101,8 @@ def wanted(fetch: Fetch) -> set[tuple[int, int]]:
 
 
 def install(fetch: Fetch, held: Held | None = None) -> Held:
-    return fetch.install(Chain(SPEC, JOB), held)
+    chain_ = Chain(SPEC, JOB)
+    return fetch.install(chain_, None if held is None else Trail(chain_, held)).now
 
 
 def fetched(now: Server, source: Head, held: Held | None = None) -> set[tuple[int, int]]:
@@ -406,4 +408,5 @@ def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
     for held in (None, Version(1, 6)):
         fetch = begin(lying(Way(0, 7, len(body)), number=7, chunk_bytes=10**4, sha256=later.sha256()[:32]), held)
         fetch.add(Body("j", "1-7-0", 0, body))
-        assert fetch.install(chain_, None if held is None else Held(6, model)).model == later.model
+        trail = None if held is None else Trail(chain_, Held(6, model))
+        assert fetch.install(chain_, trail).now.model == later.model
