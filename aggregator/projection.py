@@ -27,7 +27,7 @@ from broker.messages import (
     along,
     body_name,
 )
-from models import average, ways
+from models import ways
 from models.chain import SPAN
 
 if TYPE_CHECKING:
@@ -141,11 +141,13 @@ def chunks_of(run: Run, row: BodyRow) -> list[Body]:
     return [Body(run.job, row.name, index, piece) for index, piece in enumerate(chunks.cut(row.data, row.chunk_bytes))]
 
 
-def needed(rows: Sequence[BodyRow], version: Version, deploy_average: int = 1) -> set[str]:
-    """Return the names of the bodies that still lead somebody to this version, by way of those it is averaged with."""
+def needed(rows: Sequence[BodyRow], version: Version, since: int | None = None) -> set[str]:
+    """Return the names of the bodies that still lead somebody to this version.
+
+    since: number of the first version that is wanted on the way, as it is averaged with; None for only this one.
+    """
     ours = [row for row in rows if row.name == body_name(Version(version.generation, row.number), row.start)]
     snapshots = [row.number for row in ours if ways.is_snapshot(row.data)]
-    since = average.first(version.number, deploy_average)
     groups = {row.number for row in ours if row.start + SPAN == row.number and not ways.is_snapshot(row.data)}
     return {
         row.name

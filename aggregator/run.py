@@ -383,7 +383,7 @@ class Run:
         """Start the grace of bodies that lead nobody to the current version any more."""
         version = Version(self._generation(), self._learner.now.held.number)
         rows = self.bodies()
-        needed = projection.needed(rows, version, self.spec.deploy_average)
+        needed = projection.needed(rows, version, self.spec.averaged_from(version.number))
         self._ways = [_way(row) for row in rows if row.name in needed]
         for row in rows:
             if row.name in needed:  # again, maybe: as the last snapshot before those that a version is averaged with

@@ -72,7 +72,6 @@ from edge_agent.effects import (
     UpdateLost,
     Upload,
 )
-from models import average
 from models.job import JobSpec
 
 FIRST_RESEND_S = 4.0
@@ -325,7 +324,7 @@ class Participant:
         """Return the number of the first version that is needed with this one: itself, or what it is averaged with."""
         if wanted == self._alone or not self._wants_to_deploy(wanted):
             return wanted.number
-        return average.first(wanted.number, self.spec.deploy_average)
+        return self.spec.averaged_from(wanted.number)
 
     def _is_here(self, wanted: Version) -> bool:
         """Return whether a version is here, with those before it that are needed."""

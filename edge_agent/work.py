@@ -51,7 +51,7 @@ from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
 from edge_agent.participant import Participant, without_body
 from edge_agent.slot import Release
 from edge_agent.slots import Install
-from models import average, nets, probe, train
+from models import nets, probe, train
 from models.chain import Chain
 from models.codec import CodecError, Coding, Terms
 from models.dataset import Dataset
@@ -332,7 +332,7 @@ class Work:
     def _install(self, fetch: Fetch, now: float) -> list[Out]:
         version = fetch.version
         messages = self._end_fetch()
-        first = average.first(version.number, self.spec.deploy_average) if self._deploys else version.number
+        first = self.spec.averaged_from(version.number) if self._deploys else version.number
         try:
             self._trail = fetch.install(self._chain, self._trail, first)
         except FetchError as error:
@@ -346,7 +346,7 @@ class Work:
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
         model, since = trail.now.model, None
-        first = average.first(version.number, self.spec.deploy_average)
+        first = self.spec.averaged_from(version.number)
         if first < version.number:
             try:
                 model, since = trail.mean(first), first

@@ -43,7 +43,7 @@ from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
 from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
-from models import average, nets
+from models import nets
 from models.chain import Chain
 from models.codec import CodecError
 from models.export import to_onnx
@@ -357,7 +357,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
         spec = convert(job.spec, JobSpec, job.job)
         net = nets.build(spec.model, allow=(spec.model.kind,))
         try:
-            since = average.first(head.version.number, spec.deploy_average)
+            since = spec.averaged_from(head.version.number)
             fetch = Fetch(head.version, head, net.spec, None, since=since)
             if not fetch.done:
                 fleet.fetch(fetch)

@@ -33,7 +33,7 @@ from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problem import device_names, for_all
-from models import average, dataset, nets
+from models import dataset, nets
 from models.chain import Chain
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
@@ -157,16 +157,16 @@ class _Deployed:
 
     def __init__(self, spec: JobSpec, test: Dataset) -> None:
         self._net = nets.build(spec.model, allow=(spec.model.kind,))
-        self._most = spec.deploy_average
+        self._spec = spec
         self._test = dataset.fit(test, spec.model)
         chain = Chain(self._net.spec, spec)
         self._trail = Trail(chain, chain.first())
 
     def follow(self, number: int, step: bytes) -> Metrics:
         """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
-        if self._most == 1:
+        if self._spec.averaged == 1:
             return {}
-        first = average.first(number, self._most)
+        first = self._spec.averaged_from(number)
         self._trail.take(number, step, first)
         found = evaluation.evaluate(self._net, self._trail.mean(first), self._test)
         return {f"deployed_{name}": value for name, value in found.items()}

@@ -1,13 +1,10 @@
-"""The model that is deployed: the exact mean of the last versions of a job, which loses the noise of a single one.
+"""The exact mean of the last versions of a job, which may be what is deployed: it loses the noise of a single one.
 
-    mean of v  =  ( v-k+1  +  …  +  v ) / k,    k = max(1, min(most, v // SHARE))
+Versions wander about where they have converged to: by which devices happened to be drawn, and by the noise of the
+coding, which is new in every version. In a mean most of that cancels (Polyak and Juditsky 1992). Nobody trains on it.
 
-Versions wander about where they have converged to: by the devices that happened to be drawn, and by the noise of the
-coding, which is new in every version. In a mean most of that cancels (Polyak and Juditsky 1992). Early on versions
-improve quickly, and a mean lags behind by (k-1)/2 of them: so k is a small share of all that there are.
-
-The mean lies on the lattice too, and whoever holds the same versions makes the same integers, in whatever order they
-come: it goes by a SHA-256 as a version does. Nobody trains on it.
+It lies on the lattice as versions do. Whoever holds the same versions makes the same integers, in whatever order, and so
+it goes by a SHA-256. Which versions it is of is a rule of the job (`JobSpec.averaged_from`).
 """
 
 from __future__ import annotations
@@ -20,15 +17,8 @@ from models.integers import Int64
 from models.job import MOST_AVERAGED
 from models.lattice import LatticeError, Model
 
-SHARE = 4
-"""A mean is of at most one in so many of the versions that there are."""
 MOST_APART = 28
 """Bits that the exponents of one tensor may lie apart: MOST_AVERAGED * LIMIT * 2**28 is 2**62."""
-
-
-def first(number: int, most: int) -> int:
-    """Return the number of the first version that the mean of a version is of; the last is the version itself."""
-    return number + 1 - max(1, min(most, number // SHARE))
 
 
 def mean(models: Iterable[Model]) -> Model:
