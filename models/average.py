@@ -3,8 +3,8 @@
 Versions wander about where they have converged to: by which devices happened to be drawn, and by the noise of the
 coding, which is new in every version. In a mean most of that cancels (Polyak and Juditsky 1992). Nobody trains on it.
 
-It lies on the lattice as versions do. Whoever holds the same versions makes the same integers, in whatever order, and so
-it goes by a SHA-256. Which versions it is of is a rule of the job (`JobSpec.averaged_from`).
+It lies on the lattice as versions do. Whoever holds the same versions makes the same integers, in whatever order, and
+so it goes by a SHA-256. Which versions it is of is a rule of the job (`JobSpec.averaged_from`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def mean(models: Iterable[Model]) -> Model:
     """Return the mean of 1 to MOST_AVERAGED models, each tensor rounded half to even onto the coarsest lattice that it
     has in them.
 
-    Never are two of the models held at once, if the iterator holds none. Raises LatticeError where their lattices have
-    nothing to do with each other.
+    Holds one of the models at a time, beside their sum. Raises LatticeError for none or too many, or where their lattices
+    have nothing to do with each other.
     """
     sums: list[Int64] = []
     low: list[int] = []
