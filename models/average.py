@@ -25,8 +25,8 @@ def mean(models: Iterable[Model]) -> Model:
     """Return the mean of 1 to MOST_AVERAGED models, each tensor rounded half to even onto the coarsest lattice that it
     has in them.
 
-    Holds one of the models at a time, beside their sum. Raises LatticeError for none or too many, or where their lattices
-    have nothing to do with each other.
+    Holds one of the models at a time, beside their sum. Raises LatticeError for none or too many, or where their
+    lattices have nothing to do with each other.
     """
     sums: list[Int64] = []
     low: list[int] = []

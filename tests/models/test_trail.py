@@ -111,7 +111,7 @@ def test_bodies_that_weigh_more_than_any_one_may_are_let_go(monkeypatch: pytest.
     """A device has room for the bodies of one way, whatever somebody sends."""
     now = server("int8")
     length = len(now.bodies[0, 1])
-    monkeypatch.setattr(trail, "max_way_bytes", lambda spec: 3 * length + length // 2)
+    monkeypatch.setattr(trail, "max_way_bytes", lambda _spec: 3 * length + length // 2)
     one = Trail(now.chain, now.held[0])
     for number in range(1, 9):
         one.take(number, now.bodies[number - 1, number], 0)
