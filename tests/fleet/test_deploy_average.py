@@ -33,7 +33,7 @@ from models.source import DataSource
 
 FLEET = "f"
 GRACE_S = 10.0
-ROUNDS = 40
+ROUNDS = 46
 SPEC = JobSpec(
     "blobs",
     ModelSpec("mlp", 4, (16,), 3),
@@ -46,7 +46,7 @@ KINDS = {
     "a sketch": SPEC,
     "a sketch of its own choice": structs.replace(SPEC, compression="strong"),
     "a sketch with momentum": structs.replace(SPEC, aggregate=AggregateSpec(server_momentum=0.5)),
-    "int8": structs.replace(SPEC, compression=CompressionSpec(codec="int8"), deploy_average=3),
+    "int8": structs.replace(SPEC, compression=CompressionSpec(codec="int8"), deploy_average=16),
 }
 
 
