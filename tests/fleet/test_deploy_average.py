@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from aggregator.config import AggregatorConfig, Limits
+from aggregator.learner import Learner
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
@@ -279,6 +280,21 @@ def test_who_starts_again_goes_on_deploying_the_same(begin: Begin, kind: str) ->
     assert numbers == sorted(set(numbers)), "nothing is deployed twice"
     assert numbers[-1] == ROUNDS
     world.check(world.shelves["one"].installs)
+
+
+def test_a_snapshot_that_is_needed_again_stays(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one at every version: which of them is to begin at changes with each, within the grace of the others."""
+    monkeypatch.setattr(Learner, "_is_due", lambda self, *_: self._now.held.number > 0)
+    world = begin(KINDS["int8"])
+    world.run_to(ROUNDS)
+    world.settle(3 * GRACE_S)
+    late = world.start("late")
+    world.settle(5.0)
+    world.check(late.installs)
+    (run,) = world.aggregator.runs.values()
+    lying = {row.name for row in run.bodies()}
+    assert {f"1-{way.number}-{way.start}" for way in run.ways} == lying
+    assert len(lying) < 24
 
 
 def test_who_only_trains_keeps_nothing_to_walk_by(begin: Begin) -> None:
