@@ -300,8 +300,11 @@ def test_a_snapshot_that_is_needed_again_stays(begin: Begin, monkeypatch: pytest
 def test_who_only_trains_keeps_nothing_to_walk_by(begin: Begin) -> None:
     world = begin(SPEC)
     world.run_to(ROUNDS - 1)
-    trails = {device: agent.works[world.job]._trail for device, agent in world.agents.items()}
-    assert {device: trail and trail.n_bytes > 0 for device, trail in trails.items()} == {"one": True, "other": False}
+    one, other = (world.agents[device].works[world.job]._trail for device in ("one", "other"))
+    assert one is not None
+    assert other is not None
+    assert (one.since, one.n_bytes > 0) == (world.spec.averaged_from(one.now.number), True)
+    assert other._base is other.now, "nor a second model"
 
 
 def test_where_the_bodies_are_gone_the_version_is_deployed_by_itself(
