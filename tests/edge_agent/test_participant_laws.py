@@ -198,7 +198,8 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
-        self.hear_head(self.about(back), self.term - old_term, die_at)
+        """One of an older term names no later version than those that come after it: who was replaced knows of none."""
+        self.hear_head(self.about(-1 if old_term else back), self.term - old_term, die_at)
 
     @precondition(lambda self: self.heard is not None and self.heard[0] == self.term)
     @rule()
