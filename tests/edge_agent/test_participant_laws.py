@@ -63,6 +63,8 @@ class ParticipantLaws(RuleBasedStateMachine):
         """Former names to present ones."""
         self.term = 1
         self.job_ended = False
+        self.left = self.began = self.version
+        """What the term before had come to, and what this one began with."""
         # On the disk.
         self.update: Offer | None = None
         self.settled: Version | None = None
@@ -168,8 +170,8 @@ class ParticipantLaws(RuleBasedStateMachine):
         return Version(self.generation, self.number)
 
     def about(self, back: int) -> Version:
-        """Return the current version, or the one before it."""
-        return Version(self.generation, max(0, self.number + back))
+        """Return the current version, or the one before it, if that was of this term too."""
+        return max(Version(self.generation, max(0, self.number + back)), self.began)
 
     # What comes over the network.
 
@@ -179,8 +181,8 @@ class ParticipantLaws(RuleBasedStateMachine):
             self.heard_term = term
             self.named.add(version)
             self.over = self.over or ended
-        if self.heard is None or (term, version) >= self.heard:
-            self.heard = (term, version)
+            if self.heard is None or (term, version) >= self.heard:
+                self.heard = (term, version)
         self.tell(Head("j-1", term, version, "0" * 32, state="finished" if ended else "running"), die_at)
 
     def hear_round(
@@ -198,8 +200,7 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
-        """One of an older term names no later version than those that come after it: who was replaced knows of none."""
-        self.hear_head(self.about(-1 if old_term else back), self.term - old_term, die_at)
+        self.hear_head(self.left if old_term else self.about(back), self.term - old_term, die_at)
 
     @precondition(lambda self: self.heard is not None and self.heard[0] == self.term)
     @rule()
@@ -238,10 +239,12 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.aliases = tuple(self.same)
         self.former[self.version] = self.aliases
         self.term += 1
+        self.left, self.began = former, self.version
 
     @rule()
     def the_aggregator_starts_again(self) -> None:
         self.term += 1
+        self.left = self.began = self.version
         if self.job_ended:  # what it says first is that
             self.heard_term = self.term
             self.tell(Over(self.version, self.term))
