@@ -46,8 +46,8 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @initialize(
         late=st.sampled_from(["refuse", "fold"]),
-        deploy=st.sampled_from(["never", "final", "every 2", "every 1"]),
-        averaged=st.sampled_from([1, 4]),
+        deploy=st.sampled_from(["never", "final", "every 2", "every 1", "every 1"]),
+        averaged=st.sampled_from([1, 4, 4]),
     )
     def begin(self, late: str, deploy: str, averaged: int) -> None:
         rounds = RoundsSpec(late=late)  # type: ignore[arg-type]  # drawn from its literals
