@@ -1,4 +1,8 @@
-"""How good a version is: on the test split held here, or else by what its devices say of their training."""
+"""How good a version is: on the test split held here, or else by what its devices say of their training.
+
+It is the version itself, from which training goes on, that the history and the rules to stop go by, also where the mean
+of the last ones is deployed.
+"""
 
 from __future__ import annotations
 

@@ -141,8 +141,11 @@ def chunks_of(run: Run, row: BodyRow) -> list[Body]:
     return [Body(run.job, row.name, index, piece) for index, piece in enumerate(chunks.cut(row.data, row.chunk_bytes))]
 
 
-def needed(rows: Sequence[BodyRow], version: Version) -> set[str]:
-    """Return the names of the bodies that still lead somebody to this version."""
+def needed(rows: Sequence[BodyRow], version: Version, since: int | None = None) -> set[str]:
+    """Return the names of the bodies that still lead somebody to this version.
+
+    since: number of the first version that is wanted on the way, as it is averaged with; None for only this one.
+    """
     ours = [row for row in rows if row.name == body_name(Version(version.generation, row.number), row.start)]
     snapshots = [row.number for row in ours if ways.is_snapshot(row.data)]
     groups = {row.number for row in ours if row.start + SPAN == row.number and not ways.is_snapshot(row.data)}
@@ -150,7 +153,11 @@ def needed(rows: Sequence[BodyRow], version: Version) -> set[str]:
         row.name
         for row in ours
         if row.number <= version.number
-        and ways.is_needed((row.start, row.number), version.number, snapshots, groups, whole=ways.is_snapshot(row.data))
+        and ways.is_needed(
+            *((row.start, row.number), version.number, snapshots, groups),
+            whole=ways.is_snapshot(row.data),
+            since=since,
+        )
     }
 
 

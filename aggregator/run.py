@@ -383,10 +383,12 @@ class Run:
         """Start the grace of bodies that lead nobody to the current version any more."""
         version = Version(self._generation(), self._learner.now.held.number)
         rows = self.bodies()
-        needed = projection.needed(rows, version)
+        needed = projection.needed(rows, version, self.spec.averaged_from(version.number))
         self._ways = [_way(row) for row in rows if row.name in needed]
         for row in rows:
-            if row.name not in needed:
+            if row.name in needed:  # again, maybe: as the last snapshot before those that a version is averaged with
+                self._retire_at.pop(row.name, None)
+            else:
                 self._retire_at.setdefault(row.name, now + self._limits.body_grace_s)
 
     def _generation(self) -> int:

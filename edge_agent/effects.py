@@ -36,6 +36,8 @@ class Installed(Struct, frozen=True):
     """The integers of this version are here, with the SHA-256 that was announced."""
 
     version: Version
+    since: int | None = None
+    """Number of the first version from which on every one can be had again; only this one when not given."""
 
 
 class FetchFailed(Struct, frozen=True):
@@ -109,6 +111,8 @@ class Fetch(Struct, frozen=True):
 
     version: Version
     source: Head | Round
+    since: int | None = None
+    """Number of the first version that is wanted on the way, with all after it, if they can be had."""
 
 
 class Drop(Struct, frozen=True):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from broker import topics
 from broker.chunks import Assembly
 from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
 from models import chain, ways
-from models.chain import Chain, Held
+from models.chain import Chain
 from models.codec import CodecError
 from models.params import Spec
+from models.trail import Trail
+
+log = logging.getLogger(__name__)
 
 MOST_CHUNKS = 4096
 """Of a body, and of all bodies of one way together."""
@@ -23,16 +28,29 @@ class FetchError(RuntimeError):
 class Fetch:
     """The bodies that lead to a version, on their way in; or here already, with a round."""
 
-    def __init__(self, version: Version, source: Head | Round, spec: Spec, held: Version | None) -> None:
+    def __init__(
+        self,
+        version: Version,
+        source: Head | Round,
+        spec: Spec,
+        held: Version | None,
+        *,
+        held_since: int | None = None,
+        since: int | None = None,
+    ) -> None:
         """Choose the way. source: says how to get the version. held: the version that is here.
 
-        Raises FetchError when no way is any good.
+        held_since: number of the first version from which on every one can be had here; the one held when not given.
+        since: the same of what is wanted: of a version that is averaged. Where no such way is any good the version is
+        fetched without. Raises FetchError when no way is any good.
         """
         self.job = source.job
         self.version = version
         self.sha256 = source.sha256
         self._spec = spec
         near = held.number if held is not None and held.generation == self.version.generation else 0
+        self.since = version.number if since is None else since
+        """Number of the first version from which on every one is to be had when it is installed, if it can be."""
         self.start = 0
         """Number of the version that the way starts from."""
         self._here: list[tuple[int, bytes]] = []
@@ -42,7 +60,9 @@ class Fetch:
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
-            self._choose(source, near)
+            begins = near if near and (near if held_since is None else held_since) <= self.since else 0
+            if self.since == version.number or not self._choose_to_pass(source, begins):
+                self._choose(source, self._path(source, near))
 
     def _take_along(self, round_: Round, near: int) -> None:
         if not self.version.number and len(round_.along) == PROOF_BYTES:
@@ -51,11 +71,32 @@ class Fetch:
             raise FetchError("the round's way does not start from what is here")
         self.start, self._here = near, [(self.version.number, round_.way)]
 
-    def _choose(self, head: Head, near: int) -> None:
-        path = ways.path((ways.Way(way.start, way.number, way.n_bytes) for way in head.ways), near, self.version.number)
+    def _choose_to_pass(self, head: Head, near: int) -> bool:
+        """Choose a way that passes every version that is wanted. near: that does to begin at. False: there is none."""
+        try:
+            self._choose(head, self._path(head, near, self.since))
+        except FetchError as error:
+            log.info("job=%s the versions before %s cannot be had: %s", self.job, self.version, error)
+            self._coming.clear()
+            self.since = self.version.number
+            return False
+        return True
+
+    def _path(self, head: Head, near: int, since: int | None = None) -> list[ways.Way]:
+        """Return the way. Raises FetchError where there is none."""
+        self.start = near
+        if near == self.version.number:
+            return []
+        named = (ways.Way(way.start, way.number, way.n_bytes) for way in head.ways)
+        path = ways.path(named, near, self.version.number, since)
         if not path:
-            raise FetchError("the head names no way from version 0")
-        self.start, most = path[0].start, chain.max_way_bytes(self._spec)
+            passing = "" if since is None else f" that passes every version from {since} on"
+            raise FetchError(f"the head names no way from version 0{passing}")
+        self.start = path[0].start
+        return path
+
+    def _choose(self, head: Head, path: list[ways.Way]) -> None:
+        most = chain.max_way_bytes(self._spec)
         n_bytes = n_chunks = 0
         for way in path:
             n_bytes, n_chunks = n_bytes + way.n_bytes, n_chunks + -(-way.n_bytes // head.chunk_bytes)
@@ -82,18 +123,20 @@ class Fetch:
         """Return whether all bodies are here."""
         return not any(assembly.missing for _, assembly in self._coming.values())
 
-    def install(self, chain_: Chain, held: Held | None) -> Held:
-        """Return the version. Raises FetchError when the bodies do not make what the head says.
+    def install(self, chain_: Chain, trail: Trail | None, wanted: int | None = None) -> Trail:
+        """Return the version, with the way there. Raises FetchError when the bodies do not make what the head says.
 
-        held: the version that the way was chosen from.
+        trail: the version that the way was chosen from, which is gone on with. wanted: number of the first version that
+        is wanted again, now or later; what was asked for when not given.
         """
-        found = held if held is not None and held.number == self.start and self.start else chain_.first()
+        goes_on = trail is not None and trail.now.number == self.start and self.start
+        found = trail if trail is not None and goes_on else Trail(chain_, chain_.first())
         came = [(number, assembly.body() or b"") for number, assembly in self._coming.values()]
         try:
             for number, body in (*self._here, *came):
-                found = chain_.take(found, number, body)
+                found.take(number, body, self.since if wanted is None else wanted)
         except CodecError as error:
             raise FetchError(f"a body does not decode: {error}") from error
-        if not found.sha256().startswith(self.sha256):
+        if not found.now.sha256().startswith(self.sha256):
             raise FetchError("the bodies make another model than was announced")
         return found

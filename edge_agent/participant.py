@@ -32,6 +32,8 @@
 11. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
     when that version is needed here, and again while it does not come. A round that carries the way from the version
     that is here does as well.
+12. What is deployed is the mean of the last versions where the job says so. If they cannot be had with the version, it
+    is deployed by itself: they are asked for once, and no training on a version that is here waits for them.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -130,7 +132,13 @@ class Participant:
         self._round_ends_at = 0.0
         self._ahead: Version | None = None
         self._installed: Version | None = None
+        self._since = 0
+        """Number of the first version from which on every one, up to the installed one, can be had here."""
+        self._alone: Version | None = None
+        """A version that is deployed by itself, as those before it could not be had."""
         self._fetching: Version | None = None
+        self._fetching_since = 0
+        """Number of the first version that is wanted on the way."""
         self._source_now: Head | Round | None = None
         """What the last fetch went by."""
         self._refetch_at: float | None = None
@@ -182,10 +190,15 @@ class Participant:
                 self._online, self._offered = False, None
             case Ready(why):
                 self.why = why
-            case Installed(version):
-                self._installed, self._fetching = version, None
+            case Installed(version, since):
+                self._installed, self._since = version, version.number if since is None else since
+                if version == self._fetching and self._fetching_since < self._since:
+                    self._alone = version
+                self._fetching = None
             case FetchFailed(version):
                 if version == self._fetching:
+                    if self._fetching_since < version.number:
+                        self._alone = version
                     self._fetching, self._installed, self._refetch_at = None, None, now + REFETCH_S
                     self._doubt_head(now)
             case Trained(offer):
@@ -279,9 +292,11 @@ class Participant:
         if wanted is None or (source is None and self._installed != wanted):
             self._refetch_at = None
             return [*effects, *self._drop(wanted)]
-        if source is not None and self._installed != wanted:
-            return [*effects, *self._fetch(source, wanted, now)]
-        if self._wants_to_deploy(wanted):
+        if source is not None and not self._is_here(wanted):
+            effects += self._fetch(source, wanted, now)
+        if self._installed != wanted:
+            return effects
+        if self._wants_to_deploy(wanted) and self._is_here(wanted):
             self._deploying = wanted
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
@@ -305,19 +320,29 @@ class Participant:
             return None
         return latest
 
+    def _first(self, wanted: Version) -> int:
+        """Return the number of the first version that is needed with this one: itself, or what it is averaged with."""
+        if wanted == self._alone or not self._wants_to_deploy(wanted):
+            return wanted.number
+        return self.spec.averaged_from(wanted.number)
+
+    def _is_here(self, wanted: Version) -> bool:
+        """Return whether a version is here, with those before it that are needed."""
+        return self._installed == wanted and self._since <= self._first(wanted)
+
     def _source(self, wanted: Version) -> Head | Round | None:
         """Return what says how to get the wanted version: its round, if what it carries is enough here, or its head."""
         here, round_ = self._installed, self._round
         if round_ is not None and round_.base == wanted and round_.along:
             starts_here = round_.way and here is not None and wanted == here.following()
-            if starts_here or not wanted.number:
+            if (starts_here and self._since <= self._first(wanted)) or not wanted.number:
                 return round_
         return self._head if self._head is not None and self._head.version == wanted else None
 
     def _look(self, wanted: Version | None, source: Head | Round | None, now: float) -> list[Effect]:
         """Ask for the head that describes the wanted version, or for any at the start; again, ever less often."""
         unknown = self._latest() is None and self._deploys_on_the_way
-        behind = unknown if wanted is None else source is None and self._installed != wanted
+        behind = unknown if wanted is None else source is None and not self._is_here(wanted)
         if not behind:
             self._look_at, self._look_s = None, FIRST_LOOK_S
             return []
@@ -373,7 +398,8 @@ class Participant:
         if self._fetching == wanted or (self._refetch_at is not None and now < self._refetch_at):
             return []
         self._fetching, self._refetch_at, self._source_now = wanted, None, source
-        return [Fetch(wanted, source)]
+        self._fetching_since = first = self._first(wanted)
+        return [Fetch(wanted, source, None if first == wanted.number else first)]
 
     def _drop(self, wanted: Version | None) -> list[Effect]:
         """Stop fetching what is not wanted any more."""

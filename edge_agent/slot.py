@@ -56,12 +56,17 @@ class SlotError(ValueError):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """Which version of which job: its generation and number, and the hash that its head carries."""
+    """Which version of which job: its generation and number, and the SHA-256 of the model.
+
+    That is the one that its head carries, but where it is a mean, or where the server's optimizer has a state.
+    """
 
     job: str
     generation: int
     number: int
     sha256: str
+    averaged_since: int | None = None
+    """Number of the first version of which this is the mean, up to the one named; None: it is the version itself."""
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -121,10 +126,11 @@ class Slot:
                 self._reload()
         self._tidy()
         log.info(
-            "model=installed job=%s version=%d.%d onnx=%s",
+            "model=installed job=%s version=%d.%d%s onnx=%s",
             release.job,
             release.generation,
             release.number,
+            "" if release.averaged_since is None else f" averaged_since={release.averaged_since}",
             "model.onnx" in candidate.card.files,
         )
         return None
@@ -195,8 +201,8 @@ class Slot:
         content = buffer.getbuffer()
         (directory / "model.npz").write_bytes(content)
         onnx = directory / "model.onnx"
-        about = msgspec.to_builtins(release)
-        reason = self._export(model, directory / "model.npz", onnx, {name: str(about[name]) for name in about})
+        about = {name: str(value) for name, value in msgspec.to_builtins(release).items() if value is not None}
+        reason = self._export(model, directory / "model.npz", onnx, about)
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later

@@ -52,12 +52,13 @@ from edge_agent.participant import Participant, without_body
 from edge_agent.slot import Release
 from edge_agent.slots import Install
 from models import nets, probe, train
-from models.chain import Chain, Held
+from models.chain import Chain
 from models.codec import CodecError, Coding, Terms
 from models.dataset import Dataset
 from models.job import JobSpec
 from models.params import Params, subtract
 from models.source import Reader, read
+from models.trail import Trail
 from models.train import Step, TrainingError, TrainingState
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,9 @@ class Work:
         self._chain = Chain(self.net.spec, spec)
         self._version: Version | None = None
         """The version that is here."""
-        self._held: Held | None = None
+        self._trail: Trail | None = None
+        """The same in numbers, and the way there from the first of the versions that it is averaged with."""
+        self._deploys = config.models.inference and spec.deploy != "never"
         self._fetch: Fetch | None = None
         self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
         self._reading = False
@@ -282,10 +285,8 @@ class Work:
                     self._outbox.settle(settle.renamed or settle.base)
                     log.info("update job=%s base=%s %s", self.job, settle.base, _outcome(settle))
                 case Deploy(version):
-                    if self._held is not None:
-                        model = self._held.model
-                        release = Release(self.job, version.generation, version.number, model.sha256())
-                        yield Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
+                    if self._trail is not None:
+                        yield self._deployed(version, self._trail)
             reach(f"agent.{type(effect).__name__}.after", effect)
 
     # Fetching.
@@ -293,7 +294,10 @@ class Work:
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
         try:
-            self._fetch = Fetch(effect.version, effect.source, self.net.spec, self._version)
+            since = None if self._trail is None else self._trail.since
+            self._fetch = Fetch(
+                *(effect.version, effect.source, self.net.spec, self._version), held_since=since, since=effect.since
+            )
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
             yield from self.handle(FetchFailed(effect.version), now)
@@ -328,27 +332,40 @@ class Work:
     def _install(self, fetch: Fetch, now: float) -> list[Out]:
         version = fetch.version
         messages = self._end_fetch()
+        first = self.spec.averaged_from(version.number) if self._deploys else version.number
         try:
-            self._held = fetch.install(self._chain, self._held)
+            self._trail = fetch.install(self._chain, self._trail, first)
         except FetchError as error:
             log.warning("version refused job=%s version=%s: %s", self.job, version, error)
-            self._version = None  # the next way is from version 0, which needs nothing of what is here
+            self._version = self._trail = None  # the next way is from version 0, which needs nothing of what is here
             return [*messages, *self.handle(FetchFailed(version), now)]
         self._version = version
         log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:12])
-        return [*messages, *self.handle(Installed(version), now)]
+        return [*messages, *self.handle(Installed(version, self._trail.since), now)]
+
+    def _deployed(self, version: Version, trail: Trail) -> Install:
+        """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
+        model, since = trail.now.model, None
+        first = self.spec.averaged_from(version.number)
+        if first < version.number:
+            try:
+                model, since = trail.mean(first), first
+            except CodecError as error:
+                log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, error)
+        release = Release(self.job, version.generation, version.number, model.sha256(), since)
+        return Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
 
     # Training.
 
     def _begin_training(self, effect: Train, now: float) -> list[Out]:
         """Begin, or go on where it stood; give what follows where its update could not be coded in the end."""
-        if self._held is None:
+        if self._trail is None:
             return []
         try:
             self._coding(effect)
         except CodecError as error:
             return self._fail(effect.base, str(error), now)
-        start = self._held.model.params(self.net.spec)
+        start = self._trail.now.model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
         state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, len(self.data.y)) or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))

@@ -317,7 +317,8 @@ def _compare(options: Options, before: Run, runs: Sequence[Run]) -> Report:
     shown = next((run.outcome for run in runs if run.outcome.sha256 != expected.sha256), first.outcome)
     pairs = [p for name in expected.sha256 for p in zip(expected.sha256[name], shown.sha256[name], strict=False)]
     same = sum(one == other for one, other in pairs)
-    identical = all((r.outcome.sha256, r.outcome.settled) == (expected.sha256, expected.settled) for r in runs)
+    right = expected.sha256, expected.settled, expected.served
+    identical = all((r.outcome.sha256, r.outcome.settled, r.outcome.served) == right for r in runs)
     kills = [kill for run in runs for kill in run.kills]
     total = first.rows[-1]
     problems = [*before.problems, *expected.problems]

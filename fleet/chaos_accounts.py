@@ -2,7 +2,8 @@
 
 The books are the diaries (what each process passed) and the aggregator's store (what it holds to be true).
 
- identical    every version's SHA-256, and the last base that each device is done with, are those of the undisturbed run
+ identical    every version's SHA-256, that of the model in a device's slot, and the last base that each device is done
+              with, are those of the undisturbed run
  retrained    epochs that a device had finished, and trained again for the same base
  lost         updates that are in no version, though they were made durable as counted, or their device was told so, or
               let them go at the next version of a job that waits for all without their having been refused
@@ -41,6 +42,8 @@ class Outcome(Struct, frozen=True):
     duplicated_updates: int
     problems: list[str]
     """Whatever else is not as it should be, in words."""
+    served: str = ""
+    """SHA-256 of the model that the first device serves in the end."""
 
 
 class _Update(NamedTuple):
@@ -82,6 +85,7 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
         len(told - counted),
         twice + crowded,
         [*problems, *_slot(stage, rows[stage.steady.name].job, versions[stage.steady.name])],
+        _served(stage),
     )
 
 
@@ -173,14 +177,28 @@ def _settled(folder: Path) -> str:
 
 
 def _slot(stage: Stage, job: str, versions: Sequence[str]) -> list[str]:
-    """Hold the model that the first device serves against the last version."""
+    """Hold the model that the first device serves against the last version, or its number where it is a mean."""
     try:
         card = open_slot(stage.slot).card
     except SlotError as error:
         return [str(error)]
-    if card is None or (card.release.job, card.release.sha256) != (job, versions[-1]):
+    number = len(versions) - 1
+    if card is None or (card.release.job, card.release.number) != (job, number):
         return [f"{stage.slot} does not serve the last version"]
+    since = card.release.averaged_since
+    if (number if since is None else since) != stage.steady.averaged_from(number):
+        return [f"{stage.slot} serves the last version, and not as the mean that the job deploys"]
+    if since is None and card.release.sha256 != versions[-1]:
+        return [f"{stage.slot} serves another model than the last version"]
     return []
+
+
+def _served(stage: Stage) -> str:
+    try:
+        card = open_slot(stage.slot).card
+    except SlotError:
+        return ""
+    return "" if card is None else card.release.sha256
 
 
 def _update(verdict: Mapping[str, Any]) -> _Update:

@@ -4,9 +4,9 @@
     FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
     ...
 
-"steady" is compared. Its membership is fixed: it waits for every device, has int8 updates of two chunks, and
-trains for long enough to be killed in the middle. One device more than asked for boasts: it claims more examples than
-the job allows, and is refused every time.
+"steady" is compared. Its membership is fixed: it waits for every device, has int8 updates of two chunks, deploys the
+mean of the last versions, and trains for long enough to be killed in the middle. One device more than asked for boasts:
+it claims more examples than the job allows, and is refused every time.
 
 "steered" is compared too. It is small, and sketched: its buckets follow from what devices report.
 
@@ -87,6 +87,7 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
         data=DATA,
         compression=CompressionSpec(codec="int8"),
         deploy="every 3",
+        deploy_average=4,
         train=TrainSpec(epochs=12, batch_size=4, learning_rate=0.02),
         rounds=_fixed(n_devices, n_rounds),
         aggregate=_REFUSES_THE_BOASTER,

@@ -234,8 +234,10 @@ def _job_stop(arguments: argparse.Namespace) -> int:
 def _job_export(arguments: argparse.Namespace) -> int:
     from fleet import operator
 
-    head = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
-    print(f"{arguments.out}: {arguments.name} version {head.version}")
+    exported = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
+    since = exported.averaged_since
+    mean = "" if since is None else f", the mean of versions {since} to {exported.version.number}"
+    print(f"{arguments.out}: {arguments.name} version {exported.version}{mean}")
     return 0
 
 

@@ -10,7 +10,7 @@ import secrets
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from broker.messages import (
     Status,
     Stop,
     Submit,
+    Version,
 )
 from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
@@ -44,6 +45,7 @@ from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
 from models import nets
 from models.chain import Chain
+from models.codec import CodecError
 from models.export import to_onnx
 from models.job import JobSpec, Name
 
@@ -329,8 +331,17 @@ def _remembered(messages: list[Message], why: str) -> list[JobLine]:
     return sorted(lines, key=lambda line: line.job)
 
 
-def export(config: OperatorConfig, name: str, out: Path) -> Head:
-    """Write the current version of a job as ONNX. Raises SettingsError, OperatorError, ModelError or ExportError."""
+class Exported(Struct, frozen=True):
+    """What was written: a version, or the mean of it and those since the one of this number."""
+
+    version: Version
+    averaged_since: int | None = None
+
+
+def export(config: OperatorConfig, name: str, out: Path) -> Exported:
+    """Write the current version of a job as ONNX, or the mean of the last ones as the job says; the version itself
+    where that cannot be had. Raises SettingsError, OperatorError, ModelError or ExportError.
+    """
     with console(config) as fleet:
         messages = fleet.gather("job", "head")
         job = next(
@@ -346,15 +357,21 @@ def export(config: OperatorConfig, name: str, out: Path) -> Head:
         spec = convert(job.spec, JobSpec, job.job)
         net = nets.build(spec.model, allow=(spec.model.kind,))
         try:
-            fetch = Fetch(head.version, head, net.spec, None)
+            since = spec.averaged_from(head.version.number)
+            fetch = Fetch(head.version, head, net.spec, None, since=since)
             if not fetch.done:
                 fleet.fetch(fetch)
-            model = fetch.install(Chain(net.spec, spec), None).model
+            trail = fetch.install(Chain(net.spec, spec), None)
         except (FetchError, WireError) as error:
             raise OperatorError(str(error)) from error
+    model, exported = trail.now.model, Exported(head.version)
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
+    if since < head.version.number:
+        with suppress(CodecError):
+            model, exported = trail.mean(since), Exported(head.version, since)
+            metadata |= {"sha256": model.sha256(), "averaged_since": str(since)}
     out.write_bytes(to_onnx(spec.model, model.params(net.spec), metadata=metadata))
-    return head
+    return exported
 
 
 def load_config(path: Path) -> OperatorConfig:

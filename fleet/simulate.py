@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
+from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.config import Limits as AggregatorLimits
 from aggregator.run import Run
@@ -25,6 +26,7 @@ from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
+from broker.messages import Metrics
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
@@ -32,9 +34,11 @@ from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problem import device_names, for_all
 from models import dataset, nets
+from models.chain import Chain
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 from models.source import DataSource
+from models.trail import Trail
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
@@ -67,6 +71,9 @@ class RoundRow(Struct, frozen=True):
     """How updates to this version were coded, where they were a sketch: into so many buckets,"""
     bits: int | None = None
     """of so many bits each."""
+    deployed_accuracy: float | None = None
+    """Where the job deploys the mean of the last versions: that of what would be deployed now."""
+    deployed_loss: float | None = None
 
 
 class Result(Struct, frozen=True):
@@ -81,6 +88,8 @@ class Result(Struct, frozen=True):
     rounds: list[RoundRow]
     accuracy: float | None
     best_accuracy: float | None
+    deployed_accuracy: float | None
+    """Of what is deployed in the end, where that is the mean of the last versions."""
     reason: str
     """Why it ended."""
     sha256: str
@@ -143,6 +152,26 @@ class _Link(MemoryTransport):
         return event
 
 
+class _Deployed:
+    """What a device would deploy that follows every version."""
+
+    def __init__(self, spec: JobSpec, test: Dataset) -> None:
+        self._net = nets.build(spec.model, allow=(spec.model.kind,))
+        self._spec = spec
+        self._test = dataset.fit(test, spec.model)
+        chain = Chain(self._net.spec, spec)
+        self._trail = Trail(chain, chain.first())
+
+    def follow(self, number: int, step: bytes) -> Metrics:
+        """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
+        if self._spec.averaged == 1:
+            return {}
+        first = self._spec.averaged_from(number)
+        self._trail.take(number, step, first)
+        found = evaluation.evaluate(self._net, self._trail.mean(first), self._test)
+        return {f"deployed_{name}": value for name, value in found.items()}
+
+
 class _Traffic(Struct, frozen=True):
     up: int
     down: int
@@ -156,7 +185,7 @@ class _Simulation:
     def __init__(self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path) -> None:
         self.spec = spec
         self._n_examples = sum(len(share.y) for share in shares)
-        self._n_test = len(test.y)
+        self._test = test
         self._clock = _Clock()
         self._broker = MemoryBroker(self._clock)
         self._store = Store(folder / "aggregator", synced=False)
@@ -225,7 +254,7 @@ class _Simulation:
     def _rounds(self, run: Run) -> Iterator[RoundRow]:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
-        number = 0
+        number, deployed = 0, _Deployed(self.spec, self._test)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))
@@ -233,7 +262,8 @@ class _Simulation:
                 raise SimulationError(self._why_it_stands_still(run))
             if run.version.number > number:
                 number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
-                yield _row(number, run.metrics, before, now, seconds - began)
+                row = _row(number, run.metrics, before, now, seconds - began)
+                yield structs.replace(row, **deployed.follow(number, run.step))
                 before, began, since = now, seconds, self._clock.now
 
     def _work(self) -> bool:
@@ -301,12 +331,13 @@ class _Simulation:
             job=self.spec.name,
             devices=len(self._agents),
             examples=self._n_examples,
-            test_examples=self._n_test,
+            test_examples=len(self._test.y),
             parameters=n_parameters,
             seed=self.spec.seed,
             rounds=rows,
             accuracy=accuracies[-1] if accuracies else None,
             best_accuracy=max(accuracies, default=None),
+            deployed_accuracy=rows[-1].deployed_accuracy if rows else None,
             reason=run.reason,
             sha256=run.sha256,
             bytes_up=traffic.up,

@@ -73,6 +73,8 @@ class _Report:
     def sum_up(self, result: Result) -> None:
         """Show the totals."""
         self._display.line(f"ended after {len(result.rounds)} rounds in {duration(result.seconds)}: {result.reason}")
+        if result.deployed_accuracy is not None:
+            self._display.line(f"deployed is the mean of the last versions: accuracy {result.deployed_accuracy:.4f}")
         for way, n, float32 in (
             ("up", result.bytes_up, result.float32_bytes_up),
             ("down", result.bytes_down, result.float32_bytes_down),

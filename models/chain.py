@@ -127,29 +127,41 @@ class Chain:
 
         held: the version that the body begins from; nothing of it counts for a body that begins anywhere.
         """
+        last = held
+        for found in self.walk(held, number, body):
+            last = found
+        return last
+
+    def walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
+        """Return every version on the way of a body, which leads to that of this number. Raises CodecError as `take`
+        does, maybe only at its end.
+        """
         if not 1 <= len(body) <= max_way_bytes(self.spec):
             raise CodecError(f"a body of {len(body)} bytes")
+        at = held.number
         try:
-            found = self._take(held, number, body)
+            for found in self._walk(held, number, body):
+                at = found.number
+                yield found
         except (LatticeError, struct.error) as error:
             raise CodecError(f"a body leads nowhere: {error}") from error
-        if found.number != number:
-            raise CodecError(f"a body leads to version {found.number} where {number} was wanted")
-        return found
+        if at != number:
+            raise CodecError(f"a body leads to version {at} where {number} was wanted")
 
-    def _take(self, held: Held, number: int, body: bytes) -> Held:
+    def _walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
         match body[0]:
             case 0x10:
-                return Held(number, add(self._first, read_float32(body[1:], self.spec)))
+                yield Held(number, add(self._first, read_float32(body[1:], self.spec)))
             case 0x20:
-                return self.step(held, read(body))
+                yield self.step(held, read(body))
             case 0x21:
                 for piece in _pieces(body[1:]):
                     held = self.step(held, read(piece))
-                return held
+                    yield held
             case 0x22:
-                return self._open(number, body)
-        raise CodecError(f"a body of an unknown kind {body[0]:#04x}")
+                yield self._open(number, body)
+            case _:
+                raise CodecError(f"a body of an unknown kind {body[0]:#04x}")
 
     # Steps.
 

@@ -47,6 +47,12 @@ MOST_JSON_BYTES = 262_144 - 4096
 for keys that a file writes out though they have their defaults."""
 MOST_LABELS = 64
 """Of a device, and so of what a job asks for: a presence has room for no more."""
+AVERAGED = 1
+"""Versions of the mean that is deployed where a job does not say, and is compressed."""
+MOST_AVERAGED = 16
+"""Of these at most: their sum still has room in an int64."""
+AVERAGED_SHARE = 8
+"""They are at most one in so many of all that there are: while versions improve quickly, a mean of more lags behind."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -223,6 +229,9 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         ),
     ] = "final"
     """Which versions a device fetches and serves locally: "final", "every N" or "never"."""
+    deploy_average: Annotated[int, Meta(ge=1, le=MOST_AVERAGED)] | None = None
+    """What is deployed and exported is the mean of so many of the last versions, of fewer early on; 1: the version
+    itself, and all there is where nothing is compressed."""
     train: TrainSpec = TrainSpec()
     rounds: RoundsSpec = RoundsSpec()
     aggregate: AggregateSpec = AggregateSpec()
@@ -231,6 +240,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         stop = self.rounds.stop
         if self.model.loss == "mse" and stop.metric == "accuracy" and (stop.target, stop.patience) != (None, None):
             raise ValueError('[rounds.stop] metric: a model with loss = "mse" has no accuracy: say metric = "loss"')
+        if self.averaged > 1 and self.coding.codec == "float32":
+            raise ValueError(
+                f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
+                "those before it cannot be had: leave it out, or choose another compression"
+            )
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -247,6 +261,18 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     def coding(self) -> CompressionSpec:
         """The compression in explicit numbers."""
         return PRESETS[self.compression] if isinstance(self.compression, str) else self.compression
+
+    @property
+    def averaged(self) -> int:
+        """How many versions are averaged into what is deployed, at most."""
+        return self.deploy_average or (1 if self.coding.codec == "float32" else AVERAGED)
+
+    def averaged_from(self, number: int) -> int:
+        """Return the number of the first version that is averaged where the version of this number is deployed.
+
+        The last one is the version itself, and so is the first where nothing is averaged. It never goes back.
+        """
+        return number + 1 - max(1, min(self.averaged, number // AVERAGED_SHARE))
 
 
 def _is_factory(text: str) -> bool:

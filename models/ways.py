@@ -2,13 +2,14 @@
 
 A way leads from one version (`start`) to another (`number`): a step from the version before, a group from eight before,
 a snapshot from anywhere, which is version 0 here. What is kept reaches back to the snapshot before the last, so that
-who has just missed one goes on along the steps.
+who has just missed one goes on along the steps; and where the mean of the last versions is deployed, to a snapshot from
+which all of these can be walked.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable
 from typing import NamedTuple
 
 from models.chain import SNAPSHOT, SPAN, WHOLE
@@ -27,14 +28,15 @@ class Way(NamedTuple):
     n_bytes: int
 
 
-def path(ways: Iterable[Way], held: int, wanted: int) -> list[Way]:
+def path(ways: Iterable[Way], held: int, wanted: int, since: int | None = None) -> list[Way]:
     """Return the cheapest way from `held`, or from nothing at all, to `wanted`; empty where there is none.
 
-    By bytes, envelopes included (Dijkstra 1959).
+    By bytes, envelopes included (Dijkstra 1959). since: the way is to pass every version from this number on, if it is
+    given. Then `held` is one that will do to begin at: no later than this, or come to by passing all from this one on.
     """
     leaving: dict[int, list[Way]] = {}
     for way in ways:
-        if way.start < way.number <= wanted:
+        if way.start < way.number <= wanted and not (since is not None and _jumps(way) and way.number > since):
             leaving.setdefault(way.start, []).append(way)
     queue: list[tuple[int, int, tuple[Way, ...]]] = [(0, number, ()) for number in {held, 0}]
     heapq.heapify(queue)
@@ -51,27 +53,47 @@ def path(ways: Iterable[Way], held: int, wanted: int) -> list[Way]:
     return []
 
 
+def _jumps(way: Way) -> bool:
+    """Return whether a way may pass over versions: only a snapshot does, which cannot be told from the first group."""
+    return way.start == 0 and way.number > 1
+
+
 def is_snapshot(body: bytes) -> bool:
     """Return whether a body leads to its version from anywhere."""
     return body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
 
 
 def is_needed(
-    way: tuple[int, int], current: int, snapshots: Sequence[int], groups: Container[int], *, whole: bool
+    way: tuple[int, int],
+    current: int,
+    snapshots: Collection[int],
+    groups: Container[int],
+    *,
+    whole: bool,
+    since: int | None = None,
 ) -> bool:
     """Return whether a way (start, number) still leads somebody to the current version.
 
     snapshots: numbers of those that there are. groups: where those end that there are. whole: whether this one is a
-    snapshot.
+    snapshot. since: the first version that somebody wants to pass on the way, who may have nothing; None for only the
+    current one. From one version to the next it never goes back.
+
+    So that there is a snapshot to begin at, the last one at or before `since` stays; and, for later, one in every eight
+    versions after it.
     """
     start, number = way
     last = max((s for s in snapshots if s <= current), default=0)
     before = max((s for s in snapshots if s < last), default=0)
+    begin = last if since is None else max((s for s in snapshots if s <= since), default=0)
     if whole:
-        return number == last or number >= current - 1
-    if number <= before:
+        for_later = number > begin and number == min(
+            (s for s in snapshots if s // SPAN == number // SPAN and s > begin), default=number
+        )
+        return number in (last, begin) or number >= current - 1 or for_later
+    if number <= min(before, begin):
         return False
     is_single = number - start == 1
     end = -(-number // SPAN) * SPAN
-    from_snapshot = end - SPAN < last <= start  # who begins at the last snapshot is past the start of this group
+    # Who begins at one of these snapshots is past the start of this group.
+    from_snapshot = any(end - SPAN < snapshot <= start for snapshot in (last, begin))
     return not is_single or end not in groups or from_snapshot or number > current - SINGLES

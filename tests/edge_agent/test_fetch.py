@@ -11,13 +11,14 @@ from broker import chunks
 from broker.errors import WireError
 from broker.messages import MOST_WAYS, PROOF_BYTES, Body, Head, Round, Version, Way, along, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
-from models import chain, ways
+from models import average, chain, ways
 from models.chain import SPAN, Chain, Grids, Held, Step
 from models.codec import FLOAT32, Terms
 from models.codec.steps import step_near
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import add
 from models.params import TensorSpec
+from models.trail import Trail
 
 SPEC = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,)))
 D = 840
@@ -66,13 +67,15 @@ def head(now: Server, *starts: tuple[int, int], chunk_bytes: int = CHUNK) -> Hea
     return Head("j", 1, Version(1, now.number), now.sha256[:32], ways=named, chunk_bytes=chunk_bytes)
 
 
-def kept(now: Server) -> Head:
+def kept(now: Server, since: int | None = None) -> Head:
     """What a server names that lets go of what leads nobody anywhere."""
     whole = {which: ways.is_snapshot(body) for which, body in now.bodies.items()}
     snapshots = [number for (_, number), is_whole in whole.items() if is_whole]
     groups = {number for (start, number), is_whole in whole.items() if number - start == SPAN and not is_whole}
     needed = [
-        way for way, is_whole in whole.items() if ways.is_needed(way, now.number, snapshots, groups, whole=is_whole)
+        way
+        for way, is_whole in whole.items()
+        if ways.is_needed(way, now.number, snapshots, groups, whole=is_whole, since=since)
     ]
     return head(now, *needed)
 
@@ -100,7 +103,8 @@ def wanted(fetch: Fetch) -> set[tuple[int, int]]:
 
 
 def install(fetch: Fetch, held: Held | None = None) -> Held:
-    return fetch.install(Chain(SPEC, JOB), held)
+    chain_ = Chain(SPEC, JOB)
+    return fetch.install(chain_, None if held is None else Trail(chain_, held)).now
 
 
 def fetched(now: Server, source: Head, held: Held | None = None) -> set[tuple[int, int]]:
@@ -210,6 +214,115 @@ def test_a_version_of_another_number_than_the_way_begins_with_is_not_built_upon(
         with pytest.raises(FetchError):
             install(fetch, other)
     assert install(fetch, now.held[2]).sha256() == now.sha256
+
+
+# Ways that pass every version from one on.
+
+
+def trail_of(now: Server, fetch: Fetch, trail: Trail | None = None, since: int | None = None) -> Trail:
+    """Fetch and install; give what is held then."""
+    for which in wanted(fetch):
+        for piece in pieces(now, *which):
+            fetch.add(piece)
+    found = fetch.install(Chain(SPEC, JOB), trail, since)
+    assert found.now.sha256() == now.sha256
+    return found
+
+
+def averaging(now: Server, source: Head, since: int, held: int | None = None, held_since: int | None = None) -> Fetch:
+    here = None if held is None else Version(1, held)
+    return Fetch(Version(1, now.number), source, SPEC, here, held_since=held_since, since=since)
+
+
+def test_who_has_nothing_begins_at_a_snapshot_before_the_first_version_that_is_averaged() -> None:
+    now = server(45)
+    fetch = averaging(now, kept(now, 40), 40)
+    assert wanted(fetch) == {
+        (0, 21),
+        (21, 22),
+        (22, 23),
+        (23, 24),
+        (24, 32),
+        (32, 40),
+        *((k, k + 1) for k in range(40, 45)),
+    }
+    found = trail_of(now, fetch)
+    assert found.since == 40
+    assert found.mean(40) == average.mean(held.model for held in now.held[40:])
+
+
+def test_who_holds_a_later_version_than_the_first_that_is_averaged_begins_anew() -> None:
+    now = server(45)
+    assert wanted(averaging(now, head(now), 43, held=44)) == {(0, 42), (42, 43), (43, 44), (44, 45)}
+    assert wanted(averaging(now, head(now), 43, held=45)) == {(0, 42), (42, 43), (43, 44), (44, 45)}
+
+
+def test_who_holds_that_version_or_has_come_by_it_goes_on() -> None:
+    now = server(45)
+    assert wanted(averaging(now, head(now), 43, held=43)) == {(43, 44), (44, 45)}
+    assert wanted(averaging(now, head(now), 43, held=44, held_since=43)) == {(44, 45)}
+    fetch = averaging(now, head(now), 43, held=45, held_since=40)
+    assert fetch.done
+    held = Trail(Chain(SPEC, JOB), now.held[45])
+    assert trail_of(now, fetch, held) is held
+
+
+@pytest.mark.parametrize("n", [8, 16, 22, 30, 42, 44, 50, 64])
+def test_of_what_a_server_keeps_everybody_can_average(n: int) -> None:
+    now = server(n)
+    for averaged in (2, 5, 16):
+        since = structs.replace(JOB, deploy_average=averaged).averaged_from(n)
+        for held in (None, *range(0, n, 3)):
+            fetch = averaging(now, kept(now, since), since, held=held)
+            trail = None if held is None else Trail(Chain(SPEC, JOB), now.held[held])
+            assert trail_of(now, fetch, trail).mean(since) == average.mean(held.model for held in now.held[since:])
+
+
+def test_a_snapshot_is_not_leapt_to_over_versions_that_are_averaged() -> None:
+    """Though it is the cheapest way."""
+    now = server(44)
+    cheap = structs.replace(
+        head(now), ways=tuple(structs.replace(way, n_bytes=1) if way.start == 0 else way for way in head(now).ways)
+    )
+    assert (0, 42) in wanted(averaging(now, cheap, 44, held=36))
+    assert wanted(averaging(now, cheap, 38, held=36)) == {(k, k + 1) for k in range(36, 44)}
+
+
+@pytest.mark.parametrize(
+    "named", [((0, 42), (42, 43), (43, 44), (44, 45)), ((0, 42), (42, 43), (43, 44), (44, 45), (39, 40))]
+)
+def test_where_what_is_averaged_cannot_be_had_the_version_is_fetched_without(
+    named: tuple[tuple[int, int], ...],
+) -> None:
+    now = server(45)
+    for held in (None, 44):
+        fetch = averaging(now, head(now, *named), 41, held=held)
+        assert fetch.since == 45
+        assert wanted(fetch) == ({(44, 45)} if held else {(0, 42), (42, 43), (43, 44), (44, 45)})
+
+
+def test_more_bodies_than_a_device_has_room_for_are_not_fetched_to_be_averaged() -> None:
+    now = server(45)
+    most, lying_there = chain.max_way_bytes(SPEC), kept(now, 40)
+    far = {(21, 22), (22, 23), (23, 24)}
+    large = tuple(
+        structs.replace(way, n_bytes=most if (way.start, way.number) in far else way.n_bytes)
+        for way in lying_there.ways
+    )
+    fetch = averaging(now, structs.replace(lying_there, ways=large), 40)
+    assert (fetch.since, wanted(fetch)) == (45, {(0, 42), (42, 43), (43, 44), (44, 45)})
+
+
+def test_who_deploys_every_version_keeps_what_it_walks_by() -> None:
+    one: Trail | None = None
+    for number in range(1, 31):
+        now = server(number)
+        held = None if one is None else Version(1, one.now.number)
+        since = max(0, number - 3)
+        fetch = Fetch(Version(1, number), head(now), SPEC, held, held_since=one and one.since, since=since)
+        assert wanted(fetch) == {(number - 1, number)}, "and nothing is fetched twice"
+        one = trail_of(now, fetch, one, since)
+        assert one.mean(since) == average.mean(held.model for held in server(30).held[since : number + 1])
 
 
 # Ways that come along.
@@ -406,4 +519,5 @@ def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
     for held in (None, Version(1, 6)):
         fetch = begin(lying(Way(0, 7, len(body)), number=7, chunk_bytes=10**4, sha256=later.sha256()[:32]), held)
         fetch.add(Body("j", "1-7-0", 0, body))
-        assert fetch.install(chain_, None if held is None else Held(6, model)).model == later.model
+        trail = None if held is None else Trail(chain_, Held(6, model))
+        assert fetch.install(chain_, trail).now.model == later.model

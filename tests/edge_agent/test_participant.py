@@ -710,6 +710,89 @@ def test_a_version_may_be_deployed_and_trained_on() -> None:
     assert feed(one, Installed(V1)) == [Deploy(V1), Train(V1, (0, 32, 0))]
 
 
+# What is deployed is a mean.
+
+V24, V25 = Version(1, 24), Version(1, 25)
+
+
+def averaging(policy: str = "every 1", **state: Any) -> Participant:
+    """A device that deploys version 24 as the mean of 22 to 24, and 25 as that of 23 to 25."""
+    return device(JobSpec("j", ModelSpec(), deploy=policy, deploy_average=4), **state)
+
+
+def asking(source: Head, since: int) -> Fetch:
+    return Fetch(source.version, source, since)
+
+
+def test_a_version_that_is_deployed_is_fetched_by_way_of_those_that_it_is_averaged_with() -> None:
+    for one, source in ((averaging(), head(V24)), (averaging("final"), head(V24, "finished"))):
+        assert feed(one, source) == [asking(source, 22)]
+        assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
+
+
+def test_a_version_that_is_only_trained_on_is_fetched_the_shortest_way() -> None:
+    one = averaging("final")
+    assert feed(one, head(V24), round_(V24)) == [fetch(head(V24))]
+    assert feed(one, Installed(V24)) == [Train(V24, (0, 32, 0))]
+
+
+def test_the_way_along_with_a_round_is_enough_for_who_has_come_by_the_versions_before() -> None:
+    one = averaging()
+    feed(one, head(V24), Installed(V24, 22))
+    assert feed(one, carrying(V25)) == [Fetch(V25, carrying(V25), 23)]
+    assert feed(one, Installed(V25, 23)) == [Deploy(V25), Train(V25, (0, 32, 0))]
+
+
+def test_the_way_along_with_a_round_is_not_enough_for_who_has_not() -> None:
+    one = averaging("every 25")
+    feed(one, head(V24), round_(V24))
+    feed(one, Installed(V24), Trained(offer(V24)))
+    assert feed(one, carrying(V25))[-1:] == [Look()]
+    assert feed(one, head(V25)) == [asking(head(V25), 23)]
+
+
+def test_what_it_is_averaged_with_is_fetched_for_a_version_that_is_here_and_training_does_not_wait() -> None:
+    one = averaging("final")
+    feed(one, head(V24), round_(V24, threshold=draw.MOST), Installed(V24))
+    stopped = head(V24, "stopped")
+    assert feed(one, stopped) == [Halt(V24), asking(stopped, 22)]
+    assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
+    one = averaging()
+    feed(one, round_(V24))
+    feed(one, Installed(V24))
+    assert one.doing.startswith("training")
+    assert feed(one, head(V24)) == [asking(head(V24), 22)]
+    assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
+
+
+def test_where_they_cannot_be_had_the_version_is_deployed_by_itself_and_not_fetched_again() -> None:
+    one = averaging()
+    assert feed(one, head(V24)) == [asking(head(V24), 22)]
+    assert feed(one, Installed(V24, 24)) == [Deploy(V24)]
+    assert feed(one, DeployFailed(V24, "full"), head(V24)) == []
+    assert one.tick(1e6) == [Deploy(V24)]
+    assert feed(one, Deployed(V24), head(V24), now=1e6) == []
+    assert feed(one, head(V25), now=1e6) == [asking(head(V25), 23)], "of the next one they are asked for again"
+
+
+def test_a_fetch_that_fails_is_tried_again_without_them() -> None:
+    one = averaging()
+    feed(one, head(V24))
+    for now in (0.0, REFETCH_S):
+        assert feed(one, FetchFailed(V24), now=now) == []
+        assert one.tick(now + REFETCH_S) == [Look()]
+        assert feed(one, head(V24), now=now + REFETCH_S) == [fetch(head(V24))]
+    assert feed(one, Installed(V24)) == [Deploy(V24)]
+
+
+def test_a_fetch_without_them_that_fails_says_nothing_of_them() -> None:
+    one = averaging("final")
+    assert feed(one, head(V24), round_(V24)) == [fetch(head(V24))]
+    assert feed(one, FetchFailed(V24)) == []
+    stopped = head(V24, "stopped")
+    assert feed(one, stopped) == [asking(stopped, 22)]
+
+
 # Offline, deployment that fails, and other names of a base.
 
 

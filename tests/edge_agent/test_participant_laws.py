@@ -44,21 +44,27 @@ dies = st.sampled_from([None, None, None, 0, 1])
 class ParticipantLaws(RuleBasedStateMachine):
     """A participant, what is on its disk, and a record of all that it ever did."""
 
-    @initialize(late=st.sampled_from(["refuse", "fold"]), deploy=st.sampled_from(["never", "final", "every 2"]))
-    def begin(self, late: str, deploy: str) -> None:
+    @initialize(
+        late=st.sampled_from(["refuse", "fold"]),
+        deploy=st.sampled_from(["never", "final", "every 2", "every 1", "every 1"]),
+        averaged=st.sampled_from([1, 4, 4]),
+    )
+    def begin(self, late: str, deploy: str, averaged: int) -> None:
         rounds = RoundsSpec(late=late)  # type: ignore[arg-type]  # drawn from its literals
-        self.spec = JobSpec("j", ModelSpec(), deploy=deploy, rounds=rounds)
+        self.spec = JobSpec("j", ModelSpec(), deploy=deploy, deploy_average=averaged, rounds=rounds)
         self.now = 0.0
         self.boots = 0
         # The aggregator's side.
         self.generation = 1
-        self.number = 0
+        self.number = 0 if averaged == 1 else 30
         self.aliases: tuple[Version, ...] = ()
         self.former: dict[Version, tuple[Version, ...]] = {}
         self.same: dict[Version, Version] = {}
         """Former names to present ones."""
         self.term = 1
         self.job_ended = False
+        self.left = self.began = self.version
+        """What the term before had come to, and what this one began with."""
         # On the disk.
         self.update: Offer | None = None
         self.settled: Version | None = None
@@ -73,6 +79,8 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.boots += 1
         self.training: Version | None = None
         self.fetching: Version | None = None
+        self.wanted: int | None = None
+        """The first version that is wanted on the way of what is fetched."""
         self.heard: tuple[int, Version] | None = None
         self.heard_term = 0
         self.named = {Version(0, 0)}
@@ -80,6 +88,10 @@ class ParticipantLaws(RuleBasedStateMachine):
         """Version to its former names, as its last round has told them."""
         self.over = False
         self.installed: set[Version] = set()
+        self.since: dict[Version, int] = {}
+        """The first version from which on every one is here, of what is installed."""
+        self.asked: set[Version] = set()
+        """What could not be had with those before it, or not at all."""
         self.failed = []
         self.live = {}
         self.core = Participant(
@@ -105,7 +117,9 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     def do(self, effect: Effect) -> None:
         match effect:
-            case Fetch(version, source):
+            case Fetch(version, source, since):
+                assert since is None or version not in self.asked, "asks again for what it is averaged with"
+                assert since in (None, self.spec.averaged_from(version.number))
                 if isinstance(source, Head):
                     assert self.heard == (source.term, version), "fetches what the last head does not name"
                 else:
@@ -113,7 +127,8 @@ class ParticipantLaws(RuleBasedStateMachine):
                     assert source.base == version, "fetches by another's round"
                     before = Version(version.generation, version.number - 1)
                     assert not version.number or before in self.installed, "has not where it starts"
-                self.fetching, self.by_head = version, isinstance(source, Head)
+                    assert since is None or self.since[before] <= since, "has not what it is averaged with"
+                self.fetching, self.by_head, self.wanted = version, isinstance(source, Head), since
             case Train(base, _):
                 assert self.training is None, "two trainings at once"
                 assert self.update is None, "trains while an update is without verdict"
@@ -143,6 +158,8 @@ class ParticipantLaws(RuleBasedStateMachine):
                 self.settled, self.update = renamed or base, None
             case Deploy(version):
                 assert version in self.installed, "deploys what is not here"
+                first = self.spec.averaged_from(version.number)
+                assert self.since[version] <= first or version in self.asked, "deploys by itself what may be averaged"
             case Drop():
                 self.fetching = None
             case Look():
@@ -153,8 +170,8 @@ class ParticipantLaws(RuleBasedStateMachine):
         return Version(self.generation, self.number)
 
     def about(self, back: int) -> Version:
-        """Return the current version, or the one before it."""
-        return Version(self.generation, max(0, self.number + back))
+        """Return the current version, or the one before it, if that was of this term too."""
+        return max(Version(self.generation, max(0, self.number + back)), self.began)
 
     # What comes over the network.
 
@@ -164,8 +181,8 @@ class ParticipantLaws(RuleBasedStateMachine):
             self.heard_term = term
             self.named.add(version)
             self.over = self.over or ended
-        if self.heard is None or (term, version) >= self.heard:
-            self.heard = (term, version)
+            if self.heard is None or (term, version) >= self.heard:
+                self.heard = (term, version)
         self.tell(Head("j-1", term, version, "0" * 32, state="finished" if ended else "running"), die_at)
 
     def hear_round(
@@ -183,7 +200,7 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)
     def a_head_comes(self, back: int, old_term: bool, die_at: int | None) -> None:
-        self.hear_head(self.about(back), self.term - old_term, die_at)
+        self.hear_head(self.left if old_term else self.about(back), self.term - old_term, die_at)
 
     @precondition(lambda self: self.heard is not None and self.heard[0] == self.term)
     @rule()
@@ -222,15 +239,17 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.aliases = tuple(self.same)
         self.former[self.version] = self.aliases
         self.term += 1
+        self.left, self.began = former, self.version
 
     @rule()
     def the_aggregator_starts_again(self) -> None:
         self.term += 1
+        self.left = self.began = self.version
         if self.job_ended:  # what it says first is that
             self.heard_term = self.term
             self.tell(Over(self.version, self.term))
 
-    @precondition(lambda self: self.number > 3)
+    @precondition(lambda self: self.number not in (0, 1, 2, 3, 30, 31))
     @rule()
     def the_job_ends(self) -> None:
         self.job_ended = self.over = True
@@ -281,15 +300,18 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.the_fetch_ends(failed=False, die_at=None)
 
     @precondition(lambda self: self.fetching is not None)
-    @rule(failed=st.sampled_from([False, False, True]), die_at=dies)
-    def the_fetch_ends(self, failed: bool, die_at: int | None) -> None:
+    @rule(failed=st.sampled_from([False, False, True]), die_at=dies, short=st.booleans())
+    def the_fetch_ends(self, failed: bool, die_at: int | None, short: bool = False) -> None:
         version, self.fetching = self.fetching, None
         assert version is not None
         if failed and self.by_head:
             self.heard = None  # that head is doubted
+        if self.wanted is not None and (failed or short):
+            self.asked.add(version)
         if not failed:
             self.installed.add(version)
-        self.tell(FetchFailed(version) if failed else Installed(version), die_at)
+            self.since[version] = version.number if self.wanted is None or short else self.wanted
+        self.tell(FetchFailed(version) if failed else Installed(version, self.since[version]), die_at)
 
     @precondition(lambda self: self.training is not None)
     @rule(die_at=dies)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -71,6 +72,28 @@ def test_an_installed_version_answers_from_onnxruntime_as_numpy_does(
     runtime = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(runtime.run(None, {"input": X})[0], right, atol=1e-5)
     assert runtime.get_modelmeta().custom_metadata_map["job"] == "digits"
+
+
+@pytest.mark.parametrize("since", [None, 5])
+def test_card_and_onnx_say_which_versions_a_mean_is_of(slot: Slot, tmp_path: Path, since: int | None) -> None:
+    release = Release("digits", 1, 8, f"{8:064x}", since)
+    assert slot.install(release, MODEL, make_params(1)) is None
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert card.release == release
+    said = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
+    assert (said["number"], said.get("averaged_since")) == ("8", None if since is None else "5")
+
+
+def test_the_card_of_a_fedge_that_averaged_nothing_is_read(slot: Slot, tmp_path: Path) -> None:
+    slot.install(make_release(1), MODEL, make_params(1))
+    path = tmp_path / "model.json"
+    tree = json.loads(path.read_text())
+    del tree["release"]["averaged_since"]
+    path.write_text(json.dumps(tree))
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert card.release == make_release(1)
 
 
 def test_another_process_reads_what_one_installed(slot: Slot, tmp_path: Path) -> None:

@@ -68,6 +68,21 @@ def test_a_job_is_submitted_listed_exported_stopped_and_replaced(
 
 
 @pytest.mark.slow
+def test_the_mean_of_the_last_versions_is_exported_where_the_job_deploys_it(
+    two_devices: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, until: Until
+) -> None:
+    config, job, path = two_devices.config, two_devices.job(max_rounds=25), tmp_path / "model.onnx"
+    job.write_text("deploy_average = 3\n" + job.read_text(), encoding="utf-8")
+    assert ask(capsys, "job", "submit", job, "--config", config)[0] == 0
+    until(lambda: "finished" in ask(capsys, "job", "list", "--config", config)[1])
+    code, out, _ = ask(capsys, "job", "export", "blobs", "--out", path, "--config", config)
+    assert (code, out) == (0, f"{path}: blobs version 1.25, the mean of versions 23 to 25\n")
+    model = inference.open_model(str(path))
+    assert model.get_modelmeta().custom_metadata_map["averaged_since"] == "23"
+    assert inference.run(model, np.zeros((2, 4), np.float32)).shape == (2, 3)
+
+
+@pytest.mark.slow
 def test_a_name_that_nobody_has_is_an_error_that_names_those_there_are(
     two_devices: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,30 @@ def test_a_compressed_fleet_learns_too(compression: object) -> None:
     assert run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5))).sha256 == result.sha256
 
 
+@pytest.mark.parametrize("compression", ["strong", CompressionSpec(codec="int8")])
+def test_a_simulation_says_how_good_the_mean_is_that_is_deployed(compression: object) -> None:
+    averaged = structs.replace(spec(max_rounds=26), compression=compression, deploy_average=3)
+    found, plain = run(averaged), run(structs.replace(averaged, deploy_average=1))
+    assert {(row.deployed_accuracy, row.deployed_loss) for row in plain.rounds} == {(None, None)}
+    assert plain.deployed_accuracy is None
+    assert [row.loss for row in found.rounds] == [row.loss for row in plain.rounds], "training goes on as it was"
+    same = [row.deployed_loss == row.loss for row in found.rounds]
+    assert same == [True] * 15 + [False] * 11
+    assert [row.deployed_accuracy for row in found.rounds[:15]] == [row.accuracy for row in found.rounds[:15]]
+    assert found.deployed_accuracy == found.rounds[-1].deployed_accuracy
+    assert found.deployed_accuracy is not None
+    assert found.deployed_accuracy > 0.8
+
+
+def test_the_command_says_how_good_the_mean_is_that_is_deployed(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = files / "job.toml"
+    job.write_text("deploy_average = 2\n" + JOB.format(compression="strong"), encoding="utf-8")
+    assert main(["simulate", str(job), "--data", str(files / "data.npz"), "--devices", "3", "--rounds", "16"]) == 0
+    assert "deployed is the mean of the last versions: accuracy" in capsys.readouterr().out
+
+
 def test_nothing_is_left_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(spec())

@@ -43,6 +43,20 @@ def test_the_presets_are_sketches_of_ever_more_noise_but_for_the_one_that_is_off
     assert read(compression={}).coding == PRESETS["strong"]
 
 
+def test_early_versions_are_deployed_as_they_are_and_later_ones_averaged_with_ever_more_before_them() -> None:
+    job = read(deploy_average=4)
+    assert [job.averaged_from(number) for number in (0, 1, 15, 16, 23, 24, 31, 32, 33, 1000)] == [
+        *(0, 1, 15, 15, 22, 22, 29, 29, 30, 997)
+    ]
+    firsts = [job.averaged_from(number) for number in range(200)]
+    assert firsts == sorted(firsts), "what is let go of is not wanted again"
+
+
+def test_nothing_is_averaged_where_nothing_is_compressed_or_the_job_says_so() -> None:
+    for job in (read(compression="off"), read(deploy_average=1)):
+        assert (job.averaged, job.averaged_from(100)) == (1, 100)
+
+
 @pytest.mark.parametrize("deadline_s", [0.1, 60, 1e9, "learned"])
 def test_a_deadline_is_one_that_a_round_can_carry(deadline_s: float | str) -> None:
     assert read(rounds={"deadline_s": deadline_s}).rounds.deadline_s == deadline_s
@@ -107,6 +121,13 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with buckets that its codec has not": {"compression": {"codec": "int8", "buckets": 256}},
     "with bits that would do nothing": {"compression": {"bits": 2}},
     "with bits down that would do nothing": {"compression": {"bits_down": 2}},
+    "with a mean of nothing": {"deploy_average": 0},
+    "with a mean of more than fit a sum": {"deploy_average": 17},
+    "with a mean where versions travel whole": {"deploy_average": 2, "compression": "off"},
+    "with a mean where versions travel whole, in as many words": {
+        "deploy_average": 16,
+        "compression": {"codec": "float32"},
+    },
     "with a name that is no level of a topic": {"name": "a/b"},
     "with a key that nobody knows": {"quorum": 3},
 }
@@ -137,6 +158,9 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "that publishes without loss, in as many words": {"compression": {"codec": "float32"}},
     "with a bucket for each parameter": {"compression": {"buckets": 2**26, "bits": 4, "bits_down": 4}},
     "with the fewest buckets": {"compression": {"buckets": 64}},
+    "with a mean of as many as fit": {"deploy_average": 16},
+    "with a mean of int8": {"deploy_average": 2, "compression": {"codec": "int8"}},
+    "that says that it averages nothing": {"deploy_average": 1, "compression": "off"},
     "with a tolerance of its own": {"compression": {"tolerance": 1e-3}},
 }
 
