@@ -8,14 +8,14 @@ Coding adds noise to every version, spread evenly over all directions of weight 
 
 What it costs is asked of the devices: each says on some of its rows what loss isotropic noise adds per unit of its
 energy (`curvature`, half the mean eigenvalue of the Hessian where it is small), and what the model gained a version
-since the one it held last (`gain`). What noise costs a version is not lost for good: the next rounds train most of it away again. So
-a round's noise holds the training up by about PERSISTS * curvature * E / gain rounds, once and not anew each round, and
-it is these that are held to a share of the rounds so far:
+since the one it held last (`gain`). What noise costs a version is not lost for good: the next rounds train most of it
+away. So a round's noise holds the training up by about PERSISTS * curvature * E / gain rounds, once and not anew in
+each round, and it is these that are held to a share of the rounds so far:
 
     PERSISTS * curvature * E / gain <= tolerance * max(PERSISTS, rounds so far)
 
-Early rounds have no more than `tolerance` of what they gain to spend, later ones have as many times more as they are
-old. Medians of clipped reports, over a window that doubles until the gain is three standard errors: no single device steers.
+Early rounds have no more than `tolerance` of what they gain to spend, later ones so many times more as they are older.
+Medians of clipped reports, over a window that doubles until the gain is three standard errors: no device steers alone.
 Where it never is, the job is on a plateau, and what was allowed last stays allowed.
 """
 
