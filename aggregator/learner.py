@@ -34,6 +34,7 @@ from models.sums import Sum
 
 log = logging.getLogger(__name__)
 
+
 MOST_LATE = 2
 """Late updates that a version relays: each is a body of its own, under the hash of its own base."""
 LEAST_LATE = 0.02
@@ -46,6 +47,7 @@ MOST_STEPS = 320
 """Steps between two snapshots, however light they are: each is a topic at the broker, or an eighth of one."""
 EDGE = 3
 """Bits that the grid of a snapshot lies above the lattice of its model, at least."""
+SWALLOWED = "the updates are finer than the numbers of the model can tell apart: it stands still"
 SNAPSHOT_BITS = 3
 """Bits a coordinate that a first snapshot is expected to take."""
 
@@ -217,9 +219,8 @@ class Learner:
         after = structs.replace(
             after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
         )
-        if held.model == now.model and any(norm.norm > 0 for norm in self._counted):
-            log.warning("the step to version %d is finer than the lattice of the model: nothing moves", held.number)
-        return Next(held, after, tuple(ways), self._told(noise))
+        stands_still = held.model == now.model and any(norm.norm > 0 for norm in self._counted)
+        return Next(held, after, tuple(ways), self._told(noise), SWALLOWED if stands_still else "")
 
     def _told(self, noise: float) -> tuple[tuple[str, float], ...]:
         terms = self.terms
@@ -315,7 +316,7 @@ class Learner:
         )
 
     def _take(self, now: Next) -> None:
-        self._now = now._replace(ways=(), metrics=())
+        self._now = now._replace(ways=(), metrics=(), alarm="")
         self._sum = Sum(self._chain.coding(now.held.number, self.terms), now.model)
         self._late: list[tuple[int, int, Terms, bytes]] = []
         self._counted: list[Counted] = []

@@ -1,4 +1,4 @@
-"""What an operator should know of a job, from all that is known here: what it waits for, and what will not come."""
+"""What an operator should know of a job, from all that is known here: what it waits for, what will not come, alarms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def waits_of(run: Run, roster: Roster, now: float) -> Waits:
 
 
 def of(run: Run) -> list[str]:
-    """Return what will never come of a job as it is set up."""
+    """Return what will never come of a job as it is set up, and what is wrong with its current version."""
     stop = run.spec.rounds.stop
-    told = []
+    told = [run.alarm] if run.alarm else []
     if stop.target is None and stop.patience is None:
-        return []
+        return told
     measured = any(stop.metric in metrics for metrics in run.coordinator.history)
     if stop.metric == "accuracy" and not run.has_test:
         told.append(

@@ -70,6 +70,8 @@ class Next(NamedTuple):
     ways: tuple[tuple[int, bytes], ...] = ()
     """The bodies that lead to it: for each the number of the version that it starts from, and its bytes."""
     metrics: tuple[tuple[str, float], ...] = ()
+    alarm: str = ""
+    """What an operator should know of it."""
 
     @property
     def sha256(self) -> str:

@@ -85,6 +85,8 @@ class Run:
         self.job = row.job
         self.spec: JobSpec = row.spec
         self.reason = row.reason
+        self.alarm = ""
+        """What an operator should know of the current version."""
         """Why the job has ended, rests, or what it waits for."""
         self.resting = False
         self.term = term
@@ -362,6 +364,9 @@ class Run:
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
+        self.alarm = following.alarm
+        if self.alarm:
+            log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         return Committed(version, metrics)
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:

@@ -20,13 +20,16 @@ from pathlib import Path
 import numpy as np
 from msgspec import structs
 
+from aggregator import record
+from aggregator.learner import Learner
 from fleet.display import n_bytes
 from fleet.problem import Problem, read_problem
 from fleet.simulate import simulate
 from models import nets, train
+from models.chain import Chain
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.codec.terms import terms_for
-from models.job import PRESETS, CompressionSpec
+from models.job import PRESETS, CompressionSpec, RoundsSpec
 from models.lattice import initial
 from models.params import Params, n_parameters, spec_of, subtract
 
@@ -70,6 +73,26 @@ def print_speed(update: Params) -> None:
         print(
             f"  {d:>9,} {_named(terms):26} {len(body):>10,} B   hash {1e3 * hashing:6.2f}   encode {1e3 * encode:6.2f}"
             f"   decode {1e3 * decode:6.2f}   to coordinates {1e3 * unfold:6.2f} ms"
+        )
+
+
+def print_server(problem: Problem, update: Params) -> None:
+    """Print what the aggregator's arithmetic takes: an update in the sum, and the version that a thousand make."""
+    net = nets.build(problem.spec.model)
+    d = n_parameters(net.spec)
+    for buckets in sorted({max(64, d // 16), EVERY_COORDINATE}):
+        spec = structs.replace(problem.spec, compression=CompressionSpec(buckets=buckets), rounds=RoundsSpec())
+        learner = Learner(net, spec, record.start(net, spec).to_bytes())
+        body = Chain(net.spec, spec).coding(0, learner.terms).encode(update, np.random.default_rng(0))
+        began = time.perf_counter()
+        for _ in range(1000):
+            learner.admit(body, 100)
+        admitted = time.perf_counter()
+        learner.next()
+        made = time.perf_counter()
+        print(
+            f"  {d:>9,} {_named(learner.terms):26} {len(body):>10,} B   1,000 updates {admitted - began:6.2f} s   "
+            f"the version they make {1e3 * (made - admitted):6.1f} ms"
         )
 
 
@@ -117,6 +140,8 @@ def main() -> None:
     print("speed on one update, best of seven")
     print_speed(an_update(problem))
     print_speed(large_update())
+    print("the aggregator's sum, without MQTT and SQLite")
+    print_server(problem, an_update(problem))
     print(f"rounds to {arguments.target:g}")
     print_rounds(problem)
 

@@ -188,8 +188,8 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """How updates and versions are coded, in explicit numbers. The job's plain knob chooses among presets."""
 
     codec: Literal["float32", "int8", "sketch"] = "sketch"
-    tolerance: Annotated[float, Meta(ge=1e-3, le=10)] = 0.07
-    """What the noise of the sketch may cost, as a share of what a round gains: the buckets follow from it."""
+    tolerance: Annotated[float, Meta(ge=1e-3, le=10)] = 0.05
+    """How much longer the noise of the sketch may make the training, as a share of the rounds: the buckets follow."""
     buckets: Annotated[int, Meta(ge=64, le=2**26)] | None = None
     """So many buckets in every round, whatever they cost; as many as there are parameters, or more: one for each."""
     bits: Annotated[int, Meta(ge=1, le=4)] = 1
@@ -206,9 +206,9 @@ class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 PRESETS: dict[str, CompressionSpec] = {
     "off": CompressionSpec(codec="float32"),
-    "light": CompressionSpec(tolerance=0.025),
-    "strong": CompressionSpec(tolerance=0.07),
-    "extreme": CompressionSpec(tolerance=0.2),
+    "light": CompressionSpec(tolerance=0.02),
+    "strong": CompressionSpec(tolerance=0.05),
+    "extreme": CompressionSpec(tolerance=0.15),
 }
 
 

@@ -8,11 +8,14 @@ Coding adds noise to every version, spread evenly over all directions of weight 
 
 What it costs is asked of the devices: each says on some of its rows what loss isotropic noise adds per unit of its
 energy (`curvature`, half the mean eigenvalue of the Hessian where it is small), and what the model gained a version
-since the one it held last (`gain`). The noise is held to where it costs `tolerance` times what a round gains:
+since the one it held last (`gain`). What noise costs a version is not lost for good: the next rounds train most of it
+away. So a round's noise holds the training up by about PERSISTS * curvature * E / gain rounds, once and not anew in
+each round, and it is these that are held to a share of the rounds so far:
 
-    curvature * E <= tolerance * gain
+    PERSISTS * curvature * E / gain <= tolerance * max(PERSISTS, rounds so far)
 
-Medians of clipped reports, over a window that doubles until the gain is three standard errors: no single device steers.
+Early rounds have no more than `tolerance` of what they gain to spend, later ones so many times more as they are older.
+Medians of clipped reports, over a window that doubles until the gain is three standard errors: no device steers alone.
 Where it never is, the job is on a plateau, and what was allowed last stays allowed.
 """
 
@@ -45,7 +48,9 @@ MOST_OF_MODEL = 0.1
 """Share of the model's own energy that a version's noise may have."""
 EARLY_OF_MODEL = 0.02
 """The same before anything is known of what noise costs."""
-RAISED, LOWERED = 2.0, 1.5
+PERSISTS = 10
+"""Rounds within which a version's noise is trained away again."""
+RAISED, LOWERED = 2.0, 1.25
 """The most that a round's buckets and bits change by, as factors; before anything is known they halve, too."""
 FULL = ((1, 2), (2, 2), (2, 3), (3, 3), (4, 4))
 """Bits up and down where every coordinate has its bucket."""
@@ -107,14 +112,16 @@ def noise(d: int, terms: Terms, down: int, seen: Seen) -> float:
 def choose(d: int, before: Choice, history: Sequence[Seen], tolerance: float, model_energy: float) -> Choice:
     """Return how the next round is coded.
 
-    history: the rounds so far, the latest last, `before` the coding of the latest. model_energy: |W|^2 now.
+    history: the rounds so far, of which max(WINDOWS) count; the latest last, `before` is its coding. model_energy:
+    |W|^2 now.
     """
     latest = history[-1]
     if before.terms == INT8 or not latest.mean:
         return before
     size = min(before.terms.m, d) * before.terms.bits
     now = Rung(before.terms.m, before.terms.bits, before.down)
-    told, most = allowed(history, tolerance), before.allowed
+    age = min(len(history), max(WINDOWS)) / PERSISTS
+    told, most = allowed(history, tolerance * max(1.0, age)), before.allowed
     if told is not None:
         told = min(told, RAISED**2 * _noise(d, now, latest))
         most = told if told < most else math.sqrt(told * most)

@@ -13,11 +13,12 @@ from msgspec import structs
 
 from aggregator import commands
 from aggregator.effects import Attempt, Close
+from aggregator.learner import SWALLOWED
 from aggregator.store import Store, StoreError
 from broker import topics
 from broker.messages import Explain, Jobs, Message, Presence, Reply, Resume, Show, Stop, Submit, Version
 from broker.transport import Packet
-from models.job import JobSpec, RoundsSpec, StopSpec
+from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
 
 Fleet = Any
 SpecMaker = Callable[..., JobSpec]
@@ -196,6 +197,13 @@ def test_a_job_whose_updates_are_refused_from_everybody_says_so(fleet: Fleet, as
         "3 devices came to nothing on version 1.0 (d0 refused: it claims 20 examples, more than" in found["waits_for"]
     )
     assert "other settings" in found["ends"]
+
+
+def test_operators_hear_of_updates_that_are_too_fine_to_move_the_model(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    still = AggregateSpec(server_learning_rate=1e-6)
+    fleet.submit(spec(compression="strong", train=TrainSpec(learning_rate=1e-5), aggregate=still))
+    fleet.run(lambda: fleet.job().version.number > 0)
+    assert SWALLOWED in line(ask)["notes"]
 
 
 def test_a_job_at_rest_says_why_and_can_be_resumed_or_stopped(

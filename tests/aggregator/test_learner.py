@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import logging
 import math
 import os
 import platform
@@ -33,6 +32,7 @@ from aggregator.learner import (
     MOST_LATE,
     MOST_STEPS,
     SNAPSHOT_BITS,
+    SWALLOWED,
     Counted,
     Learner,
     LearnerError,
@@ -588,24 +588,23 @@ def test_a_version_of_no_updates_is_a_learner_error() -> None:
         fresh(job()).next()
 
 
-def test_a_step_finer_than_the_lattice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_finer_than_the_lattice_is_an_alarm() -> None:
     spec = job(compression="off", aggregate=AggregateSpec(server_learning_rate=1e-6))
     learner = fresh(spec)
-    with caplog.at_level(logging.WARNING):
-        learner.take(learner.next() if learner.admit(update(0, learner, 1e-3), 10) else learner.now)
-        assert caplog.text == ""  # it publishes in float32, whose words are not these
+    learner.admit(update(0, learner, 1e-3), 10)
+    assert learner.next().alarm == ""  # it publishes in float32, whose words are not these
     for compression in ("strong", CompressionSpec(codec="int8")):
         spec = job(compression=compression, aggregate=AggregateSpec(server_learning_rate=1e-6))
         learner = fresh(spec)
         learner.admit(update(0, learner, 1e-3), 10)
-        caplog.clear()
-        assert learner.next().model == learner.now.model
-        assert "the step to version 1 is finer than the lattice of the model: nothing moves" in caplog.text
+        following = learner.next()
+        assert following.model == learner.now.model
+        assert following.alarm == SWALLOWED
+        learner.take(following)
+        assert learner.now.alarm == ""
         still = fresh(spec)
         still.admit(update(0, still, 0.0), 10)
-        caplog.clear()
-        still.next()
-        assert caplog.text == ""  # nobody wanted to move
+        assert still.next().alarm == ""  # nobody wanted to move
 
 
 # Late updates.

@@ -16,6 +16,7 @@ from models.steering import (
     FEWEST_REPORTS,
     FULL,
     MOST_OF_MODEL,
+    PERSISTS,
     WINDOWS,
     Choice,
     Report,
@@ -30,6 +31,10 @@ from models.steering import (
 D = 20_000
 TOLERANCE = 0.1
 HUGE_MODEL = 1e12
+OLD = max(WINDOWS)
+"""Rounds of a job that is as old as one counts."""
+AT_LAST = TOLERANCE * OLD / PERSISTS
+"""The share of a round's gain that its noise may cost then."""
 
 
 def seen(mean: float = 1.0, single: float = 0.2, curvature: float = 0.05, gain: float = 2.0, n: int = 8) -> Seen:
@@ -45,7 +50,7 @@ def size(d: int, choice: Choice) -> int:
 
 def after(d: int, choice: Choice, rounds: list[Seen], model_energy: float = HUGE_MODEL) -> Choice:
     for number in range(len(rounds)):
-        choice = choose(d, choice, rounds[max(0, number - 31) : number + 1], TOLERANCE, model_energy)
+        choice = choose(d, choice, rounds[max(0, number + 1 - OLD) : number + 1], TOLERANCE, model_energy)
     return choice
 
 
@@ -75,22 +80,33 @@ def test_the_first_round_has_a_bucket_for_every_coordinate() -> None:
 
 def test_it_settles_on_the_fewest_buckets_whose_noise_is_allowed() -> None:
     found = settled()
-    limit = allowed([seen()] * 2, TOLERANCE)
-    assert limit == pytest.approx(TOLERANCE * 2.0 / 0.05, rel=0.02)
+    limit = allowed([seen()] * 2, AT_LAST)
+    assert limit == pytest.approx(AT_LAST * 2.0 / 0.05, rel=0.02)
     assert limit is not None
     assert noise(D, found.terms, found.down, seen()) <= limit
     assert noise(D, Terms(found.terms.m - shape(found.terms.m)[1], 1), 1, seen()) > limit
 
 
-@pytest.mark.parametrize("gain", [2.0, 0.5, 0.1, 0.02, 0.004, 1e-9])
+@pytest.mark.parametrize("gain", [2.0, 0.5, 0.1, 0.02, 0.004, 0.001, 1e-9])
 def test_less_gain_takes_more_bits_until_there_are_no_more(gain: float) -> None:
     found = settled(one=seen(gain=gain))
-    limit = allowed([seen(gain=gain)] * 2, TOLERANCE)
+    limit = allowed([seen(gain=gain)] * 2, AT_LAST)
     assert limit is not None
     fits = noise(D, found.terms, found.down, seen(gain=gain)) <= limit
     assert fits or (found.terms, found.down) == (terms_for(D, D, 4), 4)
     longer = [up for up, down in FULL if noise(D, terms_for(D, D, up), down, seen(gain=gain)) > limit]
     assert found.terms.bits >= max(longer, default=1)
+
+
+def test_late_rounds_may_be_held_up_by_as_many_more_as_they_are_older() -> None:
+    def limit(n: int) -> float:
+        loud = Choice(Terms(64, 1), 1, math.inf)  # so that nothing but the age says what is allowed
+        return choose(D, loud, [seen()] * n, TOLERANCE, HUGE_MODEL).allowed
+
+    young = limit(PERSISTS)
+    assert young == pytest.approx(limit(2))
+    assert [limit(n) / young for n in (PERSISTS, 2 * PERSISTS, 3 * PERSISTS)] == pytest.approx([1, 2, 3])
+    assert limit(2 * OLD) == limit(OLD)
 
 
 def test_where_noise_does_no_harm_there_are_the_fewest_buckets_in_the_end() -> None:
@@ -102,7 +118,7 @@ def test_where_noise_does_no_harm_there_are_the_fewest_buckets_in_the_end() -> N
 def test_from_the_most_bits_it_comes_down_to_the_fewest_buckets_and_back_up(d: int) -> None:
     up = after(d, first(d), [seen(gain=1e-9)] * 40)
     assert (up.terms, up.down) == (terms_for(d, d, 4), 4)
-    down = after(d, up, [seen(gain=1e9)] * 40)
+    down = after(d, up, [seen(gain=1e9)] * 80)
     assert down.terms == Terms(FEWEST, 1)
     assert after(d, down, [seen(gain=1e-9)] * 40)[:2] == up[:2]
 
@@ -141,10 +157,10 @@ def test_a_round_that_moves_nothing_changes_nothing() -> None:
 
 def test_updates_that_are_three_times_as_long_are_followed_within_four_rounds() -> None:
     louder = seen(mean=9.0, single=1.8)
-    found, limit = settled(), allowed([seen()] * 2, TOLERANCE)
+    found, limit = settled(), allowed([seen()] * 2, AT_LAST)
     assert limit is not None
     for number in range(4):
-        found = choose(D, found, [*[seen()] * 20, *[louder] * (number + 1)], TOLERANCE, HUGE_MODEL)
+        found = choose(D, found, [*[seen()] * OLD, *[louder] * (number + 1)], TOLERANCE, HUGE_MODEL)
         if number == 2:
             assert noise(D, found.terms, found.down, louder) <= 1.35 * limit
     assert noise(D, found.terms, found.down, louder) <= 1.01 * limit
@@ -152,8 +168,8 @@ def test_updates_that_are_three_times_as_long_are_followed_within_four_rounds() 
 
 def test_one_device_that_has_half_of_the_weight_is_followed_within_three_rounds() -> None:
     heavy, before = seen(mean=1.5, single=1.5), settled()
-    found = after_history(before, [seen()] * 20, [heavy] * 3)
-    limit = allowed([seen()] * 2, TOLERANCE)
+    found = after_history(before, [seen()] * OLD, [heavy] * 3)
+    limit = allowed([seen()] * 2, AT_LAST)
     assert limit is not None
     assert noise(D, before.terms, before.down, heavy) > 1.3 * limit
     assert noise(D, found.terms, found.down, heavy) <= 1.01 * limit
@@ -167,9 +183,9 @@ def after_history(choice: Choice, before: list[Seen], then: list[Seen]) -> Choic
 
 def test_what_is_allowed_falls_at_once_and_rises_by_half_of_the_way() -> None:
     usual = settled()
-    sharper = choose(D, usual, [seen(curvature=0.05 * 16)] * 8, TOLERANCE, HUGE_MODEL)
+    sharper = choose(D, usual, [seen(curvature=0.05 * 16)] * OLD, TOLERANCE, HUGE_MODEL)
     assert sharper.allowed == pytest.approx(usual.allowed / 16, rel=0.02)
-    flatter = choose(D, usual, [seen(curvature=0.05 / 2)] * 8, TOLERANCE, HUGE_MODEL)
+    flatter = choose(D, usual, [seen(curvature=0.05 / 2)] * OLD, TOLERANCE, HUGE_MODEL)
     assert flatter.allowed == pytest.approx(usual.allowed * math.sqrt(2), rel=0.02)
 
 
