@@ -244,7 +244,7 @@ def use_rounds(spec: JobSpec) -> None:
         effects += coordinator.tick(now)
     for effect in effects:
         if isinstance(effect, Announce):
-            told = Round("j-1", 1, Version(1, 0), math.ceil(effect.seconds_left), effect.attempt.threshold)
+            told = Round("j-1", 1, Version(1, 0), math.ceil(effect.seconds_left), threshold=effect.attempt.threshold)
             assert topics.unpack(topics.pack(told, "f"), "f") == told
     Participant("d", "j-1", spec, Random(0))  # noqa: S311 -- jitter
 
