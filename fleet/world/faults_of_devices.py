@@ -33,11 +33,11 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
     held: dict[int, bytes] = {}
     read = Outbox._read
 
-    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: outbox.Probed | None = None) -> None:
-        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed))
+    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: Any = None, names: Any = ()) -> None:
+        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed, names))
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
-        self.offer, self.probed = offer, probed
+        self.offer, self.probed, self.names = offer, probed, names
 
     def read_it(self: Outbox, name: str, kind: Any) -> Any:
         if name == "update.bin" and id(self) in held and self.__dict__.get("offer") is not None:
@@ -50,7 +50,7 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
 
 def forget_checkpoints(patches: Patches) -> None:
     """Begin every training anew."""
-    patches.set(Outbox, "resume", lambda _self, *_where: None)
+    patches.set(Outbox, "resume", lambda _self, *_where, **_names: None)
 
 
 def offer_once(patches: Patches) -> None:
