@@ -7,9 +7,9 @@ drawn yet, by another attempt, and offers again until then.
 A base may have former names, from before a backup was restored: an update to one of them is an update to it, and is
 answered under the name that its device knows.
 
-Who has never had a base gives no verdict on it: of two stores that were one, and lead in turn, the other may have counted
-the update, or may be about to. The device goes by the rounds that it hears. The one exception is an update that might
-have come late, had it been of this history: its device waits for a verdict, and for nothing else.
+Who has never had a base gives no verdict on it: of two stores that were one, and lead in turn, the other may have
+counted the update, or may be about to. The device goes by the rounds that it hears. The one exception is an update that
+might have come late, had it been of this history: its device waits for a verdict, and for nothing else.
 """
 
 from __future__ import annotations

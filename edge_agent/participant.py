@@ -376,7 +376,7 @@ class Participant:
         return not {base, *self._names}.isdisjoint((latest, *round_.aliases))
 
     def _may_be(self, base: Version, latest: Version) -> bool:
-        """Return whether the newest version may be the base at hand under another name: its round says whether it is."""
+        """Return whether the newest version may be the base at hand under another name, until its round says it."""
         if latest.number != base.number:
             return False
         told = self._round is not None and self._round.base == latest
@@ -456,7 +456,7 @@ class Participant:
         return min(max(PATIENCE * max(self._waits), FIRST_RESEND_S), max(left_s, LAST_RESEND_S))
 
     def _go_by_the_present_name(self, now: float) -> None:
-        """Offer the update under the name that the leader has for its base, where it cannot know the one it has here."""
+        """Offer the update under the leader's name for its base, where the leader cannot know the one it has here."""
         offer, round_ = self.offer, self._round
         if offer is None or round_ is None or round_.base < offer.base or offer.base in round_.aliases:
             return

@@ -53,6 +53,28 @@ def forget_checkpoints(patches: Patches) -> None:
     patches.set(Outbox, "resume", lambda _self, *_where, **_names: None)
 
 
+def resume_by_one_name(patches: Patches) -> None:
+    """Go on with a training under the very name alone that it was begun under."""
+    resume = Outbox.resume
+
+    def resume_by_name(self: Outbox, base: Version, *where: Any) -> Any:
+        found = self._read("checkpoint.bin", outbox._Checkpoint)
+        return None if found is not None and found.base != base else resume(self, base, *where)
+
+    patches.set(Outbox, "resume", resume_by_name)
+
+
+def forget_names(patches: Patches) -> None:
+    """Take an update for one to its base only where the round has that very name among the former ones."""
+
+    def may_be(self: Participant, base: Version, latest: Version) -> bool:
+        told = self._round is not None and self._round.base == latest
+        return latest.number == base.number and (not told or base in self._aliases(latest))
+
+    patches.set(Participant, "_may_be", may_be)
+    patches.set(Participant, "_go_by_the_present_name", lambda _self, _now: None)
+
+
 def offer_once(patches: Patches) -> None:
     """Offer an update once."""
     send = Participant._send

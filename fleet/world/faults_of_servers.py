@@ -176,6 +176,11 @@ def forget_former_names(patches: Patches) -> None:
     patches.set(Ledger, "present", lambda _self, version: version)
 
 
+def refuse_for_unknown_bases(patches: Patches) -> None:
+    """End updates to bases that this store has never had."""
+    patches.set(Ledger, "knows", lambda _self, _version: True)
+
+
 def refuse_for_unknown_jobs(patches: Patches) -> None:
     """End updates to jobs that are not known here."""
     weigh = Aggregator._weigh

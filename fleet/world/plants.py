@@ -53,12 +53,17 @@ PLANTS: dict[str, Plant] = {
         Plant("deadline-doubles", 3, "a deadline was learned", "devices", servers.double_the_deadline),
         Plant("outbox-in-memory", 4, "", "drills", devices.keep_the_outbox_in_memory),
         Plant("checkpoint-forgotten", 4, "an epoch", "drills", devices.forget_checkpoints),
+        Plant("resumed-by-one-name", 4, "an epoch was trained again", "two-aggregators", devices.resume_by_one_name),
         Plant("state-directory-shared", 4, "a state directory serves", "clones", devices.share_state_directories),
         Plant("verdict-before-durable", 5, "a verdict is sent", "drills", servers.write_verdicts_later),
         Plant("settled-by-any-verdict", 5, "settled by a verdict on another", "drills", devices.settle_by_any_verdict),
         Plant("version-before-durable", 5, "a version is announced", "drills", servers.write_versions_later),
         Plant("let-go-once-sent", 5, "an update was let go though nothing", "drills", devices.let_go_once_sent),
         Plant("let-go-at-an-alias", 5, "an update was let go at another", "backups", devices.let_go_at_an_alias),
+        Plant("names-forgotten", 5, "an update was let go at another", "two-aggregators", devices.forget_names),
+        Plant(
+            "unknown-base-refused", 5, "an update is refused by", "two-aggregators", servers.refuse_for_unknown_bases
+        ),
         Plant("unknown-job-refused", 5, "a job's update is refused", "backups", servers.refuse_for_unknown_jobs),
         Plant("late-will-unanswered", 6, "the beacon", "storms", servers.answer_nobody),
         Plant("leading-at-once", 6, "two aggregators lead", "two-aggregators", servers.lead_at_once),
