@@ -373,6 +373,8 @@ class Participant:
         round_, latest = self._round, self._latest()
         if round_ is None or self._over is not None or round_.base != latest or latest == base:
             return False
+        if latest.number != base.number:
+            return False
         return not {base, *self._names}.isdisjoint((latest, *round_.aliases))
 
     def _may_be(self, base: Version, latest: Version) -> bool:

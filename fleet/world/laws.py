@@ -246,9 +246,11 @@ class Laws:
         """See `nodes.Listener`."""
         record, words = device.record, f"{device.name} {job} {base} epoch {epoch}"
         record.epochs[job, base, epoch] += 1
+        if record.epochs[job, base, epoch] > 1 and self._came_back(record, job, base):
+            record.epochs[job, base, epoch] = 1
         begun = record.begun.get(job)
         before = begun.epochs.get(epoch) if begun is not None and base in begun.names else None
-        if record.epochs[job, base, epoch] > 1 and (before is not None or not self._came_back(record, job, base)):
+        if record.epochs[job, base, epoch] > 1 or before == base:
             self.broken(4, "an epoch was trained twice", words)
         elif before is not None:
             self.broken(4, "an epoch was trained again under another name of its base", f"{words}, before as {before}")

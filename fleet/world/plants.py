@@ -53,7 +53,7 @@ PLANTS: dict[str, Plant] = {
         Plant("deadline-doubles", 3, "a deadline was learned", "devices", servers.double_the_deadline),
         Plant("outbox-in-memory", 4, "", "drills", devices.keep_the_outbox_in_memory),
         Plant("checkpoint-forgotten", 4, "an epoch", "drills", devices.forget_checkpoints),
-        Plant("resumed-by-one-name", 4, "an epoch was trained again", "two-aggregators", devices.resume_by_one_name),
+        Plant("resumed-by-one-name", 4, "an epoch was trained again", "backups", devices.resume_by_one_name),
         Plant("state-directory-shared", 4, "a state directory serves", "clones", devices.share_state_directories),
         Plant("verdict-before-durable", 5, "a verdict is sent", "drills", servers.write_verdicts_later),
         Plant("settled-by-any-verdict", 5, "settled by a verdict on another", "drills", devices.settle_by_any_verdict),

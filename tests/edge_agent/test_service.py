@@ -1075,6 +1075,43 @@ def test_a_training_that_is_halted_or_paused_leaves_no_mark(tmp_path: Path, monk
     assert marks() == []
 
 
+@pytest.mark.parametrize(
+    ("names", "then"),
+    [((Version(588, 0), V0), (V0,)), ((V0,), (Version(588, 0), V0))],
+    ids=["to a lower name", "to a higher one, restarted"],
+)
+def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_has_for_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[Version, ...], then: tuple[Version, ...]
+) -> None:
+    bench = never_done(tmp_path, monkeypatch)
+    proof = along(head().sha256, b"")
+
+    def goes_on(term: int, base: Version, *aliases: Version) -> None:
+        bench.hand.publish(topics.pack(Round(JOB, term, base, 6000.0, aliases=aliases, along=proof), FLEET))
+
+    def stands(base: Version) -> tuple[int, int]:
+        for _ in range(50):
+            bench.agent.step(0.0)
+            training = bench.agent.works[JOB]._training if JOB in bench.agent.works else None
+            if training is not None and training.effect.base == base and training.loss is not None:
+                return training.state.epoch, training.state.batch
+        pytest.fail(f"it does not train on {base}")
+
+    bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+    goes_on(2, *names)
+    before = stands(names[0])
+    while before < (5, 2):
+        before = stands(names[0])
+    if then[0] > names[0]:
+        bench.kill()
+        bench.start()
+        bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+        before = before[0], 0  # of this epoch nothing is on the disk
+    goes_on(3, *then)
+    assert before <= stands(then[0]) <= (before[0], 3)
+    bench.agent.stop()
+
+
 def test_deaths_before_something_was_gained_count_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = never_done(tmp_path, monkeypatch)
     bench.kill()

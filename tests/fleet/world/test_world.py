@@ -80,6 +80,9 @@ FIRST = {
     "asked-once": 576,
     "clone-unseen": 23,
     "new-card-ignored": 6,
+    "resumed-by-one-name": 6,
+    "names-forgotten": 106,
+    "unknown-base-refused": 106,
 }
 """The first schedules that find a plant, where it is not one of the first five: a test has no time to look for them."""
 
