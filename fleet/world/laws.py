@@ -109,7 +109,10 @@ class Laws:
         self.named_clones: set[str] = set()
         """Ids of which an operator was told that two devices share them."""
         self.asked: dict[tuple[str, str], float] = {}
-        """(device, job) to since when it has asked for a verdict that the leader has, and was given none."""
+        """(device, job) to since when it has asked for a verdict that the leader has, and was given none.
+
+        The same work on a base that only another history knows by that name is another update.
+        """
         self._announced: set[tuple[str, Version]] = set()
         self._terms: dict[tuple[str, Version], int] = {}
         """(job, version) to the highest term in which it was announced."""
@@ -372,7 +375,7 @@ class Laws:
             job = server.record.jobs.get(offer.job)
             if job is not None and server.connected and nodes.leads(server) and offer.job in nodes.runs(server):
                 written = job.judged.get((offer.device, offer.base.number))
-                if written is not None and written.update == update:
+                if written is not None and written.update == update and nodes.knows(server, offer.job, offer.base):
                     self.asked.setdefault((offer.device, offer.job), self._world.agenda.now)
 
     def _hear_round(self, server: Server, round_: Round) -> None:

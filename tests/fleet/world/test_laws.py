@@ -635,6 +635,10 @@ def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
     offer = structs.replace(offer, digest=hashlib.sha256(offer.body).hexdigest()[:16])
     scene.say(offer, scene.device)
     assert scene.laws.asked == {}, "it asks for the first time"
+    scene.judge(digest=offer.digest[:8])
+    scene.say(structs.replace(offer, base=Version(809, 0)), scene.device)
+    assert scene.laws.asked == {}, "it asks another store"
+    scene.server.record.jobs.clear()
     verdict = scene.judge(digest=offer.digest[:8])
     scene.say(offer, scene.device)
     assert list(scene.laws.asked) == [("d0", JOB)]
