@@ -9,7 +9,8 @@
  1. At most one update is offered, and the next training waits for its end. That is a verdict, or that its base has been
     left: a later one is announced, or the job's end, and whoever announces it has made durable before what became of
     the update. No verdict comes unasked for an update that was counted, but where the job folds late ones: there it is
-    offered until it has one, because leaving its base settles nothing.
+    offered until it has one, because leaving its base settles nothing. (But a version of another generation and of no
+    higher number does: into that nobody can fold it.)
  2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head

@@ -626,6 +626,30 @@ def test_an_update_that_may_come_late_is_let_go_by_its_verdict_alone(
     assert scene.broken == [(5, "an update was let go that may come late")]
 
 
+@pytest.mark.parametrize(
+    ("later", "may"), [(Version(9, 1), True), (Version(9, 0), True), (Version(9, 2), False), (Version(1, 2), False)]
+)
+def test_an_update_that_nobody_can_fold_into_what_was_announced_is_let_go(
+    scene: Scene, later: Version, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.version = later
+    scene.say(goes_on(later, 2), scene.server)
+    monkeypatch.setattr(nodes, "folds_late", lambda _device, _job: True)
+    scene.laws.settles(scene.device, let_go(later, 1))
+    assert scene.broken == ([] if may else [(5, "an update was let go that may come late")])
+
+
+def test_an_update_is_not_let_go_at_a_name_that_another_store_has_given_its_base(scene: Scene) -> None:
+    scene.version = ORIGINALS
+    scene.say(goes_on(COPYS, 2, V0), scene.server)
+    scene.say(goes_on(ORIGINALS, 3, Version(1, 1)), scene.server)
+    scene.laws.settles(scene.device, Settle(JOB, COPYS, later=ORIGINALS))
+    assert scene.broken == []
+    scene.say(goes_on(ORIGINALS, 3, V0), scene.server)
+    scene.laws.settles(scene.device, Settle(JOB, COPYS, later=ORIGINALS))
+    assert scene.broken == [(5, "an update was let go at another name of its base")]
+
+
 def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
