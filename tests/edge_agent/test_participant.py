@@ -873,9 +873,10 @@ def test_an_update_is_offered_under_the_name_that_another_leader_has_for_its_bas
 
 
 def test_an_update_to_a_higher_name_than_the_leaders_is_offered_under_it_so_that_the_leader_hears_of_it() -> None:
-    one = on_the_copys()
-    feed(one, Trained(offer(COPYS)))
+    one = device()
+    feed(one, Round("j-1", 2, COPYS, 60.0, aliases=(V0,), along=b"12345678"), Installed(COPYS), Trained(offer(COPYS)))
     assert feed(one, goes_on(V0, 3), Connected(), now=1.0) == [Send(offer(COPYS), with_body=True)]
+    assert one.offer == offer(COPYS)
 
 
 def test_an_update_to_another_version_of_the_same_number_is_over() -> None:

@@ -294,6 +294,22 @@ def test_a_base_that_was_renamed_while_its_update_waited_is_not_trained_again_af
     assert bench.of(Offer) == []
 
 
+def test_an_update_is_offered_after_a_restart_under_the_name_that_another_leader_has_for_its_base(bench: Bench) -> None:
+    copys, originals, proof = Version(588, 0), Version(700, 0), along(head().sha256, b"")
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)), Round(JOB, 2, copys, 60.0, aliases=(V0,), along=proof))
+    offer = bench.offered()
+    assert offer.base == copys
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)), Round(JOB, 3, originals, 60.0, aliases=(V0,), along=proof))
+    bench.settle(5.0)
+    assert bench.of(Offer)[-1] == structs.replace(offer, base=originals)
+    assert bench.agent.works[JOB]._outbox.settled is None, "it was not trained again"
+    bench.say(verdict(bench.of(Offer)[-1]))
+    assert bench.agent.works[JOB]._outbox.settled == originals
+
+
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_dying_at_any_step_offers_the_same_update(tmp_path: Path, steps: int) -> None:
     calm, rough = Bench(tmp_path / "calm"), Bench(tmp_path / "rough")
