@@ -242,6 +242,12 @@ def ask_once(patches: Patches) -> None:
     patches.set(Members, "_ask", ask)
 
 
+def believe_presences(patches: Patches) -> None:
+    """Take it that a device which is there has said of which jobs it is a part."""
+    hear = Roster.hear
+    patches.set(Roster, "hear", lambda self, device, now, _job="": hear(self, device, now))
+
+
 def forget_litter(patches: Patches) -> None:
     """Hold bodies for gone from the broker, though the connection was lost since they were cleared, or before."""
 

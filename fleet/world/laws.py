@@ -533,7 +533,7 @@ class Laws:
         """Look at what waits within a service."""
         if isinstance(process, Server):
             self._note_outages(process)
-        n, online = nodes.n_queued(process), process.transport is not None and process.transport.online
+        n, online = nodes.n_queued(process), nodes.is_online(process)
         if n > MOST_QUEUED["online" if online else "offline"]:
             self.broken(7, "packets pile up", f"{process.name} {online=}: {n}")
 

@@ -526,6 +526,13 @@ def bodies_in_store(server: Server) -> set[tuple[str, str]]:
     return named | {(row.job, row.name) for row in store.litter()}
 
 
+def is_online(process: Process) -> bool:
+    """Return whether a process is connected, or has not been told yet that it is not."""
+    service = process.service if isinstance(process, Server | Device) else None
+    told = service is not None and service._out.online
+    return told or (process.transport is not None and process.transport.online)
+
+
 def n_queued(process: Process) -> int:
     """Return how many packets wait within a service, not yet taken by its transport."""
     service = process.service if isinstance(process, Server | Device) else None

@@ -84,6 +84,7 @@ PLANTS: dict[str, Plant] = {
         Plant("halt-frees-nobody", 9, "a device idles", "devices", devices.halt_and_wait),
         Plant("hint-for-ever", 9, "a job makes no version", "devices", servers.take_hints_for_facts),
         Plant("asked-once", 9, "a job makes no version", "two-aggregators", servers.ask_once),
+        Plant("presence-believed", 9, "a device is starved", None, servers.believe_presences),
         Plant("new-card-ignored", 9, "", "clones", servers.ignore_new_cards),
         Plant("clone-unseen", 9, "a clone is not named", "clones", servers.see_no_clone),
         Plant("first-job-first", 9, "", "operators", devices.starve_other_jobs),

@@ -1233,6 +1233,20 @@ def test_whoever_speaks_and_is_held_to_be_offline_is_asked(fleet: Fleet, spec: S
     assert questions(asked) == 0
 
 
+def test_whoever_offers_to_a_job_that_its_presence_does_not_mention_is_asked(fleet: Fleet, spec: SpecMaker) -> None:
+    """It would count, and nobody would know that it takes part: rounds would be made for the others alone."""
+    job, _ = by_hand(fleet, spec)
+    say(fleet, Presence("d9", 1, online=True, ready={"other-1": 20}))
+    asked = listener(fleet, "device", device="d9")
+    asked()
+    say(fleet, offer_of(job, b"x", "d9"), offer_of(job, b"y", "d9"))
+    assert questions(asked) == 1
+    say(fleet, Presence("d9", 1, online=True, ready={"other-1": 20, job: 20}))
+    fleet.step(20.0)
+    say(fleet, offer_of(job, b"x", "d9"), offer_of("unknown-1", b"x", "d9"))
+    assert questions(asked) == 0
+
+
 def test_a_presence_that_the_broker_has_dropped_is_found_again(fleet: Fleet, spec: SpecMaker) -> None:
     """Its retained copy is read again every so often."""
     job = fleet.submit(spec(rounds=RoundsSpec(quorum=4, min_devices=4, max_rounds=1)))

@@ -689,6 +689,10 @@ def test_what_nobody_understands_is_not_said(scene: Scene) -> None:
 
 def test_packets_do_not_pile_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "n_queued", lambda _process: laws.MOST_QUEUED["offline"] + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes, "is_online", lambda _process: True)
+        scene.laws.acted(scene.device)
+    assert scene.broken == []
     scene.laws.acted(scene.device)
     assert scene.broken == [(7, "packets pile up")]
 

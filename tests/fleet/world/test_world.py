@@ -81,6 +81,7 @@ FIRST = {
     "clone-unseen": 23,
     "new-card-ignored": 6,
     "resumed-by-one-name": 6,
+    "presence-believed": 50347,
     "names-forgotten": 106,
     "unknown-base-refused": 106,
 }
