@@ -75,7 +75,7 @@ FIRST = {
     "offered-once": 12,
     "nobody-dropped": 23,
     "failure-lasts": 472,
-    "halt-frees-nobody": 165,
+    "halt-frees-nobody": 501,
     "stale-base-counted": 55,
     "asked-once": 576,
     "clone-unseen": 23,
