@@ -6,6 +6,10 @@ drawn yet, by another attempt, and offers again until then.
 
 A base may have former names, from before a backup was restored: an update to one of them is an update to it, and is
 answered under the name that its device knows.
+
+Who has never had a base gives no verdict on it: of two stores that were one, and lead in turn, the other may have
+counted the update, or may be about to. The device goes by the rounds that it hears. The one exception is an update that
+might have come late, had it been of this history: its device waits for a verdict, and for nothing else.
 """
 
 from __future__ import annotations
@@ -74,6 +78,16 @@ class Ledger:
         """Return the present name of a version that may have been renamed."""
         return self._renames.get(version, version)
 
+    def knows(self, version: Version) -> bool:
+        """Return whether this store has had a version of this name, or is alone in giving out such names.
+
+        The present generation is its own; of a former one it has given out, or found in its copy, so many numbers.
+        """
+        if version.generation == self.base.generation:
+            return True
+        names = (*self._renames, *self._renames.values())
+        return any(version.generation == name.generation and version.number <= name.number for name in names)
+
     # Offers.
 
     def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
@@ -91,6 +105,8 @@ class Ledger:
                 return [self.answer(known)]
             reason = "this device already has a verdict for this base, on another update"
             return [self.answer(_refusal(offer, reason))]
+        if not ended and self._is_of_another_history(offer.base):
+            return []
         if reason_ := self._reason_to_turn_away(offer, ended):
             return [self.answer(_refusal(offer, reason_))]
         if offer.base == self.base and not self._takes(last, offer.device):
@@ -121,6 +137,11 @@ class Ledger:
         self.base = version
         self.counted.clear()
         self._named.clear()
+
+    def _is_of_another_history(self, base: Version) -> bool:
+        """Return whether nothing can be said of an update to this base, and its device can do without."""
+        might_be_late = self._rules.late == "fold" and base.number < self.base.number
+        return not might_be_late and not self.knows(base)
 
     def _reason_to_turn_away(self, offer: Offer, ended: str) -> str | None:
         """Return why this offer is none of the current base's business; nothing of it needs to be remembered."""

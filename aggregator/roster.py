@@ -101,15 +101,19 @@ class Roster:
                 known.alarm = sight.told
         return sight
 
-    def hear(self, device: str, now: float) -> bool:
-        """Note that a device has spoken; return whether to ask for its presence, which has not come."""
+    def hear(self, device: str, now: float, job: str = "") -> bool:
+        """Note that a device has spoken, of this job; return whether to ask for its presence, which has not come.
+
+        Where the one that is here does not mention the job, a later one was lost: nobody would draw it or wait for it.
+        """
         known = self.devices.get(device)
         if known is None:
             if len(self.devices) >= self.most:
                 return False
             known = self.devices[device] = Known(Presence(device, 0, online=False), live=False, gone_at=now)
         known.heard_at = now
-        return not known.presence.online
+        said = known.presence
+        return not said.online or (job != "" and job not in said.ready and job not in said.unready)
 
     def is_alive(self, device: str, now: float, *, since: float) -> bool:
         """Return whether a device has been heard so lately, and after `since`, that it need not be asked."""

@@ -406,7 +406,7 @@ class Aggregator:
             self._out.put(structs.replace(topics.pack(absent, self.config.fleet), retain=False))
 
     def _weigh(self, offer: Offer) -> None:
-        if self.roster.hear(offer.device, self.clock()):
+        if self.roster.hear(offer.device, self.clock(), offer.job if offer.job in self.runs else ""):
             self._ask(offer.device)
         if offer.job in self.runs:
             self.jobs.look_back(offer.job, offer.base, offer.device)

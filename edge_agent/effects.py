@@ -125,12 +125,18 @@ class Train(Struct, frozen=True):
     base: Version
     terms: tuple[int, int, int]
     """How the update is coded, as the round says it."""
+    names: tuple[Version, ...] = ()
+    """Former names of the base, as the round says them: what was begun under one of them goes on."""
 
 
 class Halt(Struct, frozen=True):
-    """Stop this training: its update would be refused."""
+    """Stop this training: its update would be refused.
+
+    goes_on: it is trained on at once under another name, from where it stands.
+    """
 
     base: Version
+    goes_on: bool = False
 
 
 class Send(Struct, frozen=True):

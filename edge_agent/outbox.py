@@ -10,7 +10,9 @@
 3. A file that has rotted, or that holds what no agent of this job would write, is named in the log and treated as
    absent: the base is then trained again. That cannot make an update count twice: the aggregator's ledger has the last
    word.
-4. An older agent kept what its updates had lost in residual.bin, beside the base that was settled. Of that the base is
+4. Of a base the former names are kept beside it. Where another aggregator goes on from the same version under a name of
+   its own, training goes on where it stood, and the update is one to that version.
+5. An older agent kept what its updates had lost in residual.bin, beside the base that was settled. Of that the base is
    read, so that a device which is brought up to date trains none again that it is done with. Its update.bin is in a
    code that nobody reads any more, and treated as absent.
 """
@@ -63,6 +65,8 @@ class _Update(Struct, frozen=True):
     terms: tuple[int, int]
     """How the body is coded. (An older agent wrote none, in a code that nobody reads any more.)"""
     probed: Probed | None = None
+    names: tuple[Version, ...] = ()
+    """Former names of the base."""
 
 
 class _Settled(Struct, frozen=True):
@@ -78,6 +82,8 @@ class _Checkpoint(Struct, frozen=True):
     """CRC-32 of the rows that were trained on: other rows, another run."""
     training: bytes
     loss: float | None = None
+    names: tuple[Version, ...] = ()
+    """Former names of the base."""
 
 
 class OutboxFullError(RuntimeError):
@@ -117,23 +123,35 @@ class Outbox:
             update = None
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
+        self.names: tuple[Version, ...] = ()
+        """Former names of its base."""
         if update is not None and self._understands(update, decodes=True):
-            self.offer, self.probed = update.offer, update.probed
+            self.offer, self.probed, self.names = update.offer, update.probed, update.names
 
     @property
     def trained(self) -> Version | None:
         """The last base whose training came to its end."""
         return self.offer.base if self.offer else self.settled
 
-    def put(self, offer: Offer, body: bytes, terms: Terms, probed: Probed | None = None) -> None:
-        """Make an update durable. Raises OutboxFullError or OSError; nothing is then changed."""
-        content = msgspec.msgpack.encode(_Update(offer, body, terms, probed))
+    def put(
+        self,
+        offer: Offer,
+        body: bytes,
+        terms: Terms,
+        probed: Probed | None = None,
+        names: tuple[Version, ...] = (),
+    ) -> None:
+        """Make an update durable, with the former names of its base.
+
+        Raises OutboxFullError or OSError; nothing is then changed.
+        """
+        content = msgspec.msgpack.encode(_Update(offer, body, terms, probed, names))
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         files.seal(self.folder / "update.bin", content)
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
-        self.offer, self.probed = offer, probed
+        self.offer, self.probed, self.names = offer, probed, names
 
     def body(self) -> bytes:
         """Return the body of the update that is not settled; empty if there is none.
@@ -156,20 +174,31 @@ class Outbox:
 
     # Where training stands.
 
-    def checkpoint(self, base: Version, data: int, state: TrainingState, loss: float | None = None) -> None:
-        """Write down where training stands, and the mean loss of the epoch so far. Raises OSError."""
-        content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss))
+    def checkpoint(
+        self,
+        base: Version,
+        data: int,
+        state: TrainingState,
+        loss: float | None = None,
+        names: tuple[Version, ...] = (),
+    ) -> None:
+        """Write down where training stands, the mean loss of the epoch so far, and former names of the base.
+
+        Raises OSError.
+        """
+        content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
         files.seal(self.folder / "checkpoint.bin", content)
 
     def resume(
-        self, base: Version, data: int, train: TrainSpec, n_examples: int
+        self, base: Version, data: int, train: TrainSpec, n_examples: int, names: tuple[Version, ...] = ()
     ) -> tuple[TrainingState, float | None] | None:
-        """Return where training on this base and these rows stood, and its loss.
+        """Return where training on this base and these rows stood, and its loss. names: former names of the base.
 
-        None if it never began, or if what is on disk has rotted or is no place that this training comes to.
+        None if it never began, under none of its names, or if what is on disk has rotted or is no place that this
+        training comes to.
         """
         found = self._read("checkpoint.bin", _Checkpoint)
-        if found is None or (found.base, found.data) != (base, data):
+        if found is None or found.data != data or {found.base, *found.names}.isdisjoint((base, *names)):
             return None
         try:
             state = training_from_bytes(found.training, self._spec)

@@ -9,7 +9,8 @@
  1. At most one update is offered, and the next training waits for its end. That is a verdict, or that its base has been
     left: a later one is announced, or the job's end, and whoever announces it has made durable before what became of
     the update. No verdict comes unasked for an update that was counted, but where the job folds late ones: there it is
-    offered until it has one, because leaving its base settles nothing.
+    offered until it has one, because leaving its base settles nothing. (But a version of another generation and of no
+    higher number does: into that nobody can fold it.)
  2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
@@ -23,7 +24,10 @@
  8. A version that could not be put into the slot is tried again, with growing pauses, while it is the one to serve.
  9. A base that a restored backup has given another name is the base it was: an update to its former name is offered on,
     and settled under the present one. Who has been settled under the former one is done with it only if the round says
-    so: the backup may be older than that.
+    so: the backup may be older than that. So it is where a copy and its original lead in turn, each with a name of its
+    own for the version that they had in common: training goes on where it stood, and the update is offered under the
+    name that the present leader has for its base, once that is the higher one. (A lower one is about to be raised:
+    whoever has it hears of the higher one by the offer.)
 10. An offer is repeated when no word has come for longer than rounds usually last: for one and a half times the longest
     of the last few waits from an offer to the next base, as this device has heard them through; the first time, for
     half of what is left of the round. So nothing is repeated in an ordinary round, and one that was lost on its way
@@ -43,6 +47,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Collection
 
 from msgspec import structs
 
@@ -94,7 +99,8 @@ ALWAYS_INLINE_BYTES = 2048
 class Participant:
     """A device's part in one job.
 
-    offer: the update on disk that waits for its end. trained: the last base trained, to its end or to a failure.
+    offer: the update on disk that waits for its end. names: former names of its base. trained: the last base trained,
+    to its end or to a failure.
     deployed: the version in the model slot. deploys: whether this device has a slot. online: whether the broker is
     reachable now. rng: for the jitter of resends.
     """
@@ -107,6 +113,7 @@ class Participant:
         rng: random.Random,
         *,
         offer: Offer | None = None,
+        names: Collection[Version] = (),
         trained: Version | None = None,
         deployed: Version | None = None,
         deploys: bool = True,
@@ -143,6 +150,8 @@ class Participant:
         """What the last fetch went by."""
         self._refetch_at: float | None = None
         self._training: Version | None = None
+        self._names = set(names)
+        """Former names of the base that is trained on or offered to."""
         self._look_at: float | None = now
         self._look_s = FIRST_LOOK_S
         self._over: Version | None = None
@@ -278,9 +287,10 @@ class Participant:
     # What follows.
 
     def _advance(self, now: float) -> list[Effect]:
+        self._go_by_the_present_name(now)
         effects = self._let_go(now)  # first, so that the next round finds this device free
         if self._training and self._is_too_late(self._training):
-            effects.append(Halt(self._training))
+            effects.append(Halt(self._training, self._is_renamed(self._training)))
             self._training = None
         if self._redeploy_at is not None and now >= self._redeploy_at:
             self._redeploy_at = None
@@ -300,8 +310,8 @@ class Participant:
             self._deploying = wanted
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
-            self._training = wanted
-            effects.append(Train(wanted, self._round.terms))
+            self._training, self._names = wanted, set(self._round.aliases)
+            effects.append(Train(wanted, self._round.terms, self._round.aliases))
         return effects
 
     def _latest(self) -> Version | None:
@@ -355,7 +365,7 @@ class Participant:
     def _is_too_late(self, base: Version) -> bool:
         """Return whether an update to this base would be refused."""
         latest = self._latest()
-        if self._over or latest is None or latest == base or base in self._aliases(latest):
+        if self._over or latest is None or latest == base or (latest > base and self._may_be(base, latest)):
             return self._over is not None
         staleness = latest.number - base.number
         may_be_late = self.spec.rounds.late == "fold" and 0 < staleness <= self.spec.rounds.max_staleness
@@ -383,6 +393,22 @@ class Participant:
     def _aliases(self, version: Version) -> tuple[Version, ...]:
         """Return the former names of a version, as far as its round tells them."""
         return self._round.aliases if self._round is not None and self._round.base == version else ()
+
+    def _is_renamed(self, base: Version) -> bool:
+        """Return whether the base at hand goes on under another name: by any that it has had it is the present one."""
+        round_, latest = self._round, self._latest()
+        if round_ is None or self._over is not None or round_.base != latest or latest == base:
+            return False
+        if latest.number != base.number:
+            return False
+        return not {base, *self._names}.isdisjoint((latest, *round_.aliases))
+
+    def _may_be(self, base: Version, latest: Version) -> bool:
+        """Return whether the newest version may be the base at hand under another name, until its round says it."""
+        if latest.number != base.number:
+            return False
+        told = self._round is not None and self._round.base == latest
+        return not told or self._is_renamed(base)
 
     def _wants_to_deploy(self, latest: Version) -> bool:
         if not self._deploys or latest in (self._deployed, self._deploying) or self._redeploy_at is not None:
@@ -458,16 +484,38 @@ class Participant:
             return min(max(left_s / 2, FIRST_RESEND_S), LAST_RESEND_S)
         return min(max(PATIENCE * max(self._waits), FIRST_RESEND_S), max(left_s, LAST_RESEND_S))
 
+    def _go_by_the_present_name(self, now: float) -> None:
+        """Offer the update under the leader's name for its base, where the leader cannot know the one it has here."""
+        offer, round_ = self.offer, self._round
+        if offer is None or round_ is None or round_.base < offer.base or offer.base in round_.aliases:
+            return
+        if not self._is_renamed(offer.base):
+            return
+        self._names.add(offer.base)
+        self.offer, self._trained = structs.replace(offer, base=round_.base), round_.base
+        self._sent_body, self._backoff_s = False, None
+        self._resend_at = min(self._resend_at, now + FIRST_RESEND_S * self._rng.random())
+
     def _let_go(self, now: float) -> list[Effect]:
         """Forget the update if its base has been left, and note how long that took."""
         if self._offered is not None and self._is_left(self._offered[0]):
             self._waits.append(now - self._offered[1])
             self._offered = None
         offer = self.offer
-        if offer is None or self.spec.rounds.late == "fold" or not self._is_left(offer.base):
+        if offer is None or self._may_be_folded(offer.base) or not self._is_left(offer.base):
             return []
         self.offer = None
         return [Settle(self.job, offer.base, later=self._latest())]
+
+    def _may_be_folded(self, base: Version) -> bool:
+        """Return whether an update may count though its base was left: nobody says so but its verdict.
+
+        What is not older than the present version, and of another generation, nobody can fold into that.
+        """
+        latest = self._latest()
+        if self.spec.rounds.late != "fold" or latest is None:
+            return self.spec.rounds.late == "fold"
+        return base.generation == latest.generation or base.number < latest.number
 
     def _is_left(self, base: Version) -> bool:
         """Return whether what is announced shows that this base has been left for good, or the job is over."""
@@ -476,10 +524,7 @@ class Participant:
             return False
         if self._over is not None and self._over >= base:
             return True
-        if latest.number == base.number:  # it may be this very base under another name: its round says so
-            known = self._round is not None and self._round.base == latest
-            return latest != base and known and base not in self._aliases(latest)
-        return True
+        return latest != base and not self._may_be(base, latest)
 
     def _settle(self, verdict: Verdict, now: float) -> list[Effect]:
         offer = self.offer

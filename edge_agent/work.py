@@ -152,6 +152,7 @@ class Work:
             spec,
             random.Random(f"{job}/{home.device}/{home.boot}/{home.nonce}"),  # noqa: S311 -- jitter, no secret
             offer=self._outbox.offer and self._with_body(self._outbox.offer),
+            names=self._outbox.names,
             trained=self._outbox.trained,
             deployed=deployed,
             deploys=config.models.inference,
@@ -273,8 +274,10 @@ class Work:
                     yield from self._end_fetch()
                 case Train():
                     yield from self._begin_training(effect, now)
-                case Halt(base):
+                case Halt(base, goes_on):
                     log.info("training halted job=%s base=%s: the base has been left", self.job, base)
+                    if goes_on and self._training is not None:
+                        self._checkpoint(self._training, now)
                     self.step_out()
                     self._training = None
                 case Send(offer, with_body):
@@ -367,7 +370,8 @@ class Work:
             return self._fail(effect.base, str(error), now)
         start = self._trail.now.model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
-        state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, len(self.data.y)) or fresh
+        n = len(self.data.y)
+        state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, n, effect.names) or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
         steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
         self.failure = None
@@ -382,7 +386,8 @@ class Work:
 
     def _checkpoint(self, training: _Training, now: float) -> None:
         """Write down where training stands: at the end of every epoch, and every so often in between."""
-        self._outbox.checkpoint(training.effect.base, self._rows, training.state, training.loss)
+        base, names = training.effect.base, training.effect.names
+        self._outbox.checkpoint(base, self._rows, training.state, training.loss, names)
         training.saved_at = now
         self._marks.gain(self.job, "train")
 
@@ -413,7 +418,7 @@ class Work:
             None if training.loss is None else float(f"{training.loss:.3g}"),
             report,
         )
-        self._outbox.put(offer, body, coding.terms, probed)
+        self._outbox.put(offer, body, coding.terms, probed, training.effect.names)
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
         return self.handle(Trained(self._with_body(offer, body)), now)

@@ -33,11 +33,11 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
     held: dict[int, bytes] = {}
     read = Outbox._read
 
-    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: outbox.Probed | None = None) -> None:
-        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed))
+    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: Any = None, names: Any = ()) -> None:
+        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed, names))
         reach("outbox.put.between", (offer.job, offer.base))
         files.remove(self.folder / "checkpoint.bin")
-        self.offer, self.probed = offer, probed
+        self.offer, self.probed, self.names = offer, probed, names
 
     def read_it(self: Outbox, name: str, kind: Any) -> Any:
         if name == "update.bin" and id(self) in held and self.__dict__.get("offer") is not None:
@@ -50,7 +50,29 @@ def keep_the_outbox_in_memory(patches: Patches) -> None:
 
 def forget_checkpoints(patches: Patches) -> None:
     """Begin every training anew."""
-    patches.set(Outbox, "resume", lambda _self, *_where: None)
+    patches.set(Outbox, "resume", lambda _self, *_where, **_names: None)
+
+
+def resume_by_one_name(patches: Patches) -> None:
+    """Go on with a training under the very name alone that it was begun under."""
+    resume = Outbox.resume
+
+    def resume_by_name(self: Outbox, base: Version, *where: Any) -> Any:
+        found = self._read("checkpoint.bin", outbox._Checkpoint)
+        return None if found is not None and found.base != base else resume(self, base, *where)
+
+    patches.set(Outbox, "resume", resume_by_name)
+
+
+def forget_names(patches: Patches) -> None:
+    """Take an update for one to its base only where the round has that very name among the former ones."""
+
+    def may_be(self: Participant, base: Version, latest: Version) -> bool:
+        told = self._round is not None and self._round.base == latest
+        return latest.number == base.number and (not told or base in self._aliases(latest))
+
+    patches.set(Participant, "_may_be", may_be)
+    patches.set(Participant, "_go_by_the_present_name", lambda _self, _now: None)
 
 
 def offer_once(patches: Patches) -> None:

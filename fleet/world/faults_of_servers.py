@@ -176,6 +176,11 @@ def forget_former_names(patches: Patches) -> None:
     patches.set(Ledger, "present", lambda _self, version: version)
 
 
+def refuse_for_unknown_bases(patches: Patches) -> None:
+    """End updates to bases that this store has never had."""
+    patches.set(Ledger, "knows", lambda _self, _version: True)
+
+
 def refuse_for_unknown_jobs(patches: Patches) -> None:
     """End updates to jobs that are not known here."""
     weigh = Aggregator._weigh
@@ -235,6 +240,12 @@ def ask_once(patches: Patches) -> None:
 
     before = Members._ask
     patches.set(Members, "_ask", ask)
+
+
+def believe_presences(patches: Patches) -> None:
+    """Take it that a device which is there has said of which jobs it is a part."""
+    hear = Roster.hear
+    patches.set(Roster, "hear", lambda self, device, now, _job="": hear(self, device, now))
 
 
 def forget_litter(patches: Patches) -> None:

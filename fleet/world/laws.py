@@ -7,11 +7,20 @@
  2. Versions go up one by one within a lineage, never beyond max_rounds, and each has a quorum behind it.
  3. A round ends at its deadline, counted from its announcement or from the last start of the aggregator, whatever dies
     for good; a deadline that is learned has a ceiling.
- 4. A device never finishes two trainings for one (job, base), nor an epoch twice, unless its disk was put back.
+ 4. A device never finishes two trainings for one (job, base), nor an epoch twice, unless its disk was put back; and
+    what it has begun on a version goes on, though another leader has another name for that version. Of two stores that
+    were one and lead in turn, the second may have led a device away from a base that the first then returns to. A disk
+    holds the place of one training, and no update beyond its end: only if the device has begun to train on a version
+    of another generation since, in a higher term, and the base was announced again in a term that is higher still,
+    may it train an epoch of it again.
  5. What is said was written down before: a verdict that is sent, or that a device settles by, is the one in the
-    store, and a version that is announced is there; an update is refused for good only by who knows its job; a submit
-    that is refused leaves no job behind. A device lets an update go without a verdict only where late ones are refused,
-    and when a later version than its base, and not that base under another name, or the end of the job, was announced.
+    store, and a version that is announced is there; an update is refused for good only by who knows its job, and its
+    base too: of two stores that were one, the other may have counted it. Where late updates are folded one to an older
+    base waits for a verdict and for nothing else; there alone, of a base that it has never had, a store may say another
+    verdict than the one that another store has written down. A submit that is refused leaves no job behind. A device
+    lets an update go without a verdict only when a later version than its base, and not that base under another name,
+    or the end of the job, was announced; and where late ones are folded, only if that version is of another generation
+    and of no higher number, so that nobody can fold it into that.
  6. One aggregator leads (see calm.py).
  7. Nothing grows without bound: packets that wait within a service, subscriptions, unfinished assemblies, files.
  8. A fault of one job never reaches another: no process ends by it, and none ends by itself again and again.
@@ -37,7 +46,7 @@ from fleet.world import nodes
 from fleet.world.agenda import Agenda
 from fleet.world.nodes import FLEET, Device, Server
 from fleet.world.process import Process
-from fleet.world.record import SHORT_DIGEST, JobRecord, Judged, Update, update_of
+from fleet.world.record import SHORT_DIGEST, Begun, DeviceRecord, JobRecord, Judged, Update, update_of
 from models.job import JobSpec
 
 ROUND_SLACK_S = 5.0
@@ -100,8 +109,17 @@ class Laws:
         self.named_clones: set[str] = set()
         """Ids of which an operator was told that two devices share them."""
         self.asked: dict[tuple[str, str], float] = {}
-        """(device, job) to since when it has asked for a verdict that the leader has, and was given none."""
+        """(device, job) to since when it has asked for a verdict that the leader has, and was given none.
+
+        The same work on a base that only another history knows by that name is another update.
+        """
         self._announced: set[tuple[str, Version]] = set()
+        self._terms: dict[tuple[str, Version], int] = {}
+        """(job, version) to the highest term in which it was announced."""
+        self._names: dict[tuple[str, Version], set[Version]] = {}
+        """(job, version) to all names of it that its rounds have told."""
+        self._foreign: set[tuple[str, Version, Update]] = set()
+        """Updates that were refused by a store which never had their base, and had to say so."""
         self._over: set[str] = set()
         """Jobs whose end was announced."""
         self._said: set[tuple[int, str]] = set()
@@ -202,8 +220,24 @@ class Laws:
 
     # What devices do.
 
+    def begins(self, device: Device, job: str, base: Version) -> None:
+        """See `nodes.Listener`."""
+        record, names = device.record, self._names_of(job, base)
+        begun = record.begun.get(job)
+        if begun is not None and not names.isdisjoint(begun.names):
+            begun.names |= names
+        else:
+            record.begun[job] = Begun(set(names))
+        for of, other, _ in record.epochs:
+            if of == job and other.generation != base.generation:
+                record.away[job, other] = self._terms.get((job, base), 0)
+
+    def _names_of(self, job: str, version: Version) -> set[Version]:
+        return self._names.get((job, version), {version})
+
     def has_finished(self, device: Device, job: str, base: Version) -> None:
         """See `nodes.Listener`."""
+        device.record.begun.pop(job, None)
         device.record.finished[job, base] += 1
         device.record.owner = device.record.owner or device.device
         if device.record.owner != device.device:
@@ -213,9 +247,31 @@ class Laws:
 
     def has_trained(self, device: Device, job: str, base: Version, epoch: int) -> None:
         """See `nodes.Listener`."""
-        device.record.epochs[job, base, epoch] += 1
-        if device.record.epochs[job, base, epoch] > 1:
-            self.broken(4, "an epoch was trained twice", f"{device.name} {job} {base} epoch {epoch}")
+        record, words = device.record, f"{device.name} {job} {base} epoch {epoch}"
+        record.epochs[job, base, epoch] += 1
+        if record.epochs[job, base, epoch] > 1 and self._came_back(record, job, base):
+            record.epochs[job, base, epoch] = 1
+        begun = record.begun.get(job)
+        before = begun.epochs.get(epoch) if begun is not None and base in begun.names else None
+        if record.epochs[job, base, epoch] > 1 or before == base:
+            self.broken(4, "an epoch was trained twice", words)
+        elif before is not None:
+            self.broken(4, "an epoch was trained again under another name of its base", f"{words}, before as {before}")
+        if begun is not None:
+            begun.epochs[epoch] = base
+
+    def _came_back(self, record: DeviceRecord, job: str, base: Version) -> bool:
+        """Return whether a base was announced again after another history had led a device away from it.
+
+        What it has trained of it then counts anew.
+        """
+        left = record.away.get((job, base))
+        if left is None or self._terms.get((job, base), 0) <= left:
+            return False
+        del record.away[job, base]
+        for key in [key for key in record.epochs if key[:2] == (job, base)]:
+            record.epochs[key] = 0
+        return True
 
     def settles(self, device: Device, settle: Settle) -> None:
         """See `nodes.Listener`."""
@@ -229,13 +285,16 @@ class Laws:
         job, base, later = settle.job, settle.base, settle.later
         self.asked.pop((device.device, job), None)
         words = f"{device.name} {job} {base} by {later}"
-        if nodes.folds_late(device, job):
+        foreign = later is not None and later.generation != base.generation and later.number <= base.number
+        if nodes.folds_late(device, job) and not foreign:
             self.broken(5, "an update was let go that may come late", words)
         if job in self._over:
             return
         if later is None or later <= base or (job, later) not in self._announced:
             self.broken(5, "an update was let go though nothing later was announced", words)
-        elif any(nodes.are_one(server, job, base, later) for server in self._world.servers if server.up):
+        elif not self._names_of(job, base).isdisjoint(self._names_of(job, later)) or any(
+            nodes.are_one(server, job, base, later) for server in self._world.servers if server.up
+        ):
             self.broken(5, "an update was let go at another name of its base", words)
 
     def _check_verdict(self, device: Device, verdict: Verdict) -> None:
@@ -250,6 +309,8 @@ class Laws:
             last = job.last.get(device.device) if job is not None else None
             if last is None or last.generation != verdict.base.generation:
                 continue  # the same work in another lineage is another update
+            if (verdict.job, verdict.base, last.update) in self._foreign and not verdict.counted:
+                continue  # so says another history, which never had that base
             if last.update == update_of(verdict) and last.counted != verdict.counted:
                 self.broken(
                     5,
@@ -271,17 +332,18 @@ class Laws:
             return
         sender = self._world.acting
         match message:
-            case Head(job, _, version, sha256) as head:
+            case Head(job, term, version, sha256) as head:
                 self._give(job, version, sha256)
                 if head.state in ("finished", "stopped"):
                     self._over.add(job)
                 if isinstance(sender, Server):
-                    self._announce(sender, job, version)
-            case Round(job, _, base) as round_:
+                    self._announce(sender, job, version, term)
+            case Round(job, term, base) as round_:
                 if round_.along:
                     self._give(job, base, round_.sha256)
+                self._names.setdefault((job, base), {base}).update(round_.aliases)
                 if isinstance(sender, Server):
-                    self._announce(sender, job, base)
+                    self._announce(sender, job, base, term)
                     self._hear_round(sender, round_)
             case Offer() if isinstance(sender, Device):
                 self._hear_offer(message)
@@ -299,8 +361,9 @@ class Laws:
             case Reply(ok=False) if isinstance(sender, Server):
                 self._check_refusal(sender, message)
 
-    def _announce(self, server: Server, job: str, version: Version) -> None:
+    def _announce(self, server: Server, job: str, version: Version, term: int) -> None:
         self._announced.add((job, version))
+        self._terms[job, version] = max(term, self._terms.get((job, version), 0))
         last = nodes.last_name_in_store(server, job)
         if last is not None and version > last:
             self.broken(5, "a version is announced that is not durable", f"{server.name} {job}: {version} after {last}")
@@ -312,7 +375,7 @@ class Laws:
             job = server.record.jobs.get(offer.job)
             if job is not None and server.connected and nodes.leads(server) and offer.job in nodes.runs(server):
                 written = job.judged.get((offer.device, offer.base.number))
-                if written is not None and written.update == update:
+                if written is not None and written.update == update and nodes.knows(server, offer.job, offer.base):
                     self.asked.setdefault((offer.device, offer.job), self._world.agenda.now)
 
     def _hear_round(self, server: Server, round_: Round) -> None:
@@ -351,10 +414,21 @@ class Laws:
         same = written is not None and written.update == update_of(verdict)
         if verdict.counted and not (same and written is not None and written.counted):
             self.broken(5, "a verdict is sent that is not durable", f"{server.name}: {verdict}")
+        if not (verdict.counted or nodes.knows(server, verdict.job, verdict.base)):
+            self._check_foreign(server, job, verdict)
         last = job.last.get(verdict.device)
         same_lineage = written is not None and written.generation == verdict.base.generation
         if not verdict.counted and same and same_lineage and last == written and last is not None and last.counted:
             self.broken(5, "another verdict than the first", f"{server.name}: {verdict}")
+
+    def _check_foreign(self, server: Server, job: JobRecord, verdict: Verdict) -> None:
+        """Hold it against the laws that an update is refused to a base which the store has never had."""
+        current, (_, ended) = nodes.version_in_store(server, verdict.job), nodes.jobs_in_store(server)[verdict.job]
+        if job.spec.rounds.late == "fold" and verdict.base.number < current.number:
+            self._foreign.add((verdict.job, verdict.base, update_of(verdict)))
+        elif not ended:
+            words = f"{server.name} at {current}: {verdict}"
+            self.broken(5, "an update is refused by who does not know its base", words)
 
     def _check_refusal(self, server: Server, reply: Reply) -> None:
         known = {*server.record.jobs, *nodes.runs(server), *nodes.resting(server)}
@@ -459,7 +533,7 @@ class Laws:
         """Look at what waits within a service."""
         if isinstance(process, Server):
             self._note_outages(process)
-        n, online = nodes.n_queued(process), process.transport is not None and process.transport.online
+        n, online = nodes.n_queued(process), nodes.is_online(process)
         if n > MOST_QUEUED["online" if online else "offline"]:
             self.broken(7, "packets pile up", f"{process.name} {online=}: {n}")
 

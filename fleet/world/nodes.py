@@ -282,6 +282,9 @@ class Listener(Protocol):
     def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
         """Note that a version is durable."""
 
+    def begins(self, device: Device, job: str, base: Version) -> None:
+        """Note that a device begins to train, or goes on where it stood."""
+
     def has_finished(self, device: Device, job: str, base: Version) -> None:
         """Note that an update is durable."""
 
@@ -333,6 +336,8 @@ class Trail:
                 listener.has_made(process, job, version, sha256)
             case Device(), "outbox.put.between", (str() as job, Version() as base):
                 listener.has_finished(process, job, base)
+            case Device(), "training.begin", (str() as job, Version() as base, *_):
+                listener.begins(process, job, base)
             case Device(), "training.epoch", (str() as job, Version() as base, int() as epoch):
                 listener.has_trained(process, job, base, epoch)
             case Device(), "agent.Settle.before", Settle() as settle:
@@ -478,6 +483,16 @@ def are_one(server: Server, job: str, one: Version, other: Version) -> bool:
     return renames.get(one, one) == renames.get(other, other)
 
 
+def knows(server: Server, job: str, version: Version) -> bool:
+    """Return whether a store has had a version of this name, or is alone in giving out names of its generation."""
+    current = last_name_in_store(server, job)
+    if server.store is None or current is None:
+        return False
+    names = [name for pair in server.store.renames(job).items() for name in pair]
+    former = any(name.generation == version.generation and name.number >= version.number for name in names)
+    return former or version.generation == current.generation
+
+
 def verdicts_in_store(server: Server, job: str) -> list[Verdict]:
     """Return the last verdict of every device."""
     return server.store.verdicts(job) if server.store is not None else []
@@ -509,6 +524,13 @@ def bodies_in_store(server: Server) -> set[tuple[str, str]]:
         return set()
     named = {(job, row.name) for job in jobs_in_store(server) for row in store.bodies(job)}
     return named | {(row.job, row.name) for row in store.litter()}
+
+
+def is_online(process: Process) -> bool:
+    """Return whether a process is connected, or has not been told yet that it is not."""
+    service = process.service if isinstance(process, Server | Device) else None
+    told = service is not None and service._out.online
+    return told or (process.transport is not None and process.transport.online)
 
 
 def n_queued(process: Process) -> int:

@@ -81,10 +81,24 @@ class ServerRecord:
         """A verdict, or the job of a version, that was being written when the process died."""
 
 
+class Begun:
+    """A training that has not come to its end."""
+
+    def __init__(self, names: set[Version]) -> None:
+        self.names = names
+        """All names of its base."""
+        self.epochs: dict[int, Version] = {}
+        """Those that are done, and under which name."""
+
+
 class DeviceRecord:
     """A device's state directory."""
 
     def __init__(self) -> None:
+        self.begun: dict[str, Begun] = {}
+        """Job to the training of which the disk holds the place."""
+        self.away: dict[tuple[str, Version], int] = {}
+        """(job, base) to the term in which another history has led this device away from it."""
         self.epochs: Counter[tuple[str, Version, int]] = Counter()
         self.owner = ""
         """The device that first finished a training here."""

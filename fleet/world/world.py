@@ -356,6 +356,7 @@ class _Ears:
         self.has_written = laws.has_written
         self.makes = laws.makes
         self.has_made = laws.has_made
+        self.begins = laws.begins
         self.has_finished = laws.has_finished
         self.has_trained = laws.has_trained
         self.settles = laws.settles

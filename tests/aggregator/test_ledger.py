@@ -73,6 +73,29 @@ def test_an_update_to_another_base_and_to_a_job_that_is_over_is_turned_away() ->
     assert refusal(ledger().weigh(offer(), drawn(), "stopped")) == "the job has ended"
 
 
+COPY = {"base": Version(588, 3), "renames": {V1: Version(588, 1)}}
+"""Of a store that was copied at version 1, and has made two more since."""
+
+
+@pytest.mark.parametrize("base", [V2, Version(300, 1), Version(977, 1), Version(977, 9)], ids=str)
+def test_an_update_to_a_base_that_was_never_here_is_left_to_the_store_that_has_it(base: Version) -> None:
+    """The original may lead again, and may have counted it: a refusal from here would be another verdict."""
+    assert ledger(**COPY).weigh(offer(base=base), drawn(Version(588, 3)), "") == []
+
+
+@pytest.mark.parametrize("base", [V0, Version(588, 2), Version(588, 7)], ids=str)
+def test_an_update_to_a_base_of_this_history_is_stale_though_it_went_by_other_names(base: Version) -> None:
+    assert refusal(ledger(**COPY).weigh(offer(base=base), drawn(Version(588, 3)), "")).startswith("stale")
+
+
+def test_an_update_to_a_base_that_was_never_here_is_refused_where_its_device_waits_for_nothing_else() -> None:
+    """Where late ones are folded a later version says nothing of them; a base that is not older is never folded."""
+    book, last = ledger(RoundsSpec(late="fold"), **COPY), drawn(Version(588, 3))
+    assert refusal(book.weigh(offer(base=Version(977, 2)), last, "")).startswith("stale")
+    assert book.weigh(offer(base=Version(977, 3)), last, "") == []
+    assert refusal(book.weigh(offer(base=Version(977, 3)), last, "stopped")) == "the job has ended"
+
+
 @pytest.mark.parametrize("more", [{"n": 1001}, {"n_bytes": 101}])
 def test_an_envelope_that_claims_too_much_is_refused_for_good(more: dict[str, int]) -> None:
     (record,) = ledger().weigh(offer(**more), drawn(), "")

@@ -240,6 +240,13 @@ def test_who_speaks_and_is_held_to_be_offline_is_to_be_asked() -> None:
     assert not roster.hear("c", 2.0), "the roster is full"
 
 
+def test_who_speaks_of_a_job_that_its_presence_does_not_mention_is_to_be_asked() -> None:
+    """A presence is said when something changes, and once: this one was lost."""
+    roster = Roster()
+    roster.see(Presence("a", 1, online=True, ready={"j-1": 5}, unready={"j-2": "no data"}))
+    assert [roster.hear("a", 1.0, job) for job in ("j-1", "j-2", "", "j-3")] == [False, False, False, True]
+
+
 def test_a_roster_has_an_end() -> None:
     roster = Roster(most=1)
     roster.see(presence(1))

@@ -856,12 +856,17 @@ def test_a_hostile_update_never_reaches_the_sum(
 
 
 @pytest.mark.parametrize("base", [Version(1, 7), Version(2, 0)])
-def test_an_update_to_a_version_that_is_not_there_is_refused(fleet: Fleet, spec: SpecMaker, base: Version) -> None:
+def test_an_update_to_a_version_that_was_never_here_has_no_verdict_here_and_a_higher_base_tells_its_device(
+    fleet: Fleet, spec: SpecMaker, base: Version
+) -> None:
     job, heard = stranger(fleet, spec)
+    rounds = listener(fleet, "round", job=job)
     fleet.step()
     fleet.say(offer_of(job, b"x", "d9", base))
     fleet.step()
-    assert ["stale" in said.refused for said in heard()] == [True]
+    assert heard() == []
+    (*_, last) = [said for said in rounds() if isinstance(said, Round)]
+    assert (last.base > base, last.aliases) == (True, (V0,))
 
 
 def test_an_update_to_a_job_that_is_not_known_here_is_left_to_who_knows_it(fleet: Fleet) -> None:
@@ -1225,6 +1230,20 @@ def test_whoever_speaks_and_is_held_to_be_offline_is_asked(fleet: Fleet, spec: S
     say(fleet, Presence("d9", 1, online=True, ready={job: 20}))
     fleet.step(20.0)
     say(fleet, offer_of(job, b"x", "d9"))
+    assert questions(asked) == 0
+
+
+def test_whoever_offers_to_a_job_that_its_presence_does_not_mention_is_asked(fleet: Fleet, spec: SpecMaker) -> None:
+    """It would count, and nobody would know that it takes part: rounds would be made for the others alone."""
+    job, _ = by_hand(fleet, spec)
+    say(fleet, Presence("d9", 1, online=True, ready={"other-1": 20}))
+    asked = listener(fleet, "device", device="d9")
+    asked()
+    say(fleet, offer_of(job, b"x", "d9"), offer_of(job, b"y", "d9"))
+    assert questions(asked) == 1
+    say(fleet, Presence("d9", 1, online=True, ready={"other-1": 20, job: 20}))
+    fleet.step(20.0)
+    say(fleet, offer_of(job, b"x", "d9"), offer_of("unknown-1", b"x", "d9"))
     assert questions(asked) == 0
 
 

@@ -502,6 +502,28 @@ def test_a_checkpoint_where_training_comes_to_is_resumed(tmp_path: Path, place: 
     assert outbox.resume(V0, ROWS + 1, TRAIN, N_EXAMPLES) is None
 
 
+def test_a_training_goes_on_under_any_name_of_its_base(tmp_path: Path) -> None:
+    """Of two stores that were one each has its own name for what they had in common."""
+    outbox = Outbox(tmp_path / "j", SPEC)
+    outbox.checkpoint(Version(588, 0), ROWS, training(), None, (V0,))
+
+    def resumed(base: Version, *names: Version) -> bool:
+        return outbox.resume(base, ROWS, TRAIN, N_EXAMPLES, names) is not None
+
+    assert resumed(Version(588, 0))
+    assert resumed(V0)
+    assert resumed(Version(700, 0), V0)
+    assert resumed(Version(900, 0), Version(588, 0))
+    assert not resumed(Version(700, 0))
+    assert not resumed(Version(700, 1), V1)
+
+
+def test_the_names_of_its_base_are_kept_with_an_update(tmp_path: Path) -> None:
+    outbox, body = Outbox(tmp_path / "j", SPEC), encoded()
+    outbox.put(offer(body, Version(588, 0)), body, SKETCH, None, (V0,))
+    assert (outbox.names, Outbox(tmp_path / "j", SPEC).names) == ((V0,), (V0,))
+
+
 def test_a_checkpoint_with_a_loss_that_no_training_gives_is_absent(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "j", SPEC)
     for loss, kept in ((1e308, False), (float("nan"), False), (-1e308, False), (0.0, True), (2.5, True)):

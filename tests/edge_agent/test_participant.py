@@ -920,6 +920,79 @@ def test_a_training_on_a_former_name_of_the_base_goes_on() -> None:
     assert feed(training(), Round("j-1", 2, renamed, 60.0))[0] == Halt(V0)
 
 
+# Two stores that were one, and lead in turn.
+
+COPYS, ORIGINALS = Version(588, 0), Version(700, 0)
+"""Names that a copy and its original have given to version 0 of generation 1."""
+
+
+def goes_on(base: Version, term: int, *aliases: Version) -> Round:
+    return Round("j-1", term, base, 60.0, aliases=aliases)
+
+
+def on_the_copys(spec: JobSpec = SPEC) -> Participant:
+    """A device that trains on the copy's name of the version."""
+    one = device(spec)
+    began = feed(one, goes_on(COPYS, 2, V0), head(COPYS, term=2), Installed(COPYS))
+    assert began[-1] == Train(COPYS, (0, 32, 0), (V0,))
+    return one
+
+
+@pytest.mark.parametrize("spec", [SPEC, FOLDS], ids=["refuse", "fold"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_update_is_offered_under_the_name_that_another_leader_has_for_its_base(
+    restarted: bool, spec: JobSpec
+) -> None:
+    one = on_the_copys(spec)
+    assert feed(one, Trained(offer(COPYS))) == [Send(offer(COPYS), with_body=True)]
+    if restarted:
+        one = device(spec, offer=offer(COPYS), names=(V0,), trained=COPYS)
+        one.tick(0.0)
+    assert feed(one, goes_on(ORIGINALS, 3, V0), now=1.0) == []
+    assert one.tick(1.0 + FIRST_RESEND_S) == [Send(offer(ORIGINALS), with_body=True)]
+    assert feed(one, verdict(COPYS), now=6.0) == []
+    assert feed(one, verdict(ORIGINALS), now=6.0) == [settle(ORIGINALS)]
+    assert (one.trained, one.doing) == (ORIGINALS, "")
+
+
+def test_an_update_to_a_higher_name_than_the_leaders_is_offered_under_it_so_that_the_leader_hears_of_it() -> None:
+    one = device()
+    feed(one, Round("j-1", 2, COPYS, 60.0, aliases=(V0,), along=b"12345678"), Installed(COPYS), Trained(offer(COPYS)))
+    assert feed(one, goes_on(V0, 3), Connected(), now=1.0) == [Send(offer(COPYS), with_body=True)]
+    assert one.offer == offer(COPYS)
+
+
+def test_an_update_to_another_version_of_the_same_number_is_over() -> None:
+    one = on_the_copys()
+    feed(one, Trained(offer(COPYS)))
+    assert feed(one, goes_on(ORIGINALS, 3, Version(1, 1)))[0] == let_go(ORIGINALS, COPYS)
+
+
+def test_an_update_that_cannot_come_late_in_another_history_is_over_though_late_ones_are_folded() -> None:
+    for later, over in ((Version(9, 1), True), (Version(9, 0), True), (Version(9, 2), False), (Version(1, 2), False)):
+        one = training(V1, FOLDS)
+        feed(one, Trained(offer(V1)))
+        assert of(Settle, feed(one, goes_on(later, 2))) == ([let_go(later, V1)] if over else [])
+
+
+def test_a_training_goes_on_under_a_higher_name_that_another_leader_has_for_its_base() -> None:
+    one = on_the_copys()
+    assert feed(one, head(ORIGINALS, term=3), goes_on(ORIGINALS, 3, V0)) == []
+    assert feed(one, Trained(offer(COPYS))) == [Send(offer(ORIGINALS), with_body=True)]
+
+
+def test_a_training_is_begun_under_a_lower_name_that_another_leader_has_for_its_base_from_where_it_stands() -> None:
+    one = device()
+    assert feed(one, Round("j-1", 2, COPYS, 60.0, aliases=(V0,), along=b"12345678"), Installed(COPYS))
+    again = Round("j-1", 3, V0, 60.0, along=b"12345678")
+    assert feed(one, again, Installed(V0)) == [Halt(COPYS, goes_on=True), Fetch(V0, again), Train(V0, (0, 32, 0))]
+
+
+def test_a_training_that_is_left_for_another_version_does_not_go_on() -> None:
+    assert feed(on_the_copys(), goes_on(ORIGINALS, 3))[0] == Halt(COPYS)
+    assert feed(on_the_copys(), goes_on(Version(588, 1), 3, V0))[0] == Halt(COPYS)
+
+
 def test_an_update_that_is_lost_on_disk_is_trained_again() -> None:
     one = offering()
     assert feed(one, UpdateLost(None)) == [Train(V0, (0, 32, 0))]

@@ -11,6 +11,7 @@ import random
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
@@ -61,12 +62,15 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.former: dict[Version, tuple[Version, ...]] = {}
         self.same: dict[Version, Version] = {}
         """Former names to present ones."""
+        self.root: dict[Version, Version] = {}
+        """Names to the first one of the same version, for ever."""
         self.term = 1
         self.job_ended = False
         self.left = self.began = self.version
         """What the term before had come to, and what this one began with."""
         # On the disk.
         self.update: Offer | None = None
+        self.names: tuple[Version, ...] = ()
         self.settled: Version | None = None
         # For the laws.
         self.finished: list[Version] = []
@@ -100,6 +104,7 @@ class ParticipantLaws(RuleBasedStateMachine):
             self.spec,
             random.Random(self.boots),  # noqa: S311 -- jitter
             offer=self.update,
+            names=self.names,
             trained=self.update.base if self.update else self.settled,
             now=self.now,
         )
@@ -129,29 +134,37 @@ class ParticipantLaws(RuleBasedStateMachine):
                     assert not version.number or before in self.installed, "has not where it starts"
                     assert since is None or self.since[before] <= since, "has not what it is averaged with"
                 self.fetching, self.by_head, self.wanted = version, isinstance(source, Head), since
-            case Train(base, _):
+            case Train(base, _, names):
+                assert names == self.known_as[base]
                 assert self.training is None, "two trainings at once"
                 assert self.update is None, "trains while an update is without verdict"
                 assert base not in (*self.finished, *self.failed), "trains a base again"
                 assert base in self.installed, "trains on what is not here"
                 assert self.now < max(until for (_, at), until in self.live.items() if at == base), "no live round"
                 self.training = base
-            case Halt(base):
+            case Halt(base, goes_on):
                 assert self.training == base
+                assert not goes_on, "goes on with what it may go on with as it is"
+                assert self.over or self.same.get(base) != max(self.named), "halts for another name of its base"
                 assert self.over or max(self.named) > base, "halts for nothing"
                 self.training = None
             case Send(offer, _):
-                assert offer == self.update, "offers what is not on the disk"
+                assert self.update is not None, "offers what is not on the disk"
+                assert self.is_one(offer.base, self.update.base), "offers to another base than it was trained on"
+                assert structs.replace(offer, base=self.update.base) == self.update, "offers what is not on the disk"
             case Upload(want):
                 assert self.update is not None
                 assert want.digest == self.update.digest
             case Settle(_, base, verdict, renamed, later):
                 assert self.update is not None, "settles nothing"
-                assert base == self.update.base
+                assert self.is_one(base, self.update.base), "settles another base"
                 if verdict is not None:
-                    assert (verdict.base, verdict.digest) == (base, echo(self.update))
+                    assert (verdict.base, verdict.digest) == (base, echo(self.update)), "settles by any verdict"
                 else:
-                    assert self.spec.rounds.late == "refuse", "an update that may come late is let go without a word"
+                    assert later is not None
+                    foreign = later.generation != base.generation and later.number <= base.number
+                    may_come_late = self.spec.rounds.late == "fold" and not foreign
+                    assert not may_come_late, "an update that may come late is let go without a word"
                     assert later in self.named, "lets go for what nobody has announced"
                     assert later > base or self.over, "lets go at its own base"
                     assert self.over or self.same.get(base) != later, "lets go at another name of its base"
@@ -164,6 +177,10 @@ class ParticipantLaws(RuleBasedStateMachine):
                 self.fetching = None
             case Look():
                 pass
+
+    def is_one(self, name: Version, former: Version) -> bool:
+        """Return whether a name is that of a version, or another one of it."""
+        return self.root.get(name, name) == self.root.get(former, former)
 
     @property
     def version(self) -> Version:
@@ -229,14 +246,18 @@ class ParticipantLaws(RuleBasedStateMachine):
             self.number, self.aliases = self.number + 1, ()
 
     @precondition(lambda self: not self.job_ended)
-    @rule(lost=st.sampled_from([0, 0, 1, 2]))
-    def a_backup_is_restored(self, lost: int) -> None:
-        """Have the aggregator go on from a version that it may have left before, under a new name."""
+    @rule(lost=st.sampled_from([0, 0, 1, 2]), another=st.booleans())
+    def a_backup_is_restored(self, lost: int, another: bool) -> None:
+        """Have the aggregator go on from a version that it may have left before, under a new name.
+
+        another: it is another one, a copy of which the last name is not known, but those before it are.
+        """
         self.number = max(0, self.number - lost)
         former, self.generation = self.version, self.generation + 10
         names = [name for name, now in self.same.items() if now == former]
         self.same = dict.fromkeys([*names, former][-8:], self.version)
-        self.aliases = tuple(self.same)
+        self.root[self.version] = self.root.get(former, former)
+        self.aliases = tuple(names[-8:]) if another and names else tuple(self.same)
         self.former[self.version] = self.aliases
         self.term += 1
         self.left, self.began = former, self.version
@@ -260,7 +281,7 @@ class ParticipantLaws(RuleBasedStateMachine):
     @precondition(lambda self: self.update is not None)
     @rule(refused=st.booleans(), die_at=dies)
     def the_verdict_comes(self, refused: bool, die_at: int | None) -> None:
-        update = self.update
+        update = self.core.offer
         assert update is not None
         fresh = Verdict("d", "j-1", update.base, echo(update), "absurd" if refused else "")
         self.tell(self.verdicts.setdefault((update.base, update.digest), fresh), die_at)
@@ -319,6 +340,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         base, self.training = self.training, None
         assert base is not None
         self.finished.append(base)
+        self.names = self.known_as[base]
         # The same digest for every base: only the base tells the updates apart.
         self.update = Offer("j-1", "d", base, 10, "ab" * 16, 9, body=b"x" * 9)
         self.tell(Trained(self.update), die_at)
@@ -354,14 +376,20 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     @invariant()
     def the_core_knows_what_is_on_the_disk(self) -> None:
-        assert self.core.offer == self.update
+        offered = self.core.offer
+        if offered is None or self.update is None:
+            assert offered == self.update
+        else:
+            assert self.is_one(offered.base, self.update.base)
+            assert structs.replace(offered, base=self.update.base) == self.update
 
     @invariant()
     def a_training_whose_update_would_be_refused_does_not_go_on(self) -> None:
         if self.training is not None:
             assert not self.over
             latest = max(self.named)
-            known = latest <= self.training or self.training in self.known_as.get(latest, ())
+            known = latest <= self.training or self.is_one(latest, self.training)
+            known = known or (latest.number == self.training.number and latest not in self.known_as)  # not told yet
             assert self.spec.rounds.late == "fold" or known
 
     @invariant()

@@ -294,6 +294,22 @@ def test_a_base_that_was_renamed_while_its_update_waited_is_not_trained_again_af
     assert bench.of(Offer) == []
 
 
+def test_an_update_is_offered_after_a_restart_under_the_name_that_another_leader_has_for_its_base(bench: Bench) -> None:
+    copys, originals, proof = Version(588, 0), Version(700, 0), along(head().sha256, b"")
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)), Round(JOB, 2, copys, 60.0, aliases=(V0,), along=proof))
+    offer = bench.offered()
+    assert offer.base == copys
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)), Round(JOB, 3, originals, 60.0, aliases=(V0,), along=proof))
+    bench.settle(5.0)
+    assert bench.of(Offer)[-1] == structs.replace(offer, base=originals)
+    assert bench.agent.works[JOB]._outbox.settled is None, "it was not trained again"
+    bench.say(verdict(bench.of(Offer)[-1]))
+    assert bench.agent.works[JOB]._outbox.settled == originals
+
+
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_dying_at_any_step_offers_the_same_update(tmp_path: Path, steps: int) -> None:
     calm, rough = Bench(tmp_path / "calm"), Bench(tmp_path / "rough")
@@ -1073,6 +1089,43 @@ def test_a_training_that_is_halted_or_paused_leaves_no_mark(tmp_path: Path, monk
         bench.agent.step(0.0)
     bench.agent.stop()
     assert marks() == []
+
+
+@pytest.mark.parametrize(
+    ("names", "then"),
+    [((Version(588, 0), V0), (V0,)), ((V0,), (Version(588, 0), V0))],
+    ids=["to a lower name", "to a higher one, restarted"],
+)
+def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_has_for_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[Version, ...], then: tuple[Version, ...]
+) -> None:
+    bench = never_done(tmp_path, monkeypatch)
+    proof = along(head().sha256, b"")
+
+    def goes_on(term: int, base: Version, *aliases: Version) -> None:
+        bench.hand.publish(topics.pack(Round(JOB, term, base, 6000.0, aliases=aliases, along=proof), FLEET))
+
+    def stands(base: Version) -> tuple[int, int]:
+        for _ in range(50):
+            bench.agent.step(0.0)
+            training = bench.agent.works[JOB]._training if JOB in bench.agent.works else None
+            if training is not None and training.effect.base == base and training.loss is not None:
+                return training.state.epoch, training.state.batch
+        pytest.fail(f"it does not train on {base}")
+
+    bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+    goes_on(2, *names)
+    before = stands(names[0])
+    while before < (5, 2):
+        before = stands(names[0])
+    if then[0] > names[0]:
+        bench.kill()
+        bench.start()
+        bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+        before = before[0], 0  # of this epoch nothing is on the disk
+    goes_on(3, *then)
+    assert before <= stands(then[0]) <= (before[0], 3)
+    bench.agent.stop()
 
 
 def test_deaths_before_something_was_gained_count_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from msgspec import structs
@@ -18,11 +19,12 @@ from fleet.world.laws import Laws
 from fleet.world.nets import model
 from fleet.world.nodes import FLEET, Device, Server
 from fleet.world.process import Process
-from fleet.world.record import ServerRecord, Update
+from fleet.world.record import Judged, ServerRecord, Update
 from fleet.world.world import World
 from models.job import JobSpec, RoundsSpec
 
 JOB = "toy-1"
+V0 = Version(1, 0)
 SPEC = JobSpec("toy", model(), compression="off", rounds=RoundsSpec(quorum=1, max_rounds=3, deadline_s=20.0))
 
 
@@ -48,6 +50,8 @@ class Scene:
         self.said = 0
         self.version = Version(1, 0)
         self.ended = ""
+        self.known: set[Version] = set()
+        """Names of versions of former generations that the store has had."""
         self.written: list[Verdict] = []
         patch.setattr(nodes, "runs", lambda _server: {JOB: self.run})
         patch.setattr(nodes, "resting", lambda _server: set())
@@ -57,7 +61,11 @@ class Scene:
         patch.setattr(nodes, "version_in_store", lambda _server, _job: self.version)
         patch.setattr(nodes, "last_name_in_store", lambda _server, _job: self.version)
         patch.setattr(nodes, "verdicts_in_store", lambda _server, _job: self.written)
+        patch.setattr(nodes, "knows", lambda _server, _job, version: self.knows(version))
         patch.setattr(nodes, "jobs_in_store", lambda _server: {JOB: (SPEC, self.ended)})
+
+    def knows(self, version: Version) -> bool:
+        return version.generation == self.version.generation or version in self.known
 
     @property
     def laws(self) -> Laws:
@@ -370,6 +378,80 @@ def test_an_epoch_is_trained_once(scene: Scene) -> None:
     assert scene.broken == [(4, "an epoch was trained twice")]
 
 
+COPYS, ORIGINALS = Version(588, 0), Version(700, 0)
+"""Names that a copy and its original have given to version 0 of generation 1."""
+
+
+def goes_on(base: Version, term: int, *aliases: Version) -> Round:
+    return Round(JOB, term, base, 60.0, aliases=aliases)
+
+
+def train(scene: Scene, base: Version, *epochs: int, finish: bool = False) -> None:
+    """Have the device train."""
+    scene.laws.begins(scene.device, JOB, base)
+    for epoch in epochs:
+        scene.laws.has_trained(scene.device, JOB, base, epoch)
+    if finish:
+        scene.laws.has_finished(scene.device, JOB, base)
+
+
+def test_an_epoch_is_trained_once_whatever_its_base_is_called(scene: Scene) -> None:
+    scene.version = ORIGINALS
+    for round_ in (goes_on(COPYS, 2, V0), goes_on(ORIGINALS, 3, V0)):
+        scene.say(round_, scene.server)
+    train(scene, COPYS, 0)
+    train(scene, ORIGINALS, 1)
+    assert scene.broken == []
+    train(scene, V0, 1)
+    assert scene.broken == [(4, "an epoch was trained again under another name of its base")]
+
+
+def test_an_epoch_of_another_version_of_that_number_is_another(scene: Scene) -> None:
+    scene.version = ORIGINALS
+    for round_ in (goes_on(COPYS, 2, V0), goes_on(ORIGINALS, 3)):
+        scene.say(round_, scene.server)
+    train(scene, COPYS, 0)
+    train(scene, ORIGINALS, 0)
+    train(scene, Version(1, 1), 0)
+    assert scene.broken == []
+
+
+@pytest.mark.parametrize(
+    ("between", "again", "may"),
+    [
+        (Version(1, 1), 4, True),  # another history has led the device away, and the first leads again
+        (Version(1, 1), 3, False),  # it was not announced since
+        (Version(1, 1), None, False),
+        (Version(588, 1), 4, False),  # of the same history
+        (None, 4, False),  # of its disk nothing has made way
+    ],
+)
+def test_an_epoch_is_trained_again_only_where_its_base_comes_back_from_another_history(
+    scene: Scene, between: Version | None, again: int | None, may: bool
+) -> None:
+    scene.version = Version(588, 1)
+    scene.say(goes_on(COPYS, 2), scene.server)
+    train(scene, COPYS, 0)
+    if between is not None:
+        scene.say(goes_on(between, 3), scene.server)
+        train(scene, between, 0, finish=True)
+    if again is not None:
+        scene.say(goes_on(COPYS, again), scene.server)
+    train(scene, COPYS, 0)
+    assert scene.broken == ([] if may else [(4, "an epoch was trained twice")])
+    if may:
+        train(scene, COPYS, 0)
+        assert scene.broken == [(4, "an epoch was trained twice")], "once more for each time that it comes back"
+
+
+def test_a_base_that_comes_back_is_not_finished_twice(scene: Scene) -> None:
+    scene.version = Version(588, 1)
+    for term, base in enumerate((COPYS, V0, COPYS), 2):
+        scene.say(goes_on(base, term), scene.server)
+        train(scene, base, 0, finish=True)
+    assert scene.broken == [(4, "a base was trained twice")]
+
+
 def test_a_new_card_trains_again(scene: Scene) -> None:
     scene.laws.has_finished(scene.device, JOB, Version(1, 0))
     scene.device.disk.empty()
@@ -439,6 +521,48 @@ def test_a_device_settles_by_what_is_written(scene: Scene, monkeypatch: pytest.M
     assert scene.broken == [(5, "settled by another verdict than the one written down")]
 
 
+@pytest.mark.parametrize("late", ["refuse", "fold"])
+@pytest.mark.parametrize(("base", "older"), [(Version(977, 1), True), (Version(977, 2), False)])
+def test_who_never_had_a_base_refuses_no_update_to_it_but_one_that_might_have_come_late(
+    scene: Scene, late: Literal["refuse", "fold"], base: Version, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no device then takes that refusal for the word of who has the update."""
+    scene.judge()
+    scene.server.record.jobs[JOB].spec = structs.replace(SPEC, rounds=structs.replace(SPEC.rounds, late=late))
+    scene.version = Version(1074, 2)
+    refused = Verdict("d0", JOB, base, "aaaaaaaa", "stale")
+    scene.say(refused, scene.server)
+    if late == "refuse" or not older:
+        assert scene.broken == [(5, "an update is refused by who does not know its base")]
+        return
+    assert scene.broken == []
+    other = scene.world.new_server(scene.world.new_disk("second", ServerRecord()))
+    other.record.jobs[JOB] = scene.server.record.jobs[JOB]
+    other.record.jobs[JOB].judge(Judged(Update("d0", 1, "aaaaaaaa"), True, 977))
+    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
+    monkeypatch.setattr(nodes, "leads", lambda server: server is other)
+    scene.laws.settles(scene.device, by(refused))
+    assert scene.broken == []
+    scene.laws.settles(scene.device, by(structs.replace(refused, base=Version(978, 1))))
+    assert scene.broken == []
+    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
+    scene.laws._foreign.clear()
+    scene.laws.settles(scene.device, by(refused))
+    assert scene.broken == [(5, "settled by another verdict than the one written down")]
+
+
+def test_who_has_had_a_base_may_call_an_update_to_it_stale(scene: Scene) -> None:
+    scene.judge()
+    scene.version = Version(1074, 2)
+    scene.known = {Version(1, 1)}
+    scene.say(Verdict("d1", JOB, Version(1, 1), "bbbbbbbb", "stale"), scene.server)
+    scene.say(Verdict("d1", JOB, Version(1074, 1), "bbbbbbbb", "stale"), scene.server)
+    assert scene.broken == []
+    scene.ended = "finished"
+    scene.say(Verdict("d1", JOB, Version(3, 1), "bbbbbbbb", "the job has ended"), scene.server)
+    assert scene.broken == []
+
+
 def test_a_device_settles_its_own_update(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", Version(1, 1), "bbbbbbbb"))
     scene.laws.settles(scene.device, by(scene.judge()))
@@ -502,6 +626,30 @@ def test_an_update_that_may_come_late_is_let_go_by_its_verdict_alone(
     assert scene.broken == [(5, "an update was let go that may come late")]
 
 
+@pytest.mark.parametrize(
+    ("later", "may"), [(Version(9, 1), True), (Version(9, 0), True), (Version(9, 2), False), (Version(1, 2), False)]
+)
+def test_an_update_that_nobody_can_fold_into_what_was_announced_is_let_go(
+    scene: Scene, later: Version, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.version = later
+    scene.say(goes_on(later, 2), scene.server)
+    monkeypatch.setattr(nodes, "folds_late", lambda _device, _job: True)
+    scene.laws.settles(scene.device, let_go(later, 1))
+    assert scene.broken == ([] if may else [(5, "an update was let go that may come late")])
+
+
+def test_an_update_is_not_let_go_at_a_name_that_another_store_has_given_its_base(scene: Scene) -> None:
+    scene.version = ORIGINALS
+    scene.say(goes_on(COPYS, 2, V0), scene.server)
+    scene.say(goes_on(ORIGINALS, 3, Version(1, 1)), scene.server)
+    scene.laws.settles(scene.device, Settle(JOB, COPYS, later=ORIGINALS))
+    assert scene.broken == []
+    scene.say(goes_on(ORIGINALS, 3, V0), scene.server)
+    scene.laws.settles(scene.device, Settle(JOB, COPYS, later=ORIGINALS))
+    assert scene.broken == [(5, "an update was let go at another name of its base")]
+
+
 def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +659,10 @@ def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
     offer = structs.replace(offer, digest=hashlib.sha256(offer.body).hexdigest()[:16])
     scene.say(offer, scene.device)
     assert scene.laws.asked == {}, "it asks for the first time"
+    scene.judge(digest=offer.digest[:8])
+    scene.say(structs.replace(offer, base=Version(809, 0)), scene.device)
+    assert scene.laws.asked == {}, "it asks another store"
+    scene.server.record.jobs.clear()
     verdict = scene.judge(digest=offer.digest[:8])
     scene.say(offer, scene.device)
     assert list(scene.laws.asked) == [("d0", JOB)]
@@ -537,6 +689,10 @@ def test_what_nobody_understands_is_not_said(scene: Scene) -> None:
 
 def test_packets_do_not_pile_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "n_queued", lambda _process: laws.MOST_QUEUED["offline"] + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes, "is_online", lambda _process: True)
+        scene.laws.acted(scene.device)
+    assert scene.broken == []
     scene.laws.acted(scene.device)
     assert scene.broken == [(7, "packets pile up")]
 

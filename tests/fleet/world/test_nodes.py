@@ -17,6 +17,7 @@ from fleet.world.nodes import Trail
 from fleet.world.process import Died
 from fleet.world.world import World
 from models import nets as registry
+from models.job import JobSpec
 
 
 @pytest.fixture
@@ -58,6 +59,37 @@ def test_the_services_start_meet_and_end(world: World) -> None:
     world.agenda.run(15.0)
     assert nodes.leads(server)
     assert nodes.nonce(server) == "aggregator1-2"
+
+
+def test_who_has_not_been_told_that_its_broker_is_gone_is_online(world: World) -> None:
+    server = world.servers[0]
+    assert not nodes.is_online(server)
+    server.start()
+    world.agenda.run(5.0)
+    assert server.service is not None
+    assert nodes.is_online(server)
+    server.service._out.online = False
+    assert nodes.is_online(server), "it is, and will be told so"
+    world.broker.halt(keep=True, wills=False)
+    assert not nodes.is_online(server)
+    server.service._out.online = True
+    assert nodes.is_online(server)
+
+
+def test_a_store_knows_the_names_that_it_has_had(world: World) -> None:
+    for process in (*world.servers, *world.devices):
+        process.start()
+    world.agenda.run(5.0)
+    server = world.servers[0]
+    assert server.service is not None
+    assert server.store is not None
+    job = server.service.submit(JobSpec("toy", nets.model()))
+    assert nodes.knows(server, job, Version(1, 9))
+    copys = server.store.raise_generation(job, 0)
+    known = [Version(1, 0), copys, Version(copys.generation, 9)]
+    other = [Version(1, 1), Version(copys.generation + 1, 0)]
+    assert [nodes.knows(server, job, name) for name in (*known, *other)] == [True] * 3 + [False] * 2
+    assert not nodes.knows(server, "other-1", Version(1, 0))
 
 
 def test_who_acts_is_told_of_and_nobody_else(world: World) -> None:

@@ -75,11 +75,15 @@ FIRST = {
     "offered-once": 12,
     "nobody-dropped": 23,
     "failure-lasts": 472,
-    "halt-frees-nobody": 165,
+    "halt-frees-nobody": 501,
     "stale-base-counted": 55,
     "asked-once": 576,
     "clone-unseen": 23,
     "new-card-ignored": 6,
+    "resumed-by-one-name": 6,
+    "presence-believed": 50347,
+    "names-forgotten": 106,
+    "unknown-base-refused": 106,
 }
 """The first schedules that find a plant, where it is not one of the first five: a test has no time to look for them."""
 
