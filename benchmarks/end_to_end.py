@@ -69,7 +69,10 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything and print it, then what each coding comes to beside float32."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.seeds < 1:
+        parser.error(f"--seeds {asked.seeds}: there is nothing to compare without a seed")
     codings = [*dict.fromkeys(asked.codings or [_own]), FLOAT32]
     print(
         f"bytes are {'all that MQTT sends' if asked.wire else 'payloads of MQTT'}, of all devices together\n\n{HEADER}"
