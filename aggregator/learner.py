@@ -335,8 +335,8 @@ def _bounded(energy: float) -> float:
     return min(max(0.0, energy), steering.LARGEST)
 
 
-def _by_value(report: Report) -> tuple[float, float]:
-    return report.curvature, -math.inf if report.gain is None else report.gain
+def _by_value(report: Report) -> tuple[float, float, int]:
+    return report.curvature, -math.inf if report.gain is None else report.gain, report.who
 
 
 def _seed(content: bytes) -> int:

@@ -218,7 +218,10 @@ def _said(message: Struct) -> Iterator[tuple[str, object]]:
 
 
 def _cleaned(message: Message) -> Message:
-    """Make what somebody says for people fit for their screens, here at the door; nobody else need think of it."""
+    """Make what somebody says for people fit for their screens, here at the door; nobody else need think of it.
+
+    Raises WireError for what no field can say alone.
+    """
     match message:
         case Presence():
             failed = {job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()}
@@ -237,6 +240,9 @@ def _cleaned(message: Message) -> Message:
             return msgspec.structs.replace(message, reason=clean(message.reason))
         case Reply():
             return msgspec.structs.replace(message, text=clean(message.text))
+        case Round():
+            if any(name.number != message.base.number or name == message.base for name in message.aliases):
+                raise WireError(f"no former name of {message.base}: a backup that is restored changes no number")
         case Beacon():
             return msgspec.structs.replace(message, nonce=clean(message.nonce), store=clean(message.store))
     return message

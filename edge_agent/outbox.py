@@ -198,7 +198,9 @@ class Outbox:
         training comes to.
         """
         found = self._read("checkpoint.bin", _Checkpoint)
-        if found is None or found.data != data or {found.base, *found.names}.isdisjoint((base, *names)):
+        if found is None or found.data != data or found.base.number != base.number:
+            return None
+        if {found.base, *found.names}.isdisjoint((base, *names)):
             return None
         try:
             state = training_from_bytes(found.training, self._spec)

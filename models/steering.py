@@ -15,7 +15,8 @@ each round, and it is these that are held to a share of the rounds so far:
     PERSISTS * curvature * E / gain <= tolerance * max(PERSISTS, rounds so far)
 
 Early rounds have no more than `tolerance` of what they gain to spend, later ones so many times more as they are older.
-Medians of clipped reports, over a window that doubles until the gain is three standard errors: no device steers alone.
+The curvature is a median of reports; the gain is a clipped and trimmed mean over devices, in which each has one value
+however often it has reported, over a window that doubles until it is three standard errors: no device steers alone.
 Where it never is, the job is on a plateau, and what was allowed last stays allowed.
 """
 
@@ -43,7 +44,9 @@ MOST_REPORTS = 16
 """Of one round that are remembered."""
 SIGMAS = 3.0
 CLIP = 4.0
-"""Reports are clipped to so many median deviations from their median."""
+"""Gains are clipped to so many median deviations from their median."""
+TRIMMED = 8
+"""Of the gains that devices tell, one in so many is left out at either end, and one at least."""
 MOST_OF_MODEL = 0.1
 """Share of the model's own energy that a version's noise may have."""
 EARLY_OF_MODEL = 0.02
@@ -60,10 +63,12 @@ _Energy = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 
 class Report(Struct, frozen=True, array_like=True):
-    """What a device measured on some of its rows: [curvature, gain a version]; the latter where it is known."""
+    """What a device measured on some of its rows: [curvature, gain a version, whose]; the gain where it is known."""
 
     curvature: float
     gain: float | None = None
+    who: Annotated[int, Meta(ge=0, lt=2**16)] = 0
+    """Tells the device from others; 0 where that is not known."""
 
 
 class Seen(Struct, frozen=True, array_like=True):
@@ -123,7 +128,8 @@ def choose(d: int, before: Choice, history: Sequence[Seen], tolerance: float, mo
     age = min(len(history), max(WINDOWS)) / PERSISTS
     told, most = allowed(history, tolerance * max(1.0, age)), before.allowed
     if told is not None:
-        told = min(told, RAISED**2 * _noise(d, now, latest))
+        least = _noise(d, Rung(d, *FULL[-1]), latest) / RAISED**2  # there is no way to code it so well
+        told = max(least, min(told, RAISED**2 * _noise(d, now, latest)))
         most = told if told < most else math.sqrt(told * most)
     limit = min(most, (EARLY_OF_MODEL if math.isinf(most) else MOST_OF_MODEL) * model_energy)
     wanted = _cheapest(d, latest, limit)
@@ -156,6 +162,15 @@ def clipped(values: Sequence[float]) -> list[float]:
     return [min(max(value, middle - reach), middle + reach) for value in values]
 
 
+def trimmed(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of three values or more without the ends, and its standard error (Tukey and McLaughlin 1963)."""
+    ordered, cut = sorted(values), max(1, len(values) // TRIMMED)
+    middle = ordered[cut : len(ordered) - cut]
+    held = [min(max(value, middle[0]), middle[-1]) for value in ordered]
+    share = len(middle) / len(ordered)
+    return statistics.fmean(middle), statistics.stdev(held) / (share * math.sqrt(len(ordered)))
+
+
 def _gain(history: Sequence[Seen]) -> float | None:
     """Return what the loss will fall by in a round; None where that is not three standard errors above nothing.
 
@@ -168,18 +183,23 @@ def _gain(history: Sequence[Seen]) -> float | None:
         told = _gains(history[-window:])
         if len(told) < FEWEST_REPORTS:
             continue
-        mean, error = statistics.fmean(told), statistics.stdev(told) / math.sqrt(len(told))
+        mean, error = trimmed(told)
         if mean > SIGMAS * error and mean > 0:
             before = _gains(history[-2 * window : -window])
-            usual = statistics.fmean(before) if len(before) >= FEWEST_REPORTS else mean
+            usual = trimmed(before)[0] if len(before) >= FEWEST_REPORTS else mean
             return mean * mean / usual if mean < usual / 2 else mean
     return None
 
 
 def _gains(rounds: Sequence[Seen]) -> list[float]:
-    reports = [report.gain for seen in rounds for report in seen.reports]
-    told = [gain for gain in reports if gain is not None and math.isfinite(gain)]
-    return clipped(told) if told else []
+    """Return what each device has told, its mean; what each report has, where devices are too few for that."""
+    told: dict[int, list[float]] = {}
+    for number, report in enumerate(report for seen in rounds for report in seen.reports):
+        if report.gain is not None and math.isfinite(report.gain):
+            told.setdefault(report.who or -number, []).append(report.gain)
+    few = len(told) < FEWEST_REPORTS
+    found = [gain for gains in told.values() for gain in (gains if few else [statistics.fmean(gains)])]
+    return clipped(found) if found else []
 
 
 def _noise(d: int, rung: Rung, seen: Seen) -> float:

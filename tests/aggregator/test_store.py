@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,13 +73,17 @@ def test_a_job_and_its_version_0_survive(store: Store, tmp_path: Path) -> None:
     reopened.close()
 
 
+A = zlib.crc32(b"a") % 65_535 + 1
+"""What tells the reports of device a from those of others."""
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [
         ((), None),
-        ((0.25,), Report(0.25)),
-        ((0.25, -0.5), Report(0.25, -0.5)),
-        ((1e12, -1e12), Report(1e12, -1e12)),
+        ((0.25,), Report(0.25, None, A)),
+        ((0.25, -0.5), Report(0.25, -0.5, A)),
+        ((1e12, -1e12), Report(1e12, -1e12, A)),
         ((1.1e12, 0.5), None),
         ((0.5, -1.1e12), None),
         ((math.nan, 0.5), None),

@@ -386,6 +386,8 @@ REFUSED: dict[str, Packet] = {
     "with too many bits": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",33,-12")),
     "with a noise that is none": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,-201")),
     "with a noise beyond all": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,201")),
+    "with a former name of another number": Packet(ROUND.topic, ROUND.payload[:-1] + b',"aliases":[[0,4]]}'),
+    "with its own name as a former one": Packet(ROUND.topic, ROUND.payload[:-1] + b',"aliases":[[1,3]]}'),
     "with terms that are a pair": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1")),
     "with terms that are words": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b'"6144"')),
     "with a report that says nothing": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[null]}'),

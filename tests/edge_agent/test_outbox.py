@@ -516,6 +516,7 @@ def test_a_training_goes_on_under_any_name_of_its_base(tmp_path: Path) -> None:
     assert resumed(Version(900, 0), Version(588, 0))
     assert not resumed(Version(700, 0))
     assert not resumed(Version(700, 1), V1)
+    assert not resumed(Version(700, 1), V0)  # no name of a version has another number
 
 
 def test_the_names_of_its_base_are_kept_with_an_update(tmp_path: Path) -> None:

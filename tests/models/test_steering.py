@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -309,6 +310,41 @@ def test_clipping_leaves_the_middle_and_bounds_the_ends(values: list[float], lie
 def test_what_is_near_the_median_is_not_moved() -> None:
     assert clipped([1.0, 2.0, 3.0, 4.0, 100.0]) == [1.0, 2.0, 3.0, 4.0, 3.0 + CLIP]
     assert clipped([-100.0, 2.0, 3.0, 4.0, 5.0]) == [3.0 - CLIP, 2.0, 3.0, 4.0, 5.0]
+
+
+def of_devices(seed: int, n_rounds: int, lie: float | None = None) -> list[Seen]:
+    """Rounds of eight devices whose gains spread twice as wide as they are large; one of them may lie in all."""
+    told = random.Random(seed)  # noqa: S311
+    rounds = []
+    for _ in range(n_rounds):
+        gains = [told.gauss(1.0, 2.0) for _ in range(8)]
+        if lie is not None:
+            gains[3] = lie
+        reports = tuple(Report(0.05, gain, who) for who, gain in enumerate(gains, 1))
+        rounds.append(Seen(1.0, 0.2, reports))
+    return rounds
+
+
+@pytest.mark.parametrize("lie", [1e12, -1e12, 0.0])
+def test_one_device_of_eight_that_lies_in_every_round_hardly_moves_what_is_allowed(lie: float) -> None:
+    shifts = []
+    for seed in range(20):
+        honest, lying = (allowed(of_devices(seed, 32, told), TOLERANCE) for told in (None, lie))
+        assert honest is not None
+        assert lying is not None
+        shifts.append(lying / honest)
+    assert 0.8 < statistics.median(shifts) < 1.25
+
+
+def test_three_devices_are_enough_once_they_have_reported_twice() -> None:
+    rounds = [Seen(1.0, 0.2, tuple(Report(0.05, 2.0 + 0.01 * who, who) for who in (1, 2, 3)))] * 2
+    assert allowed(rounds, TOLERANCE) == pytest.approx(TOLERANCE * 2.02 / 0.05, rel=0.01)
+
+
+def test_gains_too_small_to_be_true_are_forgotten() -> None:
+    nothing = [seen(gain=1e-170)] * 3
+    choice = after(D, first(D), [*[seen()] * 40, *nothing, *[seen()] * 60])
+    assert choice.allowed == pytest.approx(settled().allowed, rel=0.05)
 
 
 # The model's own energy.
