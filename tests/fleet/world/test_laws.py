@@ -642,7 +642,7 @@ def test_an_update_that_nobody_can_fold_into_what_was_announced_is_let_go(
 def test_an_update_is_not_let_go_at_a_name_that_another_store_has_given_its_base(scene: Scene) -> None:
     scene.version = ORIGINALS
     scene.say(goes_on(COPYS, 2, V0), scene.server)
-    scene.say(goes_on(ORIGINALS, 3, Version(1, 1)), scene.server)
+    scene.say(goes_on(ORIGINALS, 3, Version(7, 0)), scene.server)
     scene.laws.settles(scene.device, Settle(JOB, COPYS, later=ORIGINALS))
     assert scene.broken == []
     scene.say(goes_on(ORIGINALS, 3, V0), scene.server)
