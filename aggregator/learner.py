@@ -34,7 +34,6 @@ from models.sums import Sum
 
 log = logging.getLogger(__name__)
 
-
 MOST_LATE = 2
 """Late updates that a version relays: each is a body of its own, under the hash of its own base."""
 LEAST_LATE = 0.02
@@ -48,6 +47,7 @@ MOST_STEPS = 320
 EDGE = 3
 """Bits that the grid of a snapshot lies above the lattice of its model, at least."""
 SWALLOWED = "the updates are finer than the numbers of the model can tell apart: it stands still"
+"""The alarm of a version that its updates did not move."""
 SNAPSHOT_BITS = 3
 """Bits a coordinate that a first snapshot is expected to take."""
 

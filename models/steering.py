@@ -12,11 +12,12 @@ since the one it held last (`gain`). What noise costs a version is not lost for 
 away. So a round's noise holds the training up by about PERSISTS * curvature * E / gain rounds, once and not anew in
 each round, and it is these that are held to a share of the rounds so far:
 
-    PERSISTS * curvature * E / gain <= tolerance * max(PERSISTS, rounds so far)
+    PERSISTS * curvature * E / gain <= tolerance * max(PERSISTS, rounds so far, of which max(WINDOWS) count)
 
 Early rounds have no more than `tolerance` of what they gain to spend, later ones so many times more as they are older.
 The curvature is a median of reports; the gain is a clipped and trimmed mean over devices, in which each has one value
-however often it has reported, over a window that doubles until it is three standard errors: no device steers alone.
+however often it has reported, over a window that doubles until it is three standard errors: one that lies in every
+round moves what is allowed by about a fifth, more where honest gains are few and spread widely.
 Where it never is, the job is on a plateau, and what was allowed last stays allowed.
 """
 
