@@ -200,7 +200,7 @@ class Device(Process):
             state_dir=str(self.disk.folder),
             data={name: DataSource(name) for name in self.rows},
             models=ModelSettings(inference=False),
-            limits=DeviceLimits(presence_s=self.world.paces.presence_s),
+            limits=DeviceLimits(checkpoint_s=0.0, presence_s=self.world.paces.presence_s),
         )
         self.service = Agent(
             config,

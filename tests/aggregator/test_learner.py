@@ -40,10 +40,9 @@ from aggregator.learner import (
     _octave,
 )
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, opened, start
-from models import chain, fold, nets, steering
+from models import chain, nets, steering, sums
 from models.chain import SPAN, Chain, Held
 from models.codec import FLOAT32, INT8, Terms
-from models.codec.sketch import Sketch
 from models.codec.steps import step_value
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.lattice import Model, initial
@@ -1208,9 +1207,7 @@ def test_norms_verdicts_and_versions_have_the_same_bits_under_every_blas_kernel(
         bodies.append(coding.encode(values, rng))
 
     def norm(body: bytes) -> float:
-        found = coding.decode(body)
-        assert not isinstance(found, Sketch)
-        return fold.norm(found)
+        return sums.norm(coding.decode(body), coding)
 
     bodies.sort(key=norm)
     bodies[4:4] = bodies[-2:]
