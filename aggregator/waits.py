@@ -46,9 +46,9 @@ def of(core: Coordinator, now: float) -> Waits:
         return Waits("")
     if core.attempt is not None:
         return _of_round(core, now)
-    there, needed = len(core.present), core.needed
+    there, needed = core.n_present, core.needed
     if there >= needed:  # and of these too few can still contribute
-        there, needed = len(core.able | core.ledger.counted), core.rules.quorum
+        there, needed = core.n_contributing, core.rules.quorum
     text = f"{_number(needed, 'device')} that can take part {_be(needed)} needed, {there} {_be(there)} there"
     match kind(core):
         case "nobody":
