@@ -313,7 +313,9 @@ def joins(core: Coordinator, number: int) -> object:
 
 
 def offers(core: Coordinator, number: int) -> object:
-    return core.receive(Offer("j", f"d{number}", Version(1, 0), 10, f"{number:032x}", 9), 1.0)
+    assert core.attempt is not None
+    device = core.attempt.cohort[-1 - number]  # who looks through all of them finds the last ones last
+    return core.receive(Offer("j", device, Version(1, 0), 10, f"{number:032x}", 9), 1.0)
 
 
 def is_judged(core: Coordinator, number: int) -> object:
