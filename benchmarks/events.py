@@ -51,6 +51,7 @@ FLEET = "bench"
 EVENTS = 400
 """So many of each kind are timed."""
 TRIES = 3
+ROUND = "a round"
 V0, V1 = Version(1, 0), Version(1, 1)
 SPEC = JobSpec("bench", ModelSpec(inputs=20, hidden=(200,), outputs=3), compression="off", deploy="never")
 """4,803 parameters: an update has room for four thousand chunks."""
@@ -72,7 +73,7 @@ class Cost(NamedTuple):
 def coordinator(known: int, drawn: int) -> list[Cost]:
     """Time every kind of event where so many devices are known and drawn, each with a look at `deadline` after it.
 
-    "a round" is what its opening, for one and the same number of devices, and its end cost together.
+    A ROUND is its end and the opening of the next one together: it alone looks at everybody, once.
     """
     kinds = {
         "presence, waiting": lambda: (_waiting(known), map(_seen, range(EVENTS))),
@@ -81,13 +82,12 @@ def coordinator(known: int, drawn: int) -> list[Cost]:
         "offer": lambda: _offered(_open(known, drawn)),
         "offer, wait = all": lambda: _offered(_open(known, drawn, wait="all")),
         "offered again": lambda: _offered_again(_open(known, drawn)),
+        "joins the round": lambda: (_open(drawn, drawn), map(_seen, range(drawn, drawn + EVENTS))),
         "verdict": lambda: _judged(_open(known, drawn)),
         "verdict, wait = all": lambda: _judged(_open(known, drawn, wait="all")),
     }
-    if drawn == known:
-        kinds["joins the round"] = lambda: (_open(known, drawn), map(_seen, range(known, known + EVENTS)))
     found = [Cost(kind, known, drawn, _us_an_event(make)) for kind, make in kinds.items()]
-    return [*found, Cost("a round", known, drawn, min(_us_a_round(known, drawn) for _ in range(TRIES)))]
+    return [*found, Cost(ROUND, known, drawn, min(_us_a_round(known, drawn) for _ in range(TRIES)))]
 
 
 def _us_an_event(make: Callable[[], tuple[Coordinator, Iterable[Event]]]) -> float:
