@@ -68,6 +68,7 @@ from aggregator.effects import (
 from aggregator.ledger import Ledger
 from aggregator.members import SILENT, Members
 from aggregator.pace import Pace
+from aggregator.waits import Amiss
 from broker import draw
 from broker.messages import Offer, Verdict, Version
 from models.job import RoundsSpec
@@ -159,6 +160,8 @@ class Coordinator:
         """Devices that were refused on the base, or failed on it: able again from the next one on."""
         self._idle: set[str] = set()
         """Those of them that are there and ready, and do not count."""
+        self._amiss: Amiss | None = None
+        """Kept from when it is asked for until a round opens, the base is left or the connection is a new one."""
         self._reason_to_end = reason_to_end(self._history, rules)
         """Why no round follows the current version; None or empty where one does."""
         self._absences: dict[str, int] = dict(self._last.absences) if self._last else {}
@@ -291,6 +294,13 @@ class Coordinator:
         return self.n_contributing + len(self._idle)
 
     @property
+    def amiss(self) -> Amiss:
+        """Which devices are not counted and not able, while no round is open."""
+        if self._amiss is None:
+            self._amiss = Amiss(waits.standings(self, 0.0))
+        return self._amiss
+
+    @property
     def history(self) -> Sequence[Mapping[str, float]]:
         """The metrics of every version so far, version 0 first."""
         return self._history
@@ -356,7 +366,7 @@ class Coordinator:
         if self._lost_at is not None and self._round is not None:
             away_s = now - self._lost_at
             self._round.ends_at = max(self._round.ends_at + away_s, now + self.members.hint_s)
-        self._lost_at = None
+        self._lost_at = self._amiss = None
         self.members.doubt(now)
 
     def _pass_time(self, now: float) -> list[Effect]:
@@ -386,6 +396,8 @@ class Coordinator:
         _hold(self._fresh, device, wanted=device in self._able and not counts)
         idle = device in self._spent and member is not None and member.there and member.ready
         _hold(self._idle, device, wanted=idle and not counts)
+        if self._amiss is not None and member is not None:
+            self._amiss.note(waits.standing(self, device, now))
         round_ = self._round
         if round_ is None:
             return
@@ -431,7 +443,7 @@ class Coordinator:
         return self.n_contributing >= self.rules.quorum and self.n_present >= self.needed
 
     def _begin(self, attempt: Attempt, now: float) -> None:
-        self._told = ""
+        self._told, self._amiss = "", None
         seconds = attempt.seconds or self._time_for(attempt)
         pending = {
             name for name in attempt.cohort if self.ledger.verdict_on(name) is None and not self.has_failed(name)
@@ -544,7 +556,7 @@ class Coordinator:
         if not self._committing:
             raise ValueError(f"version {version} was committed, and nobody had asked for it")
         self.ledger.leave(version, self._last)
-        self._last = None
+        self._last = self._amiss = None
         self._history.append(metrics)
         self._reason_to_end = reason_to_end(self._history, self.rules)
         self._committing = False

@@ -77,6 +77,7 @@ def coordinator(known: int, drawn: int) -> list[Cost]:
     """
     kinds = {
         "presence, waiting": lambda: (_waiting(known), map(_seen, range(EVENTS))),
+        "fails and mends, waiting": lambda: (_few(known), map(_fails, range(EVENTS))),
         "presence": lambda: (_open(known, drawn), map(_seen, range(EVENTS))),
         "goes and comes back": lambda: (_open(known, drawn), map(_flaps, range(EVENTS))),
         "offer": lambda: _offered(_open(known, drawn)),
@@ -132,6 +133,14 @@ def _waiting(known: int) -> Coordinator:
     return core
 
 
+def _few(known: int) -> Coordinator:
+    """One more device would be needed, and that has been told."""
+    core = _core(known, quorum=known + 1, min_devices=known + 1)
+    for number in (1, 0):
+        core.receive(_fails(number), 0.0)
+    return core
+
+
 def _open(known: int, drawn: int, wait: str = "target") -> Coordinator:
     core = _core(known, target=drawn, quorum=drawn, min_devices=known, wait=wait)
     assert core.attempt is not None
@@ -145,6 +154,11 @@ def _seen(number: int) -> Seen:
 
 def _flaps(number: int) -> Seen:
     return structs.replace(_seen(number // 2), online=number % 2 == 1)
+
+
+def _fails(number: int) -> Seen:
+    """It is the one that has failed, so that each time something else is waited for, and told."""
+    return structs.replace(_seen(0), failed=V0 if number % 2 else None)
 
 
 def _offer(device: str) -> Offer:
