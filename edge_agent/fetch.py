@@ -80,7 +80,6 @@ class Fetch:
         except FetchError as error:
             log.info("job=%s the versions before %s cannot be had: %s", self.job, self.version, error)
             self._coming.clear()
-            self._n_missing = 0
             self.since = self.version.number
             return False
         return True
