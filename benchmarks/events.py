@@ -134,8 +134,10 @@ def _waiting(known: int) -> Coordinator:
 
 
 def _few(known: int) -> Coordinator:
-    """One more device would be needed, and that has been told."""
+    """Half of them are not there, and that has been told."""
     core = _core(known, quorum=known + 1, min_devices=known + 1)
+    for number in range(1, known, 2):
+        core.receive(structs.replace(_seen(number), online=False), 0.0)
     for number in (1, 0):
         core.receive(_fails(number), 0.0)
     return core
