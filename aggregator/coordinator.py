@@ -25,10 +25,17 @@
     its base says it. It is sent where late updates are folded, for there that version says nothing of an update.
  6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate; and
     none opens that nobody could contribute to: devices that were refused on this base, or failed on it, wait for the
-    next one, and where all have, so does the job, and says so (`Tell`).
+    next one, and where all have, so does the job, and says so (`Tell`). One that nobody whom it drew can contribute to
+    any more is not waited for where others could.
  7. A last will starts a grace, after which the round stops waiting; an update that still arrives counts all the same.
     Who is there, and offers nothing through two whole rounds, is passed over; who says nothing is asked (members.py).
  8. While the broker is not reachable rounds stand still, and nobody is held for absent or silent.
+ 9. While updates are being judged (`Judging` → `Judged`) their devices are answered nothing, and nothing begins or
+    ends: no round, no version, no job. Whatever else is heard is noted, and what follows from it comes with the last
+    `Judged`. A verdict that is told a second time changes nothing.
+10. While a version is being made (`Commit` → `Committed`) its base is being left, and nothing is collected for it. An
+    offer that has no verdict waits, one a device, and is weighed against the version that comes: late or stale, never
+    lost, never in the sum twice. A stop waits too. If no version can be made (`Failed`), the job ends.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -49,6 +56,7 @@ from aggregator import cohort, waits
 from aggregator.convergence import reason_to_end
 from aggregator.effects import (
     Announce,
+    Answer,
     Ask,
     Attempt,
     Close,
@@ -57,7 +65,9 @@ from aggregator.effects import (
     Doubted,
     Effect,
     Event,
+    Failed,
     Judged,
+    Judging,
     Lost,
     Open,
     Publish,
@@ -151,6 +161,12 @@ class Coordinator:
         self._last = last if last is not None and last.base == base else None
         self._round: _Round | None = None
         self._committing = False
+        self._judging: set[str] = set()
+        """Devices whose verdicts are being made durable."""
+        self._waiting: dict[str, Offer] = {}
+        """What was offered while a version is made, by device, without the bodies."""
+        self._stop_for: str | None = None
+        """Why the job is to end, once nothing is under way."""
         self._able: set[str] = set()
         """Devices that are there, ready, and neither judged nor failed on the base."""
         self._fresh: set[str] = set()
@@ -191,10 +207,15 @@ class Coordinator:
                 self._lost_at = now if self._lost_at is None else self._lost_at
             case Doubted():
                 self._find_again(now)
+            case Judging(device):
+                self._judging.add(device)
             case Judged(verdict):
                 effects += self._note(verdict, now)
             case Committed(version, metrics):
                 effects += self._leave(version, metrics, now)
+            case Failed(reason):
+                self._committing = False
+                effects += self._stop(reason)
             case Stop(reason):
                 effects += self._stop(reason)
         return effects + self._tell(now)
@@ -329,15 +350,24 @@ class Coordinator:
         self._pace.hear(offer.device, self.ledger.present(offer.base), now)
         self.members.hear(offer.device, now)
         self._refresh(offer.device, now)
+        if offer.device in self._judging:
+            return []
         # What else follows comes with the next tick: the verdict on this one must be durable before.
         self._stirred_at = now
-        return self.ledger.weigh(offer, self._last, self.ended)
+        follow = self.ledger.weigh(offer, self._last, self.ended)
+        if self._committing and not all(isinstance(effect, Answer) for effect in follow):
+            self._waiting[offer.device] = structs.replace(offer, body=b"")
+            return []
+        return follow
 
     def _note(self, verdict: Verdict, now: float) -> list[Effect]:
+        self._judging.discard(verdict.device)
+        if self.ledger.last_of(verdict.device) == verdict:
+            return []
         self.ledger.note(verdict)
         self._refresh(verdict.device, now)
         silent = verdict.counted and self.rules.late == "refuse"
-        return [*([] if silent else [self.ledger.answer(verdict)]), *self._advance(now)]
+        return [*([] if silent else [self.ledger.answer(verdict)]), *self._let_stop(), *self._advance(now)]
 
     # Devices.
 
@@ -412,7 +442,7 @@ class Coordinator:
 
     def _advance(self, now: float) -> list[Effect]:
         self._stirred_at = None
-        if self.ended or self._committing:
+        if self.ended or self._committing or self._judging:
             return []
         if self._round is None:
             return self._open(now)
@@ -486,6 +516,8 @@ class Coordinator:
             return self._commit(f"its target of {target} updates is reached")
         if counted >= self.rules.quorum and not self.awaited:
             return self._commit("nobody is left to wait for")
+        if counted < self.rules.quorum and not round_.pending and self._fresh and self.rules.wait == "target":
+            return self._abandon(round_, now, "and nobody that it drew has another to send,")
         if now < round_.ends_at or self._lost_at is not None:
             return []
         for device in sorted(round_.awaited):
@@ -497,12 +529,12 @@ class Coordinator:
             return self._commit("a quorum at the deadline")
         return self._abandon(round_, now)
 
-    def _abandon(self, round_: _Round, now: float) -> list[Effect]:
+    def _abandon(self, round_: _Round, now: float, when: str = "at the deadline") -> list[Effect]:
         needed = "every drawn device" if self.rules.wait == "all" else f"a quorum of {self.rules.quorum}"
         counted = len(self.ledger.counted)
         if self.rules.wait == "all":
             self._count_absences(round_)
-        abandoned = self._close("abandoned", f"{counted} updates at the deadline where {needed} is needed")
+        abandoned = self._close("abandoned", f"{counted} updates {when} where {needed} is needed")
         gone = sorted(self._dropped())
         if gone and self.rules.absent == "end":
             return [
@@ -561,15 +593,26 @@ class Coordinator:
         self._reason_to_end = reason_to_end(self._history, self.rules)
         self._committing = False
         self._absences.clear()
-        self._spent.clear()
-        self._idle.clear()
-        self._able = {name for name, member in self.members if member.present and member.ready}
-        self._fresh = set(self._able)  # nobody counts yet
+        there = {name for name, member in self.members if member.present and member.ready}
+        self._spent = {name for name in there if self.has_failed(name)}  # under a name that this base had before
+        self._able = there - self._spent
+        self._idle, self._fresh = set(self._spent), set(self._able)  # nobody counts yet
+        if self._stop_for is not None:
+            return self._let_stop()
         opening = self._open(now)
-        return opening if self.ended else [Publish(self.state, ""), *opening]
+        waiting, self._waiting = self._waiting, {}
+        late = [effect for offer in waiting.values() for effect in self._take(offer, now)]
+        return [*opening, *late] if self.ended else [Publish(self.state, ""), *opening, *late]
+
+    def _let_stop(self) -> list[Effect]:
+        """Return what follows from a stop that has waited."""
+        return [] if self._stop_for is None else self._stop(self._stop_for)
 
     def _stop(self, reason: str) -> list[Effect]:
         if self.ended:
+            return []
+        if self._committing or self._judging:
+            self._stop_for = reason if self._stop_for is None else self._stop_for
             return []
         closing: list[Effect] = [self._close("stopped", reason)] if self._round else []
         self.ended = "stopped"
@@ -577,7 +620,7 @@ class Coordinator:
 
     def _tell(self, now: float) -> list[Effect]:
         """Tell operators when what the job waits for has changed in kind; numbers alone change too often."""
-        if self.ended or self._round is not None or self._committing:
+        if self.ended or self._round is not None or self._committing or self._judging:
             return []
         kind = waits.kind(self)
         if kind == self._told:

@@ -36,6 +36,14 @@ class Doubted(Struct, frozen=True):
     """The connection to the broker is a new one: what is known of devices is a hint until they are heard again."""
 
 
+class Judging(Struct, frozen=True):
+    """A collected update is all here, or its refusal is certain: its verdict is being made durable, and `Judged` says
+    when it is.
+    """
+
+    device: str
+
+
 class Judged(Struct, frozen=True):
     """The verdict on a collected update is durable."""
 
@@ -49,13 +57,19 @@ class Committed(Struct, frozen=True):
     metrics: Mapping[str, float]
 
 
+class Failed(Struct, frozen=True):
+    """No version can be made of the sum, and the end of the round as stopped is durable: the job ends."""
+
+    reason: str
+
+
 class Stop(Struct, frozen=True):
     """An operator wants the job to end."""
 
     reason: str
 
 
-Event = Seen | Lost | Doubted | Offer | Judged | Committed | Stop
+Event = Seen | Lost | Doubted | Offer | Judging | Judged | Committed | Failed | Stop
 
 
 # Effects: what the coordinator wants done.
@@ -91,7 +105,7 @@ class Announce(Struct, frozen=True):
 
 
 class Collect(Struct, frozen=True):
-    """Welcome this update: get its body, judge it, make the verdict durable, then say `Judged`.
+    """Welcome this update: get its body, say `Judging`, judge it, make the verdict durable, then say `Judged`.
 
     weight: of the update in the sum: its examples, or fewer where it is late.
     """
@@ -101,7 +115,7 @@ class Collect(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """Make this refusal durable, then say `Judged`."""
+    """Say `Judging`, make this refusal durable, then say `Judged`."""
 
     verdict: Verdict
 
@@ -122,7 +136,10 @@ class Close(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """Turn the fold into the next version, make it and the end of its round durable in one, then say `Committed`."""
+    """Turn the fold into the next version, make it and the end of its round durable in one, then say `Committed`.
+
+    That may take long: other events come meanwhile.
+    """
 
     close: Close
 

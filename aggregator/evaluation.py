@@ -6,8 +6,12 @@ of the last ones is deployed.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
@@ -17,7 +21,7 @@ from models.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets import Net
-from models.source import read
+from models.source import DataSource, read
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
@@ -25,6 +29,39 @@ def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | Non
     net = nets.build(spec.model, allow=config.models.allow)
     source = config.tests.get(spec.data_name)
     return net, read(source, spec.model) if source else None
+
+
+class Scorer:
+    """Scores versions on a job's test split, here or in another process: pickled it is how to be made there."""
+
+    def __init__(self, spec: JobSpec, config: AggregatorConfig) -> None:
+        """Build the net and read the test split. Raises ModelError or DatasetError."""
+        source = config.tests.get(spec.data_name)
+        self._made_of = spec, config, "" if source is None else _stamp(source)
+        self.net, self.test = prepare(spec, config)
+
+    def __call__(self, model: Model) -> Metrics:
+        """Return loss and accuracy of a version; nothing without a test split."""
+        return evaluate(self.net, model, self.test)
+
+    def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
+        """Return how it is made elsewhere: once for all versions of a job, and again where its file is another one."""
+        spec, config, stamp = self._made_of
+        return _scorer, (msgspec.json.encode(spec), msgspec.json.encode(config), stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _scorer(spec: bytes, config: bytes, _stamp: str) -> Scorer:
+    return Scorer(msgspec.json.decode(spec, type=JobSpec), msgspec.json.decode(config, type=AggregatorConfig))
+
+
+def _stamp(source: DataSource) -> str:
+    """Return what tells one state of a file from another."""
+    try:
+        found = os.stat(source.path)  # noqa: PTH116 -- Path throws for a name that is too long
+    except OSError:
+        return ""
+    return f"{found.st_ino}/{found.st_size}/{found.st_mtime_ns}"
 
 
 def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
@@ -50,14 +87,17 @@ def mean_loss(updates: Sequence[Claim]) -> Metrics:
     return {"loss": math.fsum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
 
 
-def measure(net: Net, model: Model, test: Dataset | None, updates: Sequence[Claim]) -> Metrics:
-    """Return all that is known of a version: who made it, and how good it is."""
+def measured(scores: Metrics | None, updates: Sequence[Claim]) -> Metrics:
+    """Return all that is known of a version: who made it, and how good it is.
+
+    scores: on the test split; None where there is none.
+    """
     told = mean_loss(updates)
     return {
         "participants": float(len(updates)),
         "examples": float(sum(u.n_examples for u in updates)),
         **{f"device_{name}": value for name, value in told.items()},
-        **(told if test is None else evaluate(net, model, test)),
+        **(told if scores is None else scores),
     }
 
 

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 
 import msgspec
 from msgspec import Struct, structs
@@ -62,7 +63,8 @@ class Resting(Struct, frozen=True):
 class Jobs:
     """All jobs of one aggregator. clock: seconds that only go forward. token: draws the end of a job's id.
 
-    send: is given what jobs say, in order.
+    send: is given what jobs say, in order. executor: where versions are evaluated. wake: called, on any thread, when
+    there is something to `settle`.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Jobs:
         clock: Callable[[], float],
         token: Callable[[], str],
         send: Callable[[Iterable[Out]], None],
+        executor: Executor,
+        wake: Callable[[], None],
     ) -> None:
         self.runs: dict[str, Run] = {}
         self.resting: dict[str, Resting] = {}
@@ -92,6 +96,8 @@ class Jobs:
         self._clock = clock
         self._token = token
         self._send = send
+        self._executor = executor
+        self._wake = wake
         self._reload_at: dict[str, float] = {}
         self._rename_at: dict[str, tuple[float, int]] = {}
         """Job to when to give it a generation above this one."""
@@ -123,6 +129,11 @@ class Jobs:
             self._reload(job)
         for job in [job for job, (at, _) in self._rename_at.items() if now >= at]:
             self._rename(job, self._rename_at.pop(job)[1])
+
+    def settle(self) -> None:
+        """Make durable what has been judged or made since, each job in one, and say what follows."""
+        for job in [job for job, run in self.runs.items() if run.is_unsettled]:
+            self.inside(job, Run.settle)
 
     # All of them.
 
@@ -373,6 +384,8 @@ class Jobs:
                     now,
                     marks=self._marks,
                     packet_bytes=self.packet_bytes,
+                    executor=self._executor,
+                    wake=self._wake,
                 )
 
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeGuard, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, structs
@@ -59,6 +59,16 @@ class Claim(Struct, frozen=True):
     def report(self) -> Report | None:
         """What it measured for the steering, if it said so."""
         return None if self.curvature is None else Report(self.curvature, self.gain, _who(self.device))
+
+
+class Judgement(NamedTuple):
+    """A verdict and what it is on: the offer, the weight and the norm of a counted update, and its body."""
+
+    verdict: Verdict
+    offer: Offer | None = None
+    weight: int = 0
+    norm: float = 0.0
+    body: bytes = b""
 
 
 class UpdateRow(Claim, frozen=True):
@@ -330,6 +340,19 @@ def report_of(offer: Offer) -> Report | None:
 def _who(device: str) -> int:
     """Return what tells the reports of a device from those of others."""
     return zlib.crc32(device.encode()) % 65_535 + 1
+
+
+def judged(one: Judgement) -> tuple[object, ...]:
+    """Return a row of updates."""
+    verdict, offer = one.verdict, one.offer
+    kept = one.body if verdict.counted else None
+    n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
+    report = report_of(offer) if offer else None
+    told = (None, None) if report is None else (report.curvature, report.gain)
+    return (
+        *(verdict.job, verdict.device, verdict.base.generation, verdict.base.number, verdict.digest, verdict.refused),
+        *(n_examples, one.weight, one.norm, loss, kept, None if kept is None else crc(kept), *told),
+    )
 
 
 def claim_row(job: str, cells: Sequence[object]) -> Claim:

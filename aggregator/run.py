@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -29,20 +31,22 @@ from aggregator.effects import (
     Committed,
     Effect,
     Event,
+    Failed,
     Judged,
+    Judging,
     Open,
     Publish,
     Record,
-    Stop,
     Tell,
 )
+from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
 from aggregator.learner import Counted, Learner, LearnerError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
-from aggregator.store import BodyRow, DamageError, JobRow, Store
+from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.failpoints import reach
 from broker.faults import Marks
@@ -62,6 +66,14 @@ FAR = 2**20
 """Versions further ahead than this are nonsense, and say nothing of the store."""
 
 
+class _Making(NamedTuple):
+    """A version that is being evaluated, and the round that made it."""
+
+    close: Close
+    following: Next
+    scores: Future[Metrics]
+
+
 class Run:
     """A job, its coordinator and its numbers."""
 
@@ -76,10 +88,13 @@ class Run:
         *,
         marks: Marks,
         packet_bytes: int | None = None,
+        executor: Executor | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         """Load the job from the store. Raises ModelError, DatasetError or StoreError when it cannot be run here.
 
-        packet_bytes: the largest packet that the broker takes, if that is known.
+        packet_bytes: the largest packet that the broker takes, if that is known. executor: where versions are
+        evaluated; in the loop where none is given. wake: called, on any thread, when there is something to `settle`.
         """
         if row.spec is None:
             raise DamageError(row.damage)
@@ -95,7 +110,13 @@ class Run:
         self._inbox = inbox
         self._limits = config.limits
         self._marks = marks
-        self._net, self._test = evaluation.prepare(row.spec, config)
+        self._scorer = evaluation.Scorer(row.spec, config)
+        self._net = self._scorer.net
+        self._executor = Inline() if executor is None else executor
+        self._wake = wake
+        self._unwritten: list[Judgement] = []
+        """What is being judged: its verdicts become durable in one, when what has come in one go has been heard."""
+        self._making: _Making | None = None
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._load(row, now)
@@ -193,7 +214,7 @@ class Run:
     @property
     def has_test(self) -> bool:
         """Whether versions are scored on a test split held here."""
-        return self._test is not None
+        return self._scorer.test is not None
 
     @property
     def ways(self) -> Sequence[Way]:
@@ -212,6 +233,29 @@ class Run:
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         return list(self._carry_out(self.coordinator.receive(event, now), now))
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle` has something to do."""
+        return bool(self._unwritten) or (self._making is not None and self._making.scores.done())
+
+    def settle(self, now: float) -> list[Out]:
+        """Make durable what was judged since, or a version that is evaluated; return the messages that follow.
+
+        Raises StoreError: then reload.
+        """
+        out: list[Out] = []
+        judged, self._unwritten = self._unwritten, []
+        if judged:
+            self._store.add_verdicts(self.job, judged)
+            for one in judged:
+                if one.verdict.counted:
+                    _log_verdict(one.verdict)
+                out += self._carry_out(self.coordinator.receive(Judged(one.verdict), now), now)
+        if self._making is not None and self._making.scores.done():
+            out += self._carry_out(self.coordinator.receive(self._made(now), now), now)
+            out += self._no_round()
+        return out
 
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
@@ -276,15 +320,16 @@ class Run:
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
                 case Record(verdict):
-                    self._store.add_verdict(verdict)
-                    follow = self.coordinator.receive(Judged(verdict), now)
+                    follow = self._judge(Judgement(verdict), now)
                 case Answer(verdict):
                     if verdict.refused:
                         _log_verdict(verdict)
                     yield verdict
                 case Commit(close):
-                    follow = self.coordinator.receive(self._commit(close, now), now)
-                    yield from self._no_round()
+                    made = self._make(close, now)
+                    if made is not None:
+                        follow = self.coordinator.receive(made, now)
+                        yield from self._no_round()
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
                     if close.outcome == "abandoned":
@@ -321,11 +366,15 @@ class Run:
             return [], []
         if body is None or isinstance(body, Want):
             return ([body] if body else []), []
-        verdict = self._judge(offer, weight, body)
-        return [], self.coordinator.receive(Judged(verdict), now)
+        return [], self._judge(self._weighed(offer, weight, body), now)
 
-    def _judge(self, offer: Offer, weight: int, body: bytes) -> Verdict:
-        """Hold a body against the gates, and make what comes of it durable."""
+    def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
+        """Have a verdict become durable with those that come in one go with it."""
+        self._unwritten.append(judgement)
+        return self.coordinator.receive(Judging(judgement.verdict.device), now)
+
+    def _weighed(self, offer: Offer, weight: int, body: bytes) -> Judgement:
+        """Hold a body against the gates, and add it to the sum."""
         admitted, refused = Admitted(0.0, weight), ""
         try:
             number = None if offer.base.number == self.version.number else offer.base.number
@@ -338,28 +387,46 @@ class Run:
                 *(self.job, offer.base, offer.device, admitted.weight, weight, admitted.norm),
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        self._store.add_verdict(verdict, offer, admitted.weight, admitted.norm, body)
-        if verdict.counted:
-            _log_verdict(verdict)
-        return verdict
+        return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
 
-    def _commit(self, close: Close, now: float) -> Committed | Stop:
-        """Turn the fold into the next version, and make it and the end of its round durable.
+    def _make(self, close: Close, now: float) -> Committed | Failed | None:
+        """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.
 
         A step that the model cannot take, as of one that has diverged, ends the job.
         """
-        base = close.attempt.base
+        self._marks.enter(self.job, "commit", f"version {close.attempt.base.following()} was made")
         try:
-            with self._marks.entered(self.job, "commit", f"version {base.following()} was made"):
-                following = self._learner.next()
-                metrics = dict(following.metrics) | evaluation.measure(
-                    self._net, following.model, self._test, self._store.claims(self.job)
-                )
+            following = self._learner.next()
         except LearnerError as error:
+            self._marks.leave(self.job, "commit")
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
-            return Stop(reason)
+            return Failed(reason)
+        except BaseException:
+            self._marks.leave(self.job, "commit")
+            raise
+        executor = self._executor if self.has_test else Inline()
+        self._making = _Making(close, following, executor.submit(self._scorer, following.model))
+        if self._making.scores.done():
+            return self._made(now)
+        self._making.scores.add_done_callback(lambda _: self._wake())
+        return None
+
+    def _made(self, now: float) -> Committed:
+        """Make the version that was evaluated durable, and the end of its round."""
+        assert self._making is not None  # noqa: S101 -- callers have looked
+        (close, following, future), self._making = self._making, None
+        self._marks.leave(self.job, "commit")
+        try:
+            scores = future.result() if self.has_test else None
+        except BrokenExecutor as error:
+            raise RuntimeError(
+                f"the process that evaluated version {close.attempt.base.following()} has died: killed for memory (see "
+                "dmesg or the journal), or a library crashed"
+            ) from error
+        base = close.attempt.base
         version = Version(base.generation, following.held.number)
+        metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         rows = _rows(version, following, self.chunk_bytes)
         sha256 = following.sha256
         self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
@@ -417,9 +484,9 @@ def create(
 
     Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
     """
-    net, test = evaluation.prepare(spec, config)
-    first = start(net, spec)
-    metrics = evaluation.evaluate(net, first.model, test)
+    scorer = evaluation.Scorer(spec, config)
+    first = start(scorer.net, spec)
+    metrics = scorer(first.model)
     store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)
     return JobRow(job, spec.name, spec, 1, "", "")
 

@@ -14,6 +14,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 
 from msgspec import structs
@@ -21,6 +22,7 @@ from msgspec import structs
 from aggregator import leadership
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
+from aggregator.executor import Inline
 from aggregator.jobs import RELOAD_S, Jobs, Resting
 from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
@@ -43,6 +45,9 @@ LISTENS_TO = ("aggregator", "candidate")
 LEADS_WITH = ("device", "offer", "chunk", "command", "head")
 """Those that the one which leads subscribes to beside."""
 MOST_FOREIGN = 256
+MOST_AT_ONCE = 64
+MOST_BYTES_AT_ONCE = 8 * 2**20
+"""What is taken from the broker before verdicts are written: updates wait in memory meanwhile."""
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
 READ_AGAIN_S = 600.0
@@ -65,6 +70,7 @@ class Aggregator:
 
     transport: opened by `start`, without a last will. take_over: lead whoever else does. exit_when_replaced: raise
     ReplacedError instead of standing by. clock: seconds that only go forward. token: draws the end of a job's id.
+    executor: where versions are evaluated; in the loop where none is given. It is its owner's to shut down.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Aggregator:
         clock: Callable[[], float] = time.monotonic,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         marks: Marks | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.config = config
         self.nonce = nonce
@@ -87,7 +94,14 @@ class Aggregator:
         self.store = store
         self.clock = clock
         marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
-        self.jobs = Jobs(store, config, self.roster, marks, clock=clock, token=token, send=self._send)
+        self.jobs = Jobs(
+            *(store, config, self.roster, marks),
+            clock=clock,
+            token=token,
+            send=self._send,
+            executor=Inline() if executor is None else executor,
+            wake=transport.wake,
+        )
         self.leadership = Leadership(self._me(), take_over=take_over)
         self._took_over = take_over
         self.foreign: dict[str, Version] = {}
@@ -145,17 +159,24 @@ class Aggregator:
         return [topics.filter_for(self.config.fleet, word) for word in words]
 
     def step(self, timeout_s: float = 1.0) -> bool:
-        """Take one event, or let time pass; False when nothing happened.
+        """Take what has come, or let time pass; False when nothing happened.
+
+        What came in one go is weighed first and made durable in one.
 
         Raises ReplacedError when another aggregator leads and this one was told to exit then, UsurpedError when another
         client has its id, and StoreError when the state directory cannot be written as this one begins to lead.
         """
-        event = self._transport.take(self._patience(timeout_s))
-        if event is not None:
+        event, taken, n_bytes = self._transport.take(self._patience(timeout_s)), 0, 0
+        while event is not None:
             self._receive(event)
+            taken += 1
+            n_bytes += len(event.payload) if isinstance(event, Packet) else 0
+            event = self._transport.take(0.0) if taken < MOST_AT_ONCE and n_bytes < MOST_BYTES_AT_ONCE else None
+        self.jobs.settle()
         self._tick()
+        self.jobs.settle()  # what waited for room, and has found it
         self._out.pump()
-        return event is not None
+        return taken > 0
 
     def stop(self) -> None:
         """Say goodbye to the fleet, if this one has led it."""

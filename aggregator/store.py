@@ -31,6 +31,7 @@ from aggregator.rows import (
     Claim,
     Current,
     JobRow,
+    Judgement,
     Kept,
     LitterRow,
     UpdateRow,
@@ -50,6 +51,7 @@ __all__ = [
     "Current",
     "DamageError",
     "JobRow",
+    "Judgement",
     "Kept",
     "LitterRow",
     "Store",
@@ -301,22 +303,18 @@ class Store:
         self, verdict: Verdict, offer: Offer | None = None, weight: int = 0, norm: float = 0.0, body: bytes = b""
     ) -> None:
         """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
-        base, kept = verdict.base, body if verdict.counted else None
-        n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
-        report = rows.report_of(offer) if offer else None
-        told = (None, None) if report is None else (report.curvature, report.gain)
-        with self._writing(verdict.job) as write:
-            write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (verdict.job, verdict.device))
-            write(
-                "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(verdict.job, verdict.device, base.generation, base.number, verdict.digest, verdict.refused),
-                    *(n_examples, weight, norm, loss, kept, None if kept is None else crc(kept), *told),
-                ),
-            )
-            reach("store.add_verdict.within", verdict)
+        self.add_verdicts(verdict.job, (Judgement(verdict, offer, weight, norm, body),))
+
+    def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
+        """Make verdicts on updates to one job durable, all of them or none."""
+        with self._writing(job) as write:
+            for one in judgements:
+                write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (job, one.verdict.device))
+                write("INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.judged(one))
+                reach("store.add_verdict.within", one.verdict)
         with _durable():
-            reach("store.add_verdict.after", verdict)
+            for one in judgements:
+                reach("store.add_verdict.after", one.verdict)
 
     def verdicts(self, job: str) -> list[Verdict]:
         """Return the last verdict of every device, last in the list."""

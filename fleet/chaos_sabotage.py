@@ -27,21 +27,22 @@ def forget_ledger() -> None:
     from aggregator.ledger import Ledger
     from aggregator.store import Store
 
-    weigh, add_verdict = Ledger.weigh, Store.add_verdict
+    weigh, add_verdicts = Ledger.weigh, Store.add_verdicts
 
     def weigh_anew(self: Ledger, offer: Any, *rest: Any) -> Any:
         self._verdicts.pop(offer.device, None)
         return weigh(self, offer, *rest)
 
-    def add_over(self: Store, verdict: Any, *rest: Any) -> None:
-        self._write(
-            "DELETE FROM updates WHERE job = ? AND device = ? AND generation = ? AND number = ?",
-            (verdict.job, verdict.device, verdict.base.generation, verdict.base.number),
-        )
-        add_verdict(self, verdict, *rest)
+    def add_over(self: Store, job: str, judgements: Any) -> None:
+        for verdict, *_ in judgements:
+            self._write(
+                "DELETE FROM updates WHERE job = ? AND device = ? AND generation = ? AND number = ?",
+                (job, verdict.device, verdict.base.generation, verdict.base.number),
+            )
+        add_verdicts(self, job, judgements)
 
     _replace(Ledger, "weigh", weigh_anew)
-    _replace(Store, "add_verdict", add_over)
+    _replace(Store, "add_verdicts", add_over)
 
 
 def forget_outbox() -> None:

@@ -108,6 +108,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     Raises StoreError when the state directory fails, ReplacedError when another aggregator leads and this one was asked
     to exit then.
     """
+    from aggregator.executor import of_kind
     from aggregator.service import Aggregator
     from aggregator.store import Store
 
@@ -115,8 +116,13 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     nonce = secrets.token_hex(4)
     # The client id is drawn apart: who reads the nonce in the beacon must not know under which id to connect.
     transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
+    executor = of_kind(config.executor)
     aggregator = Aggregator(
-        config, store, transport, nonce=nonce, take_over=take_over, exit_when_replaced=exit_when_replaced
+        *(config, store, transport),
+        nonce=nonce,
+        take_over=take_over,
+        exit_when_replaced=exit_when_replaced,
+        executor=executor,
     )
     stopping = _until_stopped(transport)
     log.info(
@@ -131,6 +137,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     finally:
         notify.stopping()
         aggregator.stop()
+        executor.shutdown(wait=False, cancel_futures=True)
         store.close()
 
 

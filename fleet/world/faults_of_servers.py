@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -21,8 +21,8 @@ from aggregator.members import Member, Members
 from aggregator.pace import Pace
 from aggregator.roster import Part, Roster, Sight
 from aggregator.service import Aggregator
-from aggregator.store import Store
-from broker.messages import Offer, Presence, Verdict, Version
+from aggregator.store import Judgement, Store
+from broker.messages import Offer, Presence, Version
 from fleet.world.patches import Patches
 
 
@@ -41,7 +41,7 @@ def fold_twice(patches: Patches) -> None:
 
 def write_verdicts_later(patches: Patches) -> None:
     """Make a verdict durable when the next one comes."""
-    add, waiting = Store.add_verdict, dict[int, Callable[[], None]]()
+    add, waiting = Store.add_verdicts, dict[int, Callable[[], None]]()
 
     def add_later(self: Store, *args: Any, **more: Any) -> None:
         before = waiting.pop(id(self), None)
@@ -49,7 +49,32 @@ def write_verdicts_later(patches: Patches) -> None:
         if before is not None:
             before()
 
-    patches.set(Store, "add_verdict", add_later)
+    patches.set(Store, "add_verdicts", add_later)
+
+
+def end_while_judging(patches: Patches) -> None:
+    """End rounds, and begin them, while updates are judged whose verdicts are not durable."""
+    advance = Coordinator._advance
+
+    def advance_anyway(self: Coordinator, now: float) -> list[Effect]:
+        self._judging.clear()
+        return advance(self, now)
+
+    patches.set(Coordinator, "_advance", advance_anyway)
+
+
+def collect_while_making(patches: Patches) -> None:
+    """Take updates in for a base that is being left."""
+    take = Coordinator._take
+
+    def take_anyway(self: Coordinator, offer: Offer, now: float) -> list[Effect]:
+        making, self._committing = self._committing, False
+        try:
+            return take(self, offer, now)
+        finally:
+            self._committing = making
+
+    patches.set(Coordinator, "_take", take_anyway)
 
 
 def write_versions_later(patches: Patches) -> None:
@@ -95,13 +120,14 @@ def forget_the_ledger(patches: Patches) -> None:
         self._verdicts.pop(offer.device, None)
         return _weigh(self, offer, *rest)
 
-    def add(self: Store, verdict: Verdict, *args: Any, **more: Any) -> None:
-        self._write("DELETE FROM updates WHERE job = ? AND device = ?", (verdict.job, verdict.device))
-        _add(self, verdict, *args, **more)
+    def add(self: Store, job: str, judgements: Sequence[Judgement]) -> None:
+        for one in judgements:
+            self._write("DELETE FROM updates WHERE job = ? AND device = ?", (job, one.verdict.device))
+        _add(self, job, judgements)
 
-    _weigh, _add = Ledger.weigh, Store.add_verdict
+    _weigh, _add = Ledger.weigh, Store.add_verdicts
     patches.set(Ledger, "weigh", weigh)
-    patches.set(Store, "add_verdict", add)
+    patches.set(Store, "add_verdicts", add)
 
 
 def count_stale_updates(patches: Patches) -> None:

@@ -35,6 +35,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from broker import topics
@@ -149,11 +150,11 @@ class Laws:
 
     def writes(self, server: Server, what: Verdict | str) -> None:
         """See `nodes.Listener`."""
-        server.record.unsure = what
+        server.record.unsure.append(what)
 
     def has_written(self, server: Server, verdict: Verdict) -> None:
         """See `nodes.Listener`."""
-        server.record.unsure = None
+        server.record.unsure = [one for one in server.record.unsure if one != verdict]
         run = nodes.runs(server).get(verdict.job)
         if run is None:
             self.broken(1, "a verdict without a job", f"{verdict}")
@@ -196,7 +197,7 @@ class Laws:
 
     def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
         """See `nodes.Listener`."""
-        server.record.unsure = None
+        server.record.unsure.clear()
         record = self._job(server, job, nodes.runs(server)[job].spec)
         expected = self._expected.pop((server.name, job), None)
         if expected is not None and expected != sha256:
@@ -447,18 +448,19 @@ class Laws:
             return
         self._open = {key: since for key, since in self._open.items() if key[0] != process.name}
         self._lost_at.pop(process.name, None)
-        unsure, process.record.unsure = process.record.unsure, None
+        unsure, process.record.unsure = process.record.unsure, []
         for job, (spec, ended) in nodes.jobs_in_store(process).items():
             if ended != "deleted" and job not in process.record.deleted:  # one that rested when it was stopped is both
                 self._compare(process, job, self._job(process, job, spec), unsure)
 
-    def _compare(self, server: Server, job: str, record: JobRecord, unsure: Verdict | str | None) -> None:
+    def _compare(self, server: Server, job: str, record: JobRecord, unsure: Sequence[Verdict | str]) -> None:
         version = nodes.version_in_store(server, job)
-        if isinstance(unsure, Verdict) and unsure.job == job:
-            if any(update_of(one) == update_of(unsure) for one in nodes.verdicts_in_store(server, job)):
-                self._add(record, unsure)
-        elif unsure == job and version.number > record.version.number:
-            self._leave(record, job, version)
+        for one in unsure:
+            if isinstance(one, Verdict) and one.job == job:
+                if any(update_of(each) == update_of(one) for each in nodes.verdicts_in_store(server, job)):
+                    self._add(record, one)
+            elif one == job and version.number > record.version.number:
+                self._leave(record, job, version)
         if version.number != record.version.number:
             self.broken(1, "a version is not in the store", f"{job}: {record.version}, the store has {version}")
         held, known = nodes.sum_in_store(server, job), sorted(update.device for update in record.sum)

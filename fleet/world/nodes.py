@@ -11,11 +11,14 @@ the functions at the end.
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,6 +82,36 @@ class Paces:
         self.chunk_bytes = chunk_bytes
 
 
+SOON = 0.3
+"""How likely a version that waits is evaluated at a step."""
+
+
+class Later(Executor):
+    """Does what is submitted when it is told to: as a thread would, at some time while its process goes on."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `Executor`."""
+        future: Future[Any] = Future()
+        self._waiting.append((future, functools.partial(fn, *args, **kwargs)))
+        return future
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits to be done."""
+        return bool(self._waiting)
+
+    def work(self) -> None:
+        """Do what has waited longest."""
+        future, act = self._waiting.popleft()
+        try:
+            future.set_result(act())
+        except Exception as error:  # noqa: BLE001 -- whatever is thrown is the future's, as with every executor
+            future.set_exception(error)
+
+
 class Server(Process):
     """An aggregator."""
 
@@ -90,6 +123,8 @@ class Server(Process):
         """Whether the next start is with --take-over."""
         self.service: Aggregator | None = None
         self.store: Store | None = None
+        self.later = Later()
+        """Where its versions are evaluated: between its steps."""
 
     @property
     def record(self) -> ServerRecord:
@@ -125,6 +160,7 @@ class Server(Process):
             clock=self.clock,
             token=self._token,
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
+            executor=self.later,
         )
         self.service.start()
 
@@ -136,6 +172,8 @@ class Server(Process):
 
     def step(self) -> None:
         """See `Process.step`."""
+        if self.later.waits and self.rng.random() < SOON:
+            self.later.work()
         if self.service is not None:
             self.service.step(0.0)
 
@@ -151,11 +189,12 @@ class Server(Process):
         if self.store is not None:
             self.store.close()
         self.service = self.store = None
+        self.later = Later()
 
     @property
     def busy(self) -> bool:
         """See `Process.busy`."""
-        return False
+        return self.later.waits
 
     @property
     def deadline(self) -> float:

@@ -77,7 +77,7 @@ class ServerRecord:
         self.deleted: set[str] = set()
         self.replaced = False
         """Whether another one with jobs leads in its place."""
-        self.unsure: Verdict | str | None = None
+        self.unsure: list[Verdict | str] = []
         """A verdict, or the job of a version, that was being written when the process died."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ class Fleet:
         self.broker = MemoryBroker(lambda: self.now)
         self.folder = folder
         self.limits = Limits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
+        self.tests: dict[str, DataSource] = {}
+        self.executor: Executor | None = None
         self.starts = 0
         self.store: Store
         self.link: MemoryTransport
@@ -57,9 +60,16 @@ class Fleet:
         self.starts += 1
         self.store = Store(self.folder / "aggregator", synced=False)  # no power is cut here
         self.link = self.broker.transport(f"aggregator-{self.starts}")
-        config = AggregatorConfig(fleet=FLEET, state_dir=str(self.folder / "aggregator"), limits=self.limits)
-        nonce = f"n{self.starts}"
-        self.aggregator = Aggregator(config, self.store, self.link, nonce=nonce, clock=lambda: self.now, **how)
+        config = AggregatorConfig(
+            fleet=FLEET, state_dir=str(self.folder / "aggregator"), tests=self.tests, limits=self.limits
+        )
+        self.aggregator = Aggregator(
+            *(config, self.store, self.link),
+            nonce=f"n{self.starts}",
+            clock=lambda: self.now,
+            executor=self.executor,
+            **how,
+        )
         self.aggregator.start()
         return self.aggregator
 

@@ -213,7 +213,7 @@ def test_a_job_at_rest_says_why_and_can_be_resumed_or_stopped(
         raise MemoryError("out of it")
 
     with monkeypatch.context() as patch:
-        patch.setattr("aggregator.evaluation.measure", fail)
+        patch.setattr("aggregator.evaluation.measured", fail)
         job = ask(submit(spec())).text
         fleet.run(lambda: job in fleet.aggregator.resting)
         found = line(ask)

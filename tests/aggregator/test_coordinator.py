@@ -21,7 +21,9 @@ from aggregator.effects import (
     Doubted,
     Effect,
     Event,
+    Failed,
     Judged,
+    Judging,
     Lost,
     Open,
     Publish,
@@ -1154,3 +1156,134 @@ def test_twenty_thousand_devices_are_no_burden() -> None:
         bench.core.receive(here(f"device-{number}"), 0.0)
     assert bench.core.attempt is not None
     assert len(bench.core.attempt.cohort) == 200
+
+
+# While updates are judged, and a version is made.
+
+
+def judging(bench: Bench, *devices: str) -> list[Effect]:
+    """Have welcome updates be judged, whose verdicts are not durable yet."""
+    effects: list[Effect] = []
+    for device in devices:
+        assert bench.receive(offer(device), now=1.0) == [Collect(offer(device), 10)]
+        effects += bench.receive(Judging(device), now=1.0)
+    return effects
+
+
+def test_a_round_ends_with_everything_that_is_being_judged() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=3, over_selection=3.0))
+    bench.see("a", "b", "c")
+    assert judging(bench, "a", "b") == []
+    assert bench.receive(Judged(counted("a")), now=1.0) == []
+    (commit,) = bench.receive(Judged(counted("b")), now=1.0)
+    assert commit.close.fates == {
+        "a": "counted",
+        "b": "counted",
+        "c": "not counted: nothing had arrived when the round ended",
+    }
+
+
+def test_nothing_begins_or_ends_while_an_update_is_judged() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=2, deadline_s=60.0))
+    bench.see("a", "b")
+    judging(bench, "a")
+    assert bench.receive(Seen("b", online=False, ready=True), now=2.0) == []
+    assert of(Commit, bench.core.tick(1000.0)) == []
+    assert bench.receive(Stop("enough"), now=1000.0) == []
+    assert bench.core.state == "running"
+    effects = bench.receive(Judged(counted("a")), now=1000.0)
+    assert kinds(effects) == ["Close", "Publish"]
+    assert effects[0].fates["a"] == "counted"  # type: ignore[union-attr]  # kinds says that it is a Close
+    assert bench.core.state == "stopped"
+
+
+def test_who_offers_again_while_its_update_is_judged_is_answered_with_the_verdict() -> None:
+    bench = Bench(RoundsSpec(quorum=2))
+    bench.see("a", "b")
+    judging(bench, "a")
+    assert bench.receive(offer("a"), now=1.0) == []
+    assert bench.receive(Judged(refused("a", "absurd")), now=1.0) == [Answer(refused("a", "absurd"))]
+    assert bench.receive(offer("a"), now=2.0) == [Answer(refused("a", "absurd"))]
+
+
+def test_a_verdict_that_is_told_a_second_time_changes_nothing() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2))
+    bench.see("a", "b")
+    bench.count("a")
+    assert bench.receive(Judged(counted("a")), now=1.0) == []
+    bench.count("b")
+    bench.commit()
+    assert bench.receive(Judged(counted("a")), now=3.0) == []
+    assert bench.core.counted == []
+
+
+@pytest.mark.parametrize("late", ["refuse", "fold"])
+def test_what_is_offered_while_a_version_is_made_is_weighed_against_that_version(late: Any) -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=2, over_selection=2.0, late=late))
+    bench.see("a", "b")
+    with_body = structs.replace(offer("b"), body=b"the update")
+    bench.count("a")
+    for _ in range(3):
+        assert bench.receive(with_body, now=1.0) == []
+    effects = [e for e in bench.commit() if isinstance(e, Answer | Collect) and "b" in str(e)]
+    if late == "fold":
+        assert effects == [Collect(offer("b"), 7)], "once, without its body, which is asked for"
+    else:
+        (answer,) = effects
+        assert isinstance(answer, Answer)
+        assert "stale" in answer.verdict.refused
+    assert bench.core._waiting == {}
+
+
+def test_who_has_a_verdict_is_answered_while_a_version_is_made() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=2, over_selection=2.0))
+    bench.see("a", "b")
+    bench.count("a")
+    assert bench.receive(offer("a"), now=1.0) == [Answer(counted("a"))]
+
+
+def test_a_stop_waits_for_the_version_that_is_made() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1))
+    bench.see("a")
+    bench.count("a")
+    assert bench.receive(Stop("enough"), now=1.0) == []
+    assert bench.receive(Stop("more than enough"), now=1.0) == []
+    assert bench.core.tick(500.0) == []
+    assert bench.commit() == [Publish("stopped", "enough")]
+    assert bench.core.base == V1
+    assert bench.receive(offer("a", V1), now=3.0)[0].verdict.refused == "the job has ended"  # type: ignore[union-attr]
+
+
+def test_devices_that_come_and_go_while_a_version_is_made_are_there_or_not_for_the_next() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=1))
+    bench.see("a")
+    bench.count("a")
+    bench.see("b")
+    bench.receive(gone("a"), now=1.0)
+    bench.receive(Lost(), Doubted(), now=1.0)
+    bench.see("b", now=1.0)
+    (opened,) = of(Open, bench.commit(now=50.0))
+    assert opened.attempt.cohort == ("b",)
+
+
+def test_a_job_of_which_no_version_can_be_made_ends() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1))
+    bench.see("a")
+    bench.count("a")
+    assert bench.receive(Failed("it has diverged"), now=1.0) == [Publish("stopped", "it has diverged")]
+    assert bench.core.state == "stopped"
+
+
+def test_a_round_whose_devices_can_bring_nothing_any_more_makes_way_for_others() -> None:
+    bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=3, deadline_s=3600.0))
+    bench.see("a", "b", "c")
+    attempt = bench.core.attempt
+    assert attempt is not None
+    (drawn,) = attempt.cohort
+    bench.receive(offer(drawn), now=1.0)
+    effects = bench.receive(Judged(refused(drawn, "absurd")), now=1.0)
+    (closed,), (opened,) = of(Close, effects), of(Open, effects)
+    assert (closed.outcome, opened.attempt.number) == ("abandoned", 2)
+    assert closed.reason == "0 updates and nobody that it drew has another to send, where a quorum of 1 is needed"
+    assert len(opened.attempt.cohort) == 1
+    assert opened.attempt.cohort != attempt.cohort

@@ -24,7 +24,7 @@ import pytest
 from aggregator import run as runs
 from aggregator import waits
 from aggregator.config import AggregatorConfig
-from aggregator.effects import Seen
+from aggregator.effects import Event, Seen
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.run import Run
@@ -42,6 +42,11 @@ NET = build(MODEL).spec
 CONFIG = AggregatorConfig(fleet="f")
 MARKS = Marks(Path("/dev/null/none"))
 TABLES = ("jobs", "versions", "updates", "attempts", "bodies", "litter", "meta", "deleted")
+
+
+def hear(run: Run, event: Event, now: float) -> None:
+    run.handle(event, now)
+    run.settle(now)
 
 
 def spec(name: str) -> JobSpec:
@@ -64,9 +69,9 @@ def load(row: JobRow, store: Store) -> Run:
 def work(run: Run) -> None:
     """Do all that a service does with a run."""
     for device in ("a", "bb", "ccc"):
-        run.handle(Seen(device, online=True, ready=True), 0.0)
+        hear(run, Seen(device, online=True, ready=True), 0.0)
     for device in ("a", "bb", "ccc"):
-        run.handle(offer(run, device), 1.0)
+        hear(run, offer(run, device), 1.0)
     outs = [*run.retained(), *run.announce(2.0), *run.tick(1e6)]
     for out in outs:
         topics.pack(getattr(out, "message", out), "f")
@@ -83,13 +88,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for job in ("hurt", "well"):
         run = load(runs.create(job, spec(job), store, CONFIG), store)
         for device in ("a", "bb", "ccc"):
-            run.handle(Seen(device, online=True, ready=True), 0.0)
+            hear(run, Seen(device, online=True, ready=True), 0.0)
         for _ in range(2):
             for device in ("a", "bb", "ccc"):
-                run.handle(offer(run, device), 1.0)
+                hear(run, offer(run, device), 1.0)
         store.add_verdict(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))
         assert run.coordinator.attempt is not None
-        run.handle(offer(run, run.coordinator.attempt.cohort[0]), 2.0)
+        hear(run, offer(run, run.coordinator.attempt.cohort[0]), 2.0)
         assert (run.version, len(run.coordinator.counted)) == (Version(1, 2), 1)
         store.forget_body(job, "1-1-0")
     store.close()

@@ -63,9 +63,9 @@ def test_losses_that_make_no_number_make_no_metric(losses: list[float | None]) -
 
 def test_a_version_is_measured_by_the_split_where_there_is_one_and_by_its_devices_where_not() -> None:
     rows = [row("a", 10, 1.0), row("b", 30, 3.0)]
-    told = evaluation.measure(NET, knows(), None, rows)
+    told = evaluation.measured(None, rows)
     assert told == {"participants": 2.0, "examples": 40.0, "device_loss": 2.5, "loss": 2.5}
-    held = evaluation.measure(NET, knows(), TEST, rows)
+    held = evaluation.measured(evaluation.evaluate(NET, knows(), TEST), rows)
     assert (held["participants"], held["examples"], held["device_loss"], held["accuracy"]) == (2.0, 40.0, 2.5, 1.0)
     assert held["loss"] < 0.01
 

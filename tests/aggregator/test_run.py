@@ -12,7 +12,7 @@ from msgspec import structs
 from aggregator import learner as learners
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig, Limits
-from aggregator.effects import Seen, Stop
+from aggregator.effects import Event, Seen, Stop
 from aggregator.inbox import Inbox
 from aggregator.projection import Clear, Out
 from aggregator.run import Run
@@ -56,8 +56,13 @@ def again(store: Store) -> Run:
     return Run(row, store, CONFIG, Inbox(10**6), 2, 0.0, marks=MARKS)
 
 
+def hear(run: Run, event: Event, now: float) -> list[Out]:
+    """What a run says to an event, with what was judged in consequence made durable."""
+    return [*run.handle(event, now), *run.settle(now)]
+
+
 def see(run: Run, *devices: str) -> list[Out]:
-    return [out for device in devices for out in run.handle(Seen(device, online=True, ready=True), 0.0)]
+    return [out for device in devices for out in hear(run, Seen(device, online=True, ready=True), 0.0)]
 
 
 def offer(
@@ -104,9 +109,9 @@ def test_a_round_makes_a_version_and_says_so_in_order(store: Store) -> None:
         Round,
     ]  # it waits for a second device; it waits no longer
     first = offer(run, "a")
-    assert run.handle(first, 1.0) == []
-    assert run.handle(first, 1.0) == [Verdict("a", "toy-1", V0, first.digest[:8])], "it asks again"
-    outs = run.handle(offer(run, "bb"), 2.0)
+    assert hear(run, first, 1.0) == []
+    assert hear(run, first, 1.0) == [Verdict("a", "toy-1", V0, first.digest[:8])], "it asks again"
+    outs = hear(run, offer(run, "bb"), 2.0)
     kinds = [out.message if isinstance(out, Clear) else out for out in outs]
     assert [type(kind).__name__ for kind in kinds if not isinstance(kind, Body)] == [
         "Head",
@@ -124,7 +129,7 @@ def test_a_round_makes_a_version_and_says_so_in_order(store: Store) -> None:
 def test_what_a_head_names_is_given_before_it(store: Store) -> None:
     run = start(store, job_spec(quorum=1))
     see(run, "a")
-    outs = run.handle(offer(run, "a"), 1.0)
+    outs = hear(run, offer(run, "a"), 1.0)
     at = next(n for n, out in enumerate(outs) if isinstance(out, Head))
     head = outs[at]
     assert isinstance(head, Head)
@@ -173,7 +178,7 @@ def retained(run: Run) -> tuple[Head, list[Body]]:
 def versions(run: Run, n: int) -> None:
     for number in range(run.version.number, n):
         see(run, "a")
-        run.handle(offer(run, "a", Version(run.version.generation, number), scale=0.1), 1.0)
+        hear(run, offer(run, "a", Version(run.version.generation, number), scale=0.1), 1.0)
     assert run.version.number == n
 
 
@@ -278,7 +283,7 @@ def test_a_round_that_draws_everybody_carries_the_way_once(store: Store) -> None
     version_0 = bytes.fromhex(run.sha256[:16])
     assert [round_.along for round_ in rounds_in(see(run, "a"))] == [version_0]
     assert [round_.along for round_ in rounds_in(run.announce(0.5))] == [version_0]
-    (first,) = rounds_in(run.handle(offer(run, "a", V0), 1.0))
+    (first,) = rounds_in(hear(run, offer(run, "a", V0), 1.0))
     (way,) = [body.data for body in retained(run)[1] if body.name == "1-1-0"]
     assert first.base == V1
     assert first.terms == (*run.terms, run.octave)
@@ -294,7 +299,7 @@ def test_a_round_carries_the_step_alone_where_there_is_a_snapshot_too(store: Sto
     see(run, "a")
     made: dict[int, bytes] = {}
     while not any(ways.is_snapshot(body) for body in made.values()):
-        (last,) = rounds_in(run.handle(offer(run, "a"), 1.0))
+        (last,) = rounds_in(hear(run, offer(run, "a"), 1.0))
         made = {row.start: row.data for row in store.bodies("toy-1") if row.number == run.version.number}
     assert set(made) >= {0, run.version.number - 1}
     assert last.way == made[run.version.number - 1] == run.step
@@ -307,14 +312,14 @@ def test_a_round_that_draws_few_leaves_the_way_to_those_who_need_it(store: Store
     see(run, *(f"d{number}" for number in range(n_devices)))
     attempt = run.coordinator.attempt
     assert attempt is not None
-    (first,) = rounds_in(run.handle(offer(run, attempt.cohort[0], V0), 1.0))
+    (first,) = rounds_in(hear(run, offer(run, attempt.cohort[0], V0), 1.0))
     assert bool(first.way) == along
 
 
 def test_the_topic_of_a_round_is_cleared_only_when_no_other_follows(store: Store) -> None:
     run = start(store, job_spec(quorum=1, max_rounds=2))
     see(run, "a")
-    clears = [[m for m in run.handle(offer(run, "a", Version(1, n)), 1.0) if isinstance(m, Clear)] for n in (0, 1)]
+    clears = [[m for m in hear(run, offer(run, "a", Version(1, n)), 1.0) if isinstance(m, Clear)] for n in (0, 1)]
     assert [len(found) for found in clears] == [0, 1]
 
 
@@ -417,7 +422,7 @@ def test_a_start_in_mid_round_comes_to_the_same_model(tmp_path: Path, dies_befor
             if dies and device == dies_before:
                 run = again(store)
                 see(run, "a", "bb", "ccc")
-            run.handle(offer(run, device), 1.0)
+            hear(run, offer(run, device), 1.0)
         assert run.version == V1
         found.append(run.sha256)
         store.close()
@@ -430,22 +435,22 @@ def test_a_version_is_made_without_reading_the_bodies_of_its_updates_again(
     run = start(store)
     see(run, "a", "bb")
     monkeypatch.setattr(Store, "updates", None)
-    run.handle(offer(run, "a"), 1.0)
-    run.handle(offer(run, "bb"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
+    hear(run, offer(run, "bb"), 1.0)
     assert (run.version, run.metrics["participants"], run.metrics["examples"]) == (V1, 2, 20)
 
 
 def test_an_update_in_the_sum_is_there_under_a_new_name_of_its_base_and_once(store: Store) -> None:
     run = start(store, job_spec(quorum=3))
     see(run, "a", "bb", "ccc")
-    run.handle(offer(run, "a"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
     store.raise_generation(run.job, 1)
     reloaded = again(store)
     assert reloaded.version != V0
     see(reloaded, "a", "bb", "ccc")
     assert reloaded.coordinator.counted == ["a"]
     for device in ("a", "bb", "ccc"):
-        reloaded.handle(offer(reloaded, device, reloaded.version), 1.0)
+        hear(reloaded, offer(reloaded, device, reloaded.version), 1.0)
     assert reloaded.version.number == 1
     assert reloaded.metrics["participants"] == 3
 
@@ -455,10 +460,10 @@ def test_what_may_still_be_folded_late_is_known_after_a_start(store: Store, stal
     rounds = RoundsSpec(quorum=1, target=1, over_selection=2.0, min_devices=2, late="fold", max_staleness=staleness)
     run = start(store, structs.replace(job_spec(), rounds=rounds))
     see(run, "a", "bb")
-    run.handle(offer(run, "a"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
     assert run.version == V1
     reloaded = again(store)
-    (verdict,) = of(Verdict, reloaded.handle(offer(reloaded, "bb", V0), 2.0))
+    (verdict,) = of(Verdict, hear(reloaded, offer(reloaded, "bb", V0), 2.0))
     assert isinstance(verdict, Verdict)
     assert verdict.counted is (staleness > 0)
 
@@ -469,7 +474,7 @@ def folding(store: Store) -> Run:
     run = start(store, structs.replace(job_spec(), rounds=rounds))
     see(run, *FIVE)
     for device in 2 * ("a", "bb", "eeeee"):
-        run.handle(offer(run, device), 1.0)
+        hear(run, offer(run, device), 1.0)
     assert run.version.number == 2
     return run
 
@@ -485,12 +490,12 @@ def test_a_late_update_is_relayed_whenever_the_aggregator_starts_again(tmp_path:
         run = folding(store)
         run = again(store) if "before" in how else run
         for device, base in (("ccc", V1), ("dddd", V0)):
-            (verdict,) = of(Verdict, run.handle(offer(run, device, base), 2.0))
+            (verdict,) = of(Verdict, hear(run, offer(run, device, base), 2.0))
             assert isinstance(verdict, Verdict)
             assert verdict.counted
         run = again(store) if "after" in how else run
         see(run, *FIVE)
-        run.handle(offer(run, "a"), 3.0)
+        hear(run, offer(run, "a"), 3.0)
         assert run.version.number == 3
         step = chain.read(run.step)
         assert sorted(late.back for late in step.late) == [1, 2]
@@ -504,8 +509,8 @@ def test_a_late_update_is_relayed_whenever_the_aggregator_starts_again(tmp_path:
 def test_a_third_late_update_is_refused_with_the_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learners, "MOST_LATE", 1)
     run = folding(store)
-    run.handle(offer(run, "dddd", V0), 2.0)
-    (verdict,) = of(Verdict, run.handle(offer(run, "ccc", V1), 2.0))
+    hear(run, offer(run, "dddd", V0), 2.0)
+    (verdict,) = of(Verdict, hear(run, offer(run, "ccc", V1), 2.0))
     assert isinstance(verdict, Verdict)
     assert "1 late updates are in the next version already" in verdict.refused
     assert [update.device for update in store.updates("toy-1")] == ["dddd"]
@@ -521,7 +526,7 @@ def test_what_devices_report_reaches_the_steering_also_after_a_restart(tmp_path:
         for device, said in (("a", (0.5, 0.25)), ("bb", (0.75,)), ("ccc", (1e13, 0.1))):
             run = again(store) if dies else run
             see(run, "a", "bb", "ccc")
-            run.handle(offer(run, device, report=said), 1.0)
+            hear(run, offer(run, device, report=said), 1.0)
         reports = run._learner.now.record.history[-1].reports
         assert [tuple(report.__getattribute__(n) for n in ("curvature", "gain")) for report in reports] == [
             (0.5, 0.25),
@@ -565,7 +570,7 @@ def test_the_order_of_arrival_makes_no_difference(tmp_path: Path) -> None:
         run = start(store, job_spec(quorum=3))
         see(run, *order)
         for device in order:
-            run.handle(offer(run, device), 1.0)
+            hear(run, offer(run, device), 1.0)
         found.add(run.sha256)
         store.close()
     assert len(found) == 1
@@ -574,11 +579,11 @@ def test_the_order_of_arrival_makes_no_difference(tmp_path: Path) -> None:
 def test_a_norm_far_from_its_peers_is_refused_and_the_others_count(store: Store) -> None:
     run = start(store, job_spec(quorum=2))
     see(run, "a", "bb", "ccc")
-    (said,) = of(Verdict, run.handle(offer(run, "ccc", scale=1e3), 1.0))
+    (said,) = of(Verdict, hear(run, offer(run, "ccc", scale=1e3), 1.0))
     assert isinstance(said, Verdict)
     assert "far from its peers'" in said.refused
-    run.handle(offer(run, "a"), 1.0)
-    run.handle(offer(run, "bb"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
+    hear(run, offer(run, "bb"), 1.0)
     assert run.version == V1
     assert run.metrics["participants"] == 2
 
@@ -586,7 +591,7 @@ def test_a_norm_far_from_its_peers_is_refused_and_the_others_count(store: Store)
 def test_more_examples_than_there_may_be_are_refused(store: Store) -> None:
     run = start(store, job_spec(aggregate=AggregateSpec(max_examples=100)))
     see(run, "a", "bb")
-    (said,) = of(Verdict, run.handle(offer(run, "a", n=101), 1.0))
+    (said,) = of(Verdict, hear(run, offer(run, "a", n=101), 1.0))
     assert isinstance(said, Verdict)
     assert "max_examples = 100" in said.refused
     assert again(store).coordinator.counted == []
@@ -595,7 +600,7 @@ def test_more_examples_than_there_may_be_are_refused(store: Store) -> None:
 def test_a_loss_beyond_all_numbers_is_no_metric(store: Store) -> None:
     run = start(store, job_spec(quorum=1))
     see(run, "a")
-    run.handle(offer(run, "a", n=2**20, loss=1.7e308), 1.0)
+    hear(run, offer(run, "a", n=2**20, loss=1.7e308), 1.0)
     assert "loss" not in run.metrics
     assert again(store).metrics == run.metrics
 
@@ -607,7 +612,7 @@ def test_a_step_that_the_model_cannot_take_ends_the_job(store: Store, monkeypatc
     monkeypatch.setattr(learners.sums, "published", fail)
     run = start(store, job_spec(quorum=1))
     see(run, "a")
-    outs = run.handle(offer(run, "a"), 1.0)
+    outs = hear(run, offer(run, "a"), 1.0)
     assert run.coordinator.ended == "stopped"
     assert "cannot be made" in run.reason
     assert [out.state for out in outs if isinstance(out, Head)] == ["stopped"]
@@ -618,7 +623,7 @@ def test_a_step_that_the_model_cannot_take_ends_the_job(store: Store, monkeypatc
 def test_a_job_that_died_between_its_last_version_and_its_end_ends(store: Store) -> None:
     run = start(store, job_spec(quorum=1, max_rounds=1))
     see(run, "a")
-    run.handle(offer(run, "a"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
     store.end_job("toy-1", "", "")
     reloaded = again(store)
     see(reloaded, "a")
@@ -631,11 +636,11 @@ def test_a_full_disk_is_a_store_error_and_a_reload_goes_on(store: Store) -> None
     see(run, "a")
     store._db.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError):
-        run.handle(offer(run, "a"), 1.0)
+        hear(run, offer(run, "a"), 1.0)
     store._db.execute("PRAGMA query_only = OFF")
     reloaded = again(store)
     assert reloaded.coordinator.counted == []
-    reloaded.handle(offer(reloaded, "a"), 2.0)
+    hear(reloaded, offer(reloaded, "a"), 2.0)
     assert reloaded.version == V1
 
 
@@ -649,7 +654,7 @@ def test_a_state_that_has_rotted_asks_for_a_backup(store: Store) -> None:
 def test_an_update_that_has_rotted_asks_for_a_backup(store: Store) -> None:
     run = start(store)
     see(run, "a", "bb")
-    run.handle(offer(run, "a"), 1.0)
+    hear(run, offer(run, "a"), 1.0)
     store._db.execute("UPDATE updates SET body = x'00'")
     with pytest.raises(StoreError, match="restore a backup"):
         again(store)
@@ -658,5 +663,5 @@ def test_an_update_that_has_rotted_asks_for_a_backup(store: Store) -> None:
 def test_a_stop_by_an_operator_is_durable(store: Store) -> None:
     run = start(store)
     see(run, "a", "bb")
-    run.handle(Stop("enough"), 1.0)
+    hear(run, Stop("enough"), 1.0)
     assert (again(store).coordinator.ended, again(store).reason) == ("stopped", "enough")

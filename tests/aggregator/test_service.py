@@ -5,7 +5,8 @@ import math
 import shutil
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from broker import chunks, failpoints, topics
 from broker.faults import Marks
 from broker.messages import (
     Beacon,
+    Candidate,
     Body,
     Chunk,
     Failure,
@@ -45,6 +47,7 @@ from models import steering
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import n_parameters, spec_of
+from models.source import DataSource
 
 Fleet = Any
 """The class of the fixture; it stands in conftest.py, which is no module to import."""
@@ -693,7 +696,7 @@ def test_a_disk_that_cannot_be_read_costs_time_too(
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "jobs", broken)
-        patch.setattr(Store, "add_verdict", broken)
+        patch.setattr(Store, "add_verdicts", broken)
         for _ in range(40):
             fleet.step(0.5)
     assert fleet.finish().sha256 == final_sha256
@@ -1027,6 +1030,101 @@ def test_a_job_that_was_stopped_at_rest_leaves_no_mark(fleet: Fleet, spec: SpecM
     assert list(marks.iterdir()) == []
 
 
+class Slow(Executor):
+    """Does what is submitted when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        future, act = self.waiting.pop(0)
+        try:
+            future.set_result(act())
+        except Exception as error:  # noqa: BLE001 -- it is the future's
+            future.set_exception(error)
+
+
+@pytest.fixture
+def slow(fleet: Fleet) -> Slow:
+    """Versions are scored on a test split, and that takes as long as the test wants."""
+    rng = np.random.default_rng(9)
+    np.savez(fleet.folder / "test.npz", X=rng.standard_normal((20, 4)), y=np.arange(20) % 2)
+    fleet.tests = {"toy": DataSource(str(fleet.folder / "test.npz"))}
+    fleet.executor = Slow()
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.lead()
+    return fleet.executor
+
+
+def test_the_loop_goes_on_while_a_version_is_evaluated(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
+    beacons = listener(fleet, "aggregator")
+    job = fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    for _ in range(50):
+        fleet.step(1.0)
+    assert (fleet.job().version.number, len(slow.waiting)) == (0, 1)
+    fleet.say(Candidate("x", 0, 0, empty=True))
+    fleet.step(0.1)
+    assert [m for m in beacons() if isinstance(m, Beacon)], "it hears and answers"
+    fleet.aggregator.jobs.stop(job)
+    slow.work()
+    fleet.step(0.1)
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+    assert "accuracy" in fleet.job().metrics
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+def test_who_dies_while_a_version_is_evaluated_makes_the_same_one(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, final_sha256: str, dies_at: int
+) -> None:
+    fleet.submit(spec())
+    for number in (1, 2, 3):
+        fleet.run(lambda: bool(slow.waiting))
+        if number == dies_at:
+            fleet.kill_aggregator()
+            slow.waiting.clear()
+            fleet.start_aggregator()
+            fleet.run(lambda: bool(slow.waiting))
+        slow.work()
+        fleet.step(0.1)
+    assert fleet.finish().sha256 == final_sha256
+
+
+def test_an_evaluation_that_fails_elsewhere_puts_that_job_at_rest(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenExecutor("a child has gone")
+
+    job = fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    slow.work()
+    fleet.step(0.1)
+    assert "the process that evaluated version 1.1 has died" in fleet.aggregator.resting[job].why
+    assert list((fleet.folder / "aggregator" / "entered").iterdir()) == []
+
+
+def test_what_comes_in_one_go_is_durable_in_one(fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    real = Store.add_verdicts
+
+    def count(self: Store, job: str, judgements: Sequence[Any]) -> None:
+        batches.append(len(judgements))
+        real(self, job, judgements)
+
+    monkeypatch.setattr(Store, "add_verdicts", count)
+    fleet.submit(spec())
+    fleet.finish()
+    assert batches == [3, 3, 3]
+
+
 def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(
     fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1042,13 +1140,14 @@ def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(
 
         monkeypatch.setattr(owner, name, look)
 
-    watch(evaluation, "measure")
+    watch(evaluation.Scorer, "__call__")
     watch(Learner, "next")
     watch(evaluation, "prepare")
     fleet.submit(spec())
     assert seen.pop("prepare") == {".submit", ".begin"}
+    assert seen.pop("__call__") == {".submit"}
     fleet.finish()
-    assert seen == {"measure": {".commit"}, "next": {".commit"}}
+    assert seen == {"__call__": {".commit"}, "next": {".commit"}}
     fleet.kill_aggregator()
     fleet.start_aggregator()
     fleet.lead()
