@@ -44,8 +44,8 @@ PLANTS: dict[str, Plant] = {
     for plant in (
         Plant("fold-twice", 1, "a version is not what", "drills", servers.fold_twice),
         Plant("ledger-forgotten", 1, "a second verdict", "drills", servers.forget_the_ledger),
-        Plant("ended-while-judging", 1, "", "drills", servers.end_while_judging),
-        Plant("collected-while-making", 1, "", "drills", servers.collect_while_making),
+        Plant("ended-while-judging", 1, "", None, servers.end_while_judging),
+        Plant("collected-while-making", 1, "", None, servers.collect_while_making),
         Plant("stale-base-counted", 1, "a stale update", "drills", servers.count_stale_updates),
         Plant("accepted-dropped", 1, "", "drills", servers.drop_what_was_accepted),
         Plant("member-kept-for-the-next", 1, "", "drills", servers.forget_versions),

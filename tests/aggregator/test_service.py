@@ -25,8 +25,8 @@ from broker import chunks, failpoints, topics
 from broker.faults import Marks
 from broker.messages import (
     Beacon,
-    Candidate,
     Body,
+    Candidate,
     Chunk,
     Failure,
     Head,
