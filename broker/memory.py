@@ -152,6 +152,9 @@ class MemoryBroker:
         self.max_queued = max_queued
         self.policy: Callable[[MemoryTransport, Packet], int] | None = None
         """How many copies of a live packet reach a subscriber: 0 lost, 1, 2 doubled. None: one each."""
+        self.roused: Callable[[MemoryTransport], None] | None = None
+        """Told of a transport that had nothing to take and now has: who drives many clients need not ask each. It must
+        not call the broker or its transports."""
         self._clock = clock
         self._root = _Level()
         self._transports: dict[MemoryTransport, None] = {}  # open and with a cable, online or not
@@ -239,7 +242,9 @@ class MemoryBroker:
             if packet is None or now >= level.retained_until:
                 continue
             left = None if packet.expiry_s is None else math.ceil(level.retained_until - now)
-            transport._deliver(Packet(packet.topic, packet.payload, retain=True, expiry_s=left))
+            if left != packet.expiry_s:
+                packet = Packet(packet.topic, packet.payload, retain=True, expiry_s=left)
+            transport._deliver(packet)
 
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
         level = _find(self._root, name)
@@ -250,7 +255,7 @@ class MemoryBroker:
     def _publish(self, packet: Packet) -> None:
         if packet.retain:
             self._retain(packet)
-        live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s)
+        live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s) if packet.retain else packet
         policy = self.policy
         for level in list(_filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
@@ -316,7 +321,7 @@ class MemoryTransport:
             return False
         limit = self._broker.max_packet_bytes
         if limit is not None and wire_bytes(packet) > limit:
-            self._events.append(Denied(packet.topic, f"{wire_bytes(packet)} bytes, the broker takes {limit}"))
+            self._put(Denied(packet.topic, f"{wire_bytes(packet)} bytes, the broker takes {limit}"))
             return True
         self.counters.sent_packets += 1
         self.counters.sent_bytes += len(packet.payload)
@@ -377,17 +382,17 @@ class MemoryTransport:
 
     def _came_online(self) -> None:
         self._online = True
-        self._events.append(Online(self._broker.max_packet_bytes))
+        self._put(Online(self._broker.max_packet_bytes))
         for name in self._filters:
             self._broker._subscribe(self, name)
 
     def _went_offline(self, reason: str) -> None:
         self._online = False
-        self._events.append(Offline(reason))
+        self._put(Offline(reason))
 
     def _was_usurped(self) -> None:
         self._open = self._online = False
-        self._events.append(Usurped())
+        self._put(Usurped())
 
     def _deliver(self, packet: Packet) -> None:
         if len(self._events) >= self._broker.max_queued:
@@ -395,4 +400,9 @@ class MemoryTransport:
             return
         self.counters.received_packets += 1
         self.counters.received_bytes += len(packet.payload)
-        self._events.append(packet)
+        self._put(packet)
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        if len(self._events) == 1 and self._broker.roused is not None:
+            self._broker.roused(self)

@@ -20,11 +20,12 @@ from msgspec import Struct
 from broker import topics
 from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Failure, Job, Version
-from broker.settings import SettingsError, convert
+from broker.settings import SettingsError
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, Event, Over
 from edge_agent.home import Home
+from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.dataset import DatasetError
@@ -69,10 +70,13 @@ class Jobs:
         marks: Marks,
         slots: Slots | None,
         send: Callable[[Iterable[Out]], None],
+        resources: Resources,
     ) -> None:
         self.works: dict[str, Work] = {}
         self.unready: dict[str, str] = {}
         """Job to the reason why this device cannot take part in it."""
+        self.changed = True
+        """Whether what is said of jobs may be another than when somebody last set this to False."""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -93,6 +97,7 @@ class Jobs:
         self._folder: Path = home.folder / "jobs"
         self._clock = clock
         self._read_data = read_data
+        self._resources = resources
         self._marks = marks
         self.slots = slots
         self._send = send
@@ -107,12 +112,21 @@ class Jobs:
     @property
     def deadline(self) -> float:
         """When `tick` has something to do, if nothing is received before; inf for never."""
-        deadlines = [d for work in self.works.values() if (d := work.deadline) is not None]
-        return min([*deadlines, *(later.at for later in self._later.values()), self._left_over_at])
+        earliest = self._left_over_at
+        for work in self.works.values():
+            at = work.deadline
+            if at is not None and at < earliest:
+                earliest = at
+        for later in self._later.values():
+            earliest = min(earliest, later.at)
+        return earliest
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self._note_installs()
+        if now < self.deadline:
+            return
+        self.changed = True
         for job, work in list(self.works.items()):
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
@@ -129,6 +143,8 @@ class Jobs:
     def next_turn(self) -> Work | None:
         """Return the job that trains now. Where several would, each has its turn, so that none starves another."""
         busy = [work for work in self.works.values() if work.busy]
+        if not busy:
+            return None
         before = next((work for work in busy if work.turn == self._turns), None)
         if before is not None and (len(busy) == 1 or self._clock() < self._turn_ends_at):
             return before
@@ -149,6 +165,7 @@ class Jobs:
 
     def connected(self, packet_bytes: int | None) -> None:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
+        self.changed = True
         self._online, self._packet_bytes = True, packet_bytes
         self._denied.clear()  # what this broker refuses it will refuse again
         self._left_over_at = self._clock() + LEFT_OVER_S
@@ -171,6 +188,7 @@ class Jobs:
 
     def be_denied(self, levels: list[str], reason: str) -> None:
         """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        self.changed = True
         for job in self.works:
             if job in levels:
                 self._denied[job] = reason
@@ -199,6 +217,7 @@ class Jobs:
         work = self.works.get(job)
         if work is None:
             return
+        self.changed = True
         try:
             out = contain(lambda: list(act(work, self._clock())), OSError)
         except OSError as error:
@@ -213,6 +232,7 @@ class Jobs:
 
     def meet(self, job: Job) -> None:
         """Take what the broker says of a job: that it is there, has ended, or is deleted."""
+        self.changed = True
         if job.spec is None:
             self._forget(job.job)
             return
@@ -221,7 +241,7 @@ class Jobs:
             del self.unready[job.job]
         if job.job not in self.works and job.job not in self._later:
             try:
-                spec = convert(job.spec, JobSpec, job.job)
+                spec = self._resources.spec(job)
             except SettingsError as error:
                 log.warning("job not understood: %s", error)
                 self.unready[job.job] = f"this agent does not understand the job: {error}"[:500]
@@ -267,6 +287,7 @@ class Jobs:
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
                 marks=self._marks,
                 read_data=self._read_data,
+                resources=self._resources,
             )
 
     def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
@@ -299,11 +320,11 @@ class Jobs:
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)
-        folder = self._folder / job
+        folder, disk = self._folder / job, self._home.disk
         try:
-            if folder.exists():
+            if disk.exists(folder):
                 log.info("job deleted job=%s", job)
-                outbox.forget(folder)
+            outbox.forget(folder, disk)
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
         self._sweep()
@@ -312,7 +333,7 @@ class Jobs:
         """Say of jobs on disk that nobody announces that they are here: who has deleted them says so again."""
         known = self._announced | self.works.keys()
         try:
-            names = outbox.leftovers(self._folder, known)
+            names = outbox.leftovers(self._folder, known, self._home.disk)
         except OSError as error:
             log.error("%s cannot be read: %s", self._folder, error.strerror or error)
             return
@@ -325,6 +346,7 @@ class Jobs:
         if self.slots is None:
             return
         for outcome in self.slots.finished():
+            self.changed = True
             release, why = outcome.release, outcome.why
             version = Version(release.generation, release.number)
             self._trouble.pop(release.job, None)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +34,7 @@ from broker.failpoints import reach
 from broker.faults import describe
 from broker.messages import Offer, Version
 from edge_agent import files
+from edge_agent.disk import Disk
 from models.checkpoint import CheckpointError, TrainingState
 from models.checkpoint import from_bytes as training_from_bytes
 from models.checkpoint import to_bytes as training_to_bytes
@@ -93,7 +93,7 @@ class OutboxFullError(RuntimeError):
 class Outbox:
     """The folder of one job on one device. Beside OutboxFullError, its methods raise OSError or nothing.
 
-    job, device: whose updates it may hold; any when not given.
+    job, device: whose updates it may hold; any when not given. disk: what the folder is on.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Outbox:
         *,
         job: str | None = None,
         device: str | None = None,
+        disk: Disk = files,
     ) -> None:
         """Open or create the folder. Raises OSError when it cannot be written."""
         self.folder = folder
@@ -111,7 +112,8 @@ class Outbox:
         self._spec = spec
         self._job = job
         self._device = device
-        files.make_folder(folder)
+        self._disk = disk
+        self._disk.make_folder(folder)
         read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
         known = [one for one in read if one is not None]
         self.settled: Version | None = max((one.settled for one in known), default=None)
@@ -119,7 +121,7 @@ class Outbox:
         """What the next report builds on: as durable as the updates, so that a death changes no report."""
         update = self._read("update.bin", _Update)
         if update is not None and self.settled is not None and update.offer.base <= self.settled:
-            files.remove(folder / "update.bin")
+            self._disk.remove(folder / "update.bin")
             update = None
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
@@ -148,9 +150,9 @@ class Outbox:
         content = msgspec.msgpack.encode(_Update(offer, body, terms, probed, names))
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
-        files.seal(self.folder / "update.bin", content)
+        self._disk.seal(self.folder / "update.bin", content)
         reach("outbox.put.between", (offer.job, offer.base))
-        files.remove(self.folder / "checkpoint.bin")
+        self._disk.remove(self.folder / "checkpoint.bin")
         self.offer, self.probed, self.names = offer, probed, names
 
     def body(self) -> bytes:
@@ -166,10 +168,10 @@ class Outbox:
 
     def settle(self, base: Version) -> None:
         """Note that this base is done with, and forget the update. Raises OSError; it can then be called again."""
-        files.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base, self.probed)))
+        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base, self.probed)))
         reach("outbox.settle.between", base)
-        files.remove(self.folder / "update.bin")
-        files.remove(self.folder / "residual.bin")
+        self._disk.remove(self.folder / "update.bin")
+        self._disk.remove(self.folder / "residual.bin")
         self.settled, self.offer = base, None
 
     # Where training stands.
@@ -187,7 +189,7 @@ class Outbox:
         Raises OSError.
         """
         content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
-        files.seal(self.folder / "checkpoint.bin", content)
+        self._disk.seal(self.folder / "checkpoint.bin", content)
 
     def resume(
         self, base: Version, data: int, train: TrainSpec, n_examples: int, names: tuple[Version, ...] = ()
@@ -236,9 +238,9 @@ class Outbox:
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.folder / name
-        content = files.unseal(path)
+        content = self._disk.unseal(path)
         if content is None:
-            if path.exists():
+            if self._disk.exists(path):
                 log.error("file=%s is damaged and is ignored", path)
             return None
         try:
@@ -253,23 +255,17 @@ class Outbox:
         log.error("file=%s is not understood and is ignored: %s", self.folder / name, describe(error))
 
 
-def leftovers(folder: Path, known: Container[str]) -> list[str]:
+def leftovers(folder: Path, known: Container[str], disk: Disk = files) -> list[str]:
     """Return the ids of the jobs that have an outbox in this folder and are not known, by name. Raises OSError.
 
     What is no outbox's folder is passed over; a folder that is not there holds none.
     """
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    except FileNotFoundError:
-        return []
-    return [name for name in names if _JOB.fullmatch(name) and name not in known]
+    return [name for name in disk.folders(folder) if _JOB.fullmatch(name) and name not in known]
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Path, disk: Disk = files) -> None:
     """Remove the outbox of a job, if it is there, durably. Raises OSError; it can be called again."""
-    if folder.exists():
-        shutil.rmtree(folder)
-        files.sync_folder(folder.parent)
+    disk.forget(folder)
 
 
 def _check_probed(probed: Probed | None) -> None:

@@ -45,9 +45,8 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 from msgspec import structs
 
@@ -96,6 +95,13 @@ ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
 
 
+class Jitter(Protocol):
+    """Where the jitter of pauses comes from: a random.Random, or what gives such numbers in less room."""
+
+    def random(self) -> float:
+        """Return the next number, from 0 up to 1."""
+
+
 class Participant:
     """A device's part in one job.
 
@@ -110,7 +116,7 @@ class Participant:
         device: str,
         job: str,
         spec: JobSpec,
-        rng: random.Random,
+        rng: Jitter,
         *,
         offer: Offer | None = None,
         names: Collection[Version] = (),
@@ -161,7 +167,8 @@ class Participant:
         """How long to wait after the next offer; None for the first time."""
         self._offered: tuple[Version, float] | None = None
         """A base that was offered to, and since when the next one is waited for; None after an outage."""
-        self._waits: deque[float] = deque(maxlen=WAITS)
+        self._waits: tuple[float, ...] = ()
+        """The last few waits from an offer to the next base."""
 
     # What goes in.
 
@@ -499,7 +506,7 @@ class Participant:
     def _let_go(self, now: float) -> list[Effect]:
         """Forget the update if its base has been left, and note how long that took."""
         if self._offered is not None and self._is_left(self._offered[0]):
-            self._waits.append(now - self._offered[1])
+            self._waits = (*self._waits, now - self._offered[1])[-WAITS:]
             self._offered = None
         offer = self.offer
         if offer is None or self._may_be_folded(offer.base) or not self._is_left(offer.base):

@@ -22,6 +22,8 @@ class Announcer:
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
         self._last: Presence | None = None
+        self._told: Presence | None = None
+        """One that has no news; looked at again, it need not be compared."""
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
         self._not_before = 0.0
@@ -30,12 +32,15 @@ class Announcer:
 
     def forget(self, now: float, wait_s: float) -> None:
         """Announce again after this long: it was asked for, or the last one may be lost."""
-        self._last = None
+        self._last = self._told = None
         self._not_before = now + wait_s
 
     def due_at(self, presence: Presence) -> float:
         """Return when this presence is to be announced: as soon as may be; inf where it has been."""
+        if presence is self._told:
+            return math.inf
         if _news(presence) == self._last:
+            self._told = presence
             return math.inf
         if not _jobs(presence) <= self._named:
             return self._not_before  # an operator waits for the first word on a job
@@ -49,7 +54,7 @@ class Announcer:
         self._tokens = max(0.0, min(float(FIRST_FEW), refilled) - 1.0)
         self._refilled_at = now
         self._named |= _jobs(presence)
-        self._last = _news(presence)
+        self._last, self._told = _news(presence), None
         return True
 
 

@@ -1306,7 +1306,7 @@ def test_a_job_at_rest_is_tried_again_ever_less_often(bench: Bench, monkeypatch:
         tries.append(bench.now)
         raise RuntimeError("an old build of a library")
 
-    monkeypatch.setattr("edge_agent.work.nets.build", fail)
+    monkeypatch.setattr("edge_agent.resources.nets.build", fail)
     bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
     for _ in range(3 * 24 * 60):
         bench.settle(60.0)
@@ -1354,7 +1354,7 @@ def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(bench: Bench, monkeyp
         seen["train"].update(mark.suffix for mark in marks.glob("*"))
         return learn(*args, **more)
 
-    monkeypatch.setattr("edge_agent.work.nets.build", look_and_build)
+    monkeypatch.setattr("edge_agent.resources.nets.build", look_and_build)
     monkeypatch.setattr(Mlp, "loss_and_gradients", look_and_learn)
     bench.begin()
     bench.offered()
