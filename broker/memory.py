@@ -55,8 +55,8 @@ class _Level:
     __slots__ = ("below", "retained", "retained_until", "subscribers")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Level] = {}
-        self.subscribers: dict[MemoryTransport, None] = {}  # a dict for its order
+        self.below: dict[str, _Level] = _NO_LEVELS  # most levels are leaves, and most of those are one client's
+        self.subscribers: dict[MemoryTransport, None] = _NOBODY  # a dict for its order
         self.retained: Packet | None = None
         self.retained_until = math.inf
 
@@ -66,11 +66,22 @@ class _Level:
         return not self.below and not self.subscribers and self.retained is None
 
 
+_NO_LEVELS: dict[str, _Level] = {}
+_NOBODY: dict[MemoryTransport, None] = {}
+"""What a new level has, so that it weighs little: never changed, but replaced by a dict of its own."""
+
+
 def _reach(root: _Level, path: str) -> _Level:
     """Return the level at this path, made where it is missing."""
     level = root
     for word in path.split("/"):
-        level = level.below.setdefault(word, _Level())
+        below = level.below.get(word)
+        if below is None:
+            below = _Level()
+            if level.below is _NO_LEVELS:
+                level.below = {}
+            level.below[word] = below
+        level = below
     return level
 
 
@@ -115,6 +126,14 @@ def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
         yield level
         if "#" in level.below:  # `a/#` matches `a` itself
             yield level.below["#"]
+
+
+def _retained_at(root: _Level, name: str) -> list[_Level]:
+    """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
+    if "+" in name or "#" in name:
+        return list(_topics_matching(root, name.split("/")))
+    level = _find(root, name)
+    return [] if level is None or level.retained is None else [level]
 
 
 def _topics_matching(level: _Level, words: list[str], top: bool = True) -> Iterator[_Level]:
@@ -235,9 +254,12 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        _reach(self._root, name).subscribers[transport] = None
+        level = _reach(self._root, name)
+        if level.subscribers is _NOBODY:
+            level.subscribers = {}
+        level.subscribers[transport] = None
         now = self._clock()
-        for level in list(_topics_matching(self._root, name.split("/"))):
+        for level in _retained_at(self._root, name):
             packet = level.retained
             if packet is None or now >= level.retained_until:
                 continue
@@ -269,7 +291,8 @@ class MemoryBroker:
         level = _reach(self._root, packet.topic)
         level.retained = packet if packet.payload else None
         level.retained_until = math.inf if packet.expiry_s is None else self._clock() + packet.expiry_s
-        _prune(self._root, packet.topic)
+        if level.retained is None:
+            _prune(self._root, packet.topic)
 
 
 class MemoryTransport:
@@ -281,7 +304,7 @@ class MemoryTransport:
         self.counters = Counters()
         self._broker = broker
         self._filters: dict[str, None] = {}
-        self._events: deque[Event] = deque()
+        self._events: deque[Event] | None = None  # an empty one weighs more than all else here
         self._open = self._online = False
         self._cable = True
 
@@ -336,11 +359,16 @@ class MemoryTransport:
     @property
     def waiting(self) -> int:
         """How many events `take` has to give: who drives many clients in one thread calls only those with some."""
-        return len(self._events)
+        return 0 if self._events is None else len(self._events)
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
-        return self._events.popleft() if self._events else None
+        if self._events is None:
+            return None
+        event = self._events.popleft()
+        if not self._events:
+            self._events = None
+        return event
 
     def wake(self) -> None:
         """Do nothing: `take` never waits."""
@@ -349,7 +377,7 @@ class MemoryTransport:
         """Say goodbye: no will. Events that were not taken are gone."""
         self._broker._forget(self)
         self._open = self._online = False
-        self._events.clear()
+        self._events = None
 
     def drop(self, reason: str = _PULLED, will: bool = True) -> None:
         """Lose the link, and stay offline until `restore`.
@@ -395,7 +423,7 @@ class MemoryTransport:
         self._put(Usurped())
 
     def _deliver(self, packet: Packet) -> None:
-        if len(self._events) >= self._broker.max_queued:
+        if self.waiting >= self._broker.max_queued:
             self.counters.dropped_packets += 1
             return
         self.counters.received_packets += 1
@@ -403,6 +431,9 @@ class MemoryTransport:
         self._put(packet)
 
     def _put(self, event: Event) -> None:
-        self._events.append(event)
-        if len(self._events) == 1 and self._broker.roused is not None:
+        if self._events is not None:
+            self._events.append(event)
+            return
+        self._events = deque((event,))
+        if self._broker.roused is not None:
             self._broker.roused(self)

@@ -67,7 +67,8 @@ class Home:
     """The state directory of a device, held for this process until it is closed. Open it once at each start.
 
     device: the id of this agent. nonce: as drawn at this start. draw: where incarnations, and a nonce that is not
-    given, come from. disk: where its files are, if not in the file system; there nobody else comes, and nothing is locked.
+    given, come from. disk: where its files are, if not in the file system; nobody else comes there, so nothing is
+    locked.
     Raises HomeError when another process or another device has the directory, OSError, which names the folder, when it
     cannot be read or written; nothing is then changed.
     """

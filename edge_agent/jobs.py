@@ -84,7 +84,7 @@ class Jobs:
         """Job to what this broker has refused of it."""
         self._overs: dict[str, Over] = {}
         """Jobs that have ended, and how."""
-        self._announced: set[str] = set()
+        self._announced: frozenset[str] = frozenset()
         """Jobs that the broker has told of."""
         self._left_over_at = math.inf
         self._turns = 0
@@ -196,7 +196,7 @@ class Jobs:
     @property
     def trouble(self) -> dict[str, str]:
         """Job to what an operator should look at."""
-        return self._denied | self._trouble
+        return self._denied | self._trouble if self._denied else self._trouble
 
     @property
     def failed(self) -> dict[str, Failure]:
@@ -236,7 +236,7 @@ class Jobs:
         if job.spec is None:
             self._forget(job.job)
             return
-        self._announced.add(job.job)
+        self._announced |= {job.job}
         if self.unready.get(job.job) == UNANNOUNCED:
             del self.unready[job.job]
         if job.job not in self.works and job.job not in self._later:
@@ -316,7 +316,7 @@ class Jobs:
         """Forget a deleted job, whether or not this process has worked on it."""
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
-        self._announced.discard(job)
+        self._announced -= {job}
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)

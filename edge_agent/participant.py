@@ -241,10 +241,12 @@ class Participant:
     @property
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
-        times = [self._redeploy_at]
+        earliest = self._redeploy_at
         if self._online:
-            times += [self._resend_at if self.offer else None, self._refetch_at, self._look_at]
-        return min((at for at in times if at is not None), default=None)
+            for at in (self._resend_at if self.offer else None, self._refetch_at, self._look_at):
+                if at is not None and (earliest is None or at < earliest):
+                    earliest = at
+        return earliest
 
     # What can be asked.
 
@@ -323,12 +325,12 @@ class Participant:
 
     def _latest(self) -> Version | None:
         """Return the newest version heard of."""
-        named = (
-            self._head.version if self._head else None,
-            self._round.base if self._round else None,
-            self._over,
-        )
-        return max((version for version in named if version is not None), default=None)
+        latest = self._over
+        if self._head is not None and (latest is None or self._head.version > latest):
+            latest = self._head.version
+        if self._round is not None and (latest is None or self._round.base > latest):
+            latest = self._round.base
+        return latest
 
     def _wanted(self, now: float) -> Version | None:
         """Return the newest version, if it is needed here."""

@@ -7,8 +7,7 @@ silent for long; a word that a broker has lost is found again that way.
 from __future__ import annotations
 
 import math
-
-from msgspec import structs
+from operator import attrgetter
 
 from broker.messages import Presence
 
@@ -23,11 +22,11 @@ class Announcer:
         self.interval_s = interval_s
         self._last: Presence | None = None
         self._told: Presence | None = None
-        """One that has no news; looked at again, it need not be compared."""
+        """One that has no news against the last; looked at again, it need not be compared."""
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
         self._not_before = 0.0
-        self._named: set[str] = set()
+        self._named: frozenset[str] = frozenset()
         """Jobs that it has said anything of."""
 
     def forget(self, now: float, wait_s: float) -> None:
@@ -39,7 +38,7 @@ class Announcer:
         """Return when this presence is to be announced: as soon as may be; inf where it has been."""
         if presence is self._told:
             return math.inf
-        if _news(presence) == self._last:
+        if self._last is not None and _news(presence) == _news(self._last):
             self._told = presence
             return math.inf
         if not _jobs(presence) <= self._named:
@@ -54,7 +53,7 @@ class Announcer:
         self._tokens = max(0.0, min(float(FIRST_FEW), refilled) - 1.0)
         self._refilled_at = now
         self._named |= _jobs(presence)
-        self._last, self._told = _news(presence), None
+        self._last = self._told = presence
         return True
 
 
@@ -62,6 +61,6 @@ def _jobs(presence: Presence) -> set[str]:
     return {*presence.ready, *presence.unready}
 
 
-def _news(presence: Presence) -> Presence:
-    """Leave out what only goes along: it changes with every round, and is asked for when it matters."""
-    return structs.replace(presence, done={}, term=0)
+_news = attrgetter(*(name for name in Presence.__struct_fields__ if name not in ("done", "term")))
+"""What is news when it is another: all but what only goes along, changes with every round and is asked for when it
+matters."""

@@ -17,12 +17,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from broker import topics
 from broker.errors import WireError
 from broker.faults import Marks
-from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Want
+from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
 from broker.tally import Tally
 from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
@@ -271,20 +271,29 @@ class Agent:
         return self.jobs.works
 
     def _presence(self) -> Presence:
-        works = self.works.items()
+        ready: dict[str, int] = {}
+        done: dict[str, Version] = {}
+        ahead: dict[str, Version] = {}
+        for job, work in self.works.items():
+            ready[job] = work.n_examples
+            part = work.participant
+            if part.done is not None:
+                done[job] = part.done
+            if part.ahead is not None:
+                ahead[job] = part.ahead
         return Presence(
             self.device,
             self.home.boot,
             online=True,
             labels=self.config.labels,
-            ready=_few({job: work.n_examples for job, work in works}),
+            ready=_few(ready),
             unready=_few(self.jobs.unready),
             software=self._software,
             incarnation=self.home.incarnation,
             nonce=self.home.nonce,
             failed=_few(self.jobs.failed),
-            done=_few({job: done for job, work in works if (done := work.participant.done) is not None}),
-            ahead=_few({job: ahead for job, work in works if (ahead := work.participant.ahead) is not None}),
+            done=_few(done),
+            ahead=_few(ahead),
             trouble=_few(self.jobs.trouble),
             term=self._term if self._term > self._leader_term else 0,
         )
@@ -306,6 +315,11 @@ class Agent:
         self._out.pump()
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 def _few(said: Mapping[str, T]) -> dict[str, T]:
-    """Return a copy, of as many jobs as one presence may name."""
+    """Return a copy, of as many jobs as one presence may name, for a presence: nobody changes it."""
+    if not said:
+        return _NOTHING
     return dict(said if len(said) <= MOST_JOBS else itertools.islice(said.items(), MOST_JOBS))

@@ -151,7 +151,7 @@ class _Link(MemoryTransport):
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
         if taken:
-            self.body_bytes_up += self._blob_bytes(packet)
+            self.body_bytes_up += topics.blob_bytes(packet)
         return taken
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
@@ -240,7 +240,7 @@ class _Simulation:
         link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(
-            structs.replace(self._config, device=device),
+            self._config,
             home,
             link,
             clock=self._clock,
@@ -267,9 +267,7 @@ class _Simulation:
         return self._result(run, rows, n_parameters, time.perf_counter() - began)
 
     def close(self) -> None:
-        """End everything."""
-        for agent in self._agents:
-            agent.stop()
+        """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
         self._aggregator.stop()
         self._store.close()
 

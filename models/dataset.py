@@ -225,7 +225,7 @@ def _classes(data: Dataset, outputs: int) -> npt.NDArray[np.int64]:
     if len(wrong):
         row = int(wrong[0])
         raise DatasetError(f"{data.source}, row {row}: label {y[row, 0]} is not one of 0..{outputs - 1}")
-    return y[:, 0].astype(np.int64)
+    return y[:, 0].astype(np.int64, copy=False)
 
 
 def _values(data: Dataset, outputs: int) -> Float32:
