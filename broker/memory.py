@@ -27,9 +27,10 @@ subscriptions that match and a subscribe only the retained packets that match, w
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from broker import reasons
 from broker.transport import (
@@ -50,25 +51,49 @@ _ROOM = 1000  # what `room` says while online: nothing ever waits to be sent, so
 
 
 class _Level:
-    """One level of the tree: what is subscribed and retained at exactly this path."""
+    """One level of the tree: what is subscribed and retained at exactly this path.
 
-    __slots__ = ("below", "retained", "retained_until", "subscribers")
+    Most levels are leaves, and most of those are one client's alone: such a one has no dict of its own.
+    """
+
+    __slots__ = ("_others", "_subscriber", "below", "retained", "retained_until")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Level] = _NO_LEVELS  # most levels are leaves, and most of those are one client's
-        self.subscribers: dict[MemoryTransport, None] = _NOBODY  # a dict for its order
+        self.below: dict[str, _Level] = _NO_LEVELS
+        self._subscriber: MemoryTransport | None = None
+        self._others: dict[MemoryTransport, None] | None = None  # a dict for its order
         self.retained: Packet | None = None
         self.retained_until = math.inf
 
     @property
+    def subscribers(self) -> Iterable[MemoryTransport]:
+        """Return them in the order in which they came."""
+        first = () if self._subscriber is None else (self._subscriber,)
+        return first if self._others is None else (*first, *self._others)
+
+    def add(self, transport: MemoryTransport) -> None:
+        """Add a subscriber that is not there yet."""
+        if self._subscriber is None and not self._others:
+            self._subscriber = transport
+        else:
+            self._others = self._others or {}
+            self._others[transport] = None
+
+    def discard(self, transport: MemoryTransport) -> None:
+        """Remove a subscriber, if it is there."""
+        if self._subscriber is transport:
+            self._subscriber = None
+        elif self._others is not None:
+            self._others.pop(transport, None)
+
+    @property
     def bare(self) -> bool:
         """Nothing here and nothing below."""
-        return not self.below and not self.subscribers and self.retained is None
+        return not (self.below or self._subscriber or self._others) and self.retained is None
 
 
 _NO_LEVELS: dict[str, _Level] = {}
-_NOBODY: dict[MemoryTransport, None] = {}
-"""What a new level has, so that it weighs little: never changed, but replaced by a dict of its own."""
+"""What is below a new level: never changed, but replaced by a dict of the level's own."""
 
 
 def _reach(root: _Level, path: str) -> _Level:
@@ -255,9 +280,7 @@ class MemoryBroker:
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
         level = _reach(self._root, name)
-        if level.subscribers is _NOBODY:
-            level.subscribers = {}
-        level.subscribers[transport] = None
+        level.add(transport)
         now = self._clock()
         for level in _retained_at(self._root, name):
             packet = level.retained
@@ -271,7 +294,7 @@ class MemoryBroker:
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
         level = _find(self._root, name)
         if level is not None:
-            level.subscribers.pop(transport, None)
+            level.discard(transport)
             _prune(self._root, name)
 
     def _publish(self, packet: Packet) -> None:
@@ -304,7 +327,8 @@ class MemoryTransport:
         self.counters = Counters()
         self._broker = broker
         self._filters: dict[str, None] = {}
-        self._events: deque[Event] | None = None  # an empty one weighs more than all else here
+        self._next: Event | None = None
+        self._later: deque[Event] | None = None  # a deque weighs more than all else here, and one event is the rule
         self._open = self._online = False
         self._cable = True
 
@@ -321,7 +345,7 @@ class MemoryTransport:
         for name in filters:
             check_filter(name)
             if name not in self._filters:
-                self._filters[name] = None
+                self._filters[sys.intern(name)] = None  # thousands of clients ask for the same few
                 if self._online:
                     self._broker._subscribe(self, name)
 
@@ -359,15 +383,14 @@ class MemoryTransport:
     @property
     def waiting(self) -> int:
         """How many events `take` has to give: who drives many clients in one thread calls only those with some."""
-        return 0 if self._events is None else len(self._events)
+        return (self._next is not None) + (0 if self._later is None else len(self._later))
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
-        if self._events is None:
-            return None
-        event = self._events.popleft()
-        if not self._events:
-            self._events = None
+        event = self._next
+        self._next = self._later.popleft() if self._later else None
+        if not self._later:
+            self._later = None
         return event
 
     def wake(self) -> None:
@@ -377,7 +400,7 @@ class MemoryTransport:
         """Say goodbye: no will. Events that were not taken are gone."""
         self._broker._forget(self)
         self._open = self._online = False
-        self._events = None
+        self._next = self._later = None
 
     def drop(self, reason: str = _PULLED, will: bool = True) -> None:
         """Lose the link, and stay offline until `restore`.
@@ -431,9 +454,11 @@ class MemoryTransport:
         self._put(packet)
 
     def _put(self, event: Event) -> None:
-        if self._events is not None:
-            self._events.append(event)
-            return
-        self._events = deque((event,))
-        if self._broker.roused is not None:
-            self._broker.roused(self)
+        if self._next is None:
+            self._next = event
+            if self._broker.roused is not None:
+                self._broker.roused(self)
+        elif self._later is None:
+            self._later = deque((event,))
+        else:
+            self._later.append(event)

@@ -76,7 +76,8 @@ class Jobs:
         self.unready: dict[str, str] = {}
         """Job to the reason why this device cannot take part in it."""
         self.changed = True
-        """Whether what is said of jobs may be another than when somebody last set this to False."""
+        """Whether what a presence says of jobs may be another than when somebody last set this to False; but for what
+        only goes along with one (presence.py)."""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -84,7 +85,7 @@ class Jobs:
         """Job to what this broker has refused of it."""
         self._overs: dict[str, Over] = {}
         """Jobs that have ended, and how."""
-        self._announced: frozenset[str] = frozenset()
+        self._announced: tuple[str, ...] = ()
         """Jobs that the broker has told of."""
         self._left_over_at = math.inf
         self._turns = 0
@@ -94,13 +95,16 @@ class Jobs:
         self._packet_bytes: int | None = config.broker.max_packet_bytes
         self._config = config
         self._home = home
-        self._folder: Path = home.folder / "jobs"
         self._clock = clock
         self._read_data = read_data
         self._resources = resources
         self._marks = marks
         self.slots = slots
         self._send = send
+
+    @property
+    def _folder(self) -> Path:
+        return self._home.folder / "jobs"
 
     # Time.
 
@@ -217,7 +221,7 @@ class Jobs:
         work = self.works.get(job)
         if work is None:
             return
-        self.changed = True
+        before = work.failure, work.participant.ahead
         try:
             out = contain(lambda: list(act(work, self._clock())), OSError)
         except OSError as error:
@@ -227,8 +231,10 @@ class Jobs:
             return
         if isinstance(out, Fault):
             self._rest(job, self._leave(job).spec, out.why)
-        else:
-            self._send(out)
+            return
+        if (work.failure, work.participant.ahead) != before:
+            self.changed = True
+        self._send(out)
 
     def meet(self, job: Job) -> None:
         """Take what the broker says of a job: that it is there, has ended, or is deleted."""
@@ -236,7 +242,8 @@ class Jobs:
         if job.spec is None:
             self._forget(job.job)
             return
-        self._announced |= {job.job}
+        if job.job not in self._announced:
+            self._announced += (job.job,)
         if self.unready.get(job.job) == UNANNOUNCED:
             del self.unready[job.job]
         if job.job not in self.works and job.job not in self._later:
@@ -271,6 +278,7 @@ class Jobs:
             self._rest(job, spec, work.why)
             return
         self.works[job] = work
+        self.changed = True
         self.unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, work.n_examples)
         self._send([Subscribe((topics.filter_for(self._config.fleet, "round", job=job),))])
@@ -293,6 +301,7 @@ class Jobs:
     def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
         """Say why this device cannot take part now, and look again later."""
         log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
+        self.changed = True
         self.unready[job] = why[:500]
         self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
 
@@ -306,6 +315,7 @@ class Jobs:
     def _leave(self, job: str) -> Work:
         """Stop working on a job; what is on disk stays."""
         work, fleet = self.works.pop(job), self._config.fleet
+        self.changed = True
         work.step_out()
         filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
         self._send([Unsubscribe((*filters, *work.subscribed))])
@@ -316,7 +326,7 @@ class Jobs:
         """Forget a deleted job, whether or not this process has worked on it."""
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
-        self._announced -= {job}
+        self._announced = tuple(name for name in self._announced if name != job)
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)
@@ -331,7 +341,7 @@ class Jobs:
 
     def _report_left_over(self) -> None:
         """Say of jobs on disk that nobody announces that they are here: who has deleted them says so again."""
-        known = self._announced | self.works.keys()
+        known = self.works.keys() | self._announced
         try:
             names = outbox.leftovers(self._folder, known, self._home.disk)
         except OSError as error:

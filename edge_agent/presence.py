@@ -26,7 +26,7 @@ class Announcer:
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
         self._not_before = 0.0
-        self._named: frozenset[str] = frozenset()
+        self._named: tuple[str, ...] = ()
         """Jobs that it has said anything of."""
 
     def forget(self, now: float, wait_s: float) -> None:
@@ -41,7 +41,7 @@ class Announcer:
         if self._last is not None and _news(presence) == _news(self._last):
             self._told = presence
             return math.inf
-        if not _jobs(presence) <= self._named:
+        if not _jobs(presence).issubset(self._named):
             return self._not_before  # an operator waits for the first word on a job
         return max(self._not_before, self._refilled_at + (1.0 - self._tokens) * self.interval_s)
 
@@ -52,7 +52,7 @@ class Announcer:
         refilled = self._tokens + (now - self._refilled_at) / self.interval_s
         self._tokens = max(0.0, min(float(FIRST_FEW), refilled) - 1.0)
         self._refilled_at = now
-        self._named |= _jobs(presence)
+        self._named += tuple(_jobs(presence).difference(self._named))
         self._last = self._told = presence
         return True
 

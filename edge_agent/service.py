@@ -172,7 +172,7 @@ class Agent:
         now = self._clock()
         self.jobs.tick(now)
         if self._announces_at <= now:
-            presence = self._presence()
+            presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
                 self._out.put(topics.pack(presence, self.config.fleet))
 
