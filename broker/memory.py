@@ -27,7 +27,6 @@ subscriptions that match and a subscribe only the retained packets that match, w
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -345,7 +344,7 @@ class MemoryTransport:
         for name in filters:
             check_filter(name)
             if name not in self._filters:
-                self._filters[sys.intern(name)] = None  # thousands of clients ask for the same few
+                self._filters[name] = None
                 if self._online:
                     self._broker._subscribe(self, name)
 

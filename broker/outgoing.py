@@ -62,6 +62,8 @@ class Outgoing:
 
     def pump(self) -> None:
         """Hand to the transport what it takes now, in order."""
+        if not self._waiting:
+            return
         while self._online and self._waiting:
             packet = next(iter(self._waiting.values()))
             if not self._transport.publish(packet):
@@ -69,6 +71,8 @@ class Outgoing:
             self._waiting.popitem(last=False)
             self._n_live -= not packet.retain
             failpoints.reach(self._point, packet.topic)
+        if not self._waiting:
+            self._waiting.clear()  # an emptied one keeps the room that it had
 
     def clear(self) -> None:
         """Forget what waits."""

@@ -276,7 +276,9 @@ def _clean(words: dict[str, str]) -> dict[str, str]:
     return {name: clean(text) for name, text in words.items()}
 
 
+@functools.lru_cache(maxsize=128)
 def _join(fleet: str, *levels: str) -> str:
+    """Return a topic or a filter: the same string again where it was asked for lately, as by a fleet in one process."""
     return "/".join((*PREFIX, fleet, *levels))
 
 

@@ -194,7 +194,7 @@ class Participant:
         """What the last fetch went by."""
         self._refetch_at: float | None = None
         self._training: Version | None = None
-        self._names = set(names)
+        self._names = frozenset(names)
         """Former names of the base that is trained on or offered to."""
         self._look_at: float | None = now
         self._look_s = FIRST_LOOK_S
@@ -357,7 +357,7 @@ class Participant:
             self._deploying = wanted
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
-            self._training, self._names = wanted, set(self._round.aliases)
+            self._training, self._names = wanted, frozenset(self._round.aliases)
             effects.append(Train(wanted, self._round.terms, self._round.aliases))
         return effects
 
@@ -538,7 +538,7 @@ class Participant:
             return
         if not self._is_renamed(offer.base):
             return
-        self._names.add(offer.base)
+        self._names |= {offer.base}
         self.offer, self._trained = structs.replace(offer, base=round_.base), round_.base
         self._sent_body, self._backoff_s = False, None
         self._resend_at = min(self._resend_at, now + FIRST_RESEND_S * self._rng.random())

@@ -39,7 +39,7 @@ class Announcer:
         if presence is self._told:
             return math.inf
         if self._last is not None and _news(presence) == _news(self._last):
-            self._told = presence
+            self._last = self._told = presence
             return math.inf
         if not _jobs(presence).issubset(self._named):
             return self._not_before  # an operator waits for the first word on a job
