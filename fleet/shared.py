@@ -9,6 +9,7 @@ belongs to one device alone, its rows, its outbox, its participant, is not here.
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 PACKETS = 64
 """Packets of which it is remembered what they say: more than come between two devices' hearing the same one."""
+KEPT_BYTES = 2**26
+"""Versions, and the bodies that led there, that are kept for who takes the same way: eighty of 200,000 parameters."""
 DRAWS = 32
 """After so many draws a device keeps its generator, 2.5 kB, rather than draw them all again."""
 
@@ -85,17 +88,19 @@ class SharedResources(Resources):
 
 
 class SharedChain(Chain):
-    """A chain whose bodies are decoded once, for as long as no later version is asked for.
+    """A chain whose bodies are decoded once for all who take them.
 
-    A body is known by the number of the version that it is taken from and by its bytes. The number is enough: all who
-    share this object hold the versions of one run of one job.
+    What a body leads to is known by the number of the version that it is taken from and by its bytes. The number is
+    enough: all who share this object hold the versions of one run of one job. What was asked for last is kept, up to
+    `most_bytes`.
     """
 
-    def __init__(self, spec: Spec, job: JobSpec) -> None:
+    def __init__(self, spec: Spec, job: JobSpec, most_bytes: int = KEPT_BYTES) -> None:
         super().__init__(spec, job)
         self._version_0 = _Known.of(super().first())
-        self._latest = 0
-        self._taken: dict[tuple[int, int, bytes], Held] = {}
+        self._most_bytes = most_bytes
+        self._n_bytes = 0
+        self._taken: OrderedDict[tuple[int, int, bytes], _Known] = OrderedDict()
 
     def first(self) -> Held:
         """Return version 0."""
@@ -103,14 +108,22 @@ class SharedChain(Chain):
 
     def take(self, held: Held, number: int, body: bytes) -> Held:
         """See `Chain`."""
-        if number > self._latest:
-            self._latest = number
-            self._taken.clear()
-        start = -1 if body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,))) else held.number  # -1: from anywhere
-        found = self._taken.get((start, number, body))
+        anywhere = body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
+        key = (-1 if anywhere else held.number), number, body
+        found = self._taken.get(key)
         if found is None:
-            found = self._taken[start, number, body] = _Known.of(super().take(held, number, body))
+            found = _Known.of(super().take(held, number, body))
+            self._keep(key, found)
+        else:
+            self._taken.move_to_end(key)
         return found
+
+    def _keep(self, key: tuple[int, int, bytes], version: _Known) -> None:
+        self._taken[key] = version
+        self._n_bytes += version.n_bytes + len(key[2])
+        while self._n_bytes > self._most_bytes and len(self._taken) > 1:
+            (_, _, body), oldest = self._taken.popitem(last=False)
+            self._n_bytes -= oldest.n_bytes + len(body)
 
 
 class _Known(Held):
@@ -123,6 +136,10 @@ class _Known(Held):
         for velocity in held.velocity:
             velocity.flags.writeable = False
         return cls(*held)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(ints.nbytes for ints in self.model.ints) + sum(values.nbytes for values in self.velocity)
 
     def sha256(self) -> str:
         return self._name
