@@ -120,7 +120,7 @@ def simulate(
     """
     spec = for_all(spec, len(shares))
     n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
-    with _workshop(20 * n_parameters * 10 + 8 * test.X.size) as folder, _no_collections() as go_on:
+    with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder)
         try:
             return simulation.run(n_parameters, on_round, go_on)
