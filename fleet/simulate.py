@@ -40,6 +40,7 @@ from models import dataset, nets
 from models.chain import Chain
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
+from models.nets import Net
 from models.source import DataSource
 from models.trail import Trail
 
@@ -177,11 +178,10 @@ class _Share:
 class _Deployed:
     """What a device would deploy that follows every version."""
 
-    def __init__(self, spec: JobSpec, test: Dataset) -> None:
-        self._net = nets.build(spec.model, allow=(spec.model.kind,))
+    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
+        self._net = net
         self._spec = spec
         self._test = dataset.fit(test, spec.model)
-        chain = Chain(self._net.spec, spec)
         self._trail = Trail(chain, chain.first())
 
     def follow(self, number: int, step: bytes) -> Metrics:
@@ -286,7 +286,8 @@ class _Simulation:
     def _rounds(self, run: Run) -> Iterator[RoundRow]:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
-        number, deployed = 0, _Deployed(self.spec, self._test)
+        shared = self._resources.chain(run.job, self.spec, self._config.models)
+        number, deployed = 0, _Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))
