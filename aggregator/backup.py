@@ -343,9 +343,9 @@ def _held(store: Store, row: JobRow) -> HeldJob:
     """Read all there is of a job, as an aggregator would that goes on with it."""
     version, damage = "", row.damage
     try:
-        current, _, blob = store.last_version(row.job)
-        version = str(current)
-        if not damage and not is_whole(blob):
+        found = store.last_version(row.job)
+        current, version = found.version, str(found.version)
+        if not damage and not (is_whole(found.state) and (not found.record or is_whole(found.record))):
             damage = f"job {row.job} is damaged in the state directory (its model): {REMEDY}"
         for look in (store.verdicts, store.bodies, store.history, store.aliases, store.claims):
             look(row.job)

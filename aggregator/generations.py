@@ -136,10 +136,10 @@ def rename(db: Database, write: Transaction, job: str, above: int, chance: Chanc
 
 
 def current(db: Database, job: str) -> Version:
-    """Return the version that has the server's state. Raises DamageError where none has."""
+    """Return the last version, which has a state or a record. Raises DamageError where none has."""
     row = db.one(
         f"job {job}, table versions",
-        "SELECT generation, number FROM versions WHERE job = ? AND state IS NOT NULL"
+        "SELECT generation, number FROM versions WHERE job = ? AND (state IS NOT NULL OR record IS NOT NULL)"
         " ORDER BY generation DESC, number DESC LIMIT 1",
         (job,),
     )

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct, structs
 
 from aggregator import gates
-from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, opened
+from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
+from aggregator.rows import WHOLE_STEP, Kept
 from models import chain, fold, steering, sums
-from models.chain import SPAN, Chain, Grids, Held, Late, Step
+from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError, Decoded
 from models.codec.coding import Coding, Update, shaped
 from models.codec.decoded import exact
@@ -48,6 +50,10 @@ EDGE = 3
 """Bits that the grid of a snapshot lies above the lattice of its model, at least."""
 SWALLOWED = "the updates are finer than the numbers of the model can tell apart: it stands still"
 """The alarm of a version that its updates did not move."""
+MOST_BEHIND = 64
+"""Steps from the last version that was stored whole, however light they are."""
+STATE_SHARE = 0.5
+"""Of the bytes of a model: so heavy the steps are at most before a version is stored whole again."""
 SNAPSHOT_BITS = 3
 """Bits a coordinate that a first snapshot is expected to take."""
 
@@ -67,26 +73,45 @@ class Counted(Struct, frozen=True):
 
 
 class Learner:
-    """One job's numbers, from the blob of its last version.
+    """One job's numbers, from the blob of its last version; or of an earlier one, with the steps from there on.
 
-    number, sha256: what the blob must hold, where that is known. Raises LearnerError when it is damaged, or another's.
+    number, sha256: what it must come to, where that is known. steps: bodies, each to the next version. record: what
+    lies beside the last one, where there are steps. Raises LearnerError when it is damaged, or another's.
     """
 
     def __init__(
-        self, net: Net, spec: JobSpec, blob: bytes, number: int | None = None, sha256: str | None = None
+        self,
+        net: Net,
+        spec: JobSpec,
+        blob: bytes,
+        number: int | None = None,
+        sha256: str | None = None,
+        *,
+        steps: Sequence[bytes] = (),
+        record: bytes = b"",
     ) -> None:
         self._net = net
         self._spec = spec
         self._chain = Chain(net.spec, spec)
         try:
             now = opened(blob, net.spec)
-        except RecordError as error:
+            if steps:
+                now = self._gone_on(now, steps, record)
+        except (RecordError, CodecError) as error:
             raise LearnerError(str(error)) from error
+        self._behind = [0 if _is_whole(step) else len(step) for step in steps]
+        """Bytes of the steps since the last version that was stored whole."""
         if number is not None and now.held.number != number:
             raise LearnerError(f"it is version {now.held.number}, not {number}")
         if sha256 is not None and now.sha256 != sha256:
             raise LearnerError("its model has another SHA-256")
         self._take(now)
+
+    def _gone_on(self, now: Next, steps: Sequence[bytes], record: bytes) -> Next:
+        held = now.held
+        for step in steps:
+            held = self._chain.take(held, held.number + 1, step)
+        return Next(held, beside(record, held.number, self._net.spec))
 
     @property
     def now(self) -> Next:
@@ -147,8 +172,28 @@ class Learner:
             number = self._now.held.number + 1
             raise LearnerError(f"version {number} cannot be made: {error}") from error
 
+    def kept(self, following: Next) -> Kept:
+        """Return what is to be stored of the next version: a state now and then, else how it follows.
+
+        As often as the steps weigh as much as half a state: from there on a start goes along them.
+        """
+        if self._is_state_due(following):
+            return Kept(following.to_bytes())
+        step = WHOLE_STEP if _is_whole(following.step) else following.step
+        return Kept(step=step, record=following.beside())
+
+    def _is_state_due(self, following: Next) -> bool:
+        step = following.step
+        if not step or _is_whole(step):
+            return not step or bool(following.held.velocity)  # which the server alone keeps
+        return len(self._behind) >= MOST_BEHIND or sum(self._behind) + len(step) > STATE_SHARE * 4 * self._chain.d
+
     def take(self, following: Next) -> None:
         """Go on from a version that is durable, with an empty sum."""
+        if self._is_state_due(following):
+            self._behind.clear()
+        else:
+            self._behind.append(0 if _is_whole(following.step) else len(following.step))
         self._take(following)
 
     # The sum.
@@ -321,6 +366,10 @@ class Learner:
         self._late: list[tuple[int, int, Terms, bytes]] = []
         self._counted: list[Counted] = []
         self._model_norm = _norm(now.model)
+
+
+def _is_whole(step: bytes) -> bool:
+    return step[:1] == bytes((WHOLE,))
 
 
 def _octave(energy: float) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FETCH_BYTES = 330
 """What it costs a device to read a head and a body at their own topics, beside the body."""
-LONGEST_WAY = 16_384
+LONGEST_WAY = 32_768
 """No longer way travels with a round: whoever connects while it lies at the broker gets it too."""
 MOST_ALIASES = 8
 SETTLED_BYTES = 16_384

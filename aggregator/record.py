@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from aggregator.rows import is_whole
 from models import steering
-from models.chain import SPAN, Chain, Held
+from models.chain import SPAN, STEP, WHOLE, Chain, Held
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
 from models.job import CompressionSpec, JobSpec
 from models.lattice import Model
@@ -87,11 +87,20 @@ class Next(NamedTuple):
         """Serialise, with a checksum; a `Learner` is made from it."""
         held = self.held
         velocity = [v.astype("<i8", copy=False).tobytes() for v in held.velocity]
-        packed = msgspec.msgpack.encode(_Stored(_FORMAT, held.number, held.model.to_bytes(), velocity, self.record))
-        return zlib.crc32(packed).to_bytes(4, "little") + packed
+        return _sealed(_Stored(_FORMAT, held.number, held.model.to_bytes(), velocity, self.record))
+
+    def beside(self) -> bytes:
+        """Serialise what is kept beside the version itself, with a checksum."""
+        return _sealed(_Beside(_FORMAT, self.held.number, self.record))
+
+    @property
+    def step(self) -> bytes:
+        """The body that leads to it from the version before, or from nothing; empty where there is none."""
+        return next((body for start, body in self.ways if body[:1] in _STEPS), b"")
 
 
 _FORMAT = 2
+_STEPS = (bytes((STEP,)), bytes((WHOLE,)))
 
 
 class _Stored(Struct, frozen=True, array_like=True):
@@ -102,13 +111,48 @@ class _Stored(Struct, frozen=True, array_like=True):
     record: Record
 
 
+class _Beside(Struct, frozen=True, array_like=True):
+    format: int
+    number: Annotated[int, Meta(ge=0, le=2**53)]
+    record: Record
+
+
+T = TypeVar("T", _Stored, _Beside)
+
+
+def _sealed(stored: _Stored | _Beside) -> bytes:
+    packed = msgspec.msgpack.encode(stored)
+    return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+
 def opened(blob: bytes, spec: Spec) -> Next:
     """Read what `Next.to_bytes` wrote. Raises RecordError."""
+    stored = _read(blob, _Stored, spec)
+    try:
+        model = Model.from_bytes(stored.model, spec)
+    except ValueError as error:
+        raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
+    sizes = [8 * tensor.size for tensor in spec]
+    if stored.velocity and [len(raw) for raw in stored.velocity] != sizes:
+        raise RecordError("its velocity has other shapes than the net")
+    pairs = zip(stored.velocity, spec, strict=bool(stored.velocity))
+    velocity = tuple(np.frombuffer(raw, "<i8").astype(np.int64).reshape(tensor.shape) for raw, tensor in pairs)
+    return Next(Held(stored.number, model, velocity), stored.record)
+
+
+def beside(blob: bytes, number: int, spec: Spec) -> Record:
+    """Read what `Next.beside` wrote for the version of this number. Raises RecordError."""
+    stored = _read(blob, _Beside, spec)
+    if stored.number != number:
+        raise RecordError(f"it lies beside version {stored.number}, not {number}")
+    return stored.record
+
+
+def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
     if not is_whole(blob):
         raise RecordError("its checksum is wrong")
     try:
-        stored = msgspec.msgpack.decode(blob[4:], type=_Stored)
-        model = Model.from_bytes(stored.model, spec)
+        stored = msgspec.msgpack.decode(blob[4:], type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
     if stored.format != _FORMAT:
@@ -116,12 +160,7 @@ def opened(blob: bytes, spec: Spec) -> Next:
     terms, down = Terms(*stored.record.terms), stored.record.down
     if not terms.are_for(n_parameters(spec)) or (terms.is_sketch and down > WIDEST):
         raise RecordError("it codes updates in a way that there is not for its net")
-    sizes = [8 * tensor.size for tensor in spec]
-    if stored.velocity and [len(raw) for raw in stored.velocity] != sizes:
-        raise RecordError("its velocity has other shapes than the net")
-    pairs = zip(stored.velocity, spec, strict=bool(stored.velocity))
-    velocity = tuple(np.frombuffer(raw, "<i8").astype(np.int64).reshape(tensor.shape) for raw, tensor in pairs)
-    return Next(Held(stored.number, model, velocity), stored.record)
+    return stored
 
 
 def start(net: Net, spec: JobSpec) -> Next:

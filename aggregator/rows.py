@@ -95,12 +95,29 @@ class BodyRow(Struct, frozen=True):
         return start_of(self.name)
 
 
+WHOLE_STEP = b"="
+"""Stands for a step that is the whole of its version, and lies among the bodies."""
+
+
+class Kept(Struct, frozen=True):
+    """What is stored of a version: a whole state; or what leads there from the version before, and what beside it.
+
+    Each has a checksum, or a SHA-256 to be held against, of its own.
+    """
+
+    state: bytes = b""
+    step: bytes = b""
+    record: bytes = b""
+
+
 class Current(Struct, frozen=True):
-    """The last version of a job and the server's state, which has a checksum of its own."""
+    """The last version of a job, and how to come to it: a state, the steps from there on, and what lies beside."""
 
     version: Version
     sha256: Digest
     state: bytes
+    steps: tuple[bytes, ...] = ()
+    record: bytes = b""
 
 
 class VersionRow(Struct, frozen=True):

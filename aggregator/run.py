@@ -101,10 +101,13 @@ class Run:
 
     def _load(self, row: JobRow, now: float) -> None:
         store = self._store
-        version, self._sha256, blob = store.last_version(self.job)
+        last = store.last_version(self.job)
+        version, self._sha256 = last.version, last.sha256
         counted = []
         try:
-            self._learner = Learner(self._net, self.spec, blob, version.number, self._sha256)
+            self._learner = Learner(
+                *(self._net, self.spec, last.state, version.number, last.sha256), steps=last.steps, record=last.record
+            )
             for update in store.updates(self.job):
                 number = None if update.number == version.number else update.number
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
@@ -117,7 +120,7 @@ class Run:
         self.chunk_bytes = self._cut()
         self.aliases = store.aliases(self.job)
         """Former names of the current version."""
-        last, is_open = store.last_attempt(self.job, version) or (None, False)
+        attempt, is_open = store.last_attempt(self.job, version) or (None, False)
         self.coordinator = Coordinator(
             self.spec.rounds,
             self.spec.seed,
@@ -129,8 +132,8 @@ class Run:
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),
             counted=counted,
-            attempt=last if is_open else None,
-            last=last,
+            attempt=attempt if is_open else None,
+            last=attempt,
             left=self._left(version),
             renames=store.renames(self.job),
             history=self._history,
@@ -353,7 +356,7 @@ class Run:
         version = Version(base.generation, following.held.number)
         rows = _rows(version, following, self.chunk_bytes)
         sha256 = following.sha256
-        self._store.commit(self.job, version, sha256, following.to_bytes(), metrics, rows, close)
+        self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._ways += map(_way, rows)

@@ -2,7 +2,7 @@
 
     meta       the term, who this store is, and small durable words of the service
     jobs       specification, generation, how it ended, former names of its version, the request that made it
-    versions   metrics of every version; the server state of the last one
+    versions   metrics of every version; the server state of one of the last, and how to go on from there
     updates    last verdict of every device, and the bodies counted for the current base
     attempts   every round with its outcome and each device's fate
     bodies     what should lie at the broker
@@ -77,7 +77,11 @@ ALTER TABLE updates DROP COLUMN nmse;
 ALTER TABLE updates ADD COLUMN curvature REAL;
 ALTER TABLE updates ADD COLUMN gain REAL;
 """
-STEPS = (FIRST, SECOND, THIRD)
+FOURTH = """
+ALTER TABLE versions ADD COLUMN step BLOB;
+ALTER TABLE versions ADD COLUMN record BLOB;
+"""
+STEPS = (FIRST, SECOND, THIRD, FOURTH)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}

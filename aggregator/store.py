@@ -24,7 +24,19 @@ from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, 
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
 from aggregator.lock import Lock
-from aggregator.rows import AttemptRow, BodyRow, Claim, Current, JobRow, LitterRow, UpdateRow, VersionRow, damaged
+from aggregator.rows import (
+    WHOLE_STEP,
+    AttemptRow,
+    BodyRow,
+    Claim,
+    Current,
+    JobRow,
+    Kept,
+    LitterRow,
+    UpdateRow,
+    VersionRow,
+    damaged,
+)
 from aggregator.schema import SCHEMA_VERSION
 from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
@@ -35,8 +47,10 @@ __all__ = [
     "AttemptRow",
     "BodyRow",
     "Claim",
+    "Current",
     "DamageError",
     "JobRow",
+    "Kept",
     "LitterRow",
     "Store",
     "StoreError",
@@ -150,7 +164,7 @@ class Store:
                 " VALUES (?, ?, ?, ?, 1, '', '', ?)",
                 (job, spec.name, text, crc(text), request),
             )
-            write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state))
+            write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state, None, None))
 
     def end_job(self, job: str, ended: str, reason: str) -> None:
         """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name."""
@@ -201,19 +215,23 @@ class Store:
         job: str,
         version: Version,
         sha256: str,
-        state: bytes,
+        kept: Kept,
         metrics: Mapping[str, float],
         bodies: Sequence[BodyRow],
         close: Close,
     ) -> None:
         """Make a version durable, with the bodies that lead to it and the end of the round that made it.
 
-        The bodies of the updates that went into it are no longer needed.
+        kept: with a state, those before it and the steps from them on are no longer needed; nor are the bodies of the
+        updates that went into the version.
         """
         with self._writing(job) as write:
-            write("UPDATE versions SET state = NULL WHERE job = ? AND state IS NOT NULL", (job,))
-            row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics), state)
-            write(_ADD_VERSION, row)
+            if kept.state:
+                write(_FORGET_KEPT, (job,))
+            else:
+                write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
+            row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
+            write(_ADD_VERSION, (*row, kept.state or None, kept.step or None, kept.record or None))
             write("UPDATE updates SET body = NULL, crc = NULL WHERE job = ? AND body IS NOT NULL", (job,))
             write(_CLOSE_ATTEMPT, rows.closing(job, close))
             for body in bodies:
@@ -240,13 +258,25 @@ class Store:
         version = generations.current(self._db, job)
         return tuple(old for old, now in self.renames(job).items() if now == version)
 
-    def last_version(self, job: str) -> tuple[Version, str, bytes]:
-        """Return the current version of a job, its SHA-256 and the server state."""
+    def last_version(self, job: str) -> Current:
+        """Return the current version of a job, and how to come to it."""
         version = generations.current(self._db, job)
-        sql = "SELECT sha256, state FROM versions WHERE job = ? AND generation = ? AND number = ?"
-        sha256, state = self._one(job, "versions", sql, _base(job, version)) or (None, None)
-        found = rows.read(Current, job, "versions", {"version": version, "sha256": sha256, "state": state})
-        return version, found.sha256, found.state
+        sql = "SELECT max(number) FROM versions WHERE job = ? AND state IS NOT NULL"
+        first = (self._one(job, "versions", sql, (job,)) or (None,))[0]
+        sql = "SELECT number, sha256, state, step, record FROM versions WHERE job = ? AND number >= ? ORDER BY number"
+        found = list(self._rows(job, "versions", sql, (job, version.number if first is None else first)))
+        last = found[-1] if found else (None,) * 5
+        if last[0] != version.number or [row[0] for row in found] != list(range(last[0] - len(found) + 1, last[0] + 1)):
+            raise damaged(job, "versions", "a version is missing, or there twice")
+        steps = [self._whole(job, row[0]) if row[3] == WHOLE_STEP else row[3] for row in found[1:]]
+        cells = {"version": version, "sha256": last[1], "state": found[0][2], "steps": steps, "record": last[4] or b""}
+        return rows.read(Current, job, "versions", cells)
+
+    def _whole(self, job: str, number: int) -> bytes | None:
+        """Return the body that leads to a version from nothing."""
+        sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ? AND number = ?"
+        found = [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job, number))]
+        return next((row.data for row in found if not row.start), None)
 
     def versions(self, job: str) -> list[tuple[Version, str]]:
         """Return every version of a job with its SHA-256, the first one first."""
@@ -427,7 +457,14 @@ _CLOSE_ATTEMPT = (
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
 _ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
-_ADD_VERSION = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, datetime('now'))"
+_ADD_VERSION = (
+    "INSERT INTO versions (job, generation, number, sha256, metrics, state, step, record, at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, datetime('now'))"
+)
+_FORGET_KEPT = (
+    "UPDATE versions SET state = NULL, step = NULL, record = NULL"
+    " WHERE job = ? AND (state IS NOT NULL OR step IS NOT NULL OR record IS NOT NULL)"
+)
 
 
 def _base(job: str, base: Version) -> tuple[str, int, int]:

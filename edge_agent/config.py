@@ -27,8 +27,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What the agent may take of its device: [limits]."""
 
-    checkpoint_s: Annotated[float, Meta(ge=0.01, le=86_400)] = 60.0
-    """Seconds of training between checkpoints on disk."""
+    checkpoint_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """Seconds of training between checkpoints on disk, which a death may cost; 0 for one after every step."""
     presence_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 30.0
     """Shortest time between two presence messages, after a first few."""
     outbox_bytes: Annotated[int, Meta(ge=2**16, le=2**40)] = 64 * 2**20

@@ -24,11 +24,20 @@ class Disk(Protocol):
     def unseal(self, path: Path) -> bytes | None:
         """Return what `seal` wrote; None where there is no such file, or it has rotted. Raises OSError."""
 
+    def overwrite(self, path: Path, content: bytes) -> None:
+        """Write a whole file over one that is of no use any more. Raises OSError; that one may then be gone."""
+
+    def overwritten(self, path: Path) -> bytes | None:
+        """Return what `overwrite` wrote, or `seal`; None and OSError as `unseal`."""
+
     def exists(self, path: Path) -> bool:
         """Return whether there is such a file, rotten or not."""
 
     def remove(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there, durably."""
+
+    def discard(self, path: Path) -> None:
+        """Remove a file, if it is there; it may come back. Raises OSError."""
 
     def folders(self, path: Path) -> list[str]:
         """Return the names of the folders in a folder, sorted; none where it is not there. Raises OSError."""
@@ -56,6 +65,14 @@ class MemoryDisk:
         """See `Disk`. Nothing rots here."""
         return self._files.get(str(path))
 
+    def overwrite(self, path: Path, content: bytes) -> None:
+        """See `Disk`."""
+        self.seal(path, content)
+
+    def overwritten(self, path: Path) -> bytes | None:
+        """See `Disk`."""
+        return self.unseal(path)
+
     def exists(self, path: Path) -> bool:
         """See `Disk`."""
         return str(path) in self._files
@@ -63,6 +80,10 @@ class MemoryDisk:
     def remove(self, path: Path) -> None:
         """See `Disk`."""
         self._files.pop(str(path), None)
+
+    def discard(self, path: Path) -> None:
+        """See `Disk`."""
+        self.remove(path)
 
     def folders(self, path: Path) -> list[str]:
         """See `Disk`."""

@@ -51,6 +51,11 @@ def remove(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def discard(path: Path) -> None:
+    """Remove a file, if it is there; after a cut of the power it may be there again. Raises OSError."""
+    path.unlink(missing_ok=True)
+
+
 def exists(path: Path) -> bool:
     """Return whether there is such a file, rotten or not."""
     return path.exists()
@@ -105,19 +110,66 @@ def seal(path: Path, content: bytes) -> None:
     replace(path, zlib.crc32(content).to_bytes(4, "little"), content)
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    """Write a sealed file in place, over one whose content is of no use any more, and return when it is on disk.
+
+    What has the room already costs one write of its blocks, where `seal` costs two entries in the journal of the file
+    system. Torn by a cut of the power it reads as no file. Raises OSError; what was there may be gone then.
+    """
+    framed = len(content).to_bytes(8, "little") + content
+    is_new = not path.exists()
+    try:
+        with path.open("wb" if is_new else "r+b", buffering=0) as file:
+            data = memoryview(zlib.crc32(framed).to_bytes(4, "little") + framed)
+            while data:
+                data = data[file.write(data) :]
+            reach("files.overwrite.before", path.name)
+            _sync_data(file.fileno())
+    except OSError:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
+    if is_new:
+        sync_folder(path.parent)
+    reach("files.overwrite.after", path.name)
+
+
+def overwritten(path: Path) -> bytes | None:
+    """Return what `overwrite` wrote, or `seal`; None as `unseal` does. Raises OSError as `unseal` does."""
+    content = _read(path)
+    if content is None:
+        return None
+    end = 12 + int.from_bytes(content[4:12], "little")
+    if 12 <= end <= len(content) and int.from_bytes(content[:4], "little") == zlib.crc32(content[4:end]):
+        return content[12:end]
+    return _unsealed(content)
+
+
 def unseal(path: Path) -> bytes | None:
     """Return what `seal` wrote; None when there is no such file or its bytes, or the sector under them, have rotted.
 
     Raises OSError when it cannot be read for another reason.
     """
+    content = _read(path)
+    return None if content is None else _unsealed(content)
+
+
+def _read(path: Path) -> bytes | None:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.EIO:
             return None
         raise
+
+
+def _unsealed(content: bytes) -> bytes | None:
     if len(content) < 4 or int.from_bytes(content[:4], "little") != zlib.crc32(content[4:]):
         return None  # an empty file, as a cut of the power leaves it, would have the checksum of nothing
     return content[4:]
+
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+"""The data, and of the rest what it takes to read them (macOS has no word for less than all)."""

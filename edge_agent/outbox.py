@@ -1,12 +1,13 @@
 """What a device must not forget of one job: the update that it offers, and which base it is done with.
 
-   update.bin     an encoded update, from before its first byte is sent until it is settled
-   settled.bin    the last base that this device is done with
-   checkpoint.bin where training stands
+   update.bin, update2.bin   the last two encoded updates, in turn, each from before its first byte is sent
+   settled.bin               the last base that this device is done with, where no later update says it
+   checkpoint.bin            where training stands
 
-1. `put` returns when the update is on disk; only then may it be offered.
-2. `settle` first writes the base that it settles, then removes the update. If the power is cut in between, the update
-   is found to be settled already, and is removed at the next start.
+1. `put` returns when the update is on disk; only then may it be offered. It is written over the update before the last
+   one, which nobody needs any more: that costs one write, and a torn one leaves the last one as it was.
+2. That a base is settled is durable with the next update, or by `flush`. Whoever dies in between offers the update once
+   more, to an aggregator that has left its base or has a verdict on it, and settles it again. It is not trained again.
 3. A file that has rotted, or that holds what no agent of this job would write, is named in the log and treated as
    absent: the base is then trained again. That cannot make an update count twice: the aggregator's ledger has the last
    word.
@@ -48,6 +49,7 @@ T = TypeVar("T")
 
 LARGEST = 2.0**100
 """No parameter, velocity or loss of a training that converges comes near; float32 sums below it cannot overflow."""
+SLOTS = ("update.bin", "update2.bin")
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,80}")
 """What may be a job's id, and so the name of its folder."""
 
@@ -67,6 +69,10 @@ class _Update(Struct, frozen=True):
     probed: Probed | None = None
     names: tuple[Version, ...] = ()
     """Former names of the base."""
+    settled: Version | None = None
+    """The last base that was settled when this was put."""
+    serial: int = 0
+    """Of the two updates on disk the one with the higher number was put last."""
 
 
 class _Settled(Struct, frozen=True):
@@ -119,16 +125,30 @@ class Outbox:
         self.settled: Version | None = max((one.settled for one in known), default=None)
         self.probed: Probed | None = next((one.probed for one in known if one.probed is not None), None)
         """What the next report builds on: as durable as the updates, so that a death changes no report."""
-        update = self._read("update.bin", _Update)
-        if update is not None and self.settled is not None and update.offer.base <= self.settled:
-            self._disk.remove(folder / "update.bin")
-            update = None
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
         self.names: tuple[Version, ...] = ()
         """Former names of its base."""
-        if update is not None and self._understands(update, decodes=True):
-            self.offer, self.probed, self.names = update.offer, update.probed, update.names
+        self._body = b""
+        """Its bytes, while it is offered and was put by this very process."""
+        self._is_flushed = True
+        """Whether what is settled is on disk."""
+        self._slot, update = self._last()
+        """Which of the two files was put last."""
+        self._serial = 0 if update is None else update.serial
+        if update is None or not self._understands(update, decodes=True):
+            return
+        if self.settled is None or self.settled < update.offer.base:
+            self.offer, self.names, self.probed = update.offer, update.names, update.probed
+        if update.settled is not None:
+            self.settled = update.settled if self.settled is None else max(self.settled, update.settled)
+            if self.offer is not None and self.offer.base <= self.settled:
+                self.offer, self.names = None, ()
+
+    def _last(self) -> tuple[int, _Update | None]:
+        """Return the update that was put last, and which of the files holds it."""
+        found = [(slot, update) for slot, name in enumerate(SLOTS) if (update := self._read(name, _Update)) is not None]
+        return max(found, key=lambda one: one[1].serial, default=(1, None))
 
     @property
     def trained(self) -> Version | None:
@@ -147,32 +167,48 @@ class Outbox:
 
         Raises OutboxFullError or OSError; nothing is then changed.
         """
-        content = msgspec.msgpack.encode(_Update(offer, body, terms, probed, names))
+        update = _Update(offer, body, terms, probed, names, self.settled, self._serial + 1)
+        content = msgspec.msgpack.encode(update)
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
-        self._disk.seal(self.folder / "update.bin", content)
+        slot = 1 - self._slot
+        self._disk.overwrite(self.folder / SLOTS[slot], content)
         reach("outbox.put.between", (offer.job, offer.base))
-        self._disk.remove(self.folder / "checkpoint.bin")
+        self._disk.discard(self.folder / "checkpoint.bin")
+        self._slot, self._serial, self._body, self._is_flushed = slot, update.serial, body, True
         self.offer, self.probed, self.names = offer, probed, names
 
     def body(self) -> bytes:
         """Return the body of the update that is not settled; empty if there is none.
 
-        Where it has rotted since the outbox was opened, `offer` is None from then on: there is nothing left to offer.
+        Where it has rotted since it was put, `offer` is None from then on: there is nothing left to offer.
         """
-        update = None if self.offer is None else self._read("update.bin", _Update)
+        if self.offer is None or self._body:
+            return self._body
+        update = self._read(SLOTS[self._slot], _Update)
         if update is None or not self._understands(update):
             self.offer = None
             return b""
         return update.body
 
     def settle(self, base: Version) -> None:
-        """Note that this base is done with, and forget the update. Raises OSError; it can then be called again."""
-        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(base, self.probed)))
-        reach("outbox.settle.between", base)
-        self._disk.remove(self.folder / "update.bin")
-        self._disk.remove(self.folder / "residual.bin")
-        self.settled, self.offer = base, None
+        """Note that this base is done with, and that its update is not offered any more."""
+        self.settled, self.offer, self._body, self._is_flushed = base, None, b"", False
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether what is settled is on disk."""
+        return self._is_flushed
+
+    def flush(self) -> None:
+        """Make durable what is settled, and remove its update. Raises OSError; it can then be called again."""
+        if self._is_flushed or self.settled is None:
+            return
+        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
+        reach("outbox.flush.between", self.settled)
+        for name in (*SLOTS, "residual.bin"):
+            self._disk.discard(self.folder / name)
+        self._slot, self._is_flushed = 1, True
 
     # Where training stands.
 
@@ -223,7 +259,7 @@ class Outbox:
             if decodes:
                 Coding(self._spec, Terms(*update.terms), "").decode(update.body)
         except files.UNREADABLE as error:
-            self._ignore("update.bin", error)
+            self._ignore(SLOTS[self._slot], error)
             return False
         return True
 
@@ -238,7 +274,7 @@ class Outbox:
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.folder / name
-        content = self._disk.unseal(path)
+        content = self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
         if content is None:
             if self._disk.exists(path):
                 log.error("file=%s is damaged and is ignored", path)

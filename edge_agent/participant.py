@@ -317,6 +317,11 @@ class Participant:
         return None if self.offer else self._trained
 
     @property
+    def over(self) -> bool:
+        """Whether the job has ended, as far as is known here."""
+        return self._over is not None
+
+    @property
     def ahead(self) -> Version | None:
         """A later version than the one that was spoken of last: who has lost it should know."""
         return self._ahead

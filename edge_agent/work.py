@@ -65,6 +65,8 @@ log = logging.getLogger(__name__)
 
 STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
+FLUSH_S = 60.0
+"""After an update is settled that is durable by then, if no later one has said so."""
 ENVELOPE_BYTES = 1024
 """What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""
 
@@ -148,6 +150,8 @@ class Work:
         self._stalled = False
         """Whether the chunks that are missing have been asked for again."""
         self._training: _Training | None = None
+        self._flush_at = now
+        """When what is settled is to be on disk, if no update says it before."""
         self.participant = Participant(
             home.device,
             job,
@@ -182,12 +186,15 @@ class Work:
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        times = (self.participant.deadline, self._stalls_at)
+        flush_at = None if self._outbox.is_flushed else self._flush_at
+        times = (self.participant.deadline, self._stalls_at, flush_at)
         return min((at for at in times if at is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Out]:
         """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
         messages = list(self._carry_out(self.participant.receive(event, now), now))
+        if self.participant.over:
+            self._flush_at = min(self._flush_at, now)  # no later update will say it
         if self._reading and isinstance(event, Head) and not self.participant.follows:
             self._reading = False
             messages.append(Unsubscribe(self._head_topic))
@@ -195,6 +202,8 @@ class Work:
 
     def tick(self, now: float) -> list[Out]:
         """Return what follows from the time alone. Raises OSError when the disk does not take it."""
+        if now >= self._flush_at:
+            self._outbox.flush()
         again = self._stall(now) if self._stalls_at is not None and now >= self._stalls_at else []
         return [*again, *self._carry_out(self.participant.tick(now), now)]
 
@@ -239,19 +248,20 @@ class Work:
         try:
             for step in training.steps:
                 training.state, training.loss = step.state, step.loss
-                if step.batch + 1 == step.n_batches:
-                    self._checkpoint(training, clock())
+                here, ended = clock(), step.state.epoch == step.n_epochs
+                if here - training.saved_at >= self._checkpoint_s and not ended:  # then the update says it
+                    self._checkpoint(training, here)
+                if step.batch + 1 == step.n_batches and not ended:
                     reach("training.epoch", (self.job, training.effect.base, step.epoch))
-                if clock() >= until:
-                    if clock() - training.saved_at >= self._checkpoint_s:
-                        self._checkpoint(training, clock())
+                if here >= until:
                     return []
             return self._finish(training, now)
         except (TrainingError, CodecError, OutboxFullError) as error:
             return self._fail(training.effect.base, str(error), now)
 
     def pause(self, now: float) -> list[Out]:
-        """Write down where training stands, so that the next start goes on from there. Raises OSError."""
+        """Write down where everything stands, so that the next start goes on from there. Raises OSError."""
+        self._outbox.flush()
         if self._training is not None:
             self._checkpoint(self._training, now)
             self.step_out()
@@ -288,6 +298,7 @@ class Work:
                     yield from self._chunks(want, now)
                 case Settle() as settle:
                     self._outbox.settle(settle.renamed or settle.base)
+                    self._flush_at = now + FLUSH_S
                     log.info("update job=%s base=%s %s", self.job, settle.base, _outcome(settle))
                 case Deploy(version):
                     if self._trail is not None:
@@ -387,7 +398,7 @@ class Work:
         return self._chain.coding(effect.base.number, Terms(m, bits))
 
     def _checkpoint(self, training: _Training, now: float) -> None:
-        """Write down where training stands: at the end of every epoch, and every so often in between."""
+        """Write down where training stands, every so often: a checkpoint is as large as the model."""
         base, names = training.effect.base, training.effect.names
         self._outbox.checkpoint(base, self._rows, training.state, training.loss, names)
         training.saved_at = now

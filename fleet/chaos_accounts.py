@@ -73,7 +73,7 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     jobs = {row.job for row in compared.values()}
     told |= {one for one in _settlements(devices, "agent.Settle.before", "let go") if one.job in jobs} - refused
     denied = set(_settlements(devices, "agent.Settle.before", "refused")) & counted
-    twice = _again(judged) + _again(_settlements(devices, "agent.Settle.after")) + len(denied)
+    twice = _again(judged) + sum(_settled_again(diary.lines) for diary in devices.values()) + len(denied)
     return Outcome(
         versions,
         {
@@ -157,6 +157,21 @@ def _settlements(devices: Mapping[str, Diary], point: str, word: str = "") -> li
         for line in diary.at(point)
         if word in ("", _word(line.what["verdict"]))
     ]
+
+
+def _settled_again(lines: Iterable[Line]) -> int:
+    """Count the updates that one device settled once more after that was on disk: with the next update of their job."""
+    settled: dict[str, set[tuple[int, ...]]] = {}
+    durable: dict[str, set[tuple[int, ...]]] = {}
+    n = 0
+    for line in lines:
+        if line.point == "agent.Settle.after":
+            job, base = line.what["job"], tuple(line.what["base"])
+            n += base in durable.get(job, ())
+            settled.setdefault(job, set()).add(base)
+        elif line.point == "outbox.put.between":
+            durable.setdefault(line.what[0], set()).update(settled.get(line.what[0], ()))
+    return n
 
 
 def _word(verdict: Mapping[str, Any] | None) -> str:

@@ -24,10 +24,12 @@ AGGREGATOR_STEPS = {
 }
 AGENT_STEPS = {
     "agent.published": 4,
+    "files.overwrite.after": 2,
+    "files.overwrite.before": 2,
     "files.replace.after": 30,
     "files.replace.before": 30,
     "outbox.put.between": 2,
-    "outbox.settle.between": 2,
+    "outbox.flush.between": 1,
     "slot.switch.after": 1,
     "slot.switch.before": 1,
     "training.begin": 2,

@@ -48,27 +48,7 @@ def forget_outbox() -> None:
     """Have a device keep its update in memory alone."""
     from edge_agent import files
 
-    kept: dict[Path, bytes] = {}
-    seal, unseal = files.seal, files.unseal
-
-    def seal_in_memory(path: Path, content: bytes) -> None:
-        if path.name == "update.bin":
-            kept[path] = content
-        else:
-            seal(path, content)
-
-    def unseal_from_memory(path: Path) -> bytes | None:
-        return kept.get(path) or unseal(path)
-
-    remove = files.remove
-
-    def remove_from_memory(path: Path) -> None:
-        kept.pop(path, None)
-        remove(path)
-
-    _replace(files, "seal", seal_in_memory)
-    _replace(files, "unseal", unseal_from_memory)
-    _replace(files, "remove", remove_from_memory)
+    _replace(files, "overwrite", lambda _path, _content: None)
 
 
 def write_in_place() -> None:

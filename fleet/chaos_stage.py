@@ -176,7 +176,7 @@ def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings) -> None
 
 def _write_device(seat: Seat, data: Dataset, broker: BrokerSettings, *, serves: bool) -> None:
     source = _write_data(seat.config.parent / "data.npz", data)
-    limits = {"checkpoint_s": 0.02, "presence_s": 1.0}
+    limits = {"checkpoint_s": 0.0, "presence_s": 1.0}
     tree = {"fleet": FLEET, "device": seat.name, "state_dir": str(seat.state), "broker": _broker(broker)}
     more = {"data": {DATA: source}, "models": {"inference": serves}, "limits": limits}
     seat.config.write_text(_toml(tree | more), encoding="utf-8")

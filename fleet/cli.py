@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.settings import SettingsError
+from fleet.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from fleet import operator
@@ -34,6 +35,7 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
     arguments = _parser().parse_args(argv)
+    keep_freed_memory()
     _start_log(arguments)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

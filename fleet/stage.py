@@ -65,12 +65,12 @@ def build(
     folder: Path,
     spec: JobSpec,
     shares: Sequence[Dataset],
-    test: Dataset,
+    test: Dataset | None,
     broker: BrokerSettings,
     *,
     inference: bool = True,
 ) -> Stage:
-    """Write everything: each device gets its share of the examples, the aggregator those to test on.
+    """Write everything: each device gets its share of the examples, the aggregator those to test on, if any.
 
     inference: whether the devices put models into service.
     """
@@ -91,18 +91,13 @@ def start(children: Children, stage: Stage) -> None:
             children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
 
 
-def _aggregator(folder: Path, spec: JobSpec, test: Dataset, broker: BrokerSettings) -> Role:
+def _aggregator(folder: Path, spec: JobSpec, test: Dataset | None, broker: BrokerSettings) -> Role:
     folder.mkdir()
-    np.savez(folder / "test.npz", X=test.X, y=test.y)
     (folder / "aggregator.toml").write_text(
         f"""\
 fleet = "{FLEET}"
 state_dir = {_quoted(folder / "state")}
-{_broker(broker)}
-# Held back from the devices: every version is scored on it.
-[tests.{spec.data_name}]
-path = {_quoted(folder / "test.npz")}
-{_models(spec, inference=True)}
+{_broker(broker)}{"" if test is None else _test(folder / "test.npz", spec, test)}{_models(spec, inference=True)}
 [limits]
 # Devices on one machine need not spread what they send.
 spread_s = 0.0
@@ -110,6 +105,15 @@ spread_s = 0.0
         encoding="utf-8",
     )
     return Role("aggregator", folder / "aggregator.toml", folder / "log")
+
+
+def _test(path: Path, spec: JobSpec, test: Dataset) -> str:
+    np.savez(path, X=test.X, y=test.y)
+    return f"""
+# Held back from the devices: every version is scored on it.
+[tests.{spec.data_name}]
+path = {_quoted(path)}
+"""
 
 
 def _device(folder: Path, name: str, data: str, share: Dataset, models: str, broker: BrokerSettings) -> Role:

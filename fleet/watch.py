@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct, field
@@ -93,10 +93,14 @@ class Sights(Struct):
 
 
 class Watch:
-    """An operator's eyes and voice on one fleet. Raises WatchError where the fleet is silent."""
+    """An operator's eyes and voice on one fleet. heard: words of the topic table to listen to.
 
-    def __init__(self, broker: BrokerSettings, fleet: str) -> None:
+    Raises WatchError where the fleet is silent.
+    """
+
+    def __init__(self, broker: BrokerSettings, fleet: str, *, heard: Sequence[str] = HEARD) -> None:
         self._fleet = fleet
+        self._heard = heard
         self._client = f"watch-{secrets.token_hex(4)}"
         self._transport = MqttTransport(broker, self._client)
         self._heard_at = time.monotonic()
@@ -104,7 +108,7 @@ class Watch:
     def __enter__(self) -> Watch:
         """Connect."""
         self._transport.subscribe(topics.filter_for(self._fleet, "reply", client=self._client))
-        self._transport.subscribe(*(topics.filter_for(self._fleet, word) for word in HEARD))
+        self._transport.subscribe(*(topics.filter_for(self._fleet, word) for word in self._heard))
         self._transport.open()
         return self
 

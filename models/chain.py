@@ -31,14 +31,15 @@ import numpy as np
 from models.codec import planes
 from models.codec.coding import Coding, Tensors, max_body_bytes
 from models.codec.decoded import CodecError, Decoded
-from models.codec.plain import read_float32, write_float32
+from models.codec.plain import Floats, read_float32, write_float32
 from models.codec.steps import read_step
 from models.codec.terms import Terms
 from models.integers import Int64, bits, rescale
 from models.job import JobSpec
-from models.lattice import LatticeError, Model, add, initial
+from models.lattice import EXPONENT, LatticeError, Model, add, add_row, initial
 from models.params import Spec, n_parameters
-from models.strategies import STRATEGIES, VELOCITY_EXPONENT, Velocity
+from models.rows import carved
+from models.strategies import STRATEGIES, VELOCITY_EXPONENT, Velocity, is_plain
 
 WHOLE, STEP, GROUP, SNAPSHOT = 0x10, 0x20, 0x21, 0x22
 GRID, VELOCITY = 1, 2
@@ -151,7 +152,7 @@ class Chain:
     def _walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
         match body[0]:
             case 0x10:
-                yield Held(number, add(self._first, read_float32(body[1:], self.spec)))
+                yield Held(number, self._from_first(read_float32(body[1:], self.d)))
             case 0x20:
                 yield self.step(held, read(body))
             case 0x21:
@@ -167,11 +168,24 @@ class Chain:
 
     def step(self, held: Held, step: Step) -> Held:
         """Return the version that a step leads to. Raises CodecError or LatticeError where there is none."""
+        after = self._straight(held, step) or self._by_tensor(held, step)
+        return after if step.grids is None else self._rounded(after, step.grids)
+
+    def _straight(self, held: Held, step: Step) -> Held | None:
+        """Return the same in one pass over all coordinates, where nothing stands between the sum and the model."""
+        exponents = set(held.model.exponents)
+        if step.late or not is_plain(self._job.aggregate) or len(exponents) != 1:
+            return None
+        coding = self.coding(held.number, step.terms)
+        row = coding.rounded(coding.decode(step.sum), exponents.pop())
+        model = None if row is None else add_row(held.model, row, self.spec)
+        return None if model is None else Held(held.number + 1, model)
+
+    def _by_tensor(self, held: Held, step: Step) -> Held:
         published = self._published(held.number, step)
         strategy = STRATEGIES[self._job.aggregate.strategy]
         velocity, steps = strategy(held.velocity, published, self._job.aggregate)
-        after = Held(held.number + 1, add(held.model, steps), velocity)
-        return after if step.grids is None else self._rounded(after, step.grids)
+        return Held(held.number + 1, add(held.model, steps), velocity)
 
     def _published(self, number: int, step: Step) -> Tensors:
         coding = self.coding(number, step.terms)
@@ -189,9 +203,18 @@ class Chain:
 
     def whole(self, model: Model) -> bytes:
         """Return the body that says a model in float32. What it leads to may differ in the last bits."""
+        if model.exponents == self._first.exponents:
+            row = np.subtract(model.row, self._first.row).astype(np.float32)
+            row *= np.float32(2.0**EXPONENT)
+            return bytes((WHOLE,)) + row.astype("<f4", copy=False).tobytes()
         return bytes((WHOLE,)) + write_float32(
             [there - here for there, here in zip(model.values(), self._first.values(), strict=True)]
         )
+
+    def _from_first(self, found: Floats) -> Model:
+        row = found.rounded(EXPONENT)
+        model = None if row is None else add_row(self._first, row, self.spec)
+        return add(self._first, found.tensors(self.spec)) if model is None else model
 
     def snapshot(self, held: Held, grids: Grids) -> bytes:
         """Return the body that leads to this version from anywhere. It must have been rounded to these grids."""
@@ -241,11 +264,8 @@ class Chain:
             raise CodecError("a snapshot is too far from version 0")
         return add(self._first, [Decoded(cells * mantissa, exponent) for cells in self._cut(counts)])
 
-    def _cut(self, row: Int64) -> Iterator[Int64]:
-        at = 0
-        for tensor in self.spec:
-            yield row[at : at + tensor.size].reshape(tensor.shape)
-            at += tensor.size
+    def _cut(self, row: Int64) -> tuple[Int64, ...]:
+        return carved(row, self.spec)
 
 
 def write(step: Step) -> bytes:

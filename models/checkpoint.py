@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from models.params import Params, Spec, n_parameters
+from models.rows import copy_of, params_of
 
 MAGIC = b"fedgeck1"
 
@@ -54,10 +55,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def copy(state: TrainingState) -> TrainingState:
     """Return a state that shares no array with this one."""
-    return state._replace(
-        params={name: value.copy() for name, value in state.params.items()},
-        momentum={name: value.copy() for name, value in state.momentum.items()},
-    )
+    return state._replace(params=copy_of(state.params), momentum=copy_of(state.momentum))
 
 
 def to_bytes(state: TrainingState) -> bytes:
@@ -91,10 +89,7 @@ def from_bytes(body: bytes, spec: Spec) -> TrainingState:
 
 
 def _arrays(body: bytes, offset: int, spec: Spec) -> tuple[Params, int]:
-    """Read one array per tensor, and say where they end."""
-    params: Params = {}
-    for tensor in spec:
-        flat = np.frombuffer(body, "<f4", tensor.size, offset)
-        params[tensor.name] = flat.astype(np.float32).reshape(tensor.shape)
-        offset += 4 * tensor.size
-    return params, offset
+    """Read the arrays of a net, in a row, and say where they end."""
+    n = n_parameters(spec)
+    row = np.frombuffer(body, "<f4", n, offset).astype(np.float32)
+    return params_of(row, spec), offset + 4 * n

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from models import energy
 from models.codec.decoded import Decoded
+from models.codec.plain import SLAB, magnitude
 from models.integers import bits, largest, rescale
 from models.lattice import Model
 from models.params import Spec
@@ -74,12 +75,59 @@ class Fold:
         Raises FoldError for a weight outside 1..2**20, shapes that are not the spec's, or a coordinate too
         large for the lattice.
         """
-        if not 1 <= weight <= MAX_WEIGHT:
-            raise FoldError(f"weight {weight} is outside 1..{MAX_WEIGHT}")
-        self._take(weight, 1)
+        self._check_weight(weight)
         terms = self._on_lattice(update)
         self._sums = [_plus(s, t * weight, weight * largest(t)) for s, t in zip(self._sums, terms, strict=True)]
         self.weight, self.count = self.weight + weight, self.count + 1
+
+    def add_floats(self, row: npt.NDArray[np.float32], weight: int) -> None:
+        """Add an update of finite float32, shape (d,), to a fold of one tensor. Raises FoldError as `add` does."""
+        ((total,), (exponent,)) = self._sums, self.exponents
+        self._check_weight(weight)
+        if row.shape != total.low.shape:
+            raise FoldError("an update has other shapes than the spec")
+        size = magnitude(row)
+        if not size <= 2.0 ** (exponent + COORDINATE_BITS):
+            raise FoldError("an update is too large for the fold lattice")
+        total = self._with_room(total, weight * math.ceil(size * 2.0**-exponent))
+        for at in range(0, row.size, SLAB):
+            slab = slice(at, at + SLAB)
+            scaled = np.multiply(row[slab], 2.0**-exponent, dtype=np.float64)
+            terms = np.rint(scaled, out=scaled).astype(np.int64)
+            terms *= weight
+            total.low[slab] += terms
+        self._sums, self.weight, self.count = [total], self.weight + weight, self.count + 1
+
+    def add_signs(self, negative: npt.NDArray[np.uint8], steps: Sequence[int], exponent: int, weight: int) -> None:
+        """Add an update of one step a block of coordinates, with a sign each, to a fold of one tensor.
+
+        negative: 1 where the sign is, shape (d,), in as many blocks of one length as there are steps, which are
+        multiples of 2**exponent. Raises FoldError as `add` does.
+        """
+        ((total,), (ours,)) = self._sums, self.exponents
+        self._check_weight(weight)
+        if negative.shape != total.low.shape:
+            raise FoldError("an update has other shapes than the spec")
+        if any(steps) and max(steps).bit_length() + exponent - ours > COORDINATE_BITS:
+            raise FoldError("an update is too large for the fold lattice")
+        on_lattice = _rounded(Decoded(np.array(steps, np.int64), exponent), ours) * weight
+        total = self._with_room(total, largest(on_lattice))
+        signs = 1 - 2 * negative.view(np.int8).reshape(len(steps), -1)
+        low = total.low.reshape(len(steps), -1)
+        low += signs * on_lattice[:, None]
+        self._sums, self.weight, self.count = [total], self.weight + weight, self.count + 1
+
+    def _check_weight(self, weight: int) -> None:
+        if not 1 <= weight <= MAX_WEIGHT:
+            raise FoldError(f"weight {weight} is outside 1..{MAX_WEIGHT}")
+        self._take(weight, 1)
+
+    @staticmethod
+    def _with_room(total: _Sum, bound: int) -> _Sum:
+        """Return the same total, with room for terms up to this bound."""
+        if total.bound + bound > _ROOM:
+            total = _spilt(total)
+        return total._replace(bound=total.bound + bound)
 
     def merge(self, other: Fold) -> None:
         """Add another fold of the same round. Raises FoldError unless spec and exponents are the same."""
@@ -177,6 +225,23 @@ def _square(total: _Sum) -> int:
         return energy.dot(low, low)
     cross = energy.dot(low, high) << SPILL_BITS + 1
     return energy.dot(low, low) + cross + (energy.dot(high, high) << 2 * SPILL_BITS)
+
+
+def norm_of_floats(row: npt.NDArray[np.float32]) -> float:
+    """Return the Euclidean norm of finite float32, shape (d,): the same on every machine, and to 2**-20 of itself.
+
+    Squares are rounded to multiples of 2**-44 of about the largest one, and those are added as integers.
+    """
+    size = magnitude(row)
+    if not size:
+        return 0.0
+    shift = 22 - math.frexp(size)[1]
+    total = 0
+    for at in range(0, row.size, SLAB):
+        scaled = np.multiply(row[at : at + SLAB], 2.0**shift, dtype=np.float64)
+        scaled *= scaled
+        total += int(np.rint(scaled, out=scaled).astype(np.int64).sum())
+    return energy.root(total, -shift)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,11 +21,11 @@ def rescale(integers: Int64, shift: int) -> Int64:
     return (integers + ((1 << (right - 1)) - 1) + odd) >> right
 
 
-def largest(integers: Int64) -> int:
+def largest(integers: npt.NDArray[np.integer[Any]]) -> int:
     """Return the largest magnitude; 0 for an empty array."""
     return max(int(integers.max()), -int(integers.min())) if integers.size else 0
 
 
-def bits(integers: Int64) -> int:
+def bits(integers: npt.NDArray[np.integer[Any]]) -> int:
     """Count the bits of the largest magnitude; 0 for an empty or all-zero array."""
     return largest(integers).bit_length()

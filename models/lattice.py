@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -24,7 +25,8 @@ import numpy.typing as npt
 from models import splitmix
 from models.codec.decoded import Decoded
 from models.integers import bits, largest, rescale
-from models.params import Params, Spec, TensorSpec
+from models.params import Params, Spec, TensorSpec, n_parameters
+from models.rows import carved, copy_of, params_of, row_of
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -35,6 +37,8 @@ rises."""
 LIMIT = 2**30
 """Largest magnitude of a stored integer: half of what an int32 holds, so that a sum is checked before it is
 narrow."""
+SAFE_LOWEST, SAFE_HIGHEST = -100, 60
+"""Exponents between which every value is a normal float32, or zero."""
 LOWEST, HIGHEST = -200, 200
 """Exponents beyond these are nonsense; whatever leads there is refused."""
 
@@ -60,11 +64,19 @@ class Model:
         """Hash by value."""
         return hash(self.sha256())
 
+    @cached_property
+    def row(self) -> Int32:
+        """All integers in a row, in the order of the spec; not to be written to."""
+        return row_of(self.ints) if self.ints else np.empty(0, np.int32)
+
     def sha256(self) -> str:
-        """Return the hex SHA-256 over the exponents and then the integers, all little-endian int32."""
+        """Return the hex SHA-256 over the exponents and then the integers, all little-endian int32. Hashed once."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(np.array(self.exponents, "<i4").tobytes())
-        for ints in self.ints:
-            digest.update(ints.astype("<i4", copy=False).tobytes())
+        digest.update(self.row.astype("<i4", copy=False).data)
         return digest.hexdigest()
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
@@ -72,12 +84,16 @@ class Model:
         return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
 
     def params(self, spec: Spec) -> Params:
-        """Return the values as float32, each rounded once."""
-        return {tensor.name: np.asarray(value, np.float32) for tensor, value in zip(spec, self.values(), strict=True)}
+        """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py)."""
+        if len(set(self.exponents)) == 1 and SAFE_LOWEST <= self.exponents[0] <= SAFE_HIGHEST:
+            values = self.row.astype(np.float32)
+            values *= np.float32(2.0 ** self.exponents[0])  # exact: a power of two, and far from the smallest float
+            return params_of(values, spec)
+        return copy_of({t.name: np.asarray(value, np.float32) for t, value in zip(spec, self.values(), strict=True)})
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` reads it back."""
-        return msgspec.msgpack.encode((self.exponents, [i.astype("<i4").tobytes() for i in self.ints]))
+        return msgspec.msgpack.encode((self.exponents, [i.astype("<i4", copy=False).data for i in self.ints]))
 
     @staticmethod
     def from_bytes(data: bytes, spec: Spec) -> Model:
@@ -88,10 +104,10 @@ class Model:
             raise LatticeError(f"stored model is damaged: {error}") from error
         if [len(raw) for raw in raws] != [4 * t.size for t in spec] or len(exponents) != len(spec):
             raise LatticeError("stored model has other shapes than the spec")
-        ints = [np.frombuffer(r, "<i4").astype(np.int32).reshape(t.shape) for r, t in zip(raws, spec, strict=True)]
-        if any(largest(i.astype(np.int64)) > LIMIT for i in ints):
+        row = np.frombuffer(b"".join(raws), "<i4").astype(np.int32)
+        if largest(row) > LIMIT:
             raise LatticeError("stored model has integers beyond the lattice")
-        return Model(tuple(ints), tuple(_exponent(e) for e in exponents))
+        return Model(carved(row, spec), tuple(_exponent(e) for e in exponents))
 
 
 def initial(spec: Spec, seed: int) -> Model:
@@ -106,11 +122,12 @@ def initial(spec: Spec, seed: int) -> Model:
     with exponent -24. Tensors with fewer axes are zero, or one where the name ends in "weight" (the scale of
     a norm).
     """
-    ints, start = [], 0
-    for tensor in spec:
-        ints.append(_drawn(tensor, seed, start))
+    row = np.empty(n_parameters(spec), np.int32)
+    start = 0
+    for tensor, ints in zip(spec, carved(row, spec), strict=True):
+        ints[...] = _drawn(tensor, seed, start)
         start += tensor.size
-    return Model(tuple(ints), (EXPONENT,) * len(spec))
+    return Model(carved(row, spec), (EXPONENT,) * len(spec))
 
 
 def add(model: Model, update: Sequence[Decoded]) -> Model:
@@ -120,6 +137,17 @@ def add(model: Model, update: Sequence[Decoded]) -> Model:
     """
     sums = [_sum(i, e, d) for i, e, d in zip(model.ints, model.exponents, update, strict=True)]
     return Model(tuple(ints for ints, _ in sums), tuple(exponent for _, exponent in sums))
+
+
+def add_row(model: Model, row: Int32, spec: Spec) -> Model | None:
+    """Add integers that are on the lattice of every tensor, as int32 of shape (d,) below 2**30: `row` is used up.
+
+    None where a sum leaves the lattice, which `add` finds another one for; `row` is then lost.
+    """
+    row += model.row
+    if bits(row) > 30:
+        return None
+    return Model(carved(row, spec), model.exponents)
 
 
 def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:

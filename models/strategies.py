@@ -45,6 +45,11 @@ def fedavg(velocity: Velocity, published: Tensors, rules: AggregateSpec) -> tupl
     return after, tuple(Decoded(v, VELOCITY_EXPONENT) for v in after)
 
 
+def is_plain(rules: AggregateSpec) -> bool:
+    """Return whether the step is the published sum itself, and nothing is kept from one to the next."""
+    return rules.strategy == "fedavg" and not rules.server_momentum
+
+
 STRATEGIES: dict[str, Callable[[Velocity, Tensors, AggregateSpec], tuple[Velocity, Tensors]]] = {
     "fedavg": fedavg,
 }

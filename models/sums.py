@@ -10,22 +10,23 @@ any length. Nothing here depends on order or grouping.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from models import energy
 from models.codec import plain, sketch
-from models.codec.coding import Coding, Update, flat
+from models.codec.coding import Coding, Update
 from models.codec.hadamard import hadamard
+from models.codec.plain import Floats
 from models.codec.plan import Float64
 from models.codec.sketch import BESIDE, MOST_BESIDE, Beside, Sketch, share_of
-from models.fold import COORDINATE_BITS, FINER, Fold, FoldError, exponents_for
+from models.codec.terms import FLOAT32
+from models.fold import COORDINATE_BITS, FINER, Fold, FoldError, exponents_for, norm_of_floats
 from models.fold import norm as fold_norm
 from models.lattice import Model
 from models.params import Spec, TensorSpec
+from models.rows import carved, row_of
 
 BUCKETS_FINER = 16
 """Bits between the model's lattice and that of transformed buckets, which are smaller by the root of a block."""
@@ -51,6 +52,8 @@ class Sum:
         if coding.terms.is_sketch:
             spec: Spec = (TensorSpec("buckets", (coding.plan.m,)),)
             self._fold = Fold(spec, (max(model.exponents) - BUCKETS_FINER,))
+        elif coding.terms == FLOAT32 and len(set(model.exponents)) == 1:
+            self._fold = Fold((TensorSpec("row", (coding.d,)),), exponents_for(model)[:1])
         else:
             self._fold = Fold(coding.spec, exponents_for(model))
         self._beside: dict[int, int] = {}
@@ -63,18 +66,24 @@ class Sum:
 
     def add(self, update: Update, weight: int) -> None:
         """Add a decoded update. Raises FoldError for a weight or a coordinate that does not fit."""
+        if isinstance(update, Floats) and len(self._fold.exponents) == 1:
+            self._fold.add_floats(update.row, weight)
+            return
         if not isinstance(update, Sketch):
-            self._fold.add(update, weight)
+            self._fold.add(self.coding.tensors(update), weight)
             return
         if not (np.abs(update.beside["value"]) < self._most).all():
             raise FoldError("a coordinate beside the buckets is too large for the sum")
-        self._fold.add((update.z(),), weight)
+        if update.bits == 1:
+            self._fold.add_signs(update.symbols, update.scales.tolist(), update.exponent, weight)
+        else:
+            self._fold.add((update.z(),), weight)
         for index, value in update.beside.tolist():
             self._beside[index] = self._beside.get(index, 0) + weight * _whole(value)
 
     def mean(self) -> Mean:
         """Return the mean; the same bits for the same total. Raises FoldError for an empty sum."""
-        values = flat(self._fold.mean())
+        values = row_of(self._fold.mean())
         beside = {i: energy.quotient(total, -_FINEST, self.weight) for i, total in sorted(self._beside.items())}
         return Mean(np.asarray(values, np.float64), beside)
 
@@ -95,7 +104,7 @@ def norm(update: Update, coding: Coding) -> float:
     """Return the norm of a decoded update, the same on every machine; of a sketch, about that of what was coded."""
     if isinstance(update, Sketch):
         return sketch.norm(update, coding.terms.bits)
-    return fold_norm(update)
+    return norm_of_floats(update.row) if isinstance(update, Floats) else fold_norm(update)
 
 
 def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random.Generator) -> bytes:
@@ -107,7 +116,7 @@ def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random
     if not (np.abs(values) < MOST).all() or not all(abs(rate * value) < MOST for value in mean.beside.values()):
         raise FoldError("the mean of the updates is not finite or far too large")
     if not coding.terms.is_sketch:
-        return plain.write_int8(_cut(values, coding.spec), rng)
+        return plain.write_int8(carved(values, coding.spec), rng)
     beside, rest = _divided(
         mean.beside, float(np.square(mean.values).sum()) * coding.plan.block, rate, share_of(coding.d)
     )
@@ -127,11 +136,6 @@ def _divided(beside: dict[int, float], inside: float, rate: float, share: float)
     stays = np.zeros(len(cells), bool)
     stays[first] = enough[first]
     return cells[stays], (cells[~stays] if not stays.all() else None)
-
-
-def _cut(values: Float64, spec: Spec) -> Sequence[npt.NDArray[np.float64]]:
-    ends = np.cumsum([tensor.size for tensor in spec])[:-1]
-    return [part.reshape(tensor.shape) for part, tensor in zip(np.split(values, ends), spec, strict=True)]
 
 
 def _whole(value: float) -> int:

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from msgspec import msgpack
-
 from aggregator import jobs as aggregator_jobs
 from broker.failpoints import reach
 from broker.faults import Marks
 from broker.messages import Offer, Verdict, Version
 from broker.outgoing import Outgoing
 from broker.transport import Packet
-from edge_agent import files, home, outbox
+from edge_agent import home, outbox
 from edge_agent import jobs as agent_jobs
 from edge_agent.disk import Disk
 from edge_agent.effects import Disconnected, Effect, Halt, Settle
@@ -31,22 +29,13 @@ from models.codec import Terms
 
 def keep_the_outbox_in_memory(patches: Patches) -> None:
     """Put no update on disk."""
-    held: dict[int, bytes] = {}
-    read = Outbox._read
 
-    def put(self: Outbox, offer: Offer, body: bytes, terms: Terms, probed: Any = None, names: Any = ()) -> None:
-        held[id(self)] = msgpack.encode(outbox._Update(offer, body, terms, probed, names))
+    def put(self: Outbox, offer: Offer, body: bytes, _terms: Terms, probed: Any = None, names: Any = ()) -> None:
         reach("outbox.put.between", (offer.job, offer.base))
-        files.remove(self.folder / "checkpoint.bin")
-        self.offer, self.probed, self.names = offer, probed, names
-
-    def read_it(self: Outbox, name: str, kind: Any) -> Any:
-        if name == "update.bin" and id(self) in held and self.__dict__.get("offer") is not None:
-            return msgpack.decode(held[id(self)], type=kind)
-        return read(self, name, kind)
+        (self.folder / "checkpoint.bin").unlink(missing_ok=True)
+        self._body, self.offer, self.probed, self.names = body, offer, probed, names
 
     patches.set(Outbox, "put", put)
-    patches.set(Outbox, "_read", read_it)
 
 
 def forget_checkpoints(patches: Patches) -> None:

@@ -200,7 +200,7 @@ class Device(Process):
             state_dir=str(self.disk.folder),
             data={name: DataSource(name) for name in self.rows},
             models=ModelSettings(inference=False),
-            limits=DeviceLimits(presence_s=self.world.paces.presence_s),
+            limits=DeviceLimits(checkpoint_s=0.0, presence_s=self.world.paces.presence_s),
         )
         self.service = Agent(
             config,
@@ -445,8 +445,9 @@ def expected_sha256(server: Server, job: str) -> str:
     """Return the version that a start from the store would make of what is counted there."""
     run, store = runs(server)[job], server.store
     assert store is not None  # noqa: S101 -- a running server has one
-    version, sha256, blob = store.last_version(job)
-    learner = Learner(nets.build(run.spec.model), run.spec, blob, version.number, sha256)
+    last = store.last_version(job)
+    version, net = last.version, nets.build(run.spec.model)
+    learner = Learner(*(net, run.spec, last.state, version.number, last.sha256), steps=last.steps, record=last.record)
     for update in store.updates(job):
         number = None if update.number == version.number else update.number
         learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
@@ -466,7 +467,7 @@ def sum_in_store(server: Server, job: str) -> list[str]:
 def version_in_store(server: Server, job: str) -> Version:
     """Return the last version of a job."""
     assert server.store is not None  # noqa: S101 -- a running server has one
-    return server.store.last_version(job)[0]
+    return server.store.last_version(job).version
 
 
 def last_name_in_store(server: Server, job: str) -> Version | None:

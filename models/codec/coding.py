@@ -7,23 +7,23 @@ update = coding.decode(body)          # the same integers on every machine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from models.codec import plain, sketch
 from models.codec.decoded import CodecError, Decoded, exact
-from models.codec.plan import Hash, Plan, plan
+from models.codec.plain import Floats
+from models.codec.plan import Hash, Int32, Plan, plan
 from models.codec.sketch import Sketch
 from models.codec.steps import STEP_BYTES
 from models.codec.terms import FLOAT32, Terms
 from models.integers import bits, rescale
 from models.params import Params, ParamsError, Spec, check, n_parameters
+from models.rows import carved, row_of
 
-Update = Sketch | tuple[Decoded, ...]
-"""A decoded update: in buckets, or tensor by tensor."""
+Update = Sketch | Floats | tuple[Decoded, ...]
+"""A decoded update: in buckets, in a row, or tensor by tensor."""
 Tensors = tuple[Decoded, ...]
 
 
@@ -64,20 +64,33 @@ class Coding:
             raise CodecError(str(error)) from error
         tensors = [delta[tensor.name] for tensor in self.spec]
         if self.terms.is_sketch:
-            return sketch.encode(flat(tensors), self.hash, self.terms.bits)
+            return sketch.encode(row_of(tensors), self.hash, self.terms.bits)
         return plain.write_float32(tensors) if self.terms == FLOAT32 else plain.write_int8(tensors, rng)
 
     def decode(self, body: bytes) -> Update:
         """Decode a body. Raises CodecError, and nothing else, whatever the bytes are."""
         if self.terms.is_sketch:
             return sketch.decode(body, self.plan, self.terms.bits)
-        return (plain.read_float32 if self.terms == FLOAT32 else plain.read_int8)(body, self.spec)
+        return plain.read_float32(body, self.d) if self.terms == FLOAT32 else plain.read_int8(body, self.spec)
 
     def tensors(self, update: Update) -> Tensors:
         """Return what an update says of every tensor. Raises CodecError where what is beside leaves all bounds."""
+        if isinstance(update, Floats):
+            return update.tensors(self.spec)
         if not isinstance(update, Sketch):
             return update
         return shaped(_with_beside(sketch.unfold(update, self.hash), update), self.spec)
+
+    def rounded(self, update: Update, exponent: int) -> Int32 | None:
+        """Return what an update says of all coordinates, on the lattice of this exponent: int32, shape (d,).
+
+        None where it takes longer: `tensors` then says it.
+        """
+        if isinstance(update, Floats):
+            return update.rounded(exponent)
+        if not isinstance(update, Sketch) or update.beside.size:
+            return None
+        return sketch.rounded(update, self.hash, exponent)
 
 
 def max_body_bytes(spec: Spec, terms: Terms | None = None) -> int:
@@ -88,18 +101,9 @@ def max_body_bytes(spec: Spec, terms: Terms | None = None) -> int:
     return 4 * d + STEP_BYTES * len(spec) + 1024
 
 
-def flat(tensors: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.floating]:
-    """Return all coordinates in a row, in the order of the spec."""
-    return np.concatenate([values.reshape(-1) for values in tensors]) if tensors else np.zeros(0)
-
-
 def shaped(whole: Decoded, spec: Spec) -> Tensors:
     """Cut a row of coordinates into the tensors of a net."""
-    parts, at = [], 0
-    for tensor in spec:
-        parts.append(Decoded(whole.integers[at : at + tensor.size].reshape(tensor.shape), whole.exponent))
-        at += tensor.size
-    return tuple(parts)
+    return tuple(Decoded(integers, whole.exponent) for integers in carved(whole.integers, spec))
 
 
 ROOM = 60

@@ -1,39 +1,65 @@
 """The unnormalised Walsh-Hadamard transform over blocks of a power of two: sums and differences, so exact on integers.
 
-H is symmetric and H H = block * identity: who applies it twice divides by the block's length once.
+H is symmetric and H H = block * identity: who applies it twice divides by the block's length once. H of a product of
+powers of two is the Kronecker product of their H, so that a block of 8,192 is three small matrix products (of 16, 16
+and 32), which BLAS does in a third of the time of the butterflies. A product of integers with +-1 is exact in any
+order as long as the sums fit the mantissa.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from models.integers import largest
+
 Number = TypeVar("Number", bound=np.number[Any])
+
+LARGEST_FACTOR_BITS = 5
+"""Wider matrices do more sums than BLAS saves."""
+_FLOAT32_BITS, _FLOAT64_BITS = 24, 53
 
 
 def hadamard(values: npt.NDArray[Number], block: int) -> npt.NDArray[Number]:
     """Return the transform of every block of `block` values (a power of two), in Sylvester's order, as a new array.
 
-    On integers: exact as long as block * max|values| fits the type. The low half of the stages runs on transposed
-    blocks, so that NumPy always adds long rows: on 204,800 int32 in blocks of 8,192 a third of the time.
+    On integers, and on floats that hold integers: exact as long as block * max|values| fits the type and 53 bits.
     """
-    low = 1 << (block.bit_length() - 1) // 2
-    turned = values.reshape(-1, block // low, low).transpose(0, 2, 1).reshape(-1, block)
-    half_way = _stages(turned, block // low, block)
-    straight = half_way.reshape(-1, low, block // low).transpose(0, 2, 1).reshape(-1, block)
-    return _stages(straight, low, block).reshape(values.shape)
+    if values.dtype.kind == "f":
+        return _transformed(values, block)
+    room = (block * largest(np.asarray(values, np.int64))).bit_length()
+    floats = values.astype(np.float32 if room <= _FLOAT32_BITS else np.float64)
+    if room > _FLOAT64_BITS:
+        raise ValueError(f"integers whose sums have {room} bits are not transformed exactly")
+    return _transformed(floats, block).astype(values.dtype)
 
 
-def _stages(blocks: npt.NDArray[Number], first: int, last: int) -> npt.NDArray[Number]:
-    """Return sums and differences at distances first, 2 first, ... last / 2 within each row of `last` values."""
-    here, there = blocks, np.empty_like(blocks)
-    half = first
-    while half < last:
-        pairs, out = here.reshape(-1, 2, half), there.reshape(-1, 2, half)
-        np.add(pairs[:, 0], pairs[:, 1], out=out[:, 0])
-        np.subtract(pairs[:, 0], pairs[:, 1], out=out[:, 1])
-        here, there = there, (here if here is not blocks else np.empty_like(blocks))
-        half *= 2
-    return here.copy() if here is blocks else here
+def _transformed(values: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:
+    """Apply H to one factor of the block after the other, the fastest-running index first."""
+    found, behind = values, 1
+    for bits in _factors(block):
+        matrix = _matrix(bits, values.dtype.char)
+        if behind == 1:
+            found = found.reshape(-1, len(matrix)) @ matrix
+        else:
+            found = matrix @ found.reshape(-1, len(matrix), behind)
+        behind <<= bits
+    return found.reshape(values.shape) if found is not values else values.copy()
+
+
+def _factors(block: int) -> list[int]:
+    """Return the bits of the factors of a block, as equal as can be."""
+    bits = block.bit_length() - 1
+    n = -(-bits // LARGEST_FACTOR_BITS)
+    return [bits * (i + 1) // n - bits * i // n for i in range(n)]
+
+
+@functools.cache
+def _matrix(bits: int, dtype: str) -> npt.NDArray[Any]:
+    matrix = np.ones((1, 1), dtype)
+    for _ in range(bits):
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return np.ascontiguousarray(matrix)

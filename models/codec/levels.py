@@ -7,8 +7,12 @@ eq. 4; EDEN for more, Vargaftik et al. 2022, section 3). Levels are small intege
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
+
+Number = TypeVar("Number", bound=np.number[Any])
 
 LEVELS = {1: (1,), 2: (3, 10), 3: (10, 31, 55, 88), 4: (10, 30, 51, 73, 98, 126, 161, 213)}
 """Bits to the positive levels; symbols are their indices, with the sign as the highest bit."""
@@ -45,9 +49,22 @@ def quantised(
 
 def levels_of(symbols: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int32]:
     """Return the level of every symbol, with its sign: int32."""
+    return _levels(symbols, bits, np.int32)
+
+
+def floats_of(symbols: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.float32]:
+    """Return the same as float32, which holds them, and the sums of a block of them, exactly."""
+    return _levels(symbols, bits, np.float32)
+
+
+def _levels(symbols: npt.NDArray[np.uint8], bits: int, dtype: type[Number]) -> npt.NDArray[Number]:
+    if bits == 1:
+        found = symbols.astype(dtype)
+        found *= -2
+        found += 1
+        return found
     positive = LEVELS[bits]
-    table = np.array([*positive, *(-level for level in positive)], np.int32)
-    return table[symbols]
+    return np.array([*positive, *(-level for level in positive)], dtype).take(symbols)
 
 
 def _ratio(energy: npt.NDArray[np.float64], along: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

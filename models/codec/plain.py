@@ -7,6 +7,7 @@ int8       for each tensor a step (steps.py) and one byte a coordinate; an all-z
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +15,58 @@ import numpy.typing as npt
 from models.codec.decoded import CodecError, Decoded, exact
 from models.codec.steps import STEP_BYTES, read_step, step_at_least, step_value
 from models.params import Spec
+from models.rows import carved
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Floating = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+SLAB = 2**14
+"""Coordinates at a time: what is made on the way stays in the cache."""
 
 
-def write_float32(tensors: Sequence[Floats]) -> bytes:
+class Floats(NamedTuple):
+    """A float32 body, as it came: all coordinates in a row, shape (d,), finite."""
+
+    row: npt.NDArray[np.float32]
+
+    def tensors(self, spec: Spec) -> tuple[Decoded, ...]:
+        """Return what it says of every tensor."""
+        return tuple(exact(values.astype(np.float64)) for values in carved(self.row, spec))
+
+    def rounded(self, exponent: int) -> npt.NDArray[np.int32] | None:
+        """Return every coordinate rounded half to even to a multiple of 2**exponent: int32, shape (d,).
+
+        None where one is 2**30 such multiples or more.
+        """
+        if not magnitude(self.row) < 2.0 ** (exponent + 30):
+            return None
+        found = np.empty(self.row.shape, np.int32)
+        for at in range(0, self.row.size, SLAB):
+            slab = slice(at, at + SLAB)
+            scaled = np.multiply(self.row[slab], 2.0**-exponent, dtype=np.float64)
+            found[slab] = np.rint(scaled, out=scaled)
+        return found
+
+
+def magnitude(row: npt.NDArray[np.floating]) -> float:
+    """Return the largest magnitude; nan where there is one among them, 0 for an empty row."""
+    return max(float(row.max()), -float(row.min())) if row.size else 0.0
+
+
+def write_float32(tensors: Sequence[Floating]) -> bytes:
     """Code finite tensors as float32."""
     return b"".join(np.asarray(values, "<f4").tobytes() for values in tensors)
 
 
-def read_float32(body: bytes, spec: Spec) -> tuple[Decoded, ...]:
-    """Read float32 tensors. Raises CodecError for another length, and for a value that is not finite."""
-    if len(body) != 4 * sum(tensor.size for tensor in spec):
+def read_float32(body: bytes, d: int) -> Floats:
+    """Read float32 coordinates. Raises CodecError for another length, and for a value that is not finite."""
+    if len(body) != 4 * d:
         raise CodecError(f"a float32 body of {len(body)} bytes has another length than its tensors")
-    decoded, at = [], 0
-    for tensor in spec:
-        values = np.frombuffer(body, "<f4", tensor.size, at).reshape(tensor.shape)
-        if not np.isfinite(values).all():
-            raise CodecError("a float32 value is not finite")
-        decoded.append(exact(values.astype(np.float64)))
-        at += 4 * tensor.size
-    return tuple(decoded)
+    row = np.frombuffer(body, "<f4").astype(np.float32, copy=False)
+    if not np.isfinite(magnitude(row)):
+        raise CodecError("a float32 value is not finite")
+    return Floats(row)
 
 
-def write_int8(tensors: Sequence[Floats], rng: np.random.Generator) -> bytes:
+def write_int8(tensors: Sequence[Floating], rng: np.random.Generator) -> bytes:
     """Code finite tensors as int8, rounded up or down at random, so that no mean of many is off to one side."""
     return b"".join(_int8(np.asarray(values, np.float64), rng) for values in tensors)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,15 @@ FEWEST = 64
 LARGEST_BLOCK = 8192
 MOST_BUCKETS = 2**26 - LARGEST_BLOCK
 """So that a number of buckets has 26 bits."""
-SLAB = 2**16
+SLAB = 2**17
 """Coordinates that are folded at a time: what is made on the way stays in the cache."""
 COORDINATES, BUCKETS = 0x5349474E53, 0x5455524E
 """Added to the seed: streams of their own for the signs of coordinates and of buckets."""
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Integer = TypeVar("Integer", np.int32, np.int64)
 
 
 class Plan(NamedTuple):
@@ -72,44 +75,82 @@ def shape(wanted: int) -> tuple[int, int]:
 
 
 class Hash:
-    """The hash and the signs of a plan, made once a base: 5 bytes a coordinate, 1 a bucket."""
+    """The hash and the signs of a plan, made once a base: 5 bytes a coordinate, 1 a bucket.
+
+    What is kept is the hash the other way round: for each row, and in the order of the buckets, which of its
+    coordinates falls into each. A row is an affine permutation, so its inverse is one too. With that both directions
+    are one pass over the coordinates, a slab of rows at a time.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         n_rows = -(-plan.d // plan.m)
         words = splitmix.outputs(plan.seed, 0, 2 * n_rows)
-        factors = [coprime(int(word) % plan.m, plan.m) for word in words[::2]]
-        shifts = (words[1::2] % np.uint64(plan.m)).astype(np.int64)
-        within = np.arange(plan.m, dtype=np.int64)
-        bucket = np.empty((n_rows, plan.m), np.int32)
-        for row, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
-            bucket[row] = (within * factor + shift) % plan.m
-        self.bucket = bucket.reshape(-1)[: plan.d]
-        """int32, shape (d,): the bucket of every coordinate."""
+        self._factors = [coprime(int(word) % plan.m, plan.m) for word in words[::2]]
+        self._shifts = [int(word) % plan.m for word in words[1::2]]
+        inverse = [pow(factor, -1, plan.m) for factor in self._factors]
+        back = [-factor * shift % plan.m for factor, shift in zip(inverse, self._shifts, strict=True)]
+        n = max(1, SLAB // plan.m)
+        self._slabs = [affine(inverse[at : at + n], back[at : at + n], plan.m) for at in range(0, n_rows, n)]
+        """int32, shape (rows, m): which of the coordinates of these rows falls into each bucket."""
+        for source in self._slabs:
+            source += np.arange(0, source.size, plan.m, dtype=np.int32)[:, None]
         self.sign = _signs(plan.seed + COORDINATES, plan.d)
         """int8, shape (d,): +1 or -1 for every coordinate."""
         self.turn = _signs(plan.seed + BUCKETS, plan.m)
         """int8, shape (m,): the same for every bucket, before the transform."""
 
-    def fold(self, values: npt.NDArray[np.floating]) -> Float64:
-        """Return the buckets of coordinates: y_b = turn_b * sum of sign_i * x_i over the i of bucket b. float64."""
-        plan = self.plan
-        sums = np.zeros(plan.m)
-        slab = max(1, SLAB // plan.m) * plan.m
-        for at in range(0, plan.d, slab):
-            bucket, signed = self.bucket[at : at + slab], values[at : at + slab] * self.sign[at : at + slab]
-            if slab == plan.m:
-                sums[bucket] += signed  # one row: no bucket comes twice
-            else:
-                sums += np.bincount(bucket, signed, minlength=plan.m)
+    @property
+    def bucket(self) -> Int32:
+        """int32, shape (d,): the bucket of every coordinate."""
+        return affine(self._factors, self._shifts, self.plan.m).reshape(-1)[: self.plan.d]
+
+    def fold(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return the buckets of coordinates: y_b = turn_b * sum of sign_i * x_i over the i of bucket b.
+
+        values: shape (d,). float64, or the type of the values where every bucket holds one.
+        """
+        d, m = self.plan.d, self.plan.m
+        sums = np.zeros(m, values.dtype if d <= m else np.float64)
+        signed = np.empty(self._slabs[0].size, values.dtype)
+        start = 0
+        for source in self._slabs:
+            stop = min(start + source.size, d)
+            np.multiply(values[start:stop], self.sign[start:stop], out=signed[: stop - start])
+            signed[stop - start :] = 0  # the last row may be longer than what is left
+            rows = signed.take(source)
+            sums += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
+            start = stop
         sums *= self.turn
         return sums
 
-    def unfold(self, buckets: Int64) -> Int64:
+    def unfold(self, buckets: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return what buckets make of every coordinate: x_i = sign_i * turn_b * y_b, exact integers, shape (d,)."""
-        spread = (buckets * self.turn)[self.bucket]
-        spread *= self.sign
-        return spread
+        turned = buckets * self.turn
+        spread = np.empty(sum(source.size for source in self._slabs), buckets.dtype)
+        start = 0
+        for source in self._slabs:
+            spread[start : start + source.size][source] = turned
+            start += source.size
+        found = spread[: self.plan.d]
+        found *= self.sign
+        return found
+
+
+def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
+    """Return (factor * j + shift) mod m for every j below m, int32, a row for each pair. m: a multiple of 64, < 2**26.
+
+    A row is the sum of a coarse and a fine one, so that only about a root of m divisions are made.
+    """
+    fine = 64
+    while fine * fine < m and m % (2 * fine) == 0:
+        fine *= 2
+    factor, shift = np.array(factors, np.int64)[:, None], np.array(shifts, np.int64)[:, None]
+    near = factor * np.arange(fine) % m
+    far = (factor * np.arange(0, m, fine) + shift) % m
+    total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
+    np.minimum(total, total - np.uint32(m), out=total)  # below zero it wraps, and is the larger one
+    return total.reshape(len(factors), m).view(np.int32)
 
 
 def coprime(wanted: int, m: int) -> int:

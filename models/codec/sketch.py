@@ -22,7 +22,7 @@ import numpy.typing as npt
 from models import energy
 from models.codec.decoded import CodecError, Decoded
 from models.codec.hadamard import hadamard
-from models.codec.levels import KEPT, levels_of, quantised
+from models.codec.levels import KEPT, floats_of, levels_of, quantised
 from models.codec.plan import Hash, Int64, Plan
 from models.codec.steps import STEP_BYTES, read_step, step_near
 
@@ -39,12 +39,19 @@ Beside = npt.NDArray[np.void]
 
 
 class Sketch(NamedTuple):
-    """A decoded body: z = levels * scales of their blocks * 2**exponent, and what is beside."""
+    """A decoded body: z = levels of the symbols * scales of their blocks * 2**exponent, and what is beside."""
 
-    levels: npt.NDArray[np.int32]
+    symbols: npt.NDArray[np.uint8]
+    """Of `bits` bits each, shape (m,)."""
+    bits: int
     scales: Int64
     exponent: int
     beside: Beside
+
+    @property
+    def levels(self) -> npt.NDArray[np.int32]:
+        """What the symbols stand for, shape (m,)."""
+        return levels_of(self.symbols, self.bits)
 
     def z(self) -> Decoded:
         """Return the transformed buckets, shape (m,), exactly."""
@@ -91,24 +98,42 @@ def decode(body: bytes, plan: Plan, bits: int = 1) -> Sketch:
     if rest or not 0 <= n_beside <= MOST_BESIDE:
         raise CodecError(f"a body of {len(body)} bytes where {plan.m} buckets of {bits} bits belong")
     scales, exponent = _read_scales(np.frombuffer(body, "<u2", plan.n_blocks))
-    symbols = np.zeros(plan.m, np.uint8)
-    for plane in range(bits):
-        at = STEP_BYTES * plan.n_blocks + plane * (plan.m // 8)
-        symbols |= np.unpackbits(np.frombuffer(body, np.uint8, plan.m // 8, at), bitorder="little") << plane
-    return Sketch(levels_of(symbols, bits), scales, exponent, _read_beside(body[n_bytes(plan, bits) :], plan.d))
+    planes = np.frombuffer(body, np.uint8, bits * plan.m // 8, STEP_BYTES * plan.n_blocks).reshape(bits, -1)
+    symbols = np.unpackbits(planes[0], bitorder="little")
+    for plane in range(1, bits):
+        symbols |= np.unpackbits(planes[plane], bitorder="little") << np.uint8(plane)
+    return Sketch(symbols, bits, scales, exponent, _read_beside(body[n_bytes(plan, bits) :], plan.d))
 
 
 def unfold(sketch: Sketch, hashed: Hash) -> Decoded:
     """Return what the buckets of a sketch make of all coordinates: exact integers, shape (d,). `beside` is left out."""
-    whole = hadamard(sketch.levels, hashed.plan.block)
-    return Decoded(hashed.unfold(_scaled(whole, sketch.scales)), sketch.exponent)
+    whole = hadamard(floats_of(sketch.symbols, sketch.bits), hashed.plan.block)
+    return Decoded(hashed.unfold(_scaled(whole.astype(np.int64), sketch.scales)), sketch.exponent)
+
+
+def rounded(sketch: Sketch, hashed: Hash, exponent: int) -> npt.NDArray[np.int32] | None:
+    """Return the same, each rounded half to even to a multiple of 2**exponent: int32, shape (d,).
+
+    None where a bucket is 2**30 such multiples or more. In float64, which holds every product of a sum of levels and a
+    scale; what many coordinates share is rounded once.
+    """
+    whole = hadamard(floats_of(sketch.symbols, sketch.bits), hashed.plan.block).reshape(len(sketch.scales), -1)
+    factors = np.ldexp(sketch.scales.astype(np.float64), sketch.exponent - exponent)
+    buckets = np.multiply(whole, factors[:, None], dtype=np.float64)
+    np.rint(buckets, out=buckets)
+    if not max(float(buckets.max()), -float(buckets.min())) < 2.0**30:
+        return None
+    return hashed.unfold(buckets.reshape(-1).astype(np.int32))
 
 
 def norm(sketch: Sketch, bits: int) -> float:
     """Return about the norm of the vector that was coded: the decoded one's, less what the bits added."""
-    blocks = sketch.levels.reshape(len(sketch.scales), -1).astype(np.int64)
-    squares = np.einsum("ij,ij->i", blocks, blocks).tolist()
-    total = blocks.shape[1] * sum(q * s * s for q, s in zip(squares, sketch.scales.tolist(), strict=True))
+    block = len(sketch.symbols) // len(sketch.scales)
+    squares = [block] * len(sketch.scales)
+    if bits > 1:
+        blocks = sketch.levels.reshape(len(sketch.scales), -1).astype(np.int64)
+        squares = np.einsum("ij,ij->i", blocks, blocks).tolist()
+    total = block * sum(q * s * s for q, s in zip(squares, sketch.scales.tolist(), strict=True))
     values = sketch.beside["value"].astype(np.float64)
     inside = energy.root(total, sketch.exponent)
     return float(np.hypot(inside * KEPT[bits] ** 0.5, np.sqrt(np.square(values).sum())))
@@ -119,10 +144,10 @@ def dominating(values: npt.NDArray[np.floating]) -> Beside:
 
     Raises CodecError for values that are not finite.
     """
-    size = float(np.abs(values).max(initial=0.0))
+    size = max(float(values.max()), -float(values.min())) if values.size else 0.0
     if not np.isfinite(size):
         raise CodecError("a coordinate is not finite")
-    if not size:
+    if not size or _is_even(values, size):
         return np.empty(0, BESIDE)
     squares = np.square(values / size, dtype=np.float64)
     first = np.flatnonzero(squares > share_of(values.size) * squares.sum())
@@ -133,12 +158,19 @@ def dominating(values: npt.NDArray[np.floating]) -> Beside:
     return beside
 
 
+def _is_even(values: npt.NDArray[np.floating], size: float) -> bool:
+    """Return whether surely no coordinate dominates: by a sum of squares that is a little off. False: look closer."""
+    if not 2.0**-40 < size < 2.0**40:
+        return False
+    return size * size < 0.99 * share_of(values.size) * float(np.dot(values, values))
+
+
 def share_of(d: int) -> float:
     """Return the share of the energy of d coordinates from which one is too much for the buckets."""
     return max(SHARE, OUTLIER / d)
 
 
-def _scaled(blocks: npt.NDArray[np.int32], scales: Int64) -> Int64:
+def _scaled(blocks: npt.NDArray[np.int32] | Int64, scales: Int64) -> Int64:
     return (blocks.reshape(len(scales), -1) * scales[:, None]).reshape(-1)
 
 

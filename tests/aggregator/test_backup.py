@@ -223,7 +223,7 @@ def test_a_restored_store_is_another_one_that_an_operator_wants_to_lead(tmp_path
     assert restored.moved
     assert restored.identity != identity
     assert restored.note("restored") == "yes"
-    assert restored.last_version("j")[0].generation > 1
+    assert restored.last_version("j").version.generation > 1
     restored.close()
     again = Store(tmp_path / "state", synced=False)
     assert (again.moved, again.note("restored")) == (False, "yes")

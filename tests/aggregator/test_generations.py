@@ -11,7 +11,7 @@ from msgspec import structs
 
 from aggregator.effects import Attempt, Close
 from aggregator.generations import HIGHEST, LEAP, MOST_RENAMES
-from aggregator.store import BodyRow, DamageError, Store, StoreError
+from aggregator.store import BodyRow, Current, DamageError, Kept, Store, StoreError
 from broker import draw, failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
@@ -45,7 +45,7 @@ def fill(store: Store, job: str, spec: JobSpec = SPEC) -> None:
     store.add_job(job, spec, SHA, b"state 0", {"loss": 2.0})
     store.open_attempt(job, attempt(V0))
     ways = [BodyRow("1-1-0", 1, 100, b"way")]
-    store.commit(job, V1, "1" * 64, b"state 1", {"loss": 1.0}, ways, Close(attempt(V0), "committed", "", {}))
+    store.commit(job, V1, "1" * 64, Kept(b"state 1"), {"loss": 1.0}, ways, Close(attempt(V0), "committed", "", {}))
     count(store, job, "d0", V1)
     count(store, job, "late", V0)
     store.add_verdict(Verdict("d9", job, V1, "b" * 8, refused="absurd"))
@@ -62,7 +62,7 @@ def count(store: Store, job: str, device: str, base: Version) -> None:
 def assert_renamed(store: Store, job: str, old: Version, new: Version) -> None:
     assert new.generation > old.generation
     assert new.number == old.number
-    assert store.last_version(job) == (new, "1" * 64, b"state 1")
+    assert store.last_version(job) == Current(new, "1" * 64, b"state 1")
     assert [version for version, _ in store.versions(job)] == [V0, new]
     assert store.history(job) == [{"loss": 2.0}, {"loss": 1.0}]
     assert {v.device: (v.base, v.refused) for v in store.verdicts(job)} == {
@@ -103,7 +103,7 @@ def test_a_new_name_takes_along_all_that_hangs_on_the_old_one(store: Store, tmp_
 def test_a_new_name_takes_every_body_along_that_leads_to_it_over_others(store: Store) -> None:
     """Of one version alone the last step would be left, which nobody new can begin with."""
     older = [BodyRow("1-1-0", 1, 100, b"way"), BodyRow("1-8-0", 8, 7, b"group"), BodyRow("1-9-8", 9, 100, b"step")]
-    store.commit("j", Version(1, 9), "1" * 64, b"state 9", {}, older, Close(attempt(V1, 2), "committed", "", {}))
+    store.commit("j", Version(1, 9), "1" * 64, Kept(b"state 9"), {}, older, Close(attempt(V1, 2), "committed", "", {}))
     new = store.raise_generation("j", 4)
     assert new.number == 9
     renamed = [structs.replace(body, name=f"{new.generation}{body.name[1:]}") for body in older]
@@ -140,7 +140,7 @@ def test_former_names_are_known_for_the_jobs_life_and_aliases_are_those_of_the_c
     assert store.aliases("j") == tuple(names[:-1])
     last = names[-1]
     close = Close(store.latest_attempts("j", 1)[last], "committed", "", {})
-    store.commit("j", last.following(), SHA, b"state 2", {}, [], close)
+    store.commit("j", last.following(), SHA, Kept(b"state 2"), {}, [], close)
     assert store.aliases("j") == ()
     assert store.renames("j") == dict.fromkeys(names[:-1], last)
     assert [row.outcome for row in store.attempts("j", last)] == ["abandoned", "committed"]
@@ -257,14 +257,14 @@ def test_a_store_that_is_found_elsewhere_is_another_one_with_new_names_for_every
     assert moved.moved
     assert moved.identity != before
     assert moved.term == 40
-    names = {job: moved.last_version(job)[0] for job in ("j", "k")}
+    names = {job: moved.last_version(job).version for job in ("j", "k")}
     for job, new in names.items():
         assert_renamed(moved, job, V1, new)
     identity = moved.identity
     moved.close()
     again = Store(there, synced=False)
     assert (again.moved, again.identity) == (False, identity)
-    assert {job: again.last_version(job)[0] for job in ("j", "k")} == names
+    assert {job: again.last_version(job).version for job in ("j", "k")} == names
     again.close()
 
 
@@ -272,7 +272,7 @@ def test_a_folder_that_was_renamed_is_where_it_was(store: Store, tmp_path: Path)
     store.close()
     (tmp_path / "state").rename(tmp_path / "renamed")
     there = Store(tmp_path / "renamed", synced=False)
-    assert (there.moved, there.last_version("j")[0]) == (False, V1)
+    assert (there.moved, there.last_version("j").version) == (False, V1)
     there.close()
 
 
@@ -300,7 +300,7 @@ def test_one_damaged_job_is_no_reason_for_the_others_of_a_moved_store_to_rest(st
     rows = {row.job: row for row in moved.jobs()}
     assert (rows["j"].damage, rows["l"].damage) == ("", "")
     for job in ("j", "l"):
-        assert_renamed(moved, job, V1, moved.last_version(job)[0])
+        assert_renamed(moved, job, V1, moved.last_version(job).version)
     assert "job k is damaged" in rows["k"].damage
     assert rows["k"].spec is None  # and so it gives out no number under its old name
     moved.close()
@@ -350,7 +350,7 @@ def test_a_move_that_is_broken_off_anywhere_is_made_as_a_whole_at_the_next_start
         again = Store(copy, synced=False)
         assert again.moved or not broken_off or dies_at > 20  # as where it was broken off behind the COMMIT
         for job in ("j", "k"):
-            assert_renamed(again, job, V1, again.last_version(job)[0])
+            assert_renamed(again, job, V1, again.last_version(job).version)
             assert len(again.aliases(job)) == 1
         identities.add(again.identity)
         again.close()
@@ -365,7 +365,7 @@ def test_a_new_name_is_there_as_a_whole_or_not_at_all(
     store: Store, tmp_path: Path, trail: Trail, error: BaseException
 ) -> None:
     for dies_at in range(100):
-        old = store.last_version("j")[0]
+        old = store.last_version("j").version
         before = dump(store)
         trail.left, trail.error = dies_at, error
         try:
@@ -376,7 +376,7 @@ def test_a_new_name_is_there_as_a_whole_or_not_at_all(
         trail.left = 10**9
         store.close()
         store.__init__(tmp_path / "state", synced=False)  # type: ignore[misc]  # the fixture closes this one
-        if store.last_version("j")[0] == old:
+        if store.last_version("j").version == old:
             assert broken_off
             assert dump(store) == before
         if not broken_off:

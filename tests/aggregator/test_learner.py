@@ -40,10 +40,10 @@ from aggregator.learner import (
     _octave,
 )
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, opened, start
-from models import chain, fold, nets, steering
+from aggregator.rows import WHOLE_STEP
+from models import chain, nets, steering, sums
 from models.chain import SPAN, Chain, Held
 from models.codec import FLOAT32, INT8, Terms
-from models.codec.sketch import Sketch
 from models.codec.steps import step_value
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.lattice import Model, initial
@@ -151,6 +151,60 @@ def test_a_learner_made_from_what_is_durable_goes_on_as_if_nothing_had_been(spec
         through.take(following)
     assert through.now.held.number == 6
     assert len(through.now.record.history) == 6
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_learner_made_from_an_earlier_state_and_the_steps_since_is_the_same(
+    spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.learner.MOST_BEHIND", 3)
+    monkeypatch.setattr("aggregator.learner.STATE_SHARE", 100.0)
+    through = fresh(spec)
+    state, steps = start(NET, spec).to_bytes(), list[bytes]()
+    n_states = 0
+    for number in range(8):
+        take_round(through, number)
+        if spec.rounds.late == "fold" and number >= 3:
+            admit(through, 1000 + number, 5, number=number - 1)
+        following = through.next()
+        kept = through.kept(following)
+        if kept.state:
+            state, steps, n_states = kept.state, [], n_states + 1
+        else:
+            steps.append(following.step if kept.step == WHOLE_STEP else kept.step)
+        through.take(following)
+        told = number + 1, following.sha256
+        again = Learner(NET, spec, state, *told, steps=steps, record=kept.record)
+        assert again.now.to_bytes() == through.now.to_bytes()
+        assert again._behind == through._behind
+    assert n_states == (0 if spec.compression == "off" and not spec.aggregate.server_momentum else n_states)
+    assert n_states <= (8 if spec.compression == "off" else 2)
+
+
+@pytest.mark.parametrize("damage", ["record", "a step", "no record", "the record of another version", "too few steps"])
+def test_steps_that_do_not_lead_to_the_version_are_damage(damage: str) -> None:
+    through, spec = fresh(job()), job()
+    state, steps, records = start(NET, spec).to_bytes(), list[bytes](), list[bytes]()
+    for number in range(3):
+        take_round(through, number)
+        following = through.next()
+        steps.append(following.step)
+        records.append(following.beside())
+        through.take(following)
+    record = records[-1]
+    match damage:
+        case "record":
+            record = record[:-1] + bytes((record[-1] ^ 1,))
+        case "no record":
+            record = b""
+        case "the record of another version":
+            record = records[1]
+        case "a step":
+            steps[1] = steps[1][:-1] + bytes((steps[1][-1] ^ 1,))
+        case "too few steps":
+            steps.pop()
+    with pytest.raises(LearnerError):
+        Learner(NET, spec, state, 3, through.now.sha256, steps=steps, record=record)
 
 
 def test_the_order_of_arrival_changes_nothing_of_late_updates_either() -> None:
@@ -1208,9 +1262,7 @@ def test_norms_verdicts_and_versions_have_the_same_bits_under_every_blas_kernel(
         bodies.append(coding.encode(values, rng))
 
     def norm(body: bytes) -> float:
-        found = coding.decode(body)
-        assert not isinstance(found, Sketch)
-        return fold.norm(found)
+        return sums.norm(coding.decode(body), coding)
 
     bodies.sort(key=norm)
     bodies[4:4] = bodies[-2:]

@@ -14,7 +14,7 @@ import pytest
 from aggregator import generations, schema
 from aggregator.database import crc
 from aggregator.effects import Attempt
-from aggregator.store import SCHEMA_VERSION, BodyRow, DamageError, Store, StoreError
+from aggregator.store import SCHEMA_VERSION, BodyRow, Current, DamageError, Store, StoreError
 from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
@@ -81,7 +81,7 @@ def test_a_store_of_the_first_release_goes_on(tmp_path: Path) -> None:
         assert (store.term, store.moved) == (41, False)
         (row,) = store.jobs()
         assert (row.job, row.name, row.spec, row.generation, row.damage) == ("j", "digits", SPEC, 1, "")
-        assert store.last_version("j") == (V1, SHA, b"state")
+        assert store.last_version("j") == Current(V1, SHA, b"state")
         assert store.history("j") == [{"loss": 2.5}, {"loss": 1.5}]
         assert [(u.device, u.weight, u.body) for u in store.updates("j")] == [("a", 9, b"body")]
         assert store.verdicts("j") == [Verdict("b", "j", V0, "b" * 8), Verdict("a", "j", V1, "a" * 8)]
@@ -182,7 +182,7 @@ def test_a_store_of_the_second_schema_goes_on(tmp_path: Path) -> None:
         assert (store.term, store.moved, store.identity) == (41, False, "ab" * 8)
         (row,) = store.jobs()
         assert (row.job, row.name, row.spec, row.generation, row.damage) == ("j", "digits", SPEC, 1, "")
-        assert store.last_version("j") == (V1, SHA, b"state")
+        assert store.last_version("j") == Current(V1, SHA, b"state")
         (update,) = store.updates("j")
         assert (update.device, update.weight, update.norm, update.loss, update.body) == ("a", 9, 1.5, 0.5, b"body")
         assert (update.number, update.report) == (1, None)  # what its coding had lost is of no use any more
@@ -277,7 +277,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 4\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 5\): upgrade"):
         Store(tmp_path)
 
 
@@ -416,4 +416,4 @@ def everything(store: Store) -> list[StoreError]:
 
 
 def test_the_number_of_the_schema_is_the_number_of_steps() -> None:
-    assert len(schema.STEPS) == SCHEMA_VERSION == 3
+    assert len(schema.STEPS) == SCHEMA_VERSION == 4

@@ -959,8 +959,8 @@ def test_a_fault_of_one_job_does_not_reach_another(
     seeds: dict[int, int] = {}
     real_init = Learner.__init__
 
-    def remember(self: Learner, net: Any, of: JobSpec, *rest: Any) -> None:
-        real_init(self, net, of, *rest)
+    def remember(self: Learner, net: Any, of: JobSpec, *rest: Any, **more: Any) -> None:
+        real_init(self, net, of, *rest, **more)
         seeds[id(self)] = of.seed
 
     monkeypatch.setattr(Learner, "__init__", remember)

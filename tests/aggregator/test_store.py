@@ -12,7 +12,8 @@ import pytest
 from msgspec import structs
 
 from aggregator.effects import Attempt, Close
-from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, DamageError, LitterRow, Store, StoreError
+from aggregator.rows import WHOLE_STEP
+from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, Current, DamageError, Kept, LitterRow, Store, StoreError
 from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
@@ -53,7 +54,7 @@ def committed(number: int = 1) -> Close:
 
 def commit(store: Store) -> None:
     store.open_attempt("j", attempt())
-    store.commit("j", V1, "1" * 64, b"state 1", {"loss": 1.0}, [BodyRow("1-1-0", 1, 100, b"way")], committed())
+    store.commit("j", V1, "1" * 64, Kept(b"state 1"), {"loss": 1.0}, [BodyRow("1-1-0", 1, 100, b"way")], committed())
 
 
 def again(store: Store, tmp_path: Path) -> Store:
@@ -68,7 +69,7 @@ def test_a_job_and_its_version_0_survive(store: Store, tmp_path: Path) -> None:
     reopened = again(store, tmp_path)
     (row,) = reopened.jobs()
     assert (row.job, row.spec, row.ended) == ("j", SPEC, "")
-    assert reopened.last_version("j") == (V0, SHA, b"state 0")
+    assert reopened.last_version("j") == Current(V0, SHA, b"state 0")
     assert reopened.history("j") == [{"loss": 2.3}]
     reopened.close()
 
@@ -132,7 +133,7 @@ def test_a_version_and_the_end_of_its_round_are_one(store: Store, tmp_path: Path
     count(store, "a")
     commit(store)
     reopened = again(store, tmp_path)
-    assert reopened.last_version("j") == (V1, "1" * 64, b"state 1")
+    assert reopened.last_version("j") == Current(V1, "1" * 64, b"state 1")
     assert reopened.history("j") == [{"loss": 2.3}, {"loss": 1.0}]
     assert [row.outcome for row in reopened.attempts("j", V0)] == ["committed"]
     assert list(reopened.updates("j")) == []
@@ -207,7 +208,7 @@ def test_a_body_is_forgotten_when_it_is_told(store: Store) -> None:
 def test_a_body_that_is_forgotten_leaves_its_name_and_its_chunks_until_they_are_cleared(store: Store) -> None:
     bodies = [BodyRow("1-1-0", 1, 2, b"way"), BodyRow("1-1-1", 1, 3, b"way")]
     store.open_attempt("j", attempt())
-    store.commit("j", V1, "1" * 64, b"state 1", {}, bodies, committed())
+    store.commit("j", V1, "1" * 64, Kept(b"state 1"), {}, bodies, committed())
     store.forget_body("j", "1-1-0")
     assert [body.name for body in store.bodies("j")] == ["1-1-1"]
     assert store.litter() == [LitterRow("j", "1-1-0", 2)]
@@ -241,8 +242,8 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_half_written(store: Store) 
     with pytest.raises(StoreError, match="cannot be written"):
         count(store, "b", body=bytes(100_000))
     with pytest.raises(StoreError, match="cannot be written"):
-        store.commit("j", V1, SHA, bytes(100_000), {}, [], committed())
-    assert store.last_version("j")[0] == V0
+        store.commit("j", V1, SHA, Kept(bytes(100_000)), {}, [], committed())
+    assert store.last_version("j").version == V0
     assert [u.device for u in store.updates("j")] == ["a"]
     store._db.execute("PRAGMA max_page_count = 1000000")
     count(store, "b")
@@ -338,9 +339,58 @@ def test_a_body_or_an_update_of_which_one_bit_has_rotted_is_named(store: Store) 
     assert [claim.device for claim in store.claims("j")] == ["a"]
 
 
+def test_a_version_without_a_state_is_come_to_by_the_steps_from_the_last_that_has_one(store: Store) -> None:
+    def commit_next(number: int, kept: Kept, *bodies: BodyRow, generation: int = 1) -> None:
+        round_ = attempt(number, Version(generation, number - 1))
+        store.open_attempt("j", round_)
+        closed = Close(round_, "committed", "", {})
+        store.commit("j", Version(generation, number), f"{number}" * 64, kept, {}, bodies, closed)
+
+    commit(store)  # version 1, with a state
+    commit_next(2, Kept(step=b"step 2", record=b"beside 2"))
+    commit_next(3, Kept(step=b"step 3", record=b"beside 3"))
+    wanted = Current(Version(1, 3), "3" * 64, b"state 1", (b"step 2", b"step 3"), b"beside 3")
+    assert store.last_version("j") == wanted
+    renamed = store.raise_generation("j", 7)
+    assert store.last_version("j") == structs.replace(wanted, version=renamed)
+    held = "SELECT number FROM versions WHERE {} IS NOT NULL ORDER BY number"
+    assert list(store._db.execute(held.format("record"))) == [(3,)], "one is enough"
+    generation = renamed.generation
+    whole = BodyRow(f"{generation}-4-0", 4, 100, b"all of it")
+    commit_next(4, Kept(step=WHOLE_STEP, record=b"beside 4"), whole, generation=generation)
+    assert store.last_version("j").steps == (b"step 2", b"step 3", b"all of it")
+    commit_next(5, Kept(b"state 5"), generation=generation)
+    assert store.last_version("j") == Current(Version(generation, 5), "5" * 64, b"state 5")
+    for column in ("state", "step", "record"):
+        assert list(store._db.execute(held.format(column))) == ([(5,)] if column == "state" else [])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE versions SET step = NULL WHERE number = 2",
+        "DELETE FROM versions WHERE number = 2",
+        "UPDATE versions SET state = NULL WHERE number = 1",
+        "UPDATE versions SET step = 7 WHERE number = 2",
+        "UPDATE versions SET step = '=' WHERE number = 2",
+        "UPDATE versions SET step = X'3D' WHERE number = 2",
+        "UPDATE versions SET number = 7 WHERE number = 2",
+    ],
+)
+def test_a_step_that_is_missing_is_named(store: Store, damage: str) -> None:
+    commit(store)
+    for number in (2, 3):
+        store.open_attempt("j", attempt(number, Version(1, number - 1)))
+        closed = Close(attempt(number, Version(1, number - 1)), "committed", "", {})
+        store.commit("j", Version(1, number), SHA, Kept(step=b"step", record=b"beside"), {}, [], closed)
+    store._db.execute(damage)
+    with pytest.raises(DamageError, match=r"job j .*table versions"):
+        store.last_version("j")
+
+
 def test_a_version_that_is_missing_or_there_twice_is_named(store: Store) -> None:
     commit(store)
-    store._db.execute("INSERT INTO versions SELECT job, 9, number, sha256, metrics, NULL, at FROM versions")
+    store._db.execute("INSERT INTO versions SELECT job, 9, number, sha256, metrics, NULL, at, NULL, NULL FROM versions")
     with pytest.raises(DamageError, match=r"job j .* a version is missing, or there twice"):
         store.history("j")
     store._db.execute("DELETE FROM versions WHERE number = 0")
@@ -376,10 +426,10 @@ def test_a_disk_that_is_full_at_any_statement_is_a_store_error_and_all_is_as_it_
         commit(store)
     monkeypatch.setattr(failpoints, "_trail", None)
     after = dump(store)
-    assert after == before or store.last_version("j")[0] == V1  # as where it is full behind the COMMIT
+    assert after == before or store.last_version("j").version == V1  # as where it is full behind the COMMIT
     if after == before:
         commit(store)
-        assert store.last_version("j")[0] == V1
+        assert store.last_version("j").version == V1
 
 
 @pytest.mark.parametrize("point", ["store.commit.within", "store.commit.after"])
@@ -389,7 +439,7 @@ def test_a_disk_that_is_full_in_or_after_a_commit_is_a_store_error(
     monkeypatch.setattr(failpoints, "_trail", Full(point))
     with pytest.raises(StoreError, match="No space left on device"):
         commit(store)
-    assert (store.last_version("j")[0] == V1) == (point == "store.commit.after")
+    assert (store.last_version("j").version == V1) == (point == "store.commit.after")
 
 
 def knows(store: Store, job: str) -> bool:
@@ -527,7 +577,7 @@ def test_everything_that_is_written_is_one_transaction(store: Store, monkeypatch
         lambda: count(store, "a"),
         lambda: store.open_attempt("j", attempt()),
         lambda: store.close_attempt("j", committed()),
-        lambda: store.commit("j", V1, SHA, b"", {}, [BodyRow("1-1-0", 1, 100, b"way")] * 3, committed()),
+        lambda: store.commit("j", V1, SHA, Kept(b"state"), {}, [BodyRow("1-1-0", 1, 100, b"way")] * 3, committed()),
         lambda: store.raise_generation("j", 3),
         lambda: store.forget_body("j", "1-1-0"),
         lambda: store.end_job("j", "deleted", ""),

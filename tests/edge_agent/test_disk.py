@@ -46,6 +46,17 @@ def test_what_is_not_there_is_none_and_can_be_removed(disk: Disk, tmp_path: Path
     assert not disk.exists(tmp_path / "a")
 
 
+def test_what_is_written_over_is_read_back_and_so_is_what_was_sealed_before(disk: Disk, tmp_path: Path) -> None:
+    disk.seal(tmp_path / "a", b"sealed")
+    assert disk.overwritten(tmp_path / "a") == b"sealed"
+    for content in (b"long content", b"short", b""):
+        disk.overwrite(tmp_path / "a", content)
+        assert disk.overwritten(tmp_path / "a") == content
+    for _ in range(2):
+        disk.discard(tmp_path / "a")
+        assert disk.overwritten(tmp_path / "a") is None
+
+
 def test_a_folder_is_forgotten_with_all_that_is_in_it_and_nothing_else(disk: Disk, tmp_path: Path) -> None:
     for name in ("jobs/b/update.bin", "jobs/a/settled.bin", "jobs/a/x/y", "jobs/ab/settled.bin"):
         disk.make_folder((tmp_path / name).parent)
@@ -90,7 +101,9 @@ def test_an_outbox_is_found_as_it_was_left(disk: Disk, tmp_path: Path) -> None:
     assert opened().body() == body
     assert opened().offer == offer
     assert leftovers(jobs, (), disk) == ["j-1"]
-    opened().settle(V0)
+    last = opened()
+    last.settle(V0)
+    last.flush()
     assert (opened().offer, opened().settled) == (None, V0)
     forget(jobs / "j-1", disk)
     assert leftovers(jobs, (), disk) == []
@@ -98,6 +111,8 @@ def test_an_outbox_is_found_as_it_was_left(disk: Disk, tmp_path: Path) -> None:
 
 def test_a_memory_disk_leaves_nothing_in_the_file_system(tmp_path: Path) -> None:
     disk = MemoryDisk()
-    Outbox(tmp_path / "jobs" / "j", NET.spec, disk=disk).settle(V0)
+    outbox = Outbox(tmp_path / "jobs" / "j", NET.spec, disk=disk)
+    outbox.settle(V0)
+    outbox.flush()
     Home(tmp_path / "home", "device-1", disk=disk).close()
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ from broker.messages import (
     echo,
 )
 from broker.transport import Packet
-from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.config import AgentConfig, Limits, ModelSettings
 from edge_agent.disk import MemoryDisk
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
@@ -46,7 +46,7 @@ from edge_agent.participant import REFETCH_S, Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
-from edge_agent.work import STALL_S, _rng
+from edge_agent.work import FLUSH_S, STALL_S, _rng
 from models import chain, nets, probe, train
 from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
@@ -97,11 +97,20 @@ def news_is_never_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 class Bench:
     """One agent, and everything it says."""
 
-    def __init__(self, folder: Path, spec: JobSpec = SPEC, *, inference: bool = False, keep: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: JobSpec = SPEC,
+        *,
+        inference: bool = False,
+        keep: int | None = None,
+        checkpoint_s: float = 60.0,
+    ) -> None:
         self.now = 1000.0
         self.folder = folder
         self.spec = spec
         self.models = ModelSettings(inference=inference, keep=keep)
+        self.limits = Limits(checkpoint_s=checkpoint_s)
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -118,6 +127,7 @@ class Bench:
             state_dir=str(self.folder),
             data={data: DataSource("memory")},
             models=self.models,
+            limits=self.limits,
         )
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
@@ -304,6 +314,7 @@ def test_a_base_that_was_renamed_while_its_update_waited_is_not_trained_again_af
     offer, renamed = bench.offered(), Version(9, 0)
     again = Round(JOB, 2, renamed, 600.0, aliases=(V0,), along=along(head().sha256, b""))
     bench.say(Beacon(2, "m", online=True, spread_s=0.0), again, verdict(offer))
+    bench.settle(FLUSH_S)
     bench.kill()
     bench.heard.clear()
     bench.start()
@@ -311,6 +322,27 @@ def test_a_base_that_was_renamed_while_its_update_waited_is_not_trained_again_af
     assert bench.of(Presence)[-1].done == {JOB: renamed}
     bench.settle(5.0)
     assert bench.of(Offer) == []
+
+
+def test_who_dies_before_a_settlement_is_on_disk_offers_the_same_update_once_more(bench: Bench) -> None:
+    bench.begin()
+    offer = bench.offered()
+    bench.say(Beacon(1, "m", online=True, spread_s=0.0), verdict(offer))
+    assert bench.agent.works[JOB]._outbox.settled == V0
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.begin()
+    assert bench.offered() == offer
+    assert bench.of(Presence)[-1].done == {}
+    bench.say(verdict(offer))
+    bench.heard.clear()
+    bench.settle(FLUSH_S)
+    bench.kill()
+    bench.start()
+    bench.begin()
+    bench.settle(300.0)
+    assert bench.of(Offer) == [], "nor is its base trained again"
 
 
 def test_an_update_is_offered_after_a_restart_under_the_name_that_another_leader_has_for_its_base(bench: Bench) -> None:
@@ -848,7 +880,7 @@ def test_a_disk_that_is_full_when_training_ends_is_no_fault_of_the_job_and_is_lo
 
     bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
     with monkeypatch.context() as patch:
-        patch.setattr("edge_agent.outbox.files.seal", full)
+        patch.setattr("edge_agent.outbox.files.overwrite", full)
         bench.begin(Round(JOB, 1, V0, 6000.0))
         bench.settle(1.0)
     assert bench.agent.jobs.unready == {JOB: "a file cannot be used: No space left on device"}
@@ -1036,9 +1068,10 @@ def test_a_device_whose_base_is_left_trains_at_once_on_the_next_one_that_draws_i
     assert [offer.base for offer in bench.of(Offer)] == [V1]
 
 
-def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str) -> Bench:
+def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str, checkpoint_s: float = 60.0) -> Bench:
     """A device with trainings that do not end, each step of which takes a quarter of a second."""
-    bench = Bench(folder, structs.replace(SPEC, train=TrainSpec(epochs=1_000_000, batch_size=5)))
+    endless = structs.replace(SPEC, train=TrainSpec(epochs=1_000_000, batch_size=5))
+    bench = Bench(folder, endless, checkpoint_s=checkpoint_s)
     real = train.steps
 
     def steps(*what: Any, **more: Any) -> Iterator[train.Step]:
@@ -1118,7 +1151,7 @@ def test_a_training_that_is_halted_or_paused_leaves_no_mark(tmp_path: Path, monk
 def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_has_for_its_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[Version, ...], then: tuple[Version, ...]
 ) -> None:
-    bench = never_done(tmp_path, monkeypatch)
+    bench = never_done(tmp_path, monkeypatch, checkpoint_s=0.25)
     proof = along(head().sha256, b"")
 
     def goes_on(term: int, base: Version, *aliases: Version) -> None:
@@ -1141,7 +1174,6 @@ def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_ha
         bench.kill()
         bench.start()
         bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
-        before = before[0], 0  # of this epoch nothing is on the disk
     goes_on(3, *then)
     assert before <= stands(then[0]) <= (before[0], 3)
     bench.agent.stop()

@@ -136,6 +136,16 @@ def test_an_update_ends_by_a_verdict_or_is_let_go() -> None:
     assert len(chaos_accounts._settlements({"d": diary}, "agent.Settle.before")) == 3
 
 
+def test_an_update_that_is_settled_once_more_counts_only_where_that_was_on_disk() -> None:
+    def settle(number: int, job: str = "j") -> Line:
+        return Line(0.0, 1, "agent.Settle.after", {"job": job, "base": [1, number], "verdict": None})
+
+    put = Line(0.0, 1, "outbox.put.between", ["j", [1, 9]])
+    assert chaos_accounts._settled_again([settle(0), settle(0), put, settle(1)]) == 0
+    assert chaos_accounts._settled_again([settle(0), put, settle(0)]) == 1
+    assert chaos_accounts._settled_again([settle(0, "k"), put, settle(0, "k")]) == 0
+
+
 def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
     diary = Diary(Path("none"))
     diary.lines = [Line(at, 1, "agent.Send.after", None) for at in (1.0, 5.5, 9.0)]

@@ -27,12 +27,13 @@ from models.chain import (
     write,
 )
 from models.codec import FLOAT32, INT8, CodecError, Terms
-from models.codec.coding import flat, max_body_bytes
+from models.codec.coding import max_body_bytes
 from models.codec.decoded import Decoded
 from models.codec.steps import step_near, step_value
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
+from models.rows import row_of
 
 SPEC: Spec = (
     TensorSpec("0.weight", (9, 7)),
@@ -64,7 +65,7 @@ def grids_for(momentum: float, step: float = 0.004) -> Grids:
 
 
 def row(model: Model) -> Row:
-    return np.asarray(flat(model.values()), np.float64)
+    return np.asarray(row_of(model.values()), np.float64)
 
 
 def same(a: Held, b: Held) -> bool:
@@ -156,8 +157,8 @@ def test_a_step_adds_its_sum_and_late_updates_by_their_share() -> None:
     late = Late(1, share, FULL, body(chain, 1, FULL, seed=77))
     after = chain.step(held, Step(FOLDED, body(chain, 2), (late, late)))
     ours, theirs = chain.coding(2, FOLDED), chain.coding(1, FULL)
-    said = flat([t.values() for t in ours.tensors(ours.decode(body(chain, 2)))])
-    of_late = flat([t.values() for t in theirs.tensors(theirs.decode(late.body))])
+    said = row_of([t.values() for t in ours.tensors(ours.decode(body(chain, 2)))])
+    of_late = row_of([t.values() for t in theirs.tensors(theirs.decode(late.body))])
     assert np.abs(row(after.model) - row(held.model) - said - 2 * step_value(share) * of_late).max() <= 2.0**-24
 
 
@@ -169,7 +170,7 @@ def test_a_sum_and_a_late_update_that_are_far_apart_are_added() -> None:
     bodies_ = [chain.coding(0, FOLDED).encode(far, np.random.default_rng(0)), body(chain, 0, FLOAT32, 3.0)]
     for terms, content in zip((FOLDED, FLOAT32), bodies_, strict=True):
         coding = chain.coding(0, terms)
-        said = flat([t.values() for t in coding.tensors(coding.decode(content))])
+        said = row_of([t.values() for t in coding.tensors(coding.decode(content))])
         share = step_near(255 / 256)
         for own in (0.0, 1e-25, 1e-9):
             step = Step(INT8, body(chain, 1, INT8, own), (Late(1, share, terms, content),))
@@ -183,7 +184,7 @@ def test_with_momentum_steps_go_on() -> None:
     moved = np.zeros(D)
     for number in range(6):
         coding = chain.coding(number, FOLDED)
-        said = flat([t.values() for t in coding.tensors(coding.decode(body(chain, number)))])
+        said = row_of([t.values() for t in coding.tensors(coding.decode(body(chain, number)))])
         moved = momentum * moved + said
         after = chain.step(held, Step(FOLDED, body(chain, number)))
         assert np.abs(row(after.model) - row(held.model) - moved).max() <= 2.0**-24

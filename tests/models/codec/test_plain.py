@@ -5,11 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.codec.coding import Coding
 from models.codec.decoded import CodecError
-from models.codec.plain import read_float32, read_int8, write_float32, write_int8
-from models.params import Spec, TensorSpec
+from models.codec.plain import Floats, read_float32, read_int8, write_float32, write_int8
+from models.codec.terms import FLOAT32, INT8
+from models.integers import rescale
+from models.params import Spec, TensorSpec, n_parameters
 
 SPEC: Spec = (TensorSpec("w", (20, 5)), TensorSpec("b", (7,)), TensorSpec("s", ()), TensorSpec("none", (0, 4)))
+
+
+D = n_parameters(SPEC)
 
 
 def tensors(seed: int = 0, scale: float = 1.0) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -20,7 +26,7 @@ def tensors(seed: int = 0, scale: float = 1.0) -> list[np.ndarray[tuple[int, ...
 @pytest.mark.parametrize("scale", [1e-44, 1e-20, 1.0, 3e38])
 def test_float32_is_exact_within_27_octaves(scale: float) -> None:
     values = tensors(1, scale)
-    for tensor, found in zip(values, read_float32(write_float32(values), SPEC), strict=True):
+    for tensor, found in zip(values, read_float32(write_float32(values), D).tensors(SPEC), strict=True):
         keeps = np.abs(tensor) > np.abs(tensor).max(initial=0.0) * 2.0**-27
         assert found.integers.shape == tensor.shape
         assert (found.values() == tensor)[keeps].all()
@@ -32,14 +38,14 @@ def test_values_that_are_not_finite_are_refused(bad: float, at: int) -> None:
     values = tensors()
     values[at].reshape(-1)[-1] = bad
     with pytest.raises(CodecError, match="finite"):
-        read_float32(write_float32(values), SPEC)
+        read_float32(write_float32(values), D)
 
 
 @pytest.mark.parametrize("change", [-1, 1, 4, -4])
 def test_another_length_is_refused(change: int) -> None:
-    for body, read in ((write_float32(tensors()), read_float32), (int8(tensors()), read_int8)):
+    for body, coding in ((write_float32(tensors()), FLOAT32), (int8(tensors()), INT8)):
         with pytest.raises(CodecError):
-            read(body[:change] if change < 0 else body + bytes(change), SPEC)
+            Coding(SPEC, coding, "").decode(body[:change] if change < 0 else body + bytes(change))
 
 
 def int8(values: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], seed: int = 0) -> bytes:
@@ -80,9 +86,30 @@ def test_an_all_zero_tensor_is_two_bytes() -> None:
 @settings(max_examples=200)
 @given(st.binary(max_size=130) | st.binary(min_size=116, max_size=116) | st.binary(min_size=432, max_size=432))
 def test_any_bytes_are_tensors_or_an_error(body: bytes) -> None:
-    for read in (read_float32, read_int8):
+    for terms in (FLOAT32, INT8):
+        coding = Coding(SPEC, terms, "")
         with suppress(CodecError):
-            assert [tensor.integers.shape for tensor in read(body, SPEC)] == [tensor.shape for tensor in SPEC]
+            found = coding.tensors(coding.decode(body))
+            assert [tensor.integers.shape for tensor in found] == [tensor.shape for tensor in SPEC]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(-4, 4, width=32) | st.integers(-9, 9).map(lambda n: n * 2.0**-13), max_size=20))
+def test_float32_is_rounded_half_to_even(values: list[float]) -> None:
+    row = np.array(values, np.float32)
+    found = Floats(row).rounded(-12)
+    assert found is not None
+    assert (found == np.rint(np.ldexp(row.astype(np.float64), 12))).all()
+    assert found.dtype == np.int32
+    assert (
+        rescale(np.array([1, 3, -1, -3]), -1).tolist()
+        == Floats(np.ldexp([1, 3, -1, -3], -13).astype("f4")).rounded(-12).tolist()
+    )
+
+
+def test_what_an_int32_does_not_hold_is_not_rounded() -> None:
+    assert Floats(np.array([1.0, -64.0], np.float32)).rounded(-24) is None
+    assert Floats(np.array([63.99, 0.0], np.float32)).rounded(-24) is not None
 
 
 def test_a_step_that_no_encoder_writes_is_refused() -> None:

@@ -394,9 +394,9 @@ def test_no_body_makes_more_than_an_int64_holds() -> None:
     hash_ = hashed(200_000, 150_000)
     block = hash_.plan.block
     along = hadamard(np.eye(1, block, 77, dtype=np.int32)[0], block)  # what H brings together on one bucket
-    levels = np.tile(213 * along, hash_.plan.n_blocks).astype(np.int32)
+    symbols = np.tile(np.where(along > 0, 7, 15), hash_.plan.n_blocks).astype(np.uint8)  # 213, and -213
     scales = np.full(hash_.plan.n_blocks, 255 << 24, np.int64)
     scales[0] = 128
-    found = unfold(Sketch(levels, scales, 0, dominating(np.zeros(1))), hash_)
+    found = unfold(Sketch(symbols, 4, scales, 0, dominating(np.zeros(1))), hash_)
     assert block == 8192
     assert int(np.abs(found.integers).max()) == 213 * 8192 * 255 << 24

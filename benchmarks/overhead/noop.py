@@ -1,0 +1,93 @@
+"""The two roles as `fedge` starts them, with a training that does nothing: every step goes one recorded update further.
+
+    python -m benchmarks.overhead.noop agent run --config agent.toml
+
+All that a round costs beside training stays: installing, coding, probing, checkpoints, syncs, the broker. What stands
+in for training adds the same small normal update at every round, drawn from the path of the configuration, so that no
+two devices have the same.
+
+Where FEDGE_OVERHEAD_LAGS names a file, the aggregator writes down for every round how many seconds lay between the last
+update that it took up and the next round's leaving it, a line each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import zlib
+from pathlib import Path
+
+SIZE = 1e-3
+"""Standard deviation of the update's coordinates."""
+LAGS = "FEDGE_OVERHEAD_LAGS"
+
+
+def main() -> int:
+    """Run `fedge` with these arguments, training nothing."""
+    import fleet.cli  # first: it sets the threads that NumPy reads once
+
+    _train_nothing()
+    if LAGS in os.environ:
+        from broker import failpoints
+
+        failpoints._trail = _Lags(Path(os.environ[LAGS]))  # type: ignore[assignment]
+    return fleet.cli.main()
+
+
+def _train_nothing() -> None:
+    import numpy as np
+
+    from models import nets
+    from models.losses import Labels
+    from models.mlp import Mlp
+    from models.params import Float32, Params
+
+    rng = np.random.default_rng(zlib.crc32(sys.argv[-1].encode()))
+
+    class Recorded(Mlp):
+        """The net, whose gradient is always the same: what was recorded."""
+
+        recorded: Params | None = None
+
+        def loss_and_gradients(
+            self,
+            params: Params,
+            X: Float32,  # noqa: ARG002 -- as the net has it
+            y: Labels,  # noqa: ARG002
+            *,
+            scale: float = 1.0,
+            out: Params | None = None,
+        ) -> tuple[float, Params]:
+            if self.recorded is None:
+                self.recorded = {
+                    name: np.float32(SIZE / scale) * rng.standard_normal(p.shape, np.float32)
+                    for name, p in params.items()
+                }
+            found = out if out is not None else {name: np.empty_like(p) for name, p in params.items()}
+            for name, values in self.recorded.items():
+                np.multiply(values, np.float32(scale), out=found[name])
+            return 1.0, found
+
+    nets.NETS["mlp"] = Recorded
+
+
+class _Lags:
+    """Stands in for the trail of failpoints: looks at the clock where others die."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a")
+        self._since = 0.0
+
+    def reach(self, point: str, what: object) -> None:
+        """Note the time of an update that is taken up, and of a round that leaves."""
+        if point == "aggregator.Collect.before":
+            self._since = time.perf_counter()
+        elif point == "aggregator.published" and "/round/" in str(what) and self._since:
+            self._file.write(f"{time.perf_counter() - self._since:.6f}\n")
+            self._file.flush()
+            self._since = 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
