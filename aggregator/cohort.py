@@ -6,6 +6,7 @@ a job waits for all, the members are fixed at the first attempt; only the places
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence, Set
 
@@ -34,11 +35,13 @@ def widen(
     salt = again.salt if again else draw.salt(seed, base.number)
     wanted = _wanted(rules, len(present))
     k = math.ceil((wanted - len(counted)) * rules.over_selection - 1e-9)
-    k += sum(draw.ticket(salt, name) <= again.threshold for name in able) if again else 0
-    threshold = max(draw.threshold(salt, able, max(k, 1)), again.threshold if again else 0)
+    tickets = {name: draw.ticket(salt, name) for name in present}
+    of_able = sorted(tickets[name] for name in able)
+    k += bisect.bisect_right(of_able, again.threshold) if again else 0
+    threshold = max(draw.kth(of_able, max(k, 1)), again.threshold if again else 0)
     if k >= len(able) and rules.wait == "target":
         threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
-    members = tuple(name for name in present if draw.ticket(salt, name) <= threshold)
+    members = tuple(name for name in present if tickets[name] <= threshold)
     target = None if rules.wait == "all" else wanted
     return Attempt(base, again.number + 1 if again else 1, salt, threshold, target, members)
 

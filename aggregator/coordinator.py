@@ -32,6 +32,9 @@
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
+
+An event costs the same however many devices are known or drawn: it changes how one of them stands (`_refresh`), and
+what is asked of all of them is kept as sets. Opening a round, ending it and a new connection look at everybody once.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ from aggregator.effects import (
 from aggregator.ledger import Ledger
 from aggregator.members import SILENT, Members
 from aggregator.pace import Pace
+from aggregator.waits import Amiss
 from broker import draw
 from broker.messages import Offer, Verdict, Version
 from models.job import RoundsSpec
@@ -149,9 +153,17 @@ class Coordinator:
         self._committing = False
         self._able: set[str] = set()
         """Devices that are there, ready, and neither judged nor failed on the base."""
+        self._fresh: set[str] = set()
+        """Those of them that do not count yet; who was late with an update to an earlier base counts, and is able."""
         self._pace = Pace(rules.max_deadline_s)
         self._spent: set[str] = set()
         """Devices that were refused on the base, or failed on it: able again from the next one on."""
+        self._idle: set[str] = set()
+        """Those of them that are there and ready, and do not count."""
+        self._amiss: Amiss | None = None
+        """Kept from when it is asked for until a round opens, the base is left or the connection is a new one."""
+        self._reason_to_end = reason_to_end(self._history, rules)
+        """Why no round follows the current version; None or empty where one does."""
         self._absences: dict[str, int] = dict(self._last.absences) if self._last else {}
         self._stirred_at: float | None = None
         """Since when something has changed that no `_advance` has seen yet."""
@@ -269,8 +281,24 @@ class Coordinator:
 
         The latter are present all the same: else a base could not be left where each of them is needed.
         """
-        spent = {name for name in self._spent if (member := self.members.get(name)) and member.there and member.ready}
-        return self.ledger.counted | self._able | spent
+        return self.ledger.counted | self._fresh | self._idle
+
+    @property
+    def n_contributing(self) -> int:
+        """How many devices count for the current base, or could."""
+        return len(self.ledger.counted) + len(self._fresh)
+
+    @property
+    def n_present(self) -> int:
+        """How many devices are present."""
+        return self.n_contributing + len(self._idle)
+
+    @property
+    def amiss(self) -> Amiss:
+        """Which devices are not counted and not able, while no round is open."""
+        if self._amiss is None:
+            self._amiss = Amiss(waits.standings(self, 0.0))
+        return self._amiss
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -338,7 +366,7 @@ class Coordinator:
         if self._lost_at is not None and self._round is not None:
             away_s = now - self._lost_at
             self._round.ends_at = max(self._round.ends_at + away_s, now + self.members.hint_s)
-        self._lost_at = None
+        self._lost_at = self._amiss = None
         self.members.doubt(now)
 
     def _pass_time(self, now: float) -> list[Effect]:
@@ -351,7 +379,10 @@ class Coordinator:
         return [Ask(ask)] if ask else []
 
     def _refresh(self, device: str, now: float) -> None:
-        """Work out anew whether a device is able to contribute, and whether the round waits for it."""
+        """Work out anew whether a device is able to contribute, and whether the round waits for it.
+
+        To be called after every change of what is known of a device, before anything is asked of all of them.
+        """
         member, verdict = self.members.get(device), self.ledger.verdict_on(device)
         settled = verdict is not None or self.has_failed(device)
         if settled and not (verdict is not None and verdict.counted):
@@ -361,6 +392,12 @@ class Coordinator:
             self._spent.discard(device)
         else:
             self._able.discard(device)
+        counts = device in self.ledger.counted
+        _hold(self._fresh, device, wanted=device in self._able and not counts)
+        idle = device in self._spent and member is not None and member.there and member.ready
+        _hold(self._idle, device, wanted=idle and not counts)
+        if self._amiss is not None and member is not None:
+            self._amiss.note(waits.standing(self, device, now))
         round_ = self._round
         if round_ is None:
             return
@@ -382,9 +419,9 @@ class Coordinator:
         return self._conclude(self._round, now)
 
     def _open(self, now: float) -> list[Effect]:
-        if reason := reason_to_end(self._history, self.rules):
+        if self._reason_to_end:
             self.ended = "finished"
-            return [Publish("finished", reason)]
+            return [Publish("finished", self._reason_to_end)]
         if not self._may_open():
             return []
         attempt = self._draw(now)
@@ -403,10 +440,10 @@ class Coordinator:
         at_most = len(self.ledger.counted) + len(self._able) + len(self._spent)
         if not (self._able or has_quorum) or at_most < max(self.needed, self.rules.quorum):
             return False
-        return len(self.ledger.counted | self._able) >= self.rules.quorum and len(self.present) >= self.needed
+        return self.n_contributing >= self.rules.quorum and self.n_present >= self.needed
 
     def _begin(self, attempt: Attempt, now: float) -> None:
-        self._told = ""
+        self._told, self._amiss = "", None
         seconds = attempt.seconds or self._time_for(attempt)
         pending = {
             name for name in attempt.cohort if self.ledger.verdict_on(name) is None and not self.has_failed(name)
@@ -444,7 +481,7 @@ class Coordinator:
         return {name for name, n in self._absences.items() if n >= ABSENT}
 
     def _conclude(self, round_: _Round, now: float) -> list[Effect]:
-        counted, target = len(self.ledger.counted), round_.attempt.target
+        counted, target = len(self.ledger.counted), round_.drawn.target
         if target is not None and counted >= target:
             return self._commit(f"its target of {target} updates is reached")
         if counted >= self.rules.quorum and not self.awaited:
@@ -519,12 +556,15 @@ class Coordinator:
         if not self._committing:
             raise ValueError(f"version {version} was committed, and nobody had asked for it")
         self.ledger.leave(version, self._last)
-        self._last = None
+        self._last = self._amiss = None
         self._history.append(metrics)
+        self._reason_to_end = reason_to_end(self._history, self.rules)
         self._committing = False
         self._absences.clear()
         self._spent.clear()
+        self._idle.clear()
         self._able = {name for name, member in self.members if member.present and member.ready}
+        self._fresh = set(self._able)  # nobody counts yet
         opening = self._open(now)
         return opening if self.ended else [Publish(self.state, ""), *opening]
 
@@ -544,3 +584,11 @@ class Coordinator:
             return []
         self._told = kind
         return [Tell(waits.of(self, now).text)]
+
+
+def _hold(names: set[str], name: str, *, wanted: bool) -> None:
+    """Have a set hold a name, or not."""
+    if wanted:
+        names.add(name)
+    else:
+        names.discard(name)

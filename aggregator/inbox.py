@@ -37,7 +37,8 @@ class Inbox:
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
-        self._waiting: dict[tuple[str, str], _Entry] = {}
+        self._waiting: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        """In the order in which they moved last."""
         self._reserved = 0
         self._line: OrderedDict[tuple[str, str], Offer] = OrderedDict()
         self._freed = False
@@ -59,7 +60,7 @@ class Inbox:
         if assembly is None:
             self._stand_in_line(offer)
             return None
-        if assembly.missing:
+        if not assembly.complete:
             return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
         self.forget(offer.job, offer.device)
         return assembly.body()
@@ -74,7 +75,8 @@ class Inbox:
             return None
         entry.assembly.add(chunk.index, chunk.data)
         entry.moved_at = now
-        return None if entry.assembly.missing else entry.offer
+        self._waiting.move_to_end((chunk.job, chunk.device))
+        return entry.offer if entry.assembly.complete else None
 
     def forget(self, job: str, device: str) -> None:
         """Drop what has come of a device's update."""
@@ -99,11 +101,10 @@ class Inbox:
         """Return the offers in line that there is room for now; they are to be weighed again."""
         self._freed, free = False, self.most_bytes - self._reserved
         called = []
-        for key, offer in list(self._line.items()):
-            if offer.n_bytes > free:
-                break  # in turn: a large one is not passed by for ever
+        while self._line and next(iter(self._line.values())).n_bytes <= free:
+            _, offer = self._line.popitem(last=False)  # in turn: a large one is not passed by for ever
             free -= offer.n_bytes
-            called.append(self._line.pop(key))
+            called.append(offer)
         return called
 
     def _stand_in_line(self, offer: Offer) -> None:
@@ -127,10 +128,12 @@ class Inbox:
         return assembly
 
     def _has_room(self, n_bytes: int, now: float) -> bool:
-        """Return whether there is room, once the idle have given way as far as need be."""
-        idle = [key for key, entry in self._waiting.items() if now - entry.moved_at >= IDLE_S]
-        while idle and self._reserved + n_bytes > self.most_bytes:
-            self.forget(*idle.pop(0))
+        """Return whether there is room, once the idle have given way as far as need be: who is so for longest first."""
+        while self._waiting and self._reserved + n_bytes > self.most_bytes:
+            key, entry = next(iter(self._waiting.items()))
+            if now - entry.moved_at < IDLE_S:
+                break
+            self.forget(*key)
         return self._reserved + n_bytes <= self.most_bytes
 
     @staticmethod

@@ -112,7 +112,7 @@ class Jobs:
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        due = [job for job, run in self.runs.items() if run.deadline is not None and now >= run.deadline]
+        due = [job for job, run in self.runs.items() if (at := run.deadline) is not None and now >= at]
         for job in due:
             self.inside(job, Run.tick)
         if due and self._online:

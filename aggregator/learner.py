@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from aggregator import gates
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
-from aggregator.rows import WHOLE_STEP, Kept
+from aggregator.rows import AMONG_BODIES, Kept
 from models import chain, fold, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError, Decoded
@@ -94,12 +94,10 @@ class Learner:
         self._spec = spec
         self._chain = Chain(net.spec, spec)
         try:
-            now = opened(blob, net.spec)
-            if steps:
-                now = self._gone_on(now, steps, record)
+            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec)
         except (RecordError, CodecError) as error:
             raise LearnerError(str(error)) from error
-        self._behind = [0 if _is_whole(step) else len(step) for step in steps]
+        self._behind = [len(step) for step in steps if not _is_whole(step)]
         """Bytes of the steps since the last version that was stored whole."""
         if number is not None and now.held.number != number:
             raise LearnerError(f"it is version {now.held.number}, not {number}")
@@ -107,8 +105,8 @@ class Learner:
             raise LearnerError("its model has another SHA-256")
         self._take(now)
 
-    def _gone_on(self, now: Next, steps: Sequence[bytes], record: bytes) -> Next:
-        held = now.held
+    def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
+        held = opened(blob, self._net.spec).held if blob else self._chain.first()._replace(number=number - len(steps))
         for step in steps:
             held = self._chain.take(held, held.number + 1, step)
         return Next(held, beside(record, held.number, self._net.spec))
@@ -177,23 +175,23 @@ class Learner:
 
         As often as the steps weigh as much as half a state: from there on a start goes along them.
         """
-        if self._is_state_due(following):
-            return Kept(following.to_bytes())
-        step = WHOLE_STEP if _is_whole(following.step) else following.step
-        return Kept(step=step, record=following.beside())
+        if not self._is_state_due(following):
+            return Kept(step=following.step, record=following.beside())
+        if _is_whole(following.step) and not following.held.velocity:  # which the server alone keeps
+            return Kept(AMONG_BODIES, record=following.beside())
+        return Kept(following.to_bytes())
 
     def _is_state_due(self, following: Next) -> bool:
-        step = following.step
-        if not step or _is_whole(step):
-            return not step or bool(following.held.velocity)  # which the server alone keeps
-        return len(self._behind) >= MOST_BEHIND or sum(self._behind) + len(step) > STATE_SHARE * 4 * self._chain.d
+        step, n_behind = following.step, len(self._behind)
+        is_far = n_behind >= MOST_BEHIND or sum(self._behind) + len(step) > STATE_SHARE * 4 * self._chain.d
+        return not step or _is_whole(step) or is_far
 
     def take(self, following: Next) -> None:
         """Go on from a version that is durable, with an empty sum."""
         if self._is_state_due(following):
             self._behind.clear()
         else:
-            self._behind.append(0 if _is_whole(following.step) else len(following.step))
+            self._behind.append(len(following.step))
         self._take(following)
 
     # The sum.

@@ -55,6 +55,12 @@ class Ledger:
         """Devices whose updates count for the current base."""
         self._left = dict(left)
         self._renames = dict(renames)
+        self._given: dict[int, int] = {}
+        """Former generation to the highest number that is known to have been given out in it."""
+        for name in (*self._renames, *self._renames.values()):
+            self._given[name.generation] = max(name.number, self._given.get(name.generation, 0))
+        self._cohorts: dict[Version, tuple[Attempt, frozenset[str]]] = {}
+        """Base to the last attempt that was asked for, and its cohort: looked up at every offer."""
         self._named: dict[str, Version] = {}
         """Device to the former name of the base that it offers its update to."""
 
@@ -85,8 +91,7 @@ class Ledger:
         """
         if version.generation == self.base.generation:
             return True
-        names = (*self._renames, *self._renames.values())
-        return any(version.generation == name.generation and version.number <= name.number for name in names)
+        return version.number <= self._given.get(version.generation, -1)
 
     # Offers.
 
@@ -134,6 +139,7 @@ class Ledger:
             self._left[self.base] = last
         oldest = version.number - self._rules.max_staleness
         self._left = {base: attempt for base, attempt in self._left.items() if base.number >= oldest}
+        self._cohorts = {base: known for base, known in self._cohorts.items() if base in self._left}
         self.base = version
         self.counted.clear()
         self._named.clear()
@@ -165,7 +171,13 @@ class Ledger:
         """Return whether an attempt takes an update of this device."""
         if attempt is None or draw.ticket(attempt.salt, device) > attempt.threshold:
             return False
-        return self._rules.wait == "target" or device in attempt.cohort
+        return self._rules.wait == "target" or device in self._cohort_of(attempt)
+
+    def _cohort_of(self, attempt: Attempt) -> frozenset[str]:
+        known = self._cohorts.get(attempt.base)
+        if known is None or known[0] is not attempt:
+            known = self._cohorts[attempt.base] = attempt, frozenset(attempt.cohort)
+        return known[1]
 
     def _weight(self, offer: Offer) -> int:
         """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2."""

@@ -32,6 +32,8 @@ FIRST_ASK_S = 60.0
 LAST_ASK_S = 3600.0
 FIRST_PAUSE_S = 60.0
 LAST_PAUSE_S = 3600.0
+FEWEST_ALARMS = 1024
+"""Fewer alarms than this are not looked through for those that say nothing any more."""
 
 
 class Member(Struct):
@@ -79,6 +81,8 @@ class Members:
         self._patient = patient
         self._members: dict[str, Member] = {}
         self._alarms: list[tuple[float, str]] = []
+        self._most_alarms = FEWEST_ALARMS
+        """So many may wait before those are thrown out that say nothing any more."""
 
     def __iter__(self) -> Iterator[tuple[str, Member]]:
         return iter(self._members.items())
@@ -184,7 +188,13 @@ class Members:
         self._alarm(now, device)
 
     def _alarm(self, at: float, device: str) -> None:
+        if math.isinf(at):
+            return
         heapq.heappush(self._alarms, (at, device))
+        if len(self._alarms) > self._most_alarms:  # a device that comes and goes leaves one behind each time
+            self._alarms = [alarm for alarm in self._alarms if self._is_due(*alarm)]
+            heapq.heapify(self._alarms)
+            self._most_alarms = max(FEWEST_ALARMS, 2 * len(self._alarms))
 
     def _is_due(self, at: float, device: str) -> bool:
         """Return whether an alarm still says something; those of what has changed since are passed over."""

@@ -95,12 +95,12 @@ class BodyRow(Struct, frozen=True):
         return start_of(self.name)
 
 
-WHOLE_STEP = b"="
-"""Stands for a step that is the whole of its version, and lies among the bodies."""
+AMONG_BODIES = b"="
+"""Stands for a state that lies among the bodies: what leads to the version from nothing is all of it."""
 
 
 class Kept(Struct, frozen=True):
-    """What is stored of a version: a whole state; or what leads there from the version before, and what beside it.
+    """What is stored of a version: a whole state; or what leads there from the version before; and what lies beside.
 
     Each has a checksum, or a SHA-256 to be held against, of its own.
     """
@@ -111,7 +111,10 @@ class Kept(Struct, frozen=True):
 
 
 class Current(Struct, frozen=True):
-    """The last version of a job, and how to come to it: a state, the steps from there on, and what lies beside."""
+    """The last version of a job, and how to come to it: a state, the steps from there on, and what lies beside.
+
+    Where the state is empty, the first step leads there from nothing.
+    """
 
     version: Version
     sha256: Digest

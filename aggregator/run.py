@@ -7,6 +7,7 @@ same thing. Messages come out as values; the service sends them. Whatever is dur
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -140,6 +141,8 @@ class Run:
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
         )
         self._retire_at: dict[str, float] = {}
+        self._retires_at = math.inf
+        """The earliest of them: it is asked for at every event."""
         self._note_retired(now)
 
     def _left(self, version: Version) -> dict[Version, Attempt]:
@@ -213,9 +216,11 @@ class Run:
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
-        for name in [name for name, at in self._retire_at.items() if now >= at]:
-            del self._retire_at[name]
-            self._store.forget_body(self.job, name)
+        if now >= self._retires_at:
+            for name in [name for name, at in self._retire_at.items() if now >= at]:
+                del self._retire_at[name]
+                self._store.forget_body(self.job, name)
+            self._retires_at = min(self._retire_at.values(), default=math.inf)
         return messages
 
     def announce(self, now: float) -> list[Out]:
@@ -226,7 +231,8 @@ class Run:
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
         deadline = self.coordinator.deadline
-        return min([*self._retire_at.values(), *([] if deadline is None else [deadline])], default=None)
+        at = self._retires_at if deadline is None else min(deadline, self._retires_at)
+        return None if math.isinf(at) else at
 
     def retained(self) -> list[Out]:
         """Return everything of this job that should lie at the broker, the head last."""
@@ -398,6 +404,7 @@ class Run:
                 self._retire_at.pop(row.name, None)
             else:
                 self._retire_at.setdefault(row.name, now + self._limits.body_grace_s)
+        self._retires_at = min(self._retire_at.values(), default=math.inf)
 
     def _generation(self) -> int:
         return self.coordinator.base.generation

@@ -25,7 +25,7 @@ from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
 from aggregator.lock import Lock
 from aggregator.rows import (
-    WHOLE_STEP,
+    AMONG_BODIES,
     AttemptRow,
     BodyRow,
     Claim,
@@ -268,8 +268,10 @@ class Store:
         last = found[-1] if found else (None,) * 5
         if last[0] != version.number or [row[0] for row in found] != list(range(last[0] - len(found) + 1, last[0] + 1)):
             raise damaged(job, "versions", "a version is missing, or there twice")
-        steps = [self._whole(job, row[0]) if row[3] == WHOLE_STEP else row[3] for row in found[1:]]
-        cells = {"version": version, "sha256": last[1], "state": found[0][2], "steps": steps, "record": last[4] or b""}
+        state, steps = found[0][2], [row[3] for row in found[1:]]
+        if state == AMONG_BODIES:
+            state, steps = b"", [self._whole(job, found[0][0]), *steps]
+        cells = {"version": version, "sha256": last[1], "state": state, "steps": steps, "record": last[4] or b""}
         return rows.read(Current, job, "versions", cells)
 
     def _whole(self, job: str, number: int) -> bytes | None:

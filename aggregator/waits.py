@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from aggregator.members import SILENT
+from aggregator.shortlist import Shortlist
 
 if TYPE_CHECKING:
     from aggregator.coordinator import Coordinator
 
 NAMED = 3
 """Devices that a sentence names; the whole list is `devices`."""
+MOST_TEXT = 300
+NEAR = MOST_TEXT // len("d silent; ") + 2
+"""Devices of which something is said; what is said of more would be cut."""
 
 
 class Waits(Struct, frozen=True):
@@ -32,6 +36,27 @@ class Standing(Struct, frozen=True):
     since_s: float | None = None
     """Seconds since it went offline, as far as this aggregator knows."""
 
+    @property
+    def is_fruitless(self) -> bool:
+        """Whether it came to nothing on the base."""
+        return self.state in ("refused", "failed")
+
+
+class Amiss:
+    """Names of the devices that a wait is about, kept as they change: whoever asks looks at a few of them."""
+
+    def __init__(self, standings_: Iterable[Standing]) -> None:
+        listed = [standing_ for standing_ in standings_ if standing_.state not in ("able", "counted")]
+        self.all = Shortlist(standing_.device for standing_ in listed)
+        """Those that are neither counted nor able."""
+        self.fruitless = Shortlist(standing_.device for standing_ in listed if standing_.is_fruitless)
+        """Of these, those that came to nothing on the base."""
+
+    def note(self, standing_: Standing) -> None:
+        """Note how a device stands now."""
+        self.all.hold(standing_.device, wanted=standing_.state not in ("able", "counted"))
+        self.fruitless.hold(standing_.device, wanted=standing_.is_fruitless)
+
 
 def kind(core: Coordinator) -> str:
     """Return in one word what a job without a round waits for; cheap, so that it can be asked at every event."""
@@ -46,22 +71,23 @@ def of(core: Coordinator, now: float) -> Waits:
         return Waits("")
     if core.attempt is not None:
         return _of_round(core, now)
-    there, needed = len(core.present), core.needed
+    there, needed = core.n_present, core.needed
     if there >= needed:  # and of these too few can still contribute
-        there, needed = len(core.able | core.ledger.counted), core.rules.quorum
+        there, needed = core.n_contributing, core.rules.quorum
     text = f"{_number(needed, 'device')} that can take part {_be(needed)} needed, {there} {_be(there)} there"
     match kind(core):
         case "nobody":
             return Waits("no device takes part yet", "a device that has the job's data and labels")
         case "spent":
-            whose = [s for s in standings(core, now) if s.state in ("refused", "failed")]
-            reasons = "; ".join(f"{s.device} {s.state}: {s.why}" for s in whose[:NAMED])
-            more = f" and {len(whose) - NAMED} more" if len(whose) > NAMED else ""
+            n, named = len(core.amiss.fruitless), core.amiss.fruitless.first(NAMED)
+            whose = [standing(core, device, now) for device in named]
+            reasons = "; ".join(f"{s.device} {s.state}: {s.why}" for s in whose)
+            more = f" and {n - NAMED} more" if n > NAMED else ""
             return Waits(
-                f"{_number(len(whose), 'device')} came to nothing on version {core.base} ({reasons}{more}); {text}",
+                f"{_number(n, 'device')} came to nothing on version {core.base} ({reasons}{more}); {text}",
                 "another device; or stop the job and submit it with other settings",
             )
-    near = "; ".join(_sentence(s) for s in standings(core, now) if s.state not in ("able", "counted"))
+    near = "; ".join(_sentence(standing(core, device, now)) for device in core.amiss.all.first(NEAR))
     return Waits(text + (f" ({_cut(near)})" if near else ""), "devices that come, or come back")
 
 
@@ -122,7 +148,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _cut(text: str, most: int = 300) -> str:
+def _cut(text: str, most: int = MOST_TEXT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -28,14 +28,16 @@ def cut(body: bytes, chunk_bytes: int) -> list[bytes]:
 
 def to_bitmap(indices: set[int], n_chunks: int) -> str:
     """Write a set of chunk indices as a bitmap in hex; the lowest bit of the first byte is chunk 0."""
-    bits = sum(1 << index for index in indices)
-    return bits.to_bytes(max(1, -(-n_chunks // 8)), "little").hex()
+    bits = bytearray(max(1, -(-n_chunks // 8)))
+    for index in indices:
+        bits[index // 8] |= 1 << index % 8
+    return bits.hex()
 
 
 def from_bitmap(bitmap: str, n_chunks: int) -> set[int]:
     """Read a bitmap; bits beyond the last chunk are ignored."""
-    bits = int.from_bytes(bytes.fromhex(bitmap), "little")
-    return {index for index in range(n_chunks) if bits >> index & 1}
+    bits = bytes.fromhex(bitmap)
+    return {index for index in range(min(n_chunks, 8 * len(bits))) if bits[index // 8] >> index % 8 & 1}
 
 
 class Assembly:
@@ -50,29 +52,39 @@ class Assembly:
 
     @property
     def missing(self) -> set[int]:
-        """Indices of the chunks that are still to come."""
+        """Indices of the chunks that are still to come; to be asked for once a body, not at every chunk."""
         return set(range(self.n_chunks)) - self._chunks.keys()
+
+    @property
+    def complete(self) -> bool:
+        """Whether no chunk is missing."""
+        return len(self._chunks) == self.n_chunks
 
     @property
     def held_bytes(self) -> int:
         """Bytes held in memory now."""
         return sum(map(len, self._chunks.values()))
 
-    def add(self, index: int, data: bytes) -> None:
-        """Take a chunk; one that is already here is passed over. Raises WireError for a wrong index or length."""
+    def add(self, index: int, data: bytes) -> bool:
+        """Take a chunk; return whether it was missing: one that is already here is passed over.
+
+        Raises WireError for a wrong index or length.
+        """
         if index >= self.n_chunks:
             raise WireError(f"chunk {index} of a body that has {self.n_chunks}")
         expected = min(self.chunk_bytes, self.n_bytes - index * self.chunk_bytes)
         if len(data) != expected:
             raise WireError(f"chunk {index} has {len(data)} bytes where {expected} belong")
+        came = index not in self._chunks
         self._chunks.setdefault(index, data)
+        return came
 
     def body(self) -> bytes | None:
         """Return the whole body, or None while chunks are missing.
 
         Raises WireError when the whole does not have the digest; the chunks are then forgotten.
         """
-        if len(self._chunks) < self.n_chunks:
+        if not self.complete:
             return None
         body = b"".join(self._chunks[index] for index in range(self.n_chunks))
         if self.digest is not None and digest(body) != self.digest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MOST = 2**48 - 1
 """The largest ticket: 48 bits, exact in every JSON reader."""
@@ -32,5 +32,9 @@ def ticket(salt: str, device: str) -> int:
 
 def threshold(salt: str, devices: Iterable[str], k: int) -> int:
     """Return the threshold that draws the k devices with the smallest tickets; all of them when there are fewer."""
-    tickets = sorted(ticket(salt, device) for device in devices)
+    return kth(sorted(ticket(salt, device) for device in devices), k)
+
+
+def kth(tickets: Sequence[int], k: int) -> int:
+    """Return the k-th of sorted tickets, the last one where there are fewer; 0 where there is or is wanted none."""
     return tickets[min(k, len(tickets)) - 1] if tickets and k > 0 else 0

@@ -57,6 +57,8 @@ class Fetch:
         """Number of the version that each body of the way leads to, and its bytes, as far as they came with a round."""
         self._coming: dict[str, tuple[int, Assembly]] = {}
         """The same for the others, by name, in their order."""
+        self._n_missing = 0
+        """Chunks of all of them that have not come."""
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
@@ -104,24 +106,34 @@ class Fetch:
                 raise FetchError(f"{n_bytes} bytes in {n_chunks} pieces are more than any version of this job has")
             name = body_name(Version(self.version.generation, way.number), way.start)
             self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
+        self._n_missing = sum(assembly.n_chunks for _, assembly in self._coming.values())
 
     def filters(self, fleet: str) -> list[str]:
         """Return the topics to subscribe to, one for each chunk that is missing."""
         return [
-            topics.filter_for(fleet, "body", job=self.job, name=name, index=str(index))
+            self.filter(fleet, name, index)
             for name, (_, assembly) in self._coming.items()
             for index in sorted(assembly.missing)
         ]
 
-    def add(self, chunk: Body) -> None:
-        """Take a chunk; one that nobody waits for is passed over. Raises WireError for a wrong one."""
-        if chunk.name in self._coming:
-            self._coming[chunk.name][1].add(chunk.index, chunk.data)
+    def filter(self, fleet: str, name: str, index: int) -> str:
+        """Return the topic of one chunk."""
+        return topics.filter_for(fleet, "body", job=self.job, name=name, index=str(index))
+
+    def add(self, chunk: Body) -> bool:
+        """Take a chunk; return whether it was missing: one that nobody waits for is passed over.
+
+        Raises WireError for a wrong one.
+        """
+        if chunk.name not in self._coming or not self._coming[chunk.name][1].add(chunk.index, chunk.data):
+            return False
+        self._n_missing -= 1
+        return True
 
     @property
     def done(self) -> bool:
         """Return whether all bodies are here."""
-        return not any(assembly.missing for _, assembly in self._coming.values())
+        return not self._n_missing
 
     def install(self, chain_: Chain, trail: Trail | None, wanted: int | None = None) -> Trail:
         """Return the version, with the way there. Raises FetchError when the bodies do not make what the head says.

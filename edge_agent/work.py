@@ -145,7 +145,6 @@ class Work:
         self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
         self._reading = False
         """Whether the head is subscribed to."""
-        self._subscribed: tuple[str, ...] = ()
         self._stalls_at: float | None = None
         self._stalled = False
         """Whether the chunks that are missing have been asked for again."""
@@ -181,7 +180,7 @@ class Work:
     @property
     def subscribed(self) -> tuple[str, ...]:
         """The chunk topics that this job listens to now."""
-        return self._subscribed
+        return () if self._fetch is None else tuple(self._fetch.filters(self._fleet))
 
     @property
     def deadline(self) -> float | None:
@@ -213,17 +212,14 @@ class Work:
         if fetch is None or fetch.done:
             return []
         try:
-            fetch.add(chunk)
+            came = fetch.add(chunk)
         except WireError:
             failed = FetchFailed(fetch.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
-        still = tuple(fetch.filters(self._fleet))
-        if not still:
-            return self._install(fetch, now)
+        self._stalls_at, self._stalled = now + STALL_S, False
         # What has come must not come again at the next connect.
-        come = tuple(name for name in self._subscribed if name not in still)
-        self._subscribed, self._stalls_at, self._stalled = still, now + STALL_S, False
-        return [Unsubscribe(come)] if come else []
+        come = [Unsubscribe((fetch.filter(self._fleet, chunk.name, chunk.index),))] if came else []
+        return [*come, *self._install(fetch, now)] if fetch.done else [*come]
 
     def begin(self, now: float) -> list[Out]:
         """Say that the data are there, and give what follows: an update from before may wait to be offered."""
@@ -321,9 +317,8 @@ class Work:
         if self._fetch.done:
             yield from self._install(self._fetch, now)
         else:
-            self._subscribed, self._stalls_at = tuple(self._fetch.filters(self._fleet)), now + STALL_S
-            self._stalled = False
-            yield Subscribe(self._subscribed)
+            self._stalls_at, self._stalled = now + STALL_S, False
+            yield Subscribe(self.subscribed)
 
     def _stall(self, now: float) -> list[Out]:
         """Subscribe again to the chunks that have not come: the broker may have dropped them.
@@ -342,7 +337,7 @@ class Work:
         return [Unsubscribe(missing), Subscribe(missing)]
 
     def _end_fetch(self) -> list[Out]:
-        filters, self._subscribed, self._fetch, self._stalls_at = self._subscribed, (), None, None
+        filters, self._fetch, self._stalls_at = self.subscribed, None, None
         return [Unsubscribe(filters)] if filters else []
 
     def _install(self, fetch: Fetch, now: float) -> list[Out]:

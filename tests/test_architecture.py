@@ -41,6 +41,7 @@ PURE = (
     "aggregator/leadership.py",
     "aggregator/members.py",
     "aggregator/pace.py",
+    "aggregator/shortlist.py",
     "aggregator/waits.py",
     "edge_agent/effects.py",
     "edge_agent/participant.py",

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
 from aggregator.inbox import IDLE_S, MOST_CHUNKS, MOST_IN_LINE, Inbox
@@ -175,3 +178,49 @@ def test_the_line_has_an_end_and_forgets_a_base_that_was_left() -> None:
     inbox.collect(offer("a"), 0.0)
     inbox.forget_job("j")
     assert [one.device for one in inbox.call()] == ["k"]
+
+
+def test_who_has_not_moved_for_longest_gives_way_first() -> None:
+    inbox = Inbox(2 * len(BODY))
+    inbox.collect(offer("a"), 0.0)
+    inbox.collect(offer("b"), 1.0)
+    inbox.add(chunk(0, "a"), 2.0)  # b is now idle for longer
+    now = 2.0 + IDLE_S
+    assert isinstance(inbox.collect(offer("c"), now), Want)
+    inbox.add(chunk(0, "b"), now)
+    assert inbox.add(chunk(1, "a"), now) is None
+    assert inbox.collect(offer("a"), now) == Want("a", "j", chunks.digest(BODY), "04"), "a has kept what had come"
+
+
+def spent_ms(n_waiting: int, act: Callable[[Inbox, int], object], chunk_bytes: int = 1) -> float:
+    """Return the CPU time of 100 acts among so many unfinished updates, the best of three tries, in ms."""
+    tries = []
+    body = bytes(n_waiting)
+    for _ in range(3):
+        inbox = Inbox(2**40)
+        for number in range(n_waiting):
+            inbox.collect(offer(f"d{number}", chunk_bytes=4), 0.0)
+        inbox.collect(offer("big", body, chunk_bytes=chunk_bytes), 0.0)
+        began = time.process_time()
+        for number in range(100):
+            act(inbox, number)
+        tries.append(1000 * (time.process_time() - began))
+    return min(tries)
+
+
+def comes_new(inbox: Inbox, number: int) -> object:
+    return inbox.collect(offer(f"new{number}"), 1.0)
+
+
+def test_an_offer_costs_the_same_with_many_unfinished_updates() -> None:
+    few, many = spent_ms(100, comes_new), spent_ms(4000, comes_new)
+    assert many < 4 * few + 2, f"{few:.1f} ms with 100 of them, {many:.1f} ms with 4,000"
+
+
+def test_a_chunk_costs_the_same_of_a_body_of_many() -> None:
+    def comes(n: int) -> Callable[[Inbox, int], object]:
+        name = chunks.digest(bytes(n))
+        return lambda inbox, number: inbox.add(Chunk("j", "big", name, number, b"\0"), 1.0)
+
+    few, many = spent_ms(200, comes(200)), spent_ms(4000, comes(4000))
+    assert many < 4 * few + 2, f"{few:.1f} ms of 200 chunks, {many:.1f} ms of 4,000"

@@ -387,6 +387,7 @@ def test_outdated_bodies_are_cleared_after_their_grace_and_the_rest_stays(store:
     run.tick(1.0 + CONFIG.limits.body_grace_s)
     assert {row.name for row in store.litter()} == {"1-1-0", "1-2-0"}
     assert {body.number for body in store.bodies("toy-1")} == {3, 4}
+    assert run.deadline is None or run.deadline > 1.0 + CONFIG.limits.body_grace_s, "it spins"
     assert_readable(run, *retained(run))
 
 

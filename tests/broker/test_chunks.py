@@ -80,3 +80,27 @@ def test_chunks_that_make_another_body_are_refused_and_asked_for_again() -> None
         whole.body()
     assert whole.missing == {0, 1, 2}
     assert whole.held_bytes == 0
+
+
+def test_an_assembly_is_complete_when_nothing_is_missing_and_says_which_chunks_were() -> None:
+    whole = Assembly(None, 10, 4)
+    for index, data in ((1, b"4567"), (2, b"89")):
+        assert whole.add(index, data)
+        assert not whole.add(index, data)
+        assert not whole.complete
+    assert whole.add(0, b"0123")
+    assert whole.complete
+    assert whole.missing == set()
+
+
+@given(st.binary(max_size=40), st.integers(1, 300))
+def test_a_bitmap_is_read_bit_by_bit(bits: bytes, n_chunks: int) -> None:
+    number = int.from_bytes(bits, "little")
+    assert chunks.from_bitmap(bits.hex(), n_chunks) == {index for index in range(n_chunks) if number >> index & 1}
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_bitmap_is_written_bit_by_bit(n_chunks: int, data: st.DataObject) -> None:
+    indices = data.draw(st.sets(st.integers(0, n_chunks - 1)))
+    written = sum(1 << index for index in indices).to_bytes(max(1, -(-n_chunks // 8)), "little").hex()
+    assert chunks.to_bitmap(indices, n_chunks) == written

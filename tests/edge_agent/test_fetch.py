@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from broker import chunks
 from broker.errors import WireError
 from broker.messages import MOST_WAYS, PROOF_BYTES, Body, Head, Round, Version, Way, along, body_name
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
+from edge_agent.work import Unsubscribe, Work
 from models import average, chain, ways
 from models.chain import SPAN, Chain, Grids, Held, Step
 from models.codec import FLOAT32, Terms
@@ -521,3 +523,64 @@ def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
         fetch.add(Body("j", "1-7-0", 0, body))
         trail = None if held is None else Trail(chain_, Held(6, model))
         assert fetch.install(chain_, trail).now.model == later.model
+
+
+# What a chunk costs.
+
+
+def taken_ms(n_chunks: int, n_bodies: int = 1) -> float:
+    """Return the CPU time of the first 200 chunks of so many, as a job takes them, the best of three tries, in ms."""
+    tries = []
+    named = tuple(Way(number, number + 1, n_chunks // n_bodies) for number in range(n_bodies))
+    for _ in range(3):
+        work = Work.__new__(Work)  # nothing of a job but what takes chunks
+        work.job, work._fleet = "j", "f"
+        work._fetch = fetch = Fetch(version(n_bodies), _ones(n_bodies, named), BIG, None)
+        names = fetch.filters("f")
+        assert len(names) == n_chunks
+        pieces = [Body("j", *_name_and_index(name), b"x") for name in names[:200]]
+        began = time.process_time()
+        said = [work.take(piece, 0.0) for piece in pieces]
+        tries.append(1000 * (time.process_time() - began))
+        assert said == [[Unsubscribe((name,))] for name in names[:200]]
+        assert work.subscribed == tuple(names[200:])
+    return min(tries)
+
+
+BIG = (TensorSpec("w", (1000, 100)),)
+
+
+def version(number: int) -> Version:
+    return Version(1, number)
+
+
+def _ones(number: int, named: tuple[Way, ...]) -> Head:
+    """A head whose bodies are cut into single bytes."""
+    return Head("j", 1, version(number), "ab" * 16, ways=named, chunk_bytes=1)
+
+
+def _name_and_index(topic: str) -> tuple[str, int]:
+    *_, name, index = topic.split("/")
+    return name, int(index)
+
+
+@pytest.mark.parametrize("each", [256, 4096, 1])
+def test_a_chunk_costs_the_same_of_sixteen_times_as_many(each: int) -> None:
+    """each: chunks that a body is cut into, at most."""
+    few, many = (taken_ms(n, max(1, n // each)) for n in (256, 4096))
+    assert many < 4 * few + 2, f"{few:.1f} ms of 256 chunks, {many:.1f} ms of 4,096"
+
+
+def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_going() -> None:
+    work = Work.__new__(Work)
+    work.job, work._fleet, work._stalled = "j", "f", True
+    work._fetch = Fetch(version(1), _ones(1, (Way(0, 1, 3),)), BIG, None)
+    name, _ = _name_and_index(work.subscribed[0])
+    (gone,) = work.take(Body("j", name, 1, b"x"), 5.0)
+    assert isinstance(gone, Unsubscribe)
+    assert [_name_and_index(topic)[1] for topic in gone.filters] == [1]
+    work._stalled = True
+    assert work.take(Body("j", name, 1, b"x"), 7.0) == []
+    assert not work._stalled
+    assert [_name_and_index(topic)[1] for topic in work.subscribed] == [0, 2]
+    assert not work._fetch.done
