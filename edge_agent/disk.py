@@ -1,13 +1,12 @@
-"""Where a device keeps what it must not forget: the file system, or memory for a device that no process outlives.
+"""Where a device keeps what it must not forget: the file system; or nowhere, for a device that lives once.
 
-`edge_agent.files` is the disk of every real device; a module is a `Disk` as it stands. `MemoryDisk` is its twin for
-simulated ones, held to the same tests: thousands of them in one process would otherwise make folders and rename files
-for nobody, and for the page cache.
+`edge_agent.files` is the disk of every real device; a module is a `Disk` as it stands. A simulated device has `NoDisk`:
+no process of it ever follows another, so nobody reads what is written for that one, and thousands of devices in one
+process make no folders and rename no files. What a process needs of its own it holds itself.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -46,52 +45,41 @@ class Disk(Protocol):
         """Remove a folder with all that is in it, if it is there. Raises OSError; it can be called again."""
 
 
-class MemoryDisk:
-    """The files of one simulated device."""
+class NoDisk:
+    """The disk of a device that lives once: it takes everything, and whoever looks finds it as new."""
 
-    __slots__ = ("_files",)
-
-    def __init__(self) -> None:
-        self._files: dict[str, bytes] = {}
+    __slots__ = ()
 
     def make_folder(self, path: Path) -> None:
-        """Do nothing: a folder is there as soon as a file is in it."""
+        """Take it."""
 
     def seal(self, path: Path, content: bytes) -> None:
-        """See `Disk`."""
-        self._files[sys.intern(str(path))] = content  # thousands of disks have the same few names
+        """Take it."""
 
-    def unseal(self, path: Path) -> bytes | None:
-        """See `Disk`. Nothing rots here."""
-        return self._files.get(str(path))
+    def unseal(self, path: Path) -> bytes | None:  # noqa: ARG002
+        """Return that there is no such file."""
+        return None
 
     def overwrite(self, path: Path, content: bytes) -> None:
-        """See `Disk`."""
-        self.seal(path, content)
+        """Take it."""
 
-    def overwritten(self, path: Path) -> bytes | None:
-        """See `Disk`."""
-        return self.unseal(path)
+    def overwritten(self, path: Path) -> bytes | None:  # noqa: ARG002
+        """Return that there is no such file."""
+        return None
 
-    def exists(self, path: Path) -> bool:
-        """See `Disk`."""
-        return str(path) in self._files
+    def exists(self, path: Path) -> bool:  # noqa: ARG002
+        """Return that there is no such file."""
+        return False
 
     def remove(self, path: Path) -> None:
-        """See `Disk`."""
-        self._files.pop(str(path), None)
+        """Find nothing to remove."""
 
     def discard(self, path: Path) -> None:
-        """See `Disk`."""
-        self.remove(path)
+        """Find nothing to remove."""
 
-    def folders(self, path: Path) -> list[str]:
-        """See `Disk`."""
-        above = f"{path}/"
-        below = (name.removeprefix(above).split("/") for name in self._files if name.startswith(above))
-        return sorted({words[0] for words in below if len(words) > 1})
+    def folders(self, path: Path) -> list[str]:  # noqa: ARG002
+        """Return that there is none."""
+        return []
 
     def forget(self, path: Path) -> None:
-        """See `Disk`."""
-        for name in [name for name in self._files if name.startswith(f"{path}/")]:
-            del self._files[name]
+        """Find nothing to remove."""

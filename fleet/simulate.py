@@ -30,7 +30,7 @@ from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Metrics
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
-from edge_agent.disk import MemoryDisk
+from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
@@ -46,8 +46,8 @@ from models.trail import Trail
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
-HOME = Path("memory")
-"""What simulated devices call their state directories; each is on a disk of its own."""
+HOME = Path("nowhere")
+"""What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
 PATIENCE_S = 3600.0
 """Simulated seconds without a new version after which the job is said to stand still."""
 
@@ -246,7 +246,7 @@ class _Simulation:
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
-        home = Home(HOME, device, nonce="simulation", disk=MemoryDisk())
+        home = Home(HOME, device, nonce="simulation", disk=NoDisk())
         link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(

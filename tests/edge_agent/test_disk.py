@@ -1,4 +1,4 @@
-"""The two disks, held to one contract; what only the file system has (syncs, rot, links) is in test_files.py."""
+"""A device is the same on a disk and on none, but for its next start; the file system is in test_files.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from broker.chunks import digest
 from broker.messages import Offer, Version
 from edge_agent import files
-from edge_agent.disk import Disk, MemoryDisk
-from edge_agent.home import ForeignHomeError, Home
-from edge_agent.outbox import Outbox, forget, leftovers
+from edge_agent.disk import Disk, NoDisk
+from edge_agent.home import Home
+from edge_agent.outbox import Outbox, Probed, forget, leftovers
 from models import train
 from models.chain import Chain
 from models.codec import FLOAT32
@@ -25,94 +25,64 @@ PARAMS = CHAIN.first().model.params(NET.spec)
 V0 = Version(1, 0)
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["files", "none"])
 def disk(request: pytest.FixtureRequest) -> Disk:
-    return files if request.param == "files" else MemoryDisk()
+    return files if request.param == "files" else NoDisk()
 
 
-def test_what_is_sealed_is_read_back_and_the_last_one_counts(disk: Disk, tmp_path: Path) -> None:
-    for content in (b"old", b"new", b""):
-        disk.seal(tmp_path / "a", content)
-        assert disk.unseal(tmp_path / "a") == content
-    assert disk.exists(tmp_path / "a")
+def offer(base: Version) -> tuple[Offer, bytes]:
+    body = CHAIN.coding(base.number, FLOAT32).encode(PARAMS, np.random.default_rng(0))
+    return Offer("j-1", "device-1", base, 10, digest(body), len(body)), body
 
 
-def test_what_is_not_there_is_none_and_can_be_removed(disk: Disk, tmp_path: Path) -> None:
-    disk.remove(tmp_path / "a")
-    assert disk.unseal(tmp_path / "a") is None
-    disk.seal(tmp_path / "a", b"content")
-    disk.remove(tmp_path / "a")
-    assert disk.unseal(tmp_path / "a") is None
-    assert not disk.exists(tmp_path / "a")
+def test_an_outbox_holds_its_update_while_it_is_open(disk: Disk, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "jobs" / "j-1", NET.spec, job="j-1", device="device-1", disk=disk)
+    for number in range(3):
+        base = Version(1, number)
+        mine, body = offer(base)
+        outbox.checkpoint(base, 7, train.begin(PARAMS, train.seed_for(0, number, "device-1")), 0.5)
+        outbox.put(mine, body, FLOAT32, Probed(base, 0.25))
+        assert (outbox.offer, outbox.body(), outbox.trained) == (mine, body, base)
+        outbox.settle(base)
+        outbox.flush()
+        assert (outbox.offer, outbox.body(), outbox.trained) == (None, b"", base)
+        assert outbox.probed == Probed(base, 0.25)
+        assert outbox.is_flushed
 
 
-def test_what_is_written_over_is_read_back_and_so_is_what_was_sealed_before(disk: Disk, tmp_path: Path) -> None:
-    disk.seal(tmp_path / "a", b"sealed")
-    assert disk.overwritten(tmp_path / "a") == b"sealed"
-    for content in (b"long content", b"short", b""):
-        disk.overwrite(tmp_path / "a", content)
-        assert disk.overwritten(tmp_path / "a") == content
-    for _ in range(2):
-        disk.discard(tmp_path / "a")
-        assert disk.overwritten(tmp_path / "a") is None
+def test_a_home_is_that_of_its_device(disk: Disk, tmp_path: Path) -> None:
+    home = Home(tmp_path, "device-1", nonce="n", draw=lambda: "0123abcd", disk=None if disk is files else disk)
+    home.close()
+    assert (home.device, home.nonce, home.incarnation, home.boot) == ("device-1", "n", "0123abcd", 1)
 
 
-def test_a_folder_is_forgotten_with_all_that_is_in_it_and_nothing_else(disk: Disk, tmp_path: Path) -> None:
+def test_folders_are_listed_and_forgotten_with_all_that_is_in_them(tmp_path: Path) -> None:
     for name in ("jobs/b/update.bin", "jobs/a/settled.bin", "jobs/a/x/y", "jobs/ab/settled.bin"):
-        disk.make_folder((tmp_path / name).parent)
-        disk.seal(tmp_path / name, b"content")
-    disk.seal(tmp_path / "jobs" / "file", b"no folder")
-    assert disk.folders(tmp_path / "jobs") == ["a", "ab", "b"]
+        files.make_folder((tmp_path / name).parent)
+        files.seal(tmp_path / name, b"content")
+    files.seal(tmp_path / "jobs" / "file", b"no folder")
+    assert leftovers(tmp_path / "jobs", {"b"}) == ["a", "ab"]
     for _ in range(2):
-        disk.forget(tmp_path / "jobs" / "a")
-    assert disk.folders(tmp_path / "jobs") == ["ab", "b"]
-    assert disk.unseal(tmp_path / "jobs" / "ab" / "settled.bin") == b"content"
-    assert disk.folders(tmp_path / "nowhere") == []
+        forget(tmp_path / "jobs" / "a")
+    assert files.folders(tmp_path / "jobs") == ["ab", "b"]
+    assert files.unseal(tmp_path / "jobs" / "ab" / "settled.bin") == b"content"
+    assert files.folders(tmp_path / "nowhere") == []
 
 
-def test_a_device_starts_once_more_under_its_incarnation_and_no_other_device_does(disk: Disk, tmp_path: Path) -> None:
-    def start(device: str) -> Home:
-        home = Home(tmp_path / "home", device, disk=None if disk is files else disk)
+def test_a_device_without_a_disk_leaves_nothing_and_starts_as_new(tmp_path: Path) -> None:
+    disk = NoDisk()
+    for _ in range(2):
+        outbox = Outbox(tmp_path / "jobs" / "j-1", NET.spec, disk=disk)
+        assert (outbox.offer, outbox.settled) == (None, None)
+        mine, body = offer(V0)
+        outbox.checkpoint(V0, 7, train.begin(PARAMS, train.seed_for(0, 0, "device-1")))
+        assert outbox.resume(V0, 7, TrainSpec(), 10) is None
+        outbox.put(mine, body, FLOAT32)
+        home = Home(tmp_path / "home", "device-1", disk=disk)
         home.close()
-        return home
-
-    first, second = start("device-1"), start("device-1")
-    assert (first.boot, second.boot) == (1, 2)
-    assert first.incarnation == second.incarnation
-    with pytest.raises(ForeignHomeError, match="belongs to device device-1, and this agent is device-2"):
-        start("device-2")
-
-
-def test_an_outbox_is_found_as_it_was_left(disk: Disk, tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs"
-
-    def opened() -> Outbox:
-        return Outbox(jobs / "j-1", NET.spec, disk=disk)
-
-    state = train.begin(PARAMS, train.seed_for(0, 0, "device-1"))
-    opened().checkpoint(V0, 7, state, 0.5)
-    found = opened().resume(V0, 7, TrainSpec(), 10)
-    assert found is not None
-    assert found[1] == 0.5
-    body = CHAIN.coding(0, FLOAT32).encode(PARAMS, np.random.default_rng(0))
-    offer = Offer("j-1", "device-1", V0, 10, digest(body), len(body))
-    opened().put(offer, body, FLOAT32)
-    assert opened().resume(V0, 7, TrainSpec(), 10) is None, "the update takes the checkpoint's place"
-    assert opened().body() == body
-    assert opened().offer == offer
-    assert leftovers(jobs, (), disk) == ["j-1"]
-    last = opened()
-    last.settle(V0)
-    last.flush()
-    assert (opened().offer, opened().settled) == (None, V0)
-    forget(jobs / "j-1", disk)
-    assert leftovers(jobs, (), disk) == []
-
-
-def test_a_memory_disk_leaves_nothing_in_the_file_system(tmp_path: Path) -> None:
-    disk = MemoryDisk()
-    outbox = Outbox(tmp_path / "jobs" / "j", NET.spec, disk=disk)
+        assert home.boot == 1
     outbox.settle(V0)
     outbox.flush()
-    Home(tmp_path / "home", "device-1", disk=disk).close()
+    assert leftovers(tmp_path / "jobs", (), disk) == []
+    forget(tmp_path / "jobs" / "j-1", disk)
     assert list(tmp_path.iterdir()) == []

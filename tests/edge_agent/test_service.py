@@ -38,7 +38,7 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, Limits, ModelSettings
-from edge_agent.disk import MemoryDisk
+from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
@@ -1600,7 +1600,7 @@ def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> 
             return super().jitter(seed)
 
     broker = MemoryBroker()
-    home = Home(tmp_path, DEVICE, disk=MemoryDisk())
+    home = Home(tmp_path, DEVICE, disk=NoDisk())
     link = broker.transport(DEVICE)
     config = AgentConfig(fleet=FLEET, data={"toy": DataSource("memory")}, models=ModelSettings(inference=False))
     agent = Agent(config, home, link, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
@@ -1612,4 +1612,4 @@ def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> 
         pass
     assert agent.works[JOB].n_examples
     assert {call: calls.count(call) for call in calls} == {"jitter": 2, "message": 1, "spec": 1, "chain": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["marks"], "its disk is in memory"
+    assert [path.name for path in tmp_path.iterdir()] == ["marks"], "it has no disk"
