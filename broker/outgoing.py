@@ -33,7 +33,7 @@ class Outgoing:
         self._waiting: OrderedDict[str | Packet, Packet] = OrderedDict()  # a retained one by its topic
         self._n_live = 0  # of them, those that are not retained
         self._online = False
-        self._tally = Tally()
+        self._tally: Tally | None = None
 
     @property
     def online(self) -> bool:
@@ -85,5 +85,6 @@ class Outgoing:
 
     def _drop(self, packet: Packet) -> None:
         self.dropped += 1
+        self._tally = self._tally or Tally()
         if self._tally.count("dropped"):
             logger.warning("%d packets wait to be sent; dropped topic=%s (%d so far)", MOST, packet.topic, self.dropped)

@@ -95,7 +95,7 @@ def fit(data: Dataset, model: ModelSpec) -> Dataset:
     if model.kind in NETS and X.ndim != 2:
         X = X.reshape(len(X), model.inputs)
     y = _classes(data, model.outputs) if model.loss == "cross_entropy" else _values(data, model.outputs)
-    return Dataset(X, y, data.source)
+    return data if X is data.X and y is data.y else Dataset(X, y, data.source)
 
 
 def load_rows(path: Path, inputs: int) -> Float32:
