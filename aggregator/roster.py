@@ -15,10 +15,9 @@ An `offline` of a life that has made way says nothing. What the broker has retai
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Literal
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from broker.messages import Failure, Presence
 
@@ -37,9 +36,9 @@ class Known(Struct):
     presence: Presence
     live: bool
     """It has spoken itself; else it is what the broker has retained."""
-    lives: deque[str] = field(default_factory=lambda: deque(maxlen=LIVES))
+    lives: tuple[str, ...] = ()
     """Lives that have made way to the present one."""
-    cards: deque[str] = field(default_factory=lambda: deque(maxlen=LIVES))
+    cards: tuple[str, ...] = ()
     """Incarnations that have made way to the present one."""
     gone_at: float | None = None
     """When it went offline, on the service's clock; None while it is there."""
@@ -177,10 +176,10 @@ class Roster:
     @staticmethod
     def _take(known: Known, presence: Presence, live: bool, now: float) -> None:
         if presence.life != known.presence.life:
-            known.lives.append(known.presence.life)
+            known.lives = (*known.lives, known.presence.life)[-LIVES:]
             known.live = False
         if presence.incarnation != known.presence.incarnation:
-            known.cards.append(known.presence.incarnation)
+            known.cards = (*known.cards, known.presence.incarnation)[-LIVES:]
         if presence.online:
             known.gone_at = None
         elif known.gone_at is None:

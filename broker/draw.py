@@ -7,6 +7,7 @@ draws more without dropping any.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,7 @@ MOST = 2**48 - 1
 """The largest ticket: 48 bits, exact in every JSON reader."""
 
 
+@functools.lru_cache(maxsize=16)
 def salt(seed: int, number: int) -> str:
     """Derive the salt of a base version from the job's seed and the version's number.
 

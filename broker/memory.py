@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from broker import reasons
 from broker.transport import (
@@ -50,27 +50,62 @@ _ROOM = 1000  # what `room` says while online: nothing ever waits to be sent, so
 
 
 class _Level:
-    """One level of the tree: what is subscribed and retained at exactly this path."""
+    """One level of the tree: what is subscribed and retained at exactly this path.
 
-    __slots__ = ("below", "retained", "retained_until", "subscribers")
+    Most levels are leaves, and most of those are one client's alone: such a one has no dict of its own.
+    """
+
+    __slots__ = ("_others", "_subscriber", "below", "retained", "retained_until")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Level] = {}
-        self.subscribers: dict[MemoryTransport, None] = {}  # a dict for its order
+        self.below: dict[str, _Level] = _NO_LEVELS
+        self._subscriber: MemoryTransport | None = None
+        self._others: dict[MemoryTransport, None] | None = None  # a dict for its order
         self.retained: Packet | None = None
         self.retained_until = math.inf
 
     @property
+    def subscribers(self) -> Iterable[MemoryTransport]:
+        """Return them in the order in which they came."""
+        first = () if self._subscriber is None else (self._subscriber,)
+        return first if self._others is None else (*first, *self._others)
+
+    def add(self, transport: MemoryTransport) -> None:
+        """Add a subscriber that is not there yet."""
+        if self._subscriber is None and not self._others:
+            self._subscriber = transport
+        else:
+            self._others = self._others or {}
+            self._others[transport] = None
+
+    def discard(self, transport: MemoryTransport) -> None:
+        """Remove a subscriber, if it is there."""
+        if self._subscriber is transport:
+            self._subscriber = None
+        elif self._others is not None:
+            self._others.pop(transport, None)
+
+    @property
     def bare(self) -> bool:
         """Nothing here and nothing below."""
-        return not self.below and not self.subscribers and self.retained is None
+        return not (self.below or self._subscriber or self._others) and self.retained is None
+
+
+_NO_LEVELS: dict[str, _Level] = {}
+"""What is below a new level: never changed, but replaced by a dict of the level's own."""
 
 
 def _reach(root: _Level, path: str) -> _Level:
     """Return the level at this path, made where it is missing."""
     level = root
     for word in path.split("/"):
-        level = level.below.setdefault(word, _Level())
+        below = level.below.get(word)
+        if below is None:
+            below = _Level()
+            if level.below is _NO_LEVELS:
+                level.below = {}
+            level.below[word] = below
+        level = below
     return level
 
 
@@ -117,6 +152,14 @@ def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
             yield level.below["#"]
 
 
+def _retained_at(root: _Level, name: str) -> list[_Level]:
+    """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
+    if "+" in name or "#" in name:
+        return list(_topics_matching(root, name.split("/")))
+    level = _find(root, name)
+    return [] if level is None or level.retained is None else [level]
+
+
 def _topics_matching(level: _Level, words: list[str], top: bool = True) -> Iterator[_Level]:
     """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
     if not words or words == ["#"]:
@@ -152,6 +195,9 @@ class MemoryBroker:
         self.max_queued = max_queued
         self.policy: Callable[[MemoryTransport, Packet], int] | None = None
         """How many copies of a live packet reach a subscriber: 0 lost, 1, 2 doubled. None: one each."""
+        self.roused: Callable[[MemoryTransport], None] | None = None
+        """Told of a transport that had nothing to take and now has: who drives many clients need not ask each. It must
+        not call the broker or its transports."""
         self._clock = clock
         self._root = _Level()
         self._transports: dict[MemoryTransport, None] = {}  # open and with a cable, online or not
@@ -232,25 +278,28 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        _reach(self._root, name).subscribers[transport] = None
+        level = _reach(self._root, name)
+        level.add(transport)
         now = self._clock()
-        for level in list(_topics_matching(self._root, name.split("/"))):
+        for level in _retained_at(self._root, name):
             packet = level.retained
             if packet is None or now >= level.retained_until:
                 continue
             left = None if packet.expiry_s is None else math.ceil(level.retained_until - now)
-            transport._deliver(Packet(packet.topic, packet.payload, retain=True, expiry_s=left))
+            if left != packet.expiry_s:
+                packet = Packet(packet.topic, packet.payload, retain=True, expiry_s=left)
+            transport._deliver(packet)
 
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
         level = _find(self._root, name)
         if level is not None:
-            level.subscribers.pop(transport, None)
+            level.discard(transport)
             _prune(self._root, name)
 
     def _publish(self, packet: Packet) -> None:
         if packet.retain:
             self._retain(packet)
-        live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s)
+        live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s) if packet.retain else packet
         policy = self.policy
         for level in list(_filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
@@ -264,7 +313,8 @@ class MemoryBroker:
         level = _reach(self._root, packet.topic)
         level.retained = packet if packet.payload else None
         level.retained_until = math.inf if packet.expiry_s is None else self._clock() + packet.expiry_s
-        _prune(self._root, packet.topic)
+        if level.retained is None:
+            _prune(self._root, packet.topic)
 
 
 class MemoryTransport:
@@ -276,7 +326,8 @@ class MemoryTransport:
         self.counters = Counters()
         self._broker = broker
         self._filters: dict[str, None] = {}
-        self._events: deque[Event] = deque()
+        self._next: Event | None = None
+        self._later: deque[Event] | None = None  # a deque weighs more than all else here, and one event is the rule
         self._open = self._online = False
         self._cable = True
 
@@ -316,7 +367,7 @@ class MemoryTransport:
             return False
         limit = self._broker.max_packet_bytes
         if limit is not None and wire_bytes(packet) > limit:
-            self._events.append(Denied(packet.topic, f"{wire_bytes(packet)} bytes, the broker takes {limit}"))
+            self._put(Denied(packet.topic, f"{wire_bytes(packet)} bytes, the broker takes {limit}"))
             return True
         self.counters.sent_packets += 1
         self.counters.sent_bytes += len(packet.payload)
@@ -331,11 +382,15 @@ class MemoryTransport:
     @property
     def waiting(self) -> int:
         """How many events `take` has to give: who drives many clients in one thread calls only those with some."""
-        return len(self._events)
+        return (self._next is not None) + (0 if self._later is None else len(self._later))
 
     def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
-        return self._events.popleft() if self._events else None
+        event = self._next
+        self._next = self._later.popleft() if self._later else None
+        if not self._later:
+            self._later = None
+        return event
 
     def wake(self) -> None:
         """Do nothing: `take` never waits."""
@@ -344,7 +399,7 @@ class MemoryTransport:
         """Say goodbye: no will. Events that were not taken are gone."""
         self._broker._forget(self)
         self._open = self._online = False
-        self._events.clear()
+        self._next = self._later = None
 
     def drop(self, reason: str = _PULLED, will: bool = True) -> None:
         """Lose the link, and stay offline until `restore`.
@@ -377,22 +432,32 @@ class MemoryTransport:
 
     def _came_online(self) -> None:
         self._online = True
-        self._events.append(Online(self._broker.max_packet_bytes))
+        self._put(Online(self._broker.max_packet_bytes))
         for name in self._filters:
             self._broker._subscribe(self, name)
 
     def _went_offline(self, reason: str) -> None:
         self._online = False
-        self._events.append(Offline(reason))
+        self._put(Offline(reason))
 
     def _was_usurped(self) -> None:
         self._open = self._online = False
-        self._events.append(Usurped())
+        self._put(Usurped())
 
     def _deliver(self, packet: Packet) -> None:
-        if len(self._events) >= self._broker.max_queued:
+        if self.waiting >= self._broker.max_queued:
             self.counters.dropped_packets += 1
             return
         self.counters.received_packets += 1
         self.counters.received_bytes += len(packet.payload)
-        self._events.append(packet)
+        self._put(packet)
+
+    def _put(self, event: Event) -> None:
+        if self._next is None:
+            self._next = event
+            if self._broker.roused is not None:
+                self._broker.roused(self)
+        elif self._later is None:
+            self._later = deque((event,))
+        else:
+            self._later.append(event)

@@ -33,7 +33,7 @@ class Outgoing:
         self._waiting: OrderedDict[str | Packet, Packet] = OrderedDict()  # a retained one by its topic
         self._n_live = 0  # of them, those that are not retained
         self._online = False
-        self._tally = Tally()
+        self._tally: Tally | None = None
 
     @property
     def online(self) -> bool:
@@ -62,6 +62,8 @@ class Outgoing:
 
     def pump(self) -> None:
         """Hand to the transport what it takes now, in order."""
+        if not self._waiting:
+            return
         while self._online and self._waiting:
             packet = next(iter(self._waiting.values()))
             if not self._transport.publish(packet):
@@ -69,6 +71,8 @@ class Outgoing:
             self._waiting.popitem(last=False)
             self._n_live -= not packet.retain
             failpoints.reach(self._point, packet.topic)
+        if not self._waiting:
+            self._waiting.clear()  # an emptied one keeps the room that it had
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -81,5 +85,6 @@ class Outgoing:
 
     def _drop(self, packet: Packet) -> None:
         self.dropped += 1
+        self._tally = self._tally or Tally()
         if self._tally.count("dropped"):
             logger.warning("%d packets wait to be sent; dropped topic=%s (%d so far)", MOST, packet.topic, self.dropped)

@@ -55,10 +55,14 @@ def read(row: bytes) -> list[object]:
     return values
 
 
-def _are_finite(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return all(map(_are_finite, value)) if isinstance(value, list) else True
+def _are_finite(values: list[object]) -> bool:
+    for value in values:
+        if type(value) is float:
+            if not math.isfinite(value):
+                return False
+        elif type(value) is list and not _are_finite(value):
+            return False
+    return True
 
 
 def _shortened(value: object) -> object:

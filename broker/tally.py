@@ -8,6 +8,8 @@ from collections import Counter
 class Tally:
     """Counts by kind, and says which occurrences deserve a line: the first ten, then every power of ten."""
 
+    __slots__ = ("counts",)
+
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, get_args
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import NODEFAULT, Struct
-from msgspec.structs import FieldInfo
 
 from broker import rows
 from broker.chunks import digest
@@ -41,6 +40,8 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from broker.words import clean
+
+M = TypeVar("M", bound=Struct)
 
 PREFIX = ("fedge", "1")
 MAX_CONTROL_BYTES = 262_144
@@ -96,7 +97,7 @@ def pack(message: Message, fleet: str) -> Packet:
     route = ROUTES[word]
     topic = _join(fleet, word, *(str(getattr(message, name)) for name in route.levels))
     expiry_s = math.ceil(message.seconds_left) + 1 if isinstance(message, Round) else None
-    return Packet(topic, _payload(message, route), route.retain, expiry_s)
+    return Packet(topic, _payload(message, word), route.retain, expiry_s)
 
 
 def clear(message: Message, fleet: str) -> Packet:
@@ -119,48 +120,80 @@ def unpack(packet: Packet, fleet: str) -> Message:
     if not packet.payload:
         return Cleared(packet.topic)
     route = ROUTES[word]
-    fields: dict[str, object] = dict(zip(route.levels, levels, strict=True))
-    fields |= {name: _natural(name, fields[name]) for name in _NUMBERS if name in fields}
+    fields: dict[str, object] = {
+        name: _natural(name, level) if name in _NUMBERS else level
+        for name, level in zip(route.levels, levels, strict=True)
+    }
     try:
         head, blob = _parts(packet.payload, route)
         if route.blob is not None:
             fields |= _implied(route, blob)
-        tree = _by_name(head, _columns(route, blob)) if _is_row(packet.payload, route) else _parsed(head)
-        if clash := [name for name in fields if name in tree]:
-            raise WireError(f"{', '.join(clash)} stands in the topic and must not stand in the JSON")
+        tree = _by_name(head, _columns(word, bool(blob))) if _is_row(packet.payload, route) else _parsed(head)
+        if not tree.keys().isdisjoint(fields):
+            clash = ", ".join(name for name in fields if name in tree)
+            raise WireError(f"{clash} stands in the topic and must not stand in the JSON")
         message: Message = msgspec.convert(tree | fields, route.kind)
         return _cleaned(message)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, WireError) as error:
         raise WireError(f"{word}: {error}") from error
 
 
-def _payload(message: Message, route: Route) -> bytes:
+def _payload(message: Message, word: str) -> bytes:
+    route = ROUTES[word]
     blob: bytes = getattr(message, route.blob) if route.blob else b""
     if not route.json:
         return blob
-    if route.blob and (row := _row(message, route, blob)):
+    columns = _columns_of(type(message), word, bool(blob))
+    if route.blob and (row := _row(message, columns)):
         return row + blob
-    unsaid = _unsaid(route, blob)
-    text = _encoder.encode({name: value for name, value in _said(message) if name not in unsaid})
+    text = _encoder.encode(_said(message, columns))
     return text + b"\n" + blob if blob else text
 
 
-def _row(message: Message, route: Route, blob: bytes) -> bytes | None:
-    said = dict(_said(message))
-    columns = _columns(route, blob)
-    while columns and columns[-1].encode_name not in said:
-        columns = columns[:-1]
-    return rows.write([getattr(message, column.name) for column in columns])
+def _row(message: Message, columns: Sequence[_Column]) -> bytes | None:
+    values = [getattr(message, column.name) for column in columns]
+    while values and values[-1] == columns[len(values) - 1].default:
+        values.pop()
+    return rows.write(values)
 
 
-def _columns(route: Route, blob: bytes) -> tuple[FieldInfo, ...]:
-    """Return the fields of a row, in the order of the message's own."""
-    unsaid = _unsaid(route, blob)
-    return tuple(column for column in _fields(route.kind) if column.name not in unsaid)
+def _said(message: Struct, columns: Sequence[_Column]) -> dict[str, object]:
+    """Return the fields that are not at their defaults; the decoder puts those back."""
+    config = type(message).__struct_config__
+    said: dict[str, object] = {config.tag_field: config.tag} if config.tag_field else {}
+    for name, key, default in columns:
+        value = getattr(message, name)
+        if value != default:
+            said[key] = value
+    return said
 
 
-def _unsaid(route: Route, blob: bytes) -> set[str | None]:
-    return {*route.levels, route.blob, *(_IMPLIED.get(route.kind, ()) if blob else ())}
+class _Column(NamedTuple):
+    """A field that is written down. key: what it is called there. default: NODEFAULT, which nothing equals, if none."""
+
+    name: str
+    key: str
+    default: object
+
+
+@functools.cache
+def _columns_of(kind: type, word: str, with_blob: bool) -> tuple[_Column, ...]:
+    """Return the fields of a message that are written, in its own order: those of a row, and of JSON."""
+    route = ROUTES[word]
+    unsaid = {*route.levels, route.blob, *(_IMPLIED.get(kind, ()) if with_blob else ())}
+    return tuple(
+        _Column(
+            field.name,
+            field.encode_name,
+            field.default if field.default_factory is NODEFAULT else field.default_factory(),
+        )
+        for field in msgspec.structs.fields(kind)
+        if field.name not in unsaid
+    )
+
+
+def _columns(word: str, with_blob: bool) -> tuple[_Column, ...]:
+    return _columns_of(ROUTES[word].kind, word, with_blob)
 
 
 def _is_row(payload: bytes, route: Route) -> bool:
@@ -186,9 +219,9 @@ def _parsed(head: bytes) -> dict[str, object]:
     return tree
 
 
-def _by_name(row: bytes, columns: Sequence[FieldInfo]) -> dict[str, object]:
+def _by_name(row: bytes, columns: Sequence[_Column]) -> dict[str, object]:
     """Return the fields of a row; what comes after the last that is known is ignored."""
-    return {column.encode_name: value for column, value in zip(columns, rows.read(row), strict=False)}
+    return {column.key: value for column, value in zip(columns, rows.read(row), strict=False)}
 
 
 _IMPLIED: dict[type, tuple[str, ...]] = {Offer: ("digest", "n_bytes", "chunk_bytes")}
@@ -203,20 +236,6 @@ def _implied(route: Route, blob: bytes) -> dict[str, object]:
     return found
 
 
-_fields = functools.cache(msgspec.structs.fields)  # it compiles the annotations anew at every call: 0.2 ms
-
-
-def _said(message: Struct) -> Iterator[tuple[str, object]]:
-    """Return the fields that are not at their defaults; the decoder puts those back."""
-    config = type(message).__struct_config__
-    if config.tag_field:
-        yield config.tag_field, config.tag
-    for field in _fields(type(message)):
-        value = getattr(message, field.name)
-        if value != (field.default_factory() if field.default_factory is not NODEFAULT else field.default):
-            yield field.encode_name, value
-
-
 def _cleaned(message: Message) -> Message:
     """Make what somebody says for people fit for their screens, here at the door; nobody else need think of it.
 
@@ -224,35 +243,42 @@ def _cleaned(message: Message) -> Message:
     """
     match message:
         case Presence():
-            failed = {job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()}
-            return msgspec.structs.replace(
+            return _with(
                 message,
                 unready=_clean(message.unready),
                 trouble=_clean(message.trouble),
-                failed=failed,
+                failed={job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()},
                 software=clean(message.software),
                 incarnation=clean(message.incarnation),
                 nonce=clean(message.nonce),
             )
         case Verdict():
-            return msgspec.structs.replace(message, refused=clean(message.refused))
+            return _with(message, refused=clean(message.refused))
         case Status():
-            return msgspec.structs.replace(message, reason=clean(message.reason))
+            return _with(message, reason=clean(message.reason))
         case Reply():
-            return msgspec.structs.replace(message, text=clean(message.text))
+            return _with(message, text=clean(message.text))
         case Round():
             if any(name.number != message.base.number or name == message.base for name in message.aliases):
                 raise WireError(f"no former name of {message.base}: a backup that is restored changes no number")
         case Beacon():
-            return msgspec.structs.replace(message, nonce=clean(message.nonce), store=clean(message.store))
+            return _with(message, nonce=clean(message.nonce), store=clean(message.store))
     return message
+
+
+def _with(message: M, **fields: object) -> M:
+    """Return a message with these fields: itself where it has them already, as it nearly always does."""
+    changed = {name: value for name, value in fields.items() if value != getattr(message, name)}
+    return msgspec.structs.replace(message, **changed) if changed else message
 
 
 def _clean(words: dict[str, str]) -> dict[str, str]:
     return {name: clean(text) for name, text in words.items()}
 
 
+@functools.lru_cache(maxsize=128)
 def _join(fleet: str, *levels: str) -> str:
+    """Return a topic or a filter: the same string again where it was asked for lately, as by a fleet in one process."""
     return "/".join((*PREFIX, fleet, *levels))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -47,6 +48,34 @@ def remove(path: Path) -> None:
     """Remove a file, if it is there, durably."""
     if path.exists():
         path.unlink()
+        sync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it is there; after a cut of the power it may be there again. Raises OSError."""
+    path.unlink(missing_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file, rotten or not."""
+    return path.exists()
+
+
+def folders(path: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted; none where it is not there. Raises OSError.
+
+    A link is passed over.
+    """
+    try:
+        return sorted(below.name for below in path.iterdir() if below.is_dir() and not below.is_symlink())
+    except FileNotFoundError:
+        return []
+
+
+def forget(path: Path) -> None:
+    """Remove a folder with all that is in it, if it is there, durably. Raises OSError; it can be called again."""
+    if path.exists():
+        shutil.rmtree(path)
         sync_folder(path.parent)
 
 

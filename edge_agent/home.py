@@ -35,6 +35,7 @@ from msgspec import Meta, Struct
 
 from broker.messages import Id
 from edge_agent import files
+from edge_agent.disk import Disk
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,10 @@ class Home:
     """The state directory of a device, held for this process until it is closed. Open it once at each start.
 
     device: the id of this agent. nonce: as drawn at this start. draw: where incarnations, and a nonce that is not
-    given, come from. Raises HomeError when another process or another device has the directory, OSError, which names
-    the folder, when it cannot be read or written; nothing is then changed.
+    given, come from. disk: where its files are, if not in the file system; nobody else comes there, so nothing is
+    locked.
+    Raises HomeError when another process or another device has the directory, OSError, which names the folder, when it
+    cannot be read or written; nothing is then changed.
     """
 
     def __init__(
@@ -77,14 +80,16 @@ class Home:
         *,
         nonce: str | None = None,
         draw: Callable[[], str] = draw,
+        disk: Disk | None = None,
     ) -> None:
+        self.disk: Disk = files if disk is None else disk
         self.folder = folder
         self.device = device
         self.nonce = draw() if nonce is None else nonce
         with _naming(folder), contextlib.ExitStack() as undo:
-            files.make_folder(folder)
-            self._lock = undo.enter_context(_locked(folder))
-            mark, boot = _read_mark(folder), _read_boot(folder)
+            self.disk.make_folder(folder)
+            self._lock = undo.enter_context(_locked(folder)) if disk is None else None
+            mark, boot = _read_mark(folder, self.disk), _read_boot(folder, self.disk)
             if mark is not None and mark.device != device:
                 raise ForeignHomeError(
                     f"state directory {folder} belongs to device {mark.device}, and this agent is {device}: give it a "
@@ -92,16 +97,17 @@ class Home:
                 )
             if mark is None or boot is None:
                 mark = _Mark(device, draw())
-                files.seal(folder / "device", msgspec.json.encode(mark))
+                self.disk.seal(folder / "device", msgspec.json.encode(mark))
                 log.info("state directory=%s is device=%s's, incarnation=%s", folder, device, mark.incarnation)
             self.incarnation = mark.incarnation
             self.boot = (boot or 0) + 1
-            files.seal(folder / "boot", str(self.boot).encode())
+            self.disk.seal(folder / "boot", str(self.boot).encode())
             undo.pop_all()
 
     def close(self) -> None:
         """Let another process have the directory."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 @contextlib.contextmanager
@@ -137,9 +143,9 @@ def _locked(folder: Path) -> IO[str]:
     return lock
 
 
-def _read_mark(folder: Path) -> _Mark | None:
+def _read_mark(folder: Path, disk: Disk = files) -> _Mark | None:
     """Return the mark; None when there is none, or one that is not understood. Raises OSError."""
-    content = _read(folder / "device")
+    content = _read(folder / "device", disk)
     try:
         return None if content is None else msgspec.json.decode(content, type=_Mark)
     except files.UNREADABLE as error:
@@ -147,9 +153,9 @@ def _read_mark(folder: Path) -> _Mark | None:
         return None
 
 
-def _read_boot(folder: Path) -> int | None:
+def _read_boot(folder: Path, disk: Disk = files) -> int | None:
     """Return how often an agent has been started here; None when that is not known. Raises OSError."""
-    content = _read(folder / "boot")
+    content = _read(folder / "boot", disk)
     if content is None:
         return None
     if content.isdigit() and len(content) <= len(str(MOST_BOOTS)) and int(content) < MOST_BOOTS:
@@ -158,8 +164,8 @@ def _read_boot(folder: Path) -> int | None:
     return None
 
 
-def _read(file: Path) -> bytes | None:
-    content = files.unseal(file)
-    if content is None and file.exists():
+def _read(file: Path, disk: Disk) -> bytes | None:
+    content = disk.unseal(file)
+    if content is None and disk.exists(file):
         log.warning("file=%s is damaged and is written anew", file)
     return content

@@ -20,11 +20,12 @@ from msgspec import Struct
 from broker import topics
 from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Failure, Job, Version
-from broker.settings import SettingsError, convert
+from broker.settings import SettingsError
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, Event, Over
 from edge_agent.home import Home
+from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.dataset import DatasetError
@@ -69,10 +70,14 @@ class Jobs:
         marks: Marks,
         slots: Slots | None,
         send: Callable[[Iterable[Out]], None],
+        resources: Resources,
     ) -> None:
         self.works: dict[str, Work] = {}
         self.unready: dict[str, str] = {}
         """Job to the reason why this device cannot take part in it."""
+        self.changed = True
+        """Whether what a presence says of jobs may be another than when somebody last set this to False; but for what
+        only goes along with one (presence.py)."""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -80,7 +85,7 @@ class Jobs:
         """Job to what this broker has refused of it."""
         self._overs: dict[str, Over] = {}
         """Jobs that have ended, and how."""
-        self._announced: set[str] = set()
+        self._announced: tuple[str, ...] = ()
         """Jobs that the broker has told of."""
         self._left_over_at = math.inf
         self._turns = 0
@@ -90,12 +95,16 @@ class Jobs:
         self._packet_bytes: int | None = config.broker.max_packet_bytes
         self._config = config
         self._home = home
-        self._folder: Path = home.folder / "jobs"
         self._clock = clock
         self._read_data = read_data
+        self._resources = resources
         self._marks = marks
         self.slots = slots
         self._send = send
+
+    @property
+    def _folder(self) -> Path:
+        return self._home.folder / "jobs"
 
     # Time.
 
@@ -107,12 +116,21 @@ class Jobs:
     @property
     def deadline(self) -> float:
         """When `tick` has something to do, if nothing is received before; inf for never."""
-        deadlines = [d for work in self.works.values() if (d := work.deadline) is not None]
-        return min([*deadlines, *(later.at for later in self._later.values()), self._left_over_at])
+        earliest = self._left_over_at
+        for work in self.works.values():
+            at = work.deadline
+            if at is not None and at < earliest:
+                earliest = at
+        for later in self._later.values():
+            earliest = min(earliest, later.at)
+        return earliest
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self._note_installs()
+        if now < self.deadline:
+            return
+        self.changed = True
         for job, work in list(self.works.items()):
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
@@ -129,6 +147,8 @@ class Jobs:
     def next_turn(self) -> Work | None:
         """Return the job that trains now. Where several would, each has its turn, so that none starves another."""
         busy = [work for work in self.works.values() if work.busy]
+        if not busy:
+            return None
         before = next((work for work in busy if work.turn == self._turns), None)
         if before is not None and (len(busy) == 1 or self._clock() < self._turn_ends_at):
             return before
@@ -149,6 +169,7 @@ class Jobs:
 
     def connected(self, packet_bytes: int | None) -> None:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
+        self.changed = True
         self._online, self._packet_bytes = True, packet_bytes
         self._denied.clear()  # what this broker refuses it will refuse again
         self._left_over_at = self._clock() + LEFT_OVER_S
@@ -171,6 +192,7 @@ class Jobs:
 
     def be_denied(self, levels: list[str], reason: str) -> None:
         """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        self.changed = True
         for job in self.works:
             if job in levels:
                 self._denied[job] = reason
@@ -178,7 +200,7 @@ class Jobs:
     @property
     def trouble(self) -> dict[str, str]:
         """Job to what an operator should look at."""
-        return self._denied | self._trouble
+        return self._denied | self._trouble if self._denied else self._trouble
 
     @property
     def failed(self) -> dict[str, Failure]:
@@ -199,6 +221,7 @@ class Jobs:
         work = self.works.get(job)
         if work is None:
             return
+        before = work.failure, work.participant.ahead
         try:
             out = contain(lambda: list(act(work, self._clock())), OSError)
         except OSError as error:
@@ -208,20 +231,24 @@ class Jobs:
             return
         if isinstance(out, Fault):
             self._rest(job, self._leave(job).spec, out.why)
-        else:
-            self._send(out)
+            return
+        if (work.failure, work.participant.ahead) != before:
+            self.changed = True
+        self._send(out)
 
     def meet(self, job: Job) -> None:
         """Take what the broker says of a job: that it is there, has ended, or is deleted."""
+        self.changed = True
         if job.spec is None:
             self._forget(job.job)
             return
-        self._announced.add(job.job)
+        if job.job not in self._announced:
+            self._announced += (job.job,)
         if self.unready.get(job.job) == UNANNOUNCED:
             del self.unready[job.job]
         if job.job not in self.works and job.job not in self._later:
             try:
-                spec = convert(job.spec, JobSpec, job.job)
+                spec = self._resources.spec(job)
             except SettingsError as error:
                 log.warning("job not understood: %s", error)
                 self.unready[job.job] = f"this agent does not understand the job: {error}"[:500]
@@ -251,6 +278,7 @@ class Jobs:
             self._rest(job, spec, work.why)
             return
         self.works[job] = work
+        self.changed = True
         self.unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, work.n_examples)
         self._send([Subscribe((topics.filter_for(self._config.fleet, "round", job=job),))])
@@ -267,11 +295,13 @@ class Jobs:
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
                 marks=self._marks,
                 read_data=self._read_data,
+                resources=self._resources,
             )
 
     def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
         """Say why this device cannot take part now, and look again later."""
         log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
+        self.changed = True
         self.unready[job] = why[:500]
         self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
 
@@ -285,6 +315,7 @@ class Jobs:
     def _leave(self, job: str) -> Work:
         """Stop working on a job; what is on disk stays."""
         work, fleet = self.works.pop(job), self._config.fleet
+        self.changed = True
         work.step_out()
         filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
         self._send([Unsubscribe((*filters, *work.subscribed))])
@@ -295,24 +326,24 @@ class Jobs:
         """Forget a deleted job, whether or not this process has worked on it."""
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
-        self._announced.discard(job)
+        self._announced = tuple(name for name in self._announced if name != job)
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)
-        folder = self._folder / job
+        folder, disk = self._folder / job, self._home.disk
         try:
-            if folder.exists():
+            if disk.exists(folder):
                 log.info("job deleted job=%s", job)
-                outbox.forget(folder)
+            outbox.forget(folder, disk)
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
         self._sweep()
 
     def _report_left_over(self) -> None:
         """Say of jobs on disk that nobody announces that they are here: who has deleted them says so again."""
-        known = self._announced | self.works.keys()
+        known = self.works.keys() | self._announced
         try:
-            names = outbox.leftovers(self._folder, known)
+            names = outbox.leftovers(self._folder, known, self._home.disk)
         except OSError as error:
             log.error("%s cannot be read: %s", self._folder, error.strerror or error)
             return
@@ -325,6 +356,7 @@ class Jobs:
         if self.slots is None:
             return
         for outcome in self.slots.finished():
+            self.changed = True
             release, why = outcome.release, outcome.why
             version = Version(release.generation, release.number)
             self._trouble.pop(release.job, None)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +35,7 @@ from broker.failpoints import reach
 from broker.faults import describe
 from broker.messages import Offer, Version
 from edge_agent import files
+from edge_agent.disk import Disk
 from models.checkpoint import CheckpointError, TrainingState
 from models.checkpoint import from_bytes as training_from_bytes
 from models.checkpoint import to_bytes as training_to_bytes
@@ -99,7 +99,7 @@ class OutboxFullError(RuntimeError):
 class Outbox:
     """The folder of one job on one device. Beside OutboxFullError, its methods raise OSError or nothing.
 
-    job, device: whose updates it may hold; any when not given.
+    job, device: whose updates it may hold; any when not given. disk: what the folder is on.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Outbox:
         *,
         job: str | None = None,
         device: str | None = None,
+        disk: Disk = files,
     ) -> None:
         """Open or create the folder. Raises OSError when it cannot be written."""
         self.folder = folder
@@ -117,7 +118,8 @@ class Outbox:
         self._spec = spec
         self._job = job
         self._device = device
-        files.make_folder(folder)
+        self._disk = disk
+        self._disk.make_folder(folder)
         read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
         known = [one for one in read if one is not None]
         self.settled: Version | None = max((one.settled for one in known), default=None)
@@ -170,9 +172,9 @@ class Outbox:
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         slot = 1 - self._slot
-        files.overwrite(self.folder / SLOTS[slot], content)
+        self._disk.overwrite(self.folder / SLOTS[slot], content)
         reach("outbox.put.between", (offer.job, offer.base))
-        (self.folder / "checkpoint.bin").unlink(missing_ok=True)
+        self._disk.discard(self.folder / "checkpoint.bin")
         self._slot, self._serial, self._body, self._is_flushed = slot, update.serial, body, True
         self.offer, self.probed, self.names = offer, probed, names
 
@@ -202,10 +204,10 @@ class Outbox:
         """Make durable what is settled, and remove its update. Raises OSError; it can then be called again."""
         if self._is_flushed or self.settled is None:
             return
-        files.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
+        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
         reach("outbox.flush.between", self.settled)
         for name in (*SLOTS, "residual.bin"):
-            (self.folder / name).unlink(missing_ok=True)
+            self._disk.discard(self.folder / name)
         self._slot, self._is_flushed = 1, True
 
     # Where training stands.
@@ -223,7 +225,7 @@ class Outbox:
         Raises OSError.
         """
         content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
-        files.seal(self.folder / "checkpoint.bin", content)
+        self._disk.seal(self.folder / "checkpoint.bin", content)
 
     def resume(
         self, base: Version, data: int, train: TrainSpec, n_examples: int, names: tuple[Version, ...] = ()
@@ -272,9 +274,9 @@ class Outbox:
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.folder / name
-        content = files.overwritten(path) if name in SLOTS else files.unseal(path)
+        content = self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
         if content is None:
-            if path.exists():
+            if self._disk.exists(path):
                 log.error("file=%s is damaged and is ignored", path)
             return None
         try:
@@ -289,23 +291,17 @@ class Outbox:
         log.error("file=%s is not understood and is ignored: %s", self.folder / name, describe(error))
 
 
-def leftovers(folder: Path, known: Container[str]) -> list[str]:
+def leftovers(folder: Path, known: Container[str], disk: Disk = files) -> list[str]:
     """Return the ids of the jobs that have an outbox in this folder and are not known, by name. Raises OSError.
 
     What is no outbox's folder is passed over; a folder that is not there holds none.
     """
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    except FileNotFoundError:
-        return []
-    return [name for name in names if _JOB.fullmatch(name) and name not in known]
+    return [name for name in disk.folders(folder) if _JOB.fullmatch(name) and name not in known]
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Path, disk: Disk = files) -> None:
     """Remove the outbox of a job, if it is there, durably. Raises OSError; it can be called again."""
-    if folder.exists():
-        shutil.rmtree(folder)
-        files.sync_folder(folder.parent)
+    disk.forget(folder)
 
 
 def _check_probed(probed: Probed | None) -> None:

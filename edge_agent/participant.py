@@ -45,9 +45,8 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 from msgspec import structs
 
@@ -96,6 +95,13 @@ ALWAYS_INLINE_BYTES = 2048
 """A body up to this size goes along at every resend; a larger one only the first time, then it is asked for."""
 
 
+class Jitter(Protocol):
+    """Where the jitter of pauses comes from: a random.Random, or what gives such numbers in less room."""
+
+    def random(self) -> float:
+        """Return the next number, from 0 up to 1."""
+
+
 class Participant:
     """A device's part in one job.
 
@@ -105,12 +111,50 @@ class Participant:
     reachable now. rng: for the jitter of resends.
     """
 
+    __slots__ = (
+        "_ahead",
+        "_alone",
+        "_backoff_s",
+        "_deployed",
+        "_deploying",
+        "_deploys",
+        "_fetching",
+        "_fetching_since",
+        "_head",
+        "_installed",
+        "_look_at",
+        "_look_s",
+        "_names",
+        "_offered",
+        "_online",
+        "_over",
+        "_redeploy_at",
+        "_redeploy_s",
+        "_refetch_at",
+        "_resend_at",
+        "_rng",
+        "_round",
+        "_round_ends_at",
+        "_sent_body",
+        "_since",
+        "_source_now",
+        "_term",
+        "_trained",
+        "_training",
+        "_waits",
+        "device",
+        "job",
+        "offer",
+        "spec",
+        "why",
+    )  # else it would weigh five times as much: more attributes than Python shares the names of
+
     def __init__(
         self,
         device: str,
         job: str,
         spec: JobSpec,
-        rng: random.Random,
+        rng: Jitter,
         *,
         offer: Offer | None = None,
         names: Collection[Version] = (),
@@ -150,7 +194,7 @@ class Participant:
         """What the last fetch went by."""
         self._refetch_at: float | None = None
         self._training: Version | None = None
-        self._names = set(names)
+        self._names = frozenset(names)
         """Former names of the base that is trained on or offered to."""
         self._look_at: float | None = now
         self._look_s = FIRST_LOOK_S
@@ -161,7 +205,8 @@ class Participant:
         """How long to wait after the next offer; None for the first time."""
         self._offered: tuple[Version, float] | None = None
         """A base that was offered to, and since when the next one is waited for; None after an outage."""
-        self._waits: deque[float] = deque(maxlen=WAITS)
+        self._waits: tuple[float, ...] = ()
+        """The last few waits from an offer to the next base."""
 
     # What goes in.
 
@@ -234,10 +279,12 @@ class Participant:
     @property
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
-        times = [self._redeploy_at]
+        earliest = self._redeploy_at
         if self._online:
-            times += [self._resend_at if self.offer else None, self._refetch_at, self._look_at]
-        return min((at for at in times if at is not None), default=None)
+            for at in (self._resend_at if self.offer else None, self._refetch_at, self._look_at):
+                if at is not None and (earliest is None or at < earliest):
+                    earliest = at
+        return earliest
 
     # What can be asked.
 
@@ -315,18 +362,18 @@ class Participant:
             self._deploying = wanted
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and self._round:
-            self._training, self._names = wanted, set(self._round.aliases)
+            self._training, self._names = wanted, frozenset(self._round.aliases)
             effects.append(Train(wanted, self._round.terms, self._round.aliases))
         return effects
 
     def _latest(self) -> Version | None:
         """Return the newest version heard of."""
-        named = (
-            self._head.version if self._head else None,
-            self._round.base if self._round else None,
-            self._over,
-        )
-        return max((version for version in named if version is not None), default=None)
+        latest = self._over
+        if self._head is not None and (latest is None or self._head.version > latest):
+            latest = self._head.version
+        if self._round is not None and (latest is None or self._round.base > latest):
+            latest = self._round.base
+        return latest
 
     def _wanted(self, now: float) -> Version | None:
         """Return the newest version, if it is needed here."""
@@ -496,7 +543,7 @@ class Participant:
             return
         if not self._is_renamed(offer.base):
             return
-        self._names.add(offer.base)
+        self._names |= {offer.base}
         self.offer, self._trained = structs.replace(offer, base=round_.base), round_.base
         self._sent_body, self._backoff_s = False, None
         self._resend_at = min(self._resend_at, now + FIRST_RESEND_S * self._rng.random())
@@ -504,7 +551,7 @@ class Participant:
     def _let_go(self, now: float) -> list[Effect]:
         """Forget the update if its base has been left, and note how long that took."""
         if self._offered is not None and self._is_left(self._offered[0]):
-            self._waits.append(now - self._offered[1])
+            self._waits = (*self._waits, now - self._offered[1])[-WAITS:]
             self._offered = None
         offer = self.offer
         if offer is None or self._may_be_folded(offer.base) or not self._is_left(offer.base):

@@ -7,8 +7,7 @@ silent for long; a word that a broker has lost is found again that way.
 from __future__ import annotations
 
 import math
-
-from msgspec import structs
+from operator import attrgetter
 
 from broker.messages import Presence
 
@@ -22,22 +21,27 @@ class Announcer:
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
         self._last: Presence | None = None
+        self._told: Presence | None = None
+        """One that has no news against the last; looked at again, it need not be compared."""
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
         self._not_before = 0.0
-        self._named: set[str] = set()
+        self._named: tuple[str, ...] = ()
         """Jobs that it has said anything of."""
 
     def forget(self, now: float, wait_s: float) -> None:
         """Announce again after this long: it was asked for, or the last one may be lost."""
-        self._last = None
+        self._last = self._told = None
         self._not_before = now + wait_s
 
     def due_at(self, presence: Presence) -> float:
         """Return when this presence is to be announced: as soon as may be; inf where it has been."""
-        if _news(presence) == self._last:
+        if presence is self._told:
             return math.inf
-        if not _jobs(presence) <= self._named:
+        if self._last is not None and _news(presence) == _news(self._last):
+            self._last = self._told = presence
+            return math.inf
+        if not _jobs(presence).issubset(self._named):
             return self._not_before  # an operator waits for the first word on a job
         return max(self._not_before, self._refilled_at + (1.0 - self._tokens) * self.interval_s)
 
@@ -48,8 +52,8 @@ class Announcer:
         refilled = self._tokens + (now - self._refilled_at) / self.interval_s
         self._tokens = max(0.0, min(float(FIRST_FEW), refilled) - 1.0)
         self._refilled_at = now
-        self._named |= _jobs(presence)
-        self._last = _news(presence)
+        self._named += tuple(_jobs(presence).difference(self._named))
+        self._last = self._told = presence
         return True
 
 
@@ -57,6 +61,6 @@ def _jobs(presence: Presence) -> set[str]:
     return {*presence.ready, *presence.unready}
 
 
-def _news(presence: Presence) -> Presence:
-    """Leave out what only goes along: it changes with every round, and is asked for when it matters."""
-    return structs.replace(presence, done={}, term=0)
+_news = attrgetter(*(name for name in Presence.__struct_fields__ if name not in ("done", "term")))
+"""What is news when it is another: all but what only goes along, changes with every round and is asked for when it
+matters."""

@@ -15,15 +15,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from broker import topics
 from broker.errors import WireError
 from broker.faults import Marks
-from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Want
+from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
 from broker.tally import Tally
 from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
@@ -31,6 +30,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
+from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.source import Reader, read
@@ -59,7 +59,8 @@ class Agent:
     """One device on one fleet.
 
     home: its state directory, open. transport: opened by `start`. clock: seconds that only go forward. read_data: how a
-    data source becomes rows. slots: where models are put into service; made here where none are given.
+    data source becomes rows. slots: where models are put into service; made here where none are given. resources: what
+    it shares with others in its process; nothing where none are given.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Agent:
         read_data: Reader = read,
         slots: Slots | None = None,
         marks: Marks | None = None,
+        resources: Resources | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -85,8 +87,11 @@ class Agent:
         self._leader_term = 0
         self._roll: tuple[str, int] | None = None
         self._spread_s = 0.0
-        self._rng = random.Random(f"{home.device}/{home.boot}/{home.nonce}")  # noqa: S311 -- jitter, no secret
+        self._resources = resources or Resources()
+        self._rng = self._resources.jitter(f"{home.device}/{home.boot}/{home.nonce}")
         self._announcer = Announcer(config.limits.presence_s)
+        self._said: Presence | None = None
+        """What there was to say of this device when its jobs last changed."""
         self._software = software
         if slots is None and config.models.inference:
             slots = Slots(home.folder, config.models.allow, wake=transport.wake, keep=config.models.keep)
@@ -98,6 +103,7 @@ class Agent:
             marks=marks if marks is not None else Marks(home.folder / "entered", software),
             slots=slots,
             send=self._send,
+            resources=self._resources,
         )
 
     # The loop.
@@ -154,20 +160,30 @@ class Agent:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        announced_at = self._announcer.due_at(self._presence()) if self._out.online else math.inf
-        return min(self.jobs.deadline, announced_at)
+        return min(self.jobs.deadline, self._announces_at)
 
     def _patience(self, timeout_s: float) -> float:
+        if timeout_s <= 0.0:
+            return 0.0
         wait = min(timeout_s, self.deadline - self._clock())
         return max(0.0, min(wait, 0.005) if len(self._out) else wait)
 
     def _tick(self) -> None:
         now = self._clock()
         self.jobs.tick(now)
-        if self._out.online:
-            presence = self._presence()
+        if self._announces_at <= now:
+            presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
                 self._out.put(topics.pack(presence, self.config.fleet))
+
+    @property
+    def _announces_at(self) -> float:
+        """When to announce what there is to say, which is put together anew where jobs have changed; inf for never."""
+        if not self._out.online:
+            return math.inf
+        if self._said is None or self.jobs.changed:
+            self._said, self.jobs.changed = self._presence(), False
+        return self._announcer.due_at(self._said)
 
     # Events.
 
@@ -194,7 +210,7 @@ class Agent:
 
     def _hear(self, packet: Packet) -> None:
         try:
-            message = topics.unpack(packet, self.config.fleet)
+            message = self._resources.message(packet, self.config.fleet)
         except WireError as error:
             self._count_garbage(packet.topic, error)
             return
@@ -255,20 +271,29 @@ class Agent:
         return self.jobs.works
 
     def _presence(self) -> Presence:
-        works = self.works.items()
+        ready: dict[str, int] = {}
+        done: dict[str, Version] = {}
+        ahead: dict[str, Version] = {}
+        for job, work in self.works.items():
+            ready[job] = work.n_examples
+            part = work.participant
+            if part.done is not None:
+                done[job] = part.done
+            if part.ahead is not None:
+                ahead[job] = part.ahead
         return Presence(
             self.device,
             self.home.boot,
             online=True,
             labels=self.config.labels,
-            ready=_few({job: work.n_examples for job, work in works}),
+            ready=_few(ready),
             unready=_few(self.jobs.unready),
             software=self._software,
             incarnation=self.home.incarnation,
             nonce=self.home.nonce,
             failed=_few(self.jobs.failed),
-            done=_few({job: done for job, work in works if (done := work.participant.done) is not None}),
-            ahead=_few({job: ahead for job, work in works if (ahead := work.participant.ahead) is not None}),
+            done=_few(done),
+            ahead=_few(ahead),
             trouble=_few(self.jobs.trouble),
             term=self._term if self._term > self._leader_term else 0,
         )
@@ -290,6 +315,11 @@ class Agent:
         self._out.pump()
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 def _few(said: Mapping[str, T]) -> dict[str, T]:
-    """Return a copy, of as many jobs as one presence may name."""
-    return dict(itertools.islice(said.items(), MOST_JOBS))
+    """Return a copy, of as many jobs as one presence may name, for a presence: nobody changes it."""
+    if not said:
+        return _NOTHING
+    return dict(said if len(said) <= MOST_JOBS else itertools.islice(said.items(), MOST_JOBS))

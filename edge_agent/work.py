@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import random
 import time
 import zlib
 from collections import deque
@@ -49,10 +48,10 @@ from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
 from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
 from edge_agent.participant import Participant, without_body
+from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
-from models import nets, probe, train
-from models.chain import Chain
+from models import probe, train
 from models.codec import CodecError, Coding, Terms
 from models.dataset import Dataset
 from models.job import JobSpec
@@ -116,10 +115,12 @@ class Work:
         *,
         marks: Marks,
         read_data: Reader = read,
+        resources: Resources | None = None,
     ) -> None:
+        resources = resources or Resources()
         self.job = job
         self.spec = spec
-        self.net = nets.build(spec.model, framework=config.models.framework, allow=config.models.allow)
+        self.net, self._chain = resources.chain(job, spec, config.models)
         self.data: Dataset = read_data(config.data[spec.data_name], spec.model)
         self.turn = 0
         """When it had its last turn of training, as the service counts them."""
@@ -131,9 +132,10 @@ class Work:
         self._chunk_bytes = CHUNK_BYTES
         """How updates are cut: as the broker takes them."""
         self._checkpoint_s = config.limits.checkpoint_s
-        self._outbox = Outbox(folder, self.net.spec, config.limits.outbox_bytes, job=job, device=home.device)
+        self._outbox = Outbox(
+            folder, self.net.spec, config.limits.outbox_bytes, job=job, device=home.device, disk=home.disk
+        )
         self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
-        self._chain = Chain(self.net.spec, spec)
         self._version: Version | None = None
         """The version that is here."""
         self._trail: Trail | None = None
@@ -153,7 +155,7 @@ class Work:
             home.device,
             job,
             spec,
-            random.Random(f"{job}/{home.device}/{home.boot}/{home.nonce}"),  # noqa: S311 -- jitter, no secret
+            resources.jitter(f"{job}/{home.device}/{home.boot}/{home.nonce}"),
             offer=self._outbox.offer and self._with_body(self._outbox.offer),
             names=self._outbox.names,
             trained=self._outbox.trained,

@@ -7,6 +7,7 @@ nothing ever waits and the same seed gives the same rounds, byte for byte.
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
 import tempfile
@@ -29,19 +30,24 @@ from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Metrics
 from broker.transport import Event, Packet
 from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problem import device_names, for_all
+from fleet.shared import Once, SharedResources, Unmarked
 from models import dataset, nets
 from models.chain import Chain
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
+from models.nets import Net
 from models.source import DataSource
 from models.trail import Trail
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
+HOME = Path("nowhere")
+"""What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
 PATIENCE_S = 3600.0
 """Simulated seconds without a new version after which the job is said to stand still."""
 
@@ -115,10 +121,10 @@ def simulate(
     """
     spec = for_all(spec, len(shares))
     n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
-    with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder:
+    with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder)
         try:
-            return simulation.run(n_parameters, on_round)
+            return simulation.run(n_parameters, on_round, go_on)
         finally:
             simulation.close()
 
@@ -134,10 +140,15 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies."""
+    """A device's transport that also counts the bytes of bodies. index: which device's."""
 
-    body_bytes_up = 0
-    body_bytes_down = 0
+    def __init__(
+        self, broker: MemoryBroker, device: str, will: Packet, index: int, blob_bytes: Callable[[Packet], int]
+    ) -> None:
+        super().__init__(broker, device, will)
+        self.index = index
+        self.body_bytes_up = self.body_bytes_down = 0
+        self._blob_bytes = blob_bytes
 
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
@@ -148,18 +159,29 @@ class _Link(MemoryTransport):
     def take(self, timeout_s: float | None = 0.0) -> Event | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet):
-            self.body_bytes_down += topics.blob_bytes(event)
+            self.body_bytes_down += self._blob_bytes(event)
         return event
+
+
+class _Share:
+    """A device's rows, where it would read a file. (A closure over them would weigh five times as much.)"""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Dataset) -> None:
+        self._rows = rows
+
+    def __call__(self, _source: DataSource, model: ModelSpec) -> Dataset:
+        return dataset.fit(self._rows, model)
 
 
 class _Deployed:
     """What a device would deploy that follows every version."""
 
-    def __init__(self, spec: JobSpec, test: Dataset) -> None:
-        self._net = nets.build(spec.model, allow=(spec.model.kind,))
+    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
+        self._net = net
         self._spec = spec
         self._test = dataset.fit(test, spec.model)
-        chain = Chain(self._net.spec, spec)
         self._trail = Trail(chain, chain.first())
 
     def follow(self, number: int, step: bytes) -> Metrics:
@@ -188,10 +210,24 @@ class _Simulation:
         self._test = test
         self._clock = _Clock()
         self._broker = MemoryBroker(self._clock)
+        self._broker.roused = self._rouse
+        self._awake: set[int] = set()
+        """Devices that have something to take, or to train."""
         self._store = Store(folder / "aggregator", synced=False)
+        self._resources, self._marks, self._blob_bytes = SharedResources(FLEET), Unmarked(), Once(topics.blob_bytes)
         self._links: list[_Link] = []
+        self._config = AgentConfig(
+            fleet=FLEET,
+            state_dir=str(HOME),
+            data={spec.data_name: DataSource("its share")},
+            models=ModelSettings(allow=(spec.model.kind,), inference=False),
+        )
         named = zip(device_names(len(shares)), shares, strict=True)
-        self._agents = [self._agent(device, share, folder) for device, share in named]
+        self._agents = [self._agent(device, share) for device, share in named]
+        self._deadlines = np.full(len(self._agents), -math.inf)
+        """When each device has something to do, if it hears nothing before,"""
+        self._stirred = set(range(len(self._agents)))
+        """but for these, which have done something since."""
         self._aggregator, self._uplink = self._lead(test, folder)
 
     def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
@@ -209,28 +245,24 @@ class _Simulation:
         leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
         return leader, transport
 
-    def _agent(self, device: str, share: Dataset, folder: Path) -> Agent:
-        config = AgentConfig(
-            fleet=FLEET,
-            device=device,
-            state_dir=str(folder / device),
-            data={self.spec.data_name: DataSource(device)},
-            models=ModelSettings(allow=(self.spec.model.kind,), inference=False),
-        )
-
-        def read_share(_source: DataSource, model: ModelSpec) -> Dataset:
-            return dataset.fit(share, model)
-
-        home = Home(folder / device, device, nonce="simulation")
-        home.close()  # nobody else comes here, and a thousand locks are a thousand open files
-        link = _Link(self._broker, device, device_will(FLEET, home))
+    def _agent(self, device: str, share: Dataset) -> Agent:
+        home = Home(HOME, device, nonce="simulation", disk=NoDisk())
+        link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
         self._links.append(link)
-        return Agent(config, home, link, clock=self._clock, read_data=read_share)
+        return Agent(
+            self._config,
+            home,
+            link,
+            clock=self._clock,
+            read_data=_Share(share),
+            marks=self._marks,
+            resources=self._resources,
+        )
 
     # Driving.
 
-    def run(self, n_parameters: int, on_round: Callable[[RoundRow], None]) -> Result:
-        """Run the job to its end."""
+    def run(self, n_parameters: int, on_round: Callable[[RoundRow], None], begun: Callable[[], None]) -> Result:
+        """Run the job to its end. begun: called when every device has begun to work on it."""
         began = time.perf_counter()
         self._aggregator.start()
         for agent in self._agents:
@@ -239,22 +271,23 @@ class _Simulation:
         run = self._aggregator.runs[self._aggregator.submit(self.spec)]
         rows: list[RoundRow] = []
         for row in self._rounds(run):
+            if not rows:
+                begun()
             rows.append(row)
             on_round(row)
         self._settle()
         return self._result(run, rows, n_parameters, time.perf_counter() - began)
 
     def close(self) -> None:
-        """End everything."""
-        for agent in self._agents:
-            agent.stop()
+        """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
         self._aggregator.stop()
         self._store.close()
 
     def _rounds(self, run: Run) -> Iterator[RoundRow]:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
-        number, deployed = 0, _Deployed(self.spec, self._test)
+        shared = self._resources.chain(run.job, self.spec, self._config.models)
+        number, deployed = 0, _Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))
@@ -266,27 +299,35 @@ class _Simulation:
                 yield structs.replace(row, **deployed.follow(number, run.step))
                 before, began, since = now, seconds, self._clock.now
 
+    def _rouse(self, transport: MemoryTransport) -> None:
+        if isinstance(transport, _Link):
+            self._awake.add(transport.index)
+
     def _work(self) -> bool:
         """Have everybody who has something to do, do it; False when nobody had."""
         worked = False
-        for agent, link in zip(self._agents, self._links, strict=True):
+        awake = sorted(self._awake)  # what one of them says only the aggregator hears, so nobody joins them meanwhile
+        self._awake.clear()
+        for index in awake:
+            agent, link = self._agents[index], self._links[index]
             while link.waiting or agent.busy:
                 worked = agent.step(0.0)
+        self._stirred.update(awake)
         while self._uplink.waiting:
             worked = self._aggregator.step(0.0)
         return worked
 
     def _let_time_pass(self) -> bool:
         """Jump to the next deadline and let those act who wait for it; False when nobody waits for anything."""
-        deadlines = [agent.deadline for agent in self._agents]
         leader = self._aggregator.deadline
-        at = min(leader, *deadlines)
+        at = min(leader, self._earliest())
         if math.isinf(at):
             return False
         self._clock.now = max(self._clock.now, at)
-        for agent, deadline in zip(self._agents, deadlines, strict=True):
-            if deadline <= self._clock.now:
-                agent.step(0.0)
+        for index in np.flatnonzero(self._deadlines <= self._clock.now).tolist():
+            self._agents[index].step(0.0)
+            self._stirred.add(index)
+            self._awake.add(index)  # it may have begun to train
         if leader <= self._clock.now:
             self._aggregator.step(0.0)
         return True
@@ -294,11 +335,15 @@ class _Simulation:
     def _settle(self) -> None:
         """Go on until there is nothing to do but to wait."""
         until = self._clock.now + 2.0
-        while self._work() or (self._next_deadline() <= until and self._let_time_pass()):
+        while self._work() or (min(self._aggregator.deadline, self._earliest()) <= until and self._let_time_pass()):
             pass
 
-    def _next_deadline(self) -> float:
-        return min(self._aggregator.deadline, *(agent.deadline for agent in self._agents))
+    def _earliest(self) -> float:
+        """Return the earliest deadline of any device."""
+        for index in self._stirred:
+            self._deadlines[index] = self._agents[index].deadline
+        self._stirred.clear()
+        return float(self._deadlines.min())
 
     # What came of it.
 
@@ -365,6 +410,30 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
         buckets=int(metrics["buckets"]) if "buckets" in metrics else None,
         bits=int(metrics["bits"]) if "bits" in metrics else None,
     )
+
+
+@contextmanager
+def _no_collections() -> Iterator[Callable[[], None]]:
+    """Have Python's garbage collector rest until the returned function is called, and then pass over what is there.
+
+    What a simulation is made of lasts as long as it does: going through it again and again, as there comes to be more
+    of it, takes a tenth of the time and finds nothing.
+    """
+    was_on, n_frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+
+    def go_on() -> None:
+        gc.freeze()
+        if was_on:
+            gc.enable()
+
+    try:
+        yield go_on
+    finally:
+        if not n_frozen:
+            gc.unfreeze()
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

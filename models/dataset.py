@@ -91,9 +91,11 @@ def fit(data: Dataset, model: ModelSpec) -> Dataset:
         raise DatasetError(
             f"{data.source}: {n_features} features an example where the model has inputs = {model.inputs}"
         )
-    X = data.X.reshape(len(data.X), model.inputs) if model.kind in NETS else data.X
+    X = data.X
+    if model.kind in NETS and X.ndim != 2:
+        X = X.reshape(len(X), model.inputs)
     y = _classes(data, model.outputs) if model.loss == "cross_entropy" else _values(data, model.outputs)
-    return Dataset(X, y, data.source)
+    return data if X is data.X and y is data.y else Dataset(X, y, data.source)
 
 
 def load_rows(path: Path, inputs: int) -> Float32:
@@ -225,7 +227,7 @@ def _classes(data: Dataset, outputs: int) -> npt.NDArray[np.int64]:
     if len(wrong):
         row = int(wrong[0])
         raise DatasetError(f"{data.source}, row {row}: label {y[row, 0]} is not one of 0..{outputs - 1}")
-    return y[:, 0].astype(np.int64)
+    return data.y if data.y.ndim == 1 and data.y.dtype == np.int64 else y[:, 0].astype(np.int64)
 
 
 def _values(data: Dataset, outputs: int) -> Float32:

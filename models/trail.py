@@ -9,7 +9,6 @@ wanted, `base` is `now`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 from models import average
@@ -26,7 +25,7 @@ class Trail:
         self._chain = chain
         self._base = self.now = held
         """`now` is the version that is held."""
-        self._bodies: deque[tuple[int, bytes]] = deque()
+        self._bodies: list[tuple[int, bytes]] = []
         """Number of the version that each leads to, and the body."""
 
     @property
@@ -53,7 +52,7 @@ class Trail:
             return
         self._bodies.append((number, body))
         while self._bodies[0][0] <= wanted:
-            self._base = self._chain.take(self._base, *self._bodies.popleft())
+            self._base = self._chain.take(self._base, *self._bodies.pop(0))
 
     def mean(self, first: int) -> Model:
         """Return the mean of the versions from the one of this number to `now`.

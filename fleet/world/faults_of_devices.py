@@ -15,6 +15,7 @@ from broker.outgoing import Outgoing
 from broker.transport import Packet
 from edge_agent import home, outbox
 from edge_agent import jobs as agent_jobs
+from edge_agent.disk import Disk
 from edge_agent.effects import Disconnected, Effect, Halt, Settle
 from edge_agent.jobs import Jobs
 from edge_agent.outbox import Outbox
@@ -136,8 +137,8 @@ def share_state_directories(patches: Patches) -> None:
     """Neither lock a state directory nor look whose it is."""
     read_mark = home._read_mark
 
-    def anybodys(folder: Path) -> Any:
-        found = read_mark(folder)
+    def anybodys(folder: Path, disk: Disk) -> Any:
+        found = read_mark(folder, disk)
         return None if found is None else home._Mark(_Anybody(found.device), found.incarnation)
 
     def unlocked(folder: Path) -> Any:

@@ -417,3 +417,54 @@ def test_a_publish_touches_only_those_who_listen() -> None:
     publisher.publish(Packet("verdict/device-7/job", b"counted"))
     assert [bool(drain(client)) for client in crowd].index(True) == 7
     assert broker._root.below["verdict"].below["device-7"].below.keys() == {"+"}
+
+
+def test_who_drives_many_clients_is_told_of_each_that_comes_to_have_something() -> None:
+    broker, told = MemoryBroker(), list[str]()
+    one, two = connect(broker, "one", "a/+"), connect(broker, "two", "a/x", "b")
+    broker.roused = lambda transport: told.append(transport.client_id)
+    one.publish(Packet("a/x", b""))
+    one.publish(Packet("a/x", b""))
+    one.publish(Packet("b", b""))
+    assert sorted(told) == ["one", "two"]
+    assert [len(drain(one)), len(drain(two))] == [2, 3]
+    two.publish(Packet("b", b""))
+    two.drop()
+    two.restore()
+    assert sorted(told) == ["one", "two", "two"]
+    assert [client.waiting for client in (one, two)] == [0, 3]
+
+
+def test_clients_are_served_in_the_order_in_which_they_subscribed_also_when_some_have_left() -> None:
+    broker = MemoryBroker()
+    served: list[str] = []
+    clients = {name: connect(broker, name, "a") for name in "pqrs"}
+    broker.policy = lambda transport, _: served.append(transport.client_id) or 1
+    for leaves, comes, left in (
+        ("p", "", "qrs"),
+        ("r", "p", "qsp"),
+        ("q", "q", "spq"),
+        ("s", "", "pq"),
+        ("p", "", "q"),
+    ):
+        clients[leaves].unsubscribe("a")
+        if comes:
+            clients[comes].subscribe("a")
+        served.clear()
+        clients["p"].publish(Packet("a", b"x"))
+        assert "".join(served) == left
+
+
+def test_what_is_retained_is_one_packet_for_all_who_come_unless_its_time_runs() -> None:
+    now = 0.0
+    broker = MemoryBroker(lambda: now)
+    sender = connect(broker, "sender")
+    kept, short = Packet("a", b"x", retain=True), Packet("b", b"x", retain=True, expiry_s=10)
+    sender.publish(kept)
+    sender.publish(short)
+    now = 4.0
+    for name in ("one", "two"):
+        first, second = drain(connect(broker, name, "a", "b"))
+        assert first is kept
+        assert second == Packet("b", b"x", retain=True, expiry_s=6)
+    assert short.expiry_s == 10

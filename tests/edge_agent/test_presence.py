@@ -60,3 +60,15 @@ def test_what_may_be_lost_is_said_again_after_the_wait() -> None:
     assert announcer.due_at(presence()) == 12.0
     assert not announcer.allows(presence(), 11.9)
     assert announcer.allows(presence(), 12.0)
+
+
+def test_the_very_presence_that_was_told_is_said_again_when_it_is_asked_for() -> None:
+    announcer, one = Announcer(30.0), presence()
+    assert announcer.allows(one, 0.0)
+    assert announcer.due_at(one) == math.inf
+    announcer.forget(10.0, 2.0)
+    assert announcer.due_at(one) == 12.0
+    assert announcer.allows(one, 12.0)
+    same = presence(done={"j": Version(1, 4)})
+    assert [announcer.due_at(each) for each in (same, one, same)] == [math.inf] * 3
+    assert announcer.due_at(presence(unready={"j": "its data are gone"})) < math.inf

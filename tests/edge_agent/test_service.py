@@ -38,10 +38,12 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, Limits, ModelSettings
+from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
-from edge_agent.participant import REFETCH_S
+from edge_agent.participant import REFETCH_S, Jitter
+from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
 from edge_agent.work import FLUSH_S, STALL_S, _rng
@@ -73,6 +75,23 @@ def rows(*_: object) -> Dataset:
 
 HOMES: list[Home] = []
 """What a test has opened."""
+
+
+@pytest.fixture(autouse=True)
+def news_is_never_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens in a test, what a device takes for told must be what putting it together anew would say."""
+    announces_at = Agent._announces_at.fget
+    assert announces_at is not None
+
+    def checked(self: Agent) -> float:
+        at = announces_at(self)
+        announcer = self._announcer
+        told, announcer._told = announcer._told, None
+        assert not self._out.online or at == announcer.due_at(self._presence())
+        announcer._told = told
+        return at
+
+    monkeypatch.setattr(Agent, "_announces_at", property(checked))
 
 
 class Bench:
@@ -1338,7 +1357,7 @@ def test_a_job_at_rest_is_tried_again_ever_less_often(bench: Bench, monkeypatch:
         tries.append(bench.now)
         raise RuntimeError("an old build of a library")
 
-    monkeypatch.setattr("edge_agent.work.nets.build", fail)
+    monkeypatch.setattr("edge_agent.resources.nets.build", fail)
     bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
     for _ in range(3 * 24 * 60):
         bench.settle(60.0)
@@ -1386,7 +1405,7 @@ def test_a_mark_lies_wherever_the_code_of_a_job_is_entered(bench: Bench, monkeyp
         seen["train"].update(mark.suffix for mark in marks.glob("*"))
         return learn(*args, **more)
 
-    monkeypatch.setattr("edge_agent.work.nets.build", look_and_build)
+    monkeypatch.setattr("edge_agent.resources.nets.build", look_and_build)
     monkeypatch.setattr(Mlp, "loss_and_gradients", look_and_learn)
     bench.begin()
     bench.offered()
@@ -1530,3 +1549,67 @@ def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
     assert len(slots.wanted) == 4
     assert slots.swept == [{"toy"}] * 4, "a small disk is looked after at each of them"
     bench.agent.stop()
+
+
+# What it costs.
+
+
+def test_a_device_that_nothing_happens_to_puts_no_presence_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.begin()
+    bench.settle(60.0)
+    monkeypatch.undo()  # the check above puts it together all the time
+    put_together: list[str] = []
+    presence = Agent._presence
+
+    def counted(self: Agent) -> Presence:
+        put_together.append(self.device)
+        return presence(self)
+
+    monkeypatch.setattr(Agent, "_presence", counted)
+    said = len(bench.of(Presence))
+    for _ in range(50):
+        bench.say(Round(JOB, 1, V0, 60.0))
+        assert bench.agent.deadline > 0.0
+    assert put_together == []
+    bench.agent.jobs.be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}".split("/"), "it is too large")
+    bench.settle(60.0)
+    assert len(bench.of(Presence)) == said + 1
+    assert bench.of(Presence)[-1].trouble == {JOB: "it is too large"}
+
+
+def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Counted(Resources):
+        def message(self, packet: Packet, fleet: str) -> Message:
+            calls.append("message")
+            return super().message(packet, fleet)
+
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[nets.Net, Chain]:
+            calls.append("chain")
+            return super().chain(job, spec, models)
+
+        def spec(self, job: Job) -> JobSpec:
+            calls.append("spec")
+            return super().spec(job)
+
+        def jitter(self, seed: str) -> Jitter:
+            calls.append("jitter")
+            return super().jitter(seed)
+
+    broker = MemoryBroker()
+    home = Home(tmp_path, DEVICE, disk=NoDisk())
+    link = broker.transport(DEVICE)
+    config = AgentConfig(fleet=FLEET, data={"toy": DataSource("memory")}, models=ModelSettings(inference=False))
+    agent = Agent(config, home, link, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
+    agent.start()
+    hand = broker.transport("hand")
+    hand.open()
+    hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(SPEC)), FLEET))
+    while agent.step(0.0):
+        pass
+    assert agent.works[JOB].n_examples
+    assert {call: calls.count(call) for call in calls} == {"jitter": 2, "message": 1, "spec": 1, "chain": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["marks"], "it has no disk"

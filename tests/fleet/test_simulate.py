@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
+import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec import structs
 
+import fleet.simulate
+from aggregator.store import Store
+from broker.memory import MemoryBroker
 from broker.settings import SettingsError
+from broker.transport import Packet
+from edge_agent.home import Home
+from edge_agent.service import Agent
 from fleet.cli import main
 from fleet.partition import PartitionError, deal
-from fleet.problem import Problem, read_problem
-from fleet.simulate import Result, SimulationError, simulate
+from fleet.problem import Problem, for_all, read_problem
+from fleet.simulate import Result, RoundRow, SimulationError, simulate
 from models import steering
+from models.chain import Chain, Held
 from models.codec.terms import terms_for
 from models.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
@@ -292,8 +305,159 @@ def test_what_is_wrong_with_the_command_line_is_one_line(
 def test_a_simulation_leaves_nothing_in_the_folder_for_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fleet.simulate
-
     monkeypatch.setattr(fleet.simulate, "MEMORY_DISK", tmp_path)
     run(spec(max_rounds=1))
     assert list(tmp_path.iterdir()) == []
+
+
+# What a simulation saves itself, and that nothing comes of that but speed.
+
+
+def told(job: JobSpec, shares: list[Dataset]) -> tuple[list[RoundRow], str, str]:
+    """Simulate; return the rounds, the last version, and a hash of all that was published, with made up nonces."""
+    digest, drawn = hashlib.sha256(), iter(range(10**9))
+    publish, result = MemoryBroker._publish, fleet.simulate._Simulation._result
+
+    def tell(self: MemoryBroker, packet: Packet) -> None:
+        digest.update(repr((packet.topic, packet.payload, packet.retain, packet.expiry_s)).encode())
+        publish(self, packet)
+
+    def end(self: Any, *rest: Any) -> Result:
+        digests.append(digest.hexdigest())  # what follows are goodbyes
+        return result(self, *rest)
+
+    digests: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryBroker, "_publish", tell)
+        patch.setattr(fleet.simulate._Simulation, "_result", end)
+        patch.setattr("secrets.token_hex", lambda n=32: f"{next(drawn):0{2 * n}x}")
+        patch.setattr(fleet.simulate, "Store", partial(Store, chance=lambda below: next(drawn) % below))
+        found = simulate(job, shares, blobs(100, seed=1))
+    return [structs.replace(row, seconds=0.0) for row in found.rounds], found.sha256, digests[0]
+
+
+def share_nothing(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have every device read, decode and write for itself, on files of its own, as real ones do."""
+    make = Agent.__init__
+
+    def alone(self: Agent, config: Any, home: Home, link: Any, *, marks: Any, resources: Any, **more: Any) -> None:
+        make(self, config, home, link, **more)
+
+    def at_home(_folder: Path, device: str, *, nonce: str, disk: Any) -> Home:
+        home = Home(folder / device, device, nonce=nonce)
+        home.close()
+        return home
+
+    patch.setattr(Agent, "__init__", alone)
+    patch.setattr(fleet.simulate, "Home", at_home)
+    patch.setattr(fleet.simulate, "Once", lambda make: make)
+
+
+@pytest.mark.parametrize("how", ["iid", "shards:2"])
+@pytest.mark.parametrize("compression", ["off", "light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_devices_that_share_what_they_read_and_decode_say_the_same_bytes_as_devices_that_share_nothing(
+    compression: object, how: str, tmp_path: Path
+) -> None:
+    job = structs.replace(spec(max_rounds=10, fraction=0.4), model=WIDE, compression=compression)
+    data = blobs(200)
+    shares = [Dataset(data.X[rows], data.y[rows]) for rows in deal(how, data.y, 8, 0)]
+    shared = told(job, shares)
+    with pytest.MonkeyPatch.context() as patch:
+        share_nothing(patch, tmp_path)
+        alone = told(job, shares)
+    assert (tmp_path / "device-07" / "jobs").is_dir(), "they were on their own"
+    assert shared == alone
+    assert len(shared[0]) == 10
+
+
+@pytest.mark.parametrize("compression", ["off", "strong"])
+def test_a_version_is_decoded_as_often_whether_many_devices_take_it_or_few(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    walk = Chain._walk
+
+    def counted(self: Chain, held: Held, number: int, body: bytes) -> Iterator[Held]:
+        decoded.append(number)
+        return walk(self, held, number, body)
+
+    monkeypatch.setattr(Chain, "_walk", counted)
+    times = []
+    for n_devices in (5, 40):
+        decoded.clear()
+        run(structs.replace(spec(), model=WIDE, compression=compression), n_devices)
+        times.append(len(decoded))
+    assert times[0] == times[1] > 0
+
+
+def test_nobody_is_asked_who_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, idle = Agent.step, []
+
+    def watched(self: Agent, timeout_s: float = 1.0) -> bool:
+        link: Any = self._transport
+        if not (link.waiting or self.busy or self.deadline <= self._clock()):
+            idle.append(self.device)
+        return step(self, timeout_s)
+
+    monkeypatch.setattr(Agent, "step", watched)
+    run(spec(target=2, max_rounds=6), n_devices=12)
+    assert idle == []
+
+
+def test_what_happens_to_one_device_costs_nobody_else_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = blobs(40)
+    simulation = fleet.simulate._Simulation(for_all(spec(), 20), [data] * 20, data, tmp_path)
+    simulation._aggregator.start()
+    for agent in simulation._agents:
+        agent.start()
+    simulation._settle()
+    looked: list[str] = []
+    for name in ("busy", "deadline"):
+        look = getattr(Agent, name).fget
+
+        def counted(self: Agent, look: Any = look) -> Any:
+            looked.append(self.device)
+            return look(self)
+
+        monkeypatch.setattr(Agent, name, property(counted))
+    hand = simulation._broker.transport("hand")
+    hand.open()
+    hand.publish(Packet("fedge/1/simulation/want/j/device-07", b"garbage"))
+    assert simulation._work()
+    simulation._earliest()
+    assert set(looked) == {"device-07"}
+    assert not simulation._work()
+    simulation.close()
+
+
+def test_an_idle_device_weighs_little() -> None:
+    def peak(n_devices: int) -> int:
+        data = blobs(10 * n_devices)
+        shares = [Dataset(data.X[10 * i : 10 * i + 10], data.y[10 * i : 10 * i + 10]) for i in range(n_devices)]
+        gc.collect()
+        tracemalloc.start()
+        simulate(spec(max_rounds=1, target=2), shares, data)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(20)
+    assert (peak(320) - peak(20)) / 300 < 9_800
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was_found(was_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, diverges = gc.get_freeze_count(), TrainSpec(learning_rate=1e6, weight_decay=1e3, epochs=3)
+    during: list[bool] = []
+    if not was_on:
+        gc.disable()
+    try:
+        data = blobs(200)
+        simulate(spec(), [data, data], data, lambda _: during.append(gc.isenabled()))
+        assert during == [was_on] * 4
+        assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
+        with pytest.raises(SimulationError):
+            run(structs.replace(spec(), train=diverges))
+        assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
+    finally:
+        gc.enable()

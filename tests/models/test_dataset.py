@@ -55,6 +55,13 @@ def test_what_fits_already_is_not_copied() -> None:
     assert np.shares_memory(fit(Dataset(X, np.zeros(4)), ModelSpec(inputs=6)).X, X)
 
 
+def test_rows_that_fit_already_are_the_very_ones() -> None:
+    data = Dataset(np.ones((4, 6), np.float32), np.array([0, 1, 2, 1]))
+    found = fit(data, ModelSpec(inputs=6, outputs=3))
+    assert found.X is data.X
+    assert found.y is data.y
+
+
 def test_a_factorys_net_gets_the_shape_of_the_file() -> None:
     data = Dataset(np.ones((4, 1, 2, 3), np.float32), np.zeros(4))
     assert fit(data, ModelSpec(kind="a:b", inputs=6)).X.shape == (4, 1, 2, 3)

@@ -1,0 +1,42 @@
+"""What a device makes for itself, and what many devices in one process may share instead.
+
+A device reads every packet, and builds the net and the versions of each of its jobs, for itself: `Resources`, as it
+stands. In a simulation all devices hear the same packets and hold the same versions; it hands one object to all of
+them, which does each of these things once (`fleet/shared.py`). What is given out is never changed by who gets it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from broker import topics
+from broker.messages import Job, Message
+from broker.settings import convert
+from broker.transport import Packet
+from edge_agent.config import ModelSettings
+from edge_agent.participant import Jitter
+from models import nets
+from models.chain import Chain
+from models.job import JobSpec
+from models.nets import Net
+
+
+class Resources:
+    """How things are made where nothing is shared."""
+
+    def message(self, packet: Packet, fleet: str) -> Message:
+        """Return what a packet says. Raises WireError."""
+        return topics.unpack(packet, fleet)
+
+    def spec(self, job: Job) -> JobSpec:
+        """Return the specification of a job that has one. Raises SettingsError."""
+        return convert(job.spec, JobSpec, job.job)
+
+    def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:  # noqa: ARG002 -- who shares it asks for which
+        """Return the net of a job and its chain of versions. Raises ModelError."""
+        net = nets.build(spec.model, framework=models.framework, allow=models.allow)
+        return net, Chain(net.spec, spec)
+
+    def jitter(self, seed: str) -> Jitter:
+        """Return the numbers that follow from a seed."""
+        return random.Random(seed)  # noqa: S311 -- jitter, no secret

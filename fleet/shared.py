@@ -1,0 +1,198 @@
+"""What the devices of a simulation share: each packet is read once, each version decoded once, for all of them.
+
+Every device alone would come to the same: a packet says the same to all who hear it, and a body leads all who hold one
+version to the same integers (that is what models/chain.py is for). So what is given out is the very object that the
+first device got, and nobody may change it: messages are frozen, and the arrays of a version made read-only. What
+belongs to one device alone, its rows, its outbox, its participant, is not here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from broker import topics
+from broker.faults import Marks, Place
+from broker.messages import Job, Message
+from broker.transport import Packet
+from edge_agent.config import ModelSettings
+from edge_agent.participant import Jitter
+from edge_agent.resources import Resources
+from models.chain import SNAPSHOT, WHOLE, Chain, Held
+from models.job import JobSpec
+from models.nets import Net
+from models.params import Spec
+
+T = TypeVar("T")
+
+PACKETS = 64
+"""Packets of which it is remembered what they say: more than come between two devices' hearing the same one."""
+KEPT_BYTES = 2**26
+"""Versions, and the bodies that led there, that are kept for who takes the same way: eighty of 200,000 parameters."""
+DRAWS = 32
+"""After so many draws a device keeps its generator, 2.5 kB, rather than draw them all again."""
+
+
+class Once(Generic[T]):
+    """What a function makes of a packet, worked out once for all who hold that very packet. Errors are not kept."""
+
+    def __init__(self, make: Callable[[Packet], T]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Packet, T]] = {}
+        """By the packet's id; the packet is kept too, so that no other one gets that id."""
+
+    def __call__(self, packet: Packet) -> T:
+        """Return what the function makes of a packet. Raises what it raises."""
+        made = self._made.get(id(packet))
+        if made is None:
+            made = packet, self._make(packet)
+            if len(self._made) >= PACKETS:
+                self._made.clear()
+            self._made[id(packet)] = made
+        return made[1]
+
+
+class SharedResources(Resources):
+    """The resources of all devices of one fleet in one process."""
+
+    def __init__(self, fleet: str) -> None:
+        self._read = Once(lambda packet: topics.unpack(packet, fleet))
+        self._specs: dict[str, tuple[dict[str, Any] | None, JobSpec]] = {}
+        self._chains: dict[str, tuple[Net, Chain]] = {}
+
+    def message(self, packet: Packet, fleet: str) -> Message:  # noqa: ARG002 -- it is that of all of them
+        """See `Resources`."""
+        return self._read(packet)
+
+    def spec(self, job: Job) -> JobSpec:
+        """See `Resources`."""
+        said, spec = self._specs.get(job.job, (None, None))
+        if spec is None or said != job.spec:
+            spec = super().spec(job)
+            self._specs[job.job] = job.spec, spec
+        return spec
+
+    def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+        """See `Resources`."""
+        if job not in self._chains:
+            net, chain = super().chain(job, spec, models)
+            self._chains[job] = net, SharedChain(chain.spec, spec)
+        return self._chains[job]
+
+    def jitter(self, seed: str) -> Jitter:
+        """See `Resources`. The numbers are the same ones."""
+        return _Redrawn(seed)
+
+
+class SharedChain(Chain):
+    """A chain whose bodies are decoded once for all who take them.
+
+    What a body leads to is known by the number of the version that it is taken from and by its bytes. The number is
+    enough: all who share this object hold the versions of one run of one job. What was asked for last is kept, up to
+    `most_bytes`.
+    """
+
+    def __init__(self, spec: Spec, job: JobSpec, most_bytes: int = KEPT_BYTES) -> None:
+        super().__init__(spec, job)
+        self._version_0 = _Known.of(super().first())
+        self._most_bytes = most_bytes
+        self._n_bytes = 0
+        self._taken: OrderedDict[tuple[int, int, bytes], _Known] = OrderedDict()
+
+    def first(self) -> Held:
+        """Return version 0."""
+        return self._version_0
+
+    def take(self, held: Held, number: int, body: bytes) -> Held:
+        """See `Chain`."""
+        anywhere = body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
+        key = (-1 if anywhere else held.number), number, body
+        found = self._taken.get(key)
+        if found is None:
+            found = _Known.of(super().take(held, number, body))
+            self._keep(key, found)
+        else:
+            self._taken.move_to_end(key)
+        return found
+
+    def _keep(self, key: tuple[int, int, bytes], version: _Known) -> None:
+        self._taken[key] = version
+        self._n_bytes += version.n_bytes + len(key[2])
+        while self._n_bytes > self._most_bytes and len(self._taken) > 1:
+            (_, _, body), oldest = self._taken.popitem(last=False)
+            self._n_bytes -= oldest.n_bytes + len(body)
+
+
+class _Known(Held):
+    """A version that nobody can change, and whose name is worked out once."""
+
+    @classmethod
+    def of(cls, held: Held) -> _Known:
+        for ints in held.model.ints:
+            ints.flags.writeable = False
+        for velocity in held.velocity:
+            velocity.flags.writeable = False
+        return cls(*held)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(ints.nbytes for ints in self.model.ints) + sum(values.nbytes for values in self.velocity)
+
+    def sha256(self) -> str:
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
+        return super().sha256()
+
+
+class Unmarked(Marks):
+    """Marks of a process that nobody comes back from: there is nobody to read them."""
+
+    def __init__(self) -> None:
+        """Look nowhere."""
+
+    def reason(self, job: str) -> str:  # noqa: ARG002
+        """Return that every job may be entered."""
+        return ""
+
+    def enter(self, job: str, place: Place, what: str) -> None:
+        """Write nothing."""
+
+    def step_out(self, job: str, place: Place) -> None:
+        """Write nothing."""
+
+    def gain(self, job: str, place: Place) -> None:
+        """Write nothing."""
+
+    def forgive(self, job: str) -> int:  # noqa: ARG002
+        """Return that no job has rested for its marks."""
+        return 0
+
+    def leave(self, job: str, place: Place | None = None) -> None:
+        """Write nothing."""
+
+
+class _Redrawn:
+    """The numbers of random.Random(seed), in a tenth of its room: it is seeded again for each."""
+
+    __slots__ = ("_kept", "_n", "_seed")
+
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+        self._n = 0
+        self._kept: random.Random | None = None
+
+    def random(self) -> float:
+        rng = self._kept
+        if rng is None:
+            rng = random.Random(self._seed)  # noqa: S311 -- jitter, no secret
+            for _ in range(self._n):
+                rng.random()
+            self._n += 1
+            if self._n > DRAWS:
+                self._kept = rng
+        return rng.random()
