@@ -17,9 +17,9 @@ from msgspec import Struct, structs
 from aggregator import gates
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
-from models import chain, fold, steering, sums
+from models import chain, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
-from models.codec import CodecError, Decoded
+from models.codec import CodecError
 from models.codec.coding import Coding, Update, shaped
 from models.codec.decoded import exact
 from models.codec.levels import ADDED
@@ -28,7 +28,7 @@ from models.codec.steps import step_near
 from models.codec.terms import FLOAT32, INT8, Terms
 from models.fold import FoldError
 from models.job import JobSpec
-from models.lattice import LatticeError, Model, add
+from models.lattice import LatticeError, add
 from models.nets import Net
 from models.steering import Choice, Report, Seen
 from models.strategies import STRATEGIES, VELOCITY_EXPONENT
@@ -149,11 +149,10 @@ class Learner:
         itself, is no explosion, and weighs less. Refused for good it would leave too few devices on the base.
         """
         base = self._now.held.number if number is None else number
-        limit = gates.limit_of_norm(self._now.record.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
         try:
             update = self._decode(body, base)
             norm = sums.norm(update, self._coding_of(base))
-            admitted = gates.weighed(norm, weight, limit, most=self._model_norm)
+            admitted = gates.weighed(norm, weight, self._limit, most=self._model_norm)
             self._add(body, update, admitted.weight, base)
         except CodecError as error:
             raise gates.RefusedError(f"its body does not decode: {error}") from error
@@ -197,6 +196,8 @@ class Learner:
     # The sum.
 
     def _coding_of(self, number: int) -> Coding:
+        if number == self._now.held.number:
+            return self._sum.coding
         terms = self.terms_of(number)
         if terms is None:
             raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
@@ -342,7 +343,7 @@ class Learner:
         history = (*self._now.record.history, seen)
         rate = self._spec.aggregate.server_learning_rate / (1 - self._spec.aggregate.server_momentum)
         return steering.choose(
-            self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), _energy(held.model) / (rate * rate)
+            self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
         )
 
     def _record(self, choice: Choice, seen: Seen, total: int) -> Record:
@@ -363,7 +364,8 @@ class Learner:
         self._sum = Sum(self._chain.coding(now.held.number, self.terms), now.model)
         self._late: list[tuple[int, int, Terms, bytes]] = []
         self._counted: list[Counted] = []
-        self._model_norm = _norm(now.model)
+        self._model_norm = now.model.norm
+        self._limit = gates.limit_of_norm(now.record.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
 
 
 def _is_whole(step: bytes) -> bool:
@@ -388,14 +390,3 @@ def _by_value(report: Report) -> tuple[float, float, int]:
 
 def _seed(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:16], "little")
-
-
-def _norm(model: Model) -> float:
-    """Return the norm of a model, from its integers: what an update is held against has the same bits everywhere."""
-    pairs = zip(model.ints, model.exponents, strict=True)
-    return fold.norm([Decoded(ints.astype(np.int64), exponent) for ints, exponent in pairs])
-
-
-def _energy(model: Model) -> float:
-    norm = _norm(model)
-    return norm * norm

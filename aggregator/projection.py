@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,10 +24,7 @@ from broker.messages import (
     Version,
     Way,
     along,
-    body_name,
 )
-from models import ways
-from models.chain import SPAN
 
 if TYPE_CHECKING:
     from aggregator.run import Run
@@ -139,26 +135,6 @@ def no_round(run: Run) -> Clear:
 def chunks_of(run: Run, row: BodyRow) -> list[Body]:
     """Return a body in pieces."""
     return [Body(run.job, row.name, index, piece) for index, piece in enumerate(chunks.cut(row.data, row.chunk_bytes))]
-
-
-def needed(rows: Sequence[BodyRow], version: Version, since: int | None = None) -> set[str]:
-    """Return the names of the bodies that still lead somebody to this version.
-
-    since: number of the first version that is wanted on the way, as it is averaged with; None for only this one.
-    """
-    ours = [row for row in rows if row.name == body_name(Version(version.generation, row.number), row.start)]
-    snapshots = [row.number for row in ours if ways.is_snapshot(row.data)]
-    groups = {row.number for row in ours if row.start + SPAN == row.number and not ways.is_snapshot(row.data)}
-    return {
-        row.name
-        for row in ours
-        if row.number <= version.number
-        and ways.is_needed(
-            *((row.start, row.number), version.number, snapshots, groups),
-            whole=ways.is_snapshot(row.data),
-            since=since,
-        )
-    }
 
 
 def _way_along(run: Run, drawn: float) -> bytes:

@@ -46,12 +46,12 @@ from aggregator.learner import Counted, Learner, LearnerError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
+from aggregator.shelf import Shelf
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.failpoints import reach
 from broker.faults import Marks
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models.chain import STEP
 from models.codec import Terms, max_body_bytes
 from models.job import JobSpec
 from models.ways import Way
@@ -137,8 +137,13 @@ class Run:
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = store.history(self.job)
-        self._ways = [_way(row) for row in store.bodies(self.job) if _is_of(row, version)]
-        self._step = _last_step(store.bodies(self.job), version)
+        self._shelf = Shelf(
+            *(store.bodies(self.job), version, now),
+            averaged_from=self.spec.averaged_from,
+            grace_s=self._limits.body_grace_s,
+        )
+        self._newest: list[BodyRow] = []
+        """The bodies that lead to the version that was made last here."""
         self.chunk_bytes = self._cut()
         self.aliases = store.aliases(self.job)
         """Former names of the current version."""
@@ -161,10 +166,6 @@ class Run:
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
         )
-        self._retire_at: dict[str, float] = {}
-        self._retires_at = math.inf
-        """The earliest of them: it is asked for at every event."""
-        self._note_retired(now)
 
     def _left(self, version: Version) -> dict[Version, Attempt]:
         """Return the last rounds of bases that late updates may still come to."""
@@ -219,12 +220,12 @@ class Run:
     @property
     def ways(self) -> Sequence[Way]:
         """What lies at the broker under the current generation, and leads to the current version."""
-        return self._ways
+        return self._shelf.ways
 
     @property
     def step(self) -> bytes:
         """The body that leads to the current version from the one before; empty where there is none."""
-        return self._step
+        return self._shelf.step
 
     def bodies(self) -> list[BodyRow]:
         """Return what lies, or should lie, at the broker."""
@@ -260,11 +261,8 @@ class Run:
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
-        if now >= self._retires_at:
-            for name in [name for name, at in self._retire_at.items() if now >= at]:
-                del self._retire_at[name]
-                self._store.forget_body(self.job, name)
-            self._retires_at = min(self._retire_at.values(), default=math.inf)
+        for name in self._shelf.take_due(now):
+            self._store.forget_body(self.job, name)
         return messages
 
     def announce(self, now: float) -> list[Out]:
@@ -275,7 +273,7 @@ class Run:
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
         deadline = self.coordinator.deadline
-        at = self._retires_at if deadline is None else min(deadline, self._retires_at)
+        at = self._shelf.retires_at if deadline is None else min(deadline, self._shelf.retires_at)
         return None if math.isinf(at) else at
 
     def retained(self) -> list[Out]:
@@ -432,11 +430,10 @@ class Run:
         self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
-        self._ways += map(_way, rows)
-        self._step = _last_step(rows, version)
+        self._shelf.add(rows, version, now)
+        self._newest = rows
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
-        self._note_retired(now)
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
@@ -450,31 +447,14 @@ class Run:
             self._store.end_job(self.job, state, reason)
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
         self.reason = reason
-        for row in self.bodies():
+        newest, self._newest = self._newest, []
+        for row in newest or self.bodies():
             if row.number == self.version.number:
                 yield from projection.chunks_of(self, row)
         yield projection.head(self)
         yield projection.status(self)
         if self.coordinator.ended:
             yield projection.job(self)
-
-    # Bodies that nobody needs any more.
-
-    def _note_retired(self, now: float) -> None:
-        """Start the grace of bodies that lead nobody to the current version any more."""
-        version = Version(self._generation(), self._learner.now.held.number)
-        rows = self.bodies()
-        needed = projection.needed(rows, version, self.spec.averaged_from(version.number))
-        self._ways = [_way(row) for row in rows if row.name in needed]
-        for row in rows:
-            if row.name in needed:  # again, maybe: as the last snapshot before those that a version is averaged with
-                self._retire_at.pop(row.name, None)
-            else:
-                self._retire_at.setdefault(row.name, now + self._limits.body_grace_s)
-        self._retires_at = min(self._retire_at.values(), default=math.inf)
-
-    def _generation(self) -> int:
-        return self.coordinator.base.generation
 
 
 def create(
@@ -500,21 +480,6 @@ def as_tree(spec: JobSpec) -> dict[str, object]:
 def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
     """Return the bodies that lead to a version."""
     return [BodyRow(body_name(version, start), version.number, chunk_bytes, body) for start, body in now.ways]
-
-
-def _way(row: BodyRow) -> Way:
-    return Way(row.start, row.number, len(row.data))
-
-
-def _is_of(row: BodyRow, version: Version) -> bool:
-    return row.name == body_name(Version(version.generation, row.number), row.start)
-
-
-def _last_step(rows: Sequence[BodyRow], version: Version) -> bytes:
-    name = body_name(version, version.number - 1)
-    return next(
-        (row.data for row in rows if version.number and row.name == name and row.data[:1] == bytes((STEP,))), b""
-    )
 
 
 def _log_verdict(verdict: Verdict) -> None:

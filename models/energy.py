@@ -21,6 +21,9 @@ LIMB_BITS = 22
 BLOCK = 2**14
 """Coordinates at a time: 2 * 22 + 14 bits fit an int64, and all limbs of a block the cache."""
 _LIMB = 2**LIMB_BITS - 1
+HALF_BITS = 15
+SLAB = 2**20
+"""Coordinates at a time: 2 * 15 + 20 bits fit a float64's mantissa, with room for a sum."""
 
 
 def dot(left: Int64, right: Int64) -> int:
@@ -31,6 +34,19 @@ def dot(left: Int64, right: Int64) -> int:
         ours = _limbs(a[start : start + BLOCK])
         theirs = ours if right is left else _limbs(b[start : start + BLOCK])
         total += sum(int(np.dot(x, y)) << LIMB_BITS * (i + j) for i, x in enumerate(ours) for j, y in enumerate(theirs))
+    return total
+
+
+def square_of_row(row: npt.NDArray[np.int32]) -> int:
+    """Return the sum of squares of an int32 row, exactly, for magnitudes up to 2**30.
+
+    In two limbs of 15 bits, as floats: products and sums stay below 2**53, so BLAS may add them in any order.
+    """
+    total = 0
+    for start in range(0, row.size, SLAB):
+        slab = row[start : start + SLAB]
+        high, low = (slab >> HALF_BITS).astype(np.float64), (slab & (1 << HALF_BITS) - 1).astype(np.float64)
+        total += (int(high @ high) << 2 * HALF_BITS) + (int(high @ low) << HALF_BITS + 1) + int(low @ low)
     return total
 
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models import splitmix
+from models import energy, splitmix
 from models.codec.decoded import Decoded
 from models.integers import bits, largest, rescale
 from models.params import Params, Spec, TensorSpec, n_parameters
@@ -78,6 +78,16 @@ class Model:
         digest = hashlib.sha256(np.array(self.exponents, "<i4").tobytes())
         digest.update(self.row.astype("<i4", copy=False).data)
         return digest.hexdigest()
+
+    @cached_property
+    def norm(self) -> float:
+        """The Euclidean norm, of the integers and rounded once: what decisions hang on has the same bits everywhere."""
+        lowest = min(self.exponents, default=0)
+        if set(self.exponents) == {lowest}:
+            return energy.root(energy.square_of_row(self.row), lowest)
+        pairs = zip(self.ints, self.exponents, strict=True)
+        squares = (energy.square_of_row(ints.reshape(-1)) << 2 * (exponent - lowest) for ints, exponent in pairs)
+        return energy.root(sum(squares), lowest)
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
         """Return the exact values, float64."""

@@ -169,7 +169,9 @@ def trimmed(values: Sequence[float]) -> tuple[float, float]:
     middle = ordered[cut : len(ordered) - cut]
     held = [min(max(value, middle[0]), middle[-1]) for value in ordered]
     share = len(middle) / len(ordered)
-    return statistics.fmean(middle), statistics.stdev(held) / (share * math.sqrt(len(ordered)))
+    mean = statistics.fmean(held)
+    spread = math.fsum((value - mean) ** 2 for value in held) / (len(held) - 1)
+    return statistics.fmean(middle), math.sqrt(spread) / (share * math.sqrt(len(ordered)))
 
 
 def _gain(history: Sequence[Seen]) -> float | None:

@@ -9,7 +9,6 @@ It is a count sketch (Charikar, Chen and Farach-Colton 2002) of one row whose ha
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -86,8 +85,8 @@ class Hash:
         self.plan = plan
         n_rows = -(-plan.d // plan.m)
         words = splitmix.outputs(plan.seed, 0, 2 * n_rows)
-        self._factors = [coprime(int(word) % plan.m, plan.m) for word in words[::2]]
-        self._shifts = [int(word) % plan.m for word in words[1::2]]
+        self._factors = coprimes(words[::2], plan.m)
+        self._shifts = (words[1::2] % np.uint64(plan.m)).tolist()
         inverse = [pow(factor, -1, plan.m) for factor in self._factors]
         back = [-factor * shift % plan.m for factor, shift in zip(inverse, self._shifts, strict=True)]
         n = max(1, SLAB // plan.m)
@@ -153,12 +152,13 @@ def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
     return total.reshape(len(factors), m).view(np.int32)
 
 
-def coprime(wanted: int, m: int) -> int:
-    """Return the first number from `wanted` on, modulo m, that shares no factor with m."""
-    factor = wanted % m
-    while math.gcd(factor, m) != 1:
-        factor = (factor + 1) % m
-    return factor
+def coprimes(wanted: npt.NDArray[np.uint64], m: int) -> list[int]:
+    """Return for each word the first number from it on, modulo m, that shares no factor with m."""
+    factors = (wanted % np.uint64(m)).astype(np.int64)
+    while (shared := np.gcd(factors, m) != 1).any():
+        factors[shared] = (factors[shared] + 1) % m
+    found: list[int] = factors.tolist()
+    return found
 
 
 def _signs(seed: int, n: int) -> npt.NDArray[np.int8]:

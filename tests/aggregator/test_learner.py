@@ -36,7 +36,6 @@ from aggregator.learner import (
     Counted,
     Learner,
     LearnerError,
-    _norm,
     _octave,
 )
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, opened, start
@@ -1095,7 +1094,7 @@ def test_the_terms_follow_the_rounds_and_are_durable_with_their_version() -> Non
         before = learner.now.record
         learner.take(following)
         rate = 1.0
-        energy = _norm(learner.now.model) ** 2 / rate
+        energy = learner.now.model.norm**2 / rate
         told = steering.choose(d, before.choice, following.record.history, spec.coding.tolerance, energy)
         assert (learner.terms, learner.now.record.down) == (told.terms, told.down)
         assert Learner(net, spec, blob).terms == learner.terms
@@ -1116,7 +1115,7 @@ def test_the_steering_counts_in_units_of_the_step_that_is_made(monkeypatch: pyte
     spec = job(aggregate=AggregateSpec(server_learning_rate=0.5, server_momentum=0.75))
     learner = fresh(spec)
     for following in versions(learner, 1):
-        energy = _norm(following.model) ** 2
+        energy = following.model.norm**2
     assert heard == [(pytest.approx(spec.coding.tolerance / 4), pytest.approx(energy / 4))]
 
 
@@ -1283,9 +1282,3 @@ def test_norms_verdicts_and_versions_have_the_same_bits_under_every_blas_kernel(
 def test_sketches_terms_and_versions_have_the_same_bits_under_every_blas_kernel(compression: dict[str, object]) -> None:
     found = [outcomes(kernel, 10.0, compression, []) for kernel in ("PRESCOTT", "HASWELL")]
     assert found[0][0] == found[1][0]
-
-
-def test_the_norm_of_a_model_is_exact_where_floats_would_lose_the_small_ones() -> None:
-    ints = np.ones(2**16 + 1, np.int32)
-    ints[0] = 2**30
-    assert _norm(Model((ints,), (-3,))) == math.sqrt(2**60 + 2**16) / 8

@@ -678,6 +678,7 @@ def test_a_job_whose_damage_is_found_while_it_is_at_work_rests_and_the_others_ru
     step_until(fleet, 1)
     fleet.store._db.execute("UPDATE bodies SET data = x'00' WHERE job = ?", (hurt,))
     well = fleet.aggregator.submit(spec())
+    fleet.aggregator.jobs.say_everything()  # as over a new connection, which reads what should lie at the broker
     fleet.run(lambda: hurt in fleet.aggregator.resting)
     assert f"job {hurt} is damaged" in fleet.aggregator.resting[hurt].why
     assert not fleet.aggregator.resting[hurt].again
@@ -1482,7 +1483,7 @@ def test_an_honest_update_that_is_far_from_its_peers_does_not_stop_a_job_that_ne
     """The norms of a job that converges shrink; now and then one does not."""
     job, heard = by_hand(fleet, spec)
     learner = fleet.job()._learner
-    learner._now = learner._now._replace(record=structs.replace(learner._now.record, peers=(1e-6,) * 10))
+    learner._take(learner._now._replace(record=structs.replace(learner._now.record, peers=(1e-6,) * 10)))
     far = {name: values + np.float32(0.01) for name, values in honest(fleet).items()}
     said_twice(fleet, offer_of(job, codec_body(far), "d9"))
     assert [verdict.counted for verdict in heard()] == [True]

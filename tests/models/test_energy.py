@@ -55,3 +55,11 @@ def test_a_quotient_is_rounded_once() -> None:
     assert energy.quotient(1, 2000, 1) == math.inf
     assert energy.quotient(0, -2000, 9) == 0.0
     assert energy.quotient(2**53 + 1, 0, 1) == 2.0**53
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2**20 + 3])
+def test_the_square_of_a_row_is_that_of_python(size: int) -> None:
+    rng = np.random.default_rng(size)
+    row = rng.integers(-(2**30), 2**30, size, endpoint=True).astype(np.int32)
+    row[:2] = (-(2**30), 2**30)[: min(2, size)]
+    assert energy.square_of_row(row) == sum(int(value) ** 2 for value in row.tolist())

@@ -116,3 +116,16 @@ def test_a_sum_is_within_a_unit_of_the_exact_one(ints: list[int], data: st.DataO
     assert max(abs(v * unit - w) for v, w in zip(found.ints[0].tolist(), wanted, strict=True)) <= Fraction(3, 2) * unit
     assert found.exponents[0] >= exponent
     assert np.abs(found.ints[0]).max() <= LIMIT
+
+
+def test_the_norm_is_exact_where_floats_would_lose_the_small_ones() -> None:
+    ints = np.ones(2**16 + 1, np.int32)
+    ints[0] = 2**30
+    assert Model((ints,), (-3,)).norm == math.sqrt(2**60 + 2**16) / 8
+
+
+def test_the_norm_is_over_tensors_of_any_exponents() -> None:
+    model = Model((np.array([3, -4], np.int32), np.array([[-(2**30)]], np.int32)), (2, -29))
+    assert model.norm == math.sqrt(25 * 16 + 4)
+    assert Model((), ()).norm == 0.0
+    assert Model((np.zeros(3, np.int32),), (5,)).norm == 0.0

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import splitmix
-from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, SLAB, Hash, coprime, plan, shape
+from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, SLAB, Hash, coprimes, plan, shape
 
 sizes = st.integers(64, 3000)
 
@@ -57,7 +57,7 @@ def test_every_bucket_has_its_share_of_coordinates(d: int, wanted: int, number: 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 3000))
 def test_a_factor_is_the_first_coprime_one(m: int, wanted: int) -> None:
-    found = coprime(wanted, m)
+    (found,) = coprimes(np.array([wanted], np.uint64), m)
     steps = (found - wanted) % m
     assert math.gcd(found, m) == 1
     assert all(math.gcd((wanted + k) % m, m) != 1 for k in range(steps))
