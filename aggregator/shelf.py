@@ -41,13 +41,11 @@ def needed(bodies: Sequence[Lying], version: Version, since: int | None = None) 
     ours = [body for body in bodies if _is_of(body, version)]
     snapshots = [body.number for body in ours if body.is_snapshot]
     groups = {body.number for body in ours if body.start + SPAN == body.number and not body.is_snapshot}
+    needs = ways.Needs(version.number, snapshots, groups, since)
     return {
         body.name
         for body in ours
-        if body.number <= version.number
-        and ways.is_needed(
-            *((body.start, body.number), version.number, snapshots, groups), whole=body.is_snapshot, since=since
-        )
+        if body.number <= version.number and needs.include((body.start, body.number), whole=body.is_snapshot)
     }
 
 

@@ -63,37 +63,43 @@ def is_snapshot(body: bytes) -> bool:
     return body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
 
 
-def is_needed(
-    way: tuple[int, int],
-    current: int,
-    snapshots: Collection[int],
-    groups: Container[int],
-    *,
-    whole: bool,
-    since: int | None = None,
-) -> bool:
-    """Return whether a way (start, number) still leads somebody to the current version.
+class Needs:
+    """Which ways still lead somebody to the current version.
 
-    snapshots: numbers of those that there are. groups: where those end that there are. whole: whether this one is a
-    snapshot. since: the first version that somebody wants to pass on the way, who may have nothing; None for only the
-    current one. From one version to the next it never goes back.
+    snapshots: numbers of those that there are. groups: where those end that there are. since: the first version that
+    somebody wants to pass on the way, who may have nothing; None for only the current one. From one version to the next
+    it never goes back.
 
     So that there is a snapshot to begin at, the last one at or before `since` stays; and, for later, one in every eight
     versions after it.
     """
-    start, number = way
-    last = max((s for s in snapshots if s <= current), default=0)
-    before = max((s for s in snapshots if s < last), default=0)
-    begin = last if since is None else max((s for s in snapshots if s <= since), default=0)
-    if whole:
-        for_later = number > begin and number == min(
-            (s for s in snapshots if s // SPAN == number // SPAN and s > begin), default=number
-        )
-        return number in (last, begin) or number >= current - 1 or for_later
-    if number <= min(before, begin):
-        return False
-    is_single = number - start == 1
-    end = -(-number // SPAN) * SPAN
-    # Who begins at one of these snapshots is past the start of this group.
-    from_snapshot = any(end - SPAN < snapshot <= start for snapshot in (last, begin))
-    return not is_single or end not in groups or from_snapshot or number > current - SINGLES
+
+    def __init__(
+        self, current: int, snapshots: Collection[int], groups: Container[int], since: int | None = None
+    ) -> None:
+        self._current = current
+        self._groups = groups
+        self._last = max((s for s in snapshots if s <= current), default=0)
+        self._before = max((s for s in snapshots if s < self._last), default=0)
+        self._begin = self._last if since is None else max((s for s in snapshots if s <= since), default=0)
+        self._for_later: dict[int, int] = {}
+        """Eight versions after the beginning to the first snapshot among them."""
+        for snapshot in snapshots:
+            if snapshot > self._begin:
+                group = snapshot // SPAN
+                self._for_later[group] = min(snapshot, self._for_later.get(group, snapshot))
+
+    def include(self, way: tuple[int, int], *, whole: bool) -> bool:
+        """Return whether a way (start, number) is one. whole: whether it is a snapshot."""
+        start, number = way
+        last, begin = self._last, self._begin
+        if whole:
+            for_later = number > begin and number == self._for_later.get(number // SPAN, number)
+            return number in (last, begin) or number >= self._current - 1 or for_later
+        if number <= min(self._before, begin):
+            return False
+        is_single = number - start == 1
+        end = -(-number // SPAN) * SPAN
+        # Who begins at one of these snapshots is past the start of this group.
+        from_snapshot = any(end - SPAN < snapshot <= start for snapshot in (last, begin))
+        return not is_single or end not in self._groups or from_snapshot or number > self._current - SINGLES

@@ -1,10 +1,10 @@
-"""The two roles as `fedge` starts them, with a training that does nothing: every step goes one recorded update further.
+"""The two roles as `fedge` starts them, with a training that does nothing: every step goes on along one recorded update.
 
     python -m benchmarks.overhead.noop agent run --config agent.toml
 
 All that a round costs beside training stays: installing, coding, probing, checkpoints, syncs, the broker. What stands
-in for training adds the same small normal update at every round, drawn from the path of the configuration, so that no
-two devices have the same.
+in for training is the first real step of the device, recorded, and gone again at every round, each time a little less
+far: as a training that converges, so that the coding is steered as it is for one.
 
 Where FEDGE_OVERHEAD_LAGS names a file, the aggregator writes down for every round how many seconds lay between the last
 update that it took up and the next round's leaving it, a line each.
@@ -15,11 +15,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-import zlib
 from pathlib import Path
 
-SIZE = 1e-3
-"""Standard deviation of the update's coordinates."""
+SHORTER = 0.9
+"""Of the way of the round before."""
 LAGS = "FEDGE_OVERHEAD_LAGS"
 
 
@@ -43,30 +42,21 @@ def _train_nothing() -> None:
     from models.mlp import Mlp
     from models.params import Float32, Params
 
-    rng = np.random.default_rng(zlib.crc32(sys.argv[-1].encode()))
-
     class Recorded(Mlp):
-        """The net, whose gradient is always the same: what was recorded."""
+        """The net, whose gradient is always the same but for its length."""
 
         recorded: Params | None = None
 
         def loss_and_gradients(
-            self,
-            params: Params,
-            X: Float32,  # noqa: ARG002 -- as the net has it
-            y: Labels,  # noqa: ARG002
-            *,
-            scale: float = 1.0,
-            out: Params | None = None,
+            self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
         ) -> tuple[float, Params]:
             if self.recorded is None:
-                self.recorded = {
-                    name: np.float32(SIZE / scale) * rng.standard_normal(p.shape, np.float32)
-                    for name, p in params.items()
-                }
+                _, self.recorded = super().loss_and_gradients(params, X, y, scale=scale)
+                return 1.0, {name: values.copy() for name, values in self.recorded.items()}
             found = out if out is not None else {name: np.empty_like(p) for name, p in params.items()}
             for name, values in self.recorded.items():
-                np.multiply(values, np.float32(scale), out=found[name])
+                values *= np.float32(SHORTER)
+                found[name][...] = values
             return 1.0, found
 
     nets.NETS["mlp"] = Recorded

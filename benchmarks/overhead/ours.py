@@ -38,7 +38,7 @@ def spec_of(model: ModelSpec, codec: str, n_agents: int, rounds: int) -> JobSpec
         model,
         compression=codec,  # type: ignore[arg-type]
         deploy="never",
-        train=TrainSpec(epochs=1, batch_size=ROWS),
+        train=TrainSpec(epochs=1, batch_size=ROWS, learning_rate=0.05),
         rounds=RoundsSpec(quorum=n_agents, min_devices=n_agents, max_rounds=rounds, deadline_s=120.0),
     )
 
@@ -51,15 +51,13 @@ def measure(
     counted: behind the proxy that counts bytes, which makes every round slower. Raises WatchError, ChildDiedError or
     StartError.
     """
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, model.outputs, ROWS).astype(np.int64)
-    data = Dataset(rng.standard_normal((ROWS, model.inputs), np.float32), labels)
+    shares = [_rows(model, seed) for seed in range(n_agents)]
     spec = spec_of(model, codec, n_agents, WARM + rounds)
     with tempfile.TemporaryDirectory(prefix="fedge-overhead-") as name, start_broker(Path(name) / "broker") as broker:
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
         meter = Meter(broker.host, broker.port) if counted else None
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol) if meter else direct
-        plan = stage.build(Path(name), spec, [data] * n_agents, None, behind, inference=False)
+        plan = stage.build(Path(name), spec, shares, None, behind, inference=False)
         lags = Path(name) / "lags"
         with Children() as children, Watch(direct, FLEET, heard=("aggregator", "status")) as watch:
             began = time.perf_counter()
@@ -96,6 +94,14 @@ def measure(
         down,
         statistics.median(every),
     )
+
+
+def _rows(model: ModelSpec, seed: int) -> Dataset:
+    """Return rows of a device: a cloud for each class, the same for all devices."""
+    centres = np.random.default_rng(0).random((model.outputs, model.inputs), np.float32)
+    rng = np.random.default_rng(seed + 1)
+    y = rng.integers(0, model.outputs, ROWS).astype(np.int64)
+    return Dataset(centres[y] + 0.3 * rng.standard_normal((ROWS, model.inputs), np.float32), y)
 
 
 def _start(children: Children, kind: str, role: Role, environment: dict[str, str]) -> int:

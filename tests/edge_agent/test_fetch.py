@@ -77,7 +77,7 @@ def kept(now: Server, since: int | None = None) -> Head:
     needed = [
         way
         for way, is_whole in whole.items()
-        if ways.is_needed(way, now.number, snapshots, groups, whole=is_whole, since=since)
+        if ways.Needs(now.number, snapshots, groups, since).include(way, whole=is_whole)
     ]
     return head(now, *needed)
 

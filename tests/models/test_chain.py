@@ -327,7 +327,7 @@ class Server:
         self.bodies = {
             way: content
             for way, content in self.bodies.items()
-            if ways.is_needed(way, number + 1, snapshots, groups, whole=whole[way])
+            if ways.Needs(number + 1, snapshots, groups).include(way, whole=whole[way])
         }
 
 

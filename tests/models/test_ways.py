@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.chain import GROUP, SNAPSHOT, SPAN, STEP, WHOLE
-from models.ways import ENVELOPE_BYTES, SINGLES, Way, is_needed, is_snapshot, path
+from models.ways import ENVELOPE_BYTES, SINGLES, Needs, Way, is_snapshot, path
 
 numbers = st.integers(0, 9)
 ways = st.builds(Way, numbers, numbers, st.integers(0, 300))
@@ -109,7 +109,7 @@ class Retained:
         needed = {
             way
             for way, whole in self.bodies.items()
-            if is_needed(way, self.number, snapshots, groups, whole=whole, since=self.since)
+            if Needs(self.number, snapshots, groups, self.since).include(way, whole=whole)
         }
         self.unneeded = {way: self.unneeded.get(way, -1) + 1 for way in self.bodies if way not in needed}
         self.bodies = {way: whole for way, whole in self.bodies.items() if self.unneeded.get(way, -1) < self.grace}
