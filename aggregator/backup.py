@@ -27,10 +27,11 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from aggregator import schema
-from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, sync
+from aggregator.bodies import Bodies
+from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, crc, sync
 from aggregator.lock import Lock
 from aggregator.rows import is_whole
-from aggregator.store import FILE, JobRow, Store
+from aggregator.store import FILE, UPDATES, JobRow, Store
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""
@@ -159,6 +160,7 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
         try:
             if damage := copied.damage():
                 raise DamageError(f"{source} is damaged ({damage}): keep the last good backup, and restore it")
+            _take_in(Bodies(folder / UPDATES, synced=False), copied)
             jobs = _jobs(copied)
             with copied.transaction("the mark of a backup") as write:
                 write("INSERT OR REPLACE INTO meta VALUES ('backup', datetime('now'))")
@@ -166,6 +168,22 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
             copied.close()
         _seal(copy)
         yield copy, jobs
+
+
+def _take_in(bodies: Bodies, copied: Database) -> None:
+    """Put into a copy the bodies of updates that lie in files beside the store.
+
+    One that has been written over since is of a version that was made since: the copy goes without, as if it had been
+    made before that update came.
+    """
+    sql = "SELECT rowid, job, at, n_bytes, crc FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
+    with copied.transaction("the bodies of updates") as write:
+        for rowid, job, at, n_bytes, checksum in list(copied.rows("table updates", sql)):
+            body = bodies.read(job, at, n_bytes) if all(isinstance(cell, int) for cell in (at, n_bytes)) else b""
+            if crc(body) == checksum:
+                write("UPDATE updates SET body = ?, at = NULL, n_bytes = NULL WHERE rowid = ?", (body, rowid))
+            else:
+                write("DELETE FROM updates WHERE rowid = ?", (rowid,))
 
 
 def _refuse_damaged(jobs: list[HeldJob], instead: str) -> None:

@@ -30,8 +30,6 @@ class DamageError(StoreError):
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
-PAGE_BYTES = 16_384
-"""Of a new file: a body of a megabyte costs half as much as in pages of 4 kB, and a row of a hundred bytes no more."""
 Row = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 """Is told how many bytes are done, and of how many."""
@@ -57,8 +55,6 @@ class Database:
             self._db.create_function("crc", 1, crc, deterministic=True)
             self._db.execute("PRAGMA trusted_schema = OFF")
             self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if new:
-                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             if wal:
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")

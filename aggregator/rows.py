@@ -342,8 +342,8 @@ def _who(device: str) -> int:
     return zlib.crc32(device.encode()) % 65_535 + 1
 
 
-def judged(one: Judgement) -> tuple[object, ...]:
-    """Return a row of updates."""
+def judged(one: Judgement, at: int | None = None) -> tuple[object, ...]:
+    """Return a row of updates. at: where its body lies, if that is not in the row."""
     verdict, offer = one.verdict, one.offer
     kept = one.body if verdict.counted else None
     n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
@@ -351,7 +351,8 @@ def judged(one: Judgement) -> tuple[object, ...]:
     told = (None, None) if report is None else (report.curvature, report.gain)
     return (
         *(verdict.job, verdict.device, verdict.base.generation, verdict.base.number, verdict.digest, verdict.refused),
-        *(n_examples, one.weight, one.norm, loss, kept, None if kept is None else crc(kept), *told),
+        *(n_examples, one.weight, one.norm, loss, kept if at is None else b""),
+        *(None if kept is None else crc(kept), *told, at, None if at is None else len(one.body)),
     )
 
 

@@ -3,7 +3,7 @@
     meta       the term, who this store is, and small durable words of the service
     jobs       specification, generation, how it ended, former names of its version, the request that made it
     versions   metrics of every version; the server state of one of the last, and how to go on from there
-    updates    last verdict of every device, and the bodies counted for the current base
+    updates    last verdict of every device, and the bodies counted for the current base, or where they lie (bodies.py)
     attempts   every round with its outcome and each device's fate
     bodies     what should lie at the broker
     litter     names of bodies that may still lie there, and should not
@@ -80,6 +80,8 @@ ALTER TABLE updates ADD COLUMN gain REAL;
 FOURTH = """
 ALTER TABLE versions ADD COLUMN step BLOB;
 ALTER TABLE versions ADD COLUMN record BLOB;
+ALTER TABLE updates ADD COLUMN at INTEGER;
+ALTER TABLE updates ADD COLUMN n_bytes INTEGER;
 """
 STEPS = (FIRST, SECOND, THIRD, FOURTH)
 """What leads from each schema to the next, beginning with an empty file."""

@@ -8,10 +8,12 @@ broker are a projection of what stands here.
     generations.py   who this store is, and what follows when its file was copied, moved or restored
     rows.py          what is read, and how it is looked at
     database.py      SQLite
+    bodies.py        what is too long for a row of it
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from aggregator import generations, rows, schema
+from aggregator.bodies import Bodies
 from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
@@ -59,7 +62,14 @@ __all__ = [
     "UpdateRow",
 ]
 
+log = logging.getLogger(__name__)
+
 FILE = "aggregator.sqlite"
+UPDATES = "updates"
+"""The folder of what is too long for a row."""
+ROW_BYTES = 65_536
+MOST_LONG = 2**48
+"""No body lies behind here, or is as long."""
 MOST_ATTEMPTS = 2000
 """Rounds to leave one base that are kept, beside the first: at one a minute, those of a day and a half."""
 
@@ -67,14 +77,24 @@ MOST_ATTEMPTS = 2000
 class Store:
     """The state directory of one aggregator, locked for this process while it is open."""
 
-    def __init__(self, folder: Path, *, synced: bool = True, chance: Chance = secrets.randbelow) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        synced: bool = True,
+        chance: Chance = secrets.randbelow,
+        row_bytes: int = ROW_BYTES,
+    ) -> None:
         """Open or create it.
 
         Raises StoreError when it is in use, cannot be written or is of a newer fedge, DamageError when it is no store.
 
-        synced: False for simulations, where no power is cut. chance: gives a number from 0 to n - 1, for n.
+        synced: False for simulations, where no power is cut. chance: gives a number from 0 to n - 1, for n. row_bytes:
+        the longest body of an update that lies in its row.
         """
         self._chance = chance
+        self._row_bytes = row_bytes
+        self._bodies = Bodies(folder / UPDATES, synced=synced)
         self._lock = Lock(folder)
         try:
             self._db = schema.opened(
@@ -82,6 +102,7 @@ class Store:
             )
             try:
                 self.identity, self.moved = generations.settle(self._db, chance)
+                self._settle_bodies()
             except BaseException:
                 self._db.close()
                 raise
@@ -94,7 +115,33 @@ class Store:
         """Read an open file as a store: it is not locked, not settled, and `close` is its owner's."""
         store = cls.__new__(cls)
         store._db = db
+        store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
+
+    def _settle_bodies(self) -> None:
+        """Go on behind the long bodies that rows name.
+
+        What has not come along with a copy is not there: it is as if that had been made a little earlier, when these
+        updates had not come.
+        """
+        if self.moved:
+            sql = "SELECT rowid, job, crc, at, n_bytes FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
+            lost = [
+                (rowid, job)
+                for rowid, job, checksum, at, n_bytes in list(self._db.rows("table updates", sql))
+                if isinstance(at, int) and isinstance(n_bytes, int) and crc(self._long(job, at, n_bytes)) != checksum
+            ]
+            with self._db.transaction("what has not come along") as write:
+                for rowid, _ in lost:
+                    write("DELETE FROM updates WHERE rowid = ?", (rowid,))
+            if lost:
+                names = ", ".join(sorted({job for _, job in lost}))
+                log.warning(
+                    "%d updates of job=%s did not come along with the copy: as if not yet sent", len(lost), names
+                )
+        sql = "SELECT job, max(at + n_bytes) FROM updates WHERE body IS NOT NULL AND at IS NOT NULL GROUP BY job"
+        ends = {job: end for job, end in self._db.rows("table updates", sql) if isinstance(end, int)}
+        self._bodies.open(ends, {job for (job,) in self._db.rows("table jobs", "SELECT job FROM jobs")})
 
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""
@@ -167,6 +214,8 @@ class Store:
                 (job, spec.name, text, crc(text), request),
             )
             write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state, None, None))
+        for other in replaces:
+            self._bodies.forget(other)
 
     def end_job(self, job: str, ended: str, reason: str) -> None:
         """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name."""
@@ -175,6 +224,8 @@ class Store:
                 schema.forget(write, job)
             else:
                 write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
+        if ended == "deleted":
+            self._bodies.forget(job)
 
     def jobs(self) -> list[JobRow]:
         """Return every job that is not deleted, by name. A row that is not understood, or has gone, says so itself."""
@@ -234,11 +285,12 @@ class Store:
                 write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
             row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
             write(_ADD_VERSION, (*row, kept.state or None, kept.step or None, kept.record or None))
-            write("UPDATE updates SET body = NULL, crc = NULL WHERE job = ? AND body IS NOT NULL", (job,))
+            write(_FORGET_BODIES, (job,))
             write(_CLOSE_ATTEMPT, rows.closing(job, close))
             for body in bodies:
                 write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))
             reach("store.commit.within", job)
+        self._bodies.rewind(job)
         with _durable():
             reach("store.commit.after", (job, version, sha256))
 
@@ -307,11 +359,21 @@ class Store:
 
     def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
         """Make verdicts on updates to one job durable, all of them or none."""
-        with self._writing(job) as write:
-            for one in judgements:
-                write("DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (job, one.verdict.device))
-                write("INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.judged(one))
-                reach("store.add_verdict.within", one.verdict)
+        long = [one for one in judgements if one.verdict.counted and len(one.body) > self._row_bytes]
+        end = self._bodies.end(job)
+        try:
+            starts = self._bodies.write(job, [one.body for one in long]) if long else []
+            places = dict(zip(map(id, long), starts, strict=True))
+            with self._writing(job) as write:
+                for one in judgements:
+                    write(
+                        "DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (job, one.verdict.device)
+                    )
+                    write(_ADD_UPDATE, rows.judged(one, places.get(id(one))))
+                    reach("store.add_verdict.within", one.verdict)
+        except StoreError:
+            self._bodies.rewind(job, end)
+            raise
         with _durable():
             for one in judgements:
                 reach("store.add_verdict.after", one.verdict)
@@ -327,11 +389,17 @@ class Store:
     def updates(self, job: str) -> Iterator[UpdateRow]:
         """Return the updates that will make the next version one by one, in the order of the devices' names."""
         sql = (
-            "SELECT device, n_examples, weight, norm, loss, curvature, gain, number, body, crc FROM updates"
-            " WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
+            "SELECT device, n_examples, weight, norm, loss, curvature, gain, number, body, crc, at, n_bytes"
+            " FROM updates WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
         )
-        for row in self._rows(job, "updates", sql, (job,)):
-            yield rows.update_row(job, row)
+        for *cells, body, checksum, at, n_bytes in self._rows(job, "updates", sql, (job,)):
+            yield rows.update_row(job, (*cells, body if at is None else self._long(job, at, n_bytes), checksum))
+
+    def _long(self, job: str, at: object, n_bytes: object) -> bytes:
+        """Return a body that lies in a file. Raises DamageError for a place where none can be."""
+        if not (isinstance(at, int) and isinstance(n_bytes, int) and 0 <= at < MOST_LONG and 0 <= n_bytes < MOST_LONG):
+            raise damaged(job, "updates", "a body lies nowhere")
+        return self._bodies.read(job, at, n_bytes)
 
     def claims(self, job: str) -> list[Claim]:
         """Return what is said of these updates, without their bodies: all of them at once fit the memory."""
@@ -457,6 +525,14 @@ _CLOSE_ATTEMPT = (
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
 _ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
+_FORGET_UPDATE = "DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL"
+_ADD_UPDATE = (
+    "INSERT INTO updates (job, device, generation, number, digest, refused, n_examples, weight, norm, loss, body, crc,"
+    " curvature, gain, at, n_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_FORGET_BODIES = (
+    "UPDATE updates SET body = NULL, crc = NULL, at = NULL, n_bytes = NULL WHERE job = ? AND body IS NOT NULL"
+)
 _ADD_VERSION = (
     "INSERT INTO versions (job, generation, number, sha256, metrics, state, step, record, at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, datetime('now'))"

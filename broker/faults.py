@@ -210,9 +210,13 @@ class Marks:
 
     def _write(self, name: str) -> None:
         # A mark that cannot be written guards nothing; that is no reason not to do the work.
+        content = msgspec.json.encode(self._marks[name])
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / name).write_bytes(msgspec.json.encode(self._marks[name]))
+            try:
+                (self._folder / name).write_bytes(content)
+            except FileNotFoundError:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / name).write_bytes(content)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):

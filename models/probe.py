@@ -2,10 +2,11 @@
 
 Noise of energy E, spread evenly over all directions, adds about curvature * E to the loss. An antithetic pair tells it
 
-    curvature = ((L(W + z) + L(W - z)) / 2 - L(W)) / |z|^2,      z normal, |z|^2 about E
+    curvature = ((L(W + z) + L(W - z)) / 2 - L(W)) / |z|^2,      z = +-sqrt(E / d), each sign by a coin
 
-without the gradient, which cancels (one draw alone is negative half of the time). `E` is about the energy of the noise
-in the version itself, as its round says: what the next one's may come to. All on at most ROWS rows, always the same.
+without the gradient, which cancels (one draw alone is negative half of the time). Signs say the same of a trace as
+normal numbers, with less scatter (Hutchinson 1990), and cost a bit each. `E` is about the energy of the noise in the
+version itself, as its round says: what the next one's may come to. All on at most ROWS rows, always the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 
 from models.dataset import Dataset
 from models.nets import Net
-from models.params import Params
+from models.params import Params, spec_of
+from models.rows import params_of, row_of
 
 ROWS = 256
 EARLY = 4
@@ -63,10 +65,16 @@ def curvature(net: Net, params: Params, rows: Dataset, here: float, energy: floa
 
     here: the loss without noise.
     """
-    size = np.float32(math.sqrt(energy / sum(values.size for values in params.values())))
-    noise = {name: size * rng.standard_normal(values.shape, np.float32) for name, values in params.items()}
+    start = row_of(list(params.values()))
+    size = math.sqrt(energy / start.size)
+    negative = np.unpackbits(np.frombuffer(rng.bytes(-(-start.size // 8)), np.uint8), count=start.size)
+    noise = negative.astype(np.float32)
+    noise *= np.float32(-2 * size)
+    noise += np.float32(size)
+    spec = spec_of(params)
     with np.errstate(all="ignore"):
-        up = loss(net, {name: values + noise[name] for name, values in params.items()}, rows)
-        down = loss(net, {name: values - noise[name] for name, values in params.items()}, rows)
-    drawn = sum(float(np.square(z, dtype=np.float64).sum()) for z in noise.values())
-    return ((up + down) / 2 - here) / drawn if drawn else math.nan
+        moved = start + noise
+        up = loss(net, params_of(moved, spec), rows)
+        np.subtract(start, noise, out=moved)
+        down = loss(net, params_of(moved, spec), rows)
+    return ((up + down) / 2 - here) / energy if energy else math.nan

@@ -1,4 +1,4 @@
-"""The two roles as `fedge` starts them, with a training that does nothing: every step goes on along one recorded update.
+"""The two roles as `fedge` starts them, with a training that does nothing: every step is a recorded one, gone again.
 
     python -m benchmarks.overhead.noop agent run --config agent.toml
 

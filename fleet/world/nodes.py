@@ -30,7 +30,7 @@ from aggregator.database import DamageError
 from aggregator.learner import Counted, Learner
 from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
-from aggregator.store import Store
+from aggregator.store import ROW_BYTES, Store
 from broker import draw, failpoints
 from broker.faults import Marks
 from broker.messages import Verdict, Version
@@ -135,7 +135,8 @@ class Server(Process):
     def build(self) -> None:
         """See `Process.build`: what fleet/roles.py does for `fedge aggregator run`."""
         paces = self.world.paces
-        self.store = Store(self.disk.folder, synced=False, chance=self._chance)
+        row_bytes = 0 if self.world.seed % 2 else ROW_BYTES
+        self.store = Store(self.disk.folder, synced=False, chance=self._chance, row_bytes=row_bytes)
         take_over, self.take_over = self.take_over, False
         nonce = f"{self.name}-{self.life}"
         transport = self.world.broker.transport(f"{FLEET}-aggregator-{nonce}")

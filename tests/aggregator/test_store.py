@@ -240,7 +240,7 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_half_written(store: Store) 
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="cannot be written"):
-        count(store, "b", body=bytes(100_000))
+        count(store, "b", body=bytes(60_000))
     with pytest.raises(StoreError, match="cannot be written"):
         store.commit("j", V1, SHA, Kept(bytes(100_000)), {}, [], committed())
     assert store.last_version("j").version == V0

@@ -1,0 +1,98 @@
+"""Bodies of updates that are too long for a row: a file a job, written over from its beginning for every version.
+
+A database writes a megabyte three times (into its log, into its file, and at the end when it is freed), with a checksum
+of each page; here it is written once. What lies where stands in the row of the update, with a checksum over the body,
+so that the row is what counts: a body without a row is nothing, and is written over. A body is on disk before its row.
+
+    updates/JOB.bin    body ─ body ─ body ─ …     end: where the next one goes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from aggregator.database import StoreError, sync
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class Bodies:
+    """The files of one store. synced: False where no power is cut."""
+
+    def __init__(self, folder: Path, *, synced: bool) -> None:
+        self._folder = folder
+        self._synced = synced
+        self._ends: dict[str, int] = {}
+
+    def open(self, ends: Mapping[str, int], known: Container[str]) -> None:
+        """Go on behind what the rows name, and remove the files of jobs that are not known."""
+        self._ends = dict(ends)
+        for path in self._folder.glob("*.bin"):
+            if path.stem not in known:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def write(self, job: str, bodies: Iterable[bytes]) -> list[int]:
+        """Put bodies behind those that are there; return where each begins. Raises StoreError.
+
+        They are on disk then. `rewind` takes them back.
+        """
+        at = self._ends.get(job, 0)
+        starts = []
+        path = self._path(job)
+        try:
+            is_new = not path.exists()
+            if is_new:
+                self._folder.mkdir(exist_ok=True)
+            with path.open("wb" if is_new else "r+b", buffering=0) as file:
+                file.seek(at)
+                for body in bodies:
+                    starts.append(at)
+                    at += _written(file.fileno(), body)
+                if self._synced:
+                    _sync_data(file.fileno())
+            if is_new and self._synced:
+                sync(self._folder)
+                sync(self._folder.parent)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}: is there room on its disk?") from error
+        self._ends[job] = at
+        return starts
+
+    def end(self, job: str) -> int:
+        """Return where the next body goes."""
+        return self._ends.get(job, 0)
+
+    def rewind(self, job: str, end: int = 0) -> None:
+        """Write over what lies from here on."""
+        self._ends[job] = end
+
+    def read(self, job: str, at: int, n_bytes: int) -> bytes:
+        """Return a body; what is missing of it at its end, or all of it, is left out. Raises StoreError."""
+        try:
+            with self._path(job).open("rb") as file:
+                file.seek(at)
+                return file.read(n_bytes)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise StoreError(f"{self._path(job)} cannot be read: {error.strerror}: look at the disk") from error
+
+    def forget(self, job: str) -> None:
+        """Remove the file of a job that is gone; where that fails it goes at the next start."""
+        self._ends.pop(job, None)
+        with contextlib.suppress(OSError):
+            self._path(job).unlink(missing_ok=True)
+
+    def _path(self, job: str) -> Path:
+        return self._folder / f"{job}.bin"
+
+
+def _written(descriptor: int, body: bytes) -> int:
+    left = memoryview(body)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    return len(body)

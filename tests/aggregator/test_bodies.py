@@ -1,0 +1,201 @@
+"""Bodies that are too long for a row: where they lie, and what becomes of them with their store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from aggregator.backup import backup, restore
+from aggregator.bodies import Bodies
+from aggregator.effects import Attempt, Close
+from aggregator.store import DamageError, Judgement, Kept, Store, StoreError
+from broker.messages import Offer, Verdict, Version
+from models.job import JobSpec, ModelSpec
+
+SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
+V0, V1 = Version(1, 0), Version(1, 1)
+SHA = "0" * 64
+STATE = zlib.crc32(b"state").to_bytes(4, "little") + b"state"
+LONG, LONGER = bytes(range(256)) * 2, b"another" * 200
+
+
+def opened(folder: Path) -> Store:
+    return Store(folder, synced=False, row_bytes=100)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = opened(tmp_path / "state")
+    made.add_job("j", SPEC, SHA, STATE, {})
+    yield made
+    made.close()
+
+
+def judged(device: str, body: bytes, base: Version = V0, refused: str = "") -> Judgement:
+    offer = Offer("j", device, base, 10, "a" * 32, len(body))
+    return Judgement(Verdict(device, "j", base, "a" * 8, refused=refused), offer, 10, 1.5, body)
+
+
+def held(store: Store) -> dict[str, bytes]:
+    return {update.device: update.body for update in store.updates("j")}
+
+
+def leave(store: Store, number: int = 1) -> None:
+    attempt = Attempt(Version(1, number - 1), 1, "salt", 1, 1, ("a",))
+    store.open_attempt("j", attempt)
+    store.commit("j", Version(1, number), SHA, Kept(STATE), {}, [], Close(attempt, "committed", "", {}))
+
+
+def again(store: Store, folder: Path) -> Store:
+    store.close()
+    return opened(folder)
+
+
+def test_long_and_short_bodies_are_there_after_a_start(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short"), judged("c", LONGER)])
+    store.add_verdicts("j", [judged("d", LONG, refused="absurd")])
+    reopened = again(store, tmp_path / "state")
+    assert held(reopened) == {"a": LONG, "b": b"short", "c": LONGER}
+    assert (tmp_path / "state" / "updates" / "j.bin").stat().st_size == len(LONG + LONGER)
+    reopened.add_verdicts("j", [judged("e", LONG)])
+    assert held(reopened) == {"a": LONG, "b": b"short", "c": LONGER, "e": LONG}
+    reopened.close()
+
+
+def test_those_of_the_next_version_are_written_over_those_of_the_last(store: Store, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        base = Version(1, number - 1)
+        store.add_verdicts("j", [judged(name, LONG, base) for name in "abc"])
+        assert held(store) == dict.fromkeys("abc", LONG)
+        leave(store, number)
+        assert held(store) == {}
+    assert (tmp_path / "state" / "updates" / "j.bin").stat().st_size == 3 * len(LONG)
+    reopened = again(store, tmp_path / "state")
+    reopened.add_verdicts("j", [judged("a", LONGER, Version(1, 4))])
+    assert held(reopened) == {"a": LONGER}
+    reopened.close()
+
+
+def test_a_body_whose_row_was_not_written_is_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    store._db.execute("PRAGMA query_only = ON")
+    for _ in range(3):
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.add_verdicts("j", [judged("b", LONGER)])
+    store._db.execute("PRAGMA query_only = OFF")
+    store.add_verdicts("j", [judged("c", LONG)])
+    assert held(store) == {"a": LONG, "c": LONG}
+    assert store._bodies.end("j") == 2 * len(LONG)
+
+
+def test_a_disk_that_is_full_for_a_body_is_a_store_error_and_nothing_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StoreError, match="No space left on device: is there room on its disk"):
+            store.add_verdicts("j", [judged("a", b"short"), judged("b", LONG)])
+    assert (held(store), store.verdicts("j")) == ({}, [])
+    store.add_verdicts("j", [judged("b", LONG)])
+    assert held(store) == {"b": LONG}
+
+
+@pytest.mark.parametrize("damage", [b"", b"rot", LONG[:-1], LONG[:-1] + b"?"])
+def test_a_body_that_has_rotted_is_damage_of_its_job(store: Store, tmp_path: Path, damage: bytes) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    (tmp_path / "state" / "updates" / "j.bin").write_bytes(damage)
+    reopened = again(store, tmp_path / "state")
+    with pytest.raises(DamageError, match=r"job j .*checksum of the update of a is wrong"):
+        held(reopened)
+    reopened.close()
+
+
+@pytest.mark.parametrize(("column", "value"), [("at", -1), ("at", "x"), ("n_bytes", 2**60), ("n_bytes", None)])
+def test_a_body_that_lies_nowhere_is_damage_of_its_job(store: Store, column: str, value: object) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    store._db.execute(
+        {"at": "UPDATE updates SET at = ?", "n_bytes": "UPDATE updates SET n_bytes = ?"}[column], (value,)
+    )
+    with pytest.raises(DamageError, match=r"job j .*table updates"):
+        held(store)
+
+
+def test_a_copy_of_the_whole_folder_has_them_and_one_of_the_database_alone_is_as_if_they_had_not_come(
+    store: Store, tmp_path: Path
+) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short")])
+    store.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "whole")
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "state" / "aggregator.sqlite", tmp_path / "alone")
+    for name, expected in (("whole", {"a": LONG, "b": b"short"}), ("alone", {"b": b"short"})):
+        copy = opened(tmp_path / name)
+        assert copy.moved
+        assert held(copy) == expected
+        assert [verdict.device for verdict in copy.verdicts("j")] == sorted(expected)
+        base = copy.last_version("j").version
+        copy.add_verdicts("j", [judged("c", LONGER, base)])
+        assert held(copy) == expected | {"c": LONGER}
+        copy.close()
+
+
+def test_a_backup_holds_them_in_one_file(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short"), judged("c", LONGER)])
+    backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    (tmp_path / "new").mkdir()
+    restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "new", lambda *_: None)
+    restored = opened(tmp_path / "new")
+    assert held(restored) == {"a": LONG, "b": b"short", "c": LONGER}
+    restored.close()
+    assert held(store) == {"a": LONG, "b": b"short", "c": LONGER}
+
+
+def test_a_backup_goes_without_what_is_written_over_while_it_is_made(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short")])
+    (tmp_path / "state" / "updates" / "j.bin").write_bytes(b"?" * len(LONG))
+    found = backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    assert [job.damage for job in found.jobs] == [""]
+    (tmp_path / "new").mkdir()
+    restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "new", lambda *_: None)
+    restored = opened(tmp_path / "new")
+    assert held(restored) == {"b": b"short"}
+    restored.close()
+
+
+def test_what_a_job_leaves_goes_with_it_or_at_the_next_start(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    folder = tmp_path / "state" / "updates"
+    (folder / "gone-1.bin").write_bytes(b"of a job that nobody knows")
+    reopened = again(store, tmp_path / "state")
+    assert [path.name for path in folder.iterdir()] == ["j.bin"]
+    reopened.end_job("j", "deleted", "")
+    assert list(folder.iterdir()) == []
+    reopened.close()
+
+
+def test_a_job_that_makes_way_takes_its_bodies_along(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    store.add_job("k", SPEC, SHA, STATE, {}, replaces=["j"])
+    assert list((tmp_path / "state" / "updates").iterdir()) == []
+
+
+def test_bodies_are_on_disk_before_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("aggregator.bodies._sync_data", lambda _: synced.append("data"))
+    monkeypatch.setattr("aggregator.bodies.sync", lambda path: synced.append(path.name))
+    bodies = Bodies(tmp_path / "updates", synced=True)
+    assert bodies.write("j", [LONG, LONGER]) == [0, len(LONG)]
+    assert synced == ["data", "updates", tmp_path.name]
+    bodies.write("j", [LONG])
+    assert synced[3:] == ["data"]
+    assert bodies.read("j", len(LONG), len(LONGER)) == LONGER
+    assert bodies.read("other", 0, 5) == b""
