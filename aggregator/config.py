@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from aggregator.executor import Kind
 from broker.connection import BrokerSettings
 from models.job import Factory, Name
 from models.source import DataSource, FilePath
@@ -52,5 +51,5 @@ class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The test split that the aggregator holds for a data source: [tests.NAME]."""
     models: ModelSettings = ModelSettings()
     limits: Limits = Limits()
-    executor: Kind = "threads"
+    executor: Literal["inline", "threads", "processes"] = "threads"
     """Where versions are evaluated on the test split: "inline", "threads" or "processes" (executor.py)."""

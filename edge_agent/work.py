@@ -55,7 +55,7 @@ from models import probe, train
 from models.codec import CodecError, Coding, Terms
 from models.dataset import Dataset
 from models.job import JobSpec
-from models.params import Params, subtract
+from models.params import Params
 from models.source import Reader, read
 from models.trail import Trail
 from models.train import Step, TrainingError, TrainingState
@@ -412,8 +412,12 @@ class Work:
     def _finish(self, training: _Training, now: float) -> list[Out]:
         base, (_, _, octave) = training.effect.base, training.effect.terms
         coding = self._coding(training.effect)
-        delta = subtract(training.state.params, training.start)
+        training.steps = iter(())  # with what a step works in
+        delta = training.state.params
+        for name, values in delta.items():
+            values -= training.start[name]
         body = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        delta.clear()
         report, probed = self._report(base, training.start, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(
             self.job,

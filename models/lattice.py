@@ -39,6 +39,8 @@ LIMIT = 2**30
 narrow."""
 SAFE_LOWEST, SAFE_HIGHEST = -100, 60
 """Exponents between which every value is a normal float32, or zero."""
+SLAB = 2**15
+"""Coordinates that are drawn at a time."""
 LOWEST, HIGHEST = -200, 200
 """Exponents beyond these are nonsense; whatever leads there is refused."""
 
@@ -184,5 +186,12 @@ def _drawn(tensor: TensorSpec, seed: int, start: int) -> Int32:
         one = len(tensor.shape) == 1 and tensor.name.endswith("weight")
         return np.full(tensor.shape, 2**-EXPONENT if one else 0, np.int32)
     bound = math.isqrt(6 * 4**-EXPONENT // max(1, math.prod(tensor.shape[1:])))
-    scaled = (splitmix.outputs(seed, start, tensor.size) >> np.uint64(32)) * np.uint64(2 * bound + 1)
-    return ((scaled >> np.uint64(32)).astype(np.int64) - bound).astype(np.int32).reshape(tensor.shape)
+    row = np.empty(tensor.size, np.int32)
+    for at in range(0, tensor.size, SLAB):
+        words = splitmix.outputs(seed, start + at, min(SLAB, tensor.size - at))
+        words >>= np.uint64(32)
+        words *= np.uint64(2 * bound + 1)
+        words >>= np.uint64(32)
+        row[at : at + SLAB] = words.view(np.int64)
+    row -= bound
+    return row.reshape(tensor.shape)

@@ -32,8 +32,8 @@ def quantised(
     The sign of 0 is +. A block of zeros has scale 0.
     """
     blocks = z.reshape(-1, block)
-    size = np.abs(blocks)
     energy = np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64)
+    size = np.abs(blocks)
     if bits == 1:
         along = size.sum(axis=1, dtype=np.float64)
         return (blocks < 0).reshape(-1).view(np.uint8), _ratio(energy, along)

@@ -125,8 +125,11 @@ class Hash:
 
     def unfold(self, buckets: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return what buckets make of every coordinate: x_i = sign_i * turn_b * y_b, exact integers, shape (d,)."""
-        turned = buckets * self.turn
-        spread = np.empty(sum(source.size for source in self._slabs), buckets.dtype)
+        return self.spread(buckets * self.turn)
+
+    def spread(self, turned: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
+        """Return the same of buckets that are turned already: x_i = sign_i * y_b."""
+        spread = np.empty(sum(source.size for source in self._slabs), turned.dtype)
         start = 0
         for source in self._slabs:
             spread[start : start + source.size][source] = turned

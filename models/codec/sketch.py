@@ -31,6 +31,8 @@ SHARE, OUTLIER = 1 / 32, 8
 """A coordinate with more of the energy than this, and than so many times the mean one's, travels beside: under it all
 others would starve, or swell. (Of a hundred coordinates several have a thirty-second by mere chance.)"""
 BESIDE = np.dtype([("index", "<u4"), ("value", "<f4")])
+SLAB = 2**16
+"""Buckets at a time, or a block of them: what is made on the way stays in the cache."""
 FINER = 24
 """Bits that the scale of a block is kept to below the largest one's: what is finer changes nothing that matters."""
 
@@ -78,9 +80,10 @@ def encode(values: npt.NDArray[np.floating], hashed: Hash, bits: int = 1) -> byt
         rest = values.copy()
         rest[beside["index"]] = 0.0
     buckets = hashed.fold(rest)
-    size = float(np.abs(buckets).max())
-    unit = size or 1.0
-    z = hadamard((buckets / unit).astype(np.float32), hashed.plan.block)
+    unit = max(float(buckets.max()), -float(buckets.min())) or 1.0
+    buckets /= unit
+    z = hadamard(buckets.astype(np.float32, copy=False), hashed.plan.block)
+    del buckets
     return write(z, hashed.plan, bits, beside, unit / hashed.plan.block)
 
 
@@ -117,13 +120,19 @@ def rounded(sketch: Sketch, hashed: Hash, exponent: int) -> npt.NDArray[np.int32
     None where a bucket is 2**30 such multiples or more. In float64, which holds every product of a sum of levels and a
     scale; what many coordinates share is rounded once.
     """
-    whole = hadamard(floats_of(sketch.symbols, sketch.bits), hashed.plan.block).reshape(len(sketch.scales), -1)
+    block, n = hashed.plan.block, max(1, SLAB // hashed.plan.block)
     factors = np.ldexp(sketch.scales.astype(np.float64), sketch.exponent - exponent)
-    buckets = np.multiply(whole, factors[:, None], dtype=np.float64)
-    np.rint(buckets, out=buckets)
-    if not max(float(buckets.max()), -float(buckets.min())) < 2.0**30:
-        return None
-    return hashed.unfold(buckets.reshape(-1).astype(np.int32))
+    buckets = np.empty(hashed.plan.m, np.int32)
+    for first in range(0, len(factors), n):
+        slab = slice(first * block, (first + n) * block)
+        whole = hadamard(floats_of(sketch.symbols[slab], sketch.bits), block).reshape(-1, block)
+        scaled = np.multiply(whole, factors[first : first + n, None], dtype=np.float64)
+        np.rint(scaled, out=scaled)
+        if not max(float(scaled.max()), -float(scaled.min())) < 2.0**30:
+            return None
+        buckets[slab] = scaled.reshape(-1)
+    buckets *= hashed.turn
+    return hashed.spread(buckets)
 
 
 def norm(sketch: Sketch, bits: int) -> float:
