@@ -9,6 +9,7 @@ all have answered. In pieces of the size that ours have, at QoS 1.
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def _pieces(n_bytes: int) -> list[bytes]:
 def _client(name: str, port: str) -> mqtt.Client:
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
     client.max_inflight_messages = 32
+    client.on_socket_open = lambda _client, _data, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.connect("127.0.0.1", int(port))
     return client
 
