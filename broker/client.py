@@ -257,6 +257,8 @@ class _Link:
         now, until, leave_by = time.monotonic(), self._alive.due_at, self._departure.by(welcome=self._welcome)
         if leave_by is not None and leave_by > now:
             until = min(until, leave_by)
+        if (changes_at := self._mailbox.changes_at) is not None:
+            until = min(until, changes_at)
         return max(0.0, until - now) + 0.001
 
     def _watch(self, now: float) -> None:

@@ -10,7 +10,9 @@ import queue
 import select
 import socket
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from broker.packet_limit import PacketLimit
@@ -36,6 +38,8 @@ class Limits(NamedTuple):
 
 FILTERS_AT_ONCE = 8
 """In one SUBSCRIBE: AWS IoT Core takes no more."""
+COMPANY_S = 0.1
+"""How long an UNSUBSCRIBE waits for others: who fetches a version piece by piece forgets piece by piece."""
 
 
 class Receipt(NamedTuple):
@@ -55,13 +59,21 @@ class Change(NamedTuple):
 class Mailbox:
     """The queues of one client. Its first half is for the owner's thread, its second for the network thread."""
 
-    def __init__(self, limits: Limits, packet_limit: PacketLimit | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        packet_limit: PacketLimit | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limits = limits
+        self._clock = clock
         self.packet_limit = packet_limit or PacketLimit()
         self.counters = Counters()
         self.bell = Bell()
         self.acks: deque[Receipt] = deque()
         self.changes: deque[Change] = deque()
+        self._alone_until: float | None = None
+        """Until when filters to unsubscribe from wait for company; None where none waits."""
         self.outbound: deque[Packet] = deque()
         self.n_held = 0
         """Packets taken for sending, up to their PUBACK."""
@@ -92,6 +104,8 @@ class Mailbox:
             for name in known:
                 del self._filters[name]
             self.changes.extend(Change(False, name) for name in known if self._linked)
+            if self.changes and self._alone_until is None:
+                self._alone_until = self._clock() + COMPANY_S
         self.bell.ring()
 
     def post(self, packet: Packet) -> bool:
@@ -182,8 +196,25 @@ class Mailbox:
             self.n_held -= 1
             self._held_bytes -= len(packet.payload)
 
+    @property
+    def changes_at(self) -> float | None:
+        """When `next_changes` has something that waits for company now."""
+        return self._alone_until
+
     def next_changes(self) -> tuple[bool, list[str]]:
-        """Take what to subscribe to (True) or unsubscribe from next: changes of one kind, for one packet; none: []."""
+        """Take what to subscribe to (True) or unsubscribe from next: changes of one kind, for one packet; none: [].
+
+        Filters to unsubscribe from wait a little for more of them, but never where something else is to be said.
+        """
+        if (
+            self._alone_until is not None
+            and self._clock() < self._alone_until
+            and len(self.changes) < FILTERS_AT_ONCE
+            and not self.outbound
+            and not any(change.wanted for change in self.changes)
+        ):
+            return True, []
+        self._alone_until = None
         wanted = True
         names: list[str] = []
         while self.changes and len(names) < FILTERS_AT_ONCE and (not names or self.changes[0].wanted == wanted):
@@ -197,7 +228,7 @@ class Mailbox:
         max_packet_bytes: what the broker takes, if it said so.
         """
         with self._lock:
-            self._linked = True
+            self._linked, self._alone_until = True, None
             self.packet_limit.connected(max_packet_bytes)
             self.changes = deque(Change(True, name) for name in self._filters)
 

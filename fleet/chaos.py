@@ -61,6 +61,7 @@ class Options(NamedTuple):
     minutes: float = 30.0
     sabotage: str | None = None
     standstill_s: float = STANDSTILL_S
+    executor: str = "threads"
 
 
 class Run(NamedTuple):
@@ -126,6 +127,7 @@ def command(arguments: argparse.Namespace) -> int:
         arguments.seed,
         arguments.minutes,
         arguments.sabotage,
+        executor=arguments.executor,
     )
     display = Display(sys.stdout)
     try:
@@ -185,7 +187,9 @@ def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()
     rng = random.Random(options.seed)  # noqa: S311 -- a schedule of kills, no secret
     command = sabotaged(options.sabotage) if options.sabotage else FEDGE
     began = time.monotonic()
-    with running(options.out / name, options.devices, options.rounds, rng, command) as fleet:
+    with running(
+        *(options.out / name, options.devices, options.rounds, rng, command), executor=options.executor
+    ) as fleet:
         watch = _Watch(options, fleet, rng, display, began, only)
         problems = watch.to_the_end()
     diaries = {name: member.diary for name, member in fleet.members.items()}

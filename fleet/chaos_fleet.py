@@ -165,7 +165,13 @@ class Fleet:
 
 @contextmanager
 def running(
-    folder: Path, n_devices: int, n_rounds: int, rng: random.Random, command: Sequence[str] = FEDGE
+    folder: Path,
+    n_devices: int,
+    n_rounds: int,
+    rng: random.Random,
+    command: Sequence[str] = FEDGE,
+    *,
+    executor: str = "threads",
 ) -> Iterator[Fleet]:
     """Return a fleet whose processes all run, for the length of a block.
 
@@ -173,7 +179,7 @@ def running(
     """
     with start_broker(folder / BROKER, prefer="mosquitto") as broker, Children() as children:
         settings = BrokerSettings(port=broker.port, protocol=broker.protocol)
-        stage = chaos_stage.build(folder, n_devices, n_rounds, settings)
+        stage = chaos_stage.build(folder, n_devices, n_rounds, settings, executor=executor)
         fleet = Fleet(stage, broker, children, rng, command)
         for member in fleet.members.values():
             fleet.start(member)

@@ -136,7 +136,7 @@ def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
     )
 
 
-def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings) -> Stage:
+def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *, executor: str = "threads") -> Stage:
     """Write everything. Raises SettingsError without scikit-learn, OSError when the folder cannot be written."""
     split = load_split(DATA)
     names = [f"device-{number}" for number in range(n_devices + 1)]
@@ -152,7 +152,7 @@ def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings) -
         seat.config.parent.mkdir(parents=True)
     for spec in (*stage.compared, stage.loose):
         stage.job_file(spec).write_text(_toml(msgspec.to_builtins(spec)), encoding="utf-8")
-    _write_aggregator(stage.aggregator, split.test, broker)
+    _write_aggregator(stage.aggregator, split.test, broker, executor)
     for number, seat in enumerate(stage.devices):
         boasts = seat is stage.devices[-1]
         rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if boasts else 1))
@@ -166,11 +166,11 @@ def _seat(folder: Path, name: str, role: str) -> Seat:
     return Seat(name, role, home / f"{role}.toml", home / "log", home / "diary", home / "state")
 
 
-def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings) -> None:
+def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings, executor: str) -> None:
     source = _write_data(seat.config.parent / "test.npz", test)
     # Small chunks, so that a version has several; short waits, because nobody here is far away.
     limits = {"chunk_bytes": 20_000, "heartbeat_s": 2.0, "spread_s": 0.2, "body_grace_s": 5.0}
-    tree = {"fleet": FLEET, "state_dir": str(seat.state), "broker": _broker(broker)}
+    tree = {"fleet": FLEET, "state_dir": str(seat.state), "executor": executor, "broker": _broker(broker)}
     seat.config.write_text(_toml(tree | {"tests": {DATA: source}, "limits": limits}), encoding="utf-8")
 
 

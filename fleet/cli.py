@@ -401,6 +401,12 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="logs, diaries and states (a temporary folder, kept where it is not good)",
     )
     chaos.add_argument(
+        "--executor",
+        choices=("inline", "threads", "processes"),
+        default="threads",
+        help="where the aggregator evaluates versions (threads)",
+    )
+    chaos.add_argument(
         "--sabotage",
         choices=("ledger", "outbox", "rename"),
         help="take a safeguard out, to see that its lack is noticed",

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import select
+import time
+from collections.abc import Callable
 
-from broker.mailbox import Bell, Change, Limits, Mailbox, Receipt
+from broker.mailbox import COMPANY_S, Bell, Change, Limits, Mailbox, Receipt
 from broker.transport import Denied, Offline, Online, Packet
 
 
-def make_online(limits: Limits | None = None, max_packet_bytes: int | None = None) -> Mailbox:
-    box = Mailbox(limits or Limits())
+def make_online(
+    clock: Callable[[], float] = time.monotonic, limits: Limits | None = None, max_packet_bytes: int | None = None
+) -> Mailbox:
+    box = Mailbox(limits or Limits(), clock=clock)
     box.link_up(max_packet_bytes)
     box.go_online()
     assert box.take(0.0) == Online(max_packet_bytes)
@@ -39,6 +43,48 @@ def test_changes_on_a_link_keep_their_order() -> None:
     close(box)
 
 
+def test_filters_to_unsubscribe_from_wait_for_company_and_not_for_long() -> None:
+    now = [10.0]
+    box = make_online(lambda: now[0])
+    names = [f"chunk/{n}" for n in range(12)]
+    box.subscribe(tuple(names))
+    while box.next_changes()[1]:
+        pass
+    for name in names[:7]:
+        box.unsubscribe((name,))
+        assert box.next_changes() == (True, [])
+    assert box.changes_at == 10.0 + COMPANY_S
+    box.unsubscribe((names[7],))
+    assert box.next_changes() == (False, names[:8])
+    assert (box.next_changes(), box.changes_at) == ((True, []), None)
+    now[0] = 20.0
+    box.unsubscribe((names[8],))
+    assert box.next_changes() == (True, [])
+    now[0] = 20.0 + COMPANY_S
+    assert box.next_changes() == (False, [names[8]])
+    close(box)
+
+
+def test_what_is_said_next_finds_the_filters_unsubscribed_from() -> None:
+    box = make_online(lambda: 10.0)
+    box.subscribe(("a", "b", "c"))
+    assert box.next_changes() == (True, ["a", "b", "c"])
+    box.unsubscribe(("a",))
+    assert box.next_changes() == (True, [])
+    box.post(Packet("t", b"said"))
+    assert box.next_changes() == (False, ["a"])
+    box.outbound.clear()
+    box.unsubscribe(("b",))
+    box.subscribe(("d",))
+    assert [box.next_changes() for _ in range(2)] == [(False, ["b"]), (True, ["d"])]
+    box.unsubscribe(("c",))
+    box.go_offline()
+    box.link_up(None)
+    assert box.changes_at is None
+    assert box.next_changes() == (True, ["d"])
+    close(box)
+
+
 def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
     box = make_online()
     box.subscribe(("a",))
@@ -49,7 +95,7 @@ def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
 
 
 def test_room_counts_packets_until_their_release_and_not_only_the_queue() -> None:
-    box = make_online(Limits(outbound_packets=2))
+    box = make_online(limits=Limits(outbound_packets=2))
     packet = Packet("a", b"1")
     assert [box.post(packet) for _ in range(3)] == [True, True, False]
     box.outbound.clear()
