@@ -34,9 +34,10 @@ class Floats(NamedTuple):
     def rounded(self, exponent: int) -> npt.NDArray[np.int32] | None:
         """Return every coordinate rounded half to even to a multiple of 2**exponent: int32, shape (d,).
 
-        None where one is 2**30 such multiples or more.
+        None where one is 2**27 such multiples or more: below that no bit of a coordinate which this rounding sees is
+        finer than what `exact` keeps, so that it is the same as rounding the tensors.
         """
-        if not magnitude(self.row) < 2.0 ** (exponent + 30):
+        if not magnitude(self.row) < 2.0 ** (exponent + 27):
             return None
         found = np.empty(self.row.shape, np.int32)
         for at in range(0, self.row.size, SLAB):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from models import ways
 from models.chain import (
     SPAN,
+    WHOLE,
     Chain,
     Grids,
     Held,
@@ -29,11 +30,12 @@ from models.chain import (
 from models.codec import FLOAT32, INT8, CodecError, Terms
 from models.codec.coding import max_body_bytes
 from models.codec.decoded import Decoded
+from models.codec.plain import Floats, write_float32
 from models.codec.steps import step_near, step_value
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
-from models.rows import row_of
+from models.rows import carved, row_of
 
 SPEC: Spec = (
     TensorSpec("0.weight", (9, 7)),
@@ -582,3 +584,55 @@ def test_a_version_goes_by_its_model_and_its_velocity() -> None:
     assert held._replace(velocity=()).sha256() == held.model.sha256()
     assert len({held.sha256(), other.sha256(), held.model.sha256(), chain.first().sha256()}) == 4
     assert held._replace(number=7).sha256() == held.sha256()
+
+
+# The short way, in one pass over all coordinates.
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([FOLDED, Terms(128, 1), Terms(128, 2), FULL, Terms(128, 4), FLOAT32]),
+    st.floats(1e-9, 30.0),
+    st.lists(st.integers(-(2**30) + 1, 2**30 - 1), min_size=4, max_size=4),
+    st.integers(0, 99),
+)
+def test_the_short_way_leads_where_the_long_one_does(
+    terms: Terms, scale: float, corners: list[int], number: int
+) -> None:
+    chain = chain_of()
+    ints = np.resize(np.array(corners, np.int32), D)
+    model = Model(carved(ints, SPEC), (-24,) * len(SPEC))
+    held, step = Held(number, model), Step(terms, body(chain, number, terms, scale))
+    straight = chain._straight(held, step)
+    if straight is not None:
+        assert same(straight, chain._by_tensor(held, step))
+
+
+def test_the_short_way_is_taken_where_it_can_be_and_nowhere_else() -> None:
+    chain = chain_of()
+    held = chain.first()
+    step = Step(FOLDED, body(chain, 0))
+    assert chain._straight(held, step) is not None
+    assert chain_of(0.5)._straight(held, step) is None
+    late = Late(1, step_near(0.5), FOLDED, body(chain, 0))
+    assert chain._straight(held._replace(number=1), step._replace(late=(late,))) is None
+    assert chain._straight(held, Step(INT8, body(chain, 0, INT8))) is None
+    uneven = Model(held.model.ints, (-24, -24, -23, -24))
+    assert chain._straight(held._replace(model=uneven), step) is None
+    full = Model(tuple(np.full(i.shape, 2**30 - 1, np.int32) for i in held.model.ints), held.model.exponents)
+    assert chain._straight(held._replace(model=full), step) is None
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.01, 1.0, 7.0, 9.0, 1e3])
+def test_a_whole_body_leads_to_the_same_version_both_ways(scale: float) -> None:
+    chain = chain_of()
+    rng = np.random.default_rng(1)
+    floats = Floats((scale * rng.uniform(-1, 1, D)).astype(np.float32))
+    wanted = add(chain.first().model, floats.tensors(SPEC))
+    assert chain._from_first(floats) == wanted
+    again = chain.whole(wanted)
+    assert chain.take(chain.first(), 7, again).number == 7
+    long = bytes((WHOLE,)) + write_float32(
+        [there - here for there, here in zip(wanted.values(), chain.first().model.values(), strict=True)]
+    )
+    assert again == long

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from models.codec import FLOAT32, INT8, CodecError, Coding, Terms, sketch
 from models.codec.coding import Update
+from models.codec.decoded import Decoded
 from models.codec.hadamard import hadamard
 from models.codec.levels import ADDED
+from models.codec.plain import Floats
 from models.codec.sketch import MOST_BESIDE, Sketch, n_bytes
-from models.fold import MAX_WEIGHT, FoldError
+from models.fold import MAX_WEIGHT, FoldError, norm_of_floats
 from models.lattice import Model, initial
 from models.params import Params, Spec, TensorSpec
 from models.sums import Mean, Sum, norm, published
@@ -329,3 +331,56 @@ def test_an_update_of_another_kind_is_no_part_of_the_sum() -> None:
         Sum(ours, MODEL).add(decoded(theirs, delta()), 1)
     with pytest.raises(CodecError):
         ours.decode(theirs.encode(delta(), np.random.default_rng(0)))
+
+
+# The short way.
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([FLOAT32, Terms(64, 1), Terms(512, 1)]),
+    st.lists(st.tuples(st.integers(0, 99), weights, st.floats(1e-9, 1.0)), min_size=1, max_size=6),
+)
+def test_signs_and_floats_add_up_as_the_integers_that_they_stand_for(
+    terms: Terms, drawn: list[tuple[int, int, float]]
+) -> None:
+    coding = Coding(SPEC, terms, "3:1")
+    short, long = Sum(coding, MODEL), Sum(coding, MODEL)
+    (exponent,) = short._fold.exponents
+    for seed, weight, scale in drawn:
+        update = decoded(coding, delta(seed, scale))
+        short.add(update, weight)
+        if isinstance(update, Sketch):
+            on_lattice = update.z()
+        else:
+            assert isinstance(update, Floats)
+            scaled = np.ldexp(update.row.astype(np.float64), -exponent)
+            on_lattice = Decoded(np.rint(scaled).astype(np.int64), exponent)
+        long._fold.add((on_lattice,), weight)
+    assert short._fold.to_bytes() == long._fold.to_bytes()
+
+
+@pytest.mark.parametrize("terms", [FLOAT32, Terms(64, 1)])
+def test_what_is_too_large_for_the_lattice_is_refused_on_the_short_way_too(terms: Terms) -> None:
+    coding = Coding(SPEC, terms, "3:1")
+    total = Sum(coding, MODEL)
+    total.add(decoded(coding, delta(1)), 5)
+    before = total._fold.to_bytes()
+    for weight in (0, MAX_WEIGHT + 1):
+        with pytest.raises(FoldError, match="weight"):
+            total.add(decoded(coding, delta(2)), weight)
+    with pytest.raises(FoldError, match="too large for the fold lattice"):
+        total.add(decoded(coding, delta(2, 1e6)), 1)
+    assert total._fold.to_bytes() == before
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
+@pytest.mark.parametrize("peak", [1.0, 1e4])
+def test_the_norm_of_floats_is_theirs(scale: float, peak: float) -> None:
+    row = (scale * np.random.default_rng(0).standard_normal(50_000)).astype(np.float32)
+    row[17] *= np.float32(peak)
+    wanted = math.sqrt(math.fsum(float(value) ** 2 for value in row.astype(np.float64).tolist()))
+    assert norm_of_floats(row) == pytest.approx(wanted, rel=2**-20)
+    assert norm_of_floats(np.zeros(5, np.float32)) == 0.0
+    shuffled = np.random.default_rng(1).permutation(row)
+    assert norm_of_floats(shuffled) == norm_of_floats(row)

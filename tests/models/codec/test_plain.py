@@ -16,6 +16,12 @@ SPEC: Spec = (TensorSpec("w", (20, 5)), TensorSpec("b", (7,)), TensorSpec("s", (
 
 
 D = n_parameters(SPEC)
+HALVES = st.builds(
+    lambda n, up: float(np.nextafter(np.float32((n + 0.5) * 2.0**-24), np.float32(up * 9))),
+    st.integers(-(2**20), 2**20),
+    st.sampled_from([-1, 1]),
+)
+"""Next to the middle between two multiples of 2**-24."""
 
 
 def tensors(seed: int = 0, scale: float = 1.0) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -108,8 +114,21 @@ def test_float32_is_rounded_half_to_even(values: list[float]) -> None:
 
 
 def test_what_an_int32_does_not_hold_is_not_rounded() -> None:
-    assert Floats(np.array([1.0, -64.0], np.float32)).rounded(-24) is None
-    assert Floats(np.array([63.99, 0.0], np.float32)).rounded(-24) is not None
+    assert Floats(np.array([1.0, -8.0], np.float32)).rounded(-24) is None
+    assert Floats(np.array([7.99, 0.0], np.float32)).rounded(-24) is not None
+
+
+@settings(max_examples=500)
+@given(
+    st.floats(2**-7, 7.5, width=32),
+    st.lists(st.floats(-8, 8, width=32, exclude_min=True, exclude_max=True) | HALVES, min_size=1, max_size=20),
+)
+def test_a_row_is_rounded_as_its_tensors_are(largest: float, values: list[float]) -> None:
+    row = np.array([largest, *(value for value in values if abs(value) <= largest)], np.float32)
+    found = Floats(row).rounded(-24)
+    ((integers, exponent),) = Floats(row).tensors((TensorSpec("w", row.shape),))
+    assert found is not None
+    assert (found == rescale(integers, exponent + 24)).all()
 
 
 def test_a_step_that_no_encoder_writes_is_refused() -> None:
