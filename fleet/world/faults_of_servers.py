@@ -162,13 +162,18 @@ def forget_versions(patches: Patches) -> None:
     commit = Store.commit
 
     def commit_and_lose(self: Store, job: str, version: Version, *args: Any) -> None:
-        query = "SELECT body, crc, device, generation, number FROM updates WHERE job = ?"
-        sums = list(self._db.rows("updates", query, (job,)))
+        query = (
+            "SELECT crc, device, generation, number FROM updates WHERE job = ? AND refused = '' AND body IS NOT NULL"
+            " ORDER BY device, generation, number LIMIT 1"
+        )
+        keys = list(self._db.rows("updates", query, (job,)))
+        sums = [update.body for update in self.updates(job)]
         commit(self, job, version, *args)
-        for body, crc, *key in sums[:1]:
+        for body, key in zip(sums, keys, strict=False):
             self._write(
-                "UPDATE updates SET body = ?, crc = ? WHERE device = ? AND generation = ? AND number = ? AND job = ?",
-                (body, crc, *key, job),
+                "UPDATE updates SET body = ?, at = NULL, crc = ?"
+                " WHERE device = ? AND generation = ? AND number = ? AND job = ?",
+                (body, *key, job),
             )
 
     patches.set(Store, "commit", commit_and_lose)
