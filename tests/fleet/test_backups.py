@@ -297,6 +297,9 @@ def assert_whole(file: Path, number: int) -> None:
     """Look at a backup with other eyes than those that have made it."""
     db = sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    rows = db.execute("SELECT number, state IS NOT NULL FROM versions ORDER BY number").fetchall()
+    rows = db.execute(
+        "SELECT number, state IS NOT NULL, step IS NOT NULL, record IS NOT NULL FROM versions ORDER BY number"
+    ).fetchall()
     db.close()
-    assert rows == [(n, n == number) for n in range(number + 1)]
+    (at,) = [n for n, has_state, *_ in rows if has_state]  # from there on each version is a step behind the last
+    assert rows == [(n, n == at, n > at, n == number) for n in range(number + 1)]

@@ -49,7 +49,7 @@ def test_another_seed_is_another_world() -> None:
 
 
 def test_a_world_in_which_somebody_spins_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.world.world.MOST_EVENTS", 500)
+    monkeypatch.setattr("fleet.world.world.MOST_EVENTS", 300)
     monkeypatch.setattr("fleet.world.world.MOST_A_SECOND", 0)
     report = run(2, "calm")
     assert [(violation.law, violation.kind) for violation in report.violations][:1] == [(7, "somebody spins")]
