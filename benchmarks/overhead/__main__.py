@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("there is nothing to measure without a round, a repeat and an agent")
     if asked.flower is not None and not asked.flower.is_file():
         parser.error(f"--flower {asked.flower}: there is no such file")
+    if asked.flower is not None and not flower.is_installed(asked.flower):
+        parser.error(f"--flower {asked.flower}: this is no Python of an environment with flwr")
+    if asked.json is not None and not asked.json.parent.is_dir():
+        parser.error(f"--json {asked.json}: there is no such folder")
     print(
         f"{n_parameters(spec_of_mlp(MODEL)):,} parameters, {asked.rounds} rounds after {ours.WARM} that are not "
         f"counted, a round each unless said otherwise, medians of {asked.repeats}\n\n{HEADER}",
@@ -120,12 +124,11 @@ def _judged(found: Found, told: Sequence[Found]) -> list[str]:
     lines = []
     wall, update_ms = GOALS.get(found.name, (None, None))
     for other in (one for one in told if one.agents == found.agents and one.name in ("flower", f"floor, {found.name}")):
-        ratio, cpu = found.wall_s / other.wall_s, found.cpu_s / other.cpu_s
+        ratio = found.wall_s / other.wall_s
+        cpu = f"{found.cpu_s / other.cpu_s:.2f}x its CPU" if other.cpu_s else "its CPU is less than a tick"
         loses = wall is not None and other.name == "flower" and ratio > wall
         wanted = f": more than the {wall:g}x that we want" if loses else ""
-        lines.append(
-            f"{found.name}, {found.agents} agents: {ratio:.2f}x the time of {other.name}, {cpu:.2f}x its CPU{wanted}"
-        )
+        lines.append(f"{found.name}, {found.agents} agents: {ratio:.2f}x the time of {other.name}, {cpu}{wanted}")
     ours_ms, agent_ms = 1e3 * found.server_cpu_s / found.agents, 1e3 * found.agent_cpu_s
     if update_ms is not None and ours_ms > update_ms:
         lines.append(f"{found.name}, {found.agents} agents: {ours_ms:.2f} ms an update, where we want {update_ms:g}")

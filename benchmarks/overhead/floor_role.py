@@ -31,7 +31,7 @@ def _client(name: str, port: str) -> mqtt.Client:
 
 
 def serve(port: str, n_agents: str, rounds: str, up: str, down: str, report: str) -> None:
-    """Serve so many rounds."""
+    """Serve so many rounds, then stay until killed: who ends a process takes its figures along."""
     client, pieces = _client("server", port), _pieces(int(down))
     expected, left = int(n_agents) * len(_pieces(int(up))), int(rounds)
     seen, here = 0, set[str]()
@@ -54,8 +54,6 @@ def serve(port: str, n_agents: str, rounds: str, up: str, down: str, report: str
                 file.write("round\n")
             if left:
                 begin()
-            else:
-                client.disconnect()
 
     client.on_message = hear
     client.subscribe([("up", 1), ("here", 1)])

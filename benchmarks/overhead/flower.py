@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,15 @@ from models.params import Spec
 
 _ROLE = str(Path(__file__).with_name("flower_role.py"))
 _POLL_S = 0.005
+_FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('flwr') is None)"
+
+
+def is_installed(python: Path) -> bool:
+    """Return whether this is a Python that finds `flwr`."""
+    try:
+        return subprocess.run([str(python), "-c", _FIND], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def measure(python: Path, spec: Spec, n_agents: int, rounds: int, *, say: Callable[[str], None]) -> Found:

@@ -21,8 +21,10 @@ def cost_of(pid: int) -> Cost:
     """Return what a process has cost. Raises OSError when it is gone."""
     folder = Path("/proc") / str(pid)
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    peak = int((folder / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return Cost((int(fields[11]) + int(fields[12])) / _TICKS, peak)
+    held = (folder / "status").read_text().partition("VmHWM:")[2].split()
+    if not held:
+        raise ProcessLookupError(f"process {pid} has ended, and its memory is no longer known")
+    return Cost((int(fields[11]) + int(fields[12])) / _TICKS, int(held[0]) / 1024)
 
 
 class Costs:

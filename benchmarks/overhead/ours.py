@@ -6,7 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +109,7 @@ def _start(children: Children, kind: str, role: Role, environment: dict[str, str
     return children.start(role.name, command, role.log, environment).process.pid
 
 
-def _versions(spec: JobSpec, watch: Watch, children: Children):
+def _versions(spec: JobSpec, watch: Watch, children: Children) -> Iterator[int]:
     """Return the number of every version as soon as its status is heard, the first that was trained first."""
     asked, number = False, 0
     for heard in watch.hear():
