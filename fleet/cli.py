@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -301,13 +300,23 @@ def _codec_measure(arguments: argparse.Namespace) -> int:
 # The command line.
 
 
+class _Version(argparse.Action):
+    """Read what is installed only where somebody asks: a megabyte that an agent need not hold."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fedge {version('fedge')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fedge",
         description="Federated learning for fleets of small devices, over MQTT.",
         epilog="example: fedge demo",
     )
-    parser.add_argument("--version", action="version", version=f"fedge {version('fedge')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version of the program and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_simulate(commands)

@@ -54,6 +54,8 @@ _LATE = struct.Struct("<HHII")
 """Of a late update: how many versions its base lies back, its share (a step word), its terms, its length."""
 COARSEST = 40
 """Bits that a grid may lie above a tensor's lattice: all of it would be zero long before."""
+SLAB = 2**14
+"""Coordinates that are rounded at a time."""
 
 
 class Held(NamedTuple):
@@ -238,18 +240,40 @@ class Chain:
             (velocity_grid,) = struct.unpack_from("<H", body, at)
             at += 2
         counts = planes.read(body[at:], self.d * (1 + has_velocity))
-        model = self._at(counts[: self.d], grid)
+        model = self._at(self._cut(counts[: self.d]), grid)
         velocity: Velocity = ()
         if has_velocity:
             velocity = tuple(_on_velocity_lattice(cells, velocity_grid) for cells in self._cut(counts[self.d :]))
         return Held(number, model, velocity)
 
     def _rounded(self, held: Held, grids: Grids) -> Held:
-        counts = np.concatenate([count.reshape(-1) for count in self._counts(held.model, grids.model)])
+        model = self._near(held.model, grids.model)
+        if model is None:
+            model = self._at(self._counts(held.model, grids.model), grids.model)
         velocity = tuple(
             _on_velocity_lattice(_divided(v, VELOCITY_EXPONENT, grids.velocity), grids.velocity) for v in held.velocity
         )
-        return Held(held.number, self._at(counts, grids.model), velocity)
+        return Held(held.number, model, velocity)
+
+    def _near(self, model: Model, grid: int) -> Model | None:
+        """Return the version on the grid in one pass over all coordinates, where it is on the lattice of version 0.
+
+        A slab at a time: in int64 the model would be the most that a device ever holds.
+        """
+        mantissa, exponent = read_step(grid)
+        lattices = {*model.exponents, *self._first.exponents}
+        down = exponent - min(lattices, default=0)
+        if len(lattices) != 1 or not 0 <= down <= COARSEST:
+            return None
+        row, first = np.empty(self.d, np.int32), self._first.row
+        for at in range(0, self.d, SLAB):
+            slab = slice(at, at + SLAB)
+            steps = _divided(model.row[slab].astype(np.int64) - first[slab], exponent - down, grid)
+            steps *= mantissa << down
+            if bits(steps) > 30:
+                return None
+            row[slab] = steps
+        return add_row(self._first, row, self.spec)
 
     def _counts(self, model: Model, grid: int) -> Iterator[Int64]:
         """Return how many steps of the grid every coordinate is away from version 0."""
@@ -258,11 +282,9 @@ class Chain:
         ):
             yield _divided(there.astype(np.int64) - rescale(here.astype(np.int64), first - exponent), exponent, grid)
 
-    def _at(self, counts: Int64, grid: int) -> Model:
-        mantissa, exponent = read_step(grid)
-        if bits(counts) > 40:
-            raise CodecError("a snapshot is too far from version 0")
-        return add(self._first, [Decoded(cells * mantissa, exponent) for cells in self._cut(counts)])
+    def _at(self, counts: Iterable[Int64], grid: int) -> Model:
+        """Return the model that is so many steps away, tensor by tensor: a device holds no more than one in int64."""
+        return add(self._first, (_steps(cells, grid) for cells in counts))
 
     def _cut(self, row: Int64) -> tuple[Int64, ...]:
         return carved(row, self.spec)
@@ -344,6 +366,13 @@ def _divided(integers: Int64, exponent: int, grid: int) -> Int64:
         raise CodecError("a grid is too far from the lattice of what it is for")
     step = mantissa << down
     return ((integers << up) + step // 2) // step
+
+
+def _steps(counts: Int64, grid: int) -> Decoded:
+    mantissa, exponent = read_step(grid)
+    if bits(counts) > 40:
+        raise CodecError("a snapshot is too far from version 0")
+    return Decoded(counts * mantissa, exponent)
 
 
 def _on_velocity_lattice(counts: Int64, grid: int) -> Int64:

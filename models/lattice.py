@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -142,7 +142,7 @@ def initial(spec: Spec, seed: int) -> Model:
     return Model(carved(row, spec), (EXPONENT,) * len(spec))
 
 
-def add(model: Model, update: Sequence[Decoded]) -> Model:
+def add(model: Model, update: Iterable[Decoded]) -> Model:
     """Add a decoded update to a model, each tensor rounded half-even onto its lattice.
 
     Raises LatticeError when a sum leaves every lattice there is.

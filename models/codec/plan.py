@@ -110,8 +110,14 @@ class Hash:
         values: shape (d,). float64, or the type of the values where every bucket holds one.
         """
         d, m = self.plan.d, self.plan.m
-        sums = np.zeros(m, values.dtype if d <= m else np.float64)
         signed = np.empty(self._slabs[0].size, values.dtype)
+        if d <= m:
+            np.multiply(values, self.sign, out=signed[:d])
+            signed[d:] = 0
+            found: npt.NDArray[np.floating] = signed.take(self._slabs[0][0])
+            found *= self.turn
+            return found
+        sums: npt.NDArray[np.floating] = np.zeros(m)
         start = 0
         for source in self._slabs:
             stop = min(start + source.size, d)

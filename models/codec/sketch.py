@@ -31,7 +31,7 @@ SHARE, OUTLIER = 1 / 32, 8
 """A coordinate with more of the energy than this, and than so many times the mean one's, travels beside: under it all
 others would starve, or swell. (Of a hundred coordinates several have a thirty-second by mere chance.)"""
 BESIDE = np.dtype([("index", "<u4"), ("value", "<f4")])
-SLAB = 2**16
+SLAB = 2**15
 """Buckets at a time, or a block of them: what is made on the way stays in the cache."""
 FINER = 24
 """Bits that the scale of a block is kept to below the largest one's: what is finer changes nothing that matters."""

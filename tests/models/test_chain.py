@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import tracemalloc
@@ -621,6 +622,34 @@ def test_the_short_way_is_taken_where_it_can_be_and_nowhere_else() -> None:
     assert chain._straight(held._replace(model=uneven), step) is None
     full = Model(tuple(np.full(i.shape, 2**30 - 1, np.int32) for i in held.model.ints), held.model.exponents)
     assert chain._straight(held._replace(model=full), step) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 2**16 - 1),
+    st.floats(1e-8, 2**7),
+    st.lists(st.integers(-(2**30) + 1, 2**30 - 1), min_size=4, max_size=4),
+)
+def test_the_short_way_onto_a_grid_leads_where_the_long_one_does(word: int, coarse: float, corners: list[int]) -> None:
+    chain = chain_of()
+    model = Model(carved(np.resize(np.array(corners, np.int32), D), SPEC), (-24,) * len(SPEC))
+    for grid in (word, step_near(coarse)):
+        with contextlib.suppress(CodecError):
+            near = chain._near(model, grid)
+            if near is not None:
+                assert near == chain._at(chain._counts(model, grid), grid)
+
+
+def test_a_version_goes_onto_a_grid_by_the_short_way_where_it_can_and_nowhere_else() -> None:
+    chain = chain_of()
+    model = chain.step(chain.first(), Step(FOLDED, body(chain, 0))).model
+    fine, coarse = step_near(2.0**-30), step_near(0.001)
+    assert chain._near(model, coarse) == chain._at(chain._counts(model, coarse), coarse)
+    assert chain._near(model, coarse) not in (None, model)
+    assert chain._near(model, fine) is None
+    assert chain._near(Model(model.ints, (-24, -24, -23, -24)), coarse) is None
+    far = Model(tuple(np.full(i.shape, 2**30 - 1, np.int32) for i in model.ints), model.exponents)
+    assert chain._near(far, step_near(100.0)) is None
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.01, 1.0, 7.0, 9.0, 1e3])
