@@ -144,6 +144,7 @@ class Outbox:
             self.settled = update.settled if self.settled is None else max(self.settled, update.settled)
             if self.offer is not None and self.offer.base <= self.settled:
                 self.offer, self.names = None, ()
+        self._is_flushed = self.offer is not None  # else who died in `flush` has left what is settled behind
 
     def _last(self) -> tuple[int, _Update | None]:
         """Return the update that was put last, and which of the files holds it."""

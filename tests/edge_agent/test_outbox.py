@@ -95,6 +95,10 @@ def test_a_cut_between_the_two_writes_of_a_settlement_settles_once(
     again = Outbox(tmp_path / "j", SPEC)
     assert again.offer is None
     assert again.trained == V0
+    assert not again.is_flushed
+    again.flush()
+    assert [path.name for path in (tmp_path / "j").iterdir()] == ["settled.bin"]
+    assert (Outbox(tmp_path / "j", SPEC).trained, Outbox(tmp_path / "j", SPEC).is_flushed) == (V0, True)
 
 
 class PowerCutError(Exception):
