@@ -11,7 +11,7 @@ import sys
 BENCHMARKS = (
     ("training: NumPy against Torch, and memory", ["benchmarks.training"]),
     ("codec: bits at equal error, and speed", ["benchmarks.codec"]),
-    ("overhead: what a round costs beside the bytes alone", ["benchmarks.overhead", "--agents", "10", "--repeats", "1"]),
+    ("overhead: what a round costs", ["benchmarks.overhead", "--agents", "10", "--repeats", "1"]),
     ("scale: events, chunks and the simulator", ["benchmarks.scale"]),
     ("end to end: bytes and rounds against float32", ["benchmarks.end_to_end"]),
 )
