@@ -112,7 +112,7 @@ AMONG_BODIES = b"="
 class Kept(Struct, frozen=True):
     """What is stored of a version: a whole state; or what leads there from the version before; and what lies beside.
 
-    Each has a checksum, or a SHA-256 to be held against, of its own.
+    State and record come with a checksum of their own; a step gets one in its cell (`sealed`).
     """
 
     state: bytes = b""
@@ -191,6 +191,20 @@ def litter_of(cells: Row) -> LitterRow | None:
 def is_whole(blob: bytes) -> bool:
     """Return whether the state of a version is what was written: its checksum comes first."""
     return int.from_bytes(blob[:4], "little") == zlib.crc32(blob[4:])
+
+
+def sealed(step: bytes) -> bytes:
+    """Return the cell of a step: its checksum, then the step."""
+    return zlib.crc32(step).to_bytes(4, "little") + step
+
+
+def step_of(job: str, number: int, cell: object) -> bytes:
+    """Return the step that leads to the version of this number. Raises DamageError."""
+    if not isinstance(cell, bytes) or len(cell) <= 4:
+        raise damaged(job, "versions", f"the step to version {number} is missing")
+    if not is_whole(cell):
+        raise damaged(job, "versions", f"the checksum of the step to version {number} is wrong")
+    return cell[4:]
 
 
 def is_id(cell: object) -> TypeGuard[str]:

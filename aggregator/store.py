@@ -284,7 +284,8 @@ class Store:
             else:
                 write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
             row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
-            write(_ADD_VERSION, (*row, kept.state or None, kept.step or None, kept.record or None))
+            step = rows.sealed(kept.step) if kept.step else None
+            write(_ADD_VERSION, (*row, kept.state or None, step, kept.record or None))
             write(_FORGET_BODIES, (job,))
             write(_CLOSE_ATTEMPT, rows.closing(job, close))
             for body in bodies:
@@ -322,17 +323,20 @@ class Store:
         last = found[-1] if found else (None,) * 5
         if last[0] != version.number or [row[0] for row in found] != list(range(last[0] - len(found) + 1, last[0] + 1)):
             raise damaged(job, "versions", "a version is missing, or there twice")
-        state, steps = found[0][2], [row[3] for row in found[1:]]
+        state, steps = found[0][2], [rows.step_of(job, number, step) for number, _, _, step, _ in found[1:]]
         if state == AMONG_BODIES:
             state, steps = b"", [self._whole(job, found[0][0]), *steps]
         cells = {"version": version, "sha256": last[1], "state": state, "steps": steps, "record": last[4] or b""}
         return rows.read(Current, job, "versions", cells)
 
-    def _whole(self, job: str, number: int) -> bytes | None:
-        """Return the body that leads to a version from nothing."""
+    def _whole(self, job: str, number: int) -> bytes:
+        """Return the body that leads to a version from nothing. Raises DamageError."""
         sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ? AND number = ?"
         found = [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job, number))]
-        return next((row.data for row in found if not row.start), None)
+        whole = next((row.data for row in found if not row.start), None)
+        if whole is None:
+            raise damaged(job, "bodies", f"the one that leads to version {number} from nothing is missing")
+        return whole
 
     def versions(self, job: str) -> list[tuple[Version, str]]:
         """Return every version of a job with its SHA-256, the first one first."""

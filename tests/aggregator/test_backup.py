@@ -14,7 +14,8 @@ import pytest
 
 from aggregator import backup as backups
 from aggregator.backup import BackupError, HeldJob, backup, backup_to
-from aggregator.store import SCHEMA_VERSION, Store, StoreError
+from aggregator.effects import Attempt, Close
+from aggregator.store import SCHEMA_VERSION, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 
@@ -401,7 +402,18 @@ def spoil_an_update(store: Store) -> None:
     store._db.execute("UPDATE updates SET body = zeroblob(101) WHERE job = 'k'")
 
 
-@pytest.mark.parametrize("spoil", [spoil_the_model, spoil_an_update])
+def spoil_a_step(store: Store) -> None:
+    for number in (1, 2):
+        attempt = Attempt(Version(1, number - 1), 1, "salt", 1, 1, ("a",))
+        store.open_attempt("k", attempt)
+        kept = Kept(step=b"a step" * 50, record=STATE)
+        store.commit("k", Version(1, number), SHA, kept, {}, [], Close(attempt, "committed", "", {}))
+    step = bytearray(store._db.execute("SELECT step FROM versions WHERE job = 'k' AND number = 1").fetchone()[0])
+    step[len(step) // 2] ^= 1
+    store._db.execute("UPDATE versions SET step = ? WHERE job = 'k' AND number = 1", (bytes(step),))
+
+
+@pytest.mark.parametrize("spoil", [spoil_the_model, spoil_an_update, spoil_a_step])
 def test_a_backup_of_what_is_damaged_does_not_take_the_place_of_a_good_one(
     tmp_path: Path, spoil: Callable[[Store], None]
 ) -> None:

@@ -373,10 +373,13 @@ def test_a_version_without_a_state_is_come_to_by_the_steps_from_the_last_that_ha
         "UPDATE versions SET state = NULL WHERE number = 1",
         "UPDATE versions SET step = 7 WHERE number = 2",
         "UPDATE versions SET step = '=' WHERE number = 2",
+        "UPDATE versions SET step = CAST(substr(step, 1, 7) AS BLOB) WHERE number = 2",
+        "UPDATE versions SET step = zeroblob(4) WHERE number = 2",
+        "UPDATE versions SET step = CAST(step || X'00' AS BLOB) WHERE number = 2",
         "UPDATE versions SET number = 7 WHERE number = 2",
     ],
 )
-def test_a_step_that_is_missing_is_named(store: Store, damage: str) -> None:
+def test_a_step_that_is_missing_or_has_rotted_is_named(store: Store, damage: str) -> None:
     commit(store)
     for number in (2, 3):
         store.open_attempt("j", attempt(number, Version(1, number - 1)))
