@@ -2,7 +2,7 @@
 
     state directory ──backup──▶ .FILE.new ──checked, synced──▶ FILE
     FILE ──restore──▶ .aggregator.sqlite.restore ──checked, marked, synced──▶ aggregator.sqlite
-                              aggregator.sqlite as it was ──▶ aggregator.sqlite.before-restore
+             aggregator.sqlite as it was, with its long bodies ──▶ aggregator.sqlite.before-restore
 
 To copy the file is not enough: most of it may lie in the WAL beside it. A backup is the file of a store with a SHA-256
 over all of it at its end, which SQLite passes over. What is damaged in the store must not take the place of a backup
@@ -14,6 +14,7 @@ wants it to lead.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -28,10 +29,10 @@ from msgspec import Struct
 
 from aggregator import schema
 from aggregator.bodies import Bodies
-from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, crc, sync
+from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc, sync
 from aggregator.lock import Lock
-from aggregator.rows import is_whole
-from aggregator.store import FILE, UPDATES, JobRow, Store
+from aggregator.rows import is_id, is_whole
+from aggregator.store import FILE, MOST_LONG, UPDATES, JobRow, Store
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""
@@ -160,7 +161,10 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
         try:
             if damage := copied.damage():
                 raise DamageError(f"{source} is damaged ({damage}): keep the last good backup, and restore it")
-            _take_in(Bodies(folder / UPDATES, synced=False), copied)
+            with copied.transaction("the bodies of updates") as write:
+                for rowid in _take_in(Bodies(folder / UPDATES, synced=False), copied, write):
+                    # Written over since, by a version that was made since: as if the update had not yet come.
+                    write("DELETE FROM updates WHERE rowid = ?", (rowid,))
             jobs = _jobs(copied)
             with copied.transaction("the mark of a backup") as write:
                 write("INSERT OR REPLACE INTO meta VALUES ('backup', datetime('now'))")
@@ -170,20 +174,21 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
         yield copy, jobs
 
 
-def _take_in(bodies: Bodies, copied: Database) -> None:
-    """Put into a copy the bodies of updates that lie in files beside the store.
+def _take_in(bodies: Bodies, db: Database, write: Transaction) -> list[int]:
+    """Put into its rows the bodies of updates that lie in files beside the store; return the rows of those not there.
 
-    One that has been written over since is of a version that was made since: the copy goes without, as if it had been
-    made before that update came.
+    Raises StoreError.
     """
+    absent = []
     sql = "SELECT rowid, job, at, n_bytes, crc FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
-    with copied.transaction("the bodies of updates") as write:
-        for rowid, job, at, n_bytes, checksum in list(copied.rows("table updates", sql)):
-            body = bodies.read(job, at, n_bytes) if all(isinstance(cell, int) for cell in (at, n_bytes)) else b""
-            if crc(body) == checksum:
-                write("UPDATE updates SET body = ?, at = NULL, n_bytes = NULL WHERE rowid = ?", (body, rowid))
-            else:
-                write("DELETE FROM updates WHERE rowid = ?", (rowid,))
+    for rowid, job, at, n_bytes, checksum in list(db.rows("table updates", sql)):
+        lies = all(isinstance(cell, int) and 0 <= cell < MOST_LONG for cell in (at, n_bytes))
+        body = bodies.read(job, at, n_bytes) if lies and is_id(job) else b""
+        if crc(body) == checksum:
+            write("UPDATE updates SET body = ?, at = NULL, n_bytes = NULL WHERE rowid = ?", (body, rowid))
+        else:
+            absent.append(rowid)
+    return absent
 
 
 def _refuse_damaged(jobs: list[HeldJob], instead: str) -> None:
@@ -307,30 +312,89 @@ def _mark(new: Path) -> None:
 
 
 def _keep(old: Path) -> Path:
-    """Return the store that makes way a second name, durably, and its WAL too unless that can be folded in."""
-    kept = _free_name(old)
+    """Return the store that makes way a second name, durably, and its WAL too unless that can be folded in.
+
+    The restored store will write over the bodies of updates that lie beside, so that these go into their rows first:
+    one transaction, after which the store holds what it held. Where one cannot, the files are copied. Raises OSError.
+    """
+    kept, bodies = _free_name(old), old.with_name(UPDATES)
     _remove(kept)
     wal = _beside(kept, "-wal")
     if _beside(old, "-wal").exists():
         _name_again(_beside(old, "-wal"), wal)
     _name_again(old, kept)
+    is_written, is_all = False, not any(bodies.glob("*.bin"))
     with suppress(StoreError):  # a damaged one stays as it is
         db = Database(old)
         try:
+            if not is_all:
+                is_written, is_all = _settled(db, Bodies(bodies, synced=False))
             db.fold_in()
         finally:
             db.close()
+    if is_written:
+        _name_anew(old, kept)
+    if not is_all:
+        _keep_bodies(bodies, _bodies_of(kept))
     if wal.exists() and not wal.stat().st_size:
         wal.unlink()
     sync(old.parent)
     return kept
 
 
+def _settled(db: Database, bodies: Bodies) -> tuple[bool, bool]:
+    """Take the bodies that lie beside a store into it; return whether it was written, and whether none lies beside now.
+
+    A store that is damaged is left as it is, since to write there might spoil more.
+    """
+    with suppress(StoreError, MemoryError):
+        if schema.check(db) < schema.SCHEMA_VERSION:  # of a time when none lay beside
+            return False, True
+        if db.one("table updates", "SELECT 1 FROM updates WHERE body IS NOT NULL AND at IS NOT NULL") is None:
+            return False, True
+        if not db.damage():
+            with db.transaction("the bodies of updates") as write:
+                absent = _take_in(bodies, db, write)
+            return True, not absent
+    return False, False
+
+
+def _name_anew(old: Path, kept: Path) -> None:
+    """Have what is kept be the store as it is now: without links it is a copy, and a WAL may be a new one."""
+    for side in ("", "-wal"):
+        now, name = _beside(old, side), _beside(kept, side)
+        if now.exists() and name.exists() and name.samefile(now):
+            continue
+        name.unlink(missing_ok=True)
+        if now.exists():
+            _name_again(now, name)
+
+
+def _bodies_of(kept: Path) -> Path:
+    return kept.with_name(f"{kept.name}.{UPDATES}")
+
+
+def _keep_bodies(bodies: Path, kept: Path) -> None:
+    """Copy the files of bodies, as far as they can be read. Raises OSError where there is no room."""
+    kept.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(kept, bodies.stat().st_uid, bodies.stat().st_gid)
+    for file in bodies.glob("*.bin"):
+        try:
+            shutil.copy2(file, kept / file.name)
+            _adopt(kept / file.name, file)
+            sync(kept / file.name)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # else the disk is damaged, which may be why one restores
+    sync(kept)
+
+
 def _free_name(old: Path) -> Path:
     """Return the first name at which no other store lies: one from before a restore is never written over."""
     names = (old.with_name(f"{old.name}.before-restore" + f"-{n}" * (n > 1)) for n in itertools.count(1))
     # The same file: a restore was cut off.
-    return next(kept for kept in names if not kept.exists() or kept.samefile(old))
+    return next(kept for kept in names if (kept.samefile(old) if kept.exists() else not _bodies_of(kept).exists()))
 
 
 def _name_again(file: Path, name: Path) -> None:

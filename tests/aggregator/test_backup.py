@@ -531,12 +531,15 @@ def test_a_restore_that_is_broken_off_anywhere_leaves_the_store_before_or_the_re
         store = a_store(folder / "state", "j")
         backup(folder / "state", folder / "b", silent)
         store.add_job("late", SPEC, SHA, b"", {})
+        count(store, "late", "a")
         store.close()
+        assert (folder / "state" / "updates" / "late.bin").exists()
         with monkeypatch.context() as patched:
             die_at(patched, dies_at)
             died = breaks_off(folder)
         reopened = Store(folder / "state", synced=False)
         found.append(({row.job for row in reopened.jobs()}, reopened.moved))
+        assert [len(update.body) for update in reopened.updates("late")] == [100_000] * (len(found[-1][0]) - 1)
         reopened.close()
         restore(folder / "b", folder / "state")  # nothing of the broken one is in the way
         if not died:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sqlite3
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -37,13 +39,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def judged(device: str, body: bytes, base: Version = V0, refused: str = "") -> Judgement:
-    offer = Offer("j", device, base, 10, "a" * 32, len(body))
-    return Judgement(Verdict(device, "j", base, "a" * 8, refused=refused), offer, 10, 1.5, body)
+def judged(device: str, body: bytes, base: Version = V0, refused: str = "", job: str = "j") -> Judgement:
+    offer = Offer(job, device, base, 10, "a" * 32, len(body))
+    return Judgement(Verdict(device, job, base, "a" * 8, refused=refused), offer, 10, 1.5, body)
 
 
-def held(store: Store) -> dict[str, bytes]:
-    return {update.device: update.body for update in store.updates("j")}
+def held(store: Store, job: str = "j") -> dict[str, bytes]:
+    return {update.device: update.body for update in store.updates(job)}
 
 
 def leave(store: Store, number: int = 1) -> None:
@@ -169,6 +171,133 @@ def test_a_backup_goes_without_what_is_written_over_while_it_is_made(store: Stor
     restored = opened(tmp_path / "new")
     assert held(restored) == {"b": b"short"}
     restored.close()
+
+
+def restored_over(tmp_path: Path, store: Store) -> Path:
+    """Restore an early backup over a store with long bodies, go on there, and give the way back to the one before."""
+    state = tmp_path / "state"
+    backup(state, tmp_path / "early", lambda *_: None)
+    store.add_job("k", JobSpec("other", SPEC.model), SHA, STATE, {})
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short"), judged("c", LONGER)])
+    store.add_verdicts("k", [judged("a", LONG, job="k")])
+    store.close()
+    done = restore(BytesIO((tmp_path / "early").read_bytes()), "early", state, lambda *_: None)
+    restored = opened(state)
+    base = restored.last_version("j").version
+    restored.add_verdicts("j", [judged("z", LONG[::-1], base), judged("y", LONGER[::-1], base)])
+    restored.close()
+    return Path(str(done.kept))
+
+
+def test_a_store_that_made_way_is_restored_like_a_backup(store: Store, tmp_path: Path) -> None:
+    kept = restored_over(tmp_path, store)
+    with kept.open("rb") as file:
+        restore(file, kept.name, tmp_path / "state", lambda *_: None)
+    before = opened(tmp_path / "state")
+    assert before.moved
+    assert held(before) == {"a": LONG, "b": b"short", "c": LONGER}
+    assert held(before, "k") == {"a": LONG}
+    before.close()
+
+
+def go_back(tmp_path: Path, kept: Path) -> Store:
+    kept.replace(tmp_path / "state" / "aggregator.sqlite")
+    return opened(tmp_path / "state")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_store_that_made_way_for_a_restored_one_has_them_in_itself(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def none(_self: Path, _target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(Path, "hardlink_to", none)
+    kept = restored_over(tmp_path, store)
+    assert [path.name for path in kept.parent.iterdir() if path.name.startswith(kept.name)] == [kept.name]
+    before = go_back(tmp_path, kept)
+    assert before.moved is not has_links
+    assert held(before) == {"a": LONG, "b": b"short", "c": LONGER}
+    assert held(before, "k") == {"a": LONG}
+    before.close()
+
+
+def test_what_was_put_into_a_store_that_makes_way_is_not_lost_with_a_wal_that_somebody_reads(
+    store: Store, tmp_path: Path
+) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    store.close()
+    reader = sqlite3.connect(tmp_path / "state" / "aggregator.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM jobs").fetchall()
+    done = restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "state", lambda *_: None)
+    reader.close()
+    shutil.rmtree(tmp_path / "state" / "updates")
+    (tmp_path / "kept").mkdir()
+    for side in ("", "-wal"):
+        shutil.copy(f"{done.kept}{side}", tmp_path / "kept" / f"aggregator.sqlite{side}")
+    kept = opened(tmp_path / "kept")
+    assert held(kept) == {"a": LONG}
+    kept.close()
+
+
+def test_of_a_store_that_is_damaged_their_files_are_kept_beside_it(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("c", LONGER)])
+    backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    store.close()
+    (tmp_path / "state" / "aggregator.sqlite").write_bytes(b"garbage" * 999)
+    (tmp_path / "state" / "aggregator.sqlite-wal").write_bytes(b"more garbage")
+    done = restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "state", lambda *_: None)
+    assert Path(str(done.kept)).read_bytes() == b"garbage" * 999
+    assert Path(f"{done.kept}-wal").read_bytes() == b"more garbage"
+    opened(tmp_path / "state").close()
+    assert Path(f"{done.kept}.updates/j.bin").read_bytes() == LONG + LONGER
+
+
+def test_one_that_has_rotted_is_kept_as_it_is_and_the_others_go_into_their_store(store: Store, tmp_path: Path) -> None:
+    backup(tmp_path / "state", tmp_path / "early", lambda *_: None)
+    store.add_job("k", JobSpec("other", SPEC.model), SHA, STATE, {})
+    store.add_verdicts("j", [judged("a", LONG), judged("c", LONGER)])
+    store.add_verdicts("k", [judged("a", LONG, job="k")])
+    store.close()
+    file = tmp_path / "state" / "updates" / "j.bin"
+    rotten = b"?" + file.read_bytes()[1:]
+    file.write_bytes(rotten)
+    done = restore(BytesIO((tmp_path / "early").read_bytes()), "early", tmp_path / "state", lambda *_: None)
+    opened(tmp_path / "state").close()
+    assert Path(f"{done.kept}.updates/j.bin").read_bytes() == rotten
+    before = go_back(tmp_path, Path(str(done.kept)))
+    with pytest.raises(DamageError, match=r"checksum of the update of a is wrong"):
+        held(before)
+    assert held(before, "k") == {"a": LONG}
+    assert [at is None for (at,) in before._db.execute("SELECT at FROM updates WHERE job = 'j'")] == [False, True]
+    before.close()
+    again = restore(BytesIO((tmp_path / "early").read_bytes()), "early", tmp_path / "state", lambda *_: None)
+    assert again.kept == f"{done.kept}-2", "the files that were kept are not written over"
+
+
+def test_a_disk_that_is_too_full_to_keep_them_is_not_restored_onto(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    store.close()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def too_full(*_: object) -> list[int]:
+        raise StoreError("make room on its disk")
+
+    monkeypatch.setattr("aggregator.backup._take_in", too_full)
+    monkeypatch.setattr("aggregator.backup.shutil.copy2", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "state", lambda *_: None)
+    before = opened(tmp_path / "state")
+    assert (before.moved, held(before)) == (False, {"a": LONG})
+    before.close()
 
 
 def test_what_a_job_leaves_goes_with_it_or_at_the_next_start(store: Store, tmp_path: Path) -> None:
