@@ -5,11 +5,11 @@
              aggregator.sqlite as it was, with its long bodies ──▶ aggregator.sqlite.before-restore
 
 To copy the file is not enough: most of it may lie in the WAL beside it. A backup is the file of a store with a SHA-256
-over all of it at its end, which SQLite passes over. What is damaged in the store must not take the place of a backup
-from before the damage. Each way is a rename at its end, so that whoever is killed in between has what was there before.
-A restored store does not know what the fleet has seen since:
-it is marked, and the next aggregator that opens it finds that it was moved (generations.py), and that an operator
-wants it to lead.
+over all of it at its end, which SQLite passes over. A copy of a store of an older schema is brought up to date, and the
+store itself is not. What is damaged in the store must not take the place of a backup from before the damage. Each way
+is a rename at its end, so that whoever is killed in between has what was there before. A restored store does not know
+what the fleet has seen since: it is marked, and the next aggregator that opens it finds that it was moved
+(generations.py), and that an operator wants it to lead.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
         try:
             if damage := copied.damage():
                 raise DamageError(f"{source} is damaged ({damage}): keep the last good backup, and restore it")
+            schema.bring_up(copied)
             with copied.transaction("the bodies of updates") as write:
                 for rowid in _take_in(Bodies(folder / UPDATES, synced=False), copied, write):
                     # Written over since, by a version that was made since: as if the update had not yet come.
@@ -289,6 +290,7 @@ def _checked(new: Path, name: str) -> list[HeldJob]:
             schema.check(db)
             if damage := db.damage():
                 raise BackupError(f"{name} is damaged and is no backup: {damage}: restore an older one")
+            schema.bring_up(db)
             return _jobs(db)
         finally:
             db.close()

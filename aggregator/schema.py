@@ -108,12 +108,20 @@ def opened(file: Path, *, synced: bool, begin: Begin) -> Database:
         raise StoreError(f"{file} cannot be used: {error.strerror}: may this user read and write it?") from error
     db = Database(file, synced=synced)
     try:
-        if check(db) < SCHEMA_VERSION:
-            _migrate(db, begin)
+        bring_up(db, begin)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def bring_up(db: Database, begin: Begin = lambda _: ()) -> None:
+    """Bring an open file up to date. Raises DamageError unless it is a store, StoreError where it is a later fedge's.
+
+    begin: nothing is begun for a copy, which is given an identity when it is first opened as a store.
+    """
+    if check(db) < SCHEMA_VERSION:
+        _migrate(db, begin)
 
 
 def check(db: Database) -> int:

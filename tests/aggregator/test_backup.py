@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aggregator import backup as backups
+from aggregator import schema
 from aggregator.backup import BackupError, HeldJob, backup, backup_to
+from aggregator.database import crc
 from aggregator.effects import Attempt, Close
 from aggregator.store import SCHEMA_VERSION, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
@@ -503,8 +506,6 @@ def test_a_wal_that_cannot_be_folded_in_is_kept_too_and_not_mixed_into_the_resto
 
 
 def test_a_backup_of_the_first_release_is_restored_and_counts_as_moved(tmp_path: Path) -> None:
-    from aggregator import schema
-
     source = tmp_path / "first"
     db = sqlite3.connect(source)
     db.executescript(schema.FIRST + "PRAGMA user_version = 1;")
@@ -514,6 +515,62 @@ def test_a_backup_of_the_first_release_is_restored_and_counts_as_moved(tmp_path:
     restore(source, tmp_path / "state")
     store = Store(tmp_path / "state", synced=False)
     assert (store.moved, store.term, store.note("restored")) == (True, 9, "yes")
+    store.close()
+
+
+def older(folder: Path, number: int) -> Path:
+    """Make a store as a fedge of an older schema left it: a job at version 0 with an update."""
+    folder.mkdir()
+    db = sqlite3.connect(folder / "aggregator.sqlite", isolation_level=None)
+    db.create_function("crc", 1, crc)
+    db.executescript(schema.FIRST)
+    text = msgspec.json.encode(SPEC)
+    db.execute("INSERT INTO jobs VALUES ('j', 'digits', ?, 1, '', '')", (text,))
+    db.execute("INSERT INTO versions VALUES ('j', 1, 0, ?, ?, ?, '2026-01-01 00:00:00')", (SHA, b"{}", STATE))
+    db.execute(
+        "INSERT INTO updates VALUES ('j', 'a', 1, 0, 'aaaaaaaa', '', 10, 9, 1.5, NULL, NULL, ?)", (bytes(100_000),)
+    )
+    db.execute("INSERT INTO meta VALUES ('term', 9)")
+    for step in schema.STEPS[1:number]:
+        db.executescript(step)
+    db.execute(f"PRAGMA user_version = {number}")
+    db.close()
+    return folder / "aggregator.sqlite"
+
+
+@pytest.mark.parametrize("number", range(1, SCHEMA_VERSION))
+def test_a_store_of_an_older_schema_is_backed_up_as_it_is(tmp_path: Path, number: int) -> None:
+    before = older(tmp_path / "state", number).read_bytes()
+    made = backup(tmp_path / "state", tmp_path / "b", silent)
+    assert made.jobs == [HeldJob("j", "digits", "1.0", "")]
+    assert (tmp_path / "state" / "aggregator.sqlite").read_bytes() == before, "that fedge may still run"
+    backup(tmp_path / "state", tmp_path / "b", silent)
+    assert restore(tmp_path / "b", tmp_path / "restored").jobs == made.jobs
+    goes_on(tmp_path / "restored")
+
+
+@pytest.mark.parametrize("number", range(1, SCHEMA_VERSION))
+def test_a_backup_of_an_older_schema_is_restored_without_a_word_of_damage(tmp_path: Path, number: int) -> None:
+    file = older(tmp_path / "old", number)
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("INSERT INTO meta VALUES ('backup', '2026-01-01 00:00:00')")
+    db.close()
+    backups._seal(file)
+    older(tmp_path / "state", number)
+    done = restore(file, tmp_path / "state")
+    assert done.jobs == [HeldJob("j", "digits", "1.0", "")]
+    goes_on(tmp_path / "state")
+    Path(str(done.kept)).replace(tmp_path / "state" / "aggregator.sqlite")
+    kept = Store(tmp_path / "state", synced=False)
+    assert [row.damage for row in kept.jobs()] == [""]
+    kept.close()
+
+
+def goes_on(folder: Path) -> None:
+    store = Store(folder, synced=False)
+    assert (store.moved, store.term, store.note("restored")) == (True, 9, "yes")
+    assert [update.device for update in store.updates("j")] == ["a"]
+    assert store.last_version("j").state == STATE
     store.close()
 
 
