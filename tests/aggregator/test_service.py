@@ -1063,6 +1063,45 @@ def slow(fleet: Fleet) -> Slow:
     return fleet.executor
 
 
+def test_nobody_is_told_that_a_job_is_stopped_before_it_is(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
+    replies = listener(fleet, "reply", client="cli")
+    fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.say(Stop("cli", "r1", "toy"), Stop("cli", "r2", "toy"))
+    for _ in range(5):
+        fleet.step()
+    assert replies() == []
+    slow.work()
+    fleet.run(lambda: bool(fleet.job().coordinator.ended))
+    fleet.step()
+    said = {reply.request: reply for reply in replies() if isinstance(reply, Reply)}
+    assert [said[name].ok for name in ("r1", "r2")] == [True, True]
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+
+
+def test_a_stop_that_a_death_has_lost_was_told_to_nobody_and_is_asked_for_again(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    replies = listener(fleet, "reply", client="cli")
+    fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.say(Stop("cli", "r1", "toy"))
+    fleet.step()
+    fleet.kill_aggregator()
+    slow.waiting.clear()
+    fleet.start_aggregator()
+    fleet.lead()
+    fleet.run(lambda: bool(slow.waiting))
+    assert replies() == []
+    fleet.say(Stop("cli", "r1", "toy"))
+    fleet.step()
+    slow.work()
+    fleet.run(lambda: bool(fleet.job().coordinator.ended))
+    fleet.step()
+    assert [reply.ok for reply in replies() if isinstance(reply, Reply)] == [True]
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+
+
 def test_the_loop_goes_on_while_a_version_is_evaluated(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
     beacons = listener(fleet, "aggregator")
     job = fleet.submit(spec())
