@@ -181,7 +181,8 @@ class Aggregator:
         return taken > 0
 
     def stop(self) -> None:
-        """Say goodbye to the fleet, if this one has led it."""
+        """Say goodbye to the fleet, if this one has led it, and note that no job is to blame for the end."""
+        self.jobs.step_out()
         if self._out.online and self.leads:
             self._transport.publish(topics.pack(self._beacon(online=False), self.config.fleet))
         self._transport.close()

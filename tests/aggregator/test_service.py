@@ -1151,6 +1151,64 @@ def test_an_evaluation_that_fails_elsewhere_puts_that_job_at_rest(
     assert list((fleet.folder / "aggregator" / "entered").iterdir()) == []
 
 
+def test_an_aggregator_that_is_stopped_while_a_version_is_evaluated_is_no_death(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, final_sha256: str
+) -> None:
+    job = fleet.submit(spec())
+    for _ in range(4):
+        fleet.run(lambda: bool(slow.waiting) or job in fleet.aggregator.resting)
+        assert job not in fleet.aggregator.resting
+        fleet.aggregator.stop()
+        fleet.store.close()
+        slow.waiting.clear()
+        assert list((fleet.folder / "aggregator" / "entered").iterdir()) == []
+        fleet.start_aggregator()
+        fleet.lead()
+    for _ in range(3):
+        fleet.run(lambda: bool(slow.waiting))
+        slow.work()
+        fleet.step(0.1)
+    assert fleet.finish().sha256 == final_sha256
+
+
+def test_deaths_are_remembered_where_an_aggregator_is_stopped_in_between(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    job = fleet.submit(spec())
+    for stops in (False, True, False, True, False):
+        fleet.run(lambda: bool(slow.waiting))
+        if stops:
+            fleet.aggregator.stop()
+            fleet.store.close()
+        else:
+            fleet.kill_aggregator()
+        slow.waiting.clear()
+        fleet.start_aggregator()
+        fleet.lead()
+    assert "3 processes running have died while version 1.1 was made" in fleet.aggregator.resting[job].why
+
+
+LET_GO: dict[str, Callable[[Fleet, str], None]] = {
+    "another leads": lambda fleet, _job: fleet.aggregator.jobs.drop_all(),
+    "put off": lambda fleet, job: fleet.aggregator.jobs._put_off(job, StoreError("disk I/O error")),
+    "at rest": lambda fleet, job: fleet.aggregator.jobs._rest(job, "toy", "its rows are damaged"),
+    "loaded again": lambda fleet, job: fleet.aggregator.jobs._reload(job),
+}
+
+
+@pytest.mark.parametrize("how", LET_GO)
+def test_a_job_that_is_let_go_while_its_version_is_evaluated_leaves_no_mark(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    job = fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    marks = fleet.folder / "aggregator" / "entered"
+    assert [mark.name for mark in marks.iterdir()] == [f"{job}.commit"]
+    monkeypatch.setattr(fleet.aggregator.jobs, "_load", lambda _row: None)
+    LET_GO[how](fleet, job)
+    assert list(marks.iterdir()) == []
+
+
 def test_what_comes_in_one_go_is_durable_in_one(fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     real = Store.add_verdicts
