@@ -32,7 +32,7 @@ from aggregator.bodies import Bodies
 from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc, sync
 from aggregator.lock import Lock
 from aggregator.rows import is_id, is_whole
-from aggregator.store import FILE, MOST_LONG, UPDATES, JobRow, Store
+from aggregator.store import FILE, UPDATES, JobRow, Store
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""
@@ -183,8 +183,7 @@ def _take_in(bodies: Bodies, db: Database, write: Transaction) -> list[int]:
     absent = []
     sql = "SELECT rowid, job, at, n_bytes, crc FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
     for rowid, job, at, n_bytes, checksum in list(db.rows("table updates", sql)):
-        lies = all(isinstance(cell, int) and 0 <= cell < MOST_LONG for cell in (at, n_bytes))
-        body = bodies.read(job, at, n_bytes) if lies and is_id(job) else b""
+        body = bodies.read(job, at, n_bytes) if is_id(job) else b""
         if crc(body) == checksum:
             write("UPDATE updates SET body = ?, at = NULL, n_bytes = NULL WHERE rowid = ?", (body, rowid))
         else:

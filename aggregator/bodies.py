@@ -26,37 +26,35 @@ class Bodies:
         self._folder = folder
         self._synced = synced
         self._ends: dict[str, int] = {}
+        self._named: set[str] = set()
+        """Jobs whose file has its name on disk: this process has seen to it."""
 
     def open(self, ends: Mapping[str, int], known: Container[str]) -> None:
         """Go on behind what the rows name, and remove the files of jobs that are not known."""
-        self._ends = dict(ends)
+        self._ends = {job: min(end, self._size(job)) for job, end in ends.items()}
         for path in self._folder.glob("*.bin"):
             if path.stem not in known:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def write(self, job: str, bodies: Iterable[bytes]) -> list[int]:
-        """Put bodies behind those that are there; return where each begins. Raises StoreError.
-
-        They are on disk then. `rewind` takes them back.
-        """
+        """Put bodies behind those that are there, on disk, and return where each begins. Raises StoreError."""
         at = self._ends.get(job, 0)
         starts = []
         path = self._path(job)
         try:
-            is_new = not path.exists()
-            if is_new:
-                self._folder.mkdir(exist_ok=True)
-            with path.open("wb" if is_new else "r+b", buffering=0) as file:
+            self._folder.mkdir(exist_ok=True)
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0) as file:
                 file.seek(at)
                 for body in bodies:
                     starts.append(at)
                     at += _written(file.fileno(), body)
                 if self._synced:
                     _sync_data(file.fileno())
-            if is_new and self._synced:
+            if self._synced and job not in self._named:  # whoever made it may have died before
                 sync(self._folder)
                 sync(self._folder.parent)
+                self._named.add(job)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}: is there room on its disk?") from error
         self._ends[job] = at
@@ -67,13 +65,17 @@ class Bodies:
         return self._ends.get(job, 0)
 
     def rewind(self, job: str, end: int = 0) -> None:
-        """Write over what lies from here on."""
+        """Write over what lies from here on: no row can name it any more."""
         self._ends[job] = end
 
-    def read(self, job: str, at: int, n_bytes: int) -> bytes:
-        """Return a body; what is missing of it at its end, or all of it, is left out. Raises StoreError."""
+    def read(self, job: str, at: object, n_bytes: object) -> bytes:
+        """Return a body; b"" where none lies at such a place. Raises StoreError."""
+        if not isinstance(at, int) or not isinstance(n_bytes, int) or at < 0 or n_bytes < 0:
+            return b""
         try:
             with self._path(job).open("rb") as file:
+                if at + n_bytes > os.fstat(file.fileno()).st_size:  # nothing is allocated on the word of a row
+                    return b""
                 file.seek(at)
                 return file.read(n_bytes)
         except FileNotFoundError:
@@ -84,8 +86,15 @@ class Bodies:
     def forget(self, job: str) -> None:
         """Remove the file of a job that is gone; where that fails it goes at the next start."""
         self._ends.pop(job, None)
+        self._named.discard(job)
         with contextlib.suppress(OSError):
             self._path(job).unlink(missing_ok=True)
+
+    def _size(self, job: str) -> int:
+        try:
+            return self._path(job).stat().st_size
+        except OSError:
+            return 0
 
     def _path(self, job: str) -> Path:
         return self._folder / f"{job}.bin"

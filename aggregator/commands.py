@@ -44,13 +44,21 @@ class Commands:
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
         self._done: OrderedDict[tuple[str, str], Reply] = OrderedDict()
+        self._begun: OrderedDict[tuple[str, str], Command] = OrderedDict()
+        """What is under way: nobody is told that it is done before that is durable."""
 
-    def obey(self, command: Command) -> Reply:
-        """Do what is asked for, unless that was done, and return the answer. Raises nothing."""
+    def obey(self, command: Command) -> Reply | None:
+        """Do what is asked for, unless that was done, and return the answer; None: not yet. Raises nothing."""
         key = (command.client, command.request)
         if key in self._done:
             return self._done[key]
         reply = contain(lambda: self._obey(command))
+        self._begun.pop(key, None)
+        if reply is None:
+            self._begun[key] = command
+            while len(self._begun) > REMEMBERED:
+                self._begun.popitem(last=False)
+            return None
         if isinstance(reply, Fault):
             reply = Reply(command.client, command.request, ok=False, text=f"the aggregator failed at it: {reply.why}")
         if isinstance(command, Submit | Stop | Resume):
@@ -60,12 +68,20 @@ class Commands:
                 self._done.popitem(last=False)
         return reply
 
+    def answers(self) -> list[Reply]:
+        """Return the answers to what was under way, and is not any more."""
+        return [reply for command in list(self._begun.values()) if (reply := self.obey(command)) is not None]
+
+    def forget_begun(self) -> None:
+        """Forget what was under way: somebody else leads, and is asked again by whoever was not answered."""
+        self._begun.clear()
+
     @staticmethod
     def refusal_of_deleted(offer: Offer) -> Verdict:
         """Return the verdict on an update to a job that was deleted here."""
         return Verdict(offer.device, offer.job, offer.base, echo(offer), refused="the job was deleted")
 
-    def _obey(self, command: Command) -> Reply:
+    def _obey(self, command: Command) -> Reply | None:
         data: dict[str, Any] = {}
         more = ""
         ok = True
@@ -74,7 +90,10 @@ class Commands:
                 case Submit(spec=spec):
                     text, data = self._submit(spec, f"{command.client}/{command.request}")
                 case Stop(name=name):
-                    text = self._stop(name)
+                    stopped = self._stop(name)
+                    if stopped is None:
+                        return None
+                    text = stopped
                 case Resume(name=name):
                     text = self._resume(name)
                 case Jobs(after=after):
@@ -99,7 +118,8 @@ class Commands:
         said = notes.at_submit(run, aggregator.roster) if run else []
         return job, {"notes": said} if said else {}
 
-    def _stop(self, name: str) -> str:
+    def _stop(self, name: str) -> str | None:
+        """Stop a job; None while a version of it is being made, which comes first."""
         aggregator = self._aggregator
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name) and not rest.ended:
@@ -109,9 +129,10 @@ class Commands:
         for run in found:
             if not run.coordinator.ended:
                 aggregator.jobs.stop(run.job)
-                if run.job not in aggregator.runs:
+                stopped = aggregator.runs.get(run.job)
+                if stopped is None:
                     raise RuntimeError(f"{run.job} could not be stopped: its state cannot be written now")
-                return f"stopped {run.job} at version {run.version}"
+                return f"stopped {run.job} at version {run.version}" if stopped.coordinator.ended else None
         for run in found:
             if run.coordinator.ended == "stopped":
                 return f"{run.job} was stopped at version {run.version} before"

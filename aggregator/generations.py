@@ -62,20 +62,30 @@ def place(file: Path) -> str:
         raise StoreError(f"{file} cannot be used: {error.strerror}") from error
 
 
+def is_moved(db: Database) -> bool:
+    """Return whether the file of a store was copied, moved or restored since it was open last. Raises StoreError."""
+    return _identity_here(db) is None
+
+
+def _identity_here(db: Database) -> str | None:
+    sql = "SELECT name, value FROM meta WHERE name IN ('identity', 'place', 'backup')"
+    known: dict[str, object] = dict(db.rows("table meta", sql))
+    identity = known.get("identity")
+    if _is_identity(identity) and known.get("place") == place(db.file) and "backup" not in known:
+        return identity
+    return None
+
+
 def settle(db: Database, chance: Chance) -> tuple[str, bool]:
     """Return the identity of a store, and whether its file was copied, moved or restored since it was open last.
 
     If it was, all that follows from it is durable. Raises StoreError.
     """
-    sql = "SELECT name, value FROM meta WHERE name IN ('identity', 'place', 'backup')"
-    known: dict[str, object] = dict(db.rows("table meta", sql))
-    here = place(db.file)
-    identity = known.get("identity")
-    if _is_identity(identity) and known.get("place") == here and "backup" not in known:
-        return identity, False
+    if (known := _identity_here(db)) is not None:
+        return known, False
     identity = _identity(chance)
     damaged_jobs: set[object] = set()
-    while not _moved(db, damaged_jobs, chance, {"identity": identity, "place": here}):
+    while not _moved(db, damaged_jobs, chance, {"identity": identity, "place": place(db.file)}):
         pass
     log.warning(
         "%s was copied, moved or restored: identity=%s, and every version has a new generation", db.file, identity

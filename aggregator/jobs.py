@@ -143,8 +143,14 @@ class Jobs:
             if row.ended != "deleted":
                 self._load(row)
 
+    def step_out(self) -> None:
+        """Note of every job at work that it is let go: the process is about to end, and none of them is to blame."""
+        for run in self.runs.values():
+            run.step_out()
+
     def drop_all(self) -> None:
         """Forget what is in memory of them: another aggregator leads."""
+        self.step_out()
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()
@@ -404,10 +410,17 @@ class Jobs:
         if not self._online:
             self.inside(job, lambda run, now: run.handle(Lost(), now))
 
+    def _let_go(self, job: str) -> Run | None:
+        """Take a job out of those at work; return its run, if it was there."""
+        run = self.runs.pop(job, None)
+        if run is not None:
+            run.step_out()
+        return run
+
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
         """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""
         log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
-        run = self.runs.pop(job, None)
+        run = self._let_go(job)
         known = self.resting.get(job)
         name = run.spec.name if run else name or (known.name if known else job)
         ended = run.coordinator.ended if run else (known.ended if known else "")
@@ -418,7 +431,7 @@ class Jobs:
     def _rest(self, job: str, name: str, why: str, ended: str = "") -> None:
         """Put a job at rest, with the reason, for the operator; the others go on."""
         log.error("at rest job=%s: %s", job, why)
-        run = self.runs.pop(job, None)
+        run = self._let_go(job)
         ended = run.coordinator.ended if run else ended
         self.resting[job] = Resting(name, run.version if run else None, why, again=False, ended=ended)
         self.inbox.forget_job(job)
@@ -435,7 +448,7 @@ class Jobs:
             return
         if row is None or row.ended == "deleted":
             return
-        self.runs.pop(job, None)
+        self._let_go(job)
         self.inbox.forget_job(job)
         self._load(row)
         self._say_all_of(job)

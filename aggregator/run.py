@@ -280,6 +280,10 @@ class Run:
         """Return everything of this job that should lie at the broker, the head last."""
         return projection.retained(self)
 
+    def step_out(self) -> None:
+        """Note that this run is let go, also in mid-evaluation: what ends the process then is not its job's fault."""
+        self._marks.step_out(self.job, "commit")
+
     def fit(self, packet_bytes: int | None) -> None:
         """Cut bodies as this broker takes them. Raises StoreError."""
         self._packet_bytes = packet_bytes

@@ -175,11 +175,14 @@ class Aggregator:
         self.jobs.settle()
         self._tick()
         self.jobs.settle()  # what waited for room, and has found it
+        if self.leads:
+            self._send(self._commands.answers())
         self._out.pump()
         return taken > 0
 
     def stop(self) -> None:
-        """Say goodbye to the fleet, if this one has led it."""
+        """Say goodbye to the fleet, if this one has led it, and note that no job is to blame for the end."""
+        self.jobs.step_out()
         if self._out.online and self.leads:
             self._transport.publish(topics.pack(self._beacon(online=False), self.config.fleet))
         self._transport.close()
@@ -295,7 +298,8 @@ class Aggregator:
             case Chunk():
                 self._collect(message)
             case _ if isinstance(message, Command):
-                self._send([self._commands.obey(message)])
+                reply = self._commands.obey(message)
+                self._send([] if reply is None else [reply])
             case _:
                 pass  # our own words, cleared topics
 
@@ -350,6 +354,7 @@ class Aggregator:
             *(self.config.fleet, leader.nonce, leader.term, leader.store),
             *(self.nonce, self.term, self.store.identity),
         )
+        self._commands.forget_begun()
         self.jobs.drop_all()
         self._out.clear()
         self._settled_at = self._read_again_at = self._rise_at = math.inf

@@ -68,8 +68,6 @@ FILE = "aggregator.sqlite"
 UPDATES = "updates"
 """The folder of what is too long for a row."""
 ROW_BYTES = 65_536
-MOST_LONG = 2**48
-"""No body lies behind here, or is as long."""
 MOST_ATTEMPTS = 2000
 """Rounds to leave one base that are kept, beside the first: at one a minute, those of a day and a half."""
 
@@ -101,8 +99,10 @@ class Store:
                 folder / FILE, synced=synced, begin=lambda file: generations.beginning(file, chance)
             )
             try:
+                if generations.is_moved(self._db):
+                    self._drop_bodiless()  # first: who dies in between finds a store that has moved again
                 self.identity, self.moved = generations.settle(self._db, chance)
-                self._settle_bodies()
+                self._go_on_behind_bodies()
             except BaseException:
                 self._db.close()
                 raise
@@ -118,27 +118,26 @@ class Store:
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
 
-    def _settle_bodies(self) -> None:
-        """Go on behind the long bodies that rows name.
+    def _drop_bodiless(self) -> None:
+        """Forget updates whose long bodies have not come along with a copy.
 
-        What has not come along with a copy is not there: it is as if that had been made a little earlier, when these
-        updates had not come.
+        It is as if that had been made a little earlier, when they had not come.
         """
-        if self.moved:
-            sql = "SELECT rowid, job, crc, at, n_bytes FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
-            lost = [
-                (rowid, job)
-                for rowid, job, checksum, at, n_bytes in list(self._db.rows("table updates", sql))
-                if isinstance(at, int) and isinstance(n_bytes, int) and crc(self._long(job, at, n_bytes)) != checksum
-            ]
-            with self._db.transaction("what has not come along") as write:
-                for rowid, _ in lost:
-                    write("DELETE FROM updates WHERE rowid = ?", (rowid,))
-            if lost:
-                names = ", ".join(sorted({job for _, job in lost}))
-                log.warning(
-                    "%d updates of job=%s did not come along with the copy: as if not yet sent", len(lost), names
-                )
+        sql = "SELECT rowid, job, crc, at, n_bytes FROM updates WHERE body IS NOT NULL AND at IS NOT NULL"
+        lost = [
+            (rowid, str(job))
+            for rowid, job, checksum, at, n_bytes in list(self._db.rows("table updates", sql))
+            if crc(self._bodies.read(str(job), at, n_bytes)) != checksum
+        ]
+        with self._db.transaction("what has not come along") as write:
+            for rowid, _ in lost:
+                write("DELETE FROM updates WHERE rowid = ?", (rowid,))
+        reach("store.drop_bodiless.after", len(lost))
+        if lost:
+            names = ", ".join(sorted({job for _, job in lost}))
+            log.warning("%d updates of job=%s did not come along with the copy: as if not yet sent", len(lost), names)
+
+    def _go_on_behind_bodies(self) -> None:
         sql = "SELECT job, max(at + n_bytes) FROM updates WHERE body IS NOT NULL AND at IS NOT NULL GROUP BY job"
         ends = {job: end for job, end in self._db.rows("table updates", sql) if isinstance(end, int)}
         self._bodies.open(ends, {job for (job,) in self._db.rows("table jobs", "SELECT job FROM jobs")})
@@ -364,10 +363,10 @@ class Store:
     def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
         """Make verdicts on updates to one job durable, all of them or none."""
         long = [one for one in judgements if one.verdict.counted and len(one.body) > self._row_bytes]
-        end = self._bodies.end(job)
+        end, is_whole = self._bodies.end(job), False
+        starts = self._bodies.write(job, [one.body for one in long]) if long else []
+        places = dict(zip(map(id, long), starts, strict=True))
         try:
-            starts = self._bodies.write(job, [one.body for one in long]) if long else []
-            places = dict(zip(map(id, long), starts, strict=True))
             with self._writing(job) as write:
                 for one in judgements:
                     write(
@@ -375,8 +374,10 @@ class Store:
                     )
                     write(_ADD_UPDATE, rows.judged(one, places.get(id(one))))
                     reach("store.add_verdict.within", one.verdict)
+                is_whole = True
         except StoreError:
-            self._bodies.rewind(job, end)
+            if not is_whole:  # what COMMIT failed on may be durable, and then needs its bodies
+                self._bodies.rewind(job, end)
             raise
         with _durable():
             for one in judgements:
@@ -397,13 +398,7 @@ class Store:
             " FROM updates WHERE job = ? AND refused = '' AND body IS NOT NULL ORDER BY device, generation, number"
         )
         for *cells, body, checksum, at, n_bytes in self._rows(job, "updates", sql, (job,)):
-            yield rows.update_row(job, (*cells, body if at is None else self._long(job, at, n_bytes), checksum))
-
-    def _long(self, job: str, at: object, n_bytes: object) -> bytes:
-        """Return a body that lies in a file. Raises DamageError for a place where none can be."""
-        if not (isinstance(at, int) and isinstance(n_bytes, int) and 0 <= at < MOST_LONG and 0 <= n_bytes < MOST_LONG):
-            raise damaged(job, "updates", "a body lies nowhere")
-        return self._bodies.read(job, at, n_bytes)
+            yield rows.update_row(job, (*cells, body if at is None else self._bodies.read(job, at, n_bytes), checksum))
 
     def claims(self, job: str) -> list[Claim]:
         """Return what is said of these updates, without their bodies: all of them at once fit the memory."""

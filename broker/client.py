@@ -203,6 +203,9 @@ class _Link:
         except _GARBAGE as error:
             logger.debug("mqtt=garbage client=%s error=%r", self._client_id, error)
             self._end(reasons.not_mqtt(*self._where), Answer.GARBAGE)
+        except Exception as error:  # a fault of ours: the thread must outlive it, or nobody would ever hear of it
+            logger.exception("mqtt=fault client=%s", self._client_id)
+            self._end(f"a fault of this program: {type(error).__name__}: {error}")
         finally:
             if (sock := self._client.socket()) is not None:
                 sock.close()

@@ -173,6 +173,11 @@ class Marks:
         else:
             self.leave(job, place)
 
+    def has_deaths(self, job: str, place: Place) -> bool:
+        """Return whether a process has died here, with nothing gained since."""
+        mark = self._marks.get(_name(job, place))
+        return mark is not None and mark.deaths > 0
+
     def gain(self, job: str, place: Place) -> None:
         """Note that something has been gained that no death takes away: those before it count no more."""
         name = _name(job, place)

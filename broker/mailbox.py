@@ -206,20 +206,21 @@ class Mailbox:
 
         Filters to unsubscribe from wait a little for more of them, but never where something else is to be said.
         """
-        if (
-            self._alone_until is not None
-            and self._clock() < self._alone_until
-            and len(self.changes) < FILTERS_AT_ONCE
-            and not self.outbound
-            and not any(change.wanted for change in self.changes)
-        ):
-            return True, []
-        self._alone_until = None
-        wanted = True
-        names: list[str] = []
-        while self.changes and len(names) < FILTERS_AT_ONCE and (not names or self.changes[0].wanted == wanted):
-            wanted, name = self.changes.popleft()
-            names.append(name)
+        with self._lock:  # the owner adds to them at any time, which no walk through a deque bears
+            if (
+                self._alone_until is not None
+                and self._clock() < self._alone_until
+                and len(self.changes) < FILTERS_AT_ONCE
+                and not self.outbound
+                and not any(change.wanted for change in self.changes)
+            ):
+                return True, []
+            self._alone_until = None
+            wanted = True
+            names: list[str] = []
+            while self.changes and len(names) < FILTERS_AT_ONCE and (not names or self.changes[0].wanted == wanted):
+                wanted, name = self.changes.popleft()
+                names.append(name)
         return wanted, names
 
     def link_up(self, max_packet_bytes: int | None) -> None:

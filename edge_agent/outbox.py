@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -148,7 +149,13 @@ class Outbox:
 
     def _last(self) -> tuple[int, _Update | None]:
         """Return the update that was put last, and which of the files holds it."""
-        found = [(slot, update) for slot, name in enumerate(SLOTS) if (update := self._read(name, _Update)) is not None]
+        found = []
+        for slot, name in enumerate(SLOTS):
+            if (update := self._read(name, _Update)) is not None:
+                found.append((slot, update))
+            else:  # whoever made it may have died before its name was on disk: it is made anew
+                with contextlib.suppress(OSError):
+                    self._disk.discard(self.folder / name)
         return max(found, key=lambda one: one[1].serial, default=(1, None))
 
     @property

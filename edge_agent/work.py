@@ -245,9 +245,13 @@ class Work:
             for step in training.steps:
                 training.state, training.loss = step.state, step.loss
                 here, ended = clock(), step.state.epoch == step.n_epochs
-                if here - training.saved_at >= self._checkpoint_s and not ended:  # then the update says it
+                through = step.batch + 1 == step.n_batches
+                due = here - training.saved_at >= self._checkpoint_s
+                # Who has died here may die again before one is due, and an epoch is a gain all the same.
+                due = due or (through and self._marks.has_deaths(self.job, "train"))
+                if due and not ended:  # then the update says it
                     self._checkpoint(training, here)
-                if step.batch + 1 == step.n_batches and not ended:
+                if through and not ended:
                     reach("training.epoch", (self.job, training.effect.base, step.epoch))
                 if here >= until:
                     return []

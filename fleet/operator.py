@@ -179,6 +179,8 @@ class Console:
                         return message
                     raise OperatorError(message.text)
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
+        if isinstance(command, Stop):
+            busy = ", or evaluating a version of this job, after which it stops: look at `fedge job list`"
         raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
 
     def pages(self, command: Jobs | Show | Explain) -> Iterator[dict[str, Any]]:

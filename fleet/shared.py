@@ -165,6 +165,10 @@ class Unmarked(Marks):
     def step_out(self, job: str, place: Place) -> None:
         """Write nothing."""
 
+    def has_deaths(self, job: str, place: Place) -> bool:  # noqa: ARG002
+        """Return that nobody has died."""
+        return False
+
     def gain(self, job: str, place: Place) -> None:
         """Write nothing."""
 

@@ -10,11 +10,13 @@ import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aggregator.backup import backup, restore
 from aggregator.bodies import Bodies
+from aggregator.database import Transaction
 from aggregator.effects import Attempt, Close
 from aggregator.store import DamageError, Judgement, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
@@ -109,6 +111,73 @@ def test_a_disk_that_is_full_for_a_body_is_a_store_error_and_nothing_is_written(
     assert (held(store), store.verdicts("j")) == ({}, [])
     store.add_verdicts("j", [judged("b", LONG)])
     assert held(store) == {"b": LONG}
+
+
+def test_what_a_commit_failed_on_keeps_its_bodies_for_it_may_be_durable(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one sync of the log fails: the rows are in it all the same, and the next opening finds them."""
+    commit = Transaction.__exit__
+
+    def committed_and_failed(self: Transaction, *args: Any) -> None:
+        commit(self, *args)
+        raise StoreError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "__exit__", committed_and_failed)
+        with pytest.raises(StoreError, match="disk I/O"):
+            store.add_verdicts("j", [judged("a", LONG)])
+    store.add_verdicts("j", [judged("b", LONGER)])
+    reopened = again(store, tmp_path / "state")
+    assert held(reopened) == {"a": LONG, "b": LONGER}
+    reopened.close()
+
+
+def test_who_dies_while_a_copy_is_opened_finds_that_out_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", b"short")])
+    store.close()
+    for at in ("_drop_bodiless", "_go_on_behind_bodies"):
+        (tmp_path / at).mkdir()
+        shutil.copy(tmp_path / "state" / "aggregator.sqlite", tmp_path / at)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, at, killed)
+            with pytest.raises(KilledError):
+                opened(tmp_path / at)
+        copy = opened(tmp_path / at)
+        assert held(copy) == {"b": b"short"}
+        assert copy.moved == (at == "_drop_bodiless")
+        copy.close()
+
+
+class KilledError(BaseException):
+    pass
+
+
+def killed(*_: object) -> None:
+    raise KilledError
+
+
+@pytest.mark.parametrize("column", ["at", "n_bytes"])
+@pytest.mark.parametrize("value", [-5, 2**47, 2**62, 1.5, b"x", "x"])
+def test_a_cell_that_names_no_place_is_damage_of_its_job_alone_also_to_who_copies(
+    store: Store, tmp_path: Path, column: str, value: object
+) -> None:
+    store.add_job("k", JobSpec("other", ModelSpec(inputs=4, outputs=2)), SHA, STATE, {})
+    store.add_verdicts("j", [judged("a", LONG)])
+    sql = {"at": "UPDATE updates SET at = ?", "n_bytes": "UPDATE updates SET n_bytes = ?"}[column]
+    store._db.execute(sql, (value,))
+    backup(tmp_path / "state", tmp_path / "b", lambda *_: None)
+    reopened = again(store, tmp_path / "state")
+    with pytest.raises(DamageError, match=r"job j .*table updates"):
+        held(reopened)
+    reopened.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    copy = opened(tmp_path / "copy")
+    assert sorted(row.job for row in copy.jobs()) == ["j", "k"]
+    assert held(copy) == {}
+    copy.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"rot", LONG[:-1], LONG[:-1] + b"?"])
@@ -328,3 +397,23 @@ def test_bodies_are_on_disk_before_their_rows(tmp_path: Path, monkeypatch: pytes
     assert synced[3:] == ["data"]
     assert bodies.read("j", len(LONG), len(LONGER)) == LONGER
     assert bodies.read("other", 0, 5) == b""
+    Bodies(tmp_path / "updates", synced=True).write("j", [LONG])
+    assert synced[4:] == ["data", "updates", tmp_path.name]  # whoever made the file may have died before
+
+
+def test_the_name_of_a_file_is_on_disk_before_a_row_whatever_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("aggregator.bodies.sync", lambda path: synced.append(path.name))
+    bodies = Bodies(tmp_path / "updates", synced=True)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StoreError):
+            bodies.write("j", [LONG])
+    bodies.write("j", [LONG])
+    assert synced == ["updates", tmp_path.name]

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +16,7 @@ import pytest
 
 from aggregator.config import AggregatorConfig
 from aggregator.evaluation import Scorer
-from aggregator.executor import Kind, of_kind
+from aggregator.executor import Kind, ThrownError, of_kind
 from models.job import JobSpec, ModelSpec
 from models.lattice import initial
 from models.source import DataSource
@@ -41,6 +41,33 @@ def fail() -> None:
 
 def exits() -> None:
     raise SystemExit(3)
+
+
+class OddError(Exception):
+    """What pickles and cannot be unpickled."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+class OddInterrupt(BaseException):
+    """The same for what no boundary holds."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+def throws_odd() -> None:
+    raise OddError(1, 2)
+
+
+def interrupts() -> None:
+    raise OddInterrupt(1, 2)
+
+
+def lingers() -> int:
+    time.sleep(0.5)
+    return os.getpid()
 
 
 def dies() -> None:
@@ -95,7 +122,7 @@ def test_a_test_split_that_was_replaced_is_read_again_elsewhere(tmp_path: Path) 
 
 
 def test_what_is_thrown_is_the_futures(executor: Executor) -> None:
-    with pytest.raises(ValueError, match="the job's own"):
+    with pytest.raises((ValueError, ThrownError), match="the job's own"):
         executor.submit(fail).result()
     assert executor.submit(where).result()
 
@@ -111,6 +138,50 @@ def test_a_child_that_dies_is_replaced() -> None:
         with pytest.raises(BrokenExecutor):
             executor.submit(dies).result()
         assert executor.submit(where).result()[0] not in (first, os.getpid())
+
+
+def test_a_child_that_dies_takes_the_call_along_that_it_was_at_and_no_other() -> None:
+    with of_kind("processes") as executor:
+        first, deadly = executor.submit(lingers), executor.submit(dies)
+        second, again = executor.submit(lingers), executor.submit(dies)
+        third = executor.submit(lingers)
+        for broken in (deadly, again):
+            with pytest.raises(BrokenExecutor):
+                broken.result()
+        assert len({os.getpid(), first.result(), second.result(), third.result()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (throws_odd, r"OddError: 1 and 2 \(test_executor.py, line"),
+        (interrupts, "OddInterrupt: 1 and 2"),
+        (exits, "SystemExit: 3"),
+        (fail, r"ValueError: the job's own \(test_executor.py, line"),
+    ],
+)
+def test_what_is_thrown_in_a_child_comes_as_words_and_the_child_lives(call: Callable[[], None], why: str) -> None:
+    with of_kind("processes") as executor:
+        child = executor.submit(where)
+        thrown, after = executor.submit(call), executor.submit(where)
+        with pytest.raises(ThrownError, match=why):
+            thrown.result()
+        assert after.result() == child.result()
+
+
+def test_what_waits_for_a_child_is_cancelled_at_a_shutdown_that_says_so_and_done_at_another() -> None:
+    for cancel in (True, False):
+        executor = of_kind("processes")
+        executor.submit(where).result()
+        first, second = executor.submit(lingers), executor.submit(lingers)
+        while not first.running():
+            time.sleep(0.01)
+        executor.shutdown(cancel_futures=cancel)
+        if cancel:
+            with pytest.raises(CancelledError):
+                second.result()
+        else:
+            assert second.result() == first.result()
 
 
 def test_the_child_does_not_outlive_us() -> None:

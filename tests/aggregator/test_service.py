@@ -1063,6 +1063,45 @@ def slow(fleet: Fleet) -> Slow:
     return fleet.executor
 
 
+def test_nobody_is_told_that_a_job_is_stopped_before_it_is(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
+    replies = listener(fleet, "reply", client="cli")
+    fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.say(Stop("cli", "r1", "toy"), Stop("cli", "r2", "toy"))
+    for _ in range(5):
+        fleet.step()
+    assert replies() == []
+    slow.work()
+    fleet.run(lambda: bool(fleet.job().coordinator.ended))
+    fleet.step()
+    said = {reply.request: reply for reply in replies() if isinstance(reply, Reply)}
+    assert [said[name].ok for name in ("r1", "r2")] == [True, True]
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+
+
+def test_a_stop_that_a_death_has_lost_was_told_to_nobody_and_is_asked_for_again(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    replies = listener(fleet, "reply", client="cli")
+    fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.say(Stop("cli", "r1", "toy"))
+    fleet.step()
+    fleet.kill_aggregator()
+    slow.waiting.clear()
+    fleet.start_aggregator()
+    fleet.lead()
+    fleet.run(lambda: bool(slow.waiting))
+    assert replies() == []
+    fleet.say(Stop("cli", "r1", "toy"))
+    fleet.step()
+    slow.work()
+    fleet.run(lambda: bool(fleet.job().coordinator.ended))
+    fleet.step()
+    assert [reply.ok for reply in replies() if isinstance(reply, Reply)] == [True]
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+
+
 def test_the_loop_goes_on_while_a_version_is_evaluated(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
     beacons = listener(fleet, "aggregator")
     job = fleet.submit(spec())
@@ -1110,6 +1149,64 @@ def test_an_evaluation_that_fails_elsewhere_puts_that_job_at_rest(
     fleet.step(0.1)
     assert "the process that evaluated version 1.1 has died" in fleet.aggregator.resting[job].why
     assert list((fleet.folder / "aggregator" / "entered").iterdir()) == []
+
+
+def test_an_aggregator_that_is_stopped_while_a_version_is_evaluated_is_no_death(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, final_sha256: str
+) -> None:
+    job = fleet.submit(spec())
+    for _ in range(4):
+        fleet.run(lambda: bool(slow.waiting) or job in fleet.aggregator.resting)
+        assert job not in fleet.aggregator.resting
+        fleet.aggregator.stop()
+        fleet.store.close()
+        slow.waiting.clear()
+        assert list((fleet.folder / "aggregator" / "entered").iterdir()) == []
+        fleet.start_aggregator()
+        fleet.lead()
+    for _ in range(3):
+        fleet.run(lambda: bool(slow.waiting))
+        slow.work()
+        fleet.step(0.1)
+    assert fleet.finish().sha256 == final_sha256
+
+
+def test_deaths_are_remembered_where_an_aggregator_is_stopped_in_between(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    job = fleet.submit(spec())
+    for stops in (False, True, False, True, False):
+        fleet.run(lambda: bool(slow.waiting))
+        if stops:
+            fleet.aggregator.stop()
+            fleet.store.close()
+        else:
+            fleet.kill_aggregator()
+        slow.waiting.clear()
+        fleet.start_aggregator()
+        fleet.lead()
+    assert "3 processes running have died while version 1.1 was made" in fleet.aggregator.resting[job].why
+
+
+LET_GO: dict[str, Callable[[Fleet, str], None]] = {
+    "another leads": lambda fleet, _job: fleet.aggregator.jobs.drop_all(),
+    "put off": lambda fleet, job: fleet.aggregator.jobs._put_off(job, StoreError("disk I/O error")),
+    "at rest": lambda fleet, job: fleet.aggregator.jobs._rest(job, "toy", "its rows are damaged"),
+    "loaded again": lambda fleet, job: fleet.aggregator.jobs._reload(job),
+}
+
+
+@pytest.mark.parametrize("how", LET_GO)
+def test_a_job_that_is_let_go_while_its_version_is_evaluated_leaves_no_mark(
+    fleet: Fleet, spec: SpecMaker, slow: Slow, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    job = fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    marks = fleet.folder / "aggregator" / "entered"
+    assert [mark.name for mark in marks.iterdir()] == [f"{job}.commit"]
+    monkeypatch.setattr(fleet.aggregator.jobs, "_load", lambda _row: None)
+    LET_GO[how](fleet, job)
+    assert list(marks.iterdir()) == []
 
 
 def test_what_comes_in_one_go_is_durable_in_one(fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:

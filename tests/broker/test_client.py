@@ -477,6 +477,20 @@ def test_a_client_whose_name_was_taken_stops_for_good(stage: Stage, make: Make) 
     assert client.publish(Packet("a", b"")) is False
 
 
+def test_a_fault_of_our_own_is_told_and_outlived(
+    mosquitto: EmbeddedBroker, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(mosquitto.port)
+    wait_for_online(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(client._mailbox, "next_changes", lambda: (_ for _ in ()).throw(RuntimeError("mutated")))
+        client.subscribe("a")
+        assert offline_reason(client) == "a fault of this program: RuntimeError: mutated"
+    wait_for_online(client)
+    assert client.publish(Packet("a", b"said"))
+    assert take(client) == Packet("a", b"said")
+
+
 def test_another_goodbye_of_the_broker_is_told_and_outlived(stage: Stage, make: Make) -> None:
     client = make(stage.port)
     peer = stage.accept()

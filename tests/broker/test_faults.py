@@ -134,10 +134,12 @@ def test_it_is_the_same_mark_whatever_version_is_trained_on(tmp_path: Path) -> N
 
 
 def test_what_was_gained_between_deaths_begins_anew(tmp_path: Path) -> None:
-    for _ in range(10):
+    for n in range(10):
         marks = die(tmp_path, "training on version 1.0")
         assert not marks.reason("j-1")
+        assert marks.has_deaths("j-1", "train") == (n > 0)
         marks.gain("j-1", "train")
+        assert not marks.has_deaths("j-1", "train")
 
 
 def test_what_goes_well_in_one_place_says_nothing_of_the_deaths_in_another(tmp_path: Path) -> None:

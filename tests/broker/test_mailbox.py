@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from broker.mailbox import COMPANY_S, Bell, Change, Limits, Mailbox, Receipt
 from broker.transport import Denied, Offline, Online, Packet
@@ -62,6 +63,27 @@ def test_filters_to_unsubscribe_from_wait_for_company_and_not_for_long() -> None
     assert box.next_changes() == (True, [])
     now[0] = 20.0 + COMPANY_S
     assert box.next_changes() == (False, [names[8]])
+    close(box)
+
+
+def test_the_owner_adds_no_change_while_the_network_thread_walks_through_them() -> None:
+    """A walk through a deque that grows is an error, and would end that thread."""
+    box = make_online()
+    held: list[bool] = []
+
+    class Watched(deque[Change]):
+        def __iter__(self) -> Iterator[Change]:
+            held.append(box._lock.locked())
+            return super().__iter__()
+
+    box.subscribe(("a", "b"))
+    box.changes = Watched(box.changes)
+    while box.next_changes()[1]:
+        pass
+    box.unsubscribe(("a",))
+    assert box.next_changes() == (True, [])
+    assert held
+    assert all(held)
     close(box)
 
 

@@ -101,6 +101,24 @@ def test_a_cut_between_the_two_writes_of_a_settlement_settles_once(
     assert (Outbox(tmp_path / "j", SPEC).trained, Outbox(tmp_path / "j", SPEC).is_flushed) == (V0, True)
 
 
+def test_the_name_of_a_file_is_on_disk_before_an_update_counts_whoever_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, body = Outbox(tmp_path / "j", SPEC), encoded()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync_data", cut)  # the power goes before the folder is synced
+        with pytest.raises(PowerCutError):
+            outbox.put(offer(body), body, SKETCH)
+    (torn,) = [path for path in (tmp_path / "j").iterdir() if path.name.startswith("update")]
+    torn.write_bytes(torn.read_bytes()[:-9])
+    synced: list[str] = []
+    monkeypatch.setattr(files, "sync_folder", lambda path: synced.append(path.name))
+    again = Outbox(tmp_path / "j", SPEC)
+    assert again.offer is None
+    again.put(offer(body), body, SKETCH)
+    assert "j" in synced
+
+
 class PowerCutError(Exception):
     pass
 

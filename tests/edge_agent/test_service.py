@@ -1429,6 +1429,53 @@ def test_dying_in_the_middle_of_a_training_is_no_fault_of_a_job_that_gets_on(ben
     assert list((bench.folder / "entered").iterdir()) == []
 
 
+class KilledError(BaseException):
+    """The agent is gone, in the middle of what it did."""
+
+
+def test_a_device_that_is_killed_soon_after_each_start_gets_on_by_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before a checkpoint is due: what has had a death goes on from the last epoch that it finished."""
+    bench = Bench(tmp_path, structs.replace(SPEC, train=TrainSpec(epochs=8, batch_size=5)), checkpoint_s=3600.0)
+    stood: list[tuple[int, int]] = []
+    lived = 0
+
+    def watch(name: str, *args: Any) -> None:
+        nonlocal lived
+        if name == "training.begin":
+            lived = 0
+            stood.append(args[0][2:])
+        elif name == "training.epoch":
+            lived += 1
+            if lived == 2:
+                raise KilledError
+
+    monkeypatch.setattr("edge_agent.work.reach", watch)
+    for _ in range(20):
+        try:
+            bench.begin()
+            break
+        except KilledError:
+            bench.kill()
+            bench.start()
+    assert bench.of(Offer), bench.of(Presence)[-1]
+    assert stood == [(0, 0), *((epoch, 0) for epoch in range(7))]
+    assert list((tmp_path / "entered").iterdir()) == []
+
+
+def test_a_training_that_nothing_has_killed_writes_no_checkpoint_at_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, structs.replace(SPEC, train=TrainSpec(epochs=8, batch_size=5)), checkpoint_s=3600.0)
+    written: list[object] = []
+    monkeypatch.setattr("edge_agent.outbox.Outbox.checkpoint", lambda *what: written.append(what))
+    bench.begin()
+    bench.settle(1.0)
+    assert bench.of(Offer)
+    assert written == []
+
+
 def test_a_training_that_fails_leaves_the_device_ready_for_the_next_base(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,7 @@ def test_marks_of_a_simulation_write_nothing_and_stop_nobody(tmp_path: Path, mon
     for _ in range(5):
         marks.enter("j-1", "train", "training")
     marks.gain("j-1", "train")
+    assert not marks.has_deaths("j-1", "train")
     marks.step_out("j-1", "train")
     with marks.entered("j-1", "begin", "it was begun", most_s=1.0):
         pass
