@@ -57,10 +57,14 @@ def test_a_scan_of_everybody_is_seen_in_the_figures(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(events, "EVENTS", 100)
 
     def scans(self: Coordinator) -> int:
-        return len(self.ledger.counted | self.able)
+        return max(len(self.ledger.counted | self.able) for _ in range(10))
+
+    def cost(known: int) -> float:
+        runs = (events.coordinator(known, 50) for _ in range(3))
+        return min(found.us for run in runs for found in run if found.kind == "presence, waiting")
 
     def waiting() -> list[float]:
-        return [next(c.us for c in events.coordinator(n, 50) if c.kind == "presence, waiting") for n in (100, 5000)]
+        return [cost(known) for known in (100, 5000)]
 
     few, many = waiting()
     assert many < 4 * few + 5
