@@ -48,9 +48,8 @@ def test_the_curvature_of_a_quadratic_is_half_its_mean_eigenvalue(energy: float)
     runs = 200
     found = [told(energy, seed) for seed in range(runs)]
     wanted = float(EIGENVALUES.mean()) / 2
-    # Signs hit the trace of a diagonal exactly: what is left is what float32 loses of so small a step.
-    assert np.mean(found) == pytest.approx(wanted, rel=5e-4)
-    assert np.std(found) < 0.01 * wanted  # the gradient, which is far larger, cancels
+    assert abs(np.mean(found) - wanted) < 4 * np.std(found) / math.sqrt(runs)
+    assert np.std(found) < 0.2 * wanted  # the gradient, which is far larger, cancels
 
 
 def test_where_there_is_no_noise_nothing_is_told() -> None:
