@@ -26,7 +26,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     chunk_bytes: Annotated[int, Meta(ge=1024, le=16_000_000)] = 100_000
     """Largest piece of a body in one message; AWS IoT Core takes 128 kB, mosquitto far more, our own client 16 MiB."""
     unassembled_bytes: Annotated[int, Meta(ge=2**20, le=2**40)] = 256 * 2**20
-    """Chunks of all devices that wait for their missing neighbours, in memory."""
+    """Updates of all devices that are on their way in pieces: the first 4 MiB in memory, the others on disk."""
     heartbeat_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 30.0
     """How often an open round is announced again."""
     spread_s: Annotated[float, Meta(ge=0, le=86_400)] = 2.0

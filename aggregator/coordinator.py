@@ -292,6 +292,15 @@ class Coordinator:
         return self._round.pending if self.rules.wait == "all" else self._round.awaited
 
     @property
+    def expects_more(self) -> bool:
+        """Whether the open round would wait for others, did all that is being judged count."""
+        if self._round is None:
+            return False
+        target, judging = self._round.drawn.target, len(self._judging)
+        reached = target is not None and len(self.ledger.counted) + judging >= target
+        return not reached and len(self.awaited) > judging
+
+    @property
     def needed(self) -> int:
         """Devices that are present without which no round opens."""
         return self.rules.min_devices or self.rules.quorum

@@ -5,14 +5,18 @@ that the coordinator has checked against the job. An assembly reserves room for 
 begun can be finished; all of them together reserve at most `most_bytes`, and one that has not moved for IDLE_S gives
 way when another device needs its room. Who finds no room stands in line, and is asked as soon as there is some: without
 that it would offer again only after its own pause, which grows.
+
+The first `in_memory_bytes` of them are in memory, as all are in a small fleet; the others lie on disk (spool.py).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
 from msgspec import Struct, structs
 
+from aggregator.spool import Spool, SpooledAssembly, SpoolError
 from broker import chunks
 from broker.chunks import Assembly, to_bitmap
 from broker.errors import WireError
@@ -22,6 +26,7 @@ MOST_CHUNKS = 4096
 """Chunks that one body may be cut into."""
 IDLE_S = 120.0
 """A device whose last chunk is older than this has lost its turn: 100 kB at 20 kbit/s take 40 s."""
+IN_MEMORY_BYTES = 4 * 2**20
 MOST_IN_LINE = 1000
 """Offers that wait for room; of more, the oldest wait for their next resend instead."""
 
@@ -33,10 +38,17 @@ class _Entry(Struct):
 
 
 class Inbox:
-    """The unfinished updates of all devices."""
+    """The unfinished updates of all devices.
 
-    def __init__(self, most_bytes: int) -> None:
+    folder: where those lie that memory has no room for; None: all are in memory.
+    """
+
+    def __init__(self, most_bytes: int, folder: Path | None = None, *, in_memory_bytes: int = IN_MEMORY_BYTES) -> None:
         self.most_bytes = most_bytes
+        self._in_memory_bytes = in_memory_bytes
+        self._spool = None if folder is None else Spool(folder)
+        self._in_memory = 0
+        """Bytes that the assemblies in memory will have."""
         self._waiting: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         """In the order in which they moved last."""
         self._reserved = 0
@@ -52,7 +64,7 @@ class Inbox:
         """Return the body of a welcome offer if it is all here, else which chunks to ask for.
 
         None: the quota is used up, the device will offer again. Raises WireError when the body is not what the offer
-        says.
+        says, and SpoolError when the disk does not give it back; it is then forgotten.
         """
         if offer.body:
             return self._inline(offer)
@@ -62,18 +74,25 @@ class Inbox:
             return None
         if not assembly.complete:
             return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
-        self.forget(offer.job, offer.device)
-        return assembly.body()
+        try:
+            return assembly.body()
+        finally:
+            self.forget(offer.job, offer.device)
 
     def add(self, chunk: Chunk, now: float) -> Offer | None:
         """Take a chunk; give the offer when that was the last one missing.
 
-        A chunk that nobody asked for is dropped. Raises WireError for one of a wrong index or length.
+        A chunk that nobody asked for is dropped. Raises WireError for one of a wrong index or length, and SpoolError
+        when the disk does not take it; what has come of the update is then forgotten.
         """
         entry = self._waiting.get((chunk.job, chunk.device))
         if entry is None or entry.assembly.digest != chunk.digest:
             return None
-        entry.assembly.add(chunk.index, chunk.data)
+        try:
+            entry.assembly.add(chunk.index, chunk.data)
+        except SpoolError:
+            self.forget(chunk.job, chunk.device)
+            raise
         entry.moved_at = now
         self._waiting.move_to_end((chunk.job, chunk.device))
         return entry.offer if entry.assembly.complete else None
@@ -83,6 +102,9 @@ class Inbox:
         entry = self._waiting.pop((job, device), None)
         if entry is not None:
             self._reserved -= entry.assembly.n_bytes
+            if not isinstance(entry.assembly, SpooledAssembly):
+                self._in_memory -= entry.assembly.n_bytes
+            entry.assembly.drop()
             self._freed = bool(self._line)
 
     def forget_job(self, job: str) -> None:
@@ -122,10 +144,16 @@ class Inbox:
             raise WireError(f"chunks of {offer.chunk_bytes} bytes cut {offer.n_bytes} bytes too finely")
         if not self._has_room(offer.n_bytes, now):
             return None
-        assembly = Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
+        assembly = self._begun(offer)
         self._waiting[offer.job, offer.device] = _Entry(offer, assembly, now)
         self._reserved += offer.n_bytes
         return assembly
+
+    def _begun(self, offer: Offer) -> Assembly:
+        if self._spool is not None and self._in_memory + offer.n_bytes > self._in_memory_bytes:
+            return SpooledAssembly(offer.digest, offer.n_bytes, offer.chunk_bytes, self._spool)
+        self._in_memory += offer.n_bytes
+        return Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
 
     def _has_room(self, n_bytes: int, now: float) -> bool:
         """Return whether there is room, once the idle have given way as far as need be: who is so for longest first."""

@@ -88,7 +88,7 @@ class Jobs:
         self.packet_bytes: int | None = config.broker.max_packet_bytes
         """The largest packet that the broker takes, where that is known."""
         self._online = True
-        self.inbox = Inbox(config.limits.unassembled_bytes)
+        self.inbox = Inbox(config.limits.unassembled_bytes, store.folder)
         self._store = store
         self._config = config
         self._roster = roster
@@ -129,6 +129,17 @@ class Jobs:
             self._reload(job)
         for job in [job for job, (at, _) in self._rename_at.items() if now >= at]:
             self._rename(job, self._rename_at.pop(job)[1])
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether all that waits to be settled is the better for waiting a little: more will come that goes with it."""
+        unsettled = [run for run in self.runs.values() if run.is_unsettled]
+        return bool(unsettled) and all(run.expects_more for run in unsettled)
+
+    @property
+    def unsettled_bytes(self) -> int:
+        """Bytes of the updates that wait to be settled."""
+        return sum(run.unsettled_bytes for run in self.runs.values())
 
     def settle(self) -> None:
         """Make durable what has been judged or made since, each job in one, and say what follows."""

@@ -47,6 +47,7 @@ from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
 from aggregator.shelf import Shelf
+from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.failpoints import reach
@@ -240,6 +241,17 @@ class Run:
         """Whether `settle` has something to do."""
         return bool(self._unwritten) or (self._making is not None and self._making.scores.done())
 
+    @property
+    def unsettled_bytes(self) -> int:
+        """Bytes of the updates that wait to be settled."""
+        return sum(len(one.body) for one in self._unwritten)
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether others will follow soon that could be settled in one with what has been judged."""
+        unwritten = self._unwritten
+        return bool(unwritten) and self.coordinator.expects_more and all(one.verdict.counted for one in unwritten)
+
     def settle(self, now: float) -> list[Out]:
         """Make durable what was judged since, or a version that is evaluated; return the messages that follow.
 
@@ -249,9 +261,8 @@ class Run:
         judged, self._unwritten = self._unwritten, []
         if judged:
             self._store.add_verdicts(self.job, judged)
+            _log_counted([one.verdict for one in judged if one.verdict.counted])
             for one in judged:
-                if one.verdict.counted:
-                    _log_verdict(one.verdict)
                 out += self._carry_out(self.coordinator.receive(Judged(one.verdict), now), now)
         if self._making is not None and self._making.scores.done():
             out += self._carry_out(self.coordinator.receive(self._made(now), now), now)
@@ -325,7 +336,10 @@ class Run:
                     follow = self._judge(Judgement(verdict), now)
                 case Answer(verdict):
                     if verdict.refused:
-                        _log_verdict(verdict)
+                        log.warning(
+                            "verdict job=%s base=%s device=%s refused: %s",
+                            *(verdict.job, verdict.base, verdict.device, verdict.refused),
+                        )
                     yield verdict
                 case Commit(close):
                     made = self._make(close, now)
@@ -365,6 +379,9 @@ class Run:
             body = self._inbox.collect(offer, now)
         except WireError as error:
             log.warning("offer broken job=%s device=%s: %s", self.job, offer.device, error)
+            return [], []
+        except SpoolError as error:
+            log.error("offer waits job=%s device=%s: %s", self.job, offer.device, error)
             return [], []
         if body is None or isinstance(body, Want):
             return ([body] if body else []), []
@@ -486,7 +503,8 @@ def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
     return [BodyRow(body_name(version, start), version.number, chunk_bytes, body) for start, body in now.ways]
 
 
-def _log_verdict(verdict: Verdict) -> None:
-    outcome = f"refused: {verdict.refused}" if verdict.refused else "counted"
-    level = logging.WARNING if verdict.refused else logging.INFO
-    log.log(level, "verdict job=%s base=%s device=%s %s", verdict.job, verdict.base, verdict.device, outcome)
+def _log_counted(verdicts: Sequence[Verdict]) -> None:
+    """Note who was counted, a line for each base."""
+    for job, base in dict.fromkeys((verdict.job, verdict.base) for verdict in verdicts):
+        devices = ",".join(verdict.device for verdict in verdicts if verdict.base == base)
+        log.info("counted job=%s base=%s devices=%s", job, base, devices)

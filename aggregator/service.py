@@ -28,6 +28,7 @@ from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
 from aggregator.roster import Roster
 from aggregator.run import Run
+from aggregator.spool import SpoolError
 from aggregator.store import Store, StoreError
 from broker import topics
 from broker.errors import WireError
@@ -46,8 +47,10 @@ LEADS_WITH = ("device", "offer", "chunk", "command", "head")
 """Those that the one which leads subscribes to beside."""
 MOST_FOREIGN = 256
 MOST_AT_ONCE = 64
-MOST_BYTES_AT_ONCE = 8 * 2**20
+MOST_BYTES_AT_ONCE = 4 * 2**20
 """What is taken from the broker before verdicts are written: updates wait in memory meanwhile."""
+COMPANY_S = 0.01
+"""How long an update that is not the last of its round waits for others to be written with it: they share a sync."""
 SETTLE_S = 0.2
 """After connecting, how long retained messages may take to arrive before the beacon is published over them."""
 READ_AGAIN_S = 600.0
@@ -167,11 +170,13 @@ class Aggregator:
         client has its id, and StoreError when the state directory cannot be written as this one begins to lead.
         """
         event, taken, n_bytes = self._transport.take(self._patience(timeout_s)), 0, 0
+        since = self.clock()
         while event is not None:
             self._receive(event)
             taken += 1
             n_bytes += len(event.payload) if isinstance(event, Packet) else 0
-            event = self._transport.take(0.0) if taken < MOST_AT_ONCE and n_bytes < MOST_BYTES_AT_ONCE else None
+            has_room = max(n_bytes, self.jobs.unsettled_bytes) < MOST_BYTES_AT_ONCE
+            event = self._more(since) if taken < MOST_AT_ONCE and has_room else None
         self.jobs.settle()
         self._tick()
         self.jobs.settle()  # what waited for room, and has found it
@@ -179,6 +184,13 @@ class Aggregator:
             self._send(self._commands.answers())
         self._out.pump()
         return taken > 0
+
+    def _more(self, since: float) -> Event | None:
+        """Return what has come as well; an update waits a little for others of its round, as a sync costs them all."""
+        event = self._transport.take(0.0)
+        if event is None and (left := since + COMPANY_S - self.clock()) > 0 and self.jobs.expects_more:
+            event = self._transport.take(left)
+        return event
 
     def stop(self) -> None:
         """Say goodbye to the fleet, if this one has led it, and note that no job is to blame for the end."""
@@ -450,6 +462,9 @@ class Aggregator:
             complete = self.jobs.inbox.add(chunk, self.clock())
         except WireError as error:
             self._refuse("bad chunk", f"job={chunk.job} device={chunk.device}: {error}")
+            return
+        except SpoolError as error:
+            self._refuse("no room on disk", f"job={chunk.job} device={chunk.device}: {error}")
             return
         if complete is not None:
             self._weigh(complete)

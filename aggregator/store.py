@@ -90,6 +90,7 @@ class Store:
         synced: False for simulations, where no power is cut. chance: gives a number from 0 to n - 1, for n. row_bytes:
         the longest body of an update that lies in its row.
         """
+        self.folder = folder
         self._chance = chance
         self._row_bytes = row_bytes
         self._bodies = Bodies(folder / UPDATES, synced=synced)
@@ -114,6 +115,7 @@ class Store:
     def over(cls, db: Database) -> Store:
         """Read an open file as a store: it is not locked, not settled, and `close` is its owner's."""
         store = cls.__new__(cls)
+        store.folder = db.file.parent
         store._db = db
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store

@@ -75,9 +75,22 @@ class Assembly:
         expected = min(self.chunk_bytes, self.n_bytes - index * self.chunk_bytes)
         if len(data) != expected:
             raise WireError(f"chunk {index} has {len(data)} bytes where {expected} belong")
-        came = index not in self._chunks
-        self._chunks.setdefault(index, data)
-        return came
+        if index in self._chunks:
+            return False
+        self._chunks[index] = self._keep(index, data)
+        return True
+
+    def _keep(self, index: int, data: bytes) -> bytes:
+        """Keep a chunk, and return what of it is to be in memory."""
+        del index
+        return data
+
+    def _joined(self) -> bytes:
+        return b"".join(self._chunks[index] for index in range(self.n_chunks))
+
+    def drop(self) -> None:
+        """Forget what has come."""
+        self._chunks.clear()
 
     def body(self) -> bytes | None:
         """Return the whole body, or None while chunks are missing.
@@ -86,7 +99,7 @@ class Assembly:
         """
         if not self.complete:
             return None
-        body = b"".join(self._chunks[index] for index in range(self.n_chunks))
+        body = self._joined()
         if self.digest is not None and digest(body) != self.digest:
             self._chunks.clear()
             raise WireError(f"the chunks of body {self.digest} do not make that body")

@@ -238,12 +238,14 @@ class _Link:
         if sock is None:
             self._end("the connection was lost")
             return
-        poller.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
-        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        reading = self._mailbox.wants_more()
+        wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if self._client.want_write() else 0)
+        poller.register(sock, wanted)
+        pending = reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         ready = dict(poller.poll(0 if pending else self._patience_s() * 1000))
         poller.unregister(sock)
         network = ready.get(sock.fileno(), 0)
-        if network or pending:
+        if network or pending or not reading:  # then the silence is ours
             self._alive.heard(time.monotonic())
         if pending or network & ~select.POLLOUT:
             self._client.loop_read()

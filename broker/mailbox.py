@@ -23,14 +23,16 @@ class Limits(NamedTuple):
     """What a client holds at most; a device of 512 MB keeps to these with room to spare.
 
     outbound: taken for sending and not yet acknowledged. inbox: received and not yet taken; a single packet always
-    fits. packet_bytes: the largest packet that we want, told to an MQTT 5 broker. window: publishes on their way to
-    the broker. receive_maximum: packets on their way to us, told to an MQTT 5 broker.
+    fits. unread_bytes: with more than that in the inbox nothing is read off the connection. packet_bytes: the largest
+    packet that we want, told to an MQTT 5 broker. window: publishes on their way to the broker. receive_maximum:
+    packets on their way to us, told to an MQTT 5 broker.
     """
 
     outbound_packets: int = 256
     outbound_bytes: int = 16_777_216
     inbox_packets: int = 1024
     inbox_bytes: int = 67_108_864
+    unread_bytes: int = 4_194_304
     packet_bytes: int = 16_777_216
     window: int = 32
     receive_maximum: int = 64
@@ -87,6 +89,8 @@ class Mailbox:
         self._linked = False  # the broker has let us in: changes of filters go to it
         self._online = False
         self._last_reason: str | None = None
+        self._is_held_up = False
+        """Whether the network thread reads nothing until the owner has taken more."""
         self._lock = threading.Lock()
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
@@ -166,6 +170,16 @@ class Mailbox:
         self.tell(packet, receipt)
         return True
 
+    def wants_more(self) -> bool:
+        """Return whether to read on: mosquitto 2.0.11 sends more than is acknowledged, and what is dropped is lost.
+
+        The rest waits in the connection, and at the broker. Not while the owner takes nothing: before `Online`, and in
+        the end.
+        """
+        with self._lock:
+            self._is_held_up = self._online and self._inbox_bytes > self.limits.unread_bytes
+        return not self._is_held_up
+
     def _reserve(self, packet: Packet) -> bool:
         size = len(packet.payload)
         with self._lock:
@@ -184,6 +198,9 @@ class Mailbox:
         with self._lock:
             self._inbox_packets -= 1
             self._inbox_bytes -= len(packet.payload)
+            goes_on = self._is_held_up and self._inbox_bytes <= self.limits.unread_bytes // 2
+        if goes_on:
+            self.bell.ring()
 
     def note_sent(self, packet: Packet) -> None:
         """Count a packet that is on its way."""

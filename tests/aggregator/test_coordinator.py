@@ -99,6 +99,26 @@ def kinds(effects: Sequence[Effect]) -> list[str]:
     return [type(effect).__name__ for effect in effects]
 
 
+# What the shell asks.
+
+
+def test_an_update_has_company_to_wait_for_until_those_that_are_judged_end_the_round() -> None:
+    bench = Bench(RoundsSpec(quorum=3))
+    assert not bench.core.expects_more
+    bench.see("a", "b", "c")
+    for device, more in (("a", True), ("b", True), ("c", False)):
+        bench.receive(offer(device), Judging(device), now=1.0)
+        assert bench.core.expects_more is more
+
+
+def test_an_update_that_reaches_the_target_does_not_wait_for_company() -> None:
+    bench = Bench(RoundsSpec(target=2, quorum=1, over_selection=2.0, min_devices=4))
+    bench.see("a", "b", "c", "d")
+    for device, more in (("a", True), ("b", False)):
+        bench.receive(offer(device), Judging(device), now=1.0)
+        assert bench.core.expects_more is more
+
+
 # Opening.
 
 

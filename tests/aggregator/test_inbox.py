@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from aggregator.inbox import IDLE_S, MOST_CHUNKS, MOST_IN_LINE, Inbox
+from aggregator.spool import SpoolError
 from broker import chunks
 from broker.errors import WireError
 from broker.messages import Chunk, Offer, Version, Want
@@ -224,3 +227,88 @@ def test_a_chunk_costs_the_same_of_a_body_of_many() -> None:
 
     few, many = spent_ms(200, comes(200)), spent_ms(4000, comes(4000))
     assert many < 4 * few + 2, f"{few:.1f} ms of 200 chunks, {many:.1f} ms of 4,000"
+
+
+# Beyond what memory has room for.
+
+
+def spooled(tmp_path: Path, most_bytes: int = 100, in_memory_bytes: int = 10) -> Inbox:
+    return Inbox(most_bytes, tmp_path, in_memory_bytes=in_memory_bytes)
+
+
+def test_what_memory_has_no_room_for_comes_together_on_disk(tmp_path: Path) -> None:
+    inbox = spooled(tmp_path)
+    names = "abcde"
+    for device in names:
+        inbox.collect(offer(device), 0.0)
+    for index in (2, 0, 1):
+        given = [inbox.add(chunk(index, device), 1.0) for device in names]
+    assert given == [offer(device) for device in names]
+    assert [inbox.collect(offer(device), 2.0) for device in names] == [BODY] * 5
+    assert inbox.reserved_bytes == 0
+
+
+def test_nothing_of_it_is_left_behind_whoever_is_killed(tmp_path: Path) -> None:
+    inbox = spooled(tmp_path, in_memory_bytes=0)
+    inbox.collect(offer(), 0.0)
+    inbox.add(chunk(0), 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_on_disk_is_used_again_and_what_lay_there_is_not_seen(tmp_path: Path) -> None:
+    inbox = spooled(tmp_path, in_memory_bytes=0)
+    inbox.collect(offer("stays"), 0.0)
+    for turn in range(20):
+        body = bytes([turn]) * 10
+        inbox.collect(offer(body=body), 0.0)
+        for index in range(3 - turn % 2):  # every other one is given up
+            inbox.add(chunk(index, body=body), 1.0)
+        if turn % 2:
+            inbox.forget("j", "a")
+        else:
+            assert inbox.collect(offer(body=body), 2.0) == body
+    assert inbox._spool is not None
+    assert inbox._spool._end == 2 * 4096
+
+
+def test_chunks_on_disk_that_do_not_make_the_body_are_refused_and_their_place_given_back(tmp_path: Path) -> None:
+    inbox = spooled(tmp_path, in_memory_bytes=0)
+    inbox.collect(offer(), 0.0)
+    for index in range(3):
+        inbox.add(Chunk("j", "a", chunks.digest(BODY), index, bytes(len(chunk(index).data))), 1.0)
+    with pytest.raises(WireError):
+        inbox.collect(offer(), 2.0)
+    assert inbox._spool is not None
+    assert (inbox.reserved_bytes, inbox._spool._end) == (0, 0)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "pread"])
+def test_a_disk_that_fails_costs_one_update_that_is_offered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    def come() -> bytes | Want | None:
+        inbox.collect(offer(), 0.0)
+        for index in range(3):
+            inbox.add(chunk(index), 1.0)
+        return inbox.collect(offer(), 2.0)
+
+    inbox = spooled(tmp_path, in_memory_bytes=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"aggregator.spool.os.{call}", fail)
+        with pytest.raises(SpoolError, match="No space left"):
+            come()
+    assert inbox.reserved_bytes == 0
+    assert come() == BODY
+
+
+def test_a_claim_takes_no_room_on_disk(tmp_path: Path) -> None:
+    huge = Offer("j", "a", Version(1, 0), 1, "f" * 32, 2**30, 2**20)
+    inbox = Inbox(2**31, tmp_path)
+    assert isinstance(inbox.collect(huge, 0.0), Want)
+    inbox.add(Chunk("j", "a", huge.digest, 1000, bytes(2**20)), 1.0)
+    assert inbox._spool is not None
+    assert inbox._spool._file is not None
+    assert os.fstat(inbox._spool._file).st_blocks * 512 < 2 * 2**20

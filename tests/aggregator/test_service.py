@@ -19,7 +19,7 @@ from aggregator.config import ENVELOPE_BYTES
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
 from aggregator.projection import Question
-from aggregator.service import BURY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, UsurpedError
+from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, UsurpedError
 from aggregator.store import Store, StoreError
 from broker import chunks, failpoints, topics
 from broker.faults import Marks
@@ -69,6 +69,36 @@ def listener(fleet: Fleet, word: str, **levels: str) -> Callable[[], list[Any]]:
 
 
 # A whole job.
+
+
+def test_an_update_waits_a_little_for_those_that_share_its_sync_but_the_last_of_its_round_does_not(
+    fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, settle, waits, settled = fleet.link.take, fleet.store.add_verdicts, [], []
+
+    def waited(timeout_s: float | None = 0.0) -> object:
+        if timeout_s and fleet.aggregator.jobs.expects_more:
+            assert timeout_s <= COMPANY_S
+            waits.append(len(fleet.job()._unwritten))
+            for agent in fleet.agents.values():  # meanwhile
+                agent.step(0.0)
+        return take(timeout_s)
+
+    def noted(job: str, judged: Sequence[object]) -> None:
+        settled.append(len(judged))
+        settle(job, judged)
+
+    monkeypatch.setattr(fleet.link, "take", waited)
+    monkeypatch.setattr(fleet.store, "add_verdicts", noted)
+    fleet.submit(spec())
+    while not settled:
+        for agent in fleet.agents.values():
+            agent.step(0.0)
+            fleet.aggregator.step(0.0)
+        fleet.now += 0.1
+    assert (waits, settled) == ([1], [3])
+    fleet.finish()
+    assert sum(settled) == 9
 
 
 def test_a_fleet_trains_a_job_to_its_end(fleet: Fleet, spec: SpecMaker) -> None:

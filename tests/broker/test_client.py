@@ -750,6 +750,42 @@ def test_the_inbox_is_bounded_in_bytes_but_takes_one_of_any_size(stage: Stage, m
     assert client.counters.dropped_packets == 2
 
 
+def test_what_the_owner_does_not_take_stays_in_the_connection_and_nothing_is_lost(stage: Stage, make: Make) -> None:
+    client = make(stage.port, limits=Limits(unread_bytes=150_000), keepalive_s=1)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    packets = [Packet("a", bytes([index]) * 100_000) for index in range(200)]  # more than the kernel keeps
+
+    def deliver() -> None:
+        for packet in packets:
+            peer.deliver(b"a", packet.payload)
+
+    sender = threading.Thread(target=deliver)
+    sender.start()
+    wait_until(lambda: client.counters.received_packets == 2)
+    for _ in range(2):
+        peer.expect(12)  # longer than a broker may be silent: this silence is ours
+    assert client.counters.received_packets == 2
+    assert [take(client) for _ in packets] == packets
+    sender.join()
+    assert client.counters.dropped_packets == 0
+
+
+def test_a_client_that_is_held_up_still_sends_and_says_goodbye(stage: Stage, make: Make) -> None:
+    client = make(stage.port, limits=Limits(unread_bytes=10))
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    peer.deliver(b"a", bytes(50))
+    wait_until(lambda: client.counters.received_packets == 1)
+    assert client.publish(Packet("b", b"out"))
+    mid = peer.expect(3)[3:5]
+    peer.send(0x40, mid)
+    client.close()
+    peer.expect(14)
+
+
 def test_the_outbound_queue_is_bounded_in_packets_and_bytes(stage: Stage, make: Make) -> None:
     client = make(stage.port, limits=Limits(outbound_packets=3, outbound_bytes=100))
     peer = stage.accept()

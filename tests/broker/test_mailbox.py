@@ -162,6 +162,34 @@ def test_what_arrived_on_a_connection_that_the_owner_never_heard_of_is_forgotten
     close(box)
 
 
+def test_whoever_is_held_up_reads_on_once_half_of_it_is_taken() -> None:
+    box = Mailbox(Limits(unread_bytes=100))
+    box.link_up(None)
+    box.go_online()
+    box.take(0.0)
+    for _ in range(4):
+        box.arrive(Packet("a", bytes(30)), None)
+    box.bell.hush()
+    assert not box.wants_more()
+    for heard in (False, False, True):  # 90, 60, 30 bytes are left
+        box.take(0.0)
+        assert bool(select.select([box.bell], [], [], 0)[0]) is heard
+    assert box.wants_more()
+    close(box)
+
+
+def test_nobody_is_held_up_whose_owner_takes_nothing() -> None:
+    box = Mailbox(Limits(unread_bytes=10))
+    box.link_up(None)
+    box.arrive(Packet("a", bytes(50)), None)
+    assert box.wants_more()
+    box.go_online()
+    assert not box.wants_more()
+    box.shut()
+    assert box.wants_more()
+    close(box)
+
+
 def test_the_same_complaint_is_made_once_until_things_get_better() -> None:
     box = Mailbox(Limits())
     for reason in ("rain", "rain", "snow", "snow"):
