@@ -20,12 +20,12 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aggregator import schema
 from aggregator.bodies import Bodies
@@ -55,6 +55,8 @@ class HeldJob(Struct, frozen=True):
     version: str
     ended: str
     damage: str = ""
+    without: tuple[str, ...] = ()
+    """Devices whose updates to the next version have rotted on disk: in the backup they have not come yet."""
 
 
 class Backup(Struct, frozen=True):
@@ -163,10 +165,12 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
                 raise DamageError(f"{source} is damaged ({damage}): keep the last good backup, and restore it")
             schema.bring_up(copied)
             with copied.transaction("the bodies of updates") as write:
-                for rowid in _take_in(Bodies(folder / UPDATES, synced=False), copied, write):
+                absent = _take_in(Bodies(folder / UPDATES, synced=False), copied, write)
+                for rowid, *_ in absent:
                     # Written over since, by a version that was made since: as if the update had not yet come.
                     write("DELETE FROM updates WHERE rowid = ?", (rowid,))
-            jobs = _jobs(copied)
+            rotten = _rotten(source, absent)
+            jobs = [structs.replace(held, without=rotten.get(held.job, ())) for held in _jobs(copied)]
             with copied.transaction("the mark of a backup") as write:
                 write("INSERT OR REPLACE INTO meta VALUES ('backup', datetime('now'))")
         finally:
@@ -175,7 +179,34 @@ def _copy(folder: Path, copy: Path, progress: Progress) -> Iterator[tuple[Path, 
         yield copy, jobs
 
 
-def _take_in(bodies: Bodies, db: Database, write: Transaction) -> list[int]:
+class _Absent(NamedTuple):
+    """A row of updates whose body is not where it says."""
+
+    rowid: int
+    job: str
+    at: int
+    crc: int
+
+
+def _rotten(source: Path, absent: Sequence[_Absent]) -> dict[str, tuple[str, ...]]:
+    """Return for each job the devices whose updates the store still names: they were not written over, but have rotted.
+
+    (An update is written over only when no row names it any more.)
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    if absent:
+        db = Database(source, wal=False)
+        try:
+            for _, job, at, checksum in absent:
+                sql = "SELECT device FROM updates WHERE job = ? AND at = ? AND crc = ? AND body IS NOT NULL"
+                if (row := db.one("table updates", sql, (job, at, checksum))) is not None:
+                    found[job] = (*found.get(job, ()), str(row[0]))
+        finally:
+            db.close()
+    return found
+
+
+def _take_in(bodies: Bodies, db: Database, write: Transaction) -> list[_Absent]:
     """Put into its rows the bodies of updates that lie in files beside the store; return the rows of those not there.
 
     Raises StoreError.
@@ -187,7 +218,7 @@ def _take_in(bodies: Bodies, db: Database, write: Transaction) -> list[int]:
         if crc(body) == checksum:
             write("UPDATE updates SET body = ?, at = NULL, n_bytes = NULL WHERE rowid = ?", (body, rowid))
         else:
-            absent.append(rowid)
+            absent.append(_Absent(rowid, job, at, checksum))
     return absent
 
 

@@ -34,6 +34,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     body_grace_s: Annotated[float, Meta(ge=0, le=2_592_000)] = 60.0
     """How long the bodies of an outdated version stay at the broker."""
 
+    evaluation_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3600.0
+    """How long a version may be evaluated on the test split before its job goes on without its score."""
+
     def cut_for(self, packet_bytes: int | None) -> int:
         """Return how finely to cut bodies for a broker that takes packets of so many bytes (None: of any length)."""
         if packet_bytes is None:

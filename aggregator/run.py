@@ -73,6 +73,8 @@ class _Making(NamedTuple):
     close: Close
     following: Next
     scores: Future[Metrics]
+    until: float
+    """When it is made without them."""
 
 
 class Run:
@@ -118,6 +120,8 @@ class Run:
         self._unwritten: list[Judgement] = []
         """What is being judged: its verdicts become durable in one, when what has come in one go has been heard."""
         self._making: _Making | None = None
+        self._unended: Future[Metrics] | None = None
+        """An evaluation that nobody waits for any more; until it ends no other is begun."""
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._load(row, now)
@@ -265,13 +269,17 @@ class Run:
             for one in judged:
                 out += self._carry_out(self.coordinator.receive(Judged(one.verdict), now), now)
         if self._making is not None and self._making.scores.done():
-            out += self._carry_out(self.coordinator.receive(self._made(now), now), now)
-            out += self._no_round()
+            out += self._end_making(now)
         return out
+
+    def _end_making(self, now: float) -> list[Out]:
+        return [*self._carry_out(self.coordinator.receive(self._made(now), now), now), *self._no_round()]
 
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
+        if self._making is not None and now >= self._making.until:
+            messages += self._end_making(now)
         for name in self._shelf.take_due(now):
             self._store.forget_body(self.job, name)
         return messages
@@ -283,8 +291,9 @@ class Run:
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
+        making = math.inf if self._making is None else self._making.until
         deadline = self.coordinator.deadline
-        at = self._shelf.retires_at if deadline is None else min(deadline, self._shelf.retires_at)
+        at = min(math.inf if deadline is None else deadline, self._shelf.retires_at, making)
         return None if math.isinf(at) else at
 
     def retained(self) -> list[Out]:
@@ -424,8 +433,10 @@ class Run:
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise
-        executor = self._executor if self.has_test else Inline()
-        self._making = _Making(close, following, executor.submit(self._scorer, following.model))
+        is_free = self._unended is None or self._unended.done()
+        executor = self._executor if self.has_test and is_free else Inline()
+        scores = executor.submit(self._scorer if is_free else _no_scores, following.model)
+        self._making = _Making(close, following, scores, now + self._limits.evaluation_s)
         if self._making.scores.done():
             return self._made(now)
         self._making.scores.add_done_callback(lambda _: self._wake())
@@ -434,10 +445,10 @@ class Run:
     def _made(self, now: float) -> Committed:
         """Make the version that was evaluated durable, and the end of its round."""
         assert self._making is not None  # noqa: S101 -- callers have looked
-        (close, following, future), self._making = self._making, None
+        (close, following, future, _), self._making = self._making, None
         self._marks.leave(self.job, "commit")
         try:
-            scores = future.result() if self.has_test else None
+            scores, unscored = self._scores(future)
         except BrokenExecutor as error:
             raise RuntimeError(
                 f"the process that evaluated version {close.attempt.base.following()} has died: killed for memory (see "
@@ -458,10 +469,22 @@ class Run:
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
-        self.alarm = following.alarm
+        self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         return Committed(version, metrics)
+
+    def _scores(self, future: Future[Metrics]) -> tuple[Metrics | None, str]:
+        """Return what a version scores, and why it has no score where it should have one."""
+        if not self.has_test:
+            return None, ""
+        if future.done() and (self._unended is None or self._unended.done()):
+            self._unended = None
+            return future.result(), ""
+        if not future.done() and not future.cancel():
+            self._unended = future
+        why = f"it has no score: to evaluate a version takes more than evaluation_s = {self._limits.evaluation_s:g}"
+        return {}, f"{why}; look at the test split and the net, or restart the aggregator with a larger one"
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
@@ -501,6 +524,10 @@ def as_tree(spec: JobSpec) -> dict[str, object]:
 def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
     """Return the bodies that lead to a version."""
     return [BodyRow(body_name(version, start), version.number, chunk_bytes, body) for start, body in now.ways]
+
+
+def _no_scores(_: object) -> Metrics:
+    return {}
 
 
 def _log_counted(verdicts: Sequence[Verdict]) -> None:

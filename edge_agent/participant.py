@@ -32,7 +32,8 @@
     of the last few waits from an offer to the next base, as this device has heard them through; the first time, for
     half of what is left of the round. So nothing is repeated in an ordinary round, and one that was lost on its way
     costs about a round. After that the pauses double. A new connection, of either side, may have swallowed the offer:
-    it is repeated at once, and who repeats it is answered with the verdict that it has.
+    it is repeated at once, and who repeats it is answered with the verdict that it has. So may the link have, where a
+    further attempt to leave the base draws this device: it is repeated within a few seconds.
 11. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
     when that version is needed here, and again while it does not come. A round that carries the way from the version
     that is here does as well.
@@ -231,7 +232,9 @@ class Participant:
                 self._over = last
             case Round():
                 self._follow(event.term, event.base)
-                self._round, self._round_ends_at, self._ahead = event, now + event.seconds_left, None
+                before, self._round = self._round, event
+                self._round_ends_at, self._ahead = now + event.seconds_left, None
+                self._be_drawn_again(before, now)
             case Want():
                 return self._upload(event, now)
             case Verdict():
@@ -521,6 +524,16 @@ class Participant:
             return []
         self._pause(now, self._patience(now))
         return [Upload(want)]
+
+    def _be_drawn_again(self, before: Round | None, now: float) -> None:
+        """Offer again soon if a further attempt to leave the base draws this device: it may not have been heard."""
+        offer, round_ = self.offer, self._round
+        if offer is None or before is None or round_ is None or not self._sent_body:
+            return
+        goes_on = offer.base in (round_.base, *round_.aliases) and before.base in (round_.base, *round_.aliases)
+        if goes_on and round_.attempt > before.attempt and self.drawn():
+            self._backoff_s = None
+            self._resend_at = min(self._resend_at, now + FIRST_RESEND_S * self._rng.random())
 
     def _pause(self, now: float, pause_s: float) -> None:
         """Offer again after about this long, and then after ever longer."""

@@ -98,7 +98,9 @@ def _phrase(jobs: list[HeldJob]) -> str:
 def _job(held: HeldJob) -> str:
     if held.damage:
         return f"{held.job} (damaged: {held.damage})"
-    return f"{held.job} at version {held.version}" + (f" ({held.ended})" if held.ended else "")
+    ended = f" ({held.ended})" if held.ended else ""
+    rotten = f" (without the updates of {', '.join(held.without)}, which have rotted on disk)" if held.without else ""
+    return f"{held.job} at version {held.version}{ended}{rotten}"
 
 
 def _say(what: Backup, line: str, *, as_json: bool, to_stderr: bool = False) -> None:

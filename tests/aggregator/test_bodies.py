@@ -16,7 +16,7 @@ import pytest
 
 from aggregator.backup import backup, restore
 from aggregator.bodies import Bodies
-from aggregator.database import Transaction
+from aggregator.database import Database, Transaction
 from aggregator.effects import Attempt, Close
 from aggregator.store import DamageError, Judgement, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
@@ -232,9 +232,17 @@ def test_a_backup_holds_them_in_one_file(store: Store, tmp_path: Path) -> None:
 
 def test_a_backup_goes_without_what_is_written_over_while_it_is_made(store: Store, tmp_path: Path) -> None:
     store.add_verdicts("j", [judged("a", LONG), judged("b", b"short")])
-    (tmp_path / "state" / "updates" / "j.bin").write_bytes(b"?" * len(LONG))
-    found = backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
-    assert [job.damage for job in found.jobs] == [""]
+    copy_to = Database.copy_to
+
+    def meanwhile(db: Database, *given: Any) -> None:
+        copy_to(db, *given)
+        leave(store)
+        store.add_verdicts("j", [judged("c", b"?" * len(LONG), V1)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "copy_to", meanwhile)
+        found = backup(tmp_path / "state", tmp_path / "file", lambda *_: None)
+    assert [(job.damage, job.without) for job in found.jobs] == [("", ())]
     (tmp_path / "new").mkdir()
     restore(BytesIO((tmp_path / "file").read_bytes()), "file", tmp_path / "new", lambda *_: None)
     restored = opened(tmp_path / "new")
@@ -417,3 +425,14 @@ def test_the_name_of_a_file_is_on_disk_before_a_row_whatever_failed_before(
             bodies.write("j", [LONG])
     bodies.write("j", [LONG])
     assert synced == ["updates", tmp_path.name]
+
+
+def test_a_backup_names_an_update_that_has_rotted_and_goes_without_it(store: Store, tmp_path: Path) -> None:
+    store.add_verdicts("j", [judged("a", LONG), judged("b", LONGER)])
+    file = tmp_path / "state" / "updates" / "j.bin"
+    file.write_bytes(LONG + bytes(len(LONGER)))
+    (held_job,) = backup(tmp_path / "state", tmp_path / "copy", lambda *_: None).jobs
+    assert (held_job.damage, held_job.without) == ("", ("b",))
+    leave(store)
+    (held_job,) = backup(tmp_path / "state", tmp_path / "copy", lambda *_: None).jobs
+    assert held_job.without == ()

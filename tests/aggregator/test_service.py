@@ -1132,6 +1132,35 @@ def test_a_stop_that_a_death_has_lost_was_told_to_nobody_and_is_asked_for_again(
     assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
 
 
+def test_a_job_goes_on_without_the_score_of_a_version_that_takes_too_long_and_says_so(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=1000, wait="all")))
+    fleet.run(lambda: bool(slow.waiting))
+    began = fleet.now
+    assert slow.waiting[0][0].set_running_or_notify_cancel()  # as on a thread, which nobody can end
+    fleet.run(lambda: fleet.job().version.number > 1, most_s=2 * fleet.limits.evaluation_s)  # the next ones do not wait
+    assert fleet.now - began >= fleet.limits.evaluation_s
+    assert "evaluation_s = 3600" in fleet.job().alarm
+    assert ("loss" in fleet.job().metrics, fleet.job().metrics["participants"]) == (False, 3)
+    assert len(slow.waiting) == 1
+    slow.work()  # it has ended after all
+    fleet.run(lambda: bool(slow.waiting))
+    slow.work()
+    fleet.aggregator.step(0.0)
+    assert (fleet.job().alarm, "accuracy" in fleet.job().metrics) == ("", True)
+
+
+def test_a_version_whose_evaluation_has_not_begun_in_time_is_made_without_it(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    fleet.submit(spec())
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.run(lambda: fleet.job().version.number == 1, most_s=2 * fleet.limits.evaluation_s)
+    assert slow.waiting.pop(0)[0].cancelled()
+    fleet.run(lambda: bool(slow.waiting))  # the next one is tried
+
+
 def test_the_loop_goes_on_while_a_version_is_evaluated(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
     beacons = listener(fleet, "aggregator")
     job = fleet.submit(spec())

@@ -559,6 +559,30 @@ def test_a_new_update_and_a_new_connection_begin_with_the_first_pause() -> None:
     assert one.deadline <= 5000.0 + 1.25 * FIRST_RESEND_S
 
 
+def test_a_further_attempt_that_draws_the_device_has_it_offer_again_soon() -> None:
+    one = offering()
+    heartbeat = structs.replace(round_(), seconds_left=50.0)
+    for same in (heartbeat, structs.replace(round_(), threshold=0, attempt=2)):  # the latter draws others
+        assert feed(one, same, now=10.0) == []
+        assert one.deadline is not None
+        assert one.deadline > 10.0 + FIRST_RESEND_S
+    assert feed(one, structs.replace(round_(), attempt=3), now=20.0) == []
+    assert one.deadline is not None
+    assert 20.0 <= one.deadline <= 20.0 + FIRST_RESEND_S
+    assert of(Send, one.tick(one.deadline)) == [Send(offer(), with_body=True)]
+    at = one.deadline
+    assert feed(one, structs.replace(round_(), attempt=3, seconds_left=40.0), now=25.0) == []  # its heartbeat
+    assert one.deadline == at
+
+
+def test_a_further_attempt_under_another_name_of_the_base_is_one_too() -> None:
+    renamed = Version(7, 0)
+    one = offering()
+    feed(one, Round("j-1", 2, renamed, 60.0, attempt=2, aliases=(V0,)), now=20.0)
+    assert one.deadline is not None
+    assert one.deadline <= 20.0 + FIRST_RESEND_S
+
+
 def test_a_small_body_goes_along_every_time_and_a_large_one_only_first() -> None:
     for body, again in ((b"x" * 2048, True), (b"x" * 2049, False)):
         one = offering(body)

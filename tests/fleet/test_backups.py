@@ -79,7 +79,7 @@ def test_one_line_says_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_same_is_said_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, file = config_of(tmp_path), tmp_path / "b"
     a_store(tmp_path).close()
-    held = [{"job": "digits-1", "name": "digits", "version": "1.0", "ended": "", "damage": ""}]
+    held = [{"job": "digits-1", "name": "digits", "version": "1.0", "ended": "", "damage": "", "without": []}]
     assert main(["aggregator", "backup", str(file), "--config", str(config), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made == {"file": str(file), "n_bytes": file.stat().st_size, "jobs": held, "kept": None}
