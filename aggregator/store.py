@@ -369,10 +369,8 @@ class Store:
         places = dict(zip(map(id, long), starts, strict=True))
         try:
             with self._writing(job) as write:
+                write(_FORGET_VERDICTS, (job, msgspec.json.encode([one.verdict.device for one in judgements]).decode()))
                 for one in judgements:
-                    write(
-                        "DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL", (job, one.verdict.device)
-                    )
                     write(_ADD_UPDATE, rows.judged(one, places.get(id(one))))
                     reach("store.add_verdict.within", one.verdict)
                 is_whole = True
@@ -525,7 +523,7 @@ _CLOSE_ATTEMPT = (
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
 _ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
-_FORGET_UPDATE = "DELETE FROM updates WHERE job = ? AND device = ? AND body IS NULL"
+_FORGET_VERDICTS = "DELETE FROM updates WHERE job = ? AND body IS NULL AND device IN (SELECT value FROM json_each(?))"
 _ADD_UPDATE = (
     "INSERT INTO updates (job, device, generation, number, digest, refused, n_examples, weight, norm, loss, body, crc,"
     " curvature, gain, at, n_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
