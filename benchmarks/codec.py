@@ -5,8 +5,9 @@
     python -m benchmarks.codec --train ... --test ... --partition shards:2 --target 0.92
 
 Set OPENBLAS_NUM_THREADS=1. A sketch with a bucket for every coordinate is DRIVE at one bit (Vargaftik et al. 2021) and
-EDEN at more (2022): those rows are the same code with `buckets` and `bits` said. Rounds are those of `fleet.simulate`
-to a target, beside float32 on the same seed. The hash of a plan is made once a base, and has a column of its own.
+EDEN at more (2022): those rows are the same code with `buckets` and `bits` said. Rounds are those of
+`fleet.simulation.simulate` to a target, beside float32 on the same seed. The hash of a plan is made once a base, and
+has a column of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from msgspec import structs
 
 from aggregator import record
 from aggregator.learner import Learner
-from fleet.display import n_bytes
-from fleet.problem import Problem, read_problem
-from fleet.simulate import simulate
+from fleet.console.display import n_bytes
+from fleet.problems.problem import Problem, read_problem
+from fleet.simulation.simulate import simulate
 from models import nets, train
 from models.chain import Chain
 from models.codec import FLOAT32, INT8, Coding, Terms

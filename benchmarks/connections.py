@@ -25,10 +25,10 @@ from broker.messages import Presence
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
-from fleet.problem import device_names
-from fleet.processes import Children
-from fleet.stage import FLEET
-from fleet.watch import Sights, Watch, WatchError
+from fleet.console.watch import Sights, Watch, WatchError
+from fleet.local.processes import Children
+from fleet.local.stage import FLEET
+from fleet.problems.problem import device_names
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec
 from models.source import DataSource

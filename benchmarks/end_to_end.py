@@ -8,9 +8,9 @@
 Without arguments the digits of scikit-learn on ten devices. Every seed deals the data out, starts the net and draws the
 devices alike for all codings. With --target a run ends when the test accuracy first reaches it.
 
-Without --wire all is computed in one process (`fleet.simulate`) and bytes are payloads of MQTT. With it every device is
-a process, mosquitto stands between them, and a proxy before it counts every byte that MQTT sends to and from devices:
-headers, acknowledgements, subscriptions, pings, resends. Payloads alone are shown beside.
+Without --wire all is computed in one process (`fleet.simulation.simulate`) and bytes are payloads of MQTT. With it
+every device is a process, mosquitto stands between them, and a proxy before it counts every byte that MQTT sends to and
+from devices: headers, acknowledgements, subscriptions, pings, resends. Payloads alone are shown beside.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from msgspec import structs
 
 from benchmarks import wire
 from benchmarks.wire import Wired
-from fleet import plots
-from fleet.display import n_bytes
-from fleet.problem import Problem, read_problem
-from fleet.simulate import Result, simulate
+from fleet.console.display import n_bytes
+from fleet.demo import plots
+from fleet.problems.problem import Problem, read_problem
+from fleet.simulation.simulate import Result, simulate
 from models.job import PRESETS
 
 FLOAT32 = "off"

@@ -32,8 +32,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from benchmarks.trees import Answer, Fleet, Runs, Task, undisturbed
-from fleet.display import duration, n_bytes
-from fleet.processes import interruptible
+from fleet.console.display import duration, n_bytes
+from fleet.local.processes import interruptible
 from models.job import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,10 +192,10 @@ def _fleets(asked: argparse.Namespace) -> dict[str, Fleet]:
 
 def _tree(name: str, folder: Path, root: Path = ROOT) -> Tree:
     """Return a tree: a folder as it lies there, or a revision, exported. Raises SameError."""
-    if (Path(name) / "fleet" / "simulate.py").is_file():
+    if (Path(name) / "fleet" / "cli.py").is_file():
         return Tree(name, Path(name).resolve())
     if Path(name).is_dir():
-        raise SameError(f"{name} is a folder without fleet/simulate.py, so it is no checkout of this project")
+        raise SameError(f"{name} is a folder without fleet/cli.py, so it is no checkout of this project")
     revision = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     if not revision:
         raise SameError(f"{name} is neither a revision of the repository at {root} nor a folder: see git log --oneline")
@@ -204,8 +204,8 @@ def _tree(name: str, folder: Path, root: Path = ROOT) -> Tree:
         raise SameError(f"{name} cannot be exported: run `git -C {root} archive {revision[:12]}` to see why")
     with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
         tar.extractall(folder, filter="data")
-    if not (folder / "fleet" / "simulate.py").is_file():
-        raise SameError(f"{name} has no fleet/simulate.py: it is too old to be compared")
+    if not (folder / "fleet" / "cli.py").is_file():
+        raise SameError(f"{name} has no fleet/cli.py: it is too old to be compared")
     return Tree(f"{name} ({revision[:9]})", folder)
 
 

@@ -35,9 +35,9 @@ from benchmarks.connections import Load  # noqa: E402
 from benchmarks.events import Cost  # noqa: E402
 from benchmarks.memory import peak_mb  # noqa: E402
 from broker.errors import StartError  # noqa: E402
-from fleet.display import duration  # noqa: E402
-from fleet.processes import ChildDiedError, interruptible  # noqa: E402
-from fleet.watch import WatchError  # noqa: E402
+from fleet.console.display import duration  # noqa: E402
+from fleet.console.watch import WatchError  # noqa: E402
+from fleet.local.processes import ChildDiedError, interruptible  # noqa: E402
 from models.dataset import Dataset  # noqa: E402
 from models.job import JobSpec, ModelSpec, RoundsSpec  # noqa: E402
 
@@ -208,7 +208,7 @@ def simulated(n_devices: int) -> Simulated:
 
 
 def _simulate_here(n_devices: int) -> Simulated:
-    from fleet.simulate import simulate
+    from fleet.simulation.simulate import simulate
 
     logging.disable(logging.ERROR)
     rng = np.random.default_rng(0)

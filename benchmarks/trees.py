@@ -1,8 +1,9 @@
 """Simulations by another state of this project, each a process that imports that tree and nothing of this one.
 
-What runs there (`SCRIPT`) goes by faces that older trees have: `fleet.problem.read_problem`, `fleet.simulate.simulate`
-and the version and SHA-256 of an `aggregator.run.Run`, which are looked at whenever `on_round` says that a version is
-there. Folders that a simulation makes for itself are put below ours, so that whoever is killed leaves nothing behind.
+What runs there (`SCRIPT`) goes by faces that older trees have: `fleet.problems.problem.read_problem`,
+`fleet.simulation.simulate.simulate` and the version and SHA-256 of an `aggregator.run.Run`, which are looked at
+whenever `on_round` says that a version is there. Folders that a simulation makes for itself are put below ours, so that
+whoever is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,11 +34,20 @@ from pathlib import Path
 asked = json.loads(sys.argv[1])
 ours = tempfile.TemporaryDirectory
 tempfile.TemporaryDirectory = lambda *_, **__: ours(dir=asked["folder"])
-import fleet.simulate, fleet.problem
+import importlib
+def found(*names):
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    sys.exit(f"{asked['tree']} has none of {names}: it is too old to be compared")
+simulation = found("fleet.simulation.simulate", "fleet.simulate")
+problems = found("fleet.problems.problem", "fleet.problem")
 from aggregator.run import Run
 from models.job import StopSpec
 from msgspec import structs
-for module in (fleet.simulate, sys.modules["aggregator.run"]):
+for module in (simulation, sys.modules["aggregator.run"]):
     if not Path(module.__file__).resolve().is_relative_to(Path(asked["tree"]).resolve()):
         sys.exit(f"{module.__name__} was imported from {module.__file__}, not from the tree that was asked for")
 runs, begin = [], Run.__init__
@@ -46,7 +56,7 @@ def noted(self, *rest, **more):
     runs.append(self)
 Run.__init__ = noted
 more = {} if asked["features"] is None else {"features": asked["features"]}
-problem = fleet.problem.read_problem(
+problem = problems.read_problem(
     Path(asked["job"]), asked["data"], how=asked["how"], n_devices=asked["devices"], rounds=asked["versions"], **more
 )
 rules = structs.replace(problem.spec.rounds, stop=StopSpec(), target=None)
@@ -59,8 +69,8 @@ def on_round(row):
     if runs[-1].version.number != row.round:
         sys.exit(f"version {runs[-1].version} is there already when version {row.round} is told of: it goes unseen")
     sha256.append(runs[-1].sha256)
-found = fleet.simulate.simulate(spec, problem.shares, problem.test, on_round)
-print(json.dumps({"up": found.bytes_up, "down": found.bytes_down, "sha256": sha256}))
+done = simulation.simulate(spec, problem.shares, problem.test, on_round)
+print(json.dumps({"up": done.bytes_up, "down": done.bytes_down, "sha256": sha256}))
 """
 
 

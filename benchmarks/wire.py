@@ -1,7 +1,7 @@
 """A job over the wire: mosquitto, an aggregator and every device as processes, behind the counting proxy.
 
-What `fleet.simulate` computes in one process happens here for real, so that every byte of MQTT is counted: headers,
-acknowledgements, subscriptions, pings, resends. The same job and data make the same model in both.
+What `fleet.simulation.simulate` computes in one process happens here for real, so that every byte of MQTT is counted:
+headers, acknowledgements, subscriptions, pings, resends. The same job and data make the same model in both.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
-from fleet import stage
-from fleet.meter import Meter
-from fleet.problem import for_all
-from fleet.processes import Children
-from fleet.stage import DEVICES, FLEET
-from fleet.watch import Sights, Watch
+from fleet.console.watch import Sights, Watch
+from fleet.local import stage
+from fleet.local.meter import Meter
+from fleet.local.processes import Children
+from fleet.local.stage import DEVICES, FLEET
+from fleet.problems.problem import for_all
 from models.dataset import Dataset
 from models.job import JobSpec
 

@@ -2,7 +2,8 @@
 
 A device reads every packet, and builds the net and the versions of each of its jobs, for itself: `Resources`, as it
 stands. In a simulation all devices hear the same packets and hold the same versions; it hands one object to all of
-them, which does each of these things once (`fleet/shared.py`). What is given out is never changed by who gets it.
+them, which does each of these things once (`fleet/simulation/shared.py`). What is given out is never changed by who
+gets it.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from broker.settings import SettingsError
 from fleet.heap import keep_freed_memory
 
 if TYPE_CHECKING:
-    from fleet import operator
-    from fleet.check import Report
+    from fleet.console import operator
+    from fleet.console.check import Report
 
 log = logging.getLogger("fedge")
 
@@ -89,7 +89,7 @@ class _LogLine(logging.Formatter):
 
 def _agent_run(arguments: argparse.Namespace) -> int:
     if arguments.check:
-        from fleet.check import check_agent
+        from fleet.console.check import check_agent
 
         return _tell(check_agent, arguments, arguments.config)
     _refuse_json(arguments)
@@ -100,14 +100,14 @@ def _agent_run(arguments: argparse.Namespace) -> int:
 
 
 def _agent_predict(arguments: argparse.Namespace) -> int:
-    from fleet.predict import predict
+    from fleet.console.predict import predict
 
     return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
 
 
 def _aggregator_run(arguments: argparse.Namespace) -> int:
     if arguments.check:
-        from fleet.check import check_aggregator
+        from fleet.console.check import check_aggregator
 
         return _tell(check_aggregator, arguments, arguments.config)
     _refuse_json(arguments)
@@ -124,24 +124,24 @@ def _aggregator_run(arguments: argparse.Namespace) -> int:
 
 
 def _aggregator_backup(arguments: argparse.Namespace) -> int:
-    from fleet.backups import backup
+    from fleet.console.backups import backup
 
     return backup(arguments)
 
 
 def _aggregator_restore(arguments: argparse.Namespace) -> int:
-    from fleet.backups import restore
+    from fleet.console.backups import restore
 
     return restore(arguments)
 
 
 def _job_submit(arguments: argparse.Namespace) -> int:
     if arguments.check:
-        from fleet.check import check_job
+        from fleet.console.check import check_job
 
         return _tell(check_job, arguments, arguments.job, arguments.config)
     _refuse_json(arguments)
-    from fleet import operator
+    from fleet.console import operator
 
     job, notes = operator.submit(operator.load_config(arguments.config), arguments.job)
     print(job)
@@ -157,8 +157,8 @@ def _refuse_json(arguments: argparse.Namespace) -> None:
 
 def _tell(look: Callable[..., Report], arguments: argparse.Namespace, *files: Path) -> int:
     """Say what `--check` has found; 2 where something is wrong."""
-    from fleet.check import Report
-    from fleet.operator import as_json
+    from fleet.console.check import Report
+    from fleet.console.operator import as_json
 
     try:
         report = look(*files)
@@ -177,7 +177,7 @@ def _tell(look: Callable[..., Report], arguments: argparse.Namespace, *files: Pa
 
 
 def _job_list(arguments: argparse.Namespace) -> int:
-    from fleet import operator
+    from fleet.console import operator
 
     lines = operator.jobs(operator.load_config(arguments.config))
     if arguments.json:
@@ -203,8 +203,8 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def _job_show(arguments: argparse.Namespace) -> int:
-    from fleet import operator
-    from fleet.display import duration
+    from fleet.console import operator
+    from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
     if arguments.json:
@@ -222,21 +222,21 @@ def _job_show(arguments: argparse.Namespace) -> int:
 
 
 def _job_resume(arguments: argparse.Namespace) -> int:
-    from fleet import operator
+    from fleet.console import operator
 
     print(operator.resume(operator.load_config(arguments.config), arguments.name))
     return 0
 
 
 def _job_stop(arguments: argparse.Namespace) -> int:
-    from fleet import operator
+    from fleet.console import operator
 
     print(operator.stop(operator.load_config(arguments.config), arguments.name))
     return 0
 
 
 def _job_export(arguments: argparse.Namespace) -> int:
-    from fleet import operator
+    from fleet.console import operator
 
     exported = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
     since = exported.averaged_since
@@ -246,7 +246,7 @@ def _job_export(arguments: argparse.Namespace) -> int:
 
 
 def _round_explain(arguments: argparse.Namespace) -> int:
-    from fleet import operator
+    from fleet.console import operator
 
     config = operator.load_config(arguments.config)
     rounds = operator.explain(config, arguments.name, arguments.number, arguments.device)
@@ -266,25 +266,25 @@ def _round_explain(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from fleet.demo import demo
+    from fleet.demo.command import demo
 
     return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from fleet.simulation_report import command
+    from fleet.simulation.report import command
 
     return command(arguments)
 
 
 def _chaos(arguments: argparse.Namespace) -> int:
-    from fleet.chaos import command
+    from fleet.chaos.command import command
 
     return command(arguments)
 
 
 def _codec_measure(arguments: argparse.Namespace) -> int:
-    from fleet.measure import measure, table
+    from fleet.console.measure import measure, table
 
     rows = measure(arguments.update, arguments.codec, arguments.buckets, arguments.bits)
     if arguments.json is not None:

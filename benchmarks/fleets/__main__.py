@@ -8,9 +8,9 @@
 
 DIR holds mnist_train.npz and mnist_test.npz (X uint8, y), har_spsw.npz and beijing_air.npz, or some of them. Fleets
 whose data are not there are listed as left out; those of scikit-learn's sets need no file. Every run goes through the
-real aggregator, agents and codec (`fleet.simulate`). What has finished is kept (--cache): the same command goes on
-where it was stopped. Without --codings and --coding the preset of a job that names none is compared. FILE.toml holds
-the keys of a job's [compression], at its top or under [compression].
+real aggregator, agents and codec (`fleet.simulation.simulate`). What has finished is kept (--cache): the same command
+goes on where it was stopped. Without --codings and --coding the preset of a job that names none is compared. FILE.toml
+holds the keys of a job's [compression], at its top or under [compression].
 """
 
 from __future__ import annotations

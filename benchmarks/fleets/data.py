@@ -1,6 +1,6 @@
 """What the fleets train on: files that are given, scikit-learn's sets, and how rows are dealt out to devices.
 
-    iid, shards:K, dirichlet:A    as `fleet.partition` deals them
+    iid, shards:K, dirichlet:A    as `fleet.problems.partition` deals them
     zipf                          a shuffle in shares of 1, 1/2, 1/3, ... of the rows, in a random order
     natural                       one device for each person or place of the file
 
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fleet.examples import load_split, split_rows
-from fleet.partition import PartitionError, Rows, by_column, deal
+from fleet.problems.examples import load_split, split_rows
+from fleet.problems.partition import PartitionError, Rows, by_column, deal
 from models import dataset
 from models.dataset import Dataset, DatasetError
 
@@ -189,4 +189,4 @@ SOURCES: dict[str, Callable[[Files], Source]] = {
     "friedman": _friedman,
     "classes": _classes,
 }
-"""Those that `fleet.examples` does not have."""
+"""Those that `fleet.problems.examples` does not have."""

@@ -27,16 +27,16 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-import fleet.simulate
+import fleet.simulation.simulate
 from benchmarks.fleets import data
 from benchmarks.fleets.catalogue import Fleet
 from benchmarks.fleets.curves import Float64
 from benchmarks.fleets.data import Source
-from fleet.simulate import Result
+from fleet.simulation.simulate import Result
 from models.job import CompressionSpec
 
-ROOT = Path(fleet.simulate.__file__).resolve().parent.parent
-CODE = ("models", "aggregator", "edge_agent", "broker", "fleet/simulate.py", "fleet/problem.py")
+ROOT = Path(fleet.simulation.simulate.__file__).resolve().parents[2]
+CODE = ("models", "aggregator", "edge_agent", "broker", "fleet/simulation/simulate.py", "fleet/problems/problem.py")
 LIBRARIES = ("numpy", "torch")
 
 
@@ -81,7 +81,7 @@ class Kept(Struct, frozen=True):
     parameters: int
     sha256: str
     rounds: list[dict[str, Any]]
-    """Of each round all that `fleet.simulate.RoundRow` says."""
+    """Of each round all that `fleet.simulation.simulate.RoundRow` says."""
 
     def column(self, name: str) -> Float64:
         """Return one of the fields of all rounds, (rounds,) float64."""

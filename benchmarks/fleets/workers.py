@@ -24,8 +24,8 @@ from benchmarks.fleets import data
 from benchmarks.fleets.catalogue import Fleet
 from benchmarks.fleets.data import Files
 from benchmarks.fleets.runs import Cache, Kept, Task
-from fleet.problem import dealt
-from fleet.simulate import RoundRow, SimulationError, simulate
+from fleet.problems.problem import dealt
+from fleet.simulation.simulate import RoundRow, SimulationError, simulate
 from models.dataset import Dataset, fit
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

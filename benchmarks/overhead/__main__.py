@@ -27,7 +27,7 @@ from msgspec import structs
 
 from benchmarks.overhead import floor, flower, ours
 from benchmarks.overhead.found import Found
-from fleet.display import duration
+from fleet.console.display import duration
 from models.job import PRESETS, ModelSpec
 from models.mlp import spec_of_mlp
 from models.params import n_parameters

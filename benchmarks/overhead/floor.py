@@ -13,7 +13,7 @@ from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Costs
 from benchmarks.overhead.ours import WARM
 from broker.embedded import start_broker
-from fleet.processes import Children
+from fleet.local.processes import Children
 
 COMMAND = (sys.executable, "-P", "-m", "benchmarks.overhead.floor_role")
 

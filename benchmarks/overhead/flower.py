@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Costs
 from benchmarks.overhead.ours import WARM
-from fleet.processes import Children
+from fleet.local.processes import Children
 from models.params import Spec
 
 _ROLE = str(Path(__file__).with_name("flower_role.py"))

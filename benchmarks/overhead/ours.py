@@ -17,11 +17,11 @@ from benchmarks.overhead.noop import LAGS
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Beacon, Status
-from fleet import stage
-from fleet.meter import Meter
-from fleet.processes import Children
-from fleet.stage import DEVICES, FLEET, Role
-from fleet.watch import Watch, WatchError
+from fleet.console.watch import Watch, WatchError
+from fleet.local import stage
+from fleet.local.meter import Meter
+from fleet.local.processes import Children
+from fleet.local.stage import DEVICES, FLEET, Role
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 

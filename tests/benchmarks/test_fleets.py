@@ -26,7 +26,7 @@ from benchmarks.fleets.catalogue import FLEETS, Fleet
 from benchmarks.fleets.curves import Float64
 from benchmarks.fleets.runs import Cache, Kept, Task
 from broker.settings import SettingsError
-from fleet.partition import PartitionError
+from fleet.problems.partition import PartitionError
 from models.dataset import Dataset, DatasetError
 from models.job import ModelSpec
 

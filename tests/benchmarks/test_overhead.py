@@ -18,7 +18,7 @@ from benchmarks.overhead import flower, meters, ours
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Cost, Costs
 from broker.embedded import find_mosquitto
-from fleet.processes import ChildDiedError, Children
+from fleet.local.processes import ChildDiedError, Children
 from models.job import ModelSpec
 from models.mlp import spec_of_mlp
 from models.params import n_parameters

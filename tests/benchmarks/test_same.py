@@ -101,14 +101,14 @@ def test_a_tree_that_does_not_run_is_a_failure_that_says_why(
 def test_a_revision_is_exported_and_one_that_is_not_there_is_named(tmp_path: Path) -> None:
     root = tmp_path / "repository"
     (root / "fleet").mkdir(parents=True)
-    (root / "fleet" / "simulate.py").write_text("here\n")
+    (root / "fleet" / "cli.py").write_text("here\n")
     who = ["-c", "user.name=n", "-c", "user.email=e"]
     for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
-    (root / "fleet" / "simulate.py").write_text("changed since\n")
+    (root / "fleet" / "cli.py").write_text("changed since\n")
     tree = same._tree("HEAD", tmp_path / "base", root)
     assert tree.name.startswith("HEAD (")
-    assert (tree.folder / "fleet" / "simulate.py").read_text() == "here\n"
+    assert (tree.folder / "fleet" / "cli.py").read_text() == "here\n"
     assert (
         subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, check=True).stdout.count(
             b"\n"
@@ -123,7 +123,7 @@ def test_a_revision_is_exported_and_one_that_is_not_there_is_named(tmp_path: Pat
     ("arguments", "why"),
     [
         (["nowhere", "."], "nowhere is neither a revision of the repository"),
-        (["tests", "."], "tests is a folder without fleet/simulate.py"),
+        (["tests", "."], "tests is a folder without fleet/cli.py"),
         ([".", ".", "--data", "x.npz"], "--data and --job go together"),
         ([".", ".", "--data", "x.npz", "--job", "x.toml"], "x.npz: there is no such file"),
         ([".", ".", "--json", "nowhere/x.json"], "--json nowhere/x.json: there is no such folder"),

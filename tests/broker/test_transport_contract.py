@@ -15,7 +15,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Event, Offline, Online, Packet, Transport, Usurped
-from fleet.meter import Meter
+from fleet.local.meter import Meter
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
 AFTERWARDS = Packet("afterwards", b"1", retain=True)

@@ -14,7 +14,7 @@ import pytest
 from aggregator.config import AggregatorConfig
 from broker.settings import load
 from edge_agent.config import AgentConfig
-from fleet.operator import OperatorConfig
+from fleet.console.operator import OperatorConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = [("aggregator.toml", AggregatorConfig), ("agent.toml", AgentConfig)]

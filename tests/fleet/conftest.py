@@ -12,11 +12,11 @@ import pytest
 
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
-from fleet import stage
-from fleet.partition import deal
-from fleet.problem import dealt
-from fleet.processes import Children
-from fleet.stage import Stage
+from fleet.local import stage
+from fleet.local.processes import Children
+from fleet.local.stage import Stage
+from fleet.problems.partition import deal
+from fleet.problems.problem import dealt
 from models.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 

@@ -17,7 +17,7 @@ import pytest
 
 from fleet import cli
 from fleet.cli import main
-from fleet.examples import JOBS
+from fleet.problems.examples import JOBS
 
 GOOD_JOB = 'name = "j"\n[model]\ninputs = 2\noutputs = 2\n'
 
@@ -139,12 +139,11 @@ def test_a_codec_that_there_is_not_is_refused_in_one_line(
 def test_what_nobody_expected_is_told_with_its_type_and_where_the_trace_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import fleet.operator
 
     def burst(_config: object) -> None:
         raise ZeroDivisionError("one over nothing")
 
-    monkeypatch.setattr(fleet.operator, "jobs", burst)
+    monkeypatch.setattr("fleet.console.operator.jobs", burst)
     config = tmp_path / "aggregator.toml"
     config.write_text('fleet = "f"\n')
     assert main(["job", "list", "--config", str(config)]) == 1

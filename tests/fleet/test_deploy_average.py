@@ -25,7 +25,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
 from edge_agent.slots import Install, Outcome, Slots
-from fleet.simulate import _workshop
+from fleet.simulation.simulate import _workshop
 from models import average, dataset
 from models.dataset import Dataset
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec

@@ -19,8 +19,8 @@ from broker.embedded import EmbeddedBroker
 from broker.settings import SettingsError
 from fleet import roles
 from fleet.cli import main
-from fleet.meter import Meter
-from fleet.processes import FEDGE
+from fleet.local.meter import Meter
+from fleet.local.processes import FEDGE
 
 Until = Callable[[Callable[[], bool]], None]
 

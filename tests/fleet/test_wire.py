@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import wire
 from broker.settings import load
-from fleet.partition import deal
-from fleet.problem import dealt
-from fleet.simulate import simulate
+from fleet.problems.partition import deal
+from fleet.problems.problem import dealt
+from fleet.simulation.simulate import simulate
 from models.dataset import Dataset
 from models.job import JobSpec
 

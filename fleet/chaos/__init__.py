@@ -1,0 +1,1 @@
+"""`fedge chaos`: kill everything, everywhere, and see whether it matters."""

@@ -1,0 +1,201 @@
+"""The fleet that chaos runs: its jobs, its data, and a folder of configuration for every process.
+
+    FOLDER/aggregator/   aggregator.toml  test.npz  state/  log  diary
+    FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
+    ...
+
+"steady" is compared. Its membership is fixed: it waits for every device, has int8 updates of two chunks, deploys the
+mean of the last versions, and trains for long enough to be killed in the middle. One device more than asked for boasts:
+it claims more examples than the job allows, and is refused every time.
+
+"steered" is compared too. It is small, and sketched: its buckets follow from what devices report.
+
+"loose" runs beside them, so that what a fixed membership never does happens too: its rounds end before the last
+devices are done, which then halt. Which of them count is chance, so of this job only the books are checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from broker.connection import BrokerSettings
+from edge_agent.slots import slot_path
+from fleet.problems.examples import load_split
+from models.dataset import Dataset
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
+
+FLEET = "chaos"
+DATA = "digits"
+N_EXAMPLES = 200
+"""On a device; the one that boasts has twice as many."""
+DEADLINE_S = 12.0
+
+
+class Seat(NamedTuple):
+    """One process: what it is called, what it is, and its files."""
+
+    name: str
+    role: str
+    config: Path
+    log: Path
+    diary: Path
+    state: Path
+
+
+class Stage(NamedTuple):
+    """All processes but the broker. The first device serves the models; the last one boasts."""
+
+    folder: Path
+    aggregator: Seat
+    devices: list[Seat]
+    steady: JobSpec
+    steered: JobSpec
+    loose: JobSpec
+
+    @property
+    def compared(self) -> tuple[JobSpec, ...]:
+        """The jobs whose models must be the same whatever dies."""
+        return self.steady, self.steered
+
+    @property
+    def seats(self) -> list[Seat]:
+        """Everybody, the aggregator first."""
+        return [self.aggregator, *self.devices]
+
+    @property
+    def slot(self) -> Path:
+        """Where the first device serves the model of the steady job."""
+        return slot_path(self.devices[0].state, self.steady.name)
+
+    def job_file(self, spec: JobSpec) -> Path:
+        """Where this job is written down."""
+        return self.folder / f"{spec.name}.toml"
+
+
+def steady(n_devices: int, n_rounds: int) -> JobSpec:
+    """Return a job whose model must be the same whatever dies."""
+    return JobSpec(
+        name="steady",
+        model=ModelSpec(inputs=64, hidden=(800, 64), outputs=10),
+        seed=7,
+        data=DATA,
+        compression=CompressionSpec(codec="int8"),
+        deploy="every 3",
+        deploy_average=4,
+        train=TrainSpec(epochs=12, batch_size=4, learning_rate=0.02),
+        rounds=_fixed(n_devices, n_rounds),
+        aggregate=_REFUSES_THE_BOASTER,
+    )
+
+
+def steered(n_devices: int, n_rounds: int) -> JobSpec:
+    """Return another one, whose coding is steered."""
+    return JobSpec(
+        name="steered",
+        model=_SMALL,
+        seed=9,
+        data=DATA,
+        compression="strong",
+        deploy="never",
+        train=TrainSpec(epochs=5, batch_size=4, learning_rate=0.02),
+        rounds=_fixed(n_devices, n_rounds),
+        aggregate=_REFUSES_THE_BOASTER,
+    )
+
+
+def loose(n_devices: int) -> JobSpec:
+    """Return the job that goes on without the slow, until it is stopped."""
+    return JobSpec(
+        name="loose",
+        model=_SMALL,
+        seed=8,
+        data=DATA,
+        compression="strong",
+        deploy="never",
+        train=TrainSpec(epochs=20, batch_size=4, learning_rate=0.02),
+        rounds=RoundsSpec(
+            target=n_devices - 2, over_selection=2.0, quorum=2, deadline_s=DEADLINE_S, max_rounds=100_000
+        ),
+    )
+
+
+_SMALL = ModelSpec(inputs=64, hidden=(32,), outputs=10)
+_REFUSES_THE_BOASTER = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
+
+
+def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
+    """Have every round wait for the same devices."""
+    return RoundsSpec(
+        quorum=n_devices, min_devices=n_devices + 1, wait="all", deadline_s=DEADLINE_S, max_rounds=n_rounds
+    )
+
+
+def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *, executor: str = "threads") -> Stage:
+    """Write everything. Raises SettingsError without scikit-learn, OSError when the folder cannot be written."""
+    split = load_split(DATA)
+    names = [f"device-{number}" for number in range(n_devices + 1)]
+    stage = Stage(
+        folder,
+        _seat(folder, "aggregator", "aggregator"),
+        [_seat(folder, name, "agent") for name in names],
+        steady(n_devices, n_rounds),
+        steered(n_devices, n_rounds),
+        loose(n_devices),
+    )
+    for seat in stage.seats:
+        seat.config.parent.mkdir(parents=True)
+    for spec in (*stage.compared, stage.loose):
+        stage.job_file(spec).write_text(_toml(msgspec.to_builtins(spec)), encoding="utf-8")
+    _write_aggregator(stage.aggregator, split.test, broker, executor)
+    for number, seat in enumerate(stage.devices):
+        boasts = seat is stage.devices[-1]
+        rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if boasts else 1))
+        data = Dataset(split.train.X[rows], split.train.y[rows])
+        _write_device(seat, data, broker, serves=number == 0)
+    return stage
+
+
+def _seat(folder: Path, name: str, role: str) -> Seat:
+    home = (folder / name).resolve()
+    return Seat(name, role, home / f"{role}.toml", home / "log", home / "diary", home / "state")
+
+
+def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings, executor: str) -> None:
+    source = _write_data(seat.config.parent / "test.npz", test)
+    # Small chunks, so that a version has several; short waits, because nobody here is far away.
+    limits = {"chunk_bytes": 20_000, "heartbeat_s": 2.0, "spread_s": 0.2, "body_grace_s": 5.0}
+    tree = {"fleet": FLEET, "state_dir": str(seat.state), "executor": executor, "broker": _broker(broker)}
+    seat.config.write_text(_toml(tree | {"tests": {DATA: source}, "limits": limits}), encoding="utf-8")
+
+
+def _write_device(seat: Seat, data: Dataset, broker: BrokerSettings, *, serves: bool) -> None:
+    source = _write_data(seat.config.parent / "data.npz", data)
+    limits = {"checkpoint_s": 0.0, "presence_s": 1.0}
+    tree = {"fleet": FLEET, "device": seat.name, "state_dir": str(seat.state), "broker": _broker(broker)}
+    more = {"data": {DATA: source}, "models": {"inference": serves}, "limits": limits}
+    seat.config.write_text(_toml(tree | more), encoding="utf-8")
+
+
+def _write_data(path: Path, data: Dataset) -> dict[str, str]:
+    np.savez(path, X=data.X, y=data.y)
+    return {"path": str(path)}
+
+
+def _broker(broker: BrokerSettings) -> dict[str, object]:
+    return {"host": broker.host, "port": broker.port, "protocol": broker.protocol}
+
+
+def _toml(tree: Mapping[str, object], table: str = "") -> str:
+    """Write plain values as TOML. None, which TOML has not, is left out; strings and lists are as in JSON."""
+    plain = {key: value for key, value in tree.items() if value is not None and not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            lines += [f"[{table}{key}]", _toml(value, f"{table}{key}.")]
+    return "\n".join(lines)

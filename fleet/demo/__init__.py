@@ -1,0 +1,1 @@
+"""`fedge demo`: from nothing to a trained model on this machine, with plots."""

@@ -1,0 +1,447 @@
+"""`fedge simulate`: a whole fleet in one process.
+
+The aggregator and the agents are the real ones, on an in-memory broker; only the network, the processes and the clock
+are left out. The clock is made up: it stands while anything is to be done and then jumps to the next deadline, so that
+nothing ever waits and the same seed gives the same rounds, byte for byte.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct, structs
+
+from aggregator import evaluation
+from aggregator.config import AggregatorConfig
+from aggregator.config import Limits as AggregatorLimits
+from aggregator.run import Run
+from aggregator.service import Aggregator
+from aggregator.store import Store
+from broker import topics
+from broker.memory import MemoryBroker, MemoryTransport
+from broker.messages import Metrics
+from broker.transport import Event, Packet
+from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.disk import NoDisk
+from edge_agent.home import Home
+from edge_agent.service import Agent
+from edge_agent.service import will as device_will
+from fleet.problems.problem import device_names, for_all
+from fleet.simulation.shared import Once, SharedResources, Unmarked
+from models import dataset, nets
+from models.chain import Chain
+from models.dataset import Dataset
+from models.job import JobSpec, ModelSpec
+from models.nets import Net
+from models.source import DataSource
+from models.trail import Trail
+
+FLEET = "simulation"
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
+HOME = Path("nowhere")
+"""What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
+PATIENCE_S = 3600.0
+"""Simulated seconds without a new version after which the job is said to stand still."""
+
+
+class SimulationError(RuntimeError):
+    """A simulated job that cannot go on; the message says why."""
+
+
+class RoundRow(Struct, frozen=True):
+    """One version and what it took to get there. Bytes are payloads of MQTT, summed over all devices."""
+
+    round: int
+    participants: int
+    bytes_up: int
+    bytes_down: int
+    body_bytes_up: int
+    """Of bytes_up, those of updates: what is left is control."""
+    body_bytes_down: int
+    """Of bytes_down, those of versions."""
+    seconds: float
+    """Real ones."""
+    accuracy: float | None = None
+    loss: float | None = None
+    device_loss: float | None = None
+    """Mean training loss that the devices reported."""
+    buckets: int | None = None
+    """How updates to this version were coded, where they were a sketch: into so many buckets,"""
+    bits: int | None = None
+    """of so many bits each."""
+    deployed_accuracy: float | None = None
+    """Where the job deploys the mean of the last versions: that of what would be deployed now."""
+    deployed_loss: float | None = None
+
+
+class Result(Struct, frozen=True):
+    """A simulated job from its first to its last round."""
+
+    job: str
+    devices: int
+    examples: int
+    test_examples: int
+    parameters: int
+    seed: int
+    rounds: list[RoundRow]
+    accuracy: float | None
+    best_accuracy: float | None
+    deployed_accuracy: float | None
+    """Of what is deployed in the end, where that is the mean of the last versions."""
+    reason: str
+    """Why it ended."""
+    sha256: str
+    """Of the last version."""
+    bytes_up: int
+    bytes_down: int
+    body_bytes_up: int
+    body_bytes_down: int
+    float32_bytes_up: int
+    """The same with float32 bodies: control as it was, 4 bytes a parameter for each update that was counted."""
+    float32_bytes_down: int
+    """The same with float32 bodies: 4 bytes a parameter for each version that a counted update was trained on, but the
+    first, which comes from the seed."""
+    seconds: float
+
+
+def simulate(
+    spec: JobSpec, shares: Sequence[Dataset], test: Dataset, on_round: Callable[[RoundRow], None] = lambda _: None
+) -> Result:
+    """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
+
+    Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
+    """
+    spec = for_all(spec, len(shares))
+    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
+    with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
+        simulation = _Simulation(spec, shares, test, folder)
+        try:
+            return simulation.run(n_parameters, on_round, go_on)
+        finally:
+            simulation.close()
+
+
+class _Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class _Link(MemoryTransport):
+    """A device's transport that also counts the bytes of bodies. index: which device's."""
+
+    def __init__(
+        self, broker: MemoryBroker, device: str, will: Packet, index: int, blob_bytes: Callable[[Packet], int]
+    ) -> None:
+        super().__init__(broker, device, will)
+        self.index = index
+        self.body_bytes_up = self.body_bytes_down = 0
+        self._blob_bytes = blob_bytes
+
+    def publish(self, packet: Packet) -> bool:
+        taken = super().publish(packet)
+        if taken:
+            self.body_bytes_up += topics.blob_bytes(packet)
+        return taken
+
+    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+        event = super().take(timeout_s)
+        if isinstance(event, Packet):
+            self.body_bytes_down += self._blob_bytes(event)
+        return event
+
+
+class _Share:
+    """A device's rows, where it would read a file. (A closure over them would weigh five times as much.)"""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Dataset) -> None:
+        self._rows = rows
+
+    def __call__(self, _source: DataSource, model: ModelSpec) -> Dataset:
+        return dataset.fit(self._rows, model)
+
+
+class _Deployed:
+    """What a device would deploy that follows every version."""
+
+    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
+        self._net = net
+        self._spec = spec
+        self._test = dataset.fit(test, spec.model)
+        self._trail = Trail(chain, chain.first())
+
+    def follow(self, number: int, step: bytes) -> Metrics:
+        """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
+        if self._spec.averaged == 1:
+            return {}
+        first = self._spec.averaged_from(number)
+        self._trail.take(number, step, first)
+        found = evaluation.evaluate(self._net, self._trail.mean(first), self._test)
+        return {f"deployed_{name}": value for name, value in found.items()}
+
+
+class _Traffic(Struct, frozen=True):
+    up: int
+    down: int
+    body_up: int
+    body_down: int
+
+
+class _Simulation:
+    """The aggregator, the devices and the broker between them, driven from one thread."""
+
+    def __init__(self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path) -> None:
+        self.spec = spec
+        self._n_examples = sum(len(share.y) for share in shares)
+        self._test = test
+        self._clock = _Clock()
+        self._broker = MemoryBroker(self._clock)
+        self._broker.roused = self._rouse
+        self._awake: set[int] = set()
+        """Devices that have something to take, or to train."""
+        self._store = Store(folder / "aggregator", synced=False)
+        self._resources, self._marks, self._blob_bytes = SharedResources(FLEET), Unmarked(), Once(topics.blob_bytes)
+        self._links: list[_Link] = []
+        self._config = AgentConfig(
+            fleet=FLEET,
+            state_dir=str(HOME),
+            data={spec.data_name: DataSource("its share")},
+            models=ModelSettings(allow=(spec.model.kind,), inference=False),
+        )
+        named = zip(device_names(len(shares)), shares, strict=True)
+        self._agents = [self._agent(device, share) for device, share in named]
+        self._deadlines = np.full(len(self._agents), -math.inf)
+        """When each device has something to do, if it hears nothing before,"""
+        self._stirred = set(range(len(self._agents)))
+        """but for these, which have done something since."""
+        self._aggregator, self._uplink = self._lead(test, folder)
+
+    def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
+        np.savez(folder / "test.npz", X=test.X, y=test.y)
+        config = AggregatorConfig(
+            fleet=FLEET,
+            state_dir=str(folder / "aggregator"),
+            tests={self.spec.data_name: DataSource(str(folder / "test.npz"))},
+            # No device is ever late, so the bodies of outdated versions can go at once.
+            limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
+        )
+        if self.spec.model.kind not in nets.NETS:
+            config = structs.replace(config, models=structs.replace(config.models, allow=(self.spec.model.kind,)))
+        transport = self._broker.transport("aggregator")
+        leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
+        return leader, transport
+
+    def _agent(self, device: str, share: Dataset) -> Agent:
+        home = Home(HOME, device, nonce="simulation", disk=NoDisk())
+        link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
+        self._links.append(link)
+        return Agent(
+            self._config,
+            home,
+            link,
+            clock=self._clock,
+            read_data=_Share(share),
+            marks=self._marks,
+            resources=self._resources,
+        )
+
+    # Driving.
+
+    def run(self, n_parameters: int, on_round: Callable[[RoundRow], None], begun: Callable[[], None]) -> Result:
+        """Run the job to its end. begun: called when every device has begun to work on it."""
+        began = time.perf_counter()
+        self._aggregator.start()
+        for agent in self._agents:
+            agent.start()
+        self._settle()
+        run = self._aggregator.runs[self._aggregator.submit(self.spec)]
+        rows: list[RoundRow] = []
+        for row in self._rounds(run):
+            if not rows:
+                begun()
+            rows.append(row)
+            on_round(row)
+        self._settle()
+        return self._result(run, rows, n_parameters, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
+        self._aggregator.stop()
+        self._store.close()
+
+    def _rounds(self, run: Run) -> Iterator[RoundRow]:
+        """Return each version as soon as it is there."""
+        before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
+        shared = self._resources.chain(run.job, self.spec, self._config.models)
+        number, deployed = 0, _Deployed(self.spec, self._test, *shared)
+        while not run.coordinator.ended:
+            if self._clock.now - since > PATIENCE_S:
+                raise SimulationError(self._why_it_stands_still(run))
+            if not self._work() and not self._let_time_pass():
+                raise SimulationError(self._why_it_stands_still(run))
+            if run.version.number > number:
+                number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
+                row = _row(number, run.metrics, before, now, seconds - began)
+                yield structs.replace(row, **deployed.follow(number, run.step))
+                before, began, since = now, seconds, self._clock.now
+
+    def _rouse(self, transport: MemoryTransport) -> None:
+        if isinstance(transport, _Link):
+            self._awake.add(transport.index)
+
+    def _work(self) -> bool:
+        """Have everybody who has something to do, do it; False when nobody had."""
+        worked = False
+        awake = sorted(self._awake)  # what one of them says only the aggregator hears, so nobody joins them meanwhile
+        self._awake.clear()
+        for index in awake:
+            agent, link = self._agents[index], self._links[index]
+            while link.waiting or agent.busy:
+                worked = agent.step(0.0)
+        self._stirred.update(awake)
+        while self._uplink.waiting:
+            worked = self._aggregator.step(0.0)
+        return worked
+
+    def _let_time_pass(self) -> bool:
+        """Jump to the next deadline and let those act who wait for it; False when nobody waits for anything."""
+        leader = self._aggregator.deadline
+        at = min(leader, self._earliest())
+        if math.isinf(at):
+            return False
+        self._clock.now = max(self._clock.now, at)
+        for index in np.flatnonzero(self._deadlines <= self._clock.now).tolist():
+            self._agents[index].step(0.0)
+            self._stirred.add(index)
+            self._awake.add(index)  # it may have begun to train
+        if leader <= self._clock.now:
+            self._aggregator.step(0.0)
+        return True
+
+    def _settle(self) -> None:
+        """Go on until there is nothing to do but to wait."""
+        until = self._clock.now + 2.0
+        while self._work() or (min(self._aggregator.deadline, self._earliest()) <= until and self._let_time_pass()):
+            pass
+
+    def _earliest(self) -> float:
+        """Return the earliest deadline of any device."""
+        for index in self._stirred:
+            self._deadlines[index] = self._agents[index].deadline
+        self._stirred.clear()
+        return float(self._deadlines.min())
+
+    # What came of it.
+
+    def _traffic(self) -> _Traffic:
+        return _Traffic(
+            sum(link.counters.sent_bytes for link in self._links),
+            sum(link.counters.received_bytes for link in self._links),
+            sum(link.body_bytes_up for link in self._links),
+            sum(link.body_bytes_down for link in self._links),
+        )
+
+    def _why_it_stands_still(self, run: Run) -> str:
+        failed = {agent.device: why for agent in self._agents if (why := agent.jobs.unready.get(run.job))}
+        failed |= {
+            agent.device: agent.jobs.failed[run.job].why for agent in self._agents if run.job in agent.jobs.failed
+        }
+        if rest := self._aggregator.resting.get(run.job):
+            return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
+        named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
+        return f"job {self.spec.name} stands still at version {run.version.number}: " + (
+            f"{len(failed)} of {len(self._agents)} devices cannot take part: {named}" if failed else "no update comes"
+        )
+
+    def _result(self, run: Run, rows: list[RoundRow], n_parameters: int, seconds: float) -> Result:
+        traffic = self._traffic()
+        accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+        n_updates = sum(row.participants for row in rows)
+        n_fetches = sum(row.participants for row in rows if row.round > 1)
+        return Result(
+            job=self.spec.name,
+            devices=len(self._agents),
+            examples=self._n_examples,
+            test_examples=len(self._test.y),
+            parameters=n_parameters,
+            seed=self.spec.seed,
+            rounds=rows,
+            accuracy=accuracies[-1] if accuracies else None,
+            best_accuracy=max(accuracies, default=None),
+            deployed_accuracy=rows[-1].deployed_accuracy if rows else None,
+            reason=run.reason,
+            sha256=run.sha256,
+            bytes_up=traffic.up,
+            bytes_down=traffic.down,
+            body_bytes_up=traffic.body_up,
+            body_bytes_down=traffic.body_down,
+            float32_bytes_up=traffic.up - traffic.body_up + 4 * n_parameters * n_updates,
+            float32_bytes_down=traffic.down - traffic.body_down + 4 * n_parameters * n_fetches,
+            seconds=round(seconds, 3),
+        )
+
+
+def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic, seconds: float) -> RoundRow:
+    return RoundRow(
+        round=number,
+        participants=int(metrics["participants"]),
+        bytes_up=now.up - before.up,
+        bytes_down=now.down - before.down,
+        body_bytes_up=now.body_up - before.body_up,
+        body_bytes_down=now.body_down - before.body_down,
+        seconds=round(seconds, 4),
+        accuracy=metrics.get("accuracy"),
+        loss=metrics.get("loss"),
+        device_loss=metrics.get("device_loss"),
+        buckets=int(metrics["buckets"]) if "buckets" in metrics else None,
+        bits=int(metrics["bits"]) if "bits" in metrics else None,
+    )
+
+
+@contextmanager
+def _no_collections() -> Iterator[Callable[[], None]]:
+    """Have Python's garbage collector rest until the returned function is called, and then pass over what is there.
+
+    What a simulation is made of lasts as long as it does: going through it again and again, as there comes to be more
+    of it, takes a tenth of the time and finds nothing.
+    """
+    was_on, n_frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+
+    def go_on() -> None:
+        gc.freeze()
+        if was_on:
+            gc.enable()
+
+    try:
+        yield go_on
+    finally:
+        if not n_frozen:
+            gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
+def _workshop(need_bytes: int) -> Iterator[Path]:
+    """Return a folder for the length of a block, in memory where there is room: there a sync costs nothing."""
+    try:
+        roomy = shutil.disk_usage(MEMORY_DISK).free > need_bytes + 2**26
+    except OSError:
+        roomy = False
+    with tempfile.TemporaryDirectory(prefix="fedge-simulate-", dir=MEMORY_DISK if roomy else None) as folder:
+        yield Path(folder)

@@ -1,0 +1,30 @@
+"""The pictures: PNG files, whatever the curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleet.demo import plots
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("accuracies", [[0.3, 0.6, 0.9], [0.5], [1.0, 1.0], [0.0, 0.0], [0.99, 0.2]])
+def test_every_curve_can_be_drawn(accuracies: list[float], tmp_path: Path) -> None:
+    by_round, by_bytes = tmp_path / "round.png", tmp_path / "bytes.png"
+    sent = [1000.0 * (i + 1) for i in range(len(accuracies))]
+    plots.accuracy_by_round(accuracies, 0.95, "title", by_round)
+    plots.accuracy_by_bytes(accuracies, sent, [100 * n for n in sent], "title", by_bytes)
+    assert by_round.read_bytes().startswith(PNG)
+    assert by_bytes.read_bytes().startswith(PNG)
+    plots.accuracy_by_bytes_of([("strong", sent, accuracies), ("off", sent, accuracies)], "title", by_bytes)
+    assert by_bytes.read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (812, "812 B"), (1000, "1 kB"), (3_110_000, "3.11 MB"), (2e9, "2 GB")]
+)
+def test_bytes_are_labelled_in_decimal_units(n: float, text: str) -> None:
+    assert plots._bytes(n, 0) == text

@@ -1,0 +1,463 @@
+"""A whole fleet in one process: it learns, it repeats itself, and it says what is wrong."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import tracemalloc
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+import fleet.simulation.simulate
+from aggregator.store import Store
+from broker.memory import MemoryBroker
+from broker.settings import SettingsError
+from broker.transport import Packet
+from edge_agent.home import Home
+from edge_agent.service import Agent
+from fleet.cli import main
+from fleet.problems.partition import PartitionError, deal
+from fleet.problems.problem import Problem, for_all, read_problem
+from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulate
+from models import steering
+from models.chain import Chain, Held
+from models.codec.terms import terms_for
+from models.dataset import Dataset, DatasetError
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
+
+JOB = """
+name = "blobs"
+compression = "{compression}"
+[model]
+inputs = 4
+hidden = [8]
+outputs = 3
+[train]
+learning_rate = 0.1
+[rounds]
+max_rounds = 4
+quorum = 2
+"""
+
+
+def blobs(n: int, seed: int = 0) -> Dataset:
+    """Three clouds of points that a small net separates."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    centres = 2.0 * np.eye(3, 4)
+    return Dataset((centres[y] + rng.normal(size=(n, 4)) * 0.5).astype(np.float32), y.astype(np.int64))
+
+
+def spec(**rounds: object) -> JobSpec:
+    return JobSpec(
+        "blobs",
+        ModelSpec("mlp", 4, (8,), 3),
+        compression="off",
+        rounds=structs.replace(RoundsSpec(quorum=2, max_rounds=4), **rounds),
+    )
+
+
+def run(job: JobSpec, n_devices: int = 5) -> Result:
+    data = blobs(200)
+    shares = [Dataset(data.X[rows], data.y[rows]) for rows in deal("iid", data.y, n_devices, 0)]
+    return simulate(job, shares, blobs(100, seed=1))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    data, test = blobs(200), blobs(60, seed=1)
+    users = np.arange(200) % 7
+    np.savez(tmp_path / "data.npz", X=data.X, y=data.y, user=users, few=np.zeros(3), F=data.X[:, :2])
+    np.savez(tmp_path / "test.npz", X=test.X, y=test.y)
+    (tmp_path / "job.toml").write_text(JOB.format(compression="off"), encoding="utf-8")
+    return tmp_path
+
+
+def read(files: Path, **how: object) -> Problem:
+    return read_problem(files / "job.toml", str(files / "data.npz"), **how)  # type: ignore[arg-type]
+
+
+def test_a_fleet_learns() -> None:
+    result = run(spec(max_rounds=12))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert [row.round for row in result.rounds] == list(range(1, 13))
+    assert result.reason == "max_rounds = 12 are done"
+
+
+def test_the_same_seed_gives_the_same_rounds_and_the_same_bits() -> None:
+    def told(seed: int) -> tuple[list[dict[str, object]], str]:
+        result = run(structs.replace(spec(fraction=0.5), seed=seed))
+        return [structs.asdict(structs.replace(row, seconds=0.0)) for row in result.rounds], result.sha256
+
+    assert told(1) == told(1)
+    assert told(1)[1] != told(2)[1]
+
+
+def test_a_fleet_of_one_equals_training_in_one_place_when_nothing_is_compressed() -> None:
+    from fleet.problems.central import train_centrally
+
+    data, test = blobs(60), blobs(200, seed=1)
+    job = structs.replace(spec(quorum=1), train=TrainSpec(learning_rate=0.05))
+    fleet = simulate(job, [data], test)
+    central = train_centrally(job, data, test, 4)
+    # The order of the examples differs, hence not the same bits; the loss agrees.
+    assert fleet.rounds[-1].loss == pytest.approx(central.loss, rel=0.05)
+
+
+def test_only_as_many_devices_train_as_are_drawn() -> None:
+    result = run(spec(target=3, quorum=2), n_devices=8)
+    assert [row.participants for row in result.rounds] == [3, 3, 3, 3]
+
+
+def test_bytes_are_of_every_device_and_bodies_are_a_part_of_them() -> None:
+    # Too large to travel with the head, to whoever hears it.
+    result = run(structs.replace(spec(), model=ModelSpec("mlp", 4, (64,), 3)), n_devices=5)
+    size = 4 * result.parameters
+    for row in result.rounds:
+        assert 5 * size <= row.body_bytes_up < row.bytes_up
+    assert result.bytes_up >= sum(row.bytes_up for row in result.rounds)
+    assert result.body_bytes_up == sum(row.body_bytes_up for row in result.rounds)
+    # float32 bodies are what this job sends: the comparison with float32 must come out even, up to the few bytes of
+    # a body's own head.
+    assert result.float32_bytes_up == pytest.approx(result.bytes_up, rel=0.01)
+    assert result.float32_bytes_down == pytest.approx(result.bytes_down, rel=0.01)
+
+
+def test_the_target_ends_the_job() -> None:
+    result = run(spec(max_rounds=50, stop=StopSpec("accuracy", 0.8)))
+    assert len(result.rounds) < 50
+    assert "reached the target" in result.reason
+
+
+def test_a_job_that_diverges_says_where() -> None:
+    job = structs.replace(spec(), train=TrainSpec(learning_rate=1e6, weight_decay=1e3, epochs=3))
+    with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00: training diverged"):
+        run(job)
+
+
+def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None:
+    job = structs.replace(spec(), aggregate=AggregateSpec(max_examples=3))
+    with pytest.raises(SimulationError, match="stands still at version 0"):
+        run(job)
+
+
+WIDE = ModelSpec("mlp", 4, (64,), 3)
+
+
+def test_a_round_says_how_its_updates_were_coded() -> None:
+    found = run(structs.replace(spec(max_rounds=8), model=WIDE, compression="strong"))
+    assert [(row.buckets, row.bits) for row in found.rounds][:1] == [steering.first(found.parameters).terms]
+    assert all(row.buckets is not None and row.buckets >= 64 and row.bits in (1, 2, 3, 4) for row in found.rounds)
+    for row in found.rounds:
+        assert row.buckets is not None
+        assert row.bits is not None
+        fewest = row.buckets * row.bits // 8
+        assert 5 * fewest <= row.body_bytes_up <= 5 * (fewest + 2 * row.buckets // 64 + 16 * 8)
+    assert found.bytes_up < found.float32_bytes_up / 5
+
+
+def test_buckets_and_bits_that_a_job_names_are_those_of_every_round() -> None:
+    coding = CompressionSpec(buckets=2**20, bits=2, bits_down=3)
+    found = run(structs.replace(spec(), model=WIDE, compression=coding))
+    assert {(row.buckets, row.bits) for row in found.rounds} == {terms_for(found.parameters, 2**20, 2)}
+
+
+@pytest.mark.parametrize("compression", ["off", CompressionSpec(codec="int8")])
+def test_what_is_not_sketched_has_no_buckets(compression: object) -> None:
+    found = run(structs.replace(spec(), compression=compression))
+    assert {(row.buckets, row.bits) for row in found.rounds} == {(None, None)}
+
+
+@pytest.mark.parametrize("compression", ["light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_a_compressed_fleet_learns_too(compression: object) -> None:
+    job = structs.replace(spec(max_rounds=20), model=WIDE, compression=compression)
+    result = run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5)))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5))).sha256 == result.sha256
+
+
+@pytest.mark.parametrize("compression", ["strong", CompressionSpec(codec="int8")])
+def test_a_simulation_says_how_good_the_mean_is_that_is_deployed(compression: object) -> None:
+    averaged = structs.replace(spec(max_rounds=26), compression=compression, deploy_average=3)
+    found, plain = run(averaged), run(structs.replace(averaged, deploy_average=1))
+    assert {(row.deployed_accuracy, row.deployed_loss) for row in plain.rounds} == {(None, None)}
+    assert plain.deployed_accuracy is None
+    assert [row.loss for row in found.rounds] == [row.loss for row in plain.rounds], "training goes on as it was"
+    same = [row.deployed_loss == row.loss for row in found.rounds]
+    assert same == [True] * 15 + [False] * 11
+    assert [row.deployed_accuracy for row in found.rounds[:15]] == [row.accuracy for row in found.rounds[:15]]
+    assert found.deployed_accuracy == found.rounds[-1].deployed_accuracy
+    assert found.deployed_accuracy is not None
+    assert found.deployed_accuracy > 0.8
+
+
+def test_the_command_says_how_good_the_mean_is_that_is_deployed(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = files / "job.toml"
+    job.write_text("deploy_average = 2\n" + JOB.format(compression="strong"), encoding="utf-8")
+    assert main(["simulate", str(job), "--data", str(files / "data.npz"), "--devices", "3", "--rounds", "16"]) == 0
+    assert "deployed is the mean of the last versions: accuracy" in capsys.readouterr().out
+
+
+def test_nothing_is_left_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(spec())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_quorum_that_cannot_be_reached_is_refused() -> None:
+    with pytest.raises(SettingsError, match="quorum = 9 is more than the 5 devices"):
+        run(spec(quorum=9))
+
+
+def test_a_fifth_of_the_file_is_held_back_unless_there_is_a_test_file(files: Path) -> None:
+    assert len(read(files).test.y) == 40
+    whole = read(files, test=files / "test.npz")
+    assert len(whole.test.y) == 60
+    assert sum(len(share.y) for share in whole.shares) == 200
+
+
+def test_a_column_gives_one_device_for_each_of_its_values(files: Path) -> None:
+    assert len(read(files, how="column:user").shares) == 7
+
+
+def test_the_features_may_have_another_name(files: Path) -> None:
+    (files / "job.toml").write_text(JOB.format(compression="off").replace("inputs = 4", "inputs = 2"))
+    assert read(files, features="F").shares[0].X.shape[1] == 2
+
+
+def test_seed_rounds_and_target_stand_in_for_the_jobs_own(files: Path) -> None:
+    job = read(files, seed=7, rounds=9, target=0.5).spec
+    assert (job.seed, job.rounds.max_rounds, job.rounds.stop.target) == (7, 9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "why"),
+    [
+        ("column:owner", DatasetError, "no array owner; it has X, y, user, few, F"),
+        ("column:few", DatasetError, "3 rows in few but 200 in y"),
+        ("column:X", PartitionError, "shape"),
+        ("shards:50", PartitionError, "10 devices x 50 shards are more than the 160 examples"),
+        ("alphabetical", PartitionError, "none of iid"),
+    ],
+)
+def test_data_that_cannot_be_dealt_out_are_explained(files: Path, how: str, error: type[Exception], why: str) -> None:
+    with pytest.raises(error, match=why):
+        read(files, how=how)
+
+
+def test_data_that_do_not_fit_the_model_are_explained(files: Path) -> None:
+    with pytest.raises(DatasetError, match="2 features an example where the model has inputs = 4"):
+        read(files, features="F")
+
+
+def test_a_data_set_by_name_has_no_columns(files: Path) -> None:
+    with pytest.raises(SettingsError, match="name an NPZ file"):
+        read_problem(files / "job.toml", "breast_cancer", how="column:user")
+
+
+def test_the_command_writes_what_scripts_read(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = files / "out.json"
+    arguments = ["simulate", str(files / "job.toml"), "--data", str(files / "data.npz"), "--devices", "5"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert {"rounds", "bytes_up", "bytes_down", "accuracy", "seconds"} <= set(found)
+    assert {"round", "accuracy", "loss", "participants", "bytes_up", "bytes_down", "seconds"} <= set(found["rounds"][0])
+    assert "ended after 4 rounds" in capsys.readouterr().out
+
+
+def test_json_on_standard_output_is_alone_there(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", str(files / "job.toml"), "--data", str(files / "data.npz"), "--json", "-"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rounds"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["--data", "nowhere.npz"], 1, "nowhere.npz"),
+        (["--data", "digits", "--devices", "100000"], 1, "64 features"),
+        (["--data", "DATA", "--devices", "1000"], 2, "1000 devices are more than the 160 examples"),
+        (["--data", "DATA", "--json", "/nowhere/x.json"], 2, "there is no folder"),
+        (["--data", "DATA", "--devices", "1"], 2, "quorum = 2 is more than the 1 device"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, why: str
+) -> None:
+    where = [str(files / "data.npz") if word == "DATA" else word for word in arguments]
+    assert main(["simulate", str(files / "job.toml"), *where]) == code
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.startswith("fedge: ")
+    assert said.count("\n") == 1
+
+
+def test_a_simulation_leaves_nothing_in_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.simulation.simulate, "MEMORY_DISK", tmp_path)
+    run(spec(max_rounds=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+# What a simulation saves itself, and that nothing comes of that but speed.
+
+
+def told(job: JobSpec, shares: list[Dataset]) -> tuple[list[RoundRow], str, str]:
+    """Simulate; return the rounds, the last version, and a hash of all that was published, with made up nonces."""
+    digest, drawn = hashlib.sha256(), iter(range(10**9))
+    publish, result = MemoryBroker._publish, fleet.simulation.simulate._Simulation._result
+
+    def tell(self: MemoryBroker, packet: Packet) -> None:
+        digest.update(repr((packet.topic, packet.payload, packet.retain, packet.expiry_s)).encode())
+        publish(self, packet)
+
+    def end(self: Any, *rest: Any) -> Result:
+        digests.append(digest.hexdigest())  # what follows are goodbyes
+        return result(self, *rest)
+
+    digests: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryBroker, "_publish", tell)
+        patch.setattr(fleet.simulation.simulate._Simulation, "_result", end)
+        patch.setattr("secrets.token_hex", lambda n=32: f"{next(drawn):0{2 * n}x}")
+        patch.setattr(fleet.simulation.simulate, "Store", partial(Store, chance=lambda below: next(drawn) % below))
+        found = simulate(job, shares, blobs(100, seed=1))
+    return [structs.replace(row, seconds=0.0) for row in found.rounds], found.sha256, digests[0]
+
+
+def share_nothing(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have every device read, decode and write for itself, on files of its own, as real ones do."""
+    make = Agent.__init__
+
+    def alone(self: Agent, config: Any, home: Home, link: Any, *, marks: Any, resources: Any, **more: Any) -> None:
+        make(self, config, home, link, **more)
+
+    def at_home(_folder: Path, device: str, *, nonce: str, disk: Any) -> Home:
+        home = Home(folder / device, device, nonce=nonce)
+        home.close()
+        return home
+
+    patch.setattr(Agent, "__init__", alone)
+    patch.setattr(fleet.simulation.simulate, "Home", at_home)
+    patch.setattr(fleet.simulation.simulate, "Once", lambda make: make)
+
+
+@pytest.mark.parametrize("how", ["iid", "shards:2"])
+@pytest.mark.parametrize("compression", ["off", "light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_devices_that_share_what_they_read_and_decode_say_the_same_bytes_as_devices_that_share_nothing(
+    compression: object, how: str, tmp_path: Path
+) -> None:
+    job = structs.replace(spec(max_rounds=10, fraction=0.4), model=WIDE, compression=compression)
+    data = blobs(200)
+    shares = [Dataset(data.X[rows], data.y[rows]) for rows in deal(how, data.y, 8, 0)]
+    shared = told(job, shares)
+    with pytest.MonkeyPatch.context() as patch:
+        share_nothing(patch, tmp_path)
+        alone = told(job, shares)
+    assert (tmp_path / "device-07" / "jobs").is_dir(), "they were on their own"
+    assert shared == alone
+    assert len(shared[0]) == 10
+
+
+@pytest.mark.parametrize("compression", ["off", "strong"])
+def test_a_version_is_decoded_as_often_whether_many_devices_take_it_or_few(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    walk = Chain._walk
+
+    def counted(self: Chain, held: Held, number: int, body: bytes) -> Iterator[Held]:
+        decoded.append(number)
+        return walk(self, held, number, body)
+
+    monkeypatch.setattr(Chain, "_walk", counted)
+    times = []
+    for n_devices in (5, 40):
+        decoded.clear()
+        run(structs.replace(spec(), model=WIDE, compression=compression), n_devices)
+        times.append(len(decoded))
+    assert times[0] == times[1] > 0
+
+
+def test_nobody_is_asked_who_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, idle = Agent.step, []
+
+    def watched(self: Agent, timeout_s: float = 1.0) -> bool:
+        link: Any = self._transport
+        if not (link.waiting or self.busy or self.deadline <= self._clock()):
+            idle.append(self.device)
+        return step(self, timeout_s)
+
+    monkeypatch.setattr(Agent, "step", watched)
+    run(spec(target=2, max_rounds=6), n_devices=12)
+    assert idle == []
+
+
+def test_what_happens_to_one_device_costs_nobody_else_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = blobs(40)
+    simulation = fleet.simulation.simulate._Simulation(for_all(spec(), 20), [data] * 20, data, tmp_path)
+    simulation._aggregator.start()
+    for agent in simulation._agents:
+        agent.start()
+    simulation._settle()
+    looked: list[str] = []
+    for name in ("busy", "deadline"):
+        look = getattr(Agent, name).fget
+
+        def counted(self: Agent, look: Any = look) -> Any:
+            looked.append(self.device)
+            return look(self)
+
+        monkeypatch.setattr(Agent, name, property(counted))
+    hand = simulation._broker.transport("hand")
+    hand.open()
+    hand.publish(Packet("fedge/1/simulation/want/j/device-07", b"garbage"))
+    assert simulation._work()
+    simulation._earliest()
+    assert set(looked) == {"device-07"}
+    assert not simulation._work()
+    simulation.close()
+
+
+def test_an_idle_device_weighs_little() -> None:
+    def peak(n_devices: int) -> int:
+        data = blobs(10 * n_devices)
+        shares = [Dataset(data.X[10 * i : 10 * i + 10], data.y[10 * i : 10 * i + 10]) for i in range(n_devices)]
+        gc.collect()
+        tracemalloc.start()
+        simulate(spec(max_rounds=1, target=2), shares, data)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(20)
+    assert (peak(320) - peak(20)) / 300 < 9_800
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was_found(was_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, diverges = gc.get_freeze_count(), TrainSpec(learning_rate=1e6, weight_decay=1e3, epochs=3)
+    during: list[bool] = []
+    if not was_on:
+        gc.disable()
+    try:
+        data = blobs(200)
+        simulate(spec(), [data, data], data, lambda _: during.append(gc.isenabled()))
+        assert during == [was_on] * 4
+        assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
+        with pytest.raises(SimulationError):
+            run(structs.replace(spec(), train=diverges))
+        assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
+    finally:
+        gc.enable()
