@@ -19,9 +19,9 @@ from aggregator.store import AttemptRow, StoreError
 from broker.faults import Fault, contain
 from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
 from broker.settings import SettingsError, convert
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets import ModelError
+from models.nets.table import ModelError
 
 if TYPE_CHECKING:
     from aggregator.service import Aggregator

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from models.data.source import DataSource, FilePath
 from models.job import Factory, Name
-from models.source import DataSource, FilePath
 
 ENVELOPE_BYTES = 1024
 """What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""

@@ -16,12 +16,12 @@ import msgspec
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
-from models import nets
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource, read
 from models.job import JobSpec
 from models.lattice import Model
-from models.nets import Net
-from models.source import DataSource, read
+from models.nets import table as nets
+from models.nets.table import Net
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:

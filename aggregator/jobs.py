@@ -35,9 +35,9 @@ from broker import topics
 from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Job, Status, Version
 from broker.transport import wire_bytes
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets import ModelError
+from models.nets.table import ModelError
 
 log = logging.getLogger(__name__)
 

@@ -26,13 +26,14 @@ from aggregator.learner import Learner
 from fleet.console.display import n_bytes
 from fleet.problems.problem import Problem, read_problem
 from fleet.simulation.simulate import simulate
-from models import nets, train
 from models.chain import Chain
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.codec.terms import terms_for
 from models.job import PRESETS, CompressionSpec, RoundsSpec
 from models.lattice import initial
+from models.nets import table as nets
 from models.params import Params, n_parameters, spec_of, subtract
+from models.training import train
 
 EVERY_COORDINATE = 2**26
 RIVALS = {

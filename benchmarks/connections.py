@@ -29,9 +29,9 @@ from fleet.console.watch import Sights, Watch, WatchError
 from fleet.local.processes import Children
 from fleet.local.stage import FLEET
 from fleet.problems.problem import device_names
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec
-from models.source import DataSource
 
 EACH = 250
 """Devices in one process."""

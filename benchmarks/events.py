@@ -43,9 +43,9 @@ from broker.messages import (
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec
-from models.source import DataSource
 
 FLEET = "bench"
 EVENTS = 400

@@ -38,7 +38,7 @@ from broker.errors import StartError  # noqa: E402
 from fleet.console.display import duration  # noqa: E402
 from fleet.console.watch import WatchError  # noqa: E402
 from fleet.local.processes import ChildDiedError, interruptible  # noqa: E402
-from models.dataset import Dataset  # noqa: E402
+from models.data.dataset import Dataset  # noqa: E402
 from models.job import JobSpec, ModelSpec, RoundsSpec  # noqa: E402
 
 T = TypeVar("T")

@@ -22,11 +22,11 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from models.dataset import Dataset  # noqa: E402
+from models.data.dataset import Dataset  # noqa: E402
 from models.job import ModelSpec, TrainSpec  # noqa: E402
-from models.nets import build  # noqa: E402
+from models.nets.table import build  # noqa: E402
 from models.params import Params, Spec  # noqa: E402
-from models.train import begin, finish, seed_for, steps  # noqa: E402
+from models.training.train import begin, finish, seed_for, steps  # noqa: E402
 
 MODEL = ModelSpec(inputs=784, hidden=(200, 200), outputs=10)
 TRAIN = TrainSpec(epochs=1, batch_size=10, learning_rate=0.1)

@@ -22,7 +22,7 @@ from fleet.local.meter import Meter
 from fleet.local.processes import Children
 from fleet.local.stage import DEVICES, FLEET
 from fleet.problems.problem import for_all
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
 
 SETTLING_S = 1.0

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from models.data.source import DataSource, FilePath
 from models.job import MOST_LABELS, Factory, Name
-from models.source import DataSource, FilePath
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,10 +28,10 @@ from edge_agent.home import Home
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
+from models.data.source import Reader
 from models.job import JobSpec
-from models.nets import ModelError
-from models.source import Reader
+from models.nets.table import ModelError
 
 log = logging.getLogger(__name__)
 

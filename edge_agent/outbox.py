@@ -37,12 +37,12 @@ from broker.faults import describe
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.disk import Disk
-from models.checkpoint import CheckpointError, TrainingState
-from models.checkpoint import from_bytes as training_from_bytes
-from models.checkpoint import to_bytes as training_to_bytes
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
 from models.params import Float32, Spec
+from models.training.checkpoint import CheckpointError, TrainingState
+from models.training.checkpoint import from_bytes as training_from_bytes
+from models.training.checkpoint import to_bytes as training_to_bytes
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from broker.settings import convert
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.participant import Jitter
-from models import nets
 from models.chain import Chain
 from models.job import JobSpec
-from models.nets import Net
+from models.nets import table as nets
+from models.nets.table import Net
 
 
 class Resources:

@@ -33,7 +33,7 @@ from edge_agent.presence import Announcer
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
-from models.source import Reader, read
+from models.data.source import Reader, read
 
 log = logging.getLogger(__name__)
 

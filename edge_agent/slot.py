@@ -37,11 +37,11 @@ import numpy.typing as npt
 from broker.failpoints import reach
 from broker.faults import describe
 from edge_agent import files
-from models.dataset import DatasetError, read_arrays
+from models.data.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
-from models.nets import NETS, ModelError, Net, build
+from models.nets.table import NETS, ModelError, Net, build
 from models.params import Float32, Params, ParamsError, check
-from models.session import ChildDiedError, InferenceError, Session, export
+from models.serving.session import ChildDiedError, InferenceError, Session, export
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class _Serving(NamedTuple):
 class Slot:
     """A slot directory and whoever answers from it.
 
-    session: the child that runs ONNX, None where onnxruntime cannot be used (`models.session.probe` says). The
+    session: the child that runs ONNX, None where onnxruntime cannot be used (`models.serving.session.probe` says). The
     slot closes it. allow: the factories that may run here, for models that only Torch computes.
     """
 

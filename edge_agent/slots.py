@@ -31,10 +31,10 @@ from broker.faults import Fault, contain
 from broker.messages import Version
 from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
-from models import session
 from models.job import ModelSpec
 from models.params import Params
-from models.session import Session
+from models.serving import session
+from models.serving.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -51,14 +51,14 @@ from edge_agent.participant import Participant, without_body
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
-from models import probe, train
 from models.codec import CodecError, Coding, Terms
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import Reader, read
 from models.job import JobSpec
 from models.params import Params
-from models.source import Reader, read
 from models.trail import Trail
-from models.train import Step, TrainingError, TrainingState
+from models.training import probe, train
+from models.training.train import Step, TrainingError, TrainingState
 
 log = logging.getLogger(__name__)
 

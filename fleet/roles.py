@@ -20,8 +20,8 @@ from broker.settings import SettingsError, load
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
-from models.dataset import kind_of
-from models.source import DataSource
+from models.data.dataset import kind_of
+from models.data.source import DataSource
 
 log = logging.getLogger(__name__)
 

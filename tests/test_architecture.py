@@ -25,9 +25,9 @@ HOMES = {
     "paho": "broker/client.py",
     "cryptography": "broker/credentials.py",
     "amqtt": "broker/embedded.py",
-    "torch": "models/torch_net.py",
-    "onnx": "models/export.py",
-    "onnxruntime": "models/inference.py",
+    "torch": "models/nets/torch_net.py",
+    "onnx": "models/serving/export.py",
+    "onnxruntime": "models/serving/inference.py",
     "sqlite3": "aggregator/database.py",
 }
 """A heavy library and the one file that imports it."""

@@ -36,7 +36,7 @@ from benchmarks.fleets.progress import Progress
 from benchmarks.fleets.report import Row
 from benchmarks.fleets.runs import Cache, Kept, Task, code_hash
 from broker.settings import SettingsError
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
 from models.job import PRESETS
 
 DEFAULT = "strong"

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from fleet.problems.examples import load_split, split_rows
 from fleet.problems.partition import PartitionError, Rows, by_column, deal
-from models import dataset
-from models.dataset import Dataset, DatasetError
+from models.data import dataset
+from models.data.dataset import Dataset, DatasetError
 
 Files = Mapping[str, Path]
 """Data set or part of one -> its file: mnist_train, mnist_test, har_spsw, beijing_air."""

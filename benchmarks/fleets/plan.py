@@ -17,7 +17,7 @@ from benchmarks.fleets.catalogue import Fleet
 from benchmarks.fleets.data import NEEDS, Files
 from benchmarks.fleets.runs import Coding, Task, source_hash, what_of
 from broker.settings import SettingsError, convert, load
-from models.dataset import fit
+from models.data.dataset import fit
 from models.job import PRESETS, CompressionSpec, JobSpec, ModelSpec
 
 FLOAT32 = "off"

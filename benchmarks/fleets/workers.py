@@ -26,7 +26,7 @@ from benchmarks.fleets.data import Files
 from benchmarks.fleets.runs import Cache, Kept, Task
 from fleet.problems.problem import dealt
 from fleet.simulation.simulate import RoundRow, SimulationError, simulate
-from models.dataset import Dataset, fit
+from models.data.dataset import Dataset, fit
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _told_to_leave = threading.Event()

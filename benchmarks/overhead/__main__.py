@@ -29,7 +29,7 @@ from benchmarks.overhead import floor, flower, ours
 from benchmarks.overhead.found import Found
 from fleet.console.display import duration
 from models.job import PRESETS, ModelSpec
-from models.mlp import spec_of_mlp
+from models.nets.mlp import spec_of_mlp
 from models.params import n_parameters
 
 MODEL = ModelSpec(inputs=784, hidden=(200, 200), outputs=10)

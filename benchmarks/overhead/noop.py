@@ -37,9 +37,9 @@ def main() -> int:
 def _train_nothing() -> None:
     import numpy as np
 
-    from models import nets
-    from models.losses import Labels
-    from models.mlp import Mlp
+    from models.nets import table as nets
+    from models.nets.losses import Labels
+    from models.nets.mlp import Mlp
     from models.params import Float32, Params
 
     class Recorded(Mlp):

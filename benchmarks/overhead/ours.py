@@ -22,7 +22,7 @@ from fleet.local import stage
 from fleet.local.meter import Meter
 from fleet.local.processes import Children
 from fleet.local.stage import DEVICES, FLEET, Role
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
 WARM = 5

@@ -27,7 +27,7 @@ import numpy as np
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
 from fleet.problems.examples import load_split
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
 FLEET = "chaos"

@@ -33,15 +33,15 @@ from broker.faults import Fault, contain
 from broker.settings import SettingsError, load
 from broker.words import clean
 from fleet.roles import load_agent, load_aggregator
-from models import nets
-from models.dataset import Dataset, DatasetError, fit
+from models.data.dataset import Dataset, DatasetError, fit
+from models.data.source import DataSource
+from models.data.source import load as load_source
 from models.job import JobSpec, Name
 from models.lattice import initial
-from models.losses import Labels
-from models.nets import ModelError, Net
+from models.nets import table as nets
+from models.nets.losses import Labels
+from models.nets.table import ModelError, Net
 from models.params import n_parameters
-from models.source import DataSource
-from models.source import load as load_source
 
 EXPECTED = (SettingsError, DatasetError, ModelError)
 """Errors whose words are enough; of all others the type is said too."""

@@ -43,11 +43,11 @@ from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
 from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
-from models import nets
 from models.chain import Chain
 from models.codec import CodecError
-from models.export import to_onnx
 from models.job import JobSpec, Name
+from models.nets import table as nets
+from models.serving.export import to_onnx
 
 PATIENCE_S = 15.0
 """How long a broker or an aggregator may take to answer."""

@@ -10,9 +10,9 @@ from broker.settings import load
 from edge_agent.config import AgentConfig
 from edge_agent.slot import SlotError, open_slot
 from edge_agent.slots import slot_path
-from models import session
-from models.dataset import load_rows
-from models.session import Session
+from models.data.dataset import load_rows
+from models.serving import session
+from models.serving.session import Session
 
 
 def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool) -> int:

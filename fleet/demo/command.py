@@ -37,9 +37,11 @@ from fleet.problems.central import train_centrally
 from fleet.problems.examples import Split, find_job, load_split
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt, for_all
-from models import dataset, inference, nets
-from models.dataset import Dataset
+from models.data import dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets import table as nets
+from models.serving import inference
 
 DEFAULT_JOB = Path("digits")
 PARTITION = "dirichlet:0.5"

@@ -22,7 +22,7 @@ from broker.settings import SettingsError
 from edge_agent.slots import slot_path
 from fleet.local.processes import FEDGE, Children
 from fleet.problems.problem import device_names
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
 
 FLEET = "demo"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from models import nets, train
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial
-from models.nets import Metrics
+from models.nets import table as nets
+from models.nets.table import Metrics
+from models.training import train
 
 
 def train_centrally(spec: JobSpec, data: Dataset, test: Dataset, rounds: int) -> Metrics:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.settings import SettingsError
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 
 JOBS = Path(__file__).parent.parent / "jobs"
 SPLIT_SEED = 0

@@ -11,11 +11,11 @@ from msgspec import Struct, structs
 from broker.settings import SettingsError, load
 from fleet.problems.examples import DATA, Split, find_job, load_split, split_rows
 from fleet.problems.partition import Rows, by_column, deal
-from models import dataset
-from models.dataset import Dataset, DatasetError
+from models.data import dataset
+from models.data.dataset import Dataset, DatasetError
+from models.data.source import DataSource
+from models.data.source import load as load_source
 from models.job import JobSpec, StopSpec
-from models.source import DataSource
-from models.source import load as load_source
 
 
 class Problem(Struct, frozen=True):

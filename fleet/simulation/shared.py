@@ -23,7 +23,7 @@ from edge_agent.participant import Jitter
 from edge_agent.resources import Resources
 from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec
-from models.nets import Net
+from models.nets.table import Net
 from models.params import Spec
 
 T = TypeVar("T")

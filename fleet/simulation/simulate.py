@@ -36,12 +36,13 @@ from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problems.problem import device_names, for_all
 from fleet.simulation.shared import Once, SharedResources, Unmarked
-from models import dataset, nets
 from models.chain import Chain
-from models.dataset import Dataset
+from models.data import dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
-from models.nets import Net
-from models.source import DataSource
+from models.nets import table as nets
+from models.nets.table import Net
 from models.trail import Trail
 
 FLEET = "simulation"

@@ -48,10 +48,10 @@ from fleet.world.patches import patching
 from fleet.world.process import Process
 from fleet.world.process import World as ProcessWorld
 from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
-from models import nets
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
-from models.source import DataSource
+from models.nets import table as nets
 
 FLEET = "w"
 SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0

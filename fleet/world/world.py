@@ -29,8 +29,8 @@ from fleet.world.network import WorldBroker, WorldTransport
 from fleet.world.nodes import Device, Paces, Server
 from fleet.world.process import Process
 from fleet.world.record import DeviceRecord, ServerRecord
+from models.data.source import DataSource
 from models.job import JobSpec
-from models.source import DataSource
 
 MOST_EVENTS, MOST_PACKETS, MOST_A_SECOND = 40_000, 20_000, 10
 """A world in which more happens than this, and so much for each second on top, has somebody in it who spins."""

@@ -20,9 +20,9 @@ from broker.transport import Packet
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
-from models.dataset import Dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
-from models.source import DataSource
 
 FLEET = "f"
 INPUTS, OUTPUTS = 4, 2

@@ -34,7 +34,7 @@ from broker.faults import Marks
 from broker.messages import Offer, Verdict, Version
 from models.chain import Chain
 from models.job import JobSpec, ModelSpec, RoundsSpec
-from models.nets import build
+from models.nets.table import build
 
 CASES = int(os.environ.get("DAMAGE_CASES", "150"))
 MODEL = ModelSpec(inputs=3, hidden=(16,), outputs=2)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.store import UpdateRow
-from models import nets
-from models.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.lattice import Model, initial
-from models.nets import ModelError
-from models.source import DataSource
+from models.nets import table as nets
+from models.nets.table import ModelError
 
 MODEL = ModelSpec(inputs=2, outputs=2)
 NET = nets.build(MODEL)

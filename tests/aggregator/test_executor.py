@@ -17,9 +17,9 @@ import pytest
 from aggregator.config import AggregatorConfig
 from aggregator.evaluation import Scorer
 from aggregator.executor import Kind, ThrownError, of_kind
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.lattice import initial
-from models.source import DataSource
 
 KINDS = get_args(Kind)
 

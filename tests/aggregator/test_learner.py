@@ -40,12 +40,13 @@ from aggregator.learner import (
 )
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, opened, start
 from aggregator.rows import AMONG_BODIES
-from models import chain, nets, steering, sums
+from models import chain, steering, sums
 from models.chain import SPAN, Chain, Held
 from models.codec import FLOAT32, INT8, Terms
 from models.codec.steps import step_value
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.lattice import Model, initial
+from models.nets import table as nets
 from models.params import Params, n_parameters
 from models.steering import MOST_REPORTS, Report
 

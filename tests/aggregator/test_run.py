@@ -25,7 +25,7 @@ from models.chain import SPAN, Chain
 from models.codec import FLOAT32, Terms
 from models.fold import FoldError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
-from models.nets import ModelError, build
+from models.nets.table import ModelError, build
 
 MODEL = ModelSpec(inputs=4, hidden=(64,), outputs=2)
 NET = build(MODEL).spec

@@ -45,9 +45,9 @@ from broker.messages import (
 from broker.transport import Packet
 from models import steering
 from models.codec import FLOAT32, INT8, Coding, Terms
+from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import n_parameters, spec_of
-from models.source import DataSource
 
 Fleet = Any
 """The class of the fixture; it stands in conftest.py, which is no module to import."""

@@ -27,7 +27,7 @@ from benchmarks.fleets.curves import Float64
 from benchmarks.fleets.runs import Cache, Kept, Task
 from broker.settings import SettingsError
 from fleet.problems.partition import PartitionError
-from models.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError
 from models.job import ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fleets.catalogue import FLEETS
-from models.torch_net import build_torch
+from models.nets.torch_net import build_torch
 
 
 @pytest.mark.parametrize("name", [name for name, fleet in FLEETS.items() if fleet.torch])

@@ -20,7 +20,7 @@ from benchmarks.overhead.meters import Cost, Costs
 from broker.embedded import find_mosquitto
 from fleet.local.processes import ChildDiedError, Children
 from models.job import ModelSpec
-from models.mlp import spec_of_mlp
+from models.nets.mlp import spec_of_mlp
 from models.params import n_parameters
 
 SMALL = ModelSpec(inputs=784, hidden=(50,), outputs=10)

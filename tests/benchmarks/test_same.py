@@ -93,7 +93,7 @@ def test_more_bytes_are_a_failure(own: list[str], tmp_path: Path, capsys: pytest
 def test_a_tree_that_does_not_run_is_a_failure_that_says_why(
     own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = changed(tmp_path / "other", "models/train.py", "def steps(", "def no_steps(")
+    other = changed(tmp_path / "other", "models/training/train.py", "def steps(", "def no_steps(")
     assert same.main([str(ROOT), str(other), *own]) == 1
     assert "did not run: own off on head: " in capsys.readouterr().err
 

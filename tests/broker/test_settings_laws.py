@@ -34,14 +34,15 @@ from broker.transport import check_topic
 from edge_agent.config import AgentConfig
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
-from models import nets, train
 from models.chain import Chain
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import MOST_JSON_BYTES, JobSpec, RoundsSpec
 from models.lattice import initial
+from models.nets import table as nets
 from models.params import subtract
 from models.steering import Report
-from models.train import TrainingError
+from models.training import train
+from models.training.train import TrainingError
 
 FLOATS: list[object] = [
     *(math.inf, -math.inf, math.nan, 0.0, -0.0, -1.0, -1e300, 5e-324, 1e-300, 1e-9, 1e-3, 0.5, 1.0, 2.0, 1e9, 1e30),

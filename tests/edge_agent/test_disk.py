@@ -13,11 +13,11 @@ from edge_agent import files
 from edge_agent.disk import Disk, NoDisk
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox, Probed, forget, leftovers
-from models import train
 from models.chain import Chain
 from models.codec import FLOAT32
 from models.job import JobSpec, ModelSpec, TrainSpec
-from models.nets import build
+from models.nets.table import build
+from models.training import train
 
 NET = build(ModelSpec(inputs=2, hidden=(), outputs=2))
 CHAIN = Chain(NET.spec, JobSpec("j", NET.model))

@@ -19,11 +19,11 @@ from broker import chunks
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed, forget, leftovers
-from models import checkpoint
-from models.checkpoint import TrainingState
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.job import TrainSpec
 from models.params import TensorSpec
+from models.training import checkpoint
+from models.training.checkpoint import TrainingState
 
 SPEC = (TensorSpec("w", (16, 4)), TensorSpec("b", (8,)))
 SKETCH = Terms(64, 1)

@@ -13,7 +13,7 @@ from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.resources import Resources
 from models.job import JobSpec, ModelSpec
-from models.nets import ModelError
+from models.nets.table import ModelError
 
 SPEC = JobSpec("j", ModelSpec(inputs=3, outputs=2), seed=5)
 

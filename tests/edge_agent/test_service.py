@@ -47,16 +47,18 @@ from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, Outcome, Slots
 from edge_agent.work import FLUSH_S, STALL_S, _rng
-from models import chain, nets, probe, train
+from models import chain
 from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
 from models.codec.steps import step_near
-from models.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError
+from models.data.source import DataSource
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
-from models.mlp import Mlp
-from models.nets import ModelError
-from models.source import DataSource
-from models.train import TrainingError
+from models.nets import table as nets
+from models.nets.mlp import Mlp
+from models.nets.table import ModelError
+from models.training import probe, train
+from models.training.train import TrainingError
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
 V0, V1 = Version(1, 0), Version(1, 1)
@@ -1338,7 +1340,7 @@ def test_what_a_jobs_code_throws_puts_it_at_rest_with_the_reason_and_the_others_
 
     other = "other-2"
     with monkeypatch.context() as patch:
-        patch.setattr("models.mlp.Mlp.loss_and_gradients", fail)
+        patch.setattr("models.nets.mlp.Mlp.loss_and_gradients", fail)
         bench.begin()
         bench.settle(1.0)
     assert bench.agent.works == {}
@@ -1417,7 +1419,7 @@ def test_a_training_that_throws_leaves_no_mark(bench: Bench, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("an old build of a library")
 
-    monkeypatch.setattr("models.mlp.Mlp.loss_and_gradients", fail)
+    monkeypatch.setattr("models.nets.mlp.Mlp.loss_and_gradients", fail)
     bench.begin()
     bench.settle(1.0)
     assert bench.agent.works == {}

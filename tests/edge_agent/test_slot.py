@@ -18,12 +18,12 @@ import pytest
 import edge_agent.slot as slot_module
 from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
-from models.export import to_onnx
 from models.job import ModelSpec
-from models.nets import build
+from models.nets.table import build
 from models.params import Params
-from models.session import Session
-from models.session import export as real_export
+from models.serving.export import to_onnx
+from models.serving.session import Session
+from models.serving.session import export as real_export
 
 MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
 NET = build(MODEL)
@@ -255,8 +255,9 @@ def test_rows_are_flattened_and_made_float32(slot: Slot) -> None:
 
 def test_importing_the_slot_and_training_loads_neither_torch_nor_onnx_nor_onnxruntime() -> None:
     code = (
-        "import sys, edge_agent.slot, models.nets, models.mlp, models.train, models.session\n"
-        "models.nets.build(__import__('models.job').job.ModelSpec())\n"
+        "import sys, edge_agent.slot, models.nets.table, models.nets.mlp\n"
+        "import models.training.train, models.serving.session\n"
+        "models.nets.table.build(__import__('models.job').job.ModelSpec())\n"
         "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime', 'google.protobuf'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

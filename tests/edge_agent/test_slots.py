@@ -21,10 +21,10 @@ from broker.messages import Version
 from edge_agent import files, slots
 from edge_agent.slot import Release, Slot, SlotError, open_slot
 from edge_agent.slots import Install, Outcome, Slots, slot_path
-from models import session
 from models.job import ModelSpec
-from models.nets import build
-from models.session import Session
+from models.nets.table import build
+from models.serving import session
+from models.serving.session import Session
 
 MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
 NET = build(MODEL)

@@ -17,7 +17,7 @@ from fleet.local.processes import Children
 from fleet.local.stage import Stage
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 
 JOB = """

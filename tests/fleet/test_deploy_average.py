@@ -26,11 +26,12 @@ from edge_agent.home import Home
 from edge_agent.service import Agent, will
 from edge_agent.slots import Install, Outcome, Slots
 from fleet.simulation.simulate import _workshop
-from models import average, dataset
-from models.dataset import Dataset
+from models import average
+from models.data import dataset
+from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.lattice import Model
-from models.source import DataSource
 
 FLEET = "f"
 GRACE_S = 10.0

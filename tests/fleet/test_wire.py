@@ -12,7 +12,7 @@ from broker.settings import load
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
 from fleet.simulation.simulate import simulate
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
 
 JOB = """

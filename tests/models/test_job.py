@@ -11,7 +11,7 @@ from aggregator.roster import Roster
 from broker import topics
 from broker.messages import Presence
 from models.job import MOST_JSON_BYTES, MOST_LABELS, PRESETS, CompressionSpec, JobSpec, ModelSpec
-from models.mlp import Mlp
+from models.nets.mlp import Mlp
 from models.params import n_parameters
 
 TREE: dict[str, Any] = {"name": "digits", "model": {"inputs": 64, "outputs": 10}}

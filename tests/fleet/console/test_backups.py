@@ -23,7 +23,7 @@ from fleet.local import stage
 from fleet.local.processes import FEDGE, Children
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 
 JOB = """

@@ -13,7 +13,7 @@ import pytest
 from broker.embedded import EmbeddedBroker
 from fleet.cli import main
 from fleet.console import operator
-from models import inference
+from models.serving import inference
 
 Until = Callable[[Callable[[], bool]], None]
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.settings import SettingsError
 from fleet.problems.problem import read_problem
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
 
 JOB = (
     'name = "j"\n[model]\ninputs = {inputs}\noutputs = 2\nloss = "{loss}"\n[rounds.stop]\nmetric = "{metric}"\n{stop}\n'

@@ -29,7 +29,7 @@ from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulat
 from models import steering
 from models.chain import Chain, Held
 from models.codec.terms import terms_for
-from models.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 
 JOB = """

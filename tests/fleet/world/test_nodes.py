@@ -16,8 +16,8 @@ from fleet.world import nets, nodes
 from fleet.world.nodes import Trail
 from fleet.world.process import Died
 from fleet.world.world import World
-from models import nets as registry
 from models.job import JobSpec
+from models.nets import table as registry
 
 
 @pytest.fixture

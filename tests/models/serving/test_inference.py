@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.export import to_onnx
-from models.inference import answer, open_model, probe, serve
 from models.job import ModelSpec
-from models.pipe import Answer, Done, Failed, Load, Predict, read, write
+from models.serving.export import to_onnx
+from models.serving.inference import answer, open_model, probe, serve
+from models.serving.pipe import Answer, Done, Failed, Load, Predict, read, write
 
 PARAMS = {"0.weight": np.array([[1, 2]], np.float32), "0.bias": np.zeros(1, np.float32)}
 MODEL = to_onnx(ModelSpec(inputs=2, outputs=1, loss="mse"), PARAMS, metadata={})

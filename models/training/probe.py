@@ -16,8 +16,8 @@ import zlib
 
 import numpy as np
 
-from models.dataset import Dataset
-from models.nets import Net
+from models.data.dataset import Dataset
+from models.nets.table import Net
 from models.params import Params, spec_of
 from models.rows import params_of, row_of
 

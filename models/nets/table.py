@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from models.job import ModelSpec
-from models.losses import Labels, Metrics
-from models.mlp import Mlp
+from models.nets.losses import Labels, Metrics
+from models.nets.mlp import Mlp
 from models.params import Float32, Params, Spec
 
 __all__ = ["NETS", "Labels", "Metrics", "ModelError", "Net", "build", "framework_of"]
@@ -26,7 +26,7 @@ class Net(Protocol):
     """Pure functions over explicit params (float32, in the order of `spec`).
 
     X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 for
-    cross_entropy and float32 (n, outputs) for mse (`models.dataset.fit` gives both). n is at least 1.
+    cross_entropy and float32 (n, outputs) for mse (`models.data.dataset.fit` gives both). n is at least 1.
     """
 
     @property
@@ -81,6 +81,6 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
         return NETS[model.kind](model)
     if find_spec("torch") is None:
         raise ModelError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
-    from models.torch_net import build_torch  # here alone: it loads torch, which most devices do without
+    from models.nets.torch_net import build_torch  # here alone: it loads torch, which most devices do without
 
     return build_torch(model)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from models import export
-from models.export import ExportError, to_onnx
 from models.job import ModelSpec
-from models.nets import build
+from models.nets.table import build
 from models.params import Params, Spec
-from models.session import export as export_in_a_child
+from models.serving import export
+from models.serving.export import ExportError, to_onnx
+from models.serving.session import export as export_in_a_child
 
 HIDDEN: tuple[tuple[int, ...], ...] = ((), (5,), (6, 4))
 CASES = list(product(HIDDEN, ("relu", "tanh"), ("cross_entropy", "mse")))

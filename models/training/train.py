@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import TrainSpec
-from models.mlp import quietly
-from models.nets import Net
+from models.nets.mlp import quietly
+from models.nets.table import Net
 from models.params import Params
+from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 
 __all__ = [
     "CheckpointError",

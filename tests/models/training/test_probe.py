@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.dataset import Dataset
-from models.losses import Metrics
+from models.data.dataset import Dataset
+from models.nets.losses import Metrics
 from models.params import Params
-from models.probe import EARLY, EVERY, LATEST, ROWS, curvature, is_due, loss, some_rows
+from models.training.probe import EARLY, EVERY, LATEST, ROWS, curvature, is_due, loss, some_rows
 
 D = 300
 EIGENVALUES = np.random.default_rng(0).exponential(2.0, D)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from models import dataset
-from models.dataset import Dataset
+from models.data import dataset
+from models.data.dataset import Dataset
 from models.job import ModelSpec
 
 FilePath = Annotated[

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from models.job import ModelSpec
-from models.losses import LOSSES, Labels, Metrics, measure
-from models.mlp import ROWS_AT_ONCE, layer_sizes
-from models.nets import ModelError
+from models.nets.losses import LOSSES, Labels, Metrics, measure
+from models.nets.mlp import ROWS_AT_ONCE, layer_sizes
+from models.nets.table import ModelError
 from models.params import Float32, Params, TensorSpec, check
 
 torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def build_torch(model: ModelSpec) -> TorchNet:
 
 
 def build_mlp(model: ModelSpec) -> nn.Module:
-    """Return the nn.Sequential whose parameters are named like those of `models.mlp`."""
+    """Return the nn.Sequential whose parameters are named like those of `models.nets.mlp`."""
     layers: list[nn.Module] = []
     for n_in, n_out in layer_sizes(model):
         layers += [nn.Linear(n_in, n_out), ACTIVATIONS[model.activation]()]
@@ -61,7 +61,7 @@ def build_module(model: ModelSpec) -> nn.Module:
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.Net`, in float32. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.table.Net`, in float32. Of its own it keeps only the module's buffers.
 
     A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
     give (n, outputs) raw outputs: no softmax at its end.
@@ -82,7 +82,7 @@ class TorchNet:
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
-        """See `models.nets.Net`. The gradients are always fresh arrays."""
+        """See `models.nets.table.Net`. The gradients are always fresh arrays."""
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
@@ -93,11 +93,11 @@ class TorchNet:
         }
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """See `models.nets.Net`."""
+        """See `models.nets.table.Net`."""
         return LOSSES[self.model.loss].answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.Net`."""
+        """See `models.nets.table.Net`."""
         return measure(self.model.loss, self._outputs(params, X), y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:

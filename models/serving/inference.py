@@ -1,10 +1,11 @@
-"""The child process that holds the onnxruntime session: `python -m models.inference`. The one file that imports it.
+"""The child process that holds the onnxruntime session: `python -m models.serving.inference`. Only here is it imported.
 
 It lives apart because onnxruntime is large (its memory is the child's, not the training process's) and because it
 has died of illegal instructions on small processors: what dies here is restarted or done without
-(`models.session`). It reads questions on stdin, answers on stdout, and ends when stdin does.
+(`models.serving.session`). It reads questions on stdin, answers on stdout, and ends when stdin does.
 
-`python -m models.inference --probe` exports, loads and asks a tiny model, and says by its exit code how it went.
+`python -m models.serving.inference --probe` exports, loads and asks a tiny model, and says by its exit code how it
+went.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from models.params import Float32
-from models.pipe import Answer, Done, Export, Failed, Load, Message, PipeError, Predict, read, write
+from models.serving.pipe import Answer, Done, Export, Failed, Load, Message, PipeError, Predict, read, write
 
 RUNTIME_ERRORS = (
     state.EPFail,
@@ -61,7 +62,7 @@ def answer(
                 return open_model(path), Done(), b""
             case Export(model, params, target, metadata):
                 # Here onnx is loaded once for all exports; a process for each would spend its time on that.
-                from models.export import ExportError, write_file
+                from models.serving.export import ExportError, write_file
 
                 try:
                     write_file(model, Path(params), Path(target), metadata=metadata)
@@ -93,8 +94,8 @@ def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
 
 def probe() -> None:
     """Raise whatever goes wrong with a tiny model."""
-    from models.export import to_onnx
     from models.job import ModelSpec
+    from models.serving.export import to_onnx
 
     params = {"0.weight": np.full((1, 2), 0.5, np.float32), "0.bias": np.ones(1, np.float32)}
     model = to_onnx(ModelSpec(inputs=2, outputs=1, loss="mse"), params, metadata={})

@@ -35,7 +35,7 @@ class TrainingState(NamedTuple):
     momentum: Params
     """SGD's velocity times the learning rate, in the order of the params; empty when the run uses none."""
     seed: bytes
-    """32 bytes from which every epoch's order is derived (`models.train.seed_for`)."""
+    """32 bytes from which every epoch's order is derived (`models.training.train.seed_for`)."""
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.dataset import Dataset, DatasetError, fit, load, load_rows
+from models.data.dataset import Dataset, DatasetError, fit, load, load_rows
 from models.job import ModelSpec
 
 

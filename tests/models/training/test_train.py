@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoint import TrainingState, from_bytes, to_bytes
-from models.dataset import Dataset
+from models.data.dataset import Dataset
 from models.job import ModelSpec, TrainSpec
-from models.nets import build
+from models.nets.table import build
 from models.params import Params, Spec
-from models.train import (
+from models.training.checkpoint import TrainingState, from_bytes, to_bytes
+from models.training.train import (
     Step,
     TrainingError,
     begin,

@@ -3,8 +3,8 @@
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
 output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free.
 
-A device keeps onnx out of its training process and runs this module as a child instead:
-`python -m models.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
+A device keeps onnx out of its training process and runs this module as a child instead: `python -m
+models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import onnx
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
 
 from models.job import ModelSpec
-from models.mlp import layer_sizes, spec_of_mlp
-from models.nets import ModelError
+from models.nets.mlp import layer_sizes, spec_of_mlp
+from models.nets.table import ModelError
 from models.params import Params, ParamsError, check
 
 OPSET = 17
@@ -90,7 +90,7 @@ def _nodes(model: ModelSpec) -> list[NodeProto]:
 def _module(model: ModelSpec, params: Params) -> onnx.ModelProto:
     if find_spec("torch") is None:
         raise ExportError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
-    from models.torch_net import export_module  # here alone: it loads torch
+    from models.nets.torch_net import export_module  # here alone: it loads torch
 
     try:
         body = export_module(model, params, opset=OPSET, output=OUTPUTS[model.loss])

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.job import ModelSpec
-from models.losses import Labels
-from models.nets import NETS
+from models.nets.losses import Labels
+from models.nets.table import NETS
 from models.params import Float32
 
 NPZ_ERRORS = (

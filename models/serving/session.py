@@ -20,12 +20,12 @@ import numpy as np
 
 from models.job import ModelSpec
 from models.params import Float32
-from models.pipe import Answer, Export, Failed, Load, Message, PipeError, Predict, read, write
+from models.serving.pipe import Answer, Export, Failed, Load, Message, PipeError, Predict, read, write
 
 PYTHON = (sys.executable, "-P", "-m")
 """-P: the working directory is not searched, where somebody else's `models` may lie."""
-CHILD = (*PYTHON, "models.inference")
-EXPORTER = (*PYTHON, "models.export")
+CHILD = (*PYTHON, "models.serving.inference")
+EXPORTER = (*PYTHON, "models.serving.export")
 
 
 class InferenceError(RuntimeError):

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.dataset import DatasetError
+from models.data.dataset import DatasetError
+from models.data.source import DataSource, load, read
 from models.job import ModelSpec
-from models.source import DataSource, load, read
 
 
 @pytest.fixture

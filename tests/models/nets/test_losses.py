@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.losses import LOSSES, cross_entropy, measure, softmax
+from models.nets.losses import LOSSES, cross_entropy, measure, softmax
 
 
 def test_softmax_is_a_distribution_of_each_row() -> None:

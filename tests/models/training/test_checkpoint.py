@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 from models.params import spec_of
+from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 
 PARAMS = {
     "0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.job import ModelSpec
-from models.mlp import ROWS_AT_ONCE, Mlp, multiply, spec_of_mlp
+from models.nets.mlp import ROWS_AT_ONCE, Mlp, multiply, spec_of_mlp
 from models.params import Params, zeros
 
 

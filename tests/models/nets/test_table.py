@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from models import nets
 from models.job import ModelSpec
-from models.mlp import Mlp
-from models.nets import ModelError, build, framework_of
-from models.torch_net import TorchNet
+from models.nets import table as nets
+from models.nets.mlp import Mlp
+from models.nets.table import ModelError, build, framework_of
+from models.nets.torch_net import TorchNet
 
 
 def test_the_models_word_goes_before_the_devices_preference() -> None:
@@ -40,9 +40,9 @@ def test_missing_torch_is_an_error_that_says_what_to_install(monkeypatch: pytest
 
 def test_building_a_numpy_net_loads_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, models.nets, models.mlp, models.train\n"
+        "import sys, models.nets.table, models.nets.mlp, models.training.train\n"
         "from models.job import ModelSpec\n"
-        "models.nets.build(ModelSpec())\n"
+        "models.nets.table.build(ModelSpec())\n"
         "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

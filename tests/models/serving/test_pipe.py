@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.pipe import Answer, Done, Failed, Load, Message, PipeError, Predict, read, write
+from models.serving.pipe import Answer, Done, Failed, Load, Message, PipeError, Predict, read, write
 
 
 @pytest.mark.parametrize(

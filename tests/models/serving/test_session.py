@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.export import to_onnx
 from models.job import ModelSpec
-from models.session import ChildDiedError, InferenceError, Session, probe
+from models.serving.export import to_onnx
+from models.serving.session import ChildDiedError, InferenceError, Session, probe
 
 MODEL = ModelSpec(inputs=2, outputs=1, loss="mse")
 ROWS = np.array([[3, 4], [1, 0]], np.float32)

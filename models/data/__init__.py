@@ -1,0 +1,1 @@
+"""Where rows come from, and the arrays that a net trains on."""

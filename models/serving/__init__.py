@@ -1,0 +1,1 @@
+"""A trained net for applications: ONNX, and the child process that answers."""

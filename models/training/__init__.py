@@ -1,0 +1,1 @@
+"""Training as an iterator of steps: where it stands, and what it measures of itself."""
