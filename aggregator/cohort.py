@@ -1,4 +1,4 @@
-"""Who is drawn for an attempt to leave a base: pure functions over the lottery of broker/draw.py.
+"""Who is drawn for an attempt to leave a base: pure functions over the lottery of models/draw.py.
 
 The salt belongs to the base, so a further attempt that raises the threshold draws more devices and never others. Where
 a job waits for all, the members are fixed at the first attempt; only the places of those that are dropped are filled.
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence, Set
 from msgspec import structs
 
 from aggregator.effects import Attempt
-from broker import draw
 from broker.messages import Version
+from models import draw
 from models.job import RoundsSpec
 
 
@@ -40,7 +40,7 @@ def widen(
     k += bisect.bisect_right(of_able, again.threshold) if again else 0
     threshold = max(draw.kth(of_able, max(k, 1)), again.threshold if again else 0)
     if k >= len(able) and rules.wait == "target":
-        threshold = draw.MOST  # everybody is wanted: whoever comes while the round is open too
+        threshold = draw.MAX_TICKET  # everybody is wanted: whoever comes while the round is open too
     members = tuple(name for name in present if tickets[name] <= threshold)
     target = None if rules.wait == "all" else wanted
     return Attempt(base, again.number + 1 if again else 1, salt, threshold, target, members)

@@ -16,12 +16,12 @@ import msgspec
 from aggregator import notes, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
-from broker.faults import Fault, contain
 from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
-from broker.settings import SettingsError, convert
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.table import ModelError
+from runtime.faults import Fault, contain
+from runtime.settings import SettingsError, convert
 
 if TYPE_CHECKING:
     from aggregator.service import Aggregator

@@ -79,8 +79,8 @@ from aggregator.ledger import Ledger
 from aggregator.members import SILENT, Members
 from aggregator.pace import Pace
 from aggregator.waits import Amiss
-from broker import draw
 from broker.messages import Offer, Verdict, Version
+from models import draw
 from models.job import RoundsSpec
 
 ABSENT = 3

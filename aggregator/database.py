@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from broker.failpoints import reach
+from runtime.failpoints import reach
 
 REMEDY = "restore a backup (fedge aggregator restore)"
 

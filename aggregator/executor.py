@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from broker.faults import Fault, contain, describe
+from runtime.faults import Fault, contain, describe
 
 P = ParamSpec("P")
 T = TypeVar("T")

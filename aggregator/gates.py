@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FEWEST_PEERS = 3
+MIN_PEERS = 3
 """Peers whose norms are known before their median says what is usual; until then the model's own norm does."""
 
 
@@ -40,5 +40,5 @@ def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> fl
     Devices that move nothing (norm 0) say nothing of what is usual.
     """
     moving = [norm for norm in peers if norm > 0]
-    usual = statistics.median(moving) if len(moving) >= FEWEST_PEERS else model_norm
+    usual = statistics.median(moving) if len(moving) >= MIN_PEERS else model_norm
     return ratio * usual if usual > 0 else math.inf

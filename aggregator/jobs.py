@@ -32,12 +32,12 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker import topics
-from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Job, Status, Version
 from broker.transport import wire_bytes
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.table import ModelError
+from runtime.faults import ENTRY_S, Fault, Marks, contain
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import structs
 
 from aggregator.effects import Answer, Attempt, Collect, Effect, Record
-from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
+from models import draw
 from models.job import RoundsSpec
 
 

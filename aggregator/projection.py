@@ -11,7 +11,7 @@ from msgspec import Struct
 from aggregator import evaluation
 from aggregator.effects import Announce
 from aggregator.store import BodyRow
-from broker import chunks, draw
+from broker import chunks
 from broker.messages import (
     MOST_SETTLED,
     MOST_WAYS,
@@ -25,6 +25,7 @@ from broker.messages import (
     Way,
     along,
 )
+from models import draw
 
 if TYPE_CHECKING:
     from aggregator.run import Run
@@ -96,7 +97,7 @@ def status(run: Run) -> Status:
 def round_(run: Run, announce: Announce) -> Round:
     """Return the announcement of a round."""
     attempt = announce.attempt
-    way = _way_along(run, attempt.threshold / draw.MOST) if announce.first else b""
+    way = _way_along(run, attempt.threshold / draw.MAX_TICKET) if announce.first else b""
     proves = way or not attempt.base.number
     return Round(
         run.job,

@@ -17,8 +17,8 @@ from msgspec import Meta, Struct, structs
 
 from aggregator.database import REMEDY, DamageError, Row, crc
 from aggregator.effects import Attempt, Close
-from broker import draw
 from broker.messages import Digest, Echo, Id, Natural, Offer, Short, Verdict, Version, start_of
+from models import draw
 from models.fold import MAX_WEIGHT
 from models.job import JobSpec
 from models.steering import Report
@@ -315,7 +315,7 @@ def attempt_of(job: str, base: Version, number: int, cell: object, checksum: obj
     found = read_json(Attempt, job, "attempts", cell, checksum)
     wrong = (
         (found.number != number, f"round {found.number} stands where {number} belongs"),
-        (not 0 <= found.threshold <= draw.MOST, f"threshold {found.threshold}"),
+        (not 0 <= found.threshold <= draw.MAX_TICKET, f"threshold {found.threshold}"),
         (found.target is not None and not 0 <= found.target <= 2**53, f"target {found.target}"),
         (not all(map(_ID.fullmatch, found.cohort)), "a device of its cohort has no id"),
     )

@@ -50,12 +50,12 @@ from aggregator.shelf import Shelf
 from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
-from broker.failpoints import reach
-from broker.faults import Marks
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
 from models.codec import Terms, max_body_bytes
 from models.job import JobSpec
 from models.ways import Way
+from runtime.failpoints import reach
+from runtime.faults import Marks
 
 log = logging.getLogger(__name__)
 

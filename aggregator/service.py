@@ -32,12 +32,12 @@ from aggregator.spool import SpoolError
 from aggregator.store import Store, StoreError
 from broker import topics
 from broker.errors import WireError
-from broker.faults import Marks
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
-from broker.tally import Tally
 from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
 from models.job import JobSpec
+from runtime.faults import Marks
+from runtime.tally import Tally
 
 log = logging.getLogger(__name__)
 

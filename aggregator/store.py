@@ -42,9 +42,9 @@ from aggregator.rows import (
     damaged,
 )
 from aggregator.schema import SCHEMA_VERSION
-from broker.failpoints import reach
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec
+from runtime.failpoints import reach
 
 __all__ = [
     "SCHEMA_VERSION",

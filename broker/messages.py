@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from broker import draw
-
 Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
 """What may stand as one level of a topic. A job id is a job's name (up to 64) and its incarnation."""
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
@@ -21,7 +19,7 @@ Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 Short = Annotated[str, Meta(max_length=500)]
 Words = str
-"""What somebody says for people: cleaned and cut where it comes in (`broker.words`), never refused for its length."""
+"""What somebody says for people: cleaned and cut where it comes in (`runtime.words`), never refused for its length."""
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
 
@@ -29,7 +27,12 @@ Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_l
 PROOF_BYTES = 8
 """As many bytes of a version's SHA-256 prove a way that comes along with a round."""
 CHUNK_BYTES = 100_000
+MAX_TICKET = 2**48 - 1
+"""The largest ticket of a device in the lottery of a round (WIRE.md; models/draw.py): this threshold draws
+everybody."""
 """How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
+MAX_TICKET = 2**48 - 1
+"""The largest ticket in the lottery of a round (WIRE.md; models/draw.py): this threshold draws everybody."""
 MOST_WAYS = 1024
 """Bodies that a head names."""
 MOST_SETTLED = 1000
@@ -141,7 +144,7 @@ class Status(Struct, frozen=True, omit_defaults=True):
 class Round(Struct, frozen=True, omit_defaults=True):
     """An attempt to leave a base version. Retained with an expiry, repeated as a heartbeat.
 
-    A device takes part when draw.ticket(draw.salt(seed, base), device) <= threshold.
+    A device takes part when ticket(salt(seed, base), device) <= threshold.
 
     along: in the first announcement of a base that most devices are drawn to leave, when it is short, the way to it
     from the version before, behind what proves it (see `along`): who holds that version needs no head. For version 0,
@@ -156,7 +159,7 @@ class Round(Struct, frozen=True, omit_defaults=True):
     """How updates to this base are coded, the same in every attempt: [buckets, bits, octave]. The noise of the base had
     an energy of about 2**octave, which is what devices ask the price of; 0: nobody need ask."""
     attempt: Natural = 1
-    threshold: Natural = draw.MOST
+    threshold: Natural = MAX_TICKET
     aliases: Annotated[tuple[Version, ...], Meta(max_length=8)] = ()
     """Former names of the base, where a restored backup has given it another: an update to one is an update to it."""
     settled: Annotated[tuple[Id, ...], Meta(max_length=MOST_SETTLED)] = ()

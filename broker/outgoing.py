@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 
-from broker import failpoints
-from broker.tally import Tally
 from broker.transport import Packet, Transport
+from runtime import failpoints
+from runtime.tally import Tally
 
 logger = logging.getLogger(__name__)
 

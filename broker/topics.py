@@ -39,7 +39,7 @@ from broker.messages import (
     Want,
 )
 from broker.transport import Packet
-from broker.words import clean
+from runtime.words import clean
 
 M = TypeVar("M", bound=Struct)
 

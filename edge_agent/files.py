@@ -13,7 +13,7 @@ import shutil
 import zlib
 from pathlib import Path
 
-from broker.failpoints import reach
+from runtime.failpoints import reach
 
 UNREADABLE = (
     ValueError,  # msgspec's own, and a string that is not UTF-8

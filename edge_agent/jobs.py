@@ -18,9 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from broker import topics
-from broker.faults import ENTRY_S, Fault, Marks, contain
 from broker.messages import Failure, Job, Version
-from broker.settings import SettingsError
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, Event, Over
@@ -32,6 +30,8 @@ from models.data.dataset import DatasetError
 from models.data.source import Reader
 from models.job import JobSpec
 from models.nets.table import ModelError
+from runtime.faults import ENTRY_S, Fault, Marks, contain
+from runtime.settings import SettingsError
 
 log = logging.getLogger(__name__)
 

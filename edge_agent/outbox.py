@@ -32,8 +32,6 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from broker.failpoints import reach
-from broker.faults import describe
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.disk import Disk
@@ -43,6 +41,8 @@ from models.params import Float32, Spec
 from models.training.checkpoint import CheckpointError, TrainingState
 from models.training.checkpoint import from_bytes as training_from_bytes
 from models.training.checkpoint import to_bytes as training_to_bytes
+from runtime.failpoints import reach
+from runtime.faults import describe
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,6 @@ from typing import Protocol
 
 from msgspec import structs
 
-from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want
 from edge_agent.effects import (
     Connected,
@@ -77,6 +76,7 @@ from edge_agent.effects import (
     UpdateLost,
     Upload,
 )
+from models import draw
 from models.job import JobSpec
 
 FIRST_RESEND_S = 4.0
@@ -332,7 +332,7 @@ class Participant:
     @property
     def follows(self) -> bool:
         """Whether every head is needed, so that it pays to go on hearing them: not where rounds carry the ways."""
-        along = self._round is not None and 2 * self._round.threshold > draw.MOST
+        along = self._round is not None and 2 * self._round.threshold > draw.MAX_TICKET
         return self._deploys_on_the_way and self.spec.deploy == "every 1" and not along
 
     @property

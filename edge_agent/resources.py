@@ -12,7 +12,6 @@ import random
 
 from broker import topics
 from broker.messages import Job, Message
-from broker.settings import convert
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.participant import Jitter
@@ -20,6 +19,7 @@ from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.table import Net
+from runtime.settings import convert
 
 
 class Resources:

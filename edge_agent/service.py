@@ -21,10 +21,8 @@ from typing import Any, TypeVar
 
 from broker import topics
 from broker.errors import WireError
-from broker.faults import Marks
 from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
-from broker.tally import Tally
 from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
 from edge_agent.config import AgentConfig
 from edge_agent.home import Home
@@ -34,6 +32,8 @@ from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.data.source import Reader, read
+from runtime.faults import Marks
+from runtime.tally import Tally
 
 log = logging.getLogger(__name__)
 

@@ -34,14 +34,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from broker.failpoints import reach
-from broker.faults import describe
 from edge_agent import files
 from models.data.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
 from models.nets.table import NETS, ModelError, Net, build
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
+from runtime.failpoints import reach
+from runtime.faults import describe
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker.faults import Fault, contain
 from broker.messages import Version
 from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
@@ -35,6 +34,7 @@ from models.job import ModelSpec
 from models.params import Params
 from models.serving import session
 from models.serving.session import Session
+from runtime.faults import Fault, contain
 
 log = logging.getLogger(__name__)
 

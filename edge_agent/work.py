@@ -20,8 +20,6 @@ from msgspec import Struct, structs
 
 from broker import chunks, topics
 from broker.errors import WireError
-from broker.failpoints import reach
-from broker.faults import Marks
 from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Version, Want
 from edge_agent.config import AgentConfig
 from edge_agent.effects import (
@@ -59,6 +57,8 @@ from models.params import Params
 from models.trail import Trail
 from models.training import probe, train
 from models.training.train import Step, TrainingError, TrainingState
+from runtime.failpoints import reach
+from runtime.faults import Marks
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.settings import SettingsError
 from fleet.heap import keep_freed_memory
+from runtime.settings import SettingsError
 
 if TYPE_CHECKING:
     from fleet.console import operator

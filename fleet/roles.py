@@ -16,12 +16,12 @@ from types import FrameType
 from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
-from broker.settings import SettingsError, load
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
 from models.data.dataset import kind_of
 from models.data.source import DataSource
+from runtime.settings import SettingsError, load
 
 log = logging.getLogger(__name__)
 

@@ -35,9 +35,9 @@ from benchmarks.fleets.plan import FLOAT32
 from benchmarks.fleets.progress import Progress
 from benchmarks.fleets.report import Row
 from benchmarks.fleets.runs import Cache, Kept, Task, code_hash
-from broker.settings import SettingsError
 from models.data.dataset import DatasetError
 from models.job import PRESETS
+from runtime.settings import SettingsError
 
 DEFAULT = "strong"
 INTERRUPTED = 130

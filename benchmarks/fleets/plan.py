@@ -16,9 +16,9 @@ from benchmarks.fleets import data
 from benchmarks.fleets.catalogue import Fleet
 from benchmarks.fleets.data import NEEDS, Files
 from benchmarks.fleets.runs import Coding, Task, source_hash, what_of
-from broker.settings import SettingsError, convert, load
 from models.data.dataset import fit
 from models.job import PRESETS, CompressionSpec, JobSpec, ModelSpec
+from runtime.settings import SettingsError, convert, load
 
 FLOAT32 = "off"
 QUICK_SEEDS = 3

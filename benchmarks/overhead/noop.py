@@ -28,7 +28,7 @@ def main() -> int:
 
     _train_nothing()
     if LAGS in os.environ:
-        from broker import failpoints
+        from runtime import failpoints
 
         failpoints._trail = _Lags(Path(os.environ[LAGS]))  # type: ignore[assignment]
     return fleet.cli.main()

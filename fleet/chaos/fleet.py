@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
-from broker.failpoints import DIARY, FAILPOINT
 from fleet.chaos import stage as chaos_stage
 from fleet.chaos.points import Point
 from fleet.chaos.stage import Seat, Stage
 from fleet.chaos.trace import Diary
 from fleet.local.processes import FEDGE, Child, Children, tail
+from runtime.failpoints import DIARY, FAILPOINT
 
 log = logging.getLogger(__name__)
 

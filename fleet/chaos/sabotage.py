@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.failpoints import reach
 from fleet.cli import main as fedge
+from runtime.failpoints import reach
 
 
 def forget_ledger() -> None:

@@ -1,4 +1,4 @@
-"""Reading the diaries that processes write under FEDGE_DIARY (`broker/failpoints.py`), while they write them."""
+"""Reading the diaries that processes write under FEDGE_DIARY (`runtime/failpoints.py`), while they write them."""
 
 from __future__ import annotations
 

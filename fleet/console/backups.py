@@ -12,8 +12,8 @@ import msgspec
 from aggregator import backup as backups
 from aggregator.backup import Backup, BackupError, HeldJob
 from aggregator.config import AggregatorConfig
-from broker.settings import SettingsError, load
 from fleet.console.display import Display, duration, n_bytes
+from runtime.settings import SettingsError, load
 
 STDIO = Path("-")
 SILENT_S = 2.0

@@ -29,9 +29,6 @@ from msgspec import Struct, field
 from aggregator.config import Limits, ModelSettings
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
-from broker.faults import Fault, contain
-from broker.settings import SettingsError, load
-from broker.words import clean
 from fleet.roles import load_agent, load_aggregator
 from models.data.dataset import Dataset, DatasetError, fit
 from models.data.source import DataSource
@@ -42,6 +39,9 @@ from models.nets import table as nets
 from models.nets.losses import Labels
 from models.nets.table import ModelError, Net
 from models.params import n_parameters
+from runtime.faults import Fault, contain
+from runtime.settings import SettingsError, load
+from runtime.words import clean
 
 EXPECTED = (SettingsError, DatasetError, ModelError)
 """Errors whose words are enough; of all others the type is said too."""

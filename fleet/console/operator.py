@@ -39,15 +39,15 @@ from broker.messages import (
     Submit,
     Version,
 )
-from broker.settings import SettingsError, convert, load
 from broker.transport import Denied, Offline, Online, Packet
-from broker.words import clean
 from edge_agent.fetch import Fetch, FetchError
 from models.chain import Chain
 from models.codec import CodecError
 from models.job import JobSpec, Name
 from models.nets import table as nets
 from models.serving.export import to_onnx
+from runtime.settings import SettingsError, convert, load
+from runtime.words import clean
 
 PATIENCE_S = 15.0
 """How long a broker or an aggregator may take to answer."""

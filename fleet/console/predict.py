@@ -6,13 +6,13 @@ import json
 import sys
 from pathlib import Path
 
-from broker.settings import load
 from edge_agent.config import AgentConfig
 from edge_agent.slot import SlotError, open_slot
 from edge_agent.slots import slot_path
 from models.data.dataset import load_rows
 from models.serving import session
 from models.serving.session import Session
+from runtime.settings import load
 
 
 def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool) -> int:

@@ -24,7 +24,6 @@ from msgspec import Struct, structs
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
-from broker.settings import SettingsError, load
 from edge_agent.slot import Card
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.watch import Sights, Watch
@@ -42,6 +41,7 @@ from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.nets import table as nets
 from models.serving import inference
+from runtime.settings import SettingsError, load
 
 DEFAULT_JOB = Path("digits")
 PARTITION = "dirichlet:0.5"

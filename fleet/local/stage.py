@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from broker.connection import BrokerSettings
-from broker.settings import SettingsError
 from edge_agent.slots import slot_path
 from fleet.local.processes import FEDGE, Children
 from fleet.problems.problem import device_names
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from runtime.settings import SettingsError
 
 FLEET = "demo"
 DEVICES = f"{FLEET}-device-"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from broker.settings import SettingsError
 from models.data.dataset import Dataset
+from runtime.settings import SettingsError
 
 JOBS = Path(__file__).parent.parent / "jobs"
 SPLIT_SEED = 0

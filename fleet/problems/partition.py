@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from broker.settings import SettingsError
+from runtime.settings import SettingsError
 
 Rows = npt.NDArray[np.int64]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from broker.settings import SettingsError, load
 from fleet.problems.examples import DATA, Split, find_job, load_split, split_rows
 from fleet.problems.partition import Rows, by_column, deal
 from models.data import dataset
@@ -16,6 +15,7 @@ from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 from models.data.source import load as load_source
 from models.job import JobSpec, StopSpec
+from runtime.settings import SettingsError, load
 
 
 class Problem(Struct, frozen=True):

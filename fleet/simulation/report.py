@@ -10,10 +10,10 @@ from typing import TextIO
 
 import msgspec
 
-from broker.settings import SettingsError
 from fleet.console.display import Display, duration, n_bytes
 from fleet.problems.problem import Problem, read_problem
 from fleet.simulation.simulate import Result, RoundRow, simulate
+from runtime.settings import SettingsError
 
 
 def command(arguments: argparse.Namespace) -> int:

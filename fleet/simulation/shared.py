@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from broker import topics
-from broker.faults import Marks, Place
 from broker.messages import Job, Message
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
@@ -25,6 +24,7 @@ from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec
 from models.nets.table import Net
 from models.params import Spec
+from runtime.faults import Marks, Place
 
 T = TypeVar("T")
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aggregator import jobs as aggregator_jobs
-from broker.failpoints import reach
-from broker.faults import Marks
 from broker.messages import Offer, Verdict, Version
 from broker.outgoing import Outgoing
 from broker.transport import Packet
@@ -25,6 +23,8 @@ from edge_agent.work import Work
 from fleet.world.network import WorldTransport
 from fleet.world.patches import Patches
 from models.codec import Terms
+from runtime.failpoints import reach
+from runtime.faults import Marks
 
 
 def keep_the_outbox_in_memory(patches: Patches) -> None:

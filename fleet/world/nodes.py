@@ -3,7 +3,7 @@
     Server    an aggregator with its store (SQLite, unsynced)
     Device    an agent with its state directory (nothing is flushed to a disk: nobody cuts the power of this machine)
 
-What a service passes (`broker.failpoints.reach`) is heard by `Trail`: it kills whoever is to die there, refuses writes
+What a service passes (`runtime.failpoints.reach`) is heard by `Trail`: it kills whoever is to die there, refuses writes
 of full disks, and tells the laws what has become durable. What the laws need to know of a running service they ask
 the functions at the end.
 """
@@ -31,8 +31,6 @@ from aggregator.learner import Counted, Learner
 from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
 from aggregator.store import ROW_BYTES, Store
-from broker import draw, failpoints
-from broker.faults import Marks
 from broker.messages import Verdict, Version
 from edge_agent import work
 from edge_agent.config import AgentConfig, ModelSettings
@@ -48,10 +46,13 @@ from fleet.world.patches import patching
 from fleet.world.process import Process
 from fleet.world.process import World as ProcessWorld
 from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
+from models import draw
 from models.data.dataset import Dataset
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.nets import table as nets
+from runtime import failpoints
+from runtime.faults import Marks
 
 FLEET = "w"
 SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0
@@ -336,7 +337,7 @@ class Listener(Protocol):
 
 
 class Trail:
-    """Stands in the place of `broker.failpoints.Trail`. current: gives who acts now."""
+    """Stands in the place of `runtime.failpoints.Trail`. current: gives who acts now."""
 
     def __init__(self, listener: Listener, current: Callable[[], Process | None]) -> None:
         self._listener = listener

@@ -4,8 +4,8 @@ import pytest
 
 from aggregator import cohort
 from aggregator.effects import Attempt
-from broker import draw
 from broker.messages import Version
+from models import draw
 from models.job import RoundsSpec
 
 BASE = Version(1, 3)
@@ -36,8 +36,8 @@ def test_so_many_are_drawn(rules: RoundsSpec, n: int) -> None:
 
 
 def test_where_everybody_is_wanted_so_is_whoever_comes_later() -> None:
-    assert first(RoundsSpec(fraction=1.0)).threshold == draw.MOST
-    assert first(RoundsSpec(fraction=1.0, wait="all")).threshold < draw.MOST
+    assert first(RoundsSpec(fraction=1.0)).threshold == draw.MAX_TICKET
+    assert first(RoundsSpec(fraction=1.0, wait="all")).threshold < draw.MAX_TICKET
 
 
 def test_who_counts_already_is_a_member_and_need_not_be_drawn_again() -> None:

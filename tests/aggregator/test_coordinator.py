@@ -34,8 +34,8 @@ from aggregator.effects import (
 )
 from aggregator.members import FIRST_ASK_S
 from aggregator.pace import SLACK
-from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
+from models import draw
 from models.job import RoundsSpec, StopSpec
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
@@ -173,7 +173,7 @@ def test_never_fewer_are_drawn_than_a_quorum() -> None:
 def test_when_everybody_is_wanted_whoever_comes_is_drawn_too() -> None:
     bench = Bench(RoundsSpec(target=5, quorum=1))
     (opened,) = of(Open, bench.see("a"))
-    assert opened.attempt.threshold == draw.MOST
+    assert opened.attempt.threshold == draw.MAX_TICKET
     bench.see("b")
     assert bench.core.attempt is not None
     assert bench.core.attempt.cohort == ("a", "b")
@@ -617,7 +617,7 @@ def test_a_device_that_comes_while_the_round_is_open_is_measured_from_then() -> 
 
 
 def attempt_of(*cohort: str, target: int | None = None) -> Attempt:
-    return Attempt(V0, 1, draw.salt(SEED, 0), draw.MOST, target, cohort)
+    return Attempt(V0, 1, draw.salt(SEED, 0), draw.MAX_TICKET, target, cohort)
 
 
 def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:

@@ -27,8 +27,8 @@ from aggregator.effects import (
     Seen,
     Stop,
 )
-from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
+from models import draw
 from models.job import RoundsSpec
 
 DEVICES = [f"d{n}" for n in range(6)]

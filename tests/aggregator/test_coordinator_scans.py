@@ -38,8 +38,8 @@ from aggregator.effects import (
 )
 from aggregator.ledger import Ledger
 from aggregator.members import Members
-from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
+from models import draw
 from models.job import RoundsSpec, StopSpec
 
 OLD = Version(3, 1)

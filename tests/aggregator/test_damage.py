@@ -30,11 +30,11 @@ from aggregator.litter import Litter
 from aggregator.run import Run
 from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker import chunks, topics
-from broker.faults import Marks
 from broker.messages import Offer, Verdict, Version
 from models.chain import Chain
 from models.job import JobSpec, ModelSpec, RoundsSpec
 from models.nets.table import build
+from runtime.faults import Marks
 
 CASES = int(os.environ.get("DAMAGE_CASES", "150"))
 MODEL = ModelSpec(inputs=3, hidden=(16,), outputs=2)

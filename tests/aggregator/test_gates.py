@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aggregator.gates import FEWEST_PEERS, Admitted, RefusedError, limit_of_norm, weighed
+from aggregator.gates import MIN_PEERS, Admitted, RefusedError, limit_of_norm, weighed
 
 
 @pytest.mark.parametrize(("norm", "limit"), [(0.05, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (5.0, math.inf)])
@@ -42,7 +42,7 @@ def test_the_norm_is_held_against_the_median_of_the_peers() -> None:
 
 
 def test_too_few_peers_say_nothing_and_the_model_speaks() -> None:
-    assert limit_of_norm([1.0] * (FEWEST_PEERS - 1), 50.0, 10.0) == 500.0
+    assert limit_of_norm([1.0] * (MIN_PEERS - 1), 50.0, 10.0) == 500.0
 
 
 def test_peers_that_do_not_move_say_nothing() -> None:

@@ -12,9 +12,10 @@ from msgspec import structs
 from aggregator.effects import Attempt, Close
 from aggregator.generations import HIGHEST, LEAP, MOST_RENAMES
 from aggregator.store import BodyRow, Current, DamageError, Kept, Store, StoreError
-from broker import draw, failpoints
 from broker.messages import Offer, Verdict, Version
+from models import draw
 from models.job import JobSpec, ModelSpec
+from runtime import failpoints
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2), seed=7)
 V0, V1 = Version(1, 0), Version(1, 1)

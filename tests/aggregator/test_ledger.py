@@ -6,8 +6,8 @@ import pytest
 
 from aggregator.effects import Answer, Attempt, Collect, Record
 from aggregator.ledger import Ledger
-from broker import draw
 from broker.messages import Offer, Verdict, Version, echo
+from models import draw
 from models.job import RoundsSpec
 
 V0, V1, V2 = (Version(1, n) for n in range(3))
@@ -18,7 +18,7 @@ def offer(device: str = "a", base: Version = V1, digest: str = "ab" * 8, n: int 
     return Offer("j", device, base, n, digest, n_bytes)
 
 
-def drawn(base: Version = V1, *cohort: str, threshold: int = draw.MOST) -> Attempt:
+def drawn(base: Version = V1, *cohort: str, threshold: int = draw.MAX_TICKET) -> Attempt:
     return Attempt(base, 1, draw.salt(7, base.number), threshold, None, cohort)
 
 

@@ -24,11 +24,12 @@ from aggregator.projection import (
 )
 from aggregator.run import Run
 from aggregator.store import Store
-from broker import draw, topics
-from broker.faults import Marks
+from broker import topics
 from broker.messages import MOST_SETTLED, MOST_WAYS, Head, Round, Verdict, Version
+from models import draw
 from models.job import JobSpec, ModelSpec
 from models.ways import Way
+from runtime.faults import Marks
 
 SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
 
@@ -53,7 +54,7 @@ def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times:
 
 def announced(run: Run) -> Round:
     """Give the round as a device reads it."""
-    attempt = Attempt(run.version, 1, draw.salt(0, 0), draw.MOST, None, ())
+    attempt = Attempt(run.version, 1, draw.salt(0, 0), draw.MAX_TICKET, None, ())
     message = topics.unpack(topics.pack(round_(run, Announce(attempt, 60.0)), "f"), "f")
     assert isinstance(message, Round)
     return message

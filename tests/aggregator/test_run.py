@@ -18,7 +18,6 @@ from aggregator.projection import Clear, Out
 from aggregator.run import Run
 from aggregator.store import DamageError, Store, StoreError
 from broker import chunks
-from broker.faults import Marks
 from broker.messages import Body, Head, Job, Offer, Round, Status, Verdict, Version, Way, body_name
 from models import chain, ways
 from models.chain import SPAN, Chain
@@ -26,6 +25,7 @@ from models.codec import FLOAT32, Terms
 from models.fold import FoldError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.nets.table import ModelError, build
+from runtime.faults import Marks
 
 MODEL = ModelSpec(inputs=4, hidden=(64,), outputs=2)
 NET = build(MODEL).spec

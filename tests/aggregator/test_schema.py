@@ -15,10 +15,10 @@ from aggregator import generations, schema
 from aggregator.database import crc
 from aggregator.effects import Attempt
 from aggregator.store import SCHEMA_VERSION, BodyRow, Current, DamageError, Store, StoreError
-from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 from models.steering import Report
+from runtime import failpoints
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 V0, V1 = Version(1, 0), Version(1, 1)

@@ -21,8 +21,7 @@ from aggregator.learner import Learner
 from aggregator.projection import Question
 from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, UsurpedError
 from aggregator.store import Store, StoreError
-from broker import chunks, failpoints, topics
-from broker.faults import Marks
+from broker import chunks, topics
 from broker.messages import (
     Beacon,
     Body,
@@ -48,6 +47,8 @@ from models.codec import FLOAT32, INT8, Coding, Terms
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import n_parameters, spec_of
+from runtime import failpoints
+from runtime.faults import Marks
 
 Fleet = Any
 """The class of the fixture; it stands in conftest.py, which is no module to import."""

@@ -14,10 +14,10 @@ from msgspec import structs
 from aggregator.effects import Attempt, Close
 from aggregator.rows import AMONG_BODIES
 from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, Current, DamageError, Kept, LitterRow, Store, StoreError
-from broker import failpoints
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 from models.steering import Report
+from runtime import failpoints
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 V0, V1 = Version(1, 0), Version(1, 1)

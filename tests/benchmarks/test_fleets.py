@@ -25,10 +25,10 @@ from benchmarks.fleets import curves, data, plan, progress, report, runs, worker
 from benchmarks.fleets.catalogue import FLEETS, Fleet
 from benchmarks.fleets.curves import Float64
 from benchmarks.fleets.runs import Cache, Kept, Task
-from broker.settings import SettingsError
 from fleet.problems.partition import PartitionError
 from models.data.dataset import Dataset, DatasetError
 from models.job import ModelSpec
+from runtime.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

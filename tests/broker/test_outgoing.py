@@ -135,7 +135,7 @@ def test_a_cleared_queue_has_all_its_room_again() -> None:
 
 def test_each_packet_that_was_taken_passes_the_failpoint_with_its_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[tuple[str, object]] = []
-    monkeypatch.setattr("broker.failpoints.reach", lambda point, what: passed.append((point, what)))
+    monkeypatch.setattr("runtime.failpoints.reach", lambda point, what: passed.append((point, what)))
     bench = Bench()
     bench.outgoing.put(Packet("a", b"", retain=True))
     bench.outgoing.put(Packet("b", b""))

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from aggregator.config import AggregatorConfig
-from broker.settings import load
 from edge_agent.config import AgentConfig
 from fleet.console.operator import OperatorConfig
+from runtime.settings import load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = [("aggregator.toml", AggregatorConfig), ("agent.toml", AgentConfig)]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
 from edge_agent.effects import (
     Connected,
@@ -43,6 +42,7 @@ from edge_agent.participant import (
     Participant,
     without_body,
 )
+from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
@@ -54,7 +54,7 @@ def head(version: Version = V0, state: Any = "running", term: int = 1) -> Head:
     return Head("j-1", term, version, "0" * 32, state=state)
 
 
-def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw.MOST, term: int = 1) -> Round:
+def round_(base: Version = V0, seconds_left: float = 60.0, threshold: int = draw.MAX_TICKET, term: int = 1) -> Round:
     return Round("j-1", term, base, seconds_left, threshold=threshold)
 
 
@@ -136,7 +136,7 @@ def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few(
     one, other, idle = device(always), device(always), device(always, deploys=False)
     seldom = device(JobSpec("j", ModelSpec(), deploy="every 2"))
     for each in (one, seldom):
-        feed(each, round_(threshold=draw.MOST // 10))
+        feed(each, round_(threshold=draw.MAX_TICKET // 10))
     feed(other, round_())
     assert (one.follows, other.follows, idle.follows, seldom.follows) == (True, False, False, False)
 
@@ -191,7 +191,7 @@ def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
 def test_widening_draws_a_device_later() -> None:
     one = device()
     feed(one, head(), round_(threshold=0))
-    assert feed(one, round_(threshold=draw.MOST)) == [fetch(head())]
+    assert feed(one, round_(threshold=draw.MAX_TICKET)) == [fetch(head())]
 
 
 def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
@@ -777,7 +777,7 @@ def test_the_way_along_with_a_round_is_not_enough_for_who_has_not() -> None:
 
 def test_what_it_is_averaged_with_is_fetched_for_a_version_that_is_here_and_training_does_not_wait() -> None:
     one = averaging("final")
-    feed(one, head(V24), round_(V24, threshold=draw.MOST), Installed(V24))
+    feed(one, head(V24), round_(V24, threshold=draw.MAX_TICKET), Installed(V24))
     stopped = head(V24, "stopped")
     assert feed(one, stopped) == [Halt(V24), asking(stopped, 22)]
     assert feed(one, Installed(V24, 22)) == [Deploy(V24)]

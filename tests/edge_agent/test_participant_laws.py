@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
-from broker import draw
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
 from edge_agent.effects import (
     Connected,
@@ -36,6 +35,7 @@ from edge_agent.effects import (
 )
 from edge_agent.effects import Event as DeviceEvent
 from edge_agent.participant import Participant
+from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 near = st.sampled_from([0, 0, 0, -1])
@@ -212,7 +212,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         beside = b"12345678" + (b"way" if base.number else b"") if along else b""
         aliases = self.former.setdefault(base, self.aliases if base == self.version else ())
         self.known_as[base] = aliases
-        threshold = draw.MOST if drawn else 0
+        threshold = draw.MAX_TICKET if drawn else 0
         self.tell(Round("j-1", self.term, base, seconds, threshold=threshold, aliases=aliases, along=beside), die_at)
 
     @rule(back=near, old_term=st.sampled_from([False, False, False, True]), die_at=dies)

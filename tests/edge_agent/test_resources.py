@@ -8,12 +8,12 @@ import pytest
 from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Job
-from broker.settings import SettingsError
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.resources import Resources
 from models.job import JobSpec, ModelSpec
 from models.nets.table import ModelError
+from runtime.settings import SettingsError
 
 SPEC = JobSpec("j", ModelSpec(inputs=3, outputs=2), seed=5)
 

@@ -15,7 +15,6 @@ import pytest
 from msgspec import structs
 
 from broker import chunks, topics
-from broker.faults import Marks, Place
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
@@ -59,6 +58,7 @@ from models.nets.mlp import Mlp
 from models.nets.table import ModelError
 from models.training import probe, train
 from models.training.train import TrainingError
+from runtime.faults import Marks, Place
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
 V0, V1 = Version(1, 0), Version(1, 1)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from broker.embedded import EmbeddedBroker
-from broker.settings import SettingsError
 from fleet import roles
 from fleet.cli import main
 from fleet.local.meter import Meter
 from fleet.local.processes import FEDGE
+from runtime.settings import SettingsError
 
 Until = Callable[[Callable[[], bool]], None]
 

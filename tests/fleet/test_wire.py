@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks import wire
-from broker.settings import load
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
 from fleet.simulation.simulate import simulate
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from runtime.settings import load
 
 JOB = """
 name = "blobs"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.settings import SettingsError
 from fleet.problems.problem import read_problem
 from models.data.dataset import DatasetError
+from runtime.settings import SettingsError
 
 JOB = (
     'name = "j"\n[model]\ninputs = {inputs}\noutputs = 2\nloss = "{loss}"\n[rounds.stop]\nmetric = "{metric}"\n{stop}\n'

@@ -18,7 +18,6 @@ from msgspec import structs
 import fleet.simulation.simulate
 from aggregator.store import Store
 from broker.memory import MemoryBroker
-from broker.settings import SettingsError
 from broker.transport import Packet
 from edge_agent.home import Home
 from edge_agent.service import Agent
@@ -31,6 +30,7 @@ from models.chain import Chain, Held
 from models.codec.terms import terms_for
 from models.data.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
+from runtime.settings import SettingsError
 
 JOB = """
 name = "blobs"

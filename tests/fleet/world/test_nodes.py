@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from aggregator.store import StoreError
-from broker import failpoints
 from broker.messages import Verdict, Version
 from fleet.world import nets, nodes
 from fleet.world.nodes import Trail
@@ -18,6 +17,7 @@ from fleet.world.process import Died
 from fleet.world.world import World
 from models.job import JobSpec
 from models.nets import table as registry
+from runtime import failpoints
 
 
 @pytest.fixture

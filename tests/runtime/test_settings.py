@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.config import AggregatorConfig
-from broker.settings import SettingsError, convert, load
 from models.job import JobSpec
+from runtime.settings import SettingsError, convert, load
 
 
 def test_a_file_becomes_a_frozen_struct(tmp_path: Path) -> None:

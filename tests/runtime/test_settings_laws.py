@@ -29,7 +29,6 @@ from aggregator.record import start
 from broker import mailbox, topics
 from broker.connection import BrokerSettings
 from broker.messages import Beacon, Job, Presence, Round, Submit, Version
-from broker.settings import SettingsError, convert, load
 from broker.transport import check_topic
 from edge_agent.config import AgentConfig
 from edge_agent.participant import Participant
@@ -43,6 +42,7 @@ from models.params import subtract
 from models.steering import Report
 from models.training import train
 from models.training.train import TrainingError
+from runtime.settings import SettingsError, convert, load
 
 FLOATS: list[object] = [
     *(math.inf, -math.inf, math.nan, 0.0, -0.0, -1.0, -1e300, 5e-324, 1e-300, 1e-9, 1e-3, 0.5, 1.0, 2.0, 1e9, 1e30),

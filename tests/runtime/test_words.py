@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.words import MOST_MARKS, clean
+from runtime.words import MOST_MARKS, clean
 
 ALL = [chr(code) for code in range(sys.maxunicode + 1)]
 ACTS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -92,10 +92,10 @@ def test_each_character_is_looked_at_twice_at_most_whatever_stands_around_it() -
             looked.append(char)
             return category(char)
 
-    import broker.words
+    import runtime.words
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(broker.words, "unicodedata", Counting)
+        patch.setattr(runtime.words, "unicodedata", Counting)
         for worst in ("\x1b[0;" * 50_000, "\x1b" * 200_000, "a" + "\u0301" * 200_000, "\u202e\n" * 100_000):
             looked.clear()
             assert len(clean(worst)) <= 500

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from broker.tally import Tally
+from runtime.tally import Tally
 
 
 def test_the_first_ten_and_then_every_power_of_ten_deserve_a_line() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import draw
+from broker.messages import MAX_TICKET
+from models import draw
 
 names = st.sets(st.text("abcdef0123456789-_", min_size=1, max_size=12), min_size=1, max_size=40)
 
@@ -33,8 +34,8 @@ def test_nobody_is_drawn_of_nobody_or_for_nothing() -> None:
 
 
 def test_the_largest_ticket_is_exact_in_every_json_reader() -> None:
-    assert draw.MOST < 2**53
-    assert max(draw.ticket("s", str(n)) for n in range(1000)) <= draw.MOST
+    assert draw.MAX_TICKET == MAX_TICKET < 2**53
+    assert max(draw.ticket("s", str(n)) for n in range(1000)) <= draw.MAX_TICKET
 
 
 def test_another_base_draws_others() -> None:

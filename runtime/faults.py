@@ -26,7 +26,7 @@ from typing import Literal, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from broker.words import clean
+from runtime.words import clean
 
 log = logging.getLogger(__name__)
 

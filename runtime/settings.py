@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.words import clean
+from runtime.words import clean
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from broker.faults import MOST_DEATHS, Fault, Marks, Place, contain, describe, limited
+from runtime.faults import MOST_DEATHS, Fault, Marks, Place, contain, describe, limited
 
 
 def test_what_an_act_returns_comes_through() -> None:

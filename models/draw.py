@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
-MOST = 2**48 - 1
+MAX_TICKET = 2**48 - 1
 """The largest ticket: 48 bits, exact in every JSON reader."""
 
 

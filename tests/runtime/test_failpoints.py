@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from broker import failpoints
+from runtime import failpoints
 
 PROGRAM = """
-from broker.failpoints import reach
+from runtime.failpoints import reach
 for i in range(3):
     reach("here.before", {"i": i})
     print(i, flush=True)
