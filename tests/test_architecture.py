@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -61,15 +62,33 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Give the dotted name of everything that a file imports, wherever in the file."""
-    for node in ast.walk(tree(path)):
+def imported(path: Path, *, types: bool = True) -> Iterator[str]:
+    """Give the dotted name of everything that a file imports, wherever in the file. types: also what only they need."""
+    whole = tree(path)
+    of_types = [
+        node for node in ast.walk(whole) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    passed = set() if types else {id(inner) for node in of_types for inner in ast.walk(node)}
+    for node in (node for node in ast.walk(whole) if id(node) not in passed):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def graph() -> dict[str, set[str]]:
+    """Give every module of ours and what it imports of ours, wherever in the file, but for what only types need."""
+    paths = sources(*PACKAGES, "benchmarks")
+    modules = {name(path)[:-3].replace("/", ".").removesuffix(".__init__"): path for path in paths}
+    found = {}
+    for module, path in modules.items():
+        names = set(imported(path, types=False)) & modules.keys()
+        found[module] = {other for other in names if not any(below.startswith(f"{other}.") for below in names)} - {
+            module
+        }
+    return found
 
 
 def roots(path: Path) -> set[str]:
@@ -118,6 +137,13 @@ def test_what_a_core_imports_of_its_own_package_is_pure_too() -> None:
         package = path.split("/", maxsplit=1)[0]
         siblings = {m.split(".")[1] for m in imported(ROOT / path) if m.startswith(f"{package}.")}
         assert {f"{package}/{sibling}.py" for sibling in siblings} <= set(PURE)
+
+
+def test_imports_go_in_no_circle() -> None:
+    try:
+        list(TopologicalSorter(graph()).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
 def test_the_agent_starts_without_its_heavy_libraries() -> None:

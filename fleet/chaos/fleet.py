@@ -187,5 +187,5 @@ def running(
 
 
 def sabotaged(how: str) -> tuple[str, ...]:
-    """Return the command that starts a role with a part of it taken out (`fleet/chaos/sabotage.py`)."""
-    return (sys.executable, "-P", "-m", "fleet.chaos.sabotage", how)
+    """Return the command that starts a role with a part of it taken out (`fleet/chaos/sabotaged.py`)."""
+    return (sys.executable, "-P", "-m", "fleet.chaos.sabotaged", how)

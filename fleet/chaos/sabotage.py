@@ -1,6 +1,6 @@
 """Roles with one of their safeguards taken out: what `fedge chaos --sabotage` starts, to show that it would notice.
 
-    python -m fleet.chaos.sabotage ledger aggregator run --config aggregator.toml
+    python -m fleet.chaos.sabotaged ledger aggregator run --config aggregator.toml
 
  ledger     the aggregator judges every offer as if it had never seen one from this device
  outbox     an update is kept in memory until its verdict, not on disk
@@ -13,12 +13,10 @@ would show that it never reached the disk.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleet.cli import main as fedge
 from runtime.failpoints import reach
 
 
@@ -84,13 +82,3 @@ SABOTAGE: dict[str, Sabotage] = {
     "outbox": Sabotage(forget_outbox, ("agent.Send.before", "agent.Send.after", "agent.published")),
     "rename": Sabotage(write_in_place, ("files.replace.before",)),
 }
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Take out what the first argument names, and run the rest as `fedge` does."""
-    SABOTAGE[arguments[0]].take_out()
-    return fedge(arguments[1:])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models.job import ModelSpec
 from models.nets.losses import LOSSES, Labels, Metrics, measure
 from models.nets.mlp import ROWS_AT_ONCE, layer_sizes
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from models.params import Float32, Params, TensorSpec, check
 
 torch.set_num_threads(1)
