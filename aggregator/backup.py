@@ -438,7 +438,7 @@ def _name_again(file: Path, name: Path) -> None:
 
 
 def _adopt(new: Path, like: Path) -> None:
-    """Give a file to whom the state belongs, who is another where root restores it."""
+    """Return a file to whom the state belongs, who is another where root restores it."""
     found = like.stat()
     new.chmod(0o640 if like.is_dir() else found.st_mode & 0o777)
     if os.geteuid() == 0:

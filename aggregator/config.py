@@ -20,7 +20,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     allow: tuple[Factory, ...] = ()
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+class ServerLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Quotas and paces: [limits]."""
 
     chunk_bytes: Annotated[int, Meta(ge=1024, le=16_000_000)] = 100_000
@@ -53,6 +53,6 @@ class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tests: dict[Name, DataSource] = {}
     """The test split that the aggregator holds for a data source: [tests.NAME]."""
     models: ModelSettings = ModelSettings()
-    limits: Limits = Limits()
+    limits: ServerLimits = ServerLimits()
     executor: Literal["inline", "threads", "processes"] = "threads"
     """Where versions are evaluated on the test split: "inline", "threads" or "processes" (executor.py)."""

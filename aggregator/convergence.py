@@ -8,7 +8,7 @@ from models.job import RoundsSpec
 
 
 def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> str | None:
-    """Say why the job ends here, or None while it goes on.
+    """Return why the job ends here, or None while it goes on.
 
     history: the metrics of version 0, 1, …; a version without the metric is no improvement, and patience begins with
     the first version that has it.

@@ -20,22 +20,23 @@
     counts for the current base with a weight that falls with its staleness. A base may have aliases, names that it had
     before a backup was restored: an update to one of them is an update to it.
  5. An update and its verdict are durable before anything is said that follows from them (`Collect` → stored by the
-    shell → `Judged` → `Answer`, or the end of the round), and a round is durable before it is announced (`Open` comes
-    before `Announce`). A refusal is sent at once. That an update was counted goes without saying: the version after
-    its base says it. It is sent where late updates are folded, for there that version says nothing of an update.
+    shell → `VerdictStored` → `SendVerdict`, or the end of the round), and a round is durable before it is announced
+    (`Open` comes before `Announce`). A refusal is sent at once. That an update was counted goes without saying: the
+    version after its base says it. It is sent where late updates are folded, for there that version says nothing of an
+    update.
  6. Nobody waits for anybody for ever. A round ends committed or abandoned, with a reason and each device's fate; and
     none opens that nobody could contribute to: devices that were refused on this base, or failed on it, wait for the
     next one, and where all have, so does the job, and says so (`Tell`). One that nobody whom it drew can contribute to
     any more is not waited for where others could.
  7. A last will starts a grace, after which the round stops waiting; an update that still arrives counts all the same.
     Who is there, and offers nothing through two whole rounds, is passed over; who says nothing is asked (members.py).
- 8. While the broker is not reachable rounds stand still, and nobody is held for absent or silent.
- 9. While updates are being judged (`Judging` → `Judged`) their devices are answered nothing, and nothing begins or
+ 8. While the broker is not reachable rounds stand still, and nobody is held for absent or silent. 9. While updates are
+ being judged (`VerdictPending` → `VerdictStored`) their devices are answered nothing, and nothing begins or
     ends: no round, no version, no job. Whatever else is heard is noted, and what follows from it comes with the last
-    `Judged`. A verdict that is told a second time changes nothing.
+    `VerdictStored`. A verdict that is told a second time changes nothing.
 10. While a version is being made (`Commit` → `Committed`) its base is being left, and nothing is collected for it. An
     offer that has no verdict waits, one a device, and is weighed against the version that comes: late or stale, never
-    lost, never in the sum twice. A stop waits too. If no version can be made (`Failed`), the job ends.
+    lost, never in the sum twice. A stop waits too. If no version can be made (`CommitFailed`), the job ends.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads.
@@ -56,24 +57,24 @@ from aggregator import cohort, waits
 from aggregator.convergence import reason_to_end
 from aggregator.effects import (
     Announce,
-    Answer,
-    Ask,
+    AskDevices,
     Attempt,
+    BrokerLost,
     Close,
     Commit,
+    CommitFailed,
     Committed,
+    CoordinatorEvent,
+    DeviceStatus,
     Doubted,
     Effect,
-    Event,
-    Failed,
-    Judged,
-    Judging,
-    Lost,
+    EndJob,
     Open,
     Publish,
-    Seen,
-    Stop,
+    SendVerdict,
     Tell,
+    VerdictPending,
+    VerdictStored,
 )
 from aggregator.ledger import Ledger
 from aggregator.members import SILENT, Members
@@ -195,28 +196,28 @@ class Coordinator:
 
     # What goes in.
 
-    def receive(self, event: Event, now: float) -> list[Effect]:
+    def receive(self, event: CoordinatorEvent, now: float) -> list[Effect]:
         """Take one event and return what follows from it."""
         effects = self._pass_time(now)
         match event:
             case Offer():
                 effects += self._take(event, now)
-            case Seen():
+            case DeviceStatus():
                 effects += self._see(event, now)
-            case Lost():
+            case BrokerLost():
                 self._lost_at = now if self._lost_at is None else self._lost_at
             case Doubted():
                 self._find_again(now)
-            case Judging(device):
+            case VerdictPending(device):
                 self._judging.add(device)
-            case Judged(verdict):
+            case VerdictStored(verdict):
                 effects += self._note(verdict, now)
             case Committed(version, metrics):
                 effects += self._leave(version, metrics, now)
-            case Failed(reason):
+            case CommitFailed(reason):
                 self._committing = False
                 effects += self._stop(reason)
-            case Stop(reason):
+            case EndJob(reason):
                 effects += self._stop(reason)
         return effects + self._tell(now)
 
@@ -364,7 +365,7 @@ class Coordinator:
         # What else follows comes with the next tick: the verdict on this one must be durable before.
         self._stirred_at = now
         follow = self.ledger.weigh(offer, self._last, self.ended)
-        if self._committing and not all(isinstance(effect, Answer) for effect in follow):
+        if self._committing and not all(isinstance(effect, SendVerdict) for effect in follow):
             self._waiting[offer.device] = structs.replace(offer, body=b"")
             return []
         return follow
@@ -380,7 +381,7 @@ class Coordinator:
 
     # Devices.
 
-    def _see(self, seen: Seen, now: float) -> list[Effect]:
+    def _see(self, seen: DeviceStatus, now: float) -> list[Effect]:
         self.members.see(seen, now)
         round_ = self._round
         if (
@@ -415,7 +416,7 @@ class Coordinator:
         for device in changed:
             self._refresh(device, now)
             self._stirred_at = now
-        return [Ask(ask)] if ask else []
+        return [AskDevices(ask)] if ask else []
 
     def _refresh(self, device: str, now: float) -> None:
         """Work out anew whether a device is able to contribute, and whether the round waits for it.

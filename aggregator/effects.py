@@ -12,7 +12,7 @@ from broker.messages import Offer, Verdict, Version
 # Events: what the coordinator is told.
 
 
-class Seen(Struct, frozen=True):
+class DeviceStatus(Struct, frozen=True):
     """A device is there or not, and can take part in this job or says why not.
 
     live: it has said so itself just now; else it is what the broker has retained. failed: the base that its last
@@ -28,7 +28,7 @@ class Seen(Struct, frozen=True):
     failure: str = ""
 
 
-class Lost(Struct, frozen=True):
+class BrokerLost(Struct, frozen=True):
     """The broker is not reachable: nobody can be heard, so that nothing is said by silence."""
 
 
@@ -36,15 +36,15 @@ class Doubted(Struct, frozen=True):
     """The connection to the broker is a new one: what is known of devices is a hint until they are heard again."""
 
 
-class Judging(Struct, frozen=True):
-    """A collected update is all here, or its refusal is certain: its verdict is being made durable, and `Judged` says
-    when it is.
+class VerdictPending(Struct, frozen=True):
+    """A collected update is all here, or its refusal is certain: its verdict is being made durable, and `VerdictStored`
+    says when it is.
     """
 
     device: str
 
 
-class Judged(Struct, frozen=True):
+class VerdictStored(Struct, frozen=True):
     """The verdict on a collected update is durable."""
 
     verdict: Verdict
@@ -57,19 +57,21 @@ class Committed(Struct, frozen=True):
     metrics: Mapping[str, float]
 
 
-class Failed(Struct, frozen=True):
+class CommitFailed(Struct, frozen=True):
     """No version can be made of the sum, and the end of the round as stopped is durable: the job ends."""
 
     reason: str
 
 
-class Stop(Struct, frozen=True):
+class EndJob(Struct, frozen=True):
     """An operator wants the job to end."""
 
     reason: str
 
 
-Event = Seen | Lost | Doubted | Offer | Judging | Judged | Committed | Failed | Stop
+CoordinatorEvent = (
+    DeviceStatus | BrokerLost | Doubted | Offer | VerdictPending | VerdictStored | Committed | CommitFailed | EndJob
+)
 
 
 # Effects: what the coordinator wants done.
@@ -105,7 +107,8 @@ class Announce(Struct, frozen=True):
 
 
 class Collect(Struct, frozen=True):
-    """Welcome this update: get its body, say `Judging`, judge it, make the verdict durable, then say `Judged`.
+    """Welcome this update: get its body, say `VerdictPending`, judge it, make the verdict durable, then say
+    `VerdictStored`.
 
     weight: of the update in the sum: its examples, or fewer where it is late.
     """
@@ -114,13 +117,13 @@ class Collect(Struct, frozen=True):
     weight: int
 
 
-class Record(Struct, frozen=True):
-    """Say `Judging`, make this refusal durable, then say `Judged`."""
+class StoreRefusal(Struct, frozen=True):
+    """Say `VerdictPending`, make this refusal durable, then say `VerdictStored`."""
 
     verdict: Verdict
 
 
-class Answer(Struct, frozen=True):
+class SendVerdict(Struct, frozen=True):
     """Send this verdict."""
 
     verdict: Verdict
@@ -151,8 +154,8 @@ class Publish(Struct, frozen=True):
     reason: str
 
 
-class Ask(Struct, frozen=True):
-    """Ask devices that have been silent for a sign of life."""
+class AskDevices(Struct, frozen=True):
+    """AskDevices devices that have been silent for a sign of life."""
 
     devices: dict[str, float]
     """Device to when it was heard last; -inf for never."""
@@ -164,4 +167,4 @@ class Tell(Struct, frozen=True):
     reason: str
 
 
-Effect = Open | Announce | Collect | Record | Answer | Commit | Close | Publish | Ask | Tell
+Effect = Open | Announce | Collect | StoreRefusal | SendVerdict | Commit | Close | Publish | AskDevices | Tell

@@ -65,7 +65,7 @@ class Processes(Executor):
         return came
 
     def _send(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T | Fault]:
-        """Give the child a call, or another child where this one has died."""
+        """Return the child a call, or another child where this one has died."""
         if self._pool is not None:
             with contextlib.suppress(BrokenExecutor):
                 return self._pool.submit(_answer, fn, args, kwargs)

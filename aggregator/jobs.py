@@ -24,7 +24,7 @@ from msgspec import Struct, structs
 from aggregator import projection
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig
-from aggregator.effects import Doubted, Lost, Seen, Stop
+from aggregator.effects import BrokerLost, DeviceStatus, Doubted, EndJob
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.projection import Clear, Out
@@ -189,7 +189,7 @@ class Jobs:
         self._online = False
         self._litter.doubt()
         for job in list(self.runs):
-            self.inside(job, lambda run, now: run.handle(Lost(), now))
+            self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
 
     def say_everything(self) -> None:
         """Send everything that should lie at the broker."""
@@ -234,7 +234,7 @@ class Jobs:
         if run is None or (not part.said and run.coordinator.members.get(device) is None):
             return  # it takes no part in this job
         failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = Seen(device, part.online, part.ready, part.why, live, failed, failure)
+        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure)
         self.inside(job, lambda run, now: run.handle(seen, now))
 
     def _tell_all(self, job: str) -> None:
@@ -261,7 +261,7 @@ class Jobs:
             self._rename(job, self._rename_at.pop(job)[1])
 
     def _rename(self, job: str, above: int) -> None:
-        """Give the current version of a job a new generation, so that no number is given out twice."""
+        """Return the current version of a job a new generation, so that no number is given out twice."""
         run, now = self.runs.get(job), self._clock()
         if run is None:
             if job in self.resting and self.resting[job].again:
@@ -344,7 +344,7 @@ class Jobs:
 
     def stop(self, job: str) -> None:
         """End a job; its last version stays."""
-        self.inside(job, lambda run, now: run.handle(Stop("an operator stopped it"), now))
+        self.inside(job, lambda run, now: run.handle(EndJob("an operator stopped it"), now))
 
     def stop_resting(self, job: str) -> None:
         """End a job that is at rest, as far as it can be: its devices are told to forget it. Raises StoreError."""
@@ -419,7 +419,7 @@ class Jobs:
         self.runs[job] = run
         self.resting.pop(job, None)
         if not self._online:
-            self.inside(job, lambda run, now: run.handle(Lost(), now))
+            self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
 
     def _let_go(self, job: str) -> Run | None:
         """Take a job out of those at work; return its run, if it was there."""

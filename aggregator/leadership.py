@@ -7,8 +7,8 @@
     leads│  │ long, and nothing   ▼
          └──┴─ would be lost ── STANDBY         says nothing, and has no will
 
- 1. Nobody says anything as a leader, its goodbye included, who does not lead. A last will comes with leading.
- 2. Who starts asks who leads (`Ask`), and listens: briefly where nothing at the broker claims to lead, longer where
+ 1. Nobody says anything as a leader, its goodbye included, who does not lead. A last will comes with leading. 2. Who
+ starts asks who leads (`AskWhoLeads`), and listens: briefly where nothing at the broker claims to lead, longer where
     something does. It leads at once only after its own former life, which the lock on its state directory proves dead.
  3. The term rises only when somebody leads: above the highest that it has given out or heard.
  4. Who leads answers every other voice with its own beacon (`Speak`): a question, another leader, the late last will of
@@ -87,11 +87,11 @@ class Heard(Struct, frozen=True):
     live: bool
 
 
-Event = Connected | Lost | Heard | Candidate
+LeadershipEvent = Connected | Lost | Heard | Candidate
 
 
-class Ask(Struct, frozen=True):
-    """Ask who leads."""
+class AskWhoLeads(Struct, frozen=True):
+    """AskWhoLeads who leads."""
 
 
 class Lead(Struct, frozen=True):
@@ -121,7 +121,7 @@ class StandDown(Struct, frozen=True):
     replaced: str
 
 
-Effect = Ask | Lead | Rise | Speak | StandDown
+Effect = AskWhoLeads | Lead | Rise | Speak | StandDown
 
 
 class Leadership:
@@ -159,7 +159,7 @@ class Leadership:
         """What decides between two who lead: the higher one goes on."""
         return (self.me.claim, not self.me.empty, -self.since, self.me.nonce)
 
-    def receive(self, event: Event, now: float) -> list[Effect]:
+    def receive(self, event: LeadershipEvent, now: float) -> list[Effect]:
         """Take one event and return what follows from it."""
         match event:
             case Connected():
@@ -205,7 +205,7 @@ class Leadership:
     def _listen(self, now: float, for_s: float) -> list[Effect]:
         self.state = "listening"
         self._until = now + for_s
-        return [Ask()]
+        return [AskWhoLeads()]
 
     def _lead_or_wait(self) -> list[Effect]:
         """Lead, now that nobody has answered, unless this one was told once to leave it to another."""

@@ -30,7 +30,7 @@ from models.fold import FoldError
 from models.job import JobSpec
 from models.lattice import LatticeError, add
 from models.nets.table import Net
-from models.steering import Choice, Report, Seen
+from models.steering import Choice, Report, RoundSummary
 from models.strategies import STRATEGIES, VELOCITY_EXPONENT
 from models.sums import Sum
 
@@ -239,7 +239,7 @@ class Learner:
         noise = self._noise(mean, body, down, seen, rate)
         return self._following(Step(down, body, late), seen, total, noise)
 
-    def _following(self, step: Step, seen: Seen, total: int, noise: float) -> Next:
+    def _following(self, step: Step, seen: RoundSummary, total: int, noise: float) -> Next:
         now, record = self._now, self._now.record
         rounded = self._rounded(step, self._grids(noise)) if self._is_due(len(step.sum), noise) else None
         step, held, snapshot = rounded or (step, self._chain.step(now.held, step), b"")
@@ -280,7 +280,7 @@ class Learner:
         body = self._chain.whole(add(now.model, steps))
         return self._chain.take(now, now.number + 1, body)._replace(velocity=velocity), body
 
-    def _seen(self, total: int) -> Seen:
+    def _seen(self, total: int) -> RoundSummary:
         """Sum the round up for the steering. Neither order nor machine matters: by fsum, over what is sorted."""
         current = [counted for counted in self._counted if counted.number is None]
         single = math.fsum(sorted((c.weight / total) ** 2 * (c.norm * c.norm) for c in current))
@@ -290,9 +290,9 @@ class Learner:
             reports = [reports[int((i + 0.5) * middle)] for i in range(steering.MOST_REPORTS)]
         coded = self._sum.mean_energy() * (self._sum.weight / total) ** 2 if self._sum.weight else 0.0
         added = ADDED[self.terms.bits] * single if self.terms.is_sketch else 0.0
-        return Seen(_bounded(coded - added), _bounded(single), tuple(reports))
+        return RoundSummary(_bounded(coded - added), _bounded(single), tuple(reports))
 
-    def _noise(self, mean: sums.Mean, body: bytes, down: Terms, seen: Seen, rate: float) -> float:
+    def _noise(self, mean: sums.Mean, body: bytes, down: Terms, seen: RoundSummary, rate: float) -> float:
         """Return the energy of the noise in the next version, in units of its weights."""
         d = self._sum.coding.d
         if self.terms.is_sketch:
@@ -335,7 +335,7 @@ class Learner:
             words.append(step_near(max(step * (1 - momentum), 2.0**VELOCITY_EXPONENT)))
         return Grids(*words)
 
-    def _choose(self, seen: Seen, held: Held) -> Choice:
+    def _choose(self, seen: RoundSummary, held: Held) -> Choice:
         """Return how the round is coded that leaves the next version."""
         coding, choice = self._spec.coding, self._now.record.choice
         if coding.buckets is not None or not choice.terms.is_sketch:
@@ -346,7 +346,7 @@ class Learner:
             self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
         )
 
-    def _record(self, choice: Choice, seen: Seen, total: int) -> Record:
+    def _record(self, choice: Choice, seen: RoundSummary, total: int) -> Record:
         before = self._now.record
         norms = sorted(counted.norm for counted in self._counted)
         return Record(

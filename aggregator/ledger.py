@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
-from aggregator.effects import Answer, Attempt, Collect, Effect, Record
+from aggregator.effects import Attempt, Collect, Effect, SendVerdict, StoreRefusal
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
 from models.job import RoundsSpec
@@ -96,7 +96,7 @@ class Ledger:
     # Offers.
 
     def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
-        """Return what becomes of an offer: an Answer, Collect or Record, or nothing yet.
+        """Return what becomes of an offer: an SendVerdict, Collect or StoreRefusal, or nothing yet.
 
         last: the last attempt to leave the base. ended: why the job is over, if it is.
         """
@@ -117,15 +117,15 @@ class Ledger:
         if offer.base == self.base and not self._takes(last, offer.device):
             return []
         if reason_ := self._reason_to_refuse(offer):
-            return [Record(_refusal(offer, reason_))]
+            return [StoreRefusal(_refusal(offer, reason_))]
         return [Collect(offer, self._weight(offer))]
 
-    def answer(self, verdict: Verdict) -> Answer:
+    def answer(self, verdict: Verdict) -> SendVerdict:
         """Return the answer with this verdict, under the name that the device knows its base by."""
         named = self._named.get(verdict.device)
         if named is not None and self.present(named) == verdict.base:
-            return Answer(structs.replace(verdict, base=named))
-        return Answer(verdict)
+            return SendVerdict(structs.replace(verdict, base=named))
+        return SendVerdict(verdict)
 
     def note(self, verdict: Verdict) -> None:
         """Remember a verdict that is durable."""

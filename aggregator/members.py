@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from aggregator.effects import Seen
+from aggregator.effects import DeviceStatus
 from broker.messages import Version
 
 SILENT = 2
@@ -99,7 +99,7 @@ class Members:
         self._members[device] = Member(ready=True, gone_at=now)
         self._alarm(now + self.grace_s, device)
 
-    def see(self, seen: Seen, now: float) -> None:
+    def see(self, seen: DeviceStatus, now: float) -> None:
         """Take a device's presence."""
         member = self._members.setdefault(seen.device, Member(ready=seen.ready))
         member.ready, member.why = seen.ready, seen.why

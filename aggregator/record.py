@@ -18,7 +18,7 @@ from models.job import CompressionSpec, JobSpec
 from models.lattice import Model
 from models.nets.table import Net
 from models.params import Spec, n_parameters
-from models.steering import Choice, Seen
+from models.steering import Choice, RoundSummary
 
 PEERS = 100
 """Norms that the gate looks back on."""
@@ -40,7 +40,7 @@ class Record(Struct, frozen=True, array_like=True):
     allowed: Annotated[float, Meta(ge=0)] | None
     octave: Annotated[int, Meta(ge=-200, le=200)] = 0
     """The energy of the noise in this version, as a power of two; 0 where that is not known."""
-    history: Annotated[tuple[Seen, ...], Meta(max_length=max(steering.WINDOWS))] = ()
+    history: Annotated[tuple[RoundSummary, ...], Meta(max_length=max(steering.WINDOWS))] = ()
     peers: Annotated[tuple[float, ...], Meta(max_length=PEERS)] = ()
     """Norms of the updates that made this version, and of earlier ones: what the gate of the next holds usual."""
     weight: _Natural = 0

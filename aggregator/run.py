@@ -22,22 +22,22 @@ from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
-    Answer,
-    Ask,
+    AskDevices,
     Attempt,
     Close,
     Collect,
     Commit,
+    CommitFailed,
     Committed,
+    CoordinatorEvent,
     Effect,
-    Event,
-    Failed,
-    Judged,
-    Judging,
     Open,
     Publish,
-    Record,
+    SendVerdict,
+    StoreRefusal,
     Tell,
+    VerdictPending,
+    VerdictStored,
 )
 from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
@@ -236,7 +236,7 @@ class Run:
         """Return what lies, or should lie, at the broker."""
         return self._store.bodies(self.job)
 
-    def handle(self, event: Event, now: float) -> list[Out]:
+    def handle(self, event: CoordinatorEvent, now: float) -> list[Out]:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         return list(self._carry_out(self.coordinator.receive(event, now), now))
 
@@ -267,7 +267,7 @@ class Run:
             self._store.add_verdicts(self.job, judged)
             _log_counted([one.verdict for one in judged if one.verdict.counted])
             for one in judged:
-                out += self._carry_out(self.coordinator.receive(Judged(one.verdict), now), now)
+                out += self._carry_out(self.coordinator.receive(VerdictStored(one.verdict), now), now)
         if self._making is not None and self._making.scores.done():
             out += self._end_making(now)
         return out
@@ -341,9 +341,9 @@ class Run:
                 case Collect(offer, weight):
                     answer, follow = self._collect(offer, weight, now)
                     yield from answer
-                case Record(verdict):
+                case StoreRefusal(verdict):
                     follow = self._judge(Judgement(verdict), now)
-                case Answer(verdict):
+                case SendVerdict(verdict):
                     if verdict.refused:
                         log.warning(
                             "verdict job=%s base=%s device=%s refused: %s",
@@ -364,7 +364,7 @@ class Run:
                     yield from self._no_round()
                 case Publish(state, reason):
                     yield from self._publish(state, reason)
-                case Ask(devices):
+                case AskDevices(devices):
                     names = ", ".join(islice(devices, NAMED)) + (", …" if len(devices) > NAMED else "")
                     log.info("job=%s asks %d silent device(s) for a sign of life: %s", self.job, len(devices), names)
                     yield Question(devices)
@@ -399,7 +399,7 @@ class Run:
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
         """Have a verdict become durable with those that come in one go with it."""
         self._unwritten.append(judgement)
-        return self.coordinator.receive(Judging(judgement.verdict.device), now)
+        return self.coordinator.receive(VerdictPending(judgement.verdict.device), now)
 
     def _weighed(self, offer: Offer, weight: int, body: bytes) -> Judgement:
         """Hold a body against the gates, and add it to the sum."""
@@ -417,7 +417,7 @@ class Run:
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
 
-    def _make(self, close: Close, now: float) -> Committed | Failed | None:
+    def _make(self, close: Close, now: float) -> Committed | CommitFailed | None:
         """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.
 
         A step that the model cannot take, as of one that has diverged, ends the job.
@@ -429,7 +429,7 @@ class Run:
             self._marks.leave(self.job, "commit")
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
-            return Failed(reason)
+            return CommitFailed(reason)
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise

@@ -34,7 +34,7 @@ from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
-from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
+from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from models.job import JobSpec
 from runtime.faults import Marks
 from runtime.tally import Tally
@@ -64,7 +64,7 @@ class ReplacedError(RuntimeError):
     """Another aggregator leads this fleet, and this one was told to exit then."""
 
 
-class UsurpedError(RuntimeError):
+class SessionTakenOverError(RuntimeError):
     """Another client has connected under this aggregator's client id: the broker has hung up on this one."""
 
 
@@ -166,8 +166,9 @@ class Aggregator:
 
         What came in one go is weighed first and made durable in one.
 
-        Raises ReplacedError when another aggregator leads and this one was told to exit then, UsurpedError when another
-        client has its id, and StoreError when the state directory cannot be written as this one begins to lead.
+        Raises ReplacedError when another aggregator leads and this one was told to exit then, SessionTakenOverError
+        when another client has its id, and StoreError when the state directory cannot be written as this one begins to
+        lead.
         """
         event, taken, n_bytes = self._transport.take(self._patience(timeout_s)), 0, 0
         since = self.clock()
@@ -185,7 +186,7 @@ class Aggregator:
         self._out.pump()
         return taken > 0
 
-    def _more(self, since: float) -> Event | None:
+    def _more(self, since: float) -> TransportEvent | None:
         """Return what has come as well; an update waits a little for others of its round, as a sync costs them all."""
         event = self._transport.take(0.0)
         if event is None and (left := since + COMPANY_S - self.clock()) > 0 and self.jobs.expects_more:
@@ -250,7 +251,7 @@ class Aggregator:
 
     # Events.
 
-    def _receive(self, event: Event) -> None:
+    def _receive(self, event: TransportEvent) -> None:
         match event:
             case Packet():
                 self._hear(event)
@@ -268,8 +269,8 @@ class Aggregator:
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
                 self.jobs.be_denied(topic.split("/"), reason)
-            case Usurped():
-                raise UsurpedError("another client has connected under this aggregator's client id")
+            case SessionTakenOver():
+                raise SessionTakenOverError("another client has connected under this aggregator's client id")
 
     def _come_online(self, packet_bytes: int | None) -> None:
         now = self.clock()
@@ -321,7 +322,7 @@ class Aggregator:
         """Carry out what leading, or not, asks for. Raises ReplacedError or StoreError."""
         for effect in effects:
             match effect:
-                case leadership.Ask():
+                case leadership.AskWhoLeads():
                     me = self.leadership.me
                     self._out.put(topics.pack(Candidate(me.nonce, me.term, me.claim, me.empty), self.config.fleet))
                 case leadership.Lead(term, claim):

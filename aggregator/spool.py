@@ -94,7 +94,7 @@ class SpooledAssembly(Assembly):
         return b"" if self._at is None else self._spool.read(self._at, self.n_bytes)
 
     def drop(self) -> None:
-        """Give the place back; what lay there is gone."""
+        """Return the place back; what lay there is gone."""
         if self._at is not None:
             self._spool.give_back(self._at, self.n_bytes)
             self._at = None

@@ -48,7 +48,7 @@ class Point(NamedTuple):
     down: int
 
 
-class Run(NamedTuple):
+class Measured(NamedTuple):
     """One job from its first to its last round. Bytes: of MQTT with --wire, else of payload, as the payload is."""
 
     partition: str
@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run everything and print it, then what each coding comes to beside float32."""
+    """Measured everything and print it, then what each coding comes to beside float32."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.seeds < 1:
@@ -108,7 +108,7 @@ def _problem(asked: argparse.Namespace, partition: str, seed: int) -> Problem:
     )
 
 
-def _run(problem: Problem, partition: str, seed: int, coding: str, *, over_wire: bool) -> Run:
+def _run(problem: Problem, partition: str, seed: int, coding: str, *, over_wire: bool) -> Measured:
     spec = problem.spec if coding == _own else structs.replace(problem.spec, compression=coding)  # type: ignore[arg-type]
     name = spec.coding.codec if coding == _own else coding
     if over_wire:
@@ -116,13 +116,15 @@ def _run(problem: Problem, partition: str, seed: int, coding: str, *, over_wire:
     return _simulated(partition, seed, name, simulate(spec, problem.shares, problem.test))
 
 
-def _wired(partition: str, seed: int, coding: str, found: Wired) -> Run:
+def _wired(partition: str, seed: int, coding: str, found: Wired) -> Measured:
     points = [Point(row.accuracy or 0.0, row.wire_up, row.wire_down) for row in found.rounds]
     payload = found.payload_up, found.payload_down
-    return Run(partition, seed, coding, points, found.wire_up, found.wire_down, *payload, found.seconds, found.sha256)
+    return Measured(
+        partition, seed, coding, points, found.wire_up, found.wire_down, *payload, found.seconds, found.sha256
+    )
 
 
-def _simulated(partition: str, seed: int, coding: str, found: Result) -> Run:
+def _simulated(partition: str, seed: int, coding: str, found: Result) -> Measured:
     sums = zip(
         itertools.accumulate(row.bytes_up for row in found.rounds),
         itertools.accumulate(row.bytes_down for row in found.rounds),
@@ -130,10 +132,10 @@ def _simulated(partition: str, seed: int, coding: str, found: Result) -> Run:
     )
     points = [Point(row.accuracy or 0.0, *so_far) for row, so_far in zip(found.rounds, sums, strict=True)]
     payload = found.bytes_up, found.bytes_down
-    return Run(partition, seed, coding, points, *payload, *payload, found.seconds, found.sha256)
+    return Measured(partition, seed, coding, points, *payload, *payload, found.seconds, found.sha256)
 
 
-def _print(run: Run) -> None:
+def _print(run: Measured) -> None:
     print(
         f"{run.partition:<14} {run.seed:>4} {run.coding:<8} {len(run.points):>6} {run.points[-1].accuracy:>8.4f} "
         f"{n_bytes(run.up):>9} {n_bytes(run.down):>9} {n_bytes(run.payload_up):>10} {n_bytes(run.payload_down):>9} "
@@ -145,7 +147,7 @@ def _print(run: Run) -> None:
 # Beside float32.
 
 
-def _compare(runs: Sequence[Run], coding: str, asked: argparse.Namespace) -> None:
+def _compare(runs: Sequence[Measured], coding: str, asked: argparse.Namespace) -> None:
     """Say by how much a coding needed less than float32: to every level on the way, and to the end."""
     plain = [run for run in runs if run.coding == FLOAT32]
     coded = [run for run in runs if run.coding != FLOAT32 and coding in (_own, run.coding)]
@@ -164,13 +166,13 @@ def _compare(runs: Sequence[Run], coding: str, asked: argparse.Namespace) -> Non
     print(f"{'':>8} payload alone: {up:.1f}x fewer up, {down:.1f}x fewer down; accuracy {100 * gap:+.2f} points")
 
 
-def _levels(plain: Sequence[Run]) -> list[float]:
+def _levels(plain: Sequence[Measured]) -> list[float]:
     """Choose accuracies on the way to what every float32 run reached, by the share of errors that is left."""
     reached = min(max(point.accuracy for point in run.points) for run in plain)
     return [round(1 - factor * (1 - reached), 4) for factor in (2.0, 1.5, 1.2, 1.0)]
 
 
-def _ratios(pairs: Sequence[tuple[tuple[int, Run | Point], tuple[int, Run | Point]]]) -> str:
+def _ratios(pairs: Sequence[tuple[tuple[int, Measured | Point], tuple[int, Measured | Point]]]) -> str:
     """Return rounds of both and their ratio, and the ratios of bytes; (round, where it stood) of ours and of theirs."""
     ours, theirs = (np.mean([side[0] for side in sides]) for sides in zip(*pairs, strict=True))
     worst = max(one / other for (one, _), (other, _) in pairs)
@@ -182,11 +184,11 @@ def _ratios(pairs: Sequence[tuple[tuple[int, Run | Point], tuple[int, Run | Poin
     )
 
 
-def _plain(run: Run) -> dict[str, object]:
+def _plain(run: Measured) -> dict[str, object]:
     return run._asdict() | {"points": [point._asdict() for point in run.points]}
 
 
-def _draw(runs: Sequence[Run], path: Path) -> None:
+def _draw(runs: Sequence[Measured], path: Path) -> None:
     """Draw accuracy over bytes, a line a run."""
     lines = [
         (run.coding, [point.up + point.down for point in run.points], [point.accuracy for point in run.points])

@@ -18,9 +18,9 @@ import numpy as np
 from msgspec import structs
 
 from aggregator.config import AggregatorConfig
-from aggregator.config import Limits as AggregatorLimits
+from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Committed, Event, Judged, Seen
+from aggregator.effects import Committed, CoordinatorEvent, DeviceStatus, VerdictStored
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker import chunks, topics
@@ -91,7 +91,7 @@ def coordinator(known: int, drawn: int) -> list[Cost]:
     return [*found, Cost(ROUND, known, drawn, min(_us_a_round(known, drawn) for _ in range(TRIES)))]
 
 
-def _us_an_event(make: Callable[[], tuple[Coordinator, Iterable[Event]]]) -> float:
+def _us_an_event(make: Callable[[], tuple[Coordinator, Iterable[CoordinatorEvent]]]) -> float:
     tries = []
     for _ in range(TRIES):
         core, events = make()
@@ -110,9 +110,9 @@ def _us_a_round(known: int, drawn: int) -> float:
     assert core.attempt is not None
     *first, last = core.attempt.cohort
     for name in first:
-        core.receive(Judged(Verdict(name, "j", V0, "abababab")), 1.0)
+        core.receive(VerdictStored(Verdict(name, "j", V0, "abababab")), 1.0)
     began = time.process_time()
-    core.receive(Judged(Verdict(last, "j", V0, "abababab")), 1.0)
+    core.receive(VerdictStored(Verdict(last, "j", V0, "abababab")), 1.0)
     core.receive(Committed(V1, {}), 1.0)
     return 1e6 * (time.process_time() - began)
 
@@ -150,15 +150,15 @@ def _open(known: int, drawn: int, wait: str = "target") -> Coordinator:
     return core
 
 
-def _seen(number: int) -> Seen:
-    return Seen(f"device-{number:05d}", online=True, ready=True)
+def _seen(number: int) -> DeviceStatus:
+    return DeviceStatus(f"device-{number:05d}", online=True, ready=True)
 
 
-def _flaps(number: int) -> Seen:
+def _flaps(number: int) -> DeviceStatus:
     return structs.replace(_seen(number // 2), online=number % 2 == 1)
 
 
-def _fails(number: int) -> Seen:
+def _fails(number: int) -> DeviceStatus:
     """It is the one that has failed, so that each time something else is waited for, and told."""
     return structs.replace(_seen(0), failed=V0 if number % 2 else None)
 
@@ -172,15 +172,15 @@ def _drawn(core: Coordinator) -> list[str]:
     return list(core.attempt.cohort[1:][-EVENTS:])  # the last ones: who looks through a list finds them last
 
 
-def _offered(core: Coordinator) -> tuple[Coordinator, Iterable[Event]]:
+def _offered(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]]:
     return core, map(_offer, _drawn(core))
 
 
-def _judged(core: Coordinator) -> tuple[Coordinator, Iterable[Event]]:
-    return core, [Judged(Verdict(name, "j", V0, _offer(name).digest[:8])) for name in _drawn(core)]
+def _judged(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]]:
+    return core, [VerdictStored(Verdict(name, "j", V0, _offer(name).digest[:8])) for name in _drawn(core)]
 
 
-def _offered_again(core: Coordinator) -> tuple[Coordinator, Iterable[Event]]:
+def _offered_again(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]]:
     names = _drawn(core)
     for event in _judged(core)[1]:
         core.receive(event, 0.5)

@@ -46,12 +46,12 @@ from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
-from broker.mailbox import Limits, Mailbox, Receipt
+from broker.mailbox import ClientLimits, Mailbox, Receipt
 from broker.packet_limit import PacketLimit
 from broker.reconnection import Ended, Reconnection
 from broker.sockets import tune
-from broker.transport import Denied, Event, Packet, check_filter, check_topic
-from broker.version import Answer, Connect, answer_of
+from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
+from broker.version import Connect, ConnectAnswer, answer_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class MqttTransport:
         client_id: str,
         will: Packet | None = None,
         *,
-        limits: Limits = Limits(),  # noqa: B008 -- a tuple never changes
+        limits: ClientLimits = ClientLimits(),  # noqa: B008 -- a tuple never changes
         first_retry_s: float = 1.0,
         last_retry_s: float = 120.0,
     ) -> None:
@@ -118,7 +118,7 @@ class MqttTransport:
         """How many packets `publish` would still take; 0 when offline, or when bytes fill the queue."""
         return self._mailbox.room
 
-    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+    def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         """Return the next event, waiting at most timeout_s (None: for ever), else None."""
         return self._mailbox.take(timeout_s)
 
@@ -136,7 +136,7 @@ class MqttTransport:
             check_topic(will.topic)
         self._mailbox.shut()  # first: afterwards it could hit the next connection
         self._goodbye.renew(will, time.monotonic())
-        self._mailbox.bell.ring()
+        self._mailbox.waker.wake()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what was taken, say a clean DISCONNECT and end the thread.
@@ -146,9 +146,9 @@ class MqttTransport:
         """
         self._goodbye.close(time.monotonic() + timeout_s)
         self._mailbox.shut()
-        self._mailbox.bell.ring()
+        self._mailbox.waker.wake()
         if self._thread is None:
-            self._mailbox.bell.close()
+            self._mailbox.waker.close()
         else:
             self._thread.join(timeout_s + _END_S)
 
@@ -195,21 +195,21 @@ class _Link:
         try:
             self._dial()
             poller = select.poll()  # not select.select, which fails beyond descriptor 1023
-            poller.register(self._mailbox.bell, select.POLLIN)
+            poller.register(self._mailbox.waker, select.POLLIN)
             while self._ended is None:
                 self._step(poller)
         except OSError as error:
             self._end(reasons.unreachable(error, *self._where))
         except _GARBAGE as error:
             logger.debug("mqtt=garbage client=%s error=%r", self._client_id, error)
-            self._end(reasons.not_mqtt(*self._where), Answer.GARBAGE)
+            self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
         except Exception as error:  # a fault of ours: the thread must outlive it, or nobody would ever hear of it
             logger.exception("mqtt=fault client=%s", self._client_id)
             self._end(f"a fault of this program: {type(error).__name__}: {error}")
         finally:
             if (sock := self._client.socket()) is not None:
                 sock.close()
-        return self._ended or Ended("closed", Answer.NONE)
+        return self._ended or Ended("closed", ConnectAnswer.NONE)
 
     def _dial(self) -> None:
         broker = self._broker
@@ -251,7 +251,7 @@ class _Link:
             self._client.loop_read()
         if network & select.POLLOUT:
             self._client.loop_write()
-        self._mailbox.bell.hush()
+        self._mailbox.waker.clear()
         if self._ended is None and self._welcome:
             self._pump()
         if self._ended is None:
@@ -275,7 +275,7 @@ class _Link:
             return
         match self._alive.due(now):
             case "unanswered":
-                self._end(reasons.silent(*self._where, self._alive.answer_s), Answer.SILENCE)
+                self._end(reasons.silent(*self._where, self._alive.answer_s), ConnectAnswer.SILENCE)
             case "silent":
                 self._end(f"nothing was heard from the broker for {self._alive.silence_s(now):.0f} s")
             case "ping":
@@ -376,23 +376,30 @@ class _Link:
             return  # by us
         said = code.value if flags.is_disconnect_packet_from_server else None
         if said is not None:
-            usurped = said == reasons.TAKEN_OVER
-            self._end(reasons.dismissed(said, code.getName()), answer_of(said), usurped=usurped)
+            taken_over = said == reasons.TAKEN_OVER
+            self._end(reasons.dismissed(said, code.getName()), answer_of(said), taken_over=taken_over)
         elif code.value == reasons.PROTOCOL_ERROR:  # paho's word for bytes that it does not understand
-            self._end(reasons.not_mqtt(*self._where), Answer.GARBAGE)
+            self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
             return
         elif not self._welcome:
-            self._end(reasons.hung_up(*self._where), Answer.CLOSED)
+            self._end(reasons.hung_up(*self._where), ConnectAnswer.CLOSED)
             return
         else:
             self._end("the connection was lost")
         for denied in self._mailbox.packet_limit.hung_up(self._open.values(), said):
             self._mailbox.tell(denied)
 
-    def _end(self, reason: str, answer: Answer = Answer.NONE, *, usurped: bool = False, renewed: bool = False) -> None:
+    def _end(
+        self,
+        reason: str,
+        answer: ConnectAnswer = ConnectAnswer.NONE,
+        *,
+        taken_over: bool = False,
+        renewed: bool = False,
+    ) -> None:
         """Note that this connection is over. answer: to CONNECT, if that was not a welcome."""
         if self._ended is None:  # the first reason is the true one
-            self._ended = Ended(reason, Answer.ACCEPTED if self._welcome else answer, usurped, renewed)
+            self._ended = Ended(reason, ConnectAnswer.ACCEPTED if self._welcome else answer, taken_over, renewed)
 
     def _on_socket_close(self, _c: object, _u: object, sock: Any) -> None:
         if self._welcome and self._departure.by(welcome=True) is not None:

@@ -1,6 +1,6 @@
 """Where the owner of an MQTT client and its network thread meet: bounded queues under one lock.
 
-The owner leaves packets, acknowledgements and changes of filters, and rings the bell; the network thread leaves
+The owner leaves packets, acknowledgements and changes of filters, and rings the waker; the network thread leaves
 events. Events wait in a SimpleQueue, whose `put` even a signal handler may call. Knows nothing of MQTT libraries.
 """
 
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from broker.packet_limit import PacketLimit
-from broker.transport import Counters, Event, Offline, Online, Packet
+from broker.transport import Counters, Offline, Online, Packet, TransportEvent
 
 
-class Limits(NamedTuple):
+class ClientLimits(NamedTuple):
     """What a client holds at most; a device of 512 MB keeps to these with room to spare.
 
     outbound: taken for sending and not yet acknowledged. inbox: received and not yet taken; a single packet always
@@ -63,7 +63,7 @@ class Mailbox:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ClientLimits,
         packet_limit: PacketLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,7 +71,7 @@ class Mailbox:
         self._clock = clock
         self.packet_limit = packet_limit or PacketLimit()
         self.counters = Counters()
-        self.bell = Bell()
+        self.waker = Waker()
         self.acks: deque[Receipt] = deque()
         self.changes: deque[Change] = deque()
         self._alone_until: float | None = None
@@ -80,7 +80,7 @@ class Mailbox:
         self.n_held = 0
         """Packets taken for sending, up to their PUBACK."""
         self._held_bytes = 0
-        self._inbox: queue.SimpleQueue[tuple[Event | None, Receipt | None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[TransportEvent | None, Receipt | None]] = queue.SimpleQueue()
         self._inbox_packets = self._inbox_bytes = 0
         self._filters: dict[str, None] = {}
         self._early: list[Packet] = []
@@ -99,7 +99,7 @@ class Mailbox:
             fresh = [name for name in dict.fromkeys(filters) if name not in self._filters]
             self._filters.update(dict.fromkeys(fresh))
             self.changes.extend(Change(True, name) for name in fresh if self._linked)
-        self.bell.ring()
+        self.waker.wake()
 
     def unsubscribe(self, filters: tuple[str, ...]) -> None:
         """Forget the filters that are known."""
@@ -110,7 +110,7 @@ class Mailbox:
             self.changes.extend(Change(False, name) for name in known if self._linked)
             if self.changes and self._alone_until is None:
                 self._alone_until = self._clock() + COMPANY_S
-        self.bell.ring()
+        self.waker.wake()
 
     def post(self, packet: Packet) -> bool:
         """Take a packet for sending, or not."""
@@ -124,7 +124,7 @@ class Mailbox:
             self.outbound.append(packet)
             self.n_held += 1
             self._held_bytes += len(packet.payload)
-        self.bell.ring()
+        self.waker.wake()
         return True
 
     @property
@@ -133,7 +133,7 @@ class Mailbox:
         with self._lock:
             return self.limits.outbound_packets - self.n_held if self._has_room_for(1) else 0
 
-    def take(self, timeout_s: float | None) -> Event | None:
+    def take(self, timeout_s: float | None) -> TransportEvent | None:
         """Return the next event; a packet is acknowledged by that."""
         try:
             event, receipt = self._inbox.get(timeout_s is None or timeout_s > 0, timeout_s)
@@ -143,7 +143,7 @@ class Mailbox:
             self.give_back(event)
             if receipt is not None:
                 self.acks.append(receipt)
-                self.bell.ring()
+                self.waker.wake()
         return event
 
     def wake(self) -> None:
@@ -152,8 +152,8 @@ class Mailbox:
 
     # From here on: for the network thread.
 
-    def tell(self, event: Event, receipt: Receipt | None = None) -> None:
-        """Give the owner an event."""
+    def tell(self, event: TransportEvent, receipt: Receipt | None = None) -> None:
+        """Return the owner an event."""
         self._inbox.put((event, receipt))
 
     def arrive(self, packet: Packet, receipt: Receipt | None) -> bool:
@@ -200,7 +200,7 @@ class Mailbox:
             self._inbox_bytes -= len(packet.payload)
             goes_on = self._is_held_up and self._inbox_bytes <= self.limits.unread_bytes // 2
         if goes_on:
-            self.bell.ring()
+            self.waker.wake()
 
     def note_sent(self, packet: Packet) -> None:
         """Count a packet that is on its way."""
@@ -287,42 +287,42 @@ class Mailbox:
         return self._online and fits and self.n_held < self.limits.outbound_packets
 
 
-class Bell:
+class Waker:
     """Lets one thread interrupt another's wait; a `poll` can wait for it beside a connection."""
 
     def __init__(self) -> None:
-        self._ear, self._clapper = socket.socketpair()
+        self._reader, self._writer = socket.socketpair()
         self._lock = threading.Lock()
-        self._rung = self._closed = False
+        self._is_woken = self._closed = False
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable while the bell is rung."""
-        return self._ear.fileno()
+        """Return the descriptor that is readable from a `wake` until the next `clear`."""
+        return self._reader.fileno()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Interrupt the wait, or the next one."""
         with self._lock:
-            if not self._rung and not self._closed:
-                self._rung = True
-                self._clapper.send(b"\0")
+            if not self._is_woken and not self._closed:
+                self._is_woken = True
+                self._writer.send(b"\0")
 
-    def hush(self) -> None:
-        """Note that the ringing was heard."""
+    def clear(self) -> None:
+        """Note that the waiting thread has gone on."""
         with self._lock:
-            if self._rung and not self._closed:
-                self._ear.recv(1)
-                self._rung = False
+            if self._is_woken and not self._closed:
+                self._reader.recv(1)
+                self._is_woken = False
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a ring."""
+        """Wait for a `wake`."""
         poller = select.poll()
-        poller.register(self._ear, select.POLLIN)
+        poller.register(self._reader, select.POLLIN)
         poller.poll(timeout_s * 1000)
-        self.hush()
+        self.clear()
 
     def close(self) -> None:
-        """Take the bell down; ringing it does nothing any more."""
+        """Close both ends; `wake` does nothing any more."""
         with self._lock:
             self._closed = True
-            self._ear.close()
-            self._clapper.close()
+            self._reader.close()
+            self._writer.close()

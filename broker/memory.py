@@ -35,11 +35,11 @@ from broker import reasons
 from broker.transport import (
     Counters,
     Denied,
-    Event,
     Offline,
     Online,
     Packet,
-    Usurped,
+    SessionTakenOver,
+    TransportEvent,
     check_filter,
     check_topic,
     wire_bytes,
@@ -254,7 +254,7 @@ class MemoryBroker:
         if older is not None:
             self._disconnect(older, with_will=True)
             self._transports.pop(older, None)
-            older._was_usurped()
+            older._was_taken_over()
 
     def _disconnect(self, transport: MemoryTransport, with_will: bool) -> None:
         if self._online.get(transport.client_id) is not transport:
@@ -326,8 +326,10 @@ class MemoryTransport:
         self.counters = Counters()
         self._broker = broker
         self._filters: dict[str, None] = {}
-        self._next: Event | None = None
-        self._later: deque[Event] | None = None  # a deque weighs more than all else here, and one event is the rule
+        self._next: TransportEvent | None = None
+        self._later: deque[TransportEvent] | None = (
+            None  # a deque weighs more than all else here, and one event is the rule
+        )
         self._open = self._online = False
         self._cable = True
 
@@ -384,7 +386,7 @@ class MemoryTransport:
         """How many events `take` has to give: who drives many clients in one thread calls only those with some."""
         return (self._next is not None) + (0 if self._later is None else len(self._later))
 
-    def take(self, timeout_s: float | None = 0.0) -> Event | None:  # noqa: ARG002 -- it never waits: see the law
+    def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
         event = self._next
         self._next = self._later.popleft() if self._later else None
@@ -440,9 +442,9 @@ class MemoryTransport:
         self._online = False
         self._put(Offline(reason))
 
-    def _was_usurped(self) -> None:
+    def _was_taken_over(self) -> None:
         self._open = self._online = False
-        self._put(Usurped())
+        self._put(SessionTakenOver())
 
     def _deliver(self, packet: Packet) -> None:
         if self.waiting >= self._broker.max_queued:
@@ -452,7 +454,7 @@ class MemoryTransport:
         self.counters.received_bytes += len(packet.payload)
         self._put(packet)
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: TransportEvent) -> None:
         if self._next is None:
             self._next = event
             if self._broker.roused is not None:

@@ -29,34 +29,34 @@ _REFUSALS = {
 
 
 def refused(code: int, name: str) -> str:
-    """Say why a CONNACK was not a welcome. code: MQTT 5 reason code (section 3.2.2.2); name: its name there."""
+    """Return why a CONNACK was not a welcome. code: MQTT 5 reason code (section 3.2.2.2); name: its name there."""
     return _REFUSALS.get(code, f"the broker refused the connection: {name}")
 
 
 def dismissed(code: int, name: str) -> str:
-    """Say why the broker sent a DISCONNECT. code: MQTT 5 reason code (section 3.14.2.1); name: its name there."""
+    """Return why the broker sent a DISCONNECT. code: MQTT 5 reason code (section 3.14.2.1); name: its name there."""
     if code == 139:  # server shutting down
         return "the broker is shutting down"
     return f"the broker ended the connection: {name}"
 
 
 def silent(host: str, port: int, timeout_s: float) -> str:
-    """Say that something took our call and never answered."""
+    """Return the words for this: something took our call and never answered."""
     return f"{host}:{port} accepted the connection but did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
 
 def hung_up(host: str, port: int) -> str:
-    """Say that the connection was closed before any answer to CONNECT."""
+    """Return the words for this: the connection was closed before any answer to CONNECT."""
     return f"{host}:{port} closed the connection without an answer: does it want TLS, or is it starting up?"
 
 
 def not_mqtt(host: str, port: int) -> str:
-    """Say that what arrived breaks the protocol."""
+    """Return the words for this: what arrived breaks the protocol."""
     return f"what {host}:{port} sends is not MQTT: is it another service, or does it want TLS?"
 
 
 def unreachable(error: OSError, host: str, port: int) -> str:
-    """Say why no connection could be made."""
+    """Return why no connection could be made."""
     match error:
         case ssl.SSLCertVerificationError() if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
             return _wrong_time(error)

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 from broker.backoff import backoff_s
 from broker.goodbye import Goodbye
 from broker.mailbox import Mailbox
-from broker.transport import Usurped
-from broker.version import Answer, Connect, VersionChoice
+from broker.transport import SessionTakenOver
+from broker.version import Connect, ConnectAnswer, VersionChoice
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ _STEADY_S = 30.0  # a connection that lasted this long ends a series of failures
 class Ended(NamedTuple):
     """Why a connection is over, and how the broker had answered our CONNECT.
 
-    usurped: another client has our id. renewed: we left it for another will.
+    taken_over: another client has our id. renewed: we left it for another will.
     """
 
     reason: str
-    answer: Answer
-    usurped: bool = False
+    answer: ConnectAnswer
+    taken_over: bool = False
     renewed: bool = False
 
 
@@ -67,8 +67,8 @@ class Reconnection:
             ended = self._attempt()
             self._mailbox.go_offline()
             logger.info("mqtt=offline client=%s reason=%r", self._name, ended.reason)
-            if ended.usurped:
-                self._mailbox.tell(Usurped())
+            if ended.taken_over:
+                self._mailbox.tell(SessionTakenOver())
                 break
             if not self._goodbye.closing:
                 self._mailbox.complain(ended.reason)
@@ -77,7 +77,7 @@ class Reconnection:
             if not ended.renewed:
                 failures += 1
                 self._rest(backoff_s(failures, *self._retry_s, random.random()))  # noqa: S311 -- jitter is no secret
-        self._mailbox.bell.close()
+        self._mailbox.waker.close()
 
     def _attempt(self) -> Ended:
         ended = self._connect(self._version.next)
@@ -89,4 +89,4 @@ class Reconnection:
     def _rest(self, wait_s: float) -> None:
         until = time.monotonic() + wait_s
         while not self._goodbye.closing and (left_s := until - time.monotonic()) > 0:
-            self._mailbox.bell.wait(left_s)
+            self._mailbox.waker.wait(left_s)

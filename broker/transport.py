@@ -8,7 +8,7 @@ A transport speaks whole packets and knows nothing of their meaning. Its law:
    arrival.
 3. Subscriptions are remembered and made again at every connect, before `Online` is given out.
 4. After `Online`, everything the owner wants retained or answered is sent again by the owner (reconcile).
-5. It reconnects for ever, with backoff and jitter, except after `Usurped`: then another session has its name.
+5. It reconnects for ever, with backoff and jitter, except after `SessionTakenOver`: then another session has its name.
 6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes
    it, so that a slow owner slows the broker down and memory stays bounded.
 7. `Online` is the first event of every connection: what the broker sends earlier is held back until then.
@@ -56,7 +56,7 @@ class Offline(Struct, frozen=True):
     reason: str
 
 
-class Usurped(Struct, frozen=True):
+class SessionTakenOver(Struct, frozen=True):
     """Another client took our id over (MQTT 5 reason 142). The transport stops for good."""
 
 
@@ -67,7 +67,7 @@ class Denied(Struct, frozen=True):
     reason: str
 
 
-Event = Packet | Online | Offline | Usurped | Denied
+TransportEvent = Packet | Online | Offline | SessionTakenOver | Denied
 
 
 class Counters(Struct):
@@ -144,7 +144,7 @@ class Transport(Protocol):
         Raises ValueError for a topic with wildcards.
         """
 
-    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+    def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         """Return the next event, waiting at most timeout_s (None: for ever), else None."""
 
     def wake(self) -> None:

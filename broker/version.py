@@ -27,7 +27,7 @@ class Connect(Enum):
     OLDER = "MQTT 3.1.1"
 
 
-class Answer(Enum):
+class ConnectAnswer(Enum):
     """How a CONNECT was answered."""
 
     ACCEPTED = "by a CONNACK: a welcome, or a refusal for another reason than the version"
@@ -41,12 +41,12 @@ class Answer(Enum):
 _UNSUPPORTED_VERSION = 132
 
 
-def answer_of(code: int) -> Answer:
+def answer_of(code: int) -> ConnectAnswer:
     """Return what a CONNACK or DISCONNECT that comes before a welcome answers. code: MQTT 5 reason code."""
-    return Answer.VERSION_REFUSED if code == _UNSUPPORTED_VERSION else Answer.ACCEPTED
+    return ConnectAnswer.VERSION_REFUSED if code == _UNSUPPORTED_VERSION else ConnectAnswer.ACCEPTED
 
 
-_WHEN_RUNNING = {Answer.CLOSED: Connect.OLDER, Answer.SILENCE: Connect.BARE}
+_WHEN_RUNNING = {ConnectAnswer.CLOSED: Connect.OLDER, ConnectAnswer.SILENCE: Connect.BARE}
 
 
 class VersionChoice:
@@ -58,11 +58,11 @@ class VersionChoice:
     def __init__(self, setting: Literal["auto", "5", "3.1.1"]) -> None:
         self._auto = setting == "auto"
         self._older = setting == "3.1.1"
-        self._running = (Answer.ACCEPTED, 0)  # the last answer to `NEWER`, and how many times it came running
+        self._running = (ConnectAnswer.ACCEPTED, 0)  # the last answer to `NEWER`, and how many times it came running
         self.next = self._usual
         """How to connect next."""
 
-    def note(self, answer: Answer) -> bool:
+    def note(self, answer: ConnectAnswer) -> bool:
         """Learn from the answer to the last CONNECT; True: connect again at once, to ask another way."""
         at_once = self._learn(answer) if self._auto else None
         self.next = at_once or self._usual
@@ -72,19 +72,19 @@ class VersionChoice:
     def _usual(self) -> Connect:
         return Connect.OLDER if self._older else Connect.NEWER
 
-    def _learn(self, answer: Answer) -> Connect | None:
+    def _learn(self, answer: ConnectAnswer) -> Connect | None:
         """Return how to ask at once, if there is something to find out."""
         if self.next is Connect.OLDER:
-            if answer in (Answer.ACCEPTED, Answer.VERSION_REFUSED, Answer.GARBAGE):
-                self._older = answer is Answer.ACCEPTED
+            if answer in (ConnectAnswer.ACCEPTED, ConnectAnswer.VERSION_REFUSED, ConnectAnswer.GARBAGE):
+                self._older = answer is ConnectAnswer.ACCEPTED
                 self._running = (answer, 0)
             return None
-        if answer in (Answer.VERSION_REFUSED, Answer.GARBAGE):
-            self._older = answer is Answer.VERSION_REFUSED
+        if answer in (ConnectAnswer.VERSION_REFUSED, ConnectAnswer.GARBAGE):
+            self._older = answer is ConnectAnswer.VERSION_REFUSED
             return Connect.OLDER
         if self.next is Connect.BARE:
             self._running = (answer, 0)
-            return Connect.NEWER if answer is Answer.ACCEPTED else None
+            return Connect.NEWER if answer is ConnectAnswer.ACCEPTED else None
         last, n = self._running
         self._running = (answer, n + 1 if answer is last else 1)
         return _WHEN_RUNNING.get(answer) if self._running[1] >= _RUNNING else None

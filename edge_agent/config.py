@@ -24,7 +24,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How many model slots of jobs that are not at work here stay, the last installed first; all when not given."""
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """What the agent may take of its device: [limits]."""
 
     checkpoint_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
@@ -47,4 +47,4 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What this device can train on: [data.NAME]. The rows never leave it."""
     labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}
     models: ModelSettings = ModelSettings()
-    limits: Limits = Limits()
+    limits: DeviceLimits = DeviceLimits()

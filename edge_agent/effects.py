@@ -19,7 +19,7 @@ class Disconnected(Struct, frozen=True):
     """The broker is not reachable: nothing that is sent would arrive."""
 
 
-class Over(Struct, frozen=True):
+class JobEnded(Struct, frozen=True):
     """The job has ended, with this version."""
 
     last: Version
@@ -81,10 +81,10 @@ class DeployFailed(Struct, frozen=True):
     why: str
 
 
-Event = (
+ParticipantEvent = (
     Head
     | Round
-    | Over
+    | JobEnded
     | Want
     | Verdict
     | Connected
@@ -103,7 +103,7 @@ Event = (
 # Effects: what the participant wants done.
 
 
-class Fetch(Struct, frozen=True):
+class FetchVersion(Struct, frozen=True):
     """Get this version as its head, or the round that carries the way to it, says, in place of any other.
 
     Then say `Installed` or `FetchFailed`.
@@ -116,7 +116,7 @@ class Fetch(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """Fetch no more: nobody needs that version here now."""
+    """FetchVersion no more: nobody needs that version here now."""
 
 
 class Train(Struct, frozen=True):
@@ -152,7 +152,7 @@ class Upload(Struct, frozen=True):
     want: Want
 
 
-class Look(Struct, frozen=True):
+class RequestHead(Struct, frozen=True):
     """Have the broker send the retained head."""
 
 
@@ -176,4 +176,4 @@ class Deploy(Struct, frozen=True):
     version: Version
 
 
-Effect = Look | Fetch | Drop | Train | Halt | Send | Upload | Settle | Deploy
+Effect = RequestHead | FetchVersion | Drop | Train | Halt | Send | Upload | Settle | Deploy

@@ -21,7 +21,7 @@ from broker import topics
 from broker.messages import Failure, Job, Version
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
-from edge_agent.effects import Deployed, DeployFailed, Disconnected, Event, Over
+from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
 from edge_agent.home import Home
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
@@ -83,7 +83,7 @@ class Jobs:
         self._trouble: dict[str, str] = {}
         self._denied: dict[str, str] = {}
         """Job to what this broker has refused of it."""
-        self._overs: dict[str, Over] = {}
+        self._overs: dict[str, JobEnded] = {}
         """Jobs that have ended, and how."""
         self._announced: tuple[str, ...] = ()
         """Jobs that the broker has told of."""
@@ -209,7 +209,7 @@ class Jobs:
 
     # One.
 
-    def pass_on(self, job: str, event: Event) -> None:
+    def pass_on(self, job: str, event: ParticipantEvent) -> None:
         """Tell a job of an event, if it is at work."""
         self.inside(job, lambda work, now: work.handle(event, now))
 
@@ -258,7 +258,7 @@ class Jobs:
                 self._begin(job.job, spec)
         self._overs.pop(job.job, None)
         if job.last is not None:
-            self._overs[job.job] = Over(job.last, job.term)
+            self._overs[job.job] = JobEnded(job.last, job.term)
             self.pass_on(job.job, self._overs[job.job])
 
     def _connect(self, job: str) -> None:

@@ -60,14 +60,14 @@ from edge_agent.effects import (
     Disconnected,
     Drop,
     Effect,
-    Event,
-    Fetch,
     FetchFailed,
+    FetchVersion,
     Halt,
     Installed,
-    Look,
-    Over,
+    JobEnded,
+    ParticipantEvent,
     Ready,
+    RequestHead,
     Send,
     Settle,
     Train,
@@ -211,10 +211,10 @@ class Participant:
 
     # What goes in.
 
-    def receive(self, event: Event, now: float) -> list[Effect]:
+    def receive(self, event: ParticipantEvent, now: float) -> list[Effect]:
         """Take one event and give what follows from it."""
         match event:
-            case Head() | Round() | Over() if event.term < self._term:
+            case Head() | Round() | JobEnded() if event.term < self._term:
                 return []
             case Round() if self._round and (event.term, event.base) < (self._round.term, self._round.base):
                 self._ahead = self._round.base
@@ -227,7 +227,7 @@ class Participant:
                 self._head = event
                 if event.state in ENDED:
                     self._over = event.version
-            case Over(last, term):
+            case JobEnded(last, term):
                 self._follow(term, last)
                 self._over = last
             case Round():
@@ -415,7 +415,7 @@ class Participant:
             return []
         self._look_at = now + self._look_s
         self._look_s = min(2 * self._look_s, LAST_RESEND_S)
-        return [Look()]
+        return [RequestHead()]
 
     def _is_too_late(self, base: Version) -> bool:
         """Return whether an update to this base would be refused."""
@@ -480,7 +480,7 @@ class Participant:
             return []
         self._fetching, self._refetch_at, self._source_now = wanted, None, source
         self._fetching_since = first = self._first(wanted)
-        return [Fetch(wanted, source, None if first == wanted.number else first)]
+        return [FetchVersion(wanted, source, None if first == wanted.number else first)]
 
     def _drop(self, wanted: Version | None) -> list[Effect]:
         """Stop fetching what is not wanted any more."""

@@ -23,7 +23,7 @@ from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
-from broker.transport import Denied, Event, Offline, Online, Packet, Transport, Usurped
+from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from edge_agent.config import AgentConfig
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
@@ -187,7 +187,7 @@ class Agent:
 
     # Events.
 
-    def _receive(self, event: Event) -> None:
+    def _receive(self, event: TransportEvent) -> None:
         match event:
             case Packet():
                 self._hear(event)
@@ -205,7 +205,7 @@ class Agent:
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
                 self.jobs.be_denied(topic.split("/"), reason)
-            case Usurped():
+            case SessionTakenOver():
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")
 
     def _hear(self, packet: Packet) -> None:

@@ -48,7 +48,7 @@ class Install(Struct, frozen=True):
     params: Params
 
 
-class Outcome(Struct, frozen=True):
+class InstallOutcome(Struct, frozen=True):
     """What has come of an install: `why` is empty when the release is served now, else says why it is not."""
 
     name: str
@@ -88,7 +88,7 @@ class Slots:
         self._lock = threading.Lock()
         self._newest: dict[str, Install] = {}
         """The install of each slot that waits or is under way; while it stands here its slot is the executor's."""
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes: deque[InstallOutcome] = deque()
 
     def deployed(self, job: str, name: str) -> Version | None:
         """Return the version of this job that its slot holds; None for another job's, or none that can be read."""
@@ -106,7 +106,7 @@ class Slots:
             self._newest[install.name] = install
         self._executor.submit(self._do, install)
 
-    def finished(self) -> list[Outcome]:
+    def finished(self) -> list[InstallOutcome]:
         """Return what has come of installs since the last call."""
         return [self._outcomes.popleft() for _ in range(len(self._outcomes))]
 
@@ -158,7 +158,7 @@ class Slots:
             with self._lock:
                 if self._newest.get(install.name) is install:
                     del self._newest[install.name]
-            self._outcomes.append(Outcome(install.name, install.release, why))
+            self._outcomes.append(InstallOutcome(install.name, install.release, why))
             self._wake()
 
     def _install(self, install: Install) -> str:

@@ -27,12 +27,12 @@ from edge_agent.effects import (
     Deploy,
     Drop,
     Effect,
-    Event,
     FetchFailed,
     Halt,
     Installed,
-    Look,
+    ParticipantEvent,
     Ready,
+    RequestHead,
     Send,
     Settle,
     Train,
@@ -41,7 +41,7 @@ from edge_agent.effects import (
     UpdateLost,
     Upload,
 )
-from edge_agent.effects import Fetch as FetchEffect
+from edge_agent.effects import FetchVersion as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
 from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
@@ -56,7 +56,7 @@ from models.job import JobSpec
 from models.params import Params
 from models.trail import Trail
 from models.training import probe, train
-from models.training.train import Step, TrainingError, TrainingState
+from models.training.train import TrainingError, TrainingState, TrainingStep
 from runtime.failpoints import reach
 from runtime.faults import Marks
 
@@ -91,7 +91,7 @@ class _Training(Struct):
 
     effect: Train
     start: Params
-    steps: Iterator[Step]
+    steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None
     """Mean loss of the epoch so far; None before the first step."""
@@ -189,8 +189,8 @@ class Work:
         times = (self.participant.deadline, self._stalls_at, flush_at)
         return min((at for at in times if at is not None), default=None)
 
-    def handle(self, event: Event, now: float) -> list[Out]:
-        """Tell the participant of an event, and give what follows. Raises OSError when the disk does not take it."""
+    def handle(self, event: ParticipantEvent, now: float) -> list[Out]:
+        """Tell the participant of an event, and return what follows. Raises OSError when the disk does not take it."""
         messages = list(self._carry_out(self.participant.receive(event, now), now))
         if self.participant.over:
             self._flush_at = min(self._flush_at, now)  # no later update will say it
@@ -222,7 +222,7 @@ class Work:
         return [*come, *self._install(fetch, now)] if fetch.done else [*come]
 
     def begin(self, now: float) -> list[Out]:
-        """Say that the data are there, and give what follows: an update from before may wait to be offered."""
+        """Say that the data are there, and return what follows: an update from before may wait to be offered."""
         return self.handle(Ready(), now)
 
     def connected(self, spread_s: float, packet_bytes: int | None, now: float) -> list[Out]:
@@ -275,7 +275,7 @@ class Work:
             effect = queue.popleft()
             reach(f"agent.{type(effect).__name__}.before", effect)
             match effect:
-                case Look():
+                case RequestHead():
                     if self._reading:
                         yield Unsubscribe(self._head_topic)
                     self._reading = True

@@ -22,7 +22,7 @@ from runtime.settings import SettingsError
 
 if TYPE_CHECKING:
     from fleet.console import operator
-    from fleet.console.check import Report
+    from fleet.console.check import CheckReport
 
 log = logging.getLogger("fedge")
 
@@ -155,15 +155,15 @@ def _refuse_json(arguments: argparse.Namespace) -> None:
         raise SettingsError("--json goes with --check")
 
 
-def _tell(look: Callable[..., Report], arguments: argparse.Namespace, *files: Path) -> int:
+def _tell(look: Callable[..., CheckReport], arguments: argparse.Namespace, *files: Path) -> int:
     """Say what `--check` has found; 2 where something is wrong."""
-    from fleet.console.check import Report
+    from fleet.console.check import CheckReport
     from fleet.console.operator import as_json
 
     try:
         report = look(*files)
     except SettingsError as error:
-        report = Report(str(files[0]), good=False, errors=[str(error)])
+        report = CheckReport(str(files[0]), good=False, errors=[str(error)])
     if arguments.json:
         print(as_json(report))
     else:
@@ -396,7 +396,7 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "fedge chaos --kills 120 --json chaos.json",
     )
     chaos.add_argument(
-        "--devices", type=_count, default=5, metavar="N", help="device processes (5), and one that boasts"
+        "--devices", type=_count, default=5, metavar="N", help="device processes (5), and one that claims too much"
     )
     chaos.add_argument("--rounds", type=_count, default=20, metavar="N", help="versions to make (20)")
     chaos.add_argument("--kills", type=_count, default=120, metavar="K", help="(120)")
@@ -407,7 +407,7 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--out",
         type=Path,
         metavar="DIR",
-        help="logs, diaries and states (a temporary folder, kept where it is not good)",
+        help="logs, traces and states (a temporary folder, kept where it is not good)",
     )
     chaos.add_argument(
         "--executor",

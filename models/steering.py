@@ -72,7 +72,7 @@ class Report(Struct, frozen=True, array_like=True):
     """Tells the device from others; 0 where that is not known."""
 
 
-class Seen(Struct, frozen=True, array_like=True):
+class RoundSummary(Struct, frozen=True, array_like=True):
     """What is remembered of a round."""
 
     mean: _Energy
@@ -110,12 +110,12 @@ def first(d: int) -> Choice:
     return Choice(terms_for(d, d), 1, math.inf)
 
 
-def noise(d: int, terms: Terms, down: int, seen: Seen) -> float:
+def noise(d: int, terms: Terms, down: int, seen: RoundSummary) -> float:
     """Return the energy of the noise that coding a round like this one adds to its version."""
     return _noise(d, Rung(terms.m, terms.bits, down), seen)
 
 
-def choose(d: int, before: Choice, history: Sequence[Seen], tolerance: float, model_energy: float) -> Choice:
+def choose(d: int, before: Choice, history: Sequence[RoundSummary], tolerance: float, model_energy: float) -> Choice:
     """Return how the next round is coded.
 
     history: the rounds so far, of which max(WINDOWS) count; the latest last, `before` is its coding. model_energy:
@@ -140,7 +140,7 @@ def choose(d: int, before: Choice, history: Sequence[Seen], tolerance: float, mo
     return Choice(terms_for(d, math.ceil(found.m), found.up), found.down, most)
 
 
-def allowed(history: Sequence[Seen], tolerance: float) -> float | None:
+def allowed(history: Sequence[RoundSummary], tolerance: float) -> float | None:
     """Return the energy of noise that costs `tolerance` of what a round gains; None while that is not known."""
     curvatures: list[float] = []
     for seen in reversed(history[-LOOKS_BACK:]):
@@ -174,7 +174,7 @@ def trimmed(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(middle), math.sqrt(spread) / (share * math.sqrt(len(ordered)))
 
 
-def _gain(history: Sequence[Seen]) -> float | None:
+def _gain(history: Sequence[RoundSummary]) -> float | None:
     """Return what the loss will fall by in a round; None where that is not three standard errors above nothing.
 
     It is what it fell by in the last ones; where that was less than half of what it had been before, as in the first
@@ -194,7 +194,7 @@ def _gain(history: Sequence[Seen]) -> float | None:
     return None
 
 
-def _gains(rounds: Sequence[Seen]) -> list[float]:
+def _gains(rounds: Sequence[RoundSummary]) -> list[float]:
     """Return what each device has told, its mean; what each report has, where devices are too few for that."""
     told: dict[int, list[float]] = {}
     for number, report in enumerate(report for seen in rounds for report in seen.reports):
@@ -205,7 +205,7 @@ def _gains(rounds: Sequence[Seen]) -> list[float]:
     return clipped(found) if found else []
 
 
-def _noise(d: int, rung: Rung, seen: Seen) -> float:
+def _noise(d: int, rung: Rung, seen: RoundSummary) -> float:
     spread = max(1.0, d / rung.m)
     return spread * (1 + ADDED[rung.down]) * (seen.mean + ADDED[rung.up] * seen.single) - seen.mean
 
@@ -216,7 +216,7 @@ def _rungs(d: int) -> Iterator[Rung]:
         yield Rung(d, up, down)
 
 
-def _cheapest(d: int, seen: Seen, limit: float) -> Rung:
+def _cheapest(d: int, seen: RoundSummary, limit: float) -> Rung:
     """Return the shortest coding whose noise is within the limit, or the longest there is."""
     m = d * (1 + ADDED[1]) * (seen.mean + ADDED[1] * seen.single) / (limit + seen.mean)
     if m < d:

@@ -1,7 +1,7 @@
-"""Places where a process can be told to die, and a diary of those it has passed: what `fedge chaos` works with.
+"""Places where a process can be told to die, and a trace of those it has passed: what `fedge chaos` works with.
 
     FEDGE_FAILPOINT="agent.Settle.before:3,outbox.put.between"
-    FEDGE_DIARY=/some/file
+    FEDGE_TRACE=/some/file
 
 The first has the process kill itself, as by kill -9, the third time it reaches the one point or the first time it
 reaches the other. The second appends a line of JSON for every point that is reached: [seconds, process id, point,
@@ -23,24 +23,24 @@ from pathlib import Path
 import msgspec
 
 FAILPOINT = "FEDGE_FAILPOINT"
-DIARY = "FEDGE_DIARY"
+TRACE = "FEDGE_TRACE"
 
 
-class Trail:
+class Points:
     """The points that one process passes.
 
-    deaths: point to the how-many-th time (from 1) that it is the last one. diary: a file to append to.
+    deaths: point to the how-many-th time (from 1) that it is the last one. trace: a file to append to.
     """
 
-    def __init__(self, deaths: Mapping[str, int], diary: Path | None) -> None:
+    def __init__(self, deaths: Mapping[str, int], trace: Path | None) -> None:
         self._left = dict(deaths)
-        self._diary = None if diary is None else os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def reach(self, point: str, what: object) -> None:
         """Note that this point is reached, and die if it was to be here."""
-        if self._diary is not None:
+        if self._trace is not None:
             line = msgspec.json.encode((round(time.monotonic(), 4), os.getpid(), point, what))
-            os.write(self._diary, line + b"\n")
+            os.write(self._trace, line + b"\n")
         if point in self._left:
             self._left[point] -= 1
             if self._left[point] == 0:
@@ -58,16 +58,16 @@ def parse(text: str) -> dict[str, int]:
     return deaths
 
 
-def trail_of(environment: Mapping[str, str]) -> Trail | None:
-    """Return the trail that these variables ask for; None where they ask for nothing. Raises ValueError or OSError."""
-    failpoint, diary = environment.get(FAILPOINT, ""), environment.get(DIARY, "")
-    return Trail(parse(failpoint), Path(diary) if diary else None) if failpoint or diary else None
+def points_of(environment: Mapping[str, str]) -> Points | None:
+    """Return the points that these variables ask for; None where they ask for nothing. Raises ValueError or OSError."""
+    failpoint, trace = environment.get(FAILPOINT, ""), environment.get(TRACE, "")
+    return Points(parse(failpoint), Path(trace) if trace else None) if failpoint or trace else None
 
 
-_trail = trail_of(os.environ)
+_points = points_of(os.environ)
 
 
 def reach(point: str, what: object = None) -> None:
-    """Pass a point. `what`: anything that msgspec writes as JSON; it stands in the diary."""
-    if _trail is not None:
-        _trail.reach(point, what)
+    """Pass a point. `what`: anything that msgspec writes as JSON; it stands in the trace."""
+    if _points is not None:
+        _points.reach(point, what)

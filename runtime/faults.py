@@ -99,7 +99,7 @@ def describe(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Say where an exception was thrown."""
+    """Return where an exception was thrown."""
     trace, where = error.__traceback__, "?"
     while trace is not None:
         where = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
@@ -144,7 +144,7 @@ class Marks:
                 self._remove(path.name)
 
     def reason(self, job: str) -> str:
-        """Say why a job must not be entered; empty when it may be."""
+        """Return why a job must not be entered; empty when it may be."""
         for name in _names(job):
             mark = self._marks.get(name)
             if mark is not None and mark.deaths >= MOST_DEATHS + mark.forgiven:

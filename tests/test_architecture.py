@@ -63,7 +63,8 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path, *, types: bool = True) -> Iterator[str]:
-    """Give the dotted name of everything that a file imports, wherever in the file. types: also what only they need."""
+    """Return the dotted name of everything that a file imports, wherever in the file. types: also what only they
+    need."""
     whole = tree(path)
     of_types = [
         node for node in ast.walk(whole) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
@@ -79,7 +80,7 @@ def imported(path: Path, *, types: bool = True) -> Iterator[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Give every module of ours and what it imports of ours, wherever in the file, but for what only types need."""
+    """Return every module of ours and what it imports of ours, wherever in the file, but for what only types need."""
     paths = sources(*PACKAGES, "benchmarks")
     modules = {name(path)[:-3].replace("/", ".").removesuffix(".__init__"): path for path in paths}
     found = {}

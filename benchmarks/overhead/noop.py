@@ -30,7 +30,7 @@ def main() -> int:
     if LAGS in os.environ:
         from runtime import failpoints
 
-        failpoints._trail = _Lags(Path(os.environ[LAGS]))  # type: ignore[assignment]
+        failpoints._points = _Lags(Path(os.environ[LAGS]))  # type: ignore[assignment]
     return fleet.cli.main()
 
 

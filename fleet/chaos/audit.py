@@ -1,6 +1,6 @@
 """What is checked when a run is over: the models, and the books of everybody against each other.
 
-The books are the diaries (what each process passed) and the aggregator's store (what it holds to be true).
+The books are the traces (what each process passed) and the aggregator's store (what it holds to be true).
 
  identical    every version's SHA-256, that of the model in a device's slot, and the last base that each device is done
               with, are those of the undisturbed run
@@ -27,10 +27,10 @@ from edge_agent import files
 from edge_agent.slot import SlotError, open_slot
 from fleet.chaos.fleet import BROKER, Kill
 from fleet.chaos.stage import Stage
-from fleet.chaos.trace import Diary, Line
+from fleet.chaos.trace import Line, Trace
 
 
-class Outcome(Struct, frozen=True):
+class AuditOutcome(Struct, frozen=True):
     """What a run has left behind."""
 
     sha256: dict[str, list[str]]
@@ -54,10 +54,10 @@ class _Update(NamedTuple):
     device: str
 
 
-def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
+def audit(stage: Stage, traces: Mapping[str, Trace]) -> AuditOutcome:
     """Look at what a run has left. Nobody of the fleet runs any more. Raises StoreError."""
-    devices = {seat.name: diaries[seat.name] for seat in stage.devices}
-    aggregator = diaries[stage.aggregator.name]
+    devices = {seat.name: traces[seat.name] for seat in stage.devices}
+    aggregator = traces[stage.aggregator.name]
     store = Store(stage.aggregator.state)
     try:
         rows = {row.name: row for row in store.jobs()}
@@ -73,15 +73,15 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
     jobs = {row.job for row in compared.values()}
     told |= {one for one in _settlements(devices, "agent.Settle.before", "let go") if one.job in jobs} - refused
     denied = set(_settlements(devices, "agent.Settle.before", "refused")) & counted
-    twice = _again(judged) + sum(_settled_again(diary.lines) for diary in devices.values()) + len(denied)
-    return Outcome(
+    twice = _again(judged) + sum(_settled_again(trace.lines) for trace in devices.values()) + len(denied)
+    return AuditOutcome(
         versions,
         {
             f"{name}/{seat.name}": _settled(seat.state / "jobs" / row.job)
             for name, row in compared.items()
             for seat in stage.devices
         },
-        sum(_retrained(diary.lines) for diary in devices.values()),
+        sum(_retrained(trace.lines) for trace in devices.values()),
         len(told - counted),
         twice + crowded,
         [*problems, *_slot(stage, rows[stage.steady.name].job, versions[stage.steady.name])],
@@ -93,7 +93,8 @@ def audit(stage: Stage, diaries: Mapping[str, Diary]) -> Outcome:
 
 
 def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
-    """Give the updates that are in a version or will be, and how many more a version claims than its round counted."""
+    """Return the updates that are in a version or will be, and how many more a version claims than its round
+    counted."""
     counted: set[_Update] = set()
     crowded = 0
     for row in rows:
@@ -109,7 +110,7 @@ def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
 
 
 def _refused(store: Store, rows: Iterable[JobRow]) -> set[_Update]:
-    """Give the updates that were refused, by the fates of the rounds that have left their bases."""
+    """Return the updates that were refused, by the fates of the rounds that have left their bases."""
     return {
         _Update(row.job, (base.generation, base.number), name)
         for row in rows
@@ -120,7 +121,7 @@ def _refused(store: Store, rows: Iterable[JobRow]) -> set[_Update]:
     }
 
 
-def _judged(aggregator: Diary) -> list[_Update]:
+def _judged(aggregator: Trace) -> list[_Update]:
     """Return the updates that were made durable as counted, as often as that was done."""
     return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
 
@@ -146,15 +147,15 @@ def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], sta
 # The devices' side.
 
 
-def _settlements(devices: Mapping[str, Diary], point: str, word: str = "") -> list[_Update]:
+def _settlements(devices: Mapping[str, Trace], point: str, word: str = "") -> list[_Update]:
     """Return the updates with whose end a device came to this point, as often as it did.
 
     word: how they ended: counted, refused or let go; in any way when not given.
     """
     return [
         _Update(line.what["job"], tuple(line.what["base"]), device)
-        for device, diary in devices.items()
-        for line in diary.at(point)
+        for device, trace in devices.items()
+        for line in trace.at(point)
         if word in ("", _word(line.what["verdict"]))
     ]
 
@@ -243,18 +244,18 @@ class Recovery(Struct, frozen=True):
     version_max_s: float | None
 
 
-def recoveries(kills: Sequence[Kill], diaries: Mapping[str, Diary], versions_at: Sequence[float]) -> list[Recovery]:
+def recoveries(kills: Sequence[Kill], traces: Mapping[str, Trace], versions_at: Sequence[float]) -> list[Recovery]:
     """Sum up the kills of each process, and of all at the end.
 
-    versions_at: when each version appeared. A broker has no diary: it counts as back at work when anybody receives.
+    versions_at: when each version appeared. A broker has no trace: it counts as back at work when anybody receives.
     """
     names = sorted({kill.who for kill in kills})
-    rows = [_recovery(name, [kill for kill in kills if kill.who == name], diaries, versions_at) for name in names]
-    return [*rows, _recovery("all", kills, diaries, versions_at)]
+    rows = [_recovery(name, [kill for kill in kills if kill.who == name], traces, versions_at) for name in names]
+    return [*rows, _recovery("all", kills, traces, versions_at)]
 
 
-def _recovery(who: str, kills: Sequence[Kill], diaries: Mapping[str, Diary], versions_at: Sequence[float]) -> Recovery:
-    work = [wait for kill in kills if (wait := _wait(kill, _work_of(kill, diaries))) is not None]
+def _recovery(who: str, kills: Sequence[Kill], traces: Mapping[str, Trace], versions_at: Sequence[float]) -> Recovery:
+    work = [wait for kill in kills if (wait := _wait(kill, _work_of(kill, traces))) is not None]
     version = [wait for kill in kills if (wait := _wait(kill, versions_at)) is not None]
     return Recovery(
         who,
@@ -265,15 +266,15 @@ def _recovery(who: str, kills: Sequence[Kill], diaries: Mapping[str, Diary], ver
     )
 
 
-def _work_of(kill: Kill, diaries: Mapping[str, Diary]) -> list[float]:
+def _work_of(kill: Kill, traces: Mapping[str, Trace]) -> list[float]:
     """Return the moments at which a process did something of use."""
     if kill.who == BROKER:
-        return sorted(line.at for diary in diaries.values() for line in diary.lines if line.point in _HEARD)
-    return [line.at for line in diaries[kill.who].lines if line.point.startswith(_EFFECTS)]
+        return sorted(line.at for trace in traces.values() for line in trace.lines if line.point in _HEARD)
+    return [line.at for line in traces[kill.who].lines if line.point.startswith(_EFFECTS)]
 
 
 _EFFECTS = ("aggregator.", "agent.")
-_HEARD = ("aggregator.Collect.before", "agent.Settle.before", "agent.Fetch.before")
+_HEARD = ("aggregator.Collect.before", "agent.Settle.before", "agent.FetchVersion.before")
 """Effects that only a message can cause."""
 
 

@@ -28,12 +28,12 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from fleet.chaos import stage as chaos_stage
-from fleet.chaos.audit import Outcome, Recovery, as_json, audit, recoveries
+from fleet.chaos.audit import AuditOutcome, Recovery, as_json, audit, recoveries
 from fleet.chaos.fleet import Fleet, Kill, ProcessError, running, sabotaged
 from fleet.chaos.lookout import Lookout
 from fleet.chaos.points import Point, points
 from fleet.chaos.sabotage import SABOTAGE
-from fleet.chaos.scheduler import Hunt
+from fleet.chaos.scheduler import Scheduler
 from fleet.console import operator
 from fleet.console.display import Display, duration
 from fleet.console.operator import OperatorError
@@ -53,7 +53,7 @@ KILLS_A_POINT = 4
 
 
 class Options(NamedTuple):
-    """What is asked for. devices: those that count; one more boasts. minutes: no kills after this."""
+    """What is asked for. devices: those that count; one more claims too many examples. minutes: no kills after this."""
 
     out: Path
     devices: int = 5
@@ -66,10 +66,10 @@ class Options(NamedTuple):
     executor: str = "threads"
 
 
-class Run(NamedTuple):
+class ChaosRun(NamedTuple):
     """One run from its start to its end."""
 
-    outcome: Outcome
+    outcome: AuditOutcome
     kills: list[Kill]
     rows: list[Recovery]
     missed: list[str]
@@ -77,13 +77,13 @@ class Run(NamedTuple):
     problems: list[str]
     seconds: float
 
-    def agrees_with(self, other: Run) -> bool:
+    def agrees_with(self, other: ChaosRun) -> bool:
         """Return whether it came to the same models, and nothing went wrong on the way."""
         problems = self.problems or self.outcome.problems
         return not problems and self.outcome.sha256 == other.outcome.sha256
 
 
-class Report(Struct, frozen=True):
+class ChaosReport(Struct, frozen=True):
     """What `--json` writes."""
 
     kills: int
@@ -118,7 +118,7 @@ class Report(Struct, frozen=True):
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Run `fedge chaos`; give 1 where anything is not as promised."""
+    """ChaosRun `fedge chaos`; give 1 where anything is not as promised."""
     kept = arguments.out is not None
     out = arguments.out if kept else Path(tempfile.mkdtemp(prefix="fedge-chaos-"))
     options = Options(
@@ -143,21 +143,21 @@ def command(arguments: argparse.Namespace) -> int:
         show(report, display)
         kept = kept or not report.good
         if not report.good:
-            display.line(f"logs, diaries and states are in {out}")
+            display.line(f"logs, traces and states are in {out}")
     finally:
         if not kept:
             shutil.rmtree(out, ignore_errors=True)
     return 0 if report.good else 1
 
 
-def undisturbed(options: Options, display: Display) -> Run:
-    """Run the jobs without a kill. Raises StartError, SettingsError, OSError or OperatorError."""
-    display.line(f"undisturbed: {options.rounds} rounds of {options.devices} devices, and one that boasts")
+def undisturbed(options: Options, display: Display) -> ChaosRun:
+    """ChaosRun the jobs without a kill. Raises StartError, SettingsError, OSError or OperatorError."""
+    display.line(f"undisturbed: {options.rounds} rounds of {options.devices} devices, and one that claims too much")
     return _run(options._replace(kills=0, sabotage=None), "undisturbed", display)
 
 
-def chaos(options: Options, before: Run, display: Display) -> Report:
-    """Run the jobs under fire and compare. Raises StartError, SettingsError, OSError or OperatorError."""
+def chaos(options: Options, before: ChaosRun, display: Display) -> ChaosReport:
+    """ChaosRun the jobs under fire and compare. Raises StartError, SettingsError, OSError or OperatorError."""
     what = f", without {options.sabotage}" if options.sabotage else ""
     display.line(f"chaos: {options.kills} kills, seed {options.seed}{what}")
     runs = [_run(options, "chaos", display)]
@@ -168,7 +168,7 @@ def chaos(options: Options, before: Run, display: Display) -> Report:
     return _compare(options, before, runs)
 
 
-def _missed(options: Options, runs: Sequence[Run]) -> list[str]:
+def _missed(options: Options, runs: Sequence[ChaosRun]) -> list[str]:
     """Return the points that nobody has reached, where there were kills for every one."""
     if options.kills < FULL * len(points()):
         return []
@@ -176,7 +176,7 @@ def _missed(options: Options, runs: Sequence[Run]) -> list[str]:
     return sorted(name for name in runs[0].missed if name not in died_at)
 
 
-def _left_over(options: Options, runs: Sequence[Run]) -> Options:
+def _left_over(options: Options, runs: Sequence[ChaosRun]) -> Options:
     """Return what there is still to do: no kills where everything has been done."""
     kills = options.kills - sum(len(run.kills) for run in runs)
     return options._replace(kills=max(0, kills, KILLS_A_POINT * len(_missed(options, runs))))
@@ -185,7 +185,7 @@ def _left_over(options: Options, runs: Sequence[Run]) -> Options:
 # One run.
 
 
-def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()) -> Run:
+def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()) -> ChaosRun:
     rng = random.Random(options.seed)  # noqa: S311 -- a schedule of kills, no secret
     command = sabotaged(options.sabotage) if options.sabotage else FEDGE
     began = time.monotonic()
@@ -194,13 +194,13 @@ def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()
     ) as fleet:
         watch = _Watch(options, fleet, rng, display, began, only)
         problems = watch.to_the_end()
-    diaries = {name: member.diary for name, member in fleet.members.items()}
-    for diary in diaries.values():
-        diary.read()
-    outcome = audit(fleet.stage, diaries)
-    rows = recoveries(fleet.kills, diaries, watch.versions_at)
-    missed = sorted({point.name for point in watch.hunt.waiting})
-    return Run(outcome, fleet.kills, rows, missed, problems, round(time.monotonic() - began, 1))
+    traces = {name: member.trace for name, member in fleet.members.items()}
+    for trace in traces.values():
+        trace.read()
+    outcome = audit(fleet.stage, traces)
+    rows = recoveries(fleet.kills, traces, watch.versions_at)
+    missed = sorted({point.name for point in watch.scheduler.waiting})
+    return ChaosRun(outcome, fleet.kills, rows, missed, problems, round(time.monotonic() - began, 1))
 
 
 class _Watch:
@@ -222,7 +222,9 @@ class _Watch:
         self._began = began
         self._config = operator.load_config(fleet.stage.aggregator.config)
         self._lookout = Lookout(self._config.broker, chaos_stage.FLEET)
-        self.hunt = Hunt(fleet, self._lookout, rng, _points(options.sabotage, only), options.kills, options.rounds)
+        self.scheduler = Scheduler(
+            fleet, self._lookout, rng, _points(options.sabotage, only), options.kills, options.rounds
+        )
 
     def to_the_end(self) -> list[str]:
         """Return what went wrong on the way. Raises StartError."""
@@ -232,9 +234,9 @@ class _Watch:
                 self._follow(lambda: self._lookout.led)
                 for spec in (*jobs.compared, jobs.loose):
                     operator.submit(self._config, jobs.job_file(spec))
-                self.hunt.open = True
+                self.scheduler.open = True
                 self._follow(self._is_finished)
-                self.hunt.cease()
+                self.scheduler.cease()
                 self._follow(self._is_calm)
                 self._stop_loose()
                 self._follow(self._is_over)
@@ -248,14 +250,14 @@ class _Watch:
         while not done():
             n_versions = len(self.versions_at)
             self._lookout.listen()
-            self.hunt.step(self._version())
+            self.scheduler.step(self._version())
             self._display.status(self._doing())
             if len(self.versions_at) > n_versions:
                 moved_at = time.monotonic()
             if time.monotonic() - moved_at > self._options.standstill_s:
                 raise _StandstillError(f"standstill: {self._doing()}, for {self._options.standstill_s:g} s")
-            if time.monotonic() - self._began > 60 * self._options.minutes and self.hunt.open:
-                self.hunt.cease()
+            if time.monotonic() - self._began > 60 * self._options.minutes and self.scheduler.open:
+                self.scheduler.cease()
             time.sleep(LOOK_S)
 
     def _stop_loose(self) -> None:
@@ -317,7 +319,7 @@ class _StandstillError(RuntimeError):
 # Both runs.
 
 
-def _compare(options: Options, before: Run, runs: Sequence[Run]) -> Report:
+def _compare(options: Options, before: ChaosRun, runs: Sequence[ChaosRun]) -> ChaosReport:
     expected, first = before.outcome, runs[0]
     # Of the first run that differs, if one does.
     shown = next((run.outcome for run in runs if run.outcome.sha256 != expected.sha256), first.outcome)
@@ -330,7 +332,7 @@ def _compare(options: Options, before: Run, runs: Sequence[Run]) -> Report:
     problems = [*before.problems, *expected.problems]
     problems += [problem for run in runs for problem in (*run.problems, *run.outcome.problems)]
     problems += _broken_promises(options, runs, identical=identical)
-    return Report(
+    return ChaosReport(
         kills=len(kills),
         identical=identical,
         retrained_epochs=sum(run.outcome.retrained_epochs for run in runs),
@@ -357,7 +359,7 @@ def _compare(options: Options, before: Run, runs: Sequence[Run]) -> Report:
     )
 
 
-def _broken_promises(options: Options, runs: Sequence[Run], *, identical: bool) -> list[str]:
+def _broken_promises(options: Options, runs: Sequence[ChaosRun], *, identical: bool) -> list[str]:
     retrained, lost, twice, kills = (
         sum(run.outcome.retrained_epochs for run in runs),
         sum(run.outcome.lost_updates for run in runs),
@@ -377,7 +379,7 @@ def _broken_promises(options: Options, runs: Sequence[Run], *, identical: bool) 
 # For people.
 
 
-def show(report: Report, display: Display) -> None:
+def show(report: ChaosReport, display: Display) -> None:
     """Write the table and what it comes to."""
     say = display.line
     say()

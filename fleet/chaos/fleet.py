@@ -19,9 +19,9 @@ from broker.embedded import EmbeddedBroker, start_broker
 from fleet.chaos import stage as chaos_stage
 from fleet.chaos.points import Point
 from fleet.chaos.stage import Seat, Stage
-from fleet.chaos.trace import Diary
+from fleet.chaos.trace import Trace
 from fleet.local.processes import FEDGE, Child, Children, tail
-from runtime.failpoints import DIARY, FAILPOINT
+from runtime.failpoints import FAILPOINT, TRACE
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Member:
 
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
-        self.diary = Diary(seat.diary)
+        self.trace = Trace(seat.trace)
         self.child: Child | None = None
         self.plan: Plan | None = None
         self.armed_at = 0.0
@@ -111,7 +111,7 @@ class Fleet:
     def start(self, member: Member, plan: Plan | None = None) -> None:
         """Start a process, armed or not."""
         seat = member.seat
-        environment = {DIARY: str(seat.diary), "FEDGE_LOG": "info"}
+        environment = {TRACE: str(seat.trace), "FEDGE_LOG": "info"}
         if plan is not None:
             environment[FAILPOINT] = f"{plan.point.name}:{plan.nth}"
         command = [*self._command, seat.role, "run", "--config", str(seat.config)]
@@ -136,15 +136,15 @@ class Fleet:
             self._broker_at = self._broker_kill.at + self._rng.random() * LONGEST_PAUSE_S
 
     def look(self) -> list[Member]:
-        """Read the diaries, bury who has died at his point, start the broker again; give who is to be started.
+        """Read the traces, bury who has died at his point, start the broker again; give who is to be started.
 
         Raises ProcessError for a process that has ended otherwise, StartError for a broker that does not come up.
         """
         for member in self.members.values():
-            member.diary.read()
+            member.trace.read()
             child = member.child
             if child is not None and (code := child.process.poll()) is not None:
-                member.diary.read()
+                member.trace.read()
                 if code != -signal.SIGKILL or member.plan is None:
                     raise ProcessError(f"{child.name} ended with exit code {code}; its log ends:\n{tail(child.log)}")
                 self._bury(member, member.plan.point.name)

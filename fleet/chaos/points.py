@@ -37,10 +37,16 @@ AGENT_STEPS = {
 }
 """The durable steps, and how often each may be passed before the kill: one is drawn up to this."""
 
-WORDS = ("agent.Drop", "aggregator.Ask", "aggregator.Tell")
+WORDS = ("agent.Drop", "aggregator.AskDevices", "aggregator.Tell")
 """Effects from which nothing durable follows, of a fleet that waits or is overtaken: fleet/world has such weather."""
 
-OFTEN = {"aggregator.Announce": 3, "aggregator.Answer": 2, "aggregator.Collect": 8, "agent.Look": 2, "agent.Send": 2}
+OFTEN = {
+    "aggregator.Announce": 3,
+    "aggregator.SendVerdict": 2,
+    "aggregator.Collect": 8,
+    "agent.RequestHead": 2,
+    "agent.Send": 2,
+}
 """The same for effects; the others are too rare to be passed before the kill."""
 
 

@@ -78,7 +78,7 @@ class Sabotage(NamedTuple):
 
 
 SABOTAGE: dict[str, Sabotage] = {
-    "ledger": Sabotage(forget_ledger, ("store.add_verdict.after", "aggregator.Answer.before")),
+    "ledger": Sabotage(forget_ledger, ("store.add_verdict.after", "aggregator.SendVerdict.before")),
     "outbox": Sabotage(forget_outbox, ("agent.Send.before", "agent.Send.after", "agent.published")),
     "rename": Sabotage(write_in_place, ("files.replace.before",)),
 }

@@ -35,7 +35,7 @@ AGGREGATOR, BROKER, DEVICE = "aggregator", "broker", "device"
 WEIGHTS = {AGGREGATOR: 4, BROKER: 2, DEVICE: 5}
 
 
-class Hunt:
+class Scheduler:
     """The kills of one run, of which there are to be `most` by version `n_rounds`; those at points are at these."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Hunt:
         self._rng = rng
         self._most = most
         self._n_rounds = n_rounds
-        self._strike_at = 0.0
+        self._kill_at = 0.0
         self._base: Version | None = None
         """Of the last round that was seen to begin."""
         self.plans = draw(rng, points, round(PLANNED * most))
@@ -72,23 +72,23 @@ class Hunt:
         self._give_up_waiting()
         if self.open:
             self._help_when_a_round_begins()
-        self._relent()
+        self._release()
         now = time.monotonic()
-        if self.open and now >= self._strike_at and self._due(version) > len(self._fleet.kills) + self._n_armed:
-            self._strike(version)
-            self._strike_at = now + self._rng.random() * 0.7
+        if self.open and now >= self._kill_at and self._due(version) > len(self._fleet.kills) + self._n_armed:
+            self._kill(version)
+            self._kill_at = now + self._rng.random() * 0.7
 
     def cease(self) -> None:
         """Kill nobody any more, once those who are still to die at a point have died at any moment instead."""
         self.open = False
         for member in self._armed():
             self._put_off(member)
-        self._relent()
+        self._release()
 
     # Plans.
 
     def _due(self, version: int) -> int:
-        """Say how many kills there may be by now."""
+        """Return how many kills there may be by now."""
         return int(self._most * min(1.0, (version + 1.5) / self._n_rounds))
 
     def _armed(self, effect: str = "") -> list[Member]:
@@ -144,7 +144,7 @@ class Hunt:
             self._fleet.kill(absent)
             absent.held = True
 
-    def _relent(self) -> None:
+    def _release(self) -> None:
         """Take back what helped a point that has been reached, or given up."""
         if not self._armed(CLOSE):
             for member in self._fleet.devices:
@@ -152,7 +152,7 @@ class Hunt:
 
     # Kills at any moment.
 
-    def _strike(self, version: int) -> None:
+    def _kill(self, version: int) -> None:
         """Kill somebody, if it is the turn of such kills, or nobody of his kind is on the way to a point."""
         kind = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         at_any_moment = sum(kill.point == RANDOM for kill in self._fleet.kills)

@@ -1,12 +1,12 @@
 """The fleet that chaos runs: its jobs, its data, and a folder of configuration for every process.
 
-    FOLDER/aggregator/   aggregator.toml  test.npz  state/  log  diary
-    FOLDER/device-0/     agent.toml       data.npz  state/  log  diary
+    FOLDER/aggregator/   aggregator.toml  test.npz  state/  log  trace
+    FOLDER/device-0/     agent.toml       data.npz  state/  log  trace
     ...
 
 "steady" is compared. Its membership is fixed: it waits for every device, has int8 updates of two chunks, deploys the
-mean of the last versions, and trains for long enough to be killed in the middle. One device more than asked for boasts:
-it claims more examples than the job allows, and is refused every time.
+mean of the last versions, and trains for long enough to be killed in the middle. One device more than asked for
+over-claims: it claims more examples than the job allows, and is refused every time.
 
 "steered" is compared too. It is small, and sketched: its buckets follow from what devices report.
 
@@ -33,7 +33,7 @@ from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, Round
 FLEET = "chaos"
 DATA = "digits"
 N_EXAMPLES = 200
-"""On a device; the one that boasts has twice as many."""
+"""On a device; the one that over-claims has twice as many."""
 DEADLINE_S = 12.0
 
 
@@ -44,12 +44,12 @@ class Seat(NamedTuple):
     role: str
     config: Path
     log: Path
-    diary: Path
+    trace: Path
     state: Path
 
 
 class Stage(NamedTuple):
-    """All processes but the broker. The first device serves the models; the last one boasts."""
+    """All processes but the broker. The first device serves the models; the last one over-claims."""
 
     folder: Path
     aggregator: Seat
@@ -90,7 +90,7 @@ def steady(n_devices: int, n_rounds: int) -> JobSpec:
         deploy_average=4,
         train=TrainSpec(epochs=12, batch_size=4, learning_rate=0.02),
         rounds=_fixed(n_devices, n_rounds),
-        aggregate=_REFUSES_THE_BOASTER,
+        aggregate=_REFUSES_OVERCLAIMS,
     )
 
 
@@ -105,7 +105,7 @@ def steered(n_devices: int, n_rounds: int) -> JobSpec:
         deploy="never",
         train=TrainSpec(epochs=5, batch_size=4, learning_rate=0.02),
         rounds=_fixed(n_devices, n_rounds),
-        aggregate=_REFUSES_THE_BOASTER,
+        aggregate=_REFUSES_OVERCLAIMS,
     )
 
 
@@ -126,7 +126,7 @@ def loose(n_devices: int) -> JobSpec:
 
 
 _SMALL = ModelSpec(inputs=64, hidden=(32,), outputs=10)
-_REFUSES_THE_BOASTER = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
+_REFUSES_OVERCLAIMS = AggregateSpec(max_examples=N_EXAMPLES, max_norm_ratio=1e6)
 
 
 def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
@@ -154,8 +154,8 @@ def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *
         stage.job_file(spec).write_text(_toml(msgspec.to_builtins(spec)), encoding="utf-8")
     _write_aggregator(stage.aggregator, split.test, broker, executor)
     for number, seat in enumerate(stage.devices):
-        boasts = seat is stage.devices[-1]
-        rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if boasts else 1))
+        overclaims = seat is stage.devices[-1]
+        rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if overclaims else 1))
         data = Dataset(split.train.X[rows], split.train.y[rows])
         _write_device(seat, data, broker, serves=number == 0)
     return stage
@@ -163,7 +163,7 @@ def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *
 
 def _seat(folder: Path, name: str, role: str) -> Seat:
     home = (folder / name).resolve()
-    return Seat(name, role, home / f"{role}.toml", home / "log", home / "diary", home / "state")
+    return Seat(name, role, home / f"{role}.toml", home / "log", home / "trace", home / "state")
 
 
 def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings, executor: str) -> None:

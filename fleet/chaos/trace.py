@@ -1,4 +1,4 @@
-"""Reading the diaries that processes write under FEDGE_DIARY (`runtime/failpoints.py`), while they write them."""
+"""Reading the traces that processes write under FEDGE_TRACE (`runtime/failpoints.py`), while they write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Line(NamedTuple):
     what: Any
 
 
-class Diary:
+class Trace:
     """One file, whoever appends to it. A line that is not yet whole is left for the next time."""
 
     def __init__(self, path: Path) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, field
 
-from aggregator.config import Limits, ModelSettings
+from aggregator.config import ModelSettings, ServerLimits
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
 from fleet.roles import load_agent, load_aggregator
@@ -60,7 +60,7 @@ class Line(Struct, frozen=True):
     facts: Facts = {}
 
 
-class Report(Struct):
+class CheckReport(Struct):
     """What was found in a file, and in what it names."""
 
     file: str
@@ -88,17 +88,17 @@ class Report(Struct):
         self.errors.append(f"{file or self.file}: {where}: {clean(why, 1000)}")
 
 
-def check_agent(path: Path) -> Report:
+def check_agent(path: Path) -> CheckReport:
     """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
-    config, report = load_agent(path), Report(str(path))
+    config, report = load_agent(path), CheckReport(str(path))
     _look_at_sources(report, "data", config.data)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
     return report
 
 
-def check_aggregator(path: Path) -> Report:
+def check_aggregator(path: Path) -> CheckReport:
     """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
-    config, report = load_aggregator(path), Report(str(path))
+    config, report = load_aggregator(path), CheckReport(str(path))
     _look_at_sources(report, "tests", config.tests)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
     return report
@@ -109,12 +109,12 @@ class _Fleet(Struct, frozen=True):
 
     tests: dict[Name, DataSource] = {}
     models: ModelSettings = ModelSettings()
-    limits: Limits = Limits()
+    limits: ServerLimits = ServerLimits()
 
 
-def check_job(path: Path, config: Path) -> Report:
+def check_job(path: Path, config: Path) -> CheckReport:
     """Look at job.toml, and at what the aggregator.toml has for it, if there is one here. Raises SettingsError."""
-    spec, report = load(path, JobSpec), Report(str(path))
+    spec, report = load(path, JobSpec), CheckReport(str(path))
     fleet = load(config, _Fleet) if config.exists() else None
     built: list[Net] = []
     report.look("[model]", partial(_model, spec, built, fleet))
@@ -129,13 +129,13 @@ def check_job(path: Path, config: Path) -> Report:
     return report
 
 
-def _look_at_sources(report: Report, table: str, sources: Mapping[str, DataSource]) -> None:
+def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, DataSource]) -> None:
     for name, source in sources.items():
         where = f"[{table}.{name}]"
         report.look(where, partial(_source, where, source))
 
 
-def _look_around(report: Report, allow: Sequence[str], broker: BrokerSettings, state_dir: Path) -> None:
+def _look_around(report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path) -> None:
     for factory in allow:
         report.look(f"[models] allow {factory}", partial(_factory, factory))
     report.look("[broker]", partial(_broker, broker))

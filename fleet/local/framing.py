@@ -16,7 +16,7 @@ _KINDS = (
 _PEEK_BYTES = 70_000  # the most that a topic (65,535 bytes) and what stands around it can need
 
 
-class Seen(NamedTuple):
+class SeenPacket(NamedTuple):
     """One packet that went by. client_id: of a CONNECT. word and n_payload: of a PUBLISH."""
 
     kind: str
@@ -29,7 +29,7 @@ class GarbageError(ValueError):
     """Bytes that are not MQTT."""
 
 
-class Reader:
+class PacketReader:
     """Reads one direction of one connection, in pieces of any size; keeps no more than the head of a packet.
 
     version: the protocol level of the connection (5, or 4 for 3.1.1); both directions need to be told.
@@ -41,7 +41,7 @@ class Reader:
         self._left = 0  # bytes of it that are still to pass, once its head is read
         self._aliases: dict[int, str] = {}  # topic alias to the word of its topic
 
-    def feed(self, data: bytes) -> Iterator[Seen]:
+    def feed(self, data: bytes) -> Iterator[SeenPacket]:
         """Return the packets whose heads these bytes complete. Raises GarbageError; nothing must be fed after that."""
         start = 0
         while start < len(data):
@@ -61,7 +61,7 @@ class Reader:
             self._left = n_packet - old
             self._head.clear()
 
-    def _read_head(self) -> tuple[Seen, int] | None:
+    def _read_head(self) -> tuple[SeenPacket, int] | None:
         """Read the packet whose first bytes are here, and its whole length; None: they are too few."""
         head = bytes(self._head)
         length = _varint(head, 1)
@@ -85,16 +85,16 @@ class Reader:
             return False
         return len(head) >= start + int.from_bytes(head[start : start + 2]) + 32  # packet id, properties
 
-    def _describe(self, head: bytes, start: int, n_body: int) -> Seen:
+    def _describe(self, head: bytes, start: int, n_body: int) -> SeenPacket:
         kind = head[0] >> 4
         if kind == CONNECT:
             self.version, client_id = _read_connect(head, start)
-            return Seen("CONNECT", client_id=client_id)
+            return SeenPacket("CONNECT", client_id=client_id)
         if kind == PUBLISH:
             return self._describe_publish(head, start, n_body)
-        return Seen(_KINDS[kind])
+        return SeenPacket(_KINDS[kind])
 
-    def _describe_publish(self, head: bytes, start: int, n_body: int) -> Seen:
+    def _describe_publish(self, head: bytes, start: int, n_body: int) -> SeenPacket:
         qos = head[0] >> 1 & 3
         if qos == 3:
             raise GarbageError("no quality of service is 3")
@@ -109,7 +109,7 @@ class Reader:
             alias = _alias(head[properties[1] : at])
         if at > start + n_body:
             raise GarbageError("a PUBLISH is shorter than its head")
-        return Seen("PUBLISH", word=self._word(topic, alias), n_payload=start + n_body - at)
+        return SeenPacket("PUBLISH", word=self._word(topic, alias), n_payload=start + n_body - at)
 
     def _word(self, topic: str, alias: int | None) -> str:
         """Return the word of a topic, which an alias may stand for (MQTT 5, section 3.3.2.3.4)."""

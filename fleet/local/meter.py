@@ -15,7 +15,7 @@ from collections import Counter
 
 from msgspec import Struct, field
 
-from fleet.local.framing import GarbageError, Reader
+from fleet.local.framing import GarbageError, PacketReader
 
 _CLOSING_S = 5.0
 
@@ -43,13 +43,13 @@ class Flow(Struct):
         self.garbage_bytes += other.garbage_bytes
 
 
-class Tally(Struct):
+class Traffic(Struct):
     """What passed, client to broker (up) and broker to client (down)."""
 
     up: Flow = field(default_factory=Flow)
     down: Flow = field(default_factory=Flow)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Traffic) -> None:
         """Add another tally to this one."""
         self.up.add(other.up)
         self.down.add(other.down)
@@ -60,7 +60,7 @@ class Meter:
 
     def __init__(self, upstream_host: str, upstream_port: int) -> None:
         self.upstream = (upstream_host, upstream_port)
-        self._clients: dict[str, Tally] = {}
+        self._clients: dict[str, Traffic] = {}
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._thread: threading.Thread | None = None
@@ -89,20 +89,20 @@ class Meter:
             self._thread.join(_CLOSING_S)
             self._thread = self._loop = None
 
-    def totals(self, prefix: str = "") -> Tally:
+    def totals(self, prefix: str = "") -> Traffic:
         """Return what passed so far, over all clients whose ids begin so."""
-        total = Tally()
+        total = Traffic()
         for client_id, tally in self.by_client().items():
             if client_id.startswith(prefix):
                 total.add(tally)
         return total
 
-    def by_client(self) -> dict[str, Tally]:
+    def by_client(self) -> dict[str, Traffic]:
         """Return what passed so far for each client id; "" is for connections that never said CONNECT."""
         with self._lock:
-            found: dict[str, Tally] = {}
+            found: dict[str, Traffic] = {}
             for client_id, tally in self._clients.items():
-                found[client_id] = Tally()
+                found[client_id] = Traffic()
                 found[client_id].add(tally)
             return found
 
@@ -135,7 +135,7 @@ class _Connection:
         self.broker.gone = True  # not there yet
         self.client.peer, self.broker.peer = self.broker, self.client
         self.is_cut = False
-        self._tally = Tally()
+        self._tally = Traffic()
         self._client_id: str | None = None
         self._dialling: asyncio.Task[None] | None = None
 
@@ -180,8 +180,8 @@ class _Connection:
         return tally.up if side is self.client else tally.down
 
     def _name(self, client_id: str) -> None:
-        self.meter._clients.setdefault(client_id, Tally()).add(self._tally)
-        self._tally, self._client_id = Tally(), client_id
+        self.meter._clients.setdefault(client_id, Traffic()).add(self._tally)
+        self._tally, self._client_id = Traffic(), client_id
 
     def cut(self) -> None:
         """Cut both ends at once, as a pulled cable would."""
@@ -206,7 +206,7 @@ class _Side(asyncio.Protocol):
     peer: _Side
 
     def __init__(self, connection: _Connection) -> None:
-        self.reader = Reader()
+        self.reader = PacketReader()
         self.garbage = self.gone = False
         self._connection = connection
         self._transport: asyncio.Transport | None = None

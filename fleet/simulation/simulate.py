@@ -21,14 +21,14 @@ from msgspec import Struct, structs
 
 from aggregator import evaluation
 from aggregator.config import AggregatorConfig
-from aggregator.config import Limits as AggregatorLimits
+from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Metrics
-from broker.transport import Event, Packet
+from broker.transport import Packet, TransportEvent
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
@@ -157,7 +157,7 @@ class _Link(MemoryTransport):
             self.body_bytes_up += topics.blob_bytes(packet)
         return taken
 
-    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+    def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet):
             self.body_bytes_down += self._blob_bytes(event)

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from fleet.world import plants
 from fleet.world.plants import Plant
 from fleet.world.weather import PROFILES
-from fleet.world.world import Report, run
+from fleet.world.world import WorldReport, run
 
 log = logging.getLogger("fleet.world")
 
@@ -47,12 +47,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _one(seed: int, profile: str | None, plant: str) -> Report:
+def _one(seed: int, profile: str | None, plant: str) -> WorldReport:
     with plants.planted(plants.PLANTS[plant]) if plant else nullcontext():
         return run(seed, profile)
 
 
-def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int) -> Iterator[Report]:
+def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int) -> Iterator[WorldReport]:
     name = plant.name if plant is not None else ""
     if jobs < 2:
         yield from (_one(seed, profile, name) for seed in seeds)
@@ -64,13 +64,13 @@ def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, job
             pool.shutdown(cancel_futures=True)
 
 
-def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None) -> Iterator[Report]:
+def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None) -> Iterator[WorldReport]:
     for seed in seeds:
         with plants.planted(plant) if plant is not None else nullcontext():
             yield run(seed, profile, log.info)
 
 
-def _look_for(plant: Plant, reports: Iterator[Report]) -> int:
+def _look_for(plant: Plant, reports: Iterator[WorldReport]) -> int:
     for n, report in enumerate(reports, 1):
         found = [violation for violation in report.violations if plant.is_found_by(violation)]
         if found:
@@ -80,7 +80,7 @@ def _look_for(plant: Plant, reports: Iterator[Report]) -> int:
     return 1
 
 
-def _sum_up(reports: Iterator[Report], n: int) -> int:
+def _sum_up(reports: Iterator[WorldReport], n: int) -> int:
     began = told = time.monotonic()
     done, bad, events, versions, made_up_s = 0, 0, 0, 0, 0.0
     laws: Counter[tuple[int, str]] = Counter()

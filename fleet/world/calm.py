@@ -179,7 +179,7 @@ class Recovery:
                 self._world.laws.broken(9, "who asks again is not answered", f"{device} {job}, since {asked_at:.1f}")
 
     def judge(self) -> None:
-        """Say what is still owed."""
+        """Return what is still owed."""
         broken, now = self._world.laws.broken, self._world.agenda.now
         leader = self._leader()
         if leader is None:
@@ -198,7 +198,7 @@ class Recovery:
                     broken(9, "a job waits without a reason", f"{job.job} {state}")
 
     def tidy(self) -> None:
-        """Say what is still there of jobs that are no more."""
+        """Return what is still there of jobs that are no more."""
         leader = self._leader()
         if leader is None or self._world.agenda.now < self._since + WHOLE_S:
             return

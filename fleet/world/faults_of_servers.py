@@ -10,7 +10,7 @@ from msgspec import structs
 
 from aggregator import coordinator, generations, leadership, schema
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Answer, Close, Effect
+from aggregator.effects import Close, Effect, SendVerdict
 from aggregator.gates import Admitted
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
@@ -96,7 +96,7 @@ def answer_once(patches: Patches) -> None:
 
     def weigh_silently(self: Ledger, offer: Offer, *rest: Any) -> list[Effect]:
         effects = weigh(self, offer, *rest)
-        return [effect for effect in effects if not (isinstance(effect, Answer) and effect.verdict.counted)]
+        return [effect for effect in effects if not (isinstance(effect, SendVerdict) and effect.verdict.counted)]
 
     patches.set(Ledger, "weigh", weigh_silently)
 

@@ -99,7 +99,7 @@ class Misfortunes:
             "explain": self._explain,
         }
 
-    def strike(self, kind: str, here: Process | None = None) -> None:
+    def happen(self, kind: str, here: Process | None = None) -> None:
         """Let a misfortune happen. here: whose moment it is; more often than not it is his misfortune, too."""
         self._here = here if self._rng.random() < HERE else None
         self._world.note("misfortune", f"{kind}: {self._kinds[kind]()}")

@@ -201,6 +201,6 @@ class WorldTransport(MemoryTransport):
         super()._went_offline(reason)
         self.poke()
 
-    def _was_usurped(self) -> None:
-        super()._was_usurped()
+    def _was_taken_over(self) -> None:
+        super()._was_taken_over()
         self.poke()

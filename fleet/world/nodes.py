@@ -24,7 +24,7 @@ import numpy as np
 
 from aggregator import generations, notes
 from aggregator.config import AggregatorConfig
-from aggregator.config import Limits as ServerLimits
+from aggregator.config import ServerLimits as ServerLimits
 from aggregator.coordinator import Coordinator
 from aggregator.database import DamageError
 from aggregator.learner import Counted, Learner
@@ -34,7 +34,7 @@ from aggregator.store import ROW_BYTES, Store
 from broker.messages import Verdict, Version
 from edge_agent import work
 from edge_agent.config import AgentConfig, ModelSettings
-from edge_agent.config import Limits as DeviceLimits
+from edge_agent.config import DeviceLimits as DeviceLimits
 from edge_agent.effects import Settle
 from edge_agent.home import Home, _read_mark
 from edge_agent.service import Agent
@@ -337,7 +337,7 @@ class Listener(Protocol):
 
 
 class Trail:
-    """Stands in the place of `runtime.failpoints.Trail`. current: gives who acts now."""
+    """Stands in the place of `runtime.failpoints.Points`. current: gives who acts now."""
 
     def __init__(self, listener: Listener, current: Callable[[], Process | None]) -> None:
         self._listener = listener
@@ -358,7 +358,7 @@ class Trail:
                 raise process.die_here()
 
     def place(self) -> str:
-        """Say where the disk of who acts now lies."""
+        """Return where the disk of who acts now lies."""
         process = self._current()
         return str(process.disk.place) if process is not None else ""
 
@@ -397,7 +397,7 @@ def _refuse(point: str) -> None:
 def installed(trail: Trail, device_chunk_bytes: int) -> Iterator[None]:
     """Have all services of this process pass this trail, and sync nothing, for the length of a block."""
     with patching() as patches:
-        patches.set(failpoints, "_trail", trail)
+        patches.set(failpoints, "_points", trail)
         patches.set(os, "fsync", lambda _fd: None)
         patches.set(work, "CHUNK_BYTES", device_chunk_bytes)
         patches.set(generations, "place", lambda _file: trail.place())
@@ -440,7 +440,7 @@ def resting(server: Server) -> set[str]:
 
 
 def reason(server: Server, job: str) -> str:
-    """Say why a job waits or rests, as an operator can read it; "" where nothing says it."""
+    """Return why a job waits or rests, as an operator can read it; "" where nothing says it."""
     service = server.service
     if service is None:
         return ""

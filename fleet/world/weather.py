@@ -1,6 +1,6 @@
 """The weather of a world: named profiles, each a choice of misfortunes, near to what the fleet is doing.
 
-An unbiased storm finds nothing. So half of all misfortunes strike not at a time but at a *moment*: right after a
+An unbiased storm finds nothing. So half of all misfortunes happen not at a time but at a *moment*: right after a
 verdict or a version became durable, when a round was announced, when an update was put on a disk. And a process that is
 to die does so at the n-th point that it passes, which is only where something goes on.
 """
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 MOMENTS = (
     *("aggregator.Open.after", "aggregator.Announce.after", "aggregator.Collect.before", "store.add_verdict.after"),
-    *("aggregator.Answer.after", "aggregator.Commit.before", "aggregator.Commit.after", "aggregator.Close.after"),
+    *("aggregator.SendVerdict.after", "aggregator.Commit.before", "aggregator.Commit.after", "aggregator.Close.after"),
     *("agent.Train.after", "training.epoch", "outbox.put.between", "agent.Send.after", "agent.Settle.before"),
 )
-"""Points at which a misfortune likes to strike."""
+"""Points at which a misfortune likes to happen."""
 
 
 class Profile(NamedTuple):
@@ -84,7 +84,7 @@ class Sky(NamedTuple):
     loss: float
     double: float
     bad_s: float
-    strikes: tuple[tuple[float, str, str], ...]
+    misfortunes: tuple[tuple[float, str, str], ...]
     """When, the moment to wait for ("" for none), and which misfortune."""
 
 
@@ -95,14 +95,14 @@ def draw_sky(rng: random.Random, name: str | None = None) -> Sky:
         name = rng.choices(names, [PROFILES[each].weight for each in names])[0]
     profile = PROFILES[name]
     bad_s = 60.0 * rng.uniform(*profile.minutes)
-    return Sky(name, rng.choice(profile.loss), rng.choice(profile.double), bad_s, _strikes(rng, profile, bad_s))
+    return Sky(name, rng.choice(profile.loss), rng.choice(profile.double), bad_s, _schedule(rng, profile, bad_s))
 
 
-def _strikes(rng: random.Random, profile: Profile, bad_s: float) -> tuple[tuple[float, str, str], ...]:
+def _schedule(rng: random.Random, profile: Profile, bad_s: float) -> tuple[tuple[float, str, str], ...]:
     rate = rng.uniform(*profile.per_minute) / 60.0
     kinds, weights = list(profile.kinds), list(profile.kinds.values())
-    at, strikes = 1.0, []
+    at, misfortunes = 1.0, []
     while rate and (at := at + rng.expovariate(rate)) < bad_s:
         moment = rng.choice(MOMENTS) if rng.random() < 0.5 else ""
-        strikes.append((at, moment, rng.choices(kinds, weights)[0]))
-    return tuple(strikes)
+        misfortunes.append((at, moment, rng.choices(kinds, weights)[0]))
+    return tuple(misfortunes)

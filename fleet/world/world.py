@@ -47,7 +47,7 @@ PROMPTLY = ("device", "reply")
 """Words whose copies never come after what was sent later: nobody sends these again of himself."""
 
 
-class Report(NamedTuple):
+class WorldReport(NamedTuple):
     """What one schedule came to."""
 
     seed: int
@@ -204,7 +204,7 @@ class World:
             if moment == point:
                 del self._waiting[n]
                 self.note(process.name, f"passes {point}")
-                self.agenda.later(0.0, self.misfortunes.strike, kind, process)
+                self.agenda.later(0.0, self.misfortunes.happen, kind, process)
                 return
 
     # The network.
@@ -245,7 +245,7 @@ class World:
 
     # Running.
 
-    def run(self) -> Report:
+    def run(self) -> WorldReport:
         """Let the weather rage, put all right, and see whether the fleet recovers."""
         self.note("weather", f"{self.sky.profile}, loss {self._loss}, {self.n_devices} devices, {self.sky.bad_s:.0f} s")
         for process in (*self.servers, *self.devices):
@@ -254,14 +254,14 @@ class World:
         for n in range(n_jobs):
             at = self.rng.uniform(0.5, 5.0) if n == 0 else self.rng.uniform(1.0, 40.0)
             self.agenda.later(at, self._submit)
-        for at, moment, kind in self.sky.strikes:
-            self.agenda.later(at, self._strike, moment, kind)
+        for at, moment, kind in self.sky.misfortunes:
+            self.agenda.later(at, self._happen, moment, kind)
         self.agenda.run(self.sky.bad_s, self._is_over)
         self._clear_up()
         self._recover()
         self._end()
         versions = sum(self.laws.made.values())
-        return Report(
+        return WorldReport(
             *(self.seed, self.sky.profile, self.agenda.n_done, versions, round(self.agenda.now, 3)),
             tuple(self.laws.violations),
             self._hash.hexdigest(),
@@ -270,11 +270,11 @@ class World:
     def _submit(self) -> None:
         self.operator.submit(self.new_job(None))
 
-    def _strike(self, moment: str, kind: str) -> None:
+    def _happen(self, moment: str, kind: str) -> None:
         if moment:
             self._waiting.append((moment, kind))
         else:
-            self.misfortunes.strike(kind)
+            self.misfortunes.happen(kind)
 
     def _is_over(self) -> bool:
         more = self.agenda.now * MOST_A_SECOND
@@ -319,7 +319,7 @@ class World:
             process.switch_off("never")
 
 
-def run(seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None) -> Report:
+def run(seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None) -> WorldReport:
     """Run one schedule. profile: its weather, drawn when not given. tell: is given the trace, line by line."""
     try:
         with _silence(), shelf() as folder:

@@ -71,7 +71,7 @@ def load(path: Path, *, label: str = "y", features: Sequence[str] | None = None,
 
 
 def kind_of(path: Path) -> Literal["npz", "csv"] | None:
-    """Say by its name how a file of examples is written; None for neither way."""
+    """Return how, by its name, a file of examples is written; None for neither way."""
     match path.suffix.lower():
         case ".npz":
             return "npz"

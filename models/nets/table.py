@@ -22,7 +22,7 @@ NETS: dict[str, Callable[[ModelSpec], Net]] = {"mlp": Mlp}
 
 
 def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:
-    """Say who computes it, "numpy" or "torch": the model's word first, then the device's preference."""
+    """Return who computes it, "numpy" or "torch": the model's word first, then the device's preference."""
     if model.kind not in NETS:
         return "torch"
     return preferred if model.framework == "any" else model.framework

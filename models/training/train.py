@@ -28,9 +28,9 @@ from models.training.checkpoint import CheckpointError, TrainingState, copy, fro
 
 __all__ = [
     "CheckpointError",
-    "Step",
     "TrainingError",
     "TrainingState",
+    "TrainingStep",
     "begin",
     "finish",
     "from_bytes",
@@ -47,7 +47,7 @@ class TrainingError(RuntimeError):
     """Training that cannot go on; the message says what to change in the job."""
 
 
-class Step(NamedTuple):
+class TrainingStep(NamedTuple):
     """One batch done: batch `batch` of `n_batches` in epoch `epoch` of `n_epochs`, all counted from 0."""
 
     epoch: int
@@ -88,7 +88,9 @@ def begin(params: Params, seed: bytes) -> TrainingState:
     return TrainingState(params, {}, seed)
 
 
-def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, version_number: int) -> Iterator[Step]:
+def steps(
+    net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, version_number: int
+) -> Iterator[TrainingStep]:
     """Train from a state to the end of the last epoch, a step at a time.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
@@ -115,7 +117,7 @@ def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, ve
                 loss_sum=state.loss_sum + loss * len(rows),
                 n_seen=state.n_seen + len(rows),
             )
-            step = Step(state.epoch, train.epochs, batch, n_batches, state.loss_sum / state.n_seen, state)
+            step = TrainingStep(state.epoch, train.epochs, batch, n_batches, state.loss_sum / state.n_seen, state)
             if batch + 1 == n_batches:
                 state = state._replace(epoch=state.epoch + 1, batch=0, loss_sum=0.0, n_seen=0)
                 step = step._replace(state=state)
@@ -123,7 +125,7 @@ def steps(net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, ve
             yield step
 
 
-def finish(run: Iterator[Step], state: TrainingState) -> TrainingState:
+def finish(run: Iterator[TrainingStep], state: TrainingState) -> TrainingState:
     """Take every step that is left and give the last state: `state` itself if no step was left."""
     for step in run:
         state = step.state
@@ -167,7 +169,7 @@ def _descend(state: TrainingState, changes: Params, decay: float, momentum: floa
         p -= change
 
 
-def _check_finite(step: Step, loss: float, rate: float) -> None:
+def _check_finite(step: TrainingStep, loss: float, rate: float) -> None:
     """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
     ended = step.batch + 1 == step.n_batches
     finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))

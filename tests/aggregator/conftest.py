@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator.config import AggregatorConfig, Limits
+from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
@@ -47,7 +47,7 @@ class Fleet:
         self.now = 1000.0
         self.broker = MemoryBroker(lambda: self.now)
         self.folder = folder
-        self.limits = Limits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
+        self.limits = ServerLimits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
         self.tests: dict[str, DataSource] = {}
         self.executor: Executor | None = None
         self.starts = 0

@@ -11,26 +11,26 @@ from aggregator import waits
 from aggregator.coordinator import ABSENT, Coordinator
 from aggregator.effects import (
     Announce,
-    Answer,
-    Ask,
+    AskDevices,
     Attempt,
+    BrokerLost,
     Close,
     Collect,
     Commit,
+    CommitFailed,
     Committed,
+    CoordinatorEvent,
+    DeviceStatus,
     Doubted,
     Effect,
-    Event,
-    Failed,
-    Judged,
-    Judging,
-    Lost,
+    EndJob,
     Open,
     Publish,
-    Record,
-    Seen,
-    Stop,
+    SendVerdict,
+    StoreRefusal,
     Tell,
+    VerdictPending,
+    VerdictStored,
 )
 from aggregator.members import FIRST_ASK_S
 from aggregator.pace import SLACK
@@ -58,12 +58,12 @@ def refused(device: str, reason: str, base: Version = V0) -> Verdict:
     return Verdict(device, "j", base, echo(offer(device, base)), refused=reason)
 
 
-def here(device: str) -> Seen:
-    return Seen(device, online=True, ready=True)
+def here(device: str) -> DeviceStatus:
+    return DeviceStatus(device, online=True, ready=True)
 
 
-def gone(device: str) -> Seen:
-    return Seen(device, online=False, ready=True)
+def gone(device: str) -> DeviceStatus:
+    return DeviceStatus(device, online=False, ready=True)
 
 
 class Bench:
@@ -72,7 +72,7 @@ class Bench:
     def __init__(self, rules: RoundsSpec, **state: Any) -> None:
         self.core = Coordinator(rules, SEED, state.pop("base", V0), now=0.0, heartbeat_s=10.0, **state)
 
-    def receive(self, *events: Event, now: float = 0.0) -> list[Effect]:
+    def receive(self, *events: CoordinatorEvent, now: float = 0.0) -> list[Effect]:
         """What follows, but for what operators are told."""
         effects = [effect for event in events for effect in self.core.receive(event, now)]
         return [effect for effect in effects if not isinstance(effect, Tell)]
@@ -84,7 +84,7 @@ class Bench:
         effects: list[Effect] = []
         for device in devices:
             assert self.core.receive(offer(device, base), now) == [Collect(offer(device, base), 10)]
-            effects += self.core.receive(Judged(counted(device, base)), now)
+            effects += self.core.receive(VerdictStored(counted(device, base)), now)
         return effects
 
     def commit(self, version: Version = V1, now: float = 2.0, **metrics: float) -> list[Effect]:
@@ -107,7 +107,7 @@ def test_an_update_has_company_to_wait_for_until_those_that_are_judged_end_the_r
     assert not bench.core.expects_more
     bench.see("a", "b", "c")
     for device, more in (("a", True), ("b", True), ("c", False)):
-        bench.receive(offer(device), Judging(device), now=1.0)
+        bench.receive(offer(device), VerdictPending(device), now=1.0)
         assert bench.core.expects_more is more
 
 
@@ -115,7 +115,7 @@ def test_an_update_that_reaches_the_target_does_not_wait_for_company() -> None:
     bench = Bench(RoundsSpec(target=2, quorum=1, over_selection=2.0, min_devices=4))
     bench.see("a", "b", "c", "d")
     for device, more in (("a", True), ("b", False)):
-        bench.receive(offer(device), Judging(device), now=1.0)
+        bench.receive(offer(device), VerdictPending(device), now=1.0)
         assert bench.core.expects_more is more
 
 
@@ -144,7 +144,7 @@ def test_a_round_waits_for_min_devices() -> None:
 
 def test_a_device_that_is_not_ready_opens_nothing() -> None:
     bench = Bench(RoundsSpec())
-    assert bench.receive(Seen("a", online=True, ready=False, why="no data")) == []
+    assert bench.receive(DeviceStatus("a", online=True, ready=False, why="no data")) == []
     assert bench.receive(gone("b")) == []
 
 
@@ -196,9 +196,9 @@ def test_a_round_ends_when_nobody_is_left_to_wait_for() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=3, min_devices=3))
     bench.see("a", "b", "c")
     bench.count("a")
-    assert bench.core.receive(offer("b", n=10**7), 1.0) == [Record(refused("b", refusal_of_examples(10**7)))]
-    assert of(Commit, bench.core.receive(Judged(refused("b", refusal_of_examples(10**7))), 1.0)) == []
-    effects = bench.core.receive(Seen("c", online=True, ready=False, why="its disk is full"), 2.0)
+    assert bench.core.receive(offer("b", n=10**7), 1.0) == [StoreRefusal(refused("b", refusal_of_examples(10**7)))]
+    assert of(Commit, bench.core.receive(VerdictStored(refused("b", refusal_of_examples(10**7))), 1.0)) == []
+    effects = bench.core.receive(DeviceStatus("c", online=True, ready=False, why="its disk is full"), 2.0)
     (commit,) = of(Commit, effects)
     assert commit.close.fates == {
         "a": "counted",
@@ -274,14 +274,14 @@ def test_an_update_from_a_device_that_is_gone_counts_all_the_same() -> None:
 def test_nothing_is_said_of_an_update_that_was_counted_until_it_is_offered_again() -> None:
     bench = Bench(RoundsSpec(quorum=2, min_devices=2))
     bench.see("a", "b")
-    assert of(Answer, bench.count("a")) == []
-    assert bench.receive(offer("a"), now=2.0) == [Answer(counted("a"))]
+    assert of(SendVerdict, bench.count("a")) == []
+    assert bench.receive(offer("a"), now=2.0) == [SendVerdict(counted("a"))]
 
 
 def test_where_late_updates_are_folded_every_update_is_answered() -> None:
     bench = Bench(RoundsSpec(quorum=2, min_devices=2, late="fold"))
     bench.see("a", "b")
-    assert of(Answer, bench.count("a")) == [Answer(counted("a"))]
+    assert of(SendVerdict, bench.count("a")) == [SendVerdict(counted("a"))]
 
 
 def test_a_refusal_is_said_at_once() -> None:
@@ -289,7 +289,7 @@ def test_a_refusal_is_said_at_once() -> None:
     bench.see("a", "b")
     bench.receive(offer("a"), now=1.0)
     verdict = refused("a", "its norm is absurd")
-    assert of(Answer, bench.receive(Judged(verdict), now=1.0)) == [Answer(verdict)]
+    assert of(SendVerdict, bench.receive(VerdictStored(verdict), now=1.0)) == [SendVerdict(verdict)]
 
 
 def test_waiting_for_all_fixes_the_membership() -> None:
@@ -306,7 +306,7 @@ def test_waiting_for_all_fixes_the_membership() -> None:
     assert of(Commit, bench.count("b", now=63.0))
     bench.commit(now=63.5)
     (answer,) = bench.core.receive(offer("c"), 64.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert not answer.verdict.counted
 
 
@@ -317,7 +317,7 @@ def test_waiting_for_all_fills_the_places_of_members_that_came_to_nothing() -> N
     assert bench.core.attempt is not None
     assert bench.core.attempt.cohort == ("a",)
     assert bench.core.receive(offer("b"), 2.0) == []
-    bench.core.receive(Seen("a", online=True, ready=True, failed=V0, failure="diverged"), 3.0)
+    bench.core.receive(DeviceStatus("a", online=True, ready=True, failed=V0, failure="diverged"), 3.0)
     bench.core.tick(60.0)
     assert bench.core.attempt.cohort == ("b",)
     assert of(Commit, bench.count("b", now=61.0))
@@ -361,7 +361,7 @@ def test_waiting_for_all_whoever_comes_later_takes_a_place_that_nobody_was_there
     bench = Bench(RoundsSpec(quorum=2, wait="all", deadline_s=60.0, grace_s=1.0))
     bench.see("a", "b")
     bench.count("a")
-    bench.receive(Judged(refused("b", "absurd")), now=2.0)
+    bench.receive(VerdictStored(refused("b", "absurd")), now=2.0)
     assert members_of_attempts(bench, 60.0) == []
     bench.see("c", now=70.0)
     assert bench.core.attempt is not None
@@ -447,9 +447,9 @@ def test_a_resend_gets_the_verdict_it_got_first() -> None:
     bench = Bench(RoundsSpec(target=1, max_rounds=9))
     bench.see("a", "b")
     bench.count("a")
-    assert bench.core.receive(offer("a"), 2.0) == [Answer(counted("a"))]
+    assert bench.core.receive(offer("a"), 2.0) == [SendVerdict(counted("a"))]
     bench.commit()
-    assert bench.core.receive(offer("a"), 3.0) == [Answer(counted("a"))]
+    assert bench.core.receive(offer("a"), 3.0) == [SendVerdict(counted("a"))]
 
 
 def test_another_update_to_the_same_base_is_refused() -> None:
@@ -458,7 +458,7 @@ def test_another_update_to_the_same_base_is_refused() -> None:
     bench.count("a")
     other = Offer("j", "a", V0, 10, "f" * 32, 9)
     (answer,) = bench.core.receive(other, 2.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert "already has a verdict" in answer.verdict.refused
     assert bench.core.counted == ["a"]
 
@@ -468,7 +468,7 @@ def test_an_update_to_another_base_is_refused_unread(base: Version) -> None:
     bench = Bench(RoundsSpec(), base=V1, history=[{}, {}])
     bench.see("a")
     (answer,) = bench.core.receive(offer("a", base), 1.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert answer.verdict.refused == f"stale: it is based on version {base}, the current one is 1.1"
 
 
@@ -481,7 +481,7 @@ def test_who_was_not_drawn_has_no_answer_until_the_base_is_left() -> None:
     bench.count(*opened.attempt.cohort)
     bench.commit()
     (answer,) = bench.core.receive(offer(other), 2.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert answer.verdict.refused.startswith("stale")
 
 
@@ -493,16 +493,16 @@ def test_a_body_larger_than_any_update_is_refused_for_good() -> None:
     bench = Bench(RoundsSpec(quorum=2), max_body_bytes=100)
     bench.see("a", "b")
     (record,) = bench.core.receive(offer("a", n_bytes=101), 1.0)
-    assert isinstance(record, Record)
-    bench.core.receive(Judged(record.verdict), 1.0)
-    assert bench.core.receive(offer("a", n_bytes=101), 2.0) == [Answer(record.verdict)]
+    assert isinstance(record, StoreRefusal)
+    bench.core.receive(VerdictStored(record.verdict), 1.0)
+    assert bench.core.receive(offer("a", n_bytes=101), 2.0) == [SendVerdict(record.verdict)]
 
 
 def test_a_refused_update_is_no_part_of_a_quorum() -> None:
     bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0))
     bench.see("a", "b")
     bench.count("a")
-    bench.core.receive(Judged(refused("b", "absurd")), 2.0)
+    bench.core.receive(VerdictStored(refused("b", "absurd")), 2.0)
     assert of(Close, bench.core.tick(60.0))[0].outcome == "abandoned"
 
 
@@ -522,24 +522,24 @@ def late_bench(wait: Any = "target") -> Bench:
 def test_a_late_update_counts_for_the_current_version_with_less_weight() -> None:
     bench = late_bench()
     assert bench.core.receive(offer("b"), 3.0) == [Collect(offer("b"), 7)]
-    effects = bench.core.receive(Judged(counted("b")), 3.0)
-    assert effects[0] == Answer(counted("b"))
+    effects = bench.core.receive(VerdictStored(counted("b")), 3.0)
+    assert effects[0] == SendVerdict(counted("b"))
     (commit,) = of(Commit, effects)
     assert commit.close.fates["b"] == "counted late: its update was to version 1.0"
 
 
 def test_a_late_update_counts_once() -> None:
     bench = late_bench()
-    bench.core.receive(Judged(counted("b")), 3.0)
-    assert bench.core.receive(offer("b"), 4.0) == [Answer(counted("b"))]
+    bench.core.receive(VerdictStored(counted("b")), 3.0)
+    assert bench.core.receive(offer("b"), 4.0) == [SendVerdict(counted("b"))]
     bench.commit(V2, now=5.0)
-    assert bench.core.receive(offer("b"), 6.0) == [Answer(counted("b"))]
+    assert bench.core.receive(offer("b"), 6.0) == [SendVerdict(counted("b"))]
 
 
 def test_who_was_not_in_the_membership_is_not_let_in_late() -> None:
     bench = late_bench(wait="all")
     (answer,) = bench.core.receive(offer("c"), 3.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert not answer.verdict.counted
 
 
@@ -549,7 +549,7 @@ def test_where_late_updates_are_refused_they_are_stale() -> None:
     bench.count("a")
     bench.commit()
     (answer,) = bench.core.receive(offer("b"), 3.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert "stale" in answer.verdict.refused
 
 
@@ -564,7 +564,7 @@ def test_the_job_ends_after_max_rounds() -> None:
     assert bench.core.state == "finished"
     assert bench.see("b", now=3.0) == []
     (answer,) = bench.core.receive(offer("b", V1), 4.0)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert answer.verdict.refused == "the job has ended"
 
 
@@ -585,10 +585,10 @@ def test_a_job_that_had_converged_when_it_died_ends_at_the_next_event() -> None:
 def test_an_operator_stops_the_job() -> None:
     bench = Bench(RoundsSpec())
     bench.see("a")
-    effects = bench.core.receive(Stop("enough"), 1.0)
+    effects = bench.core.receive(EndJob("enough"), 1.0)
     assert kinds(effects) == ["Close", "Publish"]
     assert of(Close, effects)[0].outcome == "stopped"
-    assert bench.core.receive(Stop("enough"), 2.0) == []
+    assert bench.core.receive(EndJob("enough"), 2.0) == []
     assert bench.core.tick(1e6) == []
 
 
@@ -625,7 +625,7 @@ def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:
     bench = Bench(rules, attempt=attempt_of("a", "b"), ledger=[counted("a")])
     assert bench.core.counted == ["a"]
     assert of(Announce, bench.core.announce(0.5))[0].seconds_left == 59.5
-    assert bench.core.receive(offer("a"), 1.0) == [Answer(counted("a"))]
+    assert bench.core.receive(offer("a"), 1.0) == [SendVerdict(counted("a"))]
     assert of(Commit, bench.count("b"))
 
 
@@ -674,16 +674,16 @@ def test_the_fates_of_an_open_round_can_be_asked() -> None:
 # Devices that are absent, silent or have failed.
 
 
-def unready(device: str, why: str) -> Seen:
-    return Seen(device, online=True, ready=False, why=why)
+def unready(device: str, why: str) -> DeviceStatus:
+    return DeviceStatus(device, online=True, ready=False, why=why)
 
 
-def failed(device: str, base: Version = V0) -> Seen:
-    return Seen(device, online=True, ready=True, failed=base, failure="it diverged")
+def failed(device: str, base: Version = V0) -> DeviceStatus:
+    return DeviceStatus(device, online=True, ready=True, failed=base, failure="it diverged")
 
 
-def hint(device: str) -> Seen:
-    return Seen(device, online=True, ready=True, live=False)
+def hint(device: str) -> DeviceStatus:
+    return DeviceStatus(device, online=True, ready=True, live=False)
 
 
 def pass_time(bench: Bench, until: float) -> list[Effect]:
@@ -749,7 +749,7 @@ def test_a_slow_member_that_answers_when_it_is_asked_is_waited_for() -> None:
     asked = 0
     for minute in range(1, 12):
         effects = pass_time(bench, 60.0 * minute)
-        if of(Ask, effects):
+        if of(AskDevices, effects):
             asked += 1
             bench.receive(here("b"), now=60.0 * minute + 1.0)
     assert asked
@@ -828,7 +828,7 @@ def test_updates_that_are_refused_from_everybody_do_not_go_on_for_ever() -> None
     bench = Bench(RoundsSpec(quorum=1, deadline_s=60.0))
     bench.see("a", "b")
     for device in ("a", "b"):
-        bench.receive(Judged(refused(device, "its norm is far from its peers'")), now=2.0)
+        bench.receive(VerdictStored(refused(device, "its norm is far from its peers'")), now=2.0)
     effects = pass_time(bench, 86_400.0)
     assert len(of(Close, effects)) == 1
     assert "far from its peers'" in of(Tell, effects)[0].reason
@@ -838,7 +838,7 @@ def test_who_was_refused_takes_part_in_the_next_base() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=2, deadline_s=60.0, min_devices=2))
     bench.see("a", "b")
     bench.count("a")
-    effects = bench.receive(Judged(refused("b", "absurd")), now=2.0)
+    effects = bench.receive(VerdictStored(refused("b", "absurd")), now=2.0)
     assert of(Commit, effects)
     (opened,) = of(Open, bench.commit())
     assert opened.attempt.cohort == ("a", "b")
@@ -851,9 +851,9 @@ def test_what_the_broker_remembers_of_a_device_is_a_hint_until_it_is_heard() -> 
     effects = pass_time(bench, 30.0)
     (commit,) = of(Commit, effects)
     assert commit.close.fates["ghost"] == "not counted: it was offline"
-    assert of(Ask, effects) == [Ask({"ghost": -math.inf})]
+    assert of(AskDevices, effects) == [AskDevices({"ghost": -math.inf})]
     again = pass_time(bench, 20_000.0)
-    assert 5 <= len(of(Ask, again)) <= 8, "ever less often"
+    assert 5 <= len(of(AskDevices, again)) <= 8, "ever less often"
     assert bench.core.deadline is None, "and in the end no more"
 
 
@@ -886,8 +886,8 @@ def test_who_says_nothing_through_two_rounds_is_not_waited_for_until_it_is_heard
         now = began + 60.0 if effects else began + 1.0
         waited.append(now - began)
         bench.core.receive(Committed(Version(1, number + 1), {}), now)
-        asked += of(Ask, [*effects, *bench.core.tick(now)])
-    assert asked == [Ask({"ghost": 0.0})]
+        asked += of(AskDevices, [*effects, *bench.core.tick(now)])
+    assert asked == [AskDevices({"ghost": 0.0})]
     assert waited == [1.0, 60.0, 60.0, 1.0, 1.0]  # the first round knew "a" alone
     bench.see("ghost", now=now)
     bench.count("a", base=Version(1, 5), now=now)
@@ -953,7 +953,7 @@ def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
     bench = all_but("a", "b")
     assert bench.core.attempt is not None
     first = bench.core.attempt
-    bench.core.receive(Lost(), 10.0)
+    bench.core.receive(BrokerLost(), 10.0)
     assert bench.core.deadline is None
     assert pass_time(bench, 86_400.0) == []
     assert bench.core.tick(86_400.0) == []
@@ -966,7 +966,7 @@ def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
 
 def test_after_an_outage_a_round_ends_at_its_deadline_again() -> None:
     bench = all_but("a", "b")
-    bench.core.receive(Lost(), 10.0)
+    bench.core.receive(BrokerLost(), 10.0)
     bench.core.receive(Doubted(), 1000.0)
     bench.see("a", "b", now=1001.0)
     assert of(Close, pass_time(bench, 1049.0)) == []
@@ -978,7 +978,7 @@ def test_a_base_can_be_left_though_one_of_those_that_must_be_there_was_refused_o
     bench = Bench(RoundsSpec(quorum=2, min_devices=3, wait=wait, deadline_s=60.0, grace_s=4.0))
     bench.see("a", "b", "c")
     bench.count("a")
-    bench.receive(Judged(refused("c", "absurd")), now=2.0)
+    bench.receive(VerdictStored(refused("c", "absurd")), now=2.0)
     bench.receive(gone("b"), now=3.0)
     pass_time(bench, 100.0)
     assert bench.core.attempt is None, "a quorum cannot be reached"
@@ -992,7 +992,7 @@ def test_who_was_refused_and_has_left_is_not_there() -> None:
     bench = Bench(RoundsSpec(quorum=2, min_devices=3, deadline_s=60.0, grace_s=4.0))
     bench.see("a", "b", "c")
     bench.count("a")
-    bench.receive(Judged(refused("c", "absurd")), now=2.0)
+    bench.receive(VerdictStored(refused("c", "absurd")), now=2.0)
     for device in ("b", "c"):
         bench.receive(gone(device), now=3.0)
     pass_time(bench, 100.0)
@@ -1006,7 +1006,7 @@ def test_who_was_refused_and_has_left_is_not_there() -> None:
 def test_who_was_there_before_an_outage_was_not_absent_throughout() -> None:
     bench = all_but("a", "b")
     bench.receive(gone("b"), now=5.0)
-    bench.core.receive(Lost(), 10.0)
+    bench.core.receive(BrokerLost(), 10.0)
     bench.core.receive(Doubted(), 1000.0)
     bench.see("a", now=1001.0)
     pass_time(bench, 1100.0)
@@ -1033,7 +1033,7 @@ def test_only_who_is_drawn_ready_and_heard_joins_an_open_round_and_once() -> Non
     wanted = [name for name in others if draw.ticket(drawn.salt, name) <= drawn.threshold]
     assert len(wanted) > 3
     unready, unheard, *_ = wanted
-    bench.receive(Seen(unready, online=True, ready=False), hint(unheard), now=1.0)
+    bench.receive(DeviceStatus(unready, online=True, ready=False), hint(unheard), now=1.0)
     bench.receive(*(here(name) for name in others if name not in (unready, unheard)), now=2.0)
     bench.receive(here(wanted[-1]), now=3.0)
     assert bench.core.attempt is not None
@@ -1075,7 +1075,7 @@ def test_operators_are_told_again_what_a_job_waits_for_after_each_round() -> Non
 
 def test_after_an_outage_a_round_lasts_at_least_as_long_as_devices_may_take_to_answer() -> None:
     bench = all_but("a", "b")
-    bench.core.receive(Lost(), 59.0)
+    bench.core.receive(BrokerLost(), 59.0)
     bench.core.receive(Doubted(), 1000.0)
     assert bench.core.seconds_left(1000.0) == pytest.approx(bench.core.members.hint_s)
 
@@ -1085,7 +1085,7 @@ def test_a_silent_device_is_asked_ever_less_often_and_then_no_more() -> None:
     bench.see("a", "ghost")
     bench.count("a")
     effects = pass_time(bench, 90 * 86_400.0)
-    assert 5 <= len(of(Ask, effects)) <= 10
+    assert 5 <= len(of(AskDevices, effects)) <= 10
     assert bench.core.deadline is None
     assert waits.of(bench.core, 1e7).text.endswith("and was asked)")
     assert FIRST_ASK_S < 120.0
@@ -1102,8 +1102,8 @@ def test_an_update_to_a_former_name_of_the_base_counts_and_is_answered_by_that_n
     assert isinstance(collect, Collect)
     assert collect.offer.base == new
     verdict = Verdict("a", "j", new, echo(offer("a", old)))
-    bench.receive(Judged(verdict), now=1.0)
-    (answer,) = of(Answer, bench.receive(offer("a", old), now=2.0))
+    bench.receive(VerdictStored(verdict), now=1.0)
+    (answer,) = of(SendVerdict, bench.receive(offer("a", old), now=2.0))
     assert answer.verdict.base == old
     assert bench.core.counted == ["a"]
 
@@ -1115,7 +1115,7 @@ def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
     opened = of(Open, bench.see("a", "b"))[0]
     assert bench.core.counted == ["a"]
     assert bench.core.awaited == {"b"}
-    (again,) = of(Answer, bench.receive(offer("a", old), now=1.0))
+    (again,) = of(SendVerdict, bench.receive(offer("a", old), now=1.0))
     assert again.verdict.counted
     (commit,) = of(Commit, bench.count("b", base=new))
     assert commit.close.attempt.base == opened.attempt.base == new
@@ -1186,7 +1186,7 @@ def judging(bench: Bench, *devices: str) -> list[Effect]:
     effects: list[Effect] = []
     for device in devices:
         assert bench.receive(offer(device), now=1.0) == [Collect(offer(device), 10)]
-        effects += bench.receive(Judging(device), now=1.0)
+        effects += bench.receive(VerdictPending(device), now=1.0)
     return effects
 
 
@@ -1194,8 +1194,8 @@ def test_a_round_ends_with_everything_that_is_being_judged() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=3, over_selection=3.0))
     bench.see("a", "b", "c")
     assert judging(bench, "a", "b") == []
-    assert bench.receive(Judged(counted("a")), now=1.0) == []
-    (commit,) = bench.receive(Judged(counted("b")), now=1.0)
+    assert bench.receive(VerdictStored(counted("a")), now=1.0) == []
+    (commit,) = bench.receive(VerdictStored(counted("b")), now=1.0)
     assert commit.close.fates == {
         "a": "counted",
         "b": "counted",
@@ -1207,11 +1207,11 @@ def test_nothing_begins_or_ends_while_an_update_is_judged() -> None:
     bench = Bench(RoundsSpec(quorum=1, min_devices=2, deadline_s=60.0))
     bench.see("a", "b")
     judging(bench, "a")
-    assert bench.receive(Seen("b", online=False, ready=True), now=2.0) == []
+    assert bench.receive(DeviceStatus("b", online=False, ready=True), now=2.0) == []
     assert of(Commit, bench.core.tick(1000.0)) == []
-    assert bench.receive(Stop("enough"), now=1000.0) == []
+    assert bench.receive(EndJob("enough"), now=1000.0) == []
     assert bench.core.state == "running"
-    effects = bench.receive(Judged(counted("a")), now=1000.0)
+    effects = bench.receive(VerdictStored(counted("a")), now=1000.0)
     assert kinds(effects) == ["Close", "Publish"]
     assert effects[0].fates["a"] == "counted"  # type: ignore[union-attr]  # kinds says that it is a Close
     assert bench.core.state == "stopped"
@@ -1222,18 +1222,18 @@ def test_who_offers_again_while_its_update_is_judged_is_answered_with_the_verdic
     bench.see("a", "b")
     judging(bench, "a")
     assert bench.receive(offer("a"), now=1.0) == []
-    assert bench.receive(Judged(refused("a", "absurd")), now=1.0) == [Answer(refused("a", "absurd"))]
-    assert bench.receive(offer("a"), now=2.0) == [Answer(refused("a", "absurd"))]
+    assert bench.receive(VerdictStored(refused("a", "absurd")), now=1.0) == [SendVerdict(refused("a", "absurd"))]
+    assert bench.receive(offer("a"), now=2.0) == [SendVerdict(refused("a", "absurd"))]
 
 
 def test_a_verdict_that_is_told_a_second_time_changes_nothing() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=2, min_devices=2))
     bench.see("a", "b")
     bench.count("a")
-    assert bench.receive(Judged(counted("a")), now=1.0) == []
+    assert bench.receive(VerdictStored(counted("a")), now=1.0) == []
     bench.count("b")
     bench.commit()
-    assert bench.receive(Judged(counted("a")), now=3.0) == []
+    assert bench.receive(VerdictStored(counted("a")), now=3.0) == []
     assert bench.core.counted == []
 
 
@@ -1245,12 +1245,12 @@ def test_what_is_offered_while_a_version_is_made_is_weighed_against_that_version
     bench.count("a")
     for _ in range(3):
         assert bench.receive(with_body, now=1.0) == []
-    effects = [e for e in bench.commit() if isinstance(e, Answer | Collect) and "b" in str(e)]
+    effects = [e for e in bench.commit() if isinstance(e, SendVerdict | Collect) and "b" in str(e)]
     if late == "fold":
         assert effects == [Collect(offer("b"), 7)], "once, without its body, which is asked for"
     else:
         (answer,) = effects
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, SendVerdict)
         assert "stale" in answer.verdict.refused
     assert bench.core._waiting == {}
 
@@ -1259,15 +1259,15 @@ def test_who_has_a_verdict_is_answered_while_a_version_is_made() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=1, min_devices=2, over_selection=2.0))
     bench.see("a", "b")
     bench.count("a")
-    assert bench.receive(offer("a"), now=1.0) == [Answer(counted("a"))]
+    assert bench.receive(offer("a"), now=1.0) == [SendVerdict(counted("a"))]
 
 
 def test_a_stop_waits_for_the_version_that_is_made() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=1))
     bench.see("a")
     bench.count("a")
-    assert bench.receive(Stop("enough"), now=1.0) == []
-    assert bench.receive(Stop("more than enough"), now=1.0) == []
+    assert bench.receive(EndJob("enough"), now=1.0) == []
+    assert bench.receive(EndJob("more than enough"), now=1.0) == []
     assert bench.core.tick(500.0) == []
     assert bench.commit() == [Publish("stopped", "enough")]
     assert bench.core.base == V1
@@ -1280,7 +1280,7 @@ def test_devices_that_come_and_go_while_a_version_is_made_are_there_or_not_for_t
     bench.count("a")
     bench.see("b")
     bench.receive(gone("a"), now=1.0)
-    bench.receive(Lost(), Doubted(), now=1.0)
+    bench.receive(BrokerLost(), Doubted(), now=1.0)
     bench.see("b", now=1.0)
     (opened,) = of(Open, bench.commit(now=50.0))
     assert opened.attempt.cohort == ("b",)
@@ -1290,7 +1290,7 @@ def test_a_job_of_which_no_version_can_be_made_ends() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=1))
     bench.see("a")
     bench.count("a")
-    assert bench.receive(Failed("it has diverged"), now=1.0) == [Publish("stopped", "it has diverged")]
+    assert bench.receive(CommitFailed("it has diverged"), now=1.0) == [Publish("stopped", "it has diverged")]
     assert bench.core.state == "stopped"
 
 
@@ -1301,7 +1301,7 @@ def test_a_round_whose_devices_can_bring_nothing_any_more_makes_way_for_others()
     assert attempt is not None
     (drawn,) = attempt.cohort
     bench.receive(offer(drawn), now=1.0)
-    effects = bench.receive(Judged(refused(drawn, "absurd")), now=1.0)
+    effects = bench.receive(VerdictStored(refused(drawn, "absurd")), now=1.0)
     (closed,), (opened,) = of(Close, effects), of(Open, effects)
     assert (closed.outcome, opened.attempt.number) == ("abandoned", 2)
     assert closed.reason == "0 updates and nobody that it drew has another to send, where a quorum of 1 is needed"

@@ -13,19 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from aggregator.coordinator import ABSENT, Coordinator
 from aggregator.effects import (
     Announce,
-    Answer,
     Attempt,
     Close,
     Collect,
     Commit,
     Committed,
+    DeviceStatus,
     Effect,
-    Judged,
+    EndJob,
     Open,
     Publish,
-    Record,
-    Seen,
-    Stop,
+    SendVerdict,
+    StoreRefusal,
+    VerdictStored,
 )
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
@@ -71,8 +71,8 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.offered: list[Offer] = []
         self.said: dict[Key, bool] = {}
         self.folded: list[Key] = []
-        self.seen = {device: Seen(device, online=True, ready=True) for device in DEVICES}
-        self.known: dict[str, Seen] = {}
+        self.seen = {device: DeviceStatus(device, online=True, ready=True) for device in DEVICES}
+        self.known: dict[str, DeviceStatus] = {}
         self.waited_since = 0.0
         self.start()
         self.everybody_connects_again()
@@ -125,10 +125,10 @@ class CoordinatorLaws(RuleBasedStateMachine):
                 assert weight == offer.n_examples or late
                 assert not late or self.job.late == "fold"
                 return self.judge(Verdict(offer.device, "j", offer.base, echo(offer)))
-            case Record(verdict):
+            case StoreRefusal(verdict):
                 assert not verdict.counted
                 return self.judge(verdict)
-            case Answer(verdict):
+            case SendVerdict(verdict):
                 key = (verdict.device, verdict.base, verdict.digest)
                 kept = self.verdicts.get(verdict.device)
                 if key in self.said and kept is not None and kept.base <= verdict.base:
@@ -154,7 +154,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.verdicts[verdict.device] = verdict
         if verdict.counted:
             self.sum.append(key)
-        return self.core.receive(Judged(verdict), self.now)
+        return self.core.receive(VerdictStored(verdict), self.now)
 
     def commit(self, close: Close) -> list[Effect]:
         members = {device for device, _, _ in self.sum}
@@ -194,11 +194,11 @@ class CoordinatorLaws(RuleBasedStateMachine):
 
     @rule(device=devices, online=st.sampled_from([True, True, False]), ready=st.sampled_from([True, True, True, False]))
     def a_device_is_seen(self, device: str, online: bool, ready: bool) -> None:
-        self.seen[device] = self.known[device] = Seen(device, online, ready)
+        self.seen[device] = self.known[device] = DeviceStatus(device, online, ready)
         self.carry_out(self.core.receive(self.seen[device], self.now))
 
     def offer(self, device: str, base: Version, n: int = 10) -> Offer | None:
-        """Give what an honest device offers: once for a base, and only when a round has drawn it."""
+        """Return what an honest device offers: once for a base, and only when a round has drawn it."""
         tried = [attempt for (left, _), (attempt, _) in self.attempts.items() if left == base]
         drawn = any(draw.ticket(attempt.salt, device) <= attempt.threshold for attempt in tried)
         if not drawn or any((one.device, one.base) == (device, base) for one in self.offered):
@@ -270,7 +270,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
     @precondition(lambda self: self.version.number > 2)
     @rule()
     def an_operator_stops_it(self) -> None:
-        self.carry_out(self.core.receive(Stop("enough"), self.now))
+        self.carry_out(self.core.receive(EndJob("enough"), self.now))
 
     # What must always hold.
 

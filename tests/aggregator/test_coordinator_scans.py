@@ -20,21 +20,21 @@ from aggregator.convergence import reason_to_end
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Attempt,
+    BrokerLost,
     Close,
     Collect,
     Commit,
     Committed,
+    CoordinatorEvent,
+    DeviceStatus,
     Doubted,
     Effect,
-    Event,
-    Judged,
-    Lost,
+    EndJob,
     Open,
     Publish,
-    Record,
-    Seen,
-    Stop,
+    StoreRefusal,
     Tell,
+    VerdictStored,
 )
 from aggregator.ledger import Ledger
 from aggregator.members import Members
@@ -172,7 +172,7 @@ class Pair:
                     self.judge(offer)
                 case Collect(offer):
                     self.unjudged.append(offer)
-                case Record(verdict):
+                case StoreRefusal(verdict):
                     self.note(verdict)
                 case Commit(close):
                     self.commit(close)
@@ -188,7 +188,7 @@ class Pair:
         assert (quick.attempt, quick.state, quick.fates()) == (slow.attempt, slow.state, slow.fates())
         assert waits.of(quick, self.now) == waits.of(slow, self.now)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: CoordinatorEvent) -> None:
         self.do(lambda core: core.receive(event, self.now))
 
     def judge(self, offer: Offer) -> None:
@@ -200,7 +200,7 @@ class Pair:
         self.verdicts[verdict.device] = verdict
         if verdict.counted and verdict.device not in self.in_the_sum:
             self.in_the_sum.append(verdict.device)
-        self.tell(Judged(verdict))
+        self.tell(VerdictStored(verdict))
 
     def commit(self, close: Close) -> None:
         self.left[self.version], self.last, self.is_open = close.attempt, None, False
@@ -223,7 +223,9 @@ class Pair:
                     [None] * 16 + [self.version, self.version, OLD, Version(9, self.version.number + 1)]
                 )
                 flags = [rng.random() < share for share in (0.75, 0.85, 0.8)]
-                self.tell(Seen(device, flags[0], flags[1], "" if flags[1] else "no data", flags[2], failed, "nan"))
+                self.tell(
+                    DeviceStatus(device, flags[0], flags[1], "" if flags[1] else "no data", flags[2], failed, "nan")
+                )
             case "offer":
                 here = [self.version] * 6 + [Version(9, max(0, self.version.number - rng.randint(1, 2)))]
                 base = rng.choice([*here, OLD, Version(2, rng.randint(2, 9)), Version(9, self.version.number + 1)])
@@ -245,13 +247,13 @@ class Pair:
 
     def rarely(self, which: float) -> None:
         if which < 0.4:
-            self.tell(Lost())
+            self.tell(BrokerLost())
         elif which < 0.9:
             self.tell(Doubted())
         elif which < 0.98:
             self.start()
         else:
-            self.tell(Stop("enough"))
+            self.tell(EndJob("enough"))
 
 
 @given(st.integers(0, 2**32))
@@ -282,7 +284,7 @@ def spent_ms(n_devices: int, begin: Callable[[int], Coordinator], act: Callable[
 def with_devices(n: int, **rules: object) -> Coordinator:
     core = Coordinator(RoundsSpec(deadline_s=600.0, **rules), 1, Version(1, 0), now=0.0)  # type: ignore[arg-type]
     for number in range(n):
-        core.receive(Seen(f"d{number}", online=True, ready=True), 0.0)
+        core.receive(DeviceStatus(f"d{number}", online=True, ready=True), 0.0)
     return core
 
 
@@ -290,9 +292,9 @@ def waiting(n: int) -> Coordinator:
     """Nobody is short, and yet no round opens: half of them have failed, and most of the others would be needed."""
     core = with_devices(n, quorum=n, min_devices=n + 1)
     for number in range(0, n, 2):
-        core.receive(Seen(f"d{number}", online=True, ready=True, failed=Version(1, 0)), 0.0)
-    core.receive(Seen("away", online=False, ready=True), 0.0)
-    core.receive(Seen(f"d{n}", online=True, ready=True, failed=Version(1, 0)), 0.0)
+        core.receive(DeviceStatus(f"d{number}", online=True, ready=True, failed=Version(1, 0)), 0.0)
+    core.receive(DeviceStatus("away", online=False, ready=True), 0.0)
+    core.receive(DeviceStatus(f"d{n}", online=True, ready=True, failed=Version(1, 0)), 0.0)
     assert core.attempt is None
     return core
 
@@ -301,7 +303,7 @@ def few(n: int) -> Coordinator:
     """Half of the devices that are needed are there, and it has been said once what is waited for."""
     core = with_devices(n, quorum=n, min_devices=n + 1)
     for number in range(0, n, 2):
-        core.receive(Seen(f"d{number}", online=False, ready=True), 0.0)
+        core.receive(DeviceStatus(f"d{number}", online=False, ready=True), 0.0)
     fails_and_mends(core, 0)
     assert any(isinstance(effect, Tell) for effect in fails_and_mends(core, 1))
     return core
@@ -310,7 +312,7 @@ def few(n: int) -> Coordinator:
 def joined(n: int) -> Coordinator:
     """A round for everybody, which many joined while it was open; few updates do not end it."""
     core = with_devices(n, quorum=300, min_devices=300)
-    core.receive(Seen("away", online=True, ready=False), 0.0)
+    core.receive(DeviceStatus("away", online=True, ready=False), 0.0)
     assert core.attempt is not None
     assert len(core.attempt.cohort) == n
     return core
@@ -321,16 +323,16 @@ def of_all(n: int) -> Coordinator:
 
 
 def is_seen(core: Coordinator, number: int) -> object:
-    return core.receive(Seen(f"d{number}", online=True, ready=True, failed=Version(1, 0)), 0.0)
+    return core.receive(DeviceStatus(f"d{number}", online=True, ready=True, failed=Version(1, 0)), 0.0)
 
 
 def fails_and_mends(core: Coordinator, number: int) -> list[Effect]:
     """Each time it is another thing that the job waits for, and that is told."""
-    return core.receive(Seen("d0", online=True, ready=True, failed=Version(1, 0) if number % 2 else None), 0.0)
+    return core.receive(DeviceStatus("d0", online=True, ready=True, failed=Version(1, 0) if number % 2 else None), 0.0)
 
 
 def joins(core: Coordinator, number: int) -> object:
-    return core.receive(Seen(f"new{number}", online=True, ready=True), 0.0)
+    return core.receive(DeviceStatus(f"new{number}", online=True, ready=True), 0.0)
 
 
 def offers(core: Coordinator, number: int) -> object:
@@ -340,11 +342,11 @@ def offers(core: Coordinator, number: int) -> object:
 
 
 def is_judged(core: Coordinator, number: int) -> object:
-    return core.receive(Judged(Verdict(f"d{number}", "j", Version(1, 0), "abababab")), 1.0)
+    return core.receive(VerdictStored(Verdict(f"d{number}", "j", Version(1, 0), "abababab")), 1.0)
 
 
 def comes_and_goes(core: Coordinator, number: int) -> object:
-    return core.receive(Seen("d1", online=number % 2 == 1, ready=True), number / 100)
+    return core.receive(DeviceStatus("d1", online=number % 2 == 1, ready=True), number / 100)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +370,7 @@ def test_an_event_costs_the_same_with_forty_times_the_devices(
 
 def test_a_device_that_comes_and_goes_leaves_no_alarms_behind() -> None:
     core = with_devices(3, quorum=1, grace_s=1e6)
-    core.receive(Seen("d2", online=False, ready=True), 0.0)  # its alarm stands before all that follow
+    core.receive(DeviceStatus("d2", online=False, ready=True), 0.0)  # its alarm stands before all that follow
     for number in range(10 * members.FEWEST_ALARMS):
         comes_and_goes(core, number)
     assert len(core.members._alarms) <= members.FEWEST_ALARMS

@@ -24,7 +24,7 @@ import pytest
 from aggregator import run as runs
 from aggregator import waits
 from aggregator.config import AggregatorConfig
-from aggregator.effects import Event, Seen
+from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.run import Run
@@ -44,7 +44,7 @@ MARKS = Marks(Path("/dev/null/none"))
 TABLES = ("jobs", "versions", "updates", "attempts", "bodies", "litter", "meta", "deleted")
 
 
-def hear(run: Run, event: Event, now: float) -> None:
+def hear(run: Run, event: CoordinatorEvent, now: float) -> None:
     run.handle(event, now)
     run.settle(now)
 
@@ -69,7 +69,7 @@ def load(row: JobRow, store: Store) -> Run:
 def work(run: Run) -> None:
     """Do all that a service does with a run."""
     for device in ("a", "bb", "ccc"):
-        hear(run, Seen(device, online=True, ready=True), 0.0)
+        hear(run, DeviceStatus(device, online=True, ready=True), 0.0)
     for device in ("a", "bb", "ccc"):
         hear(run, offer(run, device), 1.0)
     outs = [*run.retained(), *run.announce(2.0), *run.tick(1e6)]
@@ -88,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for job in ("hurt", "well"):
         run = load(runs.create(job, spec(job), store, CONFIG), store)
         for device in ("a", "bb", "ccc"):
-            hear(run, Seen(device, online=True, ready=True), 0.0)
+            hear(run, DeviceStatus(device, online=True, ready=True), 0.0)
         for _ in range(2):
             for device in ("a", "bb", "ccc"):
                 hear(run, offer(run, device), 1.0)
@@ -258,7 +258,7 @@ NASTY: tuple[Any, ...] = (
 
 
 def wrong(value: object, rng: random.Random, others: list[object]) -> Any:
-    """Give something in the place of a cell."""
+    """Return something in the place of a cell."""
     if isinstance(value, bytes) and value and rng.random() < 0.6:
         at = rng.randrange(len(value))
         flipped = value[:at] + bytes([value[at] ^ 1 << rng.randrange(8)]) + value[at + 1 :]

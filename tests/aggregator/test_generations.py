@@ -327,7 +327,7 @@ class Trail:
 @pytest.fixture
 def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
     found = Trail()
-    monkeypatch.setattr(failpoints, "_trail", found)
+    monkeypatch.setattr(failpoints, "_points", found)
     return found
 
 

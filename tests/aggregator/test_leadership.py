@@ -14,7 +14,7 @@ from aggregator.leadership import (
     RISE_S,
     SPEAK_S,
     STANDBY_S,
-    Ask,
+    AskWhoLeads,
     Connected,
     Effect,
     Heard,
@@ -64,7 +64,7 @@ def leading(leader: Leadership | None = None) -> Leadership:
 
 def test_it_asks_and_listens_before_it_leads() -> None:
     first = one()
-    assert first.receive(Connected(), 0.0) == [Ask()]
+    assert first.receive(Connected(), 0.0) == [AskWhoLeads()]
     assert first.tick(QUIET_S - 0.01) == []
     assert first.tick(QUIET_S) == [Lead(1, 0)]
     assert first.deadline == math.inf
@@ -192,7 +192,7 @@ def test_a_standby_without_jobs_steps_in_when_the_leader_has_been_gone_for_long(
     assert second.deadline == math.inf
     second.receive(live(online=False), 10.0)
     assert second.tick(10.0 + STANDBY_S - 0.1) == []
-    assert second.tick(10.0 + STANDBY_S) == [Ask()]
+    assert second.tick(10.0 + STANDBY_S) == [AskWhoLeads()]
     assert second.tick(10.0 + STANDBY_S + LISTEN_S) == [Lead(21, 0)]
 
 
@@ -238,7 +238,7 @@ def test_a_standby_is_replaced_as_soon_as_the_leader_has_a_job() -> None:
 def test_a_will_does_not_say_whether_there_is_a_job_and_a_standby_goes_by_what_the_leader_said() -> None:
     old = standing_by_for_an_empty_one()
     old.receive(live(online=False, claim=1), 10.0)
-    assert old.tick(10.0 + STANDBY_S) == [Ask()]
+    assert old.tick(10.0 + STANDBY_S) == [AskWhoLeads()]
     (down,) = old.receive(retained(online=False, claim=1), 31.0)
     assert isinstance(down, StandDown)
     assert down.replaced == "", "it had no job when it was heard last"
@@ -384,7 +384,7 @@ class Fleet:
         assert life is not None
         for effect in effects:
             match effect:
-                case Ask():
+                case AskWhoLeads():
                     me = life.me
                     self.publish(Candidate(me.nonce, me.term, me.claim, me.empty))
                 case Lead(term, claim):

@@ -1013,7 +1013,7 @@ UPDATES = st.lists(
 )
 
 
-def seen(updates: list[Counted]) -> steering.Seen:
+def seen(updates: list[Counted]) -> steering.RoundSummary:
     """What a learner sums these up to, without a sum."""
     learner = fresh(job())
     learner._counted = updates
@@ -1240,7 +1240,7 @@ print(json.dumps([found, repr(float(np.vdot(floats, floats)))]))
 
 
 def outcomes(kernel: str, *given: object) -> tuple[list[str], str]:
-    """Give what a learner makes of these bodies under this kernel, and what np.vdot makes of some floats."""
+    """Return what a learner makes of these bodies under this kernel, and what np.vdot makes of some floats."""
     done = subprocess.run(
         [sys.executable, "-c", OUTCOMES],
         input=json.dumps(given),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.effects import Answer, Attempt, Collect, Record
+from aggregator.effects import Attempt, Collect, SendVerdict, StoreRefusal
 from aggregator.ledger import Ledger
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
@@ -33,7 +33,7 @@ def counted(one: Offer) -> Verdict:
 
 def refusal(effects: list[Any]) -> str:
     (answer,) = effects
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     return answer.verdict.refused
 
 
@@ -55,9 +55,9 @@ def test_where_all_are_waited_for_only_members_are_taken() -> None:
 def test_what_is_offered_again_gets_the_verdict_that_it_got() -> None:
     book = ledger()
     book.note(counted(offer()))
-    assert book.weigh(offer(), drawn(), "") == [Answer(counted(offer()))]
+    assert book.weigh(offer(), drawn(), "") == [SendVerdict(counted(offer()))]
     (answer,) = book.weigh(offer(digest="cd" * 8), drawn(), "")
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SendVerdict)
     assert not answer.verdict.counted
     assert book.counted == {"a"}
     assert book.settled == ["a"]
@@ -99,7 +99,7 @@ def test_an_update_to_a_base_that_was_never_here_is_refused_where_its_device_wai
 @pytest.mark.parametrize("more", [{"n": 1001}, {"n_bytes": 101}])
 def test_an_envelope_that_claims_too_much_is_refused_for_good(more: dict[str, int]) -> None:
     (record,) = ledger().weigh(offer(**more), drawn(), "")
-    assert isinstance(record, Record)
+    assert isinstance(record, StoreRefusal)
     assert not record.verdict.counted
 
 
@@ -129,8 +129,8 @@ def test_an_update_to_a_former_name_of_the_base_is_one_to_the_base_and_answered_
     assert book.weigh(offer(base=OLD), drawn(NEW), "") == [Collect(offer(base=NEW), 10)]
     verdict = counted(offer(base=NEW))
     book.note(verdict)
-    assert book.answer(verdict) == Answer(counted(offer(base=OLD)))
-    assert book.weigh(offer(base=OLD), drawn(NEW), "") == [Answer(counted(offer(base=OLD)))]
+    assert book.answer(verdict) == SendVerdict(counted(offer(base=OLD)))
+    assert book.weigh(offer(base=OLD), drawn(NEW), "") == [SendVerdict(counted(offer(base=OLD)))]
     assert book.present(OLD) == book.present(NEW) == NEW
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 
-from aggregator.effects import Seen
+from aggregator.effects import DeviceStatus
 from aggregator.members import FIRST_ASK_S, FIRST_PAUSE_S, LAST_ASK_S, LAST_PAUSE_S, SILENT, Members
 
 HINT_S, GRACE_S = 7.0, 5.0
 
 
-def seen(device: str, *, online: bool = True, live: bool = True) -> Seen:
-    return Seen(device, online=online, ready=True, live=live)
+def seen(device: str, *, online: bool = True, live: bool = True) -> DeviceStatus:
+    return DeviceStatus(device, online=online, ready=True, live=live)
 
 
 def of(device: str, *, live: bool = True, patient: bool = False) -> Members:

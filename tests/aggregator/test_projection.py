@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aggregator import run as runs
-from aggregator.config import AggregatorConfig, Limits
+from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.effects import Announce, Attempt
 from aggregator.inbox import Inbox
 from aggregator.projection import (
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times: int = 1) -> Run:
     """A job whose current version has former names, and these devices are done with it."""
-    config = AggregatorConfig(fleet="f", limits=Limits(chunk_bytes=chunk_bytes))
+    config = AggregatorConfig(fleet="f", limits=ServerLimits(chunk_bytes=chunk_bytes))
     row = runs.create("toy-1", SPEC, store, config)
     for device in devices:
         store.add_verdict(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))
@@ -53,7 +53,7 @@ def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times:
 
 
 def announced(run: Run) -> Round:
-    """Give the round as a device reads it."""
+    """Return the round as a device reads it."""
     attempt = Attempt(run.version, 1, draw.salt(0, 0), draw.MAX_TICKET, None, ())
     message = topics.unpack(topics.pack(round_(run, Announce(attempt, 60.0)), "f"), "f")
     assert isinstance(message, Round)

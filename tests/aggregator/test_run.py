@@ -11,8 +11,8 @@ from msgspec import structs
 
 from aggregator import learner as learners
 from aggregator import run as runs
-from aggregator.config import AggregatorConfig, Limits
-from aggregator.effects import Event, Seen, Stop
+from aggregator.config import AggregatorConfig, ServerLimits
+from aggregator.effects import CoordinatorEvent, DeviceStatus, EndJob
 from aggregator.inbox import Inbox
 from aggregator.projection import Clear, Out
 from aggregator.run import Run
@@ -56,13 +56,13 @@ def again(store: Store) -> Run:
     return Run(row, store, CONFIG, Inbox(10**6), 2, 0.0, marks=MARKS)
 
 
-def hear(run: Run, event: Event, now: float) -> list[Out]:
+def hear(run: Run, event: CoordinatorEvent, now: float) -> list[Out]:
     """What a run says to an event, with what was judged in consequence made durable."""
     return [*run.handle(event, now), *run.settle(now)]
 
 
 def see(run: Run, *devices: str) -> list[Out]:
-    return [out for device in devices for out in hear(run, Seen(device, online=True, ready=True), 0.0)]
+    return [out for device in devices for out in hear(run, DeviceStatus(device, online=True, ready=True), 0.0)]
 
 
 def offer(
@@ -326,7 +326,7 @@ def test_the_topic_of_a_round_is_cleared_only_when_no_other_follows(store: Store
 def cut_by(store: Store, chunk_bytes: int, packet_bytes: int | None = None) -> Run:
     """The job under other settings."""
     (row,) = store.jobs()
-    config = AggregatorConfig(fleet="f", limits=Limits(chunk_bytes=chunk_bytes))
+    config = AggregatorConfig(fleet="f", limits=ServerLimits(chunk_bytes=chunk_bytes))
     return Run(row, store, config, Inbox(10**6), 2, 0.0, marks=MARKS, packet_bytes=packet_bytes)
 
 
@@ -663,5 +663,5 @@ def test_an_update_that_has_rotted_asks_for_a_backup(store: Store) -> None:
 def test_a_stop_by_an_operator_is_durable(store: Store) -> None:
     run = start(store)
     see(run, "a", "bb")
-    hear(run, Stop("enough"), 1.0)
+    hear(run, EndJob("enough"), 1.0)
     assert (again(store).coordinator.ended, again(store).reason) == ("stopped", "enough")

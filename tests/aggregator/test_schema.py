@@ -229,7 +229,7 @@ class Trail:
 @pytest.fixture
 def trail(monkeypatch: pytest.MonkeyPatch) -> Trail:
     found = Trail(10**9)
-    monkeypatch.setattr(failpoints, "_trail", found)
+    monkeypatch.setattr(failpoints, "_points", found)
     return found
 
 

@@ -19,7 +19,7 @@ from aggregator.config import ENVELOPE_BYTES
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
 from aggregator.projection import Question
-from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, UsurpedError
+from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, SessionTakenOverError
 from aggregator.store import Store, StoreError
 from broker import chunks, topics
 from broker.messages import (
@@ -661,7 +661,7 @@ def test_a_submit_for_which_the_disk_is_full_has_not_been(
     fleet.finish()
     for at in range(40):
         with monkeypatch.context() as patch:
-            patch.setattr(failpoints, "_trail", FullAfter(at))
+            patch.setattr(failpoints, "_points", FullAfter(at))
             try:
                 second = fleet.aggregator.submit(spec())
                 break
@@ -1569,7 +1569,7 @@ def test_an_aggregator_without_a_connection_or_without_the_lead_does_not_wake_up
 def test_whose_client_id_another_has_taken_ends(fleet: Fleet) -> None:
     """Both would come back in turn, and neither would be told why the other hangs up on it."""
     fleet.broker.transport(f"aggregator-{fleet.starts}").open()
-    with pytest.raises(UsurpedError, match="another client"):
+    with pytest.raises(SessionTakenOverError, match="another client"):
         fleet.step()
 
 

@@ -423,10 +423,10 @@ def test_a_disk_that_is_full_at_any_statement_is_a_store_error_and_all_is_as_it_
     count(store, "a")
     store.open_attempt("j", attempt())
     before = dump(store)
-    monkeypatch.setattr(failpoints, "_trail", Full(point, at))
+    monkeypatch.setattr(failpoints, "_points", Full(point, at))
     with pytest.raises(StoreError, match="job j cannot be written to the state directory: No space left on device"):
         commit(store)
-    monkeypatch.setattr(failpoints, "_trail", None)
+    monkeypatch.setattr(failpoints, "_points", None)
     after = dump(store)
     assert after == before or store.last_version("j").version == V1  # as where it is full behind the COMMIT
     if after == before:
@@ -438,7 +438,7 @@ def test_a_disk_that_is_full_at_any_statement_is_a_store_error_and_all_is_as_it_
 def test_a_disk_that_is_full_in_or_after_a_commit_is_a_store_error(
     store: Store, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    monkeypatch.setattr(failpoints, "_trail", Full(point))
+    monkeypatch.setattr(failpoints, "_points", Full(point))
     with pytest.raises(StoreError, match="No space left on device"):
         commit(store)
     assert (store.last_version("j").version == V1) == (point == "store.commit.after")
@@ -491,7 +491,7 @@ def test_a_job_that_cannot_be_written_leaves_those_that_it_was_to_replace(
 ) -> None:
     before = dump(store)
     for at in range(40):
-        monkeypatch.setattr(failpoints, "_trail", Full("store.statement.before", at))
+        monkeypatch.setattr(failpoints, "_points", Full("store.statement.before", at))
         try:
             store.add_job("k", SPEC, SHA, b"state", {}, replaces=["j"])
             break
@@ -573,7 +573,7 @@ def test_everything_that_is_written_is_one_transaction(store: Store, monkeypatch
             if point == "store.statement.before" and what == "COMMIT":
                 commits.append(point)
 
-    monkeypatch.setattr(failpoints, "_trail", Counting())
+    monkeypatch.setattr(failpoints, "_points", Counting())
     writes = (
         lambda: store.add_job("k", SPEC, SHA, b"", {}, replaces=["x", "y"]),
         lambda: count(store, "a"),
@@ -593,7 +593,7 @@ def test_everything_that_is_written_is_one_transaction(store: Store, monkeypatch
 
 def test_to_open_a_store_again_writes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.close()
-    monkeypatch.setattr(failpoints, "_trail", Full("store.statement.before"))
+    monkeypatch.setattr(failpoints, "_points", Full("store.statement.before"))
     Store(tmp_path / "state").close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.config import AggregatorConfig, Limits
+from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.leadership import LISTEN_S, STANDBY_S
 from aggregator.service import Aggregator, ReplacedError
 from aggregator.store import Store
@@ -41,7 +41,7 @@ class Unit:
         nonce = f"{self.name}{self.starts}"
         self.store = Store(self.folder, synced=False)
         self.link = self.world.broker.transport(f"f-aggregator-{nonce}")
-        config = AggregatorConfig("f", state_dir=str(self.folder), limits=Limits(spread_s=0.0))
+        config = AggregatorConfig("f", state_dir=str(self.folder), limits=ServerLimits(spread_s=0.0))
         clock: Callable[[], float] = lambda: self.world.now
         self.aggregator = Aggregator(config, self.store, self.link, nonce=nonce, clock=clock, **how)
         self.aggregator.start()

@@ -22,8 +22,8 @@ from broker import reasons
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
-from broker.mailbox import Limits
-from broker.transport import Denied, Event, Offline, Online, Packet, Usurped, wire_bytes
+from broker.mailbox import ClientLimits
+from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, TransportEvent, wire_bytes
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
 SETTLE_S = 0.1  # how long we listen for what must not come
@@ -132,10 +132,17 @@ class Make:
         self.clients: list[MqttTransport] = []
 
     def __call__(
-        self, port: int, *filters: str, limits: Limits | None = None, will: Packet | None = None, **settings: object
+        self,
+        port: int,
+        *filters: str,
+        limits: ClientLimits | None = None,
+        will: Packet | None = None,
+        **settings: object,
     ) -> MqttTransport:
         broker = BrokerSettings(port=port, **{"protocol": "5"} | settings)  # type: ignore[arg-type]  # any setting
-        client = MqttTransport(broker, "me", will, limits=limits or Limits(), first_retry_s=0.01, last_retry_s=0.05)
+        client = MqttTransport(
+            broker, "me", will, limits=limits or ClientLimits(), first_retry_s=0.01, last_retry_s=0.05
+        )
         self.clients.append(client)
         client.subscribe(*filters)
         client.open()
@@ -152,7 +159,7 @@ def make() -> Iterator[Make]:
     assert set(threading.enumerate()) == before, "a thread is left over"
 
 
-def take(client: MqttTransport) -> Event:
+def take(client: MqttTransport) -> TransportEvent:
     event = client.take(PATIENCE_S)
     assert event is not None, "nothing came"
     return event
@@ -173,7 +180,7 @@ NAMES = itertools.count()
 
 
 def says_nothing(client: MqttTransport, peer: Peer) -> bool:
-    """Tell whether the client has nothing to say but what it is asked to, twice: its thread has then gone round."""
+    """Return whether the client has nothing to say but what it is asked to, twice: its thread has then gone round."""
     for _ in range(2):
         client.subscribe(f"asked/{next(NAMES)}")
         if peer.read().kind != 8:
@@ -189,7 +196,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_connect_asks_for_a_clean_start_and_announces_our_receive_maximum(stage: Stage, make: Make) -> None:
-    make(stage.port, limits=Limits(receive_maximum=7, packet_bytes=1000), keepalive_s=30)
+    make(stage.port, limits=ClientLimits(receive_maximum=7, packet_bytes=1000), keepalive_s=30)
     connect = stage.accept().welcome()
     assert connect[:7] == b"\0\4MQTT\5"
     assert connect[7] == 0b10  # clean start, no will
@@ -271,7 +278,7 @@ def test_nothing_stale_is_sent_again_after_a_reconnect(stage: Stage, make: Make)
     assert isinstance(take(client), Offline)
     assert isinstance(take(client), Online)
     assert says_nothing(client, new)
-    assert client.room == Limits().outbound_packets
+    assert client.room == ClientLimits().outbound_packets
 
 
 def test_the_brokers_receive_maximum_is_obeyed(stage: Stage, make: Make) -> None:
@@ -322,7 +329,7 @@ def test_an_oversize_packet_is_denied_unsent_and_the_connection_stays(tmp_path: 
 LARGE = Packet("large", bytes(100_000))
 
 
-def end_on(stage: Stage, client: MqttTransport, packet: Packet) -> list[Event]:
+def end_on(stage: Stage, client: MqttTransport, packet: Packet) -> list[TransportEvent]:
     """Play a broker that hangs up on this packet; give what its owner hears from Online to Offline."""
     peer = stage.accept()
     peer.welcome()
@@ -471,7 +478,7 @@ def test_a_client_whose_name_was_taken_stops_for_good(stage: Stage, make: Make) 
     peer.welcome()
     take(client)
     peer.send(0xE0, b"\x8e\0")
-    assert take(client) == Usurped()
+    assert take(client) == SessionTakenOver()
     wait_until(lambda: not any(thread.name == "mqtt-me" for thread in threading.enumerate()))
     assert not select.select([stage.listener], [], [], 0.0)[0]  # whoever could call again has gone
     assert client.publish(Packet("a", b"")) is False
@@ -723,7 +730,7 @@ def test_no_garbage_kills_the_client(stage: Stage, make: Make) -> None:
 
 
 def test_a_flood_beyond_the_inbox_is_dropped_and_counted(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=Limits(inbox_packets=3))
+    client = make(stage.port, limits=ClientLimits(inbox_packets=3))
     peer = stage.accept()
     peer.welcome()
     take(client)
@@ -738,7 +745,7 @@ def test_a_flood_beyond_the_inbox_is_dropped_and_counted(stage: Stage, make: Mak
 
 
 def test_the_inbox_is_bounded_in_bytes_but_takes_one_of_any_size(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=Limits(inbox_bytes=10))
+    client = make(stage.port, limits=ClientLimits(inbox_bytes=10))
     peer = stage.accept()
     peer.welcome()
     take(client)
@@ -751,7 +758,7 @@ def test_the_inbox_is_bounded_in_bytes_but_takes_one_of_any_size(stage: Stage, m
 
 
 def test_what_the_owner_does_not_take_stays_in_the_connection_and_nothing_is_lost(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=Limits(unread_bytes=150_000), keepalive_s=1)
+    client = make(stage.port, limits=ClientLimits(unread_bytes=150_000), keepalive_s=1)
     peer = stage.accept()
     peer.welcome()
     take(client)
@@ -773,7 +780,7 @@ def test_what_the_owner_does_not_take_stays_in_the_connection_and_nothing_is_los
 
 
 def test_a_client_that_is_held_up_still_sends_and_says_goodbye(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=Limits(unread_bytes=10))
+    client = make(stage.port, limits=ClientLimits(unread_bytes=10))
     peer = stage.accept()
     peer.welcome()
     take(client)
@@ -787,7 +794,7 @@ def test_a_client_that_is_held_up_still_sends_and_says_goodbye(stage: Stage, mak
 
 
 def test_the_outbound_queue_is_bounded_in_packets_and_bytes(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=Limits(outbound_packets=3, outbound_bytes=100))
+    client = make(stage.port, limits=ClientLimits(outbound_packets=3, outbound_bytes=100))
     peer = stage.accept()
     peer.welcome()
     take(client)
@@ -937,7 +944,7 @@ def test_close_gives_up_on_what_is_never_acknowledged(stage: Stage, make: Make) 
 
 
 def renewable(stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make) -> tuple[MqttTransport, Peer, list[int]]:
-    """Give a client that is online with the will "old", its peer, and the failures that it went to rest with."""
+    """Return a client that is online with the will "old", its peer, and the failures that it went to rest with."""
     failures: list[int] = []
     monkeypatch.setattr("broker.reconnection.backoff_s", lambda n, *_: failures.append(n) or 0.0)
     client = make(stage.port, will=Packet("old", b"gone"))

@@ -12,7 +12,7 @@ import pytest
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
-from broker.transport import Event, Offline, Online, Packet
+from broker.transport import Offline, Online, Packet, TransportEvent
 
 PATIENCE_S = 10.0
 
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> Iterator[BrokerSettings]:
         )
 
 
-def first_event(settings: BrokerSettings) -> Event | None:
+def first_event(settings: BrokerSettings) -> TransportEvent | None:
     client = MqttTransport(settings, "me")
     client.open()
     event = client.take(PATIENCE_S)

@@ -23,7 +23,7 @@ def answers(port: int) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended, waiting for it (a zombie has)."""
+    """Return whether a process has ended, waiting for it (a zombie has)."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         try:

@@ -5,14 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from broker.mailbox import COMPANY_S, Bell, Change, Limits, Mailbox, Receipt
+from broker.mailbox import COMPANY_S, Change, ClientLimits, Mailbox, Receipt, Waker
 from broker.transport import Denied, Offline, Online, Packet
 
 
 def make_online(
-    clock: Callable[[], float] = time.monotonic, limits: Limits | None = None, max_packet_bytes: int | None = None
+    clock: Callable[[], float] = time.monotonic, limits: ClientLimits | None = None, max_packet_bytes: int | None = None
 ) -> Mailbox:
-    box = Mailbox(limits or Limits(), clock=clock)
+    box = Mailbox(limits or ClientLimits(), clock=clock)
     box.link_up(max_packet_bytes)
     box.go_online()
     assert box.take(0.0) == Online(max_packet_bytes)
@@ -20,11 +20,11 @@ def make_online(
 
 
 def close(box: Mailbox) -> None:
-    box.bell.close()
+    box.waker.close()
 
 
 def test_filters_are_remembered_offline_and_asked_for_at_the_link() -> None:
-    box = Mailbox(Limits())
+    box = Mailbox(ClientLimits())
     box.subscribe(("a", "b", "a"))
     box.unsubscribe(("a", "unknown"))
     assert not box.changes
@@ -117,7 +117,7 @@ def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
 
 
 def test_room_counts_packets_until_their_release_and_not_only_the_queue() -> None:
-    box = make_online(limits=Limits(outbound_packets=2))
+    box = make_online(limits=ClientLimits(outbound_packets=2))
     packet = Packet("a", b"1")
     assert [box.post(packet) for _ in range(3)] == [True, True, False]
     box.outbound.clear()
@@ -138,7 +138,7 @@ def test_offline_forgets_what_was_to_be_sent_and_acknowledged() -> None:
 
 
 def test_what_arrives_before_the_owner_is_told_comes_after_and_is_acknowledged_at_once() -> None:
-    box = Mailbox(Limits())
+    box = Mailbox(ClientLimits())
     box.link_up(None)
     assert box.arrive(Packet("a", b"early"), Receipt(object(), 1)) is False
     assert box.take(0.0) is None
@@ -150,7 +150,7 @@ def test_what_arrives_before_the_owner_is_told_comes_after_and_is_acknowledged_a
 
 
 def test_what_arrived_on_a_connection_that_the_owner_never_heard_of_is_forgotten() -> None:
-    box = Mailbox(Limits(inbox_packets=1))
+    box = Mailbox(ClientLimits(inbox_packets=1))
     for _ in range(3):
         box.link_up(None)
         box.arrive(Packet("a", b"early"), None)
@@ -163,23 +163,23 @@ def test_what_arrived_on_a_connection_that_the_owner_never_heard_of_is_forgotten
 
 
 def test_whoever_is_held_up_reads_on_once_half_of_it_is_taken() -> None:
-    box = Mailbox(Limits(unread_bytes=100))
+    box = Mailbox(ClientLimits(unread_bytes=100))
     box.link_up(None)
     box.go_online()
     box.take(0.0)
     for _ in range(4):
         box.arrive(Packet("a", bytes(30)), None)
-    box.bell.hush()
+    box.waker.clear()
     assert not box.wants_more()
     for heard in (False, False, True):  # 90, 60, 30 bytes are left
         box.take(0.0)
-        assert bool(select.select([box.bell], [], [], 0)[0]) is heard
+        assert bool(select.select([box.waker], [], [], 0)[0]) is heard
     assert box.wants_more()
     close(box)
 
 
 def test_nobody_is_held_up_whose_owner_takes_nothing() -> None:
-    box = Mailbox(Limits(unread_bytes=10))
+    box = Mailbox(ClientLimits(unread_bytes=10))
     box.link_up(None)
     box.arrive(Packet("a", bytes(50)), None)
     assert box.wants_more()
@@ -191,7 +191,7 @@ def test_nobody_is_held_up_whose_owner_takes_nothing() -> None:
 
 
 def test_the_same_complaint_is_made_once_until_things_get_better() -> None:
-    box = Mailbox(Limits())
+    box = Mailbox(ClientLimits())
     for reason in ("rain", "rain", "snow", "snow"):
         box.complain(reason)
     box.go_online()
@@ -217,15 +217,15 @@ def test_a_wake_is_kept_until_the_next_take() -> None:
     close(box)
 
 
-def test_a_bell_rung_often_is_heard_once() -> None:
-    bell = Bell()
+def test_a_waker_woken_often_is_readable_once() -> None:
+    waker = Waker()
     for _ in range(100_000):
-        bell.ring()
-    assert select.select([bell], [], [], 0)[0]
-    bell.hush()
-    assert not select.select([bell], [], [], 0)[0]
-    bell.ring()
-    bell.wait(10.0)
-    bell.close()
-    bell.ring()
-    bell.hush()
+        waker.wake()
+    assert select.select([waker], [], [], 0)[0]
+    waker.clear()
+    assert not select.select([waker], [], [], 0)[0]
+    waker.wake()
+    waker.wait(10.0)
+    waker.close()
+    waker.wake()
+    waker.clear()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.transport import Denied, Event, Offline, Online, Packet, Usurped, wire_bytes
+from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, TransportEvent, wire_bytes
 
 WORDS = ["a", "b", "", "$x"]
 topics = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map("/".join).filter(bool)
@@ -31,7 +31,7 @@ def matches(name: str, topic: str) -> bool:
     return len(words) == len(levels)
 
 
-def drain(client: MemoryTransport) -> list[Event]:
+def drain(client: MemoryTransport) -> list[TransportEvent]:
     events = []
     while (event := client.take()) is not None:
         events.append(event)
@@ -135,7 +135,7 @@ def test_the_usurped_do_not_come_back() -> None:
     broker.stop()
     broker.start()
     first.restore()
-    assert drain(first) == [Usurped()]
+    assert drain(first) == [SessionTakenOver()]
 
 
 def test_opening_again_changes_nothing() -> None:
@@ -312,7 +312,7 @@ class Twins:
         if who not in self.order:
             self.order.append(who)
         if self.running and not self.has_session(who):
-            if self.has_session(1 - who):  # usurped
+            if self.has_session(1 - who):  # taken_over
                 self.open[1 - who] = False
                 self.order.remove(1 - who)
             self.lose()

@@ -9,7 +9,7 @@ from broker.transport import Denied, Packet, wire_bytes
 
 
 def sized(n_bytes: int, topic: str = "a") -> Packet:
-    """Give a packet of this size on the wire."""
+    """Return a packet of this size on the wire."""
     packet = Packet(topic, bytes(n_bytes - 12 - len(topic)))
     packet = Packet(topic, packet.payload + bytes(n_bytes - wire_bytes(packet)))
     assert wire_bytes(packet) == n_bytes

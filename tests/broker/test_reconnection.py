@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from broker.goodbye import Goodbye
-from broker.mailbox import Limits, Mailbox
+from broker.mailbox import ClientLimits, Mailbox
 from broker.reconnection import Ended, Reconnection
-from broker.transport import Event, Offline, Usurped
-from broker.version import Answer, Connect
+from broker.transport import Offline, SessionTakenOver, TransportEvent
+from broker.version import Connect, ConnectAnswer
 
-LOST = Ended("lost", Answer.ACCEPTED)
+LOST = Ended("lost", ConnectAnswer.ACCEPTED)
 
 
 class Bench:
@@ -21,11 +21,11 @@ class Bench:
         self.asked: list[Connect] = []
         self.rests: list[int] = []
         self.now = 0.0
-        self.mailbox, self.goodbye = Mailbox(Limits()), Goodbye(None)
+        self.mailbox, self.goodbye = Mailbox(ClientLimits()), Goodbye(None)
         monkeypatch.setattr("broker.reconnection.time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr("broker.reconnection.backoff_s", self._rest)
 
-    def run(self, *endings: Ended, lasting_s: float = 0.0) -> list[Event]:
+    def run(self, *endings: Ended, lasting_s: float = 0.0) -> list[TransportEvent]:
         left = iter(endings)
 
         def connect(how: Connect) -> Ended:
@@ -45,7 +45,7 @@ class Bench:
         self.rests.append(failures)
         return 0.0
 
-    def _heard(self) -> Iterator[Event]:
+    def _heard(self) -> Iterator[TransportEvent]:
         while (event := self.mailbox.take(0.0)) is not None:
             yield event
 
@@ -66,24 +66,24 @@ def test_a_connection_that_lasted_ends_a_series_of_failures(bench: Bench) -> Non
 
 
 def test_a_connection_left_for_another_will_is_told_but_is_no_failure_and_ends_no_series(bench: Bench) -> None:
-    renewed = Ended("another will", Answer.ACCEPTED, renewed=True)
+    renewed = Ended("another will", ConnectAnswer.ACCEPTED, renewed=True)
     assert bench.run(LOST, renewed, renewed, LOST, LOST)[:2] == [Offline("lost"), Offline("another will")]
     assert bench.rests == [1, 2, 3]
 
 
 def test_who_is_taken_over_stops_for_good(bench: Bench) -> None:
-    taken_over = Ended("taken over", Answer.ACCEPTED, usurped=True)
-    assert bench.run(LOST, taken_over, LOST) == [Offline("lost"), Usurped()]
+    taken_over = Ended("taken over", ConnectAnswer.ACCEPTED, taken_over=True)
+    assert bench.run(LOST, taken_over, LOST) == [Offline("lost"), SessionTakenOver()]
     assert len(bench.asked) == 2
 
 
 def test_the_version_is_asked_for_at_once_and_without_a_rest(bench: Bench) -> None:
-    refused, silent = Ended("too new", Answer.VERSION_REFUSED), Ended("silence", Answer.SILENCE)
+    refused, silent = Ended("too new", ConnectAnswer.VERSION_REFUSED), Ended("silence", ConnectAnswer.SILENCE)
     bench.run(silent, silent, refused, LOST, LOST)
     assert bench.asked == [Connect.NEWER, Connect.NEWER, Connect.BARE, Connect.OLDER, Connect.OLDER]
     assert bench.rests == [1, 2, 3]
 
 
 def test_whoever_closes_is_not_asked_for_more(bench: Bench) -> None:
-    assert bench.run(Ended("too new", Answer.VERSION_REFUSED)) == []
+    assert bench.run(Ended("too new", ConnectAnswer.VERSION_REFUSED)) == []
     assert bench.asked == [Connect.NEWER]

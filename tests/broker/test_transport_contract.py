@@ -14,7 +14,7 @@ from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.transport import Event, Offline, Online, Packet, Transport, Usurped
+from broker.transport import Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from fleet.local.meter import Meter
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
@@ -137,7 +137,7 @@ def exact_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     yield from _build(request.param, tmp_path)
 
 
-def next_event(client: Transport) -> Event:
+def next_event(client: Transport) -> TransportEvent:
     event = client.take(PATIENCE_S)
     assert event is not None, "nothing came"
     return event
@@ -150,7 +150,7 @@ def next_packet(client: Transport) -> Packet:
 
 
 def silence(client: Transport) -> bool:
-    """Tell whether nothing is on its way to a client: what it now sends itself comes first.
+    """Return whether nothing is on its way to a client: what it now sends itself comes first.
 
     It is retained, so that it comes whether the broker has the filter before it or after. A broker serves a connection
     in order, and has done with one that ended before it hangs up.
@@ -168,7 +168,7 @@ def online(rig: Rig, client_id: str, *filters: str, will: Packet | None = None) 
     return client
 
 
-def wait_for(client: Transport, kind: type[Event]) -> Event:
+def wait_for(client: Transport, kind: type[TransportEvent]) -> TransportEvent:
     while not isinstance(event := next_event(client), kind):
         pass
     return event
@@ -484,7 +484,7 @@ def test_a_second_client_of_the_same_id_takes_the_name_from_the_first(rig5: Rig)
     first = online(rig5, "twin", "a", will=Packet("will", b"gone"))
     second = online(rig5, "twin", "a")
     lost = next_event(first)  # mosquitto 2.0.11 hangs up without saying why; test_client.py has one that says it
-    assert isinstance(lost, Usurped | Offline)
+    assert isinstance(lost, SessionTakenOver | Offline)
     assert next_packet(watcher) == Packet("will", b"gone")
     first.close()
     while not second.room:  # the first may have come back in the meantime

@@ -145,7 +145,7 @@ class Client:
         self._answers.get(timeout=WAIT_S)
 
     def hear_until(self, last: bytes) -> dict[str, bytes]:
-        """Give what came, by topic, up to and without the payload `last`."""
+        """Return what came, by topic, up to and without the payload `last`."""
         found: dict[str, bytes] = {}
         while (message := self.heard.get(timeout=WAIT_S)).payload != last:
             found[message.topic] = bytes(message.payload)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from aggregator.config import Limits
+from aggregator.config import ServerLimits
 from broker.topics import MAX_CONTROL_BYTES, ROUTES, filter_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -32,12 +32,12 @@ _marks = count()
 
 
 def mark() -> bytes:
-    """Give a payload that no other message has: once it is heard, what was said before was heard or never is."""
+    """Return a payload that no other message has: once it is heard, what was said before was heard or never is."""
     return b"mark %d" % next(_marks)
 
 
 def topic(word: str, device: str) -> str:
-    """Give a topic of this word; where the word names a device or a client, this one."""
+    """Return a topic of this word; where the word names a device or a client, this one."""
     named = {"job": "digits-1", "name": "1-3-0", "digest": "0" * 32, "index": "0", "n_examples": "12"}
     return filter_for("home", word, device=device, client=device, **named)
 
@@ -219,7 +219,7 @@ def test_a_busy_aggregator_loses_none_of_the_acknowledged_messages(connect: Conn
 
 def test_the_largest_packet_is_announced_and_holds_the_largest_message(connect: Connect) -> None:
     largest = connect("pi-1").limits.MaximumPacketSize
-    assert largest > Limits().chunk_bytes + MAX_CONTROL_BYTES + 1024  # and the topic
+    assert largest > ServerLimits().chunk_bytes + MAX_CONTROL_BYTES + 1024  # and the topic
 
 
 def test_the_health_check_of_compose_sees_a_living_and_a_dead_broker(broker: Any) -> None:

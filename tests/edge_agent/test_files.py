@@ -50,7 +50,7 @@ def test_what_a_cut_left_half_written_is_no_file(tmp_path: Path) -> None:
 # Folders.
 
 
-class Diary:
+class Trace:
     """What is made and what is synced, in order, below one folder; the real file system does it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
@@ -75,19 +75,19 @@ class Diary:
 
 
 def test_each_new_folder_is_on_disk_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    diary = Diary(monkeypatch, tmp_path)
+    trace = Trace(monkeypatch, tmp_path)
     files.make_folder(tmp_path / "a" / "b" / "c")
-    assert diary.lines == ["make a", "sync .", "make a/b", "sync a", "make a/b/c", "sync a/b"]
+    assert trace.lines == ["make a", "sync .", "make a/b", "sync a", "make a/b/c", "sync a/b"]
 
 
 def test_a_folder_that_an_agent_made_and_did_not_live_to_sync_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
-    diary = Diary(monkeypatch, tmp_path)
+    trace = Trace(monkeypatch, tmp_path)
     files.make_folder(tmp_path / "a" / "b")
     files.make_folder(tmp_path / "a" / "b" / "c")
-    assert diary.lines == ["sync a", "sync a", "make a/b/c", "sync a/b"]
+    assert trace.lines == ["sync a", "sync a", "make a/b/c", "sync a/b"]
 
 
 def test_a_folder_whose_parent_may_not_be_synced_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

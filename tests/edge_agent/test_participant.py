@@ -16,13 +16,13 @@ from edge_agent.effects import (
     Disconnected,
     Drop,
     Effect,
-    Fetch,
     FetchFailed,
+    FetchVersion,
     Halt,
     Installed,
-    Look,
-    Over,
+    JobEnded,
     Ready,
+    RequestHead,
     Send,
     Settle,
     Train,
@@ -63,8 +63,8 @@ def carrying(base: Version) -> Round:
     return Round("j-1", 1, base, 60.0, along=b"12345678way")
 
 
-def fetch(source: Head | Round) -> Fetch:
-    return Fetch(source.base if isinstance(source, Round) else source.version, source)
+def fetch(source: Head | Round) -> FetchVersion:
+    return FetchVersion(source.base if isinstance(source, Round) else source.version, source)
 
 
 def offer(base: Version = V0, body: bytes = b"body") -> Offer:
@@ -76,12 +76,12 @@ def verdict(base: Version = V0, refused: str = "") -> Verdict:
 
 
 def settle(base: Version = V0, refused: str = "", renamed: Version | None = None) -> Settle:
-    """Give what a verdict comes to."""
+    """Return what a verdict comes to."""
     return Settle("j-1", base, verdict(base, refused), renamed)
 
 
 def let_go(later: Version, base: Version = V0) -> Settle:
-    """Give what the announcement of a later version, or of the job's end, comes to."""
+    """Return what the announcement of a later version, or of the job's end, comes to."""
     return Settle("j-1", base, later=later)
 
 
@@ -128,7 +128,7 @@ def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
     one = device()
     feed(one, head(V0), *([] if here is None else [Installed(here)]))
     effects = feed(one, carrying(V2))
-    assert effects == ([Train(V2, (0, 32, 0))] if here == V2 else [Look()])
+    assert effects == ([Train(V2, (0, 32, 0))] if here == V2 else [RequestHead()])
 
 
 def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
@@ -145,7 +145,7 @@ def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
     one = device()
     feed(one, head(V1), Installed(V1))
     assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
-    assert feed(one, FetchFailed(V2), now=1.0) == [Look()]
+    assert feed(one, FetchFailed(V2), now=1.0) == [RequestHead()]
     assert feed(one, carrying(V2), now=2.0) == []
     assert feed(one, head(V2), now=3.0) == [fetch(head(V2))]
 
@@ -168,7 +168,7 @@ def test_a_drawn_device_fetches_the_base_and_trains_on_it() -> None:
 
 def test_the_round_may_come_before_the_head() -> None:
     one = device()
-    assert feed(one, round_()) == [Look()]
+    assert feed(one, round_()) == [RequestHead()]
     assert feed(one, head()) == [fetch(head())]
 
 
@@ -181,7 +181,7 @@ def test_version_0_needs_no_head_where_the_round_proves_it() -> None:
 @pytest.mark.parametrize(("deploy", "asks"), [("never", False), ("final", False), ("every 2", True)])
 def test_a_head_is_read_at_the_start_only_where_versions_are_deployed_on_the_way(deploy: str, asks: bool) -> None:
     one = device(JobSpec("j", ModelSpec(), deploy=deploy), ready=False)
-    assert one.tick(0.0) == ([Look()] if asks else [])
+    assert one.tick(0.0) == ([RequestHead()] if asks else [])
 
 
 def test_a_device_that_is_not_drawn_fetches_nothing() -> None:
@@ -243,7 +243,7 @@ def test_a_training_halts_when_its_base_is_left_under_another_name_though_late_u
 def test_a_training_halts_when_the_job_ends_though_late_updates_are_folded() -> None:
     one = device(JobSpec("j", ModelSpec(), deploy="never", rounds=RoundsSpec(late="fold")))
     feed(one, head(), round_(), Installed(V0))
-    assert feed(one, Over(V1, 1)) == [Halt(V0)]
+    assert feed(one, JobEnded(V1, 1)) == [Halt(V0)]
 
 
 def test_a_training_goes_on_when_late_updates_are_folded() -> None:
@@ -286,7 +286,7 @@ def test_a_lower_term_is_of_an_aggregator_that_was_replaced() -> None:
 
 def test_a_head_of_a_lower_term_than_the_round_is_ignored() -> None:
     one = device()
-    assert feed(one, round_(term=2)) == [Look()]
+    assert feed(one, round_(term=2)) == [RequestHead()]
     assert feed(one, head(V1, term=1), head(term=1)) == []
     assert one.ahead is None, "nor is it anything to tell of"
     assert feed(one, head(term=2)) == [fetch(head(term=2))]
@@ -309,7 +309,7 @@ def test_a_head_that_was_overtaken_on_the_way_does_not_lead_back() -> None:
     [round_(V1, term=2), round_(Version(9, 1))],
     ids=["by an aggregator that came after", "under a name that came after"],
 )
-@pytest.mark.parametrize("ends", [head(V1, "finished"), Over(V1, 1)], ids=["head", "job"])
+@pytest.mark.parametrize("ends", [head(V1, "finished"), JobEnded(V1, 1)], ids=["head", "job"])
 def test_a_job_that_had_ended_goes_on_where_a_backup_has_brought_it_back(ends: Any, again: Round) -> None:
     one = device()
     feed(one, ends)
@@ -323,7 +323,7 @@ def test_a_training_that_was_begun_anew_does_not_halt_for_the_end_before_it() ->
     feed(one, head(V2, "finished"), round_(V1, term=2), head(V1, term=2), Installed(V1))
     assert one.doing == "training on version 1.1"
     assert feed(one, round_(V1, term=2)) == []
-    assert feed(one, Over(V1, 2)) == [Halt(V1)]
+    assert feed(one, JobEnded(V1, 2)) == [Halt(V1)]
 
 
 def test_a_device_says_what_it_is_done_with() -> None:
@@ -354,7 +354,7 @@ def test_a_round_on_a_base_that_no_head_has_named_asks_for_the_head() -> None:
     one = device()
     feed(one, head(V0), round_(V1))
     assert one.deadline == FIRST_LOOK_S
-    assert one.tick(FIRST_LOOK_S) == [Look()]
+    assert one.tick(FIRST_LOOK_S) == [RequestHead()]
     assert one.deadline == 3 * FIRST_LOOK_S
     assert feed(one, head(V1), now=6.0) == [fetch(head(V1))]
     assert one.deadline is None
@@ -379,7 +379,7 @@ def test_a_newer_head_replaces_the_fetch() -> None:
 def test_what_nobody_needs_any_more_is_not_fetched_on() -> None:
     one = device()
     feed(one, head(), round_())
-    assert feed(one, Over(V1, 1)) == [Drop()]
+    assert feed(one, JobEnded(V1, 1)) == [Drop()]
     assert one.deadline is None
     assert feed(one, FetchFailed(V0)) == []
 
@@ -387,14 +387,14 @@ def test_what_nobody_needs_any_more_is_not_fetched_on() -> None:
 def test_what_is_needed_is_fetched_on_when_the_head_that_led_to_it_is_replaced() -> None:
     one = device()
     feed(one, head(V1), round_(V1))
-    assert feed(one, head(V0, term=2)) == [Look()]
+    assert feed(one, head(V0, term=2)) == [RequestHead()]
     assert one.doing == "fetching version 1.1"
 
 
 def test_what_is_needed_again_is_fetched_again() -> None:
     one = device()
     feed(one, head(), round_())
-    assert feed(one, Over(V0, 1)) == [Drop()]
+    assert feed(one, JobEnded(V0, 1)) == [Drop()]
     assert feed(one, head(term=2), round_(term=2)) == [fetch(head(term=2))]
 
 
@@ -403,7 +403,7 @@ def test_a_head_is_not_asked_for_while_offline() -> None:
     feed(one, Disconnected())
     assert feed(one, round_(V1)) == []
     assert one.deadline is None
-    assert feed(one, Connected(), now=1.0) == [Look()]
+    assert feed(one, Connected(), now=1.0) == [RequestHead()]
 
 
 def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
@@ -411,7 +411,7 @@ def test_a_failed_fetch_is_tried_again_after_a_while() -> None:
     feed(one, head(), round_())
     assert feed(one, FetchFailed(V0), now=1.0) == []
     assert one.deadline == 1.0 + REFETCH_S
-    assert one.tick(1.0 + REFETCH_S) == [Look()]
+    assert one.tick(1.0 + REFETCH_S) == [RequestHead()]
     finer = Head("j-1", 1, V0, "0" * 32, chunk_bytes=1000)
     assert feed(one, finer, now=2.0 + REFETCH_S) == [fetch(finer)]
     assert one.deadline is None
@@ -616,15 +616,15 @@ def test_an_update_is_over_when_a_later_base_is_announced_and_the_next_training_
     assert feed(offering(), head(V1)) == [let_go(V1)]
 
 
-@pytest.mark.parametrize("end", [Over(V0, 1), Over(V1, 1), head(V0, "stopped"), head(V1, "finished")])
+@pytest.mark.parametrize("end", [JobEnded(V0, 1), JobEnded(V1, 1), head(V0, "stopped"), head(V1, "finished")])
 def test_an_update_is_over_when_the_job_is(end: Any) -> None:
-    last = end.last if isinstance(end, Over) else end.version
+    last = end.last if isinstance(end, JobEnded) else end.version
     assert feed(offering(), end) == [let_go(last)]
 
 
 @pytest.mark.parametrize(
     "word",
-    [head(V0), round_(V0), head(V2, term=0), round_(V2, term=0), Over(V2, 0)],
+    [head(V0), round_(V0), head(V2, term=0), round_(V2, term=0), JobEnded(V2, 0)],
     ids=["its head", "its round", "a head of before", "a round of before", "an end of before"],
 )
 def test_an_update_is_offered_on_while_nobody_who_leads_has_left_its_base(word: Any) -> None:
@@ -636,13 +636,13 @@ def test_an_update_is_offered_on_while_nobody_who_leads_has_left_its_base(word: 
 def test_the_end_of_a_job_that_a_backup_has_brought_back_ends_no_later_update() -> None:
     again = Version(9, 0)
     one = device(offer=offer(again), trained=again, ready=False)
-    assert feed(one, Over(V1, 1), Ready()) == [Send(offer(again), with_body=True)]
-    assert feed(one, Over(again, 2)) == [let_go(again, again)]
+    assert feed(one, JobEnded(V1, 1), Ready()) == [Send(offer(again), with_body=True)]
+    assert feed(one, JobEnded(again, 2)) == [let_go(again, again)]
 
 
 def test_an_update_on_disk_whose_base_was_left_meanwhile_is_over_at_the_first_word() -> None:
     one = device(offer=offer(), trained=V0, ready=False, online=False)
-    assert feed(one, Ready(), Connected(spread_s=2.0), round_(V1)) == [let_go(V1), Look()]
+    assert feed(one, Ready(), Connected(spread_s=2.0), round_(V1)) == [let_go(V1), RequestHead()]
     assert of(Send, one.tick(1e3)) == []
 
 
@@ -651,7 +651,7 @@ def test_where_late_updates_are_folded_the_next_training_waits_for_the_verdict()
     assert feed(one, head(V1), round_(V1)) == []
     assert feed(one, verdict()) == [settle(), fetch(head(V1))]
     ending = offering(spec=FOLDS)
-    assert feed(ending, Over(V1, 1)) == []
+    assert feed(ending, JobEnded(V1, 1)) == []
     assert ending.offer == offer()
 
 
@@ -744,8 +744,8 @@ def averaging(policy: str = "every 1", **state: Any) -> Participant:
     return device(JobSpec("j", ModelSpec(), deploy=policy, deploy_average=4), **state)
 
 
-def asking(source: Head, since: int) -> Fetch:
-    return Fetch(source.version, source, since)
+def asking(source: Head, since: int) -> FetchVersion:
+    return FetchVersion(source.version, source, since)
 
 
 def test_a_version_that_is_deployed_is_fetched_by_way_of_those_that_it_is_averaged_with() -> None:
@@ -763,7 +763,7 @@ def test_a_version_that_is_only_trained_on_is_fetched_the_shortest_way() -> None
 def test_the_way_along_with_a_round_is_enough_for_who_has_come_by_the_versions_before() -> None:
     one = averaging()
     feed(one, head(V24), Installed(V24, 22))
-    assert feed(one, carrying(V25)) == [Fetch(V25, carrying(V25), 23)]
+    assert feed(one, carrying(V25)) == [FetchVersion(V25, carrying(V25), 23)]
     assert feed(one, Installed(V25, 23)) == [Deploy(V25), Train(V25, (0, 32, 0))]
 
 
@@ -771,7 +771,7 @@ def test_the_way_along_with_a_round_is_not_enough_for_who_has_not() -> None:
     one = averaging("every 25")
     feed(one, head(V24), round_(V24))
     feed(one, Installed(V24), Trained(offer(V24)))
-    assert feed(one, carrying(V25))[-1:] == [Look()]
+    assert feed(one, carrying(V25))[-1:] == [RequestHead()]
     assert feed(one, head(V25)) == [asking(head(V25), 23)]
 
 
@@ -804,7 +804,7 @@ def test_a_fetch_that_fails_is_tried_again_without_them() -> None:
     feed(one, head(V24))
     for now in (0.0, REFETCH_S):
         assert feed(one, FetchFailed(V24), now=now) == []
-        assert one.tick(now + REFETCH_S) == [Look()]
+        assert one.tick(now + REFETCH_S) == [RequestHead()]
         assert feed(one, head(V24), now=now + REFETCH_S) == [fetch(head(V24))]
     assert feed(one, Installed(V24)) == [Deploy(V24)]
 
@@ -915,7 +915,7 @@ def test_an_update_is_offered_on_until_a_round_says_that_another_name_is_of_anot
 def test_an_update_to_what_a_restored_backup_has_lost_is_over() -> None:
     one = training(V1)
     feed(one, Trained(offer(V1)))
-    assert feed(one, Round("j-1", 2, Version(9, 0), 60.0, aliases=(V0,))) == [let_go(Version(9, 0), V1), Look()]
+    assert feed(one, Round("j-1", 2, Version(9, 0), 60.0, aliases=(V0,))) == [let_go(Version(9, 0), V1), RequestHead()]
 
 
 def test_an_older_base_in_a_higher_term_ends_no_update_and_is_told_of_the_later_one() -> None:
@@ -929,7 +929,7 @@ def test_an_older_base_in_a_higher_term_ends_no_update_and_is_told_of_the_later_
 def test_who_was_settled_under_a_former_name_of_the_base_trains_again_unless_the_round_says_that_it_counts() -> None:
     renamed = Version(9, 0)
     again = Round("j-1", 2, renamed, 60.0, aliases=(V0,))
-    fetches = [Look(), fetch(head(renamed, term=2))]
+    fetches = [RequestHead(), fetch(head(renamed, term=2))]
     assert feed(device(trained=V0), again, head(renamed, term=2)) == fetches
     assert feed(device(trained=V0), structs.replace(again, settled=("a", "d")), head(renamed, term=2)) == []
     assert feed(device(trained=V0), structs.replace(again, settled=("a",)), head(renamed, term=2)) == fetches
@@ -1009,7 +1009,11 @@ def test_a_training_is_begun_under_a_lower_name_that_another_leader_has_for_its_
     one = device()
     assert feed(one, Round("j-1", 2, COPYS, 60.0, aliases=(V0,), along=b"12345678"), Installed(COPYS))
     again = Round("j-1", 3, V0, 60.0, along=b"12345678")
-    assert feed(one, again, Installed(V0)) == [Halt(COPYS, goes_on=True), Fetch(V0, again), Train(V0, (0, 32, 0))]
+    assert feed(one, again, Installed(V0)) == [
+        Halt(COPYS, goes_on=True),
+        FetchVersion(V0, again),
+        Train(V0, (0, 32, 0)),
+    ]
 
 
 def test_a_training_that_is_left_for_another_version_does_not_go_on() -> None:

@@ -19,13 +19,13 @@ from edge_agent.effects import (
     Deploy,
     Drop,
     Effect,
-    Fetch,
     FetchFailed,
+    FetchVersion,
     Halt,
     Installed,
-    Look,
-    Over,
+    JobEnded,
     Ready,
+    RequestHead,
     Send,
     Settle,
     Train,
@@ -33,7 +33,7 @@ from edge_agent.effects import (
     TrainingFailed,
     Upload,
 )
-from edge_agent.effects import Event as DeviceEvent
+from edge_agent.effects import ParticipantEvent as DeviceEvent
 from edge_agent.participant import Participant
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
@@ -122,7 +122,7 @@ class ParticipantLaws(RuleBasedStateMachine):
 
     def do(self, effect: Effect) -> None:
         match effect:
-            case Fetch(version, source, since):
+            case FetchVersion(version, source, since):
                 assert since is None or version not in self.asked, "asks again for what it is averaged with"
                 assert since in (None, self.spec.averaged_from(version.number))
                 if isinstance(source, Head):
@@ -175,7 +175,7 @@ class ParticipantLaws(RuleBasedStateMachine):
                 assert self.since[version] <= first or version in self.asked, "deploys by itself what may be averaged"
             case Drop():
                 self.fetching = None
-            case Look():
+            case RequestHead():
                 pass
 
     def is_one(self, name: Version, former: Version) -> bool:
@@ -268,7 +268,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.left = self.began = self.version
         if self.job_ended:  # what it says first is that
             self.heard_term = self.term
-            self.tell(Over(self.version, self.term))
+            self.tell(JobEnded(self.version, self.term))
 
     @precondition(lambda self: self.number not in (0, 1, 2, 3, 30, 31))
     @rule()
@@ -276,7 +276,7 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.job_ended = self.over = True
         self.named.add(self.version)
         self.heard_term = self.term
-        self.tell(Over(self.version, self.term))
+        self.tell(JobEnded(self.version, self.term))
 
     @precondition(lambda self: self.update is not None)
     @rule(refused=st.booleans(), die_at=dies)

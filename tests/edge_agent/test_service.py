@@ -36,7 +36,7 @@ from broker.messages import (
     echo,
 )
 from broker.transport import Packet
-from edge_agent.config import AgentConfig, Limits, ModelSettings
+from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
@@ -44,7 +44,7 @@ from edge_agent.outbox import Probed
 from edge_agent.participant import REFETCH_S, Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
-from edge_agent.slots import Install, Outcome, Slots
+from edge_agent.slots import Install, InstallOutcome, Slots
 from edge_agent.work import FLUSH_S, STALL_S, _rng
 from models import chain
 from models.chain import Chain, Grids, Held, Step
@@ -112,7 +112,7 @@ class Bench:
         self.folder = folder
         self.spec = spec
         self.models = ModelSettings(inference=inference, keep=keep)
-        self.limits = Limits(checkpoint_s=checkpoint_s)
+        self.limits = DeviceLimits(checkpoint_s=checkpoint_s)
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -419,7 +419,7 @@ def version_1(before: Held = FIRST, grids: Grids | None = None) -> Made:
 
 
 def way_1(made: Made, chunk_bytes: int) -> tuple[Way, list[Body]]:
-    """Give the way to version 1 as a head names it, and its chunks."""
+    """Return the way to version 1 as a head names it, and its chunks."""
     pieces = enumerate(chunks.cut(made.body, chunk_bytes))
     return Way(0, 1, len(made.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
 
@@ -1076,7 +1076,7 @@ def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str, checkp
     bench = Bench(folder, endless, checkpoint_s=checkpoint_s)
     real = train.steps
 
-    def steps(*what: Any, **more: Any) -> Iterator[train.Step]:
+    def steps(*what: Any, **more: Any) -> Iterator[train.TrainingStep]:
         for step in real(*what, **more):
             bench.now += 0.25
             yield step
@@ -1551,13 +1551,13 @@ class SlowSlots(Slots):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, ())
         self.wanted: list[Install] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[InstallOutcome] = []
         self.swept: list[set[str]] = []
 
     def put(self, install: Install) -> None:
         self.wanted.append(install)
 
-    def finished(self) -> list[Outcome]:
+    def finished(self) -> list[InstallOutcome]:
         found, self.outcomes = self.outcomes, []
         return found
 
@@ -1566,7 +1566,7 @@ class SlowSlots(Slots):
 
     def end(self, why: str = "") -> None:
         last = self.wanted[-1]
-        self.outcomes.append(Outcome(last.name, last.release, why))
+        self.outcomes.append(InstallOutcome(last.name, last.release, why))
 
 
 def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:

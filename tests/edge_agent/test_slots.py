@@ -20,7 +20,7 @@ import edge_agent.slot as slot_module
 from broker.messages import Version
 from edge_agent import files, slots
 from edge_agent.slot import Release, Slot, SlotError, open_slot
-from edge_agent.slots import Install, Outcome, Slots, slot_path
+from edge_agent.slots import Install, InstallOutcome, Slots, slot_path
 from models.job import ModelSpec
 from models.nets.table import build
 from models.serving import session
@@ -84,7 +84,7 @@ def test_an_install_that_is_served_has_an_outcome_without_a_reason(tmp_path: Pat
     one = install()
     all_slots.put(one)
     assert woken == ["wake"]
-    assert all_slots.finished() == [Outcome("digits", one.release, "")]
+    assert all_slots.finished() == [InstallOutcome("digits", one.release, "")]
     assert all_slots.finished() == []
     assert all_slots.deployed("digits-1", "digits") == Version(1, 1)
     assert all_slots.deployed("digits-2", "digits") is None
@@ -101,10 +101,12 @@ def test_an_install_on_a_full_disk_has_an_outcome_with_the_reason_and_can_be_put
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         all_slots.put(one)
-    assert all_slots.finished() == [Outcome("digits", one.release, "OSError: [Errno 28] No space left on device")]
+    assert all_slots.finished() == [
+        InstallOutcome("digits", one.release, "OSError: [Errno 28] No space left on device")
+    ]
     assert all_slots.deployed("digits-1", "digits") is None
     all_slots.put(one)
-    assert all_slots.finished() == [Outcome("digits", one.release, "")]
+    assert all_slots.finished() == [InstallOutcome("digits", one.release, "")]
     assert all_slots.deployed("digits-1", "digits") == Version(1, 1)
 
 
@@ -134,7 +136,7 @@ def test_whatever_an_install_throws_is_an_outcome_and_the_next_one_is_served(
     (outcome,) = all_slots.finished()
     assert outcome.why.startswith(type(error).__name__)
     all_slots.put(install(2))
-    assert all_slots.finished() == [Outcome("digits", install(2).release, "")]
+    assert all_slots.finished() == [InstallOutcome("digits", install(2).release, "")]
     assert number_in(tmp_path) == 2
 
 
@@ -209,8 +211,8 @@ def test_an_install_that_waits_is_passed_over_for_a_newer_one_and_has_no_outcome
     all_slots.put(install(1, "other"))
     later.run()
     assert all_slots.finished() == [
-        Outcome("digits", install(3).release, ""),
-        Outcome("other", install(1, "other").release, ""),
+        InstallOutcome("digits", install(3).release, ""),
+        InstallOutcome("other", install(1, "other").release, ""),
     ]
     assert number_in(tmp_path) == 3
 
@@ -480,12 +482,12 @@ def test_whatever_is_installed_and_swept_the_rule_holds(tmp_path: Path, seed: in
 
 
 @pytest.fixture
-def threaded(tmp_path: Path) -> Iterator[Callable[..., list[Outcome]]]:
+def threaded(tmp_path: Path) -> Iterator[Callable[..., list[InstallOutcome]]]:
     """Put installs one by one into slots with a thread of their own; each waits for its outcome."""
     woken = threading.Event()
     all_slots = Slots(tmp_path, (), wake=woken.set)
 
-    def put(*installs: Install) -> list[Outcome]:
+    def put(*installs: Install) -> list[InstallOutcome]:
         outcomes = []
         for one in installs:
             all_slots.put(one)
@@ -499,7 +501,7 @@ def threaded(tmp_path: Path) -> Iterator[Callable[..., list[Outcome]]]:
 
 
 def test_the_thread_wakes_whoever_waits_and_lives_on_after_an_exception(
-    threaded: Callable[..., list[Outcome]], monkeypatch: pytest.MonkeyPatch
+    threaded: Callable[..., list[InstallOutcome]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
 
@@ -522,7 +524,7 @@ HANGS = "import sys; sys.stdin.buffer.read()"
 
 @pytest.mark.parametrize("code", [ILLEGAL, KILLED, HANGS], ids=["illegal", "killed", "hangs"])
 def test_a_child_that_dies_or_hangs_leaves_the_model_to_numpy(
-    threaded: Callable[..., list[Outcome]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+    threaded: Callable[..., list[InstallOutcome]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setattr(session, "probe", lambda: None)
     monkeypatch.setattr(slots, "Session", lambda: Session((sys.executable, "-c", code), timeout_s=0.3))
@@ -532,7 +534,7 @@ def test_a_child_that_dies_or_hangs_leaves_the_model_to_numpy(
 
 
 def test_a_child_that_cannot_be_started_leaves_the_model_to_numpy(
-    threaded: Callable[..., list[Outcome]], monkeypatch: pytest.MonkeyPatch
+    threaded: Callable[..., list[InstallOutcome]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")

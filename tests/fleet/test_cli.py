@@ -23,7 +23,7 @@ GOOD_JOB = 'name = "j"\n[model]\ninputs = 2\noutputs = 2\n'
 
 
 def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Give every command there is, and every group."""
+    """Return every command there is, and every group."""
     yield words
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

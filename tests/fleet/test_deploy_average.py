@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from aggregator.config import AggregatorConfig, Limits
+from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.learner import Learner
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Version
-from broker.transport import Event, Packet
+from broker.transport import Packet, TransportEvent
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
-from edge_agent.slots import Install, Outcome, Slots
+from edge_agent.slots import Install, InstallOutcome, Slots
 from fleet.simulation.simulate import _workshop
 from models import average
 from models.data import dataset
@@ -63,7 +63,7 @@ class Link(MemoryTransport):
 
     came: Counter[str]
 
-    def take(self, timeout_s: float | None = 0.0) -> Event | None:
+    def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet) and event.payload and "/body/" in event.topic:
             self.came[event.topic] += 1
@@ -76,13 +76,13 @@ class Shelf(Slots):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, ())
         self.installs: list[Install] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[InstallOutcome] = []
 
     def put(self, install: Install) -> None:
         self.installs.append(install)
-        self.outcomes.append(Outcome(install.name, install.release))
+        self.outcomes.append(InstallOutcome(install.name, install.release))
 
-    def finished(self) -> list[Outcome]:
+    def finished(self) -> list[InstallOutcome]:
         found, self.outcomes = self.outcomes, []
         return found
 
@@ -112,7 +112,7 @@ class World:
 
     def lead(self, name: str) -> None:
         self.store = Store(self.folder / name, synced=False)
-        limits = Limits(body_grace_s=GRACE_S, spread_s=0.0)
+        limits = ServerLimits(body_grace_s=GRACE_S, spread_s=0.0)
         config = AggregatorConfig(fleet=FLEET, state_dir=str(self.folder / name), limits=limits)
         self.link = self.broker.transport(f"aggregator-{name}")
         self.aggregator = Aggregator(config, self.store, self.link, nonce=name, clock=lambda: self.now)

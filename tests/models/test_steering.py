@@ -21,7 +21,7 @@ from models.steering import (
     WINDOWS,
     Choice,
     Report,
-    Seen,
+    RoundSummary,
     allowed,
     choose,
     clipped,
@@ -38,10 +38,12 @@ AT_LAST = TOLERANCE * OLD / PERSISTS
 """The share of a round's gain that its noise may cost then."""
 
 
-def seen(mean: float = 1.0, single: float = 0.2, curvature: float = 0.05, gain: float = 2.0, n: int = 8) -> Seen:
+def seen(
+    mean: float = 1.0, single: float = 0.2, curvature: float = 0.05, gain: float = 2.0, n: int = 8
+) -> RoundSummary:
     """Return a round of n devices that agree but for a tenth; by default noise of four times the mean is allowed."""
     around = [1 + 0.1 * (k - (n - 1) / 2) / n for k in range(n)]
-    return Seen(mean, single, tuple(Report(curvature * f, gain * f) for f in around))
+    return RoundSummary(mean, single, tuple(Report(curvature * f, gain * f) for f in around))
 
 
 def size(d: int, choice: Choice) -> int:
@@ -49,13 +51,13 @@ def size(d: int, choice: Choice) -> int:
     return min(choice.terms.m, d) * choice.terms.bits
 
 
-def after(d: int, choice: Choice, rounds: list[Seen], model_energy: float = HUGE_MODEL) -> Choice:
+def after(d: int, choice: Choice, rounds: list[RoundSummary], model_energy: float = HUGE_MODEL) -> Choice:
     for number in range(len(rounds)):
         choice = choose(d, choice, rounds[max(0, number + 1 - OLD) : number + 1], TOLERANCE, model_energy)
     return choice
 
 
-def settled(d: int = D, one: Seen | None = None, model_energy: float = HUGE_MODEL) -> Choice:
+def settled(d: int = D, one: RoundSummary | None = None, model_energy: float = HUGE_MODEL) -> Choice:
     return after(d, first(d), [one or seen()] * 40, model_energy)
 
 
@@ -64,7 +66,7 @@ def settled(d: int = D, one: Seen | None = None, model_energy: float = HUGE_MODE
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
 def test_noise_is_what_folding_and_bits_add(bits: int) -> None:
-    told = Seen(2.0, 0.5)
+    told = RoundSummary(2.0, 0.5)
     assert noise(D, Terms(5120, 1), bits, told) == pytest.approx(
         D / 5120 * (1 + ADDED[bits]) * (2.0 + ADDED[1] * 0.5) - 2.0
     )
@@ -128,14 +130,14 @@ def test_from_the_most_bits_it_comes_down_to_the_fewest_buckets_and_back_up(d: i
 
 numbers = st.floats(0, 1e30)
 reports = st.builds(Report, st.floats(-1e12, 1e12), st.none() | st.floats(-1e12, 1e12))
-rounds = st.builds(Seen, numbers, numbers, st.lists(reports, max_size=12).map(tuple))
+rounds = st.builds(RoundSummary, numbers, numbers, st.lists(reports, max_size=12).map(tuple))
 dimensions = st.sampled_from([64, 65, 100, 300, 385, 513, 3461, 4096, 199_210])
 
 
 @settings(max_examples=80)
 @given(dimensions, st.lists(rounds, min_size=1, max_size=10), st.floats(1e-3, 10), numbers)
 def test_whatever_is_told_terms_are_valid_and_change_by_a_factor_of_two_at_most(
-    d: int, history: list[Seen], tolerance: float, model_energy: float
+    d: int, history: list[RoundSummary], tolerance: float, model_energy: float
 ) -> None:
     choice = first(d)
     for number in range(len(history)):
@@ -148,7 +150,7 @@ def test_whatever_is_told_terms_are_valid_and_change_by_a_factor_of_two_at_most(
 
 
 @given(st.lists(rounds, min_size=1, max_size=3))
-def test_a_tiny_net_keeps_int8(history: list[Seen]) -> None:
+def test_a_tiny_net_keeps_int8(history: list[RoundSummary]) -> None:
     assert choose(FEWEST - 1, first(FEWEST - 1), history, 0.1, 1.0) == first(FEWEST - 1)
 
 
@@ -176,7 +178,7 @@ def test_one_device_that_has_half_of_the_weight_is_followed_within_three_rounds(
     assert noise(D, found.terms, found.down, heavy) <= 1.01 * limit
 
 
-def after_history(choice: Choice, before: list[Seen], then: list[Seen]) -> Choice:
+def after_history(choice: Choice, before: list[RoundSummary], then: list[RoundSummary]) -> Choice:
     for number in range(len(then)):
         choice = choose(D, choice, [*before, *then[: number + 1]], TOLERANCE, HUGE_MODEL)
     return choice
@@ -202,7 +204,7 @@ def test_one_round_of_good_luck_does_not_allow_more_than_four_times_its_noise() 
 
 def test_one_round_alone_says_nothing_of_what_rounds_gain() -> None:
     assert allowed([seen()], TOLERANCE) is None
-    assert allowed([Seen(1.0, 0.2), seen(), Seen(1.0, 0.2)], TOLERANCE) is None
+    assert allowed([RoundSummary(1.0, 0.2), seen(), RoundSummary(1.0, 0.2)], TOLERANCE) is None
     assert allowed([seen(), seen()], TOLERANCE) is not None
 
 
@@ -217,9 +219,9 @@ def test_a_gain_that_falls_to_less_than_half_goes_on_falling(before: float, now:
 # Plateaus, and few reports.
 
 
-def plateau(seed: int) -> Seen:
+def plateau(seed: int) -> RoundSummary:
     told = random.Random(seed)  # noqa: S311
-    return Seen(1.0, 0.2, tuple(Report(0.05, told.gauss(0, 1)) for _ in range(8)))
+    return RoundSummary(1.0, 0.2, tuple(Report(0.05, told.gauss(0, 1)) for _ in range(8)))
 
 
 def test_on_a_plateau_what_was_allowed_last_stays_allowed() -> None:
@@ -232,12 +234,12 @@ def test_on_a_plateau_what_was_allowed_last_stays_allowed() -> None:
 
 def test_on_a_plateau_quieter_updates_do_not_make_fewer_buckets() -> None:
     choice = settled()
-    quiet = [Seen(0.1, 0.02, plateau(seed).reports) for seed in range(40)]
+    quiet = [RoundSummary(0.1, 0.02, plateau(seed).reports) for seed in range(40)]
     assert choose(D, choice, quiet, TOLERANCE, HUGE_MODEL) == choice
 
 
 def test_on_a_plateau_louder_updates_still_make_more() -> None:
-    loud = [Seen(2.0, 0.4, plateau(seed).reports) for seed in range(40)]
+    loud = [RoundSummary(2.0, 0.4, plateau(seed).reports) for seed in range(40)]
     found = choose(D, settled(), loud, TOLERANCE, HUGE_MODEL)
     assert found.terms.m > settled().terms.m
     assert found.allowed == settled().allowed
@@ -245,7 +247,7 @@ def test_on_a_plateau_louder_updates_still_make_more() -> None:
 
 @pytest.mark.parametrize("n", range(FEWEST_REPORTS))
 def test_fewer_than_five_reports_say_nothing(n: int) -> None:
-    told = seen(n=n) if n else Seen(1.0, 0.2)
+    told = seen(n=n) if n else RoundSummary(1.0, 0.2)
     assert allowed([told], TOLERANCE) is None
     assert choose(D, settled(), [told], TOLERANCE, HUGE_MODEL) == settled()
     assert math.isinf(choose(D, first(D), [told], TOLERANCE, HUGE_MODEL).allowed)
@@ -259,19 +261,19 @@ def test_reports_of_several_rounds_count_together() -> None:
 
 def test_reports_on_the_curvature_do_not_count_for_good() -> None:
     old = [seen()] * 3
-    assert allowed([*old, *[Seen(1.0, 0.2)] * 7], TOLERANCE) is not None
-    assert allowed([*old, *[Seen(1.0, 0.2)] * 8], TOLERANCE) is None
+    assert allowed([*old, *[RoundSummary(1.0, 0.2)] * 7], TOLERANCE) is not None
+    assert allowed([*old, *[RoundSummary(1.0, 0.2)] * 8], TOLERANCE) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_no_report(bad: float) -> None:
-    assert allowed([Seen(1.0, 0.2, (Report(bad, 2.0),) * 8)] * 4, TOLERANCE) is None
-    assert allowed([Seen(1.0, 0.2, (Report(0.05, bad),) * 8)] * 4, TOLERANCE) is None
+    assert allowed([RoundSummary(1.0, 0.2, (Report(bad, 2.0),) * 8)] * 4, TOLERANCE) is None
+    assert allowed([RoundSummary(1.0, 0.2, (Report(0.05, bad),) * 8)] * 4, TOLERANCE) is None
 
 
 def test_a_small_gain_is_found_over_a_longer_window() -> None:
     told = random.Random(1)  # noqa: S311
-    history = [Seen(1.0, 0.2, tuple(Report(0.05, told.gauss(0.5, 1)) for _ in range(8))) for _ in range(32)]
+    history = [RoundSummary(1.0, 0.2, tuple(Report(0.05, told.gauss(0.5, 1)) for _ in range(8))) for _ in range(32)]
     windows = [w for w in WINDOWS if allowed(history[-w:], TOLERANCE) is not None]
     assert allowed(history, TOLERANCE) is not None
     assert windows
@@ -287,7 +289,7 @@ lies = st.sampled_from([1e12, -1e12, 0.0, math.nan, math.inf, -math.inf]) | st.f
 @given(st.lists(st.builds(Report, lies, st.none() | lies), max_size=3), st.integers(2, 8))
 def test_a_minority_moves_what_is_allowed_by_no_more_than_the_clipping(lying: list[Report], n: int) -> None:
     honest = seen().reports
-    told = [Seen(1.0, 0.2, (*honest, *lying))] * n
+    told = [RoundSummary(1.0, 0.2, (*honest, *lying))] * n
     found = allowed(told, TOLERANCE)
     if found is None:
         return
@@ -312,7 +314,7 @@ def test_what_is_near_the_median_is_not_moved() -> None:
     assert clipped([-100.0, 2.0, 3.0, 4.0, 5.0]) == [3.0 - CLIP, 2.0, 3.0, 4.0, 5.0]
 
 
-def of_devices(seed: int, n_rounds: int, lie: float | None = None) -> list[Seen]:
+def of_devices(seed: int, n_rounds: int, lie: float | None = None) -> list[RoundSummary]:
     """Rounds of eight devices whose gains spread twice as wide as they are large; one of them may lie in all."""
     told = random.Random(seed)  # noqa: S311
     rounds = []
@@ -321,7 +323,7 @@ def of_devices(seed: int, n_rounds: int, lie: float | None = None) -> list[Seen]
         if lie is not None:
             gains[3] = lie
         reports = tuple(Report(0.05, gain, who) for who, gain in enumerate(gains, 1))
-        rounds.append(Seen(1.0, 0.2, reports))
+        rounds.append(RoundSummary(1.0, 0.2, reports))
     return rounds
 
 
@@ -337,7 +339,7 @@ def test_one_device_of_eight_that_lies_in_every_round_hardly_moves_what_is_allow
 
 
 def test_three_devices_are_enough_once_they_have_reported_twice() -> None:
-    rounds = [Seen(1.0, 0.2, tuple(Report(0.05, 2.0 + 0.01 * who, who) for who in (1, 2, 3)))] * 2
+    rounds = [RoundSummary(1.0, 0.2, tuple(Report(0.05, 2.0 + 0.01 * who, who) for who in (1, 2, 3)))] * 2
     assert allowed(rounds, TOLERANCE) == pytest.approx(TOLERANCE * 2.02 / 0.05, rel=0.01)
 
 
@@ -355,14 +357,14 @@ def test_noise_never_stays_above_a_tenth_of_the_models_energy_where_a_coding_kee
     model_energy: float, single: float, gain: float
 ) -> None:
     told = seen(1.0, single, gain=gain)
-    for one in (told, Seen(1.0, single)):
+    for one in (told, RoundSummary(1.0, single)):
         found = settled(one=one, model_energy=model_energy)
         longest = noise(D, terms_for(D, D, 4), 4, one)
         assert noise(D, found.terms, found.down, one) <= max(longest, MOST_OF_MODEL * model_energy) * 1.0001
 
 
 def test_before_anything_is_known_noise_goes_by_the_models_own_energy() -> None:
-    quiet = Seen(1.0, 0.2)
+    quiet = RoundSummary(1.0, 0.2)
     here = noise(D, first(D).terms, 1, quiet)
     assert choose(D, first(D), [quiet], TOLERANCE, 2 * here / EARLY_OF_MODEL).terms.m < first(D).terms.m
     louder = choose(D, first(D), [quiet], TOLERANCE, here / 2 / EARLY_OF_MODEL)

@@ -28,8 +28,8 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def points(diary: Path) -> list[list[object]]:
-    return [json.loads(line)[2:] for line in diary.read_text().splitlines()]
+def points(trace: Path) -> list[list[object]]:
+    return [json.loads(line)[2:] for line in trace.read_text().splitlines()]
 
 
 def test_without_the_variables_nothing_happens() -> None:
@@ -55,13 +55,13 @@ def test_a_point_that_is_reached_too_seldom_does_no_harm() -> None:
 
 
 def test_the_diary_has_every_point_in_order_and_the_deadly_one_last(tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    run(FEDGE_FAILPOINT="here.before:2", FEDGE_DIARY=str(diary))
-    run(FEDGE_DIARY=str(diary))
-    first, second, *rest = points(diary)
+    trace = tmp_path / "trace"
+    run(FEDGE_FAILPOINT="here.before:2", FEDGE_TRACE=str(trace))
+    run(FEDGE_TRACE=str(trace))
+    first, second, *rest = points(trace)
     assert [first, second] == [["here.before", {"i": 0}], ["here.before", {"i": 1}]]
     assert [point for point, _ in rest] == ["here.before"] * 3 + ["there"]
-    assert len({json.loads(line)[1] for line in diary.read_text().splitlines()}) == 2
+    assert len({json.loads(line)[1] for line in trace.read_text().splitlines()}) == 2
 
 
 def test_an_effect_stands_in_the_diary_with_its_fields(tmp_path: Path) -> None:
@@ -69,18 +69,18 @@ def test_an_effect_stands_in_the_diary_with_its_fields(tmp_path: Path) -> None:
         base: tuple[int, int]
         body: bytes
 
-    trail = failpoints.trail_of({failpoints.DIARY: str(tmp_path / "diary")})
+    trail = failpoints.points_of({failpoints.TRACE: str(tmp_path / "trace")})
     assert trail is not None
     trail.reach("agent.Effect.after", Effect((1, 2), b"abc"))
-    assert points(tmp_path / "diary") == [["agent.Effect.after", {"base": [1, 2], "body": "YWJj"}]]
+    assert points(tmp_path / "trace") == [["agent.Effect.after", {"base": [1, 2], "body": "YWJj"}]]
 
 
 @pytest.mark.parametrize("text", [":1", "here:0", "here:-1", "here:x", "here:1:2"])
 def test_nonsense_in_the_variable_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="FEDGE_FAILPOINT"):
-        failpoints.trail_of({failpoints.FAILPOINT: text})
+        failpoints.points_of({failpoints.FAILPOINT: text})
 
 
 def test_nothing_asked_is_no_trail() -> None:
-    assert failpoints.trail_of({}) is None
+    assert failpoints.points_of({}) is None
     assert failpoints.parse("") == {}

@@ -22,7 +22,7 @@ from msgspec import inspect
 
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Announce, Seen
+from aggregator.effects import Announce, DeviceStatus
 from aggregator.gates import RefusedError
 from aggregator.learner import Learner, LearnerError
 from aggregator.record import start
@@ -140,7 +140,7 @@ def keys(info: inspect.Type, path: tuple[str, ...] = ()) -> Iterator[Key]:
 
 
 def bounds(info: inspect.IntType | inspect.FloatType) -> list[object]:
-    """Give what is just allowed, and what just is not."""
+    """Return what is just allowed, and what just is not."""
     limits = [limit for limit in (info.ge, info.gt, info.le, info.lt) if limit is not None]
     if isinstance(info, inspect.IntType):
         return [int(limit) + step for limit in limits for step in (-1, 0, 1)]
@@ -235,7 +235,7 @@ def use_rounds(spec: JobSpec) -> None:
     coordinator = Coordinator(spec.rounds, spec.seed, Version(1, 0), now=0.0, max_examples=spec.aggregate.max_examples)
     now, effects = 0.0, []
     for number in range(5):
-        effects += coordinator.receive(Seen(f"d{number}", online=True, ready=True, why=""), now)
+        effects += coordinator.receive(DeviceStatus(f"d{number}", online=True, ready=True, why=""), now)
     for _ in range(5):
         deadline = coordinator.deadline
         if deadline is None:
@@ -321,7 +321,7 @@ def use_aggregator(config: AggregatorConfig) -> None:
     beacon = Beacon(1, "n", online=True, spread_s=config.limits.spread_s)
     assert topics.unpack(topics.pack(beacon, config.fleet), config.fleet) == beacon
     check_topic(topics.pack(beacon, config.fleet).topic)
-    assert config.limits.chunk_bytes + 1000 <= mailbox.Limits().packet_bytes  # what our own client takes
+    assert config.limits.chunk_bytes + 1000 <= mailbox.ClientLimits().packet_bytes  # what our own client takes
     coordinator = Coordinator(
         RoundsSpec(),
         1,
@@ -330,7 +330,7 @@ def use_aggregator(config: AggregatorConfig) -> None:
         heartbeat_s=config.limits.heartbeat_s,
         max_body_bytes=config.limits.unassembled_bytes,
     )
-    coordinator.receive(Seen("d", online=True, ready=True, why=""), 0.0)
+    coordinator.receive(DeviceStatus("d", online=True, ready=True, why=""), 0.0)
     coordinator.tick(0.0)
     assert coordinator.deadline is not None
     assert coordinator.deadline >= 0.1

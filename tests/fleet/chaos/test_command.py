@@ -19,12 +19,12 @@ from fleet.chaos import audit as chaos_accounts
 from fleet.chaos import command as chaos_module
 from fleet.chaos import points as chaos_points
 from fleet.chaos import stage as chaos_stage
-from fleet.chaos.command import Options, Report, Run, chaos, show, undisturbed
+from fleet.chaos.command import ChaosReport, ChaosRun, Options, chaos, show, undisturbed
 from fleet.chaos.fleet import Kill
 from fleet.chaos.points import points
 from fleet.chaos.sabotage import SABOTAGE
 from fleet.chaos.scheduler import draw
-from fleet.chaos.trace import Diary, Line
+from fleet.chaos.trace import Line, Trace
 from fleet.cli import main
 from fleet.console.display import Display
 from fleet.console.operator import load_job
@@ -51,7 +51,7 @@ def test_every_failpoint_in_the_code_is_killed_at_and_no_other() -> None:
 
 
 def _failpoints_in(package: str) -> list[str]:
-    """Give the literal names that a package's modules pass to `reach`, themselves or by way of `Outgoing`."""
+    """Return the literal names that a package's modules pass to `reach`, themselves or by way of `Outgoing`."""
     found = []
     for path in (ROOT / package).glob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -109,15 +109,15 @@ def test_a_compared_job_has_a_fixed_membership_and_a_lossy_codec(
 
 
 def test_a_diary_is_read_while_it_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "diary"
-    diary = Diary(path)
-    assert diary.read() == []
+    path = tmp_path / "trace"
+    trace = Trace(path)
+    assert trace.read() == []
     path.write_text('[1.5,7,"agent.Send.before",{"a":1}]\n[2.0,7,"agent.Se')
-    assert diary.read() == [Line(1.5, 7, "agent.Send.before", {"a": 1})]
+    assert trace.read() == [Line(1.5, 7, "agent.Send.before", {"a": 1})]
     with path.open("a") as file:
         file.write('nd.after",null]\n')
-    assert diary.read() == [Line(2.0, 7, "agent.Send.after", None)]
-    assert [line.at for line in diary.at("agent.Send.after")] == [2.0]
+    assert trace.read() == [Line(2.0, 7, "agent.Send.after", None)]
+    assert [line.at for line in trace.at("agent.Send.after")] == [2.0]
 
 
 def test_an_epoch_that_is_finished_twice_is_counted_as_retrained() -> None:
@@ -127,15 +127,15 @@ def test_an_epoch_that_is_finished_twice_is_counted_as_retrained() -> None:
 
 
 def test_an_update_ends_by_a_verdict_or_is_let_go() -> None:
-    diary = Diary(Path("none"))
+    trace = Trace(Path("none"))
     ends: list[dict[str, str] | None] = [{"base": "1.0"}, {"refused": "no"}, None]
     for number, verdict in enumerate(ends):
         what = {"job": "j", "base": [1, number], "verdict": verdict}
-        diary.lines.append(Line(float(number), 1, "agent.Settle.before", what))
+        trace.lines.append(Line(float(number), 1, "agent.Settle.before", what))
     for number, word in enumerate(("counted", "refused", "let go")):
-        (one,) = chaos_accounts._settlements({"d": diary}, "agent.Settle.before", word)
+        (one,) = chaos_accounts._settlements({"d": trace}, "agent.Settle.before", word)
         assert one == ("j", (1, number), "d")
-    assert len(chaos_accounts._settlements({"d": diary}, "agent.Settle.before")) == 3
+    assert len(chaos_accounts._settlements({"d": trace}, "agent.Settle.before")) == 3
 
 
 def test_an_update_that_is_settled_once_more_counts_only_where_that_was_on_disk() -> None:
@@ -149,14 +149,14 @@ def test_an_update_that_is_settled_once_more_counts_only_where_that_was_on_disk(
 
 
 def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
-    diary = Diary(Path("none"))
-    diary.lines = [Line(at, 1, "agent.Send.after", None) for at in (1.0, 5.5, 9.0)]
+    trace = Trace(Path("none"))
+    trace.lines = [Line(at, 1, "agent.Send.after", None) for at in (1.0, 5.5, 9.0)]
     kills = [
         Kill("device-0", "agent.Send.after", 4.0, 5.0),
         Kill("device-0", "any moment", 6.0, 7.0),
         Kill("x", "y", 9),
     ]
-    row, _, everybody = chaos_accounts.recoveries(kills, {"device-0": diary, "x": Diary(Path("none"))}, [2.0, 8.0])
+    row, _, everybody = chaos_accounts.recoveries(kills, {"device-0": trace, "x": Trace(Path("none"))}, [2.0, 8.0])
     assert (row.kills, row.at_points) == (2, 1)
     assert (row.work_p50_s, row.work_max_s, row.version_p50_s, row.version_max_s) == (0.5, 2.0, 1.0, 3.0)
     assert everybody.kills == 3
@@ -165,22 +165,22 @@ def test_recovery_is_from_the_restart_to_what_comes_next() -> None:
 # What a schedule did not come to.
 
 
-def ran(kills: Sequence[str], missed: Sequence[str] = (), problems: Sequence[str] = ()) -> Run:
+def ran(kills: Sequence[str], missed: Sequence[str] = (), problems: Sequence[str] = ()) -> ChaosRun:
     """What a run comes to that has killed at these points."""
-    outcome = chaos_accounts.Outcome({"j": ["aa"]}, {}, 0, 0, 0, [])
+    outcome = chaos_accounts.AuditOutcome({"j": ["aa"]}, {}, 0, 0, 0, [])
     dead = [Kill("device-0", point, 1.0, 2.0) for point in kills]
-    rows = chaos_accounts.recoveries(dead, {"device-0": Diary(Path("none"))}, [])
-    return Run(outcome, dead, rows, list(missed), list(problems), 1.0)
+    rows = chaos_accounts.recoveries(dead, {"device-0": Trace(Path("none"))}, [])
+    return ChaosRun(outcome, dead, rows, list(missed), list(problems), 1.0)
 
 
 class Runs:
     """Stands in the place of `_run`: gives what is to come of each, and keeps what was asked for."""
 
-    def __init__(self, *runs: Run) -> None:
+    def __init__(self, *runs: ChaosRun) -> None:
         self.runs = list(runs)
         self.asked: list[tuple[int, int, Sequence[str]]] = []
 
-    def __call__(self, options: Options, _name: str, _display: Display, only: Sequence[str] = ()) -> Run:
+    def __call__(self, options: Options, _name: str, _display: Display, only: Sequence[str] = ()) -> ChaosRun:
         self.asked.append((options.kills, options.seed, only))
         return self.runs.pop(0)
 
@@ -233,7 +233,7 @@ def test_a_good_run_leaves_no_folder_behind(
     monkeypatch.setattr(chaos_module, "_run", Runs(ran([]), ran(["any moment"], problems=problems)))
     assert main(["chaos", "--kills", "1"]) == (0 if good else 1)
     assert len(list(tmp_path.iterdir())) == (0 if good else 1)
-    assert ("logs, diaries and states are in" in capsys.readouterr().out) is not good
+    assert ("logs, traces and states are in" in capsys.readouterr().out) is not good
 
 
 # The real thing.
@@ -245,24 +245,24 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
 
 
 @pytest.fixture(scope="module")
-def before(options: Options) -> Run:
+def before(options: Options) -> ChaosRun:
     return undisturbed(options, Display(None))
 
 
 @pytest.mark.slow
-def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: Options, before: Run) -> None:
+def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: Options, before: ChaosRun) -> None:
     report = chaos(options, before, Display(None))
     assert report.problems == []
     assert report.kills >= options.kills
     assert report.identical
     assert report.versions_identical == report.versions == 2 * (options.rounds + 1)
     assert (report.retrained_epochs, report.lost_updates, report.duplicated_updates) == (0, 0, 0)
-    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=ChaosReport) == report
 
 
 @pytest.mark.slow
 def test_a_fleet_whose_aggregator_forgets_its_verdicts_is_found_out(
-    options: Options, before: Run, tmp_path: Path
+    options: Options, before: ChaosRun, tmp_path: Path
 ) -> None:
     report = chaos(options._replace(out=tmp_path, sabotage="ledger"), before, Display(None))
     assert not report.good

@@ -212,7 +212,7 @@ class Fleet(NamedTuple):
         assert process.wait(20) == 0
 
     def line(self) -> dict[str, Any]:
-        """Give what `fedge job list` says of the job."""
+        """Return what `fedge job list` says of the job."""
         said = fedge("job", "list", "--config", self.config, "--json")
         lines = json.loads(said.stdout)["jobs"] if said.returncode == 0 else []
         return next((line for line in lines if line["name"] == "blobs"), {"version": "0.0", "state": ""})

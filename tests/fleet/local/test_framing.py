@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.local.framing import GarbageError, Reader, Seen
+from fleet.local.framing import GarbageError, PacketReader, SeenPacket
 
 CONNECT_3 = bytes([0x10, 14, 0, 4, *b"MQTT", 4, 2, 0, 60, 0, 2, *b"me"])
 CONNECT_5 = bytes([0x10, 18, 0, 4, *b"MQTT", 5, 2, 0, 60, 3, 0x21, 0, 7, 0, 2, *b"me"])
@@ -30,23 +30,23 @@ def publish(topic: bytes, payload: bytes, *, qos: int = 1, properties: bytes | N
     return bytes([0x30 | qos << 1]) + varint(len(body)) + body
 
 
-def read(data: bytes, version: int = 4) -> list[Seen]:
-    reader = Reader()
+def read(data: bytes, version: int = 4) -> list[SeenPacket]:
+    reader = PacketReader()
     reader.version = version
     return list(reader.feed(data))
 
 
 def test_a_connect_tells_its_client_and_version() -> None:
     for packet, version in ((CONNECT_3, 4), (CONNECT_5, 5)):
-        reader = Reader()
-        assert list(reader.feed(packet)) == [Seen("CONNECT", client_id="me")]
+        reader = PacketReader()
+        assert list(reader.feed(packet)) == [SeenPacket("CONNECT", client_id="me")]
         assert reader.version == version
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_publish_tells_its_word_and_payload(qos: int) -> None:
     topic = b"fedge/1/home/offer/job/device"
-    expected = [Seen("PUBLISH", word="offer", n_payload=5)]
+    expected = [SeenPacket("PUBLISH", word="offer", n_payload=5)]
     assert read(publish(topic, b"hello", qos=qos)) == expected
     assert read(publish(topic, b"hello", qos=qos, properties=b""), version=5) == expected
     assert read(publish(topic, b"hello", qos=qos, properties=b"\2\0\0\0\x09"), version=5) == expected
@@ -54,7 +54,7 @@ def test_a_publish_tells_its_word_and_payload(qos: int) -> None:
 
 @pytest.mark.parametrize("topic", [b"a", b"a/b/c/d", b"fedge/2/home/offer", b"fedge/1/home", b""])
 def test_a_topic_of_another_tree_is_other(topic: bytes) -> None:
-    assert read(publish(topic, b"x")) == [Seen("PUBLISH", word="other", n_payload=1)]
+    assert read(publish(topic, b"x")) == [SeenPacket("PUBLISH", word="other", n_payload=1)]
 
 
 def test_large_and_empty_payloads_are_counted_alike() -> None:
@@ -97,8 +97,8 @@ packets = st.one_of(
 @given(st.lists(packets, max_size=8), st.lists(st.integers(1, 400), min_size=1, max_size=20))
 def test_any_cutting_of_the_stream_reads_the_same(stream: list[bytes], cuts: list[int]) -> None:
     data = CONNECT_5 + b"".join(stream)
-    reader, start = Reader(), 0
-    found: list[Seen] = []
+    reader, start = PacketReader(), 0
+    found: list[SeenPacket] = []
     while start < len(data):
         step = cuts[start % len(cuts)]
         found += reader.feed(data[start : start + step])
@@ -115,7 +115,7 @@ def test_no_bytes_raise_anything_but_garbage(data: bytes, version: int) -> None:
 
 
 def test_the_reader_holds_heads_and_never_bodies() -> None:
-    reader = Reader()
+    reader = PacketReader()
     packet = publish(b"a", bytes(1_000_000))
     for start in range(0, len(packet), 10_000):
         list(reader.feed(packet[start : start + 10_000]))
@@ -128,7 +128,7 @@ def test_a_topic_alias_is_counted_under_the_word_that_it_stands_for() -> None:
         body = len(topic).to_bytes(2) + topic + b"\x00\x07" + bytes((len(properties),)) + properties + payload
         return bytes((0x32, len(body))) + body
 
-    reader = Reader()
+    reader = PacketReader()
     reader.version = 5
     stream = publish(b"fedge/1/f/offer/j/d", b"abc") + publish(b"", b"de") + publish(b"", b"")
     seen = [packet for byte in stream for packet in reader.feed(bytes((byte,)))]

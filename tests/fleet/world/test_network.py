@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from broker.transport import Event, Offline, Online, Packet, Usurped
+from broker.transport import Offline, Online, Packet, SessionTakenOver, TransportEvent
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker, WorldTransport
 
@@ -28,7 +28,7 @@ class Net:
         return [event.payload for event in taken(self.ear) if isinstance(event, Packet)]
 
 
-def taken(transport: WorldTransport) -> list[Event]:
+def taken(transport: WorldTransport) -> list[TransportEvent]:
     return list(iter(transport.take, None))
 
 
@@ -73,7 +73,7 @@ def test_who_comes_back_before_his_session_lapsed_hears_his_own_will_out() -> No
     net.one.restore()
     assert net.ear_hears() == [b"gone"]
     assert net.broker.connected(net.one)
-    assert not any(isinstance(event, Usurped) for event in taken(net.one))
+    assert not any(isinstance(event, SessionTakenOver) for event in taken(net.one))
     net.broker.lapse("one")
     assert net.broker.connected(net.one)
 

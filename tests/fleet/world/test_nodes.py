@@ -53,7 +53,7 @@ def test_the_services_start_meet_and_end(world: World) -> None:
     assert server.connected
     assert server.service is not None
     assert len(server.service.roster.devices) == len(world.devices)
-    world.misfortunes.strike("kill server")
+    world.misfortunes.happen("kill server")
     assert not server.up
     assert server.store is None
     world.agenda.run(15.0)
@@ -123,10 +123,10 @@ def test_a_full_disk_refuses_what_is_a_write(world: World, point: str) -> None:
 
 
 def test_nothing_is_left_of_a_world(tmp_path: Path) -> None:
-    before = failpoints._trail, os.fsync
+    before = failpoints._points, os.fsync
     with nodes.installed(Trail(Ears(), lambda: None), 40):
         assert os.fsync is not before[1]
-    assert (failpoints._trail, os.fsync) == before
+    assert (failpoints._points, os.fsync) == before
     assert nets.KIND not in registry.NETS
 
 

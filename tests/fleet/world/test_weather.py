@@ -24,11 +24,11 @@ def test_the_same_seed_gives_the_same_weather() -> None:
 
 def test_misfortunes_strike_while_the_weather_is_bad_and_half_of_them_at_a_moment() -> None:
     skies = [draw_sky(dice(seed), "storms") for seed in range(50)]
-    strikes = [strike for sky in skies for strike in sky.strikes]
-    assert all(0 < at < sky.bad_s for sky in skies for at, _, _ in sky.strikes)
-    waiting = [moment for _, moment, _ in strikes if moment]
+    all_of_them = [one for sky in skies for one in sky.misfortunes]
+    assert all(0 < at < sky.bad_s for sky in skies for at, _, _ in sky.misfortunes)
+    waiting = [moment for _, moment, _ in all_of_them if moment]
     assert set(waiting) <= set(MOMENTS)
-    assert 0.4 < len(waiting) / len(strikes) < 0.6
+    assert 0.4 < len(waiting) / len(all_of_them) < 0.6
 
 
 def test_every_profile_is_drawn_at_times() -> None:

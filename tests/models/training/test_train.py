@@ -11,8 +11,8 @@ from models.nets.table import build
 from models.params import Params, Spec
 from models.training.checkpoint import TrainingState, from_bytes, to_bytes
 from models.training.train import (
-    Step,
     TrainingError,
+    TrainingStep,
     begin,
     finish,
     learning_rate,
@@ -37,7 +37,7 @@ def make_data(n: int = 23) -> Dataset:
     return Dataset(generator.standard_normal((n, 3)).astype(np.float32), generator.integers(0, 4, n))
 
 
-def run(train: TrainSpec, state: TrainingState | None = None, data: Dataset | None = None) -> list[Step]:
+def run(train: TrainSpec, state: TrainingState | None = None, data: Dataset | None = None) -> list[TrainingStep]:
     state = state or begin(make_params(), SEED)
     # a step's arrays are overwritten by the next, so each is written down
     return [
