@@ -60,7 +60,7 @@ def _complain(error: Exception) -> None:
     )
 
 
-_OURS = ("broker", "models", "aggregator", "edge_agent", "fleet")
+_OURS = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
 
 
 def _start_log(arguments: argparse.Namespace) -> None:

@@ -94,7 +94,8 @@ def audit(stage: Stage, traces: Mapping[str, Trace]) -> AuditOutcome:
 
 def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
     """Return the updates that are in a version or will be, and how many more a version claims than its round
-    counted."""
+    counted.
+    """
     counted: set[_Update] = set()
     crowded = 0
     for row in rows:

@@ -1204,7 +1204,7 @@ import numpy as np
 from aggregator.gates import RefusedError
 from aggregator.learner import Learner
 from aggregator.record import start
-from models import nets
+from models.nets import table as nets
 from models.chain import Chain
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.steering import Report

@@ -31,7 +31,7 @@ from fleet.console.operator import load_job
 from fleet.roles import load_agent, load_aggregator
 from models.job import JobSpec
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = {point.name for point in points()}
 
 
