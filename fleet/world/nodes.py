@@ -25,7 +25,7 @@ import numpy as np
 from aggregator import generations, notes
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as ServerLimits
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
 from aggregator.learner import Counted, Learner
 from aggregator.run import HINT_MARGIN_S, Run
@@ -479,7 +479,7 @@ def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, i
 
 def committing(server: Server) -> list[str]:
     """Return the jobs whose sum is being turned into a version now."""
-    return [job for job, run in runs(server).items() if run.coordinator._committing]
+    return [job for job, run in runs(server).items() if run.coordinator._state is COMMITTING]
 
 
 def expected_sha256(server: Server, job: str) -> str:

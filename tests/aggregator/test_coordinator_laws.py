@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from aggregator.coordinator import ABSENT, Coordinator
+from aggregator.absences import ABSENT
+from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
     Attempt,
@@ -24,7 +25,9 @@ from aggregator.effects import (
     Open,
     Publish,
     SendVerdict,
+    Setup,
     StoreRefusal,
+    VerdictPending,
     VerdictStored,
 )
 from broker.messages import Offer, Verdict, Version, echo
@@ -79,20 +82,19 @@ class CoordinatorLaws(RuleBasedStateMachine):
 
     def start(self) -> None:
         here = [pair for (base, _), pair in sorted(self.attempts.items()) if base == self.version]
-        self.core = Coordinator(
-            self.job,
-            SEED,
-            self.version,
-            now=self.now,
+        setup = Setup(
+            rules=self.job,
+            seed=SEED,
             max_examples=MOST_EXAMPLES,
-            heartbeat_s=10.0,
-            ledger=list(self.verdicts.values()),
+            base=self.version,
+            verdicts=list(self.verdicts.values()),
             counted=[device for device, _, _ in self.sum],
             attempt=next((attempt for attempt, how in here if how == "open"), None),
             last=here[-1][0] if here else None,
             history=[{}] * (self.version.number + 1),
             ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
         )
+        self.core = Coordinator(setup, self.now)
         self.waited_since = self.now
         self.known = {}
         self.carry_out(self.core.tick(self.now))
@@ -154,7 +156,8 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.verdicts[verdict.device] = verdict
         if verdict.counted:
             self.sum.append(key)
-        return self.core.receive(VerdictStored(verdict), self.now)
+        pending = self.core.receive(VerdictPending(verdict.device), self.now)
+        return [*pending, *self.core.receive(VerdictStored(verdict), self.now)]
 
     def commit(self, close: Close) -> list[Effect]:
         members = {device for device, _, _ in self.sum}
