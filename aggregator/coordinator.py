@@ -348,10 +348,8 @@ class Coordinator:
         gone = self.rounds.count_absences()
         abandoned = self._close("abandoned", ending.reason)
         if gone and self.rules.absent == "end":
-            return [
-                abandoned,
-                *self._stop(f"{', '.join(gone)}: absent throughout {ABSENT} attempts to leave a version"),
-            ]
+            why = f"{', '.join(gone)}: absent throughout {ABSENT} attempts to leave a version"
+            return [abandoned, *self._stop(why)]
         return [abandoned, *self._open(now)]
 
     def _close(self, outcome: Literal["committed", "abandoned", "stopped"], reason: str) -> Close:
@@ -389,7 +387,6 @@ class Coordinator:
         return [Publish(how, reason)]
 
     def _tell(self, now: float) -> list[Effect]:
-        """Tell operators when what the job waits for has changed."""
         news = self.wait.news(now) if self._state is WAITING and not self._judging else None
         return [] if news is None else [Tell(news)]
 

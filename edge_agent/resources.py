@@ -14,7 +14,7 @@ from broker import topics
 from broker.messages import Job, Message
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
-from edge_agent.participant import Jitter
+from edge_agent.resend import Jitter
 from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets

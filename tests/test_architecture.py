@@ -51,8 +51,12 @@ PURE = (
     "aggregator/rounds.py",
     "aggregator/shortlist.py",
     "aggregator/waits.py",
+    "edge_agent/announced.py",
+    "edge_agent/deployment.py",
     "edge_agent/effects.py",
     "edge_agent/participant.py",
+    "edge_agent/resend.py",
+    "edge_agent/versions.py",
 )
 IMPURE = {
     *("numpy", "time", "datetime", "threading", "asyncio", "concurrent", "multiprocessing", "subprocess", "signal"),

@@ -1444,7 +1444,7 @@ def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
     job, _ = by_hand(fleet, spec)
     ready = {job: 20, "other-1": 20}
     say(fleet, *(Presence(name, 1, online=True, ready=ready) for name in ("d8", "d9")))
-    assert fleet.job().coordinator.able == {"d8", "d9"}
+    assert fleet.job().coordinator.attendance.able == {"d8", "d9"}
     fleet.broker.stop()
     fleet.step(1.0)
     fleet.broker.start()
@@ -1456,7 +1456,7 @@ def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
     fleet.say(Presence("d9", 1, online=True, ready=ready))
     for _ in range(10):
         fleet.step(1.0)
-    assert fleet.aggregator.runs[job].coordinator.able == {"d9"}
+    assert fleet.aggregator.runs[job].coordinator.attendance.able == {"d9"}
 
 
 def questions(heard: Callable[[], list[Any]]) -> int:
@@ -1472,7 +1472,7 @@ def test_a_device_that_is_busy_with_another_job_is_not_asked_and_stays_wanted(fl
         say(fleet, offer_of("other-1", b"x", "d9"))
         fleet.step(5.0)
     assert (questions(asked["d8"]) > 0, questions(asked["d9"])) == (True, 0)
-    assert fleet.job().coordinator.able == {"d9"}
+    assert fleet.job().coordinator.attendance.able == {"d9"}
     assert len(fleet.store.attempts(job, V0)) >= 2
 
 

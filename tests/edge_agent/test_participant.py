@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
+from edge_agent.deployment import FIRST_REDEPLOY_S, LAST_REDEPLOY_S
 from edge_agent.effects import (
     Connected,
     Deploy,
@@ -25,23 +26,16 @@ from edge_agent.effects import (
     RequestHead,
     Send,
     Settle,
+    Setup,
     Train,
     Trained,
     TrainingFailed,
     UpdateLost,
     Upload,
 )
-from edge_agent.participant import (
-    FIRST_LOOK_S,
-    FIRST_REDEPLOY_S,
-    FIRST_RESEND_S,
-    LAST_REDEPLOY_S,
-    LAST_RESEND_S,
-    REFETCH_S,
-    WAITS,
-    Participant,
-    without_body,
-)
+from edge_agent.participant import Participant, without_body
+from edge_agent.resend import FIRST_RESEND_S, LAST_RESEND_S, WAITS
+from edge_agent.versions import FIRST_LOOK_S, REFETCH_S
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
@@ -86,7 +80,7 @@ def let_go(later: Version, base: Version = V0) -> Settle:
 
 
 def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participant:
-    one = Participant("d", "j-1", spec, random.Random(1), **state)  # noqa: S311 -- jitter
+    one = Participant(Setup(device="d", job="j-1", spec=spec, **state), random.Random(1))  # noqa: S311 -- jitter
     if ready:
         one.receive(Ready(), 0.0)
     return one
@@ -94,6 +88,14 @@ def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participan
 
 def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
     return [effect for event in events for effect in one.receive(event, now)]
+
+
+def having(version: Version) -> Participant:
+    """Return a device on which a version has come that was not needed any more."""
+    one = device()
+    assert feed(one, head(version), round_(version), round_(version, threshold=0)) == [fetch(head(version)), Drop()]
+    assert feed(one, Installed(version)) == []
+    return one
 
 
 def training(base: Version = V0, spec: JobSpec = SPEC) -> Participant:
@@ -125,15 +127,15 @@ def test_a_round_that_carries_the_way_from_here_needs_no_head() -> None:
 
 @pytest.mark.parametrize("here", [None, V0, Version(0, 1), V2])
 def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
-    one = device()
-    feed(one, head(V0), *([] if here is None else [Installed(here)]))
+    one = device() if here is None else having(here)
+    feed(one, head(V0))
     effects = feed(one, carrying(V2))
     assert effects == ([Train(V2, (0, 32, 0))] if here == V2 else [RequestHead()])
 
 
 def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
     always = JobSpec("j", ModelSpec(), deploy="every 1")
-    one, other, idle = device(always), device(always), device(always, deploys=False)
+    one, other, idle = device(always), device(always), device(always, has_slot=False)
     seldom = device(JobSpec("j", ModelSpec(), deploy="every 2"))
     for each in (one, seldom):
         feed(each, round_(threshold=draw.MAX_TICKET // 10))
@@ -142,8 +144,7 @@ def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few(
 
 
 def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
-    one = device()
-    feed(one, head(V1), Installed(V1))
+    one = having(V1)
     assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
     assert feed(one, FetchFailed(V2), now=1.0) == [RequestHead()]
     assert feed(one, carrying(V2), now=2.0) == []
@@ -202,8 +203,7 @@ def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
 
 
 def test_the_terms_of_the_round_go_along() -> None:
-    one = device()
-    feed(one, head(), Installed(V0))
+    one = having(V0)
     assert feed(one, Round("j-1", 1, V0, 60.0, terms=(256, 1, -3))) == [Train(V0, (256, 1, -3))]
 
 
@@ -461,11 +461,11 @@ def test_where_every_offer_is_answered_one_is_sent_again_with_growing_pauses() -
     assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
 
 
-def live(one: Participant, now: float, *lasted_s: float) -> float:
+def live(one: Participant, now: float, *lasted_s: float, first: int = 1) -> float:
     """Have a device hear rounds through that last so long from its offer on; give when it has offered to the next."""
-    for number, seconds in enumerate(lasted_s):
+    for number, seconds in enumerate(lasted_s, start=first):
         now += seconds
-        base = Version(1, number + 1)
+        base = Version(1, number)
         feed(one, round_(base, seconds_left=100.0), head(base), Installed(base), Trained(offer(base)), now=now)
         assert one.offer == offer(base)
     return now
@@ -516,7 +516,7 @@ def test_an_outage_says_nothing_of_how_long_rounds_last() -> None:
     now = live(one, 0.0, 8.0)
     feed(one, Disconnected(), now=now + 1.0)
     feed(one, Connected(), now=now + 90_000.0)
-    now = live(one, now + 90_000.0, 0.0, 9.0)
+    now = live(one, now + 90_000.0, 0.0, 9.0, first=2)
     assert one.deadline is not None
     assert one.deadline - now <= 1.875 * 9.0
 
@@ -721,7 +721,7 @@ def test_every_second_version_is_deployed() -> None:
 
 def test_a_device_that_never_deploys_fetches_nothing() -> None:
     assert feed(deploying("never"), head(V2, "finished")) == []
-    assert feed(deploying("final", deploys=False), head(V2, "finished")) == []
+    assert feed(deploying("final", has_slot=False), head(V2, "finished")) == []
 
 
 def test_what_is_deployed_is_not_fetched_again_after_a_start() -> None:
@@ -781,11 +781,12 @@ def test_what_it_is_averaged_with_is_fetched_for_a_version_that_is_here_and_trai
     stopped = head(V24, "stopped")
     assert feed(one, stopped) == [Halt(V24), asking(stopped, 22)]
     assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
-    one = averaging()
-    feed(one, round_(V24))
-    feed(one, Installed(V24))
-    assert one.doing.startswith("training")
-    assert feed(one, head(V24)) == [asking(head(V24), 22)]
+    one = averaging("every 24")
+    assert feed(one, head(V24), head(V25), Installed(V24)) == [asking(head(V24), 22), Drop()], (
+        "it comes by itself, late"
+    )
+    again = head(V24, term=2)
+    assert feed(one, again, round_(V24, term=2)) == [asking(again, 22), Train(V24, (0, 32, 0))]
     assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
 
 

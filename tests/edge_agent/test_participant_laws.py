@@ -28,6 +28,7 @@ from edge_agent.effects import (
     RequestHead,
     Send,
     Settle,
+    Setup,
     Train,
     Trained,
     TrainingFailed,
@@ -98,16 +99,15 @@ class ParticipantLaws(RuleBasedStateMachine):
         """What could not be had with those before it, or not at all."""
         self.failed = []
         self.live = {}
-        self.core = Participant(
-            "d",
-            "j-1",
-            self.spec,
-            random.Random(self.boots),  # noqa: S311 -- jitter
+        setup = Setup(
+            device="d",
+            job="j-1",
+            spec=self.spec,
             offer=self.update,
             names=self.names,
             trained=self.update.base if self.update else self.settled,
-            now=self.now,
         )
+        self.core = Participant(setup, random.Random(self.boots), self.now)  # noqa: S311 -- jitter
         self.carry_out(self.core.receive(Ready(), self.now))
 
     def tell(self, event: DeviceEvent, die_at: int | None = None) -> None:

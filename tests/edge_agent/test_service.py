@@ -41,10 +41,11 @@ from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
-from edge_agent.participant import REFETCH_S, Jitter
+from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
+from edge_agent.versions import REFETCH_S
 from edge_agent.work import FLUSH_S, STALL_S, _rng
 from models import chain
 from models.chain import Chain, Grids, Held, Step

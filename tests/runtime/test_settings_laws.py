@@ -31,6 +31,7 @@ from broker.connection import BrokerSettings
 from broker.messages import Beacon, Job, Presence, Round, Submit, Version
 from broker.transport import check_topic
 from edge_agent.config import AgentConfig
+from edge_agent.effects import Setup as ParticipantSetup
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
 from models.chain import Chain
@@ -249,7 +250,7 @@ def use_rounds(spec: JobSpec) -> None:
         if isinstance(effect, Announce):
             told = Round("j-1", 1, Version(1, 0), math.ceil(effect.seconds_left), threshold=effect.attempt.threshold)
             assert topics.unpack(topics.pack(told, "f"), "f") == told
-    Participant("d", "j-1", spec, Random(0))  # noqa: S311 -- jitter
+    Participant(ParticipantSetup(device="d", job="j-1", spec=spec), Random(0))  # noqa: S311 -- jitter
 
 
 def use_model(spec: JobSpec) -> None:
