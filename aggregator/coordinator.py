@@ -115,9 +115,7 @@ TABLE = StateTable(State, {
     VerdictStored:  (ANY,             ANY,          COMMITTING,              ENDED),  # see `_reason_against`
     Committed:      (ILLEGAL,         ILLEGAL,      WAITING | OPEN | ENDED,  ILLEGAL),
     CommitFailed:   (ILLEGAL,         ILLEGAL,      ENDED,                   ILLEGAL),
-}, words=(
-    "the job waits for devices", "a round is open", "a version is being made", "the job has ended",
-), needs={
+}, words=("the job waits for devices", "a round is open", "a version is being made", "the job has ended"), needs={
     VerdictPending: "nothing is collected now",
     Committed: "no version is being made", CommitFailed: "no version is being made",
 })

@@ -120,9 +120,7 @@ TABLE = StateTable(State, {
     Deployed:       (FREE,     FREE,     FREE,     ANY),
     DeployFailed:   (FREE,     FREE,     FREE,     ANY),
     Tick:           (FREE,     FREE,     FREE,     ANY),
-}, words=(
-    "nothing is done", "a version is fetched", "a training is under way", "an update is offered",
-), needs={
+}, words=("nothing is done", "a version is fetched", "a training is under way", "an update is offered"), needs={
     Trained: "nothing is trained", TrainingFailed: "nothing is trained", UpdateLost: "no update is offered",
 })
 # fmt: on
@@ -133,7 +131,6 @@ class Participant:
 
     __slots__ = (
         "_online",
-        "_trained",
         "_training",
         "announced",
         "deployment",
@@ -142,6 +139,7 @@ class Participant:
         "offer",
         "resend",
         "spec",
+        "trained",
         "versions",
         "why",
     )  # else it would weigh five times as much: more attributes than Python shares the names of
@@ -157,7 +155,8 @@ class Participant:
         self.deployment = Deployment(policy(setup.spec, has_slot=setup.has_slot), setup.deployed)
         self.versions = Versions(self.announced, now)
         self._online = setup.online
-        self._trained = setup.trained
+        self.trained = setup.trained
+        """The last base trained, to its end or to a failure."""
         self._training: Version | None = None
 
     # What goes in.
@@ -210,12 +209,12 @@ class Participant:
             case FetchFailed(version):
                 self.versions.fail(version, now)
             case Trained(offer):
-                self._training, self._trained, self.offer = None, offer.base, offer
+                self._training, self.trained, self.offer = None, offer.base, offer
                 self.resend.hold(offer.base, now, online=self._online)
             case TrainingFailed(base):
-                self._training, self._trained = None, base
+                self._training, self.trained = None, base
             case UpdateLost(settled):
-                self.offer, self._trained = None, settled
+                self.offer, self.trained = None, settled
             case Deployed(version):
                 self.deployment.end(version)
             case DeployFailed(version):
@@ -271,14 +270,9 @@ class Participant:
         return ""
 
     @property
-    def trained(self) -> Version | None:
-        """The last base trained, to its end or to a failure."""
-        return self._trained
-
-    @property
     def done(self) -> Version | None:
         """The last base that this device is done with. An update that is offered speaks for itself."""
-        return None if self.offer else self._trained
+        return None if self.offer else self.trained
 
     @property
     def over(self) -> bool:
@@ -289,10 +283,6 @@ class Participant:
     def ahead(self) -> Version | None:
         """A later version than the one that was spoken of last: who has lost it should know."""
         return self.announced.ahead
-
-    def drawn(self) -> bool:
-        """Return whether the last round announced drew this device."""
-        return self.announced.has_drawn()
 
     @property
     def follows(self) -> bool:
@@ -354,7 +344,7 @@ class Participant:
 
     def _wants_to_train(self, latest: Version, now: float) -> bool:
         is_free = not self.why and self._training is None and self.offer is None
-        return is_free and (self._trained is None or self._trained < latest) and self.announced.calls_for(latest, now)
+        return is_free and (self.trained is None or self.trained < latest) and self.announced.calls_for(latest, now)
 
     def _wants_to_deploy(self, latest: Version) -> bool:
         return self.deployment.wants(latest, self.announced.over)
@@ -374,7 +364,7 @@ class Participant:
         if offer is None or name is None:
             return
         self.announced.names |= {offer.base}
-        self.offer, self._trained = structs.replace(offer, base=name), name
+        self.offer, self.trained = structs.replace(offer, base=name), name
         self.resend.rename(now)
 
     def _let_go(self, now: float) -> list[Effect]:
@@ -394,13 +384,13 @@ class Participant:
         self.offer = None
         latest = self.announced.latest()
         renamed = latest if latest is not None and offer.base in self.announced.aliases(latest) else None
-        self._trained = renamed or self._trained
+        self.trained = renamed or self.trained
         return [Settle(self.job, offer.base, verdict, renamed), *self._advance(now)]
 
     def check(self) -> None:
         """Raise AssertionError where this contradicts itself, for tests."""
         assert self.offer is None or self._training is None, "offers and trains"  # noqa: S101 -- a check
-        assert self.offer is None or self.offer.base == self._trained, "offers what was not trained"  # noqa: S101
+        assert self.offer is None or self.offer.base == self.trained, "offers what was not trained"  # noqa: S101
         assert self._training is None or self.versions.here is not None, "trains on nothing"  # noqa: S101 -- a check
 
 
