@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
 
-from aggregator import waits
+from aggregator import coordinator, waits
 from aggregator.absences import ABSENT
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import TABLE, Coordinator, State
 from aggregator.effects import (
     Announce,
     AskDevices,
@@ -31,6 +32,7 @@ from aggregator.effects import (
     Setup,
     StoreRefusal,
     Tell,
+    Tick,
     VerdictPending,
     VerdictStored,
 )
@@ -39,6 +41,7 @@ from aggregator.pace import SLACK
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
 from models.job import RoundsSpec, StopSpec
+from runtime.states import IllegalEventError
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
 SEED = 7
@@ -1143,6 +1146,141 @@ def test_who_failed_on_a_base_under_its_former_name_has_failed_on_it() -> None:
     assert bench.core.attendance.spent == {"b"}
     (commit,) = of(Commit, bench.count("a", base=new))
     assert commit.close.fates["b"] == "not counted: its training failed: it diverged"
+
+
+# What cannot be.
+
+
+def waiting() -> Bench:
+    return Bench(RoundsSpec(quorum=2))
+
+
+def opened() -> Bench:
+    bench = Bench(RoundsSpec(quorum=2))
+    bench.see("a", "b")
+    return bench
+
+
+def committing() -> Bench:
+    bench = opened()
+    assert of(Commit, bench.count("a", "b"))
+    return bench
+
+
+def ended() -> Bench:
+    bench = opened()
+    bench.receive(EndJob("enough"))
+    return bench
+
+
+STATES = {State.WAITING: waiting, State.OPEN: opened, State.COMMITTING: committing, State.ENDED: ended}
+
+SAID: dict[type, CoordinatorEvent] = {
+    Offer: offer("c"),
+    DeviceStatus: here("c"),
+    BrokerLost: BrokerLost(),
+    Doubted: Doubted(),
+    EndJob: EndJob("enough"),
+    VerdictPending: VerdictPending("c"),
+    VerdictStored: VerdictStored(counted("c")),
+    Committed: Committed(V1, {}),
+    CommitFailed: CommitFailed("it has diverged"),
+}
+
+
+def test_the_table_has_a_row_for_every_event() -> None:
+    assert TABLE.rows.keys() == {*get_args(CoordinatorEvent), Tick}
+    assert SAID.keys() == {*get_args(CoordinatorEvent)}
+
+
+@pytest.mark.parametrize("kind", SAID, ids=[kind.__name__ for kind in SAID])
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_an_event_leads_where_the_table_says_or_raises_and_changes_nothing(state: State, kind: type) -> None:
+    bench = STATES[state]()
+    bench.core.check()
+    before = pickle.dumps(bench.core)
+    follow = TABLE.rows[kind][state]
+    if follow and kind is not VerdictStored:
+        bench.core.receive(SAID[kind], 2.0)
+        assert bench.core._state in follow
+        bench.core.check()
+        return
+    with pytest.raises(IllegalEventError, match=rf"^{kind.__name__} came while .+: .+ nothing has changed"):
+        bench.core.receive(SAID[kind], 2.0)
+    assert pickle.dumps(bench.core) == before
+
+
+def test_a_version_out_of_nowhere_moves_no_base() -> None:
+    core = Coordinator(Setup(rules=RoundsSpec(), seed=1, base=V0), 0.0)
+    with pytest.raises(IllegalEventError, match="Committed came while the job waits for devices: no version is being"):
+        core.receive(Committed(Version(7, 99), {}), 0.0)
+    assert (core.base, core.history, core.state) == (V0, [{}], "waiting")
+
+
+@pytest.mark.parametrize("version", [V0, V2, Version(7, 99), Version(7, 1)])
+def test_no_other_version_is_committed_than_the_next_one(version: Version) -> None:
+    bench = committing()
+    with pytest.raises(IllegalEventError, match=r"what is made is 1\.1, not "):
+        bench.commit(version)
+    assert (bench.core.base, bench.core.state) == (V0, "running")
+    assert bench.commit(V1)
+    assert bench.core.base == V1
+
+
+def test_a_failure_to_make_a_version_that_nobody_makes_ends_no_job() -> None:
+    bench = opened()
+    with pytest.raises(IllegalEventError, match="CommitFailed came while a round is open: no version is being made"):
+        bench.receive(CommitFailed("it has diverged"))
+    assert bench.core.state == "running"
+    assert kinds(bench.count("a", "b")) == ["Commit"]
+
+
+def test_a_verdict_is_durable_only_of_an_update_that_was_judged() -> None:
+    bench = opened()
+    bench.count("a")
+    for verdict in (counted("b"), refused("a", "absurd"), counted("a", V1)):
+        with pytest.raises(IllegalEventError, match=f"no verdict on {verdict.device} was being made durable"):
+            bench.receive(VerdictStored(verdict))
+    assert bench.core.counted == ["a"]
+
+
+def test_an_update_is_judged_once_at_a_time() -> None:
+    bench = opened()
+    judging(bench, "a")
+    with pytest.raises(IllegalEventError, match="the verdict on a is being made durable already"):
+        bench.receive(VerdictPending("a"))
+    assert kinds(bench.receive(VerdictStored(counted("a")), VerdictPending("b"), VerdictStored(counted("b")))) == [
+        "Commit"
+    ]
+
+
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_what_devices_and_operators_bring_is_never_illegal(state: State) -> None:
+    events = [here("a"), gone("a"), here("a"), offer("a"), offer("a", V2), offer("z", Version(9, 9)), EndJob("enough")]
+    for event in (*events, BrokerLost(), *events, BrokerLost(), Doubted(), *events, Doubted()):
+        bench = STATES[state]()
+        for again in (event, here("a"), event):
+            bench.core.receive(again, 1e4)
+        bench.core.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("_state", State.WAITING), ("_state", State.ENDED), ("ended", "stopped")],
+)
+def test_a_coordinator_that_contradicts_itself_is_found(name: str, value: object) -> None:
+    bench = opened()
+    setattr(bench.core, name, value)
+    with pytest.raises(AssertionError):
+        bench.core.check()
+
+
+def test_a_state_that_the_table_does_not_know_stops_before_anything_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coordinator, "TABLE", TABLE.but(DeviceStatus, State.WAITING, State.WAITING))
+    with pytest.raises(AssertionError, match=r"DeviceStatus\(device='b'.+ led to State.OPEN"):
+        opened()
 
 
 # What it waits for.

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from aggregator import evaluation, notes
 from aggregator.config import ENVELOPE_BYTES
+from aggregator.effects import Committed
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
 from aggregator.projection import Question
@@ -1020,6 +1021,24 @@ def test_a_fault_of_one_job_does_not_reach_another(
     assert "TypeError: the job's own (test_service.py, line" in fleet.aggregator.resting[bad].why
     if name != "prepare":  # then it had been at work, and says that it rests
         assert [said.state for said in statuses() if isinstance(said, Status)][-1] == "resting"
+
+
+def test_an_event_that_is_illegal_puts_its_job_at_rest_with_the_reason_and_the_others_run(
+    fleet: Fleet, spec: SpecMaker, final_sha256: str
+) -> None:
+    bad = fleet.submit(structs.replace(spec(), name="bad", data="toy"))
+    good = fleet.aggregator.submit(spec())
+    statuses = listener(fleet, "status", job=bad)
+    fleet.aggregator.jobs.inside(bad, lambda run, now: run.handle(Committed(Version(7, 99), {}), now))
+    rest = fleet.aggregator.resting[bad]
+    assert rest.why.startswith("IllegalEventError: Committed came while ")
+    assert (rest.version, rest.again) == (V0, False)
+    fleet.run(lambda: bool(fleet.aggregator.runs[good].coordinator.ended))
+    assert fleet.aggregator.runs[good].sha256 == final_sha256
+    assert [said.state for said in statuses() if isinstance(said, Status)][-1] == "resting"
+    fleet.aggregator.jobs.resume(bad)
+    fleet.run(lambda: bool(fleet.aggregator.runs[bad].coordinator.ended))
+    assert fleet.aggregator.runs[bad].sha256 == final_sha256, "nothing had changed"
 
 
 def test_a_job_that_has_killed_three_processes_rests_and_the_others_run(fleet: Fleet, spec: SpecMaker) -> None:

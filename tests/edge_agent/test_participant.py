@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
+from edge_agent import participant
 from edge_agent.deployment import FIRST_REDEPLOY_S, LAST_REDEPLOY_S
 from edge_agent.effects import (
     Connected,
@@ -22,22 +24,25 @@ from edge_agent.effects import (
     Halt,
     Installed,
     JobEnded,
+    ParticipantEvent,
     Ready,
     RequestHead,
     Send,
     Settle,
     Setup,
+    Tick,
     Train,
     Trained,
     TrainingFailed,
     UpdateLost,
     Upload,
 )
-from edge_agent.participant import Participant, without_body
+from edge_agent.participant import TABLE, Participant, State, without_body
 from edge_agent.resend import FIRST_RESEND_S, LAST_RESEND_S, WAITS
 from edge_agent.versions import FIRST_LOOK_S, REFETCH_S
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
+from runtime.states import IllegalEventError
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
 SPEC = JobSpec("j", ModelSpec(), deploy="never")
@@ -112,6 +117,130 @@ def offering(body: bytes = b"body", spec: JobSpec = SPEC) -> Participant:
 
 def of(kind: type, effects: Sequence[Effect]) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
+
+
+# What cannot be.
+
+
+def fetching() -> Participant:
+    one = device()
+    assert feed(one, head(), round_()) == [fetch(head())]
+    return one
+
+
+STATES = {State.IDLE: device, State.FETCHING: fetching, State.TRAINING: training, State.OFFERING: offering}
+
+SAID: dict[type, ParticipantEvent] = {
+    Head: head(V1),
+    Round: round_(V1),
+    JobEnded: JobEnded(V1, 1),
+    Want: Want("d", "j-1", offer().digest, "01"),
+    Verdict: verdict(),
+    Connected: Connected(2.0),
+    Disconnected: Disconnected(),
+    Ready: Ready("no data"),
+    Installed: Installed(V0),
+    FetchFailed: FetchFailed(V0),
+    Trained: Trained(offer()),
+    TrainingFailed: TrainingFailed(V0, "it diverged"),
+    UpdateLost: UpdateLost(None),
+    Deployed: Deployed(V0),
+    DeployFailed: DeployFailed(V0, "the disk is full"),
+}
+FETCHES = (Installed, FetchFailed)
+SLOT = (Deployed, DeployFailed)
+
+
+def refuses(one: Participant, event: ParticipantEvent, why: str = "") -> bool:
+    """Return whether an event raises and changes nothing."""
+    before = pickle.dumps(one)
+    with pytest.raises(IllegalEventError, match=rf"^{type(event).__name__} came while .+: .*{why}.*; .+ nothing has"):
+        one.receive(event, 2.0)
+    return pickle.dumps(one) == before
+
+
+def test_the_table_has_a_row_for_every_event() -> None:
+    assert TABLE.rows.keys() == {*get_args(ParticipantEvent), Tick}
+    assert SAID.keys() == {*get_args(ParticipantEvent)}
+
+
+@pytest.mark.parametrize("kind", SAID, ids=[kind.__name__ for kind in SAID])
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_an_event_leads_where_the_table_says_or_raises_and_changes_nothing(state: State, kind: type) -> None:
+    one, follow = STATES[state](), TABLE.rows[kind][state]
+    one.check()
+    if not follow or (kind in FETCHES and state is State.IDLE) or kind in SLOT:
+        assert refuses(one, SAID[kind])
+        return
+    one.receive(SAID[kind], 2.0)
+    assert one._state in follow
+    one.check()
+
+
+def test_only_the_training_that_is_under_way_ends() -> None:
+    one = training()
+    for base in (V1, Version(0, 0)):
+        assert refuses(one, Trained(offer(base)), "it is version 1.0 that is trained on here, for j-1")
+        assert refuses(one, TrainingFailed(base, "it diverged"), "it is version 1.0 that is trained on")
+    for foreign in ({"job": "j-2"}, {"device": "e"}):
+        assert refuses(one, Trained(structs.replace(offer(), **foreign)))
+    feed(one, head(V1))
+    assert one.doing == "", "halted"
+    assert refuses(one, Trained(offer()), "nothing is trained")
+    assert one.done is None
+
+
+def test_only_an_update_that_is_offered_is_lost() -> None:
+    one = offering()
+    feed(one, verdict())
+    assert refuses(one, UpdateLost(None), "no update is offered")
+    assert one.done == V0, "it is not trained on again"
+
+
+def test_only_what_was_fetched_is_there_or_fails_and_that_may_come_late() -> None:
+    one = fetching()
+    for event in (Installed(V1), FetchFailed(V1)):
+        assert refuses(one, event, "version 1.1 was not fetched")
+    assert feed(one, round_(V1), head(V1)) == [RequestHead(), Drop(), fetch(head(V1))]
+    assert feed(one, FetchFailed(V0)) == []
+    assert one.doing == "fetching version 1.1"
+
+
+def test_the_slot_may_speak_at_any_time_of_a_job_of_which_this_device_deploys_something() -> None:
+    always = JobSpec("j", ModelSpec(), deploy="every 1")
+    for event in (Deployed(V2), DeployFailed(V2, "the disk is full")):
+        assert feed(device(always), event) in ([], [RequestHead()]), "it was begun before this process"
+        assert refuses(device(), event, "this device deploys nothing of this job")
+        assert refuses(device(always, has_slot=False), event, "this device deploys nothing of this job")
+
+
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_what_the_wire_brings_is_never_illegal(state: State) -> None:
+    words = [head(V1), head(V0), round_(V2), round_(V0, threshold=0), head(Version(9, 0), "stopped", term=7)]
+    others = [JobEnded(V2, 1), JobEnded(V0, 9), SAID[Want], Want("d", "j-1", "f" * 32, "ff"), verdict(), verdict(V2)]
+    links = [Connected(), Disconnected(), Disconnected(), Ready(), Ready("no data")]
+    for event in (*words, *others, *links):
+        one = STATES[state]()
+        for again in (event, *words, event, *others, event, *links, event):
+            one.receive(again, 1e4)
+            one.check()
+
+
+def test_a_state_that_the_table_does_not_know_stops_before_anything_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = fetching()
+    monkeypatch.setattr(participant, "TABLE", TABLE.but(Installed, State.FETCHING, State.IDLE))
+    with pytest.raises(AssertionError, match=r"^Installed\(.+ led to State.TRAINING"):
+        one.receive(Installed(V0), 0.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("_training", V1), ("trained", None)])
+def test_a_participant_that_contradicts_itself_is_found(name: str, value: Version | None) -> None:
+    one = offering()
+    setattr(one, name, value)
+    with pytest.raises(AssertionError):
+        one.check()
 
 
 # From the round to the training.

@@ -38,6 +38,7 @@ from broker.messages import (
 from broker.transport import Packet
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
+from edge_agent.effects import TrainingFailed
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
@@ -1351,6 +1352,19 @@ def test_what_a_jobs_code_throws_puts_it_at_rest_with_the_reason_and_the_others_
     spec = msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy"))
     bench.say(Job(other, 1, spec), Head(other, 1, V0, head().sha256), Round(other, 1, V0, 60.0))
     assert bench.offered().job == other
+
+
+def test_an_event_that_is_illegal_puts_its_job_at_rest_and_an_update_is_offered_on(bench: Bench) -> None:
+    bench.begin()
+    before = bench.offered()
+    bench.agent.jobs.inside(JOB, lambda work, now: work.handle(TrainingFailed(V0, "it diverged"), now))
+    assert bench.agent.works == {}
+    bench.settle(1.0)
+    why = bench.of(Presence)[-1].unready[JOB]
+    assert "at rest: IllegalEventError: TrainingFailed came while an update is offered: nothing is trained" in why
+    bench.heard.clear()
+    bench.settle(2 * FIRST_REST_S)
+    assert bench.offered() == before, "nothing had changed"
 
 
 def test_a_job_at_rest_is_tried_again_ever_less_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
