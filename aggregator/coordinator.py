@@ -318,7 +318,7 @@ class Coordinator:
 
     def _advance(self, now: float) -> list[Effect]:
         self._stirred_at = None
-        if self._state in COMMITTING | ENDED or self._judging:
+        if self._state is COMMITTING or self.ended or self._judging:
             return []
         return self._open(now) if self.rounds.now is None else self._conclude(now)
 

@@ -456,6 +456,7 @@ class Run:
             ) from error
         base = close.attempt.base
         version = Version(base.generation, following.held.number)
+        assert version == self.version.following(), f"{version} follows {self.version}"  # noqa: S101 -- it is not durable yet
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         rows = _rows(version, following, self.chunk_bytes)
         sha256 = following.sha256
