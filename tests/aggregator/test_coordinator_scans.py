@@ -190,6 +190,7 @@ class Pair:
                     self.commit(close)
                 case Publish("finished" | "stopped" as how):
                     self.ended = how
+                    self.unjudged.clear()  # when their bodies are all here they are weighed again
 
     def compare(self) -> None:
         quick, slow = self.quick, self.slow
