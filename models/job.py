@@ -245,6 +245,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_strategy(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -273,6 +274,13 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         The last one is the version itself, and so is the first where nothing is averaged. It never goes back.
         """
         return number + 1 - max(1, min(self.averaged, number // AVERAGED_SHARE))
+
+
+def _check_strategy(job: JobSpec) -> None:
+    from models.strategies.table import refusal  # here alone: it loads NumPy, and whoever reads only words does without
+
+    if why := refusal(job):
+        raise ValueError(why)
 
 
 def _is_factory(text: str) -> bool:

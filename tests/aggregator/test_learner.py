@@ -49,6 +49,7 @@ from models.lattice import Model, initial
 from models.nets import table as nets
 from models.params import Params, n_parameters
 from models.steering import MOST_REPORTS, Report
+from models.strategies.state import State
 
 MODEL = ModelSpec(inputs=6, hidden=(8,), outputs=3)
 NET = nets.build(MODEL)
@@ -270,8 +271,7 @@ def test_the_bodies_of_a_version_lead_to_its_sha256(spec: JobSpec) -> None:
             found = chain_.take(held.get(begin, chain_.first()), number, body)
             assert found.sha256() == following.sha256
             if body[0] != chain.WHOLE:
-                assert len(found.velocity) == len(following.held.velocity)
-                assert all(map(np.array_equal, found.velocity, following.held.velocity))
+                assert found.state == following.held.state
         held[number] = following.held
     wanted = {chain.WHOLE} if spec.compression == "off" else {chain.STEP, chain.GROUP, chain.SNAPSHOT}
     assert kinds == wanted
@@ -377,7 +377,7 @@ def test_the_rounding_of_a_snapshot_is_quieter_than_its_round() -> None:
             pairs = zip(free.model.values(), following.model.values(), strict=True)
             moved = sum(float(np.square(a - b).sum()) for a, b in pairs)
             shares.append(moved / dict(following.metrics)["noise"])
-            assert step.grids.velocity == 0
+            assert step.grids.state == 0
         before = following.held
     assert 0.2 * GRID_SHARE < statistics.fmean(shares) < 1.2 * GRID_SHARE
 
@@ -456,11 +456,11 @@ def test_a_job_without_compression_has_its_momentum_at_the_server_alone() -> Non
     spec = job(compression="off")
     learner, chain_ = fresh(spec), Chain(NET.spec, spec)
     for following in versions(learner, 3):
-        assert len(following.held.velocity) == len(NET.spec)
-        assert chain_.take(chain_.first(), following.held.number, following.ways[0][1]).velocity == ()
+        assert len(following.held.state.arrays) == len(NET.spec)
+        assert chain_.take(chain_.first(), following.held.number, following.ways[0][1]).state == State()
     still = fresh(job(compression="off", aggregate=AggregateSpec()))
     for following in versions(still, 3):
-        assert following.held.velocity == ()
+        assert following.held.state == State()
     moved = [
         sum(
             float(np.square(a - b).sum())
@@ -958,10 +958,10 @@ def test_a_velocity_of_other_shapes_is_a_learner_error(velocity: list[bytes]) ->
 
 def test_a_state_survives_its_bytes() -> None:
     learner = behind(11, job(rounds=FOLD))
-    found = opened(learner.now.to_bytes(), NET.spec)
+    found = opened(learner.now.to_bytes(), NET.spec, learner._spec.aggregate)
     assert (found.record, found.model, found.held.number) == (learner.now.record, learner.now.model, 11)
-    assert all(map(np.array_equal, found.held.velocity, learner.now.held.velocity))
-    assert any(v.any() for v in found.held.velocity)
+    assert found.held.state == learner.now.held.state
+    assert any(v.any() for v in found.held.state.arrays)
     assert len(found.record.recent) == 11 - SPAN
 
 
@@ -1208,6 +1208,7 @@ from models.nets import table as nets
 from models.chain import Chain
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.steering import Report
+from models.strategies.state import State
 
 model = ModelSpec(inputs=100, hidden=(100, 50), outputs=10)
 ratio, compression, bodies = json.load(sys.stdin)

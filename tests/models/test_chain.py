@@ -37,6 +37,7 @@ from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
 from models.rows import carved, row_of
+from models.strategies.state import State
 
 SPEC: Spec = (
     TensorSpec("0.weight", (9, 7)),
@@ -72,8 +73,7 @@ def row(model: Model) -> Row:
 
 
 def same(a: Held, b: Held) -> bool:
-    velocities = len(a.velocity) == len(b.velocity) and all(map(np.array_equal, a.velocity, b.velocity))
-    return a.number == b.number and a.model == b.model and a.sha256() == b.sha256() and velocities
+    return a.number == b.number and a.model == b.model and a.sha256() == b.sha256() and a.state == b.state
 
 
 # Everybody arrives at the same version.
@@ -146,10 +146,10 @@ def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum
 def test_what_is_held_is_left_alone(momentum: float) -> None:
     chain = chain_of(momentum)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0)))
-    sha256, velocity = held.model.sha256(), [v.tolist() for v in held.velocity]
+    sha256, velocity = held.model.sha256(), [v.tolist() for v in held.state.arrays]
     chain.step(held, Step(FOLDED, body(chain, 1, scale=50.0), (), grids_for(momentum)))
     assert held.model.sha256() == sha256
-    assert [v.tolist() for v in held.velocity] == velocity
+    assert [v.tolist() for v in held.state.arrays] == velocity
     assert chain.first().model == chain_of().first().model
 
 
@@ -221,7 +221,7 @@ def test_a_whole_version_leads_there_within_a_float() -> None:
     chain = chain_of(0.9)
     model = add(chain.first().model, [Decoded(np.full(t.shape, 3**k, np.int64), -20) for k, t in enumerate(SPEC)])
     found = chain.take(chain.first(), 7, chain.whole(model))
-    assert (found.number, found.velocity) == (7, ())
+    assert (found.number, found.state) == (7, State())
     assert np.abs(row(found.model) - row(model)).max() <= np.abs(row(model)).max() * 2.0**-23
 
 
@@ -245,8 +245,8 @@ def test_rounding_moves_a_version_by_half_a_grid_step_at_most(momentum: float, s
     counts = (row(after.model) - row(chain.first().model)) / size
     assert np.abs(row(after.model) - row(before.model)).max() <= size / 2 + 2.0**-24
     assert np.abs(counts - np.rint(counts)).max() <= 2.0**-24 / size
-    for ours, exact in zip(after.velocity, before.velocity, strict=True):
-        assert np.abs(ours - exact).max(initial=0) * 2.0**-36 <= step_value(grids.velocity) / 2 + 2.0**-36
+    for ours, exact in zip(after.state.arrays, before.state.arrays, strict=True):
+        assert np.abs(ours - exact).max(initial=0) * 2.0**-36 <= step_value(grids.state) / 2 + 2.0**-36
 
 
 def test_counts_go_to_the_nearest_and_halves_up() -> None:
@@ -276,7 +276,7 @@ def test_a_snapshot_leads_to_its_version_wherever_the_model_is(momentum: float) 
         grids = Grids(step_near(size), step_near(2.0 ** (-36 + rng.uniform(0, 20))) if momentum else 0)
         velocity = tuple(rng.integers(-(2**20), 2**20, t.shape) for t in SPEC) if momentum else ()
         step = Step(FLOAT32, body(chain, 3, FLOAT32, 2.0 ** rng.integers(-10, 4)), (), grids)
-        held = chain.step(Held(3, model, velocity), step)
+        held = chain.step(Held(3, model, State(velocity)), step)
         assert same(chain.take(chain.first(), 4, chain.snapshot(held, grids)), held)
 
 
@@ -522,7 +522,7 @@ def holds(momentum: float, start: Held, number: int, damaged: bytes) -> None:
         found = chain_of(momentum).take(start, number, damaged)
         assert [ints.shape for ints in found.model.ints] == [t.shape for t in SPEC]
         assert all(np.abs(ints).max(initial=0) <= LIMIT for ints in found.model.ints)
-        assert all(np.abs(v).max(initial=0) < 2**46 for v in found.velocity)
+        assert all(np.abs(v).max(initial=0) < 2**46 for v in found.state.arrays)
 
 
 @settings(max_examples=250, deadline=None)
@@ -581,8 +581,8 @@ def test_the_hash_of_a_base_is_made_once_for_its_updates_and_their_sum() -> None
 def test_a_version_goes_by_its_model_and_its_velocity() -> None:
     chain = chain_of(0.9)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0)))
-    other = held._replace(velocity=tuple(v + (v.size > 1) for v in held.velocity))
-    assert held._replace(velocity=()).sha256() == held.model.sha256()
+    other = held._replace(state=State(tuple(v + (v.size > 1) for v in held.state.arrays)))
+    assert held._replace(state=State()).sha256() == held.model.sha256()
     assert len({held.sha256(), other.sha256(), held.model.sha256(), chain.first().sha256()}) == 4
     assert held._replace(number=7).sha256() == held.sha256()
 

@@ -46,7 +46,7 @@ def digest(tensors: Iterable[Decoded]) -> str:
 
 
 def velocity_digest(held: Held) -> str:
-    return digest(Decoded(cells, -36) for cells in held.velocity)
+    return digest(Decoded(cells, -36) for cells in held.state.arrays)
 
 
 def job(momentum: float, seed: int = SEED) -> JobSpec:
@@ -190,7 +190,7 @@ def history(name: str, momentum: float) -> dict[str, Any]:
         Step(fold, body(4, fold, 14)),
         Step(fold, body(5, fold, 15), late=lates),
         Step(FLOAT32, body(6, FLOAT32, 16, 40.0)),  # so far that exponents rise
-        Step(fold, body(7, fold, 17, 2.0), late=lates[1:], grids=Grids(step_near(0.7), grid.velocity)),
+        Step(fold, body(7, fold, 17, 2.0), late=lates[1:], grids=Grids(step_near(0.7), grid.state)),
     ]
     held, ways = [chain.first()], []
 
@@ -203,7 +203,7 @@ def history(name: str, momentum: float) -> dict[str, Any]:
     for number, step in enumerate(steps):
         held.append(way("step", number, number + 1, write(step)))
     way("snapshot", 0, 4, chain.snapshot(held[4], grid))
-    way("snapshot", 0, 8, chain.snapshot(held[8], Grids(step_near(0.7), grid.velocity)))
+    way("snapshot", 0, 8, chain.snapshot(held[8], Grids(step_near(0.7), grid.state)))
     way("group", 0, 8, grouped([write(step) for step in steps]))
     if not momentum:
         way("whole", 0, 5, chain.whole(held[5].model))
