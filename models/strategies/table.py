@@ -22,6 +22,6 @@ def refusal(job: JobSpec) -> str:
     for key in sorted(frozenset[str]().union(*(other.keys for other in STRATEGIES.values())) - row.keys):
         value = getattr(rules, key)
         if value != getattr(usual, key):
-            used = ", ".join(sorted(row.keys))
-            return f'[aggregate] {key} = {value:g}: strategy = "{rules.strategy}" has no use for it, but for {used}'
+            used, named = ", ".join(sorted(row.keys)), f'strategy = "{rules.strategy}"'
+            return f"[aggregate] {key} = {value:g}: {named} has no use for it: leave it out (its keys: {used})"
     return row.refusal(job)
