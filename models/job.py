@@ -173,10 +173,17 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     client's.
     """
 
-    strategy: Literal["fedavg"] = "fedavg"
+    strategy: Literal["fedavg", "fedadam"] = "fedavg"
     server_optimizer: Literal["sgd"] = "sgd"
     server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
     server_momentum: Momentum = 0.0
+    """Of "fedavg": above 0 it is FedAvgM."""
+    server_beta1: Momentum = 0.9
+    """Of "fedadam": how much of its mean of updates stays from one version to the next."""
+    server_beta2: Momentum = 0.99
+    """Of "fedadam": the same of its mean of their squares."""
+    server_epsilon: Annotated[float, Meta(ge=1e-6, le=1)] = 1e-3
+    """Of "fedadam": a weight whose updates are smaller than this moves by less than the learning rate."""
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.strategies.fedadam import FEDADAM
 from models.strategies.fedavg import FEDAVG
 from models.strategies.strategy import Strategy
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 STRATEGIES: dict[str, Strategy] = {
     "fedavg": FEDAVG,
+    "fedadam": FEDADAM,
 }
 
 

@@ -58,6 +58,9 @@ FOLD = RoundsSpec(late="fold")
 BUCKETS = CompressionSpec(buckets=64)
 
 
+ADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
+
+
 def job(**changes: object) -> JobSpec:
     fields: dict[str, object] = {"aggregate": AggregateSpec(server_momentum=0.5), "compression": "strong"}
     return JobSpec("toy", MODEL, **(fields | changes))  # type: ignore[arg-type]  # the tests know the fields
@@ -124,6 +127,11 @@ SPECS = {
     "late": job(rounds=FOLD),
     "late without momentum": job(rounds=FOLD, aggregate=AggregateSpec()),
     "late, off": job(rounds=FOLD, compression="off"),
+    "fedadam": job(aggregate=ADAM),
+    "fedadam, extreme": job(aggregate=ADAM, compression="extreme"),
+    "fedadam, late": job(aggregate=ADAM, rounds=FOLD),
+    "fedadam, late, int8": job(aggregate=ADAM, rounds=FOLD, compression=CompressionSpec(codec="int8")),
+    "fedadam, off": job(aggregate=ADAM, compression="off"),
 }
 
 
@@ -180,7 +188,7 @@ def test_a_learner_made_from_an_earlier_state_and_the_steps_since_is_the_same(
         again = Learner(NET, spec, state, *told, steps=steps, record=kept.record)
         assert again.now.to_bytes() == through.now.to_bytes()
         assert again._behind == through._behind
-    whole = 8 if spec.aggregate.server_momentum else 0
+    whole = 8 if through.now.held.state else 0
     assert n_states == (whole if spec.compression == "off" else 2)
 
 
@@ -380,6 +388,28 @@ def test_the_rounding_of_a_snapshot_is_quieter_than_its_round() -> None:
             assert step.grids.state == 0
         before = following.held
     assert 0.2 * GRID_SHARE < statistics.fmean(shares) < 1.2 * GRID_SHARE
+
+
+@pytest.mark.parametrize("coding", ["light", "strong", CompressionSpec(codec="int8")])
+def test_with_fedadam_rounding_moves_the_models_that_follow_by_no_more_than_noise_does(coding: object) -> None:
+    """What each snapshot rounds off of model and state, against the next versions without it."""
+    spec = job(aggregate=ADAM, compression=coding)
+    learner, chain_ = fresh(spec), Chain(NET.spec, spec)
+    told, noises = list(versions(learner, 60)), []
+    steps = [chain.read(following.ways[0][1]) for following in told]
+    shares = []
+    for at in range(20, 50):
+        noises.append(2.0 ** told[at].record.octave)
+        if steps[at].grids is None:
+            continue
+        rounded = told[at].held
+        free = chain_.step(told[at - 1].held, steps[at]._replace(grids=None))
+        for step in steps[at + 1 : at + 8]:
+            rounded, free = (chain_.step(held, step._replace(grids=None)) for held in (rounded, free))
+        pairs = zip(rounded.model.values(), free.model.values(), strict=True)
+        shares.append(sum(float(np.square(a - b).sum()) for a, b in pairs) / noises[-1])
+    assert shares
+    assert statistics.fmean(shares) < 3 * GRID_SHARE
 
 
 def test_a_version_whose_snapshot_would_lead_elsewhere_has_none_and_the_next_tries_again(
@@ -1118,6 +1148,22 @@ def test_the_steering_counts_in_units_of_the_step_that_is_made(monkeypatch: pyte
     for following in versions(learner, 1):
         energy = following.model.norm**2
     assert heard == [(pytest.approx(spec.coding.tolerance / 4), pytest.approx(energy / 4))]
+
+
+def test_the_steering_counts_in_units_of_the_step_that_fedadam_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    def choose(d: int, before: object, history: object, tolerance: float, energy: float) -> object:
+        heard.append((tolerance, energy))
+        return before
+
+    monkeypatch.setattr(learners.steering, "choose", choose)
+    learner = fresh(job(aggregate=ADAM))
+    for following in versions(learner, 1):
+        rate = dict(following.metrics)["server_gain"]
+        energy = following.model.norm**2
+    assert 0.02 / 3e-3 < rate < 0.02 / 1e-3, "updates of 0.01 a weight, of which a hundredth is in the first root"
+    assert heard == [(pytest.approx(0.05 / rate**2), pytest.approx(energy / rate**2))]
 
 
 @pytest.mark.parametrize(

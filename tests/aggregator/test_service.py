@@ -45,7 +45,7 @@ from broker.transport import Packet
 from models import steering
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
+from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import n_parameters, spec_of
 from runtime import failpoints
 from runtime.faults import Marks
@@ -129,6 +129,35 @@ def test_killing_the_aggregator_anywhere_comes_to_the_same_model(
     fleet.kill_aggregator()
     fleet.start_aggregator()
     assert fleet.finish().sha256 == final_sha256
+
+
+@pytest.mark.parametrize("compression", ["strong", "off"])
+def test_a_server_optimizer_comes_to_the_same_model_whoever_is_killed_in_every_round(
+    fleet: Fleet, spec: SpecMaker, undisturbed: Callable[[JobSpec], str], compression: str
+) -> None:
+    """The aggregator and a device, in the middle of it: both hold the optimizer's state."""
+    rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=6, wait="all", deadline_s=30.0)
+    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
+    job = spec(aggregate=rules, rounds=rounds, compression=compression)
+    wanted = undisturbed(job)
+    fleet.submit(job)
+    killed: dict[int, int] = {}
+    while not (fleet.aggregator.runs and fleet.job().coordinator.ended):
+        for name in list(fleet.agents):
+            fleet.agents[name].step(0.0)
+            fleet.aggregator.step(0.0)
+            run = fleet.job() if fleet.aggregator.runs else None
+            if run is None or run.version.number in killed or not 0 < len(run._learner._counted) < 3:
+                continue
+            killed[run.version.number] = len(run._learner._counted)
+            fleet.kill_aggregator()
+            fleet.kill_agent(name)
+            fleet.agents[name] = fleet.start_agent(name)
+            fleet.start_aggregator()
+        fleet.now += 0.1
+        assert fleet.now < 5000.0
+    assert fleet.job().sha256 == wanted
+    assert set(killed) == set(range(6)), "in every round, with one update or two in its sum"
 
 
 def test_killing_agents_comes_to_the_same_model(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:

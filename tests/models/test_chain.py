@@ -50,8 +50,15 @@ FOLDED, FULL = Terms(64, 1), Terms(128, 3)
 Row = npt.NDArray[np.float64]
 
 
-def chain_of(momentum: float = 0.0, spec: Spec = SPEC) -> Chain:
-    return Chain(spec, JobSpec("j", ModelSpec(), seed=4, aggregate=AggregateSpec(server_momentum=momentum)))
+ADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.01)
+Optimizer = float | AggregateSpec
+"""Which optimizer the server has: this momentum, or another strategy."""
+EVERY: list[Optimizer] = [0.0, 0.9, ADAM]
+
+
+def chain_of(momentum: Optimizer = 0.0, spec: Spec = SPEC) -> Chain:
+    rules = momentum if isinstance(momentum, AggregateSpec) else AggregateSpec(server_momentum=momentum)
+    return Chain(spec, JobSpec("j", ModelSpec(), seed=4, aggregate=rules))
 
 
 def delta(seed: int, scale: float = 0.01, spec: Spec = SPEC) -> Params:
@@ -64,7 +71,9 @@ def body(chain: Chain, number: int, terms: Terms = FOLDED, scale: float = 0.01, 
     return chain.coding(number, terms).encode(update, np.random.default_rng(0))
 
 
-def grids_for(momentum: float, step: float = 0.004) -> Grids:
+def grids_for(momentum: Optimizer, step: float = 0.004) -> Grids:
+    if isinstance(momentum, AggregateSpec):
+        return Grids(step_near(step), step_near(step / 50))
     return Grids(step_near(step), step_near(step * (1 - momentum)) if momentum else 0)
 
 
@@ -78,7 +87,7 @@ def same(a: Held, b: Held) -> bool:
 
 # Everybody arrives at the same version.
 
-momenta = st.sampled_from([0.0, 0.5, 0.9])
+momenta = st.sampled_from([0.0, 0.5, 0.9, ADAM])
 links = st.fixed_dictionaries(
     {
         "terms": st.sampled_from([FOLDED, FOLDED, Terms(128, 1), FULL, INT8, FLOAT32]),
@@ -92,7 +101,7 @@ links = st.fixed_dictionaries(
 Link = dict[str, object]
 
 
-def steps_of(chain: Chain, history: list[Link], momentum: float) -> list[Step]:
+def steps_of(chain: Chain, history: list[Link], momentum: Optimizer) -> list[Step]:
     steps = []
     for number, link in enumerate(history):
         terms, scale, grid, late = link["terms"], link["scale"], link["grid"], link["late"]
@@ -113,7 +122,7 @@ def steps_of(chain: Chain, history: list[Link], momentum: float) -> list[Step]:
 @settings(max_examples=35, deadline=None)
 @given(momenta, st.lists(links, min_size=SPAN, max_size=SPAN))
 def test_steps_one_by_one_a_group_and_a_snapshot_with_steps_lead_to_the_same(
-    momentum: float, history: list[Link]
+    momentum: Optimizer, history: list[Link]
 ) -> None:
     server, device = chain_of(momentum), chain_of(momentum)
     held, written = [server.first()], []
@@ -133,8 +142,8 @@ def test_steps_one_by_one_a_group_and_a_snapshot_with_steps_lead_to_the_same(
             assert same(there, held[-1])
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum: Optimizer) -> None:
     chain = chain_of(momentum)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0), (), grids_for(momentum)))
     snapshot = chain.snapshot(held, grids_for(momentum))
@@ -142,8 +151,8 @@ def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum
     assert same(chain.take(other, 1, snapshot), held)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_what_is_held_is_left_alone(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_what_is_held_is_left_alone(momentum: Optimizer) -> None:
     chain = chain_of(momentum)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0)))
     sha256, velocity = held.model.sha256(), [v.tolist() for v in held.state.arrays]
@@ -307,7 +316,7 @@ def test_snapshots_of_a_random_walk_stay_small_and_add_half_of_a_rounds_noise_at
 class Server:
     """Publishes versions and keeps what is needed of their bodies, as the aggregator does."""
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: Optimizer) -> None:
         self.chain, self.momentum = chain_of(momentum), momentum
         self.held = [self.chain.first()]
         self.steps: list[bytes] = []
@@ -334,8 +343,8 @@ class Server:
         }
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_a_device_that_missed_forty_versions_and_two_snapshots_arrives(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_a_device_that_missed_forty_versions_and_two_snapshots_arrives(momentum: Optimizer) -> None:
     server = Server(momentum)
     for number in range(1, 61):
         server.publish(snapshot=number in (22, 45))
@@ -484,7 +493,7 @@ def test_a_body_of_no_length_or_too_great_a_one_is_refused_unread(size: int) -> 
 
 
 def test_no_honest_body_is_longer_than_the_most() -> None:
-    for momentum in (0.0, 0.9):
+    for momentum in EVERY:
         chain = chain_of(momentum)
         late = Late(1, step_near(0.5), FLOAT32, bytes(max_body_bytes(SPEC)))
         longest = Step(FLOAT32, bytes(max_body_bytes(SPEC)), (late,) * 3, grids_for(momentum))
@@ -495,7 +504,7 @@ def test_no_honest_body_is_longer_than_the_most() -> None:
         assert len(chain.whole(held.model)) <= max_way_bytes(SPEC)
 
 
-def bodies(momentum: float) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
+def bodies(momentum: Optimizer) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
     """Return versions, and ways to them: start, number, body."""
     chain, server = chain_of(momentum), chain_of(momentum)
     held, found, written = [chain.first()], [], []
@@ -513,10 +522,10 @@ def bodies(momentum: float) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
     return held, found
 
 
-KNOWN = {momentum: bodies(momentum) for momentum in (0.0, 0.9)}
+KNOWN = {momentum: bodies(momentum) for momentum in EVERY}
 
 
-def holds(momentum: float, start: Held, number: int, damaged: bytes) -> None:
+def holds(momentum: Optimizer, start: Held, number: int, damaged: bytes) -> None:
     """Lead to a version of the net, or raise CodecError; nothing else."""
     with suppress(CodecError):
         found = chain_of(momentum).take(start, number, damaged)
@@ -527,11 +536,11 @@ def holds(momentum: float, start: Held, number: int, damaged: bytes) -> None:
 
 @settings(max_examples=250, deadline=None)
 @given(
-    st.sampled_from([0.0, 0.9]),
+    st.sampled_from(EVERY),
     st.integers(0, 7),
     st.lists(st.tuples(st.integers(0), st.integers(0, 7)), min_size=1, max_size=3),
 )
-def test_flipped_bits_are_harmless(momentum: float, which: int, flips: list[tuple[int, int]]) -> None:
+def test_flipped_bits_are_harmless(momentum: Optimizer, which: int, flips: list[tuple[int, int]]) -> None:
     held, known = KNOWN[momentum]
     start, number, content = known[which]
     damaged = bytearray(content)
@@ -541,8 +550,8 @@ def test_flipped_bits_are_harmless(momentum: float, which: int, flips: list[tupl
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([0.0, 0.9]), st.integers(0, 7), st.integers(0), st.binary(max_size=9))
-def test_truncated_and_extended_bodies_are_harmless(momentum: float, which: int, cut: int, more: bytes) -> None:
+@given(st.sampled_from(EVERY), st.integers(0, 7), st.integers(0), st.binary(max_size=9))
+def test_truncated_and_extended_bodies_are_harmless(momentum: Optimizer, which: int, cut: int, more: bytes) -> None:
     held, known = KNOWN[momentum]
     start, number, content = known[which]
     holds(momentum, held[start], number, content[: cut % (len(content) + 1)] + more)
@@ -550,8 +559,8 @@ def test_truncated_and_extended_bodies_are_harmless(momentum: float, which: int,
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([0.0, 0.9]), st.sampled_from([0x10, 0x20, 0x21, 0x22]), st.binary(max_size=320))
-def test_any_bytes_are_a_version_or_an_error(momentum: float, kind: int, rest: bytes) -> None:
+@given(st.sampled_from(EVERY), st.sampled_from([0x10, 0x20, 0x21, 0x22]), st.binary(max_size=320))
+def test_any_bytes_are_a_version_or_an_error(momentum: Optimizer, kind: int, rest: bytes) -> None:
     held, _ = KNOWN[momentum]
     holds(momentum, held[3], 4, bytes((kind,)) + rest)
 
