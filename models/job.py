@@ -173,11 +173,11 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     client's.
     """
 
-    strategy: Literal["fedavg", "fedadam"] = "fedavg"
+    strategy: Literal["fedavg", "fedadam", "median"] = "fedavg"
     server_optimizer: Literal["sgd"] = "sgd"
     server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
     server_momentum: Momentum = 0.0
-    """Of "fedavg": above 0 it is FedAvgM."""
+    """Of "fedavg" and "median": above 0 it is FedAvgM."""
     server_beta1: Momentum = 0.9
     """Of "fedadam": how much of its mean of updates stays from one version to the next."""
     server_beta2: Momentum = 0.99

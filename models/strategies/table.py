@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from models.strategies.fedadam import FEDADAM
 from models.strategies.fedavg import FEDAVG
+from models.strategies.median import MEDIAN
 from models.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 STRATEGIES: dict[str, Strategy] = {
     "fedavg": FEDAVG,
     "fedadam": FEDADAM,
+    "median": MEDIAN,
 }
 
 

@@ -58,6 +58,7 @@ FOLD = RoundsSpec(late="fold")
 BUCKETS = CompressionSpec(buckets=64)
 
 
+MEDIAN = AggregateSpec(strategy="median", server_momentum=0.5)
 ADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
 
 
@@ -132,6 +133,8 @@ SPECS = {
     "fedadam, late": job(aggregate=ADAM, rounds=FOLD),
     "fedadam, late, int8": job(aggregate=ADAM, rounds=FOLD, compression=CompressionSpec(codec="int8")),
     "fedadam, off": job(aggregate=ADAM, compression="off"),
+    "median, off": job(aggregate=MEDIAN, compression="off"),
+    "median, late, int8": job(aggregate=MEDIAN, rounds=FOLD, compression=CompressionSpec(codec="int8")),
 }
 
 
@@ -230,6 +233,47 @@ def test_the_order_of_arrival_changes_nothing_of_late_updates_either() -> None:
         following = learner.next()
         found.add((following.to_bytes(), following.ways))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("coding", ["off", CompressionSpec(codec="int8")])
+def test_five_devices_of_which_two_lie_grossly_come_to_the_same_median_in_every_order(coding: object) -> None:
+    """Within what the honest three say, coordinate by coordinate; a restart in between collects the same again."""
+    spec = job(compression=coding, aggregate=AggregateSpec(strategy="median", max_norm_ratio=1e9))
+    learner = fresh(spec)
+    told = [(update(k, learner), 10 + k) for k in range(3)]
+    told += [(update(7, learner, 10.0), 2**20), (update(8, learner, 10.0), 2**20)]
+    found = set()
+    for order in itertools.permutations(told):
+        learner = fresh(spec)
+        for body, weight in order[:3]:
+            learner.admit(body, weight)
+        again = Learner(NET, spec, learner.now.to_bytes())
+        for (body, _), counted in zip(order[:3], learner._counted, strict=True):
+            again.restore(body, counted)
+        for body, weight in order[3:]:
+            again.admit(body, weight)
+        following = again.next()
+        found.add((following.sha256, following.ways))
+    assert len(found) == 1
+    honest = [np.concatenate([values.reshape(-1) for values in delta(k).values()]) for k in range(3)]
+    moved = [a - b for a, b in zip(following.model.values(), start(NET, spec).model.values(), strict=True)]
+    row, slack = np.concatenate([values.reshape(-1) for values in moved]), 1e-7 if coding == "off" else 1e-3
+    assert (row >= np.min(honest, axis=0) - slack).all()
+    assert (row <= np.max(honest, axis=0) + slack).all()
+    mean = fresh(structs.replace(spec, aggregate=AggregateSpec(max_norm_ratio=1e9)))
+    for body, weight in told:
+        mean.admit(body, weight)
+    assert mean.next().model.norm > 10 * following.model.norm
+
+
+def test_a_median_takes_no_more_updates_than_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.strategies.median.MOST_BYTES", 4 * D * 3)
+    learner = fresh(job(compression="off", aggregate=MEDIAN))
+    take_round(learner, 0)
+    before = learner.next().sha256
+    with pytest.raises(RefusedError, match=r"does not fit the sum: .* say target = 3 or less"):
+        admit(learner, 9, 10)
+    assert learner.next().sha256 == before
 
 
 def test_a_version_that_is_not_taken_changes_nothing() -> None:

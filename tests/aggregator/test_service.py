@@ -45,12 +45,13 @@ from broker.transport import Packet
 from models import steering
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.data.source import DataSource
-from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.params import n_parameters, spec_of
 from runtime import failpoints
 from runtime.faults import Marks
 
 Fleet = Any
+INT8_BOTH = CompressionSpec(codec="int8")
 """The class of the fixture; it stands in conftest.py, which is no module to import."""
 SpecMaker = Callable[..., JobSpec]
 V0, V2 = Version(1, 0), Version(1, 2)
@@ -131,13 +132,15 @@ def test_killing_the_aggregator_anywhere_comes_to_the_same_model(
     assert fleet.finish().sha256 == final_sha256
 
 
-@pytest.mark.parametrize("compression", ["strong", "off"])
-def test_a_server_optimizer_comes_to_the_same_model_whoever_is_killed_in_every_round(
-    fleet: Fleet, spec: SpecMaker, undisturbed: Callable[[JobSpec], str], compression: str
+@pytest.mark.parametrize(
+    ("strategy", "compression"), [("fedadam", "strong"), ("fedadam", "off"), ("median", "off"), ("median", INT8_BOTH)]
+)
+def test_every_strategy_comes_to_the_same_model_whoever_is_killed_in_every_round(
+    fleet: Fleet, spec: SpecMaker, undisturbed: Callable[[JobSpec], str], strategy: Any, compression: object
 ) -> None:
-    """The aggregator and a device, in the middle of it: both hold the optimizer's state."""
+    """The aggregator and a device, in the middle of it: of what they hold nothing is left but the disk."""
     rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=6, wait="all", deadline_s=30.0)
-    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
+    rules = AggregateSpec(strategy=strategy, server_learning_rate=0.02)
     job = spec(aggregate=rules, rounds=rounds, compression=compression)
     wanted = undisturbed(job)
     fleet.submit(job)
