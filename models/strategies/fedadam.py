@@ -13,8 +13,7 @@ State: m, an array for each tensor; then sqrt(v), an array for each tensor. 16 b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,10 @@ import numpy as np
 from models.codec.coding import Tensors
 from models.codec.decoded import CodecError, Decoded
 from models.codec.steps import step_near
-from models.integers import Int64
+from models.integers import Int64, bits
 from models.params import Spec
 from models.strategies import fixed
-from models.strategies.state import State, read
+from models.strategies.state import State, StateError, read
 from models.strategies.strategy import Gains, Strategy
 from models.sums import Sum
 
@@ -138,8 +137,17 @@ def _restored(counts: Iterable[Int64], word: int, spec: Spec, rules: AggregateSp
     moments = tuple(fixed.measured(of_one, word) for of_one in islice(cells, len(spec)))
     roots = tuple(fixed.measured(of_one, _of_root(word, rules)) for of_one in cells)
     if any((root < 0).any() for root in roots):
-        raise CodecError("a snapshot has the root of a negative number")
+        raise CodecError("a snapshot has a root below 0")
     return State((*moments, *roots), FORM)
+
+
+def _read(parts: Sequence[bytes], spec: Spec) -> State:
+    state = read(parts, spec, form=FORM, rows=2, what="state of FedAdam")
+    if any(bits(array) > fixed.MOST_BITS for array in state.arrays):
+        raise StateError("its state of FedAdam is beyond its lattice")
+    if any((root < 0).any() for root in state.arrays[len(spec) :]):
+        raise StateError("its state of FedAdam has a root below 0")
+    return state
 
 
 FEDADAM = Strategy(
@@ -155,5 +163,5 @@ FEDADAM = Strategy(
     grid=_grid,
     counts=_counts,
     restored=_restored,
-    read=partial(read, form=FORM, rows=2, what="state of FedAdam"),
+    read=_read,
 )

@@ -900,8 +900,11 @@ def test_any_damage_to_what_is_stored_is_a_learner_error() -> None:
                 Learner(NET, spec, damaged)
 
 
-def test_a_blob_with_a_right_checksum_and_hostile_contents_is_a_learner_error_or_a_learner_that_goes_on() -> None:
-    spec = job(rounds=FOLD)
+@pytest.mark.parametrize("rules", [AggregateSpec(server_momentum=0.5), ADAM], ids=["momentum", "fedadam"])
+def test_a_blob_with_a_right_checksum_and_hostile_contents_is_a_learner_error_or_a_learner_that_goes_on(
+    rules: AggregateSpec,
+) -> None:
+    spec = job(rounds=FOLD, aggregate=rules)
     learner = behind(11, spec)
     blob, body, late = learner.now.to_bytes(), update(9, learner), update(8, learner, number=10)
     went_on = refused = 0

@@ -175,11 +175,11 @@ def test_a_rounded_state_is_within_half_a_grid_step_and_stays_there(size: float)
         assert np.abs(ours - exact_).max(initial=0) * 2.0**EXPONENT <= grid / 2 + 2.0**EXPONENT
 
 
-def test_a_snapshot_with_the_root_of_a_negative_number_is_refused() -> None:
+def test_a_snapshot_with_a_root_below_0_is_refused() -> None:
     word = step_near(1e-6)
     counts = list(FEDADAM.counts(walked(), word, RULES))
     counts[-2] = counts[-2] * 0 - 1
-    with pytest.raises(CodecError, match="negative"):
+    with pytest.raises(CodecError, match="root below 0"):
         FEDADAM.restored(counts, word, SPEC, RULES)
 
 
@@ -227,6 +227,15 @@ def test_a_state_survives_its_bytes_and_says_whose_it_is() -> None:
     for damaged in (velocity, state.parts()[:-1], [state.parts()[0]], [b"\xff" * 99]):
         with pytest.raises(StateError):
             FEDADAM.read(damaged, SPEC)
+
+
+def test_numbers_that_no_state_has_are_refused() -> None:
+    state, last = walked(), len(SPEC) + 1
+    for at, value, why in ((last, -1, "root below 0"), (1, 2**46, "beyond its lattice"), (last, 2**46, "beyond its")):
+        arrays = [array.copy() for array in state.arrays]
+        arrays[at][...] = value
+        with pytest.raises(StateError, match=why):
+            FEDADAM.read(State(tuple(arrays), FORM).parts(), SPEC)
 
 
 # What a job may say.
