@@ -1197,6 +1197,18 @@ def test_the_steering_counts_in_units_of_the_step_that_is_made(monkeypatch: pyte
     assert heard == [(pytest.approx(spec.coding.tolerance / 4), pytest.approx(energy / 4))]
 
 
+def test_the_noise_of_a_version_is_that_of_the_step_which_fedadam_makes() -> None:
+    """Coded alike, the sum has the same noise as in federated averaging; the step makes another of it."""
+    noises = []
+    for rules in (AggregateSpec(), structs.replace(ADAM, server_beta1=0.5)):
+        learner = fresh(job(aggregate=rules))
+        take_round(learner, 0)
+        following = learner.next()
+        noises.append(dict(following.metrics)["noise"])
+    at_once = (1 - 0.5) * 0.02 / (1e-3 + 1e-3)
+    assert noises[1] == pytest.approx(noises[0] * at_once**2)
+
+
 def test_the_steering_counts_in_units_of_the_step_that_fedadam_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     heard = []
 

@@ -194,7 +194,7 @@ def test_the_grid_is_such_that_later_versions_move_by_a_step_of_the_model_at_mos
 def test_its_gains_are_how_far_a_small_update_moves_the_model() -> None:
     """By a second run in which one update is a little larger: what the model moves by, at once and in the end."""
     spec, rng = (TensorSpec("w", (400,)),), np.random.default_rng(0)
-    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.03, server_beta2=0.9999)
+    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.2, server_beta2=0.9999)
     before = FEDADAM.init(spec, rules)
     for _ in range(200):
         _, before = FEDADAM.step((exact(0.01 * rng.standard_normal(400)),), before, rules)

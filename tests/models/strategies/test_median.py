@@ -60,6 +60,10 @@ def test_each_coordinate_is_the_median_of_its_own_and_the_order_has_no_say(updat
         other.add(Floats(row), 5)
     assert other.mean().values.tobytes() == found.mean().values.tobytes()
     assert repr(other.mean_energy()) == repr(found.mean_energy())
+    other.add(Floats(updates[0]), 5)
+    found.add(Floats(updates[0]), 5)
+    wanted = [median(float(row[k]) for row in (*updates, updates[0])) + 0.0 for k in range(D)]
+    assert other.mean().values.tolist() == found.mean().values.tolist() == wanted
 
 
 def test_slabs_have_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
