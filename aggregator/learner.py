@@ -233,7 +233,7 @@ class Learner:
         seen = self._seen(total)
         if self.terms == FLOAT32:
             held, body = self._whole(mean.values * rate)
-            return Next(held, self._record(now.record.choice, seen, total), ((0, body),), self._told_of(held))
+            return Next(held, self._record(now.record.choice, seen, total), ((0, body),), self._told(held))
         rng = np.random.default_rng(_seed(mean.values.tobytes()))
         body = sums.published(mean, self._sum.coding, now.record.down, rate, rng)
         down = Terms(self.terms.m, now.record.down) if self.terms.is_sketch else INT8
@@ -269,16 +269,12 @@ class Learner:
             after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
         )
         stands_still = held.model == now.model and any(norm.norm > 0 for norm in self._counted)
-        return Next(
-            held, after, tuple(ways), (*self._told(noise), *self._told_of(held)), SWALLOWED if stands_still else ""
-        )
+        return Next(held, after, tuple(ways), self._told(held, noise), SWALLOWED if stands_still else "")
 
-    def _told(self, noise: float) -> tuple[tuple[str, float], ...]:
-        terms = self.terms
-        return (("buckets", float(terms.m)), ("bits", float(terms.bits)), ("noise", noise)) if terms.is_sketch else ()
-
-    def _told_of(self, held: Held) -> tuple[tuple[str, float], ...]:
-        return self._strategy.metrics(self._chain.state(held), self._spec.aggregate)
+    def _told(self, held: Held, noise: float = 0.0) -> tuple[tuple[str, float], ...]:
+        terms, of_state = self.terms, self._strategy.metrics(self._chain.state(held), self._spec.aggregate)
+        coded = (("buckets", float(terms.m)), ("bits", float(terms.bits)), ("noise", noise)) if terms.is_sketch else ()
+        return (*coded, *of_state)
 
     def _gains(self, held: Held) -> Gains:
         return self._strategy.gains(self._chain.state(held), self._spec.aggregate)
