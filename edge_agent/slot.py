@@ -37,7 +37,8 @@ import numpy.typing as npt
 from edge_agent import files
 from models.data.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
-from models.nets.table import NETS, ModelError, Net, build
+from models.nets.net import ModelError, Net
+from models.nets.table import NETS, build
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
 from runtime.failpoints import reach

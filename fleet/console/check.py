@@ -37,7 +37,7 @@ from models.job import JobSpec, Name
 from models.lattice import initial
 from models.nets import table as nets
 from models.nets.losses import Labels
-from models.nets.table import ModelError, Net
+from models.nets.net import ModelError, Net
 from models.params import n_parameters
 from runtime.faults import Fault, contain
 from runtime.settings import SettingsError, load

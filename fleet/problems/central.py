@@ -6,7 +6,7 @@ from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets import table as nets
-from models.nets.table import Metrics
+from models.nets.losses import Metrics
 from models.training import train
 
 

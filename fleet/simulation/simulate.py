@@ -42,7 +42,7 @@ from models.data.dataset import Dataset
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 from models.trail import Trail
 
 FLEET = "simulation"

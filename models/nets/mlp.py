@@ -101,7 +101,7 @@ class Mlp:
     def loss_and_gradients(
         self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
     ) -> tuple[float, Params]:
-        """See `models.nets.table.Net`. With `out` no large array is allocated."""
+        """See `models.nets.net.Net`. With `out` no large array is allocated."""
         columns = self._forward(params, X)
         loss, rows = self._loss.gradient(columns.pop().T, y)
         rows *= scale
@@ -117,12 +117,12 @@ class Mlp:
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         with quietly():
             return self._loss.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         with quietly():
             return measure(self.model.loss, self._outputs(params, X), y)
 

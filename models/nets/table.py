@@ -10,12 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from models.job import ModelSpec
-from models.nets.losses import Labels, Metrics
 from models.nets.mlp import Mlp
 from models.nets.net import ModelError, Net
-
-__all__ = ["NETS", "Labels", "Metrics", "ModelError", "Net", "build", "framework_of"]
-
 
 NETS: dict[str, Callable[[ModelSpec], Net]] = {"mlp": Mlp}
 """Kinds that NumPy computes. Torch computes them too, and whatever a factory makes."""

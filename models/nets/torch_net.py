@@ -61,7 +61,7 @@ def build_module(model: ModelSpec) -> nn.Module:
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.table.Net`, in float32. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps only the module's buffers.
 
     A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
     give (n, outputs) raw outputs: no softmax at its end.
@@ -82,7 +82,7 @@ class TorchNet:
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
-        """See `models.nets.table.Net`. The gradients are always fresh arrays."""
+        """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
@@ -93,11 +93,11 @@ class TorchNet:
         }
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         return LOSSES[self.model.loss].answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         return measure(self.model.loss, self._outputs(params, X), y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:

@@ -21,7 +21,7 @@ from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
 
 from models.job import ModelSpec
 from models.nets.mlp import layer_sizes, spec_of_mlp
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from models.params import Params, ParamsError, check
 
 OPSET = 17

@@ -8,7 +8,8 @@ import pytest
 from models.job import ModelSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
-from models.nets.table import ModelError, build, framework_of
+from models.nets.net import ModelError
+from models.nets.table import build, framework_of
 from models.nets.torch_net import TorchNet
 
 
