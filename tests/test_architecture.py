@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from models.nets.losses import LOSSES
+from models.nets.table import NETS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
 
@@ -167,6 +170,14 @@ def test_only_the_table_writes_topics() -> None:
         if any(text.startswith(("fedge/1", "/fedge")) for text in strings):
             written.add(name(path))
     assert not written
+
+
+def test_only_its_table_switches_on_a_kind_of_net_or_of_loss() -> None:
+    rows = {*NETS, *LOSSES}
+    for path in sources(*PACKAGES, "benchmarks"):
+        switches = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Compare | ast.MatchValue)]
+        words = {n.value for node in switches for n in ast.walk(node) if isinstance(n, ast.Constant)}
+        assert not words & rows, f"{name(path)} asks for {words & rows}: let it ask the row of models/nets/table.py"
 
 
 def test_there_is_nothing_called_utils() -> None:

@@ -23,6 +23,7 @@ from fleet.local.processes import FEDGE, Children
 from fleet.problems.problem import device_names
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets import table as nets
 from runtime.settings import SettingsError
 
 FLEET = "demo"
@@ -140,7 +141,8 @@ def _broker(broker: BrokerSettings) -> str:
 
 def _models(spec: JobSpec, *, inference: bool) -> str:
     """Allow the factory that the job names: whoever gives a job to the demo wants it to run."""
-    lines = [f"allow = [{json.dumps(spec.model.kind)}]\n"] if ":" in spec.model.kind else []
+    factories = nets.factories_of(spec.model)
+    lines = [f"allow = {json.dumps(factories)}\n"] if factories else []
     lines += [] if inference else ["inference = false\n"]
     return "\n[models]\n" + "".join(lines) if lines else ""
 
