@@ -14,9 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from models.nets import factory, mlp
-from models.nets.factory import FactorySpec, is_factory
 from models.nets.losses import LOSSES, Labels
-from models.nets.mlp import Mlp, MlpSpec
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -60,16 +58,16 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(MlpSpec, Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
 }
 """The built-in kinds."""
-FACTORY = Kind(FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
+FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
 """All others: "package.module:factory"."""
 
 
 def find(kind: str) -> Kind[Any]:
     """Return the row of a kind. Raises ValueError for one that is neither built in nor written as a factory."""
-    if kind not in NETS and not is_factory(kind):
+    if kind not in NETS and not factory.is_factory(kind):
         known = ", ".join(f'"{name}"' for name in NETS)
         raise ValueError(f'kind = "{kind[:200]}" is neither {known} nor "package.module:factory"')
     return NETS.get(kind, FACTORY)
