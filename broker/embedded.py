@@ -158,11 +158,6 @@ class EmbeddedBroker:
             self._process.kill()
             self._reap()
 
-    def restart(self) -> None:
-        """Stop where it runs, and start again on the same port. Raises StartError."""
-        self.stop()
-        self.start()
-
     def __enter__(self) -> EmbeddedBroker:
         """Return itself."""
         return self
