@@ -17,7 +17,7 @@ PACKAGES = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
 ALLOWED = {
     "runtime": {"runtime", "msgspec"},
     "broker": {"broker", "runtime", "paho", "msgspec", "amqtt"},
-    "models": {"models", "numpy", "msgspec", "torch", "onnx", "onnxruntime"},
+    "models": {"models", "runtime", "numpy", "msgspec", "torch", "onnx", "onnxruntime"},
     "aggregator": {"aggregator", "broker", "models", "runtime", "numpy", "msgspec"},
     "edge_agent": {"edge_agent", "broker", "models", "runtime", "numpy", "msgspec"},
 }
