@@ -76,7 +76,7 @@ class WorldBroker(MemoryBroker):
 
     def retained(self, topic: str) -> Packet | None:
         """Return what lies at a topic."""
-        level: Level | None = self._root
+        level: Level[MemoryTransport] | None = self._root
         for word in topic.split("/"):
             level = level.below.get(word) if level else None
         return level.retained if level and self._clock() < level.retained_until else None
