@@ -37,8 +37,8 @@ import numpy.typing as npt
 from edge_agent import files
 from models.data.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
+from models.nets import table as nets
 from models.nets.net import ModelError, Net
-from models.nets.table import build, find
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
 from runtime.failpoints import reach
@@ -163,8 +163,8 @@ class Slot:
 
     def _net(self, model: ModelSpec) -> Net:
         """Return the net that computes the model without ONNX: by NumPy where that can, whatever the model says."""
-        numpy = find(model.kind).numpy
-        return build(model, allow=self._allow) if numpy is None else numpy(model)
+        numpy = nets.find(model.kind).numpy
+        return nets.build(model, allow=self._allow) if numpy is None else numpy(model)
 
     def _restore(self) -> None:
         try:
@@ -217,7 +217,7 @@ class Slot:
 
     def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
         """Write ONNX, in the child that is there anyway if it needs no Torch for that: None, or why not."""
-        if self._session is None or find(model.kind).onnx is None:
+        if self._session is None or nets.find(model.kind).onnx is None:
             return export(model, params, onnx, metadata=metadata)
         try:
             self._session.export(model, params, onnx, metadata=metadata)

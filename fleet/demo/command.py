@@ -245,7 +245,7 @@ class _Demo:
             children.check()
             if heard is not None:
                 self._sights.see(*heard)
-            serving = [slot for slot in plan.slots if _serves(slot, ended)]
+            serving = [slot for slot in plan.slots(self._spec) if _serves(slot, ended)]
             if len(serving) == self._n_devices:
                 break
             if time.monotonic() > until:
@@ -254,7 +254,7 @@ class _Demo:
                     f"{DEPLOYING_S:g} s; {plan.devices[0].log} may say why"
                 )
             self._display.status(f"{len(serving)} of {self._n_devices} devices serve the last version")
-        return plan.slots[0].resolve()
+        return plan.slots(self._spec)[0]
 
     # Counting.
 
