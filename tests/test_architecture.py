@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from models.nets.losses import LOSSES
+from models.nets.table import NETS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
 
@@ -169,6 +172,19 @@ def test_only_the_table_writes_topics() -> None:
         if any(text.startswith(("fedge/1", "/fedge")) for text in strings):
             written.add(name(path))
     assert not written
+
+
+def test_only_its_table_switches_on_a_kind_of_net_or_of_loss() -> None:
+    rows, tables = {*NETS, *LOSSES}, {ROOT / "models/nets/table.py", ROOT / "models/nets/losses.py"}
+    for path in set(sources(*PACKAGES, "benchmarks")) - tables:
+        found: list[ast.AST | None] = []
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                found += ast.walk(node)
+            elif isinstance(node, ast.Dict):
+                found += node.keys
+        words = {node.value for node in found if isinstance(node, ast.Constant)} & rows
+        assert not words, f"{name(path)} asks for {words}: let it ask the row of models/nets/table.py or losses.py"
 
 
 def test_there_is_nothing_called_utils() -> None:

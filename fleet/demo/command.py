@@ -118,7 +118,7 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool) -> int:
     spec = _for_devices(load(find_job(job or DEFAULT_JOB), JobSpec), devices)
     split = load_split(spec.data_name)
     split = Split(dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model))
-    if spec.model.loss != "cross_entropy":
+    if not spec.model.classifies:
         raise SettingsError(f'job {spec.name}: the demo shows an accuracy, which needs loss = "cross_entropy"')
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
@@ -150,7 +150,7 @@ class _Demo:
         self._display = display
         self._sights = Sights()
         self._history: list[Version] = []
-        net = nets.build(spec.model, allow=(spec.model.kind,))
+        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
     def run(self, began: float) -> Summary:

@@ -24,6 +24,7 @@ from fleet.local.toml import written
 from fleet.problems.problem import device_names
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets import table as nets
 from runtime.settings import SettingsError
 
 FLEET = "demo"
@@ -111,7 +112,8 @@ def build(
     folder = folder.resolve()
     names = device_names(len(shares))
     stage = Stage(Role("aggregator", "aggregator", folder / "aggregator"), roles_of(folder, names))
-    allowed = {"allow": [spec.model.kind]} if ":" in spec.model.kind else {}  # who gives a job wants it to run
+    factories = nets.factories_of(spec.model)
+    allowed = {"allow": list(factories)} if factories else {}  # who gives a job wants it to run
     tests = {} if test is None else {spec.data_name: test}
     write(stage.aggregator, FLEET, broker, tests, {"models": allowed, "limits": {"spread_s": 0.0}})
     models = allowed if inference else allowed | {"inference": False}
