@@ -29,7 +29,7 @@ from models.codec.terms import FLOAT32, INT8, Terms
 from models.fold import FoldError
 from models.job import JobSpec
 from models.lattice import LatticeError, add
-from models.nets.table import Net
+from models.nets.net import Net
 from models.steering import Choice, Report, RoundSummary
 from models.strategies.strategy import Gains
 from models.strategies.table import STRATEGIES

@@ -15,7 +15,7 @@ from models.chain import SPAN, STEP, WHOLE, Chain, Held
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
 from models.job import AggregateSpec, CompressionSpec, JobSpec
 from models.lattice import Model
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Spec, n_parameters
 from models.steering import Choice, RoundSummary
 from models.strategies.state import StateError

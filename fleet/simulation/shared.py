@@ -22,7 +22,7 @@ from edge_agent.participant import Jitter
 from edge_agent.resources import Resources
 from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Spec
 from runtime.faults import Marks, Place
 

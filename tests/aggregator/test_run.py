@@ -24,7 +24,8 @@ from models.chain import SPAN, Chain
 from models.codec import FLOAT32, Terms
 from models.fold import FoldError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
-from models.nets.table import ModelError, build
+from models.nets.net import ModelError
+from models.nets.table import build
 from runtime.faults import Marks
 
 MODEL = ModelSpec(inputs=4, hidden=(64,), outputs=2)
