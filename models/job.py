@@ -161,10 +161,17 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     client's.
     """
 
-    strategy: Literal["fedavg"] = "fedavg"
+    strategy: Literal["fedavg", "fedadam", "median"] = "fedavg"
     server_optimizer: Literal["sgd"] = "sgd"
     server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
     server_momentum: Momentum = 0.0
+    """Of "fedavg" and "median": above 0 it is FedAvgM."""
+    server_beta1: Momentum = 0.9
+    """Of "fedadam": how much of its mean of updates stays from one version to the next."""
+    server_beta2: Momentum = 0.99
+    """Of "fedadam": the same of its mean of their squares."""
+    server_epsilon: Annotated[float, Meta(ge=1e-6, le=1)] = 1e-3
+    """Of "fedadam": a weight whose updates are smaller than this moves by less than the learning rate."""
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
@@ -236,6 +243,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_strategy(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -264,6 +272,13 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         The last one is the version itself, and so is the first where nothing is averaged. It never goes back.
         """
         return number + 1 - max(1, min(self.averaged, number // AVERAGED_SHARE))
+
+
+def _check_strategy(job: JobSpec) -> None:
+    from models.strategies.table import refusal  # here alone: it loads NumPy, and whoever reads only words does without
+
+    if why := refusal(job):
+        raise ValueError(why)
 
 
 def _check_plain(value: object, where: str, depth: int = 0) -> None:

@@ -133,13 +133,12 @@ class _Known(Held):
     def of(cls, held: Held) -> _Known:
         for ints in held.model.ints:
             ints.flags.writeable = False
-        for velocity in held.velocity:
-            velocity.flags.writeable = False
+        held.state.freeze()
         return cls(*held)
 
     @property
     def n_bytes(self) -> int:
-        return sum(ints.nbytes for ints in self.model.ints) + sum(values.nbytes for values in self.velocity)
+        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes
 
     def sha256(self) -> str:
         return self._name

@@ -227,6 +227,24 @@ def test_a_compressed_fleet_learns_too(compression: object) -> None:
     assert run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5))).sha256 == result.sha256
 
 
+@pytest.mark.parametrize("compression", ["off", "light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_a_fleet_with_fedadam_learns_too(compression: object) -> None:
+    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.03)
+    job = structs.replace(spec(max_rounds=20), model=WIDE, compression=compression, aggregate=rules)
+    result = run(job)
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert run(job).sha256 == result.sha256
+
+
+@pytest.mark.parametrize("compression", ["off", CompressionSpec(codec="int8")])
+def test_a_fleet_with_a_median_learns_too(compression: object) -> None:
+    rules = AggregateSpec(strategy="median")
+    result = run(structs.replace(spec(max_rounds=20), model=WIDE, compression=compression, aggregate=rules))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+
+
 @pytest.mark.parametrize("compression", ["strong", CompressionSpec(codec="int8")])
 def test_a_simulation_says_how_good_the_mean_is_that_is_deployed(compression: object) -> None:
     averaged = structs.replace(spec(max_rounds=26), compression=compression, deploy_average=3)
