@@ -1787,3 +1787,19 @@ def test_explain_tells_the_fate_of_an_update_of_which_nothing_was_said(fleet: Fl
     fleet.finish()
     (attempt,) = fleet.store.attempts(job, V0)
     assert attempt.fates == dict.fromkeys(fleet.agents, "counted")
+
+
+@pytest.mark.parametrize("end", ["stopped", "another leads"])
+def test_no_unfinished_update_is_kept_of_a_job_that_is_not_at_work_here(
+    fleet: Fleet, spec: SpecMaker, end: str
+) -> None:
+    job = fleet.submit(spec())
+    jobs = fleet.aggregator.jobs
+    jobs.inbox.collect(Offer(job, "d9", V0, 1, "f" * 32, 50_000, 1000), fleet.now)
+    assert jobs.inbox.reserved_bytes == 50_000
+    if end == "stopped":
+        jobs.stop(job)
+        fleet.step()
+    else:
+        jobs.drop_all()
+    assert jobs.inbox.reserved_bytes == 0
