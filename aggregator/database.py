@@ -66,6 +66,10 @@ class Database:
         """Close the file; what is open of a transaction is lost."""
         self._db.close()
 
+    def log_ahead(self) -> None:
+        """Keep what is written in a WAL from now on, and say so in the file. Raises StoreError."""
+        self.execute("PRAGMA journal_mode = WAL")
+
     def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement by itself. Raises StoreError."""
         try:

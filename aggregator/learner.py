@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from aggregator import gates
-from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
+from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
 from models import chain, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
@@ -62,6 +62,10 @@ class LearnerError(ValueError):
     """A stored state that is damaged, or a step that the model cannot take."""
 
 
+class StateFormatError(LearnerError):
+    """A stored state in a format that this fedge does not read: it is no damage, and no backup helps."""
+
+
 class Counted(Struct, frozen=True):
     """What the sum's numbers need to know of an update in it."""
 
@@ -95,6 +99,8 @@ class Learner:
         self._chain = Chain(net.spec, spec)
         try:
             now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec)
+        except RecordFormatError as error:
+            raise StateFormatError(str(error)) from error
         except (RecordError, CodecError) as error:
             raise LearnerError(str(error)) from error
         self._behind = [len(step) for step in steps if not _is_whole(step)]

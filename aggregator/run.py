@@ -42,7 +42,7 @@ from aggregator.effects import (
 from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError
+from aggregator.learner import Counted, Learner, LearnerError, StateFormatError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -139,6 +139,8 @@ class Run:
                 number = None if update.number == version.number else update.number
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
                 counted.append(update.device)
+        except StateFormatError as error:
+            raise DamageError(f"job {self.job} is left as it is in the state directory: {error}") from error
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = store.history(self.job)

@@ -101,7 +101,10 @@ class _Training(Struct):
 
 
 class Work:
-    """A job that this device has the data for. Raises DatasetError, ModelError or OSError when it cannot be begun."""
+    """A job that this device has the data for.
+
+    Raises DatasetError, ModelError, OSError or NewerFormatError when it cannot be begun.
+    """
 
     def __init__(
         self,
