@@ -182,10 +182,10 @@ class Outbox:
             found = msgspec.msgpack.decode(cells["format"], type=int)
         what, newer = str(self.folder / name), "upgrade this agent, or remove the file: its base may be trained again"
         formats.check(what, found, FORMAT, newer=newer)
-        if name == "checkpoint.bin":
-            training = msgspec.msgpack.decode(cells.get("training", b"\xc4\0"), type=bytes)
-            what = f"the training in {what}"
-            formats.check(what, training_format_of(training), TRAINING_FORMAT, oldest=0, newer=newer)
+        if name == "checkpoint.bin" and "training" in cells:
+            found = training_format_of(msgspec.msgpack.decode(cells["training"], type=bytes))
+            if found:  # who resumes says what is damaged
+                formats.check(f"the training in {what}", found, TRAINING_FORMAT, newer=newer)
 
     def _last(self) -> tuple[int, _Update | None]:
         """Return the update that was put last, and which of the files holds it."""
