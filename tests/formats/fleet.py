@@ -1,4 +1,4 @@
-"""The fleet whose files are the fixtures: two jobs, four devices, and a moment at which all of them stop."""
+"""The fleet whose files are the fixtures: three jobs, four devices, and a moment at which all of them stop."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ SKETCHED = JobSpec(
     aggregate=AggregateSpec(server_momentum=0.5),
 )  # fmt: skip
 PLAIN = JobSpec("plain", MODEL, 8, data="toy", compression="off", deploy="never", train=TRAIN, rounds=ROUNDS)
+HEAVY = JobSpec(
+    *("heavy", MODEL, 9),
+    data="toy",
+    compression="off",
+    deploy="never",
+    train=TRAIN,
+    rounds=ROUNDS,
+    aggregate=AggregateSpec(server_momentum=0.5),
+)
+"""The server alone has its velocity, so that each version of it is stored whole."""
+SPECS = (SKETCHED, PLAIN, HEAVY)
+JOBS = {spec.name: f"{spec.name}-{number:08x}" for number, spec in enumerate(SPECS, 3)}
+"""Behind one that was deleted, and one that was stopped."""
 KERNEL, SOFTWARE = "a-boot-of-no-machine", "fedge of the fixtures"
 
 

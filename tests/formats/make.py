@@ -34,7 +34,7 @@ from edge_agent.slot import Release, Slot
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets.table import build
-from tests.formats.fleet import DEVICES, MODEL, PLAIN, SKETCHED, Fleet, marks_of, rows
+from tests.formats.fleet import DEVICES, MODEL, PLAIN, SPECS, Fleet, marks_of, rows
 
 HERE = Path(__file__).resolve().parent
 DEAD = 2
@@ -96,7 +96,7 @@ def stopped_in_the_middle(folder: Path) -> None:
     for _ in range(2):  # the second makes the first be deleted
         gone = fleet.aggregator.submit(msgspec.structs.replace(PLAIN, name="gone"))
         fleet.aggregator.jobs.stop(gone)
-    for spec in (SKETCHED, PLAIN):
+    for spec in SPECS:
         fleet.aggregator.submit(spec)
 
     def at(number: int) -> bool:
@@ -127,9 +127,9 @@ def installed(path: Path) -> list[list[float]]:
 
 def gone_on(folder: Path) -> dict[str, Held]:
     """Go on until every job has the version that comes next."""
-    offers = {spec.name: offered(folder, spec) for spec in (SKETCHED, PLAIN)}
+    offers = {spec.name: offered(folder, spec) for spec in SPECS}
     fleet = Fleet(folder)
-    fleet.go_on(lambda: len(fleet.runs()) == 2)
+    fleet.go_on(lambda: len(fleet.runs()) == len(SPECS))
     held = {}
     for name, run in fleet.runs().items():
         updates = {one.device: hashlib.sha256(one.body).hexdigest() for one in fleet.store.updates(run.job)}

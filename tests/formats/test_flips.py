@@ -23,11 +23,10 @@ from models.nets.table import build
 from models.training.checkpoint import CheckpointError
 from models.training.checkpoint import from_bytes as training_from_bytes
 from runtime import formats
-from tests.formats.fleet import MODEL, PLAIN, ROW_BYTES, SKETCHED, marks_of, rows
+from tests.formats.fleet import JOBS, MODEL, PLAIN, ROW_BYTES, SPECS, marks_of, rows
 from tests.formats.make import resumed, unpack
 
 NET = build(MODEL)
-JOBS = {"plain-00000004": PLAIN, "sketched-00000003": SKETCHED}
 
 
 class Reader(NamedTuple):
@@ -46,7 +45,8 @@ def of_store(folder: Path) -> object:
     store = Store(folder, synced=False, row_bytes=ROW_BYTES, chance=lambda _: 0)
     try:
         found: set[tuple[str, object]] = set()
-        for job, spec in JOBS.items():
+        for spec in SPECS:
+            job = JOBS[spec.name]
             last = store.last_version(job)
             learner = Learner(
                 *(NET, spec, last.state, last.version.number, last.sha256), steps=last.steps, record=last.record

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from aggregator import backup as backups
+from aggregator import record, schema
 from aggregator.backup import backup, restore
 from aggregator.store import Store
 from broker import topics
 from broker.messages import Offer
 from broker.transport import Packet
-from edge_agent import work
+from edge_agent import files, home, outbox, slot, work
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox
 from edge_agent.slot import Slot, open_slot
 from models.lattice import initial
 from models.nets.table import build
-from tests.formats.fleet import DEVICES, MODEL, NAME, PLAIN, ROW_BYTES, SKETCHED, Fleet, marks_of, rows
+from models.training import checkpoint
+from runtime import faults
+from tests.formats.fleet import DEVICES, JOBS, MODEL, NAME, ROW_BYTES, SPECS, Fleet, marks_of, rows
 from tests.formats.make import DEAD, HERE, SERVED, Expected, offered, resumed, unpack
 
 SETS = sorted(path.name for path in HERE.iterdir() if (path / "expected.json").is_file())
-JOBS = {"sketched": "sketched-00000003", "plain": "plain-00000004"}
+GONE_ON = {"gone-00000002": ("stopped", ""), **dict.fromkeys(JOBS.values(), ("", ""))}
+"""What becomes of each job, and what is wrong with it."""
 
 
 @pytest.fixture(params=SETS)
@@ -53,10 +60,8 @@ def test_the_store_holds_what_was_written(laid_out: tuple[Path, Expected]) -> No
     store = Store(folder / "aggregator", synced=False, row_bytes=ROW_BYTES)
     try:
         rows_ = {row.job: row for row in store.jobs()}
-        assert {job: (row.ended, row.damage) for job, row in rows_.items()} == {
-            "gone-00000002": ("stopped", ""), JOBS["plain"]: ("", ""), JOBS["sketched"]: ("", "")
-        }  # fmt: skip
-        assert (rows_[JOBS["sketched"]].spec, rows_[JOBS["plain"]].spec) == (SKETCHED, PLAIN)
+        assert {job: (row.ended, row.damage) for job, row in rows_.items()} == GONE_ON
+        assert all(rows_[JOBS[spec.name]].spec == spec for spec in SPECS)
         assert store.deleted(9) == ["gone-00000001"]
         for name, held in expected.jobs.items():
             last = store.last_version(JOBS[name])
@@ -111,9 +116,7 @@ def test_a_backup_is_restored_and_the_fleet_goes_on_from_it(laid_out: tuple[Path
         path.unlink()
     with (folder / "backup.sqlite").open("rb") as source:
         made = restore(source, "backup.sqlite", folder / "aggregator", lambda _done, _all: None)
-    assert {job.job: (job.ended, job.damage) for job in made.jobs} == {
-        "gone-00000002": ("stopped", ""), JOBS["plain"]: ("", ""), JOBS["sketched"]: ("", "")
-    }  # fmt: skip
+    assert {job.job: (job.ended, job.damage) for job in made.jobs} == GONE_ON
     fleet = Fleet(folder)
     fleet.go_on(lambda: fleet.runs().keys() == JOBS.keys())
     for name, held in expected.jobs.items():
@@ -129,14 +132,14 @@ def test_a_device_finds_its_updates_what_it_is_done_with_and_where_training_stan
     laid_out: tuple[Path, Expected],
 ) -> None:
     folder, expected = laid_out
-    for spec in (SKETCHED, PLAIN):
+    for spec in SPECS:
         held = expected.jobs[spec.name]
         assert offered(folder, spec) == held.offers
         for device, (base, digest) in held.offers.items():
-            outbox = Outbox(folder / device / "jobs" / JOBS[spec.name], build(MODEL).spec, device=device)
-            assert hashlib.sha256(outbox.body()).hexdigest().startswith(digest)
-            assert outbox.settled is not None
-            assert outbox.settled.following() == base
+            kept = Outbox(folder / device / "jobs" / JOBS[spec.name], build(MODEL).spec, device=device)
+            assert hashlib.sha256(kept.body()).hexdigest().startswith(digest)
+            assert kept.settled is not None
+            assert kept.settled.following() == base
         assert resumed(folder / "d2" / "jobs" / JOBS[spec.name], spec) == held.checkpoint
     done = Outbox(folder / "d2" / "jobs" / JOBS["plain"], build(MODEL).spec)
     assert (done.offer, done.settled and done.settled.number, done.is_flushed) == (None, 1, True)
@@ -145,19 +148,19 @@ def test_a_device_finds_its_updates_what_it_is_done_with_and_where_training_stan
 def test_a_home_keeps_its_incarnation_and_counts_on(laid_out: tuple[Path, Expected]) -> None:
     folder, expected = laid_out
     for device, boot in expected.boots.items():
-        home = Home(folder / device, device)
-        assert (home.incarnation, home.boot) == ("5eed0000", boot + 1)
-        home.close()
+        held = Home(folder / device, device)
+        assert (held.incarnation, held.boot) == ("5eed0000", boot + 1)
+        held.close()
 
 
 def test_a_slot_is_served_as_it_was_and_takes_the_next_model(laid_out: tuple[Path, Expected]) -> None:
     folder, expected = laid_out
     path = folder / "d2" / "models" / "sketched"
-    slot = open_slot(path)
-    assert slot.card is not None
-    assert (slot.card.release, slot.card.model) == (SERVED, MODEL)
-    np.testing.assert_allclose(slot.predict(rows("d2").X[:2]), expected.predicted, rtol=1e-5)
-    assert {name for name in slot.card.files if (path / name).is_file()} == {"model.npz", "model.onnx"}
+    served = open_slot(path)
+    assert served.card is not None
+    assert (served.card.release, served.card.model) == (SERVED, MODEL)
+    np.testing.assert_allclose(served.predict(rows("d2").X[:2]), expected.predicted, rtol=1e-5)
+    assert {name for name in served.card.files if (path / name).is_file()} == {"model.npz", "model.onnx"}
     following = initial(build(MODEL).spec, 8).params(build(MODEL).spec)
     assert Slot(path).install(SERVED, MODEL, following) is None
     np.testing.assert_array_equal(open_slot(path).predict(rows("d2").X), build(MODEL).predict(following, rows("d2").X))
@@ -176,3 +179,45 @@ def test_one_death_more_under_a_mark_is_the_third(
         marks.enter(JOBS["sketched"], "train", "training")
         assert "3 processes running have died while training" in marks_of(marked).reason(JOBS["sketched"])
     assert not caplog.records
+
+
+def numbers_in(folder: Path) -> dict[str, int]:
+    """Return the numbers that the files of a set say."""
+    file = folder / "aggregator" / "aggregator.sqlite"
+    db = sqlite3.connect(file)
+    (schema_,) = db.execute("PRAGMA user_version").fetchone()
+    blobs = db.execute("SELECT record FROM versions WHERE record IS NOT NULL").fetchall()
+    db.close()
+    found = {"schema": schema_, "record": max(msgspec.msgpack.decode(blob[4:])[0] for (blob,) in blobs)}
+    jobs = folder / "d2" / "jobs"
+    for name, path in (
+        ("update", folder / "d0" / "jobs" / JOBS["plain"] / "update.bin"),
+        ("settled", jobs / JOBS["plain"] / "settled.bin"),
+        ("checkpoint", jobs / JOBS["plain"] / "checkpoint.bin"),
+    ):
+        tree = msgspec.msgpack.decode(files.overwritten(path) or b"")
+        found[name] = tree.get("format", 0)
+        if name == "checkpoint":
+            found["training"] = checkpoint.format_of(tree["training"])
+    for name, path in (
+        ("card", folder / "d2" / "models" / "sketched" / "model.json"),
+        ("mark", folder / "d2" / "entered" / f"{JOBS['sketched']}.train"),
+    ):
+        found[name] = msgspec.json.decode(path.read_bytes()).get("format", 0)
+    found["home"] = msgspec.json.decode((folder / "d0" / "device").read_bytes()[4:]).get("format", 0)
+    return found
+
+
+def test_there_is_a_set_of_every_number_that_is_written_now(tmp_path: Path) -> None:
+    """Who raises a number commits a set of what is written under it: `python -m tests.formats.make NAME`."""
+    for name in SETS:
+        unpack(name, tmp_path / name)
+    found = [numbers_in(tmp_path / name) for name in SETS]
+    written = {
+        "schema": schema.SCHEMA_VERSION, "record": record._FORMAT, "update": outbox.FORMAT, "settled": outbox.FORMAT,
+        "checkpoint": outbox.FORMAT, "training": checkpoint.FORMAT, "card": slot.FORMAT, "mark": faults.FORMAT,
+        "home": home.FORMAT,
+    }  # fmt: skip
+    for what, number in written.items():
+        assert number in {numbers[what] for numbers in found}, what
+    assert backups.FORMAT == 1  # of a later one the number stands in its seal
