@@ -23,7 +23,8 @@ from models.nets.table import build
 from models.training.checkpoint import CheckpointError
 from models.training.checkpoint import from_bytes as training_from_bytes
 from runtime import formats
-from tests.formats.fleet import JOBS, MODEL, PLAIN, ROW_BYTES, SPECS, marks_of, rows
+from runtime.faults import Marks
+from tests.formats.fleet import JOBS, KERNEL, MODEL, PLAIN, ROW_BYTES, SOFTWARE, SPECS, rows
 from tests.formats.make import resumed, unpack
 
 NET = build(MODEL)
@@ -102,17 +103,17 @@ def of_slot(folder: Path) -> object:
 
 
 def of_marks(folder: Path) -> object:
-    marks = marks_of(folder)
+    marks = Marks(folder, SOFTWARE, KERNEL)
     if not marks.has_deaths("sketched-00000003", "train"):
         return None
     marks.enter("sketched-00000003", "train", "training")
-    return marks_of(folder).reason("sketched-00000003").split(" while")[0]
+    return Marks(folder, SOFTWARE, KERNEL).reason("sketched-00000003").split(" while")[0]
 
 
 READERS = {
     "store": Reader("aggregator", "aggregator.sqlite", of_store, (StoreError,), is_old=is_in),
     "bodies": Reader("aggregator", "updates/plain-00000004.bin", of_store, (StoreError,), 50, is_in),
-    "backup": Reader(".", "backup.sqlite", of_backup, (BackupError,)),
+    "backup": Reader(".", "backup.sqlite", of_backup, (BackupError,), 40),
     "update": Reader("d0/jobs/plain-00000004", "update.bin", of_update("update.bin")),
     "update2": Reader("d0/jobs/plain-00000004", "update2.bin", of_update("update2.bin")),
     "settled": Reader("d2/jobs/plain-00000004", "settled.bin", of_settled),
@@ -120,8 +121,8 @@ READERS = {
     "device": Reader("d0", "device", of_home, (ForeignHomeError,)),
     "boot": Reader("d0", "boot", of_home),
     "npz": Reader("d2/models/sketched", "versions/*/model.npz", of_slot, (SlotError,)),
-    "card": Reader("d2/models/sketched", "versions/*/model.json", of_slot, (SlotError,), 700),
-    "mark": Reader("d2", "entered/*", of_marks, (), 200),
+    "card": Reader("d2/models/sketched", "versions/*/model.json", of_slot, (SlotError,), 250),
+    "mark": Reader("d2/entered", "*", of_marks),
 }
 UNSEALED = {"card", "mark"}
 """What had no checksum before there were numbers: there a flip may give another value, but no other error."""
