@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from aggregator import gates
 from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
-from models import chain, steering, sums
+from models import chain, sections, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
 from models.codec.coding import Coding, Update, shaped
@@ -97,6 +97,8 @@ class Learner:
         self._net = net
         self._spec = spec
         self._chain = Chain(net.spec, spec)
+        self._sections = sections.allowed(spec, net.spec)
+        """What an update's body may have, and how much of each."""
         try:
             now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec)
         except RecordFormatError as error:
@@ -123,6 +125,11 @@ class Learner:
         return self._now
 
     @property
+    def max_body_bytes(self) -> int:
+        """The most bytes that the body of an update may have."""
+        return sections.most_bytes(self._sections)
+
+    @property
     def terms(self) -> Terms:
         """How updates are coded that leave it."""
         return self._now.record.choice.terms
@@ -139,8 +146,9 @@ class Learner:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
             number = self._now.held.number if counted.number is None else counted.number
-            self._add(body, self._decode(body, number), counted.weight, number)
-        except (CodecError, FoldError, gates.RefusedError) as error:
+            delta = self._delta(body)
+            self._add(delta, self._decode(delta, number), counted.weight, number)
+        except (sections.SectionError, CodecError, FoldError, gates.RefusedError) as error:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
@@ -156,10 +164,13 @@ class Learner:
         """
         base = self._now.held.number if number is None else number
         try:
-            update = self._decode(body, base)
+            delta = self._delta(body)
+            update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = gates.weighed(norm, weight, self._limit, most=self._model_norm)
-            self._add(body, update, admitted.weight, base)
+            self._add(delta, update, admitted.weight, base)
+        except sections.SectionError as error:
+            raise gates.RefusedError(f"its body is not as the job has it: {error}") from error
         except CodecError as error:
             raise gates.RefusedError(f"its body does not decode: {error}") from error
         except FoldError as error:
@@ -209,10 +220,17 @@ class Learner:
             raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
         return self._chain.coding(number, terms)
 
-    def _decode(self, body: bytes, number: int) -> Update:
-        return self._coding_of(number).decode(body)
+    def _delta(self, body: bytes) -> bytes:
+        """Return the delta of an update. Raises SectionError."""
+        found = sections.split(body, self._sections)
+        if sections.DELTA not in found:
+            raise sections.SectionError('section "delta" is missing')
+        return found[sections.DELTA]
 
-    def _add(self, body: bytes, update: Update, weight: int, number: int) -> None:
+    def _decode(self, delta: bytes, number: int) -> Update:
+        return self._coding_of(number).decode(delta)
+
+    def _add(self, delta: bytes, update: Update, weight: int, number: int) -> None:
         """Add an update to the sum; one that lies under another base's hash is kept apart. Raises RefusedError."""
         terms = self.terms_of(number)
         if number == self._now.held.number or terms is None or not terms.is_sketch:
@@ -222,7 +240,7 @@ class Learner:
             raise gates.RefusedError(f"it is late, and {MOST_LATE} late updates are in the next version already")
         if weight < LEAST_LATE * self._now.record.weight:
             raise gates.RefusedError(f"it is late, and weighs less than {LEAST_LATE:.0%} of a round")
-        self._late.append((number, weight, terms, body))
+        self._late.append((number, weight, terms, delta))
 
     def _next(self) -> Next:
         now, rules = self._now, self._spec.aggregate

@@ -51,7 +51,7 @@ from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models.codec import Terms, max_body_bytes
+from models.codec import Terms
 from models.job import JobSpec
 from models.ways import Way
 from runtime.failpoints import reach
@@ -161,7 +161,7 @@ class Run:
             version,
             now=now,
             max_examples=self.spec.aggregate.max_examples,
-            max_body_bytes=min(max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
+            max_body_bytes=min(self._learner.max_body_bytes, self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),

@@ -38,6 +38,7 @@ from msgspec import Struct
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.disk import Disk
+from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
 from models.params import Float32, Spec
@@ -305,7 +306,9 @@ class Outbox:
         try:
             self._check_offer(update.offer, update.body)
             if decodes:
-                Coding(self._spec, Terms(*update.terms), "").decode(update.body)
+                found = sections.split(update.body, dict.fromkeys(sections.REGISTRY, len(update.body)))
+                if sections.DELTA in found:
+                    Coding(self._spec, Terms(*update.terms), "").decode(found[sections.DELTA])
         except files.UNREADABLE as error:
             self._ignore(SLOTS[self._slot], error)
             return False
