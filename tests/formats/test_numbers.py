@@ -95,8 +95,12 @@ def raise_schema(file: Path) -> None:
     db.close()
 
 
-def test_a_store(folder: Path) -> None:
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_store(folder: Path, journal: str) -> None:
     raise_schema(folder / "aggregator" / "aggregator.sqlite")
+    db = sqlite3.connect(folder / "aggregator" / "aggregator.sqlite")
+    db.execute(f"PRAGMA journal_mode = {journal}")
+    db.close()
     before = on_disk(folder / "aggregator")
     with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade this one"):
         Store(folder / "aggregator", synced=False)
@@ -210,6 +214,7 @@ def test_an_outbox_puts_its_job_off_and_the_other_goes_on(
     agent = fleet.agents[device]
     fleet.go_on(lambda: JOB in agent.jobs.unready)
     assert re.search(why, agent.jobs.unready[JOB])
+    assert not agent.jobs.unready[JOB].startswith("at rest"), "it is no fault of the job's code"
     fleet.go_on(lambda: fleet.aggregator.runs[OTHER].version.number == 3)
     assert JOB not in agent.jobs.works
     fleet.close()
