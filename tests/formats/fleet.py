@@ -1,4 +1,4 @@
-"""The fleet whose files are the fixtures: three jobs, four devices, and a moment at which all of them stop."""
+"""The fleet whose files are the fixtures: jobs of all kinds, four devices, and a moment at which all of them stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.run import Run
@@ -43,7 +44,11 @@ HEAVY = JobSpec(
     aggregate=AggregateSpec(server_momentum=0.5),
 )
 """The server alone has its velocity, so that each version of it is stored whole."""
-SPECS = (SKETCHED, PLAIN, HEAVY)
+ADAPTIVE = structs.replace(
+    HEAVY, name="adaptive", seed=10, aggregate=AggregateSpec(strategy="fedadam", server_learning_rate=0.01)
+)
+"""The state of another strategy; the sets of before there was one have no such job."""
+SPECS = (SKETCHED, PLAIN, HEAVY, ADAPTIVE)
 JOBS = {spec.name: f"{spec.name}-{number:08x}" for number, spec in enumerate(SPECS, 3)}
 """Behind one that was deleted, and one that was stopped."""
 KERNEL, SOFTWARE = "a-boot-of-no-machine", "fedge of the fixtures"
