@@ -79,7 +79,9 @@ class Database:
     def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Return what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
         try:
-            yield from self._db.execute(sql, values)
+            # `yield from` would close the cursor of who stops in between, though the file may be closed by then
+            for row in self._db.execute(sql, values):  # noqa: UP028
+                yield row
         except _RAISED as error:
             raise _translated(error, f"{what} cannot be read from the state directory") from error
 
