@@ -43,7 +43,7 @@ from aggregator.effects import (
 from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError
+from aggregator.learner import Counted, Learner, LearnerError, StateFormatError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -52,7 +52,7 @@ from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models.codec import Terms, max_body_bytes
+from models.codec import Terms
 from models.job import JobSpec
 from models.ways import Way
 from runtime.failpoints import reach
@@ -146,6 +146,8 @@ class Run:
                 number = None if update.number == version.number else update.number
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
                 counted.append(update.device)
+        except StateFormatError as error:
+            raise DamageError(f"job {self.job} is left as it is in the state directory: {error}") from error
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = store.history(self.job)
@@ -166,7 +168,7 @@ class Run:
             version,
             now=now,
             max_examples=self.spec.aggregate.max_examples,
-            max_body_bytes=min(max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
+            max_body_bytes=min(self._learner.max_body_bytes, self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),
