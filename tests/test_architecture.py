@@ -169,6 +169,17 @@ def test_only_the_table_writes_topics() -> None:
     assert not written
 
 
+def test_only_the_wire_stands_on_the_table() -> None:
+    knowing = {name(path) for path in sources(*PACKAGES, "benchmarks") if "broker.topics" in set(imported(path))}
+    assert all(path.startswith("broker/") for path in knowing), "who speaks to a fleet is handed its Wire"
+
+
+def test_a_service_is_handed_its_wire_and_makes_none() -> None:
+    makers = {name(path) for path in sources(*PACKAGES) if "Wire" in set(called(path))}
+    assert makers
+    assert all(path.startswith("fleet/") for path in makers)
+
+
 def test_there_is_nothing_called_utils() -> None:
     forbidden = {"utils", "common", "helpers", "base", "manager", "misc"}
     assert not {path.stem for path in sources(*PACKAGES, "tests", "benchmarks")} & forbidden

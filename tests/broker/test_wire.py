@@ -1,296 +1,52 @@
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import (
     MOST_WAYS,
     Beacon,
-    Body,
-    Candidate,
-    Chunk,
     Cleared,
-    Explain,
     Failure,
     Head,
     Job,
-    Jobs,
     Message,
     Offer,
     Presence,
     Reply,
-    Resume,
     Round,
-    Show,
     Status,
-    Stop,
-    Submit,
     Verdict,
     Version,
     Want,
     Way,
-    along,
-    body_name,
 )
+from broker.payloads import MAX_CONTROL_BYTES
+from broker.topics import ROUTES
 from broker.transport import Packet
+from broker.wire import Wire, levels
+from tests.broker.golden import GOLDEN, OFFER_TOPIC, SPELT, D, V
 
-V = Version(1, 3)
-D = "00112233445566778899aabbccddeeff"
-BODY = b"\x00\n\xff"
-BODY_DIGEST = sha256(BODY).hexdigest()[:16]
-
-ROUND_TOPIC, OFFER_TOPIC = "fedge/1/f/round/digits-1f", "fedge/1/f/offer/digits-1f/d1/120"
-
-GOLDEN: list[tuple[Message, Packet]] = [
-    (
-        Beacon(7, "n0", online=True),
-        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":true}', retain=True),
-    ),
-    (
-        Beacon(7, "n0", online=False, spread_s=0.5),
-        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":false,"spread_s":0.5}', retain=True),
-    ),
-    (
-        Beacon(7, "n0", online=True, roll=3, store="00ff", since=5, claim=1, empty=True),
-        Packet(
-            "fedge/1/f/aggregator",
-            b'{"term":7,"nonce":"n0","online":true,"roll":3,"store":"00ff","since":5,"claim":1,"empty":true}',
-            retain=True,
-        ),
-    ),
-    (Candidate("n1", 4), Packet("fedge/1/f/candidate", b'{"nonce":"n1","term":4}')),
-    (
-        Candidate("n1", 0, claim=2, empty=True),
-        Packet("fedge/1/f/candidate", b'{"nonce":"n1","term":0,"claim":2,"empty":true}'),
-    ),
-    (
-        Job("digits-1f", 7, {"name": "digits"}),
-        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"}}', retain=True),
-    ),
-    (Job("digits-1f", 7), Packet("fedge/1/f/job/digits-1f", b'{"term":7}', retain=True)),
-    (
-        Head("digits-1f", 7, V, D),
-        Packet("fedge/1/f/head/digits-1f", b'{"term":7,"version":[1,3],"sha256":"%s"}' % D.encode(), retain=True),
-    ),
-    (
-        Head(
-            "digits-1f",
-            7,
-            V,
-            D,
-            state="finished",
-            ways=(Way(2, 3, 3100), Way(0, 2, 250_000)),
-            chunk_bytes=65_536,
-        ),
-        Packet(
-            "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","ways":[[2,3,3100],[0,2,250000]],'
-            b'"chunk_bytes":65536}' % D.encode(),
-            retain=True,
-        ),
-    ),
-    (
-        Status("digits-1f", V, "finished", "done", {"loss": 0.5}),
-        Packet(
-            "fedge/1/f/status/digits-1f",
-            b'{"version":[1,3],"state":"finished","reason":"done","metrics":{"loss":0.5}}',
-            retain=True,
-        ),
-    ),
-    (
-        Job("digits-1f", 7, {"name": "digits"}, V),
-        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"},"last":[1,3]}', retain=True),
-    ),
-    (
-        Round("digits-1f", 7, V, 59.2),
-        Packet(ROUND_TOPIC, b"\x09\x93\x07\x92\x01\x03\xd5\x01\x4a\x17", retain=True, expiry_s=61),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, terms=(6144, 1, -12)),
-        Packet(ROUND_TOPIC, b"\x0c\x94\x07\x92\x01\x03\x3b\x93\xcd\x18\x00\x01\xf4", retain=True, expiry_s=60),
-    ),
-    (
-        Round("digits-1f", 7, V, 59.237, terms=(6144, 1, -12), attempt=2, threshold=1234),
-        Packet(
-            ROUND_TOPIC,
-            b"\x18\x96\x07\x92\x01\x03\xcb\x40\x4d\x9e\x56\x04\x18\x93\x75\x93\xcd\x18\x00\x01\xf4\x02\xcd\x04\xd2",
-            retain=True,
-            expiry_s=61,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, aliases=(Version(0, 3),)),
-        Packet(
-            ROUND_TOPIC,
-            b"\x18\x97\x07\x92\x01\x03\x3b\x93\x00\x20\x00\x01\xcf\x00\x00\xff\xff\xff\xff\xff\xff\x91\x92\x00\x03",
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, settled=("d" * 80, "e" * 80)),
-        Packet(
-            ROUND_TOPIC,
-            b'{"term":7,"base":[1,3],"left_s":59,"settled":["%s","%s"]}' % (b"d" * 80, b"e" * 80),
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
-        Packet(
-            ROUND_TOPIC,
-            b"\x06\x93\x07\x92\x01\x03\x3b\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff",
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Body("digits-1f", body_name(V, 0), 2, BODY),
-        Packet("fedge/1/f/body/digits-1f/1-3-0/2", BODY, retain=True),
-    ),
-    (
-        Want("d1", "digits-1f", D, "05"),
-        Packet("fedge/1/f/want/digits-1f/d1", b'{"digest":"%s","missing":"05"}' % D.encode()),
-    ),
-    (
-        Verdict("d1", "digits-1f", V, D[:8]),
-        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233"}'),
-    ),
-    (
-        Verdict("d1", "digits-1f", V, D[:8], refused="stale"),
-        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233","refused":"stale"}'),
-    ),
-    (
-        Reply("cli", "r1", ok=True, text="started", data={"x": 1}),
-        Packet("fedge/1/f/reply/cli", b'{"request":"r1","ok":true,"text":"started","data":{"x":1}}'),
-    ),
-    (
-        Presence("d1", 4, True, {"site": "north"}, {"digits-1f": 120}, {"x-1": "no data"}, "0.1"),
-        Packet(
-            "fedge/1/f/device/d1",
-            b'{"boot":4,"online":true,"labels":{"site":"north"},"ready":{"digits-1f":120},'
-            b'"unready":{"x-1":"no data"},"software":"0.1"}',
-            retain=True,
-        ),
-    ),
-    (
-        Presence(
-            "d1",
-            4,
-            online=True,
-            ready={"digits-1f": 120},
-            incarnation="0a0b0c0d",
-            nonce="11223344",
-            failed={"digits-1f": Failure(V, "it diverged")},
-            done={"digits-1f": V},
-            trouble={"digits-1f": "no model"},
-            term=9,
-        ),
-        Packet(
-            "fedge/1/f/device/d1",
-            b'{"boot":4,"online":true,"ready":{"digits-1f":120},"incarnation":"0a0b0c0d","nonce":"11223344",'
-            b'"failed":{"digits-1f":[[1,3],"it diverged"]},"done":{"digits-1f":[1,3]},'
-            b'"trouble":{"digits-1f":"no model"},"term":9}',
-            retain=True,
-        ),
-    ),
-    (
-        Presence("d1", 4, online=False),
-        Packet("fedge/1/f/device/d1", b'{"boot":4,"online":false}', retain=True),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D[:16], 250_000, loss=0.25),
-        Packet(
-            OFFER_TOPIC,
-            b"\x23\x95\x92\x01\x03\xb0%s\xce\x00\x03\xd0\x90\xce\x00\x01\x86\xa0\xd5\x01\x1f\x55" % D[:16].encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet(OFFER_TOPIC, b"\x08\x92\x92\x01\x03\xd5\x01\x1f\x55\x00\n\xff"),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, report=(0.5,), body=BODY),
-        Packet(OFFER_TOPIC, b"\x0a\x93\x92\x01\x03\xc0\x91\xd5\x01\x3e\x95\x00\n\xff"),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, report=(0.5, -0.125), body=BODY),
-        Packet(OFFER_TOPIC, b"\x11\x93\x92\x01\x03\xd5\x01\x1f\x55\x92\xd5\x01\x3e\x95\xd5\x01\xf0\x75\x00\n\xff"),
-    ),
-    (Chunk("digits-1f", "d1", D, 1, BODY), Packet(f"fedge/1/f/chunk/digits-1f/d1/{D}/1", BODY)),
-    (
-        Submit("cli", "r1", {"name": "x"}),
-        Packet("fedge/1/f/command/cli", b'{"command":"submit","request":"r1","spec":{"name":"x"}}'),
-    ),
-    (
-        Stop("cli", "r1", "digits"),
-        Packet("fedge/1/f/command/cli", b'{"command":"stop","request":"r1","name":"digits"}'),
-    ),
-    (
-        Explain("cli", "r1", "digits", 3),
-        Packet("fedge/1/f/command/cli", b'{"command":"explain","request":"r1","name":"digits","number":3}'),
-    ),
-    (
-        Explain("cli", "r1", "digits", 3, "d1", "2:d0"),
-        Packet(
-            "fedge/1/f/command/cli",
-            b'{"command":"explain","request":"r1","name":"digits","number":3,"device":"d1","after":"2:d0"}',
-        ),
-    ),
-    (
-        Resume("cli", "r1", "digits"),
-        Packet("fedge/1/f/command/cli", b'{"command":"resume","request":"r1","name":"digits"}'),
-    ),
-    (Jobs("cli", "r1"), Packet("fedge/1/f/command/cli", b'{"command":"jobs","request":"r1"}')),
-    (
-        Show("cli", "r1", "digits", "d7"),
-        Packet("fedge/1/f/command/cli", b'{"command":"show","request":"r1","name":"digits","after":"d7"}'),
-    ),
-]
-
-SPELT: list[tuple[Message, Packet]] = [
-    (
-        Round("digits-1f", 7, V, 59.2, terms=(6144, 1, -12), attempt=2, threshold=1234),
-        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59.2,"terms":[6144,1,-12],"attempt":2,"threshold":1234}'),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
-        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59}\n\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff'),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25, report=(0.5, -0.125)),
-        Packet(
-            OFFER_TOPIC,
-            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25,"report":[0.5,-0.125]}' % D.encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet(OFFER_TOPIC, b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
-    ),
-]
+WIRE = Wire("f")
 
 
 @pytest.mark.parametrize(("message", "packet"), SPELT, ids=lambda value: type(value).__name__)
 def test_what_is_short_may_be_spelt_out_all_the_same(message: Message, packet: Packet) -> None:
-    assert topics.unpack(packet, "f") == message
+    assert WIRE.unpack(packet) == message
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda value: type(value).__name__)
 def test_a_message_is_these_very_bytes(message: Message, packet: Packet) -> None:
-    assert topics.pack(message, "f") == packet
-    assert topics.unpack(packet, "f") == message
+    assert WIRE.pack(message) == packet
+    assert WIRE.unpack(packet) == message
 
 
 def test_every_word_of_the_table_has_golden_bytes() -> None:
-    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(topics.ROUTES)
+    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(ROUTES)
 
 
 def test_no_topic_has_more_than_seven_slashes() -> None:
@@ -298,21 +54,46 @@ def test_no_topic_has_more_than_seven_slashes() -> None:
 
 
 def test_a_filter_leaves_open_what_is_not_given() -> None:
-    assert topics.filter_for("f", "offer") == "fedge/1/f/offer/+/+/+"
-    assert topics.filter_for("f", "head", job="j-1") == "fedge/1/f/head/j-1"
+    assert WIRE.filter_for("offer") == "fedge/1/f/offer/+/+/+"
+    assert WIRE.filter_for("head", job="j-1") == "fedge/1/f/head/j-1"
 
 
 def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
-    cleared = topics.clear(Job("j-1", 7), "f")
+    cleared = WIRE.clear(Job("j-1", 7))
     assert cleared == Packet("fedge/1/f/job/j-1", b"", retain=True)
-    assert topics.unpack(cleared, "f") == Cleared("fedge/1/f/job/j-1")
-    assert topics.pack(Cleared("fedge/1/f/job/j-1"), "f") == cleared
+    assert WIRE.unpack(cleared) == Cleared("fedge/1/f/job/j-1")
+    assert WIRE.pack(Cleared("fedge/1/f/job/j-1")) == cleared
+
+
+def test_a_wire_hears_its_own_fleet_alone() -> None:
+    packet = WIRE.pack(Job("j-1", 7))
+    assert Wire("f") == WIRE
+    with pytest.raises(WireError, match="is not of this fleet"):
+        Wire("g").unpack(packet)
+    with pytest.raises(AttributeError):
+        WIRE.fleet = "g"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("topic", "found"),
+    [
+        ("fedge/1/f/body/j-1/1-3-0/2", ["body", "j-1", "1-3-0", "2"]),
+        ("fedge/1/f/offer/+/+/+", ["offer", "+", "+", "+"]),
+        ("fedge/1/f/aggregator", ["aggregator"]),
+        ("fedge/1/f", []),
+        ("fedge/2/f/aggregator", []),
+        ("fedge", []),
+        ("", []),
+    ],
+)
+def test_the_levels_of_a_topic_are_those_behind_its_fleet(topic: str, found: list[str]) -> None:
+    assert levels(topic) == found
 
 
 def test_bytes_that_are_no_json_are_counted_apart() -> None:
-    sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
+    sizes = {packet.topic.split("/")[3]: WIRE.blob_bytes(packet) for _, packet in GOLDEN}
     assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 8 + 3, "offer": 3, "chunk": 3}
-    assert [topics.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3]
+    assert [WIRE.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3]
 
 
 def first(kind: type[Message]) -> Packet:
@@ -403,7 +184,7 @@ REFUSED: dict[str, Packet] = {
     "with half a surrogate": Packet("fedge/1/f/aggregator", rb'{"term":1,"nonce":"\ud800","online":true}'),
     "with bytes after its JSON": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload + b"\nmore"),
     "with more JSON than there may be": Packet(
-        "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * topics.MAX_CONTROL_BYTES}}).encode()
+        "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * MAX_CONTROL_BYTES}}).encode()
     ),
     "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
     "with a bitmap of half a byte": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload.replace(b'"05"', b'"5"')),
@@ -413,25 +194,25 @@ REFUSED: dict[str, Packet] = {
 @pytest.mark.parametrize("packet", REFUSED.values(), ids=REFUSED)
 def test_a_message_is_refused(packet: Packet) -> None:
     with pytest.raises(WireError):
-        topics.unpack(packet, "f")
+        WIRE.unpack(packet)
 
 
 def test_a_head_has_room_for_as_many_ways_as_there_may_be() -> None:
     head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(Way(2**53, 2**53, 2**40),) * MOST_WAYS)
-    packet = topics.pack(head, "f")
-    assert topics.unpack(packet, "f") == head
-    assert len(packet.payload) < topics.MAX_CONTROL_BYTES
+    packet = WIRE.pack(head)
+    assert WIRE.unpack(packet) == head
+    assert len(packet.payload) < MAX_CONTROL_BYTES
 
 
 def test_a_round_without_terms_is_one_without_compression() -> None:
-    found = topics.unpack(Packet("fedge/1/f/round/j-1", b'{"term":1,"base":[1,3],"left_s":60}'), "f")
+    found = WIRE.unpack(Packet("fedge/1/f/round/j-1", b'{"term":1,"base":[1,3],"left_s":60}'))
     assert isinstance(found, Round)
     assert found.terms == (0, 32, 0)
 
 
 def test_what_comes_after_its_topic_is_of_any_length() -> None:
-    body = bytes(2 * topics.MAX_CONTROL_BYTES)
-    offer = topics.unpack(Packet("fedge/1/f/offer/j-1/d1/1", b'{"base":[1,3]}\n' + body), "f")
+    body = bytes(2 * MAX_CONTROL_BYTES)
+    offer = WIRE.unpack(Packet("fedge/1/f/offer/j-1/d1/1", b'{"base":[1,3]}\n' + body))
     assert isinstance(offer, Offer)
     assert offer.n_bytes == len(body)
     assert offer.chunk_bytes >= len(body)
@@ -487,10 +268,10 @@ def test_noise_is_refused(topic: str, payload: bytes) -> None:
 def unpack_or_refuse(packet: Packet) -> None:
     """Only WireError may escape, and what is understood can be said again."""
     try:
-        message = topics.unpack(packet, "f")
+        message = WIRE.unpack(packet)
     except WireError:
         return
-    assert topics.unpack(topics.pack(message, "f"), "f") == message
+    assert WIRE.unpack(WIRE.pack(message)) == message
 
 
 SCREEN = "a\x1b[2Jb\u202ec\n" + "x" * 600
@@ -519,4 +300,4 @@ CLEAN = "a�b�c " + "x" * 493 + "…"
     ids=lambda value: type(value).__name__,
 )
 def test_words_for_people_are_cleaned_at_the_door_and_refuse_nothing(said: Message, kept: Message) -> None:
-    assert topics.unpack(topics.pack(said, "f"), "f") == kept
+    assert WIRE.unpack(WIRE.pack(said)) == kept
