@@ -70,7 +70,7 @@ def read(payload: bytes, word: str, fields: dict[str, object]) -> Message:
             clash = ", ".join(name for name in fields if name in tree)
             raise WireError(f"{clash} stands in the topic and must not stand in the JSON")
         message: Message = msgspec.convert(tree | fields, route.kind)
-        _check(message)
+        check(message)
         return cleaned(message)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, WireError) as error:
         raise WireError(f"{word}: {error}") from error
@@ -170,7 +170,7 @@ def _implied(route: Route, blob: bytes) -> dict[str, object]:
     return found
 
 
-def _check(message: Message) -> None:
+def check(message: Message) -> None:
     """Raise WireError for what no field can say alone."""
     if isinstance(message, Round) and any(
         name.number != message.base.number or name == message.base for name in message.aliases

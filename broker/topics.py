@@ -75,6 +75,11 @@ def join(fleet: str, *levels: str) -> str:
     return "/".join((*PREFIX, fleet, *levels))
 
 
+def topic_of(message: Message, word: str, fleet: str) -> str:
+    """Return the topic of a message that stands under this word of the table."""
+    return join(fleet, word, *(str(getattr(message, name)) for name in ROUTES[word].levels))
+
+
 def split(topic: str, fleet: str) -> tuple[str, dict[str, object]]:
     """Return the word of a topic of this fleet, and the fields that stand in it.
 

@@ -4,7 +4,7 @@
                                                                              └─────▶ WireError, whatever the bytes
 
 One is made a process, at its door, and handed down to all who speak or listen. It knows the fleet; who is to sign and
-to check will be known here too, and nowhere else.
+to check will be known here too, and nowhere else (WIRE.md says which bytes a signature will cover).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 
 from msgspec import Struct
 
-from broker import payloads, topics
+from broker import canonical, payloads, topics
 from broker.messages import Cleared, Message, Round
 from broker.transport import Packet
 
@@ -36,10 +36,9 @@ class Wire(Struct, frozen=True, dict=True):
         if isinstance(message, Cleared):
             return Packet(message.topic, b"", retain=True)
         word = topics.WORDS[type(message)]
-        route = topics.ROUTES[word]
-        topic = topics.join(self.fleet, word, *(str(getattr(message, name)) for name in route.levels))
         expiry_s = math.ceil(message.seconds_left) + 1 if isinstance(message, Round) else None
-        return Packet(topic, payloads.write(message, word), route.retain, expiry_s)
+        topic, retain = topics.topic_of(message, word, self.fleet), topics.ROUTES[word].retain
+        return Packet(topic, payloads.write(message, word), retain, expiry_s)
 
     def clear(self, message: Message) -> Packet:
         """Return the packet that clears the retained topic of this message."""
@@ -53,6 +52,13 @@ class Wire(Struct, frozen=True, dict=True):
     def blob_bytes(self, packet: Packet) -> int:
         """Count the bytes of a packet of this fleet that are not JSON: a piece of an update or of a version."""
         return payloads.blob_bytes(packet.payload, levels(packet.topic)[0])
+
+    def canonical(self, message: Message) -> bytes:
+        """Return the bytes that say in one way alone what this message says to this fleet.
+
+        Raises WireError for a message that has none (canonical.py).
+        """
+        return canonical.write(message, self.fleet)
 
 
 def levels(topic: str) -> list[str]:
