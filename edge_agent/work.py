@@ -362,13 +362,9 @@ class Work:
 
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        model, since = trail.now.model, None
-        first = self.spec.averaged_from(version.number)
-        if first < version.number:
-            try:
-                model, since = trail.mean(first), first
-            except CodecError as error:
-                log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, error)
+        model, since, why = trail.served(self.spec.averaged_from(version.number))
+        if why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
         release = Release(self.job, version.generation, version.number, model.sha256(), since)
         return Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
 

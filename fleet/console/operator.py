@@ -10,7 +10,6 @@ import secrets
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,6 @@ from broker.wire import Wire
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.observer import Garbage, Said, over_mqtt
 from models.chain import Chain
-from models.codec import CodecError
 from models.job import JobSpec, Name
 from models.nets import table as nets
 from models.serving.export import to_onnx
@@ -348,14 +346,12 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
             trail = fetch.install(Chain(net.spec, spec), None)
         except (FetchError, WireError) as error:
             raise OperatorError(str(error)) from error
-    model, exported = trail.now.model, Exported(head.version)
+    served = trail.served(since)
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
-    if since < head.version.number:
-        with suppress(CodecError):
-            model, exported = trail.mean(since), Exported(head.version, since)
-            metadata |= {"sha256": model.sha256(), "averaged_since": str(since)}
-    out.write_bytes(to_onnx(spec.model, model.params(net.spec), metadata=metadata))
-    return exported
+    if served.since is not None:
+        metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
+    out.write_bytes(to_onnx(spec.model, served.model.params(net.spec), metadata=metadata))
+    return Exported(head.version, served.since)
 
 
 def load_config(path: Path) -> OperatorConfig:
