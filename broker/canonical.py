@@ -15,7 +15,7 @@ import msgspec
 
 from broker.errors import WireError
 from broker.messages import Cleared, Message
-from broker.payloads import check, cleaned, columns_of
+from broker.payloads import check, cleaned, columns_of, said
 from broker.topics import PREFIX, ROUTES, WORDS, split, topic_of
 
 _encoder = msgspec.msgpack.Encoder()
@@ -33,8 +33,8 @@ def write(message: Message, fleet: str) -> bytes:
     try:
         read = _as_read(message)
         _, levels = split(topic_of(read, word, fleet), fleet)
-        said = _value(levels | _fields(read, word))
-        return _encoder.encode(["/".join(PREFIX), fleet, word, said])
+        fields = _value(levels | _fields(read, word))
+        return _encoder.encode(["/".join(PREFIX), fleet, word, fields])
     except (ValueError, TypeError, OverflowError, RecursionError, WireError) as error:
         raise WireError(f"{word}: no canonical bytes: {error}") from error
 
@@ -53,14 +53,9 @@ def _fields(message: Message, word: str) -> dict[str, object]:
     blob: bytes = getattr(message, route.blob) if route.blob else b""
     if not (route.json or blob):
         raise WireError("a piece of a body has at least one byte")
-    config = type(message).__struct_config__
-    fields: dict[str, object] = {config.tag_field: config.tag} if config.tag_field else {}
+    fields = said(message, columns_of(type(message), word, bool(blob)))
     if route.blob and blob:
         fields[route.blob] = blob
-    for name, key, default in columns_of(type(message), word, bool(blob)):
-        value = getattr(message, name)
-        if value != default:
-            fields[key] = value
     return msgspec.to_builtins(fields, builtin_types=(bytes,))  # type: ignore[no-any-return]  # a dict stays one
 
 

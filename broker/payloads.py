@@ -51,7 +51,7 @@ def write(message: Message, word: str) -> bytes:
     columns = columns_of(type(message), word, bool(blob))
     if route.blob and (row := _row(message, columns)):
         return row + blob
-    text = _encoder.encode(_said(message, columns))
+    text = _encoder.encode(said(message, columns))
     return text + b"\n" + blob if blob else text
 
 
@@ -91,15 +91,15 @@ def _row(message: Message, columns: Sequence[Column]) -> bytes | None:
     return rows.write(values)
 
 
-def _said(message: Struct, columns: Sequence[Column]) -> dict[str, object]:
-    """Return the fields that are not at their defaults; the decoder puts those back."""
+def said(message: Struct, columns: Sequence[Column]) -> dict[str, object]:
+    """Return by name the fields that are not at their defaults; the decoder puts those back."""
     config = type(message).__struct_config__
-    said: dict[str, object] = {config.tag_field: config.tag} if config.tag_field else {}
+    found: dict[str, object] = {config.tag_field: config.tag} if config.tag_field else {}
     for name, key, default in columns:
         value = getattr(message, name)
         if value != default:
-            said[key] = value
-    return said
+            found[key] = value
+    return found
 
 
 class Column(NamedTuple):

@@ -19,7 +19,7 @@ from broker.transport import Packet
 
 
 class Wire(Struct, frozen=True, dict=True):
-    """The wire of one fleet.
+    """The wire of one fleet. (It has a dict, so that a kind that many share may keep there what it has read.)
 
     >>> Wire("barn").filter_for("want", device="d1")
     'fedge/1/barn/want/+/d1'
