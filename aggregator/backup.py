@@ -29,10 +29,11 @@ from msgspec import Struct, structs
 
 from aggregator import schema
 from aggregator.bodies import Bodies
-from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc, sync
+from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc
 from aggregator.lock import Lock
 from aggregator.rows import is_id, is_whole
 from aggregator.store import FILE, UPDATES, JobRow, Store
+from runtime.disk import sync
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""

@@ -7,7 +7,6 @@ A transaction is all or nothing whatever is raised in it, and on disk (WAL, sync
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -179,15 +178,6 @@ class Transaction:
 def crc(content: object) -> int:
     """Return the checksum that lies beside what has none of its own; of no bytes where it is neither bytes nor text."""
     return zlib.crc32(content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b"")
-
-
-def sync(path: Path) -> None:
-    """Put a file, or the entries of a folder, on disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _text(raw: bytes) -> str | bytes:

@@ -37,7 +37,7 @@ from broker.transport import wire_bytes
 from broker.wire import Wire
 from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from aggregator.database import REMEDY, DamageError, Database, StoreError, Transaction, sync
+from aggregator.database import REMEDY, DamageError, Database, StoreError, Transaction
+from runtime.disk import sync
 
 FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;

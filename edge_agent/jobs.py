@@ -29,7 +29,7 @@ from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.data.dataset import DatasetError
 from models.data.source import Reader
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
 from runtime.settings import SettingsError
 

@@ -37,7 +37,8 @@ import numpy.typing as npt
 from edge_agent import files
 from models.data.dataset import DatasetError, read_arrays
 from models.job import ModelSpec
-from models.nets.table import NETS, ModelError, Net, build
+from models.nets import table as nets
+from models.nets.net import ModelError, Net
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
 from runtime.failpoints import reach
@@ -161,10 +162,9 @@ class Slot:
             self._session.close()
 
     def _net(self, model: ModelSpec) -> Net:
-        """Return the net that computes the model without ONNX; the built-in kinds never need Torch for that."""
-        if model.kind in NETS:
-            return NETS[model.kind](model)
-        return build(model, allow=self._allow)
+        """Return the net that computes the model without ONNX: by NumPy where that can, whatever the model says."""
+        numpy = nets.find(model.kind).numpy
+        return nets.build(model, allow=self._allow) if numpy is None else numpy(model)
 
     def _restore(self) -> None:
         try:
@@ -216,8 +216,8 @@ class Slot:
         return _Serving(directory, card, params)
 
     def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
-        """Write ONNX, in the child that is there anyway if our own nets are to be written: None, or why not."""
-        if self._session is None or model.kind not in NETS:
+        """Write ONNX, in the child that is there anyway if it needs no Torch for that: None, or why not."""
+        if self._session is None or nets.find(model.kind).onnx is None:
             return export(model, params, onnx, metadata=metadata)
         try:
             self._session.export(model, params, onnx, metadata=metadata)

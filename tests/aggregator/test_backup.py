@@ -18,7 +18,7 @@ from aggregator import schema
 from aggregator.backup import BackupError, HeldJob, backup, backup_to
 from aggregator.database import crc
 from aggregator.effects import Attempt, Close
-from aggregator.store import SCHEMA_VERSION, Kept, Store, StoreError
+from aggregator.store import SCHEMA_VERSION, Judgement, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 
@@ -47,7 +47,7 @@ def a_store(folder: Path, *jobs: str) -> Store:
 
 def count(store: Store, job: str, device: str, body: bytes = bytes(100_000)) -> None:
     offer = Offer(job, device, V0, 10, "a" * 32, len(body), body=body)
-    store.add_verdict(Verdict(device, job, V0, "a" * 8), offer, 10, 1.5, body)
+    store.add_verdicts(job, [Judgement(Verdict(device, job, V0, "a" * 8), offer, 10, 1.5, body)])
 
 
 def names(folder: Path) -> set[str]:
