@@ -65,6 +65,10 @@ class Database:
         """Close the file; what is open of a transaction is lost."""
         self._db.close()
 
+    def log_ahead(self) -> None:
+        """Keep what is written in a WAL from now on, and say so in the file. Raises StoreError."""
+        self.execute("PRAGMA journal_mode = WAL")
+
     def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement by itself. Raises StoreError."""
         try:
@@ -75,7 +79,9 @@ class Database:
     def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Return what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
         try:
-            yield from self._db.execute(sql, values)
+            # `yield from` would close the cursor of who stops in between, though the file may be closed by then
+            for row in self._db.execute(sql, values):  # noqa: UP028
+                yield row
         except _RAISED as error:
             raise _translated(error, f"{what} cannot be read from the state directory") from error
 

@@ -165,6 +165,8 @@ class Jobs:
     def drop_all(self) -> None:
         """Forget what is in memory of them: another aggregator leads."""
         self.step_out()
+        for job in self.runs:
+            self.inbox.forget_job(job)
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()

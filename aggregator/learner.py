@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Struct, structs
 
 from aggregator import gates
-from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
+from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
-from models import chain, steering, sums
+from models import chain, sections, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
 from models.codec.coding import Coding, Update, shaped
@@ -62,6 +62,10 @@ class LearnerError(ValueError):
     """A stored state that is damaged, or a step that the model cannot take."""
 
 
+class StateFormatError(LearnerError):
+    """A stored state in a format that this fedge does not read: it is no damage, and no backup helps."""
+
+
 class Counted(Struct, frozen=True):
     """What the sum's numbers need to know of an update in it."""
 
@@ -93,9 +97,13 @@ class Learner:
         self._net = net
         self._spec = spec
         self._chain = Chain(net.spec, spec)
+        self._sections = sections.allowed(spec, net.spec)
+        """What an update's body may have, and how much of each."""
         self._strategy = STRATEGIES[spec.aggregate.strategy]
         try:
             now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec, spec.aggregate)
+        except RecordFormatError as error:
+            raise StateFormatError(str(error)) from error
         except (RecordError, CodecError) as error:
             raise LearnerError(str(error)) from error
         self._behind = [len(step) for step in steps if not _is_whole(step)]
@@ -122,6 +130,11 @@ class Learner:
         return self._now
 
     @property
+    def max_body_bytes(self) -> int:
+        """The most bytes that the body of an update may have."""
+        return sections.most_bytes(self._sections)
+
+    @property
     def terms(self) -> Terms:
         """How updates are coded that leave it."""
         return self._now.record.choice.terms
@@ -138,8 +151,9 @@ class Learner:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
             number = self._now.held.number if counted.number is None else counted.number
-            self._add(body, self._decode(body, number), counted.weight, number)
-        except (CodecError, FoldError, gates.RefusedError) as error:
+            delta = self._delta(body)
+            self._add(delta, self._decode(delta, number), counted.weight, number)
+        except (sections.SectionError, CodecError, FoldError, gates.RefusedError) as error:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
@@ -155,10 +169,13 @@ class Learner:
         """
         base = self._now.held.number if number is None else number
         try:
-            update = self._decode(body, base)
+            delta = self._delta(body)
+            update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = gates.weighed(norm, weight, self._limit, most=self._model_norm)
-            self._add(body, update, admitted.weight, base)
+            self._add(delta, update, admitted.weight, base)
+        except sections.SectionError as error:
+            raise gates.RefusedError(f"its body is not as the job has it: {error}") from error
         except CodecError as error:
             raise gates.RefusedError(f"its body does not decode: {error}") from error
         except FoldError as error:
@@ -208,10 +225,17 @@ class Learner:
             raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
         return self._chain.coding(number, terms)
 
-    def _decode(self, body: bytes, number: int) -> Update:
-        return self._coding_of(number).decode(body)
+    def _delta(self, body: bytes) -> bytes:
+        """Return the delta of an update. Raises SectionError."""
+        found = sections.split(body, self._sections)
+        if sections.DELTA not in found:
+            raise sections.SectionError('section "delta" is missing')
+        return found[sections.DELTA]
 
-    def _add(self, body: bytes, update: Update, weight: int, number: int) -> None:
+    def _decode(self, delta: bytes, number: int) -> Update:
+        return self._coding_of(number).decode(delta)
+
+    def _add(self, delta: bytes, update: Update, weight: int, number: int) -> None:
         """Add an update to the sum; one that lies under another base's hash is kept apart. Raises RefusedError."""
         terms = self.terms_of(number)
         if number == self._now.held.number or terms is None or not terms.is_sketch:
@@ -221,7 +245,7 @@ class Learner:
             raise gates.RefusedError(f"it is late, and {MOST_LATE} late updates are in the next version already")
         if weight < LEAST_LATE * self._now.record.weight:
             raise gates.RefusedError(f"it is late, and weighs less than {LEAST_LATE:.0%} of a round")
-        self._late.append((number, weight, terms, body))
+        self._late.append((number, weight, terms, delta))
 
     def _next(self) -> Next:
         now, gains = self._now, self._gains(self._now.held)

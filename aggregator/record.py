@@ -20,6 +20,7 @@ from models.params import Spec, n_parameters
 from models.steering import Choice, RoundSummary
 from models.strategies.state import StateError
 from models.strategies.table import STRATEGIES
+from runtime import formats
 
 PEERS = 100
 """Norms that the gate looks back on."""
@@ -30,6 +31,10 @@ _Natural = Annotated[int, Meta(ge=0, le=2**53)]
 
 class RecordError(ValueError):
     """A stored state that is damaged, or of another fedge."""
+
+
+class RecordFormatError(RecordError):
+    """A stored state in a format that this fedge does not read; the message says what to do."""
 
 
 class Record(Struct, frozen=True, array_like=True):
@@ -100,6 +105,7 @@ class Next(NamedTuple):
 
 
 _FORMAT = 2
+_OLDER = "use that one again, or begin the job anew"
 _STEPS = (bytes((STEP,)), bytes((WHOLE,)))
 
 
@@ -110,6 +116,12 @@ class _Stored(Struct, frozen=True, array_like=True):
     state: list[bytes]
     """Of the server's optimizer, as its strategy writes it."""
     record: Record
+
+
+class _Numbered(Struct, frozen=True, array_like=True):
+    """What every format begins with, but the first, which had a blob of its own there."""
+
+    format: int | bytes
 
 
 class _Beside(Struct, frozen=True, array_like=True):
@@ -152,11 +164,14 @@ def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
     if not is_whole(blob):
         raise RecordError("its checksum is wrong")
     try:
+        number = msgspec.msgpack.decode(blob[4:], type=_Numbered).format
+        found = 1 if isinstance(number, bytes) else number
+        formats.check("its server state", found, _FORMAT, oldest=_FORMAT, older=_OLDER)
         stored = msgspec.msgpack.decode(blob[4:], type=kind)
+    except formats.FormatError as error:
+        raise RecordFormatError(str(error)) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
-    if stored.format != _FORMAT:
-        raise RecordError(f"it has format {stored.format}, where this fedge reads {_FORMAT}")
     terms, down = Terms(*stored.record.terms), stored.record.down
     if not terms.are_for(n_parameters(spec)) or (terms.is_sketch and down > WIDEST):
         raise RecordError("it codes updates in a way that there is not for its net")

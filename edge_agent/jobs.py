@@ -31,6 +31,7 @@ from models.data.source import Reader
 from models.job import JobSpec
 from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
+from runtime.formats import NewerFormatError
 from runtime.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -275,8 +276,8 @@ class Jobs:
             self._rest(job, spec, why)
             return
         try:
-            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, OSError)
-        except (DatasetError, ModelError, OSError) as error:
+            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, NewerFormatError, OSError)
+        except (DatasetError, ModelError, NewerFormatError, OSError) as error:
             self._put_off(job, spec, str(error), LOOK_AGAIN_S)
             return
         if isinstance(work, Fault):

@@ -50,6 +50,7 @@ from edge_agent.participant import Participant, without_body
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
+from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Reader, read
@@ -102,7 +103,10 @@ class _Training(Struct):
 
 
 class Work:
-    """A job that this device has the data for. Raises DatasetError, ModelError or OSError when it cannot be begun."""
+    """A job that this device has the data for.
+
+    Raises DatasetError, ModelError, OSError or NewerFormatError when it cannot be begun.
+    """
 
     def __init__(
         self,
@@ -418,7 +422,8 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
-        body = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        coded = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        body = sections.join({sections.DELTA: coded})
         delta.clear()
         report, probed = self._report(base, training.start, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(

@@ -162,7 +162,6 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """
 
     strategy: Literal["fedavg", "fedadam", "median"] = "fedavg"
-    server_optimizer: Literal["sgd"] = "sgd"
     server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
     server_momentum: Momentum = 0.0
     """Of "fedavg" and "median": above 0 it is FedAvgM."""

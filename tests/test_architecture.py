@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -196,6 +197,12 @@ def test_only_its_table_switches_on_a_kind_of_net_or_of_loss() -> None:
                 found += node.keys
         words = {node.value for node in found if isinstance(node, ast.Constant)} & rows
         assert not words, f"{name(path)} asks for {words}: let it ask the row of models/nets/table.py or losses.py"
+
+
+def test_a_wheel_has_every_package() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    there = {name(path.parent).replace("/", ".") for path in sources(*PACKAGES)}
+    assert set(listed) == there
 
 
 def test_there_is_nothing_called_utils() -> None:

@@ -360,7 +360,7 @@ def without_updates(file: Path) -> None:
         (lambda _: Path("/dev/null"), "/dev/null is empty: it is no backup"),
         (lambda _: Path(__file__), r"test_backup\.py cannot be used: file is not a database"),
         (other_database, "other is no store of an aggregator"),
-        (newer, rf"newer was written by a newer fedge \(schema {SCHEMA_VERSION + 1}\)"),
+        (newer, rf"newer was written by a newer fedge \(schema {SCHEMA_VERSION + 1}, "),
         (torn, "torn .*(damaged|malformed)"),
         (rotten, "rotten is damaged and is no backup: .*: restore an older one"),
     ],

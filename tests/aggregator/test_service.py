@@ -1216,14 +1216,45 @@ def test_a_job_goes_on_without_the_score_of_a_version_that_takes_too_long_and_sa
     assert (fleet.job().alarm, "accuracy" in fleet.job().metrics) == ("", True)
 
 
-def test_a_version_whose_evaluation_has_not_begun_in_time_is_made_without_it(
+def test_a_version_whose_evaluation_has_not_begun_in_time_is_made_without_it_and_the_next_do_not_wait_as_long(
+    fleet: Fleet, spec: SpecMaker, slow: Slow
+) -> None:
+    fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=1000, wait="all")))
+    fleet.run(lambda: bool(slow.waiting))
+    fleet.run(lambda: fleet.job().version.number > 1, most_s=2 * fleet.limits.evaluation_s)
+    assert slow.waiting.pop(0)[0].cancelled()
+    assert "another job" in fleet.job().alarm
+    assert len(slow.waiting) == 1  # what tells when the executor is free again
+    slow.work()
+    fleet.run(lambda: bool(slow.waiting))  # the next one is tried
+    slow.work()
+    fleet.aggregator.step(0.0)
+    assert (fleet.job().alarm, "accuracy" in fleet.job().metrics) == ("", True)
+
+
+def test_a_job_that_is_to_end_waits_a_minute_for_the_score_of_its_last_version(
     fleet: Fleet, spec: SpecMaker, slow: Slow
 ) -> None:
     fleet.submit(spec())
     fleet.run(lambda: bool(slow.waiting))
-    fleet.run(lambda: fleet.job().version.number == 1, most_s=2 * fleet.limits.evaluation_s)
-    assert slow.waiting.pop(0)[0].cancelled()
-    fleet.run(lambda: bool(slow.waiting))  # the next one is tried
+    began = fleet.now
+    fleet.say(Stop("cli", "r1", "toy"))
+    fleet.run(lambda: bool(fleet.job().coordinator.ended))
+    assert 59.0 < fleet.now - began < 62.0
+    assert (fleet.job().version.number, fleet.job().coordinator.ended) == (1, "stopped")
+
+
+def test_a_mark_stays_while_the_evaluation_that_it_is_for_still_runs(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
+    fleet.submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=1000, wait="all")))
+    fleet.run(lambda: bool(slow.waiting))
+    assert slow.waiting[0][0].set_running_or_notify_cancel()
+    fleet.run(lambda: fleet.job().version.number > 1, most_s=2 * fleet.limits.evaluation_s)
+    assert list((fleet.folder / "aggregator" / "entered").glob("*commit*"))
+    slow.work()
+    fleet.run(lambda: bool(slow.waiting))
+    slow.work()
+    fleet.aggregator.step(0.0)
+    assert not list((fleet.folder / "aggregator" / "entered").glob("*commit*"))
 
 
 def test_the_loop_goes_on_while_a_version_is_evaluated(fleet: Fleet, spec: SpecMaker, slow: Slow) -> None:
@@ -1760,3 +1791,19 @@ def test_explain_tells_the_fate_of_an_update_of_which_nothing_was_said(fleet: Fl
     fleet.finish()
     (attempt,) = fleet.store.attempts(job, V0)
     assert attempt.fates == dict.fromkeys(fleet.agents, "counted")
+
+
+@pytest.mark.parametrize("end", ["stopped", "another leads"])
+def test_no_unfinished_update_is_kept_of_a_job_that_is_not_at_work_here(
+    fleet: Fleet, spec: SpecMaker, end: str
+) -> None:
+    job = fleet.submit(spec())
+    jobs = fleet.aggregator.jobs
+    jobs.inbox.collect(Offer(job, "d9", V0, 1, "f" * 32, 50_000, 1000), fleet.now)
+    assert jobs.inbox.reserved_bytes == 50_000
+    if end == "stopped":
+        jobs.stop(job)
+        fleet.step()
+    else:
+        jobs.drop_all()
+    assert jobs.inbox.reserved_bytes == 0

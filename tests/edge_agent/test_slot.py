@@ -108,7 +108,7 @@ def test_the_card_of_a_fedge_that_averaged_nothing_is_read(slot: Slot, tmp_path:
     slot.install(make_release(1), MODEL, make_params(1))
     path = tmp_path / "model.json"
     tree = json.loads(path.read_text())
-    del tree["release"]["averaged_since"]
+    del tree["release"]["averaged_since"], tree["format"], tree["checksum"]
     path.write_text(json.dumps(tree))
     card = open_slot(tmp_path).card
     assert card is not None
