@@ -175,6 +175,17 @@ def test_only_the_table_writes_topics() -> None:
     assert not written
 
 
+def test_only_the_wire_stands_on_the_table() -> None:
+    knowing = {name(path) for path in sources(*PACKAGES, "benchmarks") if "broker.topics" in set(imported(path))}
+    assert all(path.startswith("broker/") for path in knowing), "who speaks to a fleet is handed its Wire"
+
+
+def test_a_service_is_handed_its_wire_and_makes_none() -> None:
+    makers = {name(path) for path in sources(*PACKAGES) if "Wire" in set(called(path))}
+    assert makers
+    assert all(path.startswith("fleet/") for path in makers)
+
+
 def test_only_its_table_switches_on_a_kind_of_net_or_of_loss() -> None:
     rows, tables = {*NETS, *LOSSES}, {ROOT / "models/nets/table.py", ROOT / "models/nets/losses.py"}
     for path in set(sources(*PACKAGES, "benchmarks")) - tables:

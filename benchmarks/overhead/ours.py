@@ -18,6 +18,8 @@ from benchmarks.overhead.rounds import WARM, look_on
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Beacon, Status
+from broker.wire import Wire
+from fleet.console.observer import over_mqtt
 from fleet.console.watch import Watch, WatchError
 from fleet.local import stage
 from fleet.local.meter import Meter
@@ -58,7 +60,8 @@ def measure(
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol) if meter else direct
         plan = stage.build(Path(name), spec, shares, None, behind, inference=False)
         lags = Path(name) / "lags"
-        with Children() as children, Watch(direct, FLEET, heard=("aggregator", "status")) as watch:
+        observer = over_mqtt("watch", direct, Wire(FLEET))
+        with Children() as children, Watch(observer, heard=("aggregator", "status")) as watch:
             began = time.perf_counter()
             server = _start(children, "aggregator", plan.aggregator, {LAGS: str(lags)})
             agents = [_start(children, "agent", role, {}) for role in plan.devices]
@@ -113,10 +116,10 @@ def _versions(spec: JobSpec, watch: Watch, children: Children) -> Iterator[int]:
     for heard in watch.hear():
         children.check()
         match heard:
-            case (Beacon(online=True), _) if not asked:
+            case Beacon(online=True) if not asked:
                 watch.submit(spec)
                 asked = True
-            case (Status() as status, _):
+            case Status() as status:
                 if status.state == "resting":
                     raise WatchError(f"the job is at rest: {status.reason}")
                 if status.version.number > number:

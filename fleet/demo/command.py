@@ -24,8 +24,10 @@ from msgspec import Struct, structs
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
+from broker.wire import Wire
 from edge_agent.slot import Card
 from fleet.console.display import Display, duration, n_bytes
+from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch
 from fleet.demo import plots
 from fleet.local import stage
@@ -169,7 +171,7 @@ class _Demo:
                 f"{min(sizes)} to {max(sizes)} on a device"
             )
             direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
-            with Watch(direct, FLEET) as watch:
+            with Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
                 self._start(children, plan)
                 self._follow(watch, children)
                 model = self._collect_model(watch, children, plan)
@@ -193,7 +195,7 @@ class _Demo:
         asked = False
         for heard in watch.hear():
             children.check()
-            if heard is not None and self._sights.see(*heard):
+            if heard is not None and self._sights.see(heard):
                 self._note(self._sights.statuses[max(self._sights.statuses)])
             if self._sights.led and not asked:
                 watch.submit(self._spec)
@@ -244,7 +246,7 @@ class _Demo:
         for heard in watch.hear(0.1):
             children.check()
             if heard is not None:
-                self._sights.see(*heard)
+                self._sights.see(heard)
             serving = [slot for slot in plan.slots(self._spec) if _serves(slot, ended)]
             if len(serving) == self._n_devices:
                 break

@@ -25,17 +25,17 @@ from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
-from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Metrics
 from broker.transport import Packet, TransportEvent
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problems.problem import device_names, for_all
-from fleet.simulation.shared import Once, SharedResources, Unmarked
+from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
 from models.data import dataset
 from models.data.dataset import Dataset
@@ -141,26 +141,33 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies. index: which device's."""
+    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes."""
 
     def __init__(
-        self, broker: MemoryBroker, device: str, will: Packet, index: int, blob_bytes: Callable[[Packet], int]
+        self,
+        broker: MemoryBroker,
+        device: str,
+        wire: Wire,
+        home: Home,
+        index: int,
+        heard_bytes: Callable[[Packet], int],
     ) -> None:
-        super().__init__(broker, device, will)
+        super().__init__(broker, device, device_will(wire, home))
         self.index = index
         self.body_bytes_up = self.body_bytes_down = 0
-        self._blob_bytes = blob_bytes
+        self._wire = wire
+        self._heard_bytes = heard_bytes
 
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
         if taken:
-            self.body_bytes_up += topics.blob_bytes(packet)
+            self.body_bytes_up += self._wire.blob_bytes(packet)
         return taken
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet):
-            self.body_bytes_down += self._blob_bytes(event)
+            self.body_bytes_down += self._heard_bytes(event)
         return event
 
 
@@ -215,7 +222,8 @@ class _Simulation:
         self._awake: set[int] = set()
         """Devices that have something to take, or to train."""
         self._store = Store(folder / "aggregator", synced=False)
-        self._resources, self._marks, self._blob_bytes = SharedResources(FLEET), Unmarked(), Once(topics.blob_bytes)
+        self._wire, self._resources, self._marks = SharedWire(FLEET), SharedResources(), Unmarked()
+        self._blob_bytes = Once(self._wire.blob_bytes)
         self._links: list[_Link] = []
         self._config = AgentConfig(
             fleet=FLEET,
@@ -243,17 +251,18 @@ class _Simulation:
         models = structs.replace(config.models, allow=nets.factories_of(self.spec.model))
         config = structs.replace(config, models=models)
         transport = self._broker.transport("aggregator")
-        leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
+        leader = Aggregator(config, self._store, transport, self._wire, nonce="simulation", clock=self._clock)
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
-        link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
+        link = _Link(self._broker, device, self._wire, home, len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(
             self._config,
             home,
             link,
+            self._wire,
             clock=self._clock,
             read_data=_Share(share),
             marks=self._marks,

@@ -21,7 +21,7 @@ from aggregator.learner import Learner
 from aggregator.projection import Question
 from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, SessionTakenOverError
 from aggregator.store import Store, StoreError
-from broker import chunks, topics
+from broker import chunks
 from broker.messages import (
     Beacon,
     Body,
@@ -42,6 +42,7 @@ from broker.messages import (
     Version,
 )
 from broker.transport import Packet
+from broker.wire import Wire
 from models import steering
 from models.codec import FLOAT32, INT8, Coding, Terms
 from models.data.source import DataSource
@@ -57,15 +58,18 @@ SpecMaker = Callable[..., JobSpec]
 V0, V2 = Version(1, 0), Version(1, 2)
 
 
+WIRE = Wire("f")
+
+
 def listener(fleet: Fleet, word: str, **levels: str) -> Callable[[], list[Any]]:
     """Listen to a word of the table; gives what came since it was asked last."""
     transport = fleet.broker.transport(f"listener-{word}-{levels}")
-    transport.subscribe(topics.filter_for("f", word, **levels))
+    transport.subscribe(WIRE.filter_for(word, **levels))
     transport.open()
 
     def heard() -> list[Any]:
         events = iter(transport.take, None)
-        return [topics.unpack(event, "f") for event in events if isinstance(event, Packet)]
+        return [WIRE.unpack(event) for event in events if isinstance(event, Packet)]
 
     return heard
 
@@ -842,7 +846,7 @@ def test_what_the_broker_has_kept_of_words_that_are_said_once_is_refused(fleet: 
     kept = (offer_of(job, codec_body(honest(fleet)), "d9"), Stop("cli", "s", "toy"))
     fleet.link.drop()
     fleet.step(0.1)
-    fleet.say(*(structs.replace(topics.pack(message, "f"), retain=True) for message in kept))
+    fleet.say(*(structs.replace(WIRE.pack(message), retain=True) for message in kept))
     fleet.link.restore()
     for _ in range(10):
         fleet.step(0.1)
@@ -1496,7 +1500,7 @@ def test_a_device_that_is_only_quiet_answers_when_it_is_asked_and_takes_part(
     rules = RoundsSpec(quorum=2, min_devices=2, max_rounds=200, deadline_s=30.0)
     fleet.submit(spec(rounds=rules))
     step_until(fleet, 1)
-    rounds = topics.filter_for("f", "round", job=fleet.job().job)
+    rounds = WIRE.filter_for("round", job=fleet.job().job)
     quiet = fleet.agents["d2"]._transport
     quiet.unsubscribe(rounds)
     caplog.set_level(logging.INFO)
@@ -1612,13 +1616,13 @@ def test_a_question_comes_after_all_that_is_said_with_it(fleet: Fleet, spec: Spe
     job, _ = by_hand(fleet, spec)
     fleet.now += 120.0
     ear = fleet.broker.transport("ear")
-    ear.subscribe(topics.filter_for("f", "device", device="d9"), topics.filter_for("f", "status", job=job))
+    ear.subscribe(WIRE.filter_for("device", device="d9"), WIRE.filter_for("status", job=job))
     ear.open()
     while ear.take() is not None:
         pass
     fleet.aggregator._send([Question({"d9": fleet.now}), Status(job, V0, "waiting", "for the sake of it")])
     said = [event for event in iter(ear.take, None) if isinstance(event, Packet)]
-    assert [type(topics.unpack(packet, "f")) for packet in said] == [Status, Presence]
+    assert [type(WIRE.unpack(packet)) for packet in said] == [Status, Presence]
 
 
 def test_presences_are_read_again_more_rarely_where_there_are_more_of_them(

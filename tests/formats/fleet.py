@@ -14,6 +14,7 @@ from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker.memory import MemoryBroker
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
@@ -23,6 +24,7 @@ from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
 from runtime.faults import Marks
 
 NAME = "f"
+WIRE = Wire(NAME)
 ROW_BYTES = 64
 """An update of the sketched job lies in its row, one of the plain job beside."""
 DEVICES = ("d0", "d1", "d2", "d3")
@@ -74,7 +76,7 @@ class Fleet:
         limits = ServerLimits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
         config = AggregatorConfig(fleet=NAME, state_dir=str(folder / "aggregator"), limits=limits)
         self.aggregator = Aggregator(
-            *(config, self.store, self.broker.transport("aggregator")),
+            *(config, self.store, self.broker.transport("aggregator"), WIRE),
             nonce="n",
             clock=lambda: self.now,
             token=lambda: f"{next(tokens):08x}",
@@ -94,7 +96,7 @@ class Fleet:
         draws = iter(f"{name[1:]:0>8}")
         home = Home(self.folder / name, name, nonce=f"{name[1:]:0>8}", draw=lambda: "5eed000" + next(draws))
         agent = Agent(
-            *(config, home, self.broker.transport(name, will(NAME, home))),
+            *(config, home, self.broker.transport(name, will(WIRE, home)), WIRE),
             clock=self.tick,
             read_data=lambda _source, _model: rows(name),
             marks=marks_of(self.folder / name),

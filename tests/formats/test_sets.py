@@ -16,7 +16,6 @@ from aggregator import backup as backups
 from aggregator import record, schema
 from aggregator.backup import backup, restore
 from aggregator.store import Store
-from broker import topics
 from broker.messages import Offer
 from broker.transport import Packet
 from edge_agent import files, home, outbox, slot, work
@@ -27,7 +26,7 @@ from models.lattice import initial
 from models.nets.table import build
 from models.training import checkpoint
 from runtime import faults
-from tests.formats.fleet import DEVICES, JOBS, MODEL, NAME, ROW_BYTES, SPECS, Fleet, marks_of, rows
+from tests.formats.fleet import DEVICES, JOBS, MODEL, ROW_BYTES, SPECS, WIRE, Fleet, marks_of, rows
 from tests.formats.make import DEAD, HERE, SERVED, Expected, offered, resumed, unpack
 
 SETS = sorted(path.name for path in HERE.iterdir() if (path / "expected.json").is_file())
@@ -98,7 +97,7 @@ def test_the_fleet_goes_on_and_makes_the_version_that_it_would_have_made(
     monkeypatch.setattr(work, "reach", reach)
     fleet = Fleet(folder)
     ear = fleet.broker.transport("ear")
-    ear.subscribe(topics.filter_for(NAME, "offer"))
+    ear.subscribe(WIRE.filter_for("offer"))
     ear.open()
     fleet.go_on(lambda: fleet.runs().keys() == expected.jobs.keys())
     fleet.go_on(lambda: all(run.version.number > 2 for run in fleet.runs().values()))
@@ -108,7 +107,7 @@ def test_the_fleet_goes_on_and_makes_the_version_that_it_would_have_made(
             epoch, batch, _ = held.checkpoint
             assert (JOBS[name], 2, epoch, batch) in begun
     fleet.close()
-    heard = [topics.unpack(event, NAME) for event in iter(ear.take, None) if isinstance(event, Packet)]
+    heard = [WIRE.unpack(event) for event in iter(ear.take, None) if isinstance(event, Packet)]
     said = {(one.job, one.device, one.digest) for one in heard if isinstance(one, Offer)}
     for name, held in expected.jobs.items():
         kept = {(JOBS[name], device, digest) for device, (base, digest) in held.offers.items() if base.number == 2}

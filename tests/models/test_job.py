@@ -8,7 +8,7 @@ import pytest
 
 import models.nets.net
 from aggregator.roster import Roster
-from broker import topics
+from broker import payloads
 from broker.messages import Presence
 from models.job import MOST_JSON_BYTES, MOST_LABELS, PRESETS, CompressionSpec, JobSpec, ModelSpec
 from models.nets.mlp import Mlp
@@ -209,7 +209,7 @@ def test_a_net_has_as_many_parameters_as_its_spec_counts() -> None:
 
 
 def test_the_limits_are_those_of_the_wire_and_of_the_roster() -> None:
-    assert MOST_JSON_BYTES + 4096 == topics.MAX_CONTROL_BYTES
+    assert MOST_JSON_BYTES + 4096 == payloads.MAX_CONTROL_BYTES
     labels = next(field for field in msgspec.inspect.type_info(Presence).fields if field.name == "labels")  # type: ignore[attr-defined]
     assert labels.type.max_length == MOST_LABELS
     assert read(rounds={"min_devices": Roster().most}).rounds.min_devices == Roster().most

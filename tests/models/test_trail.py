@@ -126,3 +126,15 @@ def test_versions_whose_lattices_are_far_apart_are_not_averaged(monkeypatch: pyt
     monkeypatch.setattr(average, "MOST_APART", -1)
     with pytest.raises(CodecError, match="no mean of versions 0 to 1"):
         one.mean(0)
+    served = one.served(0)
+    assert (served.model, served.since) == (one.now.model, None)
+    assert "no mean of versions 0 to 1" in served.why
+
+
+def test_what_is_served_is_the_mean_where_there_is_one_and_else_the_version_itself() -> None:
+    now = server("a sketch")
+    one = walked(now, (8, 9), (9, 10), wanted=9, start=8)
+    assert (one.served(9).model.sha256(), one.served(9).since, one.served(9).why) == (now.mean(9, 10), 9, "")
+    assert one.served(10) == (one.now.model, None, "")
+    assert one.served(8).model is one.now.model
+    assert "version 8 is not on the way here" in one.served(8).why

@@ -19,6 +19,7 @@ import fleet.simulation.simulate
 from aggregator.store import Store
 from broker.memory import MemoryBroker
 from broker.transport import Packet
+from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
@@ -400,8 +401,10 @@ def share_nothing(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Have every device read, decode and write for itself, on files of its own, as real ones do."""
     make = Agent.__init__
 
-    def alone(self: Agent, config: Any, home: Home, link: Any, *, marks: Any, resources: Any, **more: Any) -> None:
-        make(self, config, home, link, **more)
+    def alone(
+        self: Agent, config: Any, home: Home, link: Any, wire: Wire, *, marks: Any, resources: Any, **more: Any
+    ) -> None:
+        make(self, config, home, link, Wire(wire.fleet), **more)
 
     def at_home(_folder: Path, device: str, *, nonce: str, disk: Any) -> Home:
         home = Home(folder / device, device, nonce=nonce)
