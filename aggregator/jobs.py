@@ -31,12 +31,13 @@ from aggregator.projection import Clear, Out
 from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.store import DamageError, JobRow, Store, StoreError
-from broker import topics
 from broker.messages import Job, Status, Version
+from broker.payloads import MAX_CONTROL_BYTES
 from broker.transport import wire_bytes
+from broker.wire import Wire
 from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Jobs:
         config: AggregatorConfig,
         roster: Roster,
         marks: Marks,
+        wire: Wire,
         *,
         clock: Callable[[], float],
         token: Callable[[], str],
@@ -93,6 +95,7 @@ class Jobs:
         self._config = config
         self._roster = roster
         self._marks = marks
+        self._wire = wire
         self._clock = clock
         self._token = token
         self._send = send
@@ -162,6 +165,8 @@ class Jobs:
     def drop_all(self) -> None:
         """Forget what is in memory of them: another aggregator leads."""
         self.step_out()
+        for job in self.runs:
+            self.inbox.forget_job(job)
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()
@@ -205,10 +210,13 @@ class Jobs:
         self.inside(job, Run.announce)
 
     def be_denied(self, levels: list[str], reason: str) -> None:
-        """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        """Note that the broker does not take something: for the operator, with the job that it belongs to.
+
+        levels: of its topic, behind the fleet.
+        """
         for job in self.runs:
             if job in levels:
-                self.trouble[job] = f"the broker refuses {'/'.join(levels[3:])}: {reason}"[:500]
+                self.trouble[job] = f"the broker refuses {'/'.join(levels)}: {reason}"[:500]
 
     def _deleted(self, most: int) -> list[str]:
         """Return the jobs that were deleted last, as far as that can be read."""
@@ -337,8 +345,8 @@ class Jobs:
         return row
 
     def _check_size(self, job: str, spec: JobSpec) -> None:
-        packet = topics.pack(Job(job, self.term, runs.as_tree(spec)), self._config.fleet)
-        limit = min(self.packet_bytes or math.inf, topics.MAX_CONTROL_BYTES)
+        packet = self._wire.pack(Job(job, self.term, runs.as_tree(spec)))
+        limit = min(self.packet_bytes or math.inf, MAX_CONTROL_BYTES)
         if wire_bytes(packet) > limit:
             raise ValueError(f"the job has {wire_bytes(packet)} bytes, and the broker takes {limit:.0f}")
 

@@ -30,11 +30,11 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.spool import SpoolError
 from aggregator.store import Store, StoreError
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
+from broker.wire import Wire, levels
 from models.job import JobSpec
 from runtime.faults import Marks
 from runtime.tally import Tally
@@ -71,9 +71,10 @@ class SessionTakenOverError(RuntimeError):
 class Aggregator:
     """All jobs of one fleet.
 
-    transport: opened by `start`, without a last will. take_over: lead whoever else does. exit_when_replaced: raise
-    ReplacedError instead of standing by. clock: seconds that only go forward. token: draws the end of a job's id.
-    executor: where versions are evaluated; in the loop where none is given. It is its owner's to shut down.
+    transport: opened by `start`, without a last will. wire: that of the fleet in `config`. take_over: lead whoever else
+    does. exit_when_replaced: raise ReplacedError instead of standing by. clock: seconds that only go forward. token:
+    draws the end of a job's id. executor: where versions are evaluated; in the loop where none is given. It is its
+    owner's to shut down.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Aggregator:
         config: AggregatorConfig,
         store: Store,
         transport: Transport,
+        wire: Wire,
         *,
         nonce: str,
         take_over: bool = False,
@@ -98,7 +100,7 @@ class Aggregator:
         self.clock = clock
         marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
         self.jobs = Jobs(
-            *(store, config, self.roster, marks),
+            *(store, config, self.roster, marks, wire),
             clock=clock,
             token=token,
             send=self._send,
@@ -112,6 +114,7 @@ class Aggregator:
         self._exit_when_replaced = exit_when_replaced
         self._led = False
         self._transport = transport
+        self._wire = wire
         self._out = Outgoing(transport, "aggregator.published")
         self._commands = Commands(self)
         self._roll = 0
@@ -159,7 +162,7 @@ class Aggregator:
         self._transport.open()
 
     def _filters(self, words: Iterable[str]) -> list[str]:
-        return [topics.filter_for(self.config.fleet, word) for word in words]
+        return [self._wire.filter_for(word) for word in words]
 
     def step(self, timeout_s: float = 1.0) -> bool:
         """Take what has come, or let time pass; False when nothing happened.
@@ -197,7 +200,7 @@ class Aggregator:
         """Say goodbye to the fleet, if this one has led it, and note that no job is to blame for the end."""
         self.jobs.step_out()
         if self._out.online and self.leads:
-            self._transport.publish(topics.pack(self._beacon(online=False), self.config.fleet))
+            self._transport.publish(self._wire.pack(self._beacon(online=False)))
         self._transport.close()
 
     @property
@@ -268,7 +271,7 @@ class Aggregator:
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
-                self.jobs.be_denied(topic.split("/"), reason)
+                self.jobs.be_denied(levels(topic), reason)
             case SessionTakenOver():
                 raise SessionTakenOverError("another client has connected under this aggregator's client id")
 
@@ -287,7 +290,7 @@ class Aggregator:
 
     def _hear(self, packet: Packet) -> None:
         try:
-            message = topics.unpack(packet, self.config.fleet)
+            message = self._wire.unpack(packet)
         except WireError as error:
             self._refuse("garbage", f"topic={packet.topic[:120]!r}: {error}")
             return
@@ -324,7 +327,7 @@ class Aggregator:
             match effect:
                 case leadership.AskWhoLeads():
                     me = self.leadership.me
-                    self._out.put(topics.pack(Candidate(me.nonce, me.term, me.claim, me.empty), self.config.fleet))
+                    self._out.put(self._wire.pack(Candidate(me.nonce, me.term, me.claim, me.empty)))
                 case leadership.Lead(term, claim):
                     self._lead(term, claim)
                 case leadership.Rise():
@@ -398,7 +401,7 @@ class Aggregator:
 
     def _will(self) -> Packet:
         """Return the last will. It cannot say that there is no job: one may be submitted after it was left."""
-        return topics.pack(structs.replace(self._beacon(online=False), empty=False), self.config.fleet)
+        return self._wire.pack(structs.replace(self._beacon(online=False), empty=False))
 
     def _read_head(self, head: Head) -> None:
         """Look back at what a head knows of a job; or note that there is one that belongs to another store."""
@@ -429,7 +432,7 @@ class Aggregator:
         for job in presence.unready.keys() - self.runs.keys():
             if self.clock() >= self._buried.get(job, -math.inf) + BURY_S and self.jobs.was_deleted(job):
                 self._buried[job] = self.clock()
-                self._out.put(structs.replace(topics.pack(Job(job, self.term), self.config.fleet), retain=False))
+                self._out.put(structs.replace(self._wire.pack(Job(job, self.term)), retain=False))
         if presence.term > self.term:
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
 
@@ -442,7 +445,7 @@ class Aggregator:
                 self.jobs.tell(job, device, live=True)
         elif (absent := self.roster.ask(device, now)) is not None:
             # Not retained: an answer that is lost must not leave a device for gone that is there.
-            self._out.put(structs.replace(topics.pack(absent, self.config.fleet), retain=False))
+            self._out.put(structs.replace(self._wire.pack(absent), retain=False))
 
     def _weigh(self, offer: Offer) -> None:
         if self.roster.hear(offer.device, self.clock(), offer.job if offer.job in self.runs else ""):
@@ -506,7 +509,7 @@ class Aggregator:
     def _read_again(self) -> None:
         """Have the broker send the retained presences once more."""
         self._read_again_at = self.clock() + max(READ_AGAIN_S, READ_AGAIN_EACH_S * len(self.roster.devices))
-        name = topics.filter_for(self.config.fleet, "device")
+        name = self._wire.filter_for("device")
         self._transport.unsubscribe(name)
         self._transport.subscribe(name)
 
@@ -515,11 +518,11 @@ class Aggregator:
         for message in messages:
             match message:
                 case Clear():
-                    self._out.put(topics.clear(message.message, self.config.fleet))
+                    self._out.put(self._wire.clear(message.message))
                 case Question(devices):
                     questions |= devices
                 case _:
-                    self._out.put(topics.pack(message, self.config.fleet))
+                    self._out.put(self._wire.pack(message))
         for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
             self._ask(device, heard_at)
         self._out.pump()

@@ -22,9 +22,11 @@ from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Presence
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
+from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch, WatchError
 from fleet.local.processes import Children
 from fleet.local.stage import FLEET
@@ -75,7 +77,7 @@ def measure(n_devices: int, say: Callable[[str], None] = lambda _: None) -> Load
         folder = Path(name)
         with start_broker(folder / "broker") as broker, Children() as children:
             settings = BrokerSettings(port=broker.port, protocol=broker.protocol)
-            with Watch(settings, FLEET) as watch:
+            with Watch(over_mqtt("watch", settings, Wire(FLEET))) as watch:
                 leader = children.start("aggregator", _aggregator(folder, settings), folder / "aggregator.log")
                 fleet = _Fleet(folder, children, watch, leader.process.pid, say)
                 return fleet.run(n_devices, settings)
@@ -127,10 +129,9 @@ class _Fleet:
         for heard in self._watch.hear():
             self._children.check()
             if heard is not None:
-                message = heard[0]
-                if isinstance(message, Presence) and message.online:
-                    self._there.add(message.device)
-                if self._sights.see(*heard):
+                if isinstance(heard, Presence) and heard.online:
+                    self._there.add(heard.device)
+                if self._sights.see(heard):
                     self._began_at[max(self._sights.statuses)] = time.monotonic(), cpu_s(self._leader)
             if done():
                 return
@@ -171,7 +172,8 @@ def limit_files(n: int) -> None:
 
 def drive(folder: Path, broker: BrokerSettings, names: list[str]) -> None:
     """Be these devices until the process is ended."""
-    agents = [_agent(folder, broker, name) for name in names]
+    wire = Wire(FLEET)
+    agents = [_agent(folder, broker, wire, name) for name in names]
     for agent in agents:
         agent.start()
     parent = os.getppid()
@@ -183,7 +185,7 @@ def drive(folder: Path, broker: BrokerSettings, names: list[str]) -> None:
             time.sleep(CALM_S)
 
 
-def _agent(folder: Path, broker: BrokerSettings, name: str) -> Agent:
+def _agent(folder: Path, broker: BrokerSettings, wire: Wire, name: str) -> Agent:
     config = AgentConfig(
         fleet=FLEET,
         device=name,
@@ -193,11 +195,11 @@ def _agent(folder: Path, broker: BrokerSettings, name: str) -> Agent:
         models=ModelSettings(inference=False),
     )
     home = Home(folder / name, name)
-    transport = MqttTransport(broker, f"{FLEET}-{name}", will(FLEET, home))
+    transport = MqttTransport(broker, f"{FLEET}-{name}", will(wire, home))
     rng = np.random.default_rng(int(name.rpartition("-")[2]))
     y = np.arange(20) % MODEL.outputs
     rows = Dataset((rng.standard_normal((20, MODEL.inputs)) + y[:, None]).astype(np.float32), y)
-    return Agent(config, home, transport, read_data=lambda *_: rows)
+    return Agent(config, home, transport, wire, read_data=lambda *_: rows)
 
 
 if __name__ == "__main__":

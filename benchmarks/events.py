@@ -23,7 +23,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.effects import Committed, CoordinatorEvent, DeviceStatus, Setup, VerdictPending, VerdictStored
 from aggregator.service import Aggregator
 from aggregator.store import Store
-from broker import chunks, topics
+from broker import chunks
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
@@ -40,6 +40,7 @@ from broker.messages import (
     Way,
     body_name,
 )
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
@@ -48,6 +49,7 @@ from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 FLEET = "bench"
+WIRE = Wire(FLEET)
 EVENTS = 400
 """So many of each kind are timed."""
 TRIES = 3
@@ -217,7 +219,7 @@ def _served(known: int) -> Iterator[tuple[Aggregator, MemoryTransport]]:
         config = AggregatorConfig(fleet=FLEET, state_dir=folder, limits=AggregatorLimits(spread_s=0.0))
         jump = [0.0]
         service = Aggregator(
-            config, store, broker.transport("aggregator"), nonce="bench", clock=lambda: next(now) + jump[0]
+            config, store, broker.transport("aggregator"), WIRE, nonce="bench", clock=lambda: next(now) + jump[0]
         )
         service.start()
         while not service.leads:
@@ -241,7 +243,7 @@ def _presence(number: int, service: Aggregator, boot: int = 1) -> Presence:
 
 
 def _say(stranger: MemoryTransport, message: Message) -> None:
-    stranger.publish(topics.pack(message, FLEET))
+    stranger.publish(WIRE.pack(message))
 
 
 def _us_a_step(service: Aggregator | Agent) -> float:
@@ -267,7 +269,7 @@ def chunks_down(n: int) -> Cost:
             data={SPEC.data_name: DataSource("rows")},
             models=ModelSettings(inference=False),
         )
-        agent = Agent(config, home, broker.transport("device"), read_data=lambda *_: _rows())
+        agent = Agent(config, home, broker.transport("device"), WIRE, read_data=lambda *_: _rows())
         hand = broker.transport("aggregator")
         hand.open()
         agent.start()

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
+from broker.wire import Wire
+from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch
 from fleet.local import stage
 from fleet.local.meter import Meter
@@ -82,7 +84,7 @@ def run(spec: JobSpec, shares: Sequence[Dataset], test: Dataset, say: Callable[[
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol)
         plan = stage.build(Path(name), spec, shares, test, behind, inference=False)
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
-        with Children() as children, Watch(direct, FLEET) as watch:
+        with Children() as children, Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
             stage.start(children, plan)
             found = _follow(spec, watch, children, meter, say)
         meter.stop()
@@ -94,7 +96,7 @@ def _follow(spec: JobSpec, watch: Watch, children: Children, meter: Meter, say: 
     ends_at = None
     for heard in watch.hear():
         children.check()
-        if heard is not None and sights.see(*heard):
+        if heard is not None and sights.see(heard):
             rows.append(_row(max(sights.statuses), sights, meter))
             say(f"version {rows[-1].round} of at most {spec.rounds.max_rounds}: accuracy {rows[-1].accuracy}")
         if sights.led and not asked:

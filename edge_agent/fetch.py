@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from broker import topics
 from broker.chunks import Assembly
 from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
+from broker.wire import Wire
 from models import chain, ways
 from models.chain import Chain
 from models.codec import CodecError
@@ -108,17 +108,17 @@ class Fetch:
             self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
         self._n_missing = sum(assembly.n_chunks for _, assembly in self._coming.values())
 
-    def filters(self, fleet: str) -> list[str]:
+    def filters(self, wire: Wire) -> list[str]:
         """Return the topics to subscribe to, one for each chunk that is missing."""
         return [
-            self.filter(fleet, name, index)
+            self.filter(wire, name, index)
             for name, (_, assembly) in self._coming.items()
             for index in sorted(assembly.missing)
         ]
 
-    def filter(self, fleet: str, name: str, index: int) -> str:
+    def filter(self, wire: Wire, name: str, index: int) -> str:
         """Return the topic of one chunk."""
-        return topics.filter_for(fleet, "body", job=self.job, name=name, index=str(index))
+        return wire.filter_for("body", job=self.job, name=name, index=str(index))
 
     def add(self, chunk: Body) -> bool:
         """Take a chunk; return whether it was missing: one that nobody waits for is passed over.

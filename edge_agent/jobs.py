@@ -17,8 +17,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker import topics
 from broker.messages import Failure, Job, Version
+from broker.wire import Wire
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
@@ -29,8 +29,9 @@ from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.data.dataset import DatasetError
 from models.data.source import Reader
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
+from runtime.formats import NewerFormatError
 from runtime.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Jobs:
         self,
         config: AgentConfig,
         home: Home,
+        wire: Wire,
         *,
         clock: Callable[[], float],
         read_data: Reader,
@@ -95,6 +97,7 @@ class Jobs:
         self._packet_bytes: int | None = config.broker.max_packet_bytes
         self._config = config
         self._home = home
+        self._wire = wire
         self._clock = clock
         self._read_data = read_data
         self._resources = resources
@@ -191,7 +194,10 @@ class Jobs:
             self._connect(job)
 
     def be_denied(self, levels: list[str], reason: str) -> None:
-        """Note that the broker does not take something: for the operator, with the job that it belongs to."""
+        """Note that the broker does not take something: for the operator, with the job that it belongs to.
+
+        levels: of its topic, behind the fleet.
+        """
         self.changed = True
         for job in self.works:
             if job in levels:
@@ -270,8 +276,8 @@ class Jobs:
             self._rest(job, spec, why)
             return
         try:
-            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, OSError)
-        except (DatasetError, ModelError, OSError) as error:
+            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, NewerFormatError, OSError)
+        except (DatasetError, ModelError, NewerFormatError, OSError) as error:
             self._put_off(job, spec, str(error), LOOK_AGAIN_S)
             return
         if isinstance(work, Fault):
@@ -281,7 +287,7 @@ class Jobs:
         self.changed = True
         self.unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, work.n_examples)
-        self._send([Subscribe((topics.filter_for(self._config.fleet, "round", job=job),))])
+        self._send([Subscribe((self._wire.filter_for("round", job=job),))])
         self.inside(job, Work.begin)
         if self._online:
             self._connect(job)
@@ -293,6 +299,7 @@ class Jobs:
         with self._marks.entered(job, "begin", "it was begun", most_s=ENTRY_S):
             return Work(
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
+                wire=self._wire,
                 marks=self._marks,
                 read_data=self._read_data,
                 resources=self._resources,
@@ -314,10 +321,10 @@ class Jobs:
 
     def _leave(self, job: str) -> Work:
         """Stop working on a job; what is on disk stays."""
-        work, fleet = self.works.pop(job), self._config.fleet
+        work = self.works.pop(job)
         self.changed = True
         work.step_out()
-        filters = (topics.filter_for(fleet, word, job=job) for word in ("head", "round"))
+        filters = (self._wire.filter_for(word, job=job) for word in ("head", "round"))
         self._send([Unsubscribe((*filters, *work.subscribed))])
         self._trouble.pop(job, None)
         return work

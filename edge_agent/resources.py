@@ -1,33 +1,26 @@
 """What a device makes for itself, and what many devices in one process may share instead.
 
-A device reads every packet, and builds the net and the versions of each of its jobs, for itself: `Resources`, as it
-stands. In a simulation all devices hear the same packets and hold the same versions; it hands one object to all of
-them, which does each of these things once (`fleet/simulation/shared.py`). What is given out is never changed by who
-gets it.
+A device builds the net and the versions of each of its jobs for itself: `Resources`, as it stands. In a simulation all
+devices hold the same versions; it hands one object to all of them, which does each of these things once
+(`fleet/simulation/shared.py`). What is given out is never changed by who gets it.
 """
 
 from __future__ import annotations
 
 import random
 
-from broker import topics
-from broker.messages import Job, Message
-from broker.transport import Packet
+from broker.messages import Job
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
 from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 from runtime.settings import convert
 
 
 class Resources:
     """How things are made where nothing is shared."""
-
-    def message(self, packet: Packet, fleet: str) -> Message:
-        """Return what a packet says. Raises WireError."""
-        return topics.unpack(packet, fleet)
 
     def spec(self, job: Job) -> JobSpec:
         """Return the specification of a job that has one. Raises SettingsError."""

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
+from broker.wire import Wire, levels
 from edge_agent.config import AgentConfig
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
@@ -49,18 +49,18 @@ class ClonedError(RuntimeError):
     """Another process has connected under this device's name."""
 
 
-def will(fleet: str, home: Home) -> Packet:
+def will(wire: Wire, home: Home) -> Packet:
     """Return the last will: this life of the device is over."""
     gone = Presence(home.device, home.boot, online=False, incarnation=home.incarnation, nonce=home.nonce)
-    return topics.pack(gone, fleet)
+    return wire.pack(gone)
 
 
 class Agent:
     """One device on one fleet.
 
-    home: its state directory, open. transport: opened by `start`. clock: seconds that only go forward. read_data: how a
-    data source becomes rows. slots: where models are put into service; made here where none are given. resources: what
-    it shares with others in its process; nothing where none are given.
+    home: its state directory, open. transport: opened by `start`. wire: that of the fleet in `config`. clock: seconds
+    that only go forward. read_data: how a data source becomes rows. slots: where models are put into service; made here
+    where none are given. resources: what it shares with others in its process; nothing where none are given.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Agent:
         config: AgentConfig,
         home: Home,
         transport: Transport,
+        wire: Wire,
         *,
         clock: Callable[[], float] = time.monotonic,
         software: str = "",
@@ -81,6 +82,7 @@ class Agent:
         self.device = home.device
         self.tally = Tally()
         self._transport = transport
+        self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
         self._term = 0
@@ -98,6 +100,7 @@ class Agent:
         self.jobs = Jobs(
             config,
             home,
+            wire,
             clock=clock,
             read_data=read_data,
             marks=marks if marks is not None else Marks(home.folder / "entered", software),
@@ -110,13 +113,13 @@ class Agent:
 
     def start(self) -> None:
         """Start connecting."""
-        fleet, device = self.config.fleet, self.device
+        wire, device = self._wire, self.device
         self._transport.subscribe(
-            topics.filter_for(fleet, "aggregator"),
-            topics.filter_for(fleet, "job"),
-            topics.filter_for(fleet, "want", device=device),
-            topics.filter_for(fleet, "verdict", device=device),
-            topics.filter_for(fleet, "device", device=device),
+            wire.filter_for("aggregator"),
+            wire.filter_for("job"),
+            wire.filter_for("want", device=device),
+            wire.filter_for("verdict", device=device),
+            wire.filter_for("device", device=device),
         )
         self._transport.open()
 
@@ -139,7 +142,7 @@ class Agent:
         """Say goodbye; what is unfinished is on disk or will be done again."""
         self.jobs.pause()
         if self._out.online:
-            self._transport.publish(will(self.config.fleet, self.home))
+            self._transport.publish(will(self._wire, self.home))
         self._transport.close()
         if self.jobs.slots is not None:
             self.jobs.slots.close()
@@ -174,7 +177,7 @@ class Agent:
         if self._announces_at <= now:
             presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
-                self._out.put(topics.pack(presence, self.config.fleet))
+                self._out.put(self._wire.pack(presence))
 
     @property
     def _announces_at(self) -> float:
@@ -204,13 +207,13 @@ class Agent:
                 self.jobs.disconnected()
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
-                self.jobs.be_denied(topic.split("/"), reason)
+                self.jobs.be_denied(levels(topic), reason)
             case SessionTakenOver():
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")
 
     def _hear(self, packet: Packet) -> None:
         try:
-            message = self._resources.message(packet, self.config.fleet)
+            message = self._wire.unpack(packet)
         except WireError as error:
             self._count_garbage(packet.topic, error)
             return
@@ -311,7 +314,7 @@ class Agent:
                     if self.jobs.slots is not None:
                         self.jobs.slots.put(message)
                 case _:
-                    self._out.put(topics.pack(message, self.config.fleet))
+                    self._out.put(self._wire.pack(message))
         self._out.pump()
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from broker import chunks, topics
+from broker import chunks
 from broker.errors import WireError
 from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Version, Want
+from broker.wire import Wire
 from edge_agent.config import AgentConfig
 from edge_agent.deployment import policy
 from edge_agent.effects import (
@@ -51,6 +52,7 @@ from edge_agent.participant import Participant, without_body
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
+from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Reader, read
@@ -103,7 +105,10 @@ class _Training(Struct):
 
 
 class Work:
-    """A job that this device has the data for. Raises DatasetError, ModelError or OSError when it cannot be begun."""
+    """A job that this device has the data for.
+
+    Raises DatasetError, ModelError, OSError or NewerFormatError when it cannot be begun.
+    """
 
     def __init__(
         self,
@@ -115,6 +120,7 @@ class Work:
         now: float,
         deployed: Version | None,
         *,
+        wire: Wire,
         marks: Marks,
         read_data: Reader = read,
         resources: Resources | None = None,
@@ -128,7 +134,7 @@ class Work:
         """When it had its last turn of training, as the service counts them."""
         self.failure: Failure | None = None
         """The last training, where it failed."""
-        self._fleet = config.fleet
+        self._wire = wire
         self._device = home.device
         self._marks = marks
         self._chunk_bytes = CHUNK_BYTES
@@ -144,7 +150,7 @@ class Work:
         """The same in numbers, and the way there from the first of the versions that it is averaged with."""
         self._deploys = policy(spec, has_slot=config.models.inference).last
         self._fetch: Fetch | None = None
-        self._head_topic = (topics.filter_for(config.fleet, "head", job=job),)
+        self._head_topic = (wire.filter_for("head", job=job),)
         self._reading = False
         """Whether the head is subscribed to."""
         self._stalls_at: float | None = None
@@ -182,7 +188,7 @@ class Work:
     @property
     def subscribed(self) -> tuple[str, ...]:
         """The chunk topics that this job listens to now."""
-        return () if self._fetch is None else tuple(self._fetch.filters(self._fleet))
+        return () if self._fetch is None else tuple(self._fetch.filters(self._wire))
 
     @property
     def deadline(self) -> float | None:
@@ -220,7 +226,7 @@ class Work:
             return [*self._end_fetch(), *self.handle(failed, now)]
         self._stalls_at, self._stalled = now + STALL_S, False
         # What has come must not come again at the next connect.
-        come = [Unsubscribe((fetch.filter(self._fleet, chunk.name, chunk.index),))] if came else []
+        come = [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
         return [*come, *self._install(fetch, now)] if fetch.done else [*come]
 
     def begin(self, now: float) -> list[Out]:
@@ -337,7 +343,7 @@ class Work:
             failed = FetchFailed(self._fetch.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
         self._stalled = True
-        missing = tuple(self._fetch.filters(self._fleet))
+        missing = tuple(self._fetch.filters(self._wire))
         self._stalls_at = now + STALL_S
         log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, len(missing))
         return [Unsubscribe(missing), Subscribe(missing)]
@@ -362,13 +368,9 @@ class Work:
 
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        model, since = trail.now.model, None
-        first = self.spec.averaged_from(version.number)
-        if first < version.number:
-            try:
-                model, since = trail.mean(first), first
-            except CodecError as error:
-                log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, error)
+        model, since, why = trail.served(self.spec.averaged_from(version.number))
+        if why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
         release = Release(self.job, version.generation, version.number, model.sha256(), since)
         return Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
 
@@ -422,7 +424,8 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
-        body = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        coded = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        body = sections.join({sections.DELTA: coded})
         delta.clear()
         report, probed = self._report(base, training.start, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(

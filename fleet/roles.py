@@ -17,6 +17,7 @@ from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.transport import Transport
+from broker.wire import Wire
 from edge_agent import notify
 from edge_agent.config import AgentConfig
 from models.data.dataset import kind_of
@@ -60,8 +61,9 @@ def run_agent(config: AgentConfig) -> None:
         home = Home(Path(config.state_dir), device_name(config))
     except ForeignHomeError as error:
         raise SettingsError(str(error)) from error
-    transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(config.fleet, home))
-    agent = Agent(config, home, transport, software=f"fedge {version('fedge')}")
+    wire = Wire(config.fleet)
+    transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
+    agent = Agent(config, home, transport, wire, software=f"fedge {version('fedge')}")
     stopping = _until_stopped(transport)
     log.info(
         "agent fleet=%s device=%s incarnation=%s boot=%d nonce=%s broker=%s:%d",
@@ -118,7 +120,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
     executor = of_kind(config.executor)
     aggregator = Aggregator(
-        *(config, store, transport),
+        *(config, store, transport, Wire(config.fleet)),
         nonce=nonce,
         take_over=take_over,
         exit_when_replaced=exit_when_replaced,

@@ -10,12 +10,23 @@ wanted, `base` is `now`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from models import average
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
 from models.lattice import LatticeError, Model
 from models.ways import is_snapshot
+
+
+class Served(NamedTuple):
+    """What of a version is put into service, or exported."""
+
+    model: Model
+    since: int | None = None
+    """Number of the first version that it is the mean of; None: it is the version itself."""
+    why: str = ""
+    """Why it is the version itself, where a mean was asked for."""
 
 
 class Trail:
@@ -65,6 +76,18 @@ class Trail:
             return average.mean(held.model for held in self._walk() if held.number >= first)
         except LatticeError as error:
             raise CodecError(f"no mean of versions {first} to {self.now.number}: {error}") from error
+
+    def served(self, first: int) -> Served:
+        """Return the mean of the versions from the one of this number to `now`, or `now` alone where that is all.
+
+        Where the mean cannot be had it is `now` as well, with the reason: a version in service is worth more than none.
+        """
+        if first >= self.now.number:
+            return Served(self.now.model)
+        try:
+            return Served(self.mean(first), first)
+        except CodecError as error:
+            return Served(self.now.model, why=str(error))
 
     def _walk(self) -> Iterator[Held]:
         at = self._base

@@ -27,15 +27,17 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from broker.wire import Wire
 from fleet.chaos import stage as chaos_stage
 from fleet.chaos.audit import AuditOutcome, Recovery, as_json, audit, recoveries
 from fleet.chaos.fleet import Fleet, Kill, ProcessError, running, sabotaged
-from fleet.chaos.lookout import Lookout
+from fleet.chaos.lookout import RETRY_S, Lookout
 from fleet.chaos.points import Point, points
 from fleet.chaos.sabotage import SABOTAGE
 from fleet.chaos.scheduler import Scheduler
 from fleet.console import operator
 from fleet.console.display import Display, duration
+from fleet.console.observer import over_mqtt
 from fleet.console.operator import OperatorError
 from fleet.local import stage
 from fleet.local.processes import FEDGE, interruptible
@@ -221,7 +223,7 @@ class _Watch:
         self._display = display
         self._began = began
         self._config = operator.load_config(fleet.stage.aggregator.config)
-        self._lookout = Lookout(self._config.broker, chaos_stage.FLEET)
+        self._lookout = Lookout(over_mqtt("lookout", self._config.broker, Wire(chaos_stage.FLEET), retry_s=RETRY_S))
         self.scheduler = Scheduler(
             fleet, self._lookout, rng, _points(options.sabotage, only), options.kills, options.rounds
         )
@@ -283,7 +285,7 @@ class _Watch:
         """Return whether no update is offered any more, and the first device serves the last version."""
         head = self._lookout.head(self._fleet.stage.steady.name)
         devices, jobs = self._fleet.stage.devices, self._fleet.stage.compared
-        waiting = [f for seat in devices for spec in jobs for f in seat.state.glob(f"jobs/{spec.name}-*/update.bin")]
+        waiting = [f for role in devices for spec in jobs for f in role.state.glob(f"jobs/{spec.name}-*/update.bin")]
         served = self._fleet.stage.slot / "current"
         return (
             self._state(self._fleet.stage.loose.name) == "stopped"

@@ -10,15 +10,12 @@ import secrets
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from broker import topics
-from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
 from broker.messages import (
@@ -39,10 +36,11 @@ from broker.messages import (
     Submit,
     Version,
 )
-from broker.transport import Denied, Offline, Online, Packet
+from broker.transport import Denied, Offline
+from broker.wire import Wire
 from edge_agent.fetch import Fetch, FetchError
+from fleet.console.observer import Garbage, Said, over_mqtt
 from models.chain import Chain
-from models.codec import CodecError
 from models.job import JobSpec, Name
 from models.nets import table as nets
 from models.serving.export import to_onnx
@@ -139,30 +137,26 @@ class Console:
 
     def __init__(self, config: OperatorConfig) -> None:
         self.fleet = config.fleet
-        self.client = f"operator-{secrets.token_hex(4)}"
         self._where = f"{config.broker.host}:{config.broker.port}"
-        self._transport = MqttTransport(config.broker, self.client)
+        self._observer = over_mqtt("operator", config.broker, Wire(config.fleet))
+        self.client = self._observer.client
 
-    def open(self) -> None:
+    def __enter__(self) -> Console:
         """Connect. Raises OperatorError when the broker does not answer in time."""
-        self._transport.subscribe(topics.filter_for(self.fleet, "reply", client=self.client))
-        self._transport.open()
-        until, why = time.monotonic() + PATIENCE_S, "no answer"
-        while time.monotonic() < until:
-            match self._transport.take(0.2):
-                case Online():
-                    return
-                case Offline(reason):
-                    why = reason
-        raise OperatorError(f"the broker at {self._where} cannot be reached: {why}")
+        self._observer.listen_for_replies()
+        self._observer.__enter__()
+        if why := self._observer.connect(PATIENCE_S):
+            self._observer.__exit__()
+            raise OperatorError(f"the broker at {self._where} cannot be reached: {why}")
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Say goodbye."""
-        self._transport.close()
+        self._observer.__exit__()
 
     def gather(self, *words: str) -> list[Message]:
         """Return what is retained under these words of the topic table."""
-        self._transport.subscribe(*(topics.filter_for(self.fleet, word) for word in words))
+        self._observer.listen(*words)
         return list(self._messages(QUIET_S))
 
     def ask(self, command: Command) -> Reply:
@@ -172,7 +166,7 @@ class Console:
         """
         until = time.monotonic() + PATIENCE_S
         while (left := until - time.monotonic()) > 0:
-            self._transport.publish(topics.pack(command, self.fleet))
+            self._observer.say(command)
             for message in self._messages(min(RESEND_S, left), until=lambda m: _answers(m, command)):
                 if isinstance(message, Reply) and _answers(message, command):
                     if message.ok:
@@ -195,7 +189,7 @@ class Console:
 
     def fetch(self, fetch: Fetch) -> None:
         """Get the bodies of a version. Raises OperatorError when they do not come."""
-        self._transport.subscribe(*fetch.filters(self.fleet))
+        self._observer.subscribe(*fetch.filters(self._observer.wire))
         for message in self._messages(PATIENCE_S, until=lambda _: fetch.done):
             if isinstance(message, Body):
                 fetch.add(message)
@@ -207,33 +201,19 @@ class Console:
     def _messages(self, quiet_s: float, until: Callable[[Message], bool] = lambda _: False) -> Iterator[Message]:
         """Return messages until nothing retained has come for quiet_s, or this one was the last wanted."""
         ends_at = time.monotonic() + quiet_s
-        while (left := ends_at - time.monotonic()) > 0 and (event := self._transport.take(left)) is not None:
-            match event:
-                case Packet():
-                    if event.retain:
+        while (left := ends_at - time.monotonic()) > 0 and (heard := self._observer.take(left)) is not None:
+            match heard:
+                case Said(_, retained) | Garbage(_, _, retained):
+                    if retained:
                         ends_at = time.monotonic() + quiet_s
-                    try:
-                        message = topics.unpack(event, self.fleet)
-                    except WireError:
-                        continue
-                    yield message
-                    if until(message):
-                        return
+                    if isinstance(heard, Said):
+                        yield heard.message
+                        if until(heard.message):
+                            return
                 case Denied(topic, reason):
                     raise OperatorError(f"the broker refuses {topic}: {reason}")
                 case Offline(reason):
                     raise OperatorError(f"the connection to {self._where} was lost: {reason}")
-
-
-@contextmanager
-def console(config: OperatorConfig) -> Iterator[Console]:
-    """Return a connection for the length of a block. Raises OperatorError."""
-    opened = Console(config)
-    try:
-        opened.open()
-        yield opened
-    finally:
-        opened.close()
 
 
 def load_job(path: Path) -> JobSpec:
@@ -248,20 +228,20 @@ def submit(config: OperatorConfig, path: Path) -> tuple[str, list[str]]:
     """
     load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    with console(config) as fleet:
+    with Console(config) as fleet:
         reply = fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree))
     return reply.text, [str(note) for note in _cleaned(reply.data).get("notes", [])]
 
 
 def stop(config: OperatorConfig, name: str) -> str:
     """Stop the job of this name, at work or at rest. Raises OperatorError."""
-    with console(config) as fleet:
+    with Console(config) as fleet:
         return fleet.ask(Stop(fleet.client, secrets.token_hex(4), name)).text
 
 
 def resume(config: OperatorConfig, name: str) -> str:
     """Try the job of this name again, which is at rest. Raises OperatorError."""
-    with console(config) as fleet:
+    with Console(config) as fleet:
         return fleet.ask(Resume(fleet.client, secrets.token_hex(4), name)).text
 
 
@@ -271,7 +251,7 @@ def explain(config: OperatorConfig, name: str, number: int, device: str | None =
     An attempt of very many devices comes in several lines of the same number. device: of this one alone.
     Raises OperatorError.
     """
-    with console(config) as fleet:
+    with Console(config) as fleet:
         for page in fleet.pages(Explain(fleet.client, "", name, number, device)):
             yield from convert(page, Rounds, "the aggregator's answer").rounds
 
@@ -287,7 +267,7 @@ def whole(lines: Iterator[RoundLine]) -> list[RoundLine]:
 
 def show(config: OperatorConfig, name: str) -> JobDetails:
     """Return all there is to know of one job. Raises OperatorError."""
-    with console(config) as fleet:
+    with Console(config) as fleet:
         pages = [
             convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
         ]
@@ -296,7 +276,7 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
 
 def jobs(config: OperatorConfig) -> list[JobLine]:
     """Return every job there is: as the aggregator knows it, or as the broker remembers. Raises OperatorError."""
-    with console(config) as fleet:
+    with Console(config) as fleet:
         why = f"no aggregator leads fleet {config.fleet}: is it running?"
         if any(isinstance(m, Beacon) and m.online for m in fleet.gather("aggregator")):
             try:
@@ -344,7 +324,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
     """Write the current version of a job as ONNX, or the mean of the last ones as the job says; the version itself
     where that cannot be had. Raises SettingsError, OperatorError, ModelError or ExportError.
     """
-    with console(config) as fleet:
+    with Console(config) as fleet:
         messages = fleet.gather("job", "head")
         job = next(
             (m for m in messages if isinstance(m, Job) and m.spec is not None and name in (m.job, m.spec.get("name"))),
@@ -357,7 +337,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
         if head is None:
             raise OperatorError(f"job {name} has no version yet")
         spec = convert(job.spec, JobSpec, job.job)
-        net = nets.build(spec.model, allow=(spec.model.kind,))
+        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
         try:
             since = spec.averaged_from(head.version.number)
             fetch = Fetch(head.version, head, net.spec, None, since=since)
@@ -366,14 +346,12 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
             trail = fetch.install(Chain(net.spec, spec), None)
         except (FetchError, WireError) as error:
             raise OperatorError(str(error)) from error
-    model, exported = trail.now.model, Exported(head.version)
+    served = trail.served(since)
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
-    if since < head.version.number:
-        with suppress(CodecError):
-            model, exported = trail.mean(since), Exported(head.version, since)
-            metadata |= {"sha256": model.sha256(), "averaged_since": str(since)}
-    out.write_bytes(to_onnx(spec.model, model.params(net.spec), metadata=metadata))
-    return exported
+    if served.since is not None:
+        metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
+    out.write_bytes(to_onnx(spec.model, served.model.params(net.spec), metadata=metadata))
+    return Exported(head.version, served.since)
 
 
 def load_config(path: Path) -> OperatorConfig:

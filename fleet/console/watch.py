@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct, field
 
-from broker import topics
-from broker.client import MqttTransport
-from broker.connection import BrokerSettings
-from broker.errors import WireError
 from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Round, Status, Submit, Verdict
-from broker.transport import Offline, Online, Packet
+from broker.transport import Offline, Online
+from fleet.console.observer import Garbage, Observer, Said
 from models.job import JobSpec
 
 HEARD = ("aggregator", "device", "head", "round", "status", "offer", "chunk", "verdict")
@@ -46,7 +42,7 @@ class Sights(Struct):
     body_bytes_up: int = 0
     """Bytes of updates, resends included."""
 
-    def see(self, message: Message, packet: Packet) -> bool:
+    def see(self, message: Message) -> bool:
         """Take a message; True for the first status of a version.
 
         Raises WatchError where a device cannot take part, or the job is refused.
@@ -59,10 +55,11 @@ class Sights(Struct):
             case Presence():
                 (self.ready.add if message.ready else self.ready.discard)(message.device)
                 self._note_failures(message)
-            case Offer() | Chunk():
-                self.body_bytes_up += topics.blob_bytes(packet)
-                if isinstance(message, Offer):
-                    self.offered.setdefault(message.base.number, set()).add(message.device)
+            case Offer():
+                self.body_bytes_up += len(message.body)
+                self.offered.setdefault(message.base.number, set()).add(message.device)
+            case Chunk():
+                self.body_bytes_up += len(message.data)
             case Verdict() if not message.counted:
                 self.offered.get(message.base.number, set()).discard(message.device)
             case Reply() if not message.ok:
@@ -93,42 +90,42 @@ class Sights(Struct):
 
 
 class Watch:
-    """An operator's eyes and voice on one fleet. heard: words of the topic table to listen to.
+    """An operator's eyes and voice on one fleet, for the length of a block. heard: the words that it listens to.
 
-    Raises WatchError where the fleet is silent.
+    Whoever watches has started the fleet and its broker: either gone, or speaking nonsense, is the end of it.
     """
 
-    def __init__(self, broker: BrokerSettings, fleet: str, *, heard: Sequence[str] = HEARD) -> None:
-        self._fleet = fleet
+    def __init__(self, observer: Observer, *, heard: Sequence[str] = HEARD) -> None:
+        self._observer = observer
         self._heard = heard
-        self._client = f"watch-{secrets.token_hex(4)}"
-        self._transport = MqttTransport(broker, self._client)
         self._heard_at = time.monotonic()
 
     def __enter__(self) -> Watch:
         """Connect."""
-        self._transport.subscribe(topics.filter_for(self._fleet, "reply", client=self._client))
-        self._transport.subscribe(*(topics.filter_for(self._fleet, word) for word in self._heard))
-        self._transport.open()
+        self._observer.listen_for_replies()
+        self._observer.listen(*self._heard)
+        self._observer.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Say goodbye."""
-        self._transport.close()
+        self._observer.__exit__()
 
-    def hear(self, timeout_s: float = 0.2) -> Iterator[tuple[Message, Packet] | None]:
-        """Return what is said, and None whenever nothing was for timeout_s."""
+    def hear(self, timeout_s: float = 0.2) -> Iterator[Message | None]:
+        """Return what is said, and None whenever nothing was for timeout_s.
+
+        Raises WatchError where the broker is gone, and where the fleet is silent or is not understood.
+        """
         while True:
-            event = self._transport.take(timeout_s)
-            if event is None and time.monotonic() - self._heard_at > SILENCE_S:
+            heard = self._observer.take(timeout_s)
+            if heard is None and time.monotonic() - self._heard_at > SILENCE_S:
                 raise WatchError(f"nothing has been heard of the fleet for {SILENCE_S:g} s")
-            match event:
-                case Packet():
+            match heard:
+                case Said(message):
                     self._heard_at = time.monotonic()
-                    try:
-                        yield topics.unpack(event, self._fleet), event
-                    except WireError as error:
-                        raise WatchError(f"the fleet speaks nonsense: {error}") from error
+                    yield message
+                case Garbage(_, why):
+                    raise WatchError(f"the fleet speaks nonsense: {why}")
                 case Offline(reason):
                     raise WatchError(f"the broker is gone: {reason}")
                 case Online():
@@ -138,5 +135,4 @@ class Watch:
 
     def submit(self, spec: JobSpec) -> None:
         """Ask for a job; a Reply follows."""
-        command = Submit(self._client, "submit", msgspec.to_builtins(spec))
-        self._transport.publish(topics.pack(command, self._fleet))
+        self._observer.say(Submit(self._observer.client, "submit", msgspec.to_builtins(spec)))

@@ -24,8 +24,10 @@ from msgspec import Struct, structs
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
+from broker.wire import Wire
 from edge_agent.slot import Card
 from fleet.console.display import Display, duration, n_bytes
+from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch
 from fleet.demo import plots
 from fleet.local import stage
@@ -118,7 +120,7 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool) -> int:
     spec = _for_devices(load(find_job(job or DEFAULT_JOB), JobSpec), devices)
     split = load_split(spec.data_name)
     split = Split(dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model))
-    if spec.model.loss != "cross_entropy":
+    if not spec.model.classifies:
         raise SettingsError(f'job {spec.name}: the demo shows an accuracy, which needs loss = "cross_entropy"')
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
@@ -150,7 +152,7 @@ class _Demo:
         self._display = display
         self._sights = Sights()
         self._history: list[Version] = []
-        net = nets.build(spec.model, allow=(spec.model.kind,))
+        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
     def run(self, began: float) -> Summary:
@@ -169,7 +171,7 @@ class _Demo:
                 f"{min(sizes)} to {max(sizes)} on a device"
             )
             direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
-            with Watch(direct, FLEET) as watch:
+            with Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
                 self._start(children, plan)
                 self._follow(watch, children)
                 model = self._collect_model(watch, children, plan)
@@ -193,7 +195,7 @@ class _Demo:
         asked = False
         for heard in watch.hear():
             children.check()
-            if heard is not None and self._sights.see(*heard):
+            if heard is not None and self._sights.see(heard):
                 self._note(self._sights.statuses[max(self._sights.statuses)])
             if self._sights.led and not asked:
                 watch.submit(self._spec)
@@ -244,8 +246,8 @@ class _Demo:
         for heard in watch.hear(0.1):
             children.check()
             if heard is not None:
-                self._sights.see(*heard)
-            serving = [slot for slot in plan.slots if _serves(slot, ended)]
+                self._sights.see(heard)
+            serving = [slot for slot in plan.slots(self._spec) if _serves(slot, ended)]
             if len(serving) == self._n_devices:
                 break
             if time.monotonic() > until:
@@ -254,7 +256,7 @@ class _Demo:
                     f"{DEPLOYING_S:g} s; {plan.devices[0].log} may say why"
                 )
             self._display.status(f"{len(serving)} of {self._n_devices} devices serve the last version")
-        return plan.slots[0].resolve()
+        return plan.slots(self._spec)[0]
 
     # Counting.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from broker.wire import levels
+
 CONNECT, PUBLISH = 1, 3
 _KINDS = (
     *("", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE"),
@@ -115,8 +117,7 @@ class PacketReader:
         """Return the word of a topic, which an alias may stand for (MQTT 5, section 3.3.2.3.4)."""
         if not topic and alias is not None:
             return self._aliases.get(alias, "other")
-        levels = topic.split("/")
-        word = levels[3] if len(levels) > 3 and levels[:2] == ["fedge", "1"] else "other"
+        word = next(iter(levels(topic)), "other")
         if alias is not None:
             self._aliases[alias] = word
         return word

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from broker import topics
 from broker.messages import Job, Message
 from broker.transport import Packet
+from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Spec
 from runtime.faults import Marks, Place
 
@@ -55,17 +55,24 @@ class Once(Generic[T]):
         return made[1]
 
 
+class SharedWire(Wire, frozen=True):
+    """The wire of all devices of one fleet in one process: each packet is read once."""
+
+    @cached_property
+    def _read(self) -> Once[Message]:
+        return Once(super().unpack)
+
+    def unpack(self, packet: Packet) -> Message:
+        """See `Wire`."""
+        return self._read(packet)
+
+
 class SharedResources(Resources):
     """The resources of all devices of one fleet in one process."""
 
-    def __init__(self, fleet: str) -> None:
-        self._read = Once(lambda packet: topics.unpack(packet, fleet))
+    def __init__(self) -> None:
         self._specs: dict[str, tuple[dict[str, Any] | None, JobSpec]] = {}
         self._chains: dict[str, tuple[Net, Chain]] = {}
-
-    def message(self, packet: Packet, fleet: str) -> Message:  # noqa: ARG002 -- it is that of all of them
-        """See `Resources`."""
-        return self._read(packet)
 
     def spec(self, job: Job) -> JobSpec:
         """See `Resources`."""
@@ -133,13 +140,12 @@ class _Known(Held):
     def of(cls, held: Held) -> _Known:
         for ints in held.model.ints:
             ints.flags.writeable = False
-        for velocity in held.velocity:
-            velocity.flags.writeable = False
+        held.state.freeze()
         return cls(*held)
 
     @property
     def n_bytes(self) -> int:
-        return sum(ints.nbytes for ints in self.model.ints) + sum(values.nbytes for values in self.velocity)
+        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes
 
     def sha256(self) -> str:
         return self._name

@@ -25,24 +25,24 @@ from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
-from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Metrics
 from broker.transport import Packet, TransportEvent
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet.problems.problem import device_names, for_all
-from fleet.simulation.shared import Once, SharedResources, Unmarked
+from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
 from models.data import dataset
 from models.data.dataset import Dataset
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 from models.trail import Trail
 
 FLEET = "simulation"
@@ -121,7 +121,7 @@ def simulate(
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
     spec = for_all(spec, len(shares))
-    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
+    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=nets.factories_of(spec.model)).spec)
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder)
         try:
@@ -141,26 +141,33 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies. index: which device's."""
+    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes."""
 
     def __init__(
-        self, broker: MemoryBroker, device: str, will: Packet, index: int, blob_bytes: Callable[[Packet], int]
+        self,
+        broker: MemoryBroker,
+        device: str,
+        wire: Wire,
+        home: Home,
+        index: int,
+        heard_bytes: Callable[[Packet], int],
     ) -> None:
-        super().__init__(broker, device, will)
+        super().__init__(broker, device, device_will(wire, home))
         self.index = index
         self.body_bytes_up = self.body_bytes_down = 0
-        self._blob_bytes = blob_bytes
+        self._wire = wire
+        self._heard_bytes = heard_bytes
 
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
         if taken:
-            self.body_bytes_up += topics.blob_bytes(packet)
+            self.body_bytes_up += self._wire.blob_bytes(packet)
         return taken
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet):
-            self.body_bytes_down += self._blob_bytes(event)
+            self.body_bytes_down += self._heard_bytes(event)
         return event
 
 
@@ -215,13 +222,14 @@ class _Simulation:
         self._awake: set[int] = set()
         """Devices that have something to take, or to train."""
         self._store = Store(folder / "aggregator", synced=False)
-        self._resources, self._marks, self._blob_bytes = SharedResources(FLEET), Unmarked(), Once(topics.blob_bytes)
+        self._wire, self._resources, self._marks = SharedWire(FLEET), SharedResources(), Unmarked()
+        self._blob_bytes = Once(self._wire.blob_bytes)
         self._links: list[_Link] = []
         self._config = AgentConfig(
             fleet=FLEET,
             state_dir=str(HOME),
             data={spec.data_name: DataSource("its share")},
-            models=ModelSettings(allow=(spec.model.kind,), inference=False),
+            models=ModelSettings(allow=nets.factories_of(spec.model), inference=False),
         )
         named = zip(device_names(len(shares)), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]
@@ -240,20 +248,21 @@ class _Simulation:
             # No device is ever late, so the bodies of outdated versions can go at once.
             limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
         )
-        if self.spec.model.kind not in nets.NETS:
-            config = structs.replace(config, models=structs.replace(config.models, allow=(self.spec.model.kind,)))
+        models = structs.replace(config.models, allow=nets.factories_of(self.spec.model))
+        config = structs.replace(config, models=models)
         transport = self._broker.transport("aggregator")
-        leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
+        leader = Aggregator(config, self._store, transport, self._wire, nonce="simulation", clock=self._clock)
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
-        link = _Link(self._broker, device, device_will(FLEET, home), len(self._links), self._blob_bytes)
+        link = _Link(self._broker, device, self._wire, home, len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(
             self._config,
             home,
             link,
+            self._wire,
             clock=self._clock,
             read_data=_Share(share),
             marks=self._marks,

@@ -19,15 +19,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon
+from broker.wire import levels
 from fleet.world import nodes
 from fleet.world.agenda import Agenda
 from fleet.world.jobs import BATCH
 from fleet.world.laws import Laws
 from fleet.world.network import WorldBroker
-from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.nodes import WIRE, Device, Server
 from fleet.world.record import Update
 from models.job import JobSpec
 
@@ -65,8 +65,8 @@ class World(Protocol):
 
 def bodies_at(broker: WorldBroker) -> set[tuple[str, str]]:
     """Return the bodies that lie at the broker: job and name."""
-    lying = (packet.topic.split("/") for packet in broker.lying(topics.filter_for(FLEET, "body")))
-    return {(job, name) for *_, job, name, _ in lying}
+    lying = (levels(packet.topic) for packet in broker.lying(WIRE.filter_for("body")))
+    return {(job, name) for _, job, name, _ in lying}
 
 
 class Leadership:
@@ -106,11 +106,11 @@ class Leadership:
 
 
 def _beacon_of(broker: WorldBroker) -> tuple[str, bool] | None:
-    packet = broker.retained(topics.filter_for(FLEET, "aggregator"))
+    packet = broker.retained(WIRE.filter_for("aggregator"))
     if packet is None:
         return None
     try:
-        message = topics.unpack(packet, FLEET)
+        message = WIRE.unpack(packet)
     except WireError:
         return None
     return (message.nonce, message.online) if isinstance(message, Beacon) else None

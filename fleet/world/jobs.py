@@ -12,14 +12,13 @@ from typing import Literal, NamedTuple, Protocol
 
 from msgspec import to_builtins
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Explain, Reply, Stop, Submit
 from broker.transport import Packet
 from fleet.world import nets
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
-from fleet.world.nodes import FLEET
+from fleet.world.nodes import WIRE
 from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
 
 REPEAT_S = 5.0
@@ -93,7 +92,7 @@ class Operator:
         self._world = world
         self._link = world.broker.transport("operator")
         self._link.poke = self._hear
-        self._link.subscribe(topics.filter_for(FLEET, "reply", client="operator"))
+        self._link.subscribe(WIRE.filter_for("reply", client="operator"))
         self._link.open()
         self._asked: dict[str, Callable[[Reply], None]] = {}
         self._n_asked = 0
@@ -110,27 +109,23 @@ class Operator:
 
         request = self._request()
         tree = to_builtins(spec)
-        self._ask(request, topics.pack(Submit("operator", request, tree), FLEET), answered)
+        self._ask(request, WIRE.pack(Submit("operator", request, tree)), answered)
 
     def stop(self, name: str) -> None:
         """Have a job stopped."""
         request = self._request()
-        self._ask(request, topics.pack(Stop("operator", request, name), FLEET), lambda _reply: None)
+        self._ask(request, WIRE.pack(Stop("operator", request, name)), lambda _reply: None)
 
     def replace(self, spec: JobSpec) -> None:
         """Stop what goes by this name and, when that is answered, submit this in its place."""
         request = self._request()
-        command = topics.pack(Stop("operator", request, spec.name), FLEET)
+        command = WIRE.pack(Stop("operator", request, spec.name))
         self._ask(request, command, lambda _reply: self.submit(spec))
 
     def explain(self, name: str, number: int) -> None:
         """Ask how a version came about."""
         request = self._request()
-        self._ask(request, topics.pack(Explain("operator", request, name, number), FLEET), lambda _reply: None)
-
-    def give_up(self) -> None:
-        """Wait for no answer any more."""
-        self._asked.clear()
+        self._ask(request, WIRE.pack(Explain("operator", request, name, number)), lambda _reply: None)
 
     def _request(self) -> str:
         self._n_asked += 1
@@ -156,7 +151,7 @@ class Operator:
             if not isinstance(event, Packet):
                 continue
             try:
-                message = topics.unpack(event, FLEET)
+                message = WIRE.unpack(event)
             except WireError:
                 continue
             if isinstance(message, Reply) and (answered := self._asked.pop(message.request, None)):

@@ -38,14 +38,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Body, Head, Job, Offer, Reply, Round, Verdict, Version
 from broker.transport import Packet
 from edge_agent.effects import Settle
 from fleet.world import nodes
 from fleet.world.agenda import Agenda
-from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.nodes import WIRE, Device, Server
 from fleet.world.process import Process
 from fleet.world.record import SHORT_DIGEST, Begun, DeviceRecord, JobRecord, Judged, Update, update_of
 from models.job import JobSpec
@@ -327,7 +326,7 @@ class Laws:
         if not packet.payload:
             return
         try:
-            message = topics.unpack(packet, FLEET)
+            message = WIRE.unpack(packet)
         except WireError as error:
             self.broken(5, "a packet that nobody understands", f"{packet.topic}: {error}")
             return

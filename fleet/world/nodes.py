@@ -32,6 +32,7 @@ from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
 from aggregator.store import ROW_BYTES, Store
 from broker.messages import Verdict, Version
+from broker.wire import Wire, levels
 from edge_agent import work
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.config import DeviceLimits as DeviceLimits
@@ -55,6 +56,7 @@ from runtime import failpoints
 from runtime.faults import Marks
 
 FLEET = "w"
+WIRE = Wire(FLEET)
 SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0
 KERNEL = "world"
 """The machine is never booted anew: every death counts."""
@@ -157,6 +159,7 @@ class Server(Process):
             config,
             self.store,
             transport,
+            WIRE,
             nonce=nonce,
             take_over=take_over,
             clock=self.clock,
@@ -233,7 +236,7 @@ class Device(Process):
     def build(self) -> None:
         """See `Process.build`: what fleet/roles.py does for `fedge agent run`."""
         self.home = Home(self.disk.folder, self.device, draw=self._draw)
-        transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(FLEET, self.home))
+        transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(WIRE, self.home))
         self.connect(transport)
         config = AgentConfig(
             fleet=FLEET,
@@ -247,6 +250,7 @@ class Device(Process):
             config,
             self.home,
             transport,
+            WIRE,
             clock=self.clock,
             read_data=self._read,
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
@@ -667,10 +671,12 @@ def n_filters(process: Process) -> int:
     return len(process.transport.filters) if process.transport is not None else 0
 
 
+OF_A_JOB = ("head", "round", "body")
+"""Words of the topics that a device listens to for one job."""
+
+
 def jobs_listened_to(process: Process) -> set[str]:
     """Return the jobs that a process's subscriptions name."""
     filters = process.transport.filters if process.transport is not None else []
-    levels = [name.split("/") for name in filters]
-    return {
-        level[4] for level in levels if len(level) > 4 and level[3] in ("head", "round", "body") and level[4] != "+"
-    }
+    found = (levels(name) for name in filters)
+    return {job for word, job, *_ in (level for level in found if len(level) > 1) if word in OF_A_JOB and job != "+"}

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from broker.transport import Packet
+from broker.wire import levels
 from fleet.world import calm, jobs, misfortunes, nets, nodes, weather
 from fleet.world.agenda import Agenda
 from fleet.world.disk import Disk, shelf
@@ -210,7 +211,7 @@ class World:
     # The network.
 
     def _copies(self, _client: WorldTransport, packet: Packet) -> tuple[float, ...]:
-        word = packet.topic.split("/")[3]
+        word = levels(packet.topic)[0]
         if word in SURELY or not (self._loss or self._double):
             return (0.0,)
         first = (0.0,) if self.rng.random() >= self._loss else ()
@@ -225,7 +226,7 @@ class World:
         words, _, blob = packet.payload.replace(bytes(self._folder), b"disk").partition(b"\n")
         if not words.startswith(b"{"):
             words, blob = b"", packet.payload
-        _, _, topic = packet.topic.partition(f"/{nodes.FLEET}/")
+        topic = "/".join(levels(packet.topic))
         bytes_ = f"+{len(blob)}:{zlib.crc32(blob):08x}" if blob else ""
         said = DATES.sub("(then)", words.decode(errors="replace"))  # a piece of a body may begin with a brace
         self._note(f"{who} -> {topic} {said}{bytes_}{' (retained)' * packet.retain}")

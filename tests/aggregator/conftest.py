@@ -13,10 +13,10 @@ from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
-from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Message
 from broker.transport import Packet
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
@@ -25,6 +25,7 @@ from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
 FLEET = "f"
+WIRE = Wire(FLEET)
 INPUTS, OUTPUTS = 4, 2
 
 
@@ -64,7 +65,7 @@ class Fleet:
             fleet=FLEET, state_dir=str(self.folder / "aggregator"), tests=self.tests, limits=self.limits
         )
         self.aggregator = Aggregator(
-            *(config, self.store, self.link),
+            *(config, self.store, self.link, WIRE),
             nonce=f"n{self.starts}",
             clock=lambda: self.now,
             executor=self.executor,
@@ -87,9 +88,11 @@ class Fleet:
         )
         home = Home(self.folder / name, name, nonce=f"{len(HOMES):08x}")
         HOMES.append(home)
-        transport = self.broker.transport(name, will(FLEET, home))
+        transport = self.broker.transport(name, will(WIRE, home))
         seed = int(name.removeprefix("d"))
-        agent = Agent(config, home, transport, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed))
+        agent = Agent(
+            config, home, transport, WIRE, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed)
+        )
         agent.start()
         return agent
 
@@ -134,7 +137,7 @@ class Fleet:
         transport = self.broker.transport("stranger")
         transport.open()
         for message in messages:
-            transport.publish(message if isinstance(message, Packet) else topics.pack(message, FLEET))
+            transport.publish(message if isinstance(message, Packet) else WIRE.pack(message))
         transport.close()
 
 
@@ -176,10 +179,20 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def final_sha256(tmp_path: Path) -> str:
+def undisturbed(tmp_path: Path) -> Callable[[JobSpec], str]:
+    """What a fleet comes to with a job, where nobody is disturbed."""
+
+    def finish(job: JobSpec) -> str:
+        calm = Fleet(tmp_path / "calm", 3)
+        calm.submit(job)
+        sha256 = calm.finish().sha256
+        calm.store.close()
+        return sha256
+
+    return finish
+
+
+@pytest.fixture
+def final_sha256(undisturbed: Callable[[JobSpec], str]) -> str:
     """What an undisturbed fleet comes to with the toy job."""
-    calm = Fleet(tmp_path / "calm", 3)
-    calm.submit(toy())
-    sha256 = calm.finish().sha256
-    calm.store.close()
-    return sha256
+    return undisturbed(toy())

@@ -15,10 +15,12 @@ from aggregator import commands
 from aggregator.effects import Attempt, Close
 from aggregator.learner import SWALLOWED
 from aggregator.store import Store, StoreError
-from broker import topics
 from broker.messages import Explain, Jobs, Message, Presence, Reply, Resume, Show, Stop, Submit, Version
 from broker.transport import Packet
+from broker.wire import Wire
 from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
+
+WIRE = Wire("f")
 
 Fleet = Any
 SpecMaker = Callable[..., JobSpec]
@@ -29,7 +31,7 @@ SMALLEST_BROKER = 65_536
 @pytest.fixture
 def ask(fleet: Fleet) -> Callable[[Message], Reply]:
     transport = fleet.broker.transport("cli")
-    transport.subscribe(topics.filter_for("f", "reply", client="cli"))
+    transport.subscribe(WIRE.filter_for("reply", client="cli"))
     transport.open()
 
     def say(command: Message) -> Reply:
@@ -41,7 +43,7 @@ def ask(fleet: Fleet) -> Callable[[Message], Reply]:
             if packets:
                 break
         assert all(len(packet.payload) < SMALLEST_BROKER for packet in packets)
-        replies = [topics.unpack(packet, "f") for packet in packets]
+        replies = [WIRE.unpack(packet) for packet in packets]
         assert isinstance(replies[-1], Reply)
         return replies[-1]
 
@@ -185,7 +187,7 @@ def test_a_stop_rule_on_what_nobody_measures_is_named_at_submit_and_later(
 
 
 def test_a_job_whose_updates_are_refused_from_everybody_says_so(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
-    refuses = spec(aggregate={"max_examples": 1})
+    refuses = spec(aggregate=AggregateSpec(max_examples=1))
     tree = msgspec.to_builtins(refuses)
     job = ask(Submit("cli", "s", tree)).text
     for _ in range(100):

@@ -28,13 +28,16 @@ from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.run import Run
-from aggregator.store import DamageError, JobRow, Store, StoreError
-from broker import chunks, topics
+from aggregator.store import DamageError, JobRow, Judgement, Store, StoreError
+from broker import chunks
 from broker.messages import Offer, Verdict, Version
+from broker.wire import Wire
 from models.chain import Chain
 from models.job import JobSpec, ModelSpec, RoundsSpec
 from models.nets.table import build
 from runtime.faults import Marks
+
+WIRE = Wire("f")
 
 CASES = int(os.environ.get("DAMAGE_CASES", "150"))
 MODEL = ModelSpec(inputs=3, hidden=(16,), outputs=2)
@@ -74,7 +77,7 @@ def work(run: Run) -> None:
         hear(run, offer(run, device), 1.0)
     outs = [*run.retained(), *run.announce(2.0), *run.tick(1e6)]
     for out in outs:
-        topics.pack(getattr(out, "message", out), "f")
+        WIRE.pack(getattr(out, "message", out))
     core = run.coordinator
     msgspec.json.encode([[*waits.standings(core, 2.0)], waits.of(core, 2.0), core.fates(), run.metrics])
 
@@ -92,7 +95,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(2):
             for device in ("a", "bb", "ccc"):
                 hear(run, offer(run, device), 1.0)
-        store.add_verdict(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))
+        store.add_verdicts(job, [Judgement(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))])
         assert run.coordinator.attempt is not None
         hear(run, offer(run, run.coordinator.attempt.cohort[0]), 2.0)
         assert (run.version, len(run.coordinator.counted)) == (Version(1, 2), 1)

@@ -11,11 +11,10 @@ import pytest
 from aggregator.litter import SURE_S, Litter
 from aggregator.projection import Clear, Out
 from aggregator.store import Store, StoreError
-from broker import topics
 from broker.messages import Body, Version
 from broker.transport import Packet
 from models.job import JobSpec
-from tests.aggregator.conftest import FLEET, Fleet
+from tests.aggregator.conftest import FLEET, WIRE, Fleet
 
 SpecMaker = Callable[..., JobSpec]
 
@@ -23,7 +22,7 @@ SpecMaker = Callable[..., JobSpec]
 def lying(fleet: Fleet) -> set[tuple[str, str]]:
     """Return the bodies at the broker: job and name."""
     looker = fleet.broker.transport("looker")
-    looker.subscribe(topics.filter_for(FLEET, "body"))
+    looker.subscribe(WIRE.filter_for("body"))
     looker.open()
     found = [event.topic.split("/") for event in iter(looker.take, None) if isinstance(event, Packet)]
     looker.close()

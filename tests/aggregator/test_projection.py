@@ -23,14 +23,15 @@ from aggregator.projection import (
     round_,
 )
 from aggregator.run import Run
-from aggregator.store import Store
-from broker import topics
+from aggregator.store import Judgement, Store
 from broker.messages import MOST_SETTLED, MOST_WAYS, Head, Round, Verdict, Version
+from broker.wire import Wire
 from models import draw
 from models.job import JobSpec, ModelSpec
 from models.ways import Way
 from runtime.faults import Marks
 
+WIRE = Wire("f")
 SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
 
 
@@ -46,7 +47,7 @@ def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times:
     config = AggregatorConfig(fleet="f", limits=ServerLimits(chunk_bytes=chunk_bytes))
     row = runs.create("toy-1", SPEC, store, config)
     for device in devices:
-        store.add_verdict(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))
+        store.add_verdicts("toy-1", [Judgement(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))])
     for _ in range(times):
         store.raise_generation("toy-1", 0)
     return Run(row, store, config, Inbox(10**6), 1, 0.0, marks=Marks(Path("/dev/null/none")))
@@ -55,7 +56,7 @@ def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times:
 def announced(run: Run) -> Round:
     """Return the round as a device reads it."""
     attempt = Attempt(run.version, 1, draw.salt(0, 0), draw.MAX_TICKET, None, ())
-    message = topics.unpack(topics.pack(round_(run, Announce(attempt, 60.0)), "f"), "f")
+    message = WIRE.unpack(WIRE.pack(round_(run, Announce(attempt, 60.0))))
     assert isinstance(message, Round)
     return message
 
@@ -95,9 +96,9 @@ def test_who_is_done_with_it_is_said_as_far_as_a_packet_has_room(
 def test_a_head_names_no_more_ways_than_a_device_takes_and_fits_a_packet(store: Store) -> None:
     run = renamed(store, [], times=0)
     run._shelf.ways = [Way(10**9 + number, 10**9 + number + 1, 100_000) for number in range(MOST_WAYS + 500)]
-    packet = topics.pack(head(run), "f")
+    packet = WIRE.pack(head(run))
     assert len(packet.payload) < 262_144
-    said = topics.unpack(packet, "f")
+    said = WIRE.unpack(packet)
     assert isinstance(said, Head)
     assert [tuple(way) for way in map(_cells, said.ways)] == run._shelf.ways[-MOST_WAYS:]
 

@@ -13,11 +13,13 @@ from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.leadership import LISTEN_S, STANDBY_S
 from aggregator.service import Aggregator, ReplacedError
 from aggregator.store import Store
-from broker import topics
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Beacon, Presence, Stop
 from broker.transport import Packet
+from broker.wire import Wire
 from models.job import JobSpec, ModelSpec
+
+WIRE = Wire("f")
 
 RESTART_S = 5.0
 SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
@@ -43,7 +45,7 @@ class Unit:
         self.link = self.world.broker.transport(f"f-aggregator-{nonce}")
         config = AggregatorConfig("f", state_dir=str(self.folder), limits=ServerLimits(spread_s=0.0))
         clock: Callable[[], float] = lambda: self.world.now
-        self.aggregator = Aggregator(config, self.store, self.link, nonce=nonce, clock=clock, **how)
+        self.aggregator = Aggregator(config, self.store, self.link, WIRE, nonce=nonce, clock=clock, **how)
         self.aggregator.start()
 
     def kill(self, *, will: bool = True, pause_s: float = RESTART_S) -> None:
@@ -97,7 +99,7 @@ class World:
                 one.step()
             for event in iter(self.ear.take, None):
                 if isinstance(event, Packet):
-                    message = topics.unpack(event, "f")
+                    message = WIRE.unpack(event)
                     assert isinstance(message, Beacon)
                     self.beacons.append((self.now, message))
             self.now += 0.1
@@ -312,7 +314,7 @@ def test_a_standby_says_nothing_at_all_but_its_question(world: World) -> None:
 def test_only_who_leads_listens_to_the_fleet(world: World) -> None:
     """Who stands by would else hear every update of every device, for nothing."""
     first, second = with_jobs(world, "a"), world.unit("b", at=world.now)
-    own = {topics.filter_for("f", word) for word in ("aggregator", "candidate")}
+    own = {WIRE.filter_for(word) for word in ("aggregator", "candidate")}
     world.run(10.0)
     assert set(second.link._filters) == own < set(first.link._filters)
     second.kill()
@@ -325,12 +327,12 @@ def test_only_who_leads_listens_to_the_fleet(world: World) -> None:
 def test_what_was_on_its_way_to_a_leader_that_stands_down_is_not_answered(world: World) -> None:
     first = with_jobs(world, "a")
     replies = world.broker.transport("cli")
-    replies.subscribe(topics.filter_for("f", "reply", client="cli"))
+    replies.subscribe(WIRE.filter_for("reply", client="cli"))
     replies.open()
     assert first.aggregator is not None
-    first.aggregator._receive(topics.pack(Beacon(99, "z", online=True, claim=9, store="s"), "f"))
+    first.aggregator._receive(WIRE.pack(Beacon(99, "z", online=True, claim=9, store="s")))
     for message in (Stop("cli", "s", SPEC.name), Presence("d", 1, online=True, nonce="n")):
-        first.aggregator._receive(topics.pack(message, "f"))
+        first.aggregator._receive(WIRE.pack(message))
     assert not first.aggregator.roster.devices
     world.run(5.0)
     assert not any(isinstance(event, Packet) for event in iter(replies.take, None))
@@ -341,7 +343,7 @@ def test_a_device_that_has_heard_a_higher_term_raises_ours(world: World) -> None
     first = with_jobs(world, "a")
     device = world.broker.transport("d")
     device.open()
-    device.publish(topics.pack(Presence("d", 1, online=True, nonce="n", term=90), "f"))
+    device.publish(WIRE.pack(Presence("d", 1, online=True, nonce="n", term=90)))
     world.run(2.0)
     assert world.retained().term == 91
     assert first.store.term == 91
@@ -355,7 +357,7 @@ def test_a_disk_that_is_full_when_the_term_must_rise_costs_time(world: World) ->
     first.store._db.execute("PRAGMA query_only = ON")
     device: Any = world.broker.transport("d")
     device.open()
-    device.publish(topics.pack(Presence("d", 1, online=True, nonce="n", term=90), "f"))
+    device.publish(WIRE.pack(Presence("d", 1, online=True, nonce="n", term=90)))
     world.run(20.0)
     assert world.retained().term == before
     first.store._db.execute("PRAGMA query_only = OFF")

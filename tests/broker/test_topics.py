@@ -1,522 +1,56 @@
 from __future__ import annotations
 
-import json
-from hashlib import sha256
-
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from broker import topics
 from broker.errors import WireError
-from broker.messages import (
-    MOST_WAYS,
-    Beacon,
-    Body,
-    Candidate,
-    Chunk,
-    Cleared,
-    Explain,
-    Failure,
-    Head,
-    Job,
-    Jobs,
-    Message,
-    Offer,
-    Presence,
-    Reply,
-    Resume,
-    Round,
-    Show,
-    Status,
-    Stop,
-    Submit,
-    Verdict,
-    Version,
-    Want,
-    Way,
-    along,
-    body_name,
-)
-from broker.transport import Packet
-
-V = Version(1, 3)
-D = "00112233445566778899aabbccddeeff"
-BODY = b"\x00\n\xff"
-BODY_DIGEST = sha256(BODY).hexdigest()[:16]
-
-ROUND_TOPIC, OFFER_TOPIC = "fedge/1/f/round/digits-1f", "fedge/1/f/offer/digits-1f/d1/120"
-
-GOLDEN: list[tuple[Message, Packet]] = [
-    (
-        Beacon(7, "n0", online=True),
-        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":true}', retain=True),
-    ),
-    (
-        Beacon(7, "n0", online=False, spread_s=0.5),
-        Packet("fedge/1/f/aggregator", b'{"term":7,"nonce":"n0","online":false,"spread_s":0.5}', retain=True),
-    ),
-    (
-        Beacon(7, "n0", online=True, roll=3, store="00ff", since=5, claim=1, empty=True),
-        Packet(
-            "fedge/1/f/aggregator",
-            b'{"term":7,"nonce":"n0","online":true,"roll":3,"store":"00ff","since":5,"claim":1,"empty":true}',
-            retain=True,
-        ),
-    ),
-    (Candidate("n1", 4), Packet("fedge/1/f/candidate", b'{"nonce":"n1","term":4}')),
-    (
-        Candidate("n1", 0, claim=2, empty=True),
-        Packet("fedge/1/f/candidate", b'{"nonce":"n1","term":0,"claim":2,"empty":true}'),
-    ),
-    (
-        Job("digits-1f", 7, {"name": "digits"}),
-        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"}}', retain=True),
-    ),
-    (Job("digits-1f", 7), Packet("fedge/1/f/job/digits-1f", b'{"term":7}', retain=True)),
-    (
-        Head("digits-1f", 7, V, D),
-        Packet("fedge/1/f/head/digits-1f", b'{"term":7,"version":[1,3],"sha256":"%s"}' % D.encode(), retain=True),
-    ),
-    (
-        Head(
-            "digits-1f",
-            7,
-            V,
-            D,
-            state="finished",
-            ways=(Way(2, 3, 3100), Way(0, 2, 250_000)),
-            chunk_bytes=65_536,
-        ),
-        Packet(
-            "fedge/1/f/head/digits-1f",
-            b'{"term":7,"version":[1,3],"sha256":"%s","state":"finished","ways":[[2,3,3100],[0,2,250000]],'
-            b'"chunk_bytes":65536}' % D.encode(),
-            retain=True,
-        ),
-    ),
-    (
-        Status("digits-1f", V, "finished", "done", {"loss": 0.5}),
-        Packet(
-            "fedge/1/f/status/digits-1f",
-            b'{"version":[1,3],"state":"finished","reason":"done","metrics":{"loss":0.5}}',
-            retain=True,
-        ),
-    ),
-    (
-        Job("digits-1f", 7, {"name": "digits"}, V),
-        Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"},"last":[1,3]}', retain=True),
-    ),
-    (
-        Round("digits-1f", 7, V, 59.2),
-        Packet(ROUND_TOPIC, b"\x09\x93\x07\x92\x01\x03\xd5\x01\x4a\x17", retain=True, expiry_s=61),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, terms=(6144, 1, -12)),
-        Packet(ROUND_TOPIC, b"\x0c\x94\x07\x92\x01\x03\x3b\x93\xcd\x18\x00\x01\xf4", retain=True, expiry_s=60),
-    ),
-    (
-        Round("digits-1f", 7, V, 59.237, terms=(6144, 1, -12), attempt=2, threshold=1234),
-        Packet(
-            ROUND_TOPIC,
-            b"\x18\x96\x07\x92\x01\x03\xcb\x40\x4d\x9e\x56\x04\x18\x93\x75\x93\xcd\x18\x00\x01\xf4\x02\xcd\x04\xd2",
-            retain=True,
-            expiry_s=61,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, aliases=(Version(0, 3),)),
-        Packet(
-            ROUND_TOPIC,
-            b"\x18\x97\x07\x92\x01\x03\x3b\x93\x00\x20\x00\x01\xcf\x00\x00\xff\xff\xff\xff\xff\xff\x91\x92\x00\x03",
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, settled=("d" * 80, "e" * 80)),
-        Packet(
-            ROUND_TOPIC,
-            b'{"term":7,"base":[1,3],"left_s":59,"settled":["%s","%s"]}' % (b"d" * 80, b"e" * 80),
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
-        Packet(
-            ROUND_TOPIC,
-            b"\x06\x93\x07\x92\x01\x03\x3b\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff",
-            retain=True,
-            expiry_s=60,
-        ),
-    ),
-    (
-        Body("digits-1f", body_name(V, 0), 2, BODY),
-        Packet("fedge/1/f/body/digits-1f/1-3-0/2", BODY, retain=True),
-    ),
-    (
-        Want("d1", "digits-1f", D, "05"),
-        Packet("fedge/1/f/want/digits-1f/d1", b'{"digest":"%s","missing":"05"}' % D.encode()),
-    ),
-    (
-        Verdict("d1", "digits-1f", V, D[:8]),
-        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233"}'),
-    ),
-    (
-        Verdict("d1", "digits-1f", V, D[:8], refused="stale"),
-        Packet("fedge/1/f/verdict/digits-1f/d1", b'{"base":[1,3],"digest":"00112233","refused":"stale"}'),
-    ),
-    (
-        Reply("cli", "r1", ok=True, text="started", data={"x": 1}),
-        Packet("fedge/1/f/reply/cli", b'{"request":"r1","ok":true,"text":"started","data":{"x":1}}'),
-    ),
-    (
-        Presence("d1", 4, True, {"site": "north"}, {"digits-1f": 120}, {"x-1": "no data"}, "0.1"),
-        Packet(
-            "fedge/1/f/device/d1",
-            b'{"boot":4,"online":true,"labels":{"site":"north"},"ready":{"digits-1f":120},'
-            b'"unready":{"x-1":"no data"},"software":"0.1"}',
-            retain=True,
-        ),
-    ),
-    (
-        Presence(
-            "d1",
-            4,
-            online=True,
-            ready={"digits-1f": 120},
-            incarnation="0a0b0c0d",
-            nonce="11223344",
-            failed={"digits-1f": Failure(V, "it diverged")},
-            done={"digits-1f": V},
-            trouble={"digits-1f": "no model"},
-            term=9,
-        ),
-        Packet(
-            "fedge/1/f/device/d1",
-            b'{"boot":4,"online":true,"ready":{"digits-1f":120},"incarnation":"0a0b0c0d","nonce":"11223344",'
-            b'"failed":{"digits-1f":[[1,3],"it diverged"]},"done":{"digits-1f":[1,3]},'
-            b'"trouble":{"digits-1f":"no model"},"term":9}',
-            retain=True,
-        ),
-    ),
-    (
-        Presence("d1", 4, online=False),
-        Packet("fedge/1/f/device/d1", b'{"boot":4,"online":false}', retain=True),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D[:16], 250_000, loss=0.25),
-        Packet(
-            OFFER_TOPIC,
-            b"\x23\x95\x92\x01\x03\xb0%s\xce\x00\x03\xd0\x90\xce\x00\x01\x86\xa0\xd5\x01\x1f\x55" % D[:16].encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet(OFFER_TOPIC, b"\x08\x92\x92\x01\x03\xd5\x01\x1f\x55\x00\n\xff"),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, report=(0.5,), body=BODY),
-        Packet(OFFER_TOPIC, b"\x0a\x93\x92\x01\x03\xc0\x91\xd5\x01\x3e\x95\x00\n\xff"),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, report=(0.5, -0.125), body=BODY),
-        Packet(OFFER_TOPIC, b"\x11\x93\x92\x01\x03\xd5\x01\x1f\x55\x92\xd5\x01\x3e\x95\xd5\x01\xf0\x75\x00\n\xff"),
-    ),
-    (Chunk("digits-1f", "d1", D, 1, BODY), Packet(f"fedge/1/f/chunk/digits-1f/d1/{D}/1", BODY)),
-    (
-        Submit("cli", "r1", {"name": "x"}),
-        Packet("fedge/1/f/command/cli", b'{"command":"submit","request":"r1","spec":{"name":"x"}}'),
-    ),
-    (
-        Stop("cli", "r1", "digits"),
-        Packet("fedge/1/f/command/cli", b'{"command":"stop","request":"r1","name":"digits"}'),
-    ),
-    (
-        Explain("cli", "r1", "digits", 3),
-        Packet("fedge/1/f/command/cli", b'{"command":"explain","request":"r1","name":"digits","number":3}'),
-    ),
-    (
-        Explain("cli", "r1", "digits", 3, "d1", "2:d0"),
-        Packet(
-            "fedge/1/f/command/cli",
-            b'{"command":"explain","request":"r1","name":"digits","number":3,"device":"d1","after":"2:d0"}',
-        ),
-    ),
-    (
-        Resume("cli", "r1", "digits"),
-        Packet("fedge/1/f/command/cli", b'{"command":"resume","request":"r1","name":"digits"}'),
-    ),
-    (Jobs("cli", "r1"), Packet("fedge/1/f/command/cli", b'{"command":"jobs","request":"r1"}')),
-    (
-        Show("cli", "r1", "digits", "d7"),
-        Packet("fedge/1/f/command/cli", b'{"command":"show","request":"r1","name":"digits","after":"d7"}'),
-    ),
-]
-
-SPELT: list[tuple[Message, Packet]] = [
-    (
-        Round("digits-1f", 7, V, 59.2, terms=(6144, 1, -12), attempt=2, threshold=1234),
-        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59.2,"terms":[6144,1,-12],"attempt":2,"threshold":1234}'),
-    ),
-    (
-        Round("digits-1f", 7, V, 59, along=along(D, BODY)),
-        Packet(ROUND_TOPIC, b'{"term":7,"base":[1,3],"left_s":59}\n\x00\x11\x22\x33\x44\x55\x66\x77\x00\n\xff'),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, D, 250_000, loss=0.25, report=(0.5, -0.125)),
-        Packet(
-            OFFER_TOPIC,
-            b'{"base":[1,3],"digest":"%s","n_bytes":250000,"loss":0.25,"report":[0.5,-0.125]}' % D.encode(),
-        ),
-    ),
-    (
-        Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
-        Packet(OFFER_TOPIC, b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
-    ),
-]
-
-
-@pytest.mark.parametrize(("message", "packet"), SPELT, ids=lambda value: type(value).__name__)
-def test_what_is_short_may_be_spelt_out_all_the_same(message: Message, packet: Packet) -> None:
-    assert topics.unpack(packet, "f") == message
-
-
-@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda value: type(value).__name__)
-def test_a_message_is_these_very_bytes(message: Message, packet: Packet) -> None:
-    assert topics.pack(message, "f") == packet
-    assert topics.unpack(packet, "f") == message
+from broker.messages import Chunk, Offer, Stop
+from broker.topics import ROUTES
+from tests.broker.golden import GOLDEN, D, V
 
 
 def test_every_word_of_the_table_has_golden_bytes() -> None:
-    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(topics.ROUTES)
+    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(ROUTES)
 
 
 def test_no_topic_has_more_than_seven_slashes() -> None:
     assert max(packet.topic.count("/") for _, packet in GOLDEN) <= 7
 
 
-def test_a_filter_leaves_open_what_is_not_given() -> None:
-    assert topics.filter_for("f", "offer") == "fedge/1/f/offer/+/+/+"
-    assert topics.filter_for("f", "head", job="j-1") == "fedge/1/f/head/j-1"
+def test_the_fields_of_a_topic_are_read_as_they_were_written() -> None:
+    offer, chunk = Offer("j-1", "d1", V, 120, D, 3), Chunk("j-1", "d1", D, 7, b"x")
+    assert topics.topic_of(offer, "offer", "f") == "fedge/1/f/offer/j-1/d1/120"
+    assert topics.split("fedge/1/f/offer/j-1/d1/120", "f") == (
+        "offer",
+        {"job": "j-1", "device": "d1", "n_examples": 120},
+    )
+    word, fields = topics.split(topics.topic_of(chunk, "chunk", "f"), "f")
+    assert (word, fields) == ("chunk", {"job": "j-1", "device": "d1", "digest": D, "index": 7})
 
 
-def test_an_empty_payload_means_that_the_topic_was_cleared() -> None:
-    cleared = topics.clear(Job("j-1", 7), "f")
-    assert cleared == Packet("fedge/1/f/job/j-1", b"", retain=True)
-    assert topics.unpack(cleared, "f") == Cleared("fedge/1/f/job/j-1")
-    assert topics.pack(Cleared("fedge/1/f/job/j-1"), "f") == cleared
-
-
-def test_bytes_that_are_no_json_are_counted_apart() -> None:
-    sizes = {packet.topic.split("/")[3]: topics.blob_bytes(packet) for _, packet in GOLDEN}
-    assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 8 + 3, "offer": 3, "chunk": 3}
-    assert [topics.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3]
-
-
-def first(kind: type[Message]) -> Packet:
-    return next(packet for message, packet in GOLDEN if isinstance(message, kind))
-
-
-WANT = first(Want)
-OFFER = SPELT[2][1]
-HEAD = next(packet for _, packet in GOLDEN if b'"ways"' in packet.payload)
-ROUND = SPELT[0][1]
-SHORT = next(packet for message, packet in GOLDEN if isinstance(message, Offer) and message.body)
-REFUSED: dict[str, Packet] = {
-    "of another fleet": Packet("fedge/1/g/aggregator", b"{}"),
-    "of another protocol version": Packet("fedge/2/f/aggregator", b"{}"),
-    "without a word": Packet("fedge/1/f", b"{}"),
-    "of an unknown word": Packet("fedge/1/f/secrets/d1", b"{}"),
-    "of too few levels": Packet("fedge/1/f/offer/j-1", b"{}"),
-    "of too many levels": Packet("fedge/1/f/want/j/d1/d2", b"{}"),
-    "of a device with a dot": Packet("fedge/1/f/verdict/j/d.1", b'{"base":[1,3],"digest":"00112233"}'),
-    "of an empty device": Packet("fedge/1/f/verdict/j/", b'{"base":[1,3],"digest":"00112233"}'),
-    "of a chunk at minus one": Packet(f"fedge/1/f/chunk/j/d/{D}/-1", b"x"),
-    "of a chunk at a billion": Packet(f"fedge/1/f/chunk/j/d/{D}/1000000000", b"x"),
-    "of a chunk at a superscript": Packet(f"fedge/1/f/chunk/j/d/{D}/²", b"x"),
-    "that is cut": Packet(OFFER.topic, OFFER.payload[:-5]),
-    "that is shorter than its row": Packet(OFFER_TOPIC, SHORT.payload[:6]),
-    "whose row ends early": Packet(OFFER_TOPIC, b"\x07" + SHORT.payload[1:]),
-    "whose row goes on": Packet(OFFER_TOPIC, b"\x09" + SHORT.payload[1:]),
-    "whose row is none": Packet(OFFER_TOPIC, b"\x01\x07"),
-    "whose row is empty": Packet(OFFER_TOPIC, b"\x01\x90"),
-    "with a row of no length": Packet(OFFER_TOPIC, b"\x00"),
-    "as a row where there is none": Packet("fedge/1/f/want/digits-1f/d1", b"\x03\x92\x01\x02"),
-    "with a row of words": Packet(OFFER_TOPIC, b"\x04\xa3abc"),
-    "with a row by name": Packet(OFFER_TOPIC, b"\x0a\x81\xa4base\x92\x01\x03"),
-    "with a number in a row that is not finite": Packet(
-        OFFER_TOPIC, b"\x0d\x92\x92\x01\x03\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00"
-    ),
-    "with an infinite number in a list": Packet(
-        OFFER_TOPIC, b"\x0f\x93\x92\x01\x03\xc0\x91\xcb\xff\xf8\x00\x00\x00\x00\x00\x00"
-    ),
-    "with an extension that nobody knows": Packet(OFFER_TOPIC, b"\x08\x92\x92\x01\x03\xd5\x02\x1f\x55"),
-    "with an extension of one byte": Packet(OFFER_TOPIC, b"\x07\x92\x92\x01\x03\xd4\x01\x1f"),
-    "with a row of a date": Packet(OFFER_TOPIC, b"\x0a\x92\x92\x01\x03\xd6\xff\x00\x00\x00\x00"),
-    "with a row nested to its end": Packet(OFFER_TOPIC, b"\x7a" + b"\x91" * 122),
-    "with a row of more than there is": Packet(OFFER_TOPIC, b"\x05\xdd\xff\xff\xff\xff"),
-    "with a digest in a row that is none": Packet(OFFER_TOPIC, b"\x09\x93\x92\x01\x03\xa2\xff\xfe\x05"),
-    "that says its device twice": Packet(OFFER.topic, OFFER.payload[:-1] + b',"device":"d2"}'),
-    "whose digest contradicts its body": Packet(OFFER.topic, OFFER.payload + b"\nbody"),
-    "with a float as version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,3.5]")),
-    "with a negative version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,-3]")),
-    "with a huge version": Packet(OFFER.topic, OFFER.payload.replace(b"[1,3]", b"[1,9007199254740993]")),
-    "with no examples": Packet(OFFER.topic.replace("/120", "/0"), OFFER.payload),
-    "with more examples than can be counted": Packet(OFFER.topic.replace("/120", "/9007199254740993"), OFFER.payload),
-    "with a fraction of an example": Packet(OFFER.topic.replace("/120", "/0_5"), OFFER.payload),
-    "with an infinite loss": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"1e999")),
-    "with a loss that is no number": Packet(OFFER.topic, OFFER.payload.replace(b"0.25", b"NaN")),
-    "with a way that is no pair": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2]")),
-    "with a way from before version 0": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[-2,3,3100]")),
-    "with a way to nowhere": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3100]")),
-    "with a way beyond all numbers": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,", b"[2,9007199254740993,")),
-    "with a way of no bytes": Packet(HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3,0]")),
-    "with a way of more bytes than there are": Packet(
-        HEAD.topic, HEAD.payload.replace(b"[2,3,3100]", b"[2,3,1099511627777]")
-    ),
-    "with more ways than there are": Packet(
-        HEAD.topic, HEAD.payload.replace(b"[[2,3,3100]", b"[" + b",".join([b"[2,3,3100]"] * MOST_WAYS))
-    ),
-    "with fewer buckets than none": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"-1")),
-    "with buckets beyond all numbers": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"9007199254740993")),
-    "with half a bucket": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b"0.5")),
-    "with no bits": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",0,-12")),
-    "with too many bits": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",33,-12")),
-    "with a noise that is none": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,-201")),
-    "with a noise beyond all": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1,201")),
-    "with a former name of another number": Packet(ROUND.topic, ROUND.payload[:-1] + b',"aliases":[[0,4]]}'),
-    "with its own name as a former one": Packet(ROUND.topic, ROUND.payload[:-1] + b',"aliases":[[1,3]]}'),
-    "with terms that are a pair": Packet(ROUND.topic, ROUND.payload.replace(b",1,-12", b",1")),
-    "with terms that are words": Packet(ROUND.topic, ROUND.payload.replace(b"6144", b'"6144"')),
-    "with a report that says nothing": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[null]}'),
-    "with a report without end": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[1e999]}'),
-    "with a report of three": Packet(OFFER.topic, OFFER.payload[:-1] + b',"report":[1,2,3]}'),
-    "cut into chunks of nothing": Packet(HEAD.topic, HEAD.payload.replace(b"65536", b"0")),
-    "of a body with a dot": Packet("fedge/1/f/body/j/1.3.0/0", b"x"),
-    "with capitals in a digest": Packet(OFFER.topic, OFFER.payload.replace(b"aabb", b"AABB")),
-    "with an empty body to come": Packet(OFFER.topic, OFFER.payload.replace(b"250000", b"0")),
-    "that is a list": Packet("fedge/1/f/aggregator", b"[1,2]"),
-    "that is deeply nested": Packet("fedge/1/f/job/j", b'{"term":1,"spec":{"a":' + b"[" * 100_000),
-    "that is not UTF-8": Packet("fedge/1/f/aggregator", b'{"term":1,"nonce":"\xff","online":true}'),
-    "with half a surrogate": Packet("fedge/1/f/aggregator", rb'{"term":1,"nonce":"\ud800","online":true}'),
-    "with bytes after its JSON": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload + b"\nmore"),
-    "with more JSON than there may be": Packet(
-        "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * topics.MAX_CONTROL_BYTES}}).encode()
-    ),
-    "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
-    "with a bitmap of half a byte": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload.replace(b'"05"', b'"5"')),
-}
-
-
-@pytest.mark.parametrize("packet", REFUSED.values(), ids=REFUSED)
-def test_a_message_is_refused(packet: Packet) -> None:
-    with pytest.raises(WireError):
-        topics.unpack(packet, "f")
-
-
-def test_a_head_has_room_for_as_many_ways_as_there_may_be() -> None:
-    head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(Way(2**53, 2**53, 2**40),) * MOST_WAYS)
-    packet = topics.pack(head, "f")
-    assert topics.unpack(packet, "f") == head
-    assert len(packet.payload) < topics.MAX_CONTROL_BYTES
-
-
-def test_a_round_without_terms_is_one_without_compression() -> None:
-    found = topics.unpack(Packet("fedge/1/f/round/j-1", b'{"term":1,"base":[1,3],"left_s":60}'), "f")
-    assert isinstance(found, Round)
-    assert found.terms == (0, 32, 0)
-
-
-def test_what_comes_after_its_topic_is_of_any_length() -> None:
-    body = bytes(2 * topics.MAX_CONTROL_BYTES)
-    offer = topics.unpack(Packet("fedge/1/f/offer/j-1/d1/1", b'{"base":[1,3]}\n' + body), "f")
-    assert isinstance(offer, Offer)
-    assert offer.n_bytes == len(body)
-    assert offer.chunk_bytes >= len(body)
-
-
-bits = st.binary(max_size=60)
-edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5), bits), max_size=4)
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.sampled_from([*GOLDEN, *SPELT]), edits, st.lists(st.tuples(st.integers(0, 80), st.text(max_size=3)), max_size=2)
-)
-def test_a_damaged_message_is_refused_or_understood(
-    golden: tuple[Message, Packet], wounds: list[tuple[int, int, bytes]], slips: list[tuple[int, str]]
-) -> None:
-    topic, payload = golden[1].topic, golden[1].payload
-    for at, n, put in wounds:
-        payload = payload[:at] + put + payload[at + n :]
-    for at, text in slips:
-        topic = topic[:at] + text + topic[at + 1 :]
-    unpack_or_refuse(Packet(topic, payload))
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([D, D[:8], "05"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from([*GOLDEN, *SPELT]), st.data())
-def test_a_field_of_another_kind_is_refused_or_understood(golden: tuple[Message, Packet], data: st.DataObject) -> None:
-    head, separator, blob = golden[1].payload.partition(b"\n")
-    try:
-        fields = json.loads(head)
-    except ValueError:
-        return  # a bare body has no fields
-    name = data.draw(st.sampled_from(sorted(fields)))
-    fields[name] = data.draw(values)
-    unpack_or_refuse(Packet(golden[1].topic, json.dumps(fields).encode() + separator + blob))
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=40) | st.sampled_from([packet.topic for _, packet in GOLDEN]), st.binary(max_size=200))
-@example("fedge/1/f/job/j", b'{"term":1,"spec":{"n":1' + b"0" * 5000 + b"}}")
-@example("fedge/1/f/head/j", b"\n")
-def test_noise_is_refused(topic: str, payload: bytes) -> None:
-    unpack_or_refuse(Packet(topic, payload))
-
-
-def unpack_or_refuse(packet: Packet) -> None:
-    """Only WireError may escape, and what is understood can be said again."""
-    try:
-        message = topics.unpack(packet, "f")
-    except WireError:
-        return
-    assert topics.unpack(topics.pack(message, "f"), "f") == message
-
-
-SCREEN = "a\x1b[2Jb\u202ec\n" + "x" * 600
-CLEAN = "a�b�c " + "x" * 493 + "…"
+def test_every_command_has_the_same_word() -> None:
+    assert topics.WORDS[Stop] == "command"
+    assert set(topics.WORDS.values()) == set(ROUTES)
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    "topic",
     [
-        (Verdict("d", "j", V, D[:8], SCREEN), Verdict("d", "j", V, D[:8], CLEAN)),
-        (Status("j", V, "resting", SCREEN), Status("j", V, "resting", CLEAN)),
-        (Reply("cli", "r", ok=True, text=SCREEN), Reply("cli", "r", ok=True, text=CLEAN)),
-        (
-            Presence("d", 1, True, unready={"j": SCREEN}, trouble={"j": SCREEN}, software=SCREEN),
-            Presence("d", 1, True, unready={"j": CLEAN}, trouble={"j": CLEAN}, software=CLEAN),
-        ),
-        (
-            Presence("d", 1, True, failed={"j": Failure(V, SCREEN)}),
-            Presence("d", 1, True, failed={"j": Failure(V, CLEAN)}),
-        ),
-        (Presence("d", 1, True, nonce="a\nb"), Presence("d", 1, True, nonce="a b")),
-        (Presence("d", 1, True, incarnation="a\nb"), Presence("d", 1, True, incarnation="a b")),
-        (Beacon(1, "n", True, store="a\nb"), Beacon(1, "n", True, store="a b")),
-        (Beacon(1, "a\x1b[2Jb", True), Beacon(1, "a�b", True)),
+        "",
+        "fedge/1/f",
+        "fedge/1/g/aggregator",
+        "fedge/2/f/aggregator",
+        "fedge/1/f/secrets/d1",
+        "fedge/1/f/want/j-1",
+        "fedge/1/f/want/j-1/d1/d2",
+        "fedge/1/f/offer/j-1/d1/0_5",
+        f"fedge/1/f/chunk/j-1/d1/{D}/1000000000",
     ],
-    ids=lambda value: type(value).__name__,
 )
-def test_words_for_people_are_cleaned_at_the_door_and_refuse_nothing(said: Message, kept: Message) -> None:
-    assert topics.unpack(topics.pack(said, "f"), "f") == kept
+def test_a_topic_that_is_not_in_the_table_is_refused(topic: str) -> None:
+    with pytest.raises(WireError):
+        topics.split(topic, "f")
+
+
+def test_a_topic_that_was_asked_for_lately_is_the_same_string() -> None:
+    assert topics.join("f", "head", "j-1") is topics.join("f", "head", "j-1")

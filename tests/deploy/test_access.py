@@ -15,7 +15,9 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from aggregator.config import ServerLimits
-from broker.topics import MAX_CONTROL_BYTES, ROUTES, filter_for
+from broker.payloads import MAX_CONTROL_BYTES
+from broker.topics import ROUTES
+from broker.wire import Wire
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 Connect = Callable[..., Any]
@@ -39,7 +41,7 @@ def mark() -> bytes:
 def topic(word: str, device: str) -> str:
     """Return a topic of this word; where the word names a device or a client, this one."""
     named = {"job": "digits-1", "name": "1-3-0", "digest": "0" * 32, "index": "0", "n_examples": "12"}
-    return filter_for("home", word, device=device, client=device, **named)
+    return Wire("home").filter_for(word, device=device, client=device, **named)
 
 
 def test_every_word_on_the_wire_has_its_writer_in_the_access_list() -> None:

@@ -11,6 +11,7 @@ from msgspec import structs
 from broker import chunks
 from broker.errors import WireError
 from broker.messages import MOST_WAYS, PROOF_BYTES, Body, Head, Round, Version, Way, along, body_name
+from broker.wire import Wire
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
 from edge_agent.work import Unsubscribe, Work
 from models import average, chain, ways
@@ -21,6 +22,8 @@ from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import add
 from models.params import TensorSpec
 from models.trail import Trail
+
+WIRE = Wire("f")
 
 SPEC = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,)))
 D = 840
@@ -100,7 +103,7 @@ def pieces(now: Server, start: int, number: int) -> list[Body]:
 
 def wanted(fetch: Fetch) -> set[tuple[int, int]]:
     """The bodies that a fetch asks for, by start and number."""
-    names = {name.split("/")[-2] for name in fetch.filters("f")}
+    names = {name.split("/")[-2] for name in fetch.filters(WIRE)}
     return {(int(name.split("-")[2]), int(name.split("-")[1])) for name in names}
 
 
@@ -126,7 +129,7 @@ def fetched(now: Server, source: Head, held: Held | None = None) -> set[tuple[in
 def test_version_0_comes_from_the_seed() -> None:
     fetch = begin(head(server(0)))
     assert fetch.done
-    assert fetch.filters("f") == []
+    assert fetch.filters(WIRE) == []
     assert install(fetch).model == server(0).held[0].model
 
 
@@ -138,7 +141,7 @@ def test_every_chunk_of_every_body_of_the_way_has_its_topic() -> None:
     now = server(3)
     fetch = begin(head(now), Version(1, 1))
     assert fetch.start == 1
-    assert fetch.filters("f") == [
+    assert fetch.filters(WIRE) == [
         f"fedge/1/f/body/j/1-{number}-{number - 1}/{index}"
         for number in (2, 3)
         for index in range(-(-len(now.bodies[number - 1, number]) // CHUNK))
@@ -335,7 +338,7 @@ def test_a_step_that_came_with_its_round_is_there_at_once(n: int) -> None:
     now = server(n)
     fetch = begin(carrying(now), Version(1, n - 1))
     assert fetch.done
-    assert fetch.filters("f") == []
+    assert fetch.filters(WIRE) == []
     assert install(fetch, now.held[n - 1]).sha256() == now.sha256
 
 
@@ -440,24 +443,24 @@ def test_a_wrong_chunk_is_refused() -> None:
 def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
     now = server(8)
     fetch = begin(head(now), Version(1, 6))
-    missing = fetch.filters("f")
+    missing = fetch.filters(WIRE)
     for other in ("1-2-0", "1-8-0", "2-8-7", "1-8-6", "8-7"):
         fetch.add(Body("j", other, 0, b"x"))
     fetch.add(pieces(now, 2, 3)[0])
-    assert fetch.filters("f") == missing
+    assert fetch.filters(WIRE) == missing
 
 
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
     now = server(45)
     fetch = begin(head(now))
     assert len(pieces(now, 0, 42)) > 2
-    first, *rest = fetch.filters("f")
+    first, *rest = fetch.filters(WIRE)
     fetch.add(pieces(now, 0, 42)[0])
-    assert fetch.filters("f") == rest
+    assert fetch.filters(WIRE) == rest
     assert first not in rest
     for piece in pieces(now, 43, 44):
         fetch.add(piece)
-    assert fetch.filters("f") == [name for name in rest if "/1-44-43/" not in name]
+    assert fetch.filters(WIRE) == [name for name in rest if "/1-44-43/" not in name]
 
 
 def test_bodies_that_lead_elsewhere_are_refused() -> None:
@@ -496,9 +499,9 @@ def test_a_way_from_another_model_than_was_left_is_refused() -> None:
     now = server(3)
     fetch = begin(carrying(now), Version(1, 2))
     with pytest.raises(FetchError, match="another model"):
-        install(fetch, Held(2, now.held[1].model, now.held[2].velocity))
+        install(fetch, Held(2, now.held[1].model, now.held[2].state))
     with pytest.raises(FetchError, match="another model"):
-        install(fetch, Held(2, now.held[2].model, now.held[1].velocity))
+        install(fetch, Held(2, now.held[2].model, now.held[1].state))
 
 
 def test_a_body_that_does_not_decode_is_refused() -> None:
@@ -534,9 +537,9 @@ def taken_ms(n_chunks: int, n_bodies: int = 1) -> float:
     named = tuple(Way(number, number + 1, n_chunks // n_bodies) for number in range(n_bodies))
     for _ in range(3):
         work = Work.__new__(Work)  # nothing of a job but what takes chunks
-        work.job, work._fleet = "j", "f"
+        work.job, work._wire = "j", WIRE
         work._fetch = fetch = Fetch(version(n_bodies), _ones(n_bodies, named), BIG, None)
-        names = fetch.filters("f")
+        names = fetch.filters(WIRE)
         assert len(names) == n_chunks
         pieces = [Body("j", *_name_and_index(name), b"x") for name in names[:200]]
         began = time.process_time()
@@ -573,7 +576,7 @@ def test_a_chunk_costs_the_same_of_sixteen_times_as_many(each: int) -> None:
 
 def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_going() -> None:
     work = Work.__new__(Work)
-    work.job, work._fleet, work._stalled = "j", "f", True
+    work.job, work._wire, work._stalled = "j", WIRE, True
     work._fetch = Fetch(version(1), _ones(1, (Way(0, 1, 3),)), BIG, None)
     name, _ = _name_and_index(work.subscribed[0])
     (gone,) = work.take(Body("j", name, 1, b"x"), 5.0)

@@ -5,26 +5,17 @@ import random
 import msgspec
 import pytest
 
-from broker import topics
-from broker.errors import WireError
-from broker.messages import Beacon, Job
-from broker.transport import Packet
+from broker.messages import Job
 from edge_agent.config import ModelSettings
 from edge_agent.resources import Resources
 from models.job import JobSpec, ModelSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.settings import SettingsError
 
 SPEC = JobSpec("j", ModelSpec(inputs=3, outputs=2), seed=5)
 
 
-def test_a_device_by_itself_reads_packets_and_jobs_as_they_come() -> None:
-    beacon = Beacon(3, "n", online=True)
-    assert Resources().message(topics.pack(beacon, "f"), "f") == beacon
-    with pytest.raises(WireError, match="is not of this fleet"):
-        Resources().message(topics.pack(beacon, "f"), "g")
-    with pytest.raises(WireError, match="aggregator: "):
-        Resources().message(Packet("fedge/1/f/aggregator", b"{"), "f")
+def test_a_device_by_itself_reads_jobs_as_they_come() -> None:
     assert Resources().spec(Job("j-1", 1, msgspec.to_builtins(SPEC))) == SPEC
     with pytest.raises(SettingsError, match="j-1"):
         Resources().spec(Job("j-1", 1, {"name": 3}))

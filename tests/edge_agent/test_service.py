@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from broker import chunks, topics
+from broker import chunks
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
     Beacon,
@@ -36,6 +36,7 @@ from broker.messages import (
     echo,
 )
 from broker.transport import Packet
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
@@ -57,12 +58,13 @@ from models.data.source import DataSource
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
-from models.nets.table import ModelError
+from models.nets.net import ModelError, Net
 from models.training import probe, train
 from models.training.train import TrainingError
 from runtime.faults import Marks, Place
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
+WIRE = Wire(FLEET)
 V0, V1 = Version(1, 0), Version(1, 1)
 MODEL = ModelSpec(inputs=4, hidden=(16,), outputs=2)
 SPEC = JobSpec("toy", MODEL, compression="light", deploy="never", train=TrainSpec(epochs=1, batch_size=5))
@@ -135,8 +137,8 @@ class Bench:
         )
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
-        self.link = self.broker.transport(DEVICE, will(FLEET, self.home))
-        self.agent = Agent(config, self.home, self.link, clock=lambda: self.now, read_data=rows)
+        self.link = self.broker.transport(DEVICE, will(WIRE, self.home))
+        self.agent = Agent(config, self.home, self.link, WIRE, clock=lambda: self.now, read_data=rows)
         self.agent.start()
 
     def kill(self) -> None:
@@ -145,7 +147,7 @@ class Bench:
 
     def say(self, *messages: Message | Packet) -> None:
         for message in messages:
-            self.hand.publish(message if isinstance(message, Packet) else topics.pack(message, FLEET))
+            self.hand.publish(message if isinstance(message, Packet) else WIRE.pack(message))
         self.settle()
 
     def settle(self, seconds: float = 0.0) -> None:
@@ -155,7 +157,7 @@ class Bench:
                 pass
             self.now += pause
         events = (e for e in iter(self.hand.take, None) if isinstance(e, Packet))
-        self.heard += [topics.unpack(event, FLEET) for event in events]
+        self.heard += [WIRE.unpack(event) for event in events]
 
     def of(self, kind: type) -> list[Any]:
         return [message for message in self.heard if isinstance(message, kind)]
@@ -369,9 +371,9 @@ def test_an_update_is_offered_after_a_restart_under_the_name_that_another_leader
 def test_dying_at_any_step_offers_the_same_update(tmp_path: Path, steps: int) -> None:
     calm, rough = Bench(tmp_path / "calm"), Bench(tmp_path / "rough")
     calm.begin()
-    rough.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(SPEC)), FLEET))
-    rough.hand.publish(topics.pack(head(), FLEET))
-    rough.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
+    rough.hand.publish(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(SPEC))))
+    rough.hand.publish(WIRE.pack(head()))
+    rough.hand.publish(WIRE.pack(Round(JOB, 1, V0, 60.0)))
     for _ in range(steps):
         rough.agent.step(0.0)
     rough.kill()
@@ -804,7 +806,7 @@ def test_a_price_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.
     monkeypatch.setattr(probe, "curvature", lambda *_: found)
     (offer,) = walk(bench, [1])
     assert offer.report == ()
-    assert b"null" not in topics.pack(offer, FLEET).payload
+    assert b"null" not in WIRE.pack(offer).payload
 
 
 # Hostile input.
@@ -907,7 +909,7 @@ def test_a_presence_says_whose_life_it_is(bench: Bench) -> None:
     bench.settle(1.0)
     said = bench.of(Presence)[-1]
     assert (said.incarnation, said.boot, said.nonce) == (bench.home.incarnation, 1, bench.home.nonce)
-    assert topics.unpack(will(FLEET, bench.home), FLEET) == Presence(
+    assert WIRE.unpack(will(WIRE, bench.home)) == Presence(
         DEVICE, 1, online=False, incarnation=bench.home.incarnation, nonce=bench.home.nonce
     )
 
@@ -1042,7 +1044,7 @@ def test_nothing_wakes_up_a_device_that_is_offline(bench: Bench) -> None:
 
 def test_what_is_trained_offline_is_offered_with_its_body_at_the_reconnect(bench: Bench) -> None:
     bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), head())
-    bench.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
+    bench.hand.publish(WIRE.pack(Round(JOB, 1, V0, 60.0)))
     while not bench.agent.busy:
         bench.agent.step(0.0)
     bench.link.drop()
@@ -1059,13 +1061,13 @@ def test_what_is_trained_offline_is_offered_with_its_body_at_the_reconnect(bench
 def test_a_device_whose_base_is_left_trains_at_once_on_the_next_one_that_draws_it(bench: Bench) -> None:
     state = version_1()
     bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)), head())
-    bench.hand.publish(topics.pack(Round(JOB, 1, V0, 60.0), FLEET))
+    bench.hand.publish(WIRE.pack(Round(JOB, 1, V0, 60.0)))
     while not bench.agent.busy:
         bench.agent.step(0.0)
     way, pieces = way_1(state, 100)
-    bench.hand.publish(topics.pack(head(V1, state.held, ways=(way,), chunk_bytes=100), FLEET))
+    bench.hand.publish(WIRE.pack(head(V1, state.held, ways=(way,), chunk_bytes=100)))
     for piece in pieces:
-        bench.hand.publish(topics.pack(piece, FLEET))
+        bench.hand.publish(WIRE.pack(piece))
     bench.say(Round(JOB, 1, V1, 60.0))
     bench.settle(0.1)
     bench.settle(0.1)
@@ -1087,7 +1089,7 @@ def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str, checkp
     for job in jobs:
         proof = along(head().sha256, b"")
         for message in (Job(job, 1, msgspec.to_builtins(bench.spec)), Round(job, 1, V0, 6000.0, along=proof)):
-            bench.hand.publish(topics.pack(message, FLEET))
+            bench.hand.publish(WIRE.pack(message))
     return bench
 
 
@@ -1137,7 +1139,7 @@ def test_a_training_that_is_halted_or_paused_leaves_no_mark(tmp_path: Path, monk
 
     while marks() != ["toy-2.train"]:
         bench.agent.step(0.0)
-    bench.hand.publish(topics.pack(Round("toy-2", 1, V1, 6000.0), FLEET))
+    bench.hand.publish(WIRE.pack(Round("toy-2", 1, V1, 6000.0)))
     while bench.agent.works["toy-2"].busy:
         bench.agent.step(0.0)
     assert "toy-2.train" not in marks()
@@ -1159,7 +1161,7 @@ def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_ha
     proof = along(head().sha256, b"")
 
     def goes_on(term: int, base: Version, *aliases: Version) -> None:
-        bench.hand.publish(topics.pack(Round(JOB, term, base, 6000.0, aliases=aliases, along=proof), FLEET))
+        bench.hand.publish(WIRE.pack(Round(JOB, term, base, 6000.0, aliases=aliases, along=proof)))
 
     def stands(base: Version) -> tuple[int, int]:
         for _ in range(50):
@@ -1169,7 +1171,7 @@ def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_ha
                 return training.state.epoch, training.state.batch
         pytest.fail(f"it does not train on {base}")
 
-    bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+    bench.hand.publish(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec))))
     goes_on(2, *names)
     before = stands(names[0])
     while before < (5, 2):
@@ -1177,7 +1179,7 @@ def test_a_training_goes_on_where_it_stood_under_the_name_that_another_leader_ha
     if then[0] > names[0]:
         bench.kill()
         bench.start()
-        bench.hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec)), FLEET))
+        bench.hand.publish(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec))))
     goes_on(3, *then)
     assert before <= stands(then[0]) <= (before[0], 3)
     bench.agent.stop()
@@ -1192,7 +1194,7 @@ def test_deaths_before_something_was_gained_count_no_more(tmp_path: Path, monkey
     proof = along(head().sha256, b"")
     bench.agent.jobs._marks.forgive(JOB)
     for message in (Job(JOB, 1, msgspec.to_builtins(bench.spec)), Round(JOB, 1, V0, 6000.0, along=proof)):
-        bench.hand.publish(topics.pack(message, FLEET))
+        bench.hand.publish(WIRE.pack(message))
     mark = tmp_path / "entered" / f"{JOB}.train"
     while not (mark.exists() and b'"deaths":0' in mark.read_bytes()):
         bench.agent.step(0.0)
@@ -1219,7 +1221,7 @@ def test_a_tombstone_that_comes_after_a_restart_takes_the_folder_too(bench: Benc
     bench.begin()
     bench.offered()
     bench.kill()
-    bench.hand.publish(topics.pack(Job(JOB, 1), FLEET))
+    bench.hand.publish(WIRE.pack(Job(JOB, 1)))
     bench.start()
     bench.settle(1.0)
     assert list((bench.folder / "jobs").iterdir()) == []
@@ -1246,7 +1248,7 @@ def test_of_a_deleted_job_that_was_put_off_nothing_stays_and_it_is_not_tried_aga
 
 def test_of_a_deleted_job_that_the_broker_has_refused_something_of_nothing_is_told_any_more(bench: Bench) -> None:
     bench.begin()
-    bench.agent.jobs.be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}".split("/"), "it is too large")
+    bench.agent.jobs.be_denied(["offer", JOB, DEVICE, "1"], "it is too large")
     bench.say(Job(JOB, 1))
     bench.settle(30.0)
     bench.settle(30.0)
@@ -1637,21 +1639,17 @@ def test_a_device_that_nothing_happens_to_puts_no_presence_together(
         bench.say(Round(JOB, 1, V0, 60.0))
         assert bench.agent.deadline > 0.0
     assert put_together == []
-    bench.agent.jobs.be_denied(f"fedge/1/f/offer/{DEVICE}/{JOB}".split("/"), "it is too large")
+    bench.agent.jobs.be_denied(["offer", JOB, DEVICE, "1"], "it is too large")
     bench.settle(60.0)
     assert len(bench.of(Presence)) == said + 1
     assert bench.of(Presence)[-1].trouble == {JOB: "it is too large"}
 
 
-def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> None:
+def test_devices_that_share_resources_build_by_them(tmp_path: Path) -> None:
     calls: list[str] = []
 
     class Counted(Resources):
-        def message(self, packet: Packet, fleet: str) -> Message:
-            calls.append("message")
-            return super().message(packet, fleet)
-
-        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[nets.Net, Chain]:
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
             calls.append("chain")
             return super().chain(job, spec, models)
 
@@ -1667,13 +1665,13 @@ def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> 
     home = Home(tmp_path, DEVICE, disk=NoDisk())
     link = broker.transport(DEVICE)
     config = AgentConfig(fleet=FLEET, data={"toy": DataSource("memory")}, models=ModelSettings(inference=False))
-    agent = Agent(config, home, link, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
+    agent = Agent(config, home, link, WIRE, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
     agent.start()
     hand = broker.transport("hand")
     hand.open()
-    hand.publish(topics.pack(Job(JOB, 1, msgspec.to_builtins(SPEC)), FLEET))
+    hand.publish(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(SPEC))))
     while agent.step(0.0):
         pass
     assert agent.works[JOB].n_examples
-    assert {call: calls.count(call) for call in calls} == {"jitter": 2, "message": 1, "spec": 1, "chain": 1}
+    assert {call: calls.count(call) for call in calls} == {"jitter": 2, "spec": 1, "chain": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["marks"], "it has no disk"

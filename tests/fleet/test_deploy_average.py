@@ -21,6 +21,7 @@ from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Version
 from broker.transport import Packet, TransportEvent
+from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
@@ -34,6 +35,7 @@ from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, Round
 from models.lattice import Model
 
 FLEET = "f"
+WIRE = Wire(FLEET)
 GRACE_S = 10.0
 ROUNDS = 46
 SPEC = JobSpec(
@@ -48,6 +50,9 @@ KINDS = {
     "a sketch": SPEC,
     "a sketch of its own choice": structs.replace(SPEC, compression="strong"),
     "a sketch with momentum": structs.replace(SPEC, aggregate=AggregateSpec(server_momentum=0.5)),
+    "a sketch with fedadam": structs.replace(
+        SPEC, aggregate=AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
+    ),
     "int8": structs.replace(SPEC, compression=CompressionSpec(codec="int8"), deploy_average=16),
 }
 
@@ -115,7 +120,7 @@ class World:
         limits = ServerLimits(body_grace_s=GRACE_S, spread_s=0.0)
         config = AggregatorConfig(fleet=FLEET, state_dir=str(self.folder / name), limits=limits)
         self.link = self.broker.transport(f"aggregator-{name}")
-        self.aggregator = Aggregator(config, self.store, self.link, nonce=name, clock=lambda: self.now)
+        self.aggregator = Aggregator(config, self.store, self.link, WIRE, nonce=name, clock=lambda: self.now)
         self.aggregator.start()
 
     def restore_a_backup(self) -> None:
@@ -139,10 +144,10 @@ class World:
         )
         self.homes.append(Home(self.folder / device, device))
         rows = blobs(40, len(self.homes))
-        link = Link(self.broker, device, will(FLEET, self.homes[-1]))
+        link = Link(self.broker, device, will(WIRE, self.homes[-1]))
         link.came = Counter()
         agent = Agent(
-            *(config, self.homes[-1], link),
+            *(config, self.homes[-1], link, WIRE),
             clock=lambda: self.now,
             read_data=lambda _source, model: dataset.fit(rows, model),
         )

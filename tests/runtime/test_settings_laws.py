@@ -26,10 +26,11 @@ from aggregator.effects import Announce, DeviceStatus, Setup
 from aggregator.gates import RefusedError
 from aggregator.learner import Learner, LearnerError
 from aggregator.record import start
-from broker import mailbox, topics
+from broker import mailbox
 from broker.connection import BrokerSettings
 from broker.messages import Beacon, Job, Presence, Round, Submit, Version
 from broker.transport import check_topic
+from broker.wire import Wire
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Setup as ParticipantSetup
 from edge_agent.participant import Participant
@@ -44,6 +45,8 @@ from models.steering import Report
 from models.training import train
 from models.training.train import TrainingError
 from runtime.settings import SettingsError, convert, load
+
+WIRE = Wire("f")
 
 FLOATS: list[object] = [
     *(math.inf, -math.inf, math.nan, 0.0, -0.0, -1.0, -1e300, 5e-324, 1e-300, 1e-9, 1e-3, 0.5, 1.0, 2.0, 1e9, 1e30),
@@ -222,13 +225,13 @@ def assert_tells(line: str, path: Path, key: Key, value: object) -> None:
 def use_job(spec: JobSpec) -> None:
     """Everything that a job goes through, in small: the wire, a device's training, the fold, a version, a round."""
     tree = msgspec.to_builtins(spec)
-    sent = topics.unpack(topics.pack(Job("j-1", 2**53, tree, Version(2**53, 2**53)), "f"), "f")
+    sent = WIRE.unpack(WIRE.pack(Job("j-1", 2**53, tree, Version(2**53, 2**53))))
     assert isinstance(sent, Job)
     assert convert(sent.spec, JobSpec, "job") == spec
-    asked = topics.unpack(topics.pack(Submit("c", "r" * 500, tree), "f"), "f")
+    asked = WIRE.unpack(WIRE.pack(Submit("c", "r" * 500, tree)))
     assert isinstance(asked, Submit)
     use_rounds(spec)
-    if spec.model.kind == "mlp" and spec.model.framework != "torch":
+    if not nets.factories_of(spec.model) and spec.model.framework != "torch":
         use_model(spec)
 
 
@@ -249,7 +252,7 @@ def use_rounds(spec: JobSpec) -> None:
     for effect in effects:
         if isinstance(effect, Announce):
             told = Round("j-1", 1, Version(1, 0), math.ceil(effect.seconds_left), threshold=effect.attempt.threshold)
-            assert topics.unpack(topics.pack(told, "f"), "f") == told
+            assert WIRE.unpack(WIRE.pack(told)) == told
     Participant(ParticipantSetup(device="d", job="j-1", spec=spec), Random(0))  # noqa: S311 -- jitter
 
 
@@ -282,7 +285,7 @@ def use_model(spec: JobSpec) -> None:
             return  # a step beyond what a model can be ends the job
         Learner(net, spec, following.to_bytes(), number + 1, following.sha256)
         told = Round("j-1", 1, Version(1, number), 60.0, terms=(*learner.terms, learner.now.record.octave))
-        assert topics.unpack(topics.pack(told, "f"), "f") == told
+        assert WIRE.unpack(WIRE.pack(told)) == told
         learner.take(following)
         for begin, body in following.ways:
             found = chain.take(before if begin == number else chain.first(), number + 1, body)
@@ -308,7 +311,7 @@ def use_agent(config: AgentConfig) -> None:
     use_broker(config.broker)
     use_path(config.state_dir)
     presence = Presence(config.device or "d", 1, online=True, labels=config.labels)
-    assert topics.unpack(topics.pack(presence, config.fleet), config.fleet) == presence
+    assert Wire(config.fleet).unpack(Wire(config.fleet).pack(presence)) == presence
     announcer = Announcer(config.limits.presence_s)
     changes = [(n / 100, msgspec.structs.replace(presence, software=str(n))) for n in range(100)]
     assert sum(announcer.allows(change, now) for now, change in changes) <= 15  # of a hundred in a second
@@ -322,8 +325,8 @@ def use_aggregator(config: AggregatorConfig) -> None:
     use_broker(config.broker)
     use_path(config.state_dir)
     beacon = Beacon(1, "n", online=True, spread_s=config.limits.spread_s)
-    assert topics.unpack(topics.pack(beacon, config.fleet), config.fleet) == beacon
-    check_topic(topics.pack(beacon, config.fleet).topic)
+    assert Wire(config.fleet).unpack(Wire(config.fleet).pack(beacon)) == beacon
+    check_topic(Wire(config.fleet).pack(beacon).topic)
     assert config.limits.chunk_bytes + 1000 <= mailbox.ClientLimits().packet_bytes  # what our own client takes
     setup = Setup(
         rules=RoundsSpec(),

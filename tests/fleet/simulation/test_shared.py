@@ -9,18 +9,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker import topics
 from broker.errors import WireError
 from broker.messages import Beacon, Job
 from broker.transport import Packet
+from broker.wire import Wire
 from edge_agent.config import ModelSettings
-from edge_agent.resources import Resources
-from fleet.simulation.shared import DRAWS, PACKETS, Once, SharedChain, SharedResources, Unmarked
+from fleet.simulation.shared import DRAWS, PACKETS, Once, SharedChain, SharedResources, SharedWire, Unmarked
 from models.chain import SPAN, Chain, Grids, Held, Step, grouped, write
 from models.codec import CodecError, Terms
 from models.codec.steps import step_near
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.params import TensorSpec
+
+WIRE = Wire("f")
 
 SPEC = (TensorSpec("w", (12, 10)), TensorSpec("b", (12,)))
 TERMS = Terms(64, 1)
@@ -68,10 +69,10 @@ def test_a_packet_is_read_once_however_many_hear_it() -> None:
 
 
 def test_what_goes_wrong_with_a_packet_goes_wrong_each_time() -> None:
-    resources = SharedResources("f")
+    wire = SharedWire("f")
     for _ in range(2):
         with pytest.raises(WireError, match="is not of this fleet"):
-            resources.message(Packet("fedge/1/g/aggregator", b"{}"), "f")
+            wire.unpack(Packet("fedge/1/g/aggregator", b"{}"))
 
 
 def test_no_more_packets_are_remembered_than_there_is_room_for_and_none_is_taken_for_another() -> None:
@@ -82,16 +83,16 @@ def test_no_more_packets_are_remembered_than_there_is_room_for_and_none_is_taken
 
 
 def test_all_devices_hear_the_same_message() -> None:
-    resources, packet = SharedResources("f"), topics.pack(Beacon(1, "n", online=True), "f")
-    assert resources.message(packet, "f") is resources.message(packet, "f")
-    assert resources.message(packet, "f") == Resources().message(packet, "f")
+    wire, packet = SharedWire("f"), WIRE.pack(Beacon(1, "n", online=True))
+    assert wire.unpack(packet) is wire.unpack(packet)
+    assert wire.unpack(packet) == WIRE.unpack(packet)
 
 
 # Jobs.
 
 
 def test_all_devices_of_a_job_have_one_specification_one_net_and_one_chain() -> None:
-    resources, spec = SharedResources("f"), job()
+    resources, spec = SharedResources(), job()
     told = Job("j-1", 1, msgspec.to_builtins(spec))
     assert resources.spec(told) == spec
     assert resources.spec(told) is resources.spec(Job("j-1", 2, msgspec.to_builtins(spec)))
@@ -158,7 +159,7 @@ def test_nobody_can_change_a_version_that_others_hold() -> None:
     _, bodies, _ = steps(1, 0.9)
     shared = SharedChain(SPEC, job(0.9))
     for held in (shared.first(), shared.take(shared.first(), 1, bodies[0])):
-        for array in (*held.model.ints, *held.velocity):
+        for array in (*held.model.ints, *held.state.arrays):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1
 
@@ -184,7 +185,7 @@ def test_what_is_kept_of_versions_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_jitter_is_that_of_a_device_by_itself() -> None:
     expected = random.Random("device-1/1/n")  # noqa: S311
-    jitter = SharedResources("f").jitter("device-1/1/n")
+    jitter = SharedResources().jitter("device-1/1/n")
     n = 2 * DRAWS
     assert [jitter.random() for _ in range(n)] == [expected.random() for _ in range(n)]
 

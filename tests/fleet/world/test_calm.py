@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from broker import topics
 from broker.messages import Beacon, Body, Version
 from fleet.world import calm, nodes
 from fleet.world.calm import Leadership, Recovery
 from fleet.world.misfortunes import ALWAYS
 from fleet.world.nets import model
-from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.nodes import WIRE, Device, Server
 from fleet.world.process import Process
 from fleet.world.record import ServerRecord, Update
 from fleet.world.world import World
@@ -51,7 +50,7 @@ class Scene:
         patch.setattr(nodes, "job_folders", lambda _device: self.folders)
 
     def beacon(self, nonce: str, online: bool = True) -> None:
-        self.world.broker._publish(topics.pack(Beacon(1, nonce, online), FLEET))
+        self.world.broker._publish(WIRE.pack(Beacon(1, nonce, online)))
 
     def pass_time(self, seconds: float, look: Leadership | Recovery) -> None:
         for _ in range(int(seconds)):
@@ -283,9 +282,9 @@ def test_no_body_lies_at_the_broker_that_no_store_knows(
     monkeypatch.setattr(nodes, "rows_of_deleted_jobs", lambda _server: 0)
     monkeypatch.setattr(nodes, "version_in_store", lambda _server, _job: Version(generation, 0))
     monkeypatch.setattr(nodes, "bodies_in_store", lambda _server: {(JOB, "1-2-1")})
-    scene.world.broker._publish(topics.pack(Body(JOB, "1-2-1", 0, b"x"), FLEET))
+    scene.world.broker._publish(WIRE.pack(Body(JOB, "1-2-1", 0, b"x")))
     recovery.tidy()
     assert scene.broken == []
-    scene.world.broker._publish(topics.pack(Body(job, "1-1-0", 0, b"x"), FLEET))
+    scene.world.broker._publish(WIRE.pack(Body(job, "1-1-0", 0, b"x")))
     recovery.tidy()
     assert scene.broken == [(7, "bodies that no store knows lie at the broker")] * is_broken

@@ -9,7 +9,6 @@ from typing import Literal
 import pytest
 from msgspec import structs
 
-from broker import topics
 from broker.messages import Body, Head, Job, Message, Offer, Reply, Round, Verdict, Version, along
 from broker.transport import Packet
 from edge_agent.effects import Settle
@@ -17,7 +16,7 @@ from edge_agent.service import ClonedError
 from fleet.world import laws, nodes
 from fleet.world.laws import Laws
 from fleet.world.nets import model
-from fleet.world.nodes import FLEET, Device, Server
+from fleet.world.nodes import WIRE, Device, Server
 from fleet.world.process import Process
 from fleet.world.record import Judged, ServerRecord, Update
 from fleet.world.world import World
@@ -95,7 +94,7 @@ class Scene:
 
     def say(self, message: Message, sender: Server | Device | None = None) -> None:
         """Have somebody publish something."""
-        self.publish(topics.pack(message, FLEET), sender)
+        self.publish(WIRE.pack(message), sender)
 
     def publish(self, packet: Packet, sender: Server | Device | None = None) -> None:
         self.world.acting = sender
@@ -680,7 +679,7 @@ def test_a_refused_submit_leaves_nothing(scene: Scene, monkeypatch: pytest.Monke
 
 
 def test_what_nobody_understands_is_not_said(scene: Scene) -> None:
-    scene.publish(Packet(topics.filter_for(FLEET, "aggregator"), b"{"))
+    scene.publish(Packet(WIRE.filter_for("aggregator"), b"{"))
     assert scene.broken == [(5, "a packet that nobody understands")]
 
 
