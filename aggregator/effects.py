@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 from broker.messages import Offer, Verdict, Version
+from models.job import RoundsSpec
 
 # Events: what the coordinator is told.
 
@@ -67,6 +68,10 @@ class EndJob(Struct, frozen=True):
     """An operator wants the job to end."""
 
     reason: str
+
+
+class Tick(Struct, frozen=True):
+    """Nothing has happened but that time has passed: what `tick` stands for in the table of states."""
 
 
 CoordinatorEvent = (
@@ -168,3 +173,40 @@ class Tell(Struct, frozen=True):
 
 
 Effect = Open | Announce | Collect | StoreRefusal | SendVerdict | Commit | Close | Publish | AskDevices | Tell
+
+
+# What it begins with.
+
+
+class Setup(Struct, frozen=True, kw_only=True):
+    """What a coordinator is made from: the settings of its job, and what is stored of it."""
+
+    rules: RoundsSpec
+    seed: int
+    max_examples: int = 2**20
+    """What a device may claim to have trained on."""
+    max_body_bytes: int = 2**40
+    """The largest body that an update of this job can have."""
+    heartbeat_s: float = 10.0
+    """From the announcement of a round to its first repetition."""
+    hint_s: float = 7.0
+    """How long devices may take to answer a roll call."""
+
+    base: Version
+    """The current version."""
+    verdicts: Sequence[Verdict] = ()
+    """The last verdict of every device, for the job's life."""
+    counted: Sequence[str] | None = None
+    """Devices in the sum that will make the next version; when not given, those whose last verdict is on the base."""
+    attempt: Attempt | None = None
+    """The round to resume, with the whole of its time."""
+    last: Attempt | None = None
+    """The last round that tried to leave this base."""
+    left: Mapping[Version, Attempt] = {}
+    """The last rounds of the bases before it."""
+    renames: Mapping[Version, Version] = {}
+    """Former names of versions to their present ones."""
+    history: Sequence[Mapping[str, float]] = ({},)
+    """The metrics of every version so far, version 0 first."""
+    ended: Literal["", "finished", "stopped"] = ""
+    """Why the job is over, if it is."""

@@ -15,46 +15,29 @@ might have come late, had it been of this history: its device waits for a verdic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
-from aggregator.effects import Attempt, Collect, Effect, SendVerdict, StoreRefusal
+from aggregator.effects import Attempt, Collect, Effect, SendVerdict, Setup, StoreRefusal
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
-from models.job import RoundsSpec
 
 
 class Ledger:
-    """The verdicts of one job.
+    """The verdicts of one job."""
 
-    verdicts: the last one of every device, for the job's life. counted: the devices in the sum that will make the next
-    version; when not given, those whose last verdict is on the base. left: the last rounds of the bases before it.
-    renames: former names of versions to their present ones.
-    """
-
-    def __init__(
-        self,
-        rules: RoundsSpec,
-        base: Version,
-        *,
-        max_examples: int,
-        max_body_bytes: int,
-        verdicts: Iterable[Verdict],
-        counted: Iterable[str] | None,
-        left: Mapping[Version, Attempt],
-        renames: Mapping[Version, Version],
-    ) -> None:
-        self.base = base
-        self._rules = rules
-        self._max_examples = max_examples
-        self._max_body_bytes = max_body_bytes
-        self._verdicts = {verdict.device: verdict for verdict in verdicts}
-        on_base = (device for device, verdict in self._verdicts.items() if verdict.base == base and verdict.counted)
-        self.counted = set(on_base if counted is None else counted)
+    def __init__(self, setup: Setup) -> None:
+        self.base = setup.base
+        self._rules = setup.rules
+        self._max_examples = setup.max_examples
+        self._max_body_bytes = setup.max_body_bytes
+        self._verdicts = {verdict.device: verdict for verdict in setup.verdicts}
+        self.counted = {verdict.device for verdict in setup.verdicts if verdict.base == self.base and verdict.counted}
         """Devices whose updates count for the current base."""
-        self._left = dict(left)
-        self._renames = dict(renames)
+        if setup.counted is not None:
+            self.counted = set(setup.counted)
+        self._left = dict(setup.left)
+        self._renames = dict(setup.renames)
         self._given: dict[int, int] = {}
         """Former generation to the highest number that is known to have been given out in it."""
         for name in (*self._renames, *self._renames.values()):

@@ -43,7 +43,7 @@ def at_submit(run: Run, roster: Roster) -> list[str]:
     there = _there(roster)
     labels = run.spec.rounds.labels.items()
     fitting = [known for known in there if labels <= known.presence.labels.items()]
-    needed = run.coordinator.needed
+    needed = run.coordinator.rounds.needed
     if labels and not fitting:
         told.append(f"none of the {len(there)} devices that are there has the labels {dict(labels)}")
     elif len(fitting) < needed:

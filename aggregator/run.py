@@ -35,6 +35,7 @@ from aggregator.effects import (
     Open,
     Publish,
     SendVerdict,
+    Setup,
     StoreRefusal,
     Tell,
     VerdictPending,
@@ -162,16 +163,15 @@ class Run:
         self.aliases = store.aliases(self.job)
         """Former names of the current version."""
         attempt, is_open = store.last_attempt(self.job, version) or (None, False)
-        self.coordinator = Coordinator(
-            self.spec.rounds,
-            self.spec.seed,
-            version,
-            now=now,
+        setup = Setup(
+            rules=self.spec.rounds,
+            seed=self.spec.seed,
             max_examples=self.spec.aggregate.max_examples,
             max_body_bytes=min(self._learner.max_body_bytes, self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
-            ledger=store.verdicts(self.job),
+            base=version,
+            verdicts=list(store.verdicts(self.job)),
             counted=counted,
             attempt=attempt if is_open else None,
             last=attempt,
@@ -180,6 +180,7 @@ class Run:
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
         )
+        self.coordinator = Coordinator(setup, now)
 
     def _left(self, version: Version) -> dict[Version, Attempt]:
         """Return the last rounds of bases that late updates may still come to."""
@@ -327,8 +328,7 @@ class Run:
 
     def has_lost(self, version: Version, device: str) -> bool:
         """Return whether a device that is done with this version can only have had its verdict from a later store."""
-        core = self.coordinator
-        return version == self.version and core.ledger.verdict_on(device) is None and not core.has_failed(device)
+        return version == self.version and not self.coordinator.attendance.is_settled(device)
 
     # Effects.
 
@@ -471,6 +471,7 @@ class Run:
             ):  # else its code still runs, and may be what ends this process
                 self._marks.leave(self.job, "commit")
         version = Version(base.generation, following.held.number)
+        assert version == self.version.following(), f"{version} follows {self.version}"  # noqa: S101 -- it is not durable yet
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0

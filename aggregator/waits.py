@@ -58,9 +58,48 @@ class Amiss:
         self.fruitless.hold(standing_.device, wanted=standing_.is_fruitless)
 
 
+class Wait:
+    """What the operators of one job were told of its wait, and which devices it is about."""
+
+    def __init__(self, core: Coordinator) -> None:
+        self._core = core
+        self._told = ""
+        """What operators were told last of what the job waits for."""
+        self._amiss: Amiss | None = None
+        """Kept from when it is asked for until a round opens, the base is left or the connection is a new one."""
+
+    @property
+    def amiss(self) -> Amiss:
+        """Which devices are not counted and not able, while no round is open."""
+        if self._amiss is None:
+            self._amiss = Amiss(standings(self._core, 0.0))
+        return self._amiss
+
+    def note(self, device: str, now: float) -> None:
+        """Note that it may have changed how a device stands."""
+        if self._amiss is not None and self._core.members.get(device) is not None:
+            self._amiss.note(standing(self._core, device, now))
+
+    def forget(self) -> None:
+        """Look at everybody anew, when it is asked for next."""
+        self._amiss = None
+
+    def end(self) -> None:
+        """Note that a round has opened: of the next wait operators are told again."""
+        self._told, self._amiss = "", None
+
+    def news(self, now: float) -> str | None:
+        """Return what the job waits for, if that has changed in kind; numbers alone change too often."""
+        now_told = kind(self._core)
+        if now_told == self._told:
+            return None
+        self._told = now_told
+        return of(self._core, now).text
+
+
 def kind(core: Coordinator) -> str:
     """Return in one word what a job without a round waits for; cheap, so that it can be asked at every event."""
-    if core.spent:
+    if core.attendance.spent:
         return "spent"
     return "few" if len(core.members) else "nobody"
 
@@ -71,15 +110,15 @@ def of(core: Coordinator, now: float) -> Waits:
         return Waits("")
     if core.attempt is not None:
         return _of_round(core, now)
-    there, needed = core.n_present, core.needed
+    there, needed = core.attendance.n_present, core.rounds.needed
     if there >= needed:  # and of these too few can still contribute
-        there, needed = core.n_contributing, core.rules.quorum
+        there, needed = core.attendance.n_contributing, core.rules.quorum
     text = f"{_number(needed, 'device')} that can take part {_be(needed)} needed, {there} {_be(there)} there"
     match kind(core):
         case "nobody":
             return Waits("no device takes part yet", "a device that has the job's data and labels")
         case "spent":
-            n, named = len(core.amiss.fruitless), core.amiss.fruitless.first(NAMED)
+            n, named = len(core.wait.amiss.fruitless), core.wait.amiss.fruitless.first(NAMED)
             whose = [standing(core, device, now) for device in named]
             reasons = "; ".join(f"{s.device} {s.state}: {s.why}" for s in whose)
             more = f" and {n - NAMED} more" if n > NAMED else ""
@@ -87,13 +126,13 @@ def of(core: Coordinator, now: float) -> Waits:
                 f"{_number(n, 'device')} came to nothing on version {core.base} ({reasons}{more}); {text}",
                 "another device; or stop the job and submit it with other settings",
             )
-    near = "; ".join(_sentence(standing(core, device, now)) for device in core.amiss.all.first(NEAR))
+    near = "; ".join(_sentence(standing(core, device, now)) for device in core.wait.amiss.all.first(NEAR))
     return Waits(text + (f" ({_cut(near)})" if near else ""), "devices that come, or come back")
 
 
 def _of_round(core: Coordinator, now: float) -> Waits:
-    attempt, left = core.attempt, core.seconds_left(now)
-    assert attempt is not None  # noqa: S101 -- the caller has looked
+    round_ = core.rounds.opened
+    attempt, left = round_.attempt, round_.seconds_left(now)
     awaited = sorted(core.awaited)
     names = ", ".join(awaited[:NAMED]) + (f" and {len(awaited) - NAMED} more" if len(awaited) > NAMED else "")
     target = "" if attempt.target is None else f", or {attempt.target} updates"
@@ -118,7 +157,7 @@ def standing(core: Coordinator, device: str, now: float) -> Standing:
         return Standing(device, "counted")
     if verdict is not None:
         return Standing(device, "refused", verdict.refused)
-    if core.has_failed(device):
+    if core.attendance.has_failed(device):
         return Standing(device, "failed", member.failure)
     if not member.there:
         return Standing(device, "offline", since_s=None if member.gone_at is None else max(0.0, now - member.gone_at))

@@ -20,7 +20,7 @@ from msgspec import structs
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Committed, CoordinatorEvent, DeviceStatus, VerdictStored
+from aggregator.effects import Committed, CoordinatorEvent, DeviceStatus, Setup, VerdictPending, VerdictStored
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker import chunks
@@ -111,17 +111,17 @@ def _us_a_round(known: int, drawn: int) -> float:
     core = _open(known, drawn)
     assert core.attempt is not None
     *first, last = core.attempt.cohort
-    for name in first:
-        core.receive(VerdictStored(Verdict(name, "j", V0, "abababab")), 1.0)
+    for event in (event for name in first for event in _stored(name)):
+        core.receive(event, 1.0)
     began = time.process_time()
-    core.receive(VerdictStored(Verdict(last, "j", V0, "abababab")), 1.0)
-    core.receive(Committed(V1, {}), 1.0)
+    for event in (*_stored(last), Committed(V1, {})):
+        core.receive(event, 1.0)
     return 1e6 * (time.process_time() - began)
 
 
 def _core(known: int, **rules: object) -> Coordinator:
     rounds = RoundsSpec(deadline_s=600.0, **rules)  # type: ignore[arg-type]  # its own fields
-    core = Coordinator(rounds, 1, V0, now=0.0)
+    core = Coordinator(Setup(rules=rounds, seed=1, base=V0), 0.0)
     for event in map(_seen, range(known)):
         core.receive(event, 0.0)
     return core
@@ -179,7 +179,11 @@ def _offered(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]
 
 
 def _judged(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]]:
-    return core, [VerdictStored(Verdict(name, "j", V0, _offer(name).digest[:8])) for name in _drawn(core)]
+    return core, [event for name in _drawn(core) for event in _stored(name)]
+
+
+def _stored(device: str) -> tuple[VerdictPending, VerdictStored]:
+    return VerdictPending(device), VerdictStored(Verdict(device, "j", V0, _offer(device).digest[:8]))
 
 
 def _offered_again(core: Coordinator) -> tuple[Coordinator, Iterable[CoordinatorEvent]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want
+from models.job import JobSpec
 
 # Events: what the participant is told.
 
@@ -79,6 +82,10 @@ class DeployFailed(Struct, frozen=True):
 
     version: Version
     why: str
+
+
+class Tick(Struct, frozen=True):
+    """Nothing has happened but that time has passed: what `tick` stands for in the table of states."""
 
 
 ParticipantEvent = (
@@ -177,3 +184,27 @@ class Deploy(Struct, frozen=True):
 
 
 Effect = RequestHead | FetchVersion | Drop | Train | Halt | Send | Upload | Settle | Deploy
+
+
+# What it begins with.
+
+
+class Setup(Struct, frozen=True, kw_only=True):
+    """What a participant is made from: who takes part in what, and what is on this device's disk of it."""
+
+    device: str
+    job: str
+    spec: JobSpec
+    has_slot: bool = True
+    """Whether models are deployed on this device."""
+    online: bool = True
+    """Whether the broker is reachable now."""
+
+    offer: Offer | None = None
+    """The update that waits for its end."""
+    names: Collection[Version] = ()
+    """Former names of its base."""
+    trained: Version | None = None
+    """The last base trained, to its end or to a failure."""
+    deployed: Version | None = None
+    """The version in the model slot."""

@@ -11,7 +11,7 @@ import random
 
 from broker.messages import Job
 from edge_agent.config import ModelSettings
-from edge_agent.participant import Jitter
+from edge_agent.resend import Jitter
 from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets

@@ -23,6 +23,7 @@ from broker.errors import WireError
 from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Version, Want
 from broker.wire import Wire
 from edge_agent.config import AgentConfig
+from edge_agent.deployment import policy
 from edge_agent.effects import (
     Connected,
     Deploy,
@@ -36,6 +37,7 @@ from edge_agent.effects import (
     RequestHead,
     Send,
     Settle,
+    Setup,
     Train,
     Trained,
     TrainingFailed,
@@ -146,7 +148,7 @@ class Work:
         """The version that is here."""
         self._trail: Trail | None = None
         """The same in numbers, and the way there from the first of the versions that it is averaged with."""
-        self._deploys = config.models.inference and spec.deploy != "never"
+        self._deploys = policy(spec, has_slot=config.models.inference).last
         self._fetch: Fetch | None = None
         self._head_topic = (wire.filter_for("head", job=job),)
         self._reading = False
@@ -157,19 +159,19 @@ class Work:
         self._training: _Training | None = None
         self._flush_at = now
         """When what is settled is to be on disk, if no update says it before."""
-        self.participant = Participant(
-            home.device,
-            job,
-            spec,
-            resources.jitter(f"{job}/{home.device}/{home.boot}/{home.nonce}"),
+        setup = Setup(
+            device=home.device,
+            job=job,
+            spec=spec,
+            has_slot=config.models.inference,
+            online=False,
             offer=self._outbox.offer and self._with_body(self._outbox.offer),
             names=self._outbox.names,
             trained=self._outbox.trained,
             deployed=deployed,
-            deploys=config.models.inference,
-            online=False,
-            now=now,
         )
+        rng = resources.jitter(f"{job}/{home.device}/{home.boot}/{home.nonce}")
+        self.participant = Participant(setup, rng, now)
 
     # What the service asks.
 

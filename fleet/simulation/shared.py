@@ -18,7 +18,7 @@ from broker.messages import Job, Message
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent.config import ModelSettings
-from edge_agent.participant import Jitter
+from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec

@@ -13,12 +13,14 @@ from broker.outgoing import Outgoing
 from broker.transport import Packet
 from edge_agent import home, outbox
 from edge_agent import jobs as agent_jobs
+from edge_agent.announced import Announced
 from edge_agent.disk import Disk
 from edge_agent.effects import Disconnected, Effect, Halt, Settle
 from edge_agent.jobs import Jobs
 from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
+from edge_agent.resend import Resend
 from edge_agent.work import Work
 from fleet.world.network import WorldTransport
 from fleet.world.patches import Patches
@@ -57,24 +59,24 @@ def resume_by_one_name(patches: Patches) -> None:
 def forget_names(patches: Patches) -> None:
     """Take an update for one to its base only where the round has that very name among the former ones."""
 
-    def may_be(self: Participant, base: Version, latest: Version) -> bool:
-        told = self._round is not None and self._round.base == latest
-        return latest.number == base.number and (not told or base in self._aliases(latest))
+    def may_be(self: Announced, base: Version, latest: Version) -> bool:
+        told = self.round is not None and self.round.base == latest
+        return latest.number == base.number and (not told or base in self.aliases(latest))
 
-    patches.set(Participant, "_may_be", may_be)
+    patches.set(Announced, "may_be", may_be)
     patches.set(Participant, "_go_by_the_present_name", lambda _self, _now: None)
 
 
 def offer_once(patches: Patches) -> None:
     """Offer an update once."""
-    send = Participant._send
+    send = Resend.send
 
-    def send_once(self: Participant, offer: Offer, now: float) -> Effect:
-        effect = send(self, offer, now)
-        self._resend_at = math.inf
-        return effect
+    def send_once(self: Resend, offer: Offer, now: float, left_s: float) -> bool:
+        with_body = send(self, offer, now, left_s)
+        self.at = math.inf
+        return with_body
 
-    patches.set(Participant, "_send", send_once)
+    patches.set(Resend, "send", send_once)
 
 
 def settle_by_any_verdict(patches: Patches) -> None:
@@ -92,21 +94,26 @@ def settle_by_any_verdict(patches: Patches) -> None:
 def let_go_at_an_alias(patches: Patches) -> None:
     """Take another name of a base for a later one."""
 
-    def is_left(self: Participant, base: Version) -> bool:
-        latest = self._latest()
-        return latest is not None and (latest > base or self._over is not None)
+    def is_left(self: Announced, base: Version) -> bool:
+        latest = self.latest()
+        return latest is not None and (latest > base or self.over is not None)
 
-    patches.set(Participant, "_is_left", is_left)
+    patches.set(Announced, "is_left", is_left)
 
 
 def let_go_once_sent(patches: Patches) -> None:
     """Take it for an acknowledgement that the broker has taken an offer."""
-    is_left = Participant._is_left
+    let_go = Participant._let_go
 
-    def is_left_or_sent(self: Participant, base: Version) -> bool:
-        return is_left(self, base) or (self.offer is not None and self.offer.base == base and self._sent_body)
+    def let_go_if_sent(self: Participant, now: float) -> list[Effect]:
+        offer, latest = self.offer, self.announced.latest()
+        if offer is None or not self.resend.has_sent_body or self.announced.may_be_folded(offer.base):
+            return let_go(self, now)
+        self.offer = None
+        self.resend.end_wait(now)
+        return [Settle(self.job, offer.base, later=latest)]
 
-    patches.set(Participant, "_is_left", is_left_or_sent)
+    patches.set(Participant, "_let_go", let_go_if_sent)
 
 
 def say_hello_once(patches: Patches) -> None:
@@ -127,7 +134,7 @@ def halt_and_wait(patches: Patches) -> None:
         effects = advance(self, now)
         halts: list[Effect] = [effect for effect in effects if isinstance(effect, Halt)]
         if halts:
-            self._training = self._fetching = self._refetch_at = self._look_at = None
+            self._training = self.versions.fetching = self.versions._refetch_at = self.versions._look_at = None
         return halts or effects
 
     patches.set(Participant, "_advance", advance_or_halt)

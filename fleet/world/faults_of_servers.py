@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import structs
 
 from aggregator import coordinator, generations, leadership, schema
-from aggregator.coordinator import Coordinator
-from aggregator.effects import Close, Effect, SendVerdict
+from aggregator.absences import Absences
+from aggregator.coordinator import COMMITTING, OPEN, TABLE, Coordinator
+from aggregator.effects import Close, Effect, SendVerdict, VerdictPending
 from aggregator.gates import Admitted
 from aggregator.jobs import Jobs
 from aggregator.leadership import Leadership
@@ -20,6 +21,7 @@ from aggregator.litter import Litter
 from aggregator.members import Member, Members
 from aggregator.pace import Pace
 from aggregator.roster import Part, Roster, Sight
+from aggregator.rounds import Rounds
 from aggregator.service import Aggregator
 from aggregator.store import Judgement, Store
 from broker.messages import Offer, Presence, Version
@@ -57,8 +59,11 @@ def end_while_judging(patches: Patches) -> None:
     advance = Coordinator._advance
 
     def advance_anyway(self: Coordinator, now: float) -> list[Effect]:
-        self._judging.clear()
-        return advance(self, now)
+        judging, self._judging = self._judging, set()
+        try:
+            return advance(self, now)
+        finally:
+            self._judging = judging
 
     patches.set(Coordinator, "_advance", advance_anyway)
 
@@ -68,13 +73,15 @@ def collect_while_making(patches: Patches) -> None:
     take = Coordinator._take
 
     def take_anyway(self: Coordinator, offer: Offer, now: float) -> list[Effect]:
-        making, self._committing = self._committing, False
+        state = self._state
+        self._state = OPEN if state is COMMITTING else state
         try:
             return take(self, offer, now)
         finally:
-            self._committing = making
+            self._state = state
 
     patches.set(Coordinator, "_take", take_anyway)
+    patches.set(coordinator, "TABLE", TABLE.but(VerdictPending, COMMITTING, COMMITTING))
 
 
 def write_versions_later(patches: Patches) -> None:
@@ -149,7 +156,7 @@ def count_stale_updates(patches: Patches) -> None:
 
 def have_no_deadline(patches: Patches) -> None:
     """Give rounds no end."""
-    patches.set(Coordinator, "_time_for", lambda _self, _attempt: 1e6)
+    patches.set(Rounds, "_time_for", lambda _self, _attempt: 1e6)
 
 
 def forget_max_rounds(patches: Patches) -> None:
@@ -222,7 +229,7 @@ def refuse_for_unknown_jobs(patches: Patches) -> None:
 
 def drop_nobody(patches: Patches) -> None:
     """Wait for all, for ever."""
-    patches.set(Coordinator, "_dropped", lambda _self: set())
+    patches.set(Absences, "dropped", lambda _self: set())
 
 
 def hold_a_failure_for_lasting(patches: Patches) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from aggregator import generations, notes
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as ServerLimits
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
 from aggregator.learner import Counted, Learner
 from aggregator.run import HINT_MARGIN_S, Run
@@ -483,7 +483,7 @@ def open_rounds(server: Server) -> list[tuple[str, tuple[Coordinator, Version, i
 
 def committing(server: Server) -> list[str]:
     """Return the jobs whose sum is being turned into a version now."""
-    return [job for job, run in runs(server).items() if run.coordinator._committing]
+    return [job for job, run in runs(server).items() if run.coordinator._state is COMMITTING]
 
 
 def expected_sha256(server: Server, job: str) -> str:
@@ -629,24 +629,24 @@ def idle_though_drawn(device: Device) -> list[str]:
 
 
 def _should_train(one: work.Work, now: float) -> bool:
-    core = one.participant
-    round_, trained = core._round, core._trained
+    core, told = one.participant, one.participant.announced
+    round_, trained = told.round, core.trained
     return (
         round_ is not None
         and not core.why
-        and core._over is None
-        and now + 1.0 < core._round_ends_at
+        and told.over is None
+        and now + 1.0 < told.round_ends_at
         and draw.ticket(draw.salt(one.spec.seed, round_.base.number), core.device) <= round_.threshold
         and (trained is None or trained < round_.base)
         and core.device not in round_.settled
-        and round_.base >= (core._latest() or round_.base)
+        and round_.base >= (told.latest() or round_.base)
     )
 
 
 def failed_on(device: Device, job: str) -> Version | None:
     """Return the base on which the last training of a job failed here; it need not be tried again."""
     one = device.service.works.get(job) if device.service is not None else None
-    return one.participant._trained if one is not None and one.failure else None
+    return one.participant.trained if one is not None and one.failure else None
 
 
 def owner(device: Device) -> str:

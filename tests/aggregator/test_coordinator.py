@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
 
-from aggregator import waits
-from aggregator.coordinator import ABSENT, Coordinator
+from aggregator import coordinator, waits
+from aggregator.absences import ABSENT
+from aggregator.coordinator import TABLE, Coordinator, State
 from aggregator.effects import (
     Announce,
     AskDevices,
@@ -27,8 +29,10 @@ from aggregator.effects import (
     Open,
     Publish,
     SendVerdict,
+    Setup,
     StoreRefusal,
     Tell,
+    Tick,
     VerdictPending,
     VerdictStored,
 )
@@ -37,6 +41,7 @@ from aggregator.pace import SLACK
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
 from models.job import RoundsSpec, StopSpec
+from runtime.states import IllegalEventError
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
 SEED = 7
@@ -70,7 +75,7 @@ class Bench:
     """A coordinator whose shell does at once what it is told."""
 
     def __init__(self, rules: RoundsSpec, **state: Any) -> None:
-        self.core = Coordinator(rules, SEED, state.pop("base", V0), now=0.0, heartbeat_s=10.0, **state)
+        self.core = Coordinator(Setup(rules=rules, seed=SEED, **{"base": V0} | state), now=0.0)
 
     def receive(self, *events: CoordinatorEvent, now: float = 0.0) -> list[Effect]:
         """What follows, but for what operators are told."""
@@ -84,8 +89,13 @@ class Bench:
         effects: list[Effect] = []
         for device in devices:
             assert self.core.receive(offer(device, base), now) == [Collect(offer(device, base), 10)]
-            effects += self.core.receive(VerdictStored(counted(device, base)), now)
+            effects += self.judge(counted(device, base), now)
         return effects
+
+    def judge(self, verdict: Verdict, now: float = 1.0) -> list[Effect]:
+        """What follows from a verdict that is made durable at once."""
+        pending = self.core.receive(VerdictPending(verdict.device), now)
+        return [*pending, *self.core.receive(VerdictStored(verdict), now)]
 
     def commit(self, version: Version = V1, now: float = 2.0, **metrics: float) -> list[Effect]:
         return self.core.receive(Committed(version, metrics), now)
@@ -197,7 +207,7 @@ def test_a_round_ends_when_nobody_is_left_to_wait_for() -> None:
     bench.see("a", "b", "c")
     bench.count("a")
     assert bench.core.receive(offer("b", n=10**7), 1.0) == [StoreRefusal(refused("b", refusal_of_examples(10**7)))]
-    assert of(Commit, bench.core.receive(VerdictStored(refused("b", refusal_of_examples(10**7))), 1.0)) == []
+    assert of(Commit, bench.judge(refused("b", refusal_of_examples(10**7)), 1.0)) == []
     effects = bench.core.receive(DeviceStatus("c", online=True, ready=False, why="its disk is full"), 2.0)
     (commit,) = of(Commit, effects)
     assert commit.close.fates == {
@@ -289,7 +299,7 @@ def test_a_refusal_is_said_at_once() -> None:
     bench.see("a", "b")
     bench.receive(offer("a"), now=1.0)
     verdict = refused("a", "its norm is absurd")
-    assert of(SendVerdict, bench.receive(VerdictStored(verdict), now=1.0)) == [SendVerdict(verdict)]
+    assert of(SendVerdict, bench.judge(verdict, 1.0)) == [SendVerdict(verdict)]
 
 
 def test_waiting_for_all_fixes_the_membership() -> None:
@@ -361,7 +371,7 @@ def test_waiting_for_all_whoever_comes_later_takes_a_place_that_nobody_was_there
     bench = Bench(RoundsSpec(quorum=2, wait="all", deadline_s=60.0, grace_s=1.0))
     bench.see("a", "b")
     bench.count("a")
-    bench.receive(VerdictStored(refused("b", "absurd")), now=2.0)
+    bench.judge(refused("b", "absurd"), 2.0)
     assert members_of_attempts(bench, 60.0) == []
     bench.see("c", now=70.0)
     assert bench.core.attempt is not None
@@ -494,7 +504,7 @@ def test_a_body_larger_than_any_update_is_refused_for_good() -> None:
     bench.see("a", "b")
     (record,) = bench.core.receive(offer("a", n_bytes=101), 1.0)
     assert isinstance(record, StoreRefusal)
-    bench.core.receive(VerdictStored(record.verdict), 1.0)
+    bench.judge(record.verdict, 1.0)
     assert bench.core.receive(offer("a", n_bytes=101), 2.0) == [SendVerdict(record.verdict)]
 
 
@@ -502,7 +512,7 @@ def test_a_refused_update_is_no_part_of_a_quorum() -> None:
     bench = Bench(RoundsSpec(quorum=2, deadline_s=60.0))
     bench.see("a", "b")
     bench.count("a")
-    bench.core.receive(VerdictStored(refused("b", "absurd")), 2.0)
+    bench.judge(refused("b", "absurd"), 2.0)
     assert of(Close, bench.core.tick(60.0))[0].outcome == "abandoned"
 
 
@@ -522,7 +532,7 @@ def late_bench(wait: Any = "target") -> Bench:
 def test_a_late_update_counts_for_the_current_version_with_less_weight() -> None:
     bench = late_bench()
     assert bench.core.receive(offer("b"), 3.0) == [Collect(offer("b"), 7)]
-    effects = bench.core.receive(VerdictStored(counted("b")), 3.0)
+    effects = bench.judge(counted("b"), 3.0)
     assert effects[0] == SendVerdict(counted("b"))
     (commit,) = of(Commit, effects)
     assert commit.close.fates["b"] == "counted late: its update was to version 1.0"
@@ -530,7 +540,7 @@ def test_a_late_update_counts_for_the_current_version_with_less_weight() -> None
 
 def test_a_late_update_counts_once() -> None:
     bench = late_bench()
-    bench.core.receive(VerdictStored(counted("b")), 3.0)
+    bench.judge(counted("b"), 3.0)
     assert bench.core.receive(offer("b"), 4.0) == [SendVerdict(counted("b"))]
     bench.commit(V2, now=5.0)
     assert bench.core.receive(offer("b"), 6.0) == [SendVerdict(counted("b"))]
@@ -622,7 +632,7 @@ def attempt_of(*cohort: str, target: int | None = None) -> Attempt:
 
 def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:
     rules = RoundsSpec(quorum=2, deadline_s=60.0)
-    bench = Bench(rules, attempt=attempt_of("a", "b"), ledger=[counted("a")])
+    bench = Bench(rules, attempt=attempt_of("a", "b"), verdicts=[counted("a")])
     assert bench.core.counted == ["a"]
     assert of(Announce, bench.core.announce(0.5))[0].seconds_left == 59.5
     assert bench.core.receive(offer("a"), 1.0) == [SendVerdict(counted("a"))]
@@ -630,7 +640,7 @@ def test_a_round_goes_on_where_it_was_with_the_whole_of_its_time() -> None:
 
 
 def test_after_a_start_the_cohort_has_a_grace_to_come_back() -> None:
-    bench = Bench(RoundsSpec(quorum=1, grace_s=5.0), attempt=attempt_of("a", "b"), ledger=[counted("a")])
+    bench = Bench(RoundsSpec(quorum=1, grace_s=5.0), attempt=attempt_of("a", "b"), verdicts=[counted("a")])
     assert of(Commit, bench.core.tick(4.9)) == []
     assert of(Commit, bench.core.tick(5.0))
 
@@ -776,7 +786,7 @@ def test_absences_outlive_a_restart() -> None:
     pass_time(bench, 60.0 * ABSENT)
     attempt = bench.core.attempt
     assert attempt is not None
-    again = Bench(bench.core.rules, attempt=attempt, last=attempt, ledger=[counted("a")])
+    again = Bench(bench.core.rules, attempt=attempt, last=attempt, verdicts=[counted("a")])
     again.see("a", now=1.0)
     effects = pass_time(again, 60.0)
     assert [close.outcome for close in of(Close, effects)] == ["abandoned"]
@@ -828,7 +838,7 @@ def test_updates_that_are_refused_from_everybody_do_not_go_on_for_ever() -> None
     bench = Bench(RoundsSpec(quorum=1, deadline_s=60.0))
     bench.see("a", "b")
     for device in ("a", "b"):
-        bench.receive(VerdictStored(refused(device, "its norm is far from its peers'")), now=2.0)
+        bench.judge(refused(device, "its norm is far from its peers'"), 2.0)
     effects = pass_time(bench, 86_400.0)
     assert len(of(Close, effects)) == 1
     assert "far from its peers'" in of(Tell, effects)[0].reason
@@ -838,7 +848,7 @@ def test_who_was_refused_takes_part_in_the_next_base() -> None:
     bench = Bench(RoundsSpec(quorum=1, target=2, deadline_s=60.0, min_devices=2))
     bench.see("a", "b")
     bench.count("a")
-    effects = bench.receive(VerdictStored(refused("b", "absurd")), now=2.0)
+    effects = bench.judge(refused("b", "absurd"), 2.0)
     assert of(Commit, effects)
     (opened,) = of(Open, bench.commit())
     assert opened.attempt.cohort == ("a", "b")
@@ -939,10 +949,10 @@ def test_who_came_to_nothing_on_one_base_is_a_member_of_every_attempt_on_the_nex
     bench = Bench(RoundsSpec(quorum=1, min_devices=2, wait="all", deadline_s=60.0))
     bench.see("a", "b")
     bench.receive(failed("b", V0), now=1.0)
-    assert bench.core.spent == {"b"}
+    assert bench.core.attendance.spent == {"b"}
     assert of(Commit, bench.count("a"))
     bench.commit(V1, now=2.0)
-    assert bench.core.spent == set()
+    assert bench.core.attendance.spent == set()
     bench.count("a", base=V1, now=3.0)
     pass_time(bench, 63.0)
     assert bench.core.attempt is not None
@@ -959,7 +969,7 @@ def test_an_outage_of_the_broker_costs_nobody_any_time() -> None:
     assert bench.core.tick(86_400.0) == []
     bench.core.receive(Doubted(), 86_400.0)
     assert bench.core.attempt == first
-    assert bench.core.seconds_left(86_400.0) == pytest.approx(50.0)
+    assert bench.core.rounds.opened.seconds_left(86_400.0) == pytest.approx(50.0)
     bench.see("a", "b", now=86_401.0)
     assert of(Commit, bench.count("b", now=86_420.0))
 
@@ -978,7 +988,7 @@ def test_a_base_can_be_left_though_one_of_those_that_must_be_there_was_refused_o
     bench = Bench(RoundsSpec(quorum=2, min_devices=3, wait=wait, deadline_s=60.0, grace_s=4.0))
     bench.see("a", "b", "c")
     bench.count("a")
-    bench.receive(VerdictStored(refused("c", "absurd")), now=2.0)
+    bench.judge(refused("c", "absurd"), 2.0)
     bench.receive(gone("b"), now=3.0)
     pass_time(bench, 100.0)
     assert bench.core.attempt is None, "a quorum cannot be reached"
@@ -992,7 +1002,7 @@ def test_who_was_refused_and_has_left_is_not_there() -> None:
     bench = Bench(RoundsSpec(quorum=2, min_devices=3, deadline_s=60.0, grace_s=4.0))
     bench.see("a", "b", "c")
     bench.count("a")
-    bench.receive(VerdictStored(refused("c", "absurd")), now=2.0)
+    bench.judge(refused("c", "absurd"), 2.0)
     for device in ("b", "c"):
         bench.receive(gone(device), now=3.0)
     pass_time(bench, 100.0)
@@ -1077,7 +1087,7 @@ def test_after_an_outage_a_round_lasts_at_least_as_long_as_devices_may_take_to_a
     bench = all_but("a", "b")
     bench.core.receive(BrokerLost(), 59.0)
     bench.core.receive(Doubted(), 1000.0)
-    assert bench.core.seconds_left(1000.0) == pytest.approx(bench.core.members.hint_s)
+    assert bench.core.rounds.opened.seconds_left(1000.0) == pytest.approx(bench.core.members.hint_s)
 
 
 def test_a_silent_device_is_asked_ever_less_often_and_then_no_more() -> None:
@@ -1102,7 +1112,7 @@ def test_an_update_to_a_former_name_of_the_base_counts_and_is_answered_by_that_n
     assert isinstance(collect, Collect)
     assert collect.offer.base == new
     verdict = Verdict("a", "j", new, echo(offer("a", old)))
-    bench.receive(VerdictStored(verdict), now=1.0)
+    bench.judge(verdict, 1.0)
     (answer,) = of(SendVerdict, bench.receive(offer("a", old), now=2.0))
     assert answer.verdict.base == old
     assert bench.core.counted == ["a"]
@@ -1111,7 +1121,7 @@ def test_an_update_to_a_former_name_of_the_base_counts_and_is_answered_by_that_n
 def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
     old, new = Version(1, 5), Version(9, 5)
     ledger = [Verdict("a", "j", new, echo(offer("a", old)))]
-    bench = Bench(RoundsSpec(quorum=2), base=new, history=[{}] * 6, renames={old: new}, ledger=ledger)
+    bench = Bench(RoundsSpec(quorum=2), base=new, history=[{}] * 6, renames={old: new}, verdicts=ledger)
     opened = of(Open, bench.see("a", "b"))[0]
     assert bench.core.counted == ["a"]
     assert bench.core.awaited == {"b"}
@@ -1123,7 +1133,7 @@ def test_who_counted_under_a_former_name_is_not_counted_again() -> None:
 
 def test_who_counts_late_for_this_base_is_said_to_count() -> None:
     rules = RoundsSpec(quorum=2, late="fold")
-    bench = Bench(rules, base=V1, history=[{}] * 2, ledger=[counted("a", V0)], counted=["a"])
+    bench = Bench(rules, base=V1, history=[{}] * 2, verdicts=[counted("a", V0)], counted=["a"])
     bench.see("a", "b")
     assert {s.device: s.state for s in waits.standings(bench.core, 0.0)} == {"a": "counted", "b": "awaited"}
 
@@ -1133,14 +1143,144 @@ def test_who_failed_on_a_base_under_its_former_name_has_failed_on_it() -> None:
     bench = Bench(RoundsSpec(target=2, min_devices=2), base=new, history=[{}] * 6, renames={old: new})
     bench.see("a", "b")
     bench.receive(failed("b", old), now=1.0)
-    assert bench.core.spent == {"b"}
+    assert bench.core.attendance.spent == {"b"}
     (commit,) = of(Commit, bench.count("a", base=new))
     assert commit.close.fates["b"] == "not counted: its training failed: it diverged"
 
 
-def test_a_version_that_nobody_asked_for_is_our_own_mistake() -> None:
-    with pytest.raises(ValueError, match="nobody had asked"):
-        Bench(RoundsSpec()).commit(Version(7, 99))
+# What cannot be.
+
+
+def waiting() -> Bench:
+    return Bench(RoundsSpec(quorum=2))
+
+
+def opened() -> Bench:
+    bench = Bench(RoundsSpec(quorum=2))
+    bench.see("a", "b")
+    return bench
+
+
+def committing() -> Bench:
+    bench = opened()
+    assert of(Commit, bench.count("a", "b"))
+    return bench
+
+
+def ended() -> Bench:
+    bench = opened()
+    bench.receive(EndJob("enough"))
+    return bench
+
+
+STATES = {State.WAITING: waiting, State.OPEN: opened, State.COMMITTING: committing, State.ENDED: ended}
+
+SAID: dict[type, CoordinatorEvent] = {
+    Offer: offer("c"),
+    DeviceStatus: here("c"),
+    BrokerLost: BrokerLost(),
+    Doubted: Doubted(),
+    EndJob: EndJob("enough"),
+    VerdictPending: VerdictPending("c"),
+    VerdictStored: VerdictStored(counted("c")),
+    Committed: Committed(V1, {}),
+    CommitFailed: CommitFailed("it has diverged"),
+}
+
+
+def test_the_table_has_a_row_for_every_event() -> None:
+    assert TABLE.rows.keys() == {*get_args(CoordinatorEvent), Tick}
+    assert SAID.keys() == {*get_args(CoordinatorEvent)}
+
+
+@pytest.mark.parametrize("kind", SAID, ids=[kind.__name__ for kind in SAID])
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_an_event_leads_where_the_table_says_or_raises_and_changes_nothing(state: State, kind: type) -> None:
+    bench = STATES[state]()
+    bench.core.check()
+    before = pickle.dumps(bench.core)
+    follow = TABLE.rows[kind][state]
+    if follow and kind is not VerdictStored:
+        bench.core.receive(SAID[kind], 2.0)
+        assert bench.core._state in follow
+        bench.core.check()
+        return
+    with pytest.raises(IllegalEventError, match=rf"^{kind.__name__} came while .+: .+ nothing has changed"):
+        bench.core.receive(SAID[kind], 2.0)
+    assert pickle.dumps(bench.core) == before
+
+
+def test_a_version_out_of_nowhere_moves_no_base() -> None:
+    core = Coordinator(Setup(rules=RoundsSpec(), seed=1, base=V0), 0.0)
+    with pytest.raises(IllegalEventError, match="Committed came while the job waits for devices: no version is being"):
+        core.receive(Committed(Version(7, 99), {}), 0.0)
+    assert (core.base, core.history, core.state) == (V0, [{}], "waiting")
+
+
+@pytest.mark.parametrize("version", [V0, V2, Version(7, 99), Version(7, 1)])
+def test_no_other_version_is_committed_than_the_next_one(version: Version) -> None:
+    bench = committing()
+    with pytest.raises(IllegalEventError, match=r"what is made is 1\.1, not "):
+        bench.commit(version)
+    assert (bench.core.base, bench.core.state) == (V0, "running")
+    assert bench.commit(V1)
+    assert bench.core.base == V1
+
+
+def test_a_failure_to_make_a_version_that_nobody_makes_ends_no_job() -> None:
+    bench = opened()
+    with pytest.raises(IllegalEventError, match="CommitFailed came while a round is open: no version is being made"):
+        bench.receive(CommitFailed("it has diverged"))
+    assert bench.core.state == "running"
+    assert kinds(bench.count("a", "b")) == ["Commit"]
+
+
+def test_a_verdict_is_durable_only_of_an_update_that_was_judged() -> None:
+    bench = opened()
+    bench.count("a")
+    for verdict in (counted("b"), refused("a", "absurd"), counted("a", V1)):
+        with pytest.raises(IllegalEventError, match=f"no verdict on {verdict.device} was being made durable"):
+            bench.receive(VerdictStored(verdict))
+    assert bench.core.counted == ["a"]
+
+
+def test_an_update_is_judged_once_at_a_time() -> None:
+    bench = opened()
+    judging(bench, "a")
+    with pytest.raises(IllegalEventError, match="the verdict on a is being made durable already"):
+        bench.receive(VerdictPending("a"))
+    assert kinds(bench.receive(VerdictStored(counted("a")), VerdictPending("b"), VerdictStored(counted("b")))) == [
+        "Commit"
+    ]
+
+
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_what_devices_and_operators_bring_is_never_illegal(state: State) -> None:
+    events = [here("a"), gone("a"), here("a"), offer("a"), offer("a", V2), offer("z", Version(9, 9)), EndJob("enough")]
+    for event in (*events, BrokerLost(), *events, BrokerLost(), Doubted(), *events, Doubted()):
+        bench = STATES[state]()
+        for again in (event, here("a"), event):
+            bench.core.receive(again, 1e4)
+        bench.core.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("_state", State.WAITING), ("_state", State.ENDED), ("ended", "stopped")],
+)
+def test_a_coordinator_that_contradicts_itself_is_found(name: str, value: object) -> None:
+    bench = opened()
+    setattr(bench.core, name, value)
+    with pytest.raises(AssertionError):
+        bench.core.check()
+
+
+def test_a_state_that_the_table_does_not_know_stops_before_anything_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coordinator, "TABLE", TABLE.but(DeviceStatus, State.WAITING, State.WAITING))
+    with pytest.raises(AssertionError, match=r"DeviceStatus\(device='b'.+ led to State.OPEN"):
+        opened()
 
 
 # What it waits for.
@@ -1301,7 +1441,7 @@ def test_a_round_whose_devices_can_bring_nothing_any_more_makes_way_for_others()
     assert attempt is not None
     (drawn,) = attempt.cohort
     bench.receive(offer(drawn), now=1.0)
-    effects = bench.receive(VerdictStored(refused(drawn, "absurd")), now=1.0)
+    effects = bench.judge(refused(drawn, "absurd"), 1.0)
     (closed,), (opened,) = of(Close, effects), of(Open, effects)
     assert (closed.outcome, opened.attempt.number) == ("abandoned", 2)
     assert closed.reason == "0 updates and nobody that it drew has another to send, where a quorum of 1 is needed"

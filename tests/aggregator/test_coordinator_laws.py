@@ -1,35 +1,46 @@
 """The coordinator's laws, held against whatever a near enough world can do to it.
 
 The rules stay close to the live state: offers are for the current base, the one before it or one that was offered
-already; verdicts and commits follow or the process dies before them; time moves by about as much as matters next.
+already; verdicts and commits follow, at once or later, or the process dies before them; time moves by about as much
+as matters next. And the shell errs: what it cannot have to say in a state is refused, and changes nothing.
 """
 
 from __future__ import annotations
 
+import pickle
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from aggregator.coordinator import ABSENT, Coordinator
+from aggregator.absences import ABSENT
+from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
+    AskDevices,
     Attempt,
     Close,
     Collect,
     Commit,
+    CommitFailed,
     Committed,
+    CoordinatorEvent,
     DeviceStatus,
     Effect,
     EndJob,
     Open,
     Publish,
     SendVerdict,
+    Setup,
     StoreRefusal,
+    VerdictPending,
     VerdictStored,
 )
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
 from models.job import RoundsSpec
+from runtime.states import IllegalEventError
 
 DEVICES = [f"d{n}" for n in range(6)]
 SEED = 3
@@ -57,8 +68,8 @@ def rules_of_a_job(draw_: st.DrawFn) -> RoundsSpec:
 class CoordinatorLaws(RuleBasedStateMachine):
     """A coordinator, what is durable beside it, and a record of all that was ever said."""
 
-    @initialize(job=rules_of_a_job())
-    def begin(self, job: RoundsSpec) -> None:
+    @initialize(job=rules_of_a_job(), is_slow=st.booleans())
+    def begin(self, job: RoundsSpec, is_slow: bool) -> None:
         self.job = job
         self.now = 0.0
         # Durable.
@@ -67,6 +78,8 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.sum: list[Key] = []
         self.attempts: dict[tuple[Version, int], tuple[Attempt, str]] = {}
         self.ended = ""
+        self.is_slow = is_slow
+        """Whether the shell takes its time for verdicts and versions."""
         # Remembered for the laws.
         self.offered: list[Offer] = []
         self.said: dict[Key, bool] = {}
@@ -79,22 +92,24 @@ class CoordinatorLaws(RuleBasedStateMachine):
 
     def start(self) -> None:
         here = [pair for (base, _), pair in sorted(self.attempts.items()) if base == self.version]
-        self.core = Coordinator(
-            self.job,
-            SEED,
-            self.version,
-            now=self.now,
+        setup = Setup(
+            rules=self.job,
+            seed=SEED,
             max_examples=MOST_EXAMPLES,
-            heartbeat_s=10.0,
-            ledger=list(self.verdicts.values()),
+            base=self.version,
+            verdicts=list(self.verdicts.values()),
             counted=[device for device, _, _ in self.sum],
             attempt=next((attempt for attempt, how in here if how == "open"), None),
             last=here[-1][0] if here else None,
             history=[{}] * (self.version.number + 1),
             ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
         )
+        self.core = Coordinator(setup, self.now)
         self.waited_since = self.now
         self.known = {}
+        # What a slow shell is at.
+        self.pending: dict[str, Verdict] = {}
+        self.making: Close | None = None
         self.carry_out(self.core.tick(self.now))
 
     def carry_out(self, effects: list[Effect], die_at: int | None = None) -> None:
@@ -109,6 +124,9 @@ class CoordinatorLaws(RuleBasedStateMachine):
             todo = self.do(todo[0]) + todo[1:]
 
     def do(self, effect: Effect) -> list[Effect]:
+        if isinstance(effect, Open | Close | Commit | Publish):
+            assert not self.pending, "begins or ends something while updates are judged"
+            assert self.making is None, "begins or ends something while a version is made"
         match effect:
             case Open(attempt):
                 self.check_widened(attempt)
@@ -119,6 +137,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
                 assert attempt.base == self.version
                 assert 0 <= left <= 60.0
             case Collect(offer, weight):
+                assert self.making is None, "collects for a base that is being left"
                 assert 1 <= weight <= offer.n_examples
                 late = offer.base != self.version
                 assert offer.base <= self.version, "an update to a version that does not exist"
@@ -146,6 +165,13 @@ class CoordinatorLaws(RuleBasedStateMachine):
         return []
 
     def judge(self, verdict: Verdict) -> list[Effect]:
+        assert verdict.device not in self.pending, "has an update judged while one is"
+        effects = self.core.receive(VerdictPending(verdict.device), self.now)
+        self.pending[verdict.device] = verdict
+        return effects if self.is_slow else [*effects, *self.store(verdict)]
+
+    def store(self, verdict: Verdict) -> list[Effect]:
+        del self.pending[verdict.device]
         key = (verdict.device, verdict.base, verdict.digest)
         assert key not in self.said, "judged twice"
         kept = self.verdicts.get(verdict.device)
@@ -164,6 +190,13 @@ class CoordinatorLaws(RuleBasedStateMachine):
         if self.job.wait == "all":
             judged = {device for device, verdict in self.verdicts.items() if verdict.base == self.version}
             assert set(close.attempt.cohort) <= judged, "did not wait for all"
+        if self.is_slow:
+            self.making = close
+            return []
+        return self.make(close)
+
+    def make(self, close: Close) -> list[Effect]:
+        self.making = None
         self.attempts[close.attempt.base, close.attempt.number] = (close.attempt, close.outcome)
         self.folded += self.sum
         self.sum = []
@@ -187,7 +220,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
                 assert dropped or attempt.cohort == before[0].cohort
             elif fresh:
                 assert set(attempt.cohort) & set(fresh), "did not widen"
-        assert attempt.cohort
+        assert attempt.cohort or len(self.sum) >= self.job.quorum, "draws nobody, and cannot end at once"
         assert all(draw.ticket(attempt.salt, device) <= attempt.threshold for device in attempt.cohort)
 
     # What can happen.
@@ -254,7 +287,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.now = max(self.now, deadline)
         self.carry_out(self.core.tick(self.now), die_at)
         later = self.core.deadline
-        assert die_at is not None or later is None or later > self.now, "it spins"
+        assert die_at is not None or self.pending or later is None or later > self.now, "it spins"
 
     @rule()
     def the_process_starts_again(self) -> None:
@@ -272,7 +305,87 @@ class CoordinatorLaws(RuleBasedStateMachine):
     def an_operator_stops_it(self) -> None:
         self.carry_out(self.core.receive(EndJob("enough"), self.now))
 
+    # What the shell does in its own time, and what it never should.
+
+    @rule(is_slow=st.booleans())
+    def the_shell_changes_its_pace(self, is_slow: bool) -> None:
+        self.is_slow = is_slow
+
+    @precondition(lambda self: self.pending)
+    @rule(dies_at=st.none() | st.integers(0, 4))
+    def the_verdicts_become_durable(self, dies_at: int | None) -> None:
+        for verdict in list(self.pending.values()):
+            if verdict.device in self.pending:  # it has not died
+                self.carry_out(self.store(verdict), dies_at)
+
+    @precondition(lambda self: self.making is not None)
+    @rule(dies_at=st.none() | st.integers(0, 4), device=devices)
+    def the_version_is_made(self, dies_at: int | None, device: str) -> None:
+        self.the_shell_errs(device, 0.0)
+        assert self.making is not None
+        self.carry_out(self.make(self.making), dies_at)
+
+    @precondition(lambda self: self.core.attempt is not None)
+    @rule(device=devices, seconds=st.sampled_from([0.5, 61.0]), stops=st.sampled_from([None, None, 1, 2, 2]))
+    def a_round_is_played_slowly(self, device: str, seconds: float, stops: int | None) -> None:
+        """Have all but one offer before anything is durable; a stop comes before the verdicts or the version."""
+        attempt, self.is_slow = self.core.attempt, True
+        assert attempt is not None
+        for name in attempt.cohort:
+            offer = self.offer(name, attempt.base)
+            if offer is not None and name not in (device, *self.pending):
+                self.carry_out(self.core.receive(offer, self.now))
+        for stage in (1, 2):
+            self.the_shell_errs(device, 0.0)
+            if stops == stage:
+                self.carry_out(self.core.receive(EndJob("enough"), self.now))
+            self.time_passes(seconds)
+            if stage == 1:
+                self.the_verdicts_become_durable(None)
+                self.time_passes(0.0)
+        late = [one for one in self.offered if one.device == device][-1:]
+        for offer in late:
+            self.carry_out(self.core.receive(offer, self.now))
+        if self.making is not None:
+            self.carry_out(self.make(self.making))
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data())
+    def a_verdict_is_told_again(self, data: st.DataObject) -> None:
+        verdict = data.draw(st.sampled_from(list(self.verdicts.values())))
+        if verdict.device not in self.pending:
+            before = self.core.counted, self.core.attempt, self.core.state
+            assert not [e for e in self.core.receive(VerdictStored(verdict), self.now) if not isinstance(e, AskDevices)]
+            assert (self.core.counted, self.core.attempt, self.core.state) == before
+
+    def illegal(self, device: str) -> list[CoordinatorEvent]:
+        """Return what nobody can have to say now."""
+        following = self.version.following()
+        events: list[CoordinatorEvent] = [Committed(following.following(), {}), Committed(self.version, {})]
+        if device in self.pending:
+            events += [VerdictPending(device)]
+        else:
+            events += [VerdictStored(Verdict(device, "j", self.version, "e" * 8))]
+            events += [VerdictStored(Verdict(device, "j", self.version, "e" * 8, refused="absurd"))]
+        if self.making is None:
+            events += [Committed(following, {}), CommitFailed("it has diverged")]
+        if self.making is not None or self.ended:
+            events += [VerdictPending(device)]
+        return events
+
+    @rule(device=devices, seconds=st.sampled_from([0.0, 5.0, 61.0]))
+    def the_shell_errs(self, device: str, seconds: float) -> None:
+        before = pickle.dumps(self.core)
+        for event in self.illegal(device):
+            with pytest.raises(IllegalEventError, match=f"^{type(event).__name__} came while "):
+                self.core.receive(event, self.now + seconds)
+            assert pickle.dumps(self.core) == before, "an illegal event has changed something"
+
     # What must always hold.
+
+    @invariant()
+    def the_coordinator_does_not_contradict_itself(self) -> None:
+        self.core.check()
 
     @invariant()
     def nothing_counted_is_lost_or_counted_twice(self) -> None:
@@ -298,9 +411,9 @@ class CoordinatorLaws(RuleBasedStateMachine):
     @invariant()
     def a_target_that_is_reached_ends_the_round(self) -> None:
         attempt = self.core.attempt
-        if attempt is not None and attempt.target is not None:
+        if attempt is not None and attempt.target is not None and not self.pending:
             assert len(self.core.counted) < attempt.target
 
 
 TestCoordinatorLaws = CoordinatorLaws.TestCase
-TestCoordinatorLaws.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCoordinatorLaws.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

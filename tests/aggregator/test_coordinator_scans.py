@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from aggregator import coordinator, members, waits
+from aggregator.attendance import Attendance
 from aggregator.convergence import reason_to_end
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -32,8 +33,10 @@ from aggregator.effects import (
     EndJob,
     Open,
     Publish,
+    Setup,
     StoreRefusal,
     Tell,
+    VerdictPending,
     VerdictStored,
 )
 from aggregator.ledger import Ledger
@@ -72,13 +75,13 @@ class ScannedLedger(Ledger):
         return self._rules.wait == "target" or device in attempt.cohort
 
 
-class Scanned(Coordinator):
-    """Everybody is looked at, at every event."""
+class ScannedAttendance(Attendance):
+    """Everybody is looked at, whenever it is asked."""
 
     @property
     def present(self) -> set[str]:
-        spent = {name for name in self._spent if (member := self.members.get(name)) and member.there and member.ready}
-        return self.ledger.counted | self._able | spent
+        spent = {name for name in self.spent if (member := self._members.get(name)) and member.there and member.ready}
+        return self._ledger.counted | self.able | spent
 
     @property
     def n_present(self) -> int:
@@ -86,20 +89,28 @@ class Scanned(Coordinator):
 
     @property
     def n_contributing(self) -> int:
-        return len(self.ledger.counted | self._able)
+        return len(self._ledger.counted | self.able)
+
+
+class ScannedWait(waits.Wait):
+    """Everybody is looked at, whenever it is asked."""
 
     @property
     def amiss(self) -> waits.Amiss:
-        self._amiss = None
+        self.forget()
         return super().amiss
 
+
+class Scanned(Coordinator):
+    """Everybody is looked at, at every event."""
+
     def _open(self, now: float) -> list[Effect]:
-        self._reason_to_end = reason_to_end(self._history, self.rules)
+        self._reason_to_end = reason_to_end(self.history, self.rules)
         return super()._open(now)
 
-    def _conclude(self, round_: coordinator._Round, now: float) -> list[Effect]:
-        assert round_.attempt.base == self.base  # it is put together anew, with everybody who has joined
-        return super()._conclude(round_, now)
+    def _conclude(self, now: float) -> list[Effect]:
+        assert self.rounds.opened.attempt.base == self.base  # it is put together anew, with everybody who has joined
+        return super()._conclude(now)
 
 
 class Pair:
@@ -134,20 +145,20 @@ class Pair:
         self.start()
 
     def start(self) -> None:
-        with mock.patch.multiple(coordinator, Members=ScannedMembers, Ledger=ScannedLedger):
+        scanned = {"Members": ScannedMembers, "Ledger": ScannedLedger, "Attendance": ScannedAttendance}
+        with mock.patch.multiple(coordinator, **scanned), mock.patch.object(waits, "Wait", ScannedWait):
             self.slow = self.make(Scanned)
         self.quick = self.make(Coordinator)
         self.unjudged.clear()
         self.do(lambda core: core.tick(self.now))
 
     def make(self, kind: type[Coordinator]) -> Coordinator:
-        return kind(
-            self.rules,
-            5,
-            self.version,
-            now=self.now,
+        setup = Setup(
+            rules=self.rules,
+            seed=5,
             max_examples=100,
-            ledger=list(self.verdicts.values()),
+            base=self.version,
+            verdicts=list(self.verdicts.values()),
             counted=list(self.in_the_sum),
             attempt=self.last if self.is_open else None,
             last=self.last,
@@ -156,6 +167,7 @@ class Pair:
             history=list(self.history),
             ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
         )
+        return kind(setup, self.now)
 
     def do(self, act: Callable[[Coordinator], list[Effect]]) -> None:
         """Have both do something, see that the same comes of it, and carry it out."""
@@ -178,13 +190,15 @@ class Pair:
                     self.commit(close)
                 case Publish("finished" | "stopped" as how):
                     self.ended = how
+                    self.unjudged.clear()  # when their bodies are all here they are weighed again
 
     def compare(self) -> None:
         quick, slow = self.quick, self.slow
         assert quick.deadline == slow.deadline
-        assert (quick.n_present, quick.n_contributing) == (slow.n_present, slow.n_contributing)
-        assert quick.present == slow.present
-        assert (quick.able, quick.spent, quick.awaited) == (slow.able, slow.spent, slow.awaited)
+        kept, scanned = quick.attendance, slow.attendance
+        assert (kept.n_present, kept.n_contributing) == (scanned.n_present, scanned.n_contributing)
+        assert kept.present == scanned.present
+        assert (kept.able, kept.spent, quick.awaited) == (scanned.able, scanned.spent, slow.awaited)
         assert (quick.attempt, quick.state, quick.fates()) == (slow.attempt, slow.state, slow.fates())
         assert waits.of(quick, self.now) == waits.of(slow, self.now)
 
@@ -200,6 +214,7 @@ class Pair:
         self.verdicts[verdict.device] = verdict
         if verdict.counted and verdict.device not in self.in_the_sum:
             self.in_the_sum.append(verdict.device)
+        self.tell(VerdictPending(verdict.device))
         self.tell(VerdictStored(verdict))
 
     def commit(self, close: Close) -> None:
@@ -282,7 +297,8 @@ def spent_ms(n_devices: int, begin: Callable[[int], Coordinator], act: Callable[
 
 
 def with_devices(n: int, **rules: object) -> Coordinator:
-    core = Coordinator(RoundsSpec(deadline_s=600.0, **rules), 1, Version(1, 0), now=0.0)  # type: ignore[arg-type]
+    rounds = RoundsSpec(deadline_s=600.0, **rules)  # type: ignore[arg-type]
+    core = Coordinator(Setup(rules=rounds, seed=1, base=Version(1, 0)), 0.0)
     for number in range(n):
         core.receive(DeviceStatus(f"d{number}", online=True, ready=True), 0.0)
     return core
@@ -342,6 +358,7 @@ def offers(core: Coordinator, number: int) -> object:
 
 
 def is_judged(core: Coordinator, number: int) -> object:
+    core.receive(VerdictPending(f"d{number}"), 1.0)
     return core.receive(VerdictStored(Verdict(f"d{number}", "j", Version(1, 0), "abababab")), 1.0)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.effects import Attempt, Collect, SendVerdict, StoreRefusal
+from aggregator.effects import Attempt, Collect, SendVerdict, Setup, StoreRefusal
 from aggregator.ledger import Ledger
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
@@ -23,8 +23,7 @@ def drawn(base: Version = V1, *cohort: str, threshold: int = draw.MAX_TICKET) ->
 
 
 def ledger(rules: RoundsSpec | None = None, base: Version = V1, **state: Any) -> Ledger:
-    state = {"verdicts": (), "counted": None, "left": {}, "renames": {}} | state
-    return Ledger(rules or RoundsSpec(), base, max_examples=1000, max_body_bytes=100, **state)
+    return Ledger(Setup(rules=rules or RoundsSpec(), seed=7, base=base, max_examples=1000, max_body_bytes=100, **state))
 
 
 def counted(one: Offer) -> Verdict:

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from aggregator import evaluation, notes
 from aggregator.config import ENVELOPE_BYTES
+from aggregator.effects import Committed
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
 from aggregator.projection import Question
@@ -1086,6 +1087,24 @@ def test_a_fault_of_one_job_does_not_reach_another(
         assert [said.state for said in statuses() if isinstance(said, Status)][-1] == "resting"
 
 
+def test_an_event_that_is_illegal_puts_its_job_at_rest_with_the_reason_and_the_others_run(
+    fleet: Fleet, spec: SpecMaker, final_sha256: str
+) -> None:
+    bad = fleet.submit(structs.replace(spec(), name="bad", data="toy"))
+    good = fleet.aggregator.submit(spec())
+    statuses = listener(fleet, "status", job=bad)
+    fleet.aggregator.jobs.inside(bad, lambda run, now: run.handle(Committed(Version(7, 99), {}), now))
+    rest = fleet.aggregator.resting[bad]
+    assert rest.why.startswith("IllegalEventError: Committed came while ")
+    assert (rest.version, rest.again) == (V0, False)
+    fleet.run(lambda: bool(fleet.aggregator.runs[good].coordinator.ended))
+    assert fleet.aggregator.runs[good].sha256 == final_sha256
+    assert [said.state for said in statuses() if isinstance(said, Status)][-1] == "resting"
+    fleet.aggregator.jobs.resume(bad)
+    fleet.run(lambda: bool(fleet.aggregator.runs[bad].coordinator.ended))
+    assert fleet.aggregator.runs[bad].sha256 == final_sha256, "nothing had changed"
+
+
 def test_a_job_that_has_killed_three_processes_rests_and_the_others_run(fleet: Fleet, spec: SpecMaker) -> None:
     bad = fleet.submit(structs.replace(spec(), name="bad", data="toy"))
     good = fleet.aggregator.submit(spec())
@@ -1539,7 +1558,7 @@ def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
     job, _ = by_hand(fleet, spec)
     ready = {job: 20, "other-1": 20}
     say(fleet, *(Presence(name, 1, online=True, ready=ready) for name in ("d8", "d9")))
-    assert fleet.job().coordinator.able == {"d8", "d9"}
+    assert fleet.job().coordinator.attendance.able == {"d8", "d9"}
     fleet.broker.stop()
     fleet.step(1.0)
     fleet.broker.start()
@@ -1551,7 +1570,7 @@ def test_whom_nobody_has_heard_since_the_connection_was_lost_is_offline_soon(
     fleet.say(Presence("d9", 1, online=True, ready=ready))
     for _ in range(10):
         fleet.step(1.0)
-    assert fleet.aggregator.runs[job].coordinator.able == {"d9"}
+    assert fleet.aggregator.runs[job].coordinator.attendance.able == {"d9"}
 
 
 def questions(heard: Callable[[], list[Any]]) -> int:
@@ -1567,7 +1586,7 @@ def test_a_device_that_is_busy_with_another_job_is_not_asked_and_stays_wanted(fl
         say(fleet, offer_of("other-1", b"x", "d9"))
         fleet.step(5.0)
     assert (questions(asked["d8"]) > 0, questions(asked["d9"])) == (True, 0)
-    assert fleet.job().coordinator.able == {"d9"}
+    assert fleet.job().coordinator.attendance.able == {"d9"}
     assert len(fleet.store.attempts(job, V0)) >= 2
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.coordinator import Coordinator
+from aggregator.attendance import Attendance
 from benchmarks import connections, events, memory, scale
 from benchmarks.connections import Load
 from benchmarks.events import Cost
@@ -56,8 +56,8 @@ def test_what_grows_with_the_devices_is_over_its_goal(
 def test_a_scan_of_everybody_is_seen_in_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "EVENTS", 100)
 
-    def scans(self: Coordinator) -> int:
-        return max(len(self.ledger.counted | self.able) for _ in range(10))
+    def scans(self: Attendance) -> int:
+        return max(len(self._ledger.counted | self.able) for _ in range(10))
 
     def cost(known: int) -> float:
         runs = (events.coordinator(known, 50) for _ in range(3))
@@ -68,7 +68,7 @@ def test_a_scan_of_everybody_is_seen_in_the_figures(monkeypatch: pytest.MonkeyPa
 
     few, many = waiting()
     assert many < 4 * few + 5
-    monkeypatch.setattr(Coordinator, "n_contributing", property(scans))
+    monkeypatch.setattr(Attendance, "n_contributing", property(scans))
     few, many = waiting()
     assert many > 4 * few + 5
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
+from edge_agent import participant
+from edge_agent.deployment import FIRST_REDEPLOY_S, LAST_REDEPLOY_S
 from edge_agent.effects import (
     Connected,
     Deploy,
@@ -21,29 +24,25 @@ from edge_agent.effects import (
     Halt,
     Installed,
     JobEnded,
+    ParticipantEvent,
     Ready,
     RequestHead,
     Send,
     Settle,
+    Setup,
+    Tick,
     Train,
     Trained,
     TrainingFailed,
     UpdateLost,
     Upload,
 )
-from edge_agent.participant import (
-    FIRST_LOOK_S,
-    FIRST_REDEPLOY_S,
-    FIRST_RESEND_S,
-    LAST_REDEPLOY_S,
-    LAST_RESEND_S,
-    REFETCH_S,
-    WAITS,
-    Participant,
-    without_body,
-)
+from edge_agent.participant import TABLE, Participant, State, without_body
+from edge_agent.resend import FIRST_RESEND_S, LAST_RESEND_S, WAITS
+from edge_agent.versions import FIRST_LOOK_S, REFETCH_S
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
+from runtime.states import IllegalEventError
 
 V0, V1, V2 = Version(1, 0), Version(1, 1), Version(1, 2)
 SPEC = JobSpec("j", ModelSpec(), deploy="never")
@@ -86,7 +85,7 @@ def let_go(later: Version, base: Version = V0) -> Settle:
 
 
 def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participant:
-    one = Participant("d", "j-1", spec, random.Random(1), **state)  # noqa: S311 -- jitter
+    one = Participant(Setup(device="d", job="j-1", spec=spec, **state), random.Random(1))  # noqa: S311 -- jitter
     if ready:
         one.receive(Ready(), 0.0)
     return one
@@ -94,6 +93,14 @@ def device(spec: JobSpec = SPEC, ready: bool = True, **state: Any) -> Participan
 
 def feed(one: Participant, *events: Any, now: float = 0.0) -> list[Effect]:
     return [effect for event in events for effect in one.receive(event, now)]
+
+
+def having(version: Version) -> Participant:
+    """Return a device on which a version has come that was not needed any more."""
+    one = device()
+    assert feed(one, head(version), round_(version), round_(version, threshold=0)) == [fetch(head(version)), Drop()]
+    assert feed(one, Installed(version)) == []
+    return one
 
 
 def training(base: Version = V0, spec: JobSpec = SPEC) -> Participant:
@@ -112,6 +119,130 @@ def of(kind: type, effects: Sequence[Effect]) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
+# What cannot be.
+
+
+def fetching() -> Participant:
+    one = device()
+    assert feed(one, head(), round_()) == [fetch(head())]
+    return one
+
+
+STATES = {State.IDLE: device, State.FETCHING: fetching, State.TRAINING: training, State.OFFERING: offering}
+
+SAID: dict[type, ParticipantEvent] = {
+    Head: head(V1),
+    Round: round_(V1),
+    JobEnded: JobEnded(V1, 1),
+    Want: Want("d", "j-1", offer().digest, "01"),
+    Verdict: verdict(),
+    Connected: Connected(2.0),
+    Disconnected: Disconnected(),
+    Ready: Ready("no data"),
+    Installed: Installed(V0),
+    FetchFailed: FetchFailed(V0),
+    Trained: Trained(offer()),
+    TrainingFailed: TrainingFailed(V0, "it diverged"),
+    UpdateLost: UpdateLost(None),
+    Deployed: Deployed(V0),
+    DeployFailed: DeployFailed(V0, "the disk is full"),
+}
+FETCHES = (Installed, FetchFailed)
+SLOT = (Deployed, DeployFailed)
+
+
+def refuses(one: Participant, event: ParticipantEvent, why: str = "") -> bool:
+    """Return whether an event raises and changes nothing."""
+    before = pickle.dumps(one)
+    with pytest.raises(IllegalEventError, match=rf"^{type(event).__name__} came while .+: .*{why}.*; .+ nothing has"):
+        one.receive(event, 2.0)
+    return pickle.dumps(one) == before
+
+
+def test_the_table_has_a_row_for_every_event() -> None:
+    assert TABLE.rows.keys() == {*get_args(ParticipantEvent), Tick}
+    assert SAID.keys() == {*get_args(ParticipantEvent)}
+
+
+@pytest.mark.parametrize("kind", SAID, ids=[kind.__name__ for kind in SAID])
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_an_event_leads_where_the_table_says_or_raises_and_changes_nothing(state: State, kind: type) -> None:
+    one, follow = STATES[state](), TABLE.rows[kind][state]
+    one.check()
+    if not follow or (kind in FETCHES and state is State.IDLE) or kind in SLOT:
+        assert refuses(one, SAID[kind])
+        return
+    one.receive(SAID[kind], 2.0)
+    assert one._state in follow
+    one.check()
+
+
+def test_only_the_training_that_is_under_way_ends() -> None:
+    one = training()
+    for base in (V1, Version(0, 0)):
+        assert refuses(one, Trained(offer(base)), "it is version 1.0 that is trained on here, for j-1")
+        assert refuses(one, TrainingFailed(base, "it diverged"), "it is version 1.0 that is trained on")
+    for foreign in ({"job": "j-2"}, {"device": "e"}):
+        assert refuses(one, Trained(structs.replace(offer(), **foreign)))
+    feed(one, head(V1))
+    assert one.doing == "", "halted"
+    assert refuses(one, Trained(offer()), "nothing is trained")
+    assert one.done is None
+
+
+def test_only_an_update_that_is_offered_is_lost() -> None:
+    one = offering()
+    feed(one, verdict())
+    assert refuses(one, UpdateLost(None), "no update is offered")
+    assert one.done == V0, "it is not trained on again"
+
+
+def test_only_what_was_fetched_is_there_or_fails_and_that_may_come_late() -> None:
+    one = fetching()
+    for event in (Installed(V1), FetchFailed(V1)):
+        assert refuses(one, event, "version 1.1 was not fetched")
+    assert feed(one, round_(V1), head(V1)) == [RequestHead(), Drop(), fetch(head(V1))]
+    assert feed(one, FetchFailed(V0)) == []
+    assert one.doing == "fetching version 1.1"
+
+
+def test_the_slot_may_speak_at_any_time_of_a_job_of_which_this_device_deploys_something() -> None:
+    always = JobSpec("j", ModelSpec(), deploy="every 1")
+    for event in (Deployed(V2), DeployFailed(V2, "the disk is full")):
+        assert feed(device(always), event) in ([], [RequestHead()]), "it was begun before this process"
+        assert refuses(device(), event, "this device deploys nothing of this job")
+        assert refuses(device(always, has_slot=False), event, "this device deploys nothing of this job")
+
+
+@pytest.mark.parametrize("state", STATES, ids=[state.name for state in STATES])
+def test_what_the_wire_brings_is_never_illegal(state: State) -> None:
+    words = [head(V1), head(V0), round_(V2), round_(V0, threshold=0), head(Version(9, 0), "stopped", term=7)]
+    others = [JobEnded(V2, 1), JobEnded(V0, 9), SAID[Want], Want("d", "j-1", "f" * 32, "ff"), verdict(), verdict(V2)]
+    links = [Connected(), Disconnected(), Disconnected(), Ready(), Ready("no data")]
+    for event in (*words, *others, *links):
+        one = STATES[state]()
+        for again in (event, *words, event, *others, event, *links, event):
+            one.receive(again, 1e4)
+            one.check()
+
+
+def test_a_state_that_the_table_does_not_know_stops_before_anything_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = fetching()
+    monkeypatch.setattr(participant, "TABLE", TABLE.but(Installed, State.FETCHING, State.IDLE))
+    with pytest.raises(AssertionError, match=r"^Installed\(.+ led to State.TRAINING"):
+        one.receive(Installed(V0), 0.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("_training", V1), ("trained", None)])
+def test_a_participant_that_contradicts_itself_is_found(name: str, value: Version | None) -> None:
+    one = offering()
+    setattr(one, name, value)
+    with pytest.raises(AssertionError):
+        one.check()
+
+
 # From the round to the training.
 
 
@@ -125,15 +256,15 @@ def test_a_round_that_carries_the_way_from_here_needs_no_head() -> None:
 
 @pytest.mark.parametrize("here", [None, V0, Version(0, 1), V2])
 def test_a_way_from_elsewhere_does_not_help(here: Version | None) -> None:
-    one = device()
-    feed(one, head(V0), *([] if here is None else [Installed(here)]))
+    one = device() if here is None else having(here)
+    feed(one, head(V0))
     effects = feed(one, carrying(V2))
     assert effects == ([Train(V2, (0, 32, 0))] if here == V2 else [RequestHead()])
 
 
 def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few() -> None:
     always = JobSpec("j", ModelSpec(), deploy="every 1")
-    one, other, idle = device(always), device(always), device(always, deploys=False)
+    one, other, idle = device(always), device(always), device(always, has_slot=False)
     seldom = device(JobSpec("j", ModelSpec(), deploy="every 2"))
     for each in (one, seldom):
         feed(each, round_(threshold=draw.MAX_TICKET // 10))
@@ -142,8 +273,7 @@ def test_heads_are_followed_where_every_version_is_deployed_and_rounds_draw_few(
 
 
 def test_a_way_that_led_elsewhere_is_not_tried_again() -> None:
-    one = device()
-    feed(one, head(V1), Installed(V1))
+    one = having(V1)
     assert feed(one, carrying(V2)) == [fetch(carrying(V2))]
     assert feed(one, FetchFailed(V2), now=1.0) == [RequestHead()]
     assert feed(one, carrying(V2), now=2.0) == []
@@ -202,8 +332,7 @@ def test_a_device_without_data_takes_no_part_until_it_has_them() -> None:
 
 
 def test_the_terms_of_the_round_go_along() -> None:
-    one = device()
-    feed(one, head(), Installed(V0))
+    one = having(V0)
     assert feed(one, Round("j-1", 1, V0, 60.0, terms=(256, 1, -3))) == [Train(V0, (256, 1, -3))]
 
 
@@ -461,11 +590,11 @@ def test_where_every_offer_is_answered_one_is_sent_again_with_growing_pauses() -
     assert all(0.75 * base <= pause <= 1.25 * base for base, pause in zip(doublings, pauses, strict=True))
 
 
-def live(one: Participant, now: float, *lasted_s: float) -> float:
+def live(one: Participant, now: float, *lasted_s: float, first: int = 1) -> float:
     """Have a device hear rounds through that last so long from its offer on; give when it has offered to the next."""
-    for number, seconds in enumerate(lasted_s):
+    for number, seconds in enumerate(lasted_s, start=first):
         now += seconds
-        base = Version(1, number + 1)
+        base = Version(1, number)
         feed(one, round_(base, seconds_left=100.0), head(base), Installed(base), Trained(offer(base)), now=now)
         assert one.offer == offer(base)
     return now
@@ -516,7 +645,7 @@ def test_an_outage_says_nothing_of_how_long_rounds_last() -> None:
     now = live(one, 0.0, 8.0)
     feed(one, Disconnected(), now=now + 1.0)
     feed(one, Connected(), now=now + 90_000.0)
-    now = live(one, now + 90_000.0, 0.0, 9.0)
+    now = live(one, now + 90_000.0, 0.0, 9.0, first=2)
     assert one.deadline is not None
     assert one.deadline - now <= 1.875 * 9.0
 
@@ -721,7 +850,7 @@ def test_every_second_version_is_deployed() -> None:
 
 def test_a_device_that_never_deploys_fetches_nothing() -> None:
     assert feed(deploying("never"), head(V2, "finished")) == []
-    assert feed(deploying("final", deploys=False), head(V2, "finished")) == []
+    assert feed(deploying("final", has_slot=False), head(V2, "finished")) == []
 
 
 def test_what_is_deployed_is_not_fetched_again_after_a_start() -> None:
@@ -781,11 +910,12 @@ def test_what_it_is_averaged_with_is_fetched_for_a_version_that_is_here_and_trai
     stopped = head(V24, "stopped")
     assert feed(one, stopped) == [Halt(V24), asking(stopped, 22)]
     assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
-    one = averaging()
-    feed(one, round_(V24))
-    feed(one, Installed(V24))
-    assert one.doing.startswith("training")
-    assert feed(one, head(V24)) == [asking(head(V24), 22)]
+    one = averaging("every 24")
+    assert feed(one, head(V24), head(V25), Installed(V24)) == [asking(head(V24), 22), Drop()], (
+        "it comes by itself, late"
+    )
+    again = head(V24, term=2)
+    assert feed(one, again, round_(V24, term=2)) == [asking(again, 22), Train(V24, (0, 32, 0))]
     assert feed(one, Installed(V24, 22)) == [Deploy(V24)]
 
 

@@ -1,13 +1,17 @@
 """The participant's laws, held against what a near enough network and disk can do to it.
 
 The rules stay close to the live state: heads and rounds are of the current version, the one before or the next;
-verdicts are on the update that is offered, or on one that was; the process dies between two effects.
+verdicts are on the update that is offered, or on one that was; the process dies between two effects. A fetch that was
+given up ends late, a slot has its say whenever it likes. And the shell errs: what it cannot have to say in a state is
+refused, and changes nothing.
 """
 
 from __future__ import annotations
 
+import pickle
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,6 +21,8 @@ from broker.messages import Head, Offer, Round, Verdict, Version, Want, echo
 from edge_agent.effects import (
     Connected,
     Deploy,
+    Deployed,
+    DeployFailed,
     Drop,
     Effect,
     FetchFailed,
@@ -28,15 +34,18 @@ from edge_agent.effects import (
     RequestHead,
     Send,
     Settle,
+    Setup,
     Train,
     Trained,
     TrainingFailed,
+    UpdateLost,
     Upload,
 )
 from edge_agent.effects import ParticipantEvent as DeviceEvent
 from edge_agent.participant import Participant
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
+from runtime.states import IllegalEventError
 
 near = st.sampled_from([0, 0, 0, -1])
 dies = st.sampled_from([None, None, None, 0, 1])
@@ -83,6 +92,8 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.boots += 1
         self.training: Version | None = None
         self.fetching: Version | None = None
+        self.given_up: Version | None = None
+        """The last one that was fetched, and then no more."""
         self.wanted: int | None = None
         """The first version that is wanted on the way of what is fetched."""
         self.heard: tuple[int, Version] | None = None
@@ -98,16 +109,15 @@ class ParticipantLaws(RuleBasedStateMachine):
         """What could not be had with those before it, or not at all."""
         self.failed = []
         self.live = {}
-        self.core = Participant(
-            "d",
-            "j-1",
-            self.spec,
-            random.Random(self.boots),  # noqa: S311 -- jitter
+        setup = Setup(
+            device="d",
+            job="j-1",
+            spec=self.spec,
             offer=self.update,
             names=self.names,
             trained=self.update.base if self.update else self.settled,
-            now=self.now,
         )
+        self.core = Participant(setup, random.Random(self.boots), self.now)  # noqa: S311 -- jitter
         self.carry_out(self.core.receive(Ready(), self.now))
 
     def tell(self, event: DeviceEvent, die_at: int | None = None) -> None:
@@ -133,6 +143,7 @@ class ParticipantLaws(RuleBasedStateMachine):
                     before = Version(version.generation, version.number - 1)
                     assert not version.number or before in self.installed, "has not where it starts"
                     assert since is None or self.since[before] <= since, "has not what it is averaged with"
+                self.given_up = self.fetching or self.given_up
                 self.fetching, self.by_head, self.wanted = version, isinstance(source, Head), since
             case Train(base, _, names):
                 assert names == self.known_as[base]
@@ -174,7 +185,7 @@ class ParticipantLaws(RuleBasedStateMachine):
                 first = self.spec.averaged_from(version.number)
                 assert self.since[version] <= first or version in self.asked, "deploys by itself what may be averaged"
             case Drop():
-                self.fetching = None
+                self.given_up, self.fetching = self.fetching, None
             case RequestHead():
                 pass
 
@@ -323,7 +334,8 @@ class ParticipantLaws(RuleBasedStateMachine):
     @precondition(lambda self: self.fetching is not None)
     @rule(failed=st.sampled_from([False, False, True]), die_at=dies, short=st.booleans())
     def the_fetch_ends(self, failed: bool, die_at: int | None, short: bool = False) -> None:
-        version, self.fetching = self.fetching, None
+        version = self.given_up = self.fetching
+        self.fetching = None
         assert version is not None
         if failed and self.by_head:
             self.heard = None  # that head is doubted
@@ -353,6 +365,47 @@ class ParticipantLaws(RuleBasedStateMachine):
         self.failed.append(base)
         self.tell(TrainingFailed(base, "it diverged"))
 
+    @precondition(lambda self: self.given_up is not None)
+    @rule(failed=st.booleans())
+    def a_fetch_that_was_given_up_ends_late(self, failed: bool) -> None:
+        version = self.given_up
+        if version is None or version == self.fetching:
+            return
+        if failed:
+            self.tell(FetchFailed(version))
+            return
+        self.installed.add(version)
+        self.since[version] = version.number
+        self.tell(Installed(version))
+
+    @precondition(lambda self: self.spec.deploy != "never")
+    @rule(back=near, failed=st.booleans())
+    def the_slot_has_its_say(self, back: int, failed: bool) -> None:
+        version = self.about(back)
+        self.tell(DeployFailed(version, "the disk is full") if failed else Deployed(version))
+
+    def illegal(self) -> list[DeviceEvent]:
+        """Return what nobody can have to say now."""
+        never = Version(99, 99)
+        offers = [Offer("j-1", "d", base, 10, "cd" * 16, 9) for base in (self.version, never) if base != self.training]
+        events: list[DeviceEvent] = [Installed(never), FetchFailed(never), *map(Trained, offers)]
+        events += [TrainingFailed(offer.base, "it diverged") for offer in offers]
+        if self.training is not None:
+            events += [Trained(Offer("j-2", "d", self.training, 10, "cd" * 16, 9))]
+        if self.update is None:
+            events += [UpdateLost(self.settled)]
+        if self.spec.deploy == "never":
+            events += [Deployed(self.version), DeployFailed(self.version, "the disk is full")]
+        return events
+
+    @rule(seconds=st.sampled_from([0.0, 6.0, 61.0]))
+    def the_shell_errs(self, seconds: float) -> None:
+        before = pickle.dumps(self.core)
+        for event in self.illegal():
+            with pytest.raises(IllegalEventError, match=f"^{type(event).__name__} came while "):
+                self.core.receive(event, self.now + seconds)
+            assert pickle.dumps(self.core) == before, "an illegal event has changed something"
+
     @rule()
     def the_power_is_cut(self) -> None:
         self.start()
@@ -373,6 +426,10 @@ class ParticipantLaws(RuleBasedStateMachine):
         assert later is None or later > self.now, "it spins"
 
     # What must always hold.
+
+    @invariant()
+    def the_core_does_not_contradict_itself(self) -> None:
+        self.core.check()
 
     @invariant()
     def the_core_knows_what_is_on_the_disk(self) -> None:

@@ -39,13 +39,15 @@ from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
+from edge_agent.effects import TrainingFailed
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
-from edge_agent.participant import REFETCH_S, Jitter
+from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
+from edge_agent.versions import REFETCH_S
 from edge_agent.work import FLUSH_S, STALL_S, _rng
 from models import chain
 from models.chain import Chain, Grids, Held, Step
@@ -1352,6 +1354,19 @@ def test_what_a_jobs_code_throws_puts_it_at_rest_with_the_reason_and_the_others_
     spec = msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy"))
     bench.say(Job(other, 1, spec), Head(other, 1, V0, head().sha256), Round(other, 1, V0, 60.0))
     assert bench.offered().job == other
+
+
+def test_an_event_that_is_illegal_puts_its_job_at_rest_and_an_update_is_offered_on(bench: Bench) -> None:
+    bench.begin()
+    before = bench.offered()
+    bench.agent.jobs.inside(JOB, lambda work, now: work.handle(TrainingFailed(V0, "it diverged"), now))
+    assert bench.agent.works == {}
+    bench.settle(1.0)
+    why = bench.of(Presence)[-1].unready[JOB]
+    assert "at rest: IllegalEventError: TrainingFailed came while an update is offered: nothing is trained" in why
+    bench.heard.clear()
+    bench.settle(2 * FIRST_REST_S)
+    assert bench.offered() == before, "nothing had changed"
 
 
 def test_a_job_at_rest_is_tried_again_ever_less_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from msgspec import inspect
 
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
-from aggregator.effects import Announce, DeviceStatus
+from aggregator.effects import Announce, DeviceStatus, Setup
 from aggregator.gates import RefusedError
 from aggregator.learner import Learner, LearnerError
 from aggregator.record import start
@@ -32,6 +32,7 @@ from broker.messages import Beacon, Job, Presence, Round, Submit, Version
 from broker.transport import check_topic
 from broker.wire import Wire
 from edge_agent.config import AgentConfig
+from edge_agent.effects import Setup as ParticipantSetup
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
 from models.chain import Chain
@@ -235,7 +236,9 @@ def use_job(spec: JobSpec) -> None:
 
 
 def use_rounds(spec: JobSpec) -> None:
-    coordinator = Coordinator(spec.rounds, spec.seed, Version(1, 0), now=0.0, max_examples=spec.aggregate.max_examples)
+    coordinator = Coordinator(
+        Setup(rules=spec.rounds, seed=spec.seed, base=Version(1, 0), max_examples=spec.aggregate.max_examples), 0.0
+    )
     now, effects = 0.0, []
     for number in range(5):
         effects += coordinator.receive(DeviceStatus(f"d{number}", online=True, ready=True, why=""), now)
@@ -250,7 +253,7 @@ def use_rounds(spec: JobSpec) -> None:
         if isinstance(effect, Announce):
             told = Round("j-1", 1, Version(1, 0), math.ceil(effect.seconds_left), threshold=effect.attempt.threshold)
             assert WIRE.unpack(WIRE.pack(told)) == told
-    Participant("d", "j-1", spec, Random(0))  # noqa: S311 -- jitter
+    Participant(ParticipantSetup(device="d", job="j-1", spec=spec), Random(0))  # noqa: S311 -- jitter
 
 
 def use_model(spec: JobSpec) -> None:
@@ -325,14 +328,14 @@ def use_aggregator(config: AggregatorConfig) -> None:
     assert Wire(config.fleet).unpack(Wire(config.fleet).pack(beacon)) == beacon
     check_topic(Wire(config.fleet).pack(beacon).topic)
     assert config.limits.chunk_bytes + 1000 <= mailbox.ClientLimits().packet_bytes  # what our own client takes
-    coordinator = Coordinator(
-        RoundsSpec(),
-        1,
-        Version(1, 0),
-        now=0.0,
+    setup = Setup(
+        rules=RoundsSpec(),
+        seed=1,
+        base=Version(1, 0),
         heartbeat_s=config.limits.heartbeat_s,
         max_body_bytes=config.limits.unassembled_bytes,
     )
+    coordinator = Coordinator(setup, 0.0)
     coordinator.receive(DeviceStatus("d", online=True, ready=True, why=""), 0.0)
     coordinator.tick(0.0)
     assert coordinator.deadline is not None

@@ -1,0 +1,33 @@
+"""What has become of the devices of a round, in words: the coordinator's own truth, read, not repeated. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aggregator.absences import ABSENT
+from aggregator.effects import Attempt
+
+if TYPE_CHECKING:
+    from aggregator.coordinator import Coordinator
+
+
+def of(core: Coordinator, attempt: Attempt) -> dict[str, str]:
+    """Return for everybody whom an attempt drew, or who counts, what has become of it; by name."""
+    return {name: _fate(core, name) for name in sorted({*attempt.cohort, *core.ledger.counted})}
+
+
+def _fate(core: Coordinator, name: str) -> str:
+    verdict, member = core.ledger.last_of(name), core.members.get(name)
+    if name in core.ledger.counted and verdict is not None and verdict.base != core.base:
+        return f"counted late: its update was to version {verdict.base}"
+    if verdict is not None and verdict.base == core.base:
+        return "counted" if verdict.counted else f"refused: {verdict.refused}"
+    if core.attendance.has_failed(name) and member is not None:
+        return f"not counted: its training failed: {member.failure}"
+    if core.rounds.absences.has_dropped(name):
+        return f"dropped: absent throughout {ABSENT} attempts"
+    if member is None or not member.there:
+        return "not counted: it was offline"
+    if not member.ready:
+        return f"not counted: it could not take part: {member.why}"
+    return "not counted: nothing had arrived when the round ended"

@@ -1,0 +1,166 @@
+"""What has been announced of one job, as far as this device has heard it: its head, its round, its end. Pure.
+
+Laws 1, 4 and 9 at the top of participant.py are read off here: whether a base has been left, and which names it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from broker.messages import Head, Round, Version
+from edge_agent.effects import JobEnded
+from models import draw
+from models.job import JobSpec
+
+ENDED = ("finished", "stopped")
+
+
+class Announced:
+    """What the aggregator has said last. names: former names of the base that is trained on or offered to."""
+
+    __slots__ = ("_device", "_spec", "ahead", "head", "names", "over", "round", "round_ends_at", "term")
+
+    def __init__(self, device: str, spec: JobSpec, names: Collection[Version]) -> None:
+        self._device = device
+        self._spec = spec
+        self.names = frozenset(names)
+        self.term = 0
+        """The highest one that anything was said under."""
+        self.head: Head | None = None
+        self.round: Round | None = None
+        self.round_ends_at = 0.0
+        self.over: Version | None = None
+        """The last version of the job, if that has ended."""
+        self.ahead: Version | None = None
+        """A later version than the one that was spoken of last: who has lost it should know."""
+
+    def hear(self, event: Head | Round | JobEnded, now: float) -> bool:
+        """Take what is said, and return whether it is news: neither of a replaced aggregator nor overtaken."""
+        if event.term < self.term:
+            return False
+        match event:
+            case Round(base=base, seconds_left=seconds_left):
+                if self.round and (event.term, base) < (self.round.term, self.round.base):
+                    self.ahead = self.round.base
+                    return False
+                self._follow(event.term, base)
+                self.round, self.round_ends_at, self.ahead = event, now + seconds_left, None
+            case Head(version=version):
+                if self.head and (event.term, version) < (self.head.term, self.head.version):
+                    self.ahead = self.head.version
+                    return False
+                self._follow(event.term, version)
+                self.head = event
+                if event.state in ENDED:
+                    self.over = version
+            case JobEnded(last, term):
+                self._follow(term, last)
+                self.over = last
+        return True
+
+    def _follow(self, term: int, version: Version) -> None:
+        """Go by words of this term on this version. What had ended may have been brought back by a backup."""
+        if self.over is not None and (term > self.term or version > self.over):
+            self.over = None
+        self.term = term
+
+    def latest(self) -> Version | None:
+        """Return the newest version heard of."""
+        latest = self.over
+        if self.head is not None and (latest is None or self.head.version > latest):
+            latest = self.head.version
+        if self.round is not None and (latest is None or self.round.base > latest):
+            latest = self.round.base
+        return latest
+
+    # The round.
+
+    def has_drawn(self) -> bool:
+        """Return whether the last round announced drew this device."""
+        round_ = self.round
+        if round_ is None:
+            return False
+        return draw.ticket(draw.salt(self._spec.seed, round_.base.number), self._device) <= round_.threshold
+
+    def calls_for(self, version: Version, now: float) -> bool:
+        """Return whether a live round wants this device to train on a version."""
+        round_ = self.round
+        return (
+            self.over is None
+            and round_ is not None
+            and round_.base == version
+            and now < self.round_ends_at
+            and self.has_drawn()
+            and self._device not in round_.settled
+        )
+
+    def left_s(self, now: float) -> float:
+        """Return the time until the deadline of the last round announced."""
+        return max(0.0, self.round_ends_at - now)
+
+    def follows_up(self, before: Round | None, base: Version) -> bool:
+        """Return whether the round is a further attempt to leave this base, and draws this device. before: the last."""
+        round_ = self.round
+        if before is None or round_ is None:
+            return False
+        goes_on = base in (round_.base, *round_.aliases) and before.base in (round_.base, *round_.aliases)
+        return goes_on and round_.attempt > before.attempt and self.has_drawn()
+
+    # Names.
+
+    def aliases(self, version: Version) -> tuple[Version, ...]:
+        """Return the former names of a version, as far as its round tells them."""
+        return self.round.aliases if self.round is not None and self.round.base == version else ()
+
+    def is_renamed(self, base: Version) -> bool:
+        """Return whether the base at hand goes on under another name: by any that it has had it is the present one."""
+        round_, latest = self.round, self.latest()
+        if round_ is None or self.over is not None or round_.base != latest or latest == base:
+            return False
+        if latest.number != base.number:
+            return False
+        return not {base, *self.names}.isdisjoint((latest, *round_.aliases))
+
+    def may_be(self, base: Version, latest: Version) -> bool:
+        """Return whether the newest version may be the base at hand under another name, until its round says it."""
+        if latest.number != base.number:
+            return False
+        told = self.round is not None and self.round.base == latest
+        return not told or self.is_renamed(base)
+
+    def leaders_name(self, base: Version) -> Version | None:
+        """Return the leader's name for the base at hand, where the leader cannot know the one that it has here."""
+        round_ = self.round
+        if round_ is None or round_.base < base or base in round_.aliases or not self.is_renamed(base):
+            return None
+        return round_.base
+
+    # What it means for a base.
+
+    def is_left(self, base: Version) -> bool:
+        """Return whether what is announced shows that this base has been left for good, or the job is over."""
+        latest = self.latest()
+        if latest is None or latest < base:
+            return False
+        if self.over is not None and self.over >= base:
+            return True
+        return latest != base and not self.may_be(base, latest)
+
+    def may_be_folded(self, base: Version) -> bool:
+        """Return whether an update may count though its base was left: nobody says so but its verdict.
+
+        What is not older than the present version, and of another generation, nobody can fold into that.
+        """
+        latest = self.latest()
+        if self._spec.rounds.late != "fold" or latest is None:
+            return self._spec.rounds.late == "fold"
+        return base.generation == latest.generation or base.number < latest.number
+
+    def is_too_late(self, base: Version) -> bool:
+        """Return whether an update to this base would be refused."""
+        latest = self.latest()
+        if self.over or latest is None or latest == base or (latest > base and self.may_be(base, latest)):
+            return self.over is not None
+        staleness = latest.number - base.number
+        may_be_late = self._spec.rounds.late == "fold" and 0 < staleness <= self._spec.rounds.max_staleness
+        return not may_be_late or latest.generation != base.generation
