@@ -28,7 +28,7 @@ class Jitter(Protocol):
 class Resend:
     """The timing of one device's offers to one job. folds: every offer of the job is answered."""
 
-    __slots__ = ("_backoff_s", "_folds", "_offered", "_rng", "_waits", "at", "has_sent_body")
+    __slots__ = ("_window_s", "_backoff_s", "_folds", "_offered", "_rng", "_waits", "at", "has_sent_body")
 
     def __init__(self, rng: Jitter, now: float, *, folds: bool) -> None:
         self._rng = rng
@@ -37,6 +37,8 @@ class Resend:
         """When the update at hand is offered next."""
         self.has_sent_body = False
         """Whether the update at hand has been offered with its body."""
+        self._window_s = FIRST_RESEND_S
+        """Over which devices that all hear one word spread what they say."""
         self._backoff_s: float | None = None
         """How long to wait after the next offer; None for the first time."""
         self._offered: tuple[Version, float] | None = None
@@ -66,11 +68,11 @@ class Resend:
 
     def _hurry(self, now: float) -> None:
         self._backoff_s = None
-        self.at = min(self.at, now + FIRST_RESEND_S * self._rng.random())
+        self.at = min(self.at, now + self._window_s * self._rng.random())
 
     def connected(self, spread_s: float, now: float) -> None:
         """Offer again at once, spread over this window: the connection is a new one, of either side."""
-        self._backoff_s = None
+        self._backoff_s, self._window_s = None, max(FIRST_RESEND_S, spread_s)
         self.at = now + self._rng.random() * spread_s
 
     def disconnected(self) -> None:

@@ -100,3 +100,14 @@ def test_who_is_asked_for_the_body_has_been_heard() -> None:
     one = offering()
     one.be_asked(10.0, 60.0)
     assert one.at == 40.0
+
+
+@pytest.mark.parametrize(("spread_s", "window_s"), [(0.0, FIRST_RESEND_S), (60.0, 60.0)])
+def test_devices_that_are_drawn_again_spread_their_offers_as_after_a_new_connection(
+    spread_s: float, window_s: float
+) -> None:
+    one = offering()
+    one.connected(spread_s, 0.0)
+    one.send(offer(), 0.0, 1000.0)
+    one.be_drawn_again(10.0)
+    assert one.at == 10.0 + window_s / 2
