@@ -28,7 +28,7 @@ class Jitter(Protocol):
 class Resend:
     """The timing of one device's offers to one job. folds: every offer of the job is answered."""
 
-    __slots__ = ("_window_s", "_backoff_s", "_folds", "_offered", "_rng", "_waits", "at", "has_sent_body")
+    __slots__ = ("_backoff_s", "_folds", "_offered", "_rng", "_waits", "_window_s", "at", "has_sent_body")
 
     def __init__(self, rng: Jitter, now: float, *, folds: bool) -> None:
         self._rng = rng
