@@ -44,7 +44,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from models.data.dataset import Dataset
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 FLEET = "bench"
@@ -263,7 +263,7 @@ def chunks_down(n: int) -> Cost:
             data={SPEC.data_name: DataSource("rows")},
             models=ModelSettings(inference=False),
         )
-        agent = Agent(config, home, broker.transport("device"), read_data=lambda *_: _rows())
+        agent = Agent(config, home, broker.transport("device"), open_source=lambda _settings: InMemory(_rows()))
         hand = broker.transport("aggregator")
         hand.open()
         agent.start()

@@ -35,7 +35,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
-from models.data.dataset import DatasetError, read_arrays
+from models.data.dataset import DatasetError
+from models.data.npz_file import read_arrays
 from models.job import ModelSpec
 from models.nets.table import NETS, ModelError, Net, build
 from models.params import Float32, Params, ParamsError, check

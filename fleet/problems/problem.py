@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from fleet.problems.examples import DATA, Split, find_job, load_split, split_rows
 from fleet.problems.partition import Rows, by_column, deal
-from models.data import dataset
+from models.data import dataset, npz_file
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 from models.data.source import load as load_source
@@ -80,7 +80,7 @@ def _read_file(
     kind, _, column = how.partition(":")
     if kind != "column":
         return split, None
-    values = dataset.read_arrays(path, (column,))[column]
+    values = npz_file.read_arrays(path, (column,))[column]
     if len(values) != len(y):
         raise DatasetError(f"{path}: {len(values)} rows in {column} but {len(y)} in y")
     return split, by_column(values[train])

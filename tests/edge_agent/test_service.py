@@ -51,7 +51,7 @@ from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
 from models.codec.steps import step_near
 from models.data.dataset import Dataset, DatasetError
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
@@ -73,6 +73,10 @@ def rows(*_: object) -> Dataset:
     rng = np.random.default_rng(0)
     y = np.arange(20) % 2
     return Dataset(np.ascontiguousarray(rng.standard_normal((20, 4)) + y[:, None], np.float32), y)
+
+
+def in_memory(_: DataSource) -> InMemory:
+    return InMemory(rows())
 
 
 HOMES: list[Home] = []
@@ -134,7 +138,7 @@ class Bench:
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
         self.link = self.broker.transport(DEVICE, will(FLEET, self.home))
-        self.agent = Agent(config, self.home, self.link, clock=lambda: self.now, read_data=rows)
+        self.agent = Agent(config, self.home, self.link, clock=lambda: self.now, open_source=in_memory)
         self.agent.start()
 
     def kill(self) -> None:
@@ -1122,7 +1126,7 @@ def test_a_job_that_trains_alone_goes_on_without_a_break(tmp_path: Path, monkeyp
     monkeypatch.setattr(Marks, "enter", note)
     while bench.now < 1000.0 + 4 * TURN_S:
         bench.agent.step(0.0)
-    assert entered == ["begin", "train"]
+    assert entered == ["begin", "read", "read", "train"]
     bench.agent.stop()
 
 
@@ -1312,17 +1316,23 @@ def test_a_job_that_is_announced_late_is_reported_no_more_also_where_its_data_ar
 def test_a_job_that_has_ended_while_it_was_put_off_is_over_when_it_begins(bench: Bench, goes_on: bool) -> None:
     """Unless it has been brought back by then."""
 
-    def fail(*_: object) -> Dataset:
-        raise DatasetError("no such file")
+    class Missing:
+        there = False
 
-    bench.agent.jobs._read_data = fail
+        def snapshot(self) -> Dataset:
+            if not self.there:
+                raise DatasetError("no such file")
+            return rows()
+
+    source = Missing()
+    bench.agent.jobs._open_source = lambda _: source
     bench.begin(Round(JOB, 1, V0, 6000.0))
     assert bench.agent.works == {}
     tree = msgspec.to_builtins(SPEC)
     bench.say(Job(JOB, 1, tree, V0))
     if goes_on:
         bench.say(Job(JOB, 2, tree), structs.replace(head(), term=2), Round(JOB, 2, V0, 6000.0))
-    bench.agent.jobs._read_data = rows
+    source.there = True
     bench.settle(LOOK_AGAIN_S)
     bench.settle(1.0)
     assert list(bench.agent.works) == [JOB]
@@ -1652,7 +1662,7 @@ def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> 
     home = Home(tmp_path, DEVICE, disk=NoDisk())
     link = broker.transport(DEVICE)
     config = AgentConfig(fleet=FLEET, data={"toy": DataSource("memory")}, models=ModelSettings(inference=False))
-    agent = Agent(config, home, link, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
+    agent = Agent(config, home, link, open_source=in_memory, resources=Counted(), marks=Marks(tmp_path / "marks"))
     agent.start()
     hand = broker.transport("hand")
     hand.open()

@@ -1,0 +1,82 @@
+"""CSV files: UTF-8, a header row, one example a line, numbers only; one column holds the labels.
+
+Lines are counted from 1, as in an editor.
+"""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.data.dataset import Dataset, DatasetError, checked, float32
+from models.data.settings import SourceSettings
+from models.params import Float32
+
+
+def read(settings: SourceSettings) -> Dataset:
+    """Read the file's examples. Raises DatasetError."""
+    path, label = Path(settings.path), settings.label
+    lines = _lines(path)
+    _, header = next(lines, (0, []))
+    names = list(settings.columns) or [name for name in header if name != label]
+    for name in (*names, label):
+        if header.count(name) != 1:
+            how = "no" if name not in header else "more than one"
+            raise DatasetError(f"{path}: {how} column {name!r}; the header has {', '.join(header) or 'nothing'}")
+    wanted = [header.index(name) for name in (*names, label)]
+    numbers = array("d")
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise DatasetError(f"{path}, line {line}: {len(cells)} columns where the header has {len(header)}")
+        numbers.extend(_numbers(path, line, [cells[i] for i in wanted], (*names, label)))
+    table = np.frombuffer(numbers, np.float64).reshape(-1, len(wanted))
+    X, y = float32(table[:, :-1]), float32(table[:, -1])
+    return Dataset(checked(X, "the features", path), checked(y, label, path), str(path))
+
+
+def load_rows(path: Path, inputs: int) -> Float32:
+    """Read (n, inputs) float32 rows without labels from a CSV, for a prediction.
+
+    The first line is a header if any of its cells is no number. Raises DatasetError.
+    """
+    lines = list(_lines(path))
+    if lines and not all(_is_number(cell) for cell in lines[0][1]):
+        del lines[0]
+    numbers = array("f")
+    for line, cells in lines:
+        if len(cells) != inputs:
+            raise DatasetError(f"{path}, line {line}: {len(cells)} columns where the model has inputs = {inputs}")
+        numbers.extend(_numbers(path, line, cells, [f"column {i + 1}" for i in range(inputs)]))
+    return checked(np.frombuffer(numbers, np.float32).reshape(-1, inputs), "X", path)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Return (line number, stripped cells) of every line that is not blank."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, [cell.strip() for cell in cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _numbers(path: Path, line: int, cells: Sequence[str], names: Sequence[str]) -> list[float]:
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError:
+        name, cell = next((n, c) for n, c in zip(names, cells, strict=True) if not _is_number(c))
+        raise DatasetError(f"{path}, line {line}, column {name}: {cell!r} is no number") from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
