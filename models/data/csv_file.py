@@ -12,30 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data.dataset import Dataset, DatasetError, checked, float32
+from models.data.columns import choose, dataset_of
+from models.data.dataset import Dataset, DatasetError, checked
 from models.data.settings import SourceSettings
 from models.params import Float32
 
 
 def read(settings: SourceSettings) -> Dataset:
     """Read the file's examples. Raises DatasetError."""
-    path, label = Path(settings.path), settings.label
+    path = Path(settings.path)
     lines = _lines(path)
     _, header = next(lines, (0, []))
-    names = list(settings.columns) or [name for name in header if name != label]
-    for name in (*names, label):
-        if header.count(name) != 1:
-            how = "no" if name not in header else "more than one"
-            raise DatasetError(f"{path}: {how} column {name!r}; the header has {', '.join(header) or 'nothing'}")
-    wanted = [header.index(name) for name in (*names, label)]
+    names = choose(settings, header, "the header")
+    wanted = [header.index(name) for name in names]
     numbers = array("d")
     for line, cells in lines:
         if len(cells) != len(header):
             raise DatasetError(f"{path}, line {line}: {len(cells)} columns where the header has {len(header)}")
-        numbers.extend(_numbers(path, line, [cells[i] for i in wanted], (*names, label)))
-    table = np.frombuffer(numbers, np.float64).reshape(-1, len(wanted))
-    X, y = float32(table[:, :-1]), float32(table[:, -1])
-    return Dataset(checked(X, "the features", path), checked(y, label, path), str(path))
+        numbers.extend(_numbers(path, line, [cells[i] for i in wanted], names))
+    return dataset_of(settings, numbers, len(names))
 
 
 def load_rows(path: Path, inputs: int) -> Float32:
