@@ -28,6 +28,8 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     features: Column | Annotated[tuple[Column, ...], Meta(min_length=1)] | None = None
     """Feature columns (all others when not given) or the name of the feature array (NPZ; X). One column may stand
     alone, without brackets."""
+    query: Annotated[str, Meta(min_length=1, max_length=100_000)] | None = None
+    """What gives the rows (SQLite): a SELECT, whose columns label and features name."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import NamedTuple
 
-from models.data import csv_file, npz_file
+from models.data import csv_file, npz_file, sqlite_file
 from models.data.dataset import Dataset, DatasetError
 from models.data.settings import SourceSettings
 
@@ -38,6 +38,11 @@ class Format(NamedTuple):
 FORMATS = (
     Format("NPZ", (".npz",), npz_file.read, npz_file.check),
     Format("CSV", (".csv",), csv_file.read),
+    Format(
+        *("SQLite", (".db", ".sqlite", ".sqlite3"), sqlite_file.read, sqlite_file.check),
+        keys=frozenset({"query"}),
+        beside=("-wal", "-journal"),
+    ),
 )
 
 SOME = frozenset[str]().union(*(row.keys for row in FORMATS))
