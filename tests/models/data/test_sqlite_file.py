@@ -400,3 +400,25 @@ print("sqlite3" in sys.modules)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "x.csv"), str(db)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]
+
+
+def test_what_a_writer_without_wal_has_left_half_done_is_not_put_right_here_but_what_to_do_is_said(db: Path) -> None:
+    with other_process(db) as process:
+        tell(process, "PRAGMA cache_size = 1")
+        tell(process, "BEGIN")
+        many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+        tell(process, f"INSERT INTO readings {many} SELECT i, i, 0 FROM n")
+        process.kill()
+        process.wait()
+    journal = db.with_name("readings.db-journal")
+    before = db.read_bytes(), journal.read_bytes()
+    with pytest.raises(
+        DatasetError, match=r"cannot be read .*: let this user .*; where its writer has died, open it once"
+    ):
+        load(source(db))
+    assert (db.read_bytes(), journal.read_bytes()) == before
+
+
+def test_text_that_is_no_utf_8_is_shown_as_far_as_it_can_be(db: Path) -> None:
+    with pytest.raises(DatasetError, match="row 0, column t: the text 'a�' is no number"):
+        load(source(db, "SELECT CAST(x'61ff' AS TEXT) AS t, 0 AS y"))
