@@ -6,6 +6,7 @@ Lines are counted from 1, as in an editor.
 from __future__ import annotations
 
 import csv
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +19,14 @@ from models.data.settings import SourceSettings
 from models.params import Float32
 
 
-def read(settings: SourceSettings) -> Dataset:
-    """Read the file's examples. Raises DatasetError."""
+def read(settings: SourceSettings, *, ended: bool = False) -> Dataset:
+    """Read the file's examples. Raises DatasetError.
+
+    ended: leave out a last line that has no end: somebody is in the middle of writing it, and a number that is cut off
+    is a number too.
+    """
     path = Path(settings.path)
-    lines = _lines(path)
+    lines = _lines(path, ended=ended)
     _, header = next(lines, (0, []))
     names = choose(settings, header, "the header")
     wanted = [header.index(name) for name in names]
@@ -49,11 +54,21 @@ def load_rows(path: Path, inputs: int) -> Float32:
     return checked(np.frombuffer(numbers, np.float32).reshape(-1, inputs), "X", path)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return (line number, stripped cells) of every line that is not blank."""
+def is_ended(settings: SourceSettings) -> bool:
+    """Return whether the last line has its end, as far as that can be read."""
+    try:
+        with Path(settings.path).open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) in b"\r\n"
+    except OSError:
+        return True
+
+
+def _lines(path: Path, *, ended: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Return (line number, stripped cells) of every line that is not blank. ended: of those that have their end."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(line for line in file if line.endswith(("\r", "\n"))) if ended else csv.reader(file)
             for cells in reader:
                 if cells:
                     yield reader.line_num, [cell.strip() for cell in cells]

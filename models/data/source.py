@@ -24,6 +24,7 @@ __all__ = ["Column", "DataSource", "FilePath", "InMemory", "Opener", "Source", "
 SETTLED_S = 2.0
 """A file is taken for unchanged by its stamp only if its last change was at least so long before it was read: what is
 written within a tick of the kernel's clock (10 ms; 2 s on FAT) leaves no trace in the stamp."""
+LOOK_S = 0.1
 TRIES = 3
 """How often a file that is written to while it is read is read before it counts as damaged."""
 
@@ -80,7 +81,11 @@ class File:
         self._lock = threading.Lock()
 
     def snapshot(self) -> Dataset:
-        """See `Source`. A file that is written to meanwhile is read again where it could not be read so."""
+        """See `Source`.
+
+        A file that is written to meanwhile is read again where it could not be read so; of one that is being written to
+        a row that is half there is left for the next time.
+        """
         if not self._lock.acquire(blocking=False):
             raise DatasetError(f"{self._settings.path} is still being read since an earlier try: does its disk answer?")
         try:
@@ -94,16 +99,36 @@ class File:
             return self._kept
         self._kept = None
         for tries_left in reversed(range(TRIES)):
-            before, began = table.stamp(self._settings), time.time_ns()
+            found = None  # one copy of the rows, no more
+            before, settled = self._look()
             try:
-                found = table.known(self._settings).read(self._settings)
+                found = self._read(settled=settled)
             except DatasetError:
                 if not tries_left or table.stamp(self._settings) == before:
                     raise
                 continue
-            self._kept, self._stamp = found, before if _is_settled(before, began) else ()
+            if settled and tries_left and table.stamp(self._settings) != before:
+                continue  # somebody has begun to write: what was read last may be half a row
+            self._kept, self._stamp = found, before if settled else ()
             return found
         raise AssertionError("the last try returns or raises")
+
+    def _look(self) -> tuple[Stamp, bool]:
+        """Return the stamp of the files, and whether they had been left alone for a while.
+
+        A file whose last row has no end yet is given the time to get one, or to be left alone.
+        """
+        row, give_up_at = table.find(self._settings), time.monotonic() + SETTLED_S
+        while True:
+            found = table.stamp(self._settings)
+            settled = _is_settled(found, time.time_ns())
+            if settled or row is None or row.is_ended(self._settings) or time.monotonic() >= give_up_at:
+                return found, settled
+            time.sleep(LOOK_S)
+
+    def _read(self, *, settled: bool) -> Dataset:
+        row = table.known(self._settings)
+        return row.read(self._settings) if settled or row.read_ended is None else row.read_ended(self._settings)
 
 
 def open(settings: SourceSettings) -> Source:  # noqa: A001 -- as a module's: source.open

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -29,6 +30,10 @@ class Format(NamedTuple):
     """Read them as they are now. Raises DatasetError, naming the file and the row, line or column."""
     check: Callable[[SourceSettings], None] = lambda _settings: None
     """Raise ValueError for keys that cannot be meant."""
+    read_ended: Callable[[SourceSettings], Dataset] | None = None
+    """The same without a last row that is being written; None where no row can be half there."""
+    is_ended: Callable[[SourceSettings], bool] = lambda _settings: True
+    """Return whether the last row is whole, as far as that shows."""
     keys: frozenset[str] = frozenset()
     """Those that it takes beside path, label and features."""
     beside: tuple[str, ...] = ()
@@ -37,7 +42,11 @@ class Format(NamedTuple):
 
 FORMATS = (
     Format("NPZ", (".npz",), npz_file.read, npz_file.check),
-    Format("CSV", (".csv",), csv_file.read),
+    Format(
+        *("CSV", (".csv",), csv_file.read),
+        read_ended=partial(csv_file.read, ended=True),
+        is_ended=csv_file.is_ended,
+    ),
     Format(
         *("SQLite", (".db", ".sqlite", ".sqlite3"), sqlite_file.read, sqlite_file.check),
         keys=frozenset({"query"}),

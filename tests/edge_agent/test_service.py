@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -2032,3 +2033,32 @@ def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_the
     assert list(bench.agent.jobs._sources) == ["toy"]
     bench.say(Job(JOB, 1))
     assert bench.agent.jobs._sources == {}
+
+
+@pytest.mark.parametrize("ends", ["trained", "halted"])
+def test_rows_are_let_go_when_their_training_is_over(tmp_path: Path, ends: str) -> None:
+    """A device has memory for one copy of them."""
+    given: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    class Fresh:
+        def snapshot(self) -> Dataset:
+            alive.append(sum(one() is not None for one in given))
+            data = rows()
+            given.append(weakref.ref(data.X))
+            return data
+
+    bench = Bench(tmp_path, open_source=lambda _: Fresh())
+    if ends == "trained":
+        bench.begin()
+        bench.offered()
+    else:
+        messages = (Job(JOB, 1, msgspec.to_builtins(SPEC)), head(), Round(JOB, 1, V0, 60.0))
+        for message in messages:
+            bench.hand.publish(topics.pack(message, FLEET))
+        while not (JOB in bench.agent.works and bench.agent.works[JOB].busy):
+            bench.agent.step(0.0)
+    leave(bench, version_1())
+    assert bench.offered().base == V1
+    assert alive == [0, 0, 0]
+    bench.agent.stop()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.data.csv_file import load_rows, read
+from models.data.csv_file import is_ended, load_rows, read
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 
@@ -76,3 +76,19 @@ def test_a_csv_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("missing.csv", "MISSING.CSV"):
         with pytest.raises(DatasetError, match=f"{name}: cannot be read"):
             load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("a,y\n1,0\n2,1", 1), ("a,y\n1,0\n2,1\n", 2), ("a,y\r\n1,0\r\n2,", 1), ("a,y\r1,0\r", 1)]
+)
+def test_a_last_line_that_has_no_end_can_be_left_out(csv: Path, text: str, rows: int) -> None:
+    csv.write_bytes(text.encode())
+    settings = DataSource(str(csv))
+    assert len(read(settings, ended=True).y) == rows
+    assert is_ended(settings) == text.endswith(("\r", "\n"))
+
+
+def test_a_file_that_is_not_there_has_no_line_that_is_half_there(csv: Path) -> None:
+    assert is_ended(DataSource(str(csv)))
+    csv.touch()
+    assert is_ended(DataSource(str(csv)))

@@ -100,7 +100,9 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(settings.path)
         return row.read(settings)
 
-    monkeypatch.setattr(table, "FORMATS", (table.FORMATS[0], row._replace(read=note), *table.FORMATS[2:]))
+    monkeypatch.setattr(
+        table, "FORMATS", (table.FORMATS[0], row._replace(read=note, read_ended=note), *table.FORMATS[2:])
+    )
     return found
 
 
@@ -152,7 +154,7 @@ def test_the_rows_of_before_are_let_go_before_others_are_read(csv: str, monkeypa
         alive.append(before() is not None)
         return row.read(settings)
 
-    monkeypatch.setattr(table, "FORMATS", (row._replace(read=note),))
+    monkeypatch.setattr(table, "FORMATS", (row._replace(read=note, read_ended=note),))
     append(csv, "5,6,1\n")
     rows.snapshot()
     assert alive == [False]
@@ -168,11 +170,42 @@ def test_after_an_error_the_rows_are_read_anew(csv: str) -> None:
     assert len(rows.snapshot().y) == 2
 
 
-def test_a_file_that_is_caught_in_the_middle_of_a_write_is_read_again(
+def test_a_row_that_is_half_there_is_left_for_the_next_time(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a number is a number too."""
+    monkeypatch.setattr("models.data.source.LOOK_S", 0.01)
+    monkeypatch.setattr("models.data.source._is_settled", lambda _stamp, _now: False)
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.05)
+    append(csv, "5,6,1")
+    rows = open_source(source(path=csv))
+    assert len(rows.snapshot().y) == 2
+    append(csv, "00\n7,")
+    assert rows.snapshot().y.tolist() == [0, 1, 100]
+
+
+def test_a_row_that_is_half_there_gets_the_time_to_be_whole(csv: str) -> None:
+    append(csv, "5,6,1")
+    later = threading.Timer(0.2, append, (csv, "00\n"))
+    later.start()
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, 100]
+    later.join()
+
+
+def test_a_last_line_without_an_end_counts_in_a_file_that_nobody_writes_to(
     csv: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.2)
+    append(csv, "5,6,1")
+    assert load(source(path=csv)).y.tolist() == [0, 1, 1], "who reads it once takes it as it is"
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, 1]
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("line", "half"), [("5,6,1\n", ""), ("5,6,100\n", "5,"), ("5,6,100\n", "5,6,1")])
+def test_a_file_that_is_written_to_while_it_is_read_is_read_again(
+    csv: str, monkeypatch: pytest.MonkeyPatch, line: str, half: str
+) -> None:
     row, tries = table.FORMATS[1], []
-    append(csv, "5,")
+    append(csv, half)
 
     def write_meanwhile(settings: SourceSettings) -> Dataset:
         tries.append(settings)
@@ -180,10 +213,11 @@ def test_a_file_that_is_caught_in_the_middle_of_a_write_is_read_again(
             return row.read(settings)
         finally:
             if len(tries) == 1:
-                append(csv, "6,1\n")
+                append(csv, line.removeprefix(half))
 
     monkeypatch.setattr(table, "FORMATS", (row._replace(read=write_meanwhile),))
-    assert len(open_source(source(path=csv)).snapshot().y) == 3
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, int(line[4:])]
+    assert len(tries) == 2
     append(csv, "7,")
     with pytest.raises(DatasetError, match="line 5: 2 columns"):
         open_source(source(path=csv)).snapshot()
@@ -198,7 +232,7 @@ def test_who_asks_while_an_earlier_reading_hangs_is_told_so(csv: str, monkeypatc
         assert go_on.wait(30.0)
         return row.read(settings)
 
-    monkeypatch.setattr(table, "FORMATS", (row._replace(read=hang),))
+    monkeypatch.setattr(table, "FORMATS", (row._replace(read=hang, read_ended=hang),))
     rows = open_source(source(path=csv))
     hanging = threading.Thread(target=rows.snapshot)
     hanging.start()
