@@ -46,14 +46,18 @@ def inline(future: Future[T], read: Callable[[], T]) -> None:
 def threads(wake: Callable[[], None]) -> Start:
     """Return what reads on a thread of its own each time. wake: called on that thread when a reading has ended."""
 
-    def start(future: Future[Any], read: Callable[[], Any]) -> threading.Thread:
+    def start(future: Future[Any], read: Callable[[], Any]) -> threading.Thread | None:
         def run() -> None:
             with contextlib.suppress(EndlessError):  # it was given up, and may be told so a little late
                 _settle(future, read)
                 wake()
 
         thread = threading.Thread(target=run, name="reading", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # there is no memory for one, or the process is ending
+            future.set_exception(error)
+            return None
         return thread
 
     return start

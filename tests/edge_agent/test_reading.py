@@ -147,3 +147,14 @@ def test_a_reading_that_hangs_keeps_no_process_from_ending(marks: Marks) -> None
     readings.close()
     go_on.set()
     thread.join()
+
+
+def test_where_no_thread_can_be_made_nothing_waits_for_it(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    readings = Readings(threads(lambda: None), marks)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        readings.ask("j", lambda: 7).result(0.0)
+    assert not readings.busy
