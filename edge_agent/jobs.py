@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -55,6 +55,9 @@ LEFT_OVER_S = 60.0
 """A job on disk that nobody has announced for so long after connecting is reported."""
 
 
+_NOBODY: Mapping[str, tuple[Work, float]] = {}
+
+
 class _Later(Struct):
     """A job that this device cannot take part in now. at: when to look again. pause_s: how long it rested."""
 
@@ -89,10 +92,11 @@ class Jobs:
         self.changed = True
         """Whether what a presence says of jobs may be another than when somebody last set this to False; but for what
         only goes along with one (presence.py)."""
-        self._beginning: dict[str, tuple[Work, float]] = {}
+        self._beginning: Mapping[str, tuple[Work, float]] = _NOBODY
         """Jobs whose data are being looked at, and since when."""
-        self._sources: dict[str, Source] = {}
-        """What is open, by the name of its table: one for all jobs on it, so that they share its rows."""
+        self._sources: tuple[tuple[str, Source], ...] = ()
+        """What is open, with the name of its table: one for all jobs on it, so that they share its rows. (Most devices
+        have one or two, for which a dict weighs twice as much.)"""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -309,7 +313,7 @@ class Jobs:
         if isinstance(work, Fault):
             self._rest(job, spec, work.why)
             return
-        self._beginning[job] = work, self._clock()
+        self._beginning = {**self._beginning, job: (work, self._clock())}
         work.look()
         self._take_part(job)
 
@@ -318,7 +322,7 @@ class Jobs:
         work, _ = self._beginning[job]
         if work.reads:
             return
-        self._beginning = {other: one for other, one in self._beginning.items() if other != job}
+        self._looked_at(job)
         try:
             fault = contain(work.note_look, DatasetError, OSError)
         except (DatasetError, OSError) as error:
@@ -349,10 +353,17 @@ class Jobs:
                 resources=self._resources,
             )
 
+    def _looked_at(self, job: str) -> None:
+        """Note that a job's data are not being looked at any more."""
+        self._beginning = {other: one for other, one in self._beginning.items() if other != job} or _NOBODY
+
     def _source(self, name: str) -> Source:
-        if name not in self._sources:
-            self._sources[name] = self._open_source(self._config.data[name])
-        return self._sources[name]
+        """Return the source of this name, open."""
+        known = next((source for other, source in self._sources if other == name), None)
+        if known is None:
+            known = self._open_source(self._config.data[name])
+            self._sources += ((name, known),)
+        return known
 
     def _note_readings(self) -> None:
         """Go on with the jobs whose data have been read meanwhile."""
@@ -389,9 +400,10 @@ class Jobs:
 
     def _forget(self, job: str) -> None:
         """Forget a deleted job, whether or not this process has worked on it."""
-        for known in (self.unready, self._beginning, self._later, self._rested_s, self._overs, self._denied):
+        for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
         self._announced = tuple(name for name in self._announced if name != job)
+        self._looked_at(job)
         self._readings.forget(job)
         if job in self.works:
             self._leave(job)
@@ -404,7 +416,7 @@ class Jobs:
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
         needed = {spec.data_name for spec in self._going_on()}
-        self._sources = {name: source for name, source in self._sources.items() if name in needed}
+        self._sources = tuple((name, source) for name, source in self._sources if name in needed)
         self._sweep()
 
     def _report_left_over(self) -> None:

@@ -97,7 +97,7 @@ class Readings:
         self._start = start
         self._marks = marks
         self._clock = clock
-        self._waiting: list[_Asked] = []
+        self._waiting: tuple[_Asked, ...] = ()
         self._current: _Current | None = None
 
     @property
@@ -108,7 +108,7 @@ class Readings:
     def ask(self, job: str, read: Callable[[], T]) -> Future[T]:
         """Return the future of a reading for this job. It is done already where it is read in the loop."""
         future: Future[T] = Future()
-        self._waiting.append(_Asked(job, future, read))
+        self._waiting += (_Asked(job, future, read),)
         self._go_on()
         return future
 
@@ -127,18 +127,19 @@ class Readings:
 
     def forget(self, job: str) -> None:
         """Begin no reading of this job that has not begun. One that has goes on, and nobody looks at it."""
-        self._waiting = [asked for asked in self._waiting if asked.job != job]
+        self._waiting = tuple(asked for asked in self._waiting if asked.job != job)
 
     def close(self) -> None:
         """Note that the process is about to end: whoever's data are being read is not to blame."""
-        self._waiting.clear()
+        self._waiting = ()
         if self._current is not None:
             self._marks.step_out(self._current.asked.job, "read")
             self._current = None
 
     def _go_on(self) -> None:
         while self._current is None and self._waiting:
-            asked = self._waiting.pop(0)
+            asked, *later = self._waiting
+            self._waiting = tuple(later)
             self._marks.enter(asked.job, "read", "its data were read")
             self._current = _Current(asked, None, self._clock())
             thread = self._start(asked.future, asked.read)

@@ -149,8 +149,8 @@ class Work:
         self._pending: Future[_Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
         self._asked: _Asked | None = None
-        self._fingerprint: tuple[weakref.ref[Float32], int] | None = None
-        """Of the last rows; they themselves are held by their source, and by the training on them."""
+        self._last: tuple[weakref.ref[Float32], int] | None = None
+        """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
         self.n_examples = 0
         """About how many rows this device trains on, as it tells people; an offer says it exactly."""
         self.turn = 0
@@ -429,10 +429,10 @@ class Work:
         """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
         found = self._source.snapshot()
         data = fit(found, self.spec.model)
-        known = self._fingerprint
-        if known is None or known[0]() is not found.X:
-            known = self._fingerprint = weakref.ref(found.X), data.fingerprint
-        return _Rows(data, known[1])
+        last = self._last
+        if last is None or last[0]() is not found.X:
+            last = self._last = weakref.ref(found.X), data.fingerprint
+        return _Rows(data, last[1])
 
     def go_on(self, now: float) -> list[Out]:
         """Begin the training that waits for its rows, if they are there by now.

@@ -2011,7 +2011,7 @@ def test_a_job_that_is_deleted_while_its_data_are_read_leaves_nothing(tmp_path: 
     bench.say(Job(JOB, 1))
     readers.finish()
     bench.settle()
-    assert (bench.agent.works, bench.agent.jobs._beginning, bench.agent.jobs._sources) == ({}, {}, {})
+    assert (bench.agent.works, bench.agent.jobs._beginning, bench.agent.jobs._sources) == ({}, {}, ())
     assert list((tmp_path / "entered").iterdir()) == []
     assert list((tmp_path / "jobs").iterdir()) == []
     bench.agent.stop()
@@ -2030,9 +2030,9 @@ def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_the
     assert len(bench.agent.works) == 2
     assert len(opened) == 1
     bench.say(Job("other-2", 1))
-    assert list(bench.agent.jobs._sources) == ["toy"]
+    assert bench.agent.jobs._sources == (("toy", opened[0]),)
     bench.say(Job(JOB, 1))
-    assert bench.agent.jobs._sources == {}
+    assert bench.agent.jobs._sources == ()
 
 
 @pytest.mark.parametrize("ends", ["trained", "halted"])
