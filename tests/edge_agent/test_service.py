@@ -1976,6 +1976,40 @@ def test_a_training_that_is_halted_before_its_rows_are_there_does_not_begin(tmp_
     bench.agent.stop()
 
 
+def test_a_training_that_is_halted_before_its_rows_are_there_and_is_not_drawn_again_never_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[str] = []
+    monkeypatch.setattr("edge_agent.work.reach", lambda name, *_: passed.append(name))
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    bench.begin()
+    readers.finish()
+    bench.settle()
+    bench.begin()
+    bench.say(Round(JOB, 1, V1, 60.0, threshold=0))
+    readers.finish()
+    bench.settle(1.0)
+    assert "agent.Halt.after" in passed
+    assert "training.begin" not in passed
+    bench.agent.stop()
+
+
+def test_the_fingerprint_that_a_checkpoint_is_tied_to_is_that_of_the_rows_of_its_training(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    work = bench.agent.works[JOB]
+    before = work._read()
+    write_csv(data, 19)
+    after = work._read()
+    assert before.fingerprint == before.data.fingerprint
+    assert after.fingerprint == after.data.fingerprint
+    assert before.fingerprint != after.fingerprint
+    bench.agent.stop()
+
+
 def test_a_training_is_on_its_base_whatever_is_installed_before_its_rows_are_there(tmp_path: Path) -> None:
     """The update is the same as where the rows are there at once."""
     spec = structs.replace(SPEC, deploy="every 1", rounds=structs.replace(SPEC.rounds, late="fold", max_staleness=5))
