@@ -93,7 +93,9 @@ def _loaded(path: Path, features: str | None) -> Dataset:
     except DatasetError:
         raise
     except ValueError as error:
-        raise SettingsError(f"--features {features}: {error}") from error
+        if features is not None:
+            raise SettingsError(f"--features {features}: {error}") from error
+        raise SettingsError(f"{path}: {error}; there is none here: export the rows to CSV or NPZ") from error
 
 
 def _taken(data: Dataset, rows: Rows) -> Dataset:
