@@ -1,6 +1,6 @@
 # make demo    a fleet of ten devices learns on this machine, in about a minute after the install
 # make test    every test, with a real mosquitto
-# make check   format, lint and types, as CI checks them
+# make check   format, lint, types, dead code and circles of imports, as CI checks them
 # make bench   the figures of README, measured on this machine
 # make world   2,000 schedules of the real services in made-up weather, in some ten minutes
 # make chaos   a fleet of real processes, killed 140 times, in some ten minutes
@@ -24,6 +24,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/pytest -q --no-header tests/test_architecture.py
 
 bench: $(VENV)/.dev
 	deploy/need.sh mosquitto

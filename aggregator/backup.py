@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,18 +30,23 @@ from msgspec import Struct, structs
 
 from aggregator import schema
 from aggregator.bodies import Bodies
-from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc, sync
+from aggregator.database import REMEDY, DamageError, Database, Progress, StoreError, Transaction, crc
 from aggregator.lock import Lock
 from aggregator.rows import is_id, is_whole
 from aggregator.store import FILE, UPDATES, JobRow, Store
+from runtime import formats
+from runtime.disk import sync
 
 RESTORED = "restored"
 """The note of a store that was restored and has not led since: "yes"."""
 _SIDES = ("-wal", "-shm", "-journal")
 """What may lie beside a file of SQLite."""
 _PIECE = 2**20
+FORMAT = 1
 SEAL = b"\nfedge backup, SHA-256:\n"
-"""What stands before the checksum at the end of a backup."""
+"""What stands before the checksum at the end of a backup. A later format has its number behind "backup"."""
+_NUMBERED = re.compile(rb"\nfedge backup ([0-9]{1,9})\b")
+_LONGEST_SEAL = 256
 
 
 class BackupError(StoreError):
@@ -77,8 +83,8 @@ def backup(folder: Path, file: Path, progress: Progress) -> Backup:
     """
     if not file.parent.is_dir():
         raise BackupError(f"{file}: there is no folder {file.parent}")
-    if file.exists() and not _is_backup(file):
-        raise BackupError(f"{file} is there and is no backup: remove it, or choose another name")
+    if file.exists():
+        _check_replaceable(file)
     try:
         with _copy(folder, file.with_name(f".{file.name}.new"), progress) as (copy, jobs):
             if file.exists():
@@ -240,7 +246,11 @@ def _seal(file: Path) -> None:
 
 
 def _unseal(file: Path, name: str) -> None:
-    """Take the SHA-256 off again. Raises BackupError where it is wrong; a store without one is left as it is."""
+    """Take the SHA-256 off again. Raises BackupError where it is wrong; a store without one is left as it is.
+
+    It is no less one where a newer fedge wrote it in another way.
+    """
+    _check_seal(file, name)
     with file.open("r+b") as whole:
         end = whole.seek(0, os.SEEK_END) - len(SEAL) - hashlib.sha256().digest_size
         if end < 0:
@@ -253,6 +263,17 @@ def _unseal(file: Path, name: str) -> None:
         whole.seek(0)
         if hashlib.file_digest(whole, "sha256").digest() != digest:
             raise BackupError(f"{name} is damaged: its checksum is wrong: restore an older one")
+
+
+def _check_seal(file: Path, name: str) -> None:
+    """Raise BackupError for a seal that a newer fedge has written."""
+    with file.open("rb") as whole:
+        whole.seek(max(0, whole.seek(0, os.SEEK_END) - _LONGEST_SEAL))
+        found = _NUMBERED.search(whole.read())
+    try:
+        formats.check(f"{name}: the backup", int(found[1]) if found else FORMAT, FORMAT)
+    except formats.FormatError as error:
+        raise BackupError(str(error)) from error
 
 
 @contextmanager
@@ -284,20 +305,30 @@ def _is_still(file: Path, descriptor: int) -> bool:
         return False
 
 
-def _is_backup(file: Path) -> bool:
-    """Return whether `backup` has made this file."""
+def _check_replaceable(file: Path) -> None:
+    """Raise BackupError unless this file was made by `backup`, and by no newer fedge's."""
+    foreign = BackupError(f"{file} is there and is no backup: remove it, or choose another name")
     if not file.is_file():
-        return False
+        raise foreign
     try:
+        _check_seal(file, str(file))
         db = Database(file, synced=False, wal=False)
-    except StoreError:
-        return False
+    except BackupError as error:
+        raise BackupError(f"{error}, or choose another name") from error
+    except (OSError, StoreError):
+        raise foreign from None
     try:
-        return db.one("its mark", "SELECT 1 FROM meta WHERE name = 'backup'") is not None
+        if schema.is_newer(db):
+            raise BackupError(f"{file} is a backup of a newer fedge: upgrade this one, or choose another name")
+        is_marked = db.one("its mark", "SELECT 1 FROM meta WHERE name = 'backup'") is not None
+    except BackupError:
+        raise
     except StoreError:
-        return False
+        is_marked = False
     finally:
         db.close()
+    if not is_marked:
+        raise foreign
 
 
 # Putting one back.

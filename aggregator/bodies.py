@@ -14,7 +14,8 @@ import os
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
-from aggregator.database import StoreError, sync
+from aggregator.database import StoreError
+from runtime.disk import sync
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
 

@@ -19,7 +19,7 @@ from aggregator.store import AttemptRow, StoreError
 from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
 from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import Fault, contain
 from runtime.settings import SettingsError, convert
 

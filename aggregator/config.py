@@ -8,7 +8,8 @@ from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
 from models.data.source import DataSource, FilePath
-from models.job import Factory, Name
+from models.job import Name
+from models.nets.factory import Factory
 
 ENVELOPE_BYTES = 1024
 """What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""

@@ -11,7 +11,7 @@ def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) ->
     """Return why the job ends here, or None while it goes on.
 
     history: the metrics of version 0, 1, …; a version without the metric is no improvement, and patience begins with
-    the first version that has it.
+    the first version that has it. One that was not evaluated in time (`unscored`) says nothing either way.
     """
     stop = rounds.stop
     sign = 1.0 if stop.metric == "accuracy" else -1.0
@@ -23,7 +23,7 @@ def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) ->
             return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}"
     if values and stop.patience is not None:
         best_at, best = _last_improvement(values, stop.min_delta)
-        if last - best_at >= stop.patience:
+        if sum("unscored" not in metrics for metrics in history[best_at + 1 :]) >= stop.patience:
             return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds"
     if last >= rounds.max_rounds:
         return f"max_rounds = {rounds.max_rounds} are done"

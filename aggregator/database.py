@@ -7,7 +7,6 @@ A transaction is all or nothing whatever is raised in it, and on disk (WAL, sync
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +65,10 @@ class Database:
         """Close the file; what is open of a transaction is lost."""
         self._db.close()
 
+    def log_ahead(self) -> None:
+        """Keep what is written in a WAL from now on, and say so in the file. Raises StoreError."""
+        self.execute("PRAGMA journal_mode = WAL")
+
     def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement by itself. Raises StoreError."""
         try:
@@ -76,7 +79,9 @@ class Database:
     def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Return what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
         try:
-            yield from self._db.execute(sql, values)
+            # `yield from` would close the cursor of who stops in between, though the file may be closed by then
+            for row in self._db.execute(sql, values):  # noqa: UP028
+                yield row
         except _RAISED as error:
             raise _translated(error, f"{what} cannot be read from the state directory") from error
 
@@ -179,15 +184,6 @@ class Transaction:
 def crc(content: object) -> int:
     """Return the checksum that lies beside what has none of its own; of no bytes where it is neither bytes nor text."""
     return zlib.crc32(content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b"")
-
-
-def sync(path: Path) -> None:
-    """Put a file, or the entries of a folder, on disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _text(raw: bytes) -> str | bytes:

@@ -20,7 +20,7 @@ from models.data.source import read, stamp
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:

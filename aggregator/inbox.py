@@ -121,7 +121,7 @@ class Inbox:
 
     def call(self) -> list[Offer]:
         """Return the offers in line that there is room for now; they are to be weighed again."""
-        self._freed, free = False, self.most_bytes - self._reserved
+        self._freed, free = False, self.most_bytes - self.reserved_bytes
         called = []
         while self._line and next(iter(self._line.values())).n_bytes <= free:
             _, offer = self._line.popitem(last=False)  # in turn: a large one is not passed by for ever

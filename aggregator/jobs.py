@@ -36,7 +36,7 @@ from broker.messages import Job, Status, Version
 from broker.transport import wire_bytes
 from models.data.dataset import DatasetError
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,8 @@ class Jobs:
     def drop_all(self) -> None:
         """Forget what is in memory of them: another aggregator leads."""
         self.step_out()
+        for job in self.runs:
+            self.inbox.forget_job(job)
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()

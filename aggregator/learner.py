@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Struct, structs
 
 from aggregator import gates
-from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, beside, opened
+from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
-from models import chain, steering, sums
+from models import chain, sections, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
 from models.codec.coding import Coding, Update, shaped
@@ -29,10 +29,10 @@ from models.codec.terms import FLOAT32, INT8, Terms
 from models.fold import FoldError
 from models.job import JobSpec
 from models.lattice import LatticeError, add
-from models.nets.table import Net
+from models.nets.net import Net
 from models.steering import Choice, Report, RoundSummary
-from models.strategies import STRATEGIES, VELOCITY_EXPONENT
-from models.sums import Sum
+from models.strategies.strategy import Gains
+from models.strategies.table import STRATEGIES
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ SNAPSHOT_BITS = 3
 
 class LearnerError(ValueError):
     """A stored state that is damaged, or a step that the model cannot take."""
+
+
+class StateFormatError(LearnerError):
+    """A stored state in a format that this fedge does not read: it is no damage, and no backup helps."""
 
 
 class Counted(Struct, frozen=True):
@@ -93,8 +97,13 @@ class Learner:
         self._net = net
         self._spec = spec
         self._chain = Chain(net.spec, spec)
+        self._sections = sections.allowed(spec, net.spec)
+        """What an update's body may have, and how much of each."""
+        self._strategy = STRATEGIES[spec.aggregate.strategy]
         try:
-            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec)
+            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec, spec.aggregate)
+        except RecordFormatError as error:
+            raise StateFormatError(str(error)) from error
         except (RecordError, CodecError) as error:
             raise LearnerError(str(error)) from error
         self._behind = [len(step) for step in steps if not _is_whole(step)]
@@ -106,7 +115,11 @@ class Learner:
         self._take(now)
 
     def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
-        held = opened(blob, self._net.spec).held if blob else self._chain.first()._replace(number=number - len(steps))
+        held = (
+            opened(blob, self._net.spec, self._spec.aggregate).held
+            if blob
+            else self._chain.first()._replace(number=number - len(steps))
+        )
         for step in steps:
             held = self._chain.take(held, held.number + 1, step)
         return Next(held, beside(record, held.number, self._net.spec))
@@ -115,6 +128,11 @@ class Learner:
     def now(self) -> Next:
         """The current version."""
         return self._now
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The most bytes that the body of an update may have."""
+        return sections.most_bytes(self._sections)
 
     @property
     def terms(self) -> Terms:
@@ -133,8 +151,9 @@ class Learner:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
             number = self._now.held.number if counted.number is None else counted.number
-            self._add(body, self._decode(body, number), counted.weight, number)
-        except (CodecError, FoldError, gates.RefusedError) as error:
+            delta = self._delta(body)
+            self._add(delta, self._decode(delta, number), counted.weight, number)
+        except (sections.SectionError, CodecError, FoldError, gates.RefusedError) as error:
             raise LearnerError(f"a stored update: {error}") from error
         self._counted.append(counted)
 
@@ -150,10 +169,13 @@ class Learner:
         """
         base = self._now.held.number if number is None else number
         try:
-            update = self._decode(body, base)
+            delta = self._delta(body)
+            update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = gates.weighed(norm, weight, self._limit, most=self._model_norm)
-            self._add(body, update, admitted.weight, base)
+            self._add(delta, update, admitted.weight, base)
+        except sections.SectionError as error:
+            raise gates.RefusedError(f"its body is not as the job has it: {error}") from error
         except CodecError as error:
             raise gates.RefusedError(f"its body does not decode: {error}") from error
         except FoldError as error:
@@ -176,7 +198,7 @@ class Learner:
         """
         if not self._is_state_due(following):
             return Kept(step=following.step, record=following.beside())
-        if _is_whole(following.step) and not following.held.velocity:  # which the server alone keeps
+        if _is_whole(following.step) and not following.held.state:  # which the server alone keeps
             return Kept(AMONG_BODIES, record=following.beside())
         return Kept(following.to_bytes())
 
@@ -203,10 +225,17 @@ class Learner:
             raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
         return self._chain.coding(number, terms)
 
-    def _decode(self, body: bytes, number: int) -> Update:
-        return self._coding_of(number).decode(body)
+    def _delta(self, body: bytes) -> bytes:
+        """Return the delta of an update. Raises SectionError."""
+        found = sections.split(body, self._sections)
+        if sections.DELTA not in found:
+            raise sections.SectionError('section "delta" is missing')
+        return found[sections.DELTA]
 
-    def _add(self, body: bytes, update: Update, weight: int, number: int) -> None:
+    def _decode(self, delta: bytes, number: int) -> Update:
+        return self._coding_of(number).decode(delta)
+
+    def _add(self, delta: bytes, update: Update, weight: int, number: int) -> None:
         """Add an update to the sum; one that lies under another base's hash is kept apart. Raises RefusedError."""
         terms = self.terms_of(number)
         if number == self._now.held.number or terms is None or not terms.is_sketch:
@@ -216,27 +245,27 @@ class Learner:
             raise gates.RefusedError(f"it is late, and {MOST_LATE} late updates are in the next version already")
         if weight < LEAST_LATE * self._now.record.weight:
             raise gates.RefusedError(f"it is late, and weighs less than {LEAST_LATE:.0%} of a round")
-        self._late.append((number, weight, terms, body))
+        self._late.append((number, weight, terms, delta))
 
     def _next(self) -> Next:
-        now, rules = self._now, self._spec.aggregate
+        now, gains = self._now, self._gains(self._now.held)
         total = self._sum.weight + sum(weight for _, weight, _, _ in self._late)
         if not total:
             raise FoldError("there is no update in its sum")
         mean = self._sum.mean() if self._sum.weight else self._sum.zero()
-        rate = rules.server_learning_rate * self._sum.weight / total
+        rate = gains.published * self._sum.weight / total
         seen = self._seen(total)
         if self.terms == FLOAT32:
             held, body = self._whole(mean.values * rate)
-            return Next(held, self._record(now.record.choice, seen, total), ((0, body),))
+            return Next(held, self._record(now.record.choice, seen, total), ((0, body),), self._told(held))
         rng = np.random.default_rng(_seed(mean.values.tobytes()))
         body = sums.published(mean, self._sum.coding, now.record.down, rate, rng)
         down = Terms(self.terms.m, now.record.down) if self.terms.is_sketch else INT8
         late = tuple(
-            Late(now.held.number - number, step_near(rules.server_learning_rate * weight / total), terms, theirs)
+            Late(now.held.number - number, step_near(gains.published * weight / total), terms, theirs)
             for number, weight, terms, theirs in sorted(self._late)  # whoever came first
         )
-        noise = self._noise(mean, body, down, seen, rate)
+        noise = self._noise(mean, body, down, seen, rate) * gains.at_once**2
         return self._following(Step(down, body, late), seen, total, noise)
 
     def _following(self, step: Step, seen: RoundSummary, total: int, noise: float) -> Next:
@@ -264,21 +293,25 @@ class Learner:
             after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
         )
         stands_still = held.model == now.model and any(norm.norm > 0 for norm in self._counted)
-        return Next(held, after, tuple(ways), self._told(noise), SWALLOWED if stands_still else "")
+        return Next(held, after, tuple(ways), self._told(held, noise), SWALLOWED if stands_still else "")
 
-    def _told(self, noise: float) -> tuple[tuple[str, float], ...]:
-        terms = self.terms
-        return (("buckets", float(terms.m)), ("bits", float(terms.bits)), ("noise", noise)) if terms.is_sketch else ()
+    def _told(self, held: Held, noise: float = 0.0) -> tuple[tuple[str, float], ...]:
+        terms, of_state = self.terms, self._strategy.metrics(self._chain.state(held), self._spec.aggregate)
+        coded = (("buckets", float(terms.m)), ("bits", float(terms.bits)), ("noise", noise)) if terms.is_sketch else ()
+        return (*coded, *of_state)
+
+    def _gains(self, held: Held) -> Gains:
+        return self._strategy.gains(self._chain.state(held), self._spec.aggregate)
 
     def _whole(self, step: Float64) -> tuple[Held, bytes]:
         """Return the next version of a job that publishes every one of them whole, in float32, and its body."""
-        now, rules = self._now.held, self._spec.aggregate
+        now = self._now.held
         if not (np.abs(step) < 2.0**100).all():
             raise CodecError("a step is not finite or far too large")
         published = shaped(exact(step), self._net.spec)
-        velocity, steps = STRATEGIES[rules.strategy](now.velocity, published, rules)
+        steps, state = self._chain.optimized(now, published)
         body = self._chain.whole(add(now.model, steps))
-        return self._chain.take(now, now.number + 1, body)._replace(velocity=velocity), body
+        return self._chain.take(now, now.number + 1, body)._replace(state=state), body
 
     def _seen(self, total: int) -> RoundSummary:
         """Sum the round up for the steering. Neither order nor machine matters: by fsum, over what is sorted."""
@@ -320,7 +353,7 @@ class Learner:
         except (CodecError, LatticeError) as error:
             log.warning("no snapshot of version %d: %s", self._now.held.number + 1, error)
             return None
-        same = found.model == held.model and all(map(np.array_equal, found.velocity, held.velocity))
+        same = (found.model, found.state) == (held.model, held.state)
         return (step, held, snapshot) if same else None
 
     def _grids(self, noise: float) -> Grids:
@@ -328,12 +361,9 @@ class Learner:
 
         EDGE bits above it, so that the step of this very round may move it.
         """
-        momentum = self._spec.aggregate.server_momentum
         step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self._sum.coding.d)
-        words = [step_near(max(step, 2.0 ** (max(self._now.model.exponents) + EDGE)))]
-        if momentum:
-            words.append(step_near(max(step * (1 - momentum), 2.0**VELOCITY_EXPONENT)))
-        return Grids(*words)
+        of_state = self._strategy.grid(step, self._chain.state(self._now.held), self._spec.aggregate)
+        return Grids(step_near(max(step, 2.0 ** (max(self._now.model.exponents) + EDGE))), of_state)
 
     def _choose(self, seen: RoundSummary, held: Held) -> Choice:
         """Return how the round is coded that leaves the next version."""
@@ -341,7 +371,7 @@ class Learner:
         if coding.buckets is not None or not choice.terms.is_sketch:
             return choice
         history = (*self._now.record.history, seen)
-        rate = self._spec.aggregate.server_learning_rate / (1 - self._spec.aggregate.server_momentum)
+        rate = self._gains(held).in_all
         return steering.choose(
             self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
         )
@@ -361,7 +391,7 @@ class Learner:
 
     def _take(self, now: Next) -> None:
         self._now = now._replace(ways=(), metrics=(), alarm="")
-        self._sum = Sum(self._chain.coding(now.held.number, self.terms), now.model)
+        self._sum = self._strategy.combine(self._chain.coding(now.held.number, self.terms), now.model)
         self._late: list[tuple[int, int, Terms, bytes]] = []
         self._counted: list[Counted] = []
         self._model_norm = now.model.norm

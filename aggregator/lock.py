@@ -7,7 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from aggregator.database import StoreError, sync
+from aggregator.database import StoreError
+from runtime.disk import sync
 
 
 class Lock:

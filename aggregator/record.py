@@ -7,18 +7,20 @@ import zlib
 from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 
 from aggregator.rows import is_whole
 from models import steering
 from models.chain import SPAN, STEP, WHOLE, Chain, Held
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
-from models.job import CompressionSpec, JobSpec
+from models.job import AggregateSpec, CompressionSpec, JobSpec
 from models.lattice import Model
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Spec, n_parameters
 from models.steering import Choice, RoundSummary
+from models.strategies.state import StateError
+from models.strategies.table import STRATEGIES
+from runtime import formats
 
 PEERS = 100
 """Norms that the gate looks back on."""
@@ -29,6 +31,10 @@ _Natural = Annotated[int, Meta(ge=0, le=2**53)]
 
 class RecordError(ValueError):
     """A stored state that is damaged, or of another fedge."""
+
+
+class RecordFormatError(RecordError):
+    """A stored state in a format that this fedge does not read; the message says what to do."""
 
 
 class Record(Struct, frozen=True, array_like=True):
@@ -75,7 +81,7 @@ class Next(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """What the version goes by; in float32, where the server alone keeps a velocity, its model's."""
+        """What the version goes by; in float32, where the server alone keeps its optimizer's state, its model's."""
         return self.model.sha256() if self.record.choice.terms == FLOAT32 else self.held.sha256()
 
     @property
@@ -86,8 +92,7 @@ class Next(NamedTuple):
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum; a `Learner` is made from it."""
         held = self.held
-        velocity = [v.astype("<i8", copy=False).tobytes() for v in held.velocity]
-        return _sealed(_Stored(_FORMAT, held.number, held.model.to_bytes(), velocity, self.record))
+        return _sealed(_Stored(_FORMAT, held.number, held.model.to_bytes(), held.state.parts(), self.record))
 
     def beside(self) -> bytes:
         """Serialise what is kept beside the version itself, with a checksum."""
@@ -100,6 +105,7 @@ class Next(NamedTuple):
 
 
 _FORMAT = 2
+_OLDER = "use that one again, or begin the job anew"
 _STEPS = (bytes((STEP,)), bytes((WHOLE,)))
 
 
@@ -107,8 +113,15 @@ class _Stored(Struct, frozen=True, array_like=True):
     format: int
     number: Annotated[int, Meta(ge=0, le=2**53)]
     model: bytes
-    velocity: list[bytes]
+    state: list[bytes]
+    """Of the server's optimizer, as its strategy writes it."""
     record: Record
+
+
+class _Numbered(Struct, frozen=True, array_like=True):
+    """What every format begins with, but the first, which had a blob of its own there."""
+
+    format: int | bytes
 
 
 class _Beside(Struct, frozen=True, array_like=True):
@@ -125,19 +138,18 @@ def _sealed(stored: _Stored | _Beside) -> bytes:
     return zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
-def opened(blob: bytes, spec: Spec) -> Next:
-    """Read what `Next.to_bytes` wrote. Raises RecordError."""
+def opened(blob: bytes, spec: Spec, rules: AggregateSpec) -> Next:
+    """Read what `Next.to_bytes` wrote. rules: those of its job. Raises RecordError."""
     stored = _read(blob, _Stored, spec)
     try:
         model = Model.from_bytes(stored.model, spec)
     except ValueError as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
-    sizes = [8 * tensor.size for tensor in spec]
-    if stored.velocity and [len(raw) for raw in stored.velocity] != sizes:
-        raise RecordError("its velocity has other shapes than the net")
-    pairs = zip(stored.velocity, spec, strict=bool(stored.velocity))
-    velocity = tuple(np.frombuffer(raw, "<i8").astype(np.int64).reshape(tensor.shape) for raw, tensor in pairs)
-    return Next(Held(stored.number, model, velocity), stored.record)
+    try:
+        state = STRATEGIES[rules.strategy].read(stored.state, spec)
+    except StateError as error:
+        raise RecordError(str(error)) from error
+    return Next(Held(stored.number, model, state), stored.record)
 
 
 def beside(blob: bytes, number: int, spec: Spec) -> Record:
@@ -152,11 +164,14 @@ def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
     if not is_whole(blob):
         raise RecordError("its checksum is wrong")
     try:
+        number = msgspec.msgpack.decode(blob[4:], type=_Numbered).format
+        found = 1 if isinstance(number, bytes) else number
+        formats.check("its server state", found, _FORMAT, oldest=_FORMAT, older=_OLDER)
         stored = msgspec.msgpack.decode(blob[4:], type=kind)
+    except formats.FormatError as error:
+        raise RecordFormatError(str(error)) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
-    if stored.format != _FORMAT:
-        raise RecordError(f"it has format {stored.format}, where this fedge reads {_FORMAT}")
     terms, down = Terms(*stored.record.terms), stored.record.down
     if not terms.are_for(n_parameters(spec)) or (terms.is_sketch and down > WIDEST):
         raise RecordError("it codes updates in a way that there is not for its net")

@@ -31,6 +31,7 @@ from aggregator.effects import (
     Committed,
     CoordinatorEvent,
     Effect,
+    EndJob,
     Open,
     Publish,
     SendVerdict,
@@ -42,7 +43,7 @@ from aggregator.effects import (
 from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError
+from aggregator.learner import Counted, Learner, LearnerError, StateFormatError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -51,7 +52,7 @@ from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models.codec import Terms, max_body_bytes
+from models.codec import Terms
 from models.job import JobSpec
 from models.ways import Way
 from runtime.failpoints import reach
@@ -61,6 +62,8 @@ log = logging.getLogger(__name__)
 
 HINT_MARGIN_S = 5.0
 """What a device may need to answer a roll call, beyond the window over which answers are spread."""
+STOP_WAITS_S = 60.0
+"""How long a job that is to end waits for the score of its last version."""
 NAMED = 3
 """Devices that a line of the log names, of many."""
 FAR = 2**20
@@ -75,6 +78,8 @@ class _Making(NamedTuple):
     scores: Future[Metrics]
     until: float
     """When it is made without them."""
+    is_scored: bool
+    """Whether it is being evaluated; not while an earlier evaluation still runs."""
 
 
 class Run:
@@ -121,7 +126,9 @@ class Run:
         """What is being judged: its verdicts become durable in one, when what has come in one go has been heard."""
         self._making: _Making | None = None
         self._unended: Future[Metrics] | None = None
-        """An evaluation that nobody waits for any more; until it ends no other is begun."""
+        """An evaluation of this job that still runs, and nobody waits for; until it ends no other is begun."""
+        self._behind: Future[Metrics] | None = None
+        """Is done once the executor has come to it: something else held it for too long."""
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._load(row, now)
@@ -139,6 +146,8 @@ class Run:
                 number = None if update.number == version.number else update.number
                 self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
                 counted.append(update.device)
+        except StateFormatError as error:
+            raise DamageError(f"job {self.job} is left as it is in the state directory: {error}") from error
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         self._history = store.history(self.job)
@@ -159,7 +168,7 @@ class Run:
             version,
             now=now,
             max_examples=self.spec.aggregate.max_examples,
-            max_body_bytes=min(max_body_bytes(self._net.spec), self._limits.unassembled_bytes),
+            max_body_bytes=min(self._learner.max_body_bytes, self._limits.unassembled_bytes),
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             ledger=store.verdicts(self.job),
@@ -238,6 +247,8 @@ class Run:
 
     def handle(self, event: CoordinatorEvent, now: float) -> list[Out]:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
+        if isinstance(event, EndJob) and self._making is not None:
+            self._making = self._making._replace(until=min(self._making.until, now + STOP_WAITS_S))
         return list(self._carry_out(self.coordinator.receive(event, now), now))
 
     @property
@@ -433,10 +444,10 @@ class Run:
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise
-        is_free = self._unended is None or self._unended.done()
+        is_free = all(future is None or future.done() for future in (self._unended, self._behind))
         executor = self._executor if self.has_test and is_free else Inline()
         scores = executor.submit(self._scorer if is_free else _no_scores, following.model)
-        self._making = _Making(close, following, scores, now + self._limits.evaluation_s)
+        self._making = _Making(close, following, scores, now + self._limits.evaluation_s, is_free)
         if self._making.scores.done():
             return self._made(now)
         self._making.scores.add_done_callback(lambda _: self._wake())
@@ -445,18 +456,24 @@ class Run:
     def _made(self, now: float) -> Committed:
         """Make the version that was evaluated durable, and the end of its round."""
         assert self._making is not None  # noqa: S101 -- callers have looked
-        (close, following, future, _), self._making = self._making, None
-        self._marks.leave(self.job, "commit")
+        making, self._making = self._making, None
+        close, following, base = making.close, making.following, making.close.attempt.base
         try:
-            scores, unscored = self._scores(future)
+            scores, unscored = self._scores(making)
         except BrokenExecutor as error:
             raise RuntimeError(
                 f"the process that evaluated version {close.attempt.base.following()} has died: killed for memory (see "
                 "dmesg or the journal), or a library crashed"
             ) from error
-        base = close.attempt.base
+        finally:
+            if (
+                self._unended is None or self._unended.done()
+            ):  # else its code still runs, and may be what ends this process
+                self._marks.leave(self.job, "commit")
         version = Version(base.generation, following.held.number)
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
+        if unscored:
+            metrics["unscored"] = 1.0
         rows = _rows(version, following, self.chunk_bytes)
         sha256 = following.sha256
         self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
@@ -474,21 +491,31 @@ class Run:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         return Committed(version, metrics)
 
-    def _scores(self, future: Future[Metrics]) -> tuple[Metrics | None, str]:
+    def _scores(self, making: _Making) -> tuple[Metrics | None, str]:
         """Return what a version scores, and why it has no score where it should have one."""
         if not self.has_test:
             return None, ""
-        if future.done() and (self._unended is None or self._unended.done()):
-            self._unended = None
+        future = making.scores
+        if making.is_scored and future.done():
+            self._unended = self._behind = None
             return future.result(), ""
-        if not future.done() and not future.cancel():
+        if making.is_scored and future.cancel():
+            self._behind = self._executor.submit(_no_scores, None)
+        elif making.is_scored:
             self._unended = future
-        why = f"it has no score: to evaluate a version takes more than evaluation_s = {self._limits.evaluation_s:g}"
+        limit = f"evaluation_s = {self._limits.evaluation_s:g}"
+        if self._behind is not None and not self._behind.done():
+            return (
+                {},
+                f"it has no score: its evaluation had not begun after {limit}, that of another job takes too long",
+            )
+        why = f"it has no score: to evaluate a version takes more than {limit}"
         return {}, f"{why}; look at the test split and the net, or restart the aggregator with a larger one"
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
             self._store.end_job(self.job, state, reason)
+            self._inbox.forget_job(self.job)
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
         self.reason = reason
         newest, self._newest = self._newest, []

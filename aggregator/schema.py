@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from aggregator.database import REMEDY, DamageError, Database, StoreError, Transaction, sync
+from aggregator.database import REMEDY, DamageError, Database, StoreError, Transaction
+from runtime.disk import sync
 
 FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -106,8 +107,10 @@ def opened(file: Path, *, synced: bool, begin: Begin) -> Database:
             raise DamageError(f"{file} is empty: {REMEDY}, or remove it to begin anew without its jobs")
     except OSError as error:
         raise StoreError(f"{file} cannot be used: {error.strerror}: may this user read and write it?") from error
-    db = Database(file, synced=synced)
+    db = Database(file, synced=synced, wal=False)
     try:
+        check(db)  # first: a later fedge's is not touched
+        db.log_ahead()
         bring_up(db, begin)
     except BaseException:
         db.close()
@@ -124,12 +127,24 @@ def bring_up(db: Database, begin: Begin = lambda _: ()) -> None:
         _migrate(db, begin)
 
 
+def is_newer(db: Database) -> bool:
+    """Return whether a later fedge has written a file. Raises StoreError."""
+    return _number(db) > SCHEMA_VERSION
+
+
+def _number(db: Database) -> int:
+    row = db.one("its schema", "PRAGMA user_version")
+    return int(row[0]) if row else 0
+
+
 def check(db: Database) -> int:
     """Return the schema of a file. Raises DamageError unless it is a store, StoreError where it is a later fedge's."""
-    row = db.one("its schema", "PRAGMA user_version")
-    found = row[0] if row else 0
+    found = _number(db)
     if found > SCHEMA_VERSION:
-        raise StoreError(f"{db.file} was written by a newer fedge (schema {found}): upgrade this one")
+        raise StoreError(
+            f"{db.file} was written by a newer fedge (schema {found}, where this one reads 1 to {SCHEMA_VERSION}): "
+            "upgrade this one"
+        )
     things = db.things()
     wanted = TABLES | {"deleted", "litter"} if found >= 2 else TABLES
     missing = wanted - {name for kind, name in things if kind == "table"}
@@ -141,7 +156,7 @@ def check(db: Database) -> int:
             f"{db.file} is no store of an aggregator ({what}; copied while one ran, without its -wal?): {REMEDY}, "
             "or move it away to begin anew without its jobs"
         )
-    return int(found)
+    return found
 
 
 def forget(write: Transaction, job: str) -> None:
@@ -179,9 +194,9 @@ def _make(file: Path, begin: Begin, *, synced: bool) -> None:
 
 
 def _migrate(db: Database, begin: Begin) -> None:
-    row = db.one("its schema", "PRAGMA user_version")
+    found = _number(db)
     with db.transaction("a new schema") as write:
-        for step in STEPS[row[0] if row else 0 :]:
+        for step in STEPS[found:]:
             for statement in step.split(";\n")[:-1]:
                 write(statement)
         write(TRIM, (MOST_DELETED,))

@@ -42,7 +42,7 @@ from aggregator.rows import (
     damaged,
 )
 from aggregator.schema import SCHEMA_VERSION
-from broker.messages import Offer, Verdict, Version
+from broker.messages import Verdict, Version
 from models.job import JobSpec
 from runtime.failpoints import reach
 
@@ -355,14 +355,11 @@ class Store:
 
     # Updates.
 
-    def add_verdict(
-        self, verdict: Verdict, offer: Offer | None = None, weight: int = 0, norm: float = 0.0, body: bytes = b""
-    ) -> None:
-        """Make a verdict durable, and with a counted one the update itself; older ones that went into a version go."""
-        self.add_verdicts(verdict.job, (Judgement(verdict, offer, weight, norm, body),))
-
     def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
-        """Make verdicts on updates to one job durable, all of them or none."""
+        """Make verdicts on updates to one job durable, with the counted updates themselves, all of them or none.
+
+        Older verdicts of these devices, on updates that went into a version, go.
+        """
         long = [one for one in judgements if one.verdict.counted and len(one.body) > self._row_bytes]
         end, is_whole = self._bodies.end(job), False
         starts = self._bodies.write(job, [one.body for one in long]) if long else []

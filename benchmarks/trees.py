@@ -36,12 +36,11 @@ ours = tempfile.TemporaryDirectory
 tempfile.TemporaryDirectory = lambda *_, **__: ours(dir=asked["folder"])
 import importlib
 def found(*names):
+    tree = Path(asked["tree"]).resolve()
     for name in names:
-        try:
+        if (tree / (name.replace(".", "/") + ".py")).is_file():
             return importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-    sys.exit(f"{asked['tree']} has none of {names}: it is too old to be compared")
+    sys.exit(f"{tree} has none of {names}: it is too old to be compared")
 simulation = found("fleet.simulation.simulate", "fleet.simulate")
 problems = found("fleet.problems.problem", "fleet.problem")
 from aggregator.run import Run

@@ -60,11 +60,6 @@ class Assembly:
         """Whether no chunk is missing."""
         return len(self._chunks) == self.n_chunks
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes held in memory now."""
-        return sum(map(len, self._chunks.values()))
-
     def add(self, index: int, data: bytes) -> bool:
         """Take a chunk; return whether it was missing: one that is already here is passed over.
 

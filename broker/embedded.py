@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Literal
 
 from broker.errors import StartError
+from runtime.children import environment
 
 logger = logging.getLogger(__name__)
 
@@ -128,15 +129,13 @@ class EmbeddedBroker:
             return
         if self._answers():
             raise StartError(f"port {self.port} is in use by another program")
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 on_leash(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=environment(),
                 process_group=0,  # Ctrl-C is for us: we stop the broker after those who use it
             )
         self._wait_until_it_answers()
@@ -157,11 +156,6 @@ class EmbeddedBroker:
         if self._process is not None:
             self._process.kill()
             self._reap()
-
-    def restart(self) -> None:
-        """Stop where it runs, and start again on the same port. Raises StartError."""
-        self.stop()
-        self.start()
 
     def __enter__(self) -> EmbeddedBroker:
         """Return itself."""

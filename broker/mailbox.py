@@ -23,9 +23,9 @@ class ClientLimits(NamedTuple):
     """What a client holds at most; a device of 512 MB keeps to these with room to spare.
 
     outbound: taken for sending and not yet acknowledged. inbox: received and not yet taken; a single packet always
-    fits. unread_bytes: with more than that in the inbox nothing is read off the connection. packet_bytes: the largest
-    packet that we want, told to an MQTT 5 broker. window: publishes on their way to the broker. receive_maximum:
-    packets on their way to us, told to an MQTT 5 broker.
+    fits. unread_bytes: with more than that in the inbox, or half of its packets, nothing is read off the connection.
+    packet_bytes: the largest packet that we want, told to an MQTT 5 broker. window: publishes on their way to the
+    broker. receive_maximum: packets on their way to us, told to an MQTT 5 broker.
     """
 
     outbound_packets: int = 256
@@ -177,8 +177,14 @@ class Mailbox:
         the end.
         """
         with self._lock:
-            self._is_held_up = self._online and self._inbox_bytes > self.limits.unread_bytes
+            self._is_held_up = self._online and not self._is_calm(1)
         return not self._is_held_up
+
+    def _is_calm(self, part: int) -> bool:
+        """Return whether what waits is no more than one part in so many of what may."""
+        limits = self.limits
+        few = self._inbox_packets <= limits.inbox_packets // 2 // part
+        return few and self._inbox_bytes <= limits.unread_bytes // part
 
     def _reserve(self, packet: Packet) -> bool:
         size = len(packet.payload)
@@ -198,7 +204,7 @@ class Mailbox:
         with self._lock:
             self._inbox_packets -= 1
             self._inbox_bytes -= len(packet.payload)
-            goes_on = self._is_held_up and self._inbox_bytes <= self.limits.unread_bytes // 2
+            goes_on = self._is_held_up and self._is_calm(2)
         if goes_on:
             self.waker.wake()
 

@@ -20,8 +20,7 @@ the same calls always give the same events in the same order. Its law, beyond th
 7. As in mosquitto, a packet reaches a client once for each of its filters that match, and a session that is
    taken over has its will published.
 
-One tree of topic levels holds both the filters and the retained packets, so that a publish costs only the
-subscriptions that match and a subscribe only the retained packets that match, whatever the size of the fleet.
+What is subscribed and retained lies in one tree of topic levels (topic_tree.py).
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from broker import reasons
+from broker.topic_tree import Level, filters_matching, find, prune, reach, retained_at
 from broker.transport import (
     Counters,
     Denied,
@@ -47,133 +47,6 @@ from broker.transport import (
 
 _PULLED = "the cable was pulled"
 _ROOM = 1000  # what `room` says while online: nothing ever waits to be sent, so any number would do
-
-
-class _Level:
-    """One level of the tree: what is subscribed and retained at exactly this path.
-
-    Most levels are leaves, and most of those are one client's alone: such a one has no dict of its own.
-    """
-
-    __slots__ = ("_others", "_subscriber", "below", "retained", "retained_until")
-
-    def __init__(self) -> None:
-        self.below: dict[str, _Level] = _NO_LEVELS
-        self._subscriber: MemoryTransport | None = None
-        self._others: dict[MemoryTransport, None] | None = None  # a dict for its order
-        self.retained: Packet | None = None
-        self.retained_until = math.inf
-
-    @property
-    def subscribers(self) -> Iterable[MemoryTransport]:
-        """Return them in the order in which they came."""
-        first = () if self._subscriber is None else (self._subscriber,)
-        return first if self._others is None else (*first, *self._others)
-
-    def add(self, transport: MemoryTransport) -> None:
-        """Add a subscriber that is not there yet."""
-        if self._subscriber is None and not self._others:
-            self._subscriber = transport
-        else:
-            self._others = self._others or {}
-            self._others[transport] = None
-
-    def discard(self, transport: MemoryTransport) -> None:
-        """Remove a subscriber, if it is there."""
-        if self._subscriber is transport:
-            self._subscriber = None
-        elif self._others is not None:
-            self._others.pop(transport, None)
-
-    @property
-    def bare(self) -> bool:
-        """Nothing here and nothing below."""
-        return not (self.below or self._subscriber or self._others) and self.retained is None
-
-
-_NO_LEVELS: dict[str, _Level] = {}
-"""What is below a new level: never changed, but replaced by a dict of the level's own."""
-
-
-def _reach(root: _Level, path: str) -> _Level:
-    """Return the level at this path, made where it is missing."""
-    level = root
-    for word in path.split("/"):
-        below = level.below.get(word)
-        if below is None:
-            below = _Level()
-            if level.below is _NO_LEVELS:
-                level.below = {}
-            level.below[word] = below
-        level = below
-    return level
-
-
-def _find(root: _Level, path: str) -> _Level | None:
-    """Return the level at this path, if there is one."""
-    level: _Level | None = root
-    for word in path.split("/"):
-        level = level.below.get(word) if level else None
-    return level
-
-
-def _prune(root: _Level, path: str) -> None:
-    """Remove this path's level, and those above it, while they are bare."""
-    words = path.split("/")
-    levels = [root]
-    for word in words:
-        if word not in levels[-1].below:
-            return
-        levels.append(levels[-1].below[word])
-    for word, parent in zip(reversed(words), reversed(levels[:-1]), strict=True):
-        if not parent.below[word].bare:
-            return
-        del parent.below[word]
-
-
-def _filters_matching(root: _Level, topic: str) -> Iterator[_Level]:
-    """Return the levels whose filters match a topic; `$SYS` and its like need their first word spelt out.
-
-    MQTT 5, section 4.7.
-    """
-    words = topic.split("/")
-    levels = [root]
-    for depth, word in enumerate(words):
-        wild = depth > 0 or not word.startswith("$")
-        deeper = []
-        for level in levels:
-            if wild and "#" in level.below:
-                yield level.below["#"]
-            deeper += [level.below[step] for step in ((word, "+") if wild else (word,)) if step in level.below]
-        levels = deeper
-    for level in levels:
-        yield level
-        if "#" in level.below:  # `a/#` matches `a` itself
-            yield level.below["#"]
-
-
-def _retained_at(root: _Level, name: str) -> list[_Level]:
-    """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
-    if "+" in name or "#" in name:
-        return list(_topics_matching(root, name.split("/")))
-    level = _find(root, name)
-    return [] if level is None or level.retained is None else [level]
-
-
-def _topics_matching(level: _Level, words: list[str], top: bool = True) -> Iterator[_Level]:
-    """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
-    if not words or words == ["#"]:
-        if level.retained is not None:
-            yield level
-        if not words:
-            return
-    if words[0] in ("+", "#"):
-        rest = words if words[0] == "#" else words[1:]
-        for word, below in level.below.items():
-            if not (top and word.startswith("$")):
-                yield from _topics_matching(below, rest, top=False)
-    elif words[0] in level.below:
-        yield from _topics_matching(level.below[words[0]], words[1:], top=False)
 
 
 class MemoryBroker:
@@ -199,7 +72,7 @@ class MemoryBroker:
         """Told of a transport that had nothing to take and now has: who drives many clients need not ask each. It must
         not call the broker or its transports."""
         self._clock = clock
-        self._root = _Level()
+        self._root: Level[MemoryTransport] = Level()
         self._transports: dict[MemoryTransport, None] = {}  # open and with a cable, online or not
         self._online: dict[str, MemoryTransport] = {}
         self._half_open: dict[str, Packet | None] = {}  # client id to will: their links are lost, unnoticed
@@ -225,7 +98,7 @@ class MemoryBroker:
             self._disconnect(transport, with_will=False)
             transport._went_offline("the broker is gone")
         if not keep:
-            self._root = _Level()
+            self._root = Level()
 
     def start(self) -> None:
         """Run again: every open transport reconnects, in the order in which they were opened (or plugged in again)."""
@@ -278,10 +151,10 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        level = _reach(self._root, name)
+        level = reach(self._root, name)
         level.add(transport)
         now = self._clock()
-        for level in _retained_at(self._root, name):
+        for level in retained_at(self._root, name):
             packet = level.retained
             if packet is None or now >= level.retained_until:
                 continue
@@ -291,17 +164,17 @@ class MemoryBroker:
             transport._deliver(packet)
 
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
-        level = _find(self._root, name)
+        level = find(self._root, name)
         if level is not None:
             level.discard(transport)
-            _prune(self._root, name)
+            prune(self._root, name)
 
     def _publish(self, packet: Packet) -> None:
         if packet.retain:
             self._retain(packet)
         live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s) if packet.retain else packet
         policy = self.policy
-        for level in list(_filters_matching(self._root, packet.topic)):
+        for level in list(filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
                 if policy is None:
                     transport._deliver(live)
@@ -310,11 +183,11 @@ class MemoryBroker:
                         transport._deliver(live)
 
     def _retain(self, packet: Packet) -> None:
-        level = _reach(self._root, packet.topic)
+        level = reach(self._root, packet.topic)
         level.retained = packet if packet.payload else None
         level.retained_until = math.inf if packet.expiry_s is None else self._clock() + packet.expiry_s
         if level.retained is None:
-            _prune(self._root, packet.topic)
+            prune(self._root, packet.topic)
 
 
 class MemoryTransport:

@@ -16,7 +16,7 @@ else
     echo "please install:$missing  (sudo apt-get install$missing)" >&2
     exit 1
 fi
-echo "installing:$missing" >&2
+echo "installing with apt-get:$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
 # shellcheck disable=SC2086  # a list of packages

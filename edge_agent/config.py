@@ -8,7 +8,8 @@ from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
 from models.data.source import DataSource, FilePath
-from models.job import MOST_LABELS, Factory, Name
+from models.job import MOST_LABELS, Name
+from models.nets.factory import Factory
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):

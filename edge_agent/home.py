@@ -11,8 +11,10 @@ Its law:
 2. One device. A directory that is marked with another id is refused by name, and nothing is changed.
 3. Under one incarnation the boot only rises. Where the mark or the boot is missing or has rotted, a new incarnation is
    drawn, and is on disk before a boot is counted under it: a cut of the power in between draws once more.
-4. Nothing that a mark or a boot may hold stops an agent. What is left of it is used: a directory of a version before
-   this one has a boot and no mark, and goes on counting.
+4. Nothing else that a mark or a boot may hold stops an agent. What is left of it is used: a directory of a version
+   before this one has a boot and no mark, and goes on counting.
+5. The mark has the number of the format of the whole directory; none is 1. One of a newer fedge is refused by name, and
+   nothing is changed.
 
 An incarnation tells a card that was written anew from one that was not; a nonce, drawn at each start, tells two devices
 that run from copies of one card.
@@ -36,11 +38,14 @@ from msgspec import Meta, Struct
 from broker.messages import Id
 from edge_agent import files
 from edge_agent.disk import Disk
+from runtime import formats
 
 log = logging.getLogger(__name__)
 
 MOST_BOOTS = 2**53 - 1
 """As far as a boot can be told on the wire."""
+FORMAT = 1
+"""Of the directory."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system answers that knows no locks."""
 
@@ -50,12 +55,19 @@ class HomeError(RuntimeError):
 
 
 class ForeignHomeError(HomeError):
-    """It belongs to another device: that is a mistake in the configuration, and trying again does not mend it."""
+    """It belongs to another device, or to a newer fedge: trying again does not mend it."""
 
 
 class _Mark(Struct, frozen=True):
     device: Id
     incarnation: Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
+    format: int = FORMAT
+
+
+class _Numbered(Struct, frozen=True):
+    """What the marks of all formats have."""
+
+    format: int = 1
 
 
 def draw() -> str:
@@ -69,8 +81,8 @@ class Home:
     device: the id of this agent. nonce: as drawn at this start. draw: where incarnations, and a nonce that is not
     given, come from. disk: where its files are, if not in the file system; nobody else comes there, so nothing is
     locked.
-    Raises HomeError when another process or another device has the directory, OSError, which names the folder, when it
-    cannot be read or written; nothing is then changed.
+    Raises HomeError when another process, another device or a newer fedge has the directory, OSError, which names the
+    folder, when it cannot be read or written; nothing is then changed.
     """
 
     def __init__(
@@ -144,10 +156,19 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _read_mark(folder: Path, disk: Disk = files) -> _Mark | None:
-    """Return the mark; None when there is none, or one that is not understood. Raises OSError."""
+    """Return the mark; None when there is none, or one that is not understood.
+
+    Raises OSError, or ForeignHomeError for one of a newer fedge.
+    """
     content = _read(folder / "device", disk)
+    if content is None:
+        return None
     try:
-        return None if content is None else msgspec.json.decode(content, type=_Mark)
+        found = msgspec.json.decode(content, type=_Numbered).format
+        formats.check(f"state directory {folder}", found, FORMAT, newer="upgrade this agent, or give it another")
+        return msgspec.json.decode(content, type=_Mark)
+    except formats.NewerFormatError as error:
+        raise ForeignHomeError(str(error)) from error
     except files.UNREADABLE as error:
         log.warning("file=%s is not understood and is written anew: %s", folder / "device", error)
         return None

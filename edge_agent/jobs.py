@@ -32,8 +32,9 @@ from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.data.dataset import DatasetError
 from models.data.source import Opener, Source
 from models.job import JobSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
+from runtime.formats import NewerFormatError
 from runtime.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -306,8 +307,8 @@ class Jobs:
             self._rest(job, spec, why)
             return
         try:
-            work = contain(lambda: self._make(job, spec), ModelError, OSError)
-        except (ModelError, OSError) as error:
+            work = contain(lambda: self._make(job, spec), ModelError, NewerFormatError, OSError)
+        except (ModelError, NewerFormatError, OSError) as error:
             self._put_off(job, spec, str(error), LOOK_AGAIN_S)
             return
         if isinstance(work, Fault):

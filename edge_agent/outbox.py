@@ -15,7 +15,10 @@
    its own, training goes on where it stood, and the update is one to that version.
 5. An older agent kept what its updates had lost in residual.bin, beside the base that was settled. Of that the base is
    read, so that a device which is brought up to date trains none again that it is done with. Its update.bin is in a
-   code that nobody reads any more, and treated as absent.
+   code that nobody reads any more (format 0), and treated as absent.
+6. Each file says its format; none is 1, as everything was written before there were numbers. Where one is of a newer
+   fedge, the outbox is not opened, and nothing in it is changed: the job waits until this agent is upgraded too, or an
+   operator removes the file.
 """
 
 from __future__ import annotations
@@ -35,12 +38,16 @@ from msgspec import Struct
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.disk import Disk
+from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
 from models.params import Float32, Spec
+from models.training.checkpoint import FORMAT as TRAINING_FORMAT
 from models.training.checkpoint import CheckpointError, TrainingState
+from models.training.checkpoint import format_of as training_format_of
 from models.training.checkpoint import from_bytes as training_from_bytes
 from models.training.checkpoint import to_bytes as training_to_bytes
+from runtime import formats
 from runtime.failpoints import reach
 from runtime.faults import describe
 
@@ -51,6 +58,8 @@ T = TypeVar("T")
 LARGEST = 2.0**100
 """No parameter, velocity or loss of a training that converges comes near; float32 sums below it cannot overflow."""
 SLOTS = ("update.bin", "update2.bin")
+FORMAT = 1
+"""Of each file."""
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,80}")
 """What may be a job's id, and so the name of its folder."""
 
@@ -74,6 +83,7 @@ class _Update(Struct, frozen=True):
     """The last base that was settled when this was put."""
     serial: int = 0
     """Of the two updates on disk the one with the higher number was put last."""
+    format: int = FORMAT
 
 
 class _Settled(Struct, frozen=True):
@@ -81,6 +91,7 @@ class _Settled(Struct, frozen=True):
 
     settled: Version
     probed: Probed | None = None
+    format: int = FORMAT
 
 
 class _Checkpoint(Struct, frozen=True):
@@ -91,6 +102,7 @@ class _Checkpoint(Struct, frozen=True):
     loss: float | None = None
     names: tuple[Version, ...] = ()
     """Former names of the base."""
+    format: int = FORMAT
 
 
 class OutboxFullError(RuntimeError):
@@ -113,7 +125,10 @@ class Outbox:
         device: str | None = None,
         disk: Disk = files,
     ) -> None:
-        """Open or create the folder. Raises OSError when it cannot be written."""
+        """Open or create the folder.
+
+        Raises OSError when it cannot be written, NewerFormatError when a newer fedge has written into it.
+        """
         self.folder = folder
         self.most_bytes = most_bytes
         self._spec = spec
@@ -121,6 +136,7 @@ class Outbox:
         self._device = device
         self._disk = disk
         self._disk.make_folder(folder)
+        self._check_formats()
         read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
         known = [one for one in read if one is not None]
         self.settled: Version | None = max((one.settled for one in known), default=None)
@@ -146,6 +162,31 @@ class Outbox:
             if self.offer is not None and self.offer.base <= self.settled:
                 self.offer, self.names = None, ()
         self._is_flushed = self.offer is not None  # else who died in `flush` has left what is settled behind
+
+    def _check_formats(self) -> None:
+        """Raise NewerFormatError for a file that a newer fedge has written, before anything is removed or written."""
+        for name in (*SLOTS, "settled.bin", "residual.bin", "checkpoint.bin"):
+            content = self._content(name)
+            try:
+                if content is not None:
+                    self._check_format(name, content)
+            except formats.NewerFormatError:
+                raise
+            except files.UNREADABLE:
+                pass  # who reads it says why
+
+    def _check_format(self, name: str, content: bytes) -> None:
+        """Raise FormatError for a format that is not read, or one of UNREADABLE."""
+        cells = msgspec.msgpack.decode(content, type=dict[str, msgspec.Raw])
+        found = 1 if name not in SLOTS or "terms" in cells else 0
+        if "format" in cells:
+            found = msgspec.msgpack.decode(cells["format"], type=int)
+        what, newer = str(self.folder / name), "upgrade this agent, or remove the file: its base may be trained again"
+        formats.check(what, found, FORMAT, newer=newer)
+        if name == "checkpoint.bin" and "training" in cells:
+            found = training_format_of(msgspec.msgpack.decode(cells["training"], type=bytes))
+            if found:  # who resumes says what is damaged
+                formats.check(f"the training in {what}", found, TRAINING_FORMAT, newer=newer)
 
     def _last(self) -> tuple[int, _Update | None]:
         """Return the update that was put last, and which of the files holds it."""
@@ -265,7 +306,9 @@ class Outbox:
         try:
             self._check_offer(update.offer, update.body)
             if decodes:
-                Coding(self._spec, Terms(*update.terms), "").decode(update.body)
+                found = sections.split(update.body, dict.fromkeys(sections.REGISTRY, len(update.body)))
+                if sections.DELTA in found:
+                    Coding(self._spec, Terms(*update.terms), "").decode(found[sections.DELTA])
         except files.UNREADABLE as error:
             self._ignore(SLOTS[self._slot], error)
             return False
@@ -281,19 +324,23 @@ class Outbox:
             raise CodecError("it has two bodies")
 
     def _read(self, name: str, kind: type[T]) -> T | None:
-        path = self.folder / name
-        content = self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
+        content = self._content(name)
         if content is None:
-            if self._disk.exists(path):
-                log.error("file=%s is damaged and is ignored", path)
+            if self._disk.exists(self.folder / name):
+                log.error("file=%s is damaged and is ignored", self.folder / name)
             return None
         try:
+            self._check_format(name, content)
             found = msgspec.msgpack.decode(content, type=kind)
             _check_probed(getattr(found, "probed", None))
             return found
         except files.UNREADABLE as error:
             self._ignore(name, error)
             return None
+
+    def _content(self, name: str) -> bytes | None:
+        path = self.folder / name
+        return self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
 
     def _ignore(self, name: str, error: Exception) -> None:
         log.error("file=%s is not understood and is ignored: %s", self.folder / name, describe(error))

@@ -18,7 +18,7 @@ from edge_agent.participant import Jitter
 from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 from runtime.settings import convert
 
 

@@ -14,6 +14,8 @@ Its law:
 3. A model that onnxruntime answers otherwise than NumPy (or Torch, for a factory's) does is not installed.
 4. Where ONNX cannot be written or run, predictions come from the parameters, and the log says why.
 5. One process installs. Any number read.
+6. The card has the number of the slot's format; none is 1, of cards without a checksum. What a newer fedge has
+   installed is neither served nor replaced: it stays until this one is upgraded, or an operator removes the slot.
 """
 
 from __future__ import annotations
@@ -38,15 +40,19 @@ from edge_agent import files
 from models.data.dataset import DatasetError
 from models.data.npz_file import read_arrays
 from models.job import ModelSpec
-from models.nets.table import NETS, ModelError, Net, build
+from models.nets import table as nets
+from models.nets.net import ModelError, Net
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
+from runtime import formats
 from runtime.failpoints import reach
 from runtime.faults import describe
 
 log = logging.getLogger(__name__)
 
 FILES = ("model.onnx", "model.npz", "model.json")
+FORMAT = 2
+"""Of a slot. 2: the card has a checksum over itself."""
 TOLERANCE = 1e-4
 """Largest difference between onnxruntime and our own net, relative to the larger of 1 and the largest answer."""
 N_TRIAL_ROWS = 4
@@ -54,6 +60,10 @@ N_TRIAL_ROWS = 4
 
 class SlotError(ValueError):
     """A slot without a usable model, or rows that do not fit it."""
+
+
+class NewerSlotError(SlotError):
+    """A slot that a newer fedge has filled."""
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -77,6 +87,15 @@ class Card(msgspec.Struct, frozen=True):
     model: ModelSpec
     files: dict[str, str]
     """File name to SHA-256, hexadecimal; no model.onnx where it could not be written."""
+    format: int = 1
+    checksum: str = ""
+    """CRC-32 of the card with eight zeros in this place, hexadecimal; a card of format 1 has none."""
+
+
+class _Numbered(msgspec.Struct, frozen=True):
+    """What the cards of all formats have."""
+
+    format: int = 1
 
 
 class _Serving(NamedTuple):
@@ -112,6 +131,8 @@ class Slot:
         Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
         """
         try:
+            if newer := _newer(self._path):
+                return _refuse(release, newer)
             directory = self._make_directory(release)
         except OSError as error:
             return _refuse(release, error)
@@ -162,10 +183,9 @@ class Slot:
             self._session.close()
 
     def _net(self, model: ModelSpec) -> Net:
-        """Return the net that computes the model without ONNX; the built-in kinds never need Torch for that."""
-        if model.kind in NETS:
-            return NETS[model.kind](model)
-        return build(model, allow=self._allow)
+        """Return the net that computes the model without ONNX: by NumPy where that can, whatever the model says."""
+        numpy = nets.find(model.kind).numpy
+        return nets.build(model, allow=self._allow) if numpy is None else numpy(model)
 
     def _restore(self) -> None:
         try:
@@ -209,16 +229,17 @@ class Slot:
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
             onnx.unlink()
         digests = {path.name: _sync(path) for path in sorted(directory.iterdir())}
-        card = Card(release, model, digests)
-        (directory / "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(card)) + b"\n")
+        blank = Card(release, model, digests, FORMAT, formats.ZEROS)
+        written = formats.stamped(msgspec.json.format(msgspec.json.encode(blank)) + b"\n")
+        (directory / "model.json").write_bytes(written)
         _sync(directory / "model.json")
         files.sync_folder(directory)
         files.sync_folder(directory.parent)
-        return _Serving(directory, card, params)
+        return _Serving(directory, msgspec.json.decode(written, type=Card), params)
 
     def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
-        """Write ONNX, in the child that is there anyway if our own nets are to be written: None, or why not."""
-        if self._session is None or model.kind not in NETS:
+        """Write ONNX, in the child that is there anyway if it needs no Torch for that: None, or why not."""
+        if self._session is None or nets.find(model.kind).onnx is None:
             return export(model, params, onnx, metadata=metadata)
         try:
             self._session.export(model, params, onnx, metadata=metadata)
@@ -295,6 +316,8 @@ def open_slot(path: Path, *, session: Session | None = None, allow: Sequence[str
     slot = Slot(path, session=session, allow=allow)
     if slot.card is None:
         slot.close()
+        if newer := _newer(path):
+            raise newer
         raise SlotError(f"{path}: no model is installed, or it cannot be read")
     return slot
 
@@ -305,10 +328,7 @@ def _read(path: Path) -> _Serving:
         directory = (path / "current").resolve(strict=True)
     except RuntimeError as error:  # links in a circle, before Python 3.13
         raise SlotError(f"{path}/current leads nowhere: {error}") from error
-    try:
-        card = msgspec.json.decode((directory / "model.json").read_bytes(), type=Card)
-    except files.UNREADABLE as error:
-        raise SlotError(f"{directory}/model.json: {error}") from error
+    card = _card(directory)
     if not {"model.npz"} <= card.files.keys() <= set(FILES):
         raise SlotError(f"{directory}/model.json: names other files than a slot has")
     for name, digest in card.files.items():
@@ -316,9 +336,41 @@ def _read(path: Path) -> _Serving:
             raise SlotError(f"{directory}/{name} is damaged: its SHA-256 is not the card's")
     try:
         params = read_arrays(directory / "model.npz")
-    except DatasetError as error:
-        raise SlotError(str(error)) from error
+        numpy = nets.find(card.model.kind).numpy
+        if numpy is not None:  # who else computes it may not be there
+            check(params, numpy(card.model).spec)
+    except (DatasetError, ParamsError) as error:
+        raise SlotError(f"{directory}/model.npz: {error}") from error
     return _Serving(directory, card, params)
+
+
+def _card(directory: Path) -> Card:
+    """Read the card of a version. Raises OSError or SlotError, NewerSlotError for one of a newer fedge."""
+    path = directory / "model.json"
+    content = path.read_bytes()
+    try:
+        number = msgspec.json.decode(content, type=_Numbered).format
+        if (number > 1 or formats.is_stamped(content)) and not formats.is_whole(content):
+            raise SlotError(f"{path} is damaged: its checksum is wrong")
+        formats.check(str(path), number, FORMAT, newer="upgrade this agent, or remove the slot")
+        return msgspec.json.decode(content, type=Card)
+    except formats.NewerFormatError as error:
+        raise NewerSlotError(str(error)) from error
+    except SlotError:
+        raise
+    except files.UNREADABLE as error:
+        raise SlotError(f"{path}: {error}") from error
+
+
+def _newer(path: Path) -> NewerSlotError | None:
+    """Return why a slot is to be left alone, where a newer fedge has filled it."""
+    try:
+        _card(path / "current")
+    except NewerSlotError as error:
+        return error
+    except (OSError, SlotError):
+        return None
+    return None
 
 
 def _refuse(release: Release, error: Exception) -> str:

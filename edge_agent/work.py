@@ -52,6 +52,7 @@ from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
+from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset, fit
 from models.data.source import Source
@@ -120,9 +121,10 @@ class _Training(Struct):
 
 
 class Work:
-    """A job of this device, once its data have been looked at. Raises ModelError or OSError when it cannot be begun.
+    """A job of this device, once its data have been looked at.
 
-    source: its rows. readings: where they are read.
+    source: its rows. readings: where they are read. Raises ModelError, OSError or NewerFormatError when it cannot be
+    begun.
     """
 
     def __init__(
@@ -486,7 +488,8 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
-        body = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        coded = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        body = sections.join({sections.DELTA: coded})
         delta.clear()
         report, probed = self._report(base, training, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(

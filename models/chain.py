@@ -34,16 +34,19 @@ from models.codec.decoded import CodecError, Decoded
 from models.codec.plain import Floats, read_float32, write_float32
 from models.codec.steps import read_step
 from models.codec.terms import Terms
+from models.grid import COARSEST, counted, measured
 from models.integers import Int64, bits, rescale
 from models.job import JobSpec
 from models.lattice import EXPONENT, LatticeError, Model, add, add_row, initial
 from models.params import Spec, n_parameters
 from models.rows import carved
-from models.strategies import STRATEGIES, VELOCITY_EXPONENT, Velocity, is_plain
+from models.strategies.state import State
+from models.strategies.strategy import MOST_ROWS
+from models.strategies.table import STRATEGIES
 
 WHOLE, STEP, GROUP, SNAPSHOT = 0x10, 0x20, 0x21, 0x22
-GRID, VELOCITY = 1, 2
-"""Flags: grids follow; among them one for the velocity."""
+GRID, STATE = 1, 2
+"""Flags: grids follow; among them one for the state of the server's optimizer."""
 LATE = 4
 """Flags: times so many late updates, at most three."""
 SPAN = 8
@@ -52,8 +55,6 @@ _BITS_AT = 26
 """Terms are one uint32: buckets, and from this bit on the bits of each."""
 _LATE = struct.Struct("<HHII")
 """Of a late update: how many versions its base lies back, its share (a step word), its terms, its length."""
-COARSEST = 40
-"""Bits that a grid may lie above a tensor's lattice: all of it would be zero long before."""
 SLAB = 2**14
 """Coordinates that are rounded at a time."""
 
@@ -63,24 +64,25 @@ class Held(NamedTuple):
 
     number: int
     model: Model
-    velocity: Velocity = ()
+    state: State = State()
+    """Of the server's optimizer: none in version 0, whose state follows from the job, nor where it keeps none."""
 
     def sha256(self) -> str:
-        """Return what the version goes by: the model's SHA-256, or one over that and the velocity, if any."""
+        """Return what the version goes by: the model's SHA-256, or one over that and the state, if any."""
         name = self.model.sha256()
-        if not self.velocity:
+        if not self.state:
             return name
         digest = hashlib.sha256(name.encode())
-        for values in self.velocity:
-            digest.update(values.astype("<i8", copy=False).tobytes())
+        for part in self.state.digested():
+            digest.update(part)
         return digest.hexdigest()
 
 
 class Grids(NamedTuple):
-    """What a version is rounded to: two step words (steps.py); the velocity's is 0 where there is none."""
+    """What a version is rounded to: two step words (steps.py); the state's is 0 where there is none."""
 
     model: int
-    velocity: int = 0
+    state: int = 0
 
 
 class Late(NamedTuple):
@@ -108,12 +110,25 @@ class Chain:
         self.spec = spec
         self.d = n_parameters(spec)
         self._job = job
+        self._rules = job.aggregate
+        self._strategy = STRATEGIES[job.aggregate.strategy]
         self._first = initial(spec, job.seed)
         self._last: Coding | None = None
 
     def first(self) -> Held:
         """Return version 0."""
         return Held(0, self._first)
+
+    def state(self, held: Held) -> State:
+        """Return the state of the server's optimizer from which a version is left; False where it keeps none."""
+        return held.state or self._strategy.init(self.spec, self._rules)
+
+    def optimized(self, held: Held, published: Tensors) -> tuple[Tensors, State]:
+        """Return what the server's optimizer makes of a published sum: the step, and its state after it.
+
+        Raises CodecError where there is none.
+        """
+        return self._strategy.step(published, self.state(held), self._rules)
 
     def coding(self, number: int, terms: Terms) -> Coding:
         """Return how updates are coded that leave the version of this number. Raises CodecError for wrong terms."""
@@ -176,7 +191,7 @@ class Chain:
     def _straight(self, held: Held, step: Step) -> Held | None:
         """Return the same in one pass over all coordinates, where nothing stands between the sum and the model."""
         exponents = set(held.model.exponents)
-        if step.late or not is_plain(self._job.aggregate) or len(exponents) != 1:
+        if step.late or not self._strategy.is_plain(self._rules) or len(exponents) != 1:
             return None
         coding = self.coding(held.number, step.terms)
         row = coding.rounded(coding.decode(step.sum), exponents.pop())
@@ -184,10 +199,8 @@ class Chain:
         return None if model is None else Held(held.number + 1, model)
 
     def _by_tensor(self, held: Held, step: Step) -> Held:
-        published = self._published(held.number, step)
-        strategy = STRATEGIES[self._job.aggregate.strategy]
-        velocity, steps = strategy(held.velocity, published, self._job.aggregate)
-        return Held(held.number + 1, add(held.model, steps), velocity)
+        steps, state = self.optimized(held, self._published(held.number, step))
+        return Held(held.number + 1, add(held.model, steps), state)
 
     def _published(self, number: int, step: Step) -> Tensors:
         coding = self.coding(number, step.terms)
@@ -220,40 +233,41 @@ class Chain:
 
     def snapshot(self, held: Held, grids: Grids) -> bytes:
         """Return the body that leads to this version from anywhere. It must have been rounded to these grids."""
-        flags = GRID | (VELOCITY if held.velocity else 0)
+        flags = GRID | (STATE if held.state else 0)
         head = struct.pack("<BBH", SNAPSHOT, flags, grids.model)
-        if held.velocity:
-            head += struct.pack("<H", grids.velocity)
         counts = [*self._counts(held.model, grids.model)]
-        if held.velocity:
-            counts += [_divided(v, VELOCITY_EXPONENT, grids.velocity) for v in held.velocity]
+        if held.state:
+            head += struct.pack("<H", grids.state)
+            counts += self._strategy.counts(held.state, grids.state, self._rules)
         return head + planes.write(np.concatenate([count.reshape(-1) for count in counts]))
 
     def _open(self, number: int, body: bytes) -> Held:
         _, flags, grid = struct.unpack_from("<BBH", body)
-        has_velocity = self._job.aggregate.server_momentum > 0
-        if flags != (GRID | VELOCITY if has_velocity else GRID):
+        rows = self._strategy.rows(self._rules)
+        if flags != (GRID | STATE if rows else GRID):
             raise CodecError(f"a snapshot of a version of another kind: flags {flags:#04x}")
-        at = 4
-        velocity_grid = 0
-        if has_velocity:
-            (velocity_grid,) = struct.unpack_from("<H", body, at)
+        at, of_state = 4, 0
+        if rows:
+            (of_state,) = struct.unpack_from("<H", body, at)
             at += 2
-        counts = planes.read(body[at:], self.d * (1 + has_velocity))
-        model = self._at(self._cut(counts[: self.d]), grid)
-        velocity: Velocity = ()
-        if has_velocity:
-            velocity = tuple(_on_velocity_lattice(cells, velocity_grid) for cells in self._cut(counts[self.d :]))
-        return Held(number, model, velocity)
+        counts = planes.read(body[at:], self.d * (1 + rows))
+        model = self._at(carved(counts[: self.d], self.spec), grid)
+        if not rows:
+            return Held(number, model)
+        rest = carved(counts[self.d :], self.spec * rows)
+        return Held(number, model, self._strategy.restored(rest, of_state, self.spec, self._rules))
 
     def _rounded(self, held: Held, grids: Grids) -> Held:
         model = self._near(held.model, grids.model)
         if model is None:
             model = self._at(self._counts(held.model, grids.model), grids.model)
-        velocity = tuple(
-            _on_velocity_lattice(_divided(v, VELOCITY_EXPONENT, grids.velocity), grids.velocity) for v in held.velocity
-        )
-        return Held(held.number, model, velocity)
+        return Held(held.number, model, self._rounded_state(held.state, grids.state))
+
+    def _rounded_state(self, state: State, grid: int) -> State:
+        if not state:
+            return state
+        counts = self._strategy.counts(state, grid, self._rules)
+        return self._strategy.restored(counts, grid, self.spec, self._rules)
 
     def _near(self, model: Model, grid: int) -> Model | None:
         """Return the version on the grid in one pass over all coordinates, where it is on the lattice of version 0.
@@ -268,7 +282,7 @@ class Chain:
         row, first = np.empty(self.d, np.int32), self._first.row
         for at in range(0, self.d, SLAB):
             slab = slice(at, at + SLAB)
-            steps = _divided(model.row[slab].astype(np.int64) - first[slab], exponent - down, grid)
+            steps = counted(model.row[slab].astype(np.int64) - first[slab], exponent - down, grid)
             steps *= mantissa << down
             if bits(steps) > 30:
                 return None
@@ -280,26 +294,23 @@ class Chain:
         for there, here, exponent, first in zip(
             model.ints, self._first.ints, model.exponents, self._first.exponents, strict=True
         ):
-            yield _divided(there.astype(np.int64) - rescale(here.astype(np.int64), first - exponent), exponent, grid)
+            yield counted(there.astype(np.int64) - rescale(here.astype(np.int64), first - exponent), exponent, grid)
 
     def _at(self, counts: Iterable[Int64], grid: int) -> Model:
         """Return the model that is so many steps away, tensor by tensor: a device holds no more than one in int64."""
-        return add(self._first, (_steps(cells, grid) for cells in counts))
-
-    def _cut(self, row: Int64) -> tuple[Int64, ...]:
-        return carved(row, self.spec)
+        return add(self._first, (measured(cells, grid) for cells in counts))
 
 
 def write(step: Step) -> bytes:
     """Return the body of a step."""
     flags = (GRID if step.grids else 0) | LATE * len(step.late)
-    if step.grids and step.grids.velocity:
-        flags |= VELOCITY
+    if step.grids and step.grids.state:
+        flags |= STATE
     out = [struct.pack("<BB", STEP, flags)]
     if step.grids:
         out.append(struct.pack("<H", step.grids.model))
-        if step.grids.velocity:
-            out.append(struct.pack("<H", step.grids.velocity))
+        if step.grids.state:
+            out.append(struct.pack("<H", step.grids.state))
     for late in step.late:
         out += [_LATE.pack(late.back, late.share, _packed(late.terms), len(late.body)), late.body]
     return b"".join((*out, struct.pack("<I", _packed(step.terms)), step.sum))
@@ -308,11 +319,11 @@ def write(step: Step) -> bytes:
 def read(body: bytes) -> Step:
     """Read the body of a step. Raises CodecError, or struct.error where it ends early."""
     kind, flags = struct.unpack_from("<BB", body)
-    if kind != STEP or flags >> 4 or flags & (GRID | VELOCITY) == VELOCITY:
+    if kind != STEP or flags >> 4 or flags & (GRID | STATE) == STATE:
         raise CodecError(f"a step of an unknown kind {kind:#04x}, {flags:#04x}")
     at, grids, late = 2, None, []
     if flags & GRID:
-        words = struct.unpack_from("<HH" if flags & VELOCITY else "<H", body, at)
+        words = struct.unpack_from("<HH" if flags & STATE else "<H", body, at)
         grids, at = Grids(*words), at + 2 * len(words)
     for _ in range(flags // LATE):
         back, share, terms, length = _LATE.unpack_from(body, at)
@@ -335,7 +346,7 @@ def max_step_bytes(spec: Spec) -> int:
 
 def max_way_bytes(spec: Spec) -> int:
     """Return the most bytes that any body of a version may have."""
-    return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes(2 * n_parameters(spec))) + 8
+    return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes((1 + MOST_ROWS) * n_parameters(spec))) + 8
 
 
 def _pieces(rest: bytes) -> Iterable[bytes]:
@@ -356,31 +367,6 @@ def _packed(terms: Terms) -> int:
 
 def _unpacked(word: int) -> Terms:
     return Terms(word & (1 << _BITS_AT) - 1, word >> _BITS_AT)
-
-
-def _divided(integers: Int64, exponent: int, grid: int) -> Int64:
-    """Return integers * 2**exponent in whole steps of a grid, rounded to the nearest, halves up."""
-    mantissa, on = read_step(grid)
-    up, down = max(0, exponent - on), max(0, on - exponent)
-    if bits(integers) + up > 60 or down > COARSEST:
-        raise CodecError("a grid is too far from the lattice of what it is for")
-    step = mantissa << down
-    return ((integers << up) + step // 2) // step
-
-
-def _steps(counts: Int64, grid: int) -> Decoded:
-    mantissa, exponent = read_step(grid)
-    if bits(counts) > 40:
-        raise CodecError("a snapshot is too far from version 0")
-    return Decoded(counts * mantissa, exponent)
-
-
-def _on_velocity_lattice(counts: Int64, grid: int) -> Int64:
-    mantissa, exponent = read_step(grid)
-    shift = exponent - VELOCITY_EXPONENT
-    if bits(counts) > 40 or bits(counts) + 8 + shift > 46:
-        raise CodecError("a snapshot's velocity is beyond its lattice")
-    return rescale(counts * mantissa, shift)
 
 
 def _times(value: Decoded, mantissa: int, exponent: int) -> Decoded:

@@ -9,7 +9,6 @@ line naming file, table and key.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,14 +18,6 @@ Name = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z", description='a name is 1 to 64 letters, digits, "_" or "-"')
 ]
 """What names anything on the wire: a fleet, a job, a device, a data source."""
-Factory = Annotated[
-    str,
-    Meta(
-        pattern=r"\A(?=.{3,200}\Z)[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z",
-        description='a factory is written "package.module:factory"',
-    ),
-]
-"""What names code that makes a net."""
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -38,10 +29,6 @@ Momentum = Annotated[float, Meta(ge=0, le=0.9999)]
 """Nearer to 1, a float32 is 1: nothing is ever forgotten."""
 Share = Annotated[float, Meta(gt=0, le=1)]
 
-MOST_PARAMETERS = 25_000_000
-"""Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
-MOST_UNITS = 2**17
-"""Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
 MOST_JSON_BYTES = 262_144 - 4096
 """Of a job as it travels: what a control message may have (WIRE.md), with room for what stands around the job there and
 for keys that a file writes out though they have their defaults."""
@@ -58,7 +45,11 @@ MOST_DEPTH = 16
 
 
 class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which net. `kind` is "mlp" or "package.module:factory" (runs only where agent.toml allows it)."""
+    """Which net: the envelope that travels, the same for every kind.
+
+    `kind` names a row of `models.nets.table`, or code: "package.module:factory" (runs only where agent.toml allows it).
+    The kind's row says which of the other keys are its own; one that is not is refused, and so is a net too large.
+    """
 
     kind: str = "mlp"
     inputs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
@@ -69,27 +60,24 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
     options: dict[str, Any] = {}
-    """Keyword arguments of a factory: what TOML and JSON both have, so no dates, and no inf or nan."""
+    """Keyword arguments of a factory, or keys that only this kind has: what TOML and JSON both have, so no dates, and
+    no inf or nan."""
 
     def __post_init__(self) -> None:
-        if self.kind != "mlp" and not _is_factory(self.kind):
-            raise ValueError(f'kind = "{self.kind[:200]}" is neither "mlp" nor "package.module:factory"')
+        from models.nets import table  # here alone: its rows load NumPy, which who only reads words does without
+
+        kind = table.find(self.kind)
         if len(self.hidden) > 64:
             raise ValueError("hidden has more than 64 layers")
-        if self.kind == "mlp":
-            self._check_size()
         _check_plain(self.options, "options")
+        kind.spec.of(self)
 
-    def _check_size(self) -> None:
-        widths = (self.inputs, *self.hidden, self.outputs)
-        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
-        shape = f"inputs = {self.inputs}, hidden = {list(self.hidden)}, outputs = {self.outputs}"
-        if n_parameters > MOST_PARAMETERS:
-            raise ValueError(
-                f"{n_parameters:,} parameters are more than the {MOST_PARAMETERS:,} of a built-in net: {shape}"
-            )
-        if sum(widths[1:]) > MOST_UNITS:
-            raise ValueError(f"{sum(widths[1:]):,} units are more than the {MOST_UNITS:,} of a built-in net: {shape}")
+    @property
+    def classifies(self) -> bool:
+        """Whether it learns classes, so that it has an accuracy; else it learns values."""
+        from models.nets.losses import LOSSES  # here alone, as the table above
+
+        return LOSSES[self.loss].classifies
 
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -173,10 +161,16 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     client's.
     """
 
-    strategy: Literal["fedavg"] = "fedavg"
-    server_optimizer: Literal["sgd"] = "sgd"
+    strategy: Literal["fedavg", "fedadam", "median"] = "fedavg"
     server_learning_rate: Annotated[float, Meta(ge=1e-6, le=1e3)] = 1.0
     server_momentum: Momentum = 0.0
+    """Of "fedavg" and "median": above 0 it is FedAvgM."""
+    server_beta1: Momentum = 0.9
+    """Of "fedadam": how much of its mean of updates stays from one version to the next."""
+    server_beta2: Momentum = 0.99
+    """Of "fedadam": the same of its mean of their squares."""
+    server_epsilon: Annotated[float, Meta(ge=1e-6, le=1)] = 1e-3
+    """Of "fedadam": a weight whose updates are smaller than this moves by less than the learning rate."""
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
@@ -238,13 +232,17 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     def __post_init__(self) -> None:
         stop = self.rounds.stop
-        if self.model.loss == "mse" and stop.metric == "accuracy" and (stop.target, stop.patience) != (None, None):
-            raise ValueError('[rounds.stop] metric: a model with loss = "mse" has no accuracy: say metric = "loss"')
+        stops = (stop.target, stop.patience) != (None, None)
+        if stops and stop.metric == "accuracy" and not self.model.classifies:
+            raise ValueError(
+                f'[rounds.stop] metric: a model with loss = "{self.model.loss}" has no accuracy: say metric = "loss"'
+            )
         if self.averaged > 1 and self.coding.codec == "float32":
             raise ValueError(
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_strategy(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -275,12 +273,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         return number + 1 - max(1, min(self.averaged, number // AVERAGED_SHARE))
 
 
-def _is_factory(text: str) -> bool:
-    try:
-        msgspec.convert(text, Factory)
-    except msgspec.ValidationError:
-        return False
-    return True
+def _check_strategy(job: JobSpec) -> None:
+    from models.strategies.table import refusal  # here alone: it loads NumPy, and whoever reads only words does without
+
+    if why := refusal(job):
+        raise ValueError(why)
 
 
 def _check_plain(value: object, where: str, depth: int = 0) -> None:

@@ -7,7 +7,8 @@ A kill for memory, or a library that crashes, throws nothing. So a mark is writt
 removed after. A process that finds a mark at its start has died under it; MOST_DEATHS running in one place, with
 nothing gained in between, and the job is put at rest before it is entered again. A cut of the power is nobody's fault:
 deaths count only within one boot of the kernel. That is also why marks need no fsync: what a process has written
-survives it.
+survives it. A mark says its format (none is 1, without a checksum); one of another is named in the log and counts no
+more than one of another software, which gets a new chance: it stays until the job is entered there again.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from types import FrameType
 from typing import Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from runtime import formats
 from runtime.words import clean
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,16 @@ def _where(error: BaseException) -> str:
     return where
 
 
+FORMAT = 2
+"""Of a mark."""
+
+
+class _Numbered(Struct):
+    """What the marks of all formats have."""
+
+    format: int = 1
+
+
 class _Mark(Struct):
     what: str
     deaths: int
@@ -116,6 +128,8 @@ class _Mark(Struct):
     """How often it was tried again after a rest: then one death is enough."""
     inside: bool = True
     """Whether its code is being run: who dies then, dies under this mark."""
+    format: int = 1
+    checksum: str = ""
 
 
 def throw_into(thread: threading.Thread) -> None:
@@ -145,7 +159,11 @@ class Marks:
         self._kernel = _kernel() if kernel is None else kernel
         self._marks: dict[str, _Mark] = {}
         for path in self._folder.glob("*") if self._folder.is_dir() else ():
-            mark = _read(path)
+            try:
+                mark = _read(path)
+            except formats.NewerFormatError as error:
+                log.warning("%s", error)
+                continue
             if mark is not None and (mark.kernel, mark.software) == (self._kernel, software):
                 mark.deaths += mark.inside
                 mark.inside = False
@@ -226,7 +244,8 @@ class Marks:
 
     def _write(self, name: str) -> None:
         # A mark that cannot be written guards nothing; that is no reason not to do the work.
-        content = msgspec.json.encode(self._marks[name])
+        mark = structs.replace(self._marks[name], format=FORMAT, checksum=formats.ZEROS)
+        content = formats.stamped(msgspec.json.encode(mark))
         with contextlib.suppress(OSError):
             try:
                 (self._folder / name).write_bytes(content)
@@ -248,9 +267,17 @@ def _names(job: str) -> list[str]:
 
 
 def _read(path: Path) -> _Mark | None:
+    """Return a mark; None for one that cannot be read, or has rotted. Raises NewerFormatError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Mark)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        content = path.read_bytes()
+        number = msgspec.json.decode(content, type=_Numbered).format
+        if (number > 1 or formats.is_stamped(content)) and not formats.is_whole(content):
+            return None
+        formats.check(f"{path}, which says how often a job has died,", number, FORMAT)
+        return msgspec.json.decode(content, type=_Mark)
+    except formats.NewerFormatError:
+        raise
+    except (OSError, ValueError, RecursionError):  # msgspec's errors, and a text that is not UTF-8, are ValueErrors
         return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from models.job import CompressionSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
+from models.nets import table as nets
 
 BATCH = 10
 NOT_RUN = frozenset(
@@ -56,12 +57,12 @@ class Fleet(Struct, frozen=True):
     @property
     def falls(self) -> bool:
         """Whether the levels are of a loss."""
-        return self.net.loss == "mse"
+        return not self.net.classifies
 
     @property
     def torch(self) -> bool:
         """Whether Torch computes it."""
-        return self.net.kind != "mlp"
+        return bool(nets.factories_of(self.net))
 
     def job(self, seed: int, compression: str | CompressionSpec) -> JobSpec:
         """Return the job of one run."""

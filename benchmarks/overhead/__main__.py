@@ -27,6 +27,7 @@ from msgspec import structs
 
 from benchmarks.overhead import floor, flower, ours
 from benchmarks.overhead.found import Found
+from benchmarks.overhead.rounds import WARM
 from fleet.console.display import duration
 from models.job import PRESETS, ModelSpec
 from models.nets.mlp import spec_of_mlp
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.json is not None and not asked.json.parent.is_dir():
         parser.error(f"--json {asked.json}: there is no such folder")
     print(
-        f"{n_parameters(spec_of_mlp(MODEL)):,} parameters, {asked.rounds} rounds after {ours.WARM} that are not "
+        f"{n_parameters(spec_of_mlp(MODEL)):,} parameters, {asked.rounds} rounds after {WARM} that are not "
         f"counted, a round each unless said otherwise, medians of {asked.repeats}\n\n{HEADER}",
         flush=True,
     )

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.overhead.flower import rounds_in
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Costs
-from benchmarks.overhead.ours import WARM
+from benchmarks.overhead.rounds import WARM, in_report, look_on
 from broker.embedded import start_broker
 from fleet.local.processes import Children
 
@@ -36,26 +35,21 @@ def measure(up: int, down: int, n_agents: int, rounds: int, *, say: Callable[[st
         for i in range(n_agents):
             command = [*COMMAND, "client", port, f"client-{i}", str(up), str(down)]
             clients.append(children.start(f"client {i}", command, Path(name) / f"client-{i}.log").process.pid)
-        costs, times, first_at = Costs({"server": [server], "broker": [broker.pid], "agent": clients}), [], 0.0
-        for number in rounds_in(report, children, WARM + rounds):
-            now = time.perf_counter()
-            if number == 1:
-                first_at = now
-            if number in (WARM, WARM + rounds):
-                costs.note()
-                times.append(now)
-            say(f"floor, {n_agents} clients: round {number} of {WARM + rounds}")
-        a_round = {role: cost / rounds for role, cost in costs.between().items()}
+        costs = Costs({"server": [server], "broker": [broker.pid], "agent": clients})
+        seen = look_on(
+            *(in_report(report, children, WARM + rounds), costs, rounds),
+            lambda number: say(f"floor, {n_agents} clients: round {number} of {WARM + rounds}"),
+        )
         return Found(
             f"bare paho, {up} up, {down} down",
             n_agents,
-            (times[1] - times[0]) / rounds,
-            a_round["server"],
-            a_round["broker"],
-            a_round["agent"] / n_agents,
+            seen.wall_s,
+            seen.cpu_s["server"],
+            seen.cpu_s["broker"],
+            seen.cpu_s["agent"] / n_agents,
             costs.peak_mb("server"),
             costs.peak_mb("agent"),
-            first_at - began,
+            seen.first_at - began,
             up,
             down,
         )

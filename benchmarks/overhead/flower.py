@@ -7,17 +7,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Costs
-from benchmarks.overhead.ours import WARM
+from benchmarks.overhead.rounds import WARM, in_report, look_on
 from fleet.local.processes import Children
 from models.params import Spec
 
 _ROLE = str(Path(__file__).with_name("flower_role.py"))
-_POLL_S = 0.005
 _FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('flwr') is None)"
 
 
@@ -47,29 +46,24 @@ def measure(python: Path, spec: Spec, n_agents: int, rounds: int, *, say: Callab
         for i in range(n_agents):
             command = [str(python), _ROLE, "client", address, str(shapes), str(i)]
             clients.append(children.start(f"client {i}", command, Path(name) / f"client-{i}.log").process.pid)
-        costs, times, first_at = Costs({"server": [server], "agent": clients}), [], 0.0
-        for number in rounds_in(report, children, WARM + rounds):
-            now = time.perf_counter()
-            if number == 1:
-                first_at = now
-            if number in (WARM, WARM + rounds):
-                costs.note()
-                times.append(now)
-            say(f"flower, {n_agents} clients: round {number} of {WARM + rounds}")
+        costs = Costs({"server": [server], "agent": clients})
+        seen = look_on(
+            *(in_report(report, children, WARM + rounds), costs, rounds),
+            lambda number: say(f"flower, {n_agents} clients: round {number} of {WARM + rounds}"),
+        )
         whole = [line.split() for line in report.read_text().splitlines()]
         if any(line[1:] != [str(n_agents), "0"] for line in whole):
             raise ValueError(f"a round of Flower's had not all of its clients: {whole}")
-        a_round = {role: cost / rounds for role, cost in costs.between().items()}
         return Found(
             "flower",
             n_agents,
-            (times[1] - times[0]) / rounds,
-            a_round["server"],
+            seen.wall_s,
+            seen.cpu_s["server"],
             0.0,
-            a_round["agent"] / n_agents,
+            seen.cpu_s["agent"] / n_agents,
             costs.peak_mb("server"),
             costs.peak_mb("agent"),
-            first_at - began,
+            seen.first_at - began,
         )
 
 
@@ -81,16 +75,3 @@ def _wait_for(address: str, children: Children) -> None:
             if probe.connect_ex((host, int(port))) == 0:
                 return
         time.sleep(0.05)
-
-
-def rounds_in(report: Path, children: Children, last: int) -> Iterator[int]:
-    """Return the number of every round as soon as the report has its line. Raises ChildDiedError."""
-    number = 0
-    while number < last:
-        lines = report.read_text().count("\n")
-        if lines == number:
-            children.check()
-            time.sleep(_POLL_S)
-        for _ in range(lines - number):
-            number += 1
-            yield number

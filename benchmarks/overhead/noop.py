@@ -59,7 +59,7 @@ def _train_nothing() -> None:
                 found[name][...] = values
             return 1.0, found
 
-    nets.NETS["mlp"] = Recorded
+    nets.NETS["mlp"] = nets.NETS["mlp"]._replace(numpy=Recorded)
 
 
 class _Lags:

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Costs
 from benchmarks.overhead.noop import LAGS
+from benchmarks.overhead.rounds import WARM, look_on
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Beacon, Status
@@ -25,8 +26,6 @@ from fleet.local.stage import DEVICES, FLEET, Role
 from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
-WARM = 5
-"""Rounds before the first that is measured: caches fill, the coding settles."""
 ROWS = 64
 COMMAND = (sys.executable, "-P", "-m", "benchmarks.overhead.noop")
 
@@ -64,32 +63,31 @@ def measure(
             server = _start(children, "aggregator", plan.aggregator, {LAGS: str(lags)})
             agents = [_start(children, "agent", role, {}) for role in plan.devices]
             costs = Costs({"server": [server], "broker": [broker.pid], "agent": agents})
-            first_at, times, bytes_ = 0.0, [], []
-            for number in _versions(spec, watch, children):
-                now = time.perf_counter()
-                if number == 1:
-                    first_at = now
-                if number in (WARM, WARM + rounds):
-                    costs.note()
-                    times.append(now)
-                    total = meter.totals(DEVICES) if meter else None
-                    bytes_.append((total.up.payload_bytes, total.down.payload_bytes) if total else (0, 0))
-                say(f"{codec}, {n_agents} agents: round {number} of {WARM + rounds}")
+            bytes_: list[tuple[int, int]] = []
+
+            def count() -> None:
+                total = meter.totals(DEVICES) if meter else None
+                bytes_.append((total.up.payload_bytes, total.down.payload_bytes) if total else (0, 0))
+
+            seen = look_on(
+                *(_versions(spec, watch, children), costs, rounds),
+                lambda number: say(f"{codec}, {n_agents} agents: round {number} of {WARM + rounds}"),
+                on_edge=count,
+            )
         if meter:
             meter.stop()
         every = [float(line) for line in lags.read_text().split()][WARM:]
-    a_round = {role: cost / rounds for role, cost in costs.between().items()}
     up, down = ((there - here) / (rounds * n_agents) for here, there in zip(*bytes_, strict=True))
     return Found(
         f"fedge, {codec}",
         n_agents,
-        (times[1] - times[0]) / rounds,
-        a_round["server"],
-        a_round["broker"],
-        a_round["agent"] / n_agents,
+        seen.wall_s,
+        seen.cpu_s["server"],
+        seen.cpu_s["broker"],
+        seen.cpu_s["agent"] / n_agents,
         costs.peak_mb("server"),
         costs.peak_mb("agent"),
-        first_at - began,
+        seen.first_at - began,
         up,
         down,
         statistics.median(every),

@@ -26,7 +26,7 @@ from aggregator.store import JobRow, Store
 from edge_agent import files
 from edge_agent.slot import SlotError, open_slot
 from fleet.chaos.fleet import BROKER, Kill
-from fleet.chaos.stage import Stage
+from fleet.chaos.stage import ChaosStage
 from fleet.chaos.trace import Line, Trace
 
 
@@ -54,9 +54,9 @@ class _Update(NamedTuple):
     device: str
 
 
-def audit(stage: Stage, traces: Mapping[str, Trace]) -> AuditOutcome:
+def audit(stage: ChaosStage, traces: Mapping[str, Trace]) -> AuditOutcome:
     """Look at what a run has left. Nobody of the fleet runs any more. Raises StoreError."""
-    devices = {seat.name: traces[seat.name] for seat in stage.devices}
+    devices = {role.name: traces[role.name] for role in stage.devices}
     aggregator = traces[stage.aggregator.name]
     store = Store(stage.aggregator.state)
     try:
@@ -77,9 +77,9 @@ def audit(stage: Stage, traces: Mapping[str, Trace]) -> AuditOutcome:
     return AuditOutcome(
         versions,
         {
-            f"{name}/{seat.name}": _settled(seat.state / "jobs" / row.job)
+            f"{name}/{role.name}": _settled(role.state / "jobs" / row.job)
             for name, row in compared.items()
-            for seat in stage.devices
+            for role in stage.devices
         },
         sum(_retrained(trace.lines) for trace in devices.values()),
         len(told - counted),
@@ -127,7 +127,7 @@ def _judged(aggregator: Trace) -> list[_Update]:
     return [_update(line.what) for line in aggregator.at("store.add_verdict.after") if "refused" not in line.what]
 
 
-def _members(store: Store, rows: Iterable[JobRow], stage: Stage) -> list[str]:
+def _members(store: Store, rows: Iterable[JobRow], stage: ChaosStage) -> list[str]:
     """Hold every version against the membership, which was to be fixed."""
     n_devices = len(stage.devices) - 1
     history = [metrics for row in rows for metrics in store.history(row.job)[1:]]
@@ -135,7 +135,7 @@ def _members(store: Store, rows: Iterable[JobRow], stage: Stage) -> list[str]:
     return [f"versions were made of {', '.join(wrong)} updates where all {n_devices} belong"] if wrong else []
 
 
-def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], stage: Stage) -> list[str]:
+def _ends(rows: Mapping[str, JobRow], versions: Mapping[str, Sequence[str]], stage: ChaosStage) -> list[str]:
     """Hold the ends of the jobs against what they were to be."""
     short = [
         f"job {spec.name} is {rows[spec.name].ended or 'not finished'} at version {len(versions[spec.name]) - 1}"
@@ -193,7 +193,7 @@ def _settled(folder: Path) -> str:
     return hashlib.sha256(files.unseal(folder / "settled.bin") or b"").hexdigest()
 
 
-def _slot(stage: Stage, job: str, versions: Sequence[str]) -> list[str]:
+def _slot(stage: ChaosStage, job: str, versions: Sequence[str]) -> list[str]:
     """Hold the model that the first device serves against the last version, or its number where it is a mean."""
     try:
         card = open_slot(stage.slot).card
@@ -210,7 +210,7 @@ def _slot(stage: Stage, job: str, versions: Sequence[str]) -> list[str]:
     return []
 
 
-def _served(stage: Stage) -> str:
+def _served(stage: ChaosStage) -> str:
     try:
         card = open_slot(stage.slot).card
     except SlotError:

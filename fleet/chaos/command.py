@@ -283,7 +283,7 @@ class _Watch:
         """Return whether no update is offered any more, and the first device serves the last version."""
         head = self._lookout.head(self._fleet.stage.steady.name)
         devices, jobs = self._fleet.stage.devices, self._fleet.stage.compared
-        waiting = [f for seat in devices for spec in jobs for f in seat.state.glob(f"jobs/{spec.name}-*/update.bin")]
+        waiting = [f for role in devices for spec in jobs for f in role.state.glob(f"jobs/{spec.name}-*/update.bin")]
         served = self._fleet.stage.slot / "current"
         return (
             self._state(self._fleet.stage.loose.name) == "stopped"

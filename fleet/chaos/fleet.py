@@ -18,9 +18,10 @@ from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
 from fleet.chaos import stage as chaos_stage
 from fleet.chaos.points import Point
-from fleet.chaos.stage import Seat, Stage
+from fleet.chaos.stage import ChaosStage
 from fleet.chaos.trace import Trace
 from fleet.local.processes import FEDGE, Child, Children, tail
+from fleet.local.stage import Role
 from runtime.failpoints import FAILPOINT, TRACE
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ class Kill(Struct):
 class Member:
     """One process, through all its lives. plan: where the present one is to end, if it is armed."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
-        self.trace = Trace(seat.trace)
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.trace = Trace(role.trace)
         self.child: Child | None = None
         self.plan: Plan | None = None
         self.armed_at = 0.0
@@ -77,7 +78,7 @@ class Fleet:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: ChaosStage,
         broker: EmbeddedBroker,
         children: Children,
         rng: random.Random,
@@ -85,7 +86,7 @@ class Fleet:
     ) -> None:
         self.stage = stage
         self.kills: list[Kill] = []
-        self.members = {seat.name: Member(seat) for seat in stage.seats}
+        self.members = {role.name: Member(role) for role in stage.processes.roles}
         self._broker = broker
         self._children = children
         self._rng = rng
@@ -101,7 +102,7 @@ class Fleet:
     @property
     def devices(self) -> list[Member]:
         """All others."""
-        return [self.members[seat.name] for seat in self.stage.devices]
+        return [self.members[role.name] for role in self.stage.devices]
 
     @property
     def broker_alive(self) -> bool:
@@ -110,12 +111,12 @@ class Fleet:
 
     def start(self, member: Member, plan: Plan | None = None) -> None:
         """Start a process, armed or not."""
-        seat = member.seat
-        environment = {TRACE: str(seat.trace), "FEDGE_LOG": "info"}
+        role = member.role
+        environment = {TRACE: str(role.trace), "FEDGE_LOG": "info"}
         if plan is not None:
             environment[FAILPOINT] = f"{plan.point.name}:{plan.nth}"
-        command = [*self._command, seat.role, "run", "--config", str(seat.config)]
-        member.child = self._children.start(seat.name, command, seat.log, environment)
+        command = [*self._command, role.kind, "run", "--config", str(role.config)]
+        member.child = self._children.start(role.name, command, role.log, environment)
         member.plan, member.armed_at = plan, time.monotonic()
         if member.last_kill is not None:
             member.last_kill.restarted_at, member.last_kill = member.armed_at, None
@@ -156,11 +157,11 @@ class Fleet:
 
     def _bury(self, member: Member, point: str) -> None:
         now = time.monotonic()
-        member.last_kill = Kill(member.seat.name, point, now)
+        member.last_kill = Kill(member.role.name, point, now)
         self.kills.append(member.last_kill)
         member.child, member.plan = None, None
         member.restart_at = now + self._rng.random() * LONGEST_PAUSE_S
-        log.info("killed who=%s point=%s", member.seat.name, point)
+        log.info("killed who=%s point=%s", member.role.name, point)
 
 
 @contextmanager

@@ -114,8 +114,8 @@ class Scheduler:
         return plan
 
     def _fits(self, point: Point, member: Member) -> bool:
-        serves = member.seat is self._fleet.stage.devices[0]
-        return point.role == member.seat.role and (serves or not point.of_slot)
+        serves = member.role is self._fleet.stage.devices[0]
+        return point.role == member.role.kind and (serves or not point.of_slot)
 
     def _put_off(self, member: Member) -> None:
         if member.plan is not None:

@@ -16,8 +16,6 @@ devices are done, which then halt. Which of them count is chance, so of this job
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +24,8 @@ import numpy as np
 
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
+from fleet.local.stage import Role, Stage, roles_of, write
+from fleet.local.toml import written
 from fleet.problems.examples import load_split
 from models.data.dataset import Dataset
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
@@ -37,23 +37,11 @@ N_EXAMPLES = 200
 DEADLINE_S = 12.0
 
 
-class Seat(NamedTuple):
-    """One process: what it is called, what it is, and its files."""
-
-    name: str
-    role: str
-    config: Path
-    log: Path
-    trace: Path
-    state: Path
-
-
-class Stage(NamedTuple):
-    """All processes but the broker. The first device serves the models; the last one over-claims."""
+class ChaosStage(NamedTuple):
+    """All processes but the broker, and their jobs. The first device serves the models; the last one over-claims."""
 
     folder: Path
-    aggregator: Seat
-    devices: list[Seat]
+    processes: Stage
     steady: JobSpec
     steered: JobSpec
     loose: JobSpec
@@ -64,9 +52,14 @@ class Stage(NamedTuple):
         return self.steady, self.steered
 
     @property
-    def seats(self) -> list[Seat]:
-        """Everybody, the aggregator first."""
-        return [self.aggregator, *self.devices]
+    def aggregator(self) -> Role:
+        """The server."""
+        return self.processes.aggregator
+
+    @property
+    def devices(self) -> list[Role]:
+        """The devices."""
+        return self.processes.devices
 
     @property
     def slot(self) -> Path:
@@ -136,66 +129,30 @@ def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
     )
 
 
-def build(folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *, executor: str = "threads") -> Stage:
+def build(
+    folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *, executor: str = "threads"
+) -> ChaosStage:
     """Write everything. Raises SettingsError without scikit-learn, OSError when the folder cannot be written."""
-    split = load_split(DATA)
-    names = [f"device-{number}" for number in range(n_devices + 1)]
-    stage = Stage(
+    split, folder = load_split(DATA), folder.resolve()
+    devices = roles_of(folder, [f"device-{number}" for number in range(n_devices + 1)])
+    stage = ChaosStage(
         folder,
-        _seat(folder, "aggregator", "aggregator"),
-        [_seat(folder, name, "agent") for name in names],
+        Stage(Role("aggregator", "aggregator", folder / "aggregator"), devices),
         steady(n_devices, n_rounds),
         steered(n_devices, n_rounds),
         loose(n_devices),
     )
-    for seat in stage.seats:
-        seat.config.parent.mkdir(parents=True)
-    for spec in (*stage.compared, stage.loose):
-        stage.job_file(spec).write_text(_toml(msgspec.to_builtins(spec)), encoding="utf-8")
-    _write_aggregator(stage.aggregator, split.test, broker, executor)
-    for number, seat in enumerate(stage.devices):
-        overclaims = seat is stage.devices[-1]
+    write(stage.aggregator, FLEET, broker, {DATA: split.test}, {"executor": executor, "limits": _SERVER_LIMITS})
+    for number, device in enumerate(devices):
+        overclaims = device is devices[-1]
         rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if overclaims else 1))
         data = Dataset(split.train.X[rows], split.train.y[rows])
-        _write_device(seat, data, broker, serves=number == 0)
+        more = {"models": {"inference": number == 0}, "limits": {"checkpoint_s": 0.0, "presence_s": 1.0}}
+        write(device, FLEET, broker, {DATA: data}, more)
+    for spec in (*stage.compared, stage.loose):
+        stage.job_file(spec).write_text(written(msgspec.to_builtins(spec)), encoding="utf-8")
     return stage
 
 
-def _seat(folder: Path, name: str, role: str) -> Seat:
-    home = (folder / name).resolve()
-    return Seat(name, role, home / f"{role}.toml", home / "log", home / "trace", home / "state")
-
-
-def _write_aggregator(seat: Seat, test: Dataset, broker: BrokerSettings, executor: str) -> None:
-    source = _write_data(seat.config.parent / "test.npz", test)
-    # Small chunks, so that a version has several; short waits, because nobody here is far away.
-    limits = {"chunk_bytes": 20_000, "heartbeat_s": 2.0, "spread_s": 0.2, "body_grace_s": 5.0}
-    tree = {"fleet": FLEET, "state_dir": str(seat.state), "executor": executor, "broker": _broker(broker)}
-    seat.config.write_text(_toml(tree | {"tests": {DATA: source}, "limits": limits}), encoding="utf-8")
-
-
-def _write_device(seat: Seat, data: Dataset, broker: BrokerSettings, *, serves: bool) -> None:
-    source = _write_data(seat.config.parent / "data.npz", data)
-    limits = {"checkpoint_s": 0.0, "presence_s": 1.0}
-    tree = {"fleet": FLEET, "device": seat.name, "state_dir": str(seat.state), "broker": _broker(broker)}
-    more = {"data": {DATA: source}, "models": {"inference": serves}, "limits": limits}
-    seat.config.write_text(_toml(tree | more), encoding="utf-8")
-
-
-def _write_data(path: Path, data: Dataset) -> dict[str, str]:
-    np.savez(path, X=data.X, y=data.y)
-    return {"path": str(path)}
-
-
-def _broker(broker: BrokerSettings) -> dict[str, object]:
-    return {"host": broker.host, "port": broker.port, "protocol": broker.protocol}
-
-
-def _toml(tree: Mapping[str, object], table: str = "") -> str:
-    """Write plain values as TOML. None, which TOML has not, is left out; strings and lists are as in JSON."""
-    plain = {key: value for key, value in tree.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            lines += [f"[{table}{key}]", _toml(value, f"{table}{key}.")]
-    return "\n".join(lines)
+_SERVER_LIMITS = {"chunk_bytes": 20_000, "heartbeat_s": 2.0, "spread_s": 0.2, "body_grace_s": 5.0}
+"""Small chunks, so that a version has several; short waits, because nobody here is far away."""

@@ -36,8 +36,8 @@ from models.data.source import load as load_source
 from models.job import JobSpec, Name
 from models.lattice import initial
 from models.nets import table as nets
-from models.nets.losses import Labels
-from models.nets.table import ModelError, Net
+from models.nets.losses import LOSSES, Labels
+from models.nets.net import ModelError, Net
 from models.params import n_parameters
 from runtime.faults import Fault, contain
 from runtime.settings import SettingsError, load
@@ -203,19 +203,19 @@ def _factory(name: str) -> Line:
 
 def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     """Build the net, have it take a step, and say how large it is."""
-    kind = spec.model.kind
+    kind, factories = spec.model.kind, nets.factories_of(spec.model)
     try:
-        if kind not in nets.NETS and find_spec("torch") is None:
+        if factories and find_spec("torch") is None:
             raise ImportError("no Torch is installed")
-        net = nets.build(spec.model, allow=(kind,))
+        net = nets.build(spec.model, allow=factories)
     except (ImportError, ModelError) as error:
         if not isinstance(error.__cause__ or error, ImportError):
             raise
         return Line("[model]", f"{kind}: cannot be built here, so its size is not known: {clean(str(error))}")
     built.append(net)
-    y = np.zeros(2, np.int64) if spec.model.loss == "cross_entropy" else np.zeros((2, spec.model.outputs), np.float32)
-    _take_a_step(net, spec, Dataset(np.zeros((2, spec.model.inputs), np.float32), y))
-    n, allowed = n_parameters(net.spec), kind in nets.NETS or fleet is None or kind in fleet.models.allow
+    y = np.zeros((2, LOSSES[spec.model.loss].n_columns(spec.model.outputs)), np.float32)
+    _take_a_step(net, spec, fit(Dataset(np.zeros((2, spec.model.inputs), np.float32), y), spec.model))
+    n, allowed = n_parameters(net.spec), fleet is None or set(factories) <= set(fleet.models.allow)
     size = f"{n:,} parameters in {len(net.spec)} tensors, {4 * n:,} bytes a version or an update in float32"
     if fleet is not None and spec.coding.codec == "float32" and 4 * n > fleet.limits.unassembled_bytes:
         raise ModelError(f"{size}: more than unassembled_bytes = {fleet.limits.unassembled_bytes:,} in [limits]")

@@ -357,7 +357,7 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
         if head is None:
             raise OperatorError(f"job {name} has no version yet")
         spec = convert(job.spec, JobSpec, job.job)
-        net = nets.build(spec.model, allow=(spec.model.kind,))
+        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
         try:
             since = spec.averaged_from(head.version.number)
             fetch = Fetch(head.version, head, net.spec, None, since=since)

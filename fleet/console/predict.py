@@ -32,7 +32,7 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool) ->
     if as_json:
         json.dump({"job": card.release.job, "version": release, "answers": answers}, sys.stdout)
         sys.stdout.write("\n")
-    elif card.model.loss == "cross_entropy":
+    elif card.model.classifies:
         lines = (f"{max(range(len(a)), key=a.__getitem__)},{max(a):.6f}" for a in answers)
         sys.stdout.write("\n".join(("class,probability", *lines)) + "\n")
     else:

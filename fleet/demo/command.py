@@ -118,7 +118,7 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool) -> int:
     spec = _for_devices(load(find_job(job or DEFAULT_JOB), JobSpec), devices)
     split = load_split(spec.data_name)
     split = Split(dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model))
-    if spec.model.loss != "cross_entropy":
+    if not spec.model.classifies:
         raise SettingsError(f'job {spec.name}: the demo shows an accuracy, which needs loss = "cross_entropy"')
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
@@ -150,7 +150,7 @@ class _Demo:
         self._display = display
         self._sights = Sights()
         self._history: list[Version] = []
-        net = nets.build(spec.model, allow=(spec.model.kind,))
+        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
     def run(self, began: float) -> Summary:
@@ -245,7 +245,7 @@ class _Demo:
             children.check()
             if heard is not None:
                 self._sights.see(*heard)
-            serving = [slot for slot in plan.slots if _serves(slot, ended)]
+            serving = [slot for slot in plan.slots(self._spec) if _serves(slot, ended)]
             if len(serving) == self._n_devices:
                 break
             if time.monotonic() > until:
@@ -254,7 +254,7 @@ class _Demo:
                     f"{DEPLOYING_S:g} s; {plan.devices[0].log} may say why"
                 )
             self._display.status(f"{len(serving)} of {self._n_devices} devices serve the last version")
-        return plan.slots[0].resolve()
+        return plan.slots(self._spec)[0]
 
     # Counting.
 

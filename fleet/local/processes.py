@@ -6,7 +6,6 @@ we end them in order. If we are killed before we can, the kernel ends them (`bro
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,10 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import NamedTuple
 
 from broker.embedded import on_leash
+from runtime.children import environment as of_child
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""There are many of them."""
 FEDGE = (sys.executable, "-P", "-m", "fleet.cli")
 """-P: the working directory is not searched, where somebody else's `models` may lie."""
 PATIENCE_S = 8.0
@@ -54,7 +56,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment() | dict(environment),
+                env=of_child(**ONE_THREAD) | dict(environment),
                 process_group=0,
             )
         child = Child(name, log, process)
@@ -121,10 +123,3 @@ def tail(log: Path, n_lines: int = TAIL_LINES) -> str:
     except OSError as error:
         return f"(cannot be read: {error.strerror})"
     return "\n".join(f"  {line}" for line in lines[-n_lines:]) or "  (nothing)"
-
-
-def _environment() -> dict[str, str]:
-    """Have children find their modules where we found ours, and compute on one thread each: there are many of them."""
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -4,25 +4,27 @@
     FOLDER/device-00/    agent.toml       data.npz  state/  log
     ...
 
-They are what a real fleet has, and stay when the demo is over: its models answer, its logs can be read.
+They are what a real fleet has, and stay when a demo is over: its models answer, its logs can be read. The demo, the
+benchmarks and `fedge chaos` all begin with one.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
 from fleet.local.processes import FEDGE, Children
+from fleet.local.toml import written
 from fleet.problems.problem import device_names
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets import table as nets
 from runtime.settings import SettingsError
 
 FLEET = "demo"
@@ -30,22 +32,55 @@ DEVICES = f"{FLEET}-device-"
 """What the client ids of its devices begin with."""
 MARK = "made-by-fedge-demo"
 """Stands in the folder, so that the next demo knows that it may remove it."""
+COMMENTS = {
+    "tests": "Held back from the devices: every version is scored on it.",
+    "data": "This device's share of the examples. It never leaves the device.",
+    "limits.spread_s": "Devices on one machine need not spread what they send.",
+}
 
 
 class Role(NamedTuple):
-    """One process: what it is called, its configuration, its log."""
+    """One process: what it is called, what it is, and its folder."""
 
     name: str
-    config: Path
-    log: Path
+    kind: Literal["aggregator", "agent"]
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Its configuration."""
+        return self.folder / f"{self.kind}.toml"
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.folder / "log"
+
+    @property
+    def trace(self) -> Path:
+        """The failpoints that it passes, where it is asked to write them down (runtime/failpoints.py)."""
+        return self.folder / "trace"
+
+    @property
+    def state(self) -> Path:
+        """What it must not forget."""
+        return self.folder / "state"
 
 
 class Stage(NamedTuple):
-    """All roles, and where each device keeps the model that it serves."""
+    """All roles."""
 
     aggregator: Role
     devices: list[Role]
-    slots: list[Path]
+
+    @property
+    def roles(self) -> list[Role]:
+        """Everybody, the aggregator first."""
+        return [self.aggregator, *self.devices]
+
+    def slots(self, spec: JobSpec) -> list[Path]:
+        """Return where each device keeps the model of a job that it serves."""
+        return [slot_path(device.state, spec.name) for device in self.devices]
 
 
 def clear(folder: Path) -> None:
@@ -74,77 +109,55 @@ def build(
 
     inference: whether the devices put models into service.
     """
+    folder = folder.resolve()
     names = device_names(len(shares))
-    models = _models(spec, inference=inference)
-    devices = [
-        _device(folder / name, name, spec.data_name, share, models, broker)
-        for name, share in zip(names, shares, strict=True)
-    ]
-    slots = [slot_path(folder / name / "state", spec.name) for name in names]
-    return Stage(_aggregator(folder / "aggregator", spec, test, broker), devices, slots)
+    stage = Stage(Role("aggregator", "aggregator", folder / "aggregator"), roles_of(folder, names))
+    factories = nets.factories_of(spec.model)
+    allowed = {"allow": list(factories)} if factories else {}  # who gives a job wants it to run
+    tests = {} if test is None else {spec.data_name: test}
+    write(stage.aggregator, FLEET, broker, tests, {"models": allowed, "limits": {"spread_s": 0.0}})
+    models = allowed if inference else allowed | {"inference": False}
+    for device, share in zip(stage.devices, shares, strict=True):
+        write(device, FLEET, broker, {spec.data_name: share}, {"models": models})
+    return stage
+
+
+def roles_of(folder: Path, names: Sequence[str]) -> list[Role]:
+    """Return the devices of these names."""
+    return [Role(name, "agent", folder / name) for name in names]
+
+
+def write(
+    role: Role,
+    fleet: str,
+    broker: BrokerSettings,
+    data: Mapping[str, Dataset],
+    more: Mapping[str, object],
+) -> None:
+    """Make the folder of a role, with its configuration and its data. Raises OSError.
+
+    data: by the name of their source: what a device trains on, or what the aggregator tests on. more: other keys.
+    """
+    role.folder.mkdir(parents=True)
+    is_device = role.kind == "agent"
+    sources = {}
+    for name, rows in data.items():
+        path = role.folder / ("data.npz" if is_device else "test.npz")
+        np.savez(path, X=rows.X, y=rows.y)
+        sources[name] = {"path": str(path)}
+    tree = {
+        "fleet": fleet,
+        "device": role.name if is_device else None,
+        "state_dir": str(role.state),
+        **{key: value for key, value in more.items() if not isinstance(value, Mapping)},
+        "broker": {"host": broker.host, "port": broker.port, "protocol": broker.protocol},
+        "data" if is_device else "tests": sources,
+        **{key: value for key, value in more.items() if isinstance(value, Mapping)},
+    }
+    role.config.write_text(written(tree, COMMENTS), encoding="utf-8")
 
 
 def start(children: Children, stage: Stage) -> None:
     """Start the aggregator and every agent. Raises OSError."""
-    for kind, roles in (("aggregator", [stage.aggregator]), ("agent", stage.devices)):
-        for role in roles:
-            children.start(role.name, [*FEDGE, kind, "run", "--config", str(role.config)], role.log)
-
-
-def _aggregator(folder: Path, spec: JobSpec, test: Dataset | None, broker: BrokerSettings) -> Role:
-    folder.mkdir()
-    (folder / "aggregator.toml").write_text(
-        f"""\
-fleet = "{FLEET}"
-state_dir = {_quoted(folder / "state")}
-{_broker(broker)}{"" if test is None else _test(folder / "test.npz", spec, test)}{_models(spec, inference=True)}
-[limits]
-# Devices on one machine need not spread what they send.
-spread_s = 0.0
-""",
-        encoding="utf-8",
-    )
-    return Role("aggregator", folder / "aggregator.toml", folder / "log")
-
-
-def _test(path: Path, spec: JobSpec, test: Dataset) -> str:
-    np.savez(path, X=test.X, y=test.y)
-    return f"""
-# Held back from the devices: every version is scored on it.
-[tests.{spec.data_name}]
-path = {_quoted(path)}
-"""
-
-
-def _device(folder: Path, name: str, data: str, share: Dataset, models: str, broker: BrokerSettings) -> Role:
-    folder.mkdir()
-    np.savez(folder / "data.npz", X=share.X, y=share.y)
-    (folder / "agent.toml").write_text(
-        f"""\
-fleet = "{FLEET}"
-device = "{name}"
-state_dir = {_quoted(folder / "state")}
-{_broker(broker)}
-# This device's share of the examples. It never leaves the device.
-[data.{data}]
-path = {_quoted(folder / "data.npz")}
-{models}""",
-        encoding="utf-8",
-    )
-    return Role(name, folder / "agent.toml", folder / "log")
-
-
-def _broker(broker: BrokerSettings) -> str:
-    return f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\nprotocol = "{broker.protocol}"\n'
-
-
-def _models(spec: JobSpec, *, inference: bool) -> str:
-    """Allow the factory that the job names: whoever gives a job to the demo wants it to run."""
-    lines = [f"allow = [{json.dumps(spec.model.kind)}]\n"] if ":" in spec.model.kind else []
-    lines += [] if inference else ["inference = false\n"]
-    return "\n[models]\n" + "".join(lines) if lines else ""
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as a TOML string, absolute."""
-    return json.dumps(str(path.resolve()), ensure_ascii=False)
+    for role in stage.roles:
+        children.start(role.name, [*FEDGE, role.kind, "run", "--config", str(role.config)], role.log)

@@ -6,7 +6,7 @@ from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets import table as nets
-from models.nets.table import Metrics
+from models.nets.losses import Metrics
 from models.training import train
 
 
@@ -16,7 +16,7 @@ def train_centrally(spec: JobSpec, data: Dataset, test: Dataset, rounds: int) ->
     The same start, optimizer, learning rate and batch size, and as many passes over the data as each device of the
     fleet made: `rounds` times the job's epochs. Raises ModelError or TrainingError.
     """
-    net = nets.build(spec.model, allow=(spec.model.kind,))
+    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
     params = initial(net.spec, spec.seed).params(net.spec)
     for number in range(rounds):
         state = train.begin(params, train.seed_for(spec.seed, number, "central"))

@@ -22,7 +22,7 @@ from edge_agent.participant import Jitter
 from edge_agent.resources import Resources
 from models.chain import SNAPSHOT, WHOLE, Chain, Held
 from models.job import JobSpec
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Spec
 from runtime.faults import Marks, Place
 
@@ -133,13 +133,12 @@ class _Known(Held):
     def of(cls, held: Held) -> _Known:
         for ints in held.model.ints:
             ints.flags.writeable = False
-        for velocity in held.velocity:
-            velocity.flags.writeable = False
+        held.state.freeze()
         return cls(*held)
 
     @property
     def n_bytes(self) -> int:
-        return sum(ints.nbytes for ints in self.model.ints) + sum(values.nbytes for values in self.velocity)
+        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes
 
     def sha256(self) -> str:
         return self._name

@@ -42,7 +42,7 @@ from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.nets import table as nets
-from models.nets.table import Net
+from models.nets.net import Net
 from models.trail import Trail
 
 FLEET = "simulation"
@@ -121,7 +121,7 @@ def simulate(
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
     spec = for_all(spec, len(shares))
-    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=(spec.model.kind,)).spec)
+    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=nets.factories_of(spec.model)).spec)
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder)
         try:
@@ -221,7 +221,7 @@ class _Simulation:
             fleet=FLEET,
             state_dir=str(HOME),
             data={spec.data_name: DataSource("its share")},
-            models=ModelSettings(allow=(spec.model.kind,), inference=False),
+            models=ModelSettings(allow=nets.factories_of(spec.model), inference=False),
         )
         named = zip(device_names(len(shares)), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]
@@ -240,8 +240,8 @@ class _Simulation:
             # No device is ever late, so the bodies of outdated versions can go at once.
             limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
         )
-        if self.spec.model.kind not in nets.NETS:
-            config = structs.replace(config, models=structs.replace(config.models, allow=(self.spec.model.kind,)))
+        models = structs.replace(config.models, allow=nets.factories_of(self.spec.model))
+        config = structs.replace(config, models=models)
         transport = self._broker.transport("aggregator")
         leader = Aggregator(config, self._store, transport, nonce="simulation", clock=self._clock)
         return leader, transport

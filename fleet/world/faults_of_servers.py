@@ -202,11 +202,6 @@ def believe_no_device(patches: Patches) -> None:
     patches.set(Jobs, "look_back", lambda *_what, **_how: None)
 
 
-def forget_former_names(patches: Patches) -> None:
-    """Take an update to a former name of the base for one to another base."""
-    patches.set(Ledger, "present", lambda _self, version: version)
-
-
 def refuse_for_unknown_bases(patches: Patches) -> None:
     """End updates to bases that this store has never had."""
     patches.set(Ledger, "knows", lambda _self, _version: True)

@@ -128,10 +128,6 @@ class Operator:
         request = self._request()
         self._ask(request, topics.pack(Explain("operator", request, name, number), FLEET), lambda _reply: None)
 
-    def give_up(self) -> None:
-        """Wait for no answer any more."""
-        self._asked.clear()
-
     def _request(self) -> str:
         self._n_asked += 1
         return f"r{self._n_asked}"

@@ -44,7 +44,7 @@ def surrounded_by(world: Surroundings) -> Iterator[None]:
     """Have the net ask this world, for the length of a block."""
     global _world  # as the registry of nets is: one world runs at a time
     before, _world = _world, world
-    nets.NETS[KIND] = ToyNet
+    nets.NETS[KIND] = nets.NETS["mlp"]._replace(numpy=ToyNet)
     try:
         yield
     finally:
@@ -72,7 +72,7 @@ class ToyNet(Mlp):
     def loss_and_gradients(
         self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
     ) -> tuple[float, Params]:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         factor = self._ask("train")
         loss, gradients = super().loss_and_gradients(params, X, y, scale=scale * factor, out=out)
         if self._poison == "train:shape":
@@ -80,7 +80,7 @@ class ToyNet(Mlp):
         return loss * factor, gradients
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         self._ask("evaluate")
         if self._poison == "evaluate:shape":
             X = X[:, :-1]

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from broker.memory import MemoryBroker, MemoryTransport, _Level, _topics_matching
+from broker.memory import MemoryBroker, MemoryTransport
+from broker.topic_tree import Level, topics_matching
 from broker.transport import Packet
 from fleet.world.agenda import Agenda
 
@@ -50,7 +51,7 @@ class WorldBroker(MemoryBroker):
             transport._went_offline("the broker is gone")
         self._running = False
         if not keep:
-            self._root = _Level()
+            self._root = Level()
 
     def start(self) -> None:
         """Run again; clients come when they are `restore`d."""
@@ -75,14 +76,14 @@ class WorldBroker(MemoryBroker):
 
     def retained(self, topic: str) -> Packet | None:
         """Return what lies at a topic."""
-        level: _Level | None = self._root
+        level: Level[MemoryTransport] | None = self._root
         for word in topic.split("/"):
             level = level.below.get(word) if level else None
         return level.retained if level and self._clock() < level.retained_until else None
 
     def lying(self, filter_: str) -> list[Packet]:
         """Return what lies at the topics of a filter."""
-        levels = _topics_matching(self._root, filter_.split("/"))
+        levels = topics_matching(self._root, filter_.split("/"))
         return [level.retained for level in levels if level.retained and self._clock() < level.retained_until]
 
     def _connect(self, transport: MemoryTransport) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.job import ModelSpec
-from models.nets.losses import Labels
-from models.nets.table import NETS
+from models.nets import table as nets
+from models.nets.losses import LabelError, Labels
 from models.params import Float32
 
 
@@ -41,18 +41,20 @@ class Dataset(NamedTuple):
 def fit(data: Dataset, model: ModelSpec) -> Dataset:
     """Return the data as this model takes them, or raise DatasetError.
 
-    X: (n, inputs) for the built-in nets, as it is for a factory's. y: (n,) int64 in 0..outputs-1 for
-    cross_entropy, (n, outputs) float32 for mse. Arrays that fit already are not copied.
+    As the row of its kind does: X (n, inputs) for the built-in nets, as it is for a factory's; y as the loss takes it,
+    (n,) int64 in 0..outputs-1 for cross_entropy, (n, outputs) float32 for mse. Arrays that fit already are not copied.
     """
     n_features = math.prod(data.X.shape[1:])
     if n_features != model.inputs:
         raise DatasetError(
             f"{data.source}: {n_features} features an example where the model has inputs = {model.inputs}"
         )
-    X = data.X
-    if model.kind in NETS and X.ndim != 2:
-        X = X.reshape(len(X), model.inputs)
-    y = _classes(data, model.outputs) if model.loss == "cross_entropy" else _values(data, model.outputs)
+    kind = nets.find(model.kind)
+    try:
+        X, y = kind.fit(kind.spec.of(model), data.X, data.y)
+    except LabelError as error:
+        where = data.source if error.row is None else f"{data.source}, row {error.row}"
+        raise DatasetError(f"{where}: {error}") from error
     return data if X is data.X and y is data.y else Dataset(X, y, data.source)
 
 
@@ -71,21 +73,3 @@ def checked(values: npt.NDArray[Any], name: str, source: object) -> npt.NDArray[
         row = next(i for i, value in enumerate(values) if not np.isfinite(value).all())
         raise DatasetError(f"{source}, row {row}: {name} has a value that is not a finite float32")
     return values
-
-
-def _classes(data: Dataset, outputs: int) -> npt.NDArray[np.int64]:
-    y = data.y.reshape(len(data.y), -1)
-    if y.shape[1] != 1:
-        raise DatasetError(f"{data.source}: {y.shape[1]} labels a row where cross_entropy takes one class")
-    wrong = np.flatnonzero((y[:, 0] < 0) | (y[:, 0] >= outputs) | (y[:, 0] != np.trunc(y[:, 0])))
-    if len(wrong):
-        row = int(wrong[0])
-        raise DatasetError(f"{data.source}, row {row}: label {y[row, 0]} is not one of 0..{outputs - 1}")
-    return data.y if data.y.ndim == 1 and data.y.dtype == np.int64 else y[:, 0].astype(np.int64)
-
-
-def _values(data: Dataset, outputs: int) -> Float32:
-    y = data.y.reshape(len(data.y), -1)
-    if y.shape[1] != outputs:
-        raise DatasetError(f"{data.source}: {y.shape[1]} values a row where the model has outputs = {outputs}")
-    return np.ascontiguousarray(y, np.float32)

@@ -1,8 +1,8 @@
 """Losses on the raw outputs of a net: value, gradient, what a person reads, how well it did.
 
-Each loss is a set of pure functions; the registry at the end is the one list of them. All arrays are float32
-and batches come first: outputs (n, k). Labels y are (n,) integers in 0..k-1 for cross_entropy, and (n, k) or, for
-k = 1, (n,) float32 for mse.
+Each loss is a set of pure functions; the registry at the end is the one list of them, and all that anybody asks about
+a loss is in its row. All arrays are float32 and batches come first: outputs (n, k). Labels y are (n,) integers in
+0..k-1 for cross_entropy, and (n, k) or, for k = 1, (n,) float32 for mse. Torch is given, not imported.
 """
 
 from __future__ import annotations
@@ -27,17 +27,44 @@ class Metrics(NamedTuple):
     n: int
 
 
+class LabelError(ValueError):
+    """Labels that a loss cannot take. row: the first wrong one, None where they all are."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class Loss(NamedTuple):
     """One loss.
 
     gradient: (outputs, y) -> (mean loss, d loss / d outputs). The outputs are overwritten and given back.
     answer: raw outputs -> what `predict` gives: probabilities, or the outputs themselves.
-    accuracy: (outputs, y) -> share of right classes, or None where the labels are no classes.
+    accuracy: (outputs, y) -> share of right classes; None where the labels are no classes.
+    labels: (y of a file, k) -> the labels that it takes, as they are where they fit. Raises LabelError.
+    answer_name: what an exported model calls its answers.
+    onnx_answer: the operation that makes answers of raw outputs, by name and attributes; None where they are the same.
+    torch: torch.nn -> the function (outputs, y) -> mean loss, of its tensors.
+    torch_answer: torch.nn -> the module that makes answers of raw outputs.
     """
 
     gradient: Callable[[Float32, Labels], tuple[float, Float32]]
     answer: Callable[[Float32], Float32]
-    accuracy: Callable[[Float32, Labels], float | None]
+    accuracy: Callable[[Float32, Labels], float] | None
+    labels: Callable[[Labels, int], Labels]
+    answer_name: str
+    onnx_answer: tuple[str, dict[str, Any]] | None
+    torch: Callable[[Any], Callable[[Any, Any], Any]]
+    torch_answer: Callable[[Any], Any]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its labels are classes, one a row; what trains on it then has an accuracy."""
+        return self.accuracy is not None
+
+    def n_columns(self, outputs: int) -> int:
+        """Return how many numbers the label of one row is."""
+        return 1 if self.classifies else outputs
 
 
 def softmax(outputs: Float32) -> Float32:
@@ -79,13 +106,52 @@ def share_right(outputs: Float32, y: Labels) -> float:
     return float((outputs.argmax(axis=1) == y).mean())
 
 
+def classes(y: Labels, outputs: int) -> npt.NDArray[np.int64]:
+    """Return (n,) int64 in 0..outputs-1 of one number a row. Raises LabelError."""
+    column = y.reshape(len(y), -1)
+    if column.shape[1] != 1:
+        raise LabelError(f"{column.shape[1]} labels a row where cross_entropy takes one class")
+    wrong = np.flatnonzero((column[:, 0] < 0) | (column[:, 0] >= outputs) | (column[:, 0] != np.trunc(column[:, 0])))
+    if len(wrong):
+        row = int(wrong[0])
+        raise LabelError(f"label {column[row, 0]} is not one of 0..{outputs - 1}", row)
+    return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
+
+
+def values(y: Labels, outputs: int) -> Float32:
+    """Return (n, outputs) float32 of as many numbers. Raises LabelError."""
+    columns = y.reshape(len(y), -1)
+    if columns.shape[1] != outputs:
+        raise LabelError(f"{columns.shape[1]} values a row where the model has outputs = {outputs}")
+    return np.ascontiguousarray(columns, np.float32)
+
+
 LOSSES: dict[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, softmax, share_right),
-    "mse": Loss(mean_squared_error, lambda outputs: outputs, lambda _outputs, _y: None),
+    "cross_entropy": Loss(
+        gradient=cross_entropy,
+        answer=softmax,
+        accuracy=share_right,
+        labels=classes,
+        answer_name="probabilities",
+        onnx_answer=("Softmax", {"axis": 1}),
+        torch=lambda nn: nn.functional.cross_entropy,
+        torch_answer=lambda nn: nn.Softmax(dim=1),
+    ),
+    "mse": Loss(
+        gradient=mean_squared_error,
+        answer=lambda outputs: outputs,
+        accuracy=None,
+        labels=values,
+        answer_name="values",
+        onnx_answer=None,
+        torch=lambda nn: lambda outputs, y: nn.functional.mse_loss(outputs, y.reshape(outputs.shape)),
+        torch_answer=lambda nn: nn.Identity(),
+    ),
 }
 
 
 def measure(loss: str, outputs: Float32, y: Labels) -> Metrics:
     """Return loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
-    accuracy = LOSSES[loss].accuracy(outputs, y)
-    return Metrics(LOSSES[loss].gradient(outputs, y)[0], accuracy, len(outputs))
+    row = LOSSES[loss]
+    accuracy = row.accuracy(outputs, y) if row.accuracy else None
+    return Metrics(row.gradient(outputs, y)[0], accuracy, len(outputs))

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from msgspec import field
 
-from models.job import ModelSpec
 from models.nets.losses import LOSSES, Labels, Metrics, measure
+from models.nets.net import NetSpec, check_size
+from models.nets.op import Op
 from models.params import Float32, Params, Spec, TensorSpec
+
+if TYPE_CHECKING:
+    from models.job import ModelSpec
 
 ROWS_AT_ONCE = 1024
 """Rows that predict and evaluate push through together: bounds their memory, and is wide enough for BLAS."""
@@ -25,11 +30,32 @@ SMALL_PRODUCT = 1_000_000
 narrow batch takes as long as the product (sgemm_small_kernel_permit_skylakex.c; measured: half the time)."""
 
 
+class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="mlp"):
+    """What a job says of a multilayer perceptron."""
+
+    hidden: tuple[int, ...] = ()
+    """Units of each hidden layer."""
+    activation: Literal["relu", "tanh"] = "relu"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of no use; but jobs have always been free to say them."""
+
+    def __post_init__(self) -> None:
+        widths = (self.inputs, *self.hidden, self.outputs)
+        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
+        shape = f"inputs = {self.inputs}, hidden = {list(self.hidden)}, outputs = {self.outputs}"
+        check_size(n_parameters, sum(widths[1:]), shape)
+
+
 class Activation(NamedTuple):
-    """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z)."""
+    """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z).
+
+    torch, onnx: what the module of torch.nn and the operator are called.
+    """
 
     forward: Callable[[Float32], None]
     backward: Callable[[Float32, Float32], None]
+    torch: str
+    onnx: str
 
 
 def _relu(z: Float32) -> None:
@@ -49,26 +75,46 @@ def _tanh_backward(gradient: Float32, a: Float32) -> None:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(_relu, _relu_backward),
-    "tanh": Activation(_tanh, _tanh_backward),
+    "relu": Activation(_relu, _relu_backward, "ReLU", "Relu"),
+    "tanh": Activation(_tanh, _tanh_backward, "Tanh", "Tanh"),
 }
 
 
-def layer_sizes(model: ModelSpec) -> tuple[tuple[int, int], ...]:
+def layer_sizes(spec: MlpSpec | ModelSpec) -> tuple[tuple[int, int], ...]:
     """Return (inputs, outputs) of every dense layer."""
-    return tuple(pairwise((model.inputs, *model.hidden, model.outputs)))
+    return tuple(pairwise((spec.inputs, *spec.hidden, spec.outputs)))
 
 
-def spec_of_mlp(model: ModelSpec) -> Spec:
+def spec_of_mlp(spec: MlpSpec | ModelSpec) -> Spec:
     """Return names and shapes in the order of torch.nn.Sequential's named_parameters()."""
     return tuple(
         tensor
-        for i, (n_in, n_out) in enumerate(layer_sizes(model))
+        for i, (n_in, n_out) in enumerate(layer_sizes(spec))
         for tensor in (
             TensorSpec(f"{2 * i}.weight", (n_out, n_in)),
             TensorSpec(f"{2 * i}.bias", (n_out,)),
         )
     )
+
+
+def module(spec: MlpSpec, nn: Any) -> Any:
+    """Return the torch.nn.Sequential of the same layers. nn: torch.nn, which this file does without."""
+    layers = []
+    for n_in, n_out in layer_sizes(spec):
+        layers += [nn.Linear(n_in, n_out), getattr(nn, ACTIVATIONS[spec.activation].torch)()]
+    return nn.Sequential(*layers[:-1])
+
+
+def operations(spec: MlpSpec) -> tuple[Op, ...]:
+    """Return Gemm, activation, Gemm, ...: as many Gemm as there are dense layers."""
+    found, value = [], "input"
+    for i in range(0, 2 * len(layer_sizes(spec)), 2):
+        if i:
+            found.append(Op(ACTIVATIONS[spec.activation].onnx, (value,), f"{i - 1}.output"))
+            value = f"{i - 1}.output"
+        found.append(Op("Gemm", (value, f"{i}.weight", f"{i}.bias"), f"{i}.output", {"transB": 1}))
+        value = f"{i}.output"
+    return tuple(found)
 
 
 def quietly() -> np.errstate:
@@ -101,7 +147,7 @@ class Mlp:
     def loss_and_gradients(
         self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
     ) -> tuple[float, Params]:
-        """See `models.nets.table.Net`. With `out` no large array is allocated."""
+        """See `models.nets.net.Net`. With `out` no large array is allocated."""
         columns = self._forward(params, X)
         loss, rows = self._loss.gradient(columns.pop().T, y)
         rows *= scale
@@ -117,12 +163,12 @@ class Mlp:
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         with quietly():
             return self._loss.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         with quietly():
             return measure(self.model.loss, self._outputs(params, X), y)
 

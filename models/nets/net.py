@@ -1,23 +1,95 @@
-"""What a net is: pure, its parameters go in and come out of every call."""
+"""What a net is: pure, its parameters go in and come out of every call. And what every specification of one has."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from models.job import ModelSpec
-from models.nets.losses import Labels, Metrics
-from models.params import Float32, Params, Spec
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:  # it asks the table, whose rows stand on this
+    from models.job import ModelSpec
+    from models.nets.losses import Labels, Metrics
+    from models.params import Float32, Params, Spec
+
+MOST_PARAMETERS = 25_000_000
+"""Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
+MOST_UNITS = 2**17
+"""Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
 
 
 class ModelError(ValueError):
     """A model that cannot be built here; the message says what to change."""
 
 
+class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What nets of every kind have; each kind's own specification adds its keys, and is tagged by its kind.
+
+    A `ModelSpec` is the envelope that travels: keys of a kind which are not fields of the envelope stand in its
+    `options`. What a specification checks of its own keys, and that the net is not too large, is in its
+    `__post_init__`, which raises ValueError.
+    """
+
+    inputs: int = 1
+    """Features of one example."""
+    outputs: int = 1
+    loss: str = "cross_entropy"
+    """A row of `models.nets.losses`."""
+    framework: str = "any"
+
+    @classmethod
+    def of(cls, model: ModelSpec) -> Self:
+        """Return what a model says, as the specification of this kind.
+
+        Raises ValueError, with the key's name, for a key that the kind has not and for a value that it cannot take.
+        (A key of another kind that has its default there cannot be told from one that is left out.)
+        """
+        said: dict[str, Any] = msgspec.to_builtins(model)
+        if "kind" not in cls.__struct_fields__:
+            said.pop("kind", None)
+        own = {} if "options" in cls.__struct_fields__ else said.pop("options", {})
+        for key in (*said, *own):
+            if key not in cls.__struct_fields__ or (key in own and key in model.__struct_fields__):
+                raise ValueError(_no_key(cls, model, f"options.{key}" if key in own else key))
+        try:
+            return msgspec.convert(said | own, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(_worded(str(error), own)) from error
+
+
+def check_size(n_parameters: int, n_units: int, shape: str) -> None:
+    """Raise ValueError for a built-in net that is too large to be computed.
+
+    n_units: outputs of all layers together. shape: the keys that say how large it is, for the message.
+    """
+    if n_parameters > MOST_PARAMETERS:
+        raise ValueError(
+            f"{n_parameters:,} parameters are more than the {MOST_PARAMETERS:,} of a built-in net: {shape}"
+        )
+    if n_units > MOST_UNITS:
+        raise ValueError(f"{n_units:,} units are more than the {MOST_UNITS:,} of a built-in net: {shape}")
+
+
+def _no_key(cls: type[NetSpec], model: ModelSpec, key: str) -> str:
+    """Say that this kind has no such key, and which it has, as a job file writes them."""
+    envelope = model.__struct_fields__
+    known = ", ".join(name if name in envelope else f"options.{name}" for name in cls.__struct_fields__)
+    return f'kind = "{model.kind}" has no key "{key[:100]}": leave it out (it has {known})'
+
+
+def _worded(message: str, own: dict[str, Any]) -> str:
+    """Say of which key a message of msgspec is, which ends with its path: " - at `$.channels[0]`"."""
+    what, found, path = message.rpartition(" - at `$.")
+    key = path.rstrip("`")
+    name = key.partition("[")[0]
+    return f"{'options.' if name in own else ''}{key}: {what}" if found else message
+
+
 class Net(Protocol):
     """Pure functions over explicit params (float32, in the order of `spec`).
 
-    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 for
-    cross_entropy and float32 (n, outputs) for mse (`models.data.dataset.fit` gives both). n is at least 1.
+    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 where the
+    labels are classes and else float32 (n, outputs) (`models.data.dataset.fit` gives both). n is at least 1.
     """
 
     @property

@@ -1,29 +1,87 @@
-"""What a net is, and the one list of them.
+"""The one list of the kinds of nets: all that anybody asks about a kind is in its row.
 
 A net is pure: its parameters go in and come out of every call. The same ModelSpec may be computed by NumPy or by
-Torch; names, order and shapes of the parameters are the same. This module loads neither torch nor onnx.
+Torch; names, order and shapes of the parameters are the same. This module loads neither torch nor onnx: a row makes a
+module of the torch.nn that it is given, and says its ONNX as plain data.
+
+A new kind is a file with these things in it, and a row here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.job import ModelSpec
-from models.nets.losses import Labels, Metrics
-from models.nets.mlp import Mlp
-from models.nets.net import ModelError, Net
+from models.nets import factory, linear, mlp
+from models.nets.losses import LOSSES, Labels
+from models.nets.net import ModelError, Net, NetSpec
+from models.nets.op import Op
+from models.params import Float32
 
-__all__ = ["NETS", "Labels", "Metrics", "ModelError", "Net", "build", "framework_of"]
+if TYPE_CHECKING:
+    from models.job import ModelSpec  # which asks this table whether a model is one
+    from models.nets.torch_net import TorchNet
+
+S = TypeVar("S", bound=NetSpec)
 
 
-NETS: dict[str, Callable[[ModelSpec], Net]] = {"mlp": Mlp}
-"""Kinds that NumPy computes. Torch computes them too, and whatever a factory makes."""
+class Kind(NamedTuple, Generic[S]):
+    """One kind of net.
+
+    spec: its own specification; `spec.of(model)` raises ValueError for keys that the kind has not and nets too large.
+    numpy: the net that NumPy computes; None where only Torch can.
+    torch: (spec, torch.nn) -> the torch.nn.Module, with parameters of the same names, order and shapes.
+    onnx: spec -> its operations, the last of which gives the raw outputs, (batch, outputs); None where Torch's own
+        exporter writes it.
+    fit: (spec, X, y) -> the rows and labels that it trains on, X of (n, ...) with spec.inputs features an example.
+        Raises LabelError. Arrays that fit are given back as they are.
+    is_code: its kind names code, which runs only where it is allowed.
+    """
+
+    spec: type[S]
+    numpy: Callable[[ModelSpec], Net] | None
+    torch: Callable[[S, Any], Any]
+    onnx: Callable[[S], tuple[Op, ...]] | None
+    fit: Callable[[S, Float32, Labels], tuple[Float32, Labels]]
+    is_code: bool = False
+
+
+def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
+    """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
+    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), LOSSES[spec.loss].labels(y, spec.outputs)
+
+
+def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
+    """Return X in its own shape, and the labels of the loss. Raises LabelError."""
+    return X, LOSSES[spec.loss].labels(y, spec.outputs)
+
+
+NETS: dict[str, Kind[Any]] = {
+    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+}
+"""The built-in kinds."""
+FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
+"""All others: "package.module:factory"."""
+
+
+def find(kind: str) -> Kind[Any]:
+    """Return the row of a kind. Raises ValueError for one that is neither built in nor written as a factory."""
+    if kind not in NETS and not factory.is_factory(kind):
+        known = ", ".join(f'"{name}"' for name in NETS)
+        raise ValueError(f'kind = "{kind[:200]}" is neither {known} nor "package.module:factory"')
+    return NETS.get(kind, FACTORY)
+
+
+def factories_of(model: ModelSpec) -> tuple[str, ...]:
+    """Return what has to be allowed before this model may run: the factory that it names, or nothing."""
+    return (model.kind,) if find(model.kind).is_code else ()
 
 
 def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:
     """Return who computes it, "numpy" or "torch": the model's word first, then the device's preference."""
-    if model.kind not in NETS:
+    if find(model.kind).numpy is None:
         return "torch"
     return preferred if model.framework == "any" else model.framework
 
@@ -35,15 +93,23 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
     strings that may run here, since a factory is code. Raises ModelError if the kind is not allowed, Torch is
     wanted and missing, or the factory does not give a module.
     """
-    if model.kind not in NETS and model.kind not in allow:
+    if not set(factories_of(model)) <= set(allow):
         raise ModelError(
             f'model.kind = "{model.kind}" names code that may not run here: '
             "if you trust it, add it to allow in [models] of agent.toml (or aggregator.toml)"
         )
-    if framework_of(model, framework) == "numpy":
-        return NETS[model.kind](model)
+    numpy = find(model.kind).numpy
+    return by_torch(model) if numpy is None or framework_of(model, framework) == "torch" else numpy(model)
+
+
+def by_torch(model: ModelSpec) -> TorchNet:
+    """Build the net that Torch computes, of any model: who calls this has decided that its code may run.
+
+    Raises ModelError if Torch is missing or the factory does not give a module.
+    """
     if find_spec("torch") is None:
         raise ModelError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
-    from models.nets.torch_net import build_torch  # here alone: it loads torch, which most devices do without
+    from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
 
-    return build_torch(model)
+    kind = find(model.kind)
+    return TorchNet(model, kind.torch(kind.spec.of(model), nn))

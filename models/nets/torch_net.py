@@ -1,4 +1,4 @@
-"""Nets that Torch computes: the MLP of a ModelSpec, or whatever nn.Module a factory makes.
+"""Nets that Torch computes: whatever nn.Module the row of a kind makes.
 
 Parameters cross as float32 in the order of named_parameters(), shared ones once. Buffers do not cross: BatchNorm's
 statistics and integer counters stay in this object, on this device, and start afresh with the process. A module
@@ -9,59 +9,30 @@ The one file that imports torch. Importing it sets Torch to one thread: small ne
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.job import ModelSpec
 from models.nets.losses import LOSSES, Labels, Metrics, measure
-from models.nets.mlp import ROWS_AT_ONCE, layer_sizes
+from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.params import Float32, Params, TensorSpec, check
 
+if TYPE_CHECKING:
+    from models.job import ModelSpec
+
+__all__ = ["TorchNet", "export_module", "nn"]
+
 torch.set_num_threads(1)
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-TORCH_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": nn.functional.cross_entropy,
-    "mse": lambda outputs, y: nn.functional.mse_loss(outputs, y.reshape(outputs.shape)),
-}
-
-
-def build_torch(model: ModelSpec) -> TorchNet:
-    """Build the net of any ModelSpec. Raises ModelError if the factory cannot be had or gives no module."""
-    return TorchNet(model, build_mlp(model) if model.kind == "mlp" else build_module(model))
-
-
-def build_mlp(model: ModelSpec) -> nn.Module:
-    """Return the nn.Sequential whose parameters are named like those of `models.nets.mlp`."""
-    layers: list[nn.Module] = []
-    for n_in, n_out in layer_sizes(model):
-        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[model.activation]()]
-    return nn.Sequential(*layers[:-1])
-
-
-def build_module(model: ModelSpec) -> nn.Module:
-    """Call the factory "package.module:factory" with the model's options. Raises ModelError."""
-    name, _, attribute = model.kind.partition(":")
-    try:
-        module = getattr(importlib.import_module(name), attribute)(**model.options)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f'model.kind = "{model.kind}" with options {model.options}: {error}') from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(f'model.kind = "{model.kind}" gave a {type(module).__name__}, not a torch.nn.Module')
-    return module
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.table.Net`, in float32. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps only the module's buffers.
 
     A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
     give (n, outputs) raw outputs: no softmax at its end.
@@ -71,7 +42,7 @@ class TorchNet:
         self.model = model
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
-        self._loss = TORCH_LOSSES[model.loss]
+        self._loss = LOSSES[model.loss].torch(nn)
 
     def loss_and_gradients(
         self,
@@ -82,7 +53,7 @@ class TorchNet:
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
-        """See `models.nets.table.Net`. The gradients are always fresh arrays."""
+        """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
@@ -93,11 +64,11 @@ class TorchNet:
         }
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         return LOSSES[self.model.loss].answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
-        """See `models.nets.table.Net`."""
+        """See `models.nets.net.Net`."""
         return measure(self.model.loss, self._outputs(params, X), y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
@@ -129,21 +100,20 @@ class _Served(nn.Module):
         super().__init__()
         self.module = net.module
         self.shape = getattr(net.module, "input_shape", (net.model.inputs,))
-        self.answer = nn.Softmax(dim=1) if net.model.loss == "cross_entropy" else nn.Identity()
+        self.answer = LOSSES[net.model.loss].torch_answer(nn)
 
     def forward(self, X: Tensor) -> Tensor:
         outputs: Tensor = self.answer(self.module(X.reshape(-1, *self.shape)))
         return outputs
 
 
-def export_module(model: ModelSpec, params: Params, *, opset: int, output: str) -> bytes:
-    """Return the module with these params as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
+def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> bytes:
+    """Return the net's module, which gets these params, as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
 
     By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
-    needs onnxscript. Raises ModelError if the module cannot be built or has something that cannot be written, and
-    ParamsError if the params are not its own.
+    needs onnxscript. Raises ModelError if the module has something that cannot be written, and ParamsError if the
+    params are not its own.
     """
-    net = build_torch(model)
     check(params, net.spec)
     net.module.load_state_dict({name: _tensor(value) for name, value in params.items()}, strict=False)
     body = io.BytesIO()
@@ -153,7 +123,7 @@ def export_module(model: ModelSpec, params: Params, *, opset: int, output: str) 
         with warnings.catch_warnings(action="ignore"):
             export(
                 _Served(net).eval(),
-                (torch.zeros(1, model.inputs),),
+                (torch.zeros(1, net.model.inputs),),
                 body,
                 opset_version=opset,
                 input_names=["input"],
@@ -162,7 +132,7 @@ def export_module(model: ModelSpec, params: Params, *, opset: int, output: str) 
                 **chosen,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f'model.kind = "{model.kind}" cannot be written as ONNX: {error}') from error
+        raise ModelError(f'model.kind = "{net.model.kind}" cannot be written as ONNX: {error}') from error
     return body.getvalue()
 
 

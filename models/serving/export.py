@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
+from onnx import TensorProto, checker, helper, numpy_helper
 
 from models.job import ModelSpec
-from models.nets.mlp import layer_sizes, spec_of_mlp
-from models.nets.table import ModelError
+from models.nets import table as nets
+from models.nets.losses import LOSSES
+from models.nets.net import ModelError
+from models.nets.op import Op
 from models.params import Params, ParamsError, check
 
 OPSET = 17
 IR_VERSION = 8
-OPERATORS = {"relu": "Relu", "tanh": "Tanh"}
-OUTPUTS = {"cross_entropy": "probabilities", "mse": "values"}
 
 
 class ExportError(ValueError):
@@ -47,7 +46,15 @@ def to_onnx(model: ModelSpec, params: Params, *, metadata: Mapping[str, str]) ->
     A factory's module is exported with fresh buffers (BatchNorm statistics do not cross), and only if its
     factory may run: the caller has decided that before it had params of it.
     """
-    proto = _mlp(model, params) if model.kind == "mlp" else _module(model, params)
+    kind = nets.find(model.kind)
+    try:
+        if kind.numpy is None or kind.onnx is None:
+            proto = _by_torch(model, params)
+        else:
+            check(params, kind.numpy(model).spec)
+            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
+    except (ModelError, ParamsError) as error:
+        raise ExportError(str(error)) from error
     helper.set_model_props(proto, dict(metadata))
     try:
         checker.check_model(proto, full_check=True)
@@ -56,47 +63,33 @@ def to_onnx(model: ModelSpec, params: Params, *, metadata: Mapping[str, str]) ->
     return bytes(proto.SerializeToString())
 
 
-def _mlp(model: ModelSpec, params: Params) -> onnx.ModelProto:
-    try:
-        check(params, spec_of_mlp(model))
-    except ParamsError as error:
-        raise ExportError(str(error)) from error
+def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
+    """Return the operations up to the answers of a loss, and not only to the raw outputs."""
+    *before, last = operations
+    name, answer = LOSSES[loss].answer_name, LOSSES[loss].onnx_answer
+    if answer is None:
+        return (*before, last._replace(output=name))
+    return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
+
+
+def _graph(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
     graph = helper.make_graph(
-        _nodes(model),
+        [helper.make_node(op.type, list(op.inputs), [op.output], **op.attributes) for op in operations],
         "fedge",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", model.inputs])],
-        [helper.make_tensor_value_info(OUTPUTS[model.loss], TensorProto.FLOAT, ["batch", model.outputs])],
+        [helper.make_tensor_value_info(operations[-1].output, TensorProto.FLOAT, ["batch", model.outputs])],
         [numpy_helper.from_array(value, name) for name, value in params.items()],
     )
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="fedge")
 
 
-def _nodes(model: ModelSpec) -> list[NodeProto]:
-    """Return Gemm, activation, Gemm, ..., and Softmax where the loss is cross_entropy."""
-    nodes, value, end = [], "input", 2 * len(layer_sizes(model)) - 2
-    for i in range(0, end + 1, 2):
-        result = OUTPUTS[model.loss] if i == end and model.loss == "mse" else f"{i}.output"
-        nodes.append(helper.make_node("Gemm", [value, f"{i}.weight", f"{i}.bias"], [result], transB=1))
-        value = result
-        if i < end:
-            value = f"{i + 1}.output"
-            nodes.append(helper.make_node(OPERATORS[model.activation], [result], [value]))
-    if model.loss == "cross_entropy":
-        nodes.append(helper.make_node("Softmax", [value], [OUTPUTS[model.loss]], axis=1))
-    return nodes
-
-
-def _module(model: ModelSpec, params: Params) -> onnx.ModelProto:
-    if find_spec("torch") is None:
-        raise ExportError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
+def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
+    """Have Torch's exporter write it. Raises ModelError or ParamsError."""
+    net = nets.by_torch(model)
     from models.nets.torch_net import export_module  # here alone: it loads torch
 
-    try:
-        body = export_module(model, params, opset=OPSET, output=OUTPUTS[model.loss])
-    except (ModelError, ParamsError) as error:
-        raise ExportError(str(error)) from error
-    return onnx.load_model_from_string(body)
+    return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=LOSSES[model.loss].answer_name))
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ Nothing here imports either: a process that trains stays small, and survives a r
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 from models.job import ModelSpec
 from models.params import Float32
 from models.serving.pipe import Answer, Export, Failed, Load, Message, PipeError, Predict, read, write
+from runtime.children import environment
 
 PYTHON = (sys.executable, "-P", "-m")
 """-P: the working directory is not searched, where somebody else's `models` may lie."""
@@ -133,15 +133,10 @@ def export(
     return _run((*EXPORTER, str(params), str(target)), order, timeout_s)
 
 
-def _environment() -> dict[str, str]:
-    """Let a child find its modules exactly where this process finds its own."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-
 def _start(command: Sequence[str]) -> _Child:
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=_environment())
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment())
     except OSError as error:
         raise PipeError(str(error)) from error
     return _Child(process, cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout))
@@ -151,7 +146,7 @@ def _run(command: Sequence[str], given: bytes, timeout_s: float) -> str | None:
     """Run to the end: give None on success, else one line of why."""
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, timeout=timeout_s, env=_environment(), check=False
+            command, input=given, capture_output=True, timeout=timeout_s, env=environment(), check=False
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {timeout_s:g} s"

@@ -3,11 +3,13 @@
 Nothing is hidden: the order of the examples follows from `seed` and the epoch, so a position is two numbers, and a
 run that is resumed from these bytes ends in the very bits of one that was never disturbed.
 
-    8 bytes   "fedgeck1"
+    8 bytes   "fedgeck1": the last one is the number of the format, a digit
     4 bytes   length of the header, little-endian
     n bytes   the header, JSON
     rest      params, then momentum if the header says so: float32 little-endian, in the order of the spec
     4 bytes   CRC-32 of everything before it (bit rot; whoever can write the file can write this too)
+
+Its first eight bytes and its last four are the same in every format.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import numpy as np
 from models.params import Params, Spec, n_parameters
 from models.rows import copy_of, params_of
 
-MAGIC = b"fedgeck1"
+FORMAT = 1
+MAGIC = b"fedgeck%d" % FORMAT
 
 
 class CheckpointError(ValueError):
@@ -53,6 +56,13 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     momentum: bool
 
 
+def format_of(body: bytes) -> int:
+    """Return the number of the format that these bytes say they have; 0 for what is no checkpoint, or a damaged one."""
+    if body[:7] != MAGIC[:7] or not body[7:8].isdigit() or zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
+        return 0
+    return int(body[7:8])
+
+
 def copy(state: TrainingState) -> TrainingState:
     """Return a state that shares no array with this one."""
     return state._replace(params=copy_of(state.params), momentum=copy_of(state.momentum))
@@ -71,8 +81,11 @@ def to_bytes(state: TrainingState) -> bytes:
 
 def from_bytes(body: bytes, spec: Spec) -> TrainingState:
     """Read a state of a net of this spec; its arrays are fresh. Raises CheckpointError, whatever the bytes."""
-    if body[:8] != MAGIC or zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
+    found = format_of(body)
+    if not found:
         raise CheckpointError("not a checkpoint, or a damaged one")
+    if found != FORMAT:
+        raise CheckpointError(f"the checkpoint has format {found}, where this fedge reads {FORMAT}")
     end = 12 + int.from_bytes(body[8:12], "little")
     try:
         header = msgspec.json.decode(body[12:end], type=_Header)

@@ -17,7 +17,7 @@ import zlib
 import numpy as np
 
 from models.data.dataset import Dataset
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Params, spec_of
 from models.rows import params_of, row_of
 

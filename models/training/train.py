@@ -22,7 +22,7 @@ import numpy.typing as npt
 from models.data.dataset import Dataset
 from models.job import TrainSpec
 from models.nets.mlp import quietly
-from models.nets.table import Net
+from models.nets.net import Net
 from models.params import Params
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 

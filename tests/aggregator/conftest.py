@@ -178,10 +178,20 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def final_sha256(tmp_path: Path) -> str:
+def undisturbed(tmp_path: Path) -> Callable[[JobSpec], str]:
+    """What a fleet comes to with a job, where nobody is disturbed."""
+
+    def finish(job: JobSpec) -> str:
+        calm = Fleet(tmp_path / "calm", 3)
+        calm.submit(job)
+        sha256 = calm.finish().sha256
+        calm.store.close()
+        return sha256
+
+    return finish
+
+
+@pytest.fixture
+def final_sha256(undisturbed: Callable[[JobSpec], str]) -> str:
     """What an undisturbed fleet comes to with the toy job."""
-    calm = Fleet(tmp_path / "calm", 3)
-    calm.submit(toy())
-    sha256 = calm.finish().sha256
-    calm.store.close()
-    return sha256
+    return undisturbed(toy())

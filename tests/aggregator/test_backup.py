@@ -18,7 +18,7 @@ from aggregator import schema
 from aggregator.backup import BackupError, HeldJob, backup, backup_to
 from aggregator.database import crc
 from aggregator.effects import Attempt, Close
-from aggregator.store import SCHEMA_VERSION, Kept, Store, StoreError
+from aggregator.store import SCHEMA_VERSION, Judgement, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 
@@ -47,7 +47,7 @@ def a_store(folder: Path, *jobs: str) -> Store:
 
 def count(store: Store, job: str, device: str, body: bytes = bytes(100_000)) -> None:
     offer = Offer(job, device, V0, 10, "a" * 32, len(body), body=body)
-    store.add_verdict(Verdict(device, job, V0, "a" * 8), offer, 10, 1.5, body)
+    store.add_verdicts(job, [Judgement(Verdict(device, job, V0, "a" * 8), offer, 10, 1.5, body)])
 
 
 def names(folder: Path) -> set[str]:
@@ -360,7 +360,7 @@ def without_updates(file: Path) -> None:
         (lambda _: Path("/dev/null"), "/dev/null is empty: it is no backup"),
         (lambda _: Path(__file__), r"test_backup\.py cannot be used: file is not a database"),
         (other_database, "other is no store of an aggregator"),
-        (newer, rf"newer was written by a newer fedge \(schema {SCHEMA_VERSION + 1}\)"),
+        (newer, rf"newer was written by a newer fedge \(schema {SCHEMA_VERSION + 1}, "),
         (torn, "torn .*(damaged|malformed)"),
         (rotten, "rotten is damaged and is no backup: .*: restore an older one"),
     ],

@@ -185,7 +185,7 @@ def test_a_stop_rule_on_what_nobody_measures_is_named_at_submit_and_later(
 
 
 def test_a_job_whose_updates_are_refused_from_everybody_says_so(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
-    refuses = spec(aggregate={"max_examples": 1})
+    refuses = spec(aggregate=AggregateSpec(max_examples=1))
     tree = msgspec.to_builtins(refuses)
     job = ask(Submit("cli", "s", tree)).text
     for _ in range(100):

@@ -55,3 +55,10 @@ def test_patience_does_not_run_before_there_is_a_metric() -> None:
 
 def test_a_version_that_has_lost_its_metric_is_no_improvement() -> None:
     assert ends([{"loss": 1.0}, {}, {}], metric="loss", patience=2)
+
+
+def test_versions_that_were_not_evaluated_in_time_do_not_use_up_the_patience() -> None:
+    history = [*accuracies(0.5, 0.4), {"unscored": 1.0}, {"unscored": 1.0}, *accuracies(0.4)]
+    assert ends(history, patience=3) is None
+    assert ends([*history, *accuracies(0.4)], patience=3) == "no better accuracy than 0.5000 for 3 rounds"
+    assert ends([*accuracies(0.5), {}, {}, {}], patience=3) == "no better accuracy than 0.5000 for 3 rounds"

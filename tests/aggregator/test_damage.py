@@ -28,7 +28,7 @@ from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.run import Run
-from aggregator.store import DamageError, JobRow, Store, StoreError
+from aggregator.store import DamageError, JobRow, Judgement, Store, StoreError
 from broker import chunks, topics
 from broker.messages import Offer, Verdict, Version
 from models.chain import Chain
@@ -92,7 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(2):
             for device in ("a", "bb", "ccc"):
                 hear(run, offer(run, device), 1.0)
-        store.add_verdict(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))
+        store.add_verdicts(job, [Judgement(Verdict("ddd", job, Version(1, 2), "ab" * 4, refused="absurd"))])
         assert run.coordinator.attempt is not None
         hear(run, offer(run, run.coordinator.attempt.cohort[0]), 2.0)
         assert (run.version, len(run.coordinator.counted)) == (Version(1, 2), 1)

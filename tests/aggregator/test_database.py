@@ -89,6 +89,15 @@ def test_a_text_that_is_none_is_bytes_and_not_an_error(db: Database) -> None:
     assert db.one("a text", "SELECT b FROM t") == (b"\xff0",)
 
 
+def test_a_query_that_nobody_reads_to_its_end_outlives_its_file_in_silence(db: Database) -> None:
+    """As where a damaged row is raised, and the error is held until after the store was closed."""
+    put(db, 1, 2)
+    rows = db.rows("numbers", "SELECT a FROM t ORDER BY a")
+    assert next(rows) == (1,)
+    db.close()
+    rows.close()  # type: ignore[attr-defined]  # it is a generator
+
+
 def test_a_missing_file_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open database file: may this user read and write it"):
         Database(tmp_path / "none")

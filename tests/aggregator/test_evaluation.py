@@ -17,7 +17,7 @@ from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
 from models.lattice import Model, initial
 from models.nets import table as nets
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 
 MODEL = ModelSpec(inputs=2, outputs=2)
 NET = nets.build(MODEL)

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from aggregator.effects import Attempt, Close
 from aggregator.generations import HIGHEST, LEAP, MOST_RENAMES
-from aggregator.store import BodyRow, Current, DamageError, Kept, Store, StoreError
+from aggregator.store import BodyRow, Current, DamageError, Judgement, Kept, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models import draw
 from models.job import JobSpec, ModelSpec
@@ -49,7 +49,7 @@ def fill(store: Store, job: str, spec: JobSpec = SPEC) -> None:
     store.commit(job, V1, "1" * 64, Kept(b"state 1"), {"loss": 1.0}, ways, Close(attempt(V0), "committed", "", {}))
     count(store, job, "d0", V1)
     count(store, job, "late", V0)
-    store.add_verdict(Verdict("d9", job, V1, "b" * 8, refused="absurd"))
+    store.add_verdicts(job, [Judgement(Verdict("d9", job, V1, "b" * 8, refused="absurd"))])
     store.open_attempt(job, attempt(V1))
     store.close_attempt(job, Close(attempt(V1), "abandoned", "too few", {}))
     store.open_attempt(job, attempt(V1, 2))
@@ -57,7 +57,7 @@ def fill(store: Store, job: str, spec: JobSpec = SPEC) -> None:
 
 def count(store: Store, job: str, device: str, base: Version) -> None:
     offer = Offer(job, device, base, 10, "a" * 32, 4, body=b"body")
-    store.add_verdict(Verdict(device, job, base, "a" * 8), offer, 10, 1.5, b"body")
+    store.add_verdicts(job, [Judgement(Verdict(device, job, base, "a" * 8), offer, 10, 1.5, b"body")])
 
 
 def assert_renamed(store: Store, job: str, old: Version, new: Version) -> None:

@@ -268,7 +268,7 @@ def test_a_place_on_disk_is_used_again_and_what_lay_there_is_not_seen(tmp_path: 
         else:
             assert inbox.collect(offer(body=body), 2.0) == body
     assert inbox._spool is not None
-    assert inbox._spool._end == 2 * 4096
+    assert inbox._spool.end == 2 * 4096
 
 
 def test_chunks_on_disk_that_do_not_make_the_body_are_refused_and_their_place_given_back(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_chunks_on_disk_that_do_not_make_the_body_are_refused_and_their_place_gi
     with pytest.raises(WireError):
         inbox.collect(offer(), 2.0)
     assert inbox._spool is not None
-    assert (inbox.reserved_bytes, inbox._spool._end) == (0, 0)
+    assert (inbox.reserved_bytes, inbox._spool.end) == (0, 0)
 
 
 @pytest.mark.parametrize("call", ["pwrite", "pread"])
@@ -310,5 +310,19 @@ def test_a_claim_takes_no_room_on_disk(tmp_path: Path) -> None:
     assert isinstance(inbox.collect(huge, 0.0), Want)
     inbox.add(Chunk("j", "a", huge.digest, 1000, bytes(2**20)), 1.0)
     assert inbox._spool is not None
-    assert inbox._spool._file is not None
-    assert os.fstat(inbox._spool._file).st_blocks * 512 < 2 * 2**20
+    (file,) = inbox._spool._files.values()
+    assert file._descriptor is not None
+    assert os.fstat(file._descriptor).st_blocks * 512 < 2 * 2**20
+
+
+def test_places_of_one_length_do_not_stay_for_ever_because_another_is_taken(tmp_path: Path) -> None:
+    inbox = spooled(tmp_path, most_bytes=10**7, in_memory_bytes=0)
+    small, large = b"s" * 5000, b"l" * 100_000
+    inbox.collect(offer("stays", small, chunk_bytes=5000), 0.0)
+    for number in range(20):
+        inbox.collect(offer(f"d{number}", large, chunk_bytes=100_000), 0.0)
+    assert inbox._spool is not None
+    assert inbox._spool.end == 8192 + 20 * 131_072
+    for number in range(20):
+        inbox.forget("j", f"d{number}")
+    assert inbox._spool.end == 8192

@@ -49,12 +49,17 @@ from models.lattice import Model, initial
 from models.nets import table as nets
 from models.params import Params, n_parameters
 from models.steering import MOST_REPORTS, Report
+from models.strategies.state import State
 
 MODEL = ModelSpec(inputs=6, hidden=(8,), outputs=3)
 NET = nets.build(MODEL)
 D = n_parameters(NET.spec)
 FOLD = RoundsSpec(late="fold")
 BUCKETS = CompressionSpec(buckets=64)
+
+
+MEDIAN = AggregateSpec(strategy="median", server_momentum=0.5)
+ADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
 
 
 def job(**changes: object) -> JobSpec:
@@ -123,6 +128,13 @@ SPECS = {
     "late": job(rounds=FOLD),
     "late without momentum": job(rounds=FOLD, aggregate=AggregateSpec()),
     "late, off": job(rounds=FOLD, compression="off"),
+    "fedadam": job(aggregate=ADAM),
+    "fedadam, extreme": job(aggregate=ADAM, compression="extreme"),
+    "fedadam, late": job(aggregate=ADAM, rounds=FOLD),
+    "fedadam, late, int8": job(aggregate=ADAM, rounds=FOLD, compression=CompressionSpec(codec="int8")),
+    "fedadam, off": job(aggregate=ADAM, compression="off"),
+    "median, off": job(aggregate=MEDIAN, compression="off"),
+    "median, late, int8": job(aggregate=MEDIAN, rounds=FOLD, compression=CompressionSpec(codec="int8")),
 }
 
 
@@ -179,7 +191,7 @@ def test_a_learner_made_from_an_earlier_state_and_the_steps_since_is_the_same(
         again = Learner(NET, spec, state, *told, steps=steps, record=kept.record)
         assert again.now.to_bytes() == through.now.to_bytes()
         assert again._behind == through._behind
-    whole = 8 if spec.aggregate.server_momentum else 0
+    whole = 8 if through.now.held.state else 0
     assert n_states == (whole if spec.compression == "off" else 2)
 
 
@@ -221,6 +233,47 @@ def test_the_order_of_arrival_changes_nothing_of_late_updates_either() -> None:
         following = learner.next()
         found.add((following.to_bytes(), following.ways))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("coding", ["off", CompressionSpec(codec="int8")])
+def test_five_devices_of_which_two_lie_grossly_come_to_the_same_median_in_every_order(coding: object) -> None:
+    """Within what the honest three say, coordinate by coordinate; a restart in between collects the same again."""
+    spec = job(compression=coding, aggregate=AggregateSpec(strategy="median", max_norm_ratio=1e9))
+    learner = fresh(spec)
+    told = [(update(k, learner), 10 + k) for k in range(3)]
+    told += [(update(7, learner, 10.0), 2**20), (update(8, learner, 10.0), 2**20)]
+    found = set()
+    for order in itertools.permutations(told):
+        learner = fresh(spec)
+        for body, weight in order[:3]:
+            learner.admit(body, weight)
+        again = Learner(NET, spec, learner.now.to_bytes())
+        for (body, _), counted in zip(order[:3], learner._counted, strict=True):
+            again.restore(body, counted)
+        for body, weight in order[3:]:
+            again.admit(body, weight)
+        following = again.next()
+        found.add((following.sha256, following.ways))
+    assert len(found) == 1
+    honest = [np.concatenate([values.reshape(-1) for values in delta(k).values()]) for k in range(3)]
+    moved = [a - b for a, b in zip(following.model.values(), start(NET, spec).model.values(), strict=True)]
+    row, slack = np.concatenate([values.reshape(-1) for values in moved]), 1e-7 if coding == "off" else 1e-3
+    assert (row >= np.min(honest, axis=0) - slack).all()
+    assert (row <= np.max(honest, axis=0) + slack).all()
+    mean = fresh(structs.replace(spec, aggregate=AggregateSpec(max_norm_ratio=1e9)))
+    for body, weight in told:
+        mean.admit(body, weight)
+    assert mean.next().model.norm > 10 * following.model.norm
+
+
+def test_a_median_takes_no_more_updates_than_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.strategies.median.MOST_BYTES", 4 * D * 3)
+    learner = fresh(job(compression="off", aggregate=MEDIAN))
+    take_round(learner, 0)
+    before = learner.next().sha256
+    with pytest.raises(RefusedError, match=r"does not fit the sum: .* say target = 3 or less"):
+        admit(learner, 9, 10)
+    assert learner.next().sha256 == before
 
 
 def test_a_version_that_is_not_taken_changes_nothing() -> None:
@@ -270,8 +323,7 @@ def test_the_bodies_of_a_version_lead_to_its_sha256(spec: JobSpec) -> None:
             found = chain_.take(held.get(begin, chain_.first()), number, body)
             assert found.sha256() == following.sha256
             if body[0] != chain.WHOLE:
-                assert len(found.velocity) == len(following.held.velocity)
-                assert all(map(np.array_equal, found.velocity, following.held.velocity))
+                assert found.state == following.held.state
         held[number] = following.held
     wanted = {chain.WHOLE} if spec.compression == "off" else {chain.STEP, chain.GROUP, chain.SNAPSHOT}
     assert kinds == wanted
@@ -377,9 +429,31 @@ def test_the_rounding_of_a_snapshot_is_quieter_than_its_round() -> None:
             pairs = zip(free.model.values(), following.model.values(), strict=True)
             moved = sum(float(np.square(a - b).sum()) for a, b in pairs)
             shares.append(moved / dict(following.metrics)["noise"])
-            assert step.grids.velocity == 0
+            assert step.grids.state == 0
         before = following.held
     assert 0.2 * GRID_SHARE < statistics.fmean(shares) < 1.2 * GRID_SHARE
+
+
+@pytest.mark.parametrize("coding", ["light", "strong", CompressionSpec(codec="int8")])
+def test_with_fedadam_rounding_moves_the_models_that_follow_by_no_more_than_noise_does(coding: object) -> None:
+    """What each snapshot rounds off of model and state, against the next versions without it."""
+    spec = job(aggregate=ADAM, compression=coding)
+    learner, chain_ = fresh(spec), Chain(NET.spec, spec)
+    told, noises = list(versions(learner, 60)), []
+    steps = [chain.read(following.ways[0][1]) for following in told]
+    shares = []
+    for at in range(20, 50):
+        noises.append(2.0 ** told[at].record.octave)
+        if steps[at].grids is None:
+            continue
+        rounded = told[at].held
+        free = chain_.step(told[at - 1].held, steps[at]._replace(grids=None))
+        for step in steps[at + 1 : at + 8]:
+            rounded, free = (chain_.step(held, step._replace(grids=None)) for held in (rounded, free))
+        pairs = zip(rounded.model.values(), free.model.values(), strict=True)
+        shares.append(sum(float(np.square(a - b).sum()) for a, b in pairs) / noises[-1])
+    assert shares
+    assert statistics.fmean(shares) < 3 * GRID_SHARE
 
 
 def test_a_version_whose_snapshot_would_lead_elsewhere_has_none_and_the_next_tries_again(
@@ -456,11 +530,11 @@ def test_a_job_without_compression_has_its_momentum_at_the_server_alone() -> Non
     spec = job(compression="off")
     learner, chain_ = fresh(spec), Chain(NET.spec, spec)
     for following in versions(learner, 3):
-        assert len(following.held.velocity) == len(NET.spec)
-        assert chain_.take(chain_.first(), following.held.number, following.ways[0][1]).velocity == ()
+        assert len(following.held.state.arrays) == len(NET.spec)
+        assert chain_.take(chain_.first(), following.held.number, following.ways[0][1]).state == State()
     still = fresh(job(compression="off", aggregate=AggregateSpec()))
     for following in versions(still, 3):
-        assert following.held.velocity == ()
+        assert following.held.state == State()
     moved = [
         sum(
             float(np.square(a - b).sum())
@@ -826,8 +900,11 @@ def test_any_damage_to_what_is_stored_is_a_learner_error() -> None:
                 Learner(NET, spec, damaged)
 
 
-def test_a_blob_with_a_right_checksum_and_hostile_contents_is_a_learner_error_or_a_learner_that_goes_on() -> None:
-    spec = job(rounds=FOLD)
+@pytest.mark.parametrize("rules", [AggregateSpec(server_momentum=0.5), ADAM], ids=["momentum", "fedadam"])
+def test_a_blob_with_a_right_checksum_and_hostile_contents_is_a_learner_error_or_a_learner_that_goes_on(
+    rules: AggregateSpec,
+) -> None:
+    spec = job(rounds=FOLD, aggregate=rules)
     learner = behind(11, spec)
     blob, body, late = learner.now.to_bytes(), update(9, learner), update(8, learner, number=10)
     went_on = refused = 0
@@ -941,7 +1018,7 @@ def test_a_state_of_an_older_format_is_refused_by_name() -> None:
     older = msgspec.msgpack.encode([msgspec.msgpack.encode([1, 0, model, [], []]), [], [], []])
     newer = msgspec.msgpack.decode(start(NET, job()).to_bytes()[4:])
     newer[0] = 3
-    for packed, why in ((older, "a fedge with another codec"), (msgspec.msgpack.encode(newer), "format 3.* reads 2")):
+    for packed, why in ((older, "format 1.* reads 2"), (msgspec.msgpack.encode(newer), "format 3.* reads 2")):
         with pytest.raises(LearnerError, match=why):
             Learner(NET, job(), zlib.crc32(packed).to_bytes(4, "little") + packed)
 
@@ -958,10 +1035,10 @@ def test_a_velocity_of_other_shapes_is_a_learner_error(velocity: list[bytes]) ->
 
 def test_a_state_survives_its_bytes() -> None:
     learner = behind(11, job(rounds=FOLD))
-    found = opened(learner.now.to_bytes(), NET.spec)
+    found = opened(learner.now.to_bytes(), NET.spec, learner._spec.aggregate)
     assert (found.record, found.model, found.held.number) == (learner.now.record, learner.now.model, 11)
-    assert all(map(np.array_equal, found.held.velocity, learner.now.held.velocity))
-    assert any(v.any() for v in found.held.velocity)
+    assert found.held.state == learner.now.held.state
+    assert any(v.any() for v in found.held.state.arrays)
     assert len(found.record.recent) == 11 - SPAN
 
 
@@ -1120,6 +1197,34 @@ def test_the_steering_counts_in_units_of_the_step_that_is_made(monkeypatch: pyte
     assert heard == [(pytest.approx(spec.coding.tolerance / 4), pytest.approx(energy / 4))]
 
 
+def test_the_noise_of_a_version_is_that_of_the_step_which_fedadam_makes() -> None:
+    """Coded alike, the sum has the same noise as in federated averaging; the step makes another of it."""
+    noises = []
+    for rules in (AggregateSpec(), structs.replace(ADAM, server_beta1=0.5)):
+        learner = fresh(job(aggregate=rules))
+        take_round(learner, 0)
+        following = learner.next()
+        noises.append(dict(following.metrics)["noise"])
+    at_once = (1 - 0.5) * 0.02 / (1e-3 + 1e-3)
+    assert noises[1] == pytest.approx(noises[0] * at_once**2)
+
+
+def test_the_steering_counts_in_units_of_the_step_that_fedadam_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    def choose(d: int, before: object, history: object, tolerance: float, energy: float) -> object:
+        heard.append((tolerance, energy))
+        return before
+
+    monkeypatch.setattr(learners.steering, "choose", choose)
+    learner = fresh(job(aggregate=ADAM))
+    for following in versions(learner, 1):
+        rate = dict(following.metrics)["server_gain"]
+        energy = following.model.norm**2
+    assert 0.02 / 3e-3 < rate < 0.02 / 1e-3, "updates of 0.01 a weight, of which a hundredth is in the first root"
+    assert heard == [(pytest.approx(0.05 / rate**2), pytest.approx(energy / rate**2))]
+
+
 @pytest.mark.parametrize(
     "said", [Report(1e12, 1e12), Report(-1e12, -1e12), Report(0.0, 0.0), Report(1e-300, 1e12), Report(1e12, 1e-300)]
 )
@@ -1208,6 +1313,7 @@ from models.nets import table as nets
 from models.chain import Chain
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.steering import Report
+from models.strategies.state import State
 
 model = ModelSpec(inputs=100, hidden=(100, 50), outputs=10)
 ratio, compression, bodies = json.load(sys.stdin)

@@ -23,7 +23,7 @@ from aggregator.projection import (
     round_,
 )
 from aggregator.run import Run
-from aggregator.store import Store
+from aggregator.store import Judgement, Store
 from broker import topics
 from broker.messages import MOST_SETTLED, MOST_WAYS, Head, Round, Verdict, Version
 from models import draw
@@ -46,7 +46,7 @@ def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times:
     config = AggregatorConfig(fleet="f", limits=ServerLimits(chunk_bytes=chunk_bytes))
     row = runs.create("toy-1", SPEC, store, config)
     for device in devices:
-        store.add_verdict(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))
+        store.add_verdicts("toy-1", [Judgement(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))])
     for _ in range(times):
         store.raise_generation("toy-1", 0)
     return Run(row, store, config, Inbox(10**6), 1, 0.0, marks=Marks(Path("/dev/null/none")))

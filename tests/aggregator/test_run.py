@@ -24,7 +24,8 @@ from models.chain import SPAN, Chain
 from models.codec import FLOAT32, Terms
 from models.fold import FoldError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
-from models.nets.table import ModelError, build
+from models.nets.net import ModelError
+from models.nets.table import build
 from runtime.faults import Marks
 
 MODEL = ModelSpec(inputs=4, hidden=(64,), outputs=2)
@@ -182,9 +183,17 @@ def versions(run: Run, n: int) -> None:
     assert run.version.number == n
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_every_version_has_its_ways_at_the_broker(store: Store, momentum: float) -> None:
-    run = start(store, job_spec(quorum=1, max_rounds=99, aggregate=AggregateSpec(server_momentum=momentum)))
+@pytest.mark.parametrize(
+    "rules",
+    [
+        AggregateSpec(),
+        AggregateSpec(server_momentum=0.5),
+        AggregateSpec(strategy="fedadam", server_learning_rate=0.02),
+    ],
+    ids=["plain", "momentum", "fedadam"],
+)
+def test_every_version_has_its_ways_at_the_broker(store: Store, rules: AggregateSpec) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=99, aggregate=rules))
     for number in range(1, 20):
         versions(run, number)
         assert_readable(run, *retained(run))

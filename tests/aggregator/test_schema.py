@@ -14,7 +14,7 @@ import pytest
 from aggregator import generations, schema
 from aggregator.database import crc
 from aggregator.effects import Attempt
-from aggregator.store import SCHEMA_VERSION, BodyRow, Current, DamageError, Store, StoreError
+from aggregator.store import SCHEMA_VERSION, BodyRow, Current, DamageError, Judgement, Store, StoreError
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 from models.steering import Report
@@ -201,7 +201,7 @@ def test_an_update_is_counted_in_a_store_that_was_of_the_second_schema(tmp_path:
     second_schema(tmp_path)
     store = Store(tmp_path)
     offer = Offer("j", "d", V1, 10, "d" * 16, 4, loss=0.25, report=(0.5, 0.125))
-    store.add_verdict(Verdict("d", "j", V1, "d" * 8), offer, 7, 2.5, b"more")
+    store.add_verdicts("j", [Judgement(Verdict("d", "j", V1, "d" * 8), offer, 7, 2.5, b"more")])
     store.close()
     store = Store(tmp_path)
     _, update = store.updates("j")
@@ -277,7 +277,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 5\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade"):
         Store(tmp_path)
 
 
@@ -409,7 +409,7 @@ def everything(store: Store) -> list[StoreError]:
             except StoreError as error:
                 errors.append(error)
         try:
-            store.add_verdict(Verdict("a", job, V0, "a" * 8))
+            store.add_verdicts(job, [Judgement(Verdict("a", job, V0, "a" * 8))])
         except StoreError as error:
             errors.append(error)
     return errors

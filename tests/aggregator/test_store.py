@@ -13,7 +13,18 @@ from msgspec import structs
 
 from aggregator.effects import Attempt, Close
 from aggregator.rows import AMONG_BODIES
-from aggregator.store import MOST_ATTEMPTS, BodyRow, Claim, Current, DamageError, Kept, LitterRow, Store, StoreError
+from aggregator.store import (
+    MOST_ATTEMPTS,
+    BodyRow,
+    Claim,
+    Current,
+    DamageError,
+    Judgement,
+    Kept,
+    LitterRow,
+    Store,
+    StoreError,
+)
 from broker.messages import Offer, Verdict, Version
 from models.job import JobSpec, ModelSpec
 from models.steering import Report
@@ -41,7 +52,7 @@ def verdict(device: str, base: Version = V0, refused: str = "") -> Verdict:
 
 
 def count(store: Store, device: str, base: Version = V0, body: bytes = b"body") -> None:
-    store.add_verdict(verdict(device, base), offer(device, base), 10, 1.5, body)
+    store.add_verdicts("j", [Judgement(verdict(device, base), offer(device, base), 10, 1.5, body)])
 
 
 def attempt(number: int = 1, base: Version = V0) -> Attempt:
@@ -94,7 +105,7 @@ A = zlib.crc32(b"a") % 65_535 + 1
 def test_what_a_device_reports_survives_where_it_makes_sense(
     store: Store, tmp_path: Path, said: tuple[float, ...], kept: Report | None
 ) -> None:
-    store.add_verdict(verdict("a"), structs.replace(offer("a"), report=said), 10, 1.5, b"body")
+    store.add_verdicts("j", [Judgement(verdict("a"), structs.replace(offer("a"), report=said), 10, 1.5, b"body")])
     reopened = again(store, tmp_path)
     assert [update.report for update in reopened.updates("j")] == [kept]
     assert [claim.report for claim in reopened.claims("j")] == [kept]
@@ -120,7 +131,7 @@ def test_the_name_of_a_body_says_where_it_leads_from(name: str, start: int) -> N
 def test_counted_updates_survive_with_their_verdicts(store: Store, tmp_path: Path) -> None:
     count(store, "b")
     count(store, "a")
-    store.add_verdict(verdict("c", refused="absurd"), offer("c"), 10, 9e9, b"body")
+    store.add_verdicts("j", [Judgement(verdict("c", refused="absurd"), offer("c"), 10, 9e9, b"body")])
     reopened = again(store, tmp_path)
     updates = list(reopened.updates("j"))
     assert [(u.device, u.weight, u.loss, u.body) for u in updates] == [("a", 10, 0.5, b"body"), ("b", 10, 0.5, b"body")]
@@ -533,7 +544,7 @@ def test_what_is_said_of_updates_is_read_without_their_bodies(store: Store) -> N
     store._db.execute("PRAGMA synchronous = OFF")
     for number in range(40):
         count(store, f"d{number:02}", body=bytes(500_000))
-    store.add_verdict(verdict("e", refused="absurd"), offer("e"), 10, 9e9, b"body")
+    store.add_verdicts("j", [Judgement(verdict("e", refused="absurd"), offer("e"), 10, 9e9, b"body")])
     tracemalloc.start()
     claims = store.claims("j")
     (_, most) = tracemalloc.get_traced_memory()

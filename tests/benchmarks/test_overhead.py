@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from benchmarks.overhead import __main__ as command
-from benchmarks.overhead import flower, meters, ours
+from benchmarks.overhead import flower, meters, ours, rounds
 from benchmarks.overhead.found import Found
 from benchmarks.overhead.meters import Cost, Costs
 from broker.embedded import find_mosquitto
@@ -198,7 +198,7 @@ def test_rounds_are_numbered_as_the_report_has_them_also_several_at_once(tmp_pat
     report = tmp_path / "report"
     report.write_text("1 2 0\n2 2 0\n")
     with Children() as children:
-        numbers = flower.rounds_in(report, children, 3)
+        numbers = rounds.in_report(report, children, 3)
         assert [next(numbers), next(numbers)] == [1, 2]
         report.write_text("1 2 0\n2 2 0\n3 2 0\n")
         assert list(numbers) == [3]

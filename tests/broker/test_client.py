@@ -729,19 +729,30 @@ def test_no_garbage_kills_the_client(stage: Stage, make: Make) -> None:
         pass
 
 
-def test_a_flood_beyond_the_inbox_is_dropped_and_counted(stage: Stage, make: Make) -> None:
-    client = make(stage.port, limits=ClientLimits(inbox_packets=3))
+def test_a_flood_of_small_packets_waits_in_the_connection_too(stage: Stage, make: Make) -> None:
+    client = make(stage.port, limits=ClientLimits(inbox_packets=8))
     peer = stage.accept()
     peer.welcome()
     take(client)
-    for index in range(5):
-        peer.deliver(b"a", bytes([index]))
-    peer.deliver(b"a", b"6", mid=9)
-    assert peer.expect(4)[:2] == b"\0\x09"  # the dropped one is acknowledged, or the broker would keep it open
+    packets = [Packet("a", index.to_bytes(2)) for index in range(1000)]
+    for packet in packets:
+        peer.deliver(b"a", packet.payload)
+    assert [take(client) for _ in packets] == packets
+    assert client.counters.dropped_packets == 0
+
+
+def test_what_is_dropped_is_acknowledged_and_counted(stage: Stage, make: Make) -> None:
+    client = make(stage.port, "f", limits=ClientLimits(inbox_packets=3))
+    peer = stage.accept()
+    peer.welcome()
+    asked = peer.expect(8)[:2]
+    for index in range(5):  # before the owner is told of the connection nothing is held up: it takes nothing yet
+        peer.deliver(b"a", bytes([index]), mid=index + 1)
+        assert peer.expect(4)[:2] == (index + 1).to_bytes(2)  # or the broker would keep it open
+    peer.send(0x90, asked + b"\0\1")
+    take(client)
     assert [take(client) for _ in range(3)] == [Packet("a", bytes([index])) for index in range(3)]
-    assert client.counters.dropped_packets == 3
-    peer.deliver(b"a", b"room again")
-    assert take(client) == Packet("a", b"room again")
+    assert client.counters.dropped_packets == 2
 
 
 def test_the_inbox_is_bounded_in_bytes_but_takes_one_of_any_size(stage: Stage, make: Make) -> None:

@@ -496,9 +496,9 @@ def test_a_way_from_another_model_than_was_left_is_refused() -> None:
     now = server(3)
     fetch = begin(carrying(now), Version(1, 2))
     with pytest.raises(FetchError, match="another model"):
-        install(fetch, Held(2, now.held[1].model, now.held[2].velocity))
+        install(fetch, Held(2, now.held[1].model, now.held[2].state))
     with pytest.raises(FetchError, match="another model"):
-        install(fetch, Held(2, now.held[2].model, now.held[1].velocity))
+        install(fetch, Held(2, now.held[2].model, now.held[1].state))
 
 
 def test_a_body_that_does_not_decode_is_refused() -> None:

@@ -12,7 +12,7 @@ from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.resources import Resources
 from models.job import JobSpec, ModelSpec
-from models.nets.table import ModelError
+from models.nets.net import ModelError
 from runtime.settings import SettingsError
 
 SPEC = JobSpec("j", ModelSpec(inputs=3, outputs=2), seed=5)

@@ -61,7 +61,7 @@ from models.data.source import open as open_source
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
-from models.nets.table import ModelError
+from models.nets.net import ModelError, Net
 from models.training import probe, train
 from models.training.train import TrainingError
 from runtime.faults import Marks, Place
@@ -1661,7 +1661,7 @@ def test_devices_that_share_resources_read_and_build_by_them(tmp_path: Path) -> 
             calls.append("message")
             return super().message(packet, fleet)
 
-        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[nets.Net, Chain]:
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
             calls.append("chain")
             return super().chain(job, spec, models)
 

@@ -17,6 +17,7 @@ import pytest
 
 from fleet import cli
 from fleet.cli import main
+from fleet.parser import parser
 from fleet.problems.examples import JOBS
 
 GOOD_JOB = 'name = "j"\n[model]\ninputs = 2\noutputs = 2\n'
@@ -31,7 +32,7 @@ def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> It
                 yield from commands(below, (*words, name))
 
 
-@pytest.mark.parametrize("words", list(commands(cli._parser())), ids=" ".join)
+@pytest.mark.parametrize("words", list(commands(parser())), ids=" ".join)
 def test_every_help_has_an_example(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*words, "--help"])
@@ -41,7 +42,7 @@ def test_every_help_has_an_example(words: tuple[str, ...], capsys: pytest.Captur
 
 
 def test_there_are_the_commands_that_the_documents_name() -> None:
-    names = {" ".join(words) for words in commands(cli._parser())}
+    names = {" ".join(words) for words in commands(parser())}
     assert {"demo", "simulate", "agent run", "agent predict", "aggregator run", "codec measure"} <= names
     assert {"job submit", "job list", "job stop", "job export"} <= names
 

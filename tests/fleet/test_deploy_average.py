@@ -47,6 +47,9 @@ KINDS = {
     "a sketch": SPEC,
     "a sketch of its own choice": structs.replace(SPEC, compression="strong"),
     "a sketch with momentum": structs.replace(SPEC, aggregate=AggregateSpec(server_momentum=0.5)),
+    "a sketch with fedadam": structs.replace(
+        SPEC, aggregate=AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
+    ),
     "int8": structs.replace(SPEC, compression=CompressionSpec(codec="int8"), deploy_average=16),
 }
 

@@ -37,6 +37,7 @@ from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
 from models.rows import carved, row_of
+from models.strategies.state import State
 
 SPEC: Spec = (
     TensorSpec("0.weight", (9, 7)),
@@ -49,8 +50,15 @@ FOLDED, FULL = Terms(64, 1), Terms(128, 3)
 Row = npt.NDArray[np.float64]
 
 
-def chain_of(momentum: float = 0.0, spec: Spec = SPEC) -> Chain:
-    return Chain(spec, JobSpec("j", ModelSpec(), seed=4, aggregate=AggregateSpec(server_momentum=momentum)))
+ADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.01)
+Optimizer = float | AggregateSpec
+"""Which optimizer the server has: this momentum, or another strategy."""
+EVERY: list[Optimizer] = [0.0, 0.9, ADAM]
+
+
+def chain_of(momentum: Optimizer = 0.0, spec: Spec = SPEC) -> Chain:
+    rules = momentum if isinstance(momentum, AggregateSpec) else AggregateSpec(server_momentum=momentum)
+    return Chain(spec, JobSpec("j", ModelSpec(), seed=4, aggregate=rules))
 
 
 def delta(seed: int, scale: float = 0.01, spec: Spec = SPEC) -> Params:
@@ -63,7 +71,9 @@ def body(chain: Chain, number: int, terms: Terms = FOLDED, scale: float = 0.01, 
     return chain.coding(number, terms).encode(update, np.random.default_rng(0))
 
 
-def grids_for(momentum: float, step: float = 0.004) -> Grids:
+def grids_for(momentum: Optimizer, step: float = 0.004) -> Grids:
+    if isinstance(momentum, AggregateSpec):
+        return Grids(step_near(step), step_near(step / 50))
     return Grids(step_near(step), step_near(step * (1 - momentum)) if momentum else 0)
 
 
@@ -72,13 +82,12 @@ def row(model: Model) -> Row:
 
 
 def same(a: Held, b: Held) -> bool:
-    velocities = len(a.velocity) == len(b.velocity) and all(map(np.array_equal, a.velocity, b.velocity))
-    return a.number == b.number and a.model == b.model and a.sha256() == b.sha256() and velocities
+    return a.number == b.number and a.model == b.model and a.sha256() == b.sha256() and a.state == b.state
 
 
 # Everybody arrives at the same version.
 
-momenta = st.sampled_from([0.0, 0.5, 0.9])
+momenta = st.sampled_from([0.0, 0.5, 0.9, ADAM])
 links = st.fixed_dictionaries(
     {
         "terms": st.sampled_from([FOLDED, FOLDED, Terms(128, 1), FULL, INT8, FLOAT32]),
@@ -92,7 +101,7 @@ links = st.fixed_dictionaries(
 Link = dict[str, object]
 
 
-def steps_of(chain: Chain, history: list[Link], momentum: float) -> list[Step]:
+def steps_of(chain: Chain, history: list[Link], momentum: Optimizer) -> list[Step]:
     steps = []
     for number, link in enumerate(history):
         terms, scale, grid, late = link["terms"], link["scale"], link["grid"], link["late"]
@@ -113,7 +122,7 @@ def steps_of(chain: Chain, history: list[Link], momentum: float) -> list[Step]:
 @settings(max_examples=35, deadline=None)
 @given(momenta, st.lists(links, min_size=SPAN, max_size=SPAN))
 def test_steps_one_by_one_a_group_and_a_snapshot_with_steps_lead_to_the_same(
-    momentum: float, history: list[Link]
+    momentum: Optimizer, history: list[Link]
 ) -> None:
     server, device = chain_of(momentum), chain_of(momentum)
     held, written = [server.first()], []
@@ -133,8 +142,8 @@ def test_steps_one_by_one_a_group_and_a_snapshot_with_steps_lead_to_the_same(
             assert same(there, held[-1])
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum: Optimizer) -> None:
     chain = chain_of(momentum)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0), (), grids_for(momentum)))
     snapshot = chain.snapshot(held, grids_for(momentum))
@@ -142,14 +151,14 @@ def test_nothing_of_what_is_held_counts_for_a_body_that_begins_anywhere(momentum
     assert same(chain.take(other, 1, snapshot), held)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_what_is_held_is_left_alone(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_what_is_held_is_left_alone(momentum: Optimizer) -> None:
     chain = chain_of(momentum)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0)))
-    sha256, velocity = held.model.sha256(), [v.tolist() for v in held.velocity]
+    sha256, velocity = held.model.sha256(), [v.tolist() for v in held.state.arrays]
     chain.step(held, Step(FOLDED, body(chain, 1, scale=50.0), (), grids_for(momentum)))
     assert held.model.sha256() == sha256
-    assert [v.tolist() for v in held.velocity] == velocity
+    assert [v.tolist() for v in held.state.arrays] == velocity
     assert chain.first().model == chain_of().first().model
 
 
@@ -221,7 +230,7 @@ def test_a_whole_version_leads_there_within_a_float() -> None:
     chain = chain_of(0.9)
     model = add(chain.first().model, [Decoded(np.full(t.shape, 3**k, np.int64), -20) for k, t in enumerate(SPEC)])
     found = chain.take(chain.first(), 7, chain.whole(model))
-    assert (found.number, found.velocity) == (7, ())
+    assert (found.number, found.state) == (7, State())
     assert np.abs(row(found.model) - row(model)).max() <= np.abs(row(model)).max() * 2.0**-23
 
 
@@ -245,8 +254,8 @@ def test_rounding_moves_a_version_by_half_a_grid_step_at_most(momentum: float, s
     counts = (row(after.model) - row(chain.first().model)) / size
     assert np.abs(row(after.model) - row(before.model)).max() <= size / 2 + 2.0**-24
     assert np.abs(counts - np.rint(counts)).max() <= 2.0**-24 / size
-    for ours, exact in zip(after.velocity, before.velocity, strict=True):
-        assert np.abs(ours - exact).max(initial=0) * 2.0**-36 <= step_value(grids.velocity) / 2 + 2.0**-36
+    for ours, exact in zip(after.state.arrays, before.state.arrays, strict=True):
+        assert np.abs(ours - exact).max(initial=0) * 2.0**-36 <= step_value(grids.state) / 2 + 2.0**-36
 
 
 def test_counts_go_to_the_nearest_and_halves_up() -> None:
@@ -276,7 +285,7 @@ def test_a_snapshot_leads_to_its_version_wherever_the_model_is(momentum: float) 
         grids = Grids(step_near(size), step_near(2.0 ** (-36 + rng.uniform(0, 20))) if momentum else 0)
         velocity = tuple(rng.integers(-(2**20), 2**20, t.shape) for t in SPEC) if momentum else ()
         step = Step(FLOAT32, body(chain, 3, FLOAT32, 2.0 ** rng.integers(-10, 4)), (), grids)
-        held = chain.step(Held(3, model, velocity), step)
+        held = chain.step(Held(3, model, State(velocity)), step)
         assert same(chain.take(chain.first(), 4, chain.snapshot(held, grids)), held)
 
 
@@ -307,7 +316,7 @@ def test_snapshots_of_a_random_walk_stay_small_and_add_half_of_a_rounds_noise_at
 class Server:
     """Publishes versions and keeps what is needed of their bodies, as the aggregator does."""
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: Optimizer) -> None:
         self.chain, self.momentum = chain_of(momentum), momentum
         self.held = [self.chain.first()]
         self.steps: list[bytes] = []
@@ -334,8 +343,8 @@ class Server:
         }
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_a_device_that_missed_forty_versions_and_two_snapshots_arrives(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", EVERY)
+def test_a_device_that_missed_forty_versions_and_two_snapshots_arrives(momentum: Optimizer) -> None:
     server = Server(momentum)
     for number in range(1, 61):
         server.publish(snapshot=number in (22, 45))
@@ -484,7 +493,7 @@ def test_a_body_of_no_length_or_too_great_a_one_is_refused_unread(size: int) -> 
 
 
 def test_no_honest_body_is_longer_than_the_most() -> None:
-    for momentum in (0.0, 0.9):
+    for momentum in EVERY:
         chain = chain_of(momentum)
         late = Late(1, step_near(0.5), FLOAT32, bytes(max_body_bytes(SPEC)))
         longest = Step(FLOAT32, bytes(max_body_bytes(SPEC)), (late,) * 3, grids_for(momentum))
@@ -495,7 +504,7 @@ def test_no_honest_body_is_longer_than_the_most() -> None:
         assert len(chain.whole(held.model)) <= max_way_bytes(SPEC)
 
 
-def bodies(momentum: float) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
+def bodies(momentum: Optimizer) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
     """Return versions, and ways to them: start, number, body."""
     chain, server = chain_of(momentum), chain_of(momentum)
     held, found, written = [chain.first()], [], []
@@ -513,25 +522,25 @@ def bodies(momentum: float) -> tuple[list[Held], list[tuple[int, int, bytes]]]:
     return held, found
 
 
-KNOWN = {momentum: bodies(momentum) for momentum in (0.0, 0.9)}
+KNOWN = {momentum: bodies(momentum) for momentum in EVERY}
 
 
-def holds(momentum: float, start: Held, number: int, damaged: bytes) -> None:
+def holds(momentum: Optimizer, start: Held, number: int, damaged: bytes) -> None:
     """Lead to a version of the net, or raise CodecError; nothing else."""
     with suppress(CodecError):
         found = chain_of(momentum).take(start, number, damaged)
         assert [ints.shape for ints in found.model.ints] == [t.shape for t in SPEC]
         assert all(np.abs(ints).max(initial=0) <= LIMIT for ints in found.model.ints)
-        assert all(np.abs(v).max(initial=0) < 2**46 for v in found.velocity)
+        assert all(np.abs(v).max(initial=0) < 2**46 for v in found.state.arrays)
 
 
 @settings(max_examples=250, deadline=None)
 @given(
-    st.sampled_from([0.0, 0.9]),
+    st.sampled_from(EVERY),
     st.integers(0, 7),
     st.lists(st.tuples(st.integers(0), st.integers(0, 7)), min_size=1, max_size=3),
 )
-def test_flipped_bits_are_harmless(momentum: float, which: int, flips: list[tuple[int, int]]) -> None:
+def test_flipped_bits_are_harmless(momentum: Optimizer, which: int, flips: list[tuple[int, int]]) -> None:
     held, known = KNOWN[momentum]
     start, number, content = known[which]
     damaged = bytearray(content)
@@ -541,8 +550,8 @@ def test_flipped_bits_are_harmless(momentum: float, which: int, flips: list[tupl
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([0.0, 0.9]), st.integers(0, 7), st.integers(0), st.binary(max_size=9))
-def test_truncated_and_extended_bodies_are_harmless(momentum: float, which: int, cut: int, more: bytes) -> None:
+@given(st.sampled_from(EVERY), st.integers(0, 7), st.integers(0), st.binary(max_size=9))
+def test_truncated_and_extended_bodies_are_harmless(momentum: Optimizer, which: int, cut: int, more: bytes) -> None:
     held, known = KNOWN[momentum]
     start, number, content = known[which]
     holds(momentum, held[start], number, content[: cut % (len(content) + 1)] + more)
@@ -550,8 +559,8 @@ def test_truncated_and_extended_bodies_are_harmless(momentum: float, which: int,
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([0.0, 0.9]), st.sampled_from([0x10, 0x20, 0x21, 0x22]), st.binary(max_size=320))
-def test_any_bytes_are_a_version_or_an_error(momentum: float, kind: int, rest: bytes) -> None:
+@given(st.sampled_from(EVERY), st.sampled_from([0x10, 0x20, 0x21, 0x22]), st.binary(max_size=320))
+def test_any_bytes_are_a_version_or_an_error(momentum: Optimizer, kind: int, rest: bytes) -> None:
     held, _ = KNOWN[momentum]
     holds(momentum, held[3], 4, bytes((kind,)) + rest)
 
@@ -581,8 +590,8 @@ def test_the_hash_of_a_base_is_made_once_for_its_updates_and_their_sum() -> None
 def test_a_version_goes_by_its_model_and_its_velocity() -> None:
     chain = chain_of(0.9)
     held = chain.step(chain.first(), Step(FOLDED, body(chain, 0)))
-    other = held._replace(velocity=tuple(v + (v.size > 1) for v in held.velocity))
-    assert held._replace(velocity=()).sha256() == held.model.sha256()
+    other = held._replace(state=State(tuple(v + (v.size > 1) for v in held.state.arrays)))
+    assert held._replace(state=State()).sha256() == held.model.sha256()
     assert len({held.sha256(), other.sha256(), held.model.sha256(), chain.first().sha256()}) == 4
     assert held._replace(number=7).sha256() == held.sha256()
 

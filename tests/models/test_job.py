@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-import models.job
+import models.nets.net
 from aggregator.roster import Roster
 from broker import topics
 from broker.messages import Presence
@@ -31,6 +31,26 @@ def test_a_job_is_what_its_own_json_says() -> None:
     assert msgspec.json.decode(msgspec.json.encode(job), type=JobSpec) == job
     assert job.data_name == "other"
     assert job.coding == CompressionSpec(codec="int8")
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        (ModelSpec(inputs=64, hidden=(32,), outputs=10), b'{"inputs":64,"hidden":[32],"outputs":10}'),
+        (
+            ModelSpec("mlp", 2, (3, 4), 1, activation="tanh", loss="mse", framework="numpy"),
+            b'{"inputs":2,"hidden":[3,4],"activation":"tanh","loss":"mse","framework":"numpy"}',
+        ),
+        (ModelSpec("mlp", options={"a": 1}), b'{"options":{"a":1}}'),
+        (
+            ModelSpec("nets:make", 2, (3,), activation="tanh", options={"width": 5}),
+            b'{"kind":"nets:make","inputs":2,"hidden":[3],"activation":"tanh","options":{"width":5}}',
+        ),
+    ],
+)
+def test_a_model_travels_as_it_always_has(model: ModelSpec, sent: bytes) -> None:
+    assert msgspec.json.encode(JobSpec("j", model)) == b'{"name":"j","model":' + sent + b"}"
+    assert msgspec.json.decode(sent, type=ModelSpec) == model
 
 
 def test_the_presets_are_sketches_of_ever_more_noise_but_for_the_one_that_is_off() -> None:
@@ -182,7 +202,7 @@ def test_a_net_that_is_too_large_says_how_large_it_is() -> None:
 
 def test_a_net_has_as_many_parameters_as_its_spec_counts() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models.job, "MOST_PARAMETERS", 0)
+        patch.setattr(models.nets.net, "MOST_PARAMETERS", 0)
         with pytest.raises(ValueError, match="9,610 parameters"):
             ModelSpec(inputs=64, hidden=(128,), outputs=10)
     assert n_parameters(Mlp(ModelSpec(inputs=64, hidden=(128,), outputs=10)).spec) == 9610

@@ -17,9 +17,10 @@ from models.trail import Trail
 SPEC = (TensorSpec("w", (12, 10)), TensorSpec("b", (12,)))
 SNAPSHOTS = (9, 18)
 KINDS = {
-    "a sketch": (Terms(64, 1), 0.0),
-    "a sketch with momentum": (Terms(64, 1), 0.5),
-    "int8": (INT8, 0.0),
+    "a sketch": (Terms(64, 1), AggregateSpec()),
+    "a sketch with momentum": (Terms(64, 1), AggregateSpec(server_momentum=0.5)),
+    "a sketch with fedadam": (Terms(64, 1), AggregateSpec(strategy="fedadam", server_learning_rate=0.01)),
+    "int8": (INT8, AggregateSpec()),
 }
 N = 27
 
@@ -37,13 +38,13 @@ class Server(NamedTuple):
 
 @cache
 def server(kind: str) -> Server:
-    terms, momentum = KINDS[kind]
-    job = JobSpec("j", ModelSpec(), seed=3, aggregate=AggregateSpec(server_momentum=momentum))
+    terms, rules = KINDS[kind]
+    job = JobSpec("j", ModelSpec(), seed=3, aggregate=rules)
     chain_ = Chain(SPEC, job)
     rng, held, bodies = np.random.default_rng(0), [chain_.first()], {}
     for number in range(1, N + 1):
         delta = {t.name: (0.01 * rng.standard_normal(t.shape)).astype(np.float32) for t in SPEC}
-        grids = Grids(step_near(0.01), step_near(0.005) if momentum else 0) if number in SNAPSHOTS else None
+        grids = Grids(step_near(0.01), step_near(0.005) if held[-1].state else 0) if number in SNAPSHOTS else None
         step = Step(terms, chain_.coding(number - 1, terms).encode(delta, rng), (), grids)
         held.append(chain_.step(held[-1], step))
         bodies[number - 1, number] = chain.write(step)

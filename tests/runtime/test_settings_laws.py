@@ -227,7 +227,7 @@ def use_job(spec: JobSpec) -> None:
     asked = topics.unpack(topics.pack(Submit("c", "r" * 500, tree), "f"), "f")
     assert isinstance(asked, Submit)
     use_rounds(spec)
-    if spec.model.kind == "mlp" and spec.model.framework != "torch":
+    if not nets.factories_of(spec.model) and spec.model.framework != "torch":
         use_model(spec)
 
 

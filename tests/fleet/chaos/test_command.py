@@ -91,7 +91,7 @@ def test_what_is_written_down_for_the_processes_is_what_was_meant(tmp_path: Path
     for spec in (*stage.compared, stage.loose):
         assert load_job(stage.job_file(spec)) == spec
     assert load_aggregator(stage.aggregator.config).limits.chunk_bytes == 20_000
-    agents = [load_agent(seat.config) for seat in stage.devices]
+    agents = [load_agent(role.config) for role in stage.devices]
     assert [agent.device for agent in agents] == [f"device-{i}" for i in range(6)]
     assert [agent.models.inference for agent in agents] == [True] + 5 * [False]
 

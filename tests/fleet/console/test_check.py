@@ -18,6 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.cli import main
+from models.job import ModelSpec
+from models.nets.losses import LOSSES
+from models.nets.table import NETS, build
+from models.params import n_parameters
 
 Capture = pytest.CaptureFixture[str]
 
@@ -342,6 +346,19 @@ def test_a_job_says_how_large_its_net_is(here: Path, capsys: Capture) -> None:
         "[model] mlp: 9,610 parameters in 4 tensors, 38,440 bytes a version or an update in float32",
         "job.toml: good",
     ]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", NETS)
+def test_a_net_of_every_built_in_kind_takes_a_step_and_says_its_size(
+    here: Path, capsys: Capture, kind: str, loss: str
+) -> None:
+    n = n_parameters(build(ModelSpec(kind, inputs=64, outputs=10)).spec)
+    model = f'kind = "{kind}"\ninputs = 64\noutputs = 10\nloss = "{loss}"'
+    code, lines, _ = check(capsys, "job", "submit", job_toml(model=model))
+    assert code == 0
+    assert lines[0].startswith(f"[model] {kind}: {n:,} parameters in")
+    assert lines[0].endswith(f"{4 * n:,} bytes a version or an update in float32")
 
 
 def test_a_job_is_held_against_the_test_split_of_its_aggregator(here: Path, capsys: Capture) -> None:

@@ -158,7 +158,7 @@ def test_nobody_can_change_a_version_that_others_hold() -> None:
     _, bodies, _ = steps(1, 0.9)
     shared = SharedChain(SPEC, job(0.9))
     for held in (shared.first(), shared.take(shared.first(), 1, bodies[0])):
-        for array in (*held.model.ints, *held.velocity):
+        for array in (*held.model.ints, *held.state.arrays):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1
 

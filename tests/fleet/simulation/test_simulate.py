@@ -19,17 +19,22 @@ import fleet.simulation.simulate
 from aggregator.store import Store
 from broker.memory import MemoryBroker
 from broker.transport import Packet
+from edge_agent.config import ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from fleet.cli import main
 from fleet.problems.partition import PartitionError, deal
 from fleet.problems.problem import Problem, for_all, read_problem
+from fleet.simulation.shared import SharedResources
 from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulate
 from models import steering
 from models.chain import Chain, Held
 from models.codec.terms import terms_for
 from models.data.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
+from models.nets import table as nets
+from models.nets.losses import LOSSES
+from models.nets.net import Net
 from runtime.settings import SettingsError
 
 JOB = """
@@ -90,6 +95,43 @@ def test_a_fleet_learns() -> None:
     assert result.accuracy > 0.9
     assert [row.round for row in result.rounds] == list(range(1, 13))
     assert result.reason == "max_rounds = 12 are done"
+
+
+@pytest.mark.parametrize("kind", nets.NETS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("compression", ["off", "strong"])
+def test_a_fleet_may_mix_numpy_and_torch(
+    kind: str, loss: Any, compression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    class Mixed(SharedResources):
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+            _, chain = super().chain(job, spec, models)
+            made.append("numpy" if len(made) % 2 else "torch")
+            return nets.build(spec.model, framework=made[-1]), chain
+
+    def job_of(max_rounds: int) -> JobSpec:
+        job = structs.replace(spec(max_rounds=max_rounds), model=ModelSpec(kind, inputs=4, outputs=3, loss=loss))
+        return structs.replace(job, compression=compression)
+
+    def run(job: JobSpec) -> Result:
+        shares = [with_values(blobs(40, seed), loss) for seed in range(4)]
+        return simulate(job, shares, with_values(blobs(100, seed=9), loss))
+
+    alike = run(job_of(1))
+    monkeypatch.setattr(fleet.simulation.simulate, "SharedResources", Mixed)
+    mixed, first = run(job_of(8)), run(job_of(1))
+    assert {"numpy", "torch"} == set(made)
+    assert first.rounds[0].loss == pytest.approx(alike.rounds[0].loss, rel=1e-3)
+    losses = [row.loss for row in mixed.rounds]
+    assert None not in losses
+    assert losses[-1] < 0.8 * losses[0]  # type: ignore[operator]
+
+
+def with_values(data: Dataset, loss: str) -> Dataset:
+    """Return three numbers a row, one of which is 1, where the labels are no classes."""
+    return data if LOSSES[loss].classifies else Dataset(data.X, np.eye(3, dtype=np.float32)[data.y])
 
 
 def test_the_same_seed_gives_the_same_rounds_and_the_same_bits() -> None:
@@ -183,6 +225,24 @@ def test_a_compressed_fleet_learns_too(compression: object) -> None:
     assert result.accuracy is not None
     assert result.accuracy > 0.9
     assert run(structs.replace(job, aggregate=AggregateSpec(server_momentum=0.5))).sha256 == result.sha256
+
+
+@pytest.mark.parametrize("compression", ["off", "light", "strong", "extreme", CompressionSpec(codec="int8")])
+def test_a_fleet_with_fedadam_learns_too(compression: object) -> None:
+    rules = AggregateSpec(strategy="fedadam", server_learning_rate=0.03)
+    job = structs.replace(spec(max_rounds=20), model=WIDE, compression=compression, aggregate=rules)
+    result = run(job)
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
+    assert run(job).sha256 == result.sha256
+
+
+@pytest.mark.parametrize("compression", ["off", CompressionSpec(codec="int8")])
+def test_a_fleet_with_a_median_learns_too(compression: object) -> None:
+    rules = AggregateSpec(strategy="median")
+    result = run(structs.replace(spec(max_rounds=20), model=WIDE, compression=compression, aggregate=rules))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
 
 
 @pytest.mark.parametrize("compression", ["strong", CompressionSpec(codec="int8")])

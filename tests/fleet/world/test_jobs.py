@@ -92,10 +92,7 @@ def test_a_job_is_replaced_once_it_has_stopped() -> None:
     assert isinstance(submit, Submit)
 
 
-def test_an_operator_explains_and_gives_up() -> None:
+def test_an_operator_explains() -> None:
     office = Office()
     office.operator.explain("job1", 2)
     assert [type(one) for one in office.asked()] == [Explain]
-    office.operator.give_up()
-    office.agenda.run(60.0)
-    assert office.asked() == []

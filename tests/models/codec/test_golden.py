@@ -2,8 +2,9 @@
 
 golden.json has three lists. `plans`: d, buckets, key and what follows from them. `updates`: bodies with the digest of
 the integers they decode to (SHA-256 over int64 little-endian and an int32 exponent, tensor by tensor). `histories`:
-jobs with bodies in order; each leads from a version to another, whose SHA-256 is given, and the digest of its velocity.
-BODY.md says the rest. What a decoder reads must never change; where the format does, they are made anew with
+jobs with bodies in order; each leads from a version to another, whose SHA-256 is given, and the digest of the server
+optimizer's state. BODY.md says the rest. What a decoder reads must never change; where the format does, they are made
+anew with
 
     python tests/models/codec/test_golden.py > tests/models/codec/golden.json
 """
@@ -46,11 +47,15 @@ def digest(tensors: Iterable[Decoded]) -> str:
 
 
 def velocity_digest(held: Held) -> str:
-    return digest(Decoded(cells, -36) for cells in held.velocity)
+    return digest(Decoded(cells, -36) for cells in held.state.arrays)
 
 
-def job(momentum: float, seed: int = SEED) -> JobSpec:
-    return JobSpec("golden", ModelSpec(), seed=seed, aggregate=AggregateSpec(server_momentum=momentum))
+ADAM = {"strategy": "fedadam", "server_learning_rate": 0.05}
+
+
+def job(momentum: float, seed: int = SEED, aggregate: dict[str, Any] | None = None) -> JobSpec:
+    rules = AggregateSpec(server_momentum=momentum, **(aggregate or {}))
+    return JobSpec("golden", ModelSpec(), seed=seed, aggregate=rules)
 
 
 def loaded() -> dict[str, list[dict[str, Any]]]:
@@ -78,7 +83,7 @@ def test_a_golden_update_decodes_to_its_integers(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", loaded()["histories"], ids=by_name)
 def test_golden_bodies_lead_to_their_versions(case: dict[str, Any]) -> None:
-    chain = Chain(spec_from(case["spec"]), job(case["momentum"], case["seed"]))
+    chain = Chain(spec_from(case["spec"]), job(case["momentum"], case["seed"], case.get("aggregate")))
     held = {0: chain.first()}
     assert held[0].sha256() == case["first"]
     for way in case["ways"]:
@@ -89,7 +94,7 @@ def test_golden_bodies_lead_to_their_versions(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", loaded()["histories"], ids=by_name)
 def test_a_truncated_way_is_refused_or_leads_elsewhere(case: dict[str, Any]) -> None:
-    chain = Chain(spec_from(case["spec"]), job(case["momentum"], case["seed"]))
+    chain = Chain(spec_from(case["spec"]), job(case["momentum"], case["seed"], case.get("aggregate")))
     held = {0: chain.first()}
     for way in case["ways"]:
         body = bytes.fromhex(way["body"])
@@ -170,14 +175,15 @@ def updates() -> list[dict[str, Any]]:
     return found
 
 
-def history(name: str, momentum: float) -> dict[str, Any]:
-    chain = Chain(SMALL, job(momentum))
+def history(name: str, momentum: float, aggregate: dict[str, Any] | None = None) -> dict[str, Any]:
+    chain = Chain(SMALL, job(momentum, aggregate=aggregate))
+    has_state = momentum or aggregate
 
     def body(number: int, terms: Terms, seed: int, scale: float = 0.01, beside: int = 0) -> bytes:
         return chain.coding(number, terms).encode(drawn(SMALL, seed, scale, beside=beside), np.random.default_rng(1))
 
     fold, full, most = Terms(64, 1), Terms(128, 2), Terms(128, 4)
-    grid = Grids(step_near(0.003), step_near(0.0007) if momentum else 0)
+    grid = Grids(step_near(0.003), step_near(0.0007) if has_state else 0)
     lates = (
         Late(3, step_near(0.11), full, body(2, full, 21)),
         Late(1, step_near(0.3), fold, body(4, fold, 22, 0.1, 2)),
@@ -190,7 +196,7 @@ def history(name: str, momentum: float) -> dict[str, Any]:
         Step(fold, body(4, fold, 14)),
         Step(fold, body(5, fold, 15), late=lates),
         Step(FLOAT32, body(6, FLOAT32, 16, 40.0)),  # so far that exponents rise
-        Step(fold, body(7, fold, 17, 2.0), late=lates[1:], grids=Grids(step_near(0.7), grid.velocity)),
+        Step(fold, body(7, fold, 17, 2.0), late=lates[1:], grids=Grids(step_near(0.7), grid.state)),
     ]
     held, ways = [chain.first()], []
 
@@ -203,12 +209,12 @@ def history(name: str, momentum: float) -> dict[str, Any]:
     for number, step in enumerate(steps):
         held.append(way("step", number, number + 1, write(step)))
     way("snapshot", 0, 4, chain.snapshot(held[4], grid))
-    way("snapshot", 0, 8, chain.snapshot(held[8], Grids(step_near(0.7), grid.velocity)))
+    way("snapshot", 0, 8, chain.snapshot(held[8], Grids(step_near(0.7), grid.state)))
     way("group", 0, 8, grouped([write(step) for step in steps]))
-    if not momentum:
+    if not has_state:
         way("whole", 0, 5, chain.whole(held[5].model))
     head = {"name": name, "spec": SMALL, "seed": SEED, "momentum": momentum, "first": held[0].sha256()}
-    return head | {"ways": ways}
+    return head | ({"aggregate": aggregate} if aggregate else {}) | {"ways": ways}
 
 
 def generated() -> str:
@@ -216,7 +222,11 @@ def generated() -> str:
     found = {
         "plans": [plan_case(*case) for case in plans],
         "updates": updates(),
-        "histories": [history("without momentum", 0.0), history("with momentum", 0.9)],
+        "histories": [
+            history("without momentum", 0.0),
+            history("with momentum", 0.9),
+            history("with FedAdam", 0.0, ADAM),
+        ],
     }
     rows = [
         f'"{name}": [\n{",".join(chr(10) + json.dumps(case) for case in cases)[1:]}\n]' for name, cases in found.items()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.nets.losses import LOSSES, cross_entropy, measure, softmax
+from models.nets.losses import LOSSES, LabelError, classes, cross_entropy, measure, softmax, values
 
 
 def test_softmax_is_a_distribution_of_each_row() -> None:
@@ -22,6 +22,33 @@ def test_the_squared_error_is_a_mean_over_rows_and_columns() -> None:
     loss, gradient = LOSSES["mse"].gradient(outputs.copy(), np.array([[1, 2], [3, 0]], np.float32))
     assert loss == 4.0
     np.testing.assert_array_equal(gradient, [[0, 0], [0, 2]])
+
+
+def test_classes_are_whole_numbers_below_the_outputs_or_the_row_is_named() -> None:
+    y = np.array([0, 2])
+    assert classes(y, 3) is y
+    assert classes(np.array([[1.0], [2.0]], np.float32), 3).tolist() == [1, 2]
+    for wrong in (3.0, -1.0, 0.5):
+        with pytest.raises(LabelError, match=rf"label {wrong} is not one of 0\.\.2") as caught:
+            classes(np.array([1, wrong], np.float32), 3)
+        assert caught.value.row == 1
+    with pytest.raises(LabelError, match="2 labels a row"):
+        classes(np.zeros((2, 2)), 3)
+
+
+def test_values_are_as_many_numbers_a_row_as_there_are_outputs() -> None:
+    y = np.zeros((2, 3), np.float32)
+    assert np.shares_memory(values(y, 3), y)
+    assert values(np.array([1, 2]), 1).shape == (2, 1)
+    with pytest.raises(LabelError, match="3 values a row where the model has outputs = 2") as caught:
+        values(y, 2)
+    assert caught.value.row is None
+
+
+def test_only_classes_have_an_accuracy() -> None:
+    for loss in LOSSES.values():
+        assert loss.classifies == (loss.accuracy is not None)
+        assert loss.n_columns(3) == (1 if loss.classifies else 3)
 
 
 def test_measuring_gives_the_share_of_right_classes() -> None:

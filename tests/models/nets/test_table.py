@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 
+import msgspec
+import numpy as np
+import onnxruntime
 import pytest
 
+from models.data.dataset import Dataset, fit
 from models.job import ModelSpec
 from models.nets import table as nets
+from models.nets.losses import LOSSES
 from models.nets.mlp import Mlp
-from models.nets.table import ModelError, build, framework_of
+from models.nets.net import ModelError
+from models.nets.table import build, framework_of
 from models.nets.torch_net import TorchNet
+from models.params import Params, Spec
+from models.serving.export import to_onnx
 
 
 def test_the_models_word_goes_before_the_devices_preference() -> None:
@@ -42,8 +51,148 @@ def test_building_a_numpy_net_loads_neither_torch_nor_onnx() -> None:
     code = (
         "import sys, models.nets.table, models.nets.mlp, models.training.train\n"
         "from models.job import ModelSpec\n"
-        "models.nets.table.build(ModelSpec())\n"
+        "for kind in models.nets.table.NETS:\n"
+        "    models.nets.table.build(ModelSpec(kind))\n"
         "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+def test_who_only_reads_a_job_loads_no_numpy_before_there_is_a_model() -> None:
+    code = "import sys, models.job, models.nets.net, models.nets.factory; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# What every row of the table has to hold, whatever its kind.
+
+EVERY = list(product(nets.NETS, LOSSES))
+every_kind = pytest.mark.parametrize(("kind", "loss"), EVERY)
+
+
+def model_of(kind: str, loss: str) -> ModelSpec:
+    return ModelSpec(kind, inputs=4, outputs=3, loss=loss)  # type: ignore[arg-type]
+
+
+def make_params(spec: Spec, seed: int = 0) -> Params:
+    generator = np.random.default_rng(seed)
+    return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in spec}
+
+
+def make_data(model: ModelSpec, n: int = 9) -> Dataset:
+    generator = np.random.default_rng(1)
+    X = generator.standard_normal((n, 2, model.inputs // 2)).astype(np.float32)
+    width = LOSSES[model.loss].n_columns(model.outputs)
+    return fit(Dataset(X, generator.integers(0, model.outputs, (n, width))), model)
+
+
+@every_kind
+def test_a_rows_own_specification_is_tagged_by_its_kind_and_reads_as_the_model(kind: str, loss: str) -> None:
+    model, row = model_of(kind, loss), nets.find(kind)
+    own = row.spec.of(model)
+    assert (own.inputs, own.outputs, own.loss, own.framework) == (4, 3, loss, "any")
+    assert msgspec.to_builtins(own)["kind"] == kind
+    assert msgspec.convert(msgspec.to_builtins(own), ModelSpec) == model
+    assert nets.factories_of(model) == ()
+
+
+@every_kind
+def test_rows_of_data_are_fitted_flat(kind: str, loss: str) -> None:
+    data = make_data(model_of(kind, loss))
+    assert (data.X.shape, data.X.dtype) == ((9, 4), np.float32)
+    again = fit(data, model_of(kind, loss))
+    assert np.shares_memory(again.X, data.X)
+    assert np.shares_memory(again.y, data.y)
+    assert (data.y.shape, data.y.dtype) == (((9,), np.int64) if LOSSES[loss].classifies else ((9, 3), np.float32))
+
+
+@every_kind
+def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    ours, theirs, (X, y, _) = build(model), build(model, framework="torch"), make_data(model)
+    assert isinstance(theirs, TorchNet)
+    assert not isinstance(ours, TorchNet)
+    assert ours.spec == theirs.spec
+    params = make_params(ours.spec)
+    (my_loss, mine), (their_loss, their) = (n.loss_and_gradients(params, X, y, scale=0.5) for n in (ours, theirs))
+    assert my_loss == pytest.approx(their_loss, rel=1e-5, abs=1e-5)
+    for t in ours.spec:
+        np.testing.assert_allclose(mine[t.name], their[t.name], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours.predict(params, X), theirs.predict(params, X), rtol=1e-5, atol=1e-5)
+    mine_of_all, theirs_of_all = ours.evaluate(params, X, y), theirs.evaluate(params, X, y)
+    assert mine_of_all.loss == pytest.approx(theirs_of_all.loss, rel=1e-5)
+    assert mine_of_all[1:] == theirs_of_all[1:]
+
+
+@every_kind
+def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, y, _) = build(model), make_data(model)
+    params = make_params(net.spec)
+    _, gradients = net.loss_and_gradients(params, X, y)
+    for name, index in ((t.name, index) for t in net.spec for index in np.ndindex(t.shape)):
+        ahead, behind = (net.loss_and_gradients(moved(params, name, index, h), X, y)[0] for h in (1e-2, -1e-2))
+        assert (ahead - behind) / 2e-2 == pytest.approx(gradients[name][index], rel=1e-2, abs=2e-3), (name, index)
+
+
+def moved(params: Params, name: str, index: tuple[int, ...], by: float) -> Params:
+    value = params[name].copy()
+    value[index] += np.float32(by)
+    return params | {name: value}
+
+
+@every_kind
+def test_buffers_are_used_and_nothing_else_is_written_to(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, y, _) = build(model), make_data(model)
+    params, out = make_params(net.spec), make_params(net.spec, 1)
+    for array in (*params.values(), X, y):
+        array.flags.writeable = False
+    plain_loss, plain = net.loss_and_gradients(params, X, y)
+    found, scaled = net.loss_and_gradients(params, X, y, scale=0.5, out=out)
+    assert (found, scaled) == (plain_loss, out)
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(2 * scaled[name], gradient, rtol=1e-5, atol=1e-6)
+    net.predict(params, X)
+    net.evaluate(params, X, y)
+
+
+@every_kind
+def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, _, _) = build(model), make_data(model)
+    params = make_params(net.spec)
+    body = to_onnx(model, params, metadata={})
+    session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_outputs()] == [LOSSES[loss].answer_name]
+    for n in (1, 9):  # the batch is free
+        answers = session.run(None, {"input": X[:n]})[0]
+        np.testing.assert_allclose(answers, net.predict(params, X[:n]), rtol=1e-5, atol=1e-5)
+
+
+@every_kind
+def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, y, _) = build(model), make_data(model)
+    params = {t.name: np.full(t.shape, 3e38, np.float32) for t in net.spec}
+    X = np.abs(X) + np.float32(1)
+    assert not np.isfinite(net.evaluate(params, X, y).loss)
+    assert not np.isfinite(net.predict(params, X)).any()
+
+
+@pytest.mark.parametrize("kind", nets.NETS)
+def test_a_net_beyond_all_size_is_refused_before_anything_is_allocated(kind: str) -> None:
+    with pytest.raises(ValueError, match="parameters are more than the 25,000,000"):
+        ModelSpec(kind, inputs=1_000_000, outputs=100_000)
+    ModelSpec("a:b", inputs=1_000_000, outputs=100_000)
+
+
+def test_a_kind_that_nobody_knows_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r'kind = "transformer" is neither "mlp".* nor "package.module:factory"'):
+        ModelSpec("transformer")
+
+
+def test_a_factory_is_the_one_kind_that_has_to_be_allowed() -> None:
+    assert nets.factories_of(ModelSpec("a:b")) == ("a:b",)
+    assert nets.find("a:b") is nets.FACTORY
+    assert (nets.FACTORY.numpy, nets.FACTORY.onnx) == (None, None)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.job import ModelSpec
-from models.nets.table import ModelError, Net, build
+from models.nets.net import ModelError, Net
+from models.nets.table import build
 from models.params import Params, spec_of
 
 HERE = __name__

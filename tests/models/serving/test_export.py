@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from models.job import ModelSpec
+from models.nets import table
 from models.nets.table import build
 from models.params import Params, Spec
-from models.serving import export
 from models.serving.export import ExportError, to_onnx
 from models.serving.session import export as export_in_a_child
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_written_or_built_is_an_export_error(factory: str, monkey
         to_onnx(model, params, metadata={})
     with pytest.raises(ExportError, match="make_nothing"):
         to_onnx(ModelSpec(kind=factory + "nothing"), {}, metadata={})
-    monkeypatch.setattr(export, "find_spec", lambda _name: None)
+    monkeypatch.setattr(table, "find_spec", lambda _name: None)
     with pytest.raises(ExportError, match="needs Torch"):
         to_onnx(model, params, metadata={})
 

@@ -1,0 +1,276 @@
+"""The command line of `fedge`: every command with its options, and an example each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from fleet import commands
+
+
+class _Version(argparse.Action):
+    """Read what is installed only where somebody asks: a megabyte that an agent need not hold."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fedge {version('fedge')}")
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; what is parsed has the `command` to call."""
+    parser = argparse.ArgumentParser(
+        prog="fedge",
+        description="Federated learning for fleets of small devices, over MQTT.",
+        epilog="example: fedge demo",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version of the program and exit")
+    table = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(table)
+    _add_simulate(table)
+    _add_chaos(table)
+    _add_agent(table)
+    _add_aggregator(table)
+    _add_job(table)
+    _add_round(table)
+    _add_codec(table)
+    return parser
+
+
+def _add(
+    table: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = table.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _group(
+    table: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    parser = table.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = _add(
+        table,
+        "demo",
+        commands.demo,
+        "Start a broker, an aggregator and ten devices, and watch them train one model together.",
+        "fedge demo --devices 20 --out my-demo",
+    )
+    demo.add_argument("--devices", type=_count, default=10, metavar="N", help="device processes (10)")
+    demo.add_argument("--job", type=Path, metavar="FILE", help="another job than the handwritten digits")
+    demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
+    demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
+
+
+def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = _add(
+        table,
+        "simulate",
+        commands.simulate,
+        "Run a job on simulated devices in one process: the same code as on real ones, without the network.",
+        "fedge simulate job.toml --data digits --devices 100 --partition dirichlet:0.5",
+    )
+    simulate.add_argument("job", type=Path, metavar="JOB.toml")
+    simulate.add_argument("--data", required=True, metavar="FILE.npz|digits", help="all devices' examples together")
+    simulate.add_argument("--devices", type=_count, default=10, metavar="N")
+    simulate.add_argument(
+        "--partition",
+        default="iid",
+        metavar="HOW",
+        help="iid, shards:K, dirichlet:A or column:NAME (one device a value)",
+    )
+    simulate.add_argument("--test", type=Path, metavar="FILE.npz", help="a test split; else a fifth of the data")
+    simulate.add_argument("--features", metavar="NAME", help="the array of features in the NPZ files (X)")
+    simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
+    simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
+    simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
+
+
+def _add_chaos(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    chaos = _add(
+        table,
+        "chaos",
+        commands.chaos,
+        "Kill aggregator, broker and devices everywhere, and compare the model with an undisturbed run's.",
+        "fedge chaos --kills 120 --json chaos.json",
+    )
+    chaos.add_argument(
+        "--devices", type=_count, default=5, metavar="N", help="device processes (5), and one that claims too much"
+    )
+    chaos.add_argument("--rounds", type=_count, default=20, metavar="N", help="versions to make (20)")
+    chaos.add_argument("--kills", type=_count, default=120, metavar="K", help="(120)")
+    chaos.add_argument("--seed", type=int, default=1, metavar="S", help="another schedule of kills (1)")
+    chaos.add_argument("--minutes", type=float, default=30.0, metavar="M", help="no kills after this (30)")
+    chaos.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    chaos.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="logs, traces and states (a temporary folder, kept where it is not good)",
+    )
+    chaos.add_argument(
+        "--executor",
+        choices=("inline", "threads", "processes"),
+        default="threads",
+        help="where the aggregator evaluates versions (threads)",
+    )
+    chaos.add_argument(
+        "--sabotage",
+        choices=("ledger", "outbox", "rename"),
+        help="take a safeguard out, to see that its lack is noticed",
+    )
+
+
+def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    agent = _group(table, "agent", "The device's side.", "fedge agent run --config agent.toml")
+    run = _add(
+        agent, "run", commands.agent_run, "Take part in the fleet's jobs.", "fedge agent run --config agent.toml"
+    )
+    _add_config(run, "agent.toml")
+    _add_check(run, "look at the configuration and everything it names, and exit")
+    run.set_defaults(logs=True)
+    predict = _add(
+        agent,
+        "predict",
+        commands.agent_predict,
+        "Answer from the current model of this device.",
+        "fedge agent predict --config agent.toml --input rows.csv",
+    )
+    _add_config(predict, "agent.toml")
+    predict.add_argument("--input", type=Path, required=True, metavar="ROWS.csv", help="rows of features")
+    predict.add_argument("--job", metavar="NAME", help="whose model, where there are several")
+    predict.add_argument("--json", action="store_true", help="JSON instead of CSV")
+
+
+def _add_aggregator(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    aggregator = _group(table, "aggregator", "The server's side.", "fedge aggregator run --config aggregator.toml")
+    run = _add(
+        aggregator,
+        "run",
+        commands.aggregator_run,
+        "Lead the fleet's jobs.",
+        "fedge aggregator run --config aggregator.toml",
+    )
+    _add_config(run, "aggregator.toml")
+    _add_check(run, "look at the configuration and everything it names, and exit")
+    run.add_argument("--take-over", action="store_true", help="lead, and have whoever leads now stand by")
+    run.add_argument(
+        "--exit-when-replaced", action="store_true", help="exit with 3 when another aggregator leads; else stand by"
+    )
+    run.set_defaults(logs=True)
+    backup = _add(
+        aggregator,
+        "backup",
+        commands.aggregator_backup,
+        "Copy the aggregator's state into one file, while it runs. An earlier backup of that name is replaced.",
+        "fedge aggregator backup fleet.backup --config aggregator.toml",
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="- for standard output")
+    restore = _add(
+        aggregator,
+        "restore",
+        commands.aggregator_restore,
+        "Put a backup in the place of the aggregator's state, which must not run. What was there is kept beside it.",
+        "fedge aggregator restore fleet.backup --config aggregator.toml",
+    )
+    restore.add_argument("file", type=Path, metavar="FILE", help="- for standard input")
+    for parser in (backup, restore):
+        _add_config(parser, "aggregator.toml")
+        parser.add_argument("--json", action="store_true", help="say what was done as JSON")
+
+
+def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    job = _group(table, "job", "Jobs of a running fleet.", "fedge job submit job.toml")
+    submit = _add(
+        job, "submit", commands.job_submit, "Start a job.", "fedge job submit job.toml --config aggregator.toml"
+    )
+    submit.add_argument("job", type=Path, metavar="JOB.toml")
+    _add_config(submit, "aggregator.toml")
+    _add_check(submit, "look at the job, and at the test split that FILE has for it, and exit")
+    list_ = _add(job, "list", commands.job_list, "Show every job.", "fedge job list --json")
+    _add_config(list_, "aggregator.toml")
+    list_.add_argument("--json", action="store_true")
+    show = _add(
+        job,
+        "show",
+        commands.job_show,
+        "Show one job: what it waits for, and how each device stands to it.",
+        "fedge job show digits",
+    )
+    show.add_argument("name", metavar="NAME")
+    _add_config(show, "aggregator.toml")
+    show.add_argument("--json", action="store_true")
+    resume = _add(job, "resume", commands.job_resume, "Try a job again that is at rest.", "fedge job resume digits")
+    resume.add_argument("name", metavar="NAME")
+    _add_config(resume, "aggregator.toml")
+    stop = _add(job, "stop", commands.job_stop, "Stop a job; its last version stays.", "fedge job stop digits")
+    stop.add_argument("name", metavar="NAME")
+    _add_config(stop, "aggregator.toml")
+    export = _add(
+        job,
+        "export",
+        commands.job_export,
+        "Write a job's current version as ONNX.",
+        "fedge job export digits --out model.onnx",
+    )
+    export.add_argument("name", metavar="NAME")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    _add_config(export, "aggregator.toml")
+
+
+def _add_round(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    round_ = _group(table, "round", "Rounds of a job.", "fedge round explain digits 12")
+    explain = _add(
+        round_,
+        "explain",
+        commands.round_explain,
+        "Say of each device why it was, or was not, counted in the round that made a version.",
+        "fedge round explain digits 12",
+    )
+    explain.add_argument("name", metavar="JOB")
+    explain.add_argument("number", type=_count, metavar="N", help="number of the version that the round makes")
+    explain.add_argument("--device", metavar="ID", help="of this device alone")
+    explain.add_argument("--json", action="store_true")
+    _add_config(explain, "aggregator.toml")
+
+
+def _add_codec(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    codec = _group(table, "codec", "The update codec.", "fedge codec measure update.npz")
+    measure = _add(
+        codec,
+        "measure",
+        commands.codec_measure,
+        "Say what the codec would do to your updates, next to the baselines.",
+        "fedge codec measure update.npz --buckets 6144",
+    )
+    measure.add_argument("update", type=Path, metavar="UPDATE.npz", help="one array per tensor")
+    measure.add_argument("--codec", default="sketch", metavar="NAME", help="sketch, float32 or int8 (sketch)")
+    measure.add_argument("--buckets", type=_count, metavar="M", help="of the sketch (an eighth of the coordinates)")
+    measure.add_argument("--bits", type=int, default=1, metavar="B", help="a bucket, 1 to 4 (1)")
+    measure.add_argument("--json", type=Path, metavar="FILE", help="write the rows there; - for standard output")
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--config", type=Path, default=Path(default), metavar="FILE", help=f"({default})")
+
+
+def _add_check(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--check", action="store_true", help=what)
+    parser.add_argument("--json", action="store_true", help="with --check: JSON for scripts")
+
+
+def _count(text: str) -> int:
+    if not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
