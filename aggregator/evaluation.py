@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -17,7 +16,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
 from models.data.dataset import Dataset
-from models.data.source import DataSource, read
+from models.data.source import read, stamp
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets import table as nets
@@ -37,7 +36,7 @@ class Scorer:
     def __init__(self, spec: JobSpec, config: AggregatorConfig) -> None:
         """Build the net and read the test split. Raises ModelError or DatasetError."""
         source = config.tests.get(spec.data_name)
-        self._made_of = spec, config, "" if source is None else _stamp(source)
+        self._made_of = spec, config, "" if source is None else str(stamp(source))
         self.net, self.test = prepare(spec, config)
 
     def __call__(self, model: Model) -> Metrics:
@@ -53,15 +52,6 @@ class Scorer:
 @functools.lru_cache(maxsize=4)
 def _scorer(spec: bytes, config: bytes, _stamp: str) -> Scorer:
     return Scorer(msgspec.json.decode(spec, type=JobSpec), msgspec.json.decode(config, type=AggregatorConfig))
-
-
-def _stamp(source: DataSource) -> str:
-    """Return what tells one state of a file from another."""
-    try:
-        found = os.stat(source.path)  # noqa: PTH116 -- Path throws for a name that is too long
-    except OSError:
-        return ""
-    return f"{found.st_ino}/{found.st_size}/{found.st_mtime_ns}"
 
 
 def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:

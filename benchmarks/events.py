@@ -45,7 +45,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from models.data.dataset import Dataset
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import JobSpec, ModelSpec, RoundsSpec
 
 FLEET = "bench"
@@ -269,7 +269,7 @@ def chunks_down(n: int) -> Cost:
             data={SPEC.data_name: DataSource("rows")},
             models=ModelSettings(inference=False),
         )
-        agent = Agent(config, home, broker.transport("device"), WIRE, read_data=lambda *_: _rows())
+        agent = Agent(config, home, broker.transport("device"), WIRE, open_source=lambda _settings: InMemory(_rows()))
         hand = broker.transport("aggregator")
         hand.open()
         agent.start()

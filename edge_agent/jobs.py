@@ -1,18 +1,20 @@
 """The jobs on one device: those it works on, and those that it cannot take part in now, with the reason.
 
-    announced ──data fit──▶ at work ──its own code throws──▶ at rest ──FIRST_REST_S, then ever longer──▶ begun anew
-        │                    │    ▲
-        └─ they do not ──▶ put off ┘ LOOK_AGAIN_S; so does a disk that fails it
+    announced ──▶ looked at ──data fit──▶ at work ──its own code throws──▶ at rest ──FIRST_REST_S, then longer──┐
+                    ▲  │ ▲                   │                                                                  │
+                    │  ▼ │ LOOK_AGAIN_S      │                                                                  │
+                    │ put off ◀──────────────┘ its disk fails it, or its data have gone bad                     │
+                    └───────────────────────────────────────────────────────────────────────────────────────────┘
 
 Every act of a job goes through `inside`, the boundary that its faults do not cross; what it says goes to `send`. One
-job trains at a time; where several would, each has its turn.
+job trains at a time; where several would, each has its turn. While data are read (reading.py) none does.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -23,11 +25,12 @@ from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
 from edge_agent.home import Home
+from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.data.dataset import DatasetError
-from models.data.source import Reader
+from models.data.source import Opener, Source
 from models.job import JobSpec
 from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
@@ -45,9 +48,15 @@ TURN_S = 5.0
 FIRST_REST_S = 600.0
 LAST_REST_S = 86_400.0
 """A job whose own code has failed is tried again after the first, then ever less often."""
+READING = "its data are being read"
+SAID_S = 2.0
+"""A reading is told of where it takes longer than this."""
 UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
 LEFT_OVER_S = 60.0
 """A job on disk that nobody has announced for so long after connecting is reported."""
+
+
+_NOBODY: Mapping[str, tuple[Work, float]] = {}
 
 
 class _Later(Struct):
@@ -59,7 +68,11 @@ class _Later(Struct):
 
 
 class Jobs:
-    """All jobs of one device. clock: seconds that only go forward. send: is given what they say, in order."""
+    """All jobs of one device.
+
+    clock: seconds that only go forward. open_source: what makes a source of the settings of one. readings: where data
+    are read. send: is given what the jobs say, in order.
+    """
 
     def __init__(
         self,
@@ -68,7 +81,8 @@ class Jobs:
         wire: Wire,
         *,
         clock: Callable[[], float],
-        read_data: Reader,
+        open_source: Opener,
+        readings: Readings,
         marks: Marks,
         slots: Slots | None,
         send: Callable[[Iterable[Out]], None],
@@ -80,6 +94,11 @@ class Jobs:
         self.changed = True
         """Whether what a presence says of jobs may be another than when somebody last set this to False; but for what
         only goes along with one (presence.py)."""
+        self._beginning: Mapping[str, tuple[Work, float]] = _NOBODY
+        """Jobs whose data are being looked at, and since when."""
+        self._sources: tuple[tuple[str, Source], ...] = ()
+        """What is open, with the name of its table: one for all jobs on it, so that they share its rows. (Most devices
+        have one or two, for which a dict weighs twice as much.)"""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -99,7 +118,8 @@ class Jobs:
         self._home = home
         self._wire = wire
         self._clock = clock
-        self._read_data = read_data
+        self._open_source = open_source
+        self._readings = readings
         self._resources = resources
         self._marks = marks
         self.slots = slots
@@ -126,14 +146,21 @@ class Jobs:
                 earliest = at
         for later in self._later.values():
             earliest = min(earliest, later.at)
+        for job, (_, since) in self._beginning.items():
+            if job not in self.unready:
+                earliest = min(earliest, since + SAID_S)
         return earliest
 
     def tick(self, now: float) -> None:
         """Let time pass."""
         self._note_installs()
+        self._note_readings()
         if now < self.deadline:
             return
         self.changed = True
+        for job, (_, since) in self._beginning.items():
+            if now >= since + SAID_S:
+                self.unready.setdefault(job, READING)
         for job, work in list(self.works.items()):
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
@@ -149,6 +176,10 @@ class Jobs:
 
     def next_turn(self) -> Work | None:
         """Return the job that trains now. Where several would, each has its turn, so that none starves another."""
+        if self._readings.busy:
+            for work in self.works.values():
+                work.step_out()
+            return None
         busy = [work for work in self.works.values() if work.busy]
         if not busy:
             return None
@@ -169,6 +200,7 @@ class Jobs:
         """Keep what is unfinished, before the process ends."""
         for job in list(self.works):
             self.inside(job, Work.pause)
+        self._readings.close()
 
     def connected(self, packet_bytes: int | None) -> None:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
@@ -222,14 +254,18 @@ class Jobs:
     def inside(self, job: str, act: Callable[[Work, float], Iterable[Out]]) -> None:
         """Let a job's work act, if there is such a job: the boundary that its faults do not cross.
 
-        A disk that fails it is looked at again soon; what its own code throws puts it at rest for longer.
+        A disk that fails it, or data that have gone bad, are looked at again soon; what its own code throws puts it at
+        rest for longer.
         """
         work = self.works.get(job)
         if work is None:
             return
-        before = work.failure, work.participant.ahead
+        before = work.failure, work.participant.ahead, work.n_examples
         try:
-            out = contain(lambda: list(act(work, self._clock())), OSError)
+            out = contain(lambda: list(act(work, self._clock())), OSError, DatasetError)
+        except DatasetError as error:
+            self._put_off(job, self._leave(job).spec, str(error), LOOK_AGAIN_S)
+            return
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             why = f"a file cannot be used{where}: {error.strerror or error}"
@@ -238,7 +274,7 @@ class Jobs:
         if isinstance(out, Fault):
             self._rest(job, self._leave(job).spec, out.why)
             return
-        if (work.failure, work.participant.ahead) != before:
+        if (work.failure, work.participant.ahead, work.n_examples) != before:
             self.changed = True
         self._send(out)
 
@@ -252,7 +288,7 @@ class Jobs:
             self._announced += (job.job,)
         if self.unready.get(job.job) == UNANNOUNCED:
             del self.unready[job.job]
-        if job.job not in self.works and job.job not in self._later:
+        if not any(job.job in known for known in (self.works, self._beginning, self._later)):
             try:
                 spec = self._resources.spec(job)
             except SettingsError as error:
@@ -276,12 +312,30 @@ class Jobs:
             self._rest(job, spec, why)
             return
         try:
-            work = contain(lambda: self._make(job, spec), DatasetError, ModelError, NewerFormatError, OSError)
-        except (DatasetError, ModelError, NewerFormatError, OSError) as error:
+            work = contain(lambda: self._make(job, spec), ModelError, NewerFormatError, OSError)
+        except (ModelError, NewerFormatError, OSError) as error:
             self._put_off(job, spec, str(error), LOOK_AGAIN_S)
             return
         if isinstance(work, Fault):
             self._rest(job, spec, work.why)
+            return
+        self._beginning = {**self._beginning, job: (work, self._clock())}
+        work.look()
+        self._take_part(job)
+
+    def _take_part(self, job: str) -> None:
+        """Take part in a job whose data have been looked at, if they have; or say why not and look again later."""
+        work, _ = self._beginning[job]
+        if work.reads:
+            return
+        self._looked_at(job)
+        try:
+            fault = contain(work.note_look, DatasetError, OSError)
+        except (DatasetError, OSError) as error:
+            self._put_off(job, work.spec, str(error), LOOK_AGAIN_S)
+            return
+        if isinstance(fault, Fault):
+            self._rest(job, work.spec, fault.why)
             return
         self.works[job] = work
         self.changed = True
@@ -301,9 +355,30 @@ class Jobs:
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
                 wire=self._wire,
                 marks=self._marks,
-                read_data=self._read_data,
+                source=self._source(spec.data_name),
+                readings=self._readings,
                 resources=self._resources,
             )
+
+    def _looked_at(self, job: str) -> None:
+        """Note that a job's data are not being looked at any more."""
+        self._beginning = {other: one for other, one in self._beginning.items() if other != job} or _NOBODY
+
+    def _source(self, name: str) -> Source:
+        """Return the source of this name, open."""
+        known = next((source for other, source in self._sources if other == name), None)
+        if known is None:
+            known = self._open_source(self._config.data[name])
+            self._sources += ((name, known),)
+        return known
+
+    def _note_readings(self) -> None:
+        """Go on with the jobs whose data have been read meanwhile."""
+        for job in self._readings.ended():
+            if job in self._beginning:
+                self._take_part(job)
+            else:
+                self.inside(job, Work.go_on)
 
     def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
         """Say why this device cannot take part now, and look again later."""
@@ -324,6 +399,7 @@ class Jobs:
         work = self.works.pop(job)
         self.changed = True
         work.step_out()
+        self._readings.forget(job)
         filters = (self._wire.filter_for(word, job=job) for word in ("head", "round"))
         self._send([Unsubscribe((*filters, *work.subscribed))])
         self._trouble.pop(job, None)
@@ -334,6 +410,8 @@ class Jobs:
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
         self._announced = tuple(name for name in self._announced if name != job)
+        self._looked_at(job)
+        self._readings.forget(job)
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)
@@ -344,6 +422,8 @@ class Jobs:
             outbox.forget(folder, disk)
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
+        needed = {spec.data_name for spec in self._going_on()}
+        self._sources = tuple((name, source) for name, source in self._sources if name in needed)
         self._sweep()
 
     def _report_left_over(self) -> None:
@@ -375,5 +455,9 @@ class Jobs:
     def _sweep(self) -> None:
         """Remove the models of jobs that are over, as [models] keep says."""
         if self.slots is not None:
-            going_on = [*(work.spec for work in self.works.values()), *(later.spec for later in self._later.values())]
-            self.slots.sweep({spec.name for spec in going_on})
+            self.slots.sweep({spec.name for spec in self._going_on()})
+
+    def _going_on(self) -> list[JobSpec]:
+        """Return the jobs that are at work here, or will be."""
+        beginning = (work.spec for work, _ in self._beginning.values())
+        return [*(w.spec for w in self.works.values()), *beginning, *(later.spec for later in self._later.values())]

@@ -28,10 +28,12 @@ from edge_agent.config import AgentConfig
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
+from edge_agent.reading import Readings, Start, inline
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
-from models.data.source import Reader, read
+from models.data import source
+from models.data.source import Opener
 from runtime.faults import Marks
 from runtime.tally import Tally
 
@@ -59,8 +61,9 @@ class Agent:
     """One device on one fleet.
 
     home: its state directory, open. transport: opened by `start`. wire: that of the fleet in `config`. clock: seconds
-    that only go forward. read_data: how a data source becomes rows. slots: where models are put into service; made here
-    where none are given. resources: what it shares with others in its process; nothing where none are given.
+    that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
+    (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
+    with others in its process; nothing where none are given.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class Agent:
         *,
         clock: Callable[[], float] = time.monotonic,
         software: str = "",
-        read_data: Reader = read,
+        open_source: Opener = source.open,
+        start_reading: Start = inline,
         slots: Slots | None = None,
         marks: Marks | None = None,
         resources: Resources | None = None,
@@ -97,13 +101,15 @@ class Agent:
         self._software = software
         if slots is None and config.models.inference:
             slots = Slots(home.folder, config.models.allow, wake=transport.wake, keep=config.models.keep)
+        marks = marks if marks is not None else Marks(home.folder / "entered", software)
         self.jobs = Jobs(
             config,
             home,
             wire,
             clock=clock,
-            read_data=read_data,
-            marks=marks if marks is not None else Marks(home.folder / "entered", software),
+            open_source=open_source,
+            readings=Readings(start_reading, marks),
+            marks=marks,
             slots=slots,
             send=self._send,
             resources=self._resources,

@@ -37,7 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
-from models.data.dataset import DatasetError, read_arrays
+from models.data.dataset import DatasetError
+from models.data.npz_file import read_arrays
 from models.job import ModelSpec
 from models.nets import table as nets
 from models.nets.net import ModelError, Net

@@ -1,7 +1,8 @@
 """One job on this device: carries out what its participant wants, between the disk, the numbers and the wire.
 
 Training is an iterator of steps that the service advances in slices, so the loop that hears the broker never waits for
-it and no thread is needed. What is durable is so before its message is given.
+it and no thread is needed. Each training has the rows as they are when it begins; they are read beside the loop
+(reading.py). What is durable is so before its message is given.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import hashlib
 import logging
 import math
 import time
-import zlib
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +51,17 @@ from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
 from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
 from edge_agent.participant import Participant, without_body
+from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
 from models import sections
 from models.codec import CodecError, Coding, Terms
-from models.data.dataset import Dataset
-from models.data.source import Reader, read
+from models.data.dataset import Dataset, fit
+from models.data.source import Source
 from models.job import JobSpec
-from models.params import Params
+from models.lattice import Model
+from models.params import Float32, Params
 from models.trail import Trail
 from models.training import probe, train
 from models.training.train import TrainingError, TrainingState, TrainingStep
@@ -90,10 +94,25 @@ class Unsubscribe(Struct, frozen=True):
 Out = Message | Subscribe | Unsubscribe | Install
 
 
+class _Rows(Struct, frozen=True):
+    """A device's rows as the job's model takes them, and their fingerprint."""
+
+    data: Dataset
+    fingerprint: int
+
+
+class _Asked(Struct, frozen=True):
+    """A training that begins as soon as the rows are there. model: its base, whatever is installed meanwhile."""
+
+    effect: Train
+    model: Model
+
+
 class _Training(Struct):
     """A training under way."""
 
     effect: Train
+    rows: _Rows
     start: Params
     steps: Iterator[TrainingStep]
     state: TrainingState
@@ -105,9 +124,10 @@ class _Training(Struct):
 
 
 class Work:
-    """A job that this device has the data for.
+    """A job of this device, once its data have been looked at.
 
-    Raises DatasetError, ModelError, OSError or NewerFormatError when it cannot be begun.
+    source: its rows. readings: where they are read. Raises ModelError, OSError or NewerFormatError when it cannot be
+    begun.
     """
 
     def __init__(
@@ -122,14 +142,23 @@ class Work:
         *,
         wire: Wire,
         marks: Marks,
-        read_data: Reader = read,
+        source: Source,
+        readings: Readings,
         resources: Resources | None = None,
     ) -> None:
         resources = resources or Resources()
         self.job = job
         self.spec = spec
         self.net, self._chain = resources.chain(job, spec, config.models)
-        self.data: Dataset = read_data(config.data[spec.data_name], spec.model)
+        self._source = source
+        self._readings = readings
+        self._pending: Future[_Rows] | None = None
+        """The first look at the data, or the rows of the training that was asked for."""
+        self._asked: _Asked | None = None
+        self._last: tuple[weakref.ref[Float32], int] | None = None
+        """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
+        self.n_examples = 0
+        """About how many rows this device trains on, as it tells people; an offer says it exactly."""
         self.turn = 0
         """When it had its last turn of training, as the service counts them."""
         self.failure: Failure | None = None
@@ -143,7 +172,6 @@ class Work:
         self._outbox = Outbox(
             folder, self.net.spec, config.limits.outbox_bytes, job=job, device=home.device, disk=home.disk
         )
-        self._rows = zlib.crc32(self.data.y.tobytes(), zlib.crc32(self.data.X.tobytes()))
         self._version: Version | None = None
         """The version that is here."""
         self._trail: Trail | None = None
@@ -181,9 +209,9 @@ class Work:
         return self._training is not None
 
     @property
-    def n_examples(self) -> int:
-        """Rows that this device trains on."""
-        return len(self.data.y)
+    def reads(self) -> bool:
+        """Whether it waits for its data to be read."""
+        return self._pending is not None and not self._pending.done()
 
     @property
     def subscribed(self) -> tuple[str, ...]:
@@ -228,6 +256,16 @@ class Work:
         # What has come must not come again at the next connect.
         come = [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
         return [*come, *self._install(fetch, now)] if fetch.done else [*come]
+
+    def look(self) -> None:
+        """Have the data read for the first time: is there something to train on?"""
+        self._pending = self._readings.ask(self.job, self._read)
+
+    def note_look(self) -> None:
+        """Note what the first look has found. Raises DatasetError, and whatever else reading has thrown."""
+        if (pending := self._pending) is not None:
+            self._pending = None
+            self.n_examples = len(pending.result().data.y)
 
     def begin(self, now: float) -> list[Out]:
         """Say that the data are there, and return what follows: an update from before may wait to be offered."""
@@ -299,7 +337,8 @@ class Work:
                     if goes_on and self._training is not None:
                         self._checkpoint(self._training, now)
                     self.step_out()
-                    self._training = None
+                    self._training = self._asked = self._pending = None
+                    self._readings.forget(self.job)
                 case Send(offer, with_body):
                     yield self._cut(offer) if with_body else without_body(self._cut(offer))
                 case Upload(want):
@@ -384,15 +423,40 @@ class Work:
             self._coding(effect)
         except CodecError as error:
             return self._fail(effect.base, str(error), now)
-        start = self._trail.now.model.params(self.net.spec)
+        self._asked = _Asked(effect, self._trail.now.model)
+        self._pending = self._readings.ask(self.job, self._read)
+        return self.go_on(now)
+
+    def _read(self) -> _Rows:
+        """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
+        found = self._source.snapshot()
+        data = fit(found, self.spec.model)
+        last = self._last
+        if last is None or last[0]() is not found.X:
+            last = self._last = weakref.ref(found.X), data.fingerprint
+        return _Rows(data, last[1])
+
+    def go_on(self, now: float) -> list[Out]:
+        """Begin the training that waits for its rows, if they are there by now.
+
+        Raises OSError, DatasetError, and whatever else reading has thrown.
+        """
+        if self._asked is None or self._pending is None or not self._pending.done():
+            return []
+        asked, pending, self._asked, self._pending = self._asked, self._pending, None, None
+        rows, effect = pending.result(), asked.effect
+        n = len(rows.data.y)
+        if 10 * abs(n - self.n_examples) > self.n_examples:
+            self.n_examples = n
+        start = asked.model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
-        n = len(self.data.y)
-        state, loss = self._outbox.resume(effect.base, self._rows, self.spec.train, n, effect.names) or fresh
+        known = self._outbox.resume(effect.base, rows.fingerprint, self.spec.train, n, effect.names)
+        state, loss = known or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
-        steps = train.steps(self.net, state, self.data, self.spec.train, version_number=effect.base.number)
+        steps = train.steps(self.net, state, rows.data, self.spec.train, version_number=effect.base.number)
         self.failure = None
-        self._training = _Training(effect, start, steps, state, loss, now)
-        log.info("training job=%s base=%s examples=%d", self.job, effect.base, len(self.data.y))
+        self._training = _Training(effect, rows, start, steps, state, loss, now)
+        log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
 
     def _coding(self, effect: Train) -> Coding:
@@ -403,7 +467,7 @@ class Work:
     def _checkpoint(self, training: _Training, now: float) -> None:
         """Write down where training stands, every so often: a checkpoint is as large as the model."""
         base, names = training.effect.base, training.effect.names
-        self._outbox.checkpoint(base, self._rows, training.state, training.loss, names)
+        self._outbox.checkpoint(base, training.rows.fingerprint, training.state, training.loss, names)
         training.saved_at = now
         self._marks.gain(self.job, "train")
 
@@ -427,12 +491,12 @@ class Work:
         coded = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
         body = sections.join({sections.DELTA: coded})
         delta.clear()
-        report, probed = self._report(base, training.start, octave) if coding.terms.is_sketch else ((), None)
+        report, probed = self._report(base, training, octave) if coding.terms.is_sketch else ((), None)
         offer = Offer(
             self.job,
             self._device,
             base,
-            len(self.data.y),
+            len(training.rows.data.y),
             chunks.digest(body),
             len(body),
             CHUNK_BYTES,
@@ -444,7 +508,7 @@ class Work:
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
         return self.handle(Trained(self._with_body(offer, body)), now)
 
-    def _report(self, base: Version, start: Params, octave: int) -> tuple[tuple[float, ...], Probed | None]:
+    def _report(self, base: Version, training: _Training, octave: int) -> tuple[tuple[float, ...], Probed | None]:
         """Measure what the steering of the coding wants to know, where it is this device's turn to say it.
 
         Return the report, and what the next one builds on.
@@ -453,7 +517,7 @@ class Work:
         before = None if last is None else last.version.number
         if coding.buckets is not None or not probe.is_due(self._device, base.number, before):
             return (), last
-        rows = probe.some_rows(self.data, self._device)
+        start, rows = training.start, probe.some_rows(training.rows.data, self._device)
         here = probe.loss(self.net, start, rows)
         now = Probed(base, here) if abs(here) < LARGEST else None
         if now is None or not octave or not base.number:

@@ -20,7 +20,8 @@ from broker.transport import Transport
 from broker.wire import Wire
 from edge_agent import notify
 from edge_agent.config import AgentConfig
-from models.data.dataset import kind_of
+from models.data import table
+from models.data.dataset import DatasetError
 from models.data.source import DataSource
 from runtime.settings import SettingsError, load
 
@@ -55,6 +56,7 @@ def run_agent(config: AgentConfig) -> None:
     it fails, ClonedError on a clash of names.
     """
     from edge_agent.home import ForeignHomeError, Home
+    from edge_agent.reading import threads
     from edge_agent.service import Agent, will
 
     try:
@@ -63,7 +65,9 @@ def run_agent(config: AgentConfig) -> None:
         raise SettingsError(str(error)) from error
     wire = Wire(config.fleet)
     transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
-    agent = Agent(config, home, transport, wire, software=f"fedge {version('fedge')}")
+    agent = Agent(
+        *(config, home, transport, wire), software=f"fedge {version('fedge')}", start_reading=threads(transport.wake)
+    )
     stopping = _until_stopped(transport)
     log.info(
         "agent fleet=%s device=%s incarnation=%s boot=%d nonce=%s broker=%s:%d",
@@ -165,8 +169,10 @@ def _until_stopped(transport: Transport) -> Callable[[], bool]:
 
 
 def _check_data(config: Path, key: str, source: DataSource) -> None:
-    if kind_of(Path(source.path)) is None:
-        raise SettingsError(f"{config}: {key}: {source.path} is neither .npz nor .csv")
+    try:
+        table.known(source)
+    except DatasetError as error:
+        raise SettingsError(f"{config}: {key}: {error}") from error
 
 
 def _miss(table: str, sources: Mapping[str, DataSource]) -> None:

@@ -132,7 +132,18 @@ class _Mark(Struct):
     checksum: str = ""
 
 
-Place = Literal["submit", "begin", "train", "commit"]
+def throw_into(thread: threading.Thread) -> None:
+    """Throw EndlessError into another thread of this process, where that still runs.
+
+    It reaches what is Python; a call that waits, or a loop within a library of C, it reaches when that returns.
+    """
+    import ctypes  # here alone: nearly nobody ever needs it
+
+    if thread.ident is not None and thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(EndlessError))
+
+
+Place = Literal["submit", "begin", "read", "train", "commit"]
 """Where a job's code is entered. What goes well in one place says nothing of the deaths in another."""
 
 

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from fleet.problems.examples import load_split, split_rows
 from fleet.problems.partition import PartitionError, Rows, by_column, deal
-from models.data import dataset
+from models.data import npz_file, source
 from models.data.dataset import Dataset, DatasetError
+from models.data.source import DataSource
 
 Files = Mapping[str, Path]
 """Data set or part of one -> its file: mnist_train, mnist_test, har_spsw, beijing_air."""
@@ -90,7 +91,7 @@ def _zipf(n: int, n_devices: int, rng: np.random.Generator) -> list[Rows]:
 
 
 def _mnist(files: Files) -> Source:
-    train, test = (_flat(dataset.load(files[part])) for part in NEEDS["mnist"])
+    train, test = (_flat(source.load(DataSource(str(files[part])))) for part in NEEDS["mnist"])
     return Source(train, test)
 
 
@@ -123,7 +124,7 @@ def _air(files: Files) -> Source:
 
 
 def _arrays(path: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
-    arrays = list(dataset.read_arrays(path, names).values())
+    arrays = list(npz_file.read_arrays(path, names).values())
     for name, values in zip(names, arrays, strict=True):
         if len(values.shape) == 0 or len(values) != len(arrays[0]):
             raise DatasetError(f"{path}: {name} of shape {values.shape} has not a row for each of {names[0]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_agent.config import AgentConfig
 from edge_agent.slot import SlotError, open_slot
 from edge_agent.slots import slot_path
-from models.data.dataset import load_rows
+from models.data.csv_file import load_rows
 from models.serving import session
 from models.serving.session import Session
 from runtime.settings import load

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from fleet.problems.examples import DATA, Split, find_job, load_split, split_rows
 from fleet.problems.partition import Rows, by_column, deal
-from models.data import dataset
+from models.data import dataset, npz_file
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 from models.data.source import load as load_source
@@ -80,7 +80,7 @@ def _read_file(
     kind, _, column = how.partition(":")
     if kind != "column":
         return split, None
-    values = dataset.read_arrays(path, (column,))[column]
+    values = npz_file.read_arrays(path, (column,))[column]
     if len(values) != len(y):
         raise DatasetError(f"{path}: {len(values)} rows in {column} but {len(y)} in y")
     return split, by_column(values[train])
@@ -93,7 +93,9 @@ def _loaded(path: Path, features: str | None) -> Dataset:
     except DatasetError:
         raise
     except ValueError as error:
-        raise SettingsError(f"--features {features}: {error}") from error
+        if features is not None:
+            raise SettingsError(f"--features {features}: {error}") from error
+        raise SettingsError(f"{path}: {error}; there is none here: export the rows to CSV or NPZ") from error
 
 
 def _taken(data: Dataset, rows: Rows) -> Dataset:

@@ -39,8 +39,8 @@ from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
 from models.data import dataset
 from models.data.dataset import Dataset
-from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec
+from models.data.source import DataSource, InMemory
+from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import Net
 from models.trail import Trail
@@ -172,15 +172,15 @@ class _Link(MemoryTransport):
 
 
 class _Share:
-    """A device's rows, where it would read a file. (A closure over them would weigh five times as much.)"""
+    """Gives a device its rows, where it would open a file. (A closure over them would weigh five times as much.)"""
 
     __slots__ = ("_rows",)
 
     def __init__(self, rows: Dataset) -> None:
         self._rows = rows
 
-    def __call__(self, _source: DataSource, model: ModelSpec) -> Dataset:
-        return dataset.fit(self._rows, model)
+    def __call__(self, _settings: DataSource) -> InMemory:
+        return InMemory(self._rows)
 
 
 class _Deployed:
@@ -264,7 +264,7 @@ class _Simulation:
             link,
             self._wire,
             clock=self._clock,
-            read_data=_Share(share),
+            open_source=_Share(share),
             marks=self._marks,
             resources=self._resources,
         )

@@ -49,8 +49,8 @@ from fleet.world.process import World as ProcessWorld
 from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
 from models import draw
 from models.data.dataset import Dataset
-from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec
+from models.data.source import DataSource, InMemory
+from models.job import JobSpec
 from models.nets import table as nets
 from runtime import failpoints
 from runtime.faults import Marks
@@ -252,7 +252,7 @@ class Device(Process):
             transport,
             WIRE,
             clock=self.clock,
-            read_data=self._read,
+            open_source=self._open,
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
         )
         self.service.start()
@@ -260,8 +260,8 @@ class Device(Process):
     def _draw(self) -> str:
         return f"{self.world.roll():08x}"
 
-    def _read(self, source: DataSource, _model: ModelSpec) -> Dataset:
-        return self.rows[source.path]
+    def _open(self, settings: DataSource) -> InMemory:
+        return InMemory(self.rows[settings.path])
 
     def step(self) -> None:
         """See `Process.step`."""

@@ -21,7 +21,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
 from models.data.dataset import Dataset
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
 FLEET = "f"
@@ -91,7 +91,9 @@ class Fleet:
         transport = self.broker.transport(name, will(WIRE, home))
         seed = int(name.removeprefix("d"))
         agent = Agent(
-            config, home, transport, WIRE, clock=lambda: self.now, read_data=lambda _source, _model: rows(seed)
+            *(config, home, transport, WIRE),
+            clock=lambda: self.now,
+            open_source=lambda _settings: InMemory(rows(seed)),
         )
         agent.start()
         return agent

@@ -5,7 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import threading
+import time
+import weakref
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +45,9 @@ from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
 from edge_agent.home import Home
-from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, TURN_S, UNANNOUNCED
+from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, READING, SAID_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
+from edge_agent.reading import Start, inline, threads
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
@@ -54,7 +59,8 @@ from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
 from models.codec.steps import step_near
 from models.data.dataset import Dataset, DatasetError
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory, Opener, Source
+from models.data.source import open as open_source
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
@@ -77,6 +83,10 @@ def rows(*_: object) -> Dataset:
     rng = np.random.default_rng(0)
     y = np.arange(20) % 2
     return Dataset(np.ascontiguousarray(rng.standard_normal((20, 4)) + y[:, None], np.float32), y)
+
+
+def in_memory(_: DataSource) -> InMemory:
+    return InMemory(rows())
 
 
 HOMES: list[Home] = []
@@ -111,7 +121,11 @@ class Bench:
         inference: bool = False,
         keep: int | None = None,
         checkpoint_s: float = 60.0,
+        open_source: Opener = in_memory,
+        reading: Start = inline,
     ) -> None:
+        self.open_source = open_source
+        self.reading = reading
         self.now = 1000.0
         self.folder = folder
         self.spec = spec
@@ -138,7 +152,12 @@ class Bench:
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
         self.link = self.broker.transport(DEVICE, will(WIRE, self.home))
-        self.agent = Agent(config, self.home, self.link, WIRE, clock=lambda: self.now, read_data=rows)
+        self.agent = Agent(
+            *(config, self.home, self.link, WIRE),
+            clock=lambda: self.now,
+            open_source=self.open_source,
+            start_reading=self.reading,
+        )
         self.agent.start()
 
     def kill(self) -> None:
@@ -1126,7 +1145,7 @@ def test_a_job_that_trains_alone_goes_on_without_a_break(tmp_path: Path, monkeyp
     monkeypatch.setattr(Marks, "enter", note)
     while bench.now < 1000.0 + 4 * TURN_S:
         bench.agent.step(0.0)
-    assert entered == ["begin", "train"]
+    assert entered == ["begin", "read", "read", "train"]
     bench.agent.stop()
 
 
@@ -1316,17 +1335,23 @@ def test_a_job_that_is_announced_late_is_reported_no_more_also_where_its_data_ar
 def test_a_job_that_has_ended_while_it_was_put_off_is_over_when_it_begins(bench: Bench, goes_on: bool) -> None:
     """Unless it has been brought back by then."""
 
-    def fail(*_: object) -> Dataset:
-        raise DatasetError("no such file")
+    class Missing:
+        there = False
 
-    bench.agent.jobs._read_data = fail
+        def snapshot(self) -> Dataset:
+            if not self.there:
+                raise DatasetError("no such file")
+            return rows()
+
+    source = Missing()
+    bench.agent.jobs._open_source = lambda _: source
     bench.begin(Round(JOB, 1, V0, 6000.0))
     assert bench.agent.works == {}
     tree = msgspec.to_builtins(SPEC)
     bench.say(Job(JOB, 1, tree, V0))
     if goes_on:
         bench.say(Job(JOB, 2, tree), structs.replace(head(), term=2), Round(JOB, 2, V0, 6000.0))
-    bench.agent.jobs._read_data = rows
+    source.there = True
     bench.settle(LOOK_AGAIN_S)
     bench.settle(1.0)
     assert list(bench.agent.works) == [JOB]
@@ -1665,7 +1690,7 @@ def test_devices_that_share_resources_build_by_them(tmp_path: Path) -> None:
     home = Home(tmp_path, DEVICE, disk=NoDisk())
     link = broker.transport(DEVICE)
     config = AgentConfig(fleet=FLEET, data={"toy": DataSource("memory")}, models=ModelSettings(inference=False))
-    agent = Agent(config, home, link, WIRE, read_data=rows, resources=Counted(), marks=Marks(tmp_path / "marks"))
+    agent = Agent(config, home, link, WIRE, open_source=in_memory, resources=Counted(), marks=Marks(tmp_path / "marks"))
     agent.start()
     hand = broker.transport("hand")
     hand.open()
@@ -1675,3 +1700,412 @@ def test_devices_that_share_resources_build_by_them(tmp_path: Path) -> None:
     assert agent.works[JOB].n_examples
     assert {call: calls.count(call) for call in calls} == {"jitter": 2, "spec": 1, "chain": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["marks"], "it has no disk"
+
+
+# The rows, as they are when a training begins.
+
+
+class Readers:
+    """Reads when a test says so, as a thread would that is slow."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def __call__(self, future: Future[Any], read: Callable[[], Any]) -> threading.Thread:
+        self.waiting.append((future, read))
+        return threading.Thread()
+
+    def finish(self) -> None:
+        for future, read in self.waiting:
+            inline(future, read)
+        self.waiting.clear()
+
+
+def on_disk(path: Path) -> Opener:
+    return lambda _settings: open_source(DataSource(str(path)))
+
+
+def write_csv(path: Path, n: int) -> None:
+    """Write the first n rows of `rows`, in place of what is there."""
+    data = rows()
+    lines = (",".join(map(str, (*x, y))) for x, y in zip(data.X.tolist(), data.y.tolist(), strict=True))
+    path.write_text("a,b,c,d,y\n" + "\n".join(itertools.islice(lines, n)) + "\n")
+
+
+def leave(bench: Bench, made: Made) -> None:
+    """Go on to version 1."""
+    way, pieces = way_1(made, 100)
+    bench.say(*pieces, head(V1, made.held, ways=(way,), chunk_bytes=100), Round(JOB, 1, V1, 60.0))
+
+
+def test_rows_that_were_appended_are_trained_on_in_the_next_round(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 10)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    assert bench.offered().n_examples == 10
+    write_csv(data, 20)
+    leave(bench, version_1())
+    assert (bench.offered().base, bench.offered().n_examples) == (V1, 20)
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].ready == {JOB: 20}
+    bench.agent.stop()
+
+
+def test_a_few_rows_more_are_no_news(tmp_path: Path) -> None:
+    """An offer says how many there are; nothing else is sent for it."""
+    data = tmp_path / "data.csv"
+    write_csv(data, 19)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    bench.settle(30.0)
+    said = len(bench.of(Presence))
+    write_csv(data, 20)
+    leave(bench, version_1())
+    assert bench.offered().n_examples == 20
+    bench.settle(30.0)
+    assert len(bench.of(Presence)) == said
+    bench.agent.stop()
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_training_goes_on_where_it_stood_on_the_same_rows_and_begins_anew_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "edge_agent.work.reach", lambda name, *what: begun.append(what[0][2:]) if name == "training.begin" else None
+    )
+    bench = never_done(tmp_path / "state", monkeypatch, checkpoint_s=0.0)
+    for _ in range(2):
+        bench.kill()
+        bench.open_source = on_disk(data)
+        bench.start()
+        proof = along(head().sha256, b"")
+        for message in (Job(JOB, 1, msgspec.to_builtins(bench.spec)), Round(JOB, 1, V0, 6000.0, along=proof)):
+            bench.hand.publish(WIRE.pack(message))
+        for _ in range(20):
+            bench.agent.step(0.0)
+        if changes:
+            write_csv(data, 19)
+    assert begun[0] == (0, 0)
+    assert (begun[1] == (0, 0)) == changes
+    bench.agent.stop()
+
+
+def test_a_slow_reader_does_not_hold_up_the_loop(tmp_path: Path) -> None:
+    """A roll call is answered while the rows of a training are read."""
+    may_read = threading.Event()
+    may_read.set()
+
+    class Slow:
+        def snapshot(self) -> Dataset:
+            assert may_read.wait(30.0)
+            return rows()
+
+    bench = Bench(tmp_path, open_source=lambda _: Slow(), reading=threads(lambda: None))
+
+    def until(holds: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + 30.0
+        while not holds():
+            assert time.monotonic() < give_up_at, "it does not come true"
+            bench.settle()
+
+    tree = msgspec.to_builtins(SPEC)
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, tree), head())
+    until(lambda: JOB in bench.agent.works)
+    bench.settle(1.0)
+    bench.heard.clear()
+    may_read.clear()
+    try:
+        bench.say(Round(JOB, 1, V0, 60.0))
+        assert (bench.of(Offer), bench.agent.doing) == ([], "toy: training on version 1.0")
+        bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=1))
+        bench.settle(1.0)
+        assert bench.of(Presence)[-1].ready == {JOB: 20}
+        assert bench.of(Offer) == []
+    finally:
+        may_read.set()
+    until(lambda: bool(bench.of(Offer)))
+    bench.agent.stop()
+
+
+def test_until_its_data_have_been_looked_at_a_job_is_not_taken_part_in_and_a_long_look_is_told(tmp_path: Path) -> None:
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    bench.begin()
+    bench.settle(1.0)
+    assert (bench.of(Presence)[-1].ready, bench.of(Presence)[-1].unready) == ({}, {})
+    bench.settle(SAID_S)
+    bench.settle(30.0)
+    assert (bench.of(Presence)[-1].ready, bench.of(Presence)[-1].unready) == ({}, {JOB: READING})
+    readers.finish()
+    bench.settle(30.0)
+    assert (bench.of(Presence)[-1].ready, bench.of(Presence)[-1].unready) == ({JOB: 20}, {})
+    readers.finish()
+    bench.begin()
+    assert bench.offered().n_examples == 20
+    bench.agent.stop()
+
+
+def test_data_that_go_bad_between_two_rounds_are_looked_at_again_soon(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    bench.offered()
+    data.write_text("a,b,c,d,y\n1,2,3,4,x\n")
+    leave(bench, version_1())
+    assert bench.agent.works == {}
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].unready == {JOB: f"{data}, line 2, column y: 'x' is no number"}
+    write_csv(data, 20)
+    bench.settle(LOOK_AGAIN_S)
+    bench.settle(30.0)
+    assert (bench.of(Presence)[-1].ready, bench.of(Presence)[-1].unready) == ({JOB: 20}, {})
+    assert list((bench.folder / "entered").iterdir()) == []
+    bench.agent.stop()
+
+
+@pytest.mark.parametrize("when", ["at first", "in a round"])
+def test_a_reader_that_does_not_come_to_an_end_puts_its_job_at_rest_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    if when == "in a round":
+        bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 1, msgspec.to_builtins(SPEC)))
+        readers.finish()
+        bench.settle()
+        assert JOB in bench.agent.works
+    bench.begin()
+    (hanging,) = readers.waiting
+    assert [path.name for path in (tmp_path / "entered").iterdir()] == [f"{JOB}.read"]
+    readers.waiting.clear()
+    monkeypatch.setattr("edge_agent.reading.READ_S", 0.0)
+    bench.settle()
+    monkeypatch.setattr("edge_agent.reading.READ_S", 600.0)
+    bench.settle(30.0)
+    assert bench.agent.works == {}
+    assert "at rest: EndlessError: its data were not read within 0 s" in bench.of(Presence)[-1].unready[JOB]
+    assert list((tmp_path / "entered").iterdir()) == []
+    other = "other-2"
+    spec = msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy"))
+    bench.say(Job(other, 1, spec), Head(other, 1, V0, head().sha256), Round(other, 1, V0, 60.0))
+    for _ in range(2):
+        readers.finish()
+        bench.settle()
+    assert bench.offered().job == other
+    inline(*hanging)  # it comes to its end after all, and changes nothing
+    bench.settle()
+    assert list(bench.agent.works) == [other]
+    bench.agent.stop()
+
+
+def test_what_reading_throws_puts_the_job_at_rest_with_the_reason(tmp_path: Path) -> None:
+    class Broken:
+        def snapshot(self) -> Dataset:
+            raise MemoryError
+
+    bench = Bench(tmp_path, open_source=lambda _: Broken(), reading=threads(lambda: None))
+    bench.begin()
+    give_up_at = time.monotonic() + 30.0
+    while JOB not in bench.agent.jobs.unready:
+        assert time.monotonic() < give_up_at
+        bench.settle()
+    assert bench.agent.jobs.unready[JOB].startswith("at rest: MemoryError (")
+    bench.agent.stop()
+
+
+def test_while_data_are_read_nothing_trains_and_only_their_job_is_to_blame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = never_done(tmp_path, monkeypatch, "toy-1")
+    readers = Readers()
+    bench.agent.jobs._readings._start = readers
+    for _ in range(2):
+        for _ in range(20):
+            bench.agent.step(0.0)
+        readers.finish()
+    for _ in range(20):
+        bench.agent.step(0.0)
+    assert [mark.name for mark in (tmp_path / "entered").iterdir()] == ["toy-1.train"]
+    at = bench.now
+    bench.hand.publish(WIRE.pack(Job("toy-2", 1, msgspec.to_builtins(bench.spec))))
+    for _ in range(20):
+        bench.agent.step(0.0)
+    assert [mark.name for mark in (tmp_path / "entered").iterdir()] == ["toy-2.read"]
+    assert bench.now <= at + 0.5
+    readers.finish()
+    for _ in range(20):
+        bench.agent.step(0.0)
+    assert [mark.name for mark in (tmp_path / "entered").iterdir()] == ["toy-1.train"]
+    assert bench.now > at + 1.0
+    bench.agent.stop()
+
+
+def test_a_job_whose_data_have_killed_three_processes_is_not_entered_again(bench: Bench) -> None:
+    for _ in range(3):
+        Marks(bench.folder / "entered").enter(JOB, "read", "its data were read")
+    bench.kill()
+    bench.start()
+    bench.begin()
+    bench.settle(30.0)
+    assert bench.agent.works == {}
+    assert "3 processes running have died while its data were read" in bench.of(Presence)[-1].unready[JOB]
+
+
+@pytest.mark.parametrize("deaths", [0, 2])
+def test_who_is_asked_to_stop_while_data_are_read_blames_nobody_and_forgets_no_death(
+    tmp_path: Path, deaths: int
+) -> None:
+    for _ in range(deaths):
+        Marks(tmp_path / "entered").enter(JOB, "read", "its data were read")
+    bench = Bench(tmp_path, reading=Readers())
+    bench.begin()
+    bench.agent.stop()
+    bench.home.close()
+    found = [path.read_text() for path in (tmp_path / "entered").iterdir()]
+    assert [msgspec.json.decode(text)["deaths"] for text in found] == [deaths] * bool(deaths)
+    assert all(not msgspec.json.decode(text)["inside"] for text in found)
+
+
+def test_a_training_that_is_halted_before_its_rows_are_there_does_not_begin(tmp_path: Path) -> None:
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    bench.begin()
+    readers.finish()
+    bench.settle()
+    bench.begin()
+    assert len(readers.waiting) == 1
+    leave(bench, version_1())
+    readers.finish()
+    bench.settle()
+    assert bench.of(Offer) == []
+    readers.finish()
+    assert bench.offered().base == V1
+    bench.agent.stop()
+
+
+def test_a_training_that_is_halted_before_its_rows_are_there_and_is_not_drawn_again_never_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[str] = []
+    monkeypatch.setattr("edge_agent.work.reach", lambda name, *_: passed.append(name))
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    bench.begin()
+    readers.finish()
+    bench.settle()
+    bench.begin()
+    bench.say(Round(JOB, 1, V1, 60.0, threshold=0))
+    readers.finish()
+    bench.settle(1.0)
+    assert "agent.Halt.after" in passed
+    assert "training.begin" not in passed
+    bench.agent.stop()
+
+
+def test_the_fingerprint_that_a_checkpoint_is_tied_to_is_that_of_the_rows_of_its_training(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    work = bench.agent.works[JOB]
+    before = work._read()
+    write_csv(data, 19)
+    after = work._read()
+    assert before.fingerprint == before.data.fingerprint
+    assert after.fingerprint == after.data.fingerprint
+    assert before.fingerprint != after.fingerprint
+    bench.agent.stop()
+
+
+def test_a_training_is_on_its_base_whatever_is_installed_before_its_rows_are_there(tmp_path: Path) -> None:
+    """The update is the same as where the rows are there at once."""
+    spec = structs.replace(SPEC, deploy="every 1", rounds=structs.replace(SPEC.rounds, late="fold", max_staleness=5))
+    bodies = []
+    for slow in (False, True):
+        readers = Readers()
+        bench = Bench(tmp_path / str(slow), spec, inference=True, reading=readers)
+        bench.begin()
+        readers.finish()
+        bench.settle()
+        bench.begin()
+        if not slow:
+            readers.finish()
+            bench.settle()
+        made = version_1()
+        way, pieces = way_1(made, 100)
+        bench.say(*pieces, head(V1, made.held, ways=(way,), chunk_bytes=100), Round(JOB, 1, V1, 60.0, threshold=0))
+        bench.settle(1.0)
+        if slow:
+            assert bench.agent.works[JOB]._version == V1
+            readers.finish()
+        offer = bench.offered()
+        assert offer.base == V0
+        bodies.append(offer.body)
+        bench.agent.stop()
+    assert bodies[0] == bodies[1]
+
+
+def test_a_job_that_is_deleted_while_its_data_are_read_leaves_nothing(tmp_path: Path) -> None:
+    readers = Readers()
+    bench = Bench(tmp_path, reading=readers)
+    bench.begin()
+    bench.say(Job(JOB, 1))
+    readers.finish()
+    bench.settle()
+    assert (bench.agent.works, bench.agent.jobs._beginning, bench.agent.jobs._sources) == ({}, {}, ())
+    assert list((tmp_path / "entered").iterdir()) == []
+    assert list((tmp_path / "jobs").iterdir()) == []
+    bench.agent.stop()
+
+
+def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_them(bench: Bench) -> None:
+    opened: list[Source] = []
+
+    def note(settings: DataSource) -> Source:
+        opened.append(in_memory(settings))
+        return opened[-1]
+
+    bench.agent.jobs._open_source = note
+    bench.begin()
+    bench.say(Job("other-2", 1, msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy"))))
+    assert len(bench.agent.works) == 2
+    assert len(opened) == 1
+    bench.say(Job("other-2", 1))
+    assert bench.agent.jobs._sources == (("toy", opened[0]),)
+    bench.say(Job(JOB, 1))
+    assert bench.agent.jobs._sources == ()
+
+
+@pytest.mark.parametrize("ends", ["trained", "halted"])
+def test_rows_are_let_go_when_their_training_is_over(tmp_path: Path, ends: str) -> None:
+    """A device has memory for one copy of them."""
+    given: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    class Fresh:
+        def snapshot(self) -> Dataset:
+            alive.append(sum(one() is not None for one in given))
+            data = rows()
+            given.append(weakref.ref(data.X))
+            return data
+
+    bench = Bench(tmp_path, open_source=lambda _: Fresh())
+    if ends == "trained":
+        bench.begin()
+        bench.offered()
+    else:
+        messages = (Job(JOB, 1, msgspec.to_builtins(SPEC)), head(), Round(JOB, 1, V0, 60.0))
+        for message in messages:
+            bench.hand.publish(WIRE.pack(message))
+        while not (JOB in bench.agent.works and bench.agent.works[JOB].busy):
+            bench.agent.step(0.0)
+    leave(bench, version_1())
+    assert bench.offered().base == V1
+    assert alive == [0, 0, 0]
+    bench.agent.stop()

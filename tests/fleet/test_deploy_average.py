@@ -28,9 +28,8 @@ from edge_agent.service import Agent, will
 from edge_agent.slots import Install, InstallOutcome, Slots
 from fleet.simulation.simulate import _workshop
 from models import average
-from models.data import dataset
 from models.data.dataset import Dataset
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.lattice import Model
 
@@ -149,7 +148,7 @@ class World:
         agent = Agent(
             *(config, self.homes[-1], link, WIRE),
             clock=lambda: self.now,
-            read_data=lambda _source, model: dataset.fit(rows, model),
+            open_source=lambda _settings: InMemory(rows),
         )
         shelf = self.shelves.setdefault(device, Shelf(self.folder / device))
         if serves:

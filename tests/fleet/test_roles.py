@@ -59,7 +59,7 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.
         ('ca_file = "/nowhere/ca.crt"', r"\[broker\]: /nowhere/ca.crt cannot be read"),
         ('host = "tcp://x:1883"', r'\[broker\] host: "tcp://x:1883" is none'),
         (f'host = "{"ü" * 63}"', r"\[broker\] host: ü+ is no name of a host"),
-        ('[data.digits]\npath = "agent.toml"', r"\[data.digits\] path: agent.toml is neither .npz nor .csv"),
+        ('[data.digits]\npath = "agent.toml"', r"\[data.digits\] path: agent.toml is none of .npz, .csv"),
         ('certificate_file = "agent.toml"', r"\[broker\] certificate_file: without a ca_file the conn"),
         ('key_file = "agent.toml"', r"\[broker\] key_file: a key is of no use"),
         ('password_file = "agent.toml"', r"\[broker\] password_file: no password is sent without a username"),
@@ -76,7 +76,7 @@ def test_a_bad_agent_toml_names_table_and_key(
 
 
 def test_a_bad_aggregator_toml_names_table_and_key(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"\[tests.digits\] path: nowhere.txt is neither .npz nor .csv"):
+    with pytest.raises(SettingsError, match=r"\[tests.digits\] path: nowhere.txt is none of .npz, .csv"):
         roles.load_aggregator(aggregator_toml(tmp_path, '[tests.digits]\npath = "nowhere.txt"'))
 
 

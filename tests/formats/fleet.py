@@ -19,7 +19,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
 from models.data.dataset import Dataset
-from models.data.source import DataSource
+from models.data.source import DataSource, InMemory
 from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
 from runtime.faults import Marks
 
@@ -98,7 +98,7 @@ class Fleet:
         agent = Agent(
             *(config, home, self.broker.transport(name, will(WIRE, home)), WIRE),
             clock=self.tick,
-            read_data=lambda _source, _model: rows(name),
+            open_source=lambda _settings: InMemory(rows(name)),
             marks=marks_of(self.folder / name),
         )
         agent.start()

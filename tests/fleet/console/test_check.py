@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,24 @@ def test_every_source_is_described(here: Path, capsys: Capture) -> None:
     ]
     assert (code, complaints) == (0, [])
     assert not (here / "agent-state").exists()
+
+
+def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Capture) -> None:
+    with contextlib.closing(sqlite3.connect("readings.db")) as connection:
+        connection.execute("CREATE TABLE readings (t, v, y)")
+        connection.execute("INSERT INTO readings VALUES (1, 2.5, 0), (3, 4, 1), (5, NULL, 1)")
+        connection.commit()
+    good = '[data.good]\npath = "readings.db"\nquery = "SELECT t, v, y FROM readings WHERE v IS NOT NULL"\n'
+    code, lines, complaints = check_agent(capsys, good)
+    assert lines[0] == "[data.good] readings.db: 2 rows of 2 features, labels 0..1 (2 classes)"
+    assert (code, complaints) == (0, [])
+    bad = '[data.bad]\npath = "readings.db"\nquery = "SELECT t, v, y FROM readings"\n'
+    code, lines, complaints = check_agent(capsys, good + bad)
+    assert len(complaints) == 1
+    assert "agent.toml: [data.bad]: readings.db, row 2, column v: NULL is no number" in complaints[0]
+    assert code == 2
+    code, lines, complaints = check_agent(capsys, '[data.none]\npath = "readings.db"')
+    assert "agent.toml: [data.none] an SQLite file needs the key query" in complaints[0]
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:

@@ -41,6 +41,11 @@ def test_the_label_is_no_feature(tmp_path: Path, csv: str) -> None:
         read_problem(job(tmp_path), csv, features="y")
 
 
+def test_a_file_that_needs_more_than_its_name_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"x\.db: an SQLite file needs the key query.*: export the rows to CSV"):
+        read_problem(job(tmp_path), str(tmp_path / "x.db"))
+
+
 def test_a_target_stands_in_for_the_jobs_own_stop(tmp_path: Path, csv: str) -> None:
     path = job(tmp_path, stop="patience = 3\nmin_delta = 5.0")
     stop = read_problem(path, csv, n_devices=2, target=0.9).spec.rounds.stop

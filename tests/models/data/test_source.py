@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.data.dataset import DatasetError
-from models.data.source import DataSource, load, read
+from models.data import table
+from models.data.dataset import Dataset, DatasetError
+from models.data.settings import SourceSettings
+from models.data.source import DataSource, InMemory, _is_settled, load, read
+from models.data.source import open as open_source
 from models.job import ModelSpec
 
 
@@ -76,3 +82,178 @@ def test_keys_that_cannot_be_meant_are_refused(keys: dict[str, Any]) -> None:
 
 def test_a_source_that_is_no_file_may_name_what_it_likes() -> None:
     assert source(path="device-07", features=["a", "b"]).path == "device-07"
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a file count as settled at once."""
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.0)
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read."""
+    found: list[str] = []
+    row = table.FORMATS[1]
+
+    def note(settings: SourceSettings) -> Dataset:
+        found.append(settings.path)
+        return row.read(settings)
+
+    monkeypatch.setattr(
+        table, "FORMATS", (table.FORMATS[0], row._replace(read=note, read_ended=note), *table.FORMATS[2:])
+    )
+    return found
+
+
+def append(path: str, line: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(line)
+
+
+def test_each_snapshot_has_the_rows_that_there_are_then(csv: str) -> None:
+    rows = open_source(source(path=csv))
+    first = rows.snapshot()
+    append(csv, "5,6,1\n")
+    second = rows.snapshot()
+    assert (len(first.y), len(second.y)) == (2, 3)
+    assert first.fingerprint != second.fingerprint
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_has_not_changed_is_not_read_again(csv: str, readings: list[str]) -> None:
+    rows = open_source(source(path=csv))
+    assert rows.snapshot() is rows.snapshot()
+    assert readings == [csv]
+    append(csv, "5,6,1\n")
+    assert len(rows.snapshot().y) == 3
+    assert readings == [csv] * 2
+
+
+def test_a_file_that_was_written_to_just_now_is_read_again_though_its_stamp_is_the_same(
+    csv: str, readings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writes in one tick of the kernel's clock leave one stamp: here every stamp is the same."""
+    now = time.time_ns()
+    monkeypatch.setattr(table, "_stamp", lambda _path: (1, 1, 1, now, now))
+    monkeypatch.setattr("models.data.source.SETTLED_S", 3600.0)
+    rows = open_source(source(path=csv))
+    rows.snapshot()
+    Path(csv).write_text("a,b,y\n9,9,0\n3,4,1\n")
+    assert rows.snapshot().X[0].tolist() == [9, 9]
+    assert readings == [csv] * 2
+
+
+def test_the_rows_of_before_are_let_go_before_others_are_read(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = open_source(source(path=csv))
+    before = weakref.ref(rows.snapshot().X)
+    alive: list[bool] = []
+    row = table.FORMATS[1]
+
+    def note(settings: SourceSettings) -> Dataset:
+        alive.append(before() is not None)
+        return row.read(settings)
+
+    monkeypatch.setattr(table, "FORMATS", (row._replace(read=note, read_ended=note),))
+    append(csv, "5,6,1\n")
+    rows.snapshot()
+    assert alive == [False]
+
+
+def test_after_an_error_the_rows_are_read_anew(csv: str) -> None:
+    rows = open_source(source(path=csv))
+    rows.snapshot()
+    moved = Path(csv).rename(f"{csv}.away")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        rows.snapshot()
+    moved.rename(csv)
+    assert len(rows.snapshot().y) == 2
+
+
+def test_a_row_that_is_half_there_is_left_for_the_next_time(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a number is a number too."""
+    monkeypatch.setattr("models.data.source.LOOK_S", 0.01)
+    monkeypatch.setattr("models.data.source._is_settled", lambda _stamp, _now: False)
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.05)
+    append(csv, "5,6,1")
+    rows = open_source(source(path=csv))
+    assert len(rows.snapshot().y) == 2
+    append(csv, "00\n7,")
+    assert rows.snapshot().y.tolist() == [0, 1, 100]
+
+
+def test_a_row_that_is_half_there_gets_the_time_to_be_whole(csv: str) -> None:
+    append(csv, "5,6,1")
+    later = threading.Timer(0.2, append, (csv, "00\n"))
+    later.start()
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, 100]
+    later.join()
+
+
+def test_a_last_line_without_an_end_counts_in_a_file_that_nobody_writes_to(
+    csv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.2)
+    append(csv, "5,6,1")
+    assert load(source(path=csv)).y.tolist() == [0, 1, 1], "who reads it once takes it as it is"
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, 1]
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("line", "half"), [("5,6,1\n", ""), ("5,6,100\n", "5,"), ("5,6,100\n", "5,6,1")])
+def test_a_file_that_is_written_to_while_it_is_read_is_read_again(
+    csv: str, monkeypatch: pytest.MonkeyPatch, line: str, half: str
+) -> None:
+    row, tries = table.FORMATS[1], []
+    append(csv, half)
+
+    def write_meanwhile(settings: SourceSettings) -> Dataset:
+        tries.append(settings)
+        try:
+            return row.read(settings)
+        finally:
+            if len(tries) == 1:
+                append(csv, line.removeprefix(half))
+
+    monkeypatch.setattr(table, "FORMATS", (row._replace(read=write_meanwhile),))
+    assert open_source(source(path=csv)).snapshot().y.tolist() == [0, 1, int(line[4:])]
+    assert len(tries) == 2
+    append(csv, "7,")
+    with pytest.raises(DatasetError, match="line 5: 2 columns"):
+        open_source(source(path=csv)).snapshot()
+    assert len(tries) == 3, "what nobody writes to any more is damaged"
+
+
+def test_who_asks_while_an_earlier_reading_hangs_is_told_so(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, begun, go_on = table.FORMATS[1], threading.Event(), threading.Event()
+
+    def hang(settings: SourceSettings) -> Dataset:
+        begun.set()
+        assert go_on.wait(30.0)
+        return row.read(settings)
+
+    monkeypatch.setattr(table, "FORMATS", (row._replace(read=hang, read_ended=hang),))
+    rows = open_source(source(path=csv))
+    hanging = threading.Thread(target=rows.snapshot)
+    hanging.start()
+    try:
+        assert begun.wait(30.0)
+        with pytest.raises(DatasetError, match="still being read since an earlier try: does its disk answer"):
+            rows.snapshot()
+    finally:
+        go_on.set()
+        hanging.join()
+    assert len(rows.snapshot().y) == 2
+
+
+def test_rows_in_memory_are_given_as_they_are() -> None:
+    rows = Dataset(np.ones((1, 2), np.float32), np.zeros(1))
+    assert InMemory(rows).snapshot() is rows
+
+
+def test_a_file_that_is_looked_at_long_after_its_last_change_is_settled(csv: str) -> None:
+    now = time.time_ns()
+    assert not _is_settled(table.stamp(source(path=csv)), now)
+    assert _is_settled(table.stamp(source(path=csv)), now + 3 * 10**9)
+    assert not _is_settled(table.stamp(source(path=f"{csv}.none")), now)
+    assert not _is_settled(table.stamp(source(path=csv)), 0), "a device without a clock wakes up in 1970"

@@ -1,0 +1,185 @@
+"""SQLite files: a query gives the rows, one example each, numbers only; one of its columns holds the labels.
+
+ 1. The file is opened for reading, and what the query may do is said by an authorizer: read. It attaches nothing, calls
+    no extension, and changes nothing, not even files beside it: a database in WAL mode that nobody has open is read
+    without its locks (a reader with locks would leave -wal and -shm behind, under a name that its writer may not open),
+    and again if somebody has begun to write meanwhile.
+ 2. One query is one read transaction: the rows are of one moment. In WAL mode a writer goes on meanwhile; in the other
+    modes it waits until the rows are read, and a reader waits for it for LOCKED_S.
+ 3. Nothing is believed of a file: no cell is larger than MOST_BYTES, no schema is trusted to call functions, and what
+    is damaged is an error. Only integers and reals are numbers; NULL, text and blobs are named with row and column.
+
+Rows are counted from 0, as in the array. sqlite3 is imported where a file is read: most devices have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from models.data.columns import choose, dataset_of
+from models.data.dataset import Dataset, DatasetError
+from models.data.settings import SourceSettings
+
+if TYPE_CHECKING:
+    import sqlite3
+
+LOCKED_S = 10.0
+"""How long to wait for a writer that lets nobody read. (It commonly lasts as long as a sync.)"""
+MOST_BYTES = 1_000_000
+"""Of a cell, or a piece of SQL. Numbers have eight."""
+MOST_NAMED = 20
+"""Tables that a message names."""
+_MAGIC = b"SQLite format 3\x00"
+_WAL = b"\x02\x02"
+_BETWEEN_LOOKS = 100_000
+"""Steps of SQLite's machine after which Python has a look: it is there that a query without an end is stopped."""
+
+
+def check(settings: SourceSettings) -> None:
+    """Raise ValueError for keys that a database cannot have been meant with."""
+    if settings.query is None:
+        raise ValueError('an SQLite file needs the key query, as in query = "SELECT t, v, y FROM readings"')
+
+
+def read(settings: SourceSettings) -> Dataset:
+    """Return the rows of the query as they are now. Raises DatasetError."""
+    import sqlite3  # here alone: see the law
+
+    path, query = settings.path, settings.query or ""
+    alone = _is_alone(path)
+    before = _state(path)
+    try:
+        with contextlib.closing(_connect(path, alone=alone)) as connection:
+            found = _rows(connection, settings, query)
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError, ValueError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{path}: {_explained(error, settings)}") from error
+    if alone and _state(path) != before:
+        raise DatasetError(f"{path}: somebody has begun to write to it while it was read: it is read again")
+    return found
+
+
+def _connect(path: str, *, alone: bool) -> sqlite3.Connection:
+    """Return a connection that can read and nothing else. Raises sqlite3.Error."""
+    import sqlite3
+
+    # with the slashes of a URI, so that no name is taken for a host, a parameter or an escape
+    uri = f"file://{quote(os.path.abspath(path))}?mode=ro{'&immutable=1' if alone else ''}"  # noqa: PTH100 -- Path.absolute keeps ".."
+    connection = sqlite3.connect(uri, uri=True, timeout=LOCKED_S, isolation_level=None)
+    try:
+        for pragma in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.set_authorizer(_allow)
+        connection.set_progress_handler(lambda: 0, _BETWEEN_LOOKS)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _allow(action: int, _first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+    """Return whether a query may do this: read, and work out what it has read."""
+    import sqlite3
+
+    reading = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
+    if action in reading or (action == sqlite3.SQLITE_FUNCTION and second != "load_extension"):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _rows(connection: sqlite3.Connection, settings: SourceSettings, query: str) -> Dataset:
+    cursor = connection.execute(query)
+    header = [column[0] for column in cursor.description or ()]
+    names = choose(settings, header, "the query")
+    wanted = [header.index(name) for name in names]
+    numbers = array("d")
+    for n, row in enumerate(cursor):
+        cells = [row[i] for i in wanted]
+        for name, cell in zip(names, cells, strict=True):
+            if not isinstance(cell, int | float):
+                raise DatasetError(f"{settings.path}, row {n}, column {name}: {_described(cell)}")
+        numbers.extend(cells)
+    return dataset_of(settings, numbers, len(names))
+
+
+def _described(cell: object) -> str:
+    match cell:
+        case None:
+            return "NULL is no number: leave such rows out (WHERE ... IS NOT NULL)"
+        case str():
+            return f"the text {cell[:40]!r} is no number: store numbers, or CAST them in the query"
+    return "a blob is no number"
+
+
+def _is_alone(path: str) -> bool:
+    """Return whether a database is in WAL mode, and nobody has it open. Raises DatasetError for what is no database."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 -- Path throws for a name that is too long
+            head = file.read(20)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read as SQLite: {error.strerror or error}") from error
+    if not head:
+        raise DatasetError(f"{path}: is empty: no program has put a table into it yet")
+    if not head.startswith(_MAGIC):
+        raise DatasetError(f"{path}: is no SQLite database (or an encrypted one)")
+    return head[18:20] == _WAL and not os.path.lexists(f"{path}-wal")
+
+
+def _state(path: str) -> tuple[bool, int, int]:
+    """Return what is another where somebody else has opened a database that nobody had open."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return True, 0, 0
+    return os.path.lexists(f"{path}-wal"), found.st_size, found.st_mtime_ns
+
+
+def _explained(error: Exception, settings: SourceSettings) -> str:
+    """Return what went wrong, and what to do."""
+    import sqlite3
+
+    code = getattr(error, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return (
+                f"another program has had it locked for {LOCKED_S:g} s: have that commit, or set its journal_mode to"
+                " WAL, which lets others read"
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
+            return (
+                f"is damaged ({error}): a copy of a database in use is made by VACUUM INTO or .backup, not by copying"
+                " the file"
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
+            return (
+                f"cannot be read ({error}): let this user read it and the -wal and -shm beside it; where its writer has"
+                " died, open it once with that program, which puts it right"
+            )
+        case sqlite3.SQLITE_AUTH:
+            return f"query may only read ({error}): {settings.query!r:.200}"
+        case sqlite3.SQLITE_INTERRUPT:
+            return f"query was stopped: it did not come to an end: {settings.query!r:.200}"
+        case sqlite3.SQLITE_ERROR if "no such table" in str(error):
+            return f"query: {error}; it has {_tables(settings.path)}"
+    return f"query: {error}"
+
+
+def _tables(path: str) -> str:
+    """Return the names of the tables of a database, as far as they can be read."""
+    import sqlite3
+
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeError),
+        contextlib.closing(_connect(path, alone=_is_alone(path))) as connection,
+    ):
+        sql = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name LIMIT ?"
+        if names := [str(name) for (name,) in connection.execute(sql, (MOST_NAMED,))]:
+            return ", ".join(names)
+    return "no tables"
