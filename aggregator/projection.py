@@ -16,13 +16,13 @@ from broker.messages import (
     MOST_SETTLED,
     MOST_WAYS,
     Body,
+    DeltaAt,
     Head,
     Job,
     Message,
     Round,
     Status,
     Version,
-    Way,
     along,
 )
 from models import draw
@@ -83,7 +83,7 @@ def head(run: Run) -> Head:
         run.version,
         run.sha256[:32],
         state=run.coordinator.state,
-        ways=tuple(Way(*way) for way in run.ways[-MOST_WAYS:]),
+        ways=tuple(DeltaAt(*way) for way in run.ways[-MOST_WAYS:]),
         chunk_bytes=run.chunk_bytes,
     )
 

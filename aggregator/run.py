@@ -54,8 +54,8 @@ from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
 from models.codec import Terms
+from models.deltas import Delta
 from models.job import JobSpec
-from models.ways import Way
 from runtime.failpoints import reach
 from runtime.faults import Marks
 
@@ -233,7 +233,7 @@ class Run:
         return self._scorer.test is not None
 
     @property
-    def ways(self) -> Sequence[Way]:
+    def ways(self) -> Sequence[Delta]:
         """What lies at the broker under the current generation, and leads to the current version."""
         return self._shelf.ways
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from aggregator.rows import BodyRow
 from broker.messages import Version, body_name
-from models import ways
+from models import deltas as ways
 from models.chain import SPAN, STEP
-from models.ways import Way
+from models.deltas import Delta
 
 
 class Lying(NamedTuple):
@@ -71,7 +71,7 @@ class Shelf:
         self._retire_at: dict[str, float] = {}
         self.retires_at = math.inf
         """When the next body goes; inf for never."""
-        self.ways: list[Way] = []
+        self.ways: list[Delta] = []
         """What leads to the current version."""
         self.step = b""
         """The body that leads there from the version before; empty where there is none."""
@@ -95,7 +95,7 @@ class Shelf:
 
     def _turn_to(self, rows: Sequence[BodyRow], version: Version, now: float) -> None:
         names = needed(self._bodies, version, self._averaged_from(version.number))
-        self.ways = [Way(body.start, body.number, body.n_bytes) for body in self._bodies if body.name in names]
+        self.ways = [Delta(body.start, body.number, body.n_bytes) for body in self._bodies if body.name in names]
         for body in self._bodies:
             if body.name in names:  # again, maybe: as the last snapshot before those that a version is averaged with
                 self._retire_at.pop(body.name, None)

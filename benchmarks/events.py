@@ -29,6 +29,7 @@ from broker.messages import (
     Beacon,
     Body,
     Chunk,
+    DeltaAt,
     Head,
     Job,
     Message,
@@ -37,7 +38,6 @@ from broker.messages import (
     Round,
     Verdict,
     Version,
-    Way,
     body_name,
 )
 from broker.wire import Wire
@@ -273,7 +273,7 @@ def chunks_down(n: int) -> Cost:
         hand = broker.transport("aggregator")
         hand.open()
         agent.start()
-        way = Way(0, 1, n)
+        way = DeltaAt(0, 1, n)
         _say(hand, Beacon(1, "bench", online=True, spread_s=0.0))
         _say(hand, Job("bench-1", 1, msgspec.to_builtins(SPEC)))
         _say(hand, Head("bench-1", 1, V1, "ab" * 16, ways=(way,), chunk_bytes=1))

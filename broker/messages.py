@@ -56,7 +56,7 @@ class Version(Struct, frozen=True, array_like=True, order=True):
         return Version(self.generation, self.number + 1)
 
 
-class Way(Struct, frozen=True, array_like=True):
+class DeltaAt(Struct, frozen=True, array_like=True):
     """A body that leads from one version to another of its generation; from 0 for anybody: [start, number, n_bytes].
 
     It lies at the topics body/<job>/<generation>-<number>-<start>/0 … n-1.
@@ -126,7 +126,7 @@ class Head(Struct, frozen=True, omit_defaults=True):
     version: Version
     sha256: Digest
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
-    ways: Annotated[tuple[Way, ...], Meta(max_length=MOST_WAYS)] = ()
+    ways: Annotated[tuple[DeltaAt, ...], Meta(max_length=MOST_WAYS)] = ()
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
 
 

@@ -7,7 +7,8 @@ import logging
 from broker.chunks import Assembly
 from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
 from broker.wire import Wire
-from models import chain, ways
+from models import chain
+from models import deltas as ways
 from models.chain import Chain
 from models.codec import CodecError
 from models.params import Spec
@@ -84,12 +85,12 @@ class Fetch:
             return False
         return True
 
-    def _path(self, head: Head, near: int, since: int | None = None) -> list[ways.Way]:
+    def _path(self, head: Head, near: int, since: int | None = None) -> list[ways.Delta]:
         """Return the way. Raises FetchError where there is none."""
         self.start = near
         if near == self.version.number:
             return []
-        named = (ways.Way(way.start, way.number, way.n_bytes) for way in head.ways)
+        named = (ways.Delta(way.start, way.number, way.n_bytes) for way in head.ways)
         path = ways.path(named, near, self.version.number, since)
         if not path:
             passing = "" if since is None else f" that passes every version from {since} on"
@@ -97,7 +98,7 @@ class Fetch:
         self.start = path[0].start
         return path
 
-    def _choose(self, head: Head, path: list[ways.Way]) -> None:
+    def _choose(self, head: Head, path: list[ways.Delta]) -> None:
         most = chain.max_way_bytes(self._spec)
         n_bytes = n_chunks = 0
         for way in path:

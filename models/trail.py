@@ -15,8 +15,8 @@ from typing import NamedTuple
 from models import average
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
+from models.deltas import is_snapshot
 from models.lattice import LatticeError, Model
-from models.ways import is_snapshot
 
 
 class Served(NamedTuple):

@@ -27,8 +27,8 @@ from aggregator.store import Judgement, Store
 from broker.messages import MOST_SETTLED, MOST_WAYS, Head, Round, Verdict, Version
 from broker.wire import Wire
 from models import draw
+from models.deltas import Delta
 from models.job import JobSpec, ModelSpec
-from models.ways import Way
 from runtime.faults import Marks
 
 WIRE = Wire("f")
@@ -95,7 +95,7 @@ def test_who_is_done_with_it_is_said_as_far_as_a_packet_has_room(
 
 def test_a_head_names_no_more_ways_than_a_device_takes_and_fits_a_packet(store: Store) -> None:
     run = renamed(store, [], times=0)
-    run._shelf.ways = [Way(10**9 + number, 10**9 + number + 1, 100_000) for number in range(MOST_WAYS + 500)]
+    run._shelf.ways = [Delta(10**9 + number, 10**9 + number + 1, 100_000) for number in range(MOST_WAYS + 500)]
     packet = WIRE.pack(head(run))
     assert len(packet.payload) < 262_144
     said = WIRE.unpack(packet)

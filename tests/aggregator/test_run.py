@@ -18,8 +18,9 @@ from aggregator.projection import Clear, Out
 from aggregator.run import Run
 from aggregator.store import DamageError, Store, StoreError
 from broker import chunks
-from broker.messages import Body, Head, Job, Offer, Round, Status, Verdict, Version, Way, body_name
-from models import chain, ways
+from broker.messages import Body, DeltaAt, Head, Job, Offer, Round, Status, Verdict, Version, body_name
+from models import chain
+from models import deltas as ways
 from models.chain import SPAN, Chain
 from models.codec import FLOAT32, Terms
 from models.fold import FoldError
@@ -153,7 +154,7 @@ def assert_readable(run: Run, head: Head, bodies: list[Body]) -> None:
     assert not head.version.number or shortest(head, 0)
 
 
-def assembled(head: Head, way: Way, bodies: list[Body]) -> bytes:
+def assembled(head: Head, way: DeltaAt, bodies: list[Body]) -> bytes:
     name = body_name(Version(head.version.generation, way.number), way.start)
     assembly = chunks.Assembly(None, way.n_bytes, head.chunk_bytes)
     for body in bodies:
@@ -164,9 +165,9 @@ def assembled(head: Head, way: Way, bodies: list[Body]) -> bytes:
     return whole
 
 
-def shortest(head: Head, held: int) -> list[ways.Way] | None:
+def shortest(head: Head, held: int) -> list[ways.Delta] | None:
     """The path of a device that holds a version, or None."""
-    named = (ways.Way(way.start, way.number, way.n_bytes) for way in head.ways)
+    named = (ways.Delta(way.start, way.number, way.n_bytes) for way in head.ways)
     return ways.path(named, held, head.version.number) or None
 
 

@@ -4,7 +4,7 @@ from aggregator.shelf import Shelf, lying, needed
 from aggregator.store import BodyRow
 from broker.messages import Version
 from models.chain import GROUP, SNAPSHOT, SPAN, STEP, WHOLE
-from models.ways import SINGLES, Way
+from models.deltas import SINGLES, Delta
 
 
 def body(start: int, number: int, kind: int = STEP, generation: int = 1) -> BodyRow:
@@ -87,7 +87,7 @@ def test_what_a_snapshot_replaces_goes_after_its_grace() -> None:
 
 def test_the_ways_are_those_that_lead_here_and_the_step_is_the_last_one() -> None:
     shelved = shelf(*steps(2), number=2)
-    assert (shelved.ways, shelved.step) == ([Way(0, 1, 5), Way(1, 2, 5)], bytes((STEP,)) + b"body")
+    assert (shelved.ways, shelved.step) == ([Delta(0, 1, 5), Delta(1, 2, 5)], bytes((STEP,)) + b"body")
     shelved.add([body(0, 3, WHOLE)], Version(1, 3), 0.0)
     assert shelved.step == b""
-    assert Way(0, 3, 5) in shelved.ways
+    assert Delta(0, 3, 5) in shelved.ways

@@ -9,6 +9,7 @@ from broker.messages import (
     Body,
     Candidate,
     Chunk,
+    DeltaAt,
     Explain,
     Failure,
     Head,
@@ -27,7 +28,6 @@ from broker.messages import (
     Verdict,
     Version,
     Want,
-    Way,
     along,
     body_name,
 )
@@ -78,7 +78,7 @@ GOLDEN: list[tuple[Message, Packet]] = [
             V,
             D,
             state="finished",
-            ways=(Way(2, 3, 3100), Way(0, 2, 250_000)),
+            ways=(DeltaAt(2, 3, 3100), DeltaAt(0, 2, 250_000)),
             chunk_bytes=65_536,
         ),
         Packet(

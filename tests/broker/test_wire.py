@@ -10,6 +10,7 @@ from broker.errors import WireError
 from broker.messages import (
     MOST_WAYS,
     Cleared,
+    DeltaAt,
     Head,
     Job,
     Message,
@@ -18,7 +19,6 @@ from broker.messages import (
     Round,
     Version,
     Want,
-    Way,
 )
 from broker.payloads import MAX_CONTROL_BYTES
 from broker.transport import Packet
@@ -184,7 +184,7 @@ def test_a_message_is_refused(packet: Packet) -> None:
 
 
 def test_a_head_has_room_for_as_many_ways_as_there_may_be() -> None:
-    head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(Way(2**53, 2**53, 2**40),) * MOST_WAYS)
+    head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(DeltaAt(2**53, 2**53, 2**40),) * MOST_WAYS)
     packet = WIRE.pack(head)
     assert WIRE.unpack(packet) == head
     assert len(packet.payload) < MAX_CONTROL_BYTES

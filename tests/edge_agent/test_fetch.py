@@ -10,11 +10,12 @@ from msgspec import structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import MOST_WAYS, PROOF_BYTES, Body, Head, Round, Version, Way, along, body_name
+from broker.messages import MOST_WAYS, PROOF_BYTES, Body, DeltaAt, Head, Round, Version, along, body_name
 from broker.wire import Wire
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
 from edge_agent.work import Unsubscribe, Work
-from models import average, chain, ways
+from models import average, chain
+from models import deltas as ways
 from models.chain import SPAN, Chain, Grids, Held, Step
 from models.codec import FLOAT32, Terms
 from models.codec.steps import step_near
@@ -68,7 +69,7 @@ def server(n: int, snapshots: tuple[int, ...] = SNAPSHOTS) -> Server:
 
 def head(now: Server, *starts: tuple[int, int], chunk_bytes: int = CHUNK) -> Head:
     """What a server names: all, or these."""
-    named = tuple(Way(*which, len(now.bodies[which])) for which in starts or now.bodies)
+    named = tuple(DeltaAt(*which, len(now.bodies[which])) for which in starts or now.bodies)
     return Head("j", 1, Version(1, now.number), now.sha256[:32], ways=named, chunk_bytes=chunk_bytes)
 
 
@@ -370,7 +371,7 @@ def test_a_proof_without_a_way_is_refused(n_bytes: int) -> None:
 # What lies.
 
 
-def lying(*named: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
+def lying(*named: DeltaAt, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = "0" * 32) -> Head:
     return Head("j", 1, Version(1, number), sha256, ways=named, chunk_bytes=chunk_bytes)
 
 
@@ -378,14 +379,14 @@ def lying(*named: Way, chunk_bytes: int = CHUNK, number: int = 1, sha256: str = 
     "named",
     [
         (),
-        (Way(1, 2, 10), Way(2, 9, 10)),
-        (Way(0, 8, 10),),
-        (Way(0, 10, 10),),
-        (Way(0, 3, 10), Way(4, 9, 10)),
-        (Way(9, 9, 10), Way(5, 3, 10)),
+        (DeltaAt(1, 2, 10), DeltaAt(2, 9, 10)),
+        (DeltaAt(0, 8, 10),),
+        (DeltaAt(0, 10, 10),),
+        (DeltaAt(0, 3, 10), DeltaAt(4, 9, 10)),
+        (DeltaAt(9, 9, 10), DeltaAt(5, 3, 10)),
     ],
 )
-def test_a_head_without_a_way_from_version_0_is_refused(named: tuple[Way, ...]) -> None:
+def test_a_head_without_a_way_from_version_0_is_refused(named: tuple[DeltaAt, ...]) -> None:
     with pytest.raises(FetchError, match="no way from version 0"):
         begin(lying(*named, number=9))
 
@@ -394,17 +395,17 @@ def test_a_body_larger_than_any_version_is_refused_before_it_is_fetched() -> Non
     most = chain.max_way_bytes(SPEC)
     for n_bytes in (most + 1, 2**40):
         with pytest.raises(FetchError, match="more than any version"):
-            begin(lying(Way(0, 1, n_bytes), chunk_bytes=2**28))
+            begin(lying(DeltaAt(0, 1, n_bytes), chunk_bytes=2**28))
         with pytest.raises(FetchError, match="more than any version"):
-            begin(lying(Way(0, 1, 10), Way(1, 2, n_bytes), chunk_bytes=2**28, number=2))
-    begin(lying(Way(0, 1, most), chunk_bytes=2**28))
+            begin(lying(DeltaAt(0, 1, 10), DeltaAt(1, 2, n_bytes), chunk_bytes=2**28, number=2))
+    begin(lying(DeltaAt(0, 1, most), chunk_bytes=2**28))
 
 
 def test_many_large_bodies_are_refused_before_they_are_fetched() -> None:
     most = chain.max_way_bytes(SPEC)
-    begin(lying(Way(0, 1, most), Way(1, 2, most), chunk_bytes=2**28, number=2))
+    begin(lying(DeltaAt(0, 1, most), DeltaAt(1, 2, most), chunk_bytes=2**28, number=2))
     with pytest.raises(FetchError, match="more than any version"):
-        begin(lying(Way(0, 1, most), Way(1, 2, most), Way(2, 3, 1), chunk_bytes=2**28, number=3))
+        begin(lying(DeltaAt(0, 1, most), DeltaAt(1, 2, most), DeltaAt(2, 3, 1), chunk_bytes=2**28, number=3))
 
 
 def test_every_body_that_a_server_makes_is_small_enough() -> None:
@@ -414,18 +415,18 @@ def test_every_body_that_a_server_makes_is_small_enough() -> None:
 
 
 def test_bodies_cut_too_finely_are_refused_counted_together() -> None:
-    begin(lying(Way(0, 1, MOST_CHUNKS), chunk_bytes=1))
+    begin(lying(DeltaAt(0, 1, MOST_CHUNKS), chunk_bytes=1))
     with pytest.raises(FetchError):
-        begin(lying(Way(0, 1, MOST_CHUNKS + 1), chunk_bytes=1))
+        begin(lying(DeltaAt(0, 1, MOST_CHUNKS + 1), chunk_bytes=1))
     half = MOST_CHUNKS // 2
-    begin(lying(Way(0, 1, half), Way(1, 2, half), chunk_bytes=1, number=2))
+    begin(lying(DeltaAt(0, 1, half), DeltaAt(1, 2, half), chunk_bytes=1, number=2))
     with pytest.raises(FetchError):
-        begin(lying(Way(0, 1, half), Way(1, 2, half + 1), chunk_bytes=1, number=2))
+        begin(lying(DeltaAt(0, 1, half), DeltaAt(1, 2, half + 1), chunk_bytes=1, number=2))
 
 
 def test_a_head_with_as_many_ways_as_there_may_be_is_looked_through() -> None:
-    steps = tuple(Way(number, number + 1, 50) for number in range(MOST_WAYS // 2))
-    maze = tuple(Way(number, number + 2, 60) for number in range(MOST_WAYS // 2))
+    steps = tuple(DeltaAt(number, number + 1, 50) for number in range(MOST_WAYS // 2))
+    maze = tuple(DeltaAt(number, number + 2, 60) for number in range(MOST_WAYS // 2))
     fetch = begin(lying(*steps, *maze, number=MOST_WAYS // 2))
     assert len(wanted(fetch)) == MOST_WAYS // 4
 
@@ -477,7 +478,7 @@ def test_a_body_that_leads_to_another_version_than_it_is_named_for_is_refused() 
     now = server(16)
     group = now.bodies[8, 16]
     for start, number, body in ((8, 15, group), (8, 16, now.bodies[8, 9]), (0, 15, now.bodies[8, 16])):
-        named = Way(start, number, len(body))
+        named = DeltaAt(start, number, len(body))
         fetch = begin(lying(named, number=number, chunk_bytes=10**5), Version(1, start) if start else None)
         fetch.add(Body("j", body_name(Version(1, number), start), 0, body))
         with pytest.raises(FetchError, match="does not decode"):
@@ -506,7 +507,7 @@ def test_a_way_from_another_model_than_was_left_is_refused() -> None:
 
 def test_a_body_that_does_not_decode_is_refused() -> None:
     for junk in (b"junk" * 100, b"\x20", b"\x21", b"\x22\x01", b"\x10" + bytes(7), b"\x21" + b"\xff" * 9):
-        fetch = begin(lying(Way(0, 1, len(junk)), chunk_bytes=len(junk)))
+        fetch = begin(lying(DeltaAt(0, 1, len(junk)), chunk_bytes=len(junk)))
         fetch.add(Body("j", "1-1-0", 0, junk))
         with pytest.raises(FetchError, match="does not decode"):
             install(fetch)
@@ -522,7 +523,7 @@ def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
     body = chain_.whole(model)
     later = chain_.take(chain_.first(), 7, body)
     for held in (None, Version(1, 6)):
-        fetch = begin(lying(Way(0, 7, len(body)), number=7, chunk_bytes=10**4, sha256=later.sha256()[:32]), held)
+        fetch = begin(lying(DeltaAt(0, 7, len(body)), number=7, chunk_bytes=10**4, sha256=later.sha256()[:32]), held)
         fetch.add(Body("j", "1-7-0", 0, body))
         trail = None if held is None else Trail(chain_, Held(6, model))
         assert fetch.install(chain_, trail).now.model == later.model
@@ -534,7 +535,7 @@ def test_a_version_that_is_published_whole_is_read_from_anywhere() -> None:
 def taken_ms(n_chunks: int, n_bodies: int = 1) -> float:
     """Return the CPU time of the first 200 chunks of so many, as a job takes them, the best of three tries, in ms."""
     tries = []
-    named = tuple(Way(number, number + 1, n_chunks // n_bodies) for number in range(n_bodies))
+    named = tuple(DeltaAt(number, number + 1, n_chunks // n_bodies) for number in range(n_bodies))
     for _ in range(3):
         work = Work.__new__(Work)  # nothing of a job but what takes chunks
         work.job, work._wire = "j", WIRE
@@ -557,7 +558,7 @@ def version(number: int) -> Version:
     return Version(1, number)
 
 
-def _ones(number: int, named: tuple[Way, ...]) -> Head:
+def _ones(number: int, named: tuple[DeltaAt, ...]) -> Head:
     """A head whose bodies are cut into single bytes."""
     return Head("j", 1, version(number), "ab" * 16, ways=named, chunk_bytes=1)
 
@@ -577,7 +578,7 @@ def test_a_chunk_costs_the_same_of_sixteen_times_as_many(each: int) -> None:
 def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_going() -> None:
     work = Work.__new__(Work)
     work.job, work._wire, work._stalled = "j", WIRE, True
-    work._fetch = Fetch(version(1), _ones(1, (Way(0, 1, 3),)), BIG, None)
+    work._fetch = Fetch(version(1), _ones(1, (DeltaAt(0, 1, 3),)), BIG, None)
     name, _ = _name_and_index(work.subscribed[0])
     (gone,) = work.take(Body("j", name, 1, b"x"), 5.0)
     assert isinstance(gone, Unsubscribe)

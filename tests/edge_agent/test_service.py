@@ -24,6 +24,7 @@ from broker.messages import (
     Beacon,
     Body,
     Chunk,
+    DeltaAt,
     Failure,
     Head,
     Job,
@@ -34,7 +35,6 @@ from broker.messages import (
     Verdict,
     Version,
     Want,
-    Way,
     along,
     body_name,
     echo,
@@ -441,10 +441,10 @@ def version_1(before: Held = FIRST, grids: Grids | None = None) -> Made:
     return Made(chain_.step(before, step), chain.write(step))
 
 
-def way_1(made: Made, chunk_bytes: int) -> tuple[Way, list[Body]]:
+def way_1(made: Made, chunk_bytes: int) -> tuple[DeltaAt, list[Body]]:
     """Return the way to version 1 as a head names it, and its chunks."""
     pieces = enumerate(chunks.cut(made.body, chunk_bytes))
-    return Way(0, 1, len(made.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
+    return DeltaAt(0, 1, len(made.body)), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
 
 
 def test_a_version_is_fetched_chunk_by_chunk(bench: Bench) -> None:
@@ -552,7 +552,7 @@ def test_a_way_from_here_that_leads_elsewhere_is_made_good_by_the_one_from_versi
     bodies = {0: snapshot, 1: bytes(len(two.body))}
     v2 = Version(1, 2)
     bench.say(*(Body(JOB, body_name(v2, start), 0, body) for start, body in bodies.items()))
-    told = tuple(Way(start, 2, len(body)) for start, body in bodies.items())
+    told = tuple(DeltaAt(start, 2, len(body)) for start, body in bodies.items())
     bench.say(head(v2, two.held, ways=told, chunk_bytes=100_000), Round(JOB, 1, v2, 600.0))
     for _ in range(3):
         bench.settle(REFETCH_S)
@@ -679,7 +679,7 @@ def walk(
         version = Version(generation, number)
         if number:
             made = version_1(held)
-            held, told = made.held, (*told, Way(number - 1, number, len(made.body)))
+            held, told = made.held, (*told, DeltaAt(number - 1, number, len(made.body)))
             bench.say(Body(JOB, body_name(version, number - 1), 0, made.body))
         if number not in numbers:
             continue

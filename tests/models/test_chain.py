@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import ways
+from models import deltas as ways
 from models.chain import (
     SPAN,
     WHOLE,
@@ -350,7 +350,7 @@ def test_a_device_that_missed_forty_versions_and_two_snapshots_arrives(momentum:
         server.publish(snapshot=number in (22, 45))
     for held in (0, 3, 18, 22, 30, 44, 45, 47, 56, 59):
         device, there = chain_of(momentum), server.held[held]
-        along = ways.path((ways.Way(*way, len(content)) for way, content in server.bodies.items()), held, 60)
+        along = ways.path((ways.Delta(*way, len(content)) for way, content in server.bodies.items()), held, 60)
         assert along
         if along[0].start == 0:
             there = device.first()

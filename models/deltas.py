@@ -1,9 +1,9 @@
 """Which bodies lie at the broker, and which of them a device reads: the shortest path from the version that it holds.
 
-A way leads from one version (`start`) to another (`number`): a step from the version before, a group from eight before,
-a snapshot from anywhere, which is version 0 here. What is kept reaches back to the snapshot before the last, so that
-who has just missed one goes on along the steps; and where the mean of the last versions is deployed, to a snapshot from
-which all of these can be walked.
+A delta leads from its base, one version (`start`), to a later one (`number`): a step from the version before, a group
+from eight before, a snapshot from anywhere, which is version 0 here. What is kept reaches back to the snapshot before
+the last, so that who has just missed one goes on along the steps; and where the mean of the last versions is deployed,
+to a snapshot from which all of these can be walked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SINGLES = 16
 """Steps that stay alone, behind the current version, though they are in a group as well."""
 
 
-class Way(NamedTuple):
+class Delta(NamedTuple):
     """A body at the broker."""
 
     start: int
@@ -28,17 +28,17 @@ class Way(NamedTuple):
     n_bytes: int
 
 
-def path(ways: Iterable[Way], held: int, wanted: int, since: int | None = None) -> list[Way]:
-    """Return the cheapest way from `held`, or from nothing at all, to `wanted`; empty where there is none.
+def path(ways: Iterable[Delta], held: int, wanted: int, since: int | None = None) -> list[Delta]:
+    """Return the cheapest deltas from `held`, or from nothing at all, to `wanted`; empty where there is none.
 
-    By bytes, envelopes included (Dijkstra 1959). since: the way is to pass every version from this number on, if it is
+    By bytes, envelopes included (Dijkstra 1959). since: they are to pass every version from this number on, if it is
     given. Then `held` is one that will do to begin at: no later than this, or come to by passing all from this one on.
     """
-    leaving: dict[int, list[Way]] = {}
+    leaving: dict[int, list[Delta]] = {}
     for way in ways:
         if way.start < way.number <= wanted and not (since is not None and _jumps(way) and way.number > since):
             leaving.setdefault(way.start, []).append(way)
-    queue: list[tuple[int, int, tuple[Way, ...]]] = [(0, number, ()) for number in {held, 0}]
+    queue: list[tuple[int, int, tuple[Delta, ...]]] = [(0, number, ()) for number in {held, 0}]
     heapq.heapify(queue)
     reached: set[int] = set()
     while queue:
@@ -53,8 +53,9 @@ def path(ways: Iterable[Way], held: int, wanted: int, since: int | None = None) 
     return []
 
 
-def _jumps(way: Way) -> bool:
-    """Return whether a way may pass over versions: only a snapshot does, which cannot be told from the first group."""
+def _jumps(way: Delta) -> bool:
+    """Return whether a delta may pass over versions: only a snapshot does, which cannot be told from the first
+    group."""
     return way.start == 0 and way.number > 1
 
 
@@ -64,7 +65,7 @@ def is_snapshot(body: bytes) -> bool:
 
 
 class Needs:
-    """Which ways still lead somebody to the current version.
+    """Which deltas still lead somebody to the current version.
 
     snapshots: numbers of those that there are. groups: where those end that there are. since: the first version that
     somebody wants to pass on the way, who may have nothing; None for only the current one. From one version to the next
@@ -90,7 +91,7 @@ class Needs:
                 self._for_later[group] = min(snapshot, self._for_later.get(group, snapshot))
 
     def include(self, way: tuple[int, int], *, whole: bool) -> bool:
-        """Return whether a way (start, number) is one. whole: whether it is a snapshot."""
+        """Return whether a delta (start, number) is one. whole: whether it is a snapshot."""
         start, number = way
         last, begin = self._last, self._begin
         if whole:

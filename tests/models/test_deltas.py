@@ -7,13 +7,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.chain import GROUP, SNAPSHOT, SPAN, STEP, WHOLE
-from models.ways import ENVELOPE_BYTES, SINGLES, Needs, Way, is_snapshot, path
+from models.deltas import ENVELOPE_BYTES, SINGLES, Delta, Needs, is_snapshot, path
 
 numbers = st.integers(0, 9)
-ways = st.builds(Way, numbers, numbers, st.integers(0, 300))
+ways = st.builds(Delta, numbers, numbers, st.integers(0, 300))
 
 
-def routes(among: list[Way], at: int, wanted: int) -> Iterator[list[Way]]:
+def routes(among: list[Delta], at: int, wanted: int) -> Iterator[list[Delta]]:
     """Return every way there is."""
     if at == wanted:
         yield []
@@ -23,13 +23,13 @@ def routes(among: list[Way], at: int, wanted: int) -> Iterator[list[Way]]:
                 yield [way, *rest]
 
 
-def cost(found: list[Way]) -> int:
+def cost(found: list[Delta]) -> int:
     return sum(way.n_bytes + ENVELOPE_BYTES for way in found)
 
 
 @settings(max_examples=300)
 @given(st.lists(ways, max_size=14), numbers, numbers)
-def test_the_path_is_the_cheapest_of_all(among: list[Way], held: int, wanted: int) -> None:
+def test_the_path_is_the_cheapest_of_all(among: list[Delta], held: int, wanted: int) -> None:
     found = path(among, held, wanted)
     every = [route for start in (held, 0) for route in routes(among, start, wanted)]
     if not every:
@@ -39,7 +39,7 @@ def test_the_path_is_the_cheapest_of_all(among: list[Way], held: int, wanted: in
     assert found in every
 
 
-def passes(route: list[Way], start: int, since: int) -> bool:
+def passes(route: list[Delta], start: int, since: int) -> bool:
     """Whether a route is at every version from this one on; nobody can tell the first group from a snapshot."""
     jumps = [way for way in route if way.start == 0 and way.number > 1]
     return start <= since and all(way.number <= since for way in jumps)
@@ -48,7 +48,7 @@ def passes(route: list[Way], start: int, since: int) -> bool:
 @settings(max_examples=300)
 @given(st.lists(ways, max_size=14), numbers, numbers, numbers)
 def test_a_path_that_passes_every_version_is_the_cheapest_of_these(
-    among: list[Way], held: int, wanted: int, back: int
+    among: list[Delta], held: int, wanted: int, back: int
 ) -> None:
     since = max(0, wanted - back)
     start = held if held <= since else 0
@@ -62,21 +62,21 @@ def test_a_path_that_passes_every_version_is_the_cheapest_of_these(
 
 
 def test_who_has_come_by_every_version_goes_on_from_where_it_is() -> None:
-    among = [Way(0, 18, 5), Way(18, 19, 10), Way(19, 20, 10)]
-    assert path(among, 19, 20, 16) == [Way(19, 20, 10)]
+    among = [Delta(0, 18, 5), Delta(18, 19, 10), Delta(19, 20, 10)]
+    assert path(among, 19, 20, 16) == [Delta(19, 20, 10)]
     assert path(among, 0, 20, 16) == []
     assert path(among, 0, 20, 18) == among
 
 
 def test_an_envelope_counts_as_bytes() -> None:
-    steps = [Way(0, 1, 10), Way(1, 2, 10)]
-    assert path([*steps, Way(0, 2, 20 + ENVELOPE_BYTES - 1)], 0, 2) == [Way(0, 2, 20 + ENVELOPE_BYTES - 1)]
-    assert path([*steps, Way(0, 2, 20 + ENVELOPE_BYTES + 1)], 0, 2) == steps
+    steps = [Delta(0, 1, 10), Delta(1, 2, 10)]
+    assert path([*steps, Delta(0, 2, 20 + ENVELOPE_BYTES - 1)], 0, 2) == [Delta(0, 2, 20 + ENVELOPE_BYTES - 1)]
+    assert path([*steps, Delta(0, 2, 20 + ENVELOPE_BYTES + 1)], 0, 2) == steps
 
 
 def test_who_holds_it_needs_nothing_and_who_is_ahead_begins_anew() -> None:
-    assert path([Way(0, 5, 10)], 5, 5) == []
-    assert path([Way(0, 5, 10), Way(5, 6, 1)], 6, 5) == [Way(0, 5, 10)]
+    assert path([Delta(0, 5, 10)], 5, 5) == []
+    assert path([Delta(0, 5, 10), Delta(5, 6, 1)], 6, 5) == [Delta(0, 5, 10)]
 
 
 @pytest.mark.parametrize("kind", [WHOLE, STEP, GROUP, SNAPSHOT])
@@ -118,8 +118,8 @@ class Retained:
     def since(self) -> int | None:
         return None if self.averaged is None else self.number + 1 - max(1, min(self.averaged, self.number // 8))
 
-    def path(self, held: int, *, whole: bool = True) -> list[Way]:
-        among = [Way(*way, 900 if is_whole else 30) for way, is_whole in self.bodies.items() if whole or not is_whole]
+    def path(self, held: int, *, whole: bool = True) -> list[Delta]:
+        among = [Delta(*way, 900 if is_whole else 30) for way, is_whole in self.bodies.items() if whole or not is_whole]
         return path(among, held, self.number)
 
 
@@ -139,7 +139,7 @@ def test_everybody_finds_a_way_at_every_version(gaps: list[int]) -> None:
         for held in {0, *range(number % 5, number, 5), *range(max(0, number - SINGLES), number)}:
             assert retained.path(held)
             if held >= made[-2] and held >= number - SINGLES:
-                assert path([Way(*way, 30) for way, whole in retained.bodies.items() if not whole], held, number)
+                assert path([Delta(*way, 30) for way, whole in retained.bodies.items() if not whole], held, number)
         assert len(retained.bodies) <= SINGLES + 2 * SPAN + 3 + (number - made[-2]) // SPAN
 
 
@@ -165,7 +165,7 @@ def test_a_device_that_missed_forty_versions_and_two_snapshots_finds_a_short_way
     for number in range(1, 61):
         retained.publish(snapshot=number in (25, 45))
     found = retained.path(18)
-    assert found[0] == Way(0, 45, 900)
+    assert found[0] == Delta(0, 45, 900)
     assert len(found) == 1 + 3 + 1 + 4  # to the end of a group, the group, and on
 
 
@@ -182,7 +182,7 @@ def test_who_has_nothing_finds_a_way_that_passes_all_that_is_averaged(
     for number in range(1, min(120, max(snapshots) + 40)):
         retained.publish(snapshot=number in snapshots and number > 1)
         among = [
-            Way(*way, 900 if whole else 30) for way, whole in retained.bodies.items() if way not in retained.unneeded
+            Delta(*way, 900 if whole else 30) for way, whole in retained.bodies.items() if way not in retained.unneeded
         ]
         assert retained.since is not None
         assert path(among, 0, number, retained.since)
