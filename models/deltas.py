@@ -55,7 +55,8 @@ def path(ways: Iterable[Delta], held: int, wanted: int, since: int | None = None
 
 def _jumps(way: Delta) -> bool:
     """Return whether a delta may pass over versions: only a snapshot does, which cannot be told from the first
-    group."""
+    group.
+    """
     return way.start == 0 and way.number > 1
 
 
