@@ -10,7 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor
 from itertools import islice
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ from aggregator.learner import Counted, Learner, LearnerError, StateFormatError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
+from aggregator.scoring import Pending, Scoring
 from aggregator.shelf import Shelf
 from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
@@ -76,11 +77,7 @@ class _Making(NamedTuple):
 
     close: Close
     following: Next
-    scores: Future[Metrics]
-    until: float
-    """When it is made without them."""
-    is_scored: bool
-    """Whether it is being evaluated; not while an earlier evaluation still runs."""
+    scores: Pending
 
 
 class Run:
@@ -119,17 +116,13 @@ class Run:
         self._inbox = inbox
         self._limits = config.limits
         self._marks = marks
-        self._scorer = evaluation.Scorer(row.spec, config)
-        self._net = self._scorer.net
-        self._executor = Inline() if executor is None else executor
-        self._wake = wake
+        scorer = evaluation.Scorer(row.spec, config)
+        self._net = scorer.net
+        executor = Inline() if executor is None else executor
+        self._scoring = Scoring(scorer, executor, config.limits.evaluation_s, wake)
         self._unwritten: list[Judgement] = []
         """What is being judged: its verdicts become durable in one, when what has come in one go has been heard."""
         self._making: _Making | None = None
-        self._unended: Future[Metrics] | None = None
-        """An evaluation of this job that still runs, and nobody waits for; until it ends no other is begun."""
-        self._behind: Future[Metrics] | None = None
-        """Is done once the executor has come to it: something else held it for too long."""
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._load(row, now)
@@ -230,7 +223,7 @@ class Run:
     @property
     def has_test(self) -> bool:
         """Whether versions are scored on a test split held here."""
-        return self._scorer.test is not None
+        return self._scoring.has_test
 
     @property
     def ways(self) -> Sequence[Delta]:
@@ -249,13 +242,13 @@ class Run:
     def handle(self, event: CoordinatorEvent, now: float) -> list[Out]:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         if isinstance(event, EndJob) and self._making is not None:
-            self._making = self._making._replace(until=min(self._making.until, now + STOP_WAITS_S))
+            self._making.scores.hurry(now + STOP_WAITS_S)
         return list(self._carry_out(self.coordinator.receive(event, now), now))
 
     @property
     def is_unsettled(self) -> bool:
         """Whether `settle` has something to do."""
-        return bool(self._unwritten) or (self._making is not None and self._making.scores.done())
+        return bool(self._unwritten) or (self._making is not None and self._making.scores.is_done)
 
     @property
     def unsettled_bytes(self) -> int:
@@ -280,7 +273,7 @@ class Run:
             _log_counted([one.verdict for one in judged if one.verdict.counted])
             for one in judged:
                 out += self._carry_out(self.coordinator.receive(VerdictStored(one.verdict), now), now)
-        if self._making is not None and self._making.scores.done():
+        if self._making is not None and self._making.scores.is_done:
             out += self._end_making(now)
         return out
 
@@ -290,7 +283,7 @@ class Run:
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
         messages = list(self._carry_out(self.coordinator.tick(now), now))
-        if self._making is not None and now >= self._making.until:
+        if self._making is not None and now >= self._making.scores.until:
             messages += self._end_making(now)
         for name in self._shelf.take_due(now):
             self._store.forget_body(self.job, name)
@@ -303,7 +296,7 @@ class Run:
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        making = math.inf if self._making is None else self._making.until
+        making = math.inf if self._making is None else self._making.scores.until
         deadline = self.coordinator.deadline
         at = min(math.inf if deadline is None else deadline, self._shelf.retires_at, making)
         return None if math.isinf(at) else at
@@ -444,14 +437,8 @@ class Run:
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise
-        is_free = all(future is None or future.done() for future in (self._unended, self._behind))
-        executor = self._executor if self.has_test and is_free else Inline()
-        scores = executor.submit(self._scorer if is_free else _no_scores, following.model)
-        self._making = _Making(close, following, scores, now + self._limits.evaluation_s, is_free)
-        if self._making.scores.done():
-            return self._made(now)
-        self._making.scores.add_done_callback(lambda _: self._wake())
-        return None
+        self._making = _Making(close, following, self._scoring.begin(following.model, now))
+        return self._made(now) if self._making.scores.is_done else None
 
     def _made(self, now: float) -> Committed:
         """Make the version that was evaluated durable, and the end of its round."""
@@ -459,16 +446,14 @@ class Run:
         making, self._making = self._making, None
         close, following, base = making.close, making.following, making.close.attempt.base
         try:
-            scores, unscored = self._scores(making)
+            scores, unscored = self._scoring.end(making.scores)
         except BrokenExecutor as error:
             raise RuntimeError(
                 f"the process that evaluated version {close.attempt.base.following()} has died: killed for memory (see "
                 "dmesg or the journal), or a library crashed"
             ) from error
         finally:
-            if (
-                self._unended is None or self._unended.done()
-            ):  # else its code still runs, and may be what ends this process
+            if not self._scoring.runs_on:  # else the job's code still runs, and may be what ends this process
                 self._marks.leave(self.job, "commit")
         version = Version(base.generation, following.held.number)
         assert version == self.version.following(), f"{version} follows {self.version}"  # noqa: S101 -- it is not durable yet
@@ -491,27 +476,6 @@ class Run:
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         return Committed(version, metrics)
-
-    def _scores(self, making: _Making) -> tuple[Metrics | None, str]:
-        """Return what a version scores, and why it has no score where it should have one."""
-        if not self.has_test:
-            return None, ""
-        future = making.scores
-        if making.is_scored and future.done():
-            self._unended = self._behind = None
-            return future.result(), ""
-        if making.is_scored and future.cancel():
-            self._behind = self._executor.submit(_no_scores, None)
-        elif making.is_scored:
-            self._unended = future
-        limit = f"evaluation_s = {self._limits.evaluation_s:g}"
-        if self._behind is not None and not self._behind.done():
-            return (
-                {},
-                f"it has no score: its evaluation had not begun after {limit}, that of another job takes too long",
-            )
-        why = f"it has no score: to evaluate a version takes more than {limit}"
-        return {}, f"{why}; look at the test split and the net, or restart the aggregator with a larger one"
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
@@ -552,10 +516,6 @@ def as_tree(spec: JobSpec) -> dict[str, object]:
 def _rows(version: Version, now: Next, chunk_bytes: int) -> list[BodyRow]:
     """Return the bodies that lead to a version."""
     return [BodyRow(body_name(version, start), version.number, chunk_bytes, body) for start, body in now.ways]
-
-
-def _no_scores(_: object) -> Metrics:
-    return {}
 
 
 def _log_counted(verdicts: Sequence[Verdict]) -> None:

@@ -7,9 +7,7 @@ it and no thread is needed. Each training has the rows as they are when it begin
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import time
 import weakref
 from collections import deque
@@ -17,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-import numpy as np
 from msgspec import Struct, structs
 
 from broker import chunks
@@ -49,9 +46,10 @@ from edge_agent.effects import (
 from edge_agent.effects import FetchVersion as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
-from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed
+from edge_agent.outbox import Outbox, OutboxFullError
 from edge_agent.participant import Participant, without_body
 from edge_agent.reading import Readings
+from edge_agent.report import Reporter, rng_of
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
@@ -63,7 +61,7 @@ from models.job import JobSpec
 from models.lattice import Model
 from models.params import Float32, Params
 from models.trail import Trail
-from models.training import probe, train
+from models.training import train
 from models.training.train import TrainingError, TrainingState, TrainingStep
 from runtime.failpoints import reach
 from runtime.faults import Marks
@@ -488,10 +486,14 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
-        coded = coding.encode(delta, _rng(self.spec.seed, base.number, self._device))
+        coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
         body = sections.join({sections.DELTA: coded})
         delta.clear()
-        report, probed = self._report(base, training, octave) if coding.terms.is_sketch else ((), None)
+        told: tuple[float, ...] = ()
+        probed = None
+        if coding.terms.is_sketch:
+            reporter = Reporter(self._device, self.spec, self.net, self._chain)
+            told, probed = reporter.report(base, training.start, training.rows.data, octave, self._outbox.probed)
         offer = Offer(
             self.job,
             self._device,
@@ -501,37 +503,12 @@ class Work:
             len(body),
             CHUNK_BYTES,
             None if training.loss is None else float(f"{training.loss:.3g}"),
-            report,
+            told,
         )
         self._outbox.put(offer, body, coding.terms, probed, training.effect.names)
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
         return self.handle(Trained(self._with_body(offer, body)), now)
-
-    def _report(self, base: Version, training: _Training, octave: int) -> tuple[tuple[float, ...], Probed | None]:
-        """Measure what the steering of the coding wants to know, where it is this device's turn to say it.
-
-        Return the report, and what the next one builds on.
-        """
-        coding, last = self.spec.coding, self._outbox.probed
-        before = None if last is None else last.version.number
-        if coding.buckets is not None or not probe.is_due(self._device, base.number, before):
-            return (), last
-        start, rows = training.start, probe.some_rows(training.rows.data, self._device)
-        here = probe.loss(self.net, start, rows)
-        now = Probed(base, here) if abs(here) < LARGEST else None
-        if now is None or not octave or not base.number:
-            return (), now
-        rng = _rng("probe", self.spec.seed, base.number, self._device)
-        curvature = probe.curvature(self.net, start, rows, here, math.ldexp(1.0, octave), rng)
-        told = _short(curvature), _short(probe.gain(*self._before(last, base, rows), here, base.number))
-        return (told if all(map(math.isfinite, told)) else ()), now
-
-    def _before(self, last: Probed | None, base: Version, rows: Dataset) -> tuple[float, int]:
-        """Return the loss on these rows at an earlier version, and its number: the last reported on, or the first."""
-        if last is not None and last.version.generation == base.generation and last.version.number < base.number:
-            return last.loss, last.version.number
-        return probe.loss(self.net, self._chain.first().model.params(self.net.spec), rows), 0
 
     def _fail(self, base: Version, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, base, why)
@@ -564,18 +541,8 @@ class Work:
             yield Chunk(self.job, self._device, want.digest, index, pieces[index])
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
 def _outcome(settle: Settle) -> str:
     """Return what has become of an update, as far as it is known here."""
     if settle.verdict is None:
         return f"is over: version {settle.later} is announced"
     return f"refused: {settle.verdict.refused}" if settle.verdict.refused else "counted"
-
-
-def _rng(*names: object) -> np.random.Generator:
-    """Return the generator of one encoding: the same at every try on one base."""
-    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))

@@ -48,12 +48,13 @@ from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, READING, SAID_S, TURN_S, UNANNOUNCED
 from edge_agent.outbox import Probed
 from edge_agent.reading import Start, inline, threads
+from edge_agent.report import rng_of
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from edge_agent.service import Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
 from edge_agent.versions import REFETCH_S
-from edge_agent.work import FLUSH_S, STALL_S, _rng
+from edge_agent.work import FLUSH_S, STALL_S
 from models import chain
 from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
@@ -722,7 +723,7 @@ def loss_at(number: int) -> float:
 
 def price_at(number: int) -> float:
     """What noise would cost there."""
-    rng = _rng("probe", 0, number, DEVICE)
+    rng = rng_of("probe", 0, number, DEVICE)
     return probe.curvature(NET, held_at(number).model.params(NET.spec), rows(), loss_at(number), 2.0**OCTAVE, rng)
 
 
