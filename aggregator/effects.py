@@ -160,7 +160,7 @@ class Publish(Struct, frozen=True):
 
 
 class AskDevices(Struct, frozen=True):
-    """AskDevices devices that have been silent for a sign of life."""
+    """Ask devices that have been silent for a sign of life."""
 
     devices: dict[str, float]
     """Device to when it was heard last; -inf for never."""

@@ -91,7 +91,7 @@ LeadershipEvent = Connected | Lost | Heard | Candidate
 
 
 class AskWhoLeads(Struct, frozen=True):
-    """AskWhoLeads who leads."""
+    """Ask who leads."""
 
 
 class Lead(Struct, frozen=True):

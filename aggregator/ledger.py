@@ -79,7 +79,7 @@ class Ledger:
     # Offers.
 
     def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
-        """Return what becomes of an offer: an SendVerdict, Collect or StoreRefusal, or nothing yet.
+        """Return what becomes of an offer: a SendVerdict, Collect or StoreRefusal, or nothing yet.
 
         last: the last attempt to leave the base. ended: why the job is over, if it is.
         """

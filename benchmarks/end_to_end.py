@@ -68,7 +68,7 @@ class Measured(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measured everything and print it, then what each coding comes to beside float32."""
+    """Measure everything and print it, then what each coding comes to beside float32."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.seeds < 1:

@@ -123,7 +123,7 @@ class FetchVersion(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """FetchVersion no more: nobody needs that version here now."""
+    """Fetch no more: nobody needs that version here now."""
 
 
 class Train(Struct, frozen=True):

@@ -120,7 +120,7 @@ class ChaosReport(Struct, frozen=True):
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """ChaosRun `fedge chaos`; give 1 where anything is not as promised."""
+    """Run `fedge chaos`; give 1 where anything is not as promised."""
     kept = arguments.out is not None
     out = arguments.out if kept else Path(tempfile.mkdtemp(prefix="fedge-chaos-"))
     options = Options(
@@ -153,13 +153,13 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def undisturbed(options: Options, display: Display) -> ChaosRun:
-    """ChaosRun the jobs without a kill. Raises StartError, SettingsError, OSError or OperatorError."""
+    """Run the jobs without a kill. Raises StartError, SettingsError, OSError or OperatorError."""
     display.line(f"undisturbed: {options.rounds} rounds of {options.devices} devices, and one that claims too much")
     return _run(options._replace(kills=0, sabotage=None), "undisturbed", display)
 
 
 def chaos(options: Options, before: ChaosRun, display: Display) -> ChaosReport:
-    """ChaosRun the jobs under fire and compare. Raises StartError, SettingsError, OSError or OperatorError."""
+    """Run the jobs under fire and compare. Raises StartError, SettingsError, OSError or OperatorError."""
     what = f", without {options.sabotage}" if options.sabotage else ""
     display.line(f"chaos: {options.kills} kills, seed {options.seed}{what}")
     runs = [_run(options, "chaos", display)]
