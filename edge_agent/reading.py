@@ -16,8 +16,10 @@ simulations; or `threads(wake)`.
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +31,7 @@ T = TypeVar("T")
 READ_S = 600.0
 """What a reading may take: only its own job, and the training of others, wait for it."""
 
+_Given = queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 Start = Callable[["Future[Any]", Callable[[], Any]], threading.Thread | None]
 """Begin a reading whose outcome goes into this future; return the thread that it is done on, if it is on one."""
 
@@ -44,23 +47,63 @@ def inline(future: Future[T], read: Callable[[], T]) -> None:
 
 
 def threads(wake: Callable[[], None]) -> Start:
-    """Return what reads on a thread of its own each time. wake: called on that thread when a reading has ended."""
+    """Return what reads on a thread of its own, which waits for the next reading when one has ended.
+
+    wake: called on that thread when a reading has ended. Where one is given up, its thread is left to itself.
+    """
+    worker: _Worker | None = None
 
     def start(future: Future[Any], read: Callable[[], Any]) -> threading.Thread | None:
-        def run() -> None:
-            with contextlib.suppress(EndlessError):  # it was given up, and may be told so a little late
-                _settle(future, read)
-                wake()
-
-        thread = threading.Thread(target=run, name="reading", daemon=True)
+        nonlocal worker
         try:
-            thread.start()
+            worker = worker if worker is not None and worker.is_free else _Worker(wake)
         except RuntimeError as error:  # there is no memory for one, or the process is ending
             future.set_exception(error)
             return None
-        return thread
+        worker.give(future, read)
+        return worker.thread
 
     return start
+
+
+class _Worker:
+    """A thread that does one reading after the other, and ends when nobody holds this any more.
+
+    Raises RuntimeError where none can be made.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._given: _Given = queue.SimpleQueue()
+        self._last: Future[Any] | None = None
+        self.thread = threading.Thread(target=_work, args=(self._given, wake), name="reading", daemon=True)
+        self.thread.start()
+        weakref.finalize(self, self._given.put, None)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it has come to the end of its last reading, which was not given up."""
+        return self.thread.is_alive() and self._last is not None and _has_ended(self._last)
+
+    def give(self, future: Future[Any], read: Callable[[], Any]) -> None:
+        """Have it do a reading."""
+        self._last = future
+        self._given.put((future, read))
+
+
+def _work(given: _Given, wake: Callable[[], None]) -> None:
+    with contextlib.suppress(EndlessError):  # it was given up, and may be told so a little late
+        ended = True
+        while ended and (asked := given.get()) is not None:
+            future, read = asked
+            _settle(future, read)
+            ended = _has_ended(future)
+            del asked, future, read  # the rows are whoever's who asked for them
+            wake()
+
+
+def _has_ended(future: Future[Any]) -> bool:
+    """Return whether a reading came to its own end."""
+    return future.done() and not isinstance(future.exception(), EndlessError)
 
 
 def _settle(future: Future[T], read: Callable[[], T]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -138,15 +139,52 @@ def test_what_comes_to_its_end_when_it_is_about_to_be_given_up_counts(
     assert future.result() == 7
 
 
+def thread_of(readings: Readings) -> threading.Thread:
+    """Return the thread that something is read on now."""
+    assert readings._current is not None
+    assert readings._current.thread is not None
+    return readings._current.thread
+
+
 def test_a_reading_that_hangs_keeps_no_process_from_ending(marks: Marks) -> None:
     go_on = threading.Event()
     readings = Readings(threads(lambda: None), marks)
     readings.ask("a", lambda: go_on.wait(30.0))
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "reading"]
+    thread = thread_of(readings)
     assert thread.daemon
     readings.close()
     go_on.set()
-    thread.join()
+
+
+def test_one_thread_does_one_reading_after_the_other_and_ends_with_who_asks(marks: Marks) -> None:
+    readings = Readings(threads(lambda: None), marks)
+    found = set()
+    for number in range(5):
+        future = readings.ask("a", lambda number=number: number)
+        found.add(thread_of(readings))
+        assert future.result(30.0) == number
+        assert readings.ended() == ["a"]
+    (thread,) = found
+    del readings
+    gc.collect()
+    thread.join(30.0)
+    assert not thread.is_alive()
+
+
+def test_a_thread_that_was_given_up_is_not_asked_again(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    readings = Readings(threads(lambda: None), marks)
+    readings.ask("a", lambda: go_on.wait(30.0))
+    first = thread_of(readings)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "READ_S", 0.0)
+        assert readings.ended() == ["a"]
+    future = readings.ask("b", lambda: 7)
+    assert thread_of(readings) is not first
+    assert future.result(30.0) == 7
+    go_on.set()
+    first.join(30.0)
+    assert not first.is_alive()
 
 
 def test_where_no_thread_can_be_made_nothing_waits_for_it(marks: Marks, monkeypatch: pytest.MonkeyPatch) -> None:
