@@ -128,6 +128,38 @@ class Work:
     begun.
     """
 
+    __slots__ = (
+        "_asked",
+        "_chain",
+        "_checkpoint_s",
+        "_chunk_bytes",
+        "_deploys",
+        "_device",
+        "_fetch",
+        "_flush_at",
+        "_head_topic",
+        "_last",
+        "_marks",
+        "_outbox",
+        "_pending",
+        "_reading",
+        "_readings",
+        "_source",
+        "_stalled",
+        "_stalls_at",
+        "_trail",
+        "_training",
+        "_version",
+        "_wire",
+        "failure",
+        "job",
+        "n_examples",
+        "net",
+        "participant",
+        "spec",
+        "turn",
+    )  # else it would weigh four times as much: more attributes than Python shares the names of
+
     def __init__(
         self,
         job: str,

@@ -98,9 +98,10 @@ def test_what_is_forgotten_before_its_turn_is_not_read(marks: Marks) -> None:
 def test_a_loop_of_python_that_does_not_end_is_stopped_and_the_next_is_read(
     marks: Marks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    stopped = threading.Event()
+    begun, stopped = threading.Event(), threading.Event()
 
     def turn() -> None:
+        begun.set()
         try:
             while True:
                 pass
@@ -109,6 +110,7 @@ def test_a_loop_of_python_that_does_not_end_is_stopped_and_the_next_is_read(
 
     readings = Readings(threads(lambda: None), marks)
     hanging, after = readings.ask("a", turn), readings.ask("b", lambda: 7)
+    assert begun.wait(30.0)
     assert readings.ended() == []
     monkeypatch.setattr(reading, "READ_S", 0.0)
     assert readings.ended()[0] == "a"
