@@ -432,7 +432,7 @@ class Work:
             self._version = self._trail = None  # the next way is from version 0, which needs nothing of what is here
             return [*messages, *self.handle(FetchFailed(version), now)]
         self._version = version
-        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:12])
+        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:16])
         return [*messages, *self.handle(Installed(version, self._trail.since), now)]
 
     def _deployed(self, version: Version, trail: Trail) -> Install:

@@ -401,7 +401,7 @@ def show(report: ChaosReport, display: Display) -> None:
     say(f"versions           {report.versions_identical} of {report.versions} have the SHA-256 of the undisturbed run")
     for name, sha256 in report.sha256.items():
         same = "identical" if sha256 == report.undisturbed_sha256[name] else "NOT identical"
-        say(f"{name:<18} {sha256[:32]} {same}")
+        say(f"{name:<18} {sha256[:16]} {same}")
     say(f"took               {duration(report.seconds)}; undisturbed {duration(report.undisturbed_seconds)}")
     for problem in report.problems:
         say(f"NOT AS PROMISED: {problem}")
