@@ -88,7 +88,7 @@ class Attendance:
 
 
 def _hold(names: set[str], name: str, *, wanted: bool) -> None:
-    """Have a set hold a name, or not."""
+    """Put a name into a set, or take it out."""
     if wanted:
         names.add(name)
     else:

@@ -423,7 +423,7 @@ def _settled(db: Database, bodies: Bodies) -> tuple[bool, bool]:
 
 
 def _name_anew(old: Path, kept: Path) -> None:
-    """Have what is kept be the store as it is now: without links it is a copy, and a WAL may be a new one."""
+    """Make what is kept the store as it is now: without links it is a copy, and a WAL may be a new one."""
     for side in ("", "-wal"):
         now, name = _beside(old, side), _beside(kept, side)
         if now.exists() and name.exists() and name.samefile(now):

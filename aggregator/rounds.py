@@ -159,7 +159,7 @@ class Rounds:
         self._pace.hear(device, base, now)
 
     def welcome(self, seen: DeviceStatus, now: float) -> None:
-        """Have a device join the round under way if it was drawn before it was known: the round may wait for it too."""
+        """Let a device join the round under way if it was drawn before it was known: the round may wait for it too."""
         round_ = self.now
         if round_ is None or self._rules.wait != "target" or not (seen.online and seen.ready and seen.live):
             return

@@ -85,7 +85,7 @@ class _Worker:
         return self.thread.is_alive() and self._last is not None and _has_ended(self._last)
 
     def give(self, future: Future[Any], read: Callable[[], Any]) -> None:
-        """Have it do a reading."""
+        """Hand it a reading to do."""
         self._last = future
         self._given.put((future, read))
 

@@ -288,7 +288,7 @@ class Work:
         return [*come, *self._install(fetch, now)] if fetch.done else [*come]
 
     def look(self) -> None:
-        """Have the data read for the first time: is there something to train on?"""
+        """Begin to read the data for the first time: is there something to train on?"""
         self._pending = self._readings.ask(self.job, self._read)
 
     def note_look(self) -> None:

@@ -71,7 +71,7 @@ def check_size(n_parameters: int, n_units: int, shape: str) -> None:
 
 
 def _no_key(cls: type[NetSpec], model: ModelSpec, key: str) -> str:
-    """Say that this kind has no such key, and which it has, as a job file writes them."""
+    """Return that this kind has no such key, and which it has, as a job file writes them."""
     envelope = model.__struct_fields__
     known = ", ".join(name if name in envelope else f"options.{name}" for name in cls.__struct_fields__)
     return f'kind = "{model.kind}" has no key "{key[:100]}": leave it out (it has {known})'
