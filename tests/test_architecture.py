@@ -16,14 +16,15 @@ from models.nets.losses import LOSSES
 from models.nets.table import NETS
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
+PACKAGES = ("runtime", "identity", "broker", "models", "aggregator", "edge_agent", "fleet")
 
 ALLOWED = {
     "runtime": {"runtime", "msgspec"},
-    "broker": {"broker", "runtime", "paho", "msgspec", "amqtt"},
+    "identity": {"identity", "runtime", "msgspec", "nacl", "cryptography"},
+    "broker": {"broker", "identity", "runtime", "paho", "msgspec", "amqtt"},
     "models": {"models", "runtime", "numpy", "msgspec", "torch", "onnx", "onnxruntime"},
-    "aggregator": {"aggregator", "broker", "models", "runtime", "numpy", "msgspec"},
-    "edge_agent": {"edge_agent", "broker", "models", "runtime", "numpy", "msgspec"},
+    "aggregator": {"aggregator", "broker", "identity", "models", "runtime", "numpy", "msgspec"},
+    "edge_agent": {"edge_agent", "broker", "identity", "models", "runtime", "numpy", "msgspec"},
 }
 """Beside the standard library; `fleet` stands on everything."""
 
@@ -34,6 +35,8 @@ HOMES = {
     "onnx": "models/serving/export.py",
     "onnxruntime": "models/serving/inference.py",
     "sqlite3": "aggregator/database.py",
+    "nacl": "identity/keys.py",
+    "cryptography": "identity/certificates.py",
 }
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py"}
@@ -130,7 +133,11 @@ def test_a_package_imports_only_what_it_stands_on(package: str) -> None:
 
 @pytest.mark.parametrize("library", HOMES)
 def test_a_heavy_library_has_one_home(library: str) -> None:
-    homes = {name(path) for path in sources("broker", "models", "aggregator", "edge_agent") if library in roots(path)}
+    homes = {
+        name(path)
+        for path in sources("identity", "broker", "models", "aggregator", "edge_agent", "fleet")
+        if library in roots(path)
+    }
     assert homes == {HOMES[library], SECOND_HOMES.get(library, HOMES[library])}
 
 
