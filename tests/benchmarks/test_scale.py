@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -106,14 +105,21 @@ def test_real_devices_connect_and_do_rounds(
 
 
 def test_cpu_and_memory_are_those_of_the_process() -> None:
-    script = "import time; b = bytearray(50_000_000)\nwhile time.process_time() < 0.3: pass\nprint('.'); input()"
+    script = """
+import time
+b = bytearray(50_000_000)
+while time.process_time() < 0.3: pass
+print(time.process_time(), flush=True)
+input()
+print(time.process_time())
+"""
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
     ) as child:
         assert child.stdout is not None
-        assert child.stdout.readline() == b".\n"
-        began = time.process_time()
-        assert 0.25 < memory.cpu_s(child.pid) < 3.0
+        before = float(child.stdout.readline())
+        found = memory.cpu_s(child.pid)
         assert 50 < memory.peak_mb(child.pid) < 100
-        assert time.process_time() - began < 1.0
-        child.communicate(b"\n")
+        after = float(child.communicate(b"\n")[0])
+    two_ticks = 2 / os.sysconf("SC_CLK_TCK")
+    assert before - two_ticks <= found <= after + two_ticks  # by its own clock, however long it took

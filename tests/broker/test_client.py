@@ -150,7 +150,8 @@ class Make:
 
 
 @pytest.fixture
-def make() -> Iterator[Make]:
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr("broker.client._END_S", PATIENCE_S)  # a busy machine may take longer to end a thread
     before = set(threading.enumerate())
     make = Make()
     yield make
@@ -1031,12 +1032,11 @@ def test_a_renewal_between_connect_and_its_answer_waits_to_say_goodbye(stage: St
 def test_close_does_not_wait_for_a_broker_that_never_hangs_up_on_a_renewal(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
+    monkeypatch.setattr("broker.goodbye._RENEWED_HANG_UP_S", 1000.0)
     client, peer, _ = renewable(stage, monkeypatch, make)
     client.renew(None)
     assert peer.read().kind == 14
-    began_at = time.monotonic()
     client.close(0.0)
-    assert time.monotonic() - began_at < 1.0
     assert not [thread for thread in threading.enumerate() if thread.name == "mqtt-me"]
 
 
