@@ -326,7 +326,7 @@ def few(n: int) -> Coordinator:
 
 def joined(n: int) -> Coordinator:
     """A round for everybody, which many joined while it was open; few updates do not end it."""
-    core = with_devices(n, quorum=300, min_devices=300)
+    core = with_devices(n, quorum=50, min_devices=50)
     core.receive(DeviceStatus(Name("away"), online=True, ready=False), 0.0)
     assert core.attempt is not None
     assert len(core.attempt.cohort) == n
@@ -382,8 +382,8 @@ def comes_and_goes(core: Coordinator, number: int) -> object:
 def test_an_event_costs_the_same_with_forty_times_the_devices(
     begin: Callable[[int], Coordinator], act: Callable[[Coordinator, int], object]
 ) -> None:
-    small, large = (work_among(n, begin, act) for n in (500, 20_000))
-    assert large.is_about(small), f"{small} with 500 devices, {large} with 20,000"
+    small, large = (work_among(n, begin, act) for n in (100, 4000))
+    assert large.is_about(small), f"{small} with 100 devices, {large} with 4,000"
 
 
 def test_a_device_that_comes_and_goes_leaves_no_alarms_behind() -> None:
