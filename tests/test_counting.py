@@ -47,7 +47,7 @@ SCANS: dict[str, Callable[[Kept, int], object]] = {
     "a set of a list": lambda kept, _: set(kept.names),
     "the first by name": lambda kept, _: min(kept.names),
     "the last by name": lambda kept, _: max(kept.names),
-    "sorted": lambda kept, _: sorted(kept.set),
+    "sorted": lambda kept, _: sorted(kept.names),
     "a copy of a list": lambda kept, _: list(kept.names),
     "a list of a dict": lambda kept, _: len(list(kept.dict)),
     "a copy of a dict": lambda kept, _: dict(kept.dict),
@@ -59,7 +59,7 @@ SCANS: dict[str, Callable[[Kept, int], object]] = {
 
 @pytest.mark.parametrize("scan", SCANS)
 def test_a_scan_is_seen(scan: str) -> None:
-    small, large = (work(n, SCANS[scan]) for n in (50, 2000))
+    small, large = (work(n, SCANS[scan], 10) for n in (50, 2000))
     assert not large.is_about(small), f"{small} of 50, {large} of 2,000"
 
 
@@ -80,11 +80,12 @@ def test_what_costs_the_same_among_many_counts_the_same(step: str) -> None:
 
 
 def test_the_same_acts_take_the_same_number_of_steps_each_time() -> None:
-    found = {
-        work(100, lambda kept, _: (sorted(kept.set, key=str), kept.numbers.index(Number(50)))).steps for _ in range(3)
-    }
-    assert len(found) == 1
-    assert found.pop() > 20 * 50
+    def look(kept: Kept, _: int) -> object:
+        return Name("nobody") in kept.names, kept.numbers.index(Number(50))
+
+    work(100, look)  # Python 3.13 counts a few steps otherwise where it has not traced before
+    (found,) = {work(100, look).steps for _ in range(3)}
+    assert found > 20 * 50
 
 
 def test_tables_that_grow_among_the_acts_are_left_out() -> None:
