@@ -1,4 +1,7 @@
-"""Brokers on loopback for whoever speaks MQTT. Each test gets one of its own, on a free port."""
+"""Brokers on loopback for whoever speaks MQTT. Each test gets one of its own, on a free port.
+
+An example of Hypothesis may take as long as it takes: a busy machine is no fault of the code.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker.embedded import EmbeddedBroker, start_broker
+
+settings.register_profile(
+    "unhurried", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

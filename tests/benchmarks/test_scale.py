@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,23 +54,21 @@ def test_what_grows_with_the_devices_is_over_its_goal(
 
 
 def test_a_scan_of_everybody_is_seen_in_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "EVENTS", 100)
+    now = 0.0
 
     def scans(self: Attendance) -> int:
-        return max(len(self._ledger.counted | self.able) for _ in range(10))
+        nonlocal now
+        n = len(self._ledger.counted | self.able)
+        now += 1e-6 * n  # to look at one takes a microsecond
+        return n
 
-    def cost(known: int) -> float:
-        runs = (events.coordinator(known, 50) for _ in range(3))
-        return min(found.us for run in runs for found in run if found.kind == "presence, waiting")
-
-    def waiting() -> list[float]:
-        return [cost(known) for known in (100, 5000)]
-
-    few, many = waiting()
-    assert many < 4 * few + 5
+    monkeypatch.setattr(events, "time", SimpleNamespace(process_time=lambda: now))
     monkeypatch.setattr(Attendance, "n_contributing", property(scans))
-    few, many = waiting()
-    assert many > 4 * few + 5
+    few, many = (
+        next(found.us for found in events.coordinator(known, 50) if found.kind == "presence, waiting")
+        for known in (100, 5000)
+    )
+    assert many > 40 * few > 0
 
 
 def test_loads_are_held_against_their_goals(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,14 +104,21 @@ def test_real_devices_connect_and_do_rounds(
 
 
 def test_cpu_and_memory_are_those_of_the_process() -> None:
-    script = "import time; b = bytearray(50_000_000)\nwhile time.process_time() < 0.3: pass\nprint('.'); input()"
+    script = """
+import time
+b = bytearray(50_000_000)
+while time.process_time() < 0.3: pass
+print(time.process_time(), flush=True)
+input()
+print(time.process_time())
+"""
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
     ) as child:
         assert child.stdout is not None
-        assert child.stdout.readline() == b".\n"
-        began = time.process_time()
-        assert 0.25 < memory.cpu_s(child.pid) < 3.0
+        before = float(child.stdout.readline())
+        found = memory.cpu_s(child.pid)
         assert 50 < memory.peak_mb(child.pid) < 100
-        assert time.process_time() - began < 1.0
-        child.communicate(b"\n")
+        after = float(child.communicate(b"\n")[0])
+    two_ticks = 2 / os.sysconf("SC_CLK_TCK")
+    assert before - two_ticks <= found <= after + two_ticks  # by its own clock, however long it took

@@ -173,7 +173,7 @@ def test_json_alone_is_refused(here: Path, words: list[str], capsys: Capture) ->
 
 
 @given(cut=st.integers(0, 400), at=st.integers(0, 10_000), value=st.integers(0, 255))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_damaged_file_is_good_or_a_line(here: Path, capsys: Capture, cut: int, at: int, value: int) -> None:
     np.savez("hit.npz", X=np.ones((3, 2)), y=np.zeros(3))
     body = bytearray(Path("hit.npz").read_bytes())

@@ -53,7 +53,7 @@ def test_a_csv_that_cannot_be_trained_on_says_where(csv: Path, text: str, messag
 
 
 @given(body=st.binary(max_size=80) | st.text('ay,"\n01.', max_size=40).map(str.encode))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_as_csv_raise_nothing_but_a_dataset_error(csv: Path, body: bytes) -> None:
     csv.write_bytes(b"a,y\n" + body)
     for look in (load, lambda path: load_rows(path, 2)):

@@ -90,7 +90,7 @@ def test_a_single_array_or_a_file_that_is_not_there_is_refused(npz: Path, tmp_pa
 
 
 @given(cut=st.integers(0, 400), at=st.integers(0, 10_000), value=st.integers(0, 255))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_damaged_npz_raises_nothing_but_a_dataset_error(npz: Path, cut: int, at: int, value: int) -> None:
     save(npz, X=np.ones((3, 2)), y=np.zeros(3))
     body = bytearray(npz.read_bytes())

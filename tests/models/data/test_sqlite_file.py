@@ -203,7 +203,7 @@ def test_a_torn_database_is_damaged_and_how_to_copy_one_is_said(tmp_path: Path) 
 @given(
     at=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=8), cut=st.integers(0, 9)
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_damaged_database_raises_nothing_but_a_dataset_error(
     tmp_path: Path, at: list[tuple[int, int]], cut: int
 ) -> None:
