@@ -537,6 +537,8 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
+        if not coding.terms.is_sketch:
+            training.start.clear()  # nothing is measured on it
         coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
         body = sections.join({sections.DELTA: coded})
         delta.clear()

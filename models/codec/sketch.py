@@ -83,8 +83,10 @@ def encode(values: npt.NDArray[np.floating], hashed: Hash, bits: int = 1) -> byt
     buckets = hashed.fold(rest)
     unit = max(float(buckets.max()), -float(buckets.min())) or 1.0
     buckets /= unit
-    z = hadamard(buckets.astype(np.float32, copy=False), hashed.plan.block)
-    del buckets
+    floats = buckets.astype(np.float32, copy=False)
+    del buckets, rest
+    z = hadamard(floats, hashed.plan.block)
+    del floats
     return write(z, hashed.plan, bits, beside, unit / hashed.plan.block)
 
 
