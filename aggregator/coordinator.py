@@ -302,7 +302,7 @@ class Coordinator:
         self.members.doubt(now)
 
     def _pass_time(self, now: float) -> list[Effect]:
-        if self._lost_at is not None:
+        if self._lost_at is not None or self.members.next_at() > now:
             return []
         changed, ask = self.members.pass_time(now)
         for device in changed:

@@ -48,12 +48,15 @@ from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
 from broker.mailbox import ClientLimits, Mailbox, Receipt
 from broker.packet_limit import PacketLimit
+from broker.properties import share_tables
 from broker.reconnection import Ended, Reconnection
 from broker.sockets import tune
 from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
 from broker.version import Connect, ConnectAnswer, answer_of
 
 logger = logging.getLogger(__name__)
+
+share_tables(Properties)
 
 _END_S = 1.0  # how long a thread that was told to end may take for that
 _GARBAGE = (ValueError, LookupError, struct.error, MQTTException)  # what paho's parser lets through, by version

@@ -112,13 +112,15 @@ def overwrite(path: Path, content: bytes) -> None:
     What has the room already costs one write of its blocks, where `seal` costs two entries in the journal of the file
     system. Torn by a cut of the power it reads as no file. Raises OSError; what was there may be gone then.
     """
-    framed = len(content).to_bytes(8, "little") + content
+    length = len(content).to_bytes(8, "little")
+    checksum = zlib.crc32(content, zlib.crc32(length)).to_bytes(4, "little")
     is_new = not path.exists()
     try:
         with path.open("wb" if is_new else "r+b", buffering=0) as file:
-            data = memoryview(zlib.crc32(framed).to_bytes(4, "little") + framed)
-            while data:
-                data = data[file.write(data) :]
+            for part in (checksum + length, content):  # as large as a model: put together it would be there twice
+                data = memoryview(part)
+                while data:
+                    data = data[file.write(data) :]
             reach("files.overwrite.before", path.name)
             _sync_data(file.fileno())
     except OSError:

@@ -85,6 +85,9 @@ class Home:
     folder, when it cannot be read or written; nothing is then changed.
     """
 
+    file_system: int | None = None
+    """The device number of the one that the directory is on, if it is on one."""
+
     def __init__(
         self,
         folder: Path,
@@ -101,6 +104,8 @@ class Home:
         with _naming(folder), contextlib.ExitStack() as undo:
             self.disk.make_folder(folder)
             self._lock = undo.enter_context(_locked(folder)) if disk is None else None
+            if disk is None:
+                self.file_system = folder.stat().st_dev
             mark, boot = _read_mark(folder, self.disk), _read_boot(folder, self.disk)
             if mark is not None and mark.device != device:
                 raise ForeignHomeError(

@@ -1,8 +1,10 @@
 """One job on this device: carries out what its participant wants, between the disk, the numbers and the wire.
 
 Training is an iterator of steps that the service advances in slices, so the loop that hears the broker never waits for
-it and no thread is needed. Each training has the rows as they are when it begins; they are read beside the loop
-(reading.py). What is durable is so before its message is given.
+it and no thread is needed. Each training has the rows as they are when it begins. They are read beside the loop
+(reading.py), but where the file's stamp says that they are those of last time: then nothing is read, and the stamp
+is asked for in the loop, if the file lies on the file system of the state directory, which the loop waits for anyway.
+What is durable is so before its message is given.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ from edge_agent.slots import Install
 from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset, fit
-from models.data.source import Source
+from models.data.source import Source, kept
 from models.job import JobSpec
 from models.lattice import Model
 from models.params import Float32, Params
@@ -136,6 +138,7 @@ class Work:
         "_deploys",
         "_device",
         "_fetch",
+        "_file_system",
         "_flush_at",
         "_head_topic",
         "_last",
@@ -181,6 +184,7 @@ class Work:
         self.spec = spec
         self.net, self._chain = resources.chain(job, spec, config.models)
         self._source = source
+        self._file_system = home.file_system
         self._readings = readings
         self._pending: Future[_Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
@@ -453,9 +457,20 @@ class Work:
             self._coding(effect)
         except CodecError as error:
             return self._fail(effect.base, str(error), now)
-        self._asked = _Asked(effect, self._trail.now.model)
-        self._pending = self._readings.ask(self.job, self._read)
+        asked = _Asked(effect, self._trail.now.model)
+        rows = self._kept()
+        if rows is not None:
+            return self._start(asked, rows, now)
+        self._asked, self._pending = asked, self._readings.ask(self.job, self._read)
         return self.go_on(now)
+
+    def _kept(self) -> _Rows | None:
+        """Return the rows of the last reading, if they show to be those of now without waiting. Raises DatasetError."""
+        last = self._last
+        found = None if last is None else kept(self._source, self._file_system)
+        if found is None or last is None or last[0]() is not found.X:
+            return None
+        return _Rows(fit(found, self.spec.model), last[1])
 
     def _read(self) -> _Rows:
         """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
@@ -474,7 +489,11 @@ class Work:
         if self._asked is None or self._pending is None or not self._pending.done():
             return []
         asked, pending, self._asked, self._pending = self._asked, self._pending, None, None
-        rows, effect = pending.result(), asked.effect
+        return self._start(asked, pending.result(), now)
+
+    def _start(self, asked: _Asked, rows: _Rows, now: float) -> list[Out]:
+        """Begin a training, or go on where it stood. Raises OSError."""
+        effect = asked.effect
         n = len(rows.data.y)
         if 10 * abs(n - self.n_examples) > self.n_examples:
             self.n_examples = n
@@ -518,6 +537,8 @@ class Work:
         delta = training.state.params
         for name, values in delta.items():
             values -= training.start[name]
+        if not coding.terms.is_sketch:
+            training.start.clear()  # nothing is measured on it
         coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
         body = sections.join({sections.DELTA: coded})
         delta.clear()

@@ -159,18 +159,19 @@ def allowed(history: Sequence[RoundSummary], tolerance: float) -> float | None:
 def clipped(values: Sequence[float]) -> list[float]:
     """Return the values, each moved to within CLIP median deviations of their median."""
     middle = statistics.median(values)
-    reach = CLIP * statistics.median(abs(value - middle) for value in values)
-    return [min(max(value, middle - reach), middle + reach) for value in values]
+    reach = CLIP * statistics.median([abs(value - middle) for value in values])
+    lowest, highest = middle - reach, middle + reach
+    return [lowest if value < lowest else min(value, highest) for value in values]
 
 
 def trimmed(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean of three values or more without the ends, and its standard error (Tukey and McLaughlin 1963)."""
     ordered, cut = sorted(values), max(1, len(values) // TRIMMED)
     middle = ordered[cut : len(ordered) - cut]
-    held = [min(max(value, middle[0]), middle[-1]) for value in ordered]
+    held = [*[middle[0]] * cut, *middle, *[middle[-1]] * cut]
     share = len(middle) / len(ordered)
-    mean = statistics.fmean(held)
-    spread = math.fsum((value - mean) ** 2 for value in held) / (len(held) - 1)
+    mean = math.fsum(held) / len(held)
+    spread = math.fsum([(value - mean) ** 2 for value in held]) / (len(held) - 1)
     return statistics.fmean(middle), math.sqrt(spread) / (share * math.sqrt(len(ordered)))
 
 
@@ -197,11 +198,23 @@ def _gain(history: Sequence[RoundSummary]) -> float | None:
 def _gains(rounds: Sequence[RoundSummary]) -> list[float]:
     """Return what each device has told, its mean; what each report has, where devices are too few for that."""
     told: dict[int, list[float]] = {}
-    for number, report in enumerate(report for seen in rounds for report in seen.reports):
-        if report.gain is not None and math.isfinite(report.gain):
-            told.setdefault(report.who or -number, []).append(report.gain)
-    few = len(told) < FEWEST_REPORTS
-    found = [gain for gains in told.values() for gain in (gains if few else [statistics.fmean(gains)])]
+    nobody = 0
+    for seen in rounds:
+        for report in seen.reports:
+            gain, who = report.gain, report.who
+            if gain is None or not math.isfinite(gain):
+                continue
+            if not who:
+                nobody -= 1
+                who = nobody
+            if who in told:
+                told[who].append(gain)
+            else:
+                told[who] = [gain]
+    if len(told) < FEWEST_REPORTS:
+        found = [gain for gains in told.values() for gain in gains]
+    else:
+        found = [math.fsum(gains) / len(gains) for gains in told.values()]
     return clipped(found) if found else []
 
 

@@ -72,7 +72,7 @@ class Sum:
         if not isinstance(update, Sketch):
             self._fold.add(self.coding.tensors(update), weight)
             return
-        if not (np.abs(update.beside["value"]) < self._most).all():
+        if update.beside.size and not (np.abs(update.beside["value"]) < self._most).all():
             raise FoldError("a coordinate beside the buckets is too large for the sum")
         if update.bits == 1:
             self._fold.add_signs(update.symbols, update.scales.tolist(), update.exponent, weight)
@@ -107,8 +107,10 @@ def norm(update: Update, coding: Coding) -> float:
     return norm_of_floats(update.row) if isinstance(update, Floats) else fold_norm(update)
 
 
-def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random.Generator) -> bytes:
+def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random.Generator | None) -> bytes:
     """Return the body of a sum: `rate` times the mean, in `bits` bits a bucket, or in int8 rounded at random by rng.
+
+    rng: None will do for buckets.
 
     Raises FoldError where the mean is beyond what a body can say.
     """
@@ -116,6 +118,7 @@ def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random
     if not (np.abs(values) < MOST).all() or not all(abs(rate * value) < MOST for value in mean.beside.values()):
         raise FoldError("the mean of the updates is not finite or far too large")
     if not coding.terms.is_sketch:
+        assert rng is not None, "int8 is rounded at random"  # noqa: S101 -- a fault of the caller
         return plain.write_int8(carved(values, coding.spec), rng)
     beside, rest = _divided(
         mean.beside, float(np.square(mean.values).sum()) * coding.plan.block, rate, share_of(coding.d)

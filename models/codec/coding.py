@@ -65,7 +65,9 @@ class Coding:
         tensors = [delta[tensor.name] for tensor in self.spec]
         if self.terms.is_sketch:
             return sketch.encode(row_of(tensors), self.hash, self.terms.bits)
-        return plain.write_float32(tensors) if self.terms == FLOAT32 else plain.write_int8(tensors, rng)
+        if self.terms == FLOAT32:
+            return plain.write_float32([row_of(tensors)] if tensors else [])
+        return plain.write_int8(tensors, rng)
 
     def decode(self, body: bytes) -> Update:
         """Decode a body. Raises CodecError, and nothing else, whatever the bytes are."""

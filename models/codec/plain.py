@@ -54,7 +54,8 @@ def magnitude(row: npt.NDArray[np.floating]) -> float:
 
 def write_float32(tensors: Sequence[Floating]) -> bytes:
     """Code finite tensors as float32."""
-    return b"".join(np.asarray(values, "<f4").tobytes() for values in tensors)
+    written = [np.asarray(values, "<f4").tobytes() for values in tensors]
+    return written[0] if len(written) == 1 else b"".join(written)
 
 
 def read_float32(body: bytes, d: int) -> Floats:

@@ -24,6 +24,8 @@ MOST_BUCKETS = 2**26 - LARGEST_BLOCK
 """So that a number of buckets has 26 bits."""
 SLAB = 2**17
 """Coordinates that are folded at a time: what is made on the way stays in the cache."""
+PIECE = 2**14
+"""Indices that are gone by at a time."""
 COORDINATES, BUCKETS = 0x5349474E53, 0x5455524E
 """Added to the seed: streams of their own for the signs of coordinates and of buckets."""
 
@@ -114,7 +116,7 @@ class Hash:
         if d <= m:
             np.multiply(values, self.sign, out=signed[:d])
             signed[d:] = 0
-            found: npt.NDArray[np.floating] = signed.take(self._slabs[0][0])
+            found = _taken(signed, self._slabs[0][0])
             found *= self.turn
             return found
         sums: npt.NDArray[np.floating] = np.zeros(m)
@@ -123,7 +125,7 @@ class Hash:
             stop = min(start + source.size, d)
             np.multiply(values[start:stop], self.sign[start:stop], out=signed[: stop - start])
             signed[stop - start :] = 0  # the last row may be longer than what is left
-            rows = signed.take(source)
+            rows = _taken(signed, source)
             sums += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
             start = stop
         sums *= self.turn
@@ -143,6 +145,15 @@ class Hash:
         found = spread[: self.plan.d]
         found *= self.sign
         return found
+
+
+def _taken(values: npt.NDArray[np.floating], source: Int32) -> npt.NDArray[np.floating]:
+    """Return values[source]. In pieces, since NumPy makes int64 of all the indices that it is given."""
+    found = np.empty(source.shape, values.dtype)
+    flat, index = found.reshape(-1), source.reshape(-1)
+    for at in range(0, index.size, PIECE):
+        values.take(index[at : at + PIECE], out=flat[at : at + PIECE], mode="clip")  # none is out of range
+    return found
 
 
 def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:

@@ -31,6 +31,7 @@ SHARE, OUTLIER = 1 / 32, 8
 """A coordinate with more of the energy than this, and than so many times the mean one's, travels beside: under it all
 others would starve, or swell. (Of a hundred coordinates several have a thirty-second by mere chance.)"""
 BESIDE = np.dtype([("index", "<u4"), ("value", "<f4")])
+_NOTHING = np.empty(0, BESIDE)
 SLAB = 2**15
 """Buckets at a time, or a block of them: what is made on the way stays in the cache."""
 FINER = 24
@@ -82,8 +83,10 @@ def encode(values: npt.NDArray[np.floating], hashed: Hash, bits: int = 1) -> byt
     buckets = hashed.fold(rest)
     unit = max(float(buckets.max()), -float(buckets.min())) or 1.0
     buckets /= unit
-    z = hadamard(buckets.astype(np.float32, copy=False), hashed.plan.block)
-    del buckets
+    floats = buckets.astype(np.float32, copy=False)
+    del buckets, rest
+    z = hadamard(floats, hashed.plan.block)
+    del floats
     return write(z, hashed.plan, bits, beside, unit / hashed.plan.block)
 
 
@@ -143,9 +146,11 @@ def norm(sketch: Sketch, bits: int) -> float:
         blocks = sketch.levels.reshape(len(sketch.scales), -1).astype(np.int64)
         squares = np.einsum("ij,ij->i", blocks, blocks).tolist()
     total = block * sum(q * s * s for q, s in zip(squares, sketch.scales.tolist(), strict=True))
+    inside = float(energy.root(total, sketch.exponent) * KEPT[bits] ** 0.5)
+    if not sketch.beside.size:
+        return inside
     values = sketch.beside["value"].astype(np.float64)
-    inside = energy.root(total, sketch.exponent)
-    return float(np.hypot(inside * KEPT[bits] ** 0.5, np.sqrt(np.square(values).sum())))
+    return float(np.hypot(inside, np.sqrt(np.square(values).sum())))
 
 
 def dominating(values: npt.NDArray[np.floating]) -> Beside:
@@ -201,6 +206,8 @@ def _rescaled(mantissa: int, shift: int) -> int:
 
 
 def _read_beside(raw: bytes, d: int) -> Beside:
+    if not raw:
+        return _NOTHING
     beside = np.frombuffer(raw, BESIDE)
     index = beside["index"].astype(np.int64)
     if index.size and (index[-1] >= d or (np.diff(index) <= 0).any()):

@@ -7,6 +7,7 @@ A step is so within 0.8 % of any wanted one, from below the smallest float32 to 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ LOWEST = -200
 HIGHEST = 130
 
 
+@functools.lru_cache(maxsize=1024)
 def read_step(word: int) -> tuple[int, int]:
     """Return (mantissa, exponent) of a word. Raises CodecError for a word no encoder writes."""
     exponent = (word >> 7) - BIAS

@@ -19,7 +19,7 @@ from models.data.settings import Column, FilePath, SourceSettings
 from models.data.table import Stamp
 from models.job import ModelSpec
 
-__all__ = ["Column", "DataSource", "FilePath", "InMemory", "Opener", "Source", "load", "open", "read", "stamp"]
+__all__ = ["Column", "DataSource", "FilePath", "InMemory", "Opener", "Source", "kept", "load", "open", "read", "stamp"]
 
 SETTLED_S = 2.0
 """A file is taken for unchanged by its stamp only if its last change was at least so long before it was read: what is
@@ -93,6 +93,18 @@ class File:
         finally:
             self._lock.release()
 
+    def kept(self, file_system: int | None) -> Dataset | None:
+        """See `kept`."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            there = [one[0] for one in self._stamp if one]
+            if self._kept is None or not there or any(device != file_system for device in there):
+                return None
+            return self._kept if table.stamp(self._settings) == self._stamp else None
+        finally:
+            self._lock.release()
+
     def _snapshot(self) -> Dataset:
         before = table.stamp(self._settings)
         if self._kept is not None and before == self._stamp:
@@ -134,6 +146,15 @@ class File:
 def open(settings: SourceSettings) -> Source:  # noqa: A001 -- as a module's: source.open
     """Open a source. It is looked at when a snapshot is taken, not before."""
     return File(settings)
+
+
+def kept(source: Source, file_system: int | None) -> Dataset | None:
+    """Return what `snapshot` would, where it is the very object of last time and that shows without any waiting.
+
+    file_system: the device number of the one that whoever asks waits for anyway; only a file that lay there when it was
+    read is looked at. (Where its path leads to another by now, and that does not answer, this waits as long.)
+    """
+    return source.kept(file_system) if isinstance(source, File) else None
 
 
 def load(settings: SourceSettings) -> Dataset:

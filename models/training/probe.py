@@ -22,6 +22,8 @@ from models.params import Params, spec_of
 from models.rows import params_of, row_of
 
 ROWS = 256
+SLAB = 2**14
+"""Coordinates that are squared at a time."""
 EARLY = 4
 """Versions below this are always reported on."""
 EVERY = 3
@@ -75,4 +77,7 @@ def curvature(net: Net, params: Params, rows: Dataset, here: float, energy: floa
         up = loss(net, params_of(moved, spec), rows)
         np.subtract(start, noise, out=moved)
         down = loss(net, params_of(moved, spec), rows)
-    return ((up + down) / 2 - here) / float(np.square(noise, dtype=np.float64).sum()) if energy else math.nan
+    if not energy:
+        return math.nan
+    pieces = (noise[at : at + SLAB] for at in range(0, noise.size, SLAB))
+    return ((up + down) / 2 - here) / sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def test_what_a_cut_left_half_written_is_no_file(tmp_path: Path) -> None:
     assert files.unseal(tmp_path / "a") == b"old"
     files.seal(tmp_path / "a", b"new")
     assert files.unseal(tmp_path / "a") == b"new"
+
+
+@pytest.mark.parametrize("content", [b"", b"content", bytes(100_000)])
+def test_what_is_written_over_begins_with_its_checksum_and_its_length(tmp_path: Path, content: bytes) -> None:
+    files.overwrite(tmp_path / "a", bytes(200_000))
+    files.overwrite(tmp_path / "a", content)
+    framed = len(content).to_bytes(8, "little") + content
+    assert (tmp_path / "a").read_bytes()[: 4 + len(framed)] == zlib.crc32(framed).to_bytes(4, "little") + framed
+    assert files.overwritten(tmp_path / "a") == content
+
+
+@pytest.mark.parametrize("written", [0, 3, 12, 15])
+def test_what_a_cut_left_half_written_over_is_no_file(tmp_path: Path, written: int) -> None:
+    files.overwrite(tmp_path / "a", b"before, of another length")
+    before = (tmp_path / "a").read_bytes()
+    files.overwrite(tmp_path / "a", b"after")
+    after = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(after[:written] + before[written:])
+    assert files.overwritten(tmp_path / "a") == (b"before, of another length" if written == 0 else None)
 
 
 # Folders.

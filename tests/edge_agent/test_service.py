@@ -1753,6 +1753,64 @@ def test_rows_that_were_appended_are_trained_on_in_the_next_round(tmp_path: Path
     bench.agent.stop()
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_only_rows_that_have_changed_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.0)
+    data, readers = tmp_path / "data.csv", Readers()
+    write_csv(data, 10)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data), reading=readers)
+    for _ in range(2):  # the first look, and the first training, which sees that nothing has changed
+        bench.begin()
+        readers.finish()
+        bench.settle()
+    assert bench.offered().n_examples == 10
+    if changes:
+        write_csv(data, 20)
+    leave(bench, version_1())
+    assert len(readers.waiting) == changes
+    readers.finish()
+    bench.settle()
+    assert (bench.offered().base, bench.offered().n_examples) == (V1, 20 if changes else 10)
+    bench.agent.stop()
+
+
+def test_a_disk_that_does_not_answer_any_more_holds_nobody_but_the_training_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file on another file system than the state directory is not looked at in the loop."""
+    monkeypatch.setattr("models.data.source.SETTLED_S", 0.0)
+    data, readers = tmp_path / "data.csv", Readers()
+    write_csv(data, 20)
+    away = data.stat().st_dev + 1
+
+    def stamp(path: str) -> tuple[int, ...]:
+        assert answers, "who asks it waits for ever"
+        found = Path(path).stat()
+        return away, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    monkeypatch.setattr("models.data.table._stamp", stamp)
+    answers = True
+    bench = Bench(tmp_path / "state", open_source=on_disk(data), reading=readers)
+    for _ in range(2):
+        bench.begin()
+        readers.finish()
+        bench.settle()
+    assert bench.offered().base == V0
+    answers = False
+    leave(bench, version_1())
+    assert len(readers.waiting) == 1
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=1))
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].ready == {JOB: 20}
+    answers = True
+    readers.finish()
+    bench.settle()
+    assert bench.offered().base == V1
+    bench.agent.stop()
+
+
 def test_a_few_rows_more_are_no_news(tmp_path: Path) -> None:
     """An offer says how many there are; nothing else is sent for it."""
     data = tmp_path / "data.csv"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import splitmix
-from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, SLAB, Hash, coprimes, plan, shape
+from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, PIECE, SLAB, Hash, coprimes, plan, shape
 
 sizes = st.integers(64, 3000)
 
@@ -107,7 +107,10 @@ def test_the_same_base_draws_the_same() -> None:
     assert np.array_equal(ours.turn, again.turn)
 
 
-@pytest.mark.parametrize(("d", "m"), [(300, 64), (97, 97), (3000, 700), (SLAB + 77, 40_000), (3 * SLAB + 5, 384)])
+@pytest.mark.parametrize(
+    ("d", "m"),
+    [(300, 64), (97, 97), (3000, 700), (2 * PIECE + 5, 2 * PIECE + 5), (SLAB + 77, 40_000), (3 * SLAB + 5, 384)],
+)
 def test_folding_is_a_signed_sum_over_each_bucket(d: int, m: int) -> None:
     hashed = Hash(plan(d, m, "0:0"))
     values = np.random.default_rng(0).integers(-9, 9, d).astype(np.float32)

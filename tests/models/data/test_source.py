@@ -13,7 +13,7 @@ import pytest
 from models.data import table
 from models.data.dataset import Dataset, DatasetError
 from models.data.settings import SourceSettings
-from models.data.source import DataSource, InMemory, _is_settled, load, read
+from models.data.source import DataSource, File, InMemory, _is_settled, kept, load, read
 from models.data.source import open as open_source
 from models.job import ModelSpec
 
@@ -142,6 +142,54 @@ def test_a_file_that_was_written_to_just_now_is_read_again_though_its_stamp_is_t
     Path(csv).write_text("a,b,y\n9,9,0\n3,4,1\n")
     assert rows.snapshot().X[0].tolist() == [9, 9]
     assert readings == [csv] * 2
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_shows_to_be_unchanged_on_a_disk_that_is_waited_for_is_had_without_a_snapshot(csv: str) -> None:
+    rows, here = open_source(source(path=csv)), Path(csv).stat().st_dev
+    assert kept(rows, here) is None, "nothing was read so far"
+    first = rows.snapshot()
+    assert kept(rows, here) is first
+    append(csv, "5,6,1\n")
+    assert kept(rows, here) is None
+    second = rows.snapshot()
+    assert len(second.y) == 3
+    assert kept(rows, here) is second
+    Path(csv).unlink()
+    assert kept(rows, here) is None
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("waited_for", [None, 1])
+def test_a_file_on_another_disk_is_not_even_looked_at_without_a_snapshot(
+    csv: str, waited_for: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not answer holds whoever asks it for a stamp."""
+    rows, here = open_source(source(path=csv)), Path(csv).stat().st_dev
+    rows.snapshot()
+    looks: list[str] = []
+    stamp = table._stamp
+    monkeypatch.setattr(table, "_stamp", lambda path: looks.append(path) or stamp(path))
+    assert kept(rows, None if waited_for is None else here + waited_for) is None
+    assert looks == []
+    assert kept(rows, here) is not None
+    assert looks == [csv]
+
+
+def test_rows_that_a_stamp_does_not_tell_from_others_take_a_snapshot(csv: str) -> None:
+    rows, here = open_source(source(path=csv)), Path(csv).stat().st_dev
+    rows.snapshot()
+    assert kept(rows, here) is None, "it was written to just now"
+    assert kept(InMemory(rows.snapshot()), here) is None
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_while_a_file_is_being_read_nothing_of_it_is_kept(csv: str) -> None:
+    rows, here = open_source(source(path=csv)), Path(csv).stat().st_dev
+    rows.snapshot()
+    assert isinstance(rows, File)
+    with rows._lock:
+        assert kept(rows, here) is None
 
 
 def test_the_rows_of_before_are_let_go_before_others_are_read(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
