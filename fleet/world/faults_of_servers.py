@@ -35,7 +35,7 @@ def fold_twice(patches: Patches) -> None:
     def admit_twice(self: Learner, body: bytes, *rest: Any) -> Admitted:
         admitted = admit(self, body, *rest)
         number = self.now.held.number
-        self._sum.add(self._decode(body, number), admitted.weight)
+        self.intake.sum.add(self.intake._decode(body, number), admitted.weight)
         return admitted
 
     patches.set(Learner, "admit", admit_twice)
