@@ -100,6 +100,7 @@ class Intake:
         self.late: list[LateUpdate] = []
         self.counted: list[Counted] = []
         self._refused: set[str] = set()
+        self._before = dict(now.record.streaks)
         self.peers = Peers(now.record.norms(now.held.number), now.held.number)
         self.model_norm = now.model.norm
         self._limit = self._limit_of(self.peers.usual)
@@ -112,7 +113,11 @@ class Intake:
     @property
     def streaks(self) -> dict[str, int]:
         """How often in a row each device was refused by now, as far as it was refused when it was heard last."""
-        return streaks.now(dict(self._now.record.streaks), self._refused, {one.device for one in self.counted})
+        return streaks.now(self._before, self._refused, {one.device for one in self.counted})
+
+    def streak_of(self, device: str) -> int:
+        """Return how often in a row a device was refused by now that is not counted."""
+        return self._before.get(device, 0) + (device in self._refused)
 
     @property
     def clipped(self) -> dict[str, float]:

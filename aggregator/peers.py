@@ -12,6 +12,7 @@ refused are they asked before (`usual_by_now`): a base that everybody is refused
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,8 +40,10 @@ class Peers:
         self._before = tuple(before)
         self._number = number
         self._now: list[Peer] = []
+        """Those that were sent to this base, by size."""
         self._heard: set[str] = set()
-        self._n_far = 0
+        self.n_far = 0
+        """How many of them are far from what is usual."""
 
     @property
     def usual(self) -> list[float]:
@@ -49,50 +52,43 @@ class Peers:
 
     @property
     def n_heard(self) -> int:
-        """Norms that were sent to this base."""
+        """Devices that have sent a norm to this base."""
         return len(self._now)
-
-    @property
-    def n_far(self) -> int:
-        """How many of them were far from what is usual."""
-        return self._n_far
-
-    def usual_by_now(self, norm: float, device: str) -> list[float]:
-        """Return the norms with those of this base in their places, and with one that has just come."""
-        now = [*self._now, Peer(norm, device, self._number)]
-        return [peer.norm for peer in _following(self._before, now, self._number)]
 
     def most_are_far(self) -> bool:
         """Return whether not one device is far from what is usual, but most of those heard on this base are."""
-        return self._n_far >= MIN_PEERS - 1 and 2 * self._n_far > len(self._now)
+        return self.n_far >= MIN_PEERS - 1 and 2 * self.n_far > len(self._now)
 
     def note(self, norm: float, device: str, *, far: bool) -> None:
-        """Note the norm of an update, whatever becomes of it; of a device with several, the last."""
+        """Note the norm of an update, whatever becomes of it; of a device with several, as with late ones, the last."""
         if device and device in self._heard:
             self._now = [peer for peer in self._now if peer.device != device]
+        else:
+            self.n_far += far
         self._heard.add(device)
-        self._now.append(Peer(norm, device, self._number))
-        self._n_far += far
+        insort(self._now, Peer(norm, device, self._number))
+
+    def usual_by_now(self, norm: float, device: str) -> list[float]:
+        """Return the norms with those of this base in their places, and with one that has just come."""
+        now = self._now.copy()
+        insort(now, Peer(norm, device, self._number))
+        return [peer.norm for peer in self._following(now, device)]
 
     def following(self) -> tuple[Peer, ...]:
         """Return the norms that are usual on the next base: those of this one first, by size."""
-        return _following(self._before, self._now, self._number)
+        return self._following(self._now)
+
+    def _following(self, now: Sequence[Peer], also: str = "") -> tuple[Peer, ...]:
+        older = [peer for peer in self._before if peer.number > self._number - LOOKS_BACK]
+        older = [peer for peer in older if not peer.device or not (peer.device == also or peer.device in self._heard)]
+        latest = _evenly(now, MOST)
+        if sum(bool(peer.device) for peer in (*latest, *older)) >= MIN_PEERS:
+            older = [peer for peer in older if peer.device]  # who knows how often one of the others is there
+        return (*latest, *_evenly(older, MOST - len(latest)))
 
 
-def _following(before: Sequence[Peer], now: Sequence[Peer], number: int) -> tuple[Peer, ...]:
-    latest = sorted(now, key=lambda peer: (peer.norm, peer.device))
-    again = {peer.device for peer in latest}
-    older = [
-        peer for peer in before if peer.number > number - LOOKS_BACK and (not peer.device or peer.device not in again)
-    ]
-    if sum(bool(peer.device) for peer in (*latest, *older)) >= MIN_PEERS:
-        older = [peer for peer in older if peer.device]  # who knows how often one of the others is there
-    first = _evenly(latest, MOST)
-    return (*first, *_evenly(older, MOST - len(first)))
-
-
-def _evenly(peers: Sequence[Peer], most: int) -> list[Peer]:
+def _evenly(peers: Sequence[Peer], most: int) -> Sequence[Peer]:
     """Return so many at most, from everywhere in their order: the smallest alone would say too little."""
     if len(peers) <= most:
-        return list(peers)
+        return peers
     return [peers[(2 * i + 1) * len(peers) // (2 * most)] for i in range(most)]

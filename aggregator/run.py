@@ -417,7 +417,7 @@ class Run:
         verdict = judgement.verdict
         if verdict.refused and verdict.base == self.version:
             self._learner.refuse(verdict.device, judgement.norm)
-            if (n := self.streaks.get(verdict.device, 0)) >= streaks.MANY:
+            if (n := self._learner.intake.streak_of(verdict.device)) >= streaks.MANY:
                 log.warning("job=%s device=%s was refused %d times in a row", self.job, verdict.device, n)
         return self.coordinator.receive(VerdictPending(judgement.verdict.device), now)
 

@@ -146,9 +146,9 @@ def count_stale_updates(patches: Patches) -> None:
         return turn_away(self, structs.replace(offer, base=self.base) if late else offer, ended)
 
     def admit_as_if_current(
-        self: Learner, body: bytes, weight: int, report: Any = None, _number: Any = None
+        self: Learner, body: bytes, weight: int, report: Any = None, _number: Any = None, device: str = ""
     ) -> Admitted:
-        return admit(self, body, weight, report)
+        return admit(self, body, weight, report, device=device)
 
     patches.set(Ledger, "_reason_to_turn_away", never_for_its_base)
     patches.set(Learner, "admit", admit_as_if_current)
