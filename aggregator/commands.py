@@ -215,11 +215,14 @@ class Commands:
         if run is None:
             return line["job"], {"job": line, "devices": []}, ""
         standings = waits.standings(run.coordinator, aggregator.clock())
-        devices = (self._device(msgspec.to_builtins(one), run.job) for one in standings)
+        streaks = run.streaks
+        devices = (self._device(msgspec.to_builtins(one), run.job, streaks.get(one.device)) for one in standings)
         page, more = _page(devices, after, lambda device: str(device["device"]))
         return run.job, {"job": line, "devices": page}, more
 
-    def _device(self, standing: dict[str, Any], job: str) -> dict[str, Any]:
+    def _device(self, standing: dict[str, Any], job: str, refused_in_a_row: int | None) -> dict[str, Any]:
+        if refused_in_a_row is not None:
+            standing["refused_in_a_row"] = refused_in_a_row
         known = self._aggregator.roster.devices.get(standing["device"])
         if known is None:
             return standing
@@ -243,7 +246,7 @@ class Commands:
         rows = self._rows(run, command.number, attempt - 1 if device else attempt)
         for row in rows:
             after = device if row.attempt.number == attempt else ""
-            fates = run.coordinator.fates() if row.outcome == "open" else row.fates
+            fates = run.fates() if row.outcome == "open" else row.fates
             if command.device is not None:
                 fates = {name: fate for name, fate in fates.items() if name == command.device}
             page, cut, left = _cut(fates, after, left)

@@ -20,7 +20,9 @@ def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) ->
     if values and stop.target is not None:
         best = max(value for _, value in values)
         if best >= sign * stop.target:
-            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}"
+            number = next(number for number, value in values if value == best)
+            whose = _whose_word(history[number], stop.metric)
+            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}{whose}"
     if values and stop.patience is not None:
         best_at, best = _last_improvement(values, stop.min_delta)
         if sum("unscored" not in metrics for metrics in history[best_at + 1 :]) >= stop.patience:
@@ -28,6 +30,13 @@ def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) ->
     if last >= rounds.max_rounds:
         return f"max_rounds = {rounds.max_rounds} are done"
     return None
+
+
+def _whose_word(metrics: Mapping[str, float], metric: str) -> str:
+    """Return by whose word a version is as good as that, where it is not by a test split."""
+    if metric != "loss" or metrics.get("device_loss") != metrics["loss"]:
+        return ""
+    return f", by what more than half of {metrics['participants']:.0f} devices report"
 
 
 def _last_improvement(values: Sequence[tuple[int, float]], min_delta: float) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -64,25 +65,37 @@ def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
 
 
 LARGEST_LOSS = 1e100
-"""A device that says more is broken, and one of them must not hide what all others say."""
+"""A device that says more is broken."""
 
 
-def mean_loss(updates: Sequence[Claim]) -> Metrics:
-    """Return the training loss that devices reported, weighted by their examples; nothing where none makes sense.
+FEWEST_VOICES = 2
+"""Devices that must have counted before what they report says anything: nobody's own word is enough."""
 
-    By fsum, which rounds once: a stop may hang on it, so neither the order of the updates nor the Python may show in it
-    (the built-in sum of floats is another from 3.12 on).
+
+def reported_loss(updates: Sequence[Claim]) -> Metrics:
+    """Return the training loss that devices report: the upper median over all whose updates count; nothing for one.
+
+    One voice a device, whatever it claims to have trained on: of its losses in order the one in the middle, of an even
+    number the larger of the two there. A device that reports none, or nonsense, has one that is larger than all. So a
+    target is reached where more than half of the devices that count report one within it, two at least; these are a
+    quorum of the job or more, since no version is made of fewer. Fewer than half can neither feign it nor hinder it.
+    Nothing where more than half report none, or just half.
     """
-    told = [(u.n_examples, u.loss) for u in updates if u.loss is not None and abs(u.loss) <= LARGEST_LOSS]
-    return {"loss": math.fsum(n * loss for n, loss in told) / sum(n for n, _ in told)} if told else {}
+    voices = {update.device: update.loss for update in updates}  # of one whose late update counts, too, the last
+    if len(voices) < FEWEST_VOICES:
+        return {}
+    losses = (math.inf if loss is None or not abs(loss) <= LARGEST_LOSS else loss for loss in voices.values())
+    middle = statistics.median_high(losses)
+    return {"loss": middle} if middle < math.inf else {}
 
 
 def measured(scores: Metrics | None, updates: Sequence[Claim]) -> Metrics:
     """Return all that is known of a version: who made it, and how good it is.
 
-    scores: on the test split; None where there is none.
+    scores: on the test split; None where there is none, and what devices report stands for it. "examples" is what they
+    claim, "device_loss" what `reported_loss` makes of what they report.
     """
-    told = mean_loss(updates)
+    told = reported_loss(updates)
     return {
         "participants": float(len(updates)),
         "examples": float(sum(u.n_examples for u in updates)),

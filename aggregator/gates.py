@@ -1,44 +1,100 @@
-"""What an update must be before it may touch the sum."""
+"""What an update must be before it may touch the sum, and how much of it may.
+
+    limit = ratio * median of the norms of many devices, each one's last (peers.py); of the model's, before 3 are known
+
+    norm <= limit                       it counts as it is
+    limit < norm <= the model's norm    it weighs limit / norm of what it would, and 1 at least
+    norm > both, gate = "clip"          its numbers are scaled by f = limit / norm, and it weighs what it would
+    norm > both, gate = "refuse"        it is refused, unless by now most devices are as far
+    norm > 1024 * limit                 it is refused in any case: no training comes to that
+
+The first two rows are norm bounding by the weight (Sun et al. 2019, "Can You Really Backdoor Federated Learning?"),
+the third is the clip of McMahan et al. (2018): u * min(1, limit / |u|), with an f so short that the bits are the same
+everywhere (models/clip.py). Where nobody can be compared, so that the limit is a multiple of the model's own norm, an
+update beyond it is scaled down to the model's norm itself: it is nobody's usual size.
+
+A clipped update moves the sum as far as one at the limit, whatever it holds. So a device that is always far, as an
+honest one of very few rows, still has its say; and if all are, the fleet goes on, and the limit follows it, since peers
+are what devices sent and not what was let in.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from aggregator.refusals import reason
+from models.clip import Factor, factor_for
 
 MIN_PEERS = 3
 """Peers whose norms are known before their median says what is usual; until then the model's own norm does."""
+ABSURD = 1024.0
+"""Times the limit: a norm beyond is that of a training that has diverged: scaled down it would be noise."""
 
 
 class RefusedError(Exception):
-    """Why an update is refused, in words for its device's operator."""
+    """Why an update is refused, in words for its device, and behind them those for the operator alone.
+
+    norm: of an update that the gate has refused for it; 0 where it was refused for something else.
+    """
+
+    def __init__(self, why: str, for_operator: str = "", *, norm: float = 0.0) -> None:
+        super().__init__(reason(why, for_operator))
+        self.norm = norm
 
 
 class Admitted(NamedTuple):
-    """An update that is in the sum, with the weight that it has there."""
+    """An update that is in the sum, with the weight that it has there, and what it was scaled by."""
 
     norm: float
+    """As it came."""
     weight: int
+    factor: Factor | None = None
 
 
-def weighed(norm: float, weight: int, limit: float, most: float = 0.0) -> Admitted:
-    """Hold an update's norm against the limit, and return the weight that it has in the sum.
+class Limit(NamedTuple):
+    """The largest norm that is let in as it is, and what one beyond is scaled down to."""
 
-    One whose norm is over the limit weighs less, but 1 at least, so that it moves the sum about as far as one at the
-    limit does (norm bounding: Sun et al. 2019, "Can You Really Backdoor Federated Learning?"); one that is over `most`
-    as well is refused. Raises RefusedError.
+    most: float
+    clipped_to: float
+
+
+def is_far(norm: float, limit: Limit, model_norm: float) -> bool:
+    """Return whether an update is neither within the limit nor smaller than the model; NaN is."""
+    return not norm <= max(limit.most, model_norm)
+
+
+def weighed(
+    norm: float,
+    weight: int,
+    limit: Limit,
+    model_norm: float = 0.0,
+    gate: Literal["clip", "refuse"] = "refuse",
+    *,
+    with_most: bool = False,
+) -> Admitted:
+    """Hold an update's norm against the limit, and return what it has in the sum. Raises RefusedError.
+
+    with_most: whether most of those that were sent to its base are far as well.
     """
-    if not norm <= max(limit, most):
-        raise RefusedError(f"its norm {norm:.4g} is more than {limit:.4g}, which is far from its peers'")
-    return Admitted(norm, max(1, int(weight * (limit / norm))) if norm > limit else weight)
+    if is_far(norm, limit, model_norm):
+        if gate == "refuse" or not norm <= ABSURD * limit.most:
+            why = "its norm is far from its peers'"
+            why = "its norm is far from what was usual, as those of most are now" if with_most else why
+            raise RefusedError(why, f"{norm:.4g} where {max(limit.most, model_norm):.4g} is let in", norm=norm)
+        return Admitted(norm, weight, factor_for(norm, limit.clipped_to))
+    return Admitted(norm, max(1, int(weight * (limit.most / norm))) if norm > limit.most else weight)
 
 
-def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> float:
-    """Return the largest norm that is let in: `ratio` times the median of the peers', or of the model's own norm.
+def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> Limit:
+    """Return the limit: `ratio` times the median of the peers', or of the model's own norm.
 
     Devices that move nothing (norm 0) say nothing of what is usual.
     """
     moving = [norm for norm in peers if norm > 0]
-    usual = statistics.median(moving) if len(moving) >= MIN_PEERS else model_norm
-    return ratio * usual if usual > 0 else math.inf
+    if len(moving) >= MIN_PEERS:
+        most = ratio * statistics.median(moving)
+        return Limit(most, most)
+    return Limit(ratio * model_norm, model_norm) if model_norm > 0 else Limit(math.inf, math.inf)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from aggregator import gates
-from aggregator.record import MOST_LEFT, PEERS, Next, Record, RecordError, RecordFormatError, beside, opened
+from aggregator.intake import DAMAGE, Counted, Intake, LateUpdate
+from aggregator.record import MOST_LEFT, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
 from models import chain, sections, steering, sums
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
-from models.codec.coding import Coding, Update, shaped
+from models.codec.coding import shaped
 from models.codec.decoded import exact
 from models.codec.levels import ADDED
 from models.codec.plan import Float64
@@ -36,10 +37,6 @@ from models.strategies.table import STRATEGIES
 
 log = logging.getLogger(__name__)
 
-MOST_LATE = 2
-"""Late updates that a version relays: each is a body of its own, under the hash of its own base."""
-LEAST_LATE = 0.02
-"""Share of a round's weight below which a late update is not worth its bytes."""
 LONGEST_IN_GROUP = 8192
 """Steps beyond this length are not worth grouping: their envelopes weigh nothing."""
 GRID_SHARE = 0.5
@@ -64,16 +61,6 @@ class LearnerError(ValueError):
 
 class StateFormatError(LearnerError):
     """A stored state in a format that this fedge does not read: it is no damage, and no backup helps."""
-
-
-class Counted(Struct, frozen=True):
-    """What the sum's numbers need to know of an update in it."""
-
-    weight: int
-    norm: float
-    report: Report | None = None
-    number: int | None = None
-    """Of its base, where that is not the current one."""
 
 
 class Learner:
@@ -150,38 +137,37 @@ class Learner:
     def restore(self, body: bytes, counted: Counted) -> None:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
-            number = self._now.held.number if counted.number is None else counted.number
-            delta = self._delta(body)
-            self._add(delta, self._decode(delta, number), counted.weight, number)
-        except (sections.SectionError, CodecError, FoldError, gates.RefusedError) as error:
+            self._intake.restore(body, counted)
+        except DAMAGE as error:
             raise LearnerError(f"a stored update: {error}") from error
-        self._counted.append(counted)
 
     def admit(
-        self, body: bytes, weight: int, report: Report | None = None, number: int | None = None
+        self, body: bytes, weight: int, report: Report | None = None, number: int | None = None, device: str = ""
     ) -> gates.Admitted:
         """Hold an update against the gates and add it to the sum. Raises gates.RefusedError.
 
         number: of its base, where that is not the current one.
-        Its peers are the updates of earlier versions: those of its own would make the verdict depend on who came first.
-        As a job converges most norms shrink and some do not: what is far from its peers', and smaller than the model
-        itself, is no explosion, and weighs less. Refused for good it would leave too few devices on the base.
         """
-        base = self._now.held.number if number is None else number
+        return self._intake.admit(body, Counted(weight, 0.0, report, number, device))
+
+    def refuse(self, device: str, norm: float = 0.0) -> None:
+        """Note that an update to the current base is refused, now or before a start. norm: where it was for that."""
+        self._intake.refuse(device, norm)
+
+    @property
+    def intake(self) -> Intake:
+        """What has come for the next version."""
+        return self._intake
+
+    def cap(self, share: float, body_of: Callable[[Counted], bytes]) -> dict[str, tuple[int, int]]:
+        """Have no device weigh more than this share of the mean; return who was capped, from what to what.
+
+        As `Intake.cap`, to be called when all have come. Raises LearnerError where a body is not what it was.
+        """
         try:
-            delta = self._delta(body)
-            update = self._decode(delta, base)
-            norm = sums.norm(update, self._coding_of(base))
-            admitted = gates.weighed(norm, weight, self._limit, most=self._model_norm)
-            self._add(delta, update, admitted.weight, base)
-        except sections.SectionError as error:
-            raise gates.RefusedError(f"its body is not as the job has it: {error}") from error
-        except CodecError as error:
-            raise gates.RefusedError(f"its body does not decode: {error}") from error
-        except FoldError as error:
-            raise gates.RefusedError(f"it does not fit the sum: {error}") from error
-        self._counted.append(Counted(admitted.weight, norm, report, number))
-        return admitted
+            return self._intake.cap(share, body_of)
+        except DAMAGE as error:
+            raise LearnerError(f"a stored update: {error}") from error
 
     def next(self) -> Next:
         """Return what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
@@ -215,56 +201,27 @@ class Learner:
             self._behind.append(len(following.step))
         self._take(following)
 
-    # The sum.
-
-    def _coding_of(self, number: int) -> Coding:
-        if number == self._now.held.number:
-            return self._sum.coding
-        terms = self.terms_of(number)
-        if terms is None:
-            raise gates.RefusedError(f"how updates to version {number} are coded is not known any more")
-        return self._chain.coding(number, terms)
-
-    def _delta(self, body: bytes) -> bytes:
-        """Return the delta of an update. Raises SectionError."""
-        found = sections.split(body, self._sections)
-        if sections.DELTA not in found:
-            raise sections.SectionError('section "delta" is missing')
-        return found[sections.DELTA]
-
-    def _decode(self, delta: bytes, number: int) -> Update:
-        return self._coding_of(number).decode(delta)
-
-    def _add(self, delta: bytes, update: Update, weight: int, number: int) -> None:
-        """Add an update to the sum; one that lies under another base's hash is kept apart. Raises RefusedError."""
-        terms = self.terms_of(number)
-        if number == self._now.held.number or terms is None or not terms.is_sketch:
-            self._sum.add(update, weight)
-            return
-        if len(self._late) == MOST_LATE:
-            raise gates.RefusedError(f"it is late, and {MOST_LATE} late updates are in the next version already")
-        if weight < LEAST_LATE * self._now.record.weight:
-            raise gates.RefusedError(f"it is late, and weighs less than {LEAST_LATE:.0%} of a round")
-        self._late.append((number, weight, terms, delta))
+    # The version.
 
     def _next(self) -> Next:
         now, gains = self._now, self._gains(self._now.held)
-        total = self._sum.weight + sum(weight for _, weight, _, _ in self._late)
+        total = self._intake.weight
         if not total:
             raise FoldError("there is no update in its sum")
-        mean = self._sum.mean() if self._sum.weight else self._sum.zero()
-        rate = gains.published * self._sum.weight / total
+        mean = self._intake.sum.mean() if self._intake.sum.weight else self._intake.sum.zero()
+        rate = gains.published * self._intake.sum.weight / total
         seen = self._seen(total)
         if self.terms == FLOAT32:
             held, body = self._whole(mean.values * rate)
-            return Next(held, self._record(now.record.choice, seen, total), ((0, body),), self._told(held))
+            record = self._record(now.record.choice, seen, total)
+            return Next(held, record, ((0, body),), self._told(held), self._intake.alarm)
         # of a sketch nothing is rounded at random
         rng = None if self.terms.is_sketch else np.random.default_rng(_seed(mean.values.tobytes()))
-        body = sums.published(mean, self._sum.coding, now.record.down, rate, rng)
+        body = sums.published(mean, self._intake.sum.coding, now.record.down, rate, rng)
         down = Terms(self.terms.m, now.record.down) if self.terms.is_sketch else INT8
         late = tuple(
-            Late(now.held.number - number, step_near(gains.published * weight / total), terms, theirs)
-            for number, weight, terms, theirs in sorted(self._late)  # whoever came first
+            Late(now.held.number - one.number, step_near(gains.published * one.share_of(total)), one.terms, one.delta)
+            for one in sorted(self._intake.late, key=LateUpdate.by_value)  # whoever came first
         )
         noise = self._noise(mean, body, down, seen, rate) * gains.at_once**2
         return self._following(Step(down, body, late), seen, total, noise)
@@ -294,8 +251,9 @@ class Learner:
             after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
         )
         same = held.model.sha256() == now.model.sha256()  # both are hashed for their heads anyway, and once
-        stands_still = same and any(norm.norm > 0 for norm in self._counted)
-        return Next(held, after, tuple(ways), self._told(held, noise), SWALLOWED if stands_still else "")
+        stands_still = same and any(norm.norm > 0 for norm in self._intake.counted)
+        alarm = SWALLOWED if stands_still else self._intake.alarm
+        return Next(held, after, tuple(ways), self._told(held, noise), alarm)
 
     def _told(self, held: Held, noise: float = 0.0) -> tuple[tuple[str, float], ...]:
         terms, of_state = self.terms, self._strategy.metrics(self._chain.state(held), self._spec.aggregate)
@@ -317,19 +275,21 @@ class Learner:
 
     def _seen(self, total: int) -> RoundSummary:
         """Sum the round up for the steering. Neither order nor machine matters: by fsum, over what is sorted."""
-        current = [counted for counted in self._counted if counted.number is None]
-        single = math.fsum(sorted((c.weight / total) ** 2 * (c.norm * c.norm) for c in current))
+        current = [counted for counted in self._intake.counted if counted.number is None]
+        single = math.fsum(sorted((c.weight / total) ** 2 * (c.moved * c.moved) for c in current))
         reports = sorted((c.report for c in current if c.report is not None), key=_by_value)
         if len(reports) > steering.MOST_REPORTS:
             middle = len(reports) / steering.MOST_REPORTS
             reports = [reports[int((i + 0.5) * middle)] for i in range(steering.MOST_REPORTS)]
-        coded = self._sum.mean_energy() * (self._sum.weight / total) ** 2 if self._sum.weight else 0.0
+        coded = (
+            self._intake.sum.mean_energy() * (self._intake.sum.weight / total) ** 2 if self._intake.sum.weight else 0.0
+        )
         added = ADDED[self.terms.bits] * single if self.terms.is_sketch else 0.0
         return RoundSummary(_bounded(coded - added), _bounded(single), tuple(reports))
 
     def _noise(self, mean: sums.Mean, body: bytes, down: Terms, seen: RoundSummary, rate: float) -> float:
         """Return the energy of the noise in the next version, in units of its weights."""
-        d = self._sum.coding.d
+        d = self._intake.sum.coding.d
         if self.terms.is_sketch:
             return rate * rate * steering.noise(d, self.terms, down.bits, seen)
         coding = self._chain.coding(self._now.held.number, down)
@@ -338,7 +298,7 @@ class Learner:
 
     def _is_due(self, n_bytes: int, noise: float) -> bool:
         """Return whether the steps since the last snapshot weigh as much as it does; version 1 needs none."""
-        record, d = self._now.record, self._sum.coding.d
+        record, d = self._now.record, self._intake.sum.coding.d
         heavy = record.since + n_bytes >= max(record.snapshot_bytes, SNAPSHOT_BITS * d // 8)
         return self._now.held.number > 0 and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
 
@@ -363,7 +323,7 @@ class Learner:
 
         EDGE bits above it, so that the step of this very round may move it.
         """
-        step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self._sum.coding.d)
+        step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self._intake.sum.coding.d)
         of_state = self._strategy.grid(step, self._chain.state(self._now.held), self._spec.aggregate)
         return Grids(step_near(max(step, 2.0 ** (max(self._now.model.exponents) + EDGE))), of_state)
 
@@ -375,29 +335,26 @@ class Learner:
         history = (*self._now.record.history, seen)
         rate = self._gains(held).in_all
         return steering.choose(
-            self._sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
+            self._intake.sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
         )
 
     def _record(self, choice: Choice, seen: RoundSummary, total: int) -> Record:
-        before = self._now.record
-        norms = sorted(counted.norm for counted in self._counted)
+        before, following = self._now.record, self._intake.peers.following()
         return Record(
             terms=(choice.terms.m, choice.terms.bits),
             down=choice.down,
             allowed=None if math.isinf(choice.allowed) else choice.allowed,
             history=(*before.history, seen)[-max(steering.WINDOWS) :],
-            peers=(*norms, *before.peers)[:PEERS],
+            peers=tuple(peer.norm for peer in following),
+            whose=tuple((peer.device, peer.number) for peer in following),
+            streaks=tuple(self._intake.streaks.items()),
             weight=total,
             left=(*before.left, before.terms)[-MOST_LEFT:] if self._spec.rounds.late == "fold" else (),
         )
 
     def _take(self, now: Next) -> None:
         self._now = now._replace(ways=(), metrics=(), alarm="")
-        self._sum = self._strategy.combine(self._chain.coding(now.held.number, self.terms), now.model)
-        self._late: list[tuple[int, int, Terms, bytes]] = []
-        self._counted: list[Counted] = []
-        self._model_norm = now.model.norm
-        self._limit = gates.limit_of_norm(now.record.peers, self._model_norm, self._spec.aggregate.max_norm_ratio)
+        self._intake = Intake(self._chain, self._spec, self._now, self._sections, self.terms_of)
 
 
 def _is_whole(step: bytes) -> bool:

@@ -18,6 +18,7 @@ import math
 
 from msgspec import structs
 
+from aggregator import refusals
 from aggregator.effects import Attempt, Collect, Effect, SendVerdict, Setup, StoreRefusal
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
@@ -31,6 +32,7 @@ class Ledger:
         self._rules = setup.rules
         self._max_examples = setup.max_examples
         self._max_body_bytes = setup.max_body_bytes
+        self._stated_rows = setup.stated_rows
         self._verdicts = {verdict.device: verdict for verdict in setup.verdicts}
         self.counted = {verdict.device for verdict in setup.verdicts if verdict.base == self.base and verdict.counted}
         """Devices whose updates count for the current base."""
@@ -163,16 +165,24 @@ class Ledger:
         return known[1]
 
     def _weight(self, offer: Offer) -> int:
-        """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2."""
+        """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2.
+
+        n is what a device claims, and no more than what its operator has stated of it.
+        """
         staleness = self.base.number - offer.base.number
-        return max(1, 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness)))
+        n = offer.n_examples
+        if self._stated_rows is not None:
+            n = min(n, self._stated_rows.get(offer.device, n))
+        return max(1, 1000 * n // math.isqrt(1_000_000 * (1 + staleness)))
 
     def _reason_to_refuse(self, offer: Offer) -> str | None:
         """Return why this offer, though awaited, is refused for what its envelope claims."""
         if offer.n_examples > self._max_examples:
-            return f"it claims {offer.n_examples} examples, more than max_examples = {self._max_examples}"
+            limit = f"{offer.n_examples} where max_examples = {self._max_examples}"
+            return refusals.reason("it claims more examples than a device of this job may have", limit)
         if offer.n_bytes > self._max_body_bytes:
-            return f"its {offer.n_bytes} bytes are more than any update of this job has ({self._max_body_bytes})"
+            limit = f"{offer.n_bytes} bytes where {self._max_body_bytes} are let in"
+            return refusals.reason("it is longer than any update of this job", limit)
         return None
 
 

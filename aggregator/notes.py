@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from aggregator import waits
+from aggregator import streaks, waits
 from aggregator.roster import Known, Roster
 from aggregator.run import Run
 from aggregator.waits import Waits
@@ -24,6 +24,7 @@ def of(run: Run) -> list[str]:
     """Return what will never come of a job as it is set up, and what is wrong with its current version."""
     stop = run.spec.rounds.stop
     told = [run.alarm] if run.alarm else []
+    told += _refused_again_and_again(run)
     if stop.target is None and stop.patience is None:
         return told
     measured = any(stop.metric in metrics for metrics in run.coordinator.history)
@@ -33,8 +34,22 @@ def of(run: Run) -> list[str]:
             f"never holds and it goes on to max_rounds = {run.spec.rounds.max_rounds}"
         )
     elif run.version.number and not measured:
-        told.append(f"nobody measures {stop.metric}: its stop rule never holds")
+        alone = (
+            ""
+            if stop.metric != "loss" or run.has_test or run.metrics.get("participants", 0.0) > 1
+            else " (one device's own word is not enough)"
+        )
+        told.append(f"nobody measures {stop.metric}{alone}: its stop rule never holds")
     return told
+
+
+def _refused_again_and_again(run: Run) -> list[str]:
+    found = list(streaks.named(run.streaks).items())
+    if not found:
+        return []
+    names = ", ".join(f"{device} ({n} times)" for device, n in found[: waits.NAMED])
+    more = f" and {len(found) - waits.NAMED} more" if len(found) > waits.NAMED else ""
+    return [f"refused {streaks.MANY} times in a row or more: {names}{more}: see fedge round explain"]
 
 
 def at_submit(run: Run, roster: Roster) -> list[str]:

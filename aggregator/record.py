@@ -9,6 +9,8 @@ from typing import Annotated, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from aggregator import peers, streaks
+from aggregator.peers import Peer
 from aggregator.rows import is_whole
 from models import steering
 from models.chain import SPAN, STEP, WHOLE, Chain, Held
@@ -22,11 +24,12 @@ from models.strategies.state import StateError
 from models.strategies.table import STRATEGIES
 from runtime import formats
 
-PEERS = 100
+PEERS = peers.MOST
 """Norms that the gate looks back on."""
 MOST_LEFT = 256
 """Bases before the current one whose terms are remembered, for late updates."""
 _Natural = Annotated[int, Meta(ge=0, le=2**53)]
+_Device = Annotated[str, Meta(max_length=80)]
 
 
 class RecordError(ValueError):
@@ -61,6 +64,16 @@ class Record(Struct, frozen=True, array_like=True):
     """Of the last snapshot."""
     left: Annotated[tuple[tuple[int, int], ...], Meta(max_length=MOST_LEFT)] = ()
     """The terms of the bases before this one, the latest last."""
+    whose: Annotated[tuple[tuple[_Device, _Natural], ...], Meta(max_length=PEERS)] = ()
+    """Of each of `peers`: which device sent it, and to which base. Empty where that is not known: what an older fedge
+    wrote has none, and one that reads this does without."""
+    streaks: Annotated[tuple[tuple[_Device, _Natural], ...], Meta(max_length=streaks.MOST)] = ()
+    """Devices that were refused when they were heard last, and how often in a row. Older fedges have none."""
+
+    def norms(self, number: int) -> tuple[Peer, ...]:
+        """Return `peers` with what is known of them. number: of this version, for those of whom nothing is."""
+        whose = self.whose or (("", number),) * len(self.peers)
+        return tuple(Peer(norm, device, base) for norm, (device, base) in zip(self.peers, whose, strict=True))
 
     @property
     def choice(self) -> Choice:
@@ -172,6 +185,8 @@ def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
         raise RecordFormatError(str(error)) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
+    if len(stored.record.whose) not in (0, len(stored.record.peers)):
+        raise RecordError("it has norms of nobody, or devices without one")
     terms, down = Terms(*stored.record.terms), stored.record.down
     if not terms.are_for(n_parameters(spec)) or (terms.is_sketch and down > WIDEST):
         raise RecordError("it codes updates in a way that there is not for its net")

@@ -384,6 +384,11 @@ def update_row(job: str, cells: Sequence[object]) -> UpdateRow:
     return found
 
 
+def refusal_row(job: str, cells: Sequence[object]) -> tuple[str, float]:
+    """Return who was refused, and the norm that it was for; 0 where it was for something else. cells: device, norm."""
+    return read(tuple[Id, Norm], job, "updates", tuple(cells))
+
+
 def body_row(job: str, cells: Sequence[object]) -> BodyRow:
     """Return a body at the broker. cells: the fields, and the checksum of the data."""
     *rest, checksum = cells

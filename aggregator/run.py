@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from itertools import islice
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection
+from aggregator import evaluation, projection, refusals, remarks, shares, streaks
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -44,7 +44,8 @@ from aggregator.effects import (
 from aggregator.executor import Inline
 from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
-from aggregator.learner import Counted, Learner, LearnerError, StateFormatError
+from aggregator.intake import Counted
+from aggregator.learner import Learner, LearnerError, StateFormatError
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -96,11 +97,13 @@ class Run:
         packet_bytes: int | None = None,
         executor: Executor | None = None,
         wake: Callable[[], None] = lambda: None,
+        stated_rows: Mapping[str, int] | None = None,
     ) -> None:
         """Load the job from the store. Raises ModelError, DatasetError or StoreError when it cannot be run here.
 
         packet_bytes: the largest packet that the broker takes, if that is known. executor: where versions are
         evaluated; in the loop where none is given. wake: called, on any thread, when there is something to `settle`.
+        stated_rows: the rows of each device as its operator stated them; looked up at every offer, so it may change.
         """
         if row.spec is None:
             raise DamageError(row.damage)
@@ -125,6 +128,9 @@ class Run:
         self._making: _Making | None = None
         self._packet_bytes = packet_bytes
         self.loaded_at = now
+        self._stated_rows = stated_rows
+        self._dominant = ""
+        """Who held most of the last version's mean, and was named for it."""
         self._load(row, now)
 
     def _load(self, row: JobRow, now: float) -> None:
@@ -138,8 +144,12 @@ class Run:
             )
             for update in store.updates(self.job):
                 number = None if update.number == version.number else update.number
-                self._learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
+                self._learner.restore(
+                    update.body, Counted(update.weight, update.norm, update.report, number, update.device)
+                )
                 counted.append(update.device)
+            for device, norm in store.refusals(self.job, version):
+                self._learner.refuse(device, norm)
         except StateFormatError as error:
             raise DamageError(f"job {self.job} is left as it is in the state directory: {error}") from error
         except LearnerError as error:
@@ -172,6 +182,7 @@ class Run:
             renames=store.renames(self.job),
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
+            stated_rows=self._stated_rows,
         )
         self.coordinator = Coordinator(setup, now)
 
@@ -353,7 +364,7 @@ class Run:
                             "verdict job=%s base=%s device=%s refused: %s",
                             *(verdict.job, verdict.base, verdict.device, verdict.refused),
                         )
-                    yield verdict
+                    yield structs.replace(verdict, refused=refusals.told(verdict.refused))
                 case Commit(close):
                     made = self._make(close, now)
                     if made is not None:
@@ -403,6 +414,11 @@ class Run:
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
         """Have a verdict become durable with those that come in one go with it."""
         self._unwritten.append(judgement)
+        verdict = judgement.verdict
+        if verdict.refused and verdict.base == self.version:
+            self._learner.refuse(verdict.device, judgement.norm)
+            if (n := self._learner.intake.streak_of(verdict.device)) >= streaks.MANY:
+                log.warning("job=%s device=%s was refused %d times in a row", self.job, verdict.device, n)
         return self.coordinator.receive(VerdictPending(judgement.verdict.device), now)
 
     def _weighed(self, offer: Offer, weight: int, body: bytes) -> Judgement:
@@ -410,9 +426,14 @@ class Run:
         admitted, refused = Admitted(0.0, weight), ""
         try:
             number = None if offer.base.number == self.version.number else offer.base.number
-            admitted = self._learner.admit(body, weight, report_of(offer), number)
+            admitted = self._learner.admit(body, weight, report_of(offer), number, offer.device)
         except RefusedError as error:
-            refused = str(error)[:500]
+            admitted, refused = Admitted(error.norm, weight), str(error)[:500]
+        if admitted.factor is not None:
+            log.warning(
+                "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from its peers'",
+                *(self.job, offer.base, offer.device, admitted.factor.value, admitted.norm),
+            )
         if admitted.weight < weight:
             log.warning(
                 "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from its peers'",
@@ -428,6 +449,7 @@ class Run:
         """
         self._marks.enter(self.job, "commit", f"version {close.attempt.base.following()} was made")
         try:
+            close = self._capped(close)
             following = self._learner.next()
         except LearnerError as error:
             self._marks.leave(self.job, "commit")
@@ -439,6 +461,49 @@ class Run:
             raise
         self._making = _Making(close, following, self._scoring.begin(following.model, now))
         return self._made(now) if self._making.scores.is_done else None
+
+    def _capped(self, close: Close) -> Close:
+        """Have no device weigh more than its share, and return the end of the round with who was changed, and how.
+
+        Raises LearnerError.
+        """
+        intake, share, capped = self._learner.intake, self._max_share, dict[str, tuple[int, int]]()
+        dominant, part = shares.heaviest(intake.weights)
+        if len(intake.weights) < 2 or part <= shares.DOMINATES:
+            dominant = ""
+        if share is not None:
+            capped = self._learner.cap(share, self._body_of)
+            for device, (before, after) in capped.items():
+                log.warning("round job=%s device=%s is capped: it weighs %d, not %d", self.job, device, after, before)
+        elif dominant and dominant != self._dominant:
+            log.warning(
+                "round job=%s device=%s has %.4g of all weight, as it claims: max_share in [rounds] would limit it",
+                *(self.job, dominant, part),
+            )
+        self._dominant = dominant
+        return structs.replace(
+            close,
+            reason=remarks.on_reason(close.reason, share or 1.0, capped),
+            fates=remarks.on_fates(close.fates, intake.clipped, capped),
+        )
+
+    def _body_of(self, one: Counted) -> bytes:
+        return self._store.body_of(self.job, one.device, self.version.number if one.number is None else one.number)
+
+    @property
+    def _max_share(self) -> float | None:
+        """What one device may weigh in a mean; None: whatever it does."""
+        share = self.spec.rounds.max_share
+        return shares.USUAL if share is None and self._stated_rows is not None else share
+
+    def fates(self) -> dict[str, str]:
+        """Return for every device of the open round what has become of it so far."""
+        return remarks.on_fates(self.coordinator.fates(), self._learner.intake.clipped, {})
+
+    @property
+    def streaks(self) -> dict[str, int]:
+        """How often in a row devices were refused by now: those that were when they were heard last."""
+        return self._learner.intake.streaks
 
     def _made(self, now: float) -> Committed:
         """Make the version that was evaluated durable, and the end of its round."""

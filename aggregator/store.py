@@ -404,6 +404,29 @@ class Store:
         )
         return [rows.claim_row(job, row) for row in self._rows(job, "updates", sql, (job,))]
 
+    def body_of(self, job: str, device: str, number: int) -> bytes:
+        """Return the body of one of these updates. number: of its base. Raises DamageError where it is not there."""
+        sql = (
+            "SELECT body, crc, at, n_bytes FROM updates"
+            " WHERE job = ? AND device = ? AND number = ? AND refused = '' AND body IS NOT NULL"
+        )
+        row = self._one(job, "updates", sql, (job, device, number))
+        if row is None:
+            raise damaged(job, "updates", f"the update of {device} is missing")
+        body, checksum, at, n_bytes = row
+        found = body if at is None else self._bodies.read(job, at, n_bytes)
+        if not isinstance(found, bytes) or checksum != crc(found):
+            raise damaged(job, "updates", f"the checksum of the update of {device} is wrong")
+        return found
+
+    def refusals(self, job: str, base: Version) -> list[tuple[str, float]]:
+        """Return the devices whose updates to a base were refused, by name, with the norms that it was for, else 0."""
+        sql = (
+            "SELECT device, norm FROM updates WHERE job = ? AND generation = ? AND number = ? AND refused != ''"
+            " ORDER BY device"
+        )
+        return [rows.refusal_row(job, row) for row in self._rows(job, "updates", sql, _base(job, base))]
+
     # Rounds.
 
     def open_attempt(self, job: str, attempt: Attempt) -> None:

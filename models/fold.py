@@ -69,21 +69,23 @@ class Fold:
         self.count = 0
         self._sums = [_Sum(np.zeros(t.shape, np.int64), None, 0) for t in spec]
 
-    def add(self, update: Sequence[Decoded], weight: int) -> None:
-        """Add one decoded update.
+    def add(self, update: Sequence[Decoded], weight: int, sign: int = 1) -> None:
+        """Add one decoded update. sign: -1 takes as much of the weight of one that is in the sum out again, exactly.
 
         Raises FoldError for a weight outside 1..2**20, shapes that are not the spec's, or a coordinate too
-        large for the lattice.
+        large for the lattice; with sign = -1 also for a weight that would leave some update less than 1.
         """
-        self._check_weight(weight)
+        self._check_weight(weight, sign)
         terms = self._on_lattice(update)
-        self._sums = [_plus(s, t * weight, weight * largest(t)) for s, t in zip(self._sums, terms, strict=True)]
-        self.weight, self.count = self.weight + weight, self.count + 1
+        self._sums = [
+            _plus(s, t * (sign * weight), weight * largest(t)) for s, t in zip(self._sums, terms, strict=True)
+        ]
+        self._note(weight, sign)
 
-    def add_floats(self, row: npt.NDArray[np.float32], weight: int) -> None:
+    def add_floats(self, row: npt.NDArray[np.float32], weight: int, sign: int = 1) -> None:
         """Add an update of finite float32, shape (d,), to a fold of one tensor. Raises FoldError as `add` does."""
         ((total,), (exponent,)) = self._sums, self.exponents
-        self._check_weight(weight)
+        self._check_weight(weight, sign)
         if row.shape != total.low.shape:
             raise FoldError("an update has other shapes than the spec")
         size = magnitude(row)
@@ -94,18 +96,21 @@ class Fold:
             slab = slice(at, at + SLAB)
             scaled = np.multiply(row[slab], 2.0**-exponent, dtype=np.float64)
             terms = np.rint(scaled, out=scaled).astype(np.int64)
-            terms *= weight
+            terms *= sign * weight
             total.low[slab] += terms
-        self._sums, self.weight, self.count = [total], self.weight + weight, self.count + 1
+        self._sums = [total]
+        self._note(weight, sign)
 
-    def add_signs(self, negative: npt.NDArray[np.uint8], steps: Sequence[int], exponent: int, weight: int) -> None:
+    def add_signs(
+        self, negative: npt.NDArray[np.uint8], steps: Sequence[int], exponent: int, weight: int, sign: int = 1
+    ) -> None:
         """Add an update of one step a block of coordinates, with a sign each, to a fold of one tensor.
 
         negative: 1 where the sign is, shape (d,), in as many blocks of one length as there are steps, which are
         multiples of 2**exponent. Raises FoldError as `add` does.
         """
         ((total,), (ours,)) = self._sums, self.exponents
-        self._check_weight(weight)
+        self._check_weight(weight, sign)
         if negative.shape != total.low.shape:
             raise FoldError("an update has other shapes than the spec")
         if any(steps) and max(steps).bit_length() + exponent - ours > COORDINATE_BITS:
@@ -114,13 +119,20 @@ class Fold:
         total = self._with_room(total, largest(on_lattice))
         signs = 1 - 2 * negative.view(np.int8).reshape(len(steps), -1)
         low = total.low.reshape(len(steps), -1)
-        low += signs * on_lattice[:, None]
-        self._sums, self.weight, self.count = [total], self.weight + weight, self.count + 1
+        low += signs * (sign * on_lattice)[:, None]
+        self._sums = [total]
+        self._note(weight, sign)
 
-    def _check_weight(self, weight: int) -> None:
+    def _check_weight(self, weight: int, sign: int) -> None:
         if not 1 <= weight <= MAX_WEIGHT:
             raise FoldError(f"weight {weight} is outside 1..{MAX_WEIGHT}")
-        self._take(weight, 1)
+        if sign > 0:
+            self._take(weight, 1)
+        elif self.weight - weight < self.count:
+            raise FoldError(f"weight {weight} is more than can be taken out of {self.weight}, of {self.count} updates")
+
+    def _note(self, weight: int, sign: int) -> None:
+        self.weight, self.count = self.weight + sign * weight, self.count + (sign > 0)
 
     @staticmethod
     def _with_room(total: _Sum, bound: int) -> _Sum:

@@ -141,6 +141,10 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     staleness."""
     grace_s: Annotated[float, Meta(ge=0, le=1e9)] = 10.0
     """How long a round still waits for a device after its last will."""
+    max_share: Share | None = None
+    """What one device may weigh in a round's mean, of all that it weighs: who claims more is cut down to it. Where
+    fewer than 1 / max_share devices count, all weigh the same. When not given: 0.5 where the rows of devices were
+    stated at their enrolment, else 1, which is no limit."""
     max_rounds: Count = 100
     max_staleness: Annotated[int, Meta(ge=0, le=10_000)] = 20
     """Versions after which a late update is refused in any case."""
@@ -174,8 +178,11 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
     """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
-    """An update whose norm is more than this times the median of its peers' weighs so much less; one that is larger
-    than the model itself as well is refused."""
+    """An update whose norm is more than this times the median of its peers' weighs so much less; what becomes of one
+    that is larger than the model itself as well says `gate`."""
+    gate: Literal["clip", "refuse"] = "clip"
+    """What becomes of an update that is far from its peers' and larger than the model: it is scaled down to the largest
+    norm that is let in, or refused (aggregator/gates.py)."""
 
 
 class CompressionSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

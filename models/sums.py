@@ -66,20 +66,30 @@ class Sum:
 
     def add(self, update: Update, weight: int) -> None:
         """Add a decoded update. Raises FoldError for a weight or a coordinate that does not fit."""
+        self._add(update, weight, 1)
+
+    def take_out(self, update: Update, weight: int) -> None:
+        """Take so much of an update's weight out again, exactly: as if it had been added with as much less.
+
+        Raises FoldError for a weight that would leave it with less than 1.
+        """
+        self._add(update, weight, -1)
+
+    def _add(self, update: Update, weight: int, sign: int) -> None:
         if isinstance(update, Floats) and len(self._fold.exponents) == 1:
-            self._fold.add_floats(update.row, weight)
+            self._fold.add_floats(update.row, weight, sign)
             return
         if not isinstance(update, Sketch):
-            self._fold.add(self.coding.tensors(update), weight)
+            self._fold.add(self.coding.tensors(update), weight, sign)
             return
         if update.beside.size and not (np.abs(update.beside["value"]) < self._most).all():
             raise FoldError("a coordinate beside the buckets is too large for the sum")
         if update.bits == 1:
-            self._fold.add_signs(update.symbols, update.scales.tolist(), update.exponent, weight)
+            self._fold.add_signs(update.symbols, update.scales.tolist(), update.exponent, weight, sign)
         else:
-            self._fold.add((update.z(),), weight)
+            self._fold.add((update.z(),), weight, sign)
         for index, value in update.beside.tolist():
-            self._beside[index] = self._beside.get(index, 0) + weight * _whole(value)
+            self._beside[index] = self._beside.get(index, 0) + sign * weight * _whole(value)
 
     def mean(self) -> Mean:
         """Return the mean; the same bits for the same total. Raises FoldError for an empty sum."""

@@ -102,7 +102,7 @@ def _counted(store: Store, rows: Iterable[JobRow]) -> tuple[set[_Update], int]:
         versions = [version for version, _ in store.versions(row.job)]
         for base, metrics in zip(versions, store.history(row.job)[1:], strict=False):
             fates = next(a.fates for a in store.attempts(row.job, base) if a.outcome == "committed")
-            members = {name for name, fate in fates.items() if fate == "counted"}
+            members = {name for name, fate in fates.items() if fate.partition(";")[0] == "counted"}
             counted |= {_Update(row.job, (base.generation, base.number), name) for name in members}
             crowded += max(0, round(metrics["participants"]) - len(members))
         last = (versions[-1].generation, versions[-1].number)

@@ -35,7 +35,7 @@ def fold_twice(patches: Patches) -> None:
     def admit_twice(self: Learner, body: bytes, *rest: Any) -> Admitted:
         admitted = admit(self, body, *rest)
         number = self.now.held.number
-        self._sum.add(self._decode(body, number), admitted.weight)
+        self.intake.sum.add(self.intake._decode(body, number), admitted.weight)
         return admitted
 
     patches.set(Learner, "admit", admit_twice)
@@ -146,9 +146,9 @@ def count_stale_updates(patches: Patches) -> None:
         return turn_away(self, structs.replace(offer, base=self.base) if late else offer, ended)
 
     def admit_as_if_current(
-        self: Learner, body: bytes, weight: int, report: Any = None, _number: Any = None
+        self: Learner, body: bytes, weight: int, report: Any = None, _number: Any = None, device: str = ""
     ) -> Admitted:
-        return admit(self, body, weight, report)
+        return admit(self, body, weight, report, device=device)
 
     patches.set(Ledger, "_reason_to_turn_away", never_for_its_base)
     patches.set(Learner, "admit", admit_as_if_current)

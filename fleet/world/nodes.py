@@ -27,7 +27,8 @@ from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as ServerLimits
 from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
-from aggregator.learner import Counted, Learner
+from aggregator.intake import Counted
+from aggregator.learner import Learner
 from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
 from aggregator.store import ROW_BYTES, Store

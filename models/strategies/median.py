@@ -67,6 +67,12 @@ class Collector:
         self.weight += weight
         self._median = None
 
+    def take_out(self, update: Update, weight: int) -> None:  # noqa: ARG002 -- no weight has a say
+        """Note that one weighs so much less. Raises FoldError for a weight that it cannot have."""
+        if not 1 <= weight <= self.weight - len(self._rows):
+            raise FoldError(f"weight {weight} is more than can be taken out of {self.weight}")
+        self.weight -= weight
+
     def _row(self, update: Update) -> Float32:
         if isinstance(update, Sketch):
             raise FoldError("a sketch by itself is mostly noise, and no vote")
@@ -120,4 +126,4 @@ def _refusal(job: JobSpec) -> str:
     )
 
 
-MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector)
+MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector, weighs=False)

@@ -36,6 +36,9 @@ class Combined(Protocol):
     def add(self, update: Update, weight: int) -> None:
         """Add a decoded update. Raises FoldError, and is then as it was, where there is no room for it."""
 
+    def take_out(self, update: Update, weight: int) -> None:
+        """Take so much of the weight of an update that was added out again. Raises FoldError."""
+
     def mean(self) -> Mean:
         """Return what they come to. Raises FoldError where there are none."""
 
@@ -80,6 +83,8 @@ class Strategy:
     """Return whether the step is the published sum itself, and nothing is kept from one to the next."""
     gains: Callable[[State, AggregateSpec], Gains]
     """Return what becomes of a mean update that comes upon this state."""
+    weighs: bool = True
+    """Whether what an update weighs has a say in what they come to."""
     metrics: Callable[[State, AggregateSpec], tuple[tuple[str, float], ...]] = _no_metrics
     """Return what is noted of a version with this state, by name."""
 

@@ -28,4 +28,7 @@ def refusal(job: JobSpec) -> str:
         if value != getattr(usual, key):
             used, named = ", ".join(sorted(row.keys)), f'strategy = "{rules.strategy}"'
             return f"[aggregate] {key} = {value:g}: {named} has no use for it: leave it out (its keys: {used})"
+    if job.rounds.max_share is not None and not row.weighs:
+        named = f'strategy = "{rules.strategy}"'
+        return f"[rounds] max_share: no update weighs more than another with {named}: leave it out"
     return row.refusal(job)

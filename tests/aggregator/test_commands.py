@@ -15,9 +15,10 @@ from aggregator import commands
 from aggregator.effects import Attempt, Close
 from aggregator.learner import SWALLOWED
 from aggregator.store import Store, StoreError
-from broker.messages import Explain, Jobs, Message, Presence, Reply, Resume, Show, Stop, Submit, Version
+from broker.messages import Explain, Jobs, Message, Offer, Presence, Reply, Resume, Show, Stop, Submit, Version
 from broker.transport import Packet
 from broker.wire import Wire
+from edge_agent import work
 from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
 
 WIRE = Wire("f")
@@ -195,10 +196,28 @@ def test_a_job_whose_updates_are_refused_from_everybody_says_so(fleet: Fleet, as
     assert len(fleet.store.attempts(job, V0)) == 1
     found = line(ask)
     assert found["state"] == "waiting"
-    assert (
-        "3 devices came to nothing on version 1.0 (d0 refused: it claims 20 examples, more than" in found["waits_for"]
-    )
+    assert "3 devices came to nothing on version 1.0 (d0 refused: it claims more examples than" in found["waits_for"]
+    assert "20 where max_examples = 1" in found["waits_for"]
     assert "other settings" in found["ends"]
+
+
+def test_operators_see_how_often_in_a_row_a_device_was_refused_and_with_which_numbers(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim(job: str, device: str, base: Version, n: int, *rest: Any) -> Offer:
+        return Offer(job, device, base, 30 if device == "d0" else n, *rest)
+
+    monkeypatch.setattr(work, "Offer", claim)
+    rounds = RoundsSpec(quorum=2, min_devices=3, max_rounds=50, deadline_s=30.0)
+    job = fleet.submit(spec(rounds=rounds, aggregate=AggregateSpec(max_examples=29)))
+    fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number >= 7)
+    devices = {device["device"]: device for device in ask(Show("cli", "x", "toy")).data["devices"]}
+    assert devices["d0"]["refused_in_a_row"] >= 5
+    assert "refused_in_a_row" not in devices["d1"]
+    (named,) = line(ask)["notes"]
+    assert named.startswith("refused 5 times in a row or more: d0 (")
+    fates = fleet.store.attempts(job, V0)[0].fates
+    assert fates["d0"].endswith("(for the operator: 30 where max_examples = 29)")
 
 
 def test_operators_hear_of_updates_that_are_too_fine_to_move_the_model(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:

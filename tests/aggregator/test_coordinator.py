@@ -218,7 +218,10 @@ def test_a_round_ends_when_nobody_is_left_to_wait_for() -> None:
 
 
 def refusal_of_examples(n: int) -> str:
-    return f"it claims {n} examples, more than max_examples = 1048576"
+    return (
+        "it claims more examples than a device of this job may have "
+        f"(for the operator: {n} where max_examples = 1048576)"
+    )
 
 
 def test_a_quorum_at_the_deadline_makes_a_version() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -46,10 +48,21 @@ GOLDEN = {
 """Of 20 versions each, as the code made them that knew no strategy but this one."""
 
 
+FIELDS = 12
+"""Of the record, that there were then."""
+
+
+def as_then(blob: bytes) -> bytes:
+    """Return what is stored of a version without the fields that have come behind the others since."""
+    *before, record = msgspec.msgpack.decode(blob[4:])
+    packed = msgspec.msgpack.encode([*before, record[:FIELDS]])
+    return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+
 def outcome(spec: JobSpec) -> str:
     """Return a digest of all that 20 versions are: what is stored of each, its SHA-256 and its bodies."""
     learner, chain = Learner(NET, spec, start(NET, spec).to_bytes()), Chain(NET.spec, spec)
-    whole = hashlib.sha256(start(NET, spec).to_bytes())
+    whole = hashlib.sha256(as_then(start(NET, spec).to_bytes()))
     for number in range(20):
         bases = [None, None, None, *([number - 1] if spec.rounds.late == "fold" and number % 3 == 2 else [])]
         for k, base in enumerate(bases):
@@ -63,7 +76,7 @@ def outcome(spec: JobSpec) -> str:
             body = chain.coding(number if base is None else base, terms).encode(delta, rng)
             learner.admit(body, 10 + k, Report(0.5 + 2.0**-7 * k, (0.02 + 2.0**-10 * k) if number else None), base)
         following = learner.next()
-        for piece in (following.to_bytes(), following.sha256.encode(), *(body for _, body in following.ways)):
+        for piece in (as_then(following.to_bytes()), following.sha256.encode(), *(body for _, body in following.ways)):
             whole.update(piece)
         learner.take(following)
     return whole.hexdigest()[:32]
@@ -93,4 +106,4 @@ def test_a_velocity_that_was_stored_before_strategies_were_rows_is_read_and_writ
         [[2377793536, 2384134144], [2377793536, 2384117760]],
         [2371584000, 2371584000],
     ]
-    assert now.to_bytes() == BEFORE
+    assert as_then(now.to_bytes()) == BEFORE

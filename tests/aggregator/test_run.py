@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from aggregator import intake as intakes
 from aggregator import learner as learners
 from aggregator import run as runs
 from aggregator.config import AggregatorConfig, ServerLimits
@@ -517,12 +518,14 @@ def test_a_late_update_is_relayed_whenever_the_aggregator_starts_again(tmp_path:
 
 
 def test_a_third_late_update_is_refused_with_the_reason(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learners, "MOST_LATE", 1)
+    monkeypatch.setattr(intakes, "MOST_LATE", 1)
     run = folding(store)
     hear(run, offer(run, "dddd", V0), 2.0)
     (verdict,) = of(Verdict, hear(run, offer(run, "ccc", V1), 2.0))
     assert isinstance(verdict, Verdict)
-    assert "1 late updates are in the next version already" in verdict.refused
+    assert verdict.refused == "it is late, as others were"
+    (stored,) = (verdict for verdict in store.verdicts("toy-1") if verdict.refused)
+    assert "1 late updates are in the next version already" in stored.refused
     assert [update.device for update in store.updates("toy-1")] == ["dddd"]
     assert again(store).coordinator.counted == run.coordinator.counted
 
@@ -589,9 +592,9 @@ def test_the_order_of_arrival_makes_no_difference(tmp_path: Path) -> None:
 def test_a_norm_far_from_its_peers_is_refused_and_the_others_count(store: Store) -> None:
     run = start(store, job_spec(quorum=2))
     see(run, "a", "bb", "ccc")
-    (said,) = of(Verdict, hear(run, offer(run, "ccc", scale=1e3), 1.0))
+    (said,) = of(Verdict, hear(run, offer(run, "ccc", scale=1e7), 1.0))
     assert isinstance(said, Verdict)
-    assert "far from its peers'" in said.refused
+    assert said.refused == "its norm is far from its peers'", "no norm, and no limit"
     hear(run, offer(run, "a"), 1.0)
     hear(run, offer(run, "bb"), 1.0)
     assert run.version == V1
@@ -603,7 +606,8 @@ def test_more_examples_than_there_may_be_are_refused(store: Store) -> None:
     see(run, "a", "bb")
     (said,) = of(Verdict, hear(run, offer(run, "a", n=101), 1.0))
     assert isinstance(said, Verdict)
-    assert "max_examples = 100" in said.refused
+    assert said.refused == "it claims more examples than a device of this job may have"
+    assert "101 where max_examples = 100" in store.verdicts("toy-1")[0].refused
     assert again(store).coordinator.counted == []
 
 

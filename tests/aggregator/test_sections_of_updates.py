@@ -80,7 +80,7 @@ def test_one_that_is_longer_than_the_job_has_it_is_refused_unread(
     fleet.run(lambda: bool(fleet.aggregator.runs) and len(fleet.store.verdicts(fleet.job().job)) == 3)
     most = sections.most_bytes(sections.allowed(fleet.job().spec, fleet.job()._net.spec))
     for verdict in fleet.store.verdicts(fleet.job().job):
-        assert f"bytes are more than any update of this job has ({most})" in verdict.refused
+        assert f"bytes where {most} are let in" in verdict.refused
 
 
 def test_an_update_of_several_sections_is_offered_again_after_a_start_and_restored_from_the_store(

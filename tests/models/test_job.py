@@ -99,6 +99,14 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with a momentum that never forgets": {"train": {"momentum": 0.9999999999}},
     "with a server's rate beyond sense": {"aggregate": {"server_learning_rate": 1e35}},
     "with a gate that is none": {"aggregate": {"max_norm_ratio": float("inf")}},
+    "with a gate that there is not": {"aggregate": {"gate": "shut"}},
+    "with devices that weigh nothing": {"rounds": {"max_share": 0.0}},
+    "with devices that weigh more than all": {"rounds": {"max_share": 1.1}},
+    "with shares where no weight has a say": {
+        "aggregate": {"strategy": "median"},
+        "rounds": {"max_share": 0.5},
+        "compression": "off",
+    },
     "with a tolerance of no noise at all": {"compression": {"tolerance": 0.0}},
     "with a tolerance that is no number": {"compression": {"tolerance": float("nan")}},
     "with a tolerance of more noise than gain": {"compression": {"tolerance": 10.5}},
@@ -193,6 +201,13 @@ def test_a_job_that_somebody_may_want_is_allowed(tables: dict[str, Any]) -> None
 
 def with_model(tables: dict[str, Any]) -> dict[str, Any]:
     return tables | {"model": TREE["model"] | tables.get("model", {})}
+
+
+def test_what_a_job_does_not_say_of_gates_and_shares_does_not_travel() -> None:
+    job = JobSpec("j", ModelSpec())
+    assert (job.aggregate.gate, job.rounds.max_share) == ("clip", None)
+    assert b"gate" not in msgspec.json.encode(job)
+    assert b"max_share" not in msgspec.json.encode(job)
 
 
 def test_a_net_that_is_too_large_says_how_large_it_is() -> None:
