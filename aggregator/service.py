@@ -29,7 +29,7 @@ from aggregator.projection import Clear, Out, Question
 from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.spool import SpoolError
-from aggregator.store import Store, StoreError
+from aggregator.store import TAKE_OVER, Store, StoreError
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
@@ -107,7 +107,8 @@ class Aggregator:
             executor=Inline() if executor is None else executor,
             wake=transport.wake,
         )
-        self.leadership = Leadership(self._me(), take_over=take_over)
+        take_over = take_over or store.note(TAKE_OVER) != ""
+        self.leadership = Leadership(self._me(), take_over=take_over, draw=token)
         self._took_over = take_over
         self.foreign: dict[str, Version] = {}
         """Jobs that lie at the broker, and that this store has never known."""
@@ -132,7 +133,7 @@ class Aggregator:
             self.nonce,
             store.identity,
             term=store.term,
-            claim=_natural(store.note("claim")),
+            claim=store.claim,
             empty=not any(row.ended != "deleted" for row in store.jobs()),
             former=former,
             replaced="" if restored else store.note("replaced"),
@@ -339,7 +340,8 @@ class Aggregator:
         self._out.pump()
 
     def _lead(self, term: int, claim: int) -> None:
-        for name, value in (("claim", str(claim)), ("nonce", self.nonce), ("replaced", ""), ("restored", "")):
+        words = {"claim": str(claim), "nonce": self.nonce, "replaced": "", "restored": "", TAKE_OVER: ""}
+        for name, value in words.items():
             if self.store.note(name) != value:
                 self.store.set_note(name, value)
         self.jobs.term = self.store.raise_term(term)
@@ -397,6 +399,8 @@ class Aggregator:
             since=self.leadership.since,
             claim=me.claim,
             empty=me.empty,
+            asks=self.leadership.asks if online else "",
+            answers=self.leadership.answers if online else "",
         )
 
     def _will(self) -> Packet:
@@ -526,8 +530,3 @@ class Aggregator:
         for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
             self._ask(device, heard_at)
         self._out.pump()
-
-
-def _natural(words: str) -> int:
-    """Return what was written down as a number; 0 for what is none."""
-    return int(words) if words.isascii() and words.isdigit() and len(words) < 20 else 0
