@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from broker.ceilings import (
+    FAR,
     BodyBytes,
     Buckets,
     ChunkBytes,
@@ -21,6 +22,7 @@ from broker.ceilings import (
     Index,
     Number,
     Rows,
+    SomeRows,
     Spread,
     Term,
 )
@@ -65,6 +67,10 @@ class Version(Struct, frozen=True, array_like=True, order=True):
     def following(self) -> Version:
         """Return the version that the next committed round makes."""
         return Version(self.generation, self.number + 1)
+
+    def is_far_above(self, other: Version, by: int = FAR) -> bool:
+        """Return whether this lies so much further than another that nobody who knows that one can honestly say it."""
+        return max(self.generation - other.generation, self.number - other.number) > by
 
 
 class DeltaAt(Struct, frozen=True, array_like=True):
@@ -314,7 +320,7 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     job: Id
     device: Id
     base: Version
-    n_examples: Annotated[Rows, Meta(ge=1)]
+    n_examples: SomeRows
     digest: Digest
     n_bytes: BodyBytes
     chunk_bytes: ChunkBytes = CHUNK_BYTES

@@ -231,7 +231,7 @@ class Agent:
             case Body():
                 self.jobs.inside(message.job, lambda work, now: work.take(message, now))
             case Beacon():
-                self._greet(message)
+                self._greet(message, live=not packet.retain)
             case Presence():
                 self._hear_of_self(message, live=not packet.retain)
             case _:
@@ -241,15 +241,17 @@ class Agent:
         if self.tally.count("garbage"):
             log.warning("refused garbage topic=%r: %s", topic[:120], error)
 
-    def _greet(self, beacon: Beacon) -> None:
+    def _greet(self, beacon: Beacon, live: bool) -> None:
         """Note who leads. Answer a roll call, and offer again what may have been said to nobody.
 
-        That is so when another one leads, and when the connection of the one that leads is a new one.
+        That is so when another one leads, and when the connection of the one that leads is a new one. The term is that
+        of the last one who said so now: what was heard before of a higher one was forged, or its sender leads no more.
         """
         if not beacon.online:
             return
+        insists = live and beacon.term == self._leader_term
         self._spread_s, self._leader_term = beacon.spread_s, beacon.term
-        self.jobs.greet(beacon.spread_s)
+        self.jobs.greet(beacon.spread_s, beacon.term if live else max(beacon.term, self._term))
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
             came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
@@ -257,6 +259,8 @@ class Agent:
             self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term
+        elif insists:
+            self._term = beacon.term  # it was told of the higher one, or nobody can hear that it was not
         if came_back:
             self.jobs.say_again()
 
