@@ -428,6 +428,25 @@ def was_replaced(server: Server) -> bool:
     return leadership is not None and leadership.state == "standby" and leadership.me.replaced != ""
 
 
+def doing(process: Server | Device) -> str:
+    """Return what a process says of itself, for people."""
+    if process.service is None:
+        return "is down"
+    jobs = [
+        f"{job} at {run.version} ({reason(process, job)}; attempt {run.coordinator.attempt and run.coordinator.attempt.number}"
+        f", counted {run.coordinator.counted}, awaited {sorted(run.coordinator.awaited)})"
+        for job, run in (runs(process).items() if isinstance(process, Server) else ())
+    ]
+    if isinstance(process, Device) and process.service is not None:
+        jobs = [
+            f"{job}: trained {work.participant.trained}, offers {work.participant.offer and work.participant.offer.base}, "
+            f"knows {work.participant.announced.latest()}, over {work.participant.announced.over}"
+            for job, work in process.service.works.items()
+        ]
+        jobs += [f"{job}: {why}" for job, why in process.service.jobs.unready.items()]
+    return f"({process.service.doing}; {'; '.join(jobs)})"
+
+
 def nonce(server: Server) -> str:
     """Return the nonce of its beacon."""
     return server.service.nonce if server.service is not None else ""
