@@ -279,8 +279,8 @@ class Leadership:
 
     def _hear_own(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
         """Hear what goes by this one's own name: an echo, or what it would never say, which it does not leave there."""
-        above = beacon.term > self.me.term or beacon.claim > self.me.claim or not beacon.online
-        return self._answer(now) if self.state == "leading" and live and above else []
+        other = beacon.term != self.me.term or beacon.claim != self.me.claim or not beacon.online
+        return self._answer(now) if self.state == "leading" and live and other else []
 
     def _is_answer(self, beacon: Beacon, live: bool) -> bool:
         """Return whether a beacon repeats what this one has asked: whoever says it is there now."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from aggregator import leadership
+from aggregator import leadership, projection
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
 from aggregator.executor import Inline
@@ -56,6 +56,8 @@ SETTLE_S = 0.2
 READ_AGAIN_S = 600.0
 READ_AGAIN_EACH_S = 0.5
 """Presences are read again from the broker this often, or so long for each device: it may have dropped one's word."""
+HEADS_S = 1.0
+"""A head that is not this one's is written over after this long: its own may be on their way back."""
 BURY_S = 60.0
 """That a job was deleted is said to devices that have it no more often than this."""
 
@@ -121,6 +123,9 @@ class Aggregator:
         self._roll = 0
         self._buried: dict[str, float] = {}
         """Deleted job to when that was said last to who still has it."""
+        self._heads: set[str] = set()
+        """Jobs at whose heads somebody else has said something."""
+        self._say_heads_at = math.inf
         self._rise_at = math.inf
         self._settled_at = math.inf
         self._read_again_at = math.inf
@@ -230,7 +235,7 @@ class Aggregator:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        own = (self._settled_at, self._read_again_at, self._rise_at, self.leadership.deadline)
+        own = (self._settled_at, self._read_again_at, self._rise_at, self._say_heads_at, self.leadership.deadline)
         return min(*own, self.jobs.deadline)
 
     def _patience(self, timeout_s: float) -> float:
@@ -243,6 +248,9 @@ class Aggregator:
             self._follow(self.leadership.tick(now))
         if now >= self._rise_at:
             self._rise()
+        if now >= self._say_heads_at:
+            heads, self._heads, self._say_heads_at = self._heads, set(), math.inf
+            self._send([projection.head(self.runs[job]) for job in sorted(heads) if job in self.runs])
         if now >= self._settled_at:
             self._settled_at = math.inf
             self._reconcile()
@@ -267,7 +275,7 @@ class Aggregator:
                     log.warning("offline: %s", reason)
                 self._out.online = False
                 self._out.clear()
-                self._settled_at = self._read_again_at = math.inf
+                self._settled_at = self._read_again_at = self._say_heads_at = math.inf
                 self.jobs.disconnected()
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
@@ -307,7 +315,7 @@ class Aggregator:
             case Presence():
                 self._see(message, live=not packet.retain)
             case Head():
-                self._read_head(message)
+                self._read_head(message, live=not packet.retain)
             case _ if packet.retain:
                 self._refuse("retained", f"topic={packet.topic[:120]!r}: it is said once, and not to be kept")
             case Offer():
@@ -375,7 +383,7 @@ class Aggregator:
         self._commands.forget_begun()
         self.jobs.drop_all()
         self._out.clear()
-        self._settled_at = self._read_again_at = self._rise_at = math.inf
+        self._settled_at = self._read_again_at = self._rise_at = self._say_heads_at = math.inf
         if replaced != self.store.note("replaced"):
             try:
                 self.store.set_note("replaced", replaced)
@@ -407,9 +415,16 @@ class Aggregator:
         """Return the last will. It cannot say that there is no job: one may be submitted after it was left."""
         return self._wire.pack(structs.replace(self._beacon(online=False), empty=False))
 
-    def _read_head(self, head: Head) -> None:
-        """Look back at what a head knows of a job; or note that there is one that belongs to another store."""
+    def _read_head(self, head: Head, live: bool) -> None:
+        """Look back at what a head knows of a job; or note that there is one that belongs to another store.
+
+        What is said now at a job's topic, and is not what this one says there, does not stay.
+        """
         self.jobs.look_back(head.job, head.version)
+        run = self.runs.get(head.job)
+        if live and run is not None and head != projection.head(run):
+            self._say_heads_at = min(self._say_heads_at, self.clock() + HEADS_S)
+            self._heads.add(head.job)
         if head.job in self.runs or head.job in self.resting or self.jobs.was_deleted(head.job):
             self.foreign.pop(head.job, None)
         elif len(self.foreign) < MOST_FOREIGN:

@@ -68,7 +68,7 @@ class Announced:
         self._behind_since: float | None = None
         """Since when the leader speaks of an earlier version than the one known."""
         self._rounds_since: float | None = None
-        """Since when the leader announces rounds of a job that has ended."""
+        """Since when the leader announces rounds of a job that has ended, or of an earlier version than the head's."""
 
     def hear(self, event: Head | Round | JobEnded, now: float) -> bool:
         """Take what is said, and return whether it is news: neither of a replaced aggregator nor overtaken."""
@@ -81,7 +81,7 @@ class Announced:
                 if self._is_overtaken(_said(self.round), (event.term, base), now):
                     return False
                 self._follow(event.term, base)
-                self._doubt_the_end(base, now)
+                self._go_by_rounds(base, now)
                 self.round, self.round_ends_at, self.ahead = event, now + seconds_left, None
             case Head(version=version):
                 if self._is_overtaken(_said(self.head), (event.term, version), now):
@@ -109,13 +109,18 @@ class Announced:
         self._behind_since = now if self._behind_since is None else self._behind_since
         return True
 
-    def _doubt_the_end(self, base: Version, now: float) -> None:
-        """Forget that the job has ended where its rounds go on."""
-        if self.over is None:
+    def _go_by_rounds(self, base: Version, now: float) -> None:
+        """Forget the end of the job, and the head of a later version, where the rounds of this one go on."""
+        head = None if self.head is None or self.head.version <= base else self.head.version
+        if self.over is None and head is None:
+            self._rounds_since = None
             return
         since = self._rounds_since = now if self._rounds_since is None else self._rounds_since
-        if now >= since + INSISTS_S or self.over.is_far_above(base, FAR):
+        insists = now >= since + INSISTS_S
+        if self.over is not None and (insists or self.over.is_far_above(base, FAR)):
             self.over = None
+        if head is not None and (insists or head.is_far_above(base, FAR)):
+            self.head = None
 
     def _forget_above(self, term: int) -> None:
         """Forget what was said under higher terms than this: nobody leads under them."""

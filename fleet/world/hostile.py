@@ -8,8 +8,8 @@
 2. When the sender is gone, the job that every device is needed for makes a version within PATIENCE deadlines, and
    nobody helps. No process ends.
 
-Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, and
-other bytes at the name of a body that is in use. Nor what its role is there to do: an operator stops no job, and
+Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, an
+update that is offered in another's name, and other bytes at the name of a body that is in use. Nor what its role is there to do: an operator stops no job, and
 submits none whose net or training is another.
 """
 
@@ -251,7 +251,7 @@ class Voice:
                             nonce=rng.choice(("n1", "n2")),
                         ),
                         offer,
-                        structs.replace(offer, body=rng.randbytes(rng.randrange(1, 200))),
+                        offer if self._role == "twin" else structs.replace(offer, body=rng.randbytes(rng.randrange(1, 200))),
                         Chunk(job, device, "0123456789abcdef", 0, rng.randbytes(8)),
                     )
                 )
@@ -285,7 +285,7 @@ class Voice:
                 return False
             case "aggregator", Beacon() | Candidate() | Job() | Head() | Status() | Round() | Want() | Verdict() | Reply():
                 return True
-            case "twin", Presence() | Offer() | Chunk():
+            case "twin", Presence() | Chunk():
                 return True
         return False
 
