@@ -372,6 +372,10 @@ class Leadership:
             return []
         return self._rise_above(term, now) or self._answer(now)
 
+    def hear_nonsense(self, now: float) -> list[Effect]:
+        """Write over a beacon that nobody understands."""
+        return self._answer(now) if self.state == "leading" else []
+
     def _rise_above(self, term: int, now: float) -> list[Effect]:
         """Rise above a term that somebody has said, where that can be honest; later where this one has just risen."""
         if not self.me.term <= term <= self.me.term + JUMP:

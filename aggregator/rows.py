@@ -171,7 +171,6 @@ class _Verdict(Struct, frozen=True):
     refused: Short
 
 
-
 class LitterRow(Struct, frozen=True):
     """What remains of a body. chunks: into how many it was cut."""
 

@@ -302,6 +302,8 @@ class Aggregator:
             message = self._wire.unpack(packet)
         except WireError as error:
             self._refuse("garbage", f"topic={packet.topic[:120]!r}: {error}")
+            if self.leads and not packet.retain:
+                self._write_over(levels(packet.topic))
             return
         now = self.clock()
         match message:
@@ -423,12 +425,20 @@ class Aggregator:
         self.jobs.look_back(head.job, head.version)
         run = self.runs.get(head.job)
         if live and run is not None and head != projection.head(run):
-            self._say_heads_at = min(self._say_heads_at, self.clock() + HEADS_S)
-            self._heads.add(head.job)
+            self._write_over(["head", head.job])
         if head.job in self.runs or head.job in self.resting or self.jobs.was_deleted(head.job):
             self.foreign.pop(head.job, None)
         elif len(self.foreign) < MOST_FOREIGN:
             self.foreign[head.job] = head.version
+
+    def _write_over(self, levels: list[str]) -> None:
+        """Say again what belongs at a topic of this one's own, where somebody has said something else."""
+        match levels:
+            case ["aggregator"]:
+                self._follow(self.leadership.hear_nonsense(self.clock()))
+            case ["head", job] if job in self.runs:
+                self._say_heads_at = min(self._say_heads_at, self.clock() + HEADS_S)
+                self._heads.add(job)
 
     # Devices.
 

@@ -36,7 +36,8 @@ MOST_CHUNKS = 4096
 MOST_PACKET_BYTES = 2**28
 """The largest packet of MQTT."""
 MOST_BODY_BYTES = MOST_CHUNKS * MOST_PACKET_BYTES
-"""So no body can be longer. What a job's own net can need is far less, and is held against that before a byte is kept."""
+"""So no body can be longer. What a job's own net can need is far less, and each is held against that, too, before a
+byte of it is kept."""
 MOST_SPREAD_S = 86_400.0
 """A day: aggregator.toml allows no more."""
 

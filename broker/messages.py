@@ -12,13 +12,13 @@ from msgspec import Meta, Struct, field
 
 from broker.ceilings import (
     FAR,
+    MOST_NUMBER,
     BodyBytes,
     Buckets,
     ChunkBytes,
     Claim,
     Count,
     Generation,
-    MOST_NUMBER,
     Index,
     Number,
     Rows,

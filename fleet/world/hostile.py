@@ -8,21 +8,19 @@
 2. When the sender is gone, the job that every device is needed for makes a version within PATIENCE deadlines, and
    nobody helps. No process ends.
 
-Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, an
-update that is offered in another's name, and other bytes at the name of a body that is in use. Nor what its role is there to do: an operator stops no job, and
-submits none whose net or training is another.
+Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, an update that
+is offered in the name of a device that is there, and other bytes at the name of a body that is in use. Nor what its
+role is there to do: an operator stops no job, and submits none whose net or training is another.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 from msgspec import Struct, structs, to_builtins
 
 from broker.ceilings import FAR, MOST_CLAIM, MOST_COUNT, MOST_GENERATION, MOST_TERM
@@ -52,7 +50,6 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from fleet.world import jobs, nodes
-from fleet.world.agenda import Agenda
 from fleet.world.nodes import WIRE
 from fleet.world.world import World, run_in
 from models.job import JobSpec
@@ -179,15 +176,6 @@ class HostileWorld(World):
         return "; ".join([*servers, *(f"{device.name} {nodes.doing(device)}" for device in self.devices)])
 
 
-class Scene(NamedTuple):
-    """What somebody knows who listens. devices: their ids."""
-
-    job: str
-    devices: list[str]
-    nonce: str
-    known: list[Message]
-
-
 class Voice:
     """Draws what somebody says."""
 
@@ -237,24 +225,19 @@ class Voice:
                     )
                 )
             case "device" | "twin":
-                offer = Offer(job, device, version, 1, "0123456789abcdef", 8)
-                return rng.choice(
-                    (
-                        Presence(
-                            device,
-                            1,
-                            online=rng.random() < 0.8,
-                            ready={job: 1},
-                            done={job: version},
-                            ahead={job: Version(self._number(1), self._number(0))},
-                            incarnation="00000000",
-                            nonce=rng.choice(("n1", "n2")),
-                        ),
-                        offer,
-                        offer if self._role == "twin" else structs.replace(offer, body=rng.randbytes(rng.randrange(1, 200))),
-                        Chunk(job, device, "0123456789abcdef", 0, rng.randbytes(8)),
-                    )
+                presence = Presence(
+                    *(device, 1),
+                    online=rng.random() < 0.8,
+                    ready={job: 1},
+                    done={job: version},
+                    ahead={job: Version(self._number(1), self._number(0))},
+                    incarnation="00000000",
+                    nonce=rng.choice(("n1", "n2")),
                 )
+                chunk = Chunk(job, device, "0123456789abcdef", 0, rng.randbytes(8))
+                offer = Offer(job, device, version, 1, "0123456789abcdef", 8)
+                full = structs.replace(offer, body=rng.randbytes(rng.randrange(1, 200)))
+                return rng.choice((presence, chunk) if self._role == "twin" else (presence, chunk, offer, full))
         ways = (DeltaAt(0, 1, 100), DeltaAt(self._number(0), self._number(1), 1))
         return rng.choice(
             (
@@ -273,7 +256,9 @@ class Voice:
 
     def _spec(self, known: list[Message]) -> dict[str, Any] | None:
         """Return the specification that the job has: another is what only a signature can prevent."""
-        return next((one.spec for one in known if isinstance(one, Job) and one.job == self._world.job and one.spec), None)
+        return next(
+            (one.spec for one in known if isinstance(one, Job) and one.job == self._world.job and one.spec), None
+        )
 
     def _may_say(self, message: Message) -> bool:
         match self._role, message:
@@ -283,7 +268,10 @@ class Voice:
                 return False
             case "aggregator", Body():
                 return False
-            case "aggregator", Beacon() | Candidate() | Job() | Head() | Status() | Round() | Want() | Verdict() | Reply():
+            case (
+                "aggregator",
+                Beacon() | Candidate() | Job() | Head() | Status() | Round() | Want() | Verdict() | Reply(),
+            ):
                 return True
             case "twin", Presence() | Chunk():
                 return True

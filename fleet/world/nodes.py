@@ -429,20 +429,14 @@ def was_replaced(server: Server) -> bool:
 
 
 def doing(process: Server | Device) -> str:
-    """Return what a process says of itself, for people."""
+    """Return what a process says of itself and of its jobs, for people."""
     if process.service is None:
         return "is down"
-    jobs = [
-        f"{job} at {run.version} ({reason(process, job)}; attempt {run.coordinator.attempt and run.coordinator.attempt.number}"
-        f", counted {run.coordinator.counted}, awaited {sorted(run.coordinator.awaited)})"
-        for job, run in (runs(process).items() if isinstance(process, Server) else ())
-    ]
-    if isinstance(process, Device) and process.service is not None:
-        jobs = [
-            f"{job}: trained {work.participant.trained}, offers {work.participant.offer and work.participant.offer.base}, "
-            f"knows {work.participant.announced.latest()}, over {work.participant.announced.over}"
-            for job, work in process.service.works.items()
-        ]
+    if isinstance(process, Server):
+        jobs = [f"{job} at {run.version}: {reason(process, job)}" for job, run in runs(process).items()]
+    else:
+        parts = {job: work.participant for job, work in process.service.works.items()}
+        jobs = [f"{job}: done with {part.done}, knows {part.announced.latest()}" for job, part in parts.items()]
         jobs += [f"{job}: {why}" for job, why in process.service.jobs.unready.items()]
     return f"({process.service.doing}; {'; '.join(jobs)})"
 
