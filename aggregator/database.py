@@ -17,6 +17,7 @@ from typing import Any
 from runtime.failpoints import reach
 
 REMEDY = "restore a backup (fedge aggregator restore)"
+REPAIR = "stop this aggregator, run `fedge aggregator repair`, and start it again: nothing that was counted is lost"
 
 
 class StoreError(RuntimeError):
@@ -25,6 +26,10 @@ class StoreError(RuntimeError):
 
 class DamageError(StoreError):
     """What is stored is not understood, and waiting does not help; the message names the place."""
+
+
+class OutOfRangeError(DamageError):
+    """A number that no honest fleet comes to: an older fedge has believed what somebody said. A command mends it."""
 
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)

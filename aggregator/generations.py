@@ -26,9 +26,10 @@ from typing import TypeGuard
 
 import msgspec
 
-from aggregator.database import DamageError, Database, StoreError, Transaction, crc
-from aggregator.rows import attempt_of, damaged, read, read_json
-from broker.messages import Natural, Version
+from aggregator.database import REPAIR, DamageError, Database, OutOfRangeError, StoreError, Transaction, crc
+from aggregator.rows import attempt_of, check_generation, damaged, read, read_json
+from broker.ceilings import FAR, MOST_GENERATION, Generation
+from broker.messages import Version
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ Chance = Callable[[int], int]
 
 LEAP = 1000
 """A new generation lies up to so many above the old one."""
-HIGHEST = 2**52
+HIGHEST = MOST_GENERATION - FAR
 """No honest store has a generation above; nothing that is said of a higher one is believed, so that room is left."""
 MOST_RENAMES = 64
 """Former names that a job remembers: a device may have been away for long."""
@@ -85,7 +86,8 @@ def settle(db: Database, chance: Chance) -> tuple[str, bool]:
         return known, False
     identity = _identity(chance)
     damaged_jobs: set[object] = set()
-    while not _moved(db, damaged_jobs, chance, {"identity": identity, "place": place(db.file)}):
+    beyond: set[object] = set()
+    while not _moved(db, damaged_jobs, beyond, chance, {"identity": identity, "place": place(db.file)}):
         pass
     log.warning(
         "%s was copied, moved or restored: identity=%s, and every version has a new generation", db.file, identity
@@ -93,18 +95,25 @@ def settle(db: Database, chance: Chance) -> tuple[str, bool]:
     return identity, True
 
 
-def _moved(db: Database, damaged_jobs: set[object], chance: Chance, words: Mapping[str, str]) -> bool:
-    """Rename every job in one transaction; or, where one cannot be, add it to `damaged_jobs` and give False."""
+def _moved(
+    db: Database, damaged_jobs: set[object], beyond: set[object], chance: Chance, words: Mapping[str, str]
+) -> bool:
+    """Rename every job in one transaction; or, where one cannot be, add it to those that cannot, and give False.
+
+    beyond: those with numbers that are out of range. They get a new name when they are repaired.
+    """
     with db.transaction("a new identity") as write:
         for (job,) in list(db.rows("table jobs", "SELECT job FROM jobs ORDER BY job")):
-            if job in damaged_jobs:  # without a generation it does not run, and so gives no number out
+            if job in beyond:  # as it is it does not run, and so gives no number out
+                continue
+            if job in damaged_jobs:  # without a generation it does not run, either
                 write("UPDATE jobs SET generation = NULL WHERE job IS ?", (job,))
                 continue
             try:
                 rename(db, write, job, 0, chance)
             except DamageError as error:
                 log.error("%s", error)
-                damaged_jobs.add(job)
+                (beyond if isinstance(error, OutOfRangeError) else damaged_jobs).add(job)
                 write.undo()
                 return False
         for word in words.items():
@@ -124,8 +133,10 @@ def rename(db: Database, write: Transaction, job: str, above: int, chance: Chanc
         raise damaged(job, "jobs", "it has no row")
     generation, cell = row
     renames = read_json(list[tuple[Version, Version]], job, "jobs", cell)
-    known = [old.generation, read(Natural, job, "jobs", generation), above if above <= HIGHEST else 0]
+    known = [old.generation, read(Generation, job, "jobs", generation), above if above <= HIGHEST else 0]
     new = Version(max(known) + 1 + chance(LEAP), old.number)
+    if new.generation > MOST_GENERATION:
+        raise OutOfRangeError(f"job {job} has generation {old.generation}, and there is none above: {REPAIR}")
 
     base = (job, old.generation, old.number)
     _rename_last_round(db, write, base, new)
@@ -155,6 +166,7 @@ def current(db: Database, job: str) -> Version:
     )
     if row is None:
         raise damaged(job, "versions", "it has no version")
+    check_generation(job, row[0])
     return read(Version, job, "versions", row)
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from aggregator.spool import Spool, SpooledAssembly, SpoolError
-from broker import chunks
+from broker import ceilings, chunks
 from broker.chunks import Assembly, to_bitmap
 from broker.errors import WireError
 from broker.messages import Chunk, Offer, Want
 
-MOST_CHUNKS = 4096
+MOST_CHUNKS = ceilings.MOST_CHUNKS
 """Chunks that one body may be cut into."""
 IDLE_S = 120.0
 """A device whose last chunk is older than this has lost its turn: 100 kB at 20 kbit/s take 40 s."""

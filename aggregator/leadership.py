@@ -14,11 +14,17 @@
  4. Who leads answers every other voice with its own beacon (`Speak`): a question, another leader, the late last will of
     somebody's former life.
  5. Two who lead settle it by rank: the operator's word first (`--take-over`), then who has jobs, then whose leadership
-    began earlier, then the nonce. So whoever was there stays; the other becomes a standby within one message.
+    began earlier, then the nonce. So whoever was there stays; the other becomes a standby within an answer.
  6. Who was outranked by an aggregator with jobs never leads again by itself, however often it is started: what it has
     is older than what the fleet has. It waits for `--take-over`, or for a backup to be restored.
  7. Where this one or the leader has no job, nothing would be lost by leading: when the leader has been gone for
     STANDBY_S, the standby listens again, and leads where nobody answers.
+ 8. A beacon alone puts nobody out: it may be forged, and its sender gone. Who leads and hears of a higher rank asks
+    (`asks` of its beacon, a word drawn just now), and stands down for who repeats the word; meanwhile it goes on. So it
+    is for who listens (its question is its nonce), and for a standby. Only an operator's word is obeyed without that,
+    where the broker has kept it from a time when this one was not there.
+ 9. What a voice says that has not answered moves a term by JUMP a minute at most, and a claim by CLAIM_JUMP; no word
+    takes one beyond its ceiling. What lies further is heard and not followed, unless an operator says `--take-over`.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no threads.
@@ -27,10 +33,13 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 from __future__ import annotations
 
 import math
+import secrets
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct, structs
 
+from broker.ceilings import MOST_CLAIM, MOST_TERM, after
 from broker.messages import Beacon, Candidate
 
 SETTLE_S = 0.2
@@ -44,11 +53,14 @@ STANDBY_S = 20.0
 SPEAK_S = 0.5
 """Shortest time between two answers."""
 RISE_S = 60.0
-"""Devices' words let the term rise no more often than this."""
-FAR = 2**48
-"""Terms and claims beyond this are nonsense, and are not heard."""
-JUMP = 2**20
-"""A device's word lets the term rise by no more than this: no fleet has had more starts."""
+"""Words of others let the term rise no more often than this."""
+JUMP = 2**16
+"""And by no more than this: an aggregator that was started every five seconds for four days has that many terms more
+than a backup of its store."""
+CLAIM_JUMP = 16
+"""A claim is believed unasked that is so much higher: operators say `--take-over` by hand."""
+ASK_AGAIN_S = 1.0
+"""Shortest time between two questions to one voice."""
 
 Rank = tuple[int, bool, int, str]
 
@@ -125,9 +137,11 @@ Effect = AskWhoLeads | Lead | Rise | Speak | StandDown
 
 
 class Leadership:
-    """Whether this aggregator leads. take_over: an operator has said that it shall."""
+    """Whether this aggregator leads. take_over: an operator has said that it shall. draw: gives a word at random."""
 
-    def __init__(self, me: Me, *, take_over: bool = False) -> None:
+    def __init__(
+        self, me: Me, *, take_over: bool = False, draw: Callable[[], str] = lambda: secrets.token_hex(4)
+    ) -> None:
         self.me = me
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None
@@ -137,8 +151,20 @@ class Leadership:
         self.since = 0
         """The term that this leadership began with."""
         self._take_over = take_over
+        self._draw = draw
         self._heard_term = 0
         self._heard_claim = me.claim
+        """The highest that are believed without an operator."""
+        self._seen_term = self._seen_claim = 0
+        """The highest that anybody has said."""
+        self.asks = ""
+        """What a leader of a higher rank is asked to repeat; empty while this one is in no doubt."""
+        self.answers = ""
+        """What this one repeats, as it was asked to."""
+        self._to_answer = ""
+        self._doubts_until = math.inf
+        self._doubted_term = 0
+        self._asked_at = -math.inf
         self._online = False
         self._until = math.inf
         """When to stop listening, or, as a standby, when to listen again."""
@@ -152,7 +178,7 @@ class Leadership:
     @property
     def deadline(self) -> float:
         """When `tick` has something to do; inf for never."""
-        return min(self._until, self._speak_at, self._rise_at)
+        return min(self._until, self._speak_at, self._rise_at, self._doubts_until)
 
     @property
     def rank(self) -> Rank:
@@ -167,6 +193,7 @@ class Leadership:
             case Lost():
                 self._online = False
                 self._until = self._speak_at = self._rise_at = math.inf
+                self._end_doubt()
                 return []
             case Candidate():
                 return self._hear_candidate(event, now)
@@ -176,6 +203,8 @@ class Leadership:
     def tick(self, now: float) -> list[Effect]:
         """Return what follows from the time alone."""
         effects: list[Effect] = []
+        if now >= self._doubts_until:
+            effects += self._go_on(now)
         if now >= self._speak_at:
             effects += self._speak(now)
         if now >= self._rise_at:
@@ -210,7 +239,8 @@ class Leadership:
     def _lead_or_wait(self) -> list[Effect]:
         """Lead, now that nobody has answered, unless this one was told once to leave it to another."""
         if self._take_over:
-            self.me.claim = self._heard_claim + 1
+            self.me.claim = after(max(self._heard_claim, self._seen_claim), MOST_CLAIM)
+            self._heard_term = max(self._heard_term, self._seen_term)
         elif self.me.restored:
             self.me.claim = self._heard_claim
         elif self.me.replaced:
@@ -220,7 +250,7 @@ class Leadership:
             self.me.claim = self._heard_claim  # whom an operator has named is away, and has no job or this one has none
         self._take_over = self.me.restored = False
         self.me.replaced = ""
-        self.me.term = self.since = max(self.me.term, self._heard_term) + 1
+        self.me.term = self.since = after(max(self.me.term, self._heard_term), MOST_TERM)
         self.state = "leading"
         self._until = math.inf
         return [Lead(self.me.term, self.me.claim)]
@@ -228,12 +258,12 @@ class Leadership:
     # What others say.
 
     def _hear(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
-        if beacon.nonce == self.me.nonce or max(beacon.term, beacon.claim) > FAR:
-            return []
-        self._heard_term = max(self._heard_term, beacon.term)
-        self._heard_claim = max(self._heard_claim, beacon.claim)
+        if beacon.nonce == self.me.nonce:
+            return self._hear_own(beacon, live, now)
+        is_there = self._is_answer(beacon, live)
+        self._note(beacon, is_there=is_there)
         if self.state == "leading":
-            return self._meet(beacon, live, now)
+            return self._meet(beacon, live, now, is_there=is_there)
         if beacon.online:
             self.leader = beacon
         elif self.leader is not None and beacon.nonce == self.leader.nonce:
@@ -241,14 +271,32 @@ class Leadership:
         if self._take_over:
             return []
         if self.state == "listening":
-            return self._listen_to(beacon, live, now)
+            return self._listen_to(beacon, live, now, is_there=is_there)
         if self._is_replaced_by(beacon, live):
-            return self._stand_down(beacon, live, now)
+            return self._stand_down(beacon, live, now) if is_there else self._ask(now)
         self._watch(None if beacon.online and live else now)
         return []
 
-    def _listen_to(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
-        if beacon.claim > self.me.claim and not self.me.empty and not self.me.restored:
+    def _hear_own(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
+        """Hear what goes by this one's own name: an echo, or what it would never say, which it does not leave there."""
+        other = beacon.term != self.me.term or beacon.claim != self.me.claim or not beacon.online
+        return self._answer(now) if self.state == "leading" and live and other else []
+
+    def _is_answer(self, beacon: Beacon, live: bool) -> bool:
+        """Return whether a beacon repeats what this one has asked: whoever says it is there now."""
+        asked = self.asks if self.state == "leading" else self.me.nonce
+        return live and beacon.online and asked != "" and beacon.answers == asked
+
+    def _note(self, beacon: Beacon, *, is_there: bool) -> None:
+        self._seen_term = max(self._seen_term, beacon.term)
+        self._seen_claim = max(self._seen_claim, beacon.claim)
+        if is_there or beacon.term <= self.me.term + JUMP:
+            self._heard_term = max(self._heard_term, beacon.term)
+        if is_there or beacon.claim <= self.me.claim + CLAIM_JUMP:
+            self._heard_claim = max(self._heard_claim, beacon.claim)
+
+    def _listen_to(self, beacon: Beacon, live: bool, now: float, *, is_there: bool) -> list[Effect]:
+        if self._is_obeyed(beacon) and not live and not self.me.empty and not self.me.restored:
             return self._stand_down(beacon, live, now)  # an operator has put another in this one's place, there or not
         if not beacon.online:
             return []
@@ -259,24 +307,55 @@ class Leadership:
             return []
         if beacon.empty and not self.me.empty and beacon.claim <= self.me.claim:
             return self._lead_or_wait()
-        return self._stand_down(beacon, live, now)
+        if is_there:
+            return self._stand_down(beacon, live, now)
+        self._until = max(self._until, now + LISTEN_S)
+        return self._ask(now)
 
-    def _meet(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
+    def _is_obeyed(self, beacon: Beacon) -> bool:
+        """Return whether an operator's word may stand behind a beacon that nobody answers for."""
+        return self.me.claim < beacon.claim <= self.me.claim + CLAIM_JUMP
+
+    def _ask(self, now: float) -> list[Effect]:
+        if now < self._asked_at + ASK_AGAIN_S:
+            return []
+        self._asked_at = now
+        return [AskWhoLeads()]
+
+    def _meet(self, beacon: Beacon, live: bool, now: float, *, is_there: bool) -> list[Effect]:
         """As a leader, hear another voice."""
         theirs: Rank = (beacon.claim, not beacon.empty, -beacon.since, beacon.nonce)
-        alive = beacon.online and live
-        if beacon.claim > self.me.claim or (alive and theirs > self.rank):
+        outranked = beacon.online and live and theirs > self.rank
+        if (outranked and is_there) or (not live and self._is_obeyed(beacon)):
             return self._stand_down(beacon, live, now)
-        effects: list[Effect] = []
-        if beacon.term >= self.me.term:
-            self.me.term = beacon.term + 1
-            effects.append(Rise(self.me.term))
-        return effects + self._answer(now)
+        self._to_answer = beacon.asks if live and beacon.online else ""
+        if outranked:
+            return self._doubt(beacon, now)
+        return self._rise_above(beacon.term, now) or self._answer(now)
+
+    # Doubt.
+
+    def _doubt(self, beacon: Beacon, now: float) -> list[Effect]:
+        """Ask a leader of a higher rank whether it is there, and go on meanwhile."""
+        if not self.asks:
+            self.asks, self._doubts_until = self._draw(), now + LISTEN_S
+        self._doubted_term = max(self._doubted_term, beacon.term)
+        return self._answer(now)
+
+    def _go_on(self, now: float) -> list[Effect]:
+        """Go on, as nobody has answered: the fleet shall hear who leads, above what was said last."""
+        term = self._doubted_term
+        self._end_doubt()
+        return self._rise_above(term, now) or self._answer(now)
+
+    def _end_doubt(self) -> None:
+        self.asks, self._doubts_until, self._doubted_term = "", math.inf, 0
 
     def _hear_candidate(self, candidate: Candidate, now: float) -> list[Effect]:
-        if candidate.nonce == self.me.nonce or max(candidate.term, candidate.claim) > FAR:
+        if candidate.nonce == self.me.nonce:
             return []
         if self.state == "leading":
+            self._to_answer = candidate.nonce
             return self._answer(now)
         if self.state == "listening" and not self._take_over and self._gives_way_to(candidate):
             self._until = max(self._until, now + LISTEN_S)
@@ -288,8 +367,18 @@ class Leadership:
         return (other.claim, not other.empty, other.term, other.nonce) > mine
 
     def hear_term(self, term: int, now: float) -> list[Effect]:
-        """Take a device's word that it has heard a higher term: rise above it, or nobody would listen."""
-        if self.state != "leading" or not self.me.term <= term <= min(self.me.term + JUMP, FAR):
+        """Take a device's word that it has heard a higher term: rise above it, or say who leads all the same."""
+        if self.state != "leading" or term < self.me.term:
+            return []
+        return self._rise_above(term, now) or self._answer(now)
+
+    def hear_nonsense(self, now: float) -> list[Effect]:
+        """Write over a beacon that nobody understands."""
+        return self._answer(now) if self.state == "leading" else []
+
+    def _rise_above(self, term: int, now: float) -> list[Effect]:
+        """Rise above a term that somebody has said, where that can be honest; later where this one has just risen."""
+        if not self.me.term <= term <= self.me.term + JUMP:
             return []
         self._told_term = max(self._told_term, term)
         if now < self._risen_at + RISE_S:
@@ -298,10 +387,11 @@ class Leadership:
         return self._rise(now)
 
     def _rise(self, now: float) -> list[Effect]:
-        self._risen_at, self._rise_at = now, math.inf
-        if self.state != "leading" or self._told_term < self.me.term:
+        told, self._told_term = self._told_term, 0
+        self._rise_at = math.inf
+        if self.state != "leading" or not self.me.term <= told < MOST_TERM:
             return []
-        self.me.term = self._told_term + 1
+        self._risen_at, self.me.term = now, told + 1
         return [Rise(self.me.term), *self._answer(now)]
 
     # Answering.
@@ -316,6 +406,7 @@ class Leadership:
 
     def _speak(self, now: float) -> list[Effect]:
         self._spoke_at, self._speak_at = now, math.inf
+        self.answers, self._to_answer = self._to_answer, ""
         return [Speak()] if self.state == "leading" and self._online else []
 
     # Standing by.
@@ -327,7 +418,8 @@ class Leadership:
     def _stand_down(self, leader: Beacon, live: bool, now: float) -> list[Effect]:
         self.state = "standby"
         self.leader = leader
-        self._until = self._speak_at = math.inf
+        self._until = self._speak_at = self._rise_at = math.inf
+        self._end_doubt()
         if self._is_replaced_by(leader, live):
             self.me.replaced = leader.nonce
         self._watch(None if leader.online and live else now)

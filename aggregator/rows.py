@@ -15,9 +15,10 @@ from typing import Annotated, Literal, NamedTuple, TypeGuard, TypeVar
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from aggregator.database import REMEDY, DamageError, Row, crc
+from aggregator.database import REMEDY, REPAIR, DamageError, OutOfRangeError, Row, crc
 from aggregator.effects import Attempt, Close
-from broker.messages import Digest, Echo, Id, Natural, Offer, Short, Verdict, Version, start_of
+from broker.ceilings import MOST_CHUNKS, MOST_GENERATION, Generation, Number
+from broker.messages import Digest, Echo, Id, Offer, Short, Verdict, Version, start_of
 from models import draw
 from models.fold import MAX_WEIGHT
 from models.job import JobSpec
@@ -25,6 +26,8 @@ from models.steering import Report
 
 T = TypeVar("T")
 
+Natural = Annotated[int, Meta(ge=0, le=2**53)]
+"""What is only shown to people: an older fedge has written down whatever a device said."""
 Norm = Annotated[float, Meta(ge=0, le=1e100)]
 """No update that the codec can write has a larger one, and the squares of these still add up."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -74,7 +77,7 @@ class Judgement(NamedTuple):
 class UpdateRow(Claim, frozen=True):
     """A counted update: what goes into the sum, too."""
 
-    number: Natural
+    number: Number
     """Of its base."""
     body: bytes
 
@@ -95,7 +98,7 @@ class BodyRow(Struct, frozen=True):
     """A body at the broker. number: of the version that it leads to."""
 
     name: Id
-    number: Natural
+    number: Number
     chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)]
     data: bytes
 
@@ -142,7 +145,7 @@ class VersionRow(Struct, frozen=True):
 
 
 class _Ended(Struct, frozen=True):
-    generation: Natural
+    generation: Generation
     ended: Literal["", "finished", "stopped"]
     reason: Short
 
@@ -166,10 +169,6 @@ class _Verdict(Struct, frozen=True):
     base: Version
     digest: Echo
     refused: Short
-
-
-MOST_CHUNKS = 4096
-"""No body is cut into more."""
 
 
 class LitterRow(Struct, frozen=True):
@@ -217,6 +216,15 @@ def damaged(job: str, table: str, why: object) -> DamageError:
     return DamageError(f"job {job} is damaged in the state directory (table {table}): {why}: {REMEDY}")
 
 
+def check_generation(job: str, generation: object) -> None:
+    """Raise OutOfRangeError for a generation that no store of this fedge gives, and that no device would hear of."""
+    if isinstance(generation, int) and generation > MOST_GENERATION:
+        raise OutOfRangeError(
+            f"job {job} is left as it is: its generation is {generation}, where {MOST_GENERATION} is the highest; an "
+            f"older fedge has believed what somebody said: {REPAIR}"
+        )
+
+
 def read(kind: type[T], job: str, table: str, cells: object) -> T:
     """Return cells, by name or in order, as `kind`. Raises DamageError unless every one is what the type says."""
     try:
@@ -247,6 +255,7 @@ def job_row(job: object, name: object, cells: Sequence[object]) -> JobRow:
         return _unreadable(shown, name, damaged(shown, "jobs", f"its id is {repr(job)[:100]}"))
     spec, checksum, *rest = cells
     try:
+        check_generation(job, rest[0])
         found = read(_Ended, job, "jobs", dict(zip(_Ended.__struct_fields__, rest, strict=True)))
         read_spec = spec_of(job, spec, checksum)
     except DamageError as error:

@@ -69,8 +69,6 @@ STOP_WAITS_S = 60.0
 """How long a job that is to end waits for the score of its last version."""
 NAMED = 3
 """Devices that a line of the log names, of many."""
-FAR = 2**20
-"""Versions further ahead than this are nonsense, and say nothing of the store."""
 
 
 class _Making(NamedTuple):
@@ -327,8 +325,7 @@ class Run:
 
     def is_behind(self, version: Version) -> bool:
         """Return whether this version can only be of a store that had come further than this one."""
-        ahead = version.generation - self.version.generation, version.number - self.version.number
-        return version > self.version and max(ahead) <= FAR
+        return version > self.version and not version.is_far_above(self.version)
 
     def has_lost(self, version: Version, device: str) -> bool:
         """Return whether a device that is done with this version can only have had its verdict from a later store."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from aggregator import leadership
+from aggregator import leadership, projection
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
 from aggregator.executor import Inline
@@ -29,7 +29,7 @@ from aggregator.projection import Clear, Out, Question
 from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.spool import SpoolError
-from aggregator.store import Store, StoreError
+from aggregator.store import TAKE_OVER, Store, StoreError
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
@@ -56,6 +56,8 @@ SETTLE_S = 0.2
 READ_AGAIN_S = 600.0
 READ_AGAIN_EACH_S = 0.5
 """Presences are read again from the broker this often, or so long for each device: it may have dropped one's word."""
+HEADS_S = 1.0
+"""A head that is not this one's is written over after this long: its own may be on their way back."""
 BURY_S = 60.0
 """That a job was deleted is said to devices that have it no more often than this."""
 
@@ -107,7 +109,8 @@ class Aggregator:
             executor=Inline() if executor is None else executor,
             wake=transport.wake,
         )
-        self.leadership = Leadership(self._me(), take_over=take_over)
+        take_over = take_over or store.note(TAKE_OVER) != ""
+        self.leadership = Leadership(self._me(), take_over=take_over, draw=token)
         self._took_over = take_over
         self.foreign: dict[str, Version] = {}
         """Jobs that lie at the broker, and that this store has never known."""
@@ -120,6 +123,9 @@ class Aggregator:
         self._roll = 0
         self._buried: dict[str, float] = {}
         """Deleted job to when that was said last to who still has it."""
+        self._heads: set[str] = set()
+        """Jobs at whose heads somebody else has said something."""
+        self._say_heads_at = math.inf
         self._rise_at = math.inf
         self._settled_at = math.inf
         self._read_again_at = math.inf
@@ -132,7 +138,7 @@ class Aggregator:
             self.nonce,
             store.identity,
             term=store.term,
-            claim=_natural(store.note("claim")),
+            claim=store.claim,
             empty=not any(row.ended != "deleted" for row in store.jobs()),
             former=former,
             replaced="" if restored else store.note("replaced"),
@@ -229,7 +235,7 @@ class Aggregator:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        own = (self._settled_at, self._read_again_at, self._rise_at, self.leadership.deadline)
+        own = (self._settled_at, self._read_again_at, self._rise_at, self._say_heads_at, self.leadership.deadline)
         return min(*own, self.jobs.deadline)
 
     def _patience(self, timeout_s: float) -> float:
@@ -242,6 +248,9 @@ class Aggregator:
             self._follow(self.leadership.tick(now))
         if now >= self._rise_at:
             self._rise()
+        if now >= self._say_heads_at:
+            heads, self._heads, self._say_heads_at = self._heads, set(), math.inf
+            self._send([projection.head(self.runs[job]) for job in sorted(heads) if job in self.runs])
         if now >= self._settled_at:
             self._settled_at = math.inf
             self._reconcile()
@@ -266,7 +275,7 @@ class Aggregator:
                     log.warning("offline: %s", reason)
                 self._out.online = False
                 self._out.clear()
-                self._settled_at = self._read_again_at = math.inf
+                self._settled_at = self._read_again_at = self._say_heads_at = math.inf
                 self.jobs.disconnected()
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
@@ -293,6 +302,8 @@ class Aggregator:
             message = self._wire.unpack(packet)
         except WireError as error:
             self._refuse("garbage", f"topic={packet.topic[:120]!r}: {error}")
+            if self.leads and not packet.retain:
+                self._write_over(levels(packet.topic))
             return
         now = self.clock()
         match message:
@@ -306,7 +317,7 @@ class Aggregator:
             case Presence():
                 self._see(message, live=not packet.retain)
             case Head():
-                self._read_head(message)
+                self._read_head(message, live=not packet.retain)
             case _ if packet.retain:
                 self._refuse("retained", f"topic={packet.topic[:120]!r}: it is said once, and not to be kept")
             case Offer():
@@ -339,7 +350,8 @@ class Aggregator:
         self._out.pump()
 
     def _lead(self, term: int, claim: int) -> None:
-        for name, value in (("claim", str(claim)), ("nonce", self.nonce), ("replaced", ""), ("restored", "")):
+        words = {"claim": str(claim), "nonce": self.nonce, "replaced": "", "restored": "", TAKE_OVER: ""}
+        for name, value in words.items():
             if self.store.note(name) != value:
                 self.store.set_note(name, value)
         self.jobs.term = self.store.raise_term(term)
@@ -373,7 +385,7 @@ class Aggregator:
         self._commands.forget_begun()
         self.jobs.drop_all()
         self._out.clear()
-        self._settled_at = self._read_again_at = self._rise_at = math.inf
+        self._settled_at = self._read_again_at = self._rise_at = self._say_heads_at = math.inf
         if replaced != self.store.note("replaced"):
             try:
                 self.store.set_note("replaced", replaced)
@@ -397,19 +409,36 @@ class Aggregator:
             since=self.leadership.since,
             claim=me.claim,
             empty=me.empty,
+            asks=self.leadership.asks if online else "",
+            answers=self.leadership.answers if online else "",
         )
 
     def _will(self) -> Packet:
         """Return the last will. It cannot say that there is no job: one may be submitted after it was left."""
         return self._wire.pack(structs.replace(self._beacon(online=False), empty=False))
 
-    def _read_head(self, head: Head) -> None:
-        """Look back at what a head knows of a job; or note that there is one that belongs to another store."""
+    def _read_head(self, head: Head, live: bool) -> None:
+        """Look back at what a head knows of a job; or note that there is one that belongs to another store.
+
+        What is said now at a job's topic, and is not what this one says there, does not stay.
+        """
         self.jobs.look_back(head.job, head.version)
+        run = self.runs.get(head.job)
+        if live and run is not None and head != projection.head(run):
+            self._write_over(["head", head.job])
         if head.job in self.runs or head.job in self.resting or self.jobs.was_deleted(head.job):
             self.foreign.pop(head.job, None)
         elif len(self.foreign) < MOST_FOREIGN:
             self.foreign[head.job] = head.version
+
+    def _write_over(self, levels: list[str]) -> None:
+        """Say again what belongs at a topic of this one's own, where somebody has said something else."""
+        match levels:
+            case ["aggregator"]:
+                self._follow(self.leadership.hear_nonsense(self.clock()))
+            case ["head", job] if job in self.runs:
+                self._say_heads_at = min(self._say_heads_at, self.clock() + HEADS_S)
+                self._heads.add(job)
 
     # Devices.
 
@@ -526,8 +555,3 @@ class Aggregator:
         for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
             self._ask(device, heard_at)
         self._out.pump()
-
-
-def _natural(words: str) -> int:
-    """Return what was written down as a number; 0 for what is none."""
-    return int(words) if words.isascii() and words.isdigit() and len(words) < 20 else 0

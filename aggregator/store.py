@@ -21,12 +21,13 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator import generations, rows, schema
+from aggregator import generations, repair, rows, schema
 from aggregator.bodies import Bodies
 from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
 from aggregator.lock import Lock
+from aggregator.repair import Mended, TakenOver
 from aggregator.rows import (
     AMONG_BODIES,
     AttemptRow,
@@ -42,12 +43,14 @@ from aggregator.rows import (
     damaged,
 )
 from aggregator.schema import SCHEMA_VERSION
+from broker.ceilings import MOST_CLAIM, MOST_TERM
 from broker.messages import Verdict, Version
 from models.job import JobSpec
 from runtime.failpoints import reach
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TAKE_OVER",
     "AttemptRow",
     "BodyRow",
     "Claim",
@@ -67,6 +70,8 @@ log = logging.getLogger(__name__)
 FILE = "aggregator.sqlite"
 UPDATES = "updates"
 """The folder of what is too long for a row."""
+TAKE_OVER = "take over"
+"""The note of an operator who has said so while no aggregator ran: the next start is one with `--take-over`."""
 ROW_BYTES = 65_536
 MOST_ATTEMPTS = 2000
 """Rounds to leave one base that are kept, beside the first: at one a minute, those of a day and a half."""
@@ -159,15 +164,29 @@ class Store:
     def term(self) -> int:
         """The last term given out; 0 before there is one."""
         found = self._word("term", 0)
-        if not isinstance(found, int) or not 0 <= found <= 2**62:
+        if not isinstance(found, int) or found < 0:
             raise DamageError(f"the state directory is damaged (table meta, term): {found!r:.100}: {REMEDY}")
+        if found > MOST_TERM:
+            log.error(
+                "the state directory has term %d, where %d is the highest: an older fedge has believed what somebody "
+                "said; this one leads under a new term, as `fedge aggregator repair` would have it",
+                *(found, MOST_TERM),
+            )
+            return 0
         return found
 
     def raise_term(self, at_least: int = 0) -> int:
-        """Return a term that is higher than any before and not below `at_least`."""
-        term = max(self.term + 1, at_least)
+        """Return a term that is higher than any before and not below `at_least`; the highest one has none above."""
+        term = min(max(self.term + 1, at_least), MOST_TERM)
         self._set_word("term", term)
         return term
+
+    @property
+    def claim(self) -> int:
+        """How often operators have said `--take-over`, as far as this store knows; 0 where that is no such number."""
+        words = self.note("claim")
+        found = int(words) if words.isascii() and words.isdigit() and len(words) < 20 else 0
+        return found if found <= MOST_CLAIM else 0
 
     def note(self, name: str) -> str:
         """Return a small word of the service; "" when there is none."""
@@ -179,6 +198,24 @@ class Store:
     def set_note(self, name: str, value: str) -> None:
         """Remember a small word of the service."""
         self._set_word(f"note:{name}", value)
+
+    def repair(self) -> list[Mended]:
+        """Put right the numbers that no honest fleet comes to, and return what was (repair.py)."""
+        return repair.mend(self._db, self._chance)
+
+    def take_over(self) -> TakenOver:
+        """Have the next start from here lead, whoever else does: as an operator says.
+
+        Raises StoreError, or DamageError where the term or the claim has none above.
+        """
+        before = self.term, self.claim
+        term, claim = repair.next_of(*before)
+        was_replaced = self.note("replaced") != ""
+        with self._db.transaction("an operator's word") as write:
+            for name, value in (("term", term), ("note:claim", str(claim)), (f"note:{TAKE_OVER}", "yes")):
+                write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+            write("DELETE FROM meta WHERE name = 'note:replaced'")
+        return TakenOver(str(self.folder), term, claim, *before, was_replaced)
 
     def _word(self, name: str, otherwise: object) -> object:
         row = self._db.one("table meta", "SELECT value FROM meta WHERE name = ?", (name,))

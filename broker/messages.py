@@ -10,13 +10,29 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from broker.ceilings import (
+    FAR,
+    MOST_NUMBER,
+    BodyBytes,
+    Buckets,
+    ChunkBytes,
+    Claim,
+    Count,
+    Generation,
+    Index,
+    Number,
+    Rows,
+    SomeRows,
+    Spread,
+    Term,
+)
+
 Id = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,80}\Z")]
 """What may stand as one level of a topic. A job id is a job's name (up to 64) and its incarnation."""
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
 """The beginning of a SHA-256 in hex: 64 bits name a body, 128 prove a version."""
 Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
 """The beginning of a digest, eight digits at least: enough to tell the updates of one device to one base apart."""
-Natural = Annotated[int, Meta(ge=0, le=2**53)]
 Short = Annotated[str, Meta(max_length=500)]
 Words = str
 """What somebody says for people: cleaned and cut where it comes in (`runtime.words`), never refused for its length."""
@@ -27,9 +43,6 @@ Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_l
 PROOF_BYTES = 8
 """As many bytes of a version's SHA-256 prove a way that comes along with a round."""
 CHUNK_BYTES = 100_000
-MAX_TICKET = 2**48 - 1
-"""The largest ticket of a device in the lottery of a round (WIRE.md; models/draw.py): this threshold draws
-everybody."""
 """How a body is cut where nothing else is said: below the 128 kB that the strictest known broker takes."""
 MAX_TICKET = 2**48 - 1
 """The largest ticket in the lottery of a round (WIRE.md; models/draw.py): this threshold draws everybody."""
@@ -45,8 +58,8 @@ class Version(Struct, frozen=True, array_like=True, order=True):
     A restored backup raises the generation, so that a number is never given out twice with another meaning.
     """
 
-    generation: Natural
-    number: Natural
+    generation: Generation
+    number: Number
 
     def __str__(self) -> str:
         return f"{self.generation}.{self.number}"
@@ -55,6 +68,10 @@ class Version(Struct, frozen=True, array_like=True, order=True):
         """Return the version that the next committed round makes."""
         return Version(self.generation, self.number + 1)
 
+    def is_far_above(self, other: Version, by: int = FAR) -> bool:
+        """Return whether this lies so much further than another that nobody who knows that one can honestly say it."""
+        return max(self.generation - other.generation, self.number - other.number) > by
+
 
 class DeltaAt(Struct, frozen=True, array_like=True):
     """A body that leads from one version to another of its generation; from 0 for anybody: [start, number, n_bytes].
@@ -62,9 +79,9 @@ class DeltaAt(Struct, frozen=True, array_like=True):
     It lies at the topics body/<job>/<generation>-<number>-<start>/0 … n-1.
     """
 
-    start: Natural
-    number: Natural
-    n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    start: Number
+    number: Number
+    n_bytes: BodyBytes
 
 
 # From the aggregator.
@@ -73,30 +90,34 @@ class DeltaAt(Struct, frozen=True, array_like=True):
 class Beacon(Struct, frozen=True, omit_defaults=True):
     """Who leads the fleet. Retained, with a last will that says it is gone; only who leads sends one."""
 
-    term: Natural
+    term: Term
     nonce: Short
     online: bool
-    spread_s: Seconds = 2.0
+    spread_s: Spread = 2.0
     """Window over which devices spread what they send at a reconnect."""
-    roll: Natural = 0
+    roll: Count = 0
     """A roll call: devices answer each new pair of nonce and roll with their presence."""
     store: Short = ""
     """Identity of the state directory that it leads from."""
-    since: Natural = 0
+    since: Term = 0
     """The term that its leadership began with: of two leaders the one that began earlier goes on."""
-    claim: Natural = 0
+    claim: Claim = 0
     """How often operators have said `--take-over`, as far as it knows: the higher claim leads."""
     empty: bool = False
     """It has no job yet, and gives way to whoever has some."""
+    asks: Short = ""
+    """A word drawn just now, where it doubts that another leader which it has heard is there."""
+    answers: Short = ""
+    """The word of another that this one answers: a beacon's `asks`, or a candidate's nonce."""
 
 
 class Candidate(Struct, frozen=True, omit_defaults=True):
     """An aggregator that would lead asks who does. Whoever leads answers with its beacon."""
 
     nonce: Short
-    term: Natural
+    term: Term
     """The highest term that it has led with."""
-    claim: Natural = 0
+    claim: Claim = 0
     empty: bool = False
 
 
@@ -107,7 +128,7 @@ class Job(Struct, frozen=True, omit_defaults=True):
     """
 
     job: Id
-    term: Natural
+    term: Term
     spec: dict[str, Any] | None = None
     last: Version | None = None
 
@@ -122,12 +143,12 @@ class Head(Struct, frozen=True, omit_defaults=True):
     """
 
     job: Id
-    term: Natural
+    term: Term
     version: Version
     sha256: Digest
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
     ways: Annotated[tuple[DeltaAt, ...], Meta(max_length=MOST_WAYS)] = ()
-    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
+    chunk_bytes: ChunkBytes = CHUNK_BYTES
 
 
 class Status(Struct, frozen=True, omit_defaults=True):
@@ -152,14 +173,14 @@ class Round(Struct, frozen=True, omit_defaults=True):
     """
 
     job: Id
-    term: Natural
+    term: Term
     base: Version
     seconds_left: Seconds = field(name="left_s")
-    terms: tuple[Natural, Annotated[int, Meta(ge=1, le=32)], Annotated[int, Meta(ge=-200, le=200)]] = (0, 32, 0)
+    terms: tuple[Buckets, Annotated[int, Meta(ge=1, le=32)], Annotated[int, Meta(ge=-200, le=200)]] = (0, 32, 0)
     """How updates to this base are coded, the same in every attempt: [buckets, bits, octave]. The noise of the base had
     an energy of about 2**octave, which is what devices ask the price of; 0: nobody need ask."""
-    attempt: Natural = 1
-    threshold: Natural = MAX_TICKET
+    attempt: Count = 1
+    threshold: Annotated[int, Meta(ge=0, le=MAX_TICKET)] = MAX_TICKET
     aliases: Annotated[tuple[Version, ...], Meta(max_length=8)] = ()
     """Former names of the base, where a restored backup has given it another: an update to one is an update to it."""
     settled: Annotated[tuple[Id, ...], Meta(max_length=MOST_SETTLED)] = ()
@@ -187,14 +208,14 @@ class Body(Struct, frozen=True):
 
     job: Id
     name: Id
-    index: Natural
+    index: Index
     data: bytes
 
 
 def start_of(name: str) -> int:
     """Return the number of the version that a body of this name leads from; 0 for a name that is none."""
     last = name.rpartition("-")[2]
-    return int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else 0
+    return int(last) if last.isascii() and last.isdigit() and len(last) <= len(str(MOST_NUMBER)) else 0
 
 
 def body_name(version: Version, start: int) -> str:
@@ -262,10 +283,10 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     """
 
     device: Id
-    boot: Natural
+    boot: Count
     online: bool
     labels: Annotated[dict[Id, Id], Meta(max_length=64)] = {}
-    ready: Annotated[dict[Id, Natural], Meta(max_length=256)] = {}
+    ready: Annotated[dict[Id, Rows], Meta(max_length=256)] = {}
     """Job id to number of examples, for every job the device can take part in."""
     unready: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
     """Job id to the reason why not."""
@@ -279,7 +300,7 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     """Job id to the last version trained on: an aggregator that has not come so far works from an old backup."""
     trouble: Annotated[dict[Id, Words], Meta(max_length=256)] = {}
     """Job id to what goes wrong though the device takes part: a model that cannot be installed, a packet refused."""
-    term: Natural = 0
+    term: Term = 0
     """The highest term heard, where the aggregator's own is lower."""
 
     @property
@@ -299,10 +320,10 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     job: Id
     device: Id
     base: Version
-    n_examples: Annotated[int, Meta(ge=1, le=2**53)]
+    n_examples: SomeRows
     digest: Digest
-    n_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    chunk_bytes: Annotated[int, Meta(ge=1, le=2**28)] = CHUNK_BYTES
+    n_bytes: BodyBytes
+    chunk_bytes: ChunkBytes = CHUNK_BYTES
     loss: float | None = None
     """Mean training loss of the last epoch, if the device tells."""
     report: Annotated[tuple[float, ...], Meta(max_length=2)] = ()
@@ -321,7 +342,7 @@ class Chunk(Struct, frozen=True):
     job: Id
     device: Id
     digest: Digest
-    index: Natural
+    index: Index
     data: bytes
 
 
@@ -375,7 +396,7 @@ class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field=
     client: Id
     request: Short
     name: Id
-    number: Natural
+    number: Number
     device: Id | None = None
     """Of this device alone."""
     after: Short = ""

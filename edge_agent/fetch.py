@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from broker import ceilings
 from broker.chunks import Assembly
 from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
 from broker.wire import Wire
@@ -16,7 +17,7 @@ from models.trail import Trail
 
 log = logging.getLogger(__name__)
 
-MOST_CHUNKS = 4096
+MOST_CHUNKS = ceilings.MOST_CHUNKS
 """Of a body, and of all bodies of one way together."""
 MOST_BODIES = 2
 """All bodies of one way together are no longer than so many of the longest: steps weigh no more than a snapshot."""

@@ -35,6 +35,7 @@ from typing import IO, Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from broker.ceilings import MOST_COUNT
 from broker.messages import Id
 from edge_agent import files
 from edge_agent.disk import Disk
@@ -42,7 +43,7 @@ from runtime import formats
 
 log = logging.getLogger(__name__)
 
-MOST_BOOTS = 2**53 - 1
+MOST_BOOTS = MOST_COUNT
 """As far as a boot can be told on the wire."""
 FORMAT = 1
 """Of the directory."""

@@ -113,6 +113,8 @@ class Jobs:
         self._turn_ends_at = 0.0
         self._online = False
         self._spread_s = 0.0
+        self._led = 0
+        """The term of the leader's last beacon."""
         self._packet_bytes: int | None = config.broker.max_packet_bytes
         self._config = config
         self._home = home
@@ -216,9 +218,11 @@ class Jobs:
         for job in list(self.works):
             self.pass_on(job, Disconnected())
 
-    def greet(self, spread_s: float) -> None:
-        """Note over how long the leader wants answers to be spread."""
-        self._spread_s = spread_s
+    def greet(self, spread_s: float, term: int) -> None:
+        """Note over how long the leader wants answers to be spread, and the term that it speaks under."""
+        self._spread_s, self._led = spread_s, term
+        for work in self.works.values():
+            work.participant.announced.led = term
 
     def say_again(self) -> None:
         """Offer again what a new connection, or a new leader, may never have received."""
@@ -338,6 +342,7 @@ class Jobs:
             self._rest(job, work.spec, fault.why)
             return
         self.works[job] = work
+        work.participant.announced.led = self._led
         self.changed = True
         self.unready.pop(job, None)
         log.info("takes part job=%s examples=%d", job, work.n_examples)

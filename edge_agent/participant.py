@@ -15,9 +15,11 @@
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
     shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
- 4. A message of a lower term than the highest seen is of an aggregator that has been replaced, and is ignored; so is
-    a head or round that is older than the one known in its own term, which has been overtaken on the way; or a backup
-    was restored that knows nothing of the later one, so that this device tells it (`ahead`).
+ 4. A message of a lower term than the one before is of an aggregator that has been replaced, and is ignored, unless it
+    is the term of the leader's beacon: then the one before was nobody's. So is a head or round that is older than the
+    one known in its own term, which has been overtaken on the way; or a backup was restored that knows nothing of the
+    later one, so that this device tells it (`ahead`); and a leader that repeats it all the same is believed
+    (announced.py). The last base trained is none where it lies further than FAR above what is announced.
  5. A verdict counts only for the very update that is offered: same base, same digest.
  6. A version is fetched only while it is needed: to train on it, or because the job's deploy policy names it.
  7. What cannot arrive is not sent: while offline nothing is offered, asked for or repeated, and no time is kept for it.
@@ -55,7 +57,7 @@ from enum import Flag, auto
 from msgspec import structs
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want
-from edge_agent.announced import Announced
+from edge_agent.announced import FAR, Announced
 from edge_agent.deployment import Deployment, policy
 from edge_agent.effects import (
     Connected,
@@ -344,7 +346,8 @@ class Participant:
 
     def _wants_to_train(self, latest: Version, now: float) -> bool:
         is_free = not self.why and self._training is None and self.offer is None
-        return is_free and (self.trained is None or self.trained < latest) and self.announced.calls_for(latest, now)
+        is_new = self.trained is None or self.trained < latest or self.trained.is_far_above(latest, FAR)
+        return is_free and is_new and self.announced.calls_for(latest, now)
 
     def _wants_to_deploy(self, latest: Version) -> bool:
         return self.deployment.wants(latest, self.announced.over)
@@ -372,10 +375,14 @@ class Participant:
         announced, offer = self.announced, self.offer
         if self.resend.awaits is not None and announced.is_left(self.resend.awaits):
             self.resend.end_wait(now)
-        if offer is None or announced.may_be_folded(offer.base) or not announced.is_left(offer.base):
+        if offer is None:
+            return []
+        latest = announced.latest()
+        nobodys = latest is not None and offer.base.is_far_above(latest, FAR)  # no leader will ever have that base
+        if not nobodys and (announced.may_be_folded(offer.base) or not announced.is_left(offer.base)):
             return []
         self.offer = None
-        return [Settle(self.job, offer.base, later=announced.latest())]
+        return [Settle(self.job, offer.base, later=latest)]
 
     def _settle(self, verdict: Verdict, now: float) -> list[Effect]:
         offer = self.offer

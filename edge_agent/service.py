@@ -16,6 +16,7 @@ import itertools
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 SETTLE_S = 0.2
 """After connecting, how long retained jobs may take to arrive before this device says what it can take part in."""
+DENY_S = 2.0
+"""What somebody else says in this device's name is denied after this long: its own last word may be on its way back."""
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 
@@ -96,6 +99,9 @@ class Agent:
         self._resources = resources or Resources()
         self._rng = self._resources.jitter(f"{home.device}/{home.boot}/{home.nonce}")
         self._announcer = Announcer(config.limits.presence_s)
+        self._own_word = 0
+        """Checksum of the presence that was sent last."""
+        self._deny_at = math.inf
         self._said: Presence | None = None
         """What there was to say of this device when its jobs last changed."""
         self._software = software
@@ -169,7 +175,7 @@ class Agent:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        return min(self.jobs.deadline, self._announces_at)
+        return min(self.jobs.deadline, self._announces_at, self._deny_at)
 
     def _patience(self, timeout_s: float) -> float:
         if timeout_s <= 0.0:
@@ -180,10 +186,15 @@ class Agent:
     def _tick(self) -> None:
         now = self._clock()
         self.jobs.tick(now)
+        if now >= self._deny_at:
+            self._deny_at = math.inf
+            self._announcer.forget(now, 0.0)
         if self._announces_at <= now:
             presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
-                self._out.put(self._wire.pack(presence))
+                packet = self._wire.pack(presence)
+                self._own_word, self._deny_at = zlib.crc32(packet.payload), math.inf
+                self._out.put(packet)
 
     @property
     def _announces_at(self) -> float:
@@ -210,6 +221,7 @@ class Agent:
                     log.warning("offline: %s", reason)
                 self._out.online = False
                 self._out.clear()
+                self._deny_at = math.inf
                 self.jobs.disconnected()
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
@@ -231,9 +243,9 @@ class Agent:
             case Body():
                 self.jobs.inside(message.job, lambda work, now: work.take(message, now))
             case Beacon():
-                self._greet(message)
+                self._greet(message, live=not packet.retain)
             case Presence():
-                self._hear_of_self(message, live=not packet.retain)
+                self._hear_of_self(message, zlib.crc32(packet.payload), live=not packet.retain)
             case _:
                 pass  # cleared topics
 
@@ -241,15 +253,17 @@ class Agent:
         if self.tally.count("garbage"):
             log.warning("refused garbage topic=%r: %s", topic[:120], error)
 
-    def _greet(self, beacon: Beacon) -> None:
+    def _greet(self, beacon: Beacon, live: bool) -> None:
         """Note who leads. Answer a roll call, and offer again what may have been said to nobody.
 
-        That is so when another one leads, and when the connection of the one that leads is a new one.
+        That is so when another one leads, and when the connection of the one that leads is a new one. The term is that
+        of the last one who said so now: what was heard before of a higher one was forged, or its sender leads no more.
         """
         if not beacon.online:
             return
+        insists = live and beacon.term == self._leader_term
         self._spread_s, self._leader_term = beacon.spread_s, beacon.term
-        self.jobs.greet(beacon.spread_s)
+        self.jobs.greet(beacon.spread_s, beacon.term if live else max(beacon.term, self._term))
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
             came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
@@ -257,12 +271,20 @@ class Agent:
             self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term
+        elif insists:
+            self._term = beacon.term  # it was told of the higher one, or nobody can hear that it was not
         if came_back:
             self.jobs.say_again()
 
-    def _hear_of_self(self, presence: Presence, live: bool) -> None:
-        """Put right what is said of this device: that it is gone, by a late will or as a question; or by a clone."""
+    def _hear_of_self(self, presence: Presence, word: int, live: bool) -> None:
+        """Put right what is said of this device: that it is gone, by a late will or as a question; or by another.
+
+        word: checksum of what was said. What this device said last itself comes back to it, and needs no denial.
+        """
         mine = presence.life == self.home.nonce
+        if presence.online and live:
+            wait_until = min(self._deny_at, self._clock() + DENY_S)
+            self._deny_at = math.inf if word == self._own_word else wait_until
         if not presence.online and (live or mine or presence.boot >= self.home.boot):
             self._announcer.forget(self._clock(), 0.0)
         elif presence.online and live and not mine and self.tally.count("clone"):

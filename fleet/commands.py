@@ -79,6 +79,18 @@ def aggregator_restore(arguments: argparse.Namespace) -> int:
     return restore(arguments)
 
 
+def aggregator_take_over(arguments: argparse.Namespace) -> int:
+    from fleet.console.repairs import take_over
+
+    return take_over(arguments)
+
+
+def aggregator_repair(arguments: argparse.Namespace) -> int:
+    from fleet.console.repairs import repair
+
+    return repair(arguments)
+
+
 def job_submit(arguments: argparse.Namespace) -> int:
     if arguments.check:
         from fleet.console.check import check_job

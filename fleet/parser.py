@@ -185,7 +185,21 @@ def _add_aggregator(table: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "fedge aggregator restore fleet.backup --config aggregator.toml",
     )
     restore.add_argument("file", type=Path, metavar="FILE", help="- for standard input")
-    for parser in (backup, restore):
+    take_over = _add(
+        aggregator,
+        "take-over",
+        commands.aggregator_take_over,
+        "Have this aggregator, which must not run, lead the fleet from its next start on, whoever else leads it.",
+        "fedge aggregator take-over --config aggregator.toml",
+    )
+    repair = _add(
+        aggregator,
+        "repair",
+        commands.aggregator_repair,
+        "Put right numbers of the aggregator's state, which must not run, that no honest fleet comes to.",
+        "fedge aggregator repair --config aggregator.toml",
+    )
+    for parser in (backup, restore, take_over, repair):
         _add_config(parser, "aggregator.toml")
         parser.add_argument("--json", action="store_true", help="say what was done as JSON")
 

@@ -429,6 +429,19 @@ def was_replaced(server: Server) -> bool:
     return leadership is not None and leadership.state == "standby" and leadership.me.replaced != ""
 
 
+def doing(process: Server | Device) -> str:
+    """Return what a process says of itself and of its jobs, for people."""
+    if process.service is None:
+        return "is down"
+    if isinstance(process, Server):
+        jobs = [f"{job} at {run.version}: {reason(process, job)}" for job, run in runs(process).items()]
+    else:
+        parts = {job: work.participant for job, work in process.service.works.items()}
+        jobs = [f"{job}: done with {part.done}, knows {part.announced.latest()}" for job, part in parts.items()]
+        jobs += [f"{job}: {why}" for job, why in process.service.jobs.unready.items()]
+    return f"({process.service.doing}; {'; '.join(jobs)})"
+
+
 def nonce(server: Server) -> str:
     """Return the nonce of its beacon."""
     return server.service.nonce if server.service is not None else ""

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class WorldReport(NamedTuple):
     violations: tuple[Violation, ...]
     sha256: str
     """Of all that happened, in its order."""
+
+
+T = TypeVar("T")
+W = TypeVar("W", bound="World")
 
 
 class World:
@@ -322,12 +326,19 @@ class World:
 
 def run(seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None) -> WorldReport:
     """Run one schedule. profile: its weather, drawn when not given. tell: is given the trace, line by line."""
+    return run_in(World, World.run, seed, profile, tell)
+
+
+def run_in(
+    kind: type[W], act: Callable[[W], T], seed: int, profile: str | None, tell: Callable[[str], None] | None
+) -> T:
+    """Make a world of this kind, and return what acting in it comes to."""
     try:
         with _silence(), shelf() as folder:
-            world = World(seed, profile, folder, tell)
+            world = kind(seed, profile, folder, tell)
             trail = nodes.Trail(_Ears(world), lambda: world.acting)
             with nets.surrounded_by(world), nodes.installed(trail, world.paces.chunk_bytes):
-                return world.run()
+                return act(world)
     except Exception as error:
         error.add_note(f"in the world of seed {seed}")
         raise

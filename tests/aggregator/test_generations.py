@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from aggregator.database import OutOfRangeError
 from aggregator.effects import Attempt, Close
 from aggregator.generations import HIGHEST, LEAP, MOST_RENAMES
 from aggregator.store import BodyRow, Current, DamageError, Judgement, Kept, Store, StoreError
+from broker.ceilings import MOST_GENERATION
 from broker.messages import Offer, Verdict, Version
 from models import draw
 from models.job import JobSpec, ModelSpec
@@ -121,7 +123,16 @@ def test_a_new_name_is_above_the_old_one_whatever_is_said(store: Store) -> None:
         names.append(store.raise_generation("j", above))
         assert names[-1].generation > names[-2].generation
     assert 10**6 < names[-1].generation < 2 * 10**6
-    assert store.raise_generation("j", HIGHEST).generation < 2**53
+    assert HIGHEST < store.raise_generation("j", HIGHEST).generation <= MOST_GENERATION
+
+
+def test_where_there_is_no_generation_above_a_command_is_named_and_nothing_changes(store: Store) -> None:
+    store._db.execute("UPDATE jobs SET generation = ?", (MOST_GENERATION,))
+    with pytest.raises(
+        OutOfRangeError, match="there is none above: stop this aggregator, run `fedge aggregator repair`"
+    ):
+        store.raise_generation("j", 0)
+    assert store.last_version("j").version == V1
 
 
 def test_two_stores_from_one_backup_go_on_under_different_names(tmp_path: Path) -> None:

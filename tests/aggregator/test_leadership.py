@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aggregator.leadership import (
+    JUMP,
     LISTEN_S,
     QUIET_S,
     RISE_S,
@@ -26,6 +27,7 @@ from aggregator.leadership import (
     Speak,
     StandDown,
 )
+from broker.ceilings import MOST_CLAIM, MOST_TERM
 from broker.messages import Beacon, Candidate
 
 
@@ -43,6 +45,18 @@ def beacon(nonce: str = "x", *, online: bool = True, **more: Any) -> Beacon:
 
 def live(**more: Any) -> Heard:
     return Heard(beacon(**more), live=True)
+
+
+def answering(to: Leadership, **more: Any) -> Heard:
+    """What a leader says that is there: it repeats what it was asked, or, by who only listens, its nonce."""
+    return live(answers=to.asks if to.state == "leading" else to.me.nonce, **more)
+
+
+def met(leader: Leadership, now: float = 5.0, **more: Any) -> list[Effect]:
+    """Have a leader hear of another of a higher rank, and that answer."""
+    assert leader.receive(live(**more), now) == [Speak()]
+    assert leader.asks
+    return leader.receive(answering(leader, **more), now + 0.1)
 
 
 def retained(**more: Any) -> Heard:
@@ -82,7 +96,7 @@ def test_a_leader_that_answers_is_left_to_lead() -> None:
     second.receive(Connected(), 0.0)
     assert second.receive(retained(), 0.1) == []
     assert second.tick(LISTEN_S) == []
-    (down,) = second.receive(live(), 2.0)
+    (down,) = second.receive(answering(second), 2.0)
     assert isinstance(down, StandDown)
     assert second.state == "standby"
 
@@ -148,7 +162,7 @@ def test_whom_an_operator_has_replaced_does_not_lead_while_the_other_is_away() -
 def test_only_who_is_there_and_has_jobs_replaces_for_good(alive: bool) -> None:
     old = full()
     old.receive(Connected(), 0.0)
-    word = live(claim=1) if alive else retained(claim=1)
+    word = answering(old, claim=1) if alive else retained(claim=1)
     (down,) = old.receive(word, 0.1)
     assert isinstance(down, StandDown)
     assert down.replaced == ("x" if alive else "")
@@ -160,7 +174,8 @@ def test_words_of_devices_let_the_term_rise_once_a_minute() -> None:
     assert [type(effect) for effect in leader.hear_term(9, 100.0)] == [Rise, Speak]
     assert leader.me.term == 10
     for term in range(10, 300):
-        assert leader.hear_term(term, 101.0) == []
+        assert Rise not in map(type, leader.hear_term(term, 101.0))
+    leader.tick(102.0)
     assert leader.deadline == 100.0 + RISE_S
     assert leader.tick(100.0 + RISE_S)[0] == Rise(300)
     assert leader.deadline == math.inf
@@ -177,7 +192,7 @@ def test_one_without_jobs_leads_in_the_name_of_whom_an_operator_has_put_there() 
 def test_a_restored_one_leaves_a_fleet_without_jobs_to_whom_an_operator_has_put_there() -> None:
     restored = full(restored=True)
     restored.receive(Connected(), 0.0)
-    (down,) = restored.receive(live(empty=True, claim=2), 0.1)
+    (down,) = restored.receive(answering(restored, empty=True, claim=2), 0.1)
     assert isinstance(down, StandDown)
     assert down.replaced == ""
 
@@ -188,7 +203,7 @@ def test_a_restored_one_leaves_a_fleet_without_jobs_to_whom_an_operator_has_put_
 def test_a_standby_without_jobs_steps_in_when_the_leader_has_been_gone_for_long() -> None:
     second = one()
     second.receive(Connected(), 0.0)
-    second.receive(live(), 0.1)
+    second.receive(answering(second), 0.1)
     assert second.deadline == math.inf
     second.receive(live(online=False), 10.0)
     assert second.tick(10.0 + STANDBY_S - 0.1) == []
@@ -199,7 +214,7 @@ def test_a_standby_without_jobs_steps_in_when_the_leader_has_been_gone_for_long(
 def test_a_leader_that_is_restarted_in_time_finds_its_place_free() -> None:
     second = one()
     second.receive(Connected(), 0.0)
-    second.receive(live(), 0.1)
+    second.receive(answering(second), 0.1)
     second.receive(live(online=False), 10.0)
     second.receive(live(nonce="y", term=21), 16.0)
     assert second.deadline == math.inf
@@ -208,7 +223,7 @@ def test_a_leader_that_is_restarted_in_time_finds_its_place_free() -> None:
 def test_late_wills_of_others_do_not_make_a_standby_wait_anew() -> None:
     second = one()
     second.receive(Connected(), 0.0)
-    second.receive(live(), 0.1)
+    second.receive(answering(second), 0.1)
     second.receive(live(online=False), 10.0)
     for nonce in ("y", "x", "z"):
         second.receive(live(nonce=nonce, online=False), 25.0)
@@ -219,7 +234,7 @@ def standing_by_for_an_empty_one() -> Leadership:
     """An operator has put another in this one's place, and no job was submitted there yet."""
     old = full()
     old.receive(Connected(), 0.0)
-    (down,) = old.receive(live(claim=1, empty=True), 0.1)
+    (down,) = old.receive(answering(old, claim=1, empty=True), 0.1)
     assert isinstance(down, StandDown)
     assert down.replaced == ""
     return old
@@ -228,7 +243,8 @@ def standing_by_for_an_empty_one() -> Leadership:
 def test_a_standby_is_replaced_as_soon_as_the_leader_has_a_job() -> None:
     old = standing_by_for_an_empty_one()
     assert old.receive(live(claim=1, empty=True), 5.0) == []
-    (down,) = old.receive(live(claim=1), 6.0)
+    assert old.receive(live(claim=1), 5.5) == [AskWhoLeads()]
+    (down,) = old.receive(answering(old, claim=1), 6.0)
     assert isinstance(down, StandDown)
     assert down.replaced == "x"
     old.receive(live(online=False, claim=1), 10.0)
@@ -250,7 +266,7 @@ def test_a_leader_with_jobs_takes_its_place_back_from_one_without() -> None:
     back.receive(Connected(), 50.0)
     effects = back.receive(Heard(Beacon(21, "s", online=True, since=21, empty=True), live=True), 50.1)
     assert effects == [Lead(22, 0)]
-    (down,) = stand_in.receive(Heard(Beacon(22, "a", online=True, since=22), live=True), 50.3)
+    (down,) = met(stand_in, 50.3, term=22, nonce="a", since=22)
     assert isinstance(down, StandDown)
     assert down.replaced == ""
 
@@ -275,27 +291,96 @@ def test_a_late_will_of_a_higher_term_raises_ours() -> None:
 
 def test_who_has_led_for_longer_goes_on() -> None:
     leader, copy = leading(full("a", term=20)), leading(full("b", term=30))
-    mine = Beacon(21, "a", online=True, since=21)
     theirs = Beacon(31, "b", online=True, since=31)
     assert leader.receive(Heard(theirs, live=True), 5.0) == [Rise(32), Speak()]
-    (down,) = copy.receive(Heard(mine, live=True), 5.0)
+    (down,) = met(copy, 5.0, term=21, nonce="a", since=21)
     assert isinstance(down, StandDown)
     assert down.replaced == "a"
 
 
 def test_the_operators_word_stands_above_that() -> None:
-    (down,) = leading().receive(live(claim=1, since=99), 5.0)
+    (down,) = met(leading(), claim=1, since=99)
     assert isinstance(down, StandDown)
 
 
-@pytest.mark.parametrize("heard", [live, retained], ids=["said now", "remembered"])
 @pytest.mark.parametrize("online", [True, False])
-def test_whom_an_operator_has_put_there_is_obeyed_also_when_it_is_away(heard: Any, online: bool) -> None:
+def test_whom_an_operator_has_put_there_meanwhile_is_obeyed_also_when_it_is_away(online: bool) -> None:
     leader = leading()
-    (down,) = leader.receive(heard(claim=1, online=online), 5.0)
+    (down,) = leader.receive(retained(claim=1, online=online), 5.0)
     assert isinstance(down, StandDown)
-    assert down.replaced == ("x" if online and heard is live else ""), "only who is there replaces for good"
+    assert down.replaced == "", "only who is there replaces for good"
     assert leader.stays
+
+
+# A beacon alone.
+
+
+@pytest.mark.parametrize("forged", [{"since": 0}, {"claim": 1}, {"claim": 2**20, "term": 2**40}, {"nonce": "zz"}])
+@pytest.mark.parametrize("online", [True, False])
+def test_a_beacon_that_nobody_answers_for_puts_nobody_out(forged: dict[str, Any], online: bool) -> None:
+    leader = leading()
+    for n in range(100):
+        effects = leader.receive(live(online=online, **forged), 5.0 + n / 10)
+        assert not any(isinstance(effect, StandDown) for effect in effects)
+    effects = [effect for n in range(100) for effect in leader.tick(16.0 + n)]
+    assert leader.state == "leading"
+    assert Speak() in effects, "the fleet hears again who leads"
+    assert leader.me.term <= 21 + JUMP + 2
+    assert leader.deadline == math.inf
+
+
+def test_an_answer_to_another_question_is_none() -> None:
+    leader = leading()
+    leader.receive(live(since=0), 5.0)
+    asked = leader.asks
+    leader.tick(5.0 + LISTEN_S)
+    leader.receive(live(since=0), 9.0)
+    assert leader.asks not in ("", asked)
+    assert leader.receive(live(since=0, answers=asked), 9.6) == [Speak()]
+    assert leader.state == "leading"
+
+
+def test_who_leads_repeats_what_it_is_asked() -> None:
+    leader = leading()
+    leader.receive(live(claim=0, since=99, asks="abcd"), 5.0)
+    assert leader.answers == "abcd"
+    leader.receive(Candidate("b", 0), 6.0)
+    assert leader.answers == "b"
+
+
+def test_who_listens_waits_for_an_answer_to_its_own_question() -> None:
+    second = full()
+    second.receive(Connected(), 0.0)
+    assert second.receive(live(term=25), 0.1) == [AskWhoLeads()]
+    assert second.tick(0.1 + LISTEN_S) == [Lead(26, 0)]
+
+
+def test_what_is_said_in_its_own_name_is_not_left_there() -> None:
+    leader = leading()
+    mine = {"nonce": "a", "term": 21}
+    assert leader.receive(live(**mine), 5.0) == []
+    for forged in (mine | {"online": False}, mine | {"term": 2**40}, mine | {"claim": 3}):
+        assert leader.receive(live(**forged), 6.0) in ([Speak()], [])
+    assert leader.deadline == 6.0 + SPEAK_S
+    assert leader.me.term == 21
+
+
+def test_an_operator_stands_above_all_that_was_said() -> None:
+    old = full(take_over=True)
+    old.receive(Connected(), 0.0)
+    old.receive(retained(term=2**39, claim=900), 0.1)
+    assert old.tick(QUIET_S) == [Lead(2**39 + 1, 901)]
+
+
+def test_nothing_is_counted_up_beyond_its_ceiling() -> None:
+    old = full(take_over=True)
+    old.receive(Connected(), 0.0)
+    old.receive(retained(term=MOST_TERM, claim=MOST_CLAIM), 0.1)
+    assert old.tick(QUIET_S) == [Lead(MOST_TERM, MOST_CLAIM)]
+    old.receive(Connected(), 1.0)
+    assert old.receive(live(term=MOST_TERM, nonce="y", claim=0), 5.0) == [Speak()]
+    assert old.hear_term(MOST_TERM, 6.0) == [Speak()]
+    assert old.me.term == MOST_TERM
 
 
 def test_answers_are_no_flood() -> None:
@@ -312,11 +397,11 @@ def test_a_device_that_has_heard_a_higher_term_is_believed() -> None:
     assert full().hear_term(50, 5.0) == []
 
 
-@pytest.mark.parametrize("absurd", [{"term": 2**53}, {"claim": 2**53}])
-def test_absurd_numbers_are_not_heard(absurd: dict[str, int]) -> None:
+def test_a_term_that_is_too_far_is_answered_and_not_followed() -> None:
     leader = leading()
-    assert leader.receive(live(**absurd), 5.0) == []
-    assert leader.hear_term(2**53, 5.0) == []
+    assert leader.hear_term(21 + JUMP, 5.0) == [Rise(22 + JUMP), Speak()]
+    assert leader.hear_term(23 + 2 * JUMP, 100.0) == [Speak()]
+    assert leader.me.term == 22 + JUMP
 
 
 # Many at once.
@@ -377,7 +462,15 @@ class Fleet:
 
     def beacon(self, life: Leadership) -> Beacon:
         me = life.me
-        return Beacon(me.term, me.nonce, online=True, since=life.since, claim=me.claim, empty=me.empty)
+        return Beacon(
+            *(me.term, me.nonce),
+            online=True,
+            since=life.since,
+            claim=me.claim,
+            empty=me.empty,
+            asks=life.asks,
+            answers=life.answers,
+        )
 
     def follow(self, n: int, effects: list[Effect]) -> None:
         life, disk = self.lives[n], self.disks[n]

@@ -1676,7 +1676,10 @@ def test_an_aggregator_without_a_connection_or_without_the_lead_does_not_wake_up
     fleet.link.restore()
     for _ in range(10):
         fleet.step(0.1)
-    fleet.say(Beacon(9, "other", online=True, claim=9, store="s"))
+    other = Beacon(9, "other", online=True, claim=9, store="s")
+    fleet.say(other)
+    fleet.step(0.1)
+    fleet.say(structs.replace(other, answers=fleet.aggregator.leadership.asks))
     fleet.step(0.1)
     assert (fleet.aggregator.leads, fleet.aggregator.deadline) == (False, math.inf)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,13 @@ class World:
         return self.beacons[-1][1]
 
     def both_online_s(self) -> float:
-        """Return for how long two beacons of different nonces were online at once, at most."""
-        longest, online, since = 0.0, dict[str, bool](), None
+        """Return for how long two that say that they lead have spoken in turn, at most."""
+        spoke: dict[str, list[float]] = {}
         for at, beacon in self.beacons:
-            online[beacon.nonce] = beacon.online
-            both = sum(online.values()) > 1
-            longest = max(longest, at - since) if since is not None else longest
-            since = (since if since is not None else at) if both else None
-        return longest
+            if beacon.online:
+                spoke.setdefault(beacon.nonce, []).append(at)
+        both = [min(one[-1], other[-1]) - max(one[0], other[0]) for one, other in combinations(spoke.values(), 2)]
+        return max(both, default=0.0)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_every_level_of_a_topic_is_a_field_of_its_message() -> None:
             assert {*route.levels, *filter(None, [route.blob])} <= fields, word
 
 
-@pytest.mark.parametrize("start", [0, 7, 2**53])
+@pytest.mark.parametrize("start", [0, 7, 2**32])
 def test_a_body_is_named_by_the_versions_that_it_lies_between(start: int) -> None:
     assert body_name(V, start) == f"1-3-{start}"
     assert start_of(body_name(V, start)) == start

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from broker.ceilings import MOST_BODY_BYTES, MOST_GENERATION, MOST_NUMBER, MOST_TERM
 from broker.errors import WireError
 from broker.messages import (
     MOST_WAYS,
@@ -184,7 +185,8 @@ def test_a_message_is_refused(packet: Packet) -> None:
 
 
 def test_a_head_has_room_for_as_many_ways_as_there_may_be() -> None:
-    head = Head("j" * 80, 2**53, Version(2**53, 2**53), D, ways=(DeltaAt(2**53, 2**53, 2**40),) * MOST_WAYS)
+    way = DeltaAt(MOST_NUMBER, MOST_NUMBER, MOST_BODY_BYTES)
+    head = Head("j" * 80, MOST_TERM, Version(MOST_GENERATION, MOST_NUMBER), D, ways=(way,) * MOST_WAYS)
     packet = WIRE.pack(head)
     assert WIRE.unpack(packet) == head
     assert len(packet.payload) < MAX_CONTROL_BYTES

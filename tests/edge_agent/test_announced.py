@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from broker.messages import Head, Round, Version
-from edge_agent.announced import Announced
+from edge_agent.announced import INSISTS_S, Announced
 from edge_agent.effects import JobEnded
 from models import draw
 from models.job import JobSpec, ModelSpec, RoundsSpec
@@ -146,3 +146,78 @@ def test_after_the_end_of_the_job_every_update_is_too_late_and_what_it_had_is_le
     assert one.is_too_late(V1)
     assert one.is_left(V1)
     assert not one.is_left(V2)
+
+
+# What may be forged.
+
+FAR_ON = Version(2**31, 2**32)
+
+
+def led(*events: Head | Round | JobEnded, term: int = 5) -> Announced:
+    one = announced()
+    one.led = term
+    for event in events:
+        one.hear(event, 100.0)
+    return one
+
+
+@pytest.mark.parametrize("forged", [round_(V2, term=2**40), head(V2, term=6), JobEnded(V2, 2**40)])
+def test_what_is_said_under_another_term_than_the_leaders_is_forgotten_at_its_next_word(forged: Any) -> None:
+    one = led(round_(V0, term=5), forged)
+    assert one.latest() == V2
+    assert one.hear(round_(V0, term=5), 101.0)
+    assert (one.latest(), one.over, one.ahead, one.term) == (V0, None, None, 5)
+    assert one.calls_for(V0, 101.0)
+
+
+def test_a_new_leader_is_followed_before_its_beacon_is_heard_and_the_old_one_no_more_after_it() -> None:
+    one = led(round_(V0, term=5), round_(V1, term=6))
+    assert one.latest() == V1
+    one.led = 6
+    assert not one.hear(round_(V2, term=5), 101.0)
+    assert one.latest() == V1
+
+
+@pytest.mark.parametrize("forged", [round_(FAR_ON), head(FAR_ON), head(FAR_ON, state="finished"), JobEnded(FAR_ON, 1)])
+def test_a_version_that_is_absurdly_far_ends_nothing_and_is_forgotten_at_the_next_word(forged: Any) -> None:
+    one = announced(round_(V1), forged)
+    assert not one.is_left(V1)
+    assert not one.is_too_late(V1)
+    assert one.hear(round_(V1), 100.1)
+    assert (one.latest(), one.over) == (V1, None)
+    assert one.calls_for(V1, 100.1)
+
+
+@pytest.mark.parametrize("said", [head, round_])
+def test_a_leader_that_repeats_an_earlier_version_is_believed_after_a_while(said: Any) -> None:
+    one = announced(said(V2))
+    assert not one.hear(said(V1), 100.0)
+    assert not one.hear(said(V1), 100.0 + INSISTS_S - 0.1)
+    assert one.ahead == V2
+    assert one.hear(said(V1), 100.0 + INSISTS_S)
+    assert (one.latest(), one.ahead) == (V1, None)
+
+
+def test_what_comes_late_is_forgotten_where_the_leader_has_gone_on() -> None:
+    one = announced(round_(V1))
+    assert not one.hear(round_(V0), 100.0)
+    assert one.hear(round_(V2), 110.0)
+    assert not one.hear(round_(V1), 100.0 + INSISTS_S)
+
+
+@pytest.mark.parametrize("end", [JobEnded(V1, 1), head(V1, state="finished")])
+def test_a_job_whose_rounds_go_on_has_not_ended(end: Any) -> None:
+    one = announced(round_(V1), end)
+    one.hear(round_(V1), 105.0)
+    assert one.over == V1, "that round may have been on its way"
+    one.hear(round_(V1), 105.0 + INSISTS_S)
+    assert one.over is None
+    assert one.calls_for(V1, 126.0)
+
+
+def test_a_head_of_a_later_version_is_nobodys_where_the_rounds_of_this_one_go_on() -> None:
+    one = announced(round_(V1), head(V2))
+    one.hear(round_(V1), 105.0)
+    assert one.latest() == V2
+    one.hear(round_(V1), 105.0 + INSISTS_S)
+    assert one.latest() == V1

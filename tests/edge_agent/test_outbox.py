@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from broker import chunks
+from broker.ceilings import MOST_GENERATION, MOST_NUMBER
 from broker.messages import Offer, Version
 from edge_agent import files
 from edge_agent.outbox import LARGEST, Outbox, OutboxFullError, Probed, forget, leftovers
@@ -802,7 +803,7 @@ def live_on(folder: Path, caplog: pytest.LogCaptureFixture) -> bool:
     again = Outbox(folder, SPEC, job="j", device="d")
     assert (again.offer, again.settled) == (None, outbox.settled)
     made = encoded(3)
-    base = Version(2**53, 2**53)  # after whatever is said to have been settled last
+    base = Version(MOST_GENERATION, MOST_NUMBER)  # after whatever is said to have been settled last
     again.put(offer(made, base), made, SKETCH)
     assert Outbox(folder, SPEC, job="j", device="d").offer == offer(made, base)
     forget(again.folder)

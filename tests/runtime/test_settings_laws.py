@@ -225,7 +225,7 @@ def assert_tells(line: str, path: Path, key: Key, value: object) -> None:
 def use_job(spec: JobSpec) -> None:
     """Everything that a job goes through, in small: the wire, a device's training, the fold, a version, a round."""
     tree = msgspec.to_builtins(spec)
-    sent = WIRE.unpack(WIRE.pack(Job("j-1", 2**53, tree, Version(2**53, 2**53))))
+    sent = WIRE.unpack(WIRE.pack(Job("j-1", 2**40, tree, Version(2**32, 2**32))))
     assert isinstance(sent, Job)
     assert convert(sent.spec, JobSpec, "job") == spec
     asked = WIRE.unpack(WIRE.pack(Submit("c", "r" * 500, tree)))
