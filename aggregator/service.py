@@ -230,7 +230,7 @@ class Aggregator:
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
         own = (self._settled_at, self._read_again_at, self._rise_at, self.leadership.deadline)
-        return min(*own, self.jobs.deadline)
+        return min(*own, self.jobs.deadline, self.jobs.inbox.deadline)
 
     def _patience(self, timeout_s: float) -> float:
         wait = min(timeout_s, self.deadline - self.clock())
@@ -248,8 +248,10 @@ class Aggregator:
         if now >= self._read_again_at:
             self._read_again()
         self.jobs.tick(now)
+        if now >= self.jobs.inbox.deadline:
+            self.jobs.inbox.tick(now)
         if self.jobs.inbox.has_called:
-            for offer in self.jobs.inbox.call():
+            for offer in self.jobs.inbox.call(now):
                 self._weigh(offer)
 
     # Events.
