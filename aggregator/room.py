@@ -84,7 +84,7 @@ class Room:
         """The holders whose devices were guests when they began, or have become so."""
         self._paces: OrderedDict[str, float] = OrderedDict()
         """Device to the pace of its last update that came in whole."""
-        self._usual = FIRST_PACE
+        self._usual: float = FIRST_PACE
         """A quarter of the usual pace."""
         self._halvings = 0
         """Holders that gave way since an update came in whole."""
@@ -148,7 +148,7 @@ class Room:
     @property
     def wanted_pace(self) -> float:
         """Bytes a second at which a holder keeps its room though others need it."""
-        return max(LEAST_PACE, min(self._usual, MOST_PACE) / 2 ** min(self._halvings, 32))
+        return max(LEAST_PACE, min(self._usual, MOST_PACE) * 0.5 ** min(self._halvings, 32))
 
     def _turn_s(self, piece_bytes: int) -> float:
         return max(TURN_S, 1.5 * min(piece_bytes, FULL_PIECE) / self.wanted_pace)

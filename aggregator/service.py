@@ -23,6 +23,7 @@ from aggregator import leadership
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
 from aggregator.executor import Inline
+from aggregator.guard import Guard
 from aggregator.jobs import RELOAD_S, Jobs, Resting
 from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
@@ -30,6 +31,7 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.spool import SpoolError
 from aggregator.store import Store, StoreError
+from aggregator.takeover import Cutter
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
@@ -43,8 +45,10 @@ log = logging.getLogger(__name__)
 
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
-LEADS_WITH = ("device", "offer", "chunk", "command", "head")
+LEADS_WITH = ("device", "command", "head")
 """Those that the one which leads subscribes to beside."""
+SAID_ONCE = ("offer", "chunk")
+"""And those under which nothing is to be retained: whoever does so is to be noticed at once."""
 MOST_FOREIGN = 256
 MOST_AT_ONCE = 64
 MOST_BYTES_AT_ONCE = 4 * 2**20
@@ -74,7 +78,7 @@ class Aggregator:
     transport: opened by `start`, without a last will. wire: that of the fleet in `config`. take_over: lead whoever else
     does. exit_when_replaced: raise ReplacedError instead of standing by. clock: seconds that only go forward. token:
     draws the end of a job's id. executor: where versions are evaluated; in the loop where none is given. It is its
-    owner's to shut down.
+    owner's to shut down. cutter: ends the connections of devices that flood.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Aggregator:
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         marks: Marks | None = None,
         executor: Executor | None = None,
+        cutter: Cutter | None = None,
     ) -> None:
         self.config = config
         self.nonce = nonce
@@ -116,6 +121,9 @@ class Aggregator:
         self._transport = transport
         self._wire = wire
         self._out = Outgoing(transport, "aggregator.published")
+        self.guard = Guard(
+            *(config.limits, store, transport, wire, self._out), now=clock(), cutter=cutter, refuse=self._refuse
+        )
         self._commands = Commands(self)
         self._roll = 0
         self._buried: dict[str, float] = {}
@@ -230,7 +238,8 @@ class Aggregator:
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
         own = (self._settled_at, self._read_again_at, self._rise_at, self.leadership.deadline)
-        return min(*own, self.jobs.deadline, self.jobs.inbox.deadline)
+        mine = min(*own, self.jobs.deadline, self.jobs.inbox.deadline)
+        return min(mine, self.guard.deadline) if self.leads and self._out.online else mine
 
     def _patience(self, timeout_s: float) -> float:
         wait = min(timeout_s, self.deadline - self.clock())
@@ -248,6 +257,8 @@ class Aggregator:
         if now >= self._read_again_at:
             self._read_again()
         self.jobs.tick(now)
+        if self.leads and self._out.online:
+            self.guard.tick(now, set(self.runs))
         if now >= self.jobs.inbox.deadline:
             self.jobs.inbox.tick(now)
         if self.jobs.inbox.has_called:
@@ -270,6 +281,7 @@ class Aggregator:
                 self._out.clear()
                 self._settled_at = self._read_again_at = math.inf
                 self.jobs.disconnected()
+                self.guard.lost(self.clock())
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
@@ -281,6 +293,7 @@ class Aggregator:
         now = self.clock()
         self._out.online = True
         self.roster.doubt()
+        self.guard.connected()
         self.jobs.connected(packet_bytes)
         self._follow(self.leadership.receive(leadership.Connected(), now))
         if self.leads:
@@ -291,12 +304,14 @@ class Aggregator:
             self.foreign.clear()
 
     def _hear(self, packet: Packet) -> None:
+        now = self.clock()
+        if self.leads and not self.guard.admits(packet, now):
+            return
         try:
             message = self._wire.unpack(packet)
         except WireError as error:
             self._refuse("garbage", f"topic={packet.topic[:120]!r}: {error}")
             return
-        now = self.clock()
         match message:
             case Beacon():
                 heard = leadership.Heard(message, live=not packet.retain)
@@ -350,6 +365,7 @@ class Aggregator:
         self.jobs.load_all()
         self._out.clear()
         self._transport.subscribe(*self._filters(LEADS_WITH))
+        self._transport.subscribe(*self._filters(SAID_ONCE), as_published=True)
         self._transport.renew(self._will())
 
     def _rise(self) -> None:
@@ -381,7 +397,8 @@ class Aggregator:
                 self.store.set_note("replaced", replaced)
             except StoreError as error:
                 log.error("that it was replaced cannot be written down: %s", error)
-        self._transport.unsubscribe(*self._filters(LEADS_WITH))
+        self.guard.stand_down()
+        self._transport.unsubscribe(*self._filters((*LEADS_WITH, *SAID_ONCE)))
         if led:
             self._transport.renew(None)
         if self._exit_when_replaced:
@@ -524,6 +541,7 @@ class Aggregator:
                 case Question(devices):
                     questions |= devices
                 case _:
+                    self.guard.note(message)
                     self._out.put(self._wire.pack(message))
         for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
             self._ask(device, heard_at)
