@@ -7,9 +7,9 @@ Minutes begin for all devices at once. In each of them a device has, by kind,
     chunks       those that it was asked for, and `words` that it was not: what it sends to an aggregator that was
                  started again, or for an update that has lost its room
 
-A word beyond is dropped before it is unpacked, counted, and told to the operator once a minute. Words weigh: each is 1,
-and 1 more for every 64 KiB. A device whose words of a minute weigh more than `flood`, chunks that it was asked for
-left out, is thrown off: it is *held off* for HELD_S, the next time twice as long, up to LAST_HELD_S, until it has
+A word beyond is dropped before it is unpacked, counted, and told to the operator once a minute. What is dropped weighs:
+each word 1, and 1 more for every 64 KiB. A device of which more than `flood` was dropped in a minute, by weight, is
+thrown off: it is *held off* for HELD_S, the next time twice as long, up to LAST_HELD_S, until it has
 behaved for ten times that. Meanwhile its offers and chunks are dropped unread, and a tenth of `flood` throws it off
 again. Its presence is heard, so that it is known when it comes back.
 
@@ -35,6 +35,8 @@ PER_ROUND = 2
 WEIGHT_BYTES = 65_536
 HELD_S = 10.0
 LAST_HELD_S = 3600.0
+AGAIN_S = 1.0
+"""Nobody is thrown off sooner after the last time: what it had said before is still on its way."""
 BEHAVED = 10
 """Times as long as it was held off, and it begins anew."""
 HELD_PART = 10
@@ -50,7 +52,7 @@ NAMED = 5
 
 
 class _Said(Struct):
-    """What a device has said in this minute."""
+    """What a device has said in this minute. weight: of what was dropped."""
 
     offer: int = 0
     presence: int = 0
@@ -60,11 +62,12 @@ class _Said(Struct):
 
 
 class Held(Struct):
-    """A device that was thrown off. until: it is held off. for_s: so long that was. times: how often so far."""
+    """A device that was thrown off. until: it is held off. for_s: so long that was. times: how often. at: the last."""
 
     until: float
     for_s: float
     times: int
+    at: float
 
 
 class Quotas:
@@ -134,13 +137,15 @@ class Quotas:
             case "chunk":
                 said.chunk += 1
                 is_over = said.chunk > self._words
-        said.weight += 1 + n_bytes // WEIGHT_BYTES
         if not is_over and not (is_held and kind != "presence"):
             return "take"
         said.dropped += 1
+        said.weight += 1 + n_bytes // WEIGHT_BYTES
         self._has_dropped = True
         self.dropped += 1
         if not self._flood or said.weight <= (self._flood // HELD_PART if is_held else self._flood):
+            return "drop"
+        if held is not None and now < held.at + AGAIN_S:
             return "drop"
         said.weight = 0
         self._hold(device, now)
@@ -160,9 +165,9 @@ class Quotas:
     def _hold(self, device: str, now: float) -> None:
         held = self._held.pop(device, None)
         if held is None or now > held.until + BEHAVED * held.for_s:
-            held = Held(0.0, HELD_S / 2, 0)
+            held = Held(0.0, HELD_S / 2, 0, now)
         held.for_s = min(2 * held.for_s, LAST_HELD_S)
-        held.until, held.times = now + held.for_s, held.times + 1
+        held.until, held.times, held.at = now + held.for_s, held.times + 1, now
         self._held[device] = held
         while len(self._held) > MOST_HELD:
             self._held.popitem(last=False)
