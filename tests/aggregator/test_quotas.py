@@ -3,7 +3,18 @@ from __future__ import annotations
 import pytest
 
 from aggregator.config import ServerLimits
-from aggregator.quotas import AGAIN_S, BEHAVED, COPIES, HELD_PART, HELD_S, LAST_HELD_S, MINUTE_S, NAMED, WEIGHT_BYTES, Quotas
+from aggregator.quotas import (
+    AGAIN_S,
+    BEHAVED,
+    COPIES,
+    HELD_PART,
+    HELD_S,
+    LAST_HELD_S,
+    MINUTE_S,
+    NAMED,
+    WEIGHT_BYTES,
+    Quotas,
+)
 from broker.messages import Version
 
 LIMITS = ServerLimits()
