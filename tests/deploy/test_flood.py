@@ -91,7 +91,7 @@ def test_what_a_device_retains_is_cleared(broker: Any, connect: Connect, tmp_pat
 def test_on_a_listener_where_client_ids_are_not_free_it_says_so_and_goes_on(
     broker: Any, connect: Connect, tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There its own connection is the one that is cut. (A broker that says why ends the process by it, the first time.)"""
+    """There its own connection is cut. A broker that says why ends the process by it, the first time."""
     device = connect("pi-1")
     leader = Leader(broker, tmp_path, broker.port, stack)
 
