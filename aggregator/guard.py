@@ -5,8 +5,10 @@
            ──▶ unpacked, and heard
 
 1. It looks at topics only: what is dropped is never unpacked.
-2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. What it has
-   retained is looked for once it is off.
+2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. Who floods
+   on is *cordoned off*: we connect anew, which has the broker forget what it still had for us, and subscribe to what
+   the other devices say, one by one, until nobody is held off. The broker then passes nothing of it on. What it has
+   retained is looked for when that is over.
 3. Throwing off needs a listener where client ids are free. Where our own connection ends as we do it, ours is not such
    a one: that is said once, and nobody is thrown off by this process any more. (A broker that tells its client that it
    was taken over ends this process with that: a note in the store, written before the first try, tells the next one.)
@@ -17,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aggregator.config import ServerLimits
 from aggregator.quotas import Kind, Quotas
@@ -46,12 +48,18 @@ REVOKE = 5
 """Who is thrown off for this many times is to be revoked."""
 MOST_OUT = 1000
 """With more than this waiting to be sent, nothing is cleared."""
+STORED_S = 10.0
+"""So long after we have subscribed, what is retained has lain there, and is no word of today."""
 ALL = ""
 """In the place of a device: those of everybody."""
 
 
 class Guard:
-    """The quotas of one fleet. cutter: throws off; None: nothing does."""
+    """The quotas of one fleet. cutter: throws off; None: nothing does.
+
+    refuse: counts and tells what is refused, by kind. devices: those that are known. reconnect: has our own connection
+    made anew.
+    """
 
     def __init__(
         self,
@@ -64,6 +72,8 @@ class Guard:
         now: float,
         cutter: Cutter | None,
         refuse: Callable[[str, str], None],
+        devices: Callable[[], Iterable[str]],
+        reconnect: Callable[[], None],
     ) -> None:
         self.quotas = Quotas(limits.offers_a_minute, limits.words_a_minute, limits.flood_a_minute, now)
         self.strays = Strays()
@@ -73,12 +83,21 @@ class Guard:
         self._out = out
         self._cutter = cutter
         self._refuse = refuse
+        self._devices = devices
+        self._reconnect = reconnect
+        self._cordon: set[str] = set()
+        """The words of the topic table that are subscribed to device by device."""
+        self._inside: set[str] = set()
+        """The devices that are then heard."""
+        self._outside: set[str] = set()
+        """Those that are not."""
+        self._lift_at = math.inf
+        self._reconnects = False
+        self._stored_until = -math.inf
         self._cannot = ""
         """Why nobody can be thrown off."""
         self._tally = Tally()
         self._cut_at = -math.inf
-        self._n_lost = 0
-        """How often our own connection has ended then."""
         self._proved = False
         """Whether a takeover has left our own connection alone."""
         self._to_sweep: OrderedDict[str, float] = OrderedDict()
@@ -118,7 +137,8 @@ class Guard:
             for swept in (device, ALL):
                 if swept in self._sweeps:
                     self._sweeps[swept] = now + SWEEP_S
-        self._hear(device, kind, packet, now)
+        if now >= self._stored_until:
+            self._hear(device, kind, packet, now)
         return False
 
     def _hear(self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "") -> bool:
@@ -128,7 +148,7 @@ class Guard:
             case "take":
                 return True
             case "throw off":
-                self._throw_off(device, now)
+                self._throw_off(device, kind, now)
         return False
 
     def note(self, message: object) -> None:
@@ -139,11 +159,63 @@ class Guard:
             case Want():
                 self.quotas.note_want(message.device, message.digest, int(message.missing, 16).bit_count())
 
+    # The cordon.
+
+    def is_cordoned(self, word: str) -> bool:
+        """Return whether a word of the topic table is subscribed to device by device."""
+        return word in self._cordon
+
+    def note_device(self, device: str) -> None:
+        """Note that a device is there, which may be a new one."""
+        if self._cordon and device not in self._inside and device not in self._outside:
+            self._inside.add(device)
+            for word in self._cordon:
+                self._listen_to(word, [device])
+
+    def _cordon_off(self, device: str, word: str, now: float) -> None:
+        """Subscribe to what everybody else says of a word, in place of all that is said."""
+        held = self.quotas.all_held(now)
+        self._lift_at = max(held.values(), default=now)
+        if device not in self._outside:
+            self._outside.add(device)
+            if device in self._inside:
+                self._inside.discard(device)
+                self._transport.unsubscribe(*(self._wire.filter_for(each, device=device) for each in self._cordon))
+        if word not in self._cordon:
+            if not self._cordon:
+                self._inside = set(self._devices()) - self._outside
+                log.warning(
+                    "flood device=%s: it floods on, and is heard no more for %.0f s", device, self._lift_at - now
+                )
+            self._cordon.add(word)
+            self._listen_to(word, self._inside)
+            self._transport.unsubscribe(self._wire.filter_for(word))
+        for swept in list(self._sweeps):
+            self._end_sweep(swept)
+        self._reconnects = True
+        self._reconnect()
+
+    def _listen_to(self, word: str, devices: Iterable[str]) -> None:
+        filters = (self._wire.filter_for(word, device=device) for device in devices)
+        self._transport.subscribe(*filters, as_published=word != "device")
+
+    def _lift(self, now: float) -> None:
+        """Listen to everybody again."""
+        for word in self._cordon:
+            self._transport.subscribe(self._wire.filter_for(word), as_published=word != "device")
+            self._transport.unsubscribe(*(self._wire.filter_for(word, device=device) for device in self._inside))
+        self._cordon.clear()
+        self._inside.clear()
+        self._outside.clear()
+        self._lift_at, self._stored_until = math.inf, now + STORED_S
+
     # Throwing off.
 
-    def _throw_off(self, device: str, now: float) -> None:
+    def _throw_off(self, device: str, kind: Kind, now: float) -> None:
         held = self.quotas.held(device, now)
         if held is not None:
+            if held.times > 1:
+                self._cordon_off(device, "device" if kind == "presence" else kind, now)
             say = log.error if held.times >= REVOKE else log.warning
             more = "; it does not stop: revoke it" if held.times >= REVOKE else ""
             say(
@@ -183,22 +255,26 @@ class Guard:
         return True
 
     def lost(self, now: float) -> None:
-        """Note that our own connection has ended. Once that may be a coincidence."""
-        if now < self._cut_at + OURS_S and not self._is_settled:
-            self._n_lost += 1
-            self._cut_at = -math.inf
+        """Note that our own connection has ended."""
+        if now < self._cut_at + OURS_S and not self._is_settled and not self._reconnects:
             self._set_note("")
-            if self._n_lost > 1:
-                self._forbid("doing so has ended this aggregator's own connection")
+            self._forbid("doing so has ended this aggregator's own connection")
 
-    def connected(self) -> None:
+    def connected(self, now: float) -> None:
         """Note that the connection is a new one: it brings all that is retained."""
+        self._reconnects, self._stored_until = False, now + STORED_S
         self.strays.doubt()
 
     def stand_down(self) -> None:
         """Look for nothing any more: another one leads."""
         for device in list(self._sweeps):
             self._end_sweep(device)
+        for word in self._cordon:
+            self._transport.unsubscribe(*(self._wire.filter_for(word, device=device) for device in self._inside))
+        self._cordon.clear()
+        self._inside.clear()
+        self._outside.clear()
+        self._lift_at = math.inf
         self._to_sweep.clear()
         self.strays.doubt()
 
@@ -209,8 +285,15 @@ class Guard:
         """When `tick` has something to do; inf for never."""
         tried = self._cut_at + OURS_S if math.isfinite(self._cut_at) and not self._is_settled else math.inf
         ends = self.quotas.minute_ends if self.quotas.has_dropped else math.inf
-        sweeps = self._to_sweep.values() if len(self._sweeps) < MOST_SWEEPS else ()
-        return min(tried, ends, self.strays.deadline, *self._sweeps.values(), *sweeps)
+        sweeps = self._to_sweep.values() if len(self._sweeps) < MOST_SWEEPS and not self._cordon else ()
+        return min(
+            tried,
+            ends,
+            self._lift_at,
+            (math.inf if self._cordon and not self.strays.waits else self.strays.deadline),
+            *self._sweeps.values(),
+            *sweeps,
+        )
 
     @property
     def _is_settled(self) -> bool:
@@ -231,7 +314,10 @@ class Guard:
         if len(self._out) < MOST_OUT:
             for topic in self.strays.take(now):
                 self._out.put(Packet(topic, b"", retain=True))
-        self._sweep(now)
+        if now >= self._lift_at:
+            self._lift(now)
+        if not self._cordon:
+            self._sweep(now)
 
     def _turn(self, now: float) -> None:
         for line in self.quotas.turn(now):
@@ -252,7 +338,7 @@ class Guard:
     def _begin_sweep(self, device: str, now: float) -> None:
         if device in self._sweeps:
             return
-        self._sweeps[device] = now + SWEEP_S
+        self._sweeps[device], self._stored_until = now + SWEEP_S, now + STORED_S
         self._transport.subscribe(*self._filters(device), as_published=True)
 
     def _end_sweep(self, device: str) -> None:

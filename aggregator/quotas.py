@@ -200,6 +200,10 @@ class Quotas:
         held = self.held(device, now)
         return f"{text}; thrown off {held.times} times, held off for {held.until - now:.0f} s" if held else text
 
+    def all_held(self, now: float) -> dict[str, float]:
+        """Return who is held off, and until when."""
+        return {device: held.until for device, held in self._held.items() if now < held.until}
+
     def held(self, device: str, now: float) -> Held | None:
         """Return how a device is held off, if it is."""
         held = self._held.get(device)

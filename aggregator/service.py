@@ -122,7 +122,12 @@ class Aggregator:
         self._wire = wire
         self._out = Outgoing(transport, "aggregator.published")
         self.guard = Guard(
-            *(config.limits, store, transport, wire, self._out), now=clock(), cutter=cutter, refuse=self._refuse
+            *(config.limits, store, transport, wire, self._out),
+            now=clock(),
+            cutter=cutter,
+            refuse=self._refuse,
+            devices=lambda: self.roster.devices,
+            reconnect=lambda: transport.renew(self._will()),
         )
         self._commands = Commands(self)
         self._roll = 0
@@ -293,7 +298,7 @@ class Aggregator:
         now = self.clock()
         self._out.online = True
         self.roster.doubt()
-        self.guard.connected()
+        self.guard.connected(now)
         self.jobs.connected(packet_bytes)
         self._follow(self.leadership.receive(leadership.Connected(), now))
         if self.leads:
@@ -442,6 +447,7 @@ class Aggregator:
             self._refuse("roster full", f"device={presence.device}")
         if sight.kind != "news":
             return
+        self.guard.note_device(presence.device)
         for job in list(self.runs):
             self.jobs.tell(job, presence.device, live=live)
         for job, version in presence.done.items():
@@ -528,6 +534,8 @@ class Aggregator:
     def _read_again(self) -> None:
         """Have the broker send the retained presences once more."""
         self._read_again_at = self.clock() + max(READ_AGAIN_S, READ_AGAIN_EACH_S * len(self.roster.devices))
+        if self.guard.is_cordoned("device"):
+            return
         name = self._wire.filter_for("device")
         self._transport.unsubscribe(name)
         self._transport.subscribe(name)

@@ -86,6 +86,11 @@ class Strays:
         self.read_at = math.inf
 
     @property
+    def waits(self) -> bool:
+        """Whether something is to be cleared."""
+        return bool(self._waiting)
+
+    @property
     def deadline(self) -> float:
         """When there is something to clear or to read; inf for never."""
         return self._next_at if self._waiting else self.read_at
