@@ -201,7 +201,11 @@ class Commands:
             "reason": run.reason if core.ended else "",
             "waits_for": wait.text,
             "ends": wait.ends,
-            "notes": notes.of(run) + ([aggregator.jobs.trouble[run.job]] if run.job in aggregator.jobs.trouble else []),
+            "notes": [
+                *notes.of(run),
+                *([aggregator.jobs.trouble[run.job]] if run.job in aggregator.jobs.trouble else []),
+                *aggregator.guard.told(aggregator.clock()),
+            ],
         }
 
     def _show(self, name: str, after: str) -> tuple[str, dict[str, Any], str]:

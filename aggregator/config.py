@@ -34,6 +34,12 @@ class ServerLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Window over which devices spread their answers when the aggregator or the broker comes back."""
     body_grace_s: Annotated[float, Meta(ge=0, le=2_592_000)] = 60.0
     """How long the bodies of an outdated version stay at the broker."""
+    offers_a_minute: Annotated[int, Meta(ge=10, le=1_000_000)] = 120
+    """Offers of one device in a minute, for each job at work; two more for each round that was opened meanwhile."""
+    words_a_minute: Annotated[int, Meta(ge=10, le=1_000_000)] = 240
+    """The same for its presences, and for chunks that it was not asked for."""
+    flood_a_minute: Annotated[int, Meta(ge=0, le=100_000_000)] = 10_000
+    """Who says more than this is thrown off (quotas.py says what counts); 0: nobody is."""
 
     evaluation_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3600.0
     """How long a version may be evaluated on the test split before its job goes on without its score."""

@@ -1,21 +1,21 @@
 """Updates on their way in, chunk by chunk, within quotas.
 
 Nothing here is durable: a chunk that is lost is asked for again. A device has at most one assembly per job, of a size
-that the coordinator has checked against the job. An assembly reserves room for the whole of its body, so that what was
-begun can be finished; all of them together reserve at most `most_bytes`, and one that has not moved for IDLE_S gives
-way when another device needs its room. Who finds no room stands in line, and is asked as soon as there is some: without
-that it would offer again only after its own pause, which grows.
+that the coordinator has checked against the job. Who has room, who gives way and who is next is the law of room.py;
+here are the bytes. Who finds no room stands in line, and is asked as soon as there is some: without that it would offer
+again only after its own pause, which grows.
 
 The first `in_memory_bytes` of them are in memory, as all are in a small fleet; the others lie on disk (spool.py).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
+from aggregator.room import Key, Room
 from aggregator.spool import Spool, SpooledAssembly, SpoolError
 from broker import ceilings, chunks
 from broker.chunks import Assembly, to_bitmap
@@ -24,17 +24,12 @@ from broker.messages import Chunk, Offer, Want
 
 MOST_CHUNKS = ceilings.MOST_CHUNKS
 """Chunks that one body may be cut into."""
-IDLE_S = 120.0
-"""A device whose last chunk is older than this has lost its turn: 100 kB at 20 kbit/s take 40 s."""
 IN_MEMORY_BYTES = 4 * 2**20
-MOST_IN_LINE = 1000
-"""Offers that wait for room; of more, the oldest wait for their next resend instead."""
 
 
 class _Entry(Struct):
     offer: Offer
     assembly: Assembly
-    moved_at: float
 
 
 class Inbox:
@@ -44,40 +39,41 @@ class Inbox:
     """
 
     def __init__(self, most_bytes: int, folder: Path | None = None, *, in_memory_bytes: int = IN_MEMORY_BYTES) -> None:
-        self.most_bytes = most_bytes
+        self.room = Room(most_bytes)
         self._in_memory_bytes = in_memory_bytes
         self._spool = None if folder is None else Spool(folder)
         self._in_memory = 0
         """Bytes that the assemblies in memory will have."""
-        self._waiting: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        """In the order in which they moved last."""
-        self._reserved = 0
-        self._line: OrderedDict[tuple[str, str], Offer] = OrderedDict()
+        self._waiting: dict[Key, _Entry] = {}
         self._freed = False
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes that the assemblies here will have when they are complete."""
-        return self._reserved
+        return self.room.reserved
 
     def collect(self, offer: Offer, now: float) -> bytes | Want | None:
         """Return the body of a welcome offer if it is all here, else which chunks to ask for.
 
-        None: the quota is used up, the device will offer again. Raises WireError when the body is not what the offer
-        says, and SpoolError when the disk does not give it back; it is then forgotten.
+        None: there is no room, the device is called or will offer again. Raises WireError when the body is not what the
+        offer says, and SpoolError when the disk does not give it back; it is then forgotten.
         """
         if offer.body:
             return self._inline(offer)
         assembly = self._assembly(offer, now)
         if assembly is None:
-            self._stand_in_line(offer)
             return None
         if not assembly.complete:
             return Want(offer.device, offer.job, offer.digest, to_bitmap(assembly.missing, assembly.n_chunks))
         try:
-            return assembly.body()
+            body = assembly.body()
+            self.room.end((offer.job, offer.device), whole_at=now)
+        except WireError:
+            self.room.make_guest(offer.device, now)
+            raise
         finally:
             self.forget(offer.job, offer.device)
+        return body
 
     def add(self, chunk: Chunk, now: float) -> Offer | None:
         """Take a chunk; give the offer when that was the last one missing.
@@ -89,64 +85,72 @@ class Inbox:
         if entry is None or entry.assembly.digest != chunk.digest:
             return None
         try:
-            entry.assembly.add(chunk.index, chunk.data)
+            was_missing = entry.assembly.add(chunk.index, chunk.data)
         except SpoolError:
             self.forget(chunk.job, chunk.device)
             raise
-        entry.moved_at = now
-        self._waiting.move_to_end((chunk.job, chunk.device))
+        if was_missing:
+            self.room.move((chunk.job, chunk.device), len(chunk.data), now)
         return entry.offer if entry.assembly.complete else None
 
     def forget(self, job: str, device: str) -> None:
         """Drop what has come of a device's update."""
+        self.room.end((job, device))
         entry = self._waiting.pop((job, device), None)
         if entry is not None:
-            self._reserved -= entry.assembly.n_bytes
             if not isinstance(entry.assembly, SpooledAssembly):
                 self._in_memory -= entry.assembly.n_bytes
             entry.assembly.drop()
-            self._freed = bool(self._line)
+            self._freed = self.room.is_wanted
 
     def forget_job(self, job: str) -> None:
         """Drop every unfinished update of a job: its base has been left."""
         for key in [key for key in self._waiting if key[0] == job]:
             self.forget(*key)
-        for key in [key for key in self._line if key[0] == job]:
-            del self._line[key]
+        self.room.forget_job(job)
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` may have something to do; inf for never."""
+        return self.room.deadline
+
+    def tick(self, now: float) -> None:
+        """Have those give way whose time is up while others wait."""
+        self._drop(self.room.tick(now))
 
     @property
     def has_called(self) -> bool:
         """Whether `call` may have somebody to give: room has been freed since it was asked last."""
         return self._freed
 
-    def call(self) -> list[Offer]:
+    def call(self, now: float) -> list[Offer]:
         """Return the offers in line that there is room for now; they are to be weighed again."""
-        self._freed, free = False, self.most_bytes - self.reserved_bytes
-        called = []
-        while self._line and next(iter(self._line.values())).n_bytes <= free:
-            _, offer = self._line.popitem(last=False)  # in turn: a large one is not passed by for ever
-            free -= offer.n_bytes
-            called.append(offer)
-        return called
+        self._freed = False
+        return self.room.call(now)
 
-    def _stand_in_line(self, offer: Offer) -> None:
-        self._line[offer.job, offer.device] = structs.replace(offer, body=b"")
-        while len(self._line) > MOST_IN_LINE:
-            self._line.popitem(last=False)
+    def _drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.forget(*key)
 
     def _assembly(self, offer: Offer, now: float) -> Assembly | None:
-        """Return the assembly of this very offer, begun if there is room for it."""
-        entry = self._waiting.get((offer.job, offer.device))
-        if entry is not None and entry.offer == offer:
-            return entry.assembly
-        self.forget(offer.job, offer.device)
+        """Return the assembly of this very body, begun if there is room for it."""
+        key = (offer.job, offer.device)
+        entry = self._waiting.get(key)
+        if entry is not None:
+            if _cut(entry.offer) == _cut(offer):
+                entry.offer = offer  # its base may have got another name
+                return entry.assembly
+            self.forget(*key)
+            if self.room.is_wanted:  # begun anew again and again it would never end, and never be late
+                self.room.make_guest(offer.device, now)
         if chunks.count(offer.n_bytes, offer.chunk_bytes) > MOST_CHUNKS:
             raise WireError(f"chunks of {offer.chunk_bytes} bytes cut {offer.n_bytes} bytes too finely")
-        if not self._has_room(offer.n_bytes, now):
+        begins, gone = self.room.begin(offer, now)
+        self._drop(gone)
+        if not begins:
             return None
         assembly = self._begun(offer)
-        self._waiting[offer.job, offer.device] = _Entry(offer, assembly, now)
-        self._reserved += offer.n_bytes
+        self._waiting[key] = _Entry(offer, assembly)
         return assembly
 
     def _begun(self, offer: Offer) -> Assembly:
@@ -155,15 +159,6 @@ class Inbox:
         self._in_memory += offer.n_bytes
         return Assembly(offer.digest, offer.n_bytes, offer.chunk_bytes)
 
-    def _has_room(self, n_bytes: int, now: float) -> bool:
-        """Return whether there is room, once the idle have given way as far as need be: who is so for longest first."""
-        while self._waiting and self._reserved + n_bytes > self.most_bytes:
-            key, entry = next(iter(self._waiting.items()))
-            if now - entry.moved_at < IDLE_S:
-                break
-            self.forget(*key)
-        return self._reserved + n_bytes <= self.most_bytes
-
     @staticmethod
     def _inline(offer: Offer) -> bytes:
         if len(offer.body) != offer.n_bytes:
@@ -171,3 +166,8 @@ class Inbox:
         assembly = Assembly(offer.digest, offer.n_bytes, offer.n_bytes)
         assembly.add(0, offer.body)
         return assembly.body() or b""
+
+
+def _cut(offer: Offer) -> tuple[str, int, int]:
+    """Return what says which body it is, and how it is cut."""
+    return offer.digest, offer.n_bytes, offer.chunk_bytes

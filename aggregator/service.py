@@ -23,6 +23,7 @@ from aggregator import leadership, projection
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
 from aggregator.executor import Inline
+from aggregator.guard import Guard
 from aggregator.jobs import RELOAD_S, Jobs, Resting
 from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
@@ -30,6 +31,7 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.spool import SpoolError
 from aggregator.store import TAKE_OVER, Store, StoreError
+from aggregator.takeover import Cutter
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
 from broker.outgoing import Outgoing
@@ -43,8 +45,10 @@ log = logging.getLogger(__name__)
 
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
-LEADS_WITH = ("device", "offer", "chunk", "command", "head")
+LEADS_WITH = ("device", "command", "head")
 """Those that the one which leads subscribes to beside."""
+SAID_ONCE = ("offer", "chunk")
+"""And those under which nothing is to be retained: whoever does so is to be noticed at once."""
 MOST_FOREIGN = 256
 MOST_AT_ONCE = 64
 MOST_BYTES_AT_ONCE = 4 * 2**20
@@ -76,7 +80,7 @@ class Aggregator:
     transport: opened by `start`, without a last will. wire: that of the fleet in `config`. take_over: lead whoever else
     does. exit_when_replaced: raise ReplacedError instead of standing by. clock: seconds that only go forward. token:
     draws the end of a job's id. executor: where versions are evaluated; in the loop where none is given. It is its
-    owner's to shut down.
+    owner's to shut down. cutter: ends the connections of devices that flood.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Aggregator:
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         marks: Marks | None = None,
         executor: Executor | None = None,
+        cutter: Cutter | None = None,
     ) -> None:
         self.config = config
         self.nonce = nonce
@@ -119,6 +124,14 @@ class Aggregator:
         self._transport = transport
         self._wire = wire
         self._out = Outgoing(transport, "aggregator.published")
+        self.guard = Guard(
+            *(config.limits, store, transport, wire, self._out),
+            now=clock(),
+            cutter=cutter,
+            refuse=self._refuse,
+            devices=lambda: self.roster.devices,
+            reconnect=lambda: transport.renew(self._will()),
+        )
         self._commands = Commands(self)
         self._roll = 0
         self._buried: dict[str, float] = {}
@@ -236,7 +249,8 @@ class Aggregator:
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
         own = (self._settled_at, self._read_again_at, self._rise_at, self._say_heads_at, self.leadership.deadline)
-        return min(*own, self.jobs.deadline)
+        mine = min(*own, self.jobs.deadline, self.jobs.inbox.deadline)
+        return min(mine, self.guard.deadline) if self.leads and self._out.online else mine
 
     def _patience(self, timeout_s: float) -> float:
         wait = min(timeout_s, self.deadline - self.clock())
@@ -257,8 +271,12 @@ class Aggregator:
         if now >= self._read_again_at:
             self._read_again()
         self.jobs.tick(now)
+        if self.leads and self._out.online:
+            self.guard.tick(now, set(self.runs))
+        if now >= self.jobs.inbox.deadline:
+            self.jobs.inbox.tick(now)
         if self.jobs.inbox.has_called:
-            for offer in self.jobs.inbox.call():
+            for offer in self.jobs.inbox.call(now):
                 self._weigh(offer)
 
     # Events.
@@ -277,6 +295,7 @@ class Aggregator:
                 self._out.clear()
                 self._settled_at = self._read_again_at = self._say_heads_at = math.inf
                 self.jobs.disconnected()
+                self.guard.lost(self.clock())
                 self._follow(self.leadership.receive(leadership.Lost(), self.clock()))
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
@@ -288,6 +307,7 @@ class Aggregator:
         now = self.clock()
         self._out.online = True
         self.roster.doubt()
+        self.guard.connected(now)
         self.jobs.connected(packet_bytes)
         self._follow(self.leadership.receive(leadership.Connected(), now))
         if self.leads:
@@ -298,6 +318,9 @@ class Aggregator:
             self.foreign.clear()
 
     def _hear(self, packet: Packet) -> None:
+        now = self.clock()
+        if self.leads and not self.guard.admits(packet, now):
+            return
         try:
             message = self._wire.unpack(packet)
         except WireError as error:
@@ -305,7 +328,6 @@ class Aggregator:
             if self.leads and not packet.retain:
                 self._write_over(levels(packet.topic))
             return
-        now = self.clock()
         match message:
             case Beacon():
                 heard = leadership.Heard(message, live=not packet.retain)
@@ -360,6 +382,7 @@ class Aggregator:
         self.jobs.load_all()
         self._out.clear()
         self._transport.subscribe(*self._filters(LEADS_WITH))
+        self._transport.subscribe(*self._filters(SAID_ONCE), as_published=True)
         self._transport.renew(self._will())
 
     def _rise(self) -> None:
@@ -391,7 +414,8 @@ class Aggregator:
                 self.store.set_note("replaced", replaced)
             except StoreError as error:
                 log.error("that it was replaced cannot be written down: %s", error)
-        self._transport.unsubscribe(*self._filters(LEADS_WITH))
+        self.guard.stand_down()
+        self._transport.unsubscribe(*self._filters((*LEADS_WITH, *SAID_ONCE)))
         if led:
             self._transport.renew(None)
         if self._exit_when_replaced:
@@ -452,6 +476,7 @@ class Aggregator:
             self._refuse("roster full", f"device={presence.device}")
         if sight.kind != "news":
             return
+        self.guard.note_device(presence.device)
         for job in list(self.runs):
             self.jobs.tell(job, presence.device, live=live)
         for job, version in presence.done.items():
@@ -538,6 +563,8 @@ class Aggregator:
     def _read_again(self) -> None:
         """Have the broker send the retained presences once more."""
         self._read_again_at = self.clock() + max(READ_AGAIN_S, READ_AGAIN_EACH_S * len(self.roster.devices))
+        if self.guard.is_cordoned("device"):
+            return
         name = self._wire.filter_for("device")
         self._transport.unsubscribe(name)
         self._transport.subscribe(name)
@@ -551,6 +578,7 @@ class Aggregator:
                 case Question(devices):
                     questions |= devices
                 case _:
+                    self.guard.note(message)
                     self._out.put(self._wire.pack(message))
         for device, heard_at in questions.items():  # last: what follows from an answer comes after all of this
             self._ask(device, heard_at)

@@ -18,6 +18,12 @@ def cpu_s(pid: int) -> float:
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def rss_mb(pid: int | str = "self") -> float:
+    """Return the RSS of a process in MB of 10^6 bytes. Raises OSError."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
+
 def peak_mb(pid: int | str = "self") -> float:
     """Return the peak RSS (VmHWM) of a process in MB of 10^6 bytes. Raises OSError."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -39,6 +39,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker import reasons
 from broker.aliases import ALIAS_BYTES, Aliases
@@ -101,11 +102,11 @@ class MqttTransport:
             self._thread = threading.Thread(target=self._reconnection.run, name=f"mqtt-{self.client_id}", daemon=True)
             self._thread.start()
 
-    def subscribe(self, *filters: str) -> None:
+    def subscribe(self, *filters: str, as_published: bool = False) -> None:
         """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
         for name in filters:
             check_filter(name)
-        self._mailbox.subscribe(filters)
+        self._mailbox.subscribe(filters, as_published=as_published)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters."""
@@ -310,8 +311,16 @@ class _Link:
             wanted, names = change
             if not wanted:
                 self._client.unsubscribe(names)
-            elif (mid := self._client.subscribe([(name, 1) for name in names])[1]) is not None:
+            elif (mid := self._subscribe(names)) is not None:
                 self._asked[mid] = names
+
+    def _subscribe(self, names: list[str]) -> int | None:
+        if not self._five:
+            return self._client.subscribe([(name, 1) for name in names])[1]
+        flagged = self._mailbox.is_as_published
+        return self._client.subscribe([(name, SubscribeOptions(1, retainAsPublished=flagged(name))) for name in names])[
+            1
+        ]
 
     def _send(self, packet: Packet) -> None:
         self._mailbox.note_sent(packet)  # first: who sees it arrive finds it counted

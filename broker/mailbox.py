@@ -82,7 +82,8 @@ class Mailbox:
         self._held_bytes = 0
         self._inbox: queue.SimpleQueue[tuple[TransportEvent | None, Receipt | None]] = queue.SimpleQueue()
         self._inbox_packets = self._inbox_bytes = 0
-        self._filters: dict[str, None] = {}
+        self._filters: dict[str, bool] = {}
+        """Filter to whether its packets are to come flagged as they were published."""
         self._early: list[Packet] = []
         """Received before the owner was told of the connection."""
         self._told_online = False
@@ -93,11 +94,11 @@ class Mailbox:
         """Whether the network thread reads nothing until the owner has taken more."""
         self._lock = threading.Lock()
 
-    def subscribe(self, filters: tuple[str, ...]) -> None:
-        """Remember the filters that are new."""
+    def subscribe(self, filters: tuple[str, ...], *, as_published: bool = False) -> None:
+        """Remember the filters that are new, and whether their packets are to come flagged as they were published."""
         with self._lock:
             fresh = [name for name in dict.fromkeys(filters) if name not in self._filters]
-            self._filters.update(dict.fromkeys(fresh))
+            self._filters.update(dict.fromkeys(fresh, as_published))
             self.changes.extend(Change(True, name) for name in fresh if self._linked)
         self.waker.wake()
 
@@ -245,6 +246,11 @@ class Mailbox:
                 wanted, name = self.changes.popleft()
                 names.append(name)
         return wanted, names
+
+    def is_as_published(self, name: str) -> bool:
+        """Return whether packets of this filter are to come flagged as they were published."""
+        with self._lock:
+            return self._filters.get(name, False)
 
     def link_up(self, max_packet_bytes: int | None) -> None:
         """The broker let us in: all filters are to be asked for, and changes of them are queued from now on.

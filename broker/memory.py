@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable
 
 from broker import reasons
-from broker.topic_tree import Level, filters_matching, find, prune, reach, retained_at
+from broker.topic_tree import Level, filters_matching, find, matches, prune, reach, retained_at
 from broker.transport import (
     Counters,
     Denied,
@@ -176,11 +176,12 @@ class MemoryBroker:
         policy = self.policy
         for level in list(filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
+                said = packet if packet.retain and transport._hears_as_published(packet.topic) else live
                 if policy is None:
-                    transport._deliver(live)
+                    transport._deliver(said)
                 else:
-                    for _ in range(policy(transport, live)):
-                        transport._deliver(live)
+                    for _ in range(policy(transport, said)):
+                        transport._deliver(said)
 
     def _retain(self, packet: Packet) -> None:
         level = reach(self._root, packet.topic)
@@ -199,6 +200,7 @@ class MemoryTransport:
         self.counters = Counters()
         self._broker = broker
         self._filters: dict[str, None] = {}
+        self._as_published: tuple[str, ...] = ()
         self._next: TransportEvent | None = None
         self._later: deque[TransportEvent] | None = (
             None  # a deque weighs more than all else here, and one event is the rule
@@ -214,12 +216,14 @@ class MemoryTransport:
         else:
             self._went_offline(_PULLED)
 
-    def subscribe(self, *filters: str) -> None:
+    def subscribe(self, *filters: str, as_published: bool = False) -> None:
         """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
         for name in filters:
             check_filter(name)
             if name not in self._filters:
                 self._filters[name] = None
+                if as_published:
+                    self._as_published += (name,)
                 if self._online:
                     self._broker._subscribe(self, name)
 
@@ -228,6 +232,7 @@ class MemoryTransport:
         for name in filters:
             if name in self._filters:
                 del self._filters[name]
+                self._as_published = tuple(other for other in self._as_published if other != name)
                 if self._online:
                     self._broker._unsubscribe(self, name)
 
@@ -318,6 +323,9 @@ class MemoryTransport:
     def _was_taken_over(self) -> None:
         self._open = self._online = False
         self._put(SessionTakenOver())
+
+    def _hears_as_published(self, topic: str) -> bool:
+        return any(matches(name, topic) for name in self._as_published)
 
     def _deliver(self, packet: Packet) -> None:
         if self.waiting >= self._broker.max_queued:

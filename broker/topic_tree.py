@@ -141,3 +141,16 @@ def topics_matching(level: Level[Client], words: list[str], top: bool = True) ->
                 yield from topics_matching(below, rest, top=False)
     elif words[0] in level.below:
         yield from topics_matching(level.below[words[0]], words[1:], top=False)
+
+
+def matches(name: str, topic: str) -> bool:
+    """Return whether a topic filter holds for a topic (MQTT 5, section 4.7)."""
+    wanted, levels = name.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    if wanted[-1] == "#":
+        wanted.pop()
+        levels, is_deep_enough = levels[: len(wanted)], len(levels) >= len(wanted)
+    else:
+        is_deep_enough = len(levels) == len(wanted)
+    return is_deep_enough and all(step in ("+", level) for step, level in zip(wanted, levels, strict=True))

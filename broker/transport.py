@@ -31,7 +31,8 @@ class Packet(Struct, frozen=True):
     """One MQTT PUBLISH at QoS 1, in either direction.
 
     topic: a topic name without wildcards. payload: opaque bytes; empty and retained clears the topic.
-    retain: to send: keep it at the broker; received: it was retained before we subscribed.
+    retain: to send: keep it at the broker; received: it was retained before we subscribed, or, for a filter that was
+    asked for `as_published`, it was sent to be kept.
     expiry_s: MQTT 5 message expiry in seconds (section 3.3.2.3.3), None for never; not sent on 3.1.1.
     """
 
@@ -113,10 +114,11 @@ class Transport(Protocol):
     def open(self) -> None:
         """Start connecting. Returns at once; `Online` or `Offline` follow from `take`."""
 
-    def subscribe(self, *filters: str) -> None:
+    def subscribe(self, *filters: str, as_published: bool = False) -> None:
         """Remember these topic filters; if online, ask the broker now. Known filters are not asked again.
 
-        Filters may overtake packets that still wait to be sent.
+        Filters may overtake packets that still wait to be sent. as_published: have the broker tell what is sent to be
+        kept, when it is sent, too (MQTT 5, section 3.8.3.1: retain as published; 3.1.1 has no such thing).
 
         Raises ValueError for a filter that MQTT does not allow.
         """

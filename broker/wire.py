@@ -31,6 +31,14 @@ class Wire(Struct, frozen=True, dict=True):
         """Return the topic filter of a word of the table; a level that is not given is a "+"."""
         return topics.join(self.fleet, word, *(levels.get(name, "+") for name in topics.ROUTES[word].levels))
 
+    def filter_below(self, word: str) -> str:
+        """Return another topic filter for all of a word: beside `filter_for`, it has what is retained sent again.
+
+        >>> Wire("barn").filter_below("offer")
+        'fedge/1/barn/offer/#'
+        """
+        return topics.join(self.fleet, word, "#")
+
     def pack(self, message: Message) -> Packet:
         """Return the packet that carries a message."""
         if isinstance(message, Cleared):

@@ -117,6 +117,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     from aggregator.executor import of_kind
     from aggregator.service import Aggregator
     from aggregator.store import Store
+    from aggregator.takeover import Takeover
 
     store = Store(Path(config.state_dir))
     nonce = secrets.token_hex(4)
@@ -129,6 +130,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
         take_over=take_over,
         exit_when_replaced=exit_when_replaced,
         executor=executor,
+        cutter=Takeover(lambda client_id: MqttTransport(config.broker, client_id), transport.wake),
     )
     stopping = _until_stopped(transport)
     log.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ class Fleet:
         self.start_aggregator()
         self.agents = {f"d{n}": self.start_agent(f"d{n}") for n in range(n_agents)}
 
-    def start_aggregator(self, **how: bool) -> Aggregator:
+    def start_aggregator(self, **how: Any) -> Aggregator:
         self.starts += 1
         self.store = Store(self.folder / "aggregator", synced=False)  # no power is cut here
         self.link = self.broker.transport(f"aggregator-{self.starts}")

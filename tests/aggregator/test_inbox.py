@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from aggregator.inbox import IDLE_S, MOST_CHUNKS, MOST_IN_LINE, Inbox
+from aggregator.inbox import MOST_CHUNKS, Inbox
+from aggregator.room import IDLE_S, MOST_IN_LINE, TURN_S
 from aggregator.spool import SpoolError
 from broker import chunks
 from broker.errors import WireError
@@ -105,11 +108,21 @@ def test_what_was_begun_can_be_finished_when_the_quota_is_used_up() -> None:
 def test_an_idle_upload_gives_way() -> None:
     inbox = Inbox(15)
     inbox.collect(offer("a"), 0.0)
-    inbox.add(chunk(0), 10.0)
-    assert inbox.collect(offer("b"), 10.0 + IDLE_S - 1) is None
-    assert isinstance(inbox.collect(offer("b"), 10.0 + IDLE_S), Want)
-    assert inbox.add(chunk(1), 10.0 + IDLE_S) is None
+    inbox.add(chunk(0), TURN_S - 1)
+    assert inbox.collect(offer("b"), TURN_S - 0.5) is None
+    assert isinstance(inbox.collect(offer("b"), TURN_S + 0.5), Want)
+    assert inbox.add(chunk(1), TURN_S + 0.5) is None
     assert inbox.reserved_bytes == 10
+
+
+def test_who_waits_is_called_when_an_idle_upload_has_had_its_turn() -> None:
+    inbox = Inbox(15)
+    inbox.collect(offer("a"), 0.0)
+    inbox.collect(offer("b"), 1.0)
+    assert inbox.deadline == TURN_S
+    inbox.tick(inbox.deadline)
+    assert inbox.has_called
+    assert [one.device for one in inbox.call(TURN_S)] == ["b"]
 
 
 def test_an_idle_upload_keeps_its_room_while_nobody_needs_it() -> None:
@@ -117,6 +130,46 @@ def test_an_idle_upload_keeps_its_room_while_nobody_needs_it() -> None:
     inbox.collect(offer("a"), 0.0)
     inbox.collect(offer("b"), 10 * IDLE_S)
     assert inbox.reserved_bytes == 20
+    inbox.tick(10 * IDLE_S)
+    assert inbox.reserved_bytes == 20
+    assert inbox.deadline == math.inf
+
+
+def test_a_slow_link_that_is_alone_gets_through_though_others_had_none_of_its_patience() -> None:
+    inbox = Inbox(15)
+    inbox.collect(offer("a"), 0.0)
+    inbox.collect(offer("b"), 1.0)
+    inbox.tick(TURN_S)  # a gives way
+    inbox.call(TURN_S)
+    inbox.collect(offer("b"), TURN_S)
+    for index in range(3):
+        inbox.add(chunk(index, "b"), TURN_S + 1)
+    assert inbox.collect(offer("b"), TURN_S + 1) == BODY
+    now = TURN_S + 2
+    for index in range(3):
+        assert inbox.collect(offer("a"), now), "it is a guest, and alone"
+        inbox.add(chunk(index, "a"), now := now + 100.0)
+        inbox.tick(now)
+    assert inbox.collect(offer("a"), now) == BODY
+
+
+def test_a_base_under_another_name_keeps_what_has_come() -> None:
+    inbox = Inbox(15)
+    inbox.collect(offer(), 0.0)
+    inbox.add(chunk(0), 0.0)
+    renamed = structs.replace(offer(), base=Version(2, 0))
+    assert inbox.collect(renamed, 0.0) == Want("a", "j", chunks.digest(BODY), "06")
+    inbox.add(chunk(1), 0.0)
+    assert inbox.add(chunk(2), 0.0) == renamed
+
+
+def test_an_update_larger_than_all_the_room_does_not_hold_up_the_line() -> None:
+    inbox = Inbox(15)
+    inbox.collect(offer("a"), 0.0)
+    assert inbox.collect(offer("big", bytes(16)), 0.0) is None
+    assert inbox.collect(offer("b"), 0.0) is None
+    inbox.forget("j", "a")
+    assert [one.device for one in inbox.call(0.0)] == ["b"]
 
 
 def test_another_offer_of_a_device_replaces_the_first() -> None:
@@ -154,9 +207,9 @@ def test_who_finds_no_room_is_called_when_there_is_some() -> None:
     assert not inbox.has_called
     inbox.forget("j", "a")
     assert inbox.has_called
-    assert inbox.call() == [offer("c")]
+    assert inbox.call(0.0) == [offer("c")]
     assert not inbox.has_called
-    assert inbox.call() == []
+    assert inbox.call(0.0) == []
 
 
 def test_a_large_update_in_line_is_not_passed_by_for_ever() -> None:
@@ -166,9 +219,9 @@ def test_a_large_update_in_line_is_not_passed_by_for_ever() -> None:
     inbox.collect(offer("c"), 0.0)
     inbox.collect(offer("d"), 0.0)
     inbox.forget("j", "c")
-    assert inbox.call() == []
+    assert inbox.call(0.0) == []
     inbox.forget("j", "a")
-    assert [one.device for one in inbox.call()] == ["b"]
+    assert [one.device for one in inbox.call(0.0)] == ["b"]
 
 
 def test_the_line_has_an_end_and_forgets_a_base_that_was_left() -> None:
@@ -178,18 +231,18 @@ def test_the_line_has_an_end_and_forgets_a_base_that_was_left() -> None:
         inbox.collect(offer(f"d{n}"), 0.0)
     inbox.collect(offer("k", job="k"), 0.0)
     inbox.forget("j", "a")
-    assert [one.device for one in inbox.call()] == ["d6"]
+    assert [one.device for one in inbox.call(0.0)] == ["d6"]
     inbox.collect(offer("a"), 0.0)
     inbox.forget_job("j")
-    assert [one.device for one in inbox.call()] == ["k"]
+    assert [one.device for one in inbox.call(0.0)] == ["k"]
 
 
-def test_who_has_not_moved_for_longest_gives_way_first() -> None:
+def test_who_is_overdue_for_longest_gives_way_first() -> None:
     inbox = Inbox(2 * len(BODY))
-    inbox.collect(offer("a"), 0.0)
-    inbox.collect(offer("b"), 1.0)
-    inbox.add(chunk(0, "a"), 2.0)  # b is now idle for longer
-    now = 2.0 + IDLE_S
+    inbox.collect(offer("b"), 0.0)
+    inbox.collect(offer("a"), 1.0)
+    now = 2 * TURN_S
+    inbox.add(chunk(0, "a"), now - 1)
     assert isinstance(inbox.collect(offer("c"), now), Want)
     inbox.add(chunk(0, "b"), now)
     assert inbox.add(chunk(1, "a"), now) is None

@@ -20,7 +20,7 @@ from aggregator.effects import Committed
 from aggregator.jobs import RELOAD_S, RENAME_S
 from aggregator.learner import Learner
 from aggregator.projection import Question
-from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, SessionTakenOverError
+from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, SAID_ONCE, SessionTakenOverError
 from aggregator.store import Store, StoreError
 from broker import chunks
 from broker.messages import (
@@ -814,7 +814,7 @@ def noise() -> list[Packet]:
         "candidate": ("fedge/1/f/candidate",),
         "head": ("fedge/1/f/head/JOB",),
     }
-    assert set(where) >= {*LISTENS_TO, *LEADS_WITH}
+    assert set(where) >= {*LISTENS_TO, *LEADS_WITH, *SAID_ONCE}
     payloads = [b"{", b"null", b"[]", b"{}", b'{"base":[1,0]}', b"\xff" * 100, b"{" * 5000, bytes(rng.bytes(1000))]
     return [Packet(topic, payload) for names in where.values() for topic in names for payload in payloads]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker import topic_tree
 from broker.topic_tree import Level, filters_matching, find, prune, reach, retained_at
 from broker.transport import Packet
 
@@ -50,3 +51,8 @@ def test_a_tree_from_which_all_is_gone_is_empty(names: list[str]) -> None:
             level.discard(name)
             prune(root, name)
     assert root.bare
+
+
+@given(filters_, topics)
+def test_one_filter_and_one_topic_match_as_the_standard_says(name: str, topic: str) -> None:
+    assert topic_tree.matches(name, topic) == matches(name, topic)

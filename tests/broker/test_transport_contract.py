@@ -510,3 +510,27 @@ def test_what_is_left_until_expiry_is_told(rig5: Rig) -> None:
     left = next_packet(online(rig5, "reader", "a")).expiry_s
     assert left is not None
     assert 90 <= left <= 99
+
+
+def test_what_is_sent_to_be_kept_is_told_as_such_where_that_was_asked_for(rig5: Rig) -> None:
+    client, other, speaker = rig5.client("c", "b/+", opened=False), online(rig5, "o", "a/+"), online(rig5, "s")
+    client.subscribe("a/+", as_published=True)
+    client.open()
+    wait_for(client, Online)
+    for retain in (True, False):
+        assert speaker.publish(Packet("a/1", b"x", retain=retain))
+        assert next_packet(client) == Packet("a/1", b"x", retain=retain)
+        assert next_packet(other) == Packet("a/1", b"x")
+    assert speaker.publish(Packet("b/1", b"x", retain=True))
+    assert next_packet(client) == Packet("b/1", b"x"), "another filter of the same client"
+
+
+def test_what_lay_there_before_is_told_as_such_however_it_is_asked_for(exact_rig: Rig) -> None:
+    speaker = online(exact_rig, "s")
+    assert speaker.publish(Packet("a/1", b"x", retain=True))
+    assert silence(speaker)
+    client = exact_rig.client("c", opened=False)
+    client.subscribe("a/1", as_published=True)
+    client.open()
+    wait_for(client, Online)
+    assert next_packet(client) == Packet("a/1", b"x", retain=True)

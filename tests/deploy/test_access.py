@@ -24,8 +24,8 @@ Connect = Callable[..., Any]
 
 FROM_THE_AGGREGATOR = {"aggregator", "candidate", "job", "head", "status", "round", "body", "want", "verdict", "reply"}
 FROM_A_DEVICE = {"device", "offer", "chunk"}
-ON_A_DEVICES_BEHALF = {"device"}
-"""What the aggregator writes too: it takes off who has been silent for long, and who is alive denies it."""
+ON_A_DEVICES_BEHALF = {"device", "offer", "chunk"}
+"""What the aggregator writes too: it takes off who has been silent for long, and clears what was retained."""
 FROM_AN_OPERATOR = {"command"}
 FOR_EVERY_DEVICE = {"aggregator", "job", "head", "round", "body"}
 FOR_ONE_DEVICE = {"device", "want", "verdict"}

@@ -1,0 +1,108 @@
+"""A device that floods, at deploy's mosquitto: an aggregator on its own listener clears after it, and throws it off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.config import AggregatorConfig, ServerLimits
+from aggregator.service import Aggregator, SessionTakenOverError
+from aggregator.store import Store
+from aggregator.takeover import Takeover
+from broker.client import MqttTransport
+from broker.connection import BrokerSettings
+from broker.wire import Wire
+
+WAIT_S = 30.0
+Connect = Callable[..., Any]
+LIMITS = ServerLimits(offers_a_minute=10, flood_a_minute=100)
+
+
+class Leader:
+    """An aggregator that this test drives."""
+
+    def __init__(self, broker: Any, folder: Path, port: int, stack: ExitStack) -> None:
+        password = broker.folder / "secrets" / "aggregator.password"
+        settings = BrokerSettings(port=port, username="aggregator", password_file=str(password))
+        config = AggregatorConfig(fleet="home", state_dir=str(folder), broker=settings, limits=LIMITS)
+        store = Store(folder)
+        stack.callback(store.close)
+        transport = MqttTransport(settings, "home-aggregator-0badcafe")
+        takeover = Takeover(lambda name: MqttTransport(settings, name), transport.wake)
+        self.service = Aggregator(config, store, transport, Wire("home"), nonce="n", cutter=takeover, take_over=True)
+        stack.callback(self.service.stop)
+        self.service.start()
+        self.until(lambda: self.service.leads)
+        for _ in range(20):
+            self.service.step(0.05)
+
+    def until(self, done: Callable[[], object]) -> None:
+        until = time.monotonic() + WAIT_S
+        while not done():
+            assert time.monotonic() < until, self.service.doing
+            self.service.step(0.05)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def offers(device: Any, n: int, *, retain: bool = False) -> None:
+    for number in range(n):
+        device.paho.publish(f"fedge/1/home/offer/j-00000000/pi-1/{number}", b"junk", qos=0, retain=retain)
+
+
+def test_who_floods_is_cut_and_nobody_else(broker: Any, connect: Connect, tmp_path: Path, stack: ExitStack) -> None:
+    device, other = connect("pi-1"), connect("pi-2")
+    leader = Leader(broker, tmp_path, broker.inner_port, stack)
+    offers(device, 1000)
+    leader.until(lambda: not device.ended.empty())
+    assert other.publish("fedge/1/home/device/pi-2")
+    assert other.ended.empty()
+    assert leader.service.leads
+
+
+def test_what_a_device_retains_is_cleared(broker: Any, connect: Connect, tmp_path: Path, stack: ExitStack) -> None:
+    device, operator = connect("pi-1"), connect("operator")
+    offers(device, 200, retain=True)
+    assert device.publish("fedge/1/home/chunk/j-00000000/pi-1/ffffffffffffffff/0", b"junk", retain=True)
+    leader = Leader(broker, tmp_path, broker.inner_port, stack)
+    guard = leader.service.guard
+    leader.until(lambda: guard.strays.cleared >= 201 and len(leader.service._out) == 0)
+    for _ in range(20):
+        leader.service.step(0.05)
+    operator.subscribe("fedge/1/home/offer/#", "fedge/1/home/chunk/#")
+    assert operator.publish("fedge/1/home/command/cli", b"last")
+    operator.subscribe("fedge/1/home/command/cli")
+    aggregator = connect("aggregator")
+    assert aggregator.publish("fedge/1/home/reply/cli", b"last")
+    operator.subscribe("fedge/1/home/reply/cli")
+    assert aggregator.publish("fedge/1/home/reply/cli", b"last")
+    assert operator.hear_until(b"last") == {}
+
+
+def test_on_a_listener_where_client_ids_are_not_free_it_says_so_and_goes_on(
+    broker: Any, connect: Connect, tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There its own connection is cut. A broker that says why ends the process by it, the first time."""
+    device = connect("pi-1")
+    leader = Leader(broker, tmp_path, broker.port, stack)
+
+    def flood_on() -> bool:
+        offers(device, 20)
+        return "own connection" in caplog.text
+
+    try:
+        leader.until(flood_on)
+    except SessionTakenOverError:
+        assert leader.service.store.note("takeover") == "tried"
+    else:
+        leader.until(lambda: leader.service._out.online and leader.service.leads)
+    assert device.ended.empty()
