@@ -57,16 +57,20 @@ def run_agent(config: AgentConfig) -> None:
     """
     from edge_agent.home import ForeignHomeError, Home
     from edge_agent.reading import threads
+    from edge_agent.room import room_of
     from edge_agent.service import Agent, will
 
     try:
         home = Home(Path(config.state_dir), device_name(config))
     except ForeignHomeError as error:
         raise SettingsError(str(error)) from error
-    wire = Wire(config.fleet)
+    wire, room = Wire(config.fleet), room_of(config)
     transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
     agent = Agent(
-        *(config, home, transport, wire), software=f"fedge {version('fedge')}", start_reading=threads(transport.wake)
+        *(config, home, transport, wire),
+        software=f"fedge {version('fedge')}",
+        start_reading=threads(transport.wake),
+        room=room,
     )
     stopping = _until_stopped(transport)
     log.info(
@@ -74,6 +78,7 @@ def run_agent(config: AgentConfig) -> None:
         *(config.fleet, home.device, home.incarnation, home.boot, home.nonce),
         *(config.broker.host, config.broker.port),
     )
+    log.info("budget %s", room.budget)
     _miss("data", config.data)
     agent.start()
     notify.ready(agent.doing)
@@ -115,6 +120,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     to exit then.
     """
     from aggregator.executor import of_kind
+    from aggregator.room import room_of
     from aggregator.service import Aggregator
     from aggregator.store import Store
 
@@ -122,19 +128,21 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     nonce = secrets.token_hex(4)
     # The client id is drawn apart: who reads the nonce in the beacon must not know under which id to connect.
     transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
-    executor = of_kind(config.executor)
+    executor, room = of_kind(config.executor), room_of(config)
     aggregator = Aggregator(
         *(config, store, transport, Wire(config.fleet)),
         nonce=nonce,
         take_over=take_over,
         exit_when_replaced=exit_when_replaced,
         executor=executor,
+        room=room,
     )
     stopping = _until_stopped(transport)
     log.info(
         "aggregator fleet=%s store=%s nonce=%s broker=%s:%d",
         *(config.fleet, store.identity, nonce, config.broker.host, config.broker.port),
     )
+    log.info("budget %s", room.budget)
     _miss("tests", config.tests)
     aggregator.start()
     notify.ready("connecting")

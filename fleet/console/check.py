@@ -27,11 +27,16 @@ import numpy as np
 from msgspec import Struct, field
 
 from aggregator.config import ModelSettings, ServerLimits
+from aggregator.room import room
+from aggregator.room import room_of as of_aggregator
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
+from edge_agent.room import room_of as of_agent
 from fleet.roles import load_agent, load_aggregator
+from models import needs
+from models.budget import Room, said
 from models.data.dataset import Dataset, DatasetError, fit
-from models.data.source import DataSource
+from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
 from models.job import JobSpec, Name
 from models.lattice import initial
@@ -92,6 +97,7 @@ def check_agent(path: Path) -> CheckReport:
     """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_agent(path), CheckReport(str(path))
     _look_at_sources(report, "data", config.data)
+    report.look("[limits]", partial(_budget, of_agent(config)))
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
     return report
 
@@ -100,6 +106,7 @@ def check_aggregator(path: Path) -> CheckReport:
     """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_aggregator(path), CheckReport(str(path))
     _look_at_sources(report, "tests", config.tests)
+    report.look("[limits]", partial(_budget, of_aggregator(config)))
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
     return report
 
@@ -110,6 +117,7 @@ class _Fleet(Struct, frozen=True):
     tests: dict[Name, DataSource] = {}
     models: ModelSettings = ModelSettings()
     limits: ServerLimits = ServerLimits()
+    state_dir: FilePath | None = None
 
 
 def check_job(path: Path, config: Path) -> CheckReport:
@@ -117,6 +125,11 @@ def check_job(path: Path, config: Path) -> CheckReport:
     spec, report = load(path, JobSpec), CheckReport(str(path))
     fleet = load(config, _Fleet) if config.exists() else None
     built: list[Net] = []
+    limits = ServerLimits() if fleet is None else fleet.limits
+    folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
+    report.look("[limits]", partial(_fits, spec, room(limits, folder)))
+    if not report.good:  # nothing of its size is made
+        return report
     report.look("[model]", partial(_model, spec, built, fleet))
     if fleet is None:
         return report
@@ -183,6 +196,38 @@ def _labels(labels: Labels) -> tuple[str, Facts]:
         "labels": f"{lowest:.0f}..{highest:.0f}",
         "classes": known,
     }
+
+
+# Room.
+
+
+def _budget(room_: Room) -> Line:
+    """Say what there is for jobs."""
+    budget = room_.budget
+    facts: Facts = {"model_parameters": budget.parameters}
+    facts |= {} if budget.memory_bytes is None else {"memory_bytes": budget.memory_bytes}
+    facts |= {} if budget.disk_bytes is None else {"disk_bytes": budget.disk_bytes}
+    return Line("[limits]", str(budget), facts)
+
+
+def _fits(spec: JobSpec, room_: Room) -> Line:
+    """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room."""
+    refusal = room_.weigh(spec.name, spec)
+    if refusal.why:
+        raise ModelError(refusal.why)
+    size = room_.size(spec.name)
+    if size is None:
+        return Line("[limits]", "what it takes is not known: its net cannot be looked at here")
+    torch = nets.framework_of(spec.model) == "torch"
+    server, device = needs.of_aggregator(spec, size, torch=torch), needs.of_device(spec, size, torch=torch)
+    server_bytes, device_bytes = server.alone_bytes, needs.AGENT_BYTES + device.alone_bytes
+    text = (
+        f"takes about {said(server_bytes)} of memory and {said(server.disk_bytes)} of disk of the aggregator ({room_.budget}); "
+        f"a device's agent has about {said(device_bytes)} with it, and {said(device.disk_bytes)} on the disk"
+    )
+    facts: Facts = {"aggregator_memory_bytes": server_bytes, "aggregator_disk_bytes": server.disk_bytes}
+    facts |= {"device_memory_bytes": device_bytes, "device_disk_bytes": device.disk_bytes}
+    return Line("[limits]", text, facts)
 
 
 # Nets.
