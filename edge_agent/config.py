@@ -38,7 +38,7 @@ class DeviceLimits(Struct, frozen=True, forbid_unknown_fields=True):
     model_parameters: Annotated[int, Meta(ge=1, le=2**31 - 1)] = MOST_PARAMETERS
     """The most parameters that the net of a job may have."""
     memory_bytes: Annotated[int, Meta(ge=2**20, le=2**50)] | None = None
-    """Most memory that this process may take for its jobs; by what the machine has when not given (models/budget.py)."""
+    """Most memory that this process may take; by what the machine has when not given (models/budget.py)."""
     disk_bytes: Annotated[int, Meta(ge=2**20, le=2**60)] | None = None
     """Most room on the disk that its jobs may take; what is free when not given."""
 

@@ -7,8 +7,8 @@
                     └───────────────────────────────────────────────────────────────────────────────────────────┘
 
 Every act of a job goes through `inside`, the boundary that its faults do not cross; what it says goes to `send`. One
-job trains at a time; where several would, each has its turn; while data are read (reading.py) none does. A job that there is no room for (models/budget.py) is put
-off before anything of it is made.
+job trains at a time; where several would, each has its turn; while data are read (reading.py) none does. A job that
+there is no room for (models/budget.py) is put off before anything of it is made.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 SLICE_S = 0.05
 """Training goes on this long between two looks at the broker."""
 LOOK_AGAIN_S = 60.0
-"""Data or a disk that could not be used are looked at again after this long; so is a job that waits for others' room."""
+"""Data or a disk that could not be used are looked at again after this long; so is whether others have made room."""
 NO_ROOM_S = 600.0
 """A job that is too large for this device is weighed again after this long: a disk may have been emptied."""
 TURN_S = 5.0

@@ -1,9 +1,9 @@
 """What a process may take for its jobs, and whether one more fits: said in numbers, before anything of it is made.
 
-    [limits] model_parameters, memory_bytes, disk_bytes     what stands there
-    not given                                               memory: nine tenths of what its control groups allow, or three
-                                                            quarters of what the machine has, whichever is less
-                                                            disk: what is free, and what the state directory has taken
+    [limits] model_parameters, memory_bytes, disk_bytes    what stands there
+    not given: memory    nine tenths of what its control groups allow, or three quarters of what the machine has,
+                         whichever is less
+               disk      what is free where the state directory lies, and what that has taken already
 
 A job that does not fit alone is refused. One that would fit alone, but not beside those that are at work, waits until
 they have ended: who came first stays.

@@ -2,8 +2,8 @@
 
 With n parameters, all in bytes a parameter, of which a float32 is 4:
 
-    device       held      8  version 0 and the one that is here; 4 more where several are averaged; the hash of a sketch
-                              (6); what the server's optimizer keeps (8 a row of it)
+    device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
+                              sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
                  training 12  the base, the weights, the changes; 4 more with momentum
                  passing      while an update is coded or a version comes in (`PASSING`), or a checkpoint is written
     aggregator   held     30  version 0, the current one, the sum, the hash; 8 a row of the server's optimizer
@@ -38,6 +38,9 @@ TORCH_BYTES = 260 * MB
 CHILD_BYTES, CHILD_OF_EACH = 80 * MB, 36
 """Of the child process that holds the ONNX model for applications, and writes it; a parameter."""
 
+DEVICE_BYTES, SHARED_BYTES = 20_000, 64 * MB
+"""Of a simulated device, and of the versions that all of them share, at most."""
+
 PASSING = {"sketch": 34, "float32": 26, "int8": 36}
 """By codec, on a device."""
 CHECKPOINT = 20
@@ -67,8 +70,19 @@ class Needs(NamedTuple):
         return together([self])
 
 
+def of_simulation(job: JobSpec, size: Size, *, devices: int, torch: bool, rows: int) -> int:
+    """Return the memory that a whole fleet in one process takes for a job, beside the rows of its data.
+
+    Versions are shared (fleet/simulation/shared.py); each device has an update of its own, and the server keeps them
+    once more where its disk is in memory too. rows: of the test split.
+    """
+    server, device = of_aggregator(job, size, rows=rows), of_device(job, size, serves=False)
+    updates = devices * (2 * _body_bytes(job, size.parameters) + DEVICE_BYTES)
+    return together([server, device]) + SHARED_BYTES + server.disk_bytes + updates + (TORCH_BYTES if torch else 0)
+
+
 def together(jobs: list[Needs], over: list[Needs] | None = None) -> int:
-    """Return the memory that these jobs take at once, and those that are over: one of them trains or codes at a time."""
+    """Return the memory that these jobs take at once, beside those that are over: one trains or codes at a time."""
     everyone = [*jobs, *(over or [])]
     held = sum(needs.held_bytes for needs in everyone) + sum(needs.training_bytes for needs in jobs)
     passing = max((needs.passing_bytes for needs in everyone), default=0)

@@ -39,9 +39,8 @@ def group_bytes(root: Path = ROOT) -> int | None:
 
 def free_bytes(folder: Path) -> int | None:
     """Return how much this user may still write where a folder lies, or will lie; None where that is not known."""
-    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
     try:
-        found = os.statvfs(there)
+        found = os.statvfs(next((path for path in (folder, *folder.parents) if path.exists()), Path()))
     except OSError:
         return None
     return found.f_bavail * found.f_frsize

@@ -97,8 +97,7 @@ def check_agent(path: Path) -> CheckReport:
     """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_agent(path), CheckReport(str(path))
     _look_at_sources(report, "data", config.data)
-    report.look("[limits]", partial(_budget, of_agent(config)))
-    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_agent(config))
     return report
 
 
@@ -106,8 +105,7 @@ def check_aggregator(path: Path) -> CheckReport:
     """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_aggregator(path), CheckReport(str(path))
     _look_at_sources(report, "tests", config.tests)
-    report.look("[limits]", partial(_budget, of_aggregator(config)))
-    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_aggregator(config))
     return report
 
 
@@ -127,11 +125,14 @@ def check_job(path: Path, config: Path) -> CheckReport:
     built: list[Net] = []
     limits = ServerLimits() if fleet is None else fleet.limits
     folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
-    report.look("[limits]", partial(_fits, spec, room(limits, folder)))
-    if not report.good:  # nothing of its size is made
-        return report
+    weighed = CheckReport(str(path))
+    weighed.look("[limits]", partial(_fits, spec, room(limits, folder)))
+    if not weighed.good:  # nothing of its size is made
+        return weighed
     report.look("[model]", partial(_model, spec, built, fleet))
+    taken = [line for line in weighed.lines if line.text]
     if fleet is None:
+        report.lines += taken
         return report
     where, source = f"[tests.{spec.data_name}]", fleet.tests.get(spec.data_name)
     if source is not None:
@@ -139,6 +140,7 @@ def check_job(path: Path, config: Path) -> CheckReport:
     elif spec.rounds.stop.metric == "accuracy" and (spec.rounds.stop.target, spec.rounds.stop.patience) != (None, None):
         why = f"{config} has no {where}, so nobody measures it: the job ends at max_rounds = {spec.rounds.max_rounds}"
         report.lines.append(Line("[rounds.stop]", f"metric = accuracy: {why}"))
+    report.lines += taken
     return report
 
 
@@ -148,10 +150,13 @@ def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, Data
         report.look(where, partial(_source, where, source))
 
 
-def _look_around(report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path) -> None:
+def _look_around(
+    report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path, room_: Room
+) -> None:
     for factory in allow:
         report.look(f"[models] allow {factory}", partial(_factory, factory))
     report.look("[broker]", partial(_broker, broker))
+    report.look("[limits]", partial(_budget, room_))
     report.look("state_dir", partial(_state_dir, state_dir))
 
 
@@ -217,13 +222,13 @@ def _fits(spec: JobSpec, room_: Room) -> Line:
         raise ModelError(refusal.why)
     size = room_.size(spec.name)
     if size is None:
-        return Line("[limits]", "what it takes is not known: its net cannot be looked at here")
+        return Line("[limits]", "")  # who builds it says why
     torch = nets.framework_of(spec.model) == "torch"
     server, device = needs.of_aggregator(spec, size, torch=torch), needs.of_device(spec, size, torch=torch)
     server_bytes, device_bytes = server.alone_bytes, needs.AGENT_BYTES + device.alone_bytes
     text = (
-        f"takes about {said(server_bytes)} of memory and {said(server.disk_bytes)} of disk of the aggregator ({room_.budget}); "
-        f"a device's agent has about {said(device_bytes)} with it, and {said(device.disk_bytes)} on the disk"
+        f"the aggregator takes about {said(server_bytes)} of memory and {said(server.disk_bytes)} of disk for it; a "
+        f"device's agent {said(device_bytes)} of memory in all, and {said(device.disk_bytes)} of disk for it"
     )
     facts: Facts = {"aggregator_memory_bytes": server_bytes, "aggregator_disk_bytes": server.disk_bytes}
     facts |= {"device_memory_bytes": device_bytes, "device_disk_bytes": device.disk_bytes}

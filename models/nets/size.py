@@ -118,12 +118,15 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # a factory may print
     from models.job import ModelSpec
-    from models.nets.torch_net import measured
+    from models.nets import table
+    from models.nets.torch_net import measured, nn
 
     model = msgspec.json.decode(model_bytes, type=ModelSpec)
+    kind = table.find(model.kind)
+    own = kind.spec.of(model)
     _limit(most_bytes)
     try:
-        spec, units = measured(model)
+        spec, units = measured(model, lambda: kind.torch(own, nn))
     except MemoryError:
         os._exit(TOO_MUCH)
     except RuntimeError as error:  # of Torch's allocator, which has no type of its own

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,21 +137,17 @@ def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> 
     return body.getvalue()
 
 
-def measured(model: ModelSpec) -> tuple[Spec, int]:
-    """Return the parameters of a model's module, and how many numbers its modules give for one row, about.
+def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int]:
+    """Return the parameters of the module that is made, and how many numbers its modules give for one row, about.
 
     On the "meta" device, where nothing is allocated; a factory that cannot be called there is called as usual. What is
     between two modules (a flattened view, a sum) is not seen. Raises what the factory throws.
     """
-    from models.nets import table  # its rows make the modules
-
-    kind = table.find(model.kind)
-    spec = kind.spec.of(model)
     try:
         with torch.device("meta"):
-            module = kind.torch(spec, nn)
+            module = make()
     except (ModelError, RuntimeError, NotImplementedError):
-        module = kind.torch(spec, nn)
+        module = make()
     units = _units(module.to(torch.float32), model)
     return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
 

@@ -105,9 +105,11 @@ def test_every_source_is_described(here: Path, capsys: Capture) -> None:
         "[data.many] many.npz: 2 rows of 3 features, 2 values a row, -1..3",
         "[data.table] table.csv: 2 rows of 1 feature, values 0.5..1.25",
         "[broker] 127.0.0.1:1883",
+        lines[-3],
         "state_dir agent-state: is not there, and is made by a start",
         "agent.toml: good",
     ]
+    assert lines[-3].startswith("[limits] for jobs: nets of up to 25,000,000 parameters, ")
     assert (code, complaints) == (0, [])
     assert not (here / "agent-state").exists()
 
@@ -133,7 +135,7 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
     code, lines, complaints = check_agent(capsys, sources(digits="digits.npz", bad="bad.csv", broken="broken.npz"))
     assert code == 2
-    assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "state_dir"]
+    assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
     assert complaints == [
         "fedge: agent.toml: [data.bad]: bad.csv, line 3, column a: 'warm' is no number",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
@@ -327,9 +329,11 @@ def test_the_test_splits_of_an_aggregator_are_described(here: Path, capsys: Capt
     assert lines == [
         "[tests.digits] digits.npz: 1,797 rows of 8 x 8 = 64 features, labels 0..9 (10 classes)",
         "[broker] 127.0.0.1:1883",
+        lines[-3],
         "state_dir aggregator-state: is not there, and is made by a start",
         "aggregator.toml: good",
     ]
+    assert lines[-3].startswith("[limits] for jobs: nets of up to 25,000,000 parameters, ")
     Path("aggregator.toml").write_text('fleet = "f"\n[tests.digits]\npath = "broken.npz"\n')
     code, _, complaints = check(capsys, "aggregator", "run")
     assert code == 2
@@ -344,8 +348,10 @@ def test_a_job_says_how_large_its_net_is(here: Path, capsys: Capture) -> None:
     assert code == 0
     assert lines == [
         "[model] mlp: 9,610 parameters in 4 tensors, 38,440 bytes a version or an update in float32",
+        lines[-2],
         "job.toml: good",
     ]
+    assert lines[-2].startswith("[limits] the aggregator takes about ")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
