@@ -19,6 +19,7 @@ Not in it are the rows of a data source: a device has them whatever the job is.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from models.job import JobSpec
@@ -99,8 +100,9 @@ def of_device(job: JobSpec, size: Size, *, torch: bool = False, serves: bool = T
     held += CHILD_BYTES + CHILD_OF_EACH * n + 4 * n if served else 0
     coding = (PASSING[codec] + PASSING_A_ROW * state) * n
     passing = max(coding, CHECKPOINT * (1 + momentum) * n) + (4 * size.largest if job.train.weight_decay else 0)
-    together = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
-    passing += _of_layers(job, size, max(together, PROBED_ROWS), torch=torch)
+    batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
+    probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient
+    passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
     disk = 2 * _body_bytes(job, n) + 8 * (1 + momentum) * n + (32 * n if served else 0) + MB
     return Needs(n, held, (12 + 4 * momentum) * n, passing, disk, torch)
 
@@ -114,7 +116,7 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
         held += min(4 * n * updates, max(MOST_BYTES, 4 * n))
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
-    passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE), torch=torch) + 8 * tested * job.model.outputs
+    passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
     disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + MB
     return Needs(n, held, 0, passing, disk, torch)
 
@@ -123,9 +125,9 @@ def _rows_of_state(job: JobSpec) -> int:
     return STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
 
 
-def _of_layers(job: JobSpec, size: Size, rows: int, *, torch: bool) -> int:
+def _of_layers(job: JobSpec, size: Size, rows: float, *, torch: bool) -> int:
     """Return what so many rows make in every layer: what it gives, its gradient, and what is made on the way."""
-    return 4 * rows * ((6 if torch else 4) * size.units + 2 * job.model.inputs)
+    return math.ceil(rows) * 4 * ((6 if torch else 4) * size.units + 2 * job.model.inputs)
 
 
 def _body_bytes(job: JobSpec, n: int) -> int:

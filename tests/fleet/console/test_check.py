@@ -458,3 +458,40 @@ def test_a_net_that_cannot_be_built_on_this_machine_is_named(
     monkeypatch.setattr("fleet.console.check.find_spec", lambda _name: None)
     _, lines, _ = check(capsys, "job", "submit", job_toml(model=FACTORY.format("good")))
     assert lines[0].endswith("its size is not known: no Torch is installed")
+
+
+# Room.
+
+
+def test_a_job_that_does_not_fit_is_an_error_with_the_numbers_and_nothing_of_it_is_made(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmemory_bytes = 200000000\n')
+    monkeypatch.setattr("fleet.console.check._take_a_step", None)
+    model = 'kind = "mlp"\ninputs = 64\nhidden = [4000, 4000]\noutputs = 10'
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=model))
+    assert (code, lines) == (2, [])
+    assert len(complaints) == 1
+    assert "[limits]: the job does not fit here: its net of 16,304,010 parameters takes about" in complaints[0]
+    assert "there are 200 MB (memory_bytes in [limits])" in complaints[0]
+
+
+def test_a_factory_that_does_not_fit_is_an_error_too(here: Path, capsys: Capture) -> None:
+    Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmodel_parameters = 1000\n')
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=FACTORY.format("good")))
+    assert (code, complaints) == (0, [])
+    wide = FACTORY.format("good") + "\noptions.width = 1000000000"
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=wide))
+    assert (code, lines) == (2, [])
+    assert "its net has 6,000,000,002 parameters, where model_parameters = 1,000 in [limits]" in complaints[0]
+
+
+@pytest.mark.parametrize(("role", "file"), [("agent", "agent.toml"), ("aggregator", "aggregator.toml")])
+def test_what_there_is_for_jobs_is_said_as_numbers_too(here: Path, capsys: Capture, role: str, file: str) -> None:
+    Path(file).write_text('fleet = "f"\n[limits]\nmemory_bytes = 200000000\ndisk_bytes = 3000000000\n')
+    assert main([role, "run", "--check", "--json"]) == 0
+    line = next(line for line in json.loads(capsys.readouterr().out)["lines"] if line["where"] == "[limits]")
+    assert line["text"].startswith(
+        "for jobs: nets of up to 25,000,000 parameters, 200 MB of memory, 3,000 MB of disk ("
+    )
+    assert line["facts"] == {"model_parameters": 25_000_000, "memory_bytes": 200_000_000, "disk_bytes": 3_000_000_000}
