@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,3 +193,16 @@ def test_a_batch_of_all_rows_is_weighed_when_they_have_been_counted(bench: Calla
     one.announce(wide)
     assert one.agent.works == {}
     assert "does not fit here" in one.agent.jobs.unready["toy-1"]
+
+
+@pytest.mark.parametrize("hidden", [[100_000, 100_000], [2**31, 2**31], [2**62] * 64, [100_000] * 64])
+def test_a_forged_job_of_any_size_is_refused_by_what_it_says(bench: Callable[..., Bench], hidden: list[int]) -> None:
+    one = bench()
+    forged = {"name": "forged", "data": "toy", "model": {"inputs": 4, "hidden": hidden, "outputs": 2}}
+    tracemalloc.start()
+    one.say(Job("forged-1", 1, forged))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "does not understand the job" in one.agent.jobs.unready["forged-1"]
+    assert one.resources.made == []
+    assert most < 2**20
