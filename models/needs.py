@@ -5,14 +5,14 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
     device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
                               sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
                  training 12  the base, the weights, the changes; 4 more with momentum
-                 passing      while an update is coded or a version comes in (`PASSING`), or a checkpoint is written
+                 passing      while an update is coded or a version comes in (`PASSING`)
     aggregator   held     30  version 0, the current one, the sum, the hash; 8 a row of the server's optimizer
                  passing      while a version is made of the sum and stored (`MAKING`)
 
 and beside it what the rows of a batch make in every layer. `held` is taken as long as the job is known, `training` as
 long as it is at work; what passes is taken by one job at a time. The numbers of PASSING and MAKING are measured: the
-peaks of real processes (VmHWM) with a fifth on top (tests/fleet/test_needs.py). What a sketch takes depends on its
-buckets, which nobody knows before; there are never more than parameters.
+peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot (tests/fleet/test_needs.py). What a
+sketch takes depends on its buckets, which nobody knows before; there are never more than parameters.
 
 Not in it are the rows of a data source: a device has them whatever the job is.
 """
@@ -42,15 +42,12 @@ CHILD_BYTES, CHILD_OF_EACH = 80 * MB, 36
 DEVICE_BYTES, SHARED_BYTES = 20_000, 64 * MB
 """Of a simulated device, and of the versions that all of them share, at most."""
 
-PASSING = {"sketch": 34, "float32": 26, "int8": 36}
-"""By codec, on a device."""
-CHECKPOINT = 20
-"""To write down where training stands; as much again with momentum."""
-MAKING = {"sketch": 68, "float32": 60, "int8": 82}
-"""By codec, on an aggregator: version, sum, body, what is stored, and how good it is."""
-MAKING_A_ROW = 18
-PASSING_A_ROW = 16
-"""For each row of the server's optimizer (models/strategies), on either side."""
+PASSING = {"sketch": 42, "float32": 26, "int8": 42}
+"""By codec, on a device: the most of coding an update, of a version that comes in, and of a checkpoint. Where there are
+snapshots the most is that of one, which says the server's optimizer as well: as much again for each row of it."""
+MAKING, MAKING_A_ROW = {"sketch": 72, "float32": 60, "int8": 82}, 78
+"""By codec, on an aggregator: version, sum, body, snapshot, what is stored, and how good it is; and for each row of the
+server's optimizer (models/strategies)."""
 BODY_BITS = {"sketch": 1, "float32": 32, "int8": 8}
 """A coordinate of an update or a version; a sketch has as many buckets as coordinates at most."""
 
@@ -98,8 +95,7 @@ def of_device(job: JobSpec, size: Size, *, torch: bool = False, serves: bool = T
     codec, served = job.coding.codec, serves and job.deploy != "never"
     held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
     held += CHILD_BYTES + CHILD_OF_EACH * n + 4 * n if served else 0
-    coding = (PASSING[codec] + PASSING_A_ROW * state) * n
-    passing = max(coding, CHECKPOINT * (1 + momentum) * n) + (4 * size.largest if job.train.weight_decay else 0)
+    passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
     probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient
     passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)

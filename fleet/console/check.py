@@ -126,7 +126,8 @@ def check_job(path: Path, config: Path) -> CheckReport:
     limits = ServerLimits() if fleet is None else fleet.limits
     folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
     weighed = CheckReport(str(path))
-    weighed.look("[limits]", partial(_fits, spec, room(limits, folder)))
+    is_here = folder is not None or limits.memory_bytes is not None  # else its machine may be another one
+    weighed.look("[limits]", partial(_fits, spec, room(limits, folder), is_here=is_here))
     if not weighed.good:  # nothing of its size is made
         return weighed
     report.look("[model]", partial(_model, spec, built, fleet))
@@ -215,12 +216,14 @@ def _budget(room_: Room) -> Line:
     return Line("[limits]", str(budget), facts)
 
 
-def _fits(spec: JobSpec, room_: Room) -> Line:
-    """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room."""
-    refusal = room_.weigh(spec.name, spec)
-    if refusal.why:
+def _fits(spec: JobSpec, room_: Room, *, is_here: bool) -> Line:
+    """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room.
+
+    is_here: whether the aggregator is on this machine; of another one's memory and disk nothing is known.
+    """
+    refusal, size = room_.weigh(spec.name, spec), room_.size(spec.name)
+    if refusal.why and (is_here or size is None or size.parameters > room_.budget.parameters):
         raise ModelError(refusal.why)
-    size = room_.size(spec.name)
     if size is None:
         return Line("[limits]", "")  # who builds it says why
     torch = nets.framework_of(spec.model) == "torch"
@@ -229,6 +232,7 @@ def _fits(spec: JobSpec, room_: Room) -> Line:
     text = (
         f"the aggregator takes about {said(server_bytes)} of memory and {said(server.disk_bytes)} of disk for it; a "
         f"device's agent {said(device_bytes)} of memory in all, and {said(device.disk_bytes)} of disk for it"
+        + (f"; an aggregator on this machine would refuse it: {refusal.why}" if refusal.why else "")
     )
     facts: Facts = {"aggregator_memory_bytes": server_bytes, "aggregator_disk_bytes": server.disk_bytes}
     facts |= {"device_memory_bytes": device_bytes, "device_disk_bytes": device.disk_bytes}

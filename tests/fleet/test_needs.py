@@ -30,6 +30,8 @@ TOO_MUCH = 2.2
 """Times the measured peak that an estimate may be."""
 TEST_ROWS = 50
 BASE = {"name": "sized", "deploy": "never", "rounds": {"max_rounds": 4}, "train": {"learning_rate": 0.01}}
+ALL_BUCKETS = {"buckets": 2**26, "bits": 4, "bits_down": 4}
+"""So heavy a step that every other version is a snapshot."""
 
 
 class Peaks(NamedTuple):
@@ -89,15 +91,17 @@ def test_what_a_job_is_said_to_take_is_what_real_processes_take(
     [
         {"compression": "off"},
         {"compression": {"codec": "int8"}},
-        {"aggregate": {"strategy": "fedadam", "server_learning_rate": 0.01}},
+        {"compression": ALL_BUCKETS},
+        {"compression": ALL_BUCKETS, "aggregate": {"server_momentum": 0.9}},
+        {"compression": ALL_BUCKETS, "aggregate": {"strategy": "fedadam", "server_learning_rate": 0.01}},
         {"train": {"learning_rate": 0.0001, "momentum": 0.9, "weight_decay": 0.001}},
     ],
-    ids=["float32", "int8", "fedadam", "momentum"],
+    ids=["float32", "int8", "all buckets", "server momentum", "fedadam", "momentum"],
 )
 def test_so_it_is_for_every_codec_and_for_who_keeps_a_state(
     more: dict[str, Any], tmp_path: Path, mosquitto: EmbeddedBroker, until: Until
 ) -> None:
-    tree = {**BASE, "model": {"inputs": 1000, "hidden": [1000, 600], "outputs": 10}, **more}
+    tree = {**BASE, "model": {"inputs": 1000, "hidden": [600, 600], "outputs": 10}, **more}
     job = msgspec.convert(tree, JobSpec)
     size = of_model(job.model)
     assert size is not None

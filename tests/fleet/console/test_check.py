@@ -476,6 +476,17 @@ def test_a_job_that_does_not_fit_is_an_error_with_the_numbers_and_nothing_of_it_
     assert "there are 200 MB (memory_bytes in [limits])" in complaints[0]
 
 
+def test_where_the_aggregator_is_elsewhere_a_small_machine_is_worth_a_line_and_no_error(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.budget.machine.physical_bytes", lambda _root: 80_000_000)
+    code, lines, complaints = check(capsys, "job", "submit", job_toml())
+    assert (code, complaints) == (0, [])
+    assert "; an aggregator on this machine would refuse it: the job does not fit here: " in lines[-2]
+    Path("aggregator.toml").write_text('fleet = "f"\nstate_dir = "state"\n')
+    assert check(capsys, "job", "submit", job_toml())[0] == 2
+
+
 def test_a_factory_that_does_not_fit_is_an_error_too(here: Path, capsys: Capture) -> None:
     Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmodel_parameters = 1000\n')
     code, lines, complaints = check(capsys, "job", "submit", job_toml(model=FACTORY.format("good")))
