@@ -5,6 +5,8 @@ Never less than the kernel has seen of them, and not much more than twice: who h
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +60,19 @@ def measured(tree: dict[str, Any], folder: Path, mosquitto: EmbeddedBroker, unti
         until(lambda: "online" in built.aggregator.log.read_text())
         config = operator.load_config(built.aggregator.config)
         operator.submit(config, folder / "job.toml")
-        until(lambda: "job ended" in built.aggregator.log.read_text())
+        _wait(lambda: "job ended" in built.aggregator.log.read_text())
         assert "finished" in built.aggregator.log.read_text()
         aggregator, agent = (peak_mb(child.process.pid) for child in children._children)
         disks = [machine.used_bytes(role.state) for role in built.roles]
     return Peaks(aggregator, agent, *disks)
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    """Wait longer than `until` does: rounds of millions of parameters take minutes on a machine with other work."""
+    give_up_at = time.monotonic() + 600.0
+    while not holds():
+        assert time.monotonic() < give_up_at, "it does not come true"
+        time.sleep(0.1)
 
 
 def holds(needs: Needs, base: int, peak_mb_: float) -> None:
@@ -70,7 +80,7 @@ def holds(needs: Needs, base: int, peak_mb_: float) -> None:
     assert peak_mb_ <= said <= TOO_MUCH * peak_mb_, (peak_mb_, said)
 
 
-@pytest.mark.parametrize("hidden", [[200], [1000, 1000], [2000, 2000]], ids=str)
+@pytest.mark.parametrize("hidden", [[200], [600, 600], [1500, 1500]], ids=str)
 def test_what_a_job_is_said_to_take_is_what_real_processes_take(
     hidden: list[int], tmp_path: Path, mosquitto: EmbeddedBroker, until: Until
 ) -> None:

@@ -9,8 +9,9 @@ import pytest
 from models import budget
 from models.budget import Budget, Room, found, refusal
 from models.job import JobSpec, ModelSpec
-from models.needs import MB, Needs, of_device
-from models.nets.size import Size
+from models.needs import MB, Needs, of_device, together
+from models.nets.mlp import Mlp
+from models.nets.size import Size, of_spec
 
 
 class Limits:
@@ -149,7 +150,8 @@ def job(name: str, *hidden: int) -> JobSpec:
 
 def test_a_room_takes_jobs_until_it_is_full_and_again_when_one_has_left(tmp_path: Path) -> None:
     one, other = job("one", 1000), job("other", 1100)
-    small = room(Limits(memory_bytes=135 * MB), tmp_path)
+    first, second = (of_device(spec, of_spec(Mlp(spec.model).spec), serves=False) for spec in (one, other))
+    small = room(Limits(memory_bytes=50 * MB + together([second], [first]) + MB), tmp_path)
     assert small.weigh("one-1", one).why == ""
     small.take("one-1", one)
     assert small.weigh("one-1", one).why == ""  # it is not beside itself
