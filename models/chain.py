@@ -355,8 +355,7 @@ def max_way_bytes(spec: Spec) -> int:
 def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
     """Return the most bytes that a body of a version of this job may have: what a device lets in.
 
-    By what the job's coding writes: a version whole, in float32; else a step with late updates, eight small ones in a
-    group, or a snapshot. It is a twentieth of `max_way_bytes`, or less.
+    By what its coding writes: a version whole; else a step with late updates, small ones in a group, or a snapshot.
     """
     n = n_parameters(spec)
     if job.coding.codec == "float32":
