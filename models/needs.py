@@ -25,7 +25,6 @@ from typing import NamedTuple
 from models.job import JobSpec
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.size import Size
-from models.strategies.median import MOST_BYTES
 from models.strategies.table import STRATEGIES
 from models.training.probe import ROWS as PROBED_ROWS
 
@@ -108,8 +107,8 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
     n, state, codec = size.parameters, _rows_of_state(job), job.coding.codec
     updates = job.rounds.target or max(job.rounds.quorum, job.rounds.min_devices or 0)
     held = (30 + 8 * state) * n
-    if job.aggregate.strategy == "median":  # it holds each update of a round by itself
-        held += min(4 * n * updates, max(MOST_BYTES, 4 * n))
+    if most := STRATEGIES[job.aggregate.strategy].most_held_bytes:
+        held += min(4 * n * updates, max(most, 4 * n))
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
     passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs

@@ -120,4 +120,4 @@ def _refusal(job: JobSpec) -> str:
     )
 
 
-MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector)
+MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector, most_held_bytes=MOST_BYTES)
