@@ -35,7 +35,7 @@ from broker.messages import Job, Status, Version
 from broker.payloads import MAX_CONTROL_BYTES
 from broker.transport import wire_bytes
 from broker.wire import Wire
-from models.budget import Room
+from models.budget import Capacity
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.net import ModelError
@@ -66,7 +66,7 @@ class Jobs:
     """All jobs of one aggregator. clock: seconds that only go forward. token: draws the end of a job's id.
 
     send: is given what jobs say, in order. executor: where versions are evaluated. wake: called, on any thread, when
-    there is something to `settle`. room: what there is for jobs; no limit when not given.
+    there is something to `settle`. capacity: what there is for jobs; no limit when not given.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Jobs:
         send: Callable[[Iterable[Out]], None],
         executor: Executor,
         wake: Callable[[], None],
-        room: Room | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.runs: dict[str, Run] = {}
         self.resting: dict[str, Resting] = {}
@@ -103,7 +103,7 @@ class Jobs:
         self._send = send
         self._executor = executor
         self._wake = wake
-        self._room = room
+        self._capacity = capacity
         self._reload_at: dict[str, float] = {}
         self._rename_at: dict[str, tuple[float, int]] = {}
         """Job to when to give it a generation above this one."""
@@ -170,8 +170,8 @@ class Jobs:
         self.step_out()
         for job in self.runs:
             self.inbox.forget_job(job)
-            if self._room is not None:
-                self._room.leave(job)
+            if self._capacity is not None:
+                self._capacity.leave(job)
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()
@@ -334,8 +334,8 @@ class Jobs:
             known.pop(job, None)
         self.inbox.forget_job(job)
         self._marks.leave(job)
-        if self._room is not None:
-            self._room.forget(job)
+        if self._capacity is not None:
+            self._capacity.forget(job)
 
     def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str) -> JobRow:
         # By what is submitted, not by the job: an operator's command is repeated until it is answered.
@@ -366,9 +366,9 @@ class Jobs:
 
         The jobs that it replaces are over, and will be gone.
         """
-        if self._room is None:
+        if self._capacity is None:
             return
-        refusal = self._room.weigh(job, spec, rows=rows, over=self._over, gone=replaces)
+        refusal = self._capacity.weigh(job, spec, rows=rows, over=self._over, gone=replaces)
         if refusal.why:
             raise ModelError(refusal.why)
 
@@ -423,9 +423,9 @@ class Jobs:
         if why := self._marks.reason(job):
             self._rest(job, row.name, why, row.ended)
             return
-        if self._room is not None and row.spec is not None and not row.ended:
+        if self._capacity is not None and row.spec is not None and not row.ended:
             # What lies on the disk lies there; and what has ended is wanted, and takes little.
-            refusal = self._room.weigh(job, row.spec, over=self._over, disk=False)
+            refusal = self._capacity.weigh(job, row.spec, over=self._over, disk=False)
             if refusal.why:
                 self._rest(job, row.name, refusal.why)
                 return
@@ -457,8 +457,8 @@ class Jobs:
             self._rest(job, row.name, run.why, row.ended)
             return
         self.runs[job] = run
-        if self._room is not None:
-            self._room.take(job, run.spec)
+        if self._capacity is not None:
+            self._capacity.take(job, run.spec)
         self.resting.pop(job, None)
         if not self._online:
             self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
@@ -468,8 +468,8 @@ class Jobs:
         run = self.runs.pop(job, None)
         if run is not None:
             run.step_out()
-        if self._room is not None:
-            self._room.leave(job)
+        if self._capacity is not None:
+            self._capacity.leave(job)
         return run
 
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:

@@ -35,7 +35,7 @@ from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer,
 from broker.outgoing import Outgoing
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from broker.wire import Wire, levels
-from models.budget import Room
+from models.budget import Capacity
 from models.job import JobSpec
 from runtime.faults import Marks
 from runtime.tally import Tally
@@ -75,7 +75,7 @@ class Aggregator:
     transport: opened by `start`, without a last will. wire: that of the fleet in `config`. take_over: lead whoever else
     does. exit_when_replaced: raise ReplacedError instead of standing by. clock: seconds that only go forward. token:
     draws the end of a job's id. executor: where versions are evaluated; in the loop where none is given. It is its
-    owner's to shut down. room: what its process may take for jobs; no limit where none is given.
+    owner's to shut down. capacity: what its process may take for jobs; no limit where none is given.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Aggregator:
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         marks: Marks | None = None,
         executor: Executor | None = None,
-        room: Room | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.nonce = nonce
@@ -108,7 +108,7 @@ class Aggregator:
             send=self._send,
             executor=Inline() if executor is None else executor,
             wake=transport.wake,
-            room=room,
+            capacity=capacity,
         )
         self.leadership = Leadership(self._me(), take_over=take_over)
         self._took_over = take_over

@@ -30,7 +30,7 @@ from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
-from models.budget import Room
+from models.budget import Capacity
 from models.data.dataset import DatasetError
 from models.data.source import Opener, Source
 from models.job import JobSpec
@@ -75,7 +75,7 @@ class Jobs:
     """All jobs of one device.
 
     clock: seconds that only go forward. open_source: what makes a source of the settings of one. readings: where data
-    are read. send: is given what the jobs say, in order. room: what there is for them; no limit when not given.
+    are read. send: is given what the jobs say, in order. capacity: what there is for them; no limit when not given.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Jobs:
         slots: Slots | None,
         send: Callable[[Iterable[Out]], None],
         resources: Resources,
-        room: Room | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.works: dict[str, Work] = {}
         self.unready: dict[str, str] = {}
@@ -126,7 +126,7 @@ class Jobs:
         self._open_source = open_source
         self._readings = readings
         self._resources = resources
-        self._room = room
+        self._capacity = capacity
         self._marks = marks
         self.slots = slots
         self._send = send
@@ -363,13 +363,13 @@ class Jobs:
 
         rows: of its data, once they have been read.
         """
-        if self._room is None:
+        if self._capacity is None:
             return True
-        refusal = self._room.weigh(job, spec, rows=rows, over=self._overs)
+        refusal = self._capacity.weigh(job, spec, rows=rows, over=self._overs)
         if refusal.why:
             self._put_off(job, spec, refusal.why, LOOK_AGAIN_S if refusal.waits else NO_ROOM_S)
             return False
-        self._room.take(job, spec, rows=rows)
+        self._capacity.take(job, spec, rows=rows)
         return True
 
     def _make(self, job: str, spec: JobSpec) -> Work:
@@ -408,8 +408,8 @@ class Jobs:
         """Say why this device cannot take part now, and look again later."""
         log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
         self.changed = True
-        if self._room is not None:
-            self._room.leave(job)
+        if self._capacity is not None:
+            self._capacity.leave(job)
         self.unready[job] = why[:500]
         self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
 
@@ -436,8 +436,8 @@ class Jobs:
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
         self._announced = tuple(name for name in self._announced if name != job)
-        if self._room is not None:
-            self._room.forget(job)
+        if self._capacity is not None:
+            self._capacity.forget(job)
         self._looked_at(job)
         self._readings.forget(job)
         if job in self.works:

@@ -32,7 +32,7 @@ from edge_agent.reading import Readings, Start, inline
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
-from models.budget import Room
+from models.budget import Capacity
 from models.data import source
 from models.data.source import Opener
 from runtime.faults import Marks
@@ -64,8 +64,8 @@ class Agent:
     home: its state directory, open. transport: opened by `start`. wire: that of the fleet in `config`. clock: seconds
     that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
     (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
-    with others in its process; nothing where none are given. room: what its process may take for jobs; no limit where
-    none is given.
+    with others in its process; nothing where none are given. capacity: what its process may take for jobs; no limit
+    where none is given.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Agent:
         slots: Slots | None = None,
         marks: Marks | None = None,
         resources: Resources | None = None,
-        room: Room | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -116,7 +116,7 @@ class Agent:
             slots=slots,
             send=self._send,
             resources=self._resources,
-            room=room,
+            capacity=capacity,
         )
 
     # The loop.

@@ -153,7 +153,7 @@ def said(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.0f} MB" if n_bytes < 10**10 else f"{n_bytes / 1e9:,.1f} GB"
 
 
-class Room:
+class Capacity:
     """The jobs that one process has taken, and whether it can take another.
 
     of: what a job takes, by its size and how many rows it has, where that is known. base_bytes: what the process takes

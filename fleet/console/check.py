@@ -26,15 +26,15 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, field
 
+from aggregator.capacity import capacity
+from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
-from aggregator.room import room
-from aggregator.room import room_of as of_aggregator
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
-from edge_agent.room import room_of as of_agent
+from edge_agent.capacity import capacity_of as of_agent
 from fleet.roles import load_agent, load_aggregator
 from models import needs
-from models.budget import Room, said
+from models.budget import Capacity, said
 from models.data.dataset import Dataset, DatasetError, fit
 from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
@@ -127,7 +127,7 @@ def check_job(path: Path, config: Path) -> CheckReport:
     folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
     weighed = CheckReport(str(path))
     is_here = folder is not None or limits.memory_bytes is not None  # else its machine may be another one
-    weighed.look("[limits]", partial(_fits, spec, room(limits, folder), is_here=is_here))
+    weighed.look("[limits]", partial(_fits, spec, capacity(limits, folder), is_here=is_here))
     if not weighed.good:  # nothing of its size is made
         return weighed
     report.look("[model]", partial(_model, spec, built, fleet))
@@ -152,12 +152,12 @@ def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, Data
 
 
 def _look_around(
-    report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path, room_: Room
+    report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path, capacity_: Capacity
 ) -> None:
     for factory in allow:
         report.look(f"[models] allow {factory}", partial(_factory, factory))
     report.look("[broker]", partial(_broker, broker))
-    report.look("[limits]", partial(_budget, room_))
+    report.look("[limits]", partial(_budget, capacity_))
     report.look("state_dir", partial(_state_dir, state_dir))
 
 
@@ -204,25 +204,25 @@ def _labels(labels: Labels) -> tuple[str, Facts]:
     }
 
 
-# Room.
+# Capacity.
 
 
-def _budget(room_: Room) -> Line:
+def _budget(capacity_: Capacity) -> Line:
     """Say what there is for jobs."""
-    budget = room_.budget
+    budget = capacity_.budget
     facts: Facts = {"model_parameters": budget.parameters}
     facts |= {} if budget.memory_bytes is None else {"memory_bytes": budget.memory_bytes}
     facts |= {} if budget.disk_bytes is None else {"disk_bytes": budget.disk_bytes}
     return Line("[limits]", str(budget), facts)
 
 
-def _fits(spec: JobSpec, room_: Room, *, is_here: bool) -> Line:
+def _fits(spec: JobSpec, capacity_: Capacity, *, is_here: bool) -> Line:
     """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room.
 
     is_here: whether the aggregator is on this machine; of another one's memory and disk nothing is known.
     """
-    refusal, size = room_.weigh(spec.name, spec), room_.size(spec.name)
-    if refusal.why and (is_here or size is None or size.parameters > room_.budget.parameters):
+    refusal, size = capacity_.weigh(spec.name, spec), capacity_.size(spec.name)
+    if refusal.why and (is_here or size is None or size.parameters > capacity_.budget.parameters):
         raise ModelError(refusal.why)
     if size is None:
         return Line("[limits]", "")  # who builds it says why

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models import budget
-from models.budget import Budget, Room, found, refusal
+from models.budget import Budget, Capacity, found, refusal
 from models.job import JobSpec, ModelSpec
 from models.needs import MB, Needs, of_device, together
 from models.nets.mlp import Mlp
@@ -137,11 +137,11 @@ def test_bytes_are_said_as_people_read_them(n: int, text: str) -> None:
     assert budget.said(n) == text
 
 
-def room(there: Limits, root: Path) -> Room:
+def capacity(there: Limits, root: Path) -> Capacity:
     def of(spec: JobSpec, size: Size, rows: int | None) -> Needs:
         return of_device(spec, size, serves=False, rows=rows)
 
-    return Room(there, None, of, 50 * MB, root)
+    return Capacity(there, None, of, 50 * MB, root)
 
 
 def job(name: str, *hidden: int) -> JobSpec:
@@ -151,7 +151,7 @@ def job(name: str, *hidden: int) -> JobSpec:
 def test_a_room_takes_jobs_until_it_is_full_and_again_when_one_has_left(tmp_path: Path) -> None:
     one, other = job("one", 1000), job("other", 1100)
     first, second = (of_device(spec, of_spec(Mlp(spec.model).spec), serves=False) for spec in (one, other))
-    small = room(Limits(memory_bytes=50 * MB + together([second], [first]) + MB), tmp_path)
+    small = capacity(Limits(memory_bytes=50 * MB + together([second], [first]) + MB), tmp_path)
     assert small.weigh("one-1", one).why == ""
     small.take("one-1", one)
     assert small.weigh("one-1", one).why == ""  # it is not beside itself
@@ -163,7 +163,7 @@ def test_a_room_takes_jobs_until_it_is_full_and_again_when_one_has_left(tmp_path
 
 
 def test_a_room_weighs_what_rows_make_once_they_are_known(tmp_path: Path) -> None:
-    small = room(Limits(memory_bytes=100 * MB), tmp_path)
+    small = capacity(Limits(memory_bytes=100 * MB), tmp_path)
     whole = JobSpec("whole", ModelSpec("mlp", 10, (5000,), 2), deploy="never")
     whole = JobSpec("whole", whole.model, deploy="never", train=type(whole.train)(batch_size=2**31 - 1))
     assert small.weigh("whole-1", whole, rows=100).why == ""
@@ -171,7 +171,7 @@ def test_a_room_weighs_what_rows_make_once_they_are_known(tmp_path: Path) -> Non
 
 
 def test_a_factory_that_cannot_be_counted_is_left_to_who_builds_it(tmp_path: Path) -> None:
-    small = room(Limits(memory_bytes=100 * MB), tmp_path)
+    small = capacity(Limits(memory_bytes=100 * MB), tmp_path)
     spec = JobSpec("odd", ModelSpec("nowhere.at_all:net", 10, (), 2))
     assert small.weigh("odd-1", spec).why == ""
     assert small.size("odd-1") is None

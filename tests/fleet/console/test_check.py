@@ -460,7 +460,7 @@ def test_a_net_that_cannot_be_built_on_this_machine_is_named(
     assert lines[0].endswith("its size is not known: no Torch is installed")
 
 
-# Room.
+# Capacity.
 
 
 def test_a_job_that_does_not_fit_is_an_error_with_the_numbers_and_nothing_of_it_is_made(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from aggregator import evaluation, run
+from aggregator.capacity import capacity
 from aggregator.commands import Commands
 from aggregator.config import ServerLimits
-from aggregator.room import room
 from broker.messages import Submit
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec
@@ -30,7 +30,7 @@ OF_LARGE = of_aggregator(LARGE, of_spec(Mlp(LARGE.model).spec))
 
 def restart(fleet: Fleet, **limits: int) -> None:
     fleet.kill_aggregator()
-    fleet.room = room(ServerLimits(**limits), fleet.folder / "aggregator")
+    fleet.capacity = capacity(ServerLimits(**limits), fleet.folder / "aggregator")
     fleet.start_aggregator()
     fleet.lead()
 

@@ -15,11 +15,11 @@ from broker.memory import MemoryBroker
 from broker.messages import Beacon, Job, Presence, Version
 from broker.transport import Packet
 from broker.wire import Wire
+from edge_agent.capacity import capacity_of
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.home import Home
 from edge_agent.jobs import LOOK_AGAIN_S, NO_ROOM_S
 from edge_agent.resources import Resources
-from edge_agent.room import room_of
 from edge_agent.service import Agent, will
 from models.chain import Chain
 from models.data.dataset import Dataset
@@ -79,7 +79,7 @@ class Bench:
             clock=lambda: self.now,
             open_source=lambda _: InMemory(rows),
             resources=self.resources,
-            room=room_of(config),
+            capacity=capacity_of(config),
         )
         self.agent.start()
         self.say(Beacon(1, "n", online=True, spread_s=0.0))

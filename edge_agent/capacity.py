@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from models.budget import Room
+from models.budget import Capacity
 from models.job import JobSpec
 from models.needs import AGENT_BYTES, Needs, of_device
 from models.nets.size import Size
 from models.nets.table import framework_of
 
 
-def room_of(config: AgentConfig) -> Room:
-    """Return the room of the agent with this configuration, by what this machine has."""
+def capacity_of(config: AgentConfig) -> Capacity:
+    """Return the capacity of the agent with this configuration, by what this machine has."""
 
     def needs(spec: JobSpec, size: Size, rows: int | None) -> Needs:
         torch = framework_of(spec.model, config.models.framework) == "torch"
         return of_device(spec, size, torch=torch, serves=config.models.inference, rows=rows)
 
-    return Room(config.limits, Path(config.state_dir), needs, AGENT_BYTES)
+    return Capacity(config.limits, Path(config.state_dir), needs, AGENT_BYTES)
