@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from models.budget import MOST_PARAMETERS
 from models.data.source import DataSource, FilePath
 from models.job import Name
 from models.nets.factory import Factory
@@ -43,6 +44,12 @@ class ServerLimits(Struct, frozen=True, forbid_unknown_fields=True):
 
     evaluation_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3600.0
     """How long a version may be evaluated on the test split before its job goes on without its score."""
+    model_parameters: Annotated[int, Meta(ge=1, le=2**31 - 1)] = MOST_PARAMETERS
+    """The most parameters that the net of a job may have."""
+    memory_bytes: Annotated[int, Meta(ge=2**20, le=2**50)] | None = None
+    """Most memory that this process may take; by what the machine has when not given (models/budget.py)."""
+    disk_bytes: Annotated[int, Meta(ge=2**20, le=2**60)] | None = None
+    """Most room on the disk that its jobs may take; what is free when not given."""
 
     def cut_for(self, packet_bytes: int | None) -> int:
         """Return how finely to cut bodies for a broker that takes packets of so many bytes (None: of any length)."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
 
 import msgspec
@@ -35,6 +35,7 @@ from broker.messages import Job, Status, Version
 from broker.payloads import MAX_CONTROL_BYTES
 from broker.transport import wire_bytes
 from broker.wire import Wire
+from models.budget import Capacity
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.net import ModelError
@@ -65,7 +66,7 @@ class Jobs:
     """All jobs of one aggregator. clock: seconds that only go forward. token: draws the end of a job's id.
 
     send: is given what jobs say, in order. executor: where versions are evaluated. wake: called, on any thread, when
-    there is something to `settle`.
+    there is something to `settle`. capacity: what there is for jobs; no limit when not given.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Jobs:
         send: Callable[[Iterable[Out]], None],
         executor: Executor,
         wake: Callable[[], None],
+        capacity: Capacity | None = None,
     ) -> None:
         self.runs: dict[str, Run] = {}
         self.resting: dict[str, Resting] = {}
@@ -101,6 +103,7 @@ class Jobs:
         self._send = send
         self._executor = executor
         self._wake = wake
+        self._capacity = capacity
         self._reload_at: dict[str, float] = {}
         self._rename_at: dict[str, tuple[float, int]] = {}
         """Job to when to give it a generation above this one."""
@@ -167,6 +170,8 @@ class Jobs:
         self.step_out()
         for job in self.runs:
             self.inbox.forget_job(job)
+            if self._capacity is not None:
+                self._capacity.leave(job)
         for known in (self.runs, self.resting, self._reload_at, self._rename_at):
             known.clear()
         self._litter.doubt()
@@ -298,6 +303,7 @@ class Jobs:
         older = self._make_way(spec.name)
         job = f"{spec.name}-{self._token()}"
         self._check_size(job, spec)
+        self._check_room(job, spec, older)
         too_old = self._deleted(2 * TOMBSTONES - len(older))[max(0, TOMBSTONES - len(older)) :]
         row = self._create(job, spec, older, request)
         # It is there now: nothing that goes wrong from here on may refuse it.
@@ -328,6 +334,8 @@ class Jobs:
             known.pop(job, None)
         self.inbox.forget_job(job)
         self._marks.leave(job)
+        if self._capacity is not None:
+            self._capacity.forget(job)
 
     def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str) -> JobRow:
         # By what is submitted, not by the job: an operator's command is repeated until it is answered.
@@ -335,9 +343,12 @@ class Jobs:
         if why := self._marks.reason(submitted):
             raise RuntimeError(f"it is not tried: {why}")
 
+        def check(rows: int) -> None:
+            self._check_room(job, spec, replaces, rows)
+
         def create() -> JobRow:
             with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted", most_s=ENTRY_S):
-                return runs.create(job, spec, self._store, self._config, replaces=replaces, request=request)
+                return runs.create(job, spec, self._store, self._config, check, replaces=replaces, request=request)
 
         row = contain(create, ModelError, DatasetError, StoreError)
         if isinstance(row, Fault):
@@ -349,6 +360,21 @@ class Jobs:
         limit = min(self.packet_bytes or math.inf, MAX_CONTROL_BYTES)
         if wire_bytes(packet) > limit:
             raise ValueError(f"the job has {wire_bytes(packet)} bytes, and the broker takes {limit:.0f}")
+
+    def _check_room(self, job: str, spec: JobSpec, replaces: Collection[str], rows: int | None = None) -> None:
+        """Raise ModelError, with the numbers, where there is no room for a job. rows: of its test split, once read.
+
+        The jobs that it replaces are over, and will be gone.
+        """
+        if self._capacity is None:
+            return
+        refusal = self._capacity.weigh(job, spec, rows=rows, over=self._over, gone=replaces)
+        if refusal.why:
+            raise ModelError(refusal.why)
+
+    @property
+    def _over(self) -> set[str]:
+        return {job for job, run in self.runs.items() if run.coordinator.ended}
 
     def stop(self, job: str) -> None:
         """End a job; its last version stays."""
@@ -397,6 +423,12 @@ class Jobs:
         if why := self._marks.reason(job):
             self._rest(job, row.name, why, row.ended)
             return
+        if self._capacity is not None and row.spec is not None and not row.ended:
+            # What lies on the disk lies there; and what has ended is wanted, and takes little.
+            refusal = self._capacity.weigh(job, row.spec, over=self._over, disk=False)
+            if refusal.why:
+                self._rest(job, row.name, refusal.why)
+                return
 
         def make() -> Run:
             with self._marks.entered(job, "begin", "it was loaded", most_s=ENTRY_S):
@@ -425,6 +457,8 @@ class Jobs:
             self._rest(job, row.name, run.why, row.ended)
             return
         self.runs[job] = run
+        if self._capacity is not None:
+            self._capacity.take(job, run.spec)
         self.resting.pop(job, None)
         if not self._online:
             self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
@@ -434,6 +468,8 @@ class Jobs:
         run = self.runs.pop(job, None)
         if run is not None:
             run.step_out()
+        if self._capacity is not None:
+            self._capacity.leave(job)
         return run
 
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:

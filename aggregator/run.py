@@ -556,13 +556,22 @@ class Run:
 
 
 def create(
-    job: str, spec: JobSpec, store: Store, config: AggregatorConfig, *, replaces: Sequence[str] = (), request: str = ""
+    job: str,
+    spec: JobSpec,
+    store: Store,
+    config: AggregatorConfig,
+    check: Callable[[int], None] = lambda _rows: None,
+    *,
+    replaces: Sequence[str] = (),
+    request: str = "",
 ) -> JobRow:
     """Make a job and its version 0 durable, and delete those that it replaces, in one.
 
-    Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
+    check: told how many rows the test split has before anything of the net's size is made; raises ModelError where that
+    is too much. Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
     """
     scorer = evaluation.Scorer(spec, config)
+    check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
     metrics = scorer(first.model)
     store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)

@@ -37,6 +37,7 @@ from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer,
 from broker.outgoing import Outgoing
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from broker.wire import Wire, levels
+from models.budget import Capacity
 from models.job import JobSpec
 from runtime.faults import Marks
 from runtime.tally import Tally
@@ -80,7 +81,8 @@ class Aggregator:
     transport: opened by `start`, without a last will. wire: that of the fleet in `config`. take_over: lead whoever else
     does. exit_when_replaced: raise ReplacedError instead of standing by. clock: seconds that only go forward. token:
     draws the end of a job's id. executor: where versions are evaluated; in the loop where none is given. It is its
-    owner's to shut down. cutter: ends the connections of devices that flood.
+    owner's to shut down. cutter: ends the connections of devices that flood. capacity: what its process may take for
+    jobs; no limit where none is given.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Aggregator:
         marks: Marks | None = None,
         executor: Executor | None = None,
         cutter: Cutter | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.nonce = nonce
@@ -113,6 +116,7 @@ class Aggregator:
             send=self._send,
             executor=Inline() if executor is None else executor,
             wake=transport.wake,
+            capacity=capacity,
         )
         take_over = take_over or store.note(TAKE_OVER) != ""
         self.leadership = Leadership(self._me(), take_over=take_over, draw=token)

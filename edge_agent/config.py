@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from models.budget import MOST_PARAMETERS
 from models.data.source import DataSource, FilePath
 from models.job import MOST_LABELS, Name
 from models.nets.factory import Factory
@@ -34,6 +35,12 @@ class DeviceLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Shortest time between two presence messages, after a first few."""
     outbox_bytes: Annotated[int, Meta(ge=2**16, le=2**40)] = 64 * 2**20
     """Most bytes that an update may take on disk."""
+    model_parameters: Annotated[int, Meta(ge=1, le=2**31 - 1)] = MOST_PARAMETERS
+    """The most parameters that the net of a job may have."""
+    memory_bytes: Annotated[int, Meta(ge=2**20, le=2**50)] | None = None
+    """Most memory that this process may take; by what the machine has when not given (models/budget.py)."""
+    disk_bytes: Annotated[int, Meta(ge=2**20, le=2**60)] | None = None
+    """Most room on the disk that its jobs may take; what is free when not given."""
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,17 +39,19 @@ class Fetch:
         *,
         held_since: int | None = None,
         since: int | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         """Choose the way. source: says how to get the version. held: the version that is here.
 
         held_since: number of the first version from which on every one can be had here; the one held when not given.
         since: the same of what is wanted: of a version that is averaged. Where no such way is any good the version is
-        fetched without. Raises FetchError when no way is any good.
+        fetched without. most_bytes: of one body, as the job has them; of any job with such a net when not given. Raises
+        FetchError when no way is any good.
         """
+        self._most_bytes = chain.max_way_bytes(spec) if most_bytes is None else most_bytes
         self.job = source.job
         self.version = version
         self.sha256 = source.sha256
-        self._spec = spec
         near = held.number if held is not None and held.generation == self.version.generation else 0
         self.since = version.number if since is None else since
         """Number of the first version from which on every one is to be had when it is installed, if it can be."""
@@ -100,7 +102,7 @@ class Fetch:
         return path
 
     def _choose(self, head: Head, path: list[ways.Delta]) -> None:
-        most = chain.max_way_bytes(self._spec)
+        most = self._most_bytes
         n_bytes = n_chunks = 0
         for way in path:
             n_bytes, n_chunks = n_bytes + way.n_bytes, n_chunks + -(-way.n_bytes // head.chunk_bytes)

@@ -7,7 +7,8 @@
                     └───────────────────────────────────────────────────────────────────────────────────────────┘
 
 Every act of a job goes through `inside`, the boundary that its faults do not cross; what it says goes to `send`. One
-job trains at a time; where several would, each has its turn. While data are read (reading.py) none does.
+job trains at a time; where several would, each has its turn; while data are read (reading.py) none does. A job that
+there is no room for (models/budget.py) is put off before anything of it is made.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
+from models.budget import Capacity
 from models.data.dataset import DatasetError
 from models.data.source import Opener, Source
 from models.job import JobSpec
@@ -42,7 +44,9 @@ log = logging.getLogger(__name__)
 SLICE_S = 0.05
 """Training goes on this long between two looks at the broker."""
 LOOK_AGAIN_S = 60.0
-"""Data or a disk that could not be used are looked at again after this long."""
+"""Data or a disk that could not be used are looked at again after this long; so is whether others have made room."""
+NO_ROOM_S = 600.0
+"""A job that is too large for this device is weighed again after this long: a disk may have been emptied."""
 TURN_S = 5.0
 """How long a job trains until another has its turn."""
 FIRST_REST_S = 600.0
@@ -71,7 +75,7 @@ class Jobs:
     """All jobs of one device.
 
     clock: seconds that only go forward. open_source: what makes a source of the settings of one. readings: where data
-    are read. send: is given what the jobs say, in order.
+    are read. send: is given what the jobs say, in order. capacity: what there is for them; no limit when not given.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Jobs:
         slots: Slots | None,
         send: Callable[[Iterable[Out]], None],
         resources: Resources,
+        capacity: Capacity | None = None,
     ) -> None:
         self.works: dict[str, Work] = {}
         self.unready: dict[str, str] = {}
@@ -123,6 +128,7 @@ class Jobs:
         self._open_source = open_source
         self._readings = readings
         self._resources = resources
+        self._capacity = capacity
         self._marks = marks
         self.slots = slots
         self._send = send
@@ -315,6 +321,8 @@ class Jobs:
         if why := self._marks.reason(job):
             self._rest(job, spec, why)
             return
+        if not self._fits(job, spec):
+            return
         try:
             work = contain(lambda: self._make(job, spec), ModelError, NewerFormatError, OSError)
         except (ModelError, NewerFormatError, OSError) as error:
@@ -341,6 +349,8 @@ class Jobs:
         if isinstance(fault, Fault):
             self._rest(job, work.spec, fault.why)
             return
+        if not self._fits(job, work.spec, work.n_examples):
+            return
         self.works[job] = work
         work.participant.announced.led = self._led
         self.changed = True
@@ -352,6 +362,20 @@ class Jobs:
             self._connect(job)
         if job in self._overs:  # it has ended meanwhile
             self.pass_on(job, self._overs[job])
+
+    def _fits(self, job: str, spec: JobSpec, rows: int | None = None) -> bool:
+        """Return whether there is room for a job, and count it then; else put it off, with the numbers.
+
+        rows: of its data, once they have been read.
+        """
+        if self._capacity is None:
+            return True
+        refusal = self._capacity.weigh(job, spec, rows=rows, over=self._overs)
+        if refusal.why:
+            self._put_off(job, spec, refusal.why, LOOK_AGAIN_S if refusal.waits else NO_ROOM_S)
+            return False
+        self._capacity.take(job, spec, rows=rows)
+        return True
 
     def _make(self, job: str, spec: JobSpec) -> Work:
         deployed = self.slots.deployed(job, spec.name) if self.slots else None
@@ -389,6 +413,8 @@ class Jobs:
         """Say why this device cannot take part now, and look again later."""
         log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
         self.changed = True
+        if self._capacity is not None:
+            self._capacity.leave(job)
         self.unready[job] = why[:500]
         self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
 
@@ -415,6 +441,8 @@ class Jobs:
         for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
             known.pop(job, None)
         self._announced = tuple(name for name in self._announced if name != job)
+        if self._capacity is not None:
+            self._capacity.forget(job)
         self._looked_at(job)
         self._readings.forget(job)
         if job in self.works:

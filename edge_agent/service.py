@@ -33,6 +33,7 @@ from edge_agent.reading import Readings, Start, inline
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
+from models.budget import Capacity
 from models.data import source
 from models.data.source import Opener
 from runtime.faults import Marks
@@ -66,7 +67,8 @@ class Agent:
     home: its state directory, open. transport: opened by `start`. wire: that of the fleet in `config`. clock: seconds
     that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
     (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
-    with others in its process; nothing where none are given.
+    with others in its process; nothing where none are given. capacity: what its process may take for jobs; no limit
+    where none is given.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Agent:
         slots: Slots | None = None,
         marks: Marks | None = None,
         resources: Resources | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -119,6 +122,7 @@ class Agent:
             slots=slots,
             send=self._send,
             resources=self._resources,
+            capacity=capacity,
         )
 
     # The loop.

@@ -56,6 +56,7 @@ from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
 from models import sections
+from models.chain import max_way_bytes_of
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset, fit
 from models.data.source import Source, kept
@@ -393,7 +394,10 @@ class Work:
         try:
             since = None if self._trail is None else self._trail.since
             self._fetch = Fetch(
-                *(effect.version, effect.source, self.net.spec, self._version), held_since=since, since=effect.since
+                *(effect.version, effect.source, self.net.spec, self._version),
+                held_since=since,
+                since=effect.since,
+                most_bytes=max_way_bytes_of(self.spec, self.net.spec),
             )
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)

@@ -55,6 +55,7 @@ def run_agent(config: AgentConfig) -> None:
     Raises SettingsError when the state directory is another device's, HomeError when another agent has it, OSError when
     it fails, ClonedError on a clash of names.
     """
+    from edge_agent.capacity import capacity_of
     from edge_agent.home import ForeignHomeError, Home
     from edge_agent.reading import threads
     from edge_agent.service import Agent, will
@@ -63,10 +64,13 @@ def run_agent(config: AgentConfig) -> None:
         home = Home(Path(config.state_dir), device_name(config))
     except ForeignHomeError as error:
         raise SettingsError(str(error)) from error
-    wire = Wire(config.fleet)
+    wire, capacity = Wire(config.fleet), capacity_of(config)
     transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
     agent = Agent(
-        *(config, home, transport, wire), software=f"fedge {version('fedge')}", start_reading=threads(transport.wake)
+        *(config, home, transport, wire),
+        software=f"fedge {version('fedge')}",
+        start_reading=threads(transport.wake),
+        capacity=capacity,
     )
     stopping = _until_stopped(transport)
     log.info(
@@ -74,6 +78,7 @@ def run_agent(config: AgentConfig) -> None:
         *(config.fleet, home.device, home.incarnation, home.boot, home.nonce),
         *(config.broker.host, config.broker.port),
     )
+    log.info("budget %s", capacity.budget)
     _miss("data", config.data)
     agent.start()
     notify.ready(agent.doing)
@@ -114,6 +119,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     Raises StoreError when the state directory fails, ReplacedError when another aggregator leads and this one was asked
     to exit then.
     """
+    from aggregator.capacity import capacity_of
     from aggregator.executor import of_kind
     from aggregator.service import Aggregator
     from aggregator.store import Store
@@ -123,7 +129,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     nonce = secrets.token_hex(4)
     # The client id is drawn apart: who reads the nonce in the beacon must not know under which id to connect.
     transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
-    executor = of_kind(config.executor)
+    executor, capacity = of_kind(config.executor), capacity_of(config)
     aggregator = Aggregator(
         *(config, store, transport, Wire(config.fleet)),
         nonce=nonce,
@@ -131,12 +137,14 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
         exit_when_replaced=exit_when_replaced,
         executor=executor,
         cutter=Takeover(lambda client_id: MqttTransport(config.broker, client_id), transport.wake),
+        capacity=capacity,
     )
     stopping = _until_stopped(transport)
     log.info(
         "aggregator fleet=%s store=%s nonce=%s broker=%s:%d",
         *(config.fleet, store.identity, nonce, config.broker.host, config.broker.port),
     )
+    log.info("budget %s", capacity.budget)
     _miss("tests", config.tests)
     aggregator.start()
     notify.ready("connecting")

@@ -32,8 +32,9 @@ from models.codec import planes
 from models.codec.coding import Coding, Tensors, max_body_bytes
 from models.codec.decoded import CodecError, Decoded
 from models.codec.plain import Floats, read_float32, write_float32
+from models.codec.plan import FEWEST, shape
 from models.codec.steps import read_step
-from models.codec.terms import Terms
+from models.codec.terms import INT8, WIDEST, Terms
 from models.grid import COARSEST, counted, measured
 from models.integers import Int64, bits, rescale
 from models.job import JobSpec
@@ -57,6 +58,8 @@ _LATE = struct.Struct("<HHII")
 """Of a late update: how many versions its base lies back, its share (a step word), its terms, its length."""
 SLAB = 2**14
 """Coordinates that are rounded at a time."""
+SLACK = 2**16
+"""Bytes that a body may always have; steps of a group have an eighth of it (aggregator/learner.py)."""
 
 
 class Held(NamedTuple):
@@ -347,6 +350,20 @@ def max_step_bytes(spec: Spec) -> int:
 def max_way_bytes(spec: Spec) -> int:
     """Return the most bytes that any body of a version may have."""
     return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes((1 + MOST_ROWS) * n_parameters(spec))) + 8
+
+
+def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
+    """Return the most bytes that a body of a version of this job may have: what a device lets in.
+
+    By what its coding writes: a version whole; else a step with late updates, small ones in a group, or a snapshot.
+    """
+    n = n_parameters(spec)
+    if job.coding.codec == "float32":
+        return 4 * n + SLACK
+    widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
+    step = 4 * (max_body_bytes(spec, widest) + _LATE.size) + 4
+    rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
+    return max(step, SPAN * (min(step, SLACK) + 4), planes.max_bytes((1 + rows) * n)) + SLACK
 
 
 def _pieces(rest: bytes) -> Iterable[bytes]:

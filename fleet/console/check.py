@@ -26,12 +26,17 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, field
 
+from aggregator.capacity import capacity
+from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
 from broker.connection import BrokerSettings
 from broker.credentials import read_password, tls_context
+from edge_agent.capacity import capacity_of as of_agent
 from fleet.roles import load_agent, load_aggregator
+from models import needs
+from models.budget import Capacity, said
 from models.data.dataset import Dataset, DatasetError, fit
-from models.data.source import DataSource
+from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
 from models.job import JobSpec, Name
 from models.lattice import initial
@@ -92,7 +97,7 @@ def check_agent(path: Path) -> CheckReport:
     """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_agent(path), CheckReport(str(path))
     _look_at_sources(report, "data", config.data)
-    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_agent(config))
     return report
 
 
@@ -100,7 +105,7 @@ def check_aggregator(path: Path) -> CheckReport:
     """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_aggregator(path), CheckReport(str(path))
     _look_at_sources(report, "tests", config.tests)
-    _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_aggregator(config))
     return report
 
 
@@ -110,6 +115,7 @@ class _Fleet(Struct, frozen=True):
     tests: dict[Name, DataSource] = {}
     models: ModelSettings = ModelSettings()
     limits: ServerLimits = ServerLimits()
+    state_dir: FilePath | None = None
 
 
 def check_job(path: Path, config: Path) -> CheckReport:
@@ -117,8 +123,17 @@ def check_job(path: Path, config: Path) -> CheckReport:
     spec, report = load(path, JobSpec), CheckReport(str(path))
     fleet = load(config, _Fleet) if config.exists() else None
     built: list[Net] = []
+    limits = ServerLimits() if fleet is None else fleet.limits
+    folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
+    weighed = CheckReport(str(path))
+    is_here = folder is not None or limits.memory_bytes is not None  # else its machine may be another one
+    weighed.look("[limits]", partial(_fits, spec, capacity(limits, folder), is_here=is_here))
+    if not weighed.good:  # nothing of its size is made
+        return weighed
     report.look("[model]", partial(_model, spec, built, fleet))
+    taken = [line for line in weighed.lines if line.text]
     if fleet is None:
+        report.lines += taken
         return report
     where, source = f"[tests.{spec.data_name}]", fleet.tests.get(spec.data_name)
     if source is not None:
@@ -126,6 +141,7 @@ def check_job(path: Path, config: Path) -> CheckReport:
     elif spec.rounds.stop.metric == "accuracy" and (spec.rounds.stop.target, spec.rounds.stop.patience) != (None, None):
         why = f"{config} has no {where}, so nobody measures it: the job ends at max_rounds = {spec.rounds.max_rounds}"
         report.lines.append(Line("[rounds.stop]", f"metric = accuracy: {why}"))
+    report.lines += taken
     return report
 
 
@@ -135,10 +151,13 @@ def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, Data
         report.look(where, partial(_source, where, source))
 
 
-def _look_around(report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path) -> None:
+def _look_around(
+    report: CheckReport, allow: Sequence[str], broker: BrokerSettings, state_dir: Path, capacity_: Capacity
+) -> None:
     for factory in allow:
         report.look(f"[models] allow {factory}", partial(_factory, factory))
     report.look("[broker]", partial(_broker, broker))
+    report.look("[limits]", partial(_budget, capacity_))
     report.look("state_dir", partial(_state_dir, state_dir))
 
 
@@ -183,6 +202,41 @@ def _labels(labels: Labels) -> tuple[str, Facts]:
         "labels": f"{lowest:.0f}..{highest:.0f}",
         "classes": known,
     }
+
+
+# Capacity.
+
+
+def _budget(capacity_: Capacity) -> Line:
+    """Say what there is for jobs."""
+    budget = capacity_.budget
+    facts: Facts = {"model_parameters": budget.parameters}
+    facts |= {} if budget.memory_bytes is None else {"memory_bytes": budget.memory_bytes}
+    facts |= {} if budget.disk_bytes is None else {"disk_bytes": budget.disk_bytes}
+    return Line("[limits]", str(budget), facts)
+
+
+def _fits(spec: JobSpec, capacity_: Capacity, *, is_here: bool) -> Line:
+    """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room.
+
+    is_here: whether the aggregator is on this machine; of another one's memory and disk nothing is known.
+    """
+    refusal, size = capacity_.weigh(spec.name, spec), capacity_.size(spec.name)
+    if refusal.why and (is_here or size is None or size.parameters > capacity_.budget.parameters):
+        raise ModelError(refusal.why)
+    if size is None:
+        return Line("[limits]", "")  # who builds it says why
+    torch = nets.framework_of(spec.model) == "torch"
+    server, device = needs.of_aggregator(spec, size, torch=torch), needs.of_device(spec, size, torch=torch)
+    server_bytes, device_bytes = server.alone_bytes, needs.AGENT_BYTES + device.alone_bytes
+    text = (
+        f"the aggregator takes about {said(server_bytes)} of memory and {said(server.disk_bytes)} of disk for it; a "
+        f"device's agent {said(device_bytes)} of memory in all, and {said(device.disk_bytes)} of disk for it"
+        + (f"; an aggregator on this machine would refuse it: {refusal.why}" if refusal.why else "")
+    )
+    facts: Facts = {"aggregator_memory_bytes": server_bytes, "aggregator_disk_bytes": server.disk_bytes}
+    facts |= {"device_memory_bytes": device_bytes, "device_disk_bytes": device.disk_bytes}
+    return Line("[limits]", text, facts)
 
 
 # Nets.

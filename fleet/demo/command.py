@@ -26,6 +26,7 @@ from broker.embedded import start_broker
 from broker.messages import Status
 from broker.wire import Wire
 from edge_agent.slot import Card
+from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch
@@ -42,6 +43,7 @@ from models.data import dataset
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.nets import table as nets
+from models.nets.size import of_spec
 from models.serving import inference
 from runtime.settings import SettingsError, load
 
@@ -153,6 +155,7 @@ class _Demo:
         self._sights = Sights()
         self._history: list[Version] = []
         net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+        memory.check_demo(spec, of_spec(net.spec), n_devices)
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
     def run(self, began: float) -> Summary:

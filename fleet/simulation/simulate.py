@@ -34,6 +34,7 @@ from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
+from fleet import memory
 from fleet.problems.problem import device_names, for_all
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
@@ -43,6 +44,7 @@ from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import Net
+from models.nets.size import of_spec
 from models.trail import Trail
 
 FLEET = "simulation"
@@ -121,7 +123,9 @@ def simulate(
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
     spec = for_all(spec, len(shares))
-    n_parameters = sum(tensor.size for tensor in nets.build(spec.model, allow=nets.factories_of(spec.model)).spec)
+    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    n_parameters = sum(tensor.size for tensor in net.spec)
+    memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder)
         try:

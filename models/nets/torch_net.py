@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from torch import Tensor, nn
 from models.nets.losses import LOSSES, Labels, Metrics, measure
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
-from models.params import Float32, Params, TensorSpec, check
+from models.params import Float32, Params, Spec, TensorSpec, check
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
 
-__all__ = ["TorchNet", "export_module", "nn"]
+__all__ = ["TorchNet", "export_module", "measured", "nn"]
 
 torch.set_num_threads(1)
 
@@ -134,6 +135,42 @@ def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> 
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f'model.kind = "{net.model.kind}" cannot be written as ONNX: {error}') from error
     return body.getvalue()
+
+
+def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int]:
+    """Return the parameters of the module that is made, and how many numbers its modules give for one row, about.
+
+    On the "meta" device, where nothing is allocated; a factory that cannot be called there is called as usual. What is
+    between two modules (a flattened view, a sum) is not seen. Raises what the factory throws.
+    """
+    try:
+        with torch.device("meta"):
+            module = make()
+    except (ModelError, RuntimeError, NotImplementedError):
+        module = make()
+    units = _units(module.to(torch.float32), model)
+    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
+
+
+def _units(module: nn.Module, model: ModelSpec) -> int:
+    """Return how many numbers the modules within a module give for one row; its outputs where it does not say."""
+    given = 0
+
+    def add(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal given
+        given += output.numel() if isinstance(output, Tensor) else 0
+
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    shape = getattr(module, "input_shape", (model.inputs,))
+    for part in module.modules():
+        if not list(part.children()):
+            part.register_forward_hook(add)
+    try:
+        with torch.no_grad():
+            module(torch.empty((2, *shape), device=device))
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):
+        return max(given // 2, model.outputs)  # what it throws is heard where it is trained
+    return max(given // 2, model.outputs)
 
 
 def _tensor(values: np.ndarray[Any, Any]) -> Tensor:

@@ -126,4 +126,4 @@ def _refusal(job: JobSpec) -> str:
     )
 
 
-MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector, weighs=False)
+MEDIAN = replace(FEDAVG, refusal=_refusal, combine=Collector, weighs=False, most_held_bytes=MOST_BYTES)

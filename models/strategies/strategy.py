@@ -99,6 +99,9 @@ class Strategy:
     restored: Callable[[Iterable[Int64], int, Spec, AggregateSpec], State]
     """Return the state that these counts say. Raises CodecError for counts that no state has: they are hostile."""
 
+    most_held_bytes: int = 0
+    """Bytes that the server takes for the updates of a round, each by itself, at most; 0: it only adds them up."""
+
     # How it is stored: `State.parts` writes it.
     read: Callable[[Sequence[bytes], Spec], State]
     """Read what was stored, by this fedge or an earlier one. Raises StateError."""

@@ -21,6 +21,7 @@ from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.home import Home
 from edge_agent.service import Agent, will
+from models.budget import Capacity
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
@@ -52,6 +53,7 @@ class Fleet:
         self.limits = ServerLimits(chunk_bytes=1024, heartbeat_s=5.0, spread_s=0.5)
         self.tests: dict[str, DataSource] = {}
         self.executor: Executor | None = None
+        self.capacity: Capacity | None = None
         self.starts = 0
         self.store: Store
         self.link: MemoryTransport
@@ -70,6 +72,7 @@ class Fleet:
             nonce=f"n{self.starts}",
             clock=lambda: self.now,
             executor=self.executor,
+            capacity=self.capacity,
             **how,
         )
         self.aggregator.start()

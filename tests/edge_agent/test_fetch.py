@@ -587,3 +587,20 @@ def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_
     assert not work._stalled
     assert [_name_and_index(topic)[1] for topic in work.subscribed] == [0, 2]
     assert not work._fetch.done
+
+
+def test_a_device_lets_in_what_its_job_writes_and_not_much_more() -> None:
+    most = chain.max_way_bytes_of(JOB, SPEC)
+    assert max(map(len, server(45).bodies.values())) < most
+    now = lying(DeltaAt(0, 1, most + 1), chunk_bytes=2**28)
+    with pytest.raises(FetchError, match="more than any version"):
+        Fetch(now.version, now, SPEC, None, most_bytes=most)
+    assert Fetch(now.version, now, SPEC, None, most_bytes=most + 1).filters(WIRE)
+
+
+def test_what_is_let_in_is_a_small_part_of_what_a_device_has_room_for() -> None:
+    large = (TensorSpec("w", (10_000, 100)), TensorSpec("b", (10_000,)))
+    n = 1_010_000
+    for job in (JOB, structs.replace(JOB, compression="off", aggregate=AggregateSpec())):
+        assert 4 * n < chain.max_way_bytes_of(job, large) < 14 * n
+    assert chain.max_way_bytes(large) > 100 * n

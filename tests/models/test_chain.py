@@ -25,6 +25,7 @@ from models.chain import (
     grouped,
     max_step_bytes,
     max_way_bytes,
+    max_way_bytes_of,
     read,
     write,
 )
@@ -32,8 +33,10 @@ from models.codec import FLOAT32, INT8, CodecError, Terms
 from models.codec.coding import max_body_bytes
 from models.codec.decoded import Decoded
 from models.codec.plain import Floats, write_float32
+from models.codec.plan import shape
+from models.codec.planes import max_bytes as widest_planes
 from models.codec.steps import step_near, step_value
-from models.job import AggregateSpec, JobSpec, ModelSpec
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
 from models.rows import carved, row_of
@@ -484,6 +487,26 @@ def test_a_snapshot_with_a_velocity_beyond_its_lattice_is_refused(grid: int) -> 
     planes = bytes((1,)) + len(cells).to_bytes(4, "little") + cells
     with pytest.raises(CodecError):
         chain.take(chain.first(), 1, struct.pack("<BBHH", 0x22, 3, step_near(0.01), grid) + planes)
+
+
+@pytest.mark.parametrize("momentum", EVERY)
+@pytest.mark.parametrize("codec", ["sketch", "int8", "float32"])
+def test_no_body_that_a_job_writes_is_longer_than_the_most_of_that_job(momentum: float, codec: str) -> None:
+    large = (TensorSpec("w", (700, 300)),)
+    job = JobSpec(
+        "j", ModelSpec(), compression=CompressionSpec(codec), aggregate=AggregateSpec(server_momentum=momentum)
+    )
+    n, most = 210_000, max_way_bytes_of(job, large)
+    terms = {"sketch": Terms(shape(n)[0], 4), "int8": INT8, "float32": FLOAT32}[codec]
+    body_ = bytes(max_body_bytes(large, terms))
+    if codec == "float32":
+        assert 1 + len(body_) <= most
+    else:
+        late = Late(1, step_near(0.5), terms, body_)
+        assert len(write(Step(terms, body_, (late,) * 3, grids_for(momentum)))) <= most
+        assert len(grouped([bytes(8192)] * SPAN)) <= most
+        assert widest_planes(n * (2 if momentum else 1)) <= most
+    assert most < max_way_bytes(large) / 5
 
 
 @pytest.mark.parametrize("size", [0, max_way_bytes(SPEC) + 1])

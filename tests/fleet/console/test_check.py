@@ -105,9 +105,11 @@ def test_every_source_is_described(here: Path, capsys: Capture) -> None:
         "[data.many] many.npz: 2 rows of 3 features, 2 values a row, -1..3",
         "[data.table] table.csv: 2 rows of 1 feature, values 0.5..1.25",
         "[broker] 127.0.0.1:1883",
+        lines[-3],
         "state_dir agent-state: is not there, and is made by a start",
         "agent.toml: good",
     ]
+    assert lines[-3].startswith("[limits] for jobs: nets of up to 25,000,000 parameters, ")
     assert (code, complaints) == (0, [])
     assert not (here / "agent-state").exists()
 
@@ -133,7 +135,7 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
     code, lines, complaints = check_agent(capsys, sources(digits="digits.npz", bad="bad.csv", broken="broken.npz"))
     assert code == 2
-    assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "state_dir"]
+    assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
     assert complaints == [
         "fedge: agent.toml: [data.bad]: bad.csv, line 3, column a: 'warm' is no number",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
@@ -327,9 +329,11 @@ def test_the_test_splits_of_an_aggregator_are_described(here: Path, capsys: Capt
     assert lines == [
         "[tests.digits] digits.npz: 1,797 rows of 8 x 8 = 64 features, labels 0..9 (10 classes)",
         "[broker] 127.0.0.1:1883",
+        lines[-3],
         "state_dir aggregator-state: is not there, and is made by a start",
         "aggregator.toml: good",
     ]
+    assert lines[-3].startswith("[limits] for jobs: nets of up to 25,000,000 parameters, ")
     Path("aggregator.toml").write_text('fleet = "f"\n[tests.digits]\npath = "broken.npz"\n')
     code, _, complaints = check(capsys, "aggregator", "run")
     assert code == 2
@@ -344,8 +348,10 @@ def test_a_job_says_how_large_its_net_is(here: Path, capsys: Capture) -> None:
     assert code == 0
     assert lines == [
         "[model] mlp: 9,610 parameters in 4 tensors, 38,440 bytes a version or an update in float32",
+        lines[-2],
         "job.toml: good",
     ]
+    assert lines[-2].startswith("[limits] the aggregator takes about ")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -452,3 +458,51 @@ def test_a_net_that_cannot_be_built_on_this_machine_is_named(
     monkeypatch.setattr("fleet.console.check.find_spec", lambda _name: None)
     _, lines, _ = check(capsys, "job", "submit", job_toml(model=FACTORY.format("good")))
     assert lines[0].endswith("its size is not known: no Torch is installed")
+
+
+# Capacity.
+
+
+def test_a_job_that_does_not_fit_is_an_error_with_the_numbers_and_nothing_of_it_is_made(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmemory_bytes = 200000000\n')
+    monkeypatch.setattr("fleet.console.check._take_a_step", None)
+    model = 'kind = "mlp"\ninputs = 64\nhidden = [4000, 4000]\noutputs = 10'
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=model))
+    assert (code, lines) == (2, [])
+    assert len(complaints) == 1
+    assert "[limits]: the job does not fit here: its net of 16,304,010 parameters takes about" in complaints[0]
+    assert "there are 200 MB (memory_bytes in [limits])" in complaints[0]
+
+
+def test_where_the_aggregator_is_elsewhere_a_small_machine_is_worth_a_line_and_no_error(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.budget.machine.physical_bytes", lambda _root: 80_000_000)
+    code, lines, complaints = check(capsys, "job", "submit", job_toml())
+    assert (code, complaints) == (0, [])
+    assert "; an aggregator on this machine would refuse it: the job does not fit here: " in lines[-2]
+    Path("aggregator.toml").write_text('fleet = "f"\nstate_dir = "state"\n')
+    assert check(capsys, "job", "submit", job_toml())[0] == 2
+
+
+def test_a_factory_that_does_not_fit_is_an_error_too(here: Path, capsys: Capture) -> None:
+    Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmodel_parameters = 1000\n')
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=FACTORY.format("good")))
+    assert (code, complaints) == (0, ["a factory may print"])
+    wide = FACTORY.format("good") + "\noptions.width = 1000000000"
+    code, lines, complaints = check(capsys, "job", "submit", job_toml(model=wide))
+    assert (code, lines) == (2, [])
+    assert "its net has 6,000,000,002 parameters, where model_parameters = 1,000 in [limits]" in complaints[0]
+
+
+@pytest.mark.parametrize(("role", "file"), [("agent", "agent.toml"), ("aggregator", "aggregator.toml")])
+def test_what_there_is_for_jobs_is_said_as_numbers_too(here: Path, capsys: Capture, role: str, file: str) -> None:
+    Path(file).write_text('fleet = "f"\n[limits]\nmemory_bytes = 200000000\ndisk_bytes = 3000000000\n')
+    assert main([role, "run", "--check", "--json"]) == 0
+    line = next(line for line in json.loads(capsys.readouterr().out)["lines"] if line["where"] == "[limits]")
+    assert line["text"].startswith(
+        "for jobs: nets of up to 25,000,000 parameters, 200 MB of memory, 3,000 MB of disk ("
+    )
+    assert line["facts"] == {"model_parameters": 25_000_000, "memory_bytes": 200_000_000, "disk_bytes": 3_000_000_000}

@@ -1,0 +1,132 @@
+"""What a job takes of a device and of an aggregator: a pure function of what the job says and of how large its net is.
+
+With n parameters, all in bytes a parameter, of which a float32 is 4:
+
+    device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
+                              sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
+                 training 12  the base, the weights, the changes; 4 more with momentum
+                 passing      while an update is coded or a version comes in (`PASSING`)
+    aggregator   held     30  version 0, the current one, the sum, the hash; 8 a row of the server's optimizer
+                 passing      while a version is made of the sum and stored (`MAKING`)
+
+and beside it what the rows of a batch make in every layer. `held` is taken as long as the job is known, `training` as
+long as it is at work; what passes is taken by one job at a time. The numbers of PASSING and MAKING are measured: the
+peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot (tests/fleet/test_needs.py). What a
+sketch takes depends on its buckets, which nobody knows before; there are never more than parameters.
+
+Not in it are the rows of a data source: a device has them whatever the job is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from models.job import JobSpec
+from models.nets.mlp import ROWS_AT_ONCE
+from models.nets.size import Size
+from models.strategies.table import STRATEGIES
+from models.training.probe import ROWS as PROBED_ROWS
+
+MB = 10**6
+AGENT_BYTES = 58 * MB
+"""Of an agent without a job."""
+AGGREGATOR_BYTES = 60 * MB
+"""Of an aggregator without one."""
+TORCH_BYTES = 260 * MB
+"""Of Torch, once for all jobs that it computes."""
+CHILD_BYTES, CHILD_OF_EACH = 80 * MB, 36
+"""Of the child process that holds the ONNX model for applications, and writes it; a parameter."""
+
+DEVICE_BYTES, SHARED_BYTES = 20_000, 64 * MB
+"""Of a simulated device, and of the versions that all of them share, at most."""
+
+PASSING = {"sketch": 42, "float32": 26, "int8": 42}
+"""By codec, on a device: the most of coding an update, of a version that comes in, and of a checkpoint. Where there are
+snapshots the most is that of one, which says the server's optimizer as well: as much again for each row of it."""
+MAKING, MAKING_A_ROW = {"sketch": 72, "float32": 60, "int8": 82}, 78
+"""By codec, on an aggregator: version, sum, body, snapshot, what is stored, and how good it is; and for each row of the
+server's optimizer (models/strategies)."""
+BODY_BITS = {"sketch": 1, "float32": 32, "int8": 8}
+"""A coordinate of an update or a version; a sketch has as many buckets as coordinates at most."""
+
+
+class Needs(NamedTuple):
+    """What a job takes."""
+
+    parameters: int
+    held_bytes: int
+    training_bytes: int
+    passing_bytes: int
+    disk_bytes: int
+    torch: bool = False
+
+    @property
+    def alone_bytes(self) -> int:
+        """Memory of a process that has this job only, without what it has anyway."""
+        return together([self])
+
+
+def of_simulation(job: JobSpec, size: Size, *, devices: int, torch: bool, rows: int) -> int:
+    """Return the memory that a whole fleet in one process takes for a job, beside the rows of its data.
+
+    Versions are shared (fleet/simulation/shared.py); each device has an update of its own, and the server keeps them
+    once more where its disk is in memory too. rows: of the test split.
+    """
+    server, device = of_aggregator(job, size, rows=rows), of_device(job, size, serves=False)
+    updates = devices * (2 * _body_bytes(job, size.parameters) + DEVICE_BYTES)
+    return together([server, device]) + SHARED_BYTES + server.disk_bytes + updates + (TORCH_BYTES if torch else 0)
+
+
+def together(jobs: list[Needs], over: list[Needs] | None = None) -> int:
+    """Return the memory that these jobs take at once, beside those that are over: one trains or codes at a time."""
+    everyone = [*jobs, *(over or [])]
+    held = sum(needs.held_bytes for needs in everyone) + sum(needs.training_bytes for needs in jobs)
+    passing = max((needs.passing_bytes for needs in everyone), default=0)
+    return held + passing + (TORCH_BYTES if any(needs.torch for needs in everyone) else 0)
+
+
+def of_device(job: JobSpec, size: Size, *, torch: bool = False, serves: bool = True, rows: int | None = None) -> Needs:
+    """Return what a job takes of a device. torch: whether Torch computes it. serves: whether models are put into
+    service here. rows: how many the device trains on, where that is known.
+    """
+    n, state, momentum = size.parameters, _rows_of_state(job), 1 if job.train.momentum else 0
+    codec, served = job.coding.codec, serves and job.deploy != "never"
+    held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
+    held += CHILD_BYTES + CHILD_OF_EACH * n + 4 * n if served else 0
+    passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
+    batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
+    probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient
+    passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
+    disk = 2 * _body_bytes(job, n) + 8 * (1 + momentum) * n + (32 * n if served else 0) + MB
+    return Needs(n, held, (12 + 4 * momentum) * n, passing, disk, torch)
+
+
+def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | None = None) -> Needs:
+    """Return what a job takes of an aggregator. rows: of its test split, where that is known; 0 for none."""
+    n, state, codec = size.parameters, _rows_of_state(job), job.coding.codec
+    updates = job.rounds.target or max(job.rounds.quorum, job.rounds.min_devices or 0)
+    held = (30 + 8 * state) * n
+    if most := STRATEGIES[job.aggregate.strategy].most_held_bytes:
+        held += min(4 * n * updates, max(most, 4 * n))
+    passing = (MAKING[codec] + MAKING_A_ROW * state) * n
+    tested = ROWS_AT_ONCE if rows is None else rows
+    passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
+    disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + MB
+    return Needs(n, held, 0, passing, disk, torch)
+
+
+def _rows_of_state(job: JobSpec) -> int:
+    return STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
+
+
+def _of_layers(job: JobSpec, size: Size, rows: float, *, torch: bool) -> int:
+    """Return what so many rows make in every layer: what it gives, its gradient, and what is made on the way."""
+    return math.ceil(rows) * 4 * ((6 if torch else 4) * size.units + 2 * job.model.inputs)
+
+
+def _body_bytes(job: JobSpec, n: int) -> int:
+    """Return about the most that the body of an update may have."""
+    coding = job.coding
+    bits = max(coding.bits, coding.bits_down) if coding.codec == "sketch" else BODY_BITS[coding.codec]
+    return (n if coding.buckets is None else min(n, coding.buckets)) * bits // 8 + 1024

@@ -1,0 +1,130 @@
+"""How large a net is: of built-in kinds by their keys, of a factory by a child that may not take everything."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from models.job import ModelSpec
+from models.nets import size, table
+from models.nets.net import ModelError
+from models.nets.size import Size
+from models.params import TensorSpec, n_parameters
+
+FACTORIES = """
+import os, signal, time
+import numpy as np
+import torch
+from torch import nn
+
+def good(width=4):
+    print("a factory may print")
+    return nn.Sequential(nn.Linear(30, width), nn.ReLU(), nn.Linear(width, 2))
+
+class Picture(nn.Module):
+    input_shape = (1, 6, 5)
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(1, 8, 3), nn.Linear(8 * 4 * 3, 2)
+    def forward(self, X):
+        return self.dense(torch.relu(self.conv(X)).flatten(1))
+
+def looks_at_its_numbers(width=4):
+    weight = torch.zeros(width, width)
+    if float(weight.sum()):
+        raise ValueError
+    return nn.Linear(30, 2)
+
+def hoards():
+    return nn.Linear(int(np.ones(10**10).sum()), 2)
+
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def sleeps():
+    time.sleep(1000)
+
+def throws():
+    raise ZeroDivisionError
+"""
+MOST = 200_000_000
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sized_nets.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def model(factory: str, **options: int) -> ModelSpec:
+    return ModelSpec(f"sized_nets:{factory}", 30, (), 2, options=options)
+
+
+@pytest.mark.parametrize("kind", table.NETS)
+def test_a_built_in_net_has_the_size_of_what_is_built(kind: str) -> None:
+    spec = ModelSpec(kind, inputs=20, outputs=3)
+    found = size.of_model(spec)
+    assert found is not None
+    assert found.parameters == n_parameters(table.build(spec).spec) == 63
+    assert (found.largest, found.units) == (60, 3)
+
+
+def test_every_layer_counts() -> None:
+    assert size.of_model(ModelSpec("mlp", 4, (5, 6), 2)) == Size(25 + 36 + 14, 30, 13)
+
+
+def test_the_largest_shapes_are_counted_without_being_made() -> None:
+    tracemalloc.start()
+    found = size.of_spec((TensorSpec("w", (2**31, 2**31)), TensorSpec("b", (2**31,))))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == Size(2**62 + 2**31, 2**62, 2**31)
+    assert most < 10_000
+
+
+def test_a_factory_is_not_called_where_nobody_says_what_it_may_take() -> None:
+    assert size.of_model(ModelSpec("nowhere.at_all:net", 30)) is None
+
+
+def test_a_factorys_net_is_counted_in_a_process_of_its_own(factories: None) -> None:
+    assert size.of_model(model("good"), MOST) == Size(124 + 10, 120, 4 + 4 + 2)
+
+
+def test_a_convolution_gives_more_numbers_than_it_has_weights(factories: None) -> None:
+    assert size.of_model(model("Picture"), MOST) == Size(80 + 194, 192, 8 * 4 * 3 + 2)
+
+
+def test_a_factory_of_any_width_is_counted(factories: None) -> None:
+    found = size.of_model(model("good", width=2**31), MOST)
+    assert found is not None
+    assert found.parameters == 2**31 * 33 + 2
+
+
+def test_a_factory_that_needs_numbers_is_called_with_them(factories: None) -> None:
+    assert size.of_model(model("looks_at_its_numbers"), MOST) == Size(62, 60, 2)
+
+
+@pytest.mark.parametrize(("factory", "options"), [("hoards", {}), ("looks_at_its_numbers", {"width": 100_000})])
+def test_one_that_takes_more_than_it_may_is_refused_with_the_number(
+    factories: None, factory: str, options: dict[str, int]
+) -> None:
+    with pytest.raises(ModelError, match="may take 200 MB of memory beside Torch, and there was not enough"):
+        size.of_model(model(factory, **options), MOST)
+
+
+def test_one_that_kills_its_process_kills_no_other(factories: None) -> None:
+    with pytest.raises(ModelError, match="died of signal 9"):
+        size.of_model(model("dies"), MOST)
+
+
+def test_one_that_does_not_come_to_an_end_is_refused(factories: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "PATIENCE_S", 0.05)
+    with pytest.raises(ModelError, match="does not come to an end"):
+        size.of_model(model("sleeps"), MOST)
+
+
+def test_what_one_throws_is_heard_by_who_builds_it(factories: None) -> None:
+    assert size.of_model(model("throws"), MOST) is None
+    assert size.of_model(ModelSpec("nowhere.at_all:net", 30), MOST) is None
