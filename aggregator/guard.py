@@ -120,7 +120,7 @@ class Guard:
         word = levels[3] if len(levels) > 4 else ""
         match word:
             case "device":
-                return packet.retain or self._hear(levels[4], "presence", packet, now)
+                return (packet.retain and not self._reconnects) or self._hear(levels[4], "presence", packet, now)
             case "offer" | "chunk" if len(levels) > 6:
                 return self._hear_once(levels[5], "offer" if word == "offer" else "chunk", packet, levels[6], now)
         return True
@@ -142,6 +142,8 @@ class Guard:
         return False
 
     def _hear(self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "") -> bool:
+        if self._reconnects:  # it is said again, over a connection that brings nothing of what waits now
+            return False
         if now >= self.quotas.minute_ends:
             self._turn(now)
         match self.quotas.hear(device, kind, len(packet.payload), now, digest):
@@ -274,7 +276,7 @@ class Guard:
         self._cordon.clear()
         self._inside.clear()
         self._outside.clear()
-        self._lift_at = math.inf
+        self._lift_at, self._reconnects = math.inf, False
         self._to_sweep.clear()
         self.strays.doubt()
 
