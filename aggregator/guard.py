@@ -5,10 +5,10 @@
            ──▶ unpacked, and heard
 
 1. It looks at topics only: what is dropped is never unpacked.
-2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. Who floods
-   on is *cordoned off*: we connect anew, which has the broker forget what it still had for us, and subscribe to what
+2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. So it is
+   *cordoned off* as well: we connect anew, which has the broker forget what it still had for us, and subscribe to what
    the other devices say, one by one, until nobody is held off. The broker then passes nothing of it on. What it has
-   retained is looked for when that is over.
+   retained comes when that is over.
 3. Throwing off needs a listener where client ids are free. Where our own connection ends as we do it, ours is not such
    a one: that is said once, and nobody is thrown off by this process any more. (A broker that tells its client that it
    was taken over ends this process with that: a note in the store, written before the first try, tells the next one.)
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from aggregator.config import ServerLimits
@@ -36,11 +35,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0
 """How long what a filter brings is listened to, from the last that it has brought."""
-SWEEP_AFTER_S = 1.0
-"""How long after a device was thrown off its retained topics are read."""
-MOST_SWEEPS = 8
-"""At once."""
-MOST_TO_SWEEP = 1000
 OURS_S = 3.0
 """Within this of a takeover, the end of our own connection is held for its doing."""
 NOTE = "takeover"
@@ -49,9 +43,9 @@ REVOKE = 5
 MOST_OUT = 1000
 """With more than this waiting to be sent, nothing is cleared."""
 STORED_S = 10.0
-"""So long after we have subscribed, what is retained has lain there, and is no word of today."""
-ALL = ""
-"""In the place of a device: those of everybody."""
+"""So long after we have subscribed, what is retained has lain there, and is no word of today ..."""
+MOST_STORED = 30_000
+"""... up to so many."""
 
 
 class Guard:
@@ -93,17 +87,15 @@ class Guard:
         """Those that are not."""
         self._lift_at = math.inf
         self._reconnects = False
-        self._stored_until = -math.inf
+        self._stored_until, self._n_stored = -math.inf, 0
         self._cannot = ""
         """Why nobody can be thrown off."""
         self._tally = Tally()
         self._cut_at = -math.inf
         self._proved = False
         """Whether a takeover has left our own connection alone."""
-        self._to_sweep: OrderedDict[str, float] = OrderedDict()
-        """Device to when what it has retained is to be read."""
-        self._sweeps: dict[str, float] = {}
-        """Device to when that ends."""
+        self._sweep_ends = math.inf
+        """When the reading of what is retained ends, if it goes on."""
         self._learn()
 
     def _learn(self) -> None:
@@ -120,7 +112,7 @@ class Guard:
         word = levels[3] if len(levels) > 4 else ""
         match word:
             case "device":
-                return packet.retain or self._hear(levels[4], "presence", packet, now)
+                return (packet.retain and not self._reconnects) or self._hear(levels[4], "presence", packet, now)
             case "offer" | "chunk" if len(levels) > 6:
                 return self._hear_once(levels[5], "offer" if word == "offer" else "chunk", packet, levels[6], now)
         return True
@@ -134,14 +126,16 @@ class Guard:
         if packet.payload:
             self._refuse("retained", f"topic={packet.topic[:120]!r}: it is said once, and not to be kept; cleared")
             self.strays.add(packet.topic, now)
-            for swept in (device, ALL):
-                if swept in self._sweeps:
-                    self._sweeps[swept] = now + SWEEP_S
-        if now >= self._stored_until:
+            if math.isfinite(self._sweep_ends):
+                self._sweep_ends = now + SWEEP_S
+        self._n_stored += 1
+        if now >= self._stored_until or self._n_stored > MOST_STORED:
             self._hear(device, kind, packet, now)
         return False
 
     def _hear(self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "") -> bool:
+        if self._reconnects:  # it is said again, over a connection that brings nothing of what waits now
+            return False
         if now >= self.quotas.minute_ends:
             self._turn(now)
         match self.quotas.hear(device, kind, len(packet.payload), now, digest):
@@ -184,14 +178,11 @@ class Guard:
         if word not in self._cordon:
             if not self._cordon:
                 self._inside = set(self._devices()) - self._outside
-                log.warning(
-                    "flood device=%s: it floods on, and is heard no more for %.0f s", device, self._lift_at - now
-                )
+                log.warning("flood device=%s: it is heard no more for %.0f s", device, self._lift_at - now)
             self._cordon.add(word)
             self._listen_to(word, self._inside)
             self._transport.unsubscribe(self._wire.filter_for(word))
-        for swept in list(self._sweeps):
-            self._end_sweep(swept)
+        self._end_sweep()
         self._reconnects = True
         self._reconnect()
 
@@ -207,15 +198,18 @@ class Guard:
         self._cordon.clear()
         self._inside.clear()
         self._outside.clear()
-        self._lift_at, self._stored_until = math.inf, now + STORED_S
+        self._lift_at = math.inf
+        self._expect_stored(now)
+
+    def _expect_stored(self, now: float) -> None:
+        self._stored_until, self._n_stored = now + STORED_S, 0
 
     # Throwing off.
 
     def _throw_off(self, device: str, kind: Kind, now: float) -> None:
         held = self.quotas.held(device, now)
         if held is not None:
-            if held.times > 1:
-                self._cordon_off(device, "device" if kind == "presence" else kind, now)
+            self._cordon_off(device, "device" if kind == "presence" else kind, now)
             say = log.error if held.times >= REVOKE else log.warning
             more = "; it does not stop: revoke it" if held.times >= REVOKE else ""
             say(
@@ -225,10 +219,6 @@ class Guard:
                 held.for_s,
                 more,
             )
-        self._to_sweep[device] = now + SWEEP_AFTER_S
-        self._to_sweep.move_to_end(device)
-        while len(self._to_sweep) > MOST_TO_SWEEP:
-            self._to_sweep.popitem(last=False)
         if self._cutter is None:
             self._forbid("this aggregator was not given a way to")
         if self._cutter is None or self._cannot or (not self._proved and not self._set_note("tried")):
@@ -262,21 +252,20 @@ class Guard:
 
     def connected(self, now: float) -> None:
         """Note that the connection is a new one: it brings all that is retained."""
-        self._reconnects, self._stored_until = False, now + STORED_S
+        self._reconnects = False
+        self._expect_stored(now)
         self.strays.doubt()
 
     def stand_down(self) -> None:
         """Look for nothing any more: another one leads."""
-        for device in list(self._sweeps):
-            self._end_sweep(device)
+        self._end_sweep()
         for word in self._cordon:
             self._transport.unsubscribe(*(self._wire.filter_for(word, device=device) for device in self._inside))
         self._cordon.clear()
         self._inside.clear()
         self._outside.clear()
-        self._lift_at = math.inf
-        self._to_sweep.clear()
-        self.strays.doubt()
+        self._lift_at, self._reconnects = math.inf, False
+        self.strays = Strays()
 
     # Time.
 
@@ -285,15 +274,8 @@ class Guard:
         """When `tick` has something to do; inf for never."""
         tried = self._cut_at + OURS_S if math.isfinite(self._cut_at) and not self._is_settled else math.inf
         ends = self.quotas.minute_ends if self.quotas.has_dropped else math.inf
-        sweeps = self._to_sweep.values() if len(self._sweeps) < MOST_SWEEPS and not self._cordon else ()
-        return min(
-            tried,
-            ends,
-            self._lift_at,
-            (math.inf if self._cordon and not self.strays.waits else self.strays.deadline),
-            *self._sweeps.values(),
-            *sweeps,
-        )
+        strays = math.inf if self._cordon and not self.strays.waits else self.strays.deadline
+        return min(tried, ends, strays, self._lift_at, self._sweep_ends)
 
     @property
     def _is_settled(self) -> bool:
@@ -316,39 +298,28 @@ class Guard:
                 self._out.put(Packet(topic, b"", retain=True))
         if now >= self._lift_at:
             self._lift(now)
-        if not self._cordon:
-            self._sweep(now)
+        if now >= self._sweep_ends:
+            self._end_sweep()
+        if now >= self.strays.read_at and not self._cordon:
+            self._begin_sweep(now)
 
     def _turn(self, now: float) -> None:
         for line in self.quotas.turn(now):
             log.warning("%s in the last minute", line)
 
-    def _sweep(self, now: float) -> None:
-        if now >= self.strays.read_at and ALL not in self._sweeps:
-            self.strays.read_at = math.inf
-            self._begin_sweep(ALL, now)
-        for device in [device for device, ends in self._sweeps.items() if now >= ends]:
-            self._end_sweep(device)
-        for device in [device for device, at in self._to_sweep.items() if now >= at]:
-            if len(self._sweeps) >= MOST_SWEEPS:
-                break
-            del self._to_sweep[device]
-            self._begin_sweep(device, now)
+    def _begin_sweep(self, now: float) -> None:
+        """Read once more what is retained."""
+        self.strays.read_at, self._sweep_ends = math.inf, now + SWEEP_S
+        self._expect_stored(now)
+        self._transport.subscribe(*self._all_filters(), as_published=True)
 
-    def _begin_sweep(self, device: str, now: float) -> None:
-        if device in self._sweeps:
-            return
-        self._sweeps[device], self._stored_until = now + SWEEP_S, now + STORED_S
-        self._transport.subscribe(*self._filters(device), as_published=True)
+    def _end_sweep(self) -> None:
+        if math.isfinite(self._sweep_ends):
+            self._sweep_ends = math.inf
+            self._transport.unsubscribe(*self._all_filters())
 
-    def _end_sweep(self, device: str) -> None:
-        del self._sweeps[device]
-        self._transport.unsubscribe(*self._filters(device))
-
-    def _filters(self, device: str) -> list[str]:
-        if device == ALL:
-            return [self._wire.filter_below(word) for word in ("offer", "chunk")]
-        return [self._wire.filter_for(word, device=device) for word in ("offer", "chunk")]
+    def _all_filters(self) -> list[str]:
+        return [self._wire.filter_below(word) for word in ("offer", "chunk")]
 
     # Words for operators.
 

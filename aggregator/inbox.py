@@ -47,11 +47,6 @@ class Inbox:
         self._waiting: dict[Key, _Entry] = {}
         self._freed = False
 
-    @property
-    def reserved_bytes(self) -> int:
-        """Bytes that the assemblies here will have when they are complete."""
-        return self.room.reserved
-
     def collect(self, offer: Offer, now: float) -> bytes | Want | None:
         """Return the body of a welcome offer if it is all here, else which chunks to ask for.
 

@@ -33,7 +33,7 @@ MINUTE_S = 60.0
 PER_ROUND = 2
 """Words of each kind that a round is worth: what it is about, and one repeat."""
 WEIGHT_BYTES = 65_536
-HELD_S = 10.0
+HELD_S = 60.0
 LAST_HELD_S = 3600.0
 AGAIN_S = 1.0
 """Nobody is thrown off sooner after the last time: what it had said before is still on its way."""

@@ -71,6 +71,7 @@ class Room:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.reserved = 0
+        """Bytes that the holders will have when they are complete."""
         self._holders: OrderedDict[Key, _Holder] = OrderedDict()
         """In the order in which they moved last."""
         self._held: Counter[str] = Counter()

@@ -134,7 +134,7 @@ class Aggregator:
             cutter=cutter,
             refuse=self._refuse,
             devices=lambda: self.roster.devices,
-            reconnect=lambda: transport.renew(self._will()),
+            reconnect=lambda: transport.renew(self._will(), hurry=True),
         )
         self._commands = Commands(self)
         self._roll = 0

@@ -79,10 +79,9 @@ class Strays:
         return left > 0
 
     def doubt(self) -> None:
-        """Forget what was to be cleared: the connection is a new one, which brings all that is retained."""
-        self._waiting.clear()
+        """Wait for no echoes any more: the connection is a new one. It brings all that is retained."""
         self._echoes.clear()
-        self._bytes = self._echo_bytes = 0
+        self._echo_bytes = 0
         self.read_at = math.inf
 
     @property

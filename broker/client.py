@@ -130,16 +130,17 @@ class MqttTransport:
         """Make a waiting `take` return None now. Any thread and any signal handler may call this."""
         self._mailbox.wake()
 
-    def renew(self, will: Packet | None) -> None:
+    def renew(self, will: Packet | None, *, hurry: bool = False) -> None:
         """From now on have the broker publish this when the connection is lost. Returns at once.
 
         A connection that stands sends what was taken (for 2 s at most) and ends with a clean DISCONNECT, and another
-        one is made; `publish` takes nothing in between. Raises ValueError for a topic with wildcards.
+        one is made; `publish` takes nothing in between. hurry: nothing more is sent, and nobody waits long for
+        the broker to hang up. Raises ValueError for a topic with wildcards.
         """
         if will is not None:
             check_topic(will.topic)
         self._mailbox.shut()  # first: afterwards it could hit the next connection
-        self._goodbye.renew(will, time.monotonic())
+        self._goodbye.renew(will, time.monotonic(), hurry=hurry)
         self._mailbox.waker.wake()
 
     def close(self, timeout_s: float = 2.0) -> None:

@@ -6,7 +6,8 @@
 1. A will goes with a connection, from its CONNECT on. So a connection is left when the will has changed since, even one
    that the broker has not let in yet: it may know the will already, so it must hear a goodbye.
 2. Nobody waits for a renewal, so it can wait for the broker to hang up: a CONNECT that overtakes our DISCONNECT takes
-   the old connection over, and sets the old will off. Who closes waits for us, so that is done in a hurry.
+   the old connection over, and sets the old will off. Who closes waits for us, so that is done in a hurry, as is a
+   renewal that is to get rid of what the broker still has for us.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ class Goodbye:
         self.n_wills = 0
         """How often that was changed. Read it before `will`: who has an old number leaves once too often."""
         self.renew_by = 0.0
+        self.hurry = False
         self.closing_at: float | None = None
 
-    def renew(self, will: Packet | None, now: float) -> None:
-        """Change the will: a connection that was made before is to be left."""
-        self.renew_by, self.will = now + RENEW_S, will
+    def renew(self, will: Packet | None, now: float, *, hurry: bool = False) -> None:
+        """Change the will: a connection that was made before is to be left. hurry: with what was taken unsent."""
+        self.renew_by, self.will, self.hurry = now + (0.0 if hurry else RENEW_S), will, hurry
         self.n_wills += 1  # last
 
     def close(self, until: float) -> None:
@@ -97,5 +99,5 @@ class Departure:
     def _hung_up_by(self, began_at: float) -> float:
         closing_at = self._goodbye.closing_at
         if closing_at is None:
-            return began_at + _RENEWED_HANG_UP_S
+            return began_at + (_HANG_UP_S if self._goodbye.hurry else _RENEWED_HANG_UP_S)
         return min(max(closing_at, began_at + _HURRY_S), began_at + _HANG_UP_S)

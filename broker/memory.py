@@ -297,7 +297,7 @@ class MemoryTransport:
         if self._open:
             self._broker._connect(self)
 
-    def renew(self, will: Packet | None) -> None:
+    def renew(self, will: Packet | None, *, hurry: bool = False) -> None:  # noqa: ARG002 -- nothing waits here
         """From now on have the broker publish this when the link is lost; online, reconnect with it at once.
 
         Raises ValueError for a topic with wildcards.

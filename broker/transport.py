@@ -136,12 +136,13 @@ class Transport(Protocol):
     def room(self) -> int:
         """How many packets `publish` would still take; 0 when offline."""
 
-    def renew(self, will: Packet | None) -> None:
+    def renew(self, will: Packet | None, *, hurry: bool = False) -> None:
         """From now on have the broker publish this when the connection is lost; None: nothing. Returns at once.
 
         A connection that stands sends what was taken before (for 2 s at most) and ends with a clean DISCONNECT, so that
         its own will is not published; another one is made without backoff: `Offline`, then `Online`. Before `open`,
-        and while offline, it changes what the next connection carries and nothing else.
+        and while offline, it changes what the next connection carries and nothing else. hurry: what was taken may be
+        lost, and the old will may be published: for who has to get rid of what the broker still has for him.
 
         Raises ValueError for a topic with wildcards.
         """

@@ -135,7 +135,7 @@ class WorldTransport(MemoryTransport):
         if not self.muted:
             super().close(timeout_s)
 
-    def renew(self, will: Packet | None) -> None:
+    def renew(self, will: Packet | None, *, hurry: bool = False) -> None:
         """See `Transport.renew`. Where the link is gone, the broker has the old will until this session lapses."""
         if self.muted:
             return
@@ -144,7 +144,7 @@ class WorldTransport(MemoryTransport):
             self.will, self.deaf = will, False
             self._went_offline("it was to connect with another will")
             return
-        super().renew(will)
+        super().renew(will, hurry=hurry)
 
     def part(self, will: WillMode, reason: str, *, client_knows: bool = True) -> None:
         """Lose the link. client_knows: it has noticed; the broker notices now, or `lapse`s later, or forgets it all."""

@@ -31,7 +31,7 @@ def chunk(index: int, device: str = "a", body: bytes = BODY, chunk_bytes: int = 
 def test_a_body_that_came_along_is_there_at_once() -> None:
     inbox = Inbox(100)
     assert inbox.collect(offer(inline=BODY), 0.0) == BODY
-    assert inbox.reserved_bytes == 0
+    assert inbox.room.reserved == 0
 
 
 @pytest.mark.parametrize("inline", [b"012345678", b"01234567890", b"0123456780"])
@@ -53,7 +53,7 @@ def test_the_last_chunk_gives_the_offer_and_the_offer_the_body() -> None:
     given = [inbox.add(chunk(index), 1.0) for index in (2, 0, 1)]
     assert given == [None, None, offer()]
     assert inbox.collect(offer(), 2.0) == BODY
-    assert inbox.reserved_bytes == 0
+    assert inbox.room.reserved == 0
 
 
 def test_a_chunk_that_nobody_asked_for_is_dropped() -> None:
@@ -78,7 +78,7 @@ def test_chunks_that_make_another_body_are_refused_and_their_room_is_given_back(
     assert inbox.add(Chunk("j", "a", "f" * 32, 0, BODY), 0.0) == lie
     with pytest.raises(WireError, match="do not make that body"):
         inbox.collect(lie, 0.0)
-    assert inbox.reserved_bytes == 0
+    assert inbox.room.reserved == 0
     assert isinstance(inbox.collect(lie, 1.0), Want)
 
 
@@ -92,7 +92,7 @@ def test_all_together_reserve_no_more_than_the_quota() -> None:
     assert inbox.collect(offer("a"), 0.0)
     assert inbox.collect(offer("b"), 0.0)
     assert inbox.collect(offer("c"), 0.0) is None
-    assert inbox.reserved_bytes == 20
+    assert inbox.room.reserved == 20
 
 
 def test_what_was_begun_can_be_finished_when_the_quota_is_used_up() -> None:
@@ -112,7 +112,7 @@ def test_an_idle_upload_gives_way() -> None:
     assert inbox.collect(offer("b"), TURN_S - 0.5) is None
     assert isinstance(inbox.collect(offer("b"), TURN_S + 0.5), Want)
     assert inbox.add(chunk(1), TURN_S + 0.5) is None
-    assert inbox.reserved_bytes == 10
+    assert inbox.room.reserved == 10
 
 
 def test_who_waits_is_called_when_an_idle_upload_has_had_its_turn() -> None:
@@ -129,9 +129,9 @@ def test_an_idle_upload_keeps_its_room_while_nobody_needs_it() -> None:
     inbox = Inbox(100)
     inbox.collect(offer("a"), 0.0)
     inbox.collect(offer("b"), 10 * IDLE_S)
-    assert inbox.reserved_bytes == 20
+    assert inbox.room.reserved == 20
     inbox.tick(10 * IDLE_S)
-    assert inbox.reserved_bytes == 20
+    assert inbox.room.reserved == 20
     assert inbox.deadline == math.inf
 
 
@@ -178,7 +178,7 @@ def test_another_offer_of_a_device_replaces_the_first() -> None:
     inbox.add(chunk(0), 0.0)
     finer = offer(chunk_bytes=5)
     assert inbox.collect(finer, 1.0) == Want("a", "j", chunks.digest(BODY), "03")
-    assert inbox.reserved_bytes == 10
+    assert inbox.room.reserved == 10
 
 
 def test_an_assembly_has_no_more_than_its_offer_says() -> None:
@@ -193,7 +193,7 @@ def test_a_job_whose_base_was_left_is_forgotten() -> None:
     inbox.collect(offer(), 0.0)
     inbox.collect(offer(job="other"), 0.0)
     inbox.forget_job("j")
-    assert inbox.reserved_bytes == 10
+    assert inbox.room.reserved == 10
     assert inbox.add(chunk(0), 1.0) is None
 
 
@@ -294,7 +294,7 @@ def test_what_memory_has_no_room_for_comes_together_on_disk(tmp_path: Path) -> N
         given = [inbox.add(chunk(index, device), 1.0) for device in names]
     assert given == [offer(device) for device in names]
     assert [inbox.collect(offer(device), 2.0) for device in names] == [BODY] * 5
-    assert inbox.reserved_bytes == 0
+    assert inbox.room.reserved == 0
 
 
 def test_nothing_of_it_is_left_behind_whoever_is_killed(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_chunks_on_disk_that_do_not_make_the_body_are_refused_and_their_place_gi
     with pytest.raises(WireError):
         inbox.collect(offer(), 2.0)
     assert inbox._spool is not None
-    assert (inbox.reserved_bytes, inbox._spool.end) == (0, 0)
+    assert (inbox.room.reserved, inbox._spool.end) == (0, 0)
 
 
 @pytest.mark.parametrize("call", ["pwrite", "pread"])
@@ -349,7 +349,7 @@ def test_a_disk_that_fails_costs_one_update_that_is_offered_again(
         patch.setattr(f"aggregator.spool.os.{call}", fail)
         with pytest.raises(SpoolError, match="No space left"):
             come()
-    assert inbox.reserved_bytes == 0
+    assert inbox.room.reserved == 0
     assert come() == BODY
 
 

@@ -175,7 +175,7 @@ def test_it_is_told_who_is_held_off() -> None:
     some = quotas()
     said(some, 56)
     assert some.told(4.0) == [
-        "device d says too much: 51 of its messages were dropped unread; thrown off 1 times, held off for 6 s"
+        "device d says too much: 51 of its messages were dropped unread; thrown off 1 times, held off for 56 s"
     ]
 
 

@@ -982,7 +982,7 @@ def test_chunks_that_nobody_wants_are_dropped(fleet: Fleet, spec: SpecMaker) -> 
     fleet.step()
     fleet.say(*(Chunk(job, "d9", "f" * 32, index, bytes(100)) for index in range(100)))
     fleet.step()
-    assert fleet.aggregator.jobs.inbox.reserved_bytes == 0
+    assert fleet.aggregator.jobs.inbox.room.reserved == 0
 
 
 def test_chunks_of_a_lie_are_counted_and_dropped(fleet: Fleet, spec: SpecMaker) -> None:
@@ -995,7 +995,7 @@ def test_chunks_of_a_lie_are_counted_and_dropped(fleet: Fleet, spec: SpecMaker) 
     fleet.say(*(Chunk(job, "d9", "f" * 32, index, bytes(n)) for index, n in enumerate((100, 100, 50))))
     fleet.step()
     assert fleet.aggregator.tally.counts == {"bad chunk": 1}
-    assert fleet.aggregator.jobs.inbox.reserved_bytes == 0
+    assert fleet.aggregator.jobs.inbox.room.reserved == 0
     assert heard() == []
 
 
@@ -1823,10 +1823,10 @@ def test_no_unfinished_update_is_kept_of_a_job_that_is_not_at_work_here(
     job = fleet.submit(spec())
     jobs = fleet.aggregator.jobs
     jobs.inbox.collect(Offer(job, "d9", V0, 1, "f" * 32, 50_000, 1000), fleet.now)
-    assert jobs.inbox.reserved_bytes == 50_000
+    assert jobs.inbox.room.reserved == 50_000
     if end == "stopped":
         jobs.stop(job)
         fleet.step()
     else:
         jobs.drop_all()
-    assert jobs.inbox.reserved_bytes == 0
+    assert jobs.inbox.room.reserved == 0

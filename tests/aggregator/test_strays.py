@@ -52,11 +52,13 @@ def test_the_echoes_that_are_waited_for_are_so_many() -> None:
     assert sum(map(len, strays._echoes)) <= MOST_BYTES + 60_000
 
 
-def test_a_new_connection_brings_all_of_it_again() -> None:
+def test_over_a_new_connection_what_was_found_is_cleared_and_no_echo_is_waited_for() -> None:
     strays = Strays()
     strays.add("a", 0.0)
+    strays.take(0.0)
+    strays.add("b", 0.0)
     strays.doubt()
-    assert strays.take(1.0) == []
-    assert strays.deadline == math.inf
-    strays.add("a", 1.0)
-    assert strays.take(1.0) == ["a"]
+    assert not strays.is_echo("a")
+    assert strays.waits
+    assert strays.take(1.0) == ["b"]
+    assert not strays.waits
