@@ -33,7 +33,6 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable
 from typing import Literal
 
@@ -96,9 +95,7 @@ Rank = tuple[int, bool, int, str]
 class Leadership:
     """Whether this aggregator leads. take_over: an operator has said that it shall. draw: gives a word at random."""
 
-    def __init__(
-        self, me: Me, *, take_over: bool = False, draw: Callable[[], str] = lambda: secrets.token_hex(4)
-    ) -> None:
+    def __init__(self, me: Me, *, draw: Callable[[], str], take_over: bool = False) -> None:
         self.me = me
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None
