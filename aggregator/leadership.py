@@ -33,14 +33,41 @@ wants to be called. `now` is seconds on any clock that only goes forward. No I/O
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import structs
 
+from aggregator.lead import (
+    AskWhoLeads,
+    Connected,
+    Effect,
+    Heard,
+    Lead,
+    LeadershipEvent,
+    Lost,
+    Me,
+    Rise,
+    Speak,
+    StandDown,
+)
 from broker.ceilings import MOST_CLAIM, MOST_TERM, after
 from broker.messages import Beacon, Candidate
+
+__all__ = [
+    "AskWhoLeads",
+    "Connected",
+    "Effect",
+    "Heard",
+    "Lead",
+    "Leadership",
+    "LeadershipEvent",
+    "Lost",
+    "Me",
+    "Rise",
+    "Speak",
+    "StandDown",
+]
 
 SETTLE_S = 0.2
 """After connecting, how long what is retained may take to arrive."""
@@ -65,83 +92,10 @@ ASK_AGAIN_S = 1.0
 Rank = tuple[int, bool, int, str]
 
 
-class Me(Struct):
-    """What this aggregator knows of itself when it starts.
-
-    term: the highest that its store has led with. claim: of operators, likewise. empty: it has no job. former: nonce of
-    its last life that led from this very directory; "" where there is none, or the directory was copied or restored.
-    replaced: nonce of an aggregator with jobs that has outranked it; "" where none has. restored: an operator has put a
-    backup in place, which may be older than a take-over: only who is alive stands against it.
-    """
-
-    nonce: str
-    store: str
-    term: int = 0
-    claim: int = 0
-    empty: bool = True
-    former: str = ""
-    replaced: str = ""
-    restored: bool = False
-
-
-class Connected(Struct, frozen=True):
-    """The broker is reachable, and what it has retained is on its way."""
-
-
-class Lost(Struct, frozen=True):
-    """The broker is not reachable."""
-
-
-class Heard(Struct, frozen=True):
-    """A beacon has come. live: said now, not retained from before."""
-
-    beacon: Beacon
-    live: bool
-
-
-LeadershipEvent = Connected | Lost | Heard | Candidate
-
-
-class AskWhoLeads(Struct, frozen=True):
-    """Ask who leads."""
-
-
-class Lead(Struct, frozen=True):
-    """Make term and claim durable and connect again with a last will; from the next `Online` on this one leads."""
-
-    term: int
-    claim: int
-
-
-class Rise(Struct, frozen=True):
-    """Make a higher term durable, and say everything again under it."""
-
-    term: int
-
-
-class Speak(Struct, frozen=True):
-    """Publish the beacon."""
-
-
-class StandDown(Struct, frozen=True):
-    """Stop leading, or do not begin: drop what was to be said, have no last will any more.
-
-    replaced: nonce of the leader, where this one must not lead again by itself.
-    """
-
-    leader: Beacon
-    replaced: str
-
-
-Effect = AskWhoLeads | Lead | Rise | Speak | StandDown
-
-
 class Leadership:
     """Whether this aggregator leads. take_over: an operator has said that it shall. draw: gives a word at random."""
 
-    def __init__(
-        self, me: Me, *, take_over: bool = False, draw: Callable[[], str] = lambda: secrets.token_hex(4)
-    ) -> None:
+    def __init__(self, me: Me, *, draw: Callable[[], str], take_over: bool = False) -> None:
         self.me = me
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None

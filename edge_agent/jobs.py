@@ -298,7 +298,10 @@ class Jobs:
             self._announced += (job.job,)
         if self.unready.get(job.job) == UNANNOUNCED:
             del self.unready[job.job]
-        if not any(job.job in known for known in (self.works, self._beginning, self._later)):
+        if self._is_another(job):
+            log.error("job=%s has another specification than before, and is begun anew", job.job)
+            self._drop(job.job)
+        if self._known(job.job) is None:
             try:
                 spec = self._resources.spec(job)
             except SettingsError as error:
@@ -312,6 +315,27 @@ class Jobs:
         if job.last is not None:
             self._overs[job.job] = JobEnded(job.last, job.term)
             self.pass_on(job.job, self._overs[job.job])
+
+    def _known(self, job: str) -> JobSpec | None:
+        """Return the specification of a job that this device works on, or is about to."""
+        if job in self.works:
+            return self.works[job].spec
+        if job in self._beginning:
+            return self._beginning[job][0].spec
+        return self._later[job].spec if job in self._later else None
+
+    def _is_another(self, job: Job) -> bool:
+        """Return whether the leader says another specification of a job than this device knows: that one was forged.
+
+        One that is not understood, or is said under another term than the leader's, is nobody's.
+        """
+        known = self._known(job.job)
+        if known is None or job.term != self._led:
+            return False
+        try:
+            return self._resources.spec(job) != known
+        except SettingsError:
+            return False
 
     def _connect(self, job: str) -> None:
         self.inside(job, lambda work, now: work.connected(self._spread_s, self._packet_bytes, now))
@@ -438,16 +462,8 @@ class Jobs:
 
     def _forget(self, job: str) -> None:
         """Forget a deleted job, whether or not this process has worked on it."""
-        for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
-            known.pop(job, None)
         self._announced = tuple(name for name in self._announced if name != job)
-        if self._capacity is not None:
-            self._capacity.forget(job)
-        self._looked_at(job)
-        self._readings.forget(job)
-        if job in self.works:
-            self._leave(job)
-        self._marks.leave(job)
+        self._drop(job)
         folder, disk = self._folder / job, self._home.disk
         try:
             if disk.exists(folder):
@@ -458,6 +474,18 @@ class Jobs:
         needed = {spec.data_name for spec in self._going_on()}
         self._sources = tuple((name, source) for name, source in self._sources if name in needed)
         self._sweep()
+
+    def _drop(self, job: str) -> None:
+        """Forget what is in memory of a job."""
+        for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
+            known.pop(job, None)
+        if self._capacity is not None:
+            self._capacity.forget(job)
+        self._looked_at(job)
+        self._readings.forget(job)
+        if job in self.works:
+            self._leave(job)
+        self._marks.leave(job)
 
     def _report_left_over(self) -> None:
         """Say of jobs on disk that nobody announces that they are here: who has deleted them says so again."""

@@ -11,7 +11,8 @@
     the update. No verdict comes unasked for an update that was counted, but where the job folds late ones: there it is
     offered until it has one, because leaving its base settles nothing. (But a version of another generation and of no
     higher number does: into that nobody can fold it.)
- 2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. What is older than the
+ 2. A base is trained at most once, whatever dies: `Trained` means that the update is on disk. (Where it failed, and a
+    round says that updates are coded otherwise, once more: the first one may have been forged.) What is older than the
     last base trained is not trained any more.
  3. Training starts only in a live round that drew this device; it goes on while offline, and stops when the head
     shows that the base has been left (unless the job folds late updates, and this one is not too late for that).
@@ -132,6 +133,8 @@ class Participant:
     """A device's part in one job. rng: for the jitter of resends."""
 
     __slots__ = (
+        "_coded",
+        "_failed",
         "_online",
         "_training",
         "announced",
@@ -160,6 +163,10 @@ class Participant:
         self.trained = setup.trained
         """The last base trained, to its end or to a failure."""
         self._training: Version | None = None
+        self._coded = (0, 0, 0)
+        """How the update of that training is to be coded."""
+        self._failed: tuple[Version, tuple[int, int, int]] | None = None
+        """The last base whose training failed, and how its update was to be coded."""
 
     # What goes in.
 
@@ -214,7 +221,7 @@ class Participant:
                 self._training, self.trained, self.offer = None, offer.base, offer
                 self.resend.hold(offer.base, now, online=self._online)
             case TrainingFailed(base):
-                self._training, self.trained = None, base
+                self._training, self.trained, self._failed = None, base, (base, self._coded)
             case UpdateLost(settled):
                 self.offer, self.trained = None, settled
             case Deployed(version):
@@ -319,7 +326,7 @@ class Participant:
             self.deployment.begin(wanted)
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and (round_ := self.announced.round):
-            self._training, self.announced.names = wanted, frozenset(round_.aliases)
+            self._training, self._coded, self.announced.names = wanted, round_.terms, frozenset(round_.aliases)
             effects.append(Train(wanted, round_.terms, round_.aliases))
         return effects
 
@@ -347,7 +354,13 @@ class Participant:
     def _wants_to_train(self, latest: Version, now: float) -> bool:
         is_free = not self.why and self._training is None and self.offer is None
         is_new = self.trained is None or self.trained < latest or self.trained.is_far_above(latest, FAR)
+        is_new = is_new or (self._failed is not None and self._failed[0] == latest and self._failed[1] != self._terms)
         return is_free and is_new and self.announced.calls_for(latest, now)
+
+    @property
+    def _terms(self) -> tuple[int, int, int] | None:
+        """How the last round announced wants updates to be coded."""
+        return None if self.announced.round is None else self.announced.round.terms
 
     def _wants_to_deploy(self, latest: Version) -> bool:
         return self.deployment.wants(latest, self.announced.over)

@@ -3,6 +3,8 @@
 --schedules 2000 --seed 1 --jobs 2      2,000 of them, on two processors; exit 1 when a law was broken
 --plant NAME                            take a fix out, and look for the first schedule that finds it; exit 1 if none
 --schedules 1 --seed 7 --verbose        one of them, with everything that happened
+--hostile                               others: somebody says anything, with absurd numbers, and is gone; exit 1 where
+                                        the fleet did not go on by itself (hostile.py)
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
 from fleet.world import plants
+from fleet.world.hostile import HostileReport, attack
 from fleet.world.plants import Plant
 from fleet.world.weather import PROFILES
 from fleet.world.world import WorldReport, run
@@ -29,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for. Return 0 or 1; see above."""
     args = _arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.hostile:
+        return _attack(range(args.seed, args.seed + args.schedules), args.jobs, verbose=args.verbose)
     plant = plants.PLANTS[args.plant] if args.plant else None
     profile = args.profile or (plant.profile if plant is not None else None)
     seeds = range(args.seed, args.seed + args.schedules)
@@ -42,6 +47,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the first one's seed; the others follow (1)")
     parser.add_argument("--profile", choices=sorted(PROFILES), help="only this kind of weather")
     parser.add_argument("--plant", choices=sorted(plants.PLANTS), help="take this fix out, and look for it")
+    parser.add_argument("--hostile", action="store_true", help="somebody says anything, with absurd numbers")
     parser.add_argument("--jobs", type=int, default=1, help="processes to run them in (1)")
     parser.add_argument("--verbose", action="store_true", help="tell all that happens")
     return parser.parse_args(argv)
@@ -60,6 +66,37 @@ def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, job
     with ProcessPoolExecutor(jobs) as pool:
         try:
             yield from pool.map(_one, seeds, [profile] * len(seeds), [name] * len(seeds), chunksize=4)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _attack(seeds: Sequence[int], jobs: int, *, verbose: bool) -> int:
+    began = told = time.monotonic()
+    done = bad = 0
+    roles: Counter[str] = Counter()
+    recovered_s = [0.0]
+    for report in _attacks(seeds, jobs, verbose=verbose):
+        done, bad = done + 1, bad + bool(report.why)
+        roles[report.role] += report.messages
+        if report.why:
+            log.error("seed=%d role=%s messages=%d %s", report.seed, report.role, report.messages, report.why)
+        else:
+            recovered_s.append(report.recovered_s)
+        if (now := time.monotonic()) >= told + TELL_EVERY_S:
+            told, left_s = now, (now - began) / done * (len(seeds) - done)
+            log.info("schedules=%d of %d stuck=%d seconds_left=%.0f", done, len(seeds), bad, left_s)
+    said = " ".join(f"{role}={n}" for role, n in sorted(roles.items()))
+    log.info("schedules=%d stuck=%d longest_s=%.0f messages: %s", done, bad, max(recovered_s), said)
+    return 1 if bad else 0
+
+
+def _attacks(seeds: Sequence[int], jobs: int, *, verbose: bool) -> Iterator[HostileReport]:
+    if verbose or jobs < 2:
+        yield from (attack(seed, log.info if verbose else None) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(attack, seeds, chunksize=4)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -194,8 +194,8 @@ def answer_nobody(patches: Patches) -> None:
 def lead_at_once(patches: Patches) -> None:
     """Lead without having listened, and stand down for nobody."""
     patches.set(leadership, "QUIET_S", 0.0)
-    patches.set(Leadership, "_listen_to", lambda _self, _beacon, _live, _now: [])
-    patches.set(Leadership, "_meet", lambda _self, _beacon, _live, _now: [])
+    patches.set(Leadership, "_listen_to", lambda _self, *_heard, **_how: [])
+    patches.set(Leadership, "_meet", lambda _self, *_heard, **_how: [])
 
 
 def keep_the_generation(patches: Patches) -> None:

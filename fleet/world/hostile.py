@@ -9,7 +9,8 @@
    nobody helps. No process ends.
 
 Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, an update that
-is offered in the name of a device that is there, and other bytes at the name of a body that is in use. Nor what its
+is offered in the name of a device that is there, a round that wants updates coded otherwise and as they can be (who
+codes them so is refused), and other bytes at the name of a body that is in use. Nor what its
 role is there to do: an operator stops no job, and submits none whose net or training is another.
 """
 
@@ -60,6 +61,8 @@ PATIENCE = 3
 """Deadlines within which a version is made."""
 DEADLINE_S = 60.0
 MOST_MESSAGES = 100
+LIKELY_BUCKETS = 1024
+"""An update of these nets may be coded in as many."""
 REMEMBERED = 200
 """Messages that were heard last, which somebody may say again otherwise."""
 FIRST_S = 120.0
@@ -293,6 +296,8 @@ class Voice:
             value = getattr(message, name)
             if name not in ("spec", "data", "body", "along"):
                 fields[name] = self._value(value)
+        if isinstance(message, Round) and fields["terms"][0] <= LIKELY_BUCKETS:
+            fields["terms"] = message.terms
         return structs.replace(message, **fields)
 
     def _value(self, value: Any) -> Any:

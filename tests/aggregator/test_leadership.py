@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
@@ -30,9 +31,15 @@ from aggregator.leadership import (
 from broker.ceilings import MOST_CLAIM, MOST_TERM
 from broker.messages import Beacon, Candidate
 
+WORDS = itertools.count()
+
+
+def drawn() -> str:
+    return f"{next(WORDS):08x}"
+
 
 def one(nonce: str = "a", *, take_over: bool = False, **known: Any) -> Leadership:
-    return Leadership(Me(nonce, f"store-{nonce}", **known), take_over=take_over)
+    return Leadership(Me(nonce, f"store-{nonce}", **known), draw=drawn, take_over=take_over)
 
 
 def full(nonce: str = "a", **known: Any) -> Leadership:
@@ -428,7 +435,8 @@ class Fleet:
         disk = self.disks[n]
         nonce = f"{n}-{self.starts[n]}"
         life = Leadership(
-            Me(nonce, disk.store, disk.term, disk.claim, disk.empty, former=disk.nonce, replaced=disk.replaced)
+            Me(nonce, disk.store, disk.term, disk.claim, disk.empty, former=disk.nonce, replaced=disk.replaced),
+            draw=drawn,
         )
         self.lives[n] = life
         self.follow(n, life.receive(Connected(), self.now))

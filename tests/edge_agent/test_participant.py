@@ -1157,3 +1157,12 @@ def test_an_update_that_is_lost_on_disk_is_trained_again() -> None:
     settled = offering()
     feed(settled, verdict(), head(V1), round_(V1), Installed(V1), Trained(offer(V1)))
     assert feed(settled, UpdateLost(V0)) == [Train(V1, (0, 32, 0))]
+
+
+def test_a_training_that_failed_is_done_once_more_where_a_round_wants_its_update_coded_otherwise() -> None:
+    one = device()
+    feed(one, head(V0), structs.replace(round_(V0), terms=(2**20, 1, 0)), Installed(V0))
+    assert one.receive(TrainingFailed(V0, "no update is coded in so many buckets"), 1.0) == []
+    assert of(Train, feed(one, structs.replace(round_(V0), terms=(2**20, 1, 0), attempt=2))) == []
+    (train,) = of(Train, feed(one, structs.replace(round_(V0), terms=(64, 1, 0), attempt=3)))
+    assert (train.base, train.terms) == (V0, (64, 1, 0))

@@ -51,7 +51,7 @@ from edge_agent.reading import Start, inline, threads
 from edge_agent.report import rng_of
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
-from edge_agent.service import Agent, ClonedError, will
+from edge_agent.service import DENY_S, Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
 from edge_agent.versions import REFETCH_S
 from edge_agent.work import FLUSH_S, STALL_S
@@ -2168,3 +2168,54 @@ def test_rows_are_let_go_when_their_training_is_over(tmp_path: Path, ends: str) 
     assert bench.offered().base == V1
     assert alive == [0, 0, 0]
     bench.agent.stop()
+
+
+# What is said in the name of others.
+
+
+def test_what_somebody_else_says_in_its_name_is_denied_and_its_own_word_is_not(bench: Bench) -> None:
+    bench.begin()
+    bench.settle(5.0)
+    said = len(bench.of(Presence))
+    bench.settle(60.0)
+    bench.settle(60.0)
+    assert len(bench.of(Presence)) == said, "it hears its own word, and says it no more"
+    for forged in (
+        Presence(DEVICE, 2**32, online=True, incarnation="00000000", nonce="other"),
+        Presence(DEVICE, bench.home.boot, online=True, incarnation=bench.home.incarnation, nonce=bench.home.nonce),
+    ):
+        bench.say(forged)
+        bench.heard.clear()
+        bench.settle(DENY_S - 0.1)
+        assert bench.of(Presence) == []
+        bench.settle(0.2)
+        assert [one.ready for one in bench.of(Presence)] == [{JOB: bench.agent.works[JOB].n_examples}]
+
+
+def test_a_round_of_a_huge_term_is_forgotten_at_the_leaders_next_word(bench: Bench) -> None:
+    bench.begin()
+    offered = bench.offered()
+    bench.say(Round(JOB, 2**40, Version(1, 7), 60.0, threshold=0))
+    bench.say(Head(JOB, 1, V1, "0" * 32), Round(JOB, 1, V1, 60.0))
+    assert offered.base == V0
+    assert bench.agent.works[JOB].participant.announced.latest() == V1
+
+
+def test_a_forged_job_is_left_when_the_leader_says_its_own_again(bench: Bench) -> None:
+    tree = msgspec.to_builtins(bench.spec)
+    bench.say(Beacon(1, "n", online=True, spread_s=0.0), Job(JOB, 2**40, tree | {"seed": 99}))
+    assert bench.agent.works[JOB].spec.seed == 99
+    bench.say(Job(JOB, 1, tree))
+    assert bench.agent.works[JOB].spec == bench.spec
+    work = bench.agent.works[JOB]
+    bench.say(Job(JOB, 1, tree), Job(JOB, 7, tree | {"seed": 98}), Job(JOB, 1, {"name": "no job"}))
+    assert bench.agent.works[JOB] is work, "another term is not the leader's, and what is no job is nobody's"
+
+
+def test_a_forged_tombstone_is_mended_when_the_leader_says_the_job_again(bench: Bench) -> None:
+    bench.begin()
+    bench.say(Job(JOB, 2**40))
+    assert JOB not in bench.agent.works
+    bench.begin()
+    assert bench.agent.works[JOB].spec == bench.spec
+    assert bench.offered().base == V0
