@@ -1,4 +1,8 @@
-"""What a process pins when it is enrolled: whose words it believes. One file, `trust.json`, the same in a fleet."""
+"""What a process pins when it is enrolled: whose words it believes. One file, `trust.json`, the same in a fleet.
+
+The root signs it, in `trust.sig` beside it, so that no server can hand out another one; and by a mandate it says whose
+key signs bundles (bundle.py) in its place, since the root itself lies on no server.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from identity.keys import KeyFileError, key_of
+from identity.keys import KeyFileError, Signer, key_of, signature_of, text_of, verify
 from runtime import formats
 from runtime.words import clean
 
@@ -72,6 +76,46 @@ def parse_trust(text: bytes, source: str, fleet: str | None = None) -> Trust:
     if fleet is not None and trust.fleet != fleet:
         raise TrustError(f"{source}: these are the keys of the fleet {trust.fleet!r}, not of {fleet!r}")
     return trust
+
+
+def sign_trust(root: Signer, text: bytes) -> bytes:
+    """Return what `trust.sig` holds for a `trust.json` of these bytes."""
+    return text_of(root.sign(_TRUST + text)).encode() + b"\n"
+
+
+def is_signed(text: bytes, signature: bytes, root: bytes) -> bool:
+    """Return whether `trust.sig` is what this root (32 bytes) says of a `trust.json` of these bytes."""
+    return verify(root, _TRUST + text, signature_of(signature))
+
+
+class Mandate(msgspec.Struct, frozen=True):
+    """The root's word on who may enroll devices: mandate.json.
+
+    key: signs bundles, as text. authority: SHA-256, in hex, of the certificate that signs those of devices.
+    """
+
+    fleet: str
+    key: str
+    authority: str
+    signature: str = ""
+
+    @classmethod
+    def given(cls, root: Signer, fleet: str, key: bytes, authority: str) -> Mandate:
+        """Return one that the root has signed."""
+        bare = cls(fleet, text_of(key), authority)
+        return msgspec.structs.replace(bare, signature=text_of(root.sign(bare._words)))
+
+    def is_of(self, root: bytes) -> bool:
+        """Return whether this root (32 bytes) has signed it."""
+        return verify(root, self._words, signature_of(self.signature.encode()))
+
+    @property
+    def _words(self) -> bytes:
+        return _MANDATE + f"{self.fleet}\n{self.key}\n{self.authority}".encode()
+
+
+_TRUST, _MANDATE = b"fedge trust 1\n", b"fedge mandate 1\n"
+"""What is signed begins with what it is, so that no signature can be taken for one over something else."""
 
 
 class _Numbered(msgspec.Struct):
