@@ -6,7 +6,7 @@
     DIR/root/               the root's two keys (root.py): move this folder to a USB stick, and say --root
     DIR/devices.crt, .key   the authority for devices. It lies on the server, so it may be captured with it
     DIR/signer.key          Ed25519: signs bundles; DIR/mandate.json is the root's word that it may
-    DIR/trust.json, .sig    whose words are believed (trust.py), and the root's signature over it
+    DIR/trust.json          whose words are believed (trust.py), signed by the root
     DIR/client/             the certificate with which `fedge ca revoke` cuts connections
     DIR/operators/NAME/     what a person takes along: NAME.crt, NAME.key, message.key, ca.crt, trust.json and
                             operator.toml
@@ -279,15 +279,13 @@ class Authority:
 
     @property
     def mandate(self) -> bytes:
-        """The root's word that `signer` may sign bundles (trust.Mandate, as JSON)."""
+        """The root's word that `signer` may sign bundles (mandate.py)."""
         return self._directory.read("mandate.json")
 
     @property
     def trust_files(self) -> dict[str, bytes]:
-        """What everybody pins: trust.json, trust.sig, and ca.crt, by which the broker is known."""
-        return {name: self._directory.read(name) for name in ("trust.json", "trust.sig")} | {
-            "ca.crt": self._directory.read("root.crt")
-        }
+        """What everybody pins: trust.json, and ca.crt, by which the broker is known."""
+        return {"trust.json": self._directory.read("trust.json"), "ca.crt": self._directory.read("root.crt")}
 
     def signer(self) -> SigningKey:
         """Return the key that signs bundles. Raises AuthorityError."""

@@ -134,14 +134,6 @@ def key_of(text: str) -> bytes:
     return public
 
 
-def signature_of(text: bytes) -> bytes:
-    """Return the 64 bytes of a signature in base64; none where it is no such text, which no key has signed."""
-    try:
-        return base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-
-
 def fingerprint(public: bytes) -> str:
     """Return what two people compare over the telephone: the first 80 bits of the SHA-256, in groups of four digits."""
     digits = hashlib.sha256(public).hexdigest()[:20]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from identity import access, certificates
 from identity.certificates import CertificateError
@@ -19,7 +19,7 @@ from identity.directory import AuthorityError, Directory
 from identity.record import Gone, Record, Settings, written
 from identity.registry import Registry
 from identity.root import Root, number_at
-from identity.trust import Trust, sign_trust
+from identity.trust import Trust, TrustError, parse_trust, sign_trust
 from runtime.disk import write_private
 
 
@@ -91,16 +91,24 @@ def _staff(
     files = {}
     if not _left(directory, "broker/staff.crl", record.revoked_staff, now):
         files["broker/staff.crl"] = root().revocations(_dates(record.revoked_staff), now)
-    if directory.read("trust.json", b"") != (text := written(trust)):
-        files |= {"trust.sig": sign_trust(root().message_key, text), "trust.json": text}
+    if _signed(directory) != trust:
+        files["trust.json"] = written(sign_trust(trust, root().message_key))
     return files
+
+
+def _signed(directory: Directory) -> Trust | None:
+    """Return what the root has signed, without its signature."""
+    try:
+        return structs.replace(parse_trust(directory.read("trust.json", b""), "trust.json"), signature="")
+    except TrustError:
+        return None
 
 
 def _known(directory: Directory) -> dict[str, bytes]:
     """Return what is copied to those who read it."""
     devices, root = directory.read("devices.crt"), directory.read("root.crt")
     files = {"broker/devices-ca.crt": devices, "broker/staff-ca.crt": root, "aggregator/ca.crt": root}
-    return files | {f"aggregator/{name}": directory.read(name) for name in ("trust.json", "trust.sig")}
+    return files | {"aggregator/trust.json": directory.read("trust.json")}
 
 
 def _left(directory: Directory, name: str, revoked: Mapping[str, Gone], now: dt.datetime) -> dt.timedelta:

@@ -1,7 +1,7 @@
 """The root of a fleet: two keys that are needed to certify people and servers, and on no other day.
 
     root.key       P-256: signs the certificates of the broker, the aggregator and people
-    message.key    Ed25519: signs trust.json and the mandate (trust.py)
+    message.key    Ed25519: signs trust.json (trust.py) and the mandate (mandate.py)
 
 They may lie on a USB stick. Its certificate, root.crt, is public and lies everywhere.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from identity import certificates
 from identity.certificates import CertificateError
 from identity.keys import KeyFileError, SigningKey, read_key, text_of, write_key
-from identity.trust import Mandate
+from identity.mandate import Mandate
 from runtime.disk import make_private, write_private
 
 YEARS_20 = 7305

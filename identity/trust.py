@@ -1,16 +1,13 @@
-"""What a process pins when it is enrolled: whose words it believes. One file, `trust.json`, the same in a fleet.
-
-The root signs it, in `trust.sig` beside it, so that no server can hand out another one; and by a mandate it says whose
-key signs bundles (bundle.py) in its place, since the root itself lies on no server.
-"""
+"""What a process pins when it is enrolled: whose words it believes. One file, `trust.json`, the same in a fleet."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import msgspec
 
-from identity.keys import KeyFileError, Signer, key_of, signature_of, text_of, verify
+from identity.keys import KeyFileError, Signer, key_of, verify
 from runtime import formats
 from runtime.words import clean
 
@@ -36,6 +33,8 @@ class Trust(msgspec.Struct, frozen=True):
     operators: dict[str, str] = {}
     serial: int = 1
     format: int = FORMAT
+    signature: str = ""
+    """Of who may replace the file before, as text; the first one needs none."""
 
     @property
     def aggregator_keys(self) -> tuple[bytes, ...]:
@@ -78,44 +77,26 @@ def parse_trust(text: bytes, source: str, fleet: str | None = None) -> Trust:
     return trust
 
 
-def sign_trust(root: Signer, text: bytes) -> bytes:
-    """Return what `trust.sig` holds for a `trust.json` of these bytes."""
-    return text_of(root.sign(_TRUST + text)).encode() + b"\n"
+# A later file in the place of one that is pinned.
 
 
-def is_signed(text: bytes, signature: bytes, root: bytes) -> bool:
-    """Return whether `trust.sig` is what this root (32 bytes) says of a `trust.json` of these bytes."""
-    return verify(root, _TRUST + text, signature_of(signature))
+def sign_trust(trust: Trust, key: Signer) -> Trust:
+    """Return the file with its signature: by the root, or by an aggregator's key of the file that it replaces."""
+    return msgspec.structs.replace(trust, signature=base64.b64encode(key.sign(_said(trust))).decode())
 
 
-class Mandate(msgspec.Struct, frozen=True):
-    """The root's word on who may enroll devices: mandate.json.
-
-    key: signs bundles, as text. authority: SHA-256, in hex, of the certificate that signs those of devices.
-    """
-
-    fleet: str
-    key: str
-    authority: str
-    signature: str = ""
-
-    @classmethod
-    def given(cls, root: Signer, fleet: str, key: bytes, authority: str) -> Mandate:
-        """Return one that the root has signed."""
-        bare = cls(fleet, text_of(key), authority)
-        return msgspec.structs.replace(bare, signature=text_of(root.sign(bare._words)))
-
-    def is_of(self, root: bytes) -> bool:
-        """Return whether this root (32 bytes) has signed it."""
-        return verify(root, self._words, signature_of(self.signature.encode()))
-
-    @property
-    def _words(self) -> bytes:
-        return _MANDATE + f"{self.fleet}\n{self.key}\n{self.authority}".encode()
+def is_of_root(trust: Trust) -> bool:
+    """Return whether it is its own root that has signed it."""
+    try:
+        return verify(key_of(trust.root), _said(trust), base64.b64decode(trust.signature, validate=True))
+    except ValueError:
+        return False
 
 
-_TRUST, _MANDATE = b"fedge trust 1\n", b"fedge mandate 1\n"
-"""What is signed begins with what it is, so that no signature can be taken for one over something else."""
+def _said(trust: Trust) -> bytes:
+    """Return the bytes that a signature over it covers: all but the signature."""
+    fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
+    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge/1", trust.fleet, "trust", fields])
 
 
 class _Numbered(msgspec.Struct):
