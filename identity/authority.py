@@ -270,6 +270,14 @@ class Authority:
 
     # Files.
 
+    def take_template(self, text: bytes) -> None:
+        """Make the access lists from this template from now on. Call `publish` then. Raises AuthorityError, OSError."""
+        try:
+            access.lists(text.decode(), self.record.staff)
+        except (access.TemplateError, UnicodeDecodeError) as error:
+            raise AuthorityError(f"the template {error}") from error
+        self._directory.put("acl.template", text)
+
     @property
     def trust(self) -> Trust:
         """What `trust.json` has to say."""

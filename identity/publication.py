@@ -45,7 +45,7 @@ def publish(
     failed: list[str] = []
     steps: tuple[Callable[[], dict[str, bytes]], ...] = (
         lambda: _devices(directory, settings, record, now, fresh=fresh),
-        lambda: {"aggregator/registry.json": written(Registry(record.fleet, record.devices))},
+        lambda: _registry(directory, record),
         lambda: _access(directory, record),
         lambda: _staff(directory, record, trust, root, now),
         lambda: _known(directory),
@@ -72,6 +72,11 @@ def _devices(
     until = certificates.look(authority)[3]
     days = min(days, max(0.01, (until - now) / dt.timedelta(days=1)))
     return {name: certificates.revocations(authority, key, _dates(record.revoked), number_at(now), days, now)}
+
+
+def _registry(directory: Directory, record: Record) -> dict[str, bytes]:
+    until = certificates.look_at_revocations(directory.read("broker/devices.crl"))[1]
+    return {"aggregator/registry.json": written(Registry(record.fleet, record.devices, until))}
 
 
 def _access(directory: Directory, record: Record) -> dict[str, bytes]:

@@ -22,8 +22,7 @@ FORMAT = 1
 MOST_BYTES = 256 * 1024 * 1024
 
 Role = Literal["broker", "aggregator", "authority", "observer", "operator", "admin"]
-ROLES: tuple[Role, ...] = ("observer", "operator", "admin")
-"""Of people. An observer only looks, an operator hands in jobs and stops them, an admin may do all there is."""
+"""Of the server's parts, and of people: an observer looks, an operator hands in jobs, an admin may do all there is."""
 SIGNING: tuple[Role, ...] = ("operator", "admin")
 """Whose keys may sign jobs."""
 

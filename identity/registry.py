@@ -37,10 +37,11 @@ class Enrolled(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """All devices of a fleet by their ids."""
+    """All devices of a fleet by their ids. list_until: when the broker's list of the revoked has to be renewed."""
 
     fleet: str
     devices: dict[str, Enrolled] = {}
+    list_until: dt.datetime | None = None
     format: int = FORMAT
 
     def key_of(self, device: str) -> bytes | None:

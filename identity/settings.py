@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from identity.keys import KeyFileError, SigningKey, read_key
+from identity.keys import KeyFileError, Signer
+from identity.signers import signer_of
 from identity.trust import Trust, TrustError, read_trust
 from runtime.settings import SettingsError
 
@@ -14,7 +15,7 @@ KeyPath = Annotated[
     str,
     Meta(
         pattern=r"\A[^\x00-\x1f\x7f]{1,4096}\Z",
-        description="the path of a file",
+        description="a path is 1 to 4,096 characters, none of them a control character",
     ),
 ]
 
@@ -25,7 +26,7 @@ class IdentitySettings(Struct, frozen=True):
     trust: KeyPath | None = None
     """The pinned keys of aggregator and operators: trust.json."""
     message_key: KeyPath | None = None
-    """Its own private key, in PEM."""
+    """Its own private key: a file in PEM, or "package.module:factory" for one in hardware (signers.py)."""
 
     def read_trust(self, fleet: str) -> Trust | None:
         """Return the pinned keys, if there are any. Raises SettingsError."""
@@ -34,10 +35,10 @@ class IdentitySettings(Struct, frozen=True):
         except TrustError as error:
             raise SettingsError(f"[identity] trust: {error}") from error
 
-    def read_key(self) -> SigningKey | None:
+    def read_key(self) -> Signer | None:
         """Return the private key, if there is one. Raises SettingsError."""
         try:
-            return None if self.message_key is None else read_key(self.message_key)
+            return None if self.message_key is None else signer_of(self.message_key)
         except KeyFileError as error:
             raise SettingsError(f"[identity] message_key: {error}") from error
 
