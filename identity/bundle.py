@@ -40,7 +40,7 @@ from msgspec import Meta, Struct
 from identity.keys import KeyFileError, Signer, fingerprint, key_of, read_key, verify
 from identity.mandate import MandateError, read_mandate
 from identity.trust import Trust, TrustError, is_of_root, parse_trust
-from identity.validity import ValidityError, validity_of
+from identity.validity import ValidityError, clock, validity_of
 from runtime import formats
 from runtime.disk import write_private
 from runtime.words import clean
@@ -174,14 +174,6 @@ def _check_message_key(pem: bytes) -> None:
             read_key(f"{folder}/key")
         except KeyFileError as error:
             raise BundleError(f"message.key {str(error).partition(': ')[2]}") from error
-
-
-def clock(now: dt.datetime) -> str:
-    """Return what to say of the clock where something is out of its time."""
-    return (
-        f"the clock of this machine says {now:%Y-%m-%d %H:%M} UTC: `timedatectl` says whether it is synchronised, "
-        "`timedatectl set-ntp true` has it fetch the time"
-    )
 
 
 # The archive.

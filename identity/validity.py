@@ -58,6 +58,14 @@ def validity_of(pem: bytes) -> Validity:
         raise ValidityError(f"holds a certificate that is damaged: {error}") from error
 
 
+def clock(now: dt.datetime) -> str:
+    """Return what to say of this machine's clock where something is out of its time."""
+    return (
+        f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC. The clock may be wrong: a Pi has none until it has "
+        "synchronised its time; `timedatectl` says whether it has, `timedatectl set-ntp true` has it do so"
+    )
+
+
 def _inside(der: bytes, tag: int) -> tuple[bytes, bytes]:
     """Return what is inside the first value of DER bytes, and what follows it."""
     if der[0] != tag:
