@@ -1,5 +1,5 @@
-"""A mosquitto with deploy/mosquitto/locked.conf as it is shipped, an authority's directory, and credentials of all kinds.
-
+"""A mosquitto with deploy/mosquitto/locked.conf as it is shipped, an authority's directory, and credentials of all kinds
+that there are or should not be.
 pi-1, pi-2          devices that are enrolled
 aggregator, authority, observer, operator, admin, dismissed     certified by the root; the last is revoked
 forged(...)         whatever a captured authority for devices, or the root, could be made to sign
@@ -7,6 +7,7 @@ forged(...)         whatever a captured authority for devices, or the root, coul
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import re
 import socket
@@ -15,7 +16,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -60,14 +61,13 @@ def configuration(ports: dict[str, int], files: Path, more: str = "", **changed:
     return f"user root\n{text}{more}"
 
 
-def free_ports(n: int) -> list[int]:
-    probes = [socket.socket() for _ in range(n)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def some_ports() -> dict[str, int]:
+    """Return a free port for each listener."""
+    with ExitStack() as stack:
+        probes = {name: stack.enter_context(socket.socket()) for name in [*LISTENERS, "all"]}
+        for probe in probes.values():
+            probe.bind(("127.0.0.1", 0))
+        return {name: probe.getsockname()[1] for name, probe in probes.items()}
 
 
 class Site:
@@ -75,7 +75,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ca = folder, folder / "ca"
-        self.ports = dict(zip([*LISTENERS, "all"], free_ports(len(LISTENERS) + 1), strict=True))
+        self.ports = some_ports()
         self.process: subprocess.Popen[bytes] | None = None
         self._keys = {name: certificates.new_key() for name in ("pi-1", "pi-2", "revoked", *ROLES)}
         self._certificates: dict[str, bytes] = {}
@@ -93,12 +93,22 @@ class Site:
         (self.ca / "broker" / "server.crt").write_bytes(self._certificates["broker"])
         (self.ca / "broker" / "server.key").write_bytes(self._keys["broker"])
 
+    @classmethod
+    def beside(cls, other: Site) -> Site:
+        """Return another broker of the same authority, on ports of its own."""
+        made = copy.copy(other)
+        made.ports, made.process = some_ports(), None
+        return made
+
     def _certify(self, authority: Authority, name: str) -> None:
         public = certificates.public_of(self._keys[name])
         self._certificates[name] = authority.certify(name, ROLES[name], public, _message_key(), NOW)
 
     def start(self, folder: Path, **changed: int) -> None:
-        """Start a broker of this site; the listener "all" beside it is a test's own, and lets everybody do everything."""
+        """Start a broker of this site. Its listener "all" is a test's own, and lets everybody do everything.
+
+        changed: limits that are smaller than in the file, so that an attack on them is quick.
+        """
         folder.mkdir(exist_ok=True)
         ports = {name: port for name, port in self.ports.items() if name != "all"}
         everything = folder / "everything"

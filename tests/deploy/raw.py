@@ -34,6 +34,8 @@ class Raw:
     def __init__(self, port: int, tls: ssl.SSLContext | None, *, version: int = 5) -> None:
         self.version = version
         self.heard: list[Heard] = []
+        self.acknowledges = True
+        self.unacknowledged: list[bytes] = []
         self._read = b""
         plain = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -84,6 +86,11 @@ class Raw:
         """Return once the broker has read everything sent before, and everything it sent before is in `heard`."""
         self.send(PINGREQ << 4, b"")
         self._await(PINGRESP)
+
+    def acknowledge(self) -> None:
+        """Acknowledge all that was heard at QoS 1."""
+        while self.unacknowledged:
+            self.send(PUBACK << 4, self.unacknowledged.pop())
 
     def send(self, head: int, body: bytes) -> None:
         self.send_bytes(bytes([head]) + _length(len(body)) + body)
@@ -136,7 +143,9 @@ class Raw:
         n = struct.unpack_from(">H", body)[0]
         topic, rest = body[2 : 2 + n].decode(), body[2 + n :]
         if head >> 1 & 3:
-            self.send(PUBACK << 4, rest[:2])
+            self.unacknowledged.append(rest[:2])
+            if self.acknowledges:
+                self.acknowledge()
             rest = rest[2:]
         if self.version == 5:
             rest = rest[1 + rest[0] :]
