@@ -1,8 +1,10 @@
-"""A mosquitto with deploy/mosquitto/locked.conf as it is shipped, an authority's directory, and credentials of all kinds
-that there are or should not be.
-pi-1, pi-2          devices that are enrolled
-aggregator, authority, observer, operator, admin, dismissed     certified by the root; the last is revoked
-forged(...)         whatever a captured authority for devices, or the root, could be made to sign
+"""A mosquitto with deploy/mosquitto/locked.conf as it is shipped, an authority's directory, and credentials.
+
+pi-1, pi-2, revoked         devices; the last is enrolled no more
+aggregator, authority       parts of the server, certified by the root, like people:
+olga, otto, ada             an observer, an operator and an admin
+dismissed                   an operator who was revoked
+`Site.forge` makes whatever a captured authority for devices, or a stranger, could.
 """
 
 from __future__ import annotations

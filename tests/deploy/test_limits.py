@@ -1,5 +1,5 @@
-"""The limits of mosquitto.conf and locked.conf: for each the attack that it prevents, tried with the limit as it is or, so
-that the attack is quick, with a smaller one.
+"""The limits of locked.conf and mosquitto.conf: for each the attack that it prevents, tried with the limit as it is or,
+so that the attack is quick, with a smaller one.
 """
 
 from __future__ import annotations

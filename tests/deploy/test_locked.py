@@ -293,8 +293,8 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "one that is not valid yet": enters(Somebody("too early")),
     "a revoked one": enters(Somebody("revoked"), as_if="revoked"),
     "a revoked operator's": (
-        Act(Somebody("dismissed", "people"), says(f"{HOME}/command/x")),
-        Act(OPERATOR, says(f"{HOME}/command/x")),
+        Act(Somebody("dismissed", "server", client_id=AGGREGATOR_ID), throws_off(AGGREGATOR)),
+        Act(Somebody("otto", "server", client_id=AGGREGATOR_ID), throws_off(AGGREGATOR)),
     ),
     "one of another authority of the same name": enters(Somebody("stranger")),
     "one signed by itself": enters(Somebody("itself")),
