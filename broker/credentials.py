@@ -83,7 +83,7 @@ def exposed(*files: str | None) -> list[str]:
 
 
 class _TidySocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails (paho would leave that to the garbage collector); notes why reading does."""
+    """Closes itself when the handshake fails (paho would leave it to the garbage collector); notes why reading does."""
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         try:

@@ -159,8 +159,11 @@ def test_the_list_of_the_revoked_is_renewed_long_before_it_ends(authority: Autho
     days = authority.settings.validity.crl_days
     assert authority.due() > NOW + (days - 1) * DAY
     assert authority.publish(NOW + days / 2 * DAY).changed == ()
-    assert authority.publish(NOW + days / 2 * DAY, fresh=True).changed == ("broker/devices.crl",)
-    assert authority.publish(NOW + 1.4 * days * DAY).changed == ("broker/devices.crl",)
+    renewed = ("broker/devices.crl", "aggregator/registry.json")
+    assert authority.publish(NOW + days / 2 * DAY, fresh=True).changed == renewed
+    assert authority.publish(NOW + 1.4 * days * DAY).changed == renewed
+    read = read_registry(authority.folder / "aggregator" / "registry.json")
+    assert read.list_until == authority.due() > NOW + 2 * days * DAY
 
 
 def test_nobody_else_can_look_into_it(authority: Authority) -> None:
