@@ -205,8 +205,8 @@ def _check_broker(config: Path, broker: BrokerSettings) -> None:
     """Raise SettingsError for files that cannot be read, and for keys that would be passed over without another."""
     if broker.key_file is not None and _URI.match(broker.key_file):
         raise SettingsError(
-            f"{config}: [broker] key_file: {broker.key_file} is a URI, and Python's TLS opens files alone: name the PEM "
-            "file by which OpenSSL's provider for this TPM or token knows the key (deploy/README.md, With certificates)"
+            f"{config}: [broker] key_file: {broker.key_file} is a URI, and Python's TLS opens files alone: name the "
+            "PEM file by which OpenSSL's provider for a TPM or token knows it (deploy/README.md, With certificates)"
         )
     for name in (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file):
         if name is not None:
