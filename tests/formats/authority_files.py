@@ -1,4 +1,4 @@
-"""The authority whose files are the fixtures in authority/: python -m tests.formats.authority_files FOLDER writes them anew.
+"""The authority whose files are the fixtures in authority/; python -m tests.formats.authority_files FOLDER makes one.
 
 Its keys sign nothing else.
 """

@@ -209,6 +209,21 @@ def test_what_is_copied_elsewhere_is_for_the_group_of_the_folder(authority: Auth
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "mosquitto").iterdir()} == {0o640}
 
 
+def test_pinned_keys_that_were_changed_elsewhere_are_not_written_over(authority: Authority, tmp_path: Path) -> None:
+    there = tmp_path / "aggregator"
+    there.mkdir()
+    (authority.folder / "authority.toml").write_text('[aggregator]\nfiles = "../aggregator"\n')
+    authority.close()
+    with Authority(authority.folder) as again:
+        assert again.publish(NOW).failed == ()
+        newer = msgspec.json.encode(msgspec.structs.replace(read_trust(there / "trust.json"), serial=99))
+        (there / "trust.json").write_bytes(newer)
+        again.certify("anna", "admin", public_key(), message_key(), NOW)
+        (failed,) = again.publish(NOW).failed
+    assert "has the serial 99, and that of the authority 2" in failed
+    assert (there / "trust.json").read_bytes() == newer
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "aggregator", "authority", "broker", "anna"])
 def test_a_device_has_no_name_that_is_none_or_somebody_elses(authority: Authority, name: str) -> None:
     authority.certify("anna", "observer", public_key(), None, NOW)
