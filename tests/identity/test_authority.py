@@ -13,6 +13,7 @@ from identity.authority import Authority
 from identity.directory import AuthorityError
 from identity.registry import read_registry
 from identity.trust import is_of_root, read_trust
+from runtime.disk import write_private
 from tests.identity.conftest import NOW, message_key, public_key
 
 DAY = dt.timedelta(days=1)
@@ -153,6 +154,45 @@ def test_what_a_command_did_not_come_to_write_is_written_by_the_next(authority: 
         assert set(again.publish(NOW).changed) == {"broker/devices.crl", "aggregator/registry.json"}
         assert listed(again) == {serial_of(certificate)}
         assert again.publish(NOW).changed == ()
+
+
+@pytest.mark.parametrize("nth", range(12))
+def test_wherever_the_disk_is_full_no_certificate_is_about_that_is_not_revoked_later(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Law 2: each write may be the one that fails; the next command makes it good."""
+    handed_out: list[bytes] = []
+    left = nth
+
+    def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device", str(path))
+        write_private(path, content, mode)
+
+    def acts() -> None:
+        for act in (authority.enroll, authority.enroll):
+            handed_out.append(act("pi-1", public_key(), message_key(), NOW))
+            authority.publish(NOW)
+        handed_out.append(authority.renew("pi-1", public_key(), NOW))
+        authority.revoke("pi-1", NOW)
+        authority.publish(NOW)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("identity.authority.write_private", write)
+        patch.setattr("identity.directory.write_private", write)
+        try:
+            acts()
+        except OSError:
+            assert left < 0
+    authority.close()
+    with Authority(authority.folder) as again:
+        if "pi-1" in again.record.devices:
+            again.revoke("pi-1", NOW)
+        again.publish(NOW)
+        assert {serial_of(certificate) for certificate in handed_out} <= listed(again)
+        assert read_registry(authority.folder / "aggregator" / "registry.json").devices == again.record.devices
 
 
 def test_the_list_of_the_revoked_is_renewed_long_before_it_ends(authority: Authority) -> None:

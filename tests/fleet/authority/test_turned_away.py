@@ -120,11 +120,12 @@ def test_a_device_called_aggregator_is_no_more_than_a_device(site: Site, connect
     assert [event.topic for event in forged.events if isinstance(event, Denied)] == ["fedge/1/barn/aggregator"]
 
 
-def test_a_revoked_person_is_not_let_in(site: Site, connect: Connect) -> None:
+def test_a_revoked_person_is_cut_and_not_let_in(site: Site, connect: Connect) -> None:
     site.start_broker()
     site.fedge("ca", "operator", site.ca, "anna", "--role", "observer")
     anna = connect(site.of_staff("anna"), "anna")
     site.until(lambda: anna.is_online, "anna is let in")
     site.fedge("ca", "revoke", site.ca, "anna")
+    is_told(site, anna, "is revoked")
     again = connect(site.of_staff("anna"), "anna-again")
     is_told(site, again, "is revoked")
