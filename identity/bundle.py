@@ -123,7 +123,7 @@ def _checked(members: dict[str, bytes], now: dt.datetime) -> Bundle:
     if not is_of_root(trust):
         raise BundleError("was tampered with or is damaged: trust.json is not signed by the root that it names")
     try:
-        signature = base64.b64decode(members.pop("manifest.sig"), validate=False)
+        signature = base64.b64decode(members.pop("manifest.sig").strip(), validate=True)
     except ValueError:
         signature = b""
     if not verify(key_of(mandate.key), _BEGINS + members["manifest.json"], signature):

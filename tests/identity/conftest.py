@@ -10,6 +10,7 @@ import pytest
 
 from identity import certificates
 from identity.authority import Authority
+from identity.bundle import Manifest, pack
 from identity.keys import SigningKey, text_of
 
 NOW = dt.datetime.now(dt.UTC)
@@ -37,3 +38,19 @@ def public_key() -> bytes:
 
 def message_key() -> str:
     return text_of(SigningKey.generate().public)
+
+
+def bundle_of(authority: Authority, device: str, path: Path, now: dt.datetime = NOW) -> Path:
+    """Enroll a device, and pack what it is given."""
+    key, message = certificates.new_key(), SigningKey.generate()
+    certificate = authority.enroll(device, certificates.public_of(key), text_of(message.public), now)
+    assert authority.publish(now).failed == ()
+    files = authority.trust_files | {"mandate.json": authority.mandate, "agent.toml": AGENT}
+    files |= {"device.key": key, "device.crt": certificate, "message.key": message.pem}
+    known = authority.record.devices[device]
+    until = certificates.look(certificate)[3]
+    pack(path, Manifest(authority.record.fleet, device, known.epoch, until, {}), files, authority.signer())
+    return path
+
+
+AGENT = b'fleet = "barn"\n[broker]\nca_file = "/etc/fedge/identity/ca.crt"\n'
