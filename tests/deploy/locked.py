@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -50,12 +51,13 @@ ROLES: dict[str, Role] = {
 }
 
 
-def configuration(ports: dict[str, int], files: Path, more: str = "", **changed: int) -> str:
-    """Return locked.conf with ports and paths of this test, and not a line else changed but the limits named."""
+def configuration(ports: dict[str, int], files: Path, more: str, swap: dict[str, str], **changed: int) -> str:
+    """Return locked.conf with ports and paths of this test, and not a line else changed but what is named."""
     text = (MOSQUITTO / "locked.conf").read_text()
     edits = [(rf"^listener {LISTENERS[name]}\b.*$", f"listener {port} 127.0.0.1") for name, port in ports.items()]
     edits += [("/mosquitto/config/broker/", f"{files}/"), ("/mosquitto/config/nobody$", f"{MOSQUITTO}/nobody")]
     edits += [(rf"^{name} \d+$", f"{name} {value}") for name, value in changed.items()]
+    edits += [(re.escape(old), new) for old, new in swap.items()]
     for pattern, replacement in edits:
         text, n = re.subn(pattern, replacement, text, flags=re.MULTILINE)
         assert n, f"{pattern} is not there"
@@ -87,13 +89,38 @@ class Site:
             for name in ROLES:
                 self._certify(authority, name)
             for name in ("pi-1", "pi-2", "revoked"):
-                key = certificates.public_of(self._keys[name])
-                self._certificates[name] = authority.enroll(name, key, _message_key(), NOW)
+                self._enroll(authority, name)
             for name in ("dismissed", "revoked"):
                 assert authority.revoke(name, NOW)
             assert authority.publish(NOW).failed == ()
         (self.ca / "broker" / "server.crt").write_bytes(self._certificates["broker"])
         (self.ca / "broker" / "server.key").write_bytes(self._keys["broker"])
+
+    def _enroll(self, authority: Authority, name: str) -> None:
+        public = certificates.public_of(self._keys[name])
+        self._certificates[name] = authority.enroll(name, public, _message_key(), NOW)
+
+    def enroll(self, name: str) -> None:
+        """Enroll one more device."""
+        self._keys[name] = certificates.new_key()
+        with Authority(self.ca) as authority:
+            self._enroll(authority, name)
+            assert authority.publish(NOW).failed == ()
+
+    def revoke(self, name: str) -> None:
+        """Put a device on the list of the revoked, and have the broker read it."""
+        with Authority(self.ca) as authority:
+            assert authority.revoke(name, NOW)
+            assert authority.publish(NOW).failed == ()
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    def stale_list(self) -> Path:
+        """Return a list of the revoked that nobody is on, and that is past its date."""
+        file, then = self.folder / "stale.crl", NOW - 10 * DAY
+        authority, key = ((self.ca / name).read_bytes() for name in ("devices.crt", "devices.key"))
+        file.write_bytes(certificates.revocations(authority, key, {}, 1, 1, then))
+        return file
 
     @classmethod
     def beside(cls, other: Site) -> Site:
@@ -106,17 +133,17 @@ class Site:
         public = certificates.public_of(self._keys[name])
         self._certificates[name] = authority.certify(name, ROLES[name], public, _message_key(), NOW)
 
-    def start(self, folder: Path, **changed: int) -> None:
+    def start(self, folder: Path, swap: dict[str, str] | None = None, **changed: int) -> None:
         """Start a broker of this site. Its listener "all" is a test's own, and lets everybody do everything.
 
-        changed: limits that are smaller than in the file, so that an attack on them is quick.
+        changed: limits that are smaller than in the file, so that an attack on them is quick. swap: text that is other.
         """
         folder.mkdir(exist_ok=True)
         ports = {name: port for name, port in self.ports.items() if name != "all"}
         everything = folder / "everything"
         everything.write_text("topic readwrite #\ntopic readwrite $SYS/#\ntopic readwrite $CONTROL/#\n")
         more = f"listener {self.ports['all']} 127.0.0.1\nallow_anonymous true\nacl_file {everything}\n"
-        (folder / "conf").write_text(configuration(ports, self.ca / "broker", more, **changed))
+        (folder / "conf").write_text(configuration(ports, self.ca / "broker", more, swap or {}, **changed))
         program = "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else "mosquitto"
         self.log = folder / "log"
         with self.log.open("wb") as output:

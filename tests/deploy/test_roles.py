@@ -4,6 +4,10 @@ client, by which devices and the aggregator come in.
 
 from __future__ import annotations
 
+import re
+import shlex
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,10 +21,11 @@ from broker.errors import WireError
 from broker.messages import Beacon, Command, Jobs, Message, Presence, Query, Reply, Stop
 from broker.transport import Online, Packet
 from broker.wire import Wire
+from fleet.authority.cut import cut
 from fleet.console import operator
 from fleet.console.operator import DeniedError, OperatorConfig, OperatorError
 from tests.deploy.locked import Site
-from tests.deploy.raw import WAIT_S
+from tests.deploy.raw import WAIT_S, Raw, Refused
 
 WIRE = Wire("home")
 
@@ -148,7 +153,7 @@ def test_the_template_names_every_role(locked_broker: Site) -> None:
     staff = (locked_broker.ca / "broker" / "acl.staff").read_text().splitlines()
     devices = (locked_broker.ca / "broker" / "acl.devices").read_text().splitlines()
     assert {line for line in staff if line.startswith("user ")} == {
-        f"user {name}" for name in ("aggregator", "authority", "olga", "otto", "ada", "operator")
+        f"user {name}" for name in ("aggregator", "authority", "olga", "otto", "ada")
     }
     assert not any(line.startswith("pattern") for line in staff)
     assert all(line.startswith(("pattern ", "#")) for line in devices)
@@ -162,3 +167,59 @@ def test_both_configurations_have_the_same_limits() -> None:
     ]
     assert tails[0] == tails[1]
     assert "memory_limit" in tails[0]
+
+
+def test_without_containers_nothing_points_into_one() -> None:
+    deploy = Path(__file__).parents[2] / "deploy"
+    pattern = r"^sed (-e .*) \\\n +(mosquitto/\S+) \| sudo tee"
+    edits = re.findall(pattern, (deploy / "README.md").read_text(), re.MULTILINE)
+    assert {file for _, file in edits} == {"mosquitto/mosquitto.conf", "mosquitto/locked.conf"}
+    for expressions, file in edits:
+        made = subprocess.run(
+            ["sed", *shlex.split(expressions), file], cwd=deploy, capture_output=True, text=True, check=True
+        )
+        settings_ = [line for line in made.stdout.splitlines() if not line.startswith("#")]
+        assert not any("/mosquitto/config" in line for line in settings_)
+        assert [line for line in settings_ if line.startswith("listener") and line.endswith("127.0.0.1")]
+
+
+def test_who_is_revoked_is_cut_off_and_stays_out(locked_broker: Site) -> None:
+    site = locked_broker
+    site.enroll("pi-3")
+    device = site.client("devices", "pi-3")
+    device.publish("fedge/1/home/device/pi-3", b"x", retain=True)
+    site.revoke("pi-3")
+    steps = cut(settings(site, "authority", "server"), "home", "pi-3")
+    assert all(step.done for step in steps), steps
+    assert device.is_hung_up_on()
+    device.die()
+    with pytest.raises(Refused):
+        site.client("devices", "pi-3")
+    with site.client("all", None) as everything:
+        everything.subscribe("fedge/1/home/device/pi-3")
+        assert everything.heard == []
+
+
+def test_past_its_date_a_list_of_the_revoked_lets_nobody_in(site: Site, tmp_path: Path) -> None:
+    broker = Site.beside(site)
+    try:
+        broker.start(tmp_path / "broker", swap={f"{site.ca}/broker/devices.crl": str(site.stale_list())})
+        with pytest.raises(Refused, match=r"certificate|EOF|hung up"):
+            broker.client("devices", "pi-1")
+        broker.client("server", "aggregator").close()
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_listener_takes_tls_1_2_as_well_where_it_is_told_to(
+    site: Site, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    broker = Site.beside(site)
+    try:
+        broker.start(tmp_path / "broker", swap={"tls_version tlsv1.3": "tls_version tlsv1.2"})
+        with Raw(broker.ports["devices"], broker.context("pi-1", version=version)) as raw:
+            raw.connect("x")
+            assert raw.publish("fedge/1/home/device/pi-1", b"x") < 128
+    finally:
+        broker.stop()
