@@ -406,7 +406,7 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "an operator speaks as the aggregator": writes(f"{HOME}/round/j-1", by=OPERATOR),
     "an admin speaks as the aggregator": writes(f"{HOME}/round/j-1", by=ADMIN),
     "who cuts connections writes a job": writes(f"{HOME}/job/j-1", by=Somebody("authority", "server")),
-    "the aggregator offers": writes(f"{HOME}/offer/j-1/aggregator/9", by=AGGREGATOR, honestly=f"{HOME}/round/j-1"),
+    "the aggregator commands": writes(f"{HOME}/command/x", by=AGGREGATOR, honestly=f"{HOME}/round/j-1"),
 }
 
 
