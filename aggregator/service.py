@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
-LEADS_WITH = ("device", "command", "head")
+LEADS_WITH = ("device", "command", "query", "head")
 """Those that the one which leads subscribes to beside."""
 SAID_ONCE = ("offer", "chunk")
 """And those under which nothing is to be retained: whoever does so is to be noticed at once."""
