@@ -29,7 +29,7 @@ class Cutter(Protocol):
 
 
 class Takeover:
-    """Takes client ids over, one after another, on a thread of its own, which begins when it is needed.
+    """Takes client ids over, one after another, on a thread of its own, which lives while there are any.
 
     connect: makes a client of this id, not yet open. wake: called, on that thread, when there is a failure to tell.
     """
@@ -39,15 +39,18 @@ class Takeover:
         self._wake = wake
         self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._failed: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._at_work = False
 
     def cut(self, client_ids: Sequence[str]) -> None:
         """Begin to end the connections under these ids. Returns at once."""
-        for client_id in client_ids:
-            self._wanted.put(client_id)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="takeover", daemon=True)
-            self._thread.start()
+        with self._lock:
+            for client_id in client_ids:
+                self._wanted.put(client_id)
+            begin = not self._at_work and not self._wanted.empty()
+            self._at_work = self._at_work or begin
+        if begin:
+            threading.Thread(target=self._work, name="takeover", daemon=True).start()
 
     def failures(self) -> list[str]:
         """Return why it could not be done, as far as that has become known since this was asked last."""
@@ -58,8 +61,11 @@ class Takeover:
 
     def _work(self) -> None:
         while True:
-            why = self._take(self._wanted.get())
-            if why:
+            with self._lock:
+                if self._wanted.empty():
+                    self._at_work = False
+                    return
+            if why := self._take(self._wanted.get()):
                 self._failed.put(why)
                 self._wake()
 
