@@ -49,7 +49,7 @@ class Commands:
         self._begun: OrderedDict[tuple[str, str], Command] = OrderedDict()
         """What is under way: nobody is told that it is done before that is durable."""
         self._taken: set[tuple[str, str]] = set()
-        """Signed commands that were heard. They are said to this life of the aggregator: no later one need know them."""
+        """Signed commands that were heard. Each is said to one life of the aggregator: no later one need know it."""
 
     def obey(self, command: Command) -> Reply | None:
         """Do what is asked for, unless that was done, and return the answer; None: not yet. Raises nothing."""

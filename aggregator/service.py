@@ -110,7 +110,7 @@ class Aggregator:
             executor=Inline() if executor is None else executor,
             wake=transport.wake,
         )
-        self.leadership = Leadership(self._me(), take_over=take_over)
+        self.leadership = Leadership(self._me(), take_over=take_over, wary=wire.seal.signs)
         self._took_over = take_over
         self.foreign: dict[str, Version] = {}
         """Jobs that lie at the broker, and that this store has never known."""

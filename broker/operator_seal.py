@@ -31,7 +31,7 @@ class OperatorSeal(Seal):
         """Under which its key is pinned; "" where it is not."""
 
     @property
-    def signs(self) -> bool:
+    def signs(self) -> bool:  # type: ignore[override]  # of others it is always so, or never
         """Whether it gives commands under a key."""
         return self._signing is not None
 

@@ -59,6 +59,8 @@ class Seal:
     """How many digits of a SHA-256 name an update."""
     head_digits = 32
     """How many prove a version in its head."""
+    signs = False
+    """Whether it signs what it says."""
     trusts = False
     """Whether it has pinned whose words it believes."""
     is_introduced = True
@@ -143,10 +145,11 @@ class Order:
     def follow(self, message: Beacon | Job | Head | Round, count: int) -> None:
         """Note a word that is proved. Raises ForgedError for one that comes after a later one.
 
-        A beacon of a lower term is heard all the same: whoever leads under it has to be told.
+        A beacon of a lower term is heard all the same: whoever leads under it has to be told. So is a last will, which
+        was signed when its connection began, and which nobody follows.
         """
         said, key = (message.term, count), (type(message), "" if isinstance(message, Beacon) else message.job)
-        if isinstance(message, Beacon) and message.term < self.term:
+        if isinstance(message, Beacon) and (message.term < self.term or not message.online):
             return
         if said < self._heard.get(key, (0, 0)) or (isinstance(message, Head | Round) and message.term < self.term):
             raise ForgedError("repeated", message)

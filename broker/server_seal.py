@@ -39,6 +39,7 @@ class Devices(Protocol):
 class ServerSeal(Seal):
     """Of an aggregator."""
 
+    signs = True
     digest_digits = DIGEST_DIGITS
     head_digits = 64
 

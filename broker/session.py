@@ -48,5 +48,5 @@ class Session:
 
 
 def _derived(shared: bytes, fleet: str, device: str, keys: tuple[bytes, bytes], way: str) -> bytes:
-    told = msgspec.msgpack.encode(["fedge/1", "session", fleet, device, *keys, way])
+    told = msgspec.msgpack.encode(["fedge session", fleet, device, *keys, way])
     return hashlib.blake2b(told, digest_size=32, key=shared).digest()

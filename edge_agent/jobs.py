@@ -292,7 +292,8 @@ class Jobs:
             self._forget(job.job)
             return
         if why := self._objection(job):
-            log.error("job=%s is refused: %s", job.job, why)
+            if self.unready.get(job.job) != why:
+                log.error("job=%s is refused: %s", job.job, why)
             if job.job not in self.works:
                 self.unready[job.job] = why
             return

@@ -28,7 +28,7 @@ def complain(error: Exception) -> None:
     )
 
 
-_OURS = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
+_OURS = ("runtime", "identity", "broker", "models", "aggregator", "edge_agent", "fleet")
 
 
 def agent_run(arguments: argparse.Namespace) -> int:
@@ -47,6 +47,13 @@ def agent_predict(arguments: argparse.Namespace) -> int:
     from fleet.console.predict import predict
 
     return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
+
+
+def agent_trust(arguments: argparse.Namespace) -> int:
+    from fleet.identity import replace_pinned
+
+    print(replace_pinned(arguments.config, arguments.file))
+    return 0
 
 
 def aggregator_run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
 
 from broker.device_seal import DeviceSeal
 from broker.operator_seal import OperatorSeal
@@ -12,9 +15,34 @@ from broker.server_seal import ServerSeal
 from broker.wire import Wire
 from identity.registry import RegistryError, WatchedRegistry
 from identity.settings import DeviceIdentity, IdentitySettings, ServerIdentity
-from runtime.settings import SettingsError
+from identity.trust import TrustError, read_trust, replace_trust
+from runtime.settings import SettingsError, load
 
 log = logging.getLogger(__name__)
+
+
+class _Pinned(Struct):
+    """What of a configuration says where the pinned keys lie: of an agent, an aggregator or an operator."""
+
+    fleet: str
+    identity: IdentitySettings = IdentitySettings()
+
+
+def replace_pinned(config: Path, new: Path) -> str:
+    """Put a later file in the place of the pinned keys that a configuration names; return what was done.
+
+    Raises SettingsError, or OSError where it cannot be written; nothing is changed then.
+    """
+    named = load(config, _Pinned)
+    if named.identity.trust is None:
+        raise SettingsError(f"{config}: [identity] trust: no keys are pinned here, so there is nothing to replace")
+    path = Path(named.identity.trust)
+    try:
+        read_trust(path, named.fleet)
+        trust = replace_trust(path, new)
+    except TrustError as error:
+        raise SettingsError(str(error)) from error
+    return f"{path}: the keys of fleet {trust.fleet} with serial {trust.serial}; start again what uses them"
 
 
 def wire_of_device(fleet: str, device: str, identity: DeviceIdentity) -> Wire:
@@ -22,6 +50,8 @@ def wire_of_device(fleet: str, device: str, identity: DeviceIdentity) -> Wire:
     trust, key = identity.read_trust(fleet), identity.read_key()
     if trust is None:
         log.warning("no keys are pinned ([identity] trust): this device trusts its broker, and whoever speaks there")
+    if trust is not None and key is None:
+        log.warning("there is no message_key ([identity]): nobody can tell this device's words from another's")
     if trust is None and key is None:
         return Wire(fleet)
     return Wire(fleet, DeviceSeal(fleet, device, trust, key))

@@ -140,6 +140,15 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _add_config(run, "agent.toml")
     _add_check(run, "look at the configuration and everything it names, and exit")
     run.set_defaults(logs=True)
+    trust = _add(
+        agent,
+        "trust",
+        commands.agent_trust,
+        "Put a later file in the place of the pinned keys: signed by the root or, for a new key, by the aggregator.",
+        "fedge agent trust new-trust.json --config agent.toml",
+    )
+    trust.add_argument("file", type=Path, metavar="FILE")
+    _add_config(trust, "agent.toml")
     predict = _add(
         agent,
         "predict",

@@ -138,7 +138,7 @@ def write_trust(path: Path, trust: Trust) -> None:
 def _said(trust: Trust) -> bytes:
     """Return the bytes that a signature over it covers: all but the signature."""
     fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
-    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge/1", trust.fleet, "trust", fields])
+    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge trust", trust.fleet, fields])
 
 
 class _Numbered(msgspec.Struct):

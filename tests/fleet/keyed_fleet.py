@@ -48,14 +48,14 @@ TRUST = Trust(FLEET, text_of(ROOT.public), (text_of(LEADER.public),), {"ada": te
 
 def toy(**changes: object) -> JobSpec:
     rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=3, wait="all", deadline_s=30.0)
-    model = ModelSpec(inputs=INPUTS, hidden=(16,), outputs=OUTPUTS)
     fields: dict[str, object] = {
+        "model": ModelSpec(inputs=INPUTS, hidden=(16,), outputs=OUTPUTS),
         "compression": "light",
         "deploy": "never",
         "rounds": rounds,
         "train": TrainSpec(epochs=1, batch_size=5),
     }
-    return JobSpec("toy", model, **(fields | changes))  # type: ignore[arg-type]  # the tests know the fields
+    return JobSpec("toy", **(fields | changes))  # type: ignore[arg-type]  # the tests know the fields
 
 
 def rows(seed: int) -> Dataset:
@@ -157,12 +157,11 @@ class KeyedFleet:
         for home in self.homes:
             home.close()
 
-    def step(self, seconds: float = 0.1) -> None:
-        """Let everybody do what there is to do, then let time pass."""
-        for _ in range(200):
-            busy = [self.aggregator.step(0.0), *(agent.step(0.0) for agent in self.agents.values())]
-            if not any(busy):
-                break
+    def step(self, seconds: float = 0.02) -> None:
+        """Let everybody do a few things, then let time pass."""
+        for _ in range(3):
+            for one in (self.aggregator, *self.agents.values()):
+                one.step(0.0)
         self.now += seconds
 
     def run(self, until: Callable[[], bool], most_s: float = 900.0) -> None:
@@ -190,15 +189,16 @@ class KeyedFleet:
         found: list[Reply] = []
 
         def hear() -> None:
-            for event in iter(link.take, None):
-                if isinstance(event, Packet) and isinstance(message := wire.unpack(event), Reply):
-                    found.append(message)
+            messages = (wire.unpack(event) for event in iter(link.take, None) if isinstance(event, Packet))
+            found.extend(message for message in messages if isinstance(message, Reply))
 
         hear()
         link.publish(wire.pack(command))
-        for _ in range(30):
+        for _ in range(60):
             self.step()
             hear()
+            if found:
+                break
         link.close()
         return found[-1] if found else None
 
