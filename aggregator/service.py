@@ -451,6 +451,8 @@ class Aggregator:
                 say("device=%s: %s", presence.device, sight.told)
         if sight.kind == "full":
             self._refuse("roster full", f"device={presence.device}")
+        if self._wire.seal.signs and presence.term >= self.term:  # of who goes by another life, under a higher term
+            self._follow(self.leadership.hear_term(presence.term, self.clock()))
         if sight.kind != "news":
             return
         for job in list(self.runs):

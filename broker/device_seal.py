@@ -44,6 +44,7 @@ class DeviceSeal(Seal):
         self.device = device
         self.trusts = trust is not None
         self.leader = b""
+        self.session_with = ""
         self.order = Order()
         self._aggregator = trust.aggregator_keys if trust is not None else ()
         self._operators = trust.operator_keys if trust is not None else {}
@@ -76,8 +77,7 @@ class DeviceSeal(Seal):
             return message
         if message.online and self.leader:
             self._introduced = self.leader
-        to = tag_of(self.leader) if self.leader else ""
-        return cast(M, structs.replace(message, exchange=self._public, to=to))
+        return cast(M, structs.replace(message, exchange=self._public, to=self.session_with))
 
     def close(self, message: Message, said: Callable[[], bytes]) -> Envelope | None:
         """See `Seal`."""
@@ -98,17 +98,18 @@ class DeviceSeal(Seal):
             case Presence() if self.trusts:
                 self._check_own(message, envelope, said)
             case Beacon() | Job() | Head() | Round():
+                is_followed = True
                 if self.trusts:
                     signer_of(self._aggregator, message, envelope, said)
-                    self.order.follow(message, envelope.count if envelope else 0)
-                if isinstance(message, Beacon):
+                    is_followed = self.order.follow(message, envelope.count if envelope else 0)
+                if isinstance(message, Beacon) and is_followed:
                     self._meet(message)
             case _ if isinstance(message, OF_THE_AGGREGATOR) and self.trusts:
                 signer_of(self._aggregator, message, envelope, said)
 
     def _meet(self, beacon: Beacon) -> None:
-        """Note which life of the aggregator sessions are agreed on with. One of a lower term has to rise first."""
-        if not (beacon.online and beacon.exchange) or beacon.term < self.order.term:
+        """Note which life of the aggregator sessions are agreed on with. Another under that term has to rise first."""
+        if not (beacon.online and beacon.exchange):
             return
         leader = key_of(beacon.exchange)
         if leader == self.leader:
@@ -117,7 +118,11 @@ class DeviceSeal(Seal):
             self._session = Session(self._exchange, leader, self.fleet, self.device, of_device=True)
         except ValueError as error:
             raise WireError(f"aggregator: exchange: {error}") from error
-        self.leader = leader
+        self.leader, self.session_with = leader, tag_of(leader)
+
+    def goes_by(self, beacon: Beacon) -> bool:
+        """See `Seal`."""
+        return not self.trusts or not beacon.exchange or tag_of(key_of(beacon.exchange)) == self.session_with
 
     def _check_session(self, message: Want | Verdict, envelope: Envelope | None, said: Callable[[], bytes]) -> None:
         if envelope is None or envelope.is_signature:

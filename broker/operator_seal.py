@@ -57,7 +57,5 @@ class OperatorSeal(Seal):
         if not isinstance(message, OF_THE_AGGREGATOR):
             return
         signer_of(self._keys, message, envelope, said)
-        if isinstance(message, Beacon):
-            self._order.follow(message, envelope.count if envelope else 0)
-            if message.online and message.exchange and message.term >= self._order.term:
-                self.leader = tag_of(key_of(message.exchange))
+        if isinstance(message, Beacon) and self._order.follow(message, envelope.count if envelope else 0):
+            self.leader = tag_of(key_of(message.exchange)) if message.exchange else self.leader

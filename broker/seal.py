@@ -63,6 +63,8 @@ class Seal:
     """Whether it signs what it says."""
     trusts = False
     """Whether it has pinned whose words it believes."""
+    session_with = ""
+    """Names the life of the aggregator that sessions are agreed on with; "" where there is none."""
     is_introduced = True
     """Whether the other side of its session, as far as that is known, was told who speaks."""
 
@@ -84,6 +86,10 @@ class Seal:
 
     def check(self, message: Message, envelope: Envelope | None, said: Callable[[], bytes]) -> None:
         """Raise ForgedError for what is not proved and has to be."""
+
+    def goes_by(self, beacon: Beacon) -> bool:  # noqa: ARG002 -- of a law
+        """Return whether the life of the aggregator that says this is the one whose words are followed."""
+        return True
 
     def is_fresh(self, presence: Presence) -> bool:  # noqa: ARG002 -- of a law
         """Return whether a presence was said to this very aggregator, and not before it was there."""
@@ -136,25 +142,33 @@ def signer_of(keys: Iterable[bytes], message: Message, envelope: Envelope | None
 class Order:
     """How far the words of the aggregator were followed, topic by topic. term: the highest that was heard."""
 
-    __slots__ = ("_heard", "term")
+    __slots__ = ("_heard", "_leader", "term")
 
     def __init__(self) -> None:
         self.term = 0
+        self._leader = (0, "")
+        """The term of the last beacon that was followed, and its nonce."""
         self._heard: dict[tuple[type, str], tuple[int, int]] = {}
 
-    def follow(self, message: Beacon | Job | Head | Round, count: int) -> None:
-        """Note a word that is proved. Raises ForgedError for one that comes after a later one.
+    def follow(self, message: Beacon | Job | Head | Round, count: int) -> bool:
+        """Note a word that is proved; return whether to go by it. Raises ForgedError for one that was overtaken.
 
-        A beacon of a lower term is heard all the same: whoever leads under it has to be told. So is a last will, which
-        was signed when its connection began, and which nobody follows.
+        A beacon of a lower term is heard all the same, and not gone by: whoever leads under it has to be told. So is
+        one of another life under the same term, of a store that was restored, and a last will, which was signed when
+        its connection began.
         """
+        if isinstance(message, Beacon):
+            term, nonce = self._leader
+            if not message.online or message.term < self.term or (message.term == term and message.nonce != nonce):
+                return False
         said, key = (message.term, count), (type(message), "" if isinstance(message, Beacon) else message.job)
-        if isinstance(message, Beacon) and (message.term < self.term or not message.online):
-            return
         if said < self._heard.get(key, (0, 0)) or (isinstance(message, Head | Round) and message.term < self.term):
             raise ForgedError("repeated", message)
         self._heard[key] = said
         self.term = max(self.term, message.term)
+        if isinstance(message, Beacon):
+            self._leader = message.term, message.nonce
+        return True
 
 
 class Refusals:

@@ -99,8 +99,8 @@ class Agent:
         self._refusals = Refusals()
         self._leader_term = 0
         self._roll: tuple[str, int] | None = None
-        self._exchange = ""
-        """What the life of the aggregator that leads agrees on sessions with."""
+        self._session_with = ""
+        """The life of the aggregator that this device has agreed on a session with."""
         self._spread_s = 0.0
         self._resources = resources or Resources()
         self._rng = self._resources.jitter(f"{home.device}/{home.boot}/{home.nonce}")
@@ -265,6 +265,8 @@ class Agent:
         if not beacon.online:
             return
         self._spread_s, self._leader_term = beacon.spread_s, beacon.term
+        if not self._wire.seal.goes_by(beacon):
+            self._leader_term -= 1  # it has to hear that it must rise above the term that both have
         self.jobs.greet(beacon.spread_s)
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
@@ -273,8 +275,9 @@ class Agent:
             self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term
-        if beacon.exchange != self._exchange:  # what was offered before was said to nobody who could check it
-            came_back, self._exchange = True, beacon.exchange
+        if self._wire.seal.session_with != self._session_with:  # which could check nothing that was said before
+            came_back, self._session_with = True, self._wire.seal.session_with
+            self._announcer.forget(self._clock(), self._rng.random() * beacon.spread_s)
         if came_back:
             self.jobs.say_again()
 

@@ -243,6 +243,31 @@ def test_words_are_followed_in_the_order_of_term_and_count() -> None:
     assert order.term == 8
 
 
+def test_a_beacon_of_another_life_under_the_same_term_is_heard_and_not_gone_by() -> None:
+    order = Order()
+    assert order.follow(Beacon(7, "a", online=True), 5)
+    assert not order.follow(Beacon(7, "b", online=True), 1)
+    assert not order.follow(Beacon(6, "b", online=True), 9)
+    assert not order.follow(Beacon(9, "a", online=False), 1)
+    assert order.term == 7
+    assert order.follow(Beacon(8, "b", online=True), 1)
+    with pytest.raises(ForgedError, match="said before"):
+        order.follow(Beacon(8, "b", online=True), 0)
+
+
+def test_a_device_tells_a_life_that_it_does_not_go_by() -> None:
+    one, other = pair()
+    restored = server_of_another_life()
+    beacon = other.unpack(restored.pack(Beacon(7, "n1", online=True)))
+    assert isinstance(beacon, Beacon)
+    assert not other.seal.goes_by(beacon)
+    higher = other.unpack(restored.pack(Beacon(8, "n1", online=True)))
+    assert isinstance(higher, Beacon)
+    assert other.seal.goes_by(higher)
+    assert not other.seal.is_introduced
+    assert one.seal.signs
+
+
 def test_what_is_refused_is_told_once_a_minute_with_how_much_it_was() -> None:
     refusals, error = Refusals(), ForgedError("unsigned", Beacon(7, "n0", online=True))
     assert "refused 1 word that is not signed" in refusals.count(error, "t", 0.0)
