@@ -10,7 +10,7 @@ from msgspec import structs
 
 from broker import canonical
 from broker.envelope import Envelope
-from broker.messages import Beacon, Command, Message
+from broker.messages import Beacon, Command, Message, Submit
 from broker.seal import OF_THE_AGGREGATOR, M, Order, Seal, Signing, signer_of, tag_of
 from identity.keys import Signer, key_of
 from identity.trust import Trust
@@ -34,6 +34,14 @@ class OperatorSeal(Seal):
     def signs(self) -> bool:  # type: ignore[override]  # of others it is always so, or never
         """Whether it gives commands under a key."""
         return self._signing is not None
+
+    def signed(self, submit: Submit, name: str, incarnation: str) -> Submit:
+        """Return a job that is submitted, with the end of its id and the signature over its specification.
+
+        name: of the job. incarnation: eight hexadecimal digits, drawn for this job.
+        """
+        signature = self.sign_spec(f"{name}-{incarnation}", submit.spec)
+        return structs.replace(submit, incarnation=incarnation, operator=self.name, signature=signature)
 
     def sign_spec(self, job: str, spec: dict[str, Any]) -> str:
         """Return the signature, as text, over a specification and the id that the job is to have."""

@@ -125,6 +125,7 @@ def _add_chaos(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="threads",
         help="where the aggregator evaluates versions (threads)",
     )
+    chaos.add_argument("--keys", action="store_true", help="everybody signs, and believes signed words alone")
     chaos.add_argument(
         "--sabotage",
         choices=("ledger", "outbox", "rename"),

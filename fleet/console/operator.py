@@ -191,11 +191,7 @@ class Console:
 
     def sign(self, command: Submit, name: str) -> Submit:
         """Return a job that is submitted as one of this operator's: under an id that is drawn here, and signed."""
-        if self._seal is None:
-            return command
-        incarnation = secrets.token_hex(4)
-        signature = self._seal.sign_spec(f"{name}-{incarnation}", command.spec)
-        return structs.replace(command, incarnation=incarnation, operator=self._seal.name, signature=signature)
+        return command if self._seal is None else self._seal.signed(command, name, secrets.token_hex(4))
 
     def pages(self, command: Jobs | Show | Explain) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each. Raises OperatorError."""

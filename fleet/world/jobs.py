@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from msgspec import structs, to_builtins
+from msgspec import to_builtins
 
 from broker.errors import WireError
 from broker.messages import Command, Explain, Reply, Stop, Submit
@@ -119,9 +119,7 @@ class Operator:
         seal = self._wire.seal
         if not isinstance(seal, OperatorSeal):
             return submit
-        incarnation = f"{self._n_asked:08x}"
-        signature = seal.sign_spec(f"{name}-{incarnation}", submit.spec)
-        return structs.replace(submit, incarnation=incarnation, operator=keys.OPERATOR, signature=signature)
+        return seal.signed(submit, name, f"{self._n_asked:08x}")
 
     def stop(self, name: str) -> None:
         """Have a job stopped."""
