@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from aggregator.database import REMEDY, DamageError
 from aggregator.store import Store, StoreError
 from broker.messages import Job, Submit, Version
 
@@ -52,7 +53,10 @@ def drop(store: Store, job: str) -> None:
 def read(store: Store, job: str) -> SignedSpec | None:
     """Return what was signed of a job; None where nothing was. Raises StoreError."""
     text = store.note(_name(job))
-    return msgspec.json.decode(text, type=SignedSpec) if text else None
+    try:
+        return msgspec.json.decode(text, type=SignedSpec) if text else None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DamageError(f"the signature of job {job} is damaged in the state directory: {error}: {REMEDY}") from error
 
 
 def _name(job: str) -> str:

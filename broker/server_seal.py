@@ -24,6 +24,8 @@ from identity.trust import Trust
 
 FORMER = 8
 """Former lives of a device that are remembered: none of them is agreed with again."""
+MOST = 100_000
+"""Devices that sessions are agreed on with where anybody may be one."""
 
 
 class Devices(Protocol):
@@ -110,6 +112,8 @@ class ServerSeal(Seal):
     def _agree(self, message: Presence, count: int) -> None:
         """Agree on a session with a device that knows this life. Raises WireError for a key that is none."""
         device, before = message.device, self._sessions.get(message.device)
+        if before is None and self.devices is None and len(self._sessions) >= MOST:
+            return
         theirs = key_of(message.exchange)
         if before is not None:
             if before.theirs == theirs:

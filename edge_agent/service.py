@@ -96,7 +96,7 @@ class Agent:
         if self._heard is not None:
             self._term = self._heard.term
             wire.seal.start_from(self._term)
-        self._refusals = Refusals()
+        self._refusals = Refusals() if wire.seal.trusts else None
         self._leader_term = 0
         self._roll: tuple[str, int] | None = None
         self._session_with = ""
@@ -231,7 +231,7 @@ class Agent:
         try:
             message = self._wire.unpack(packet)
         except ForgedError as error:
-            if told := self._refusals.count(error, packet.topic, self._clock()):
+            if self._refusals is not None and (told := self._refusals.count(error, packet.topic, self._clock())):
                 log.error("%s", told)
             return
         except WireError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -310,3 +311,10 @@ def _is_proved(message: Message, to_device: bool) -> bool:
     if to_device:
         return isinstance(message, Beacon | Job | Head | Round | Want | Verdict | Presence | Candidate | Status | Reply)
     return isinstance(message, Beacon | Candidate | Head | Presence | Offer)
+
+
+def test_the_page_shows_these_very_bytes() -> None:
+    page = (Path(__file__).resolve().parents[2] / "broker" / "WIRE.md").read_text()
+    shown = page.partition("The round of the chapter before, signed")[2].partition("```\n")[2].partition("```")[0]
+    digits = "".join(line.partition("    a ")[0].partition("    the ")[0] for line in shown.splitlines())
+    assert digits.replace(" ", "") == ROUND_HEX

@@ -226,6 +226,7 @@ class KeyedFleet:
     def refused(self, name: str = "aggregator") -> dict[str, int]:
         """How many words were refused, by kind."""
         who = self.aggregator.refusals if name == "aggregator" else self.agents[name]._refusals
+        assert who is not None
         return dict(who.counts)  # type: ignore[arg-type]  # kinds are text
 
 
