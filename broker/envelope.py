@@ -16,9 +16,10 @@ from broker.errors import WireError
 
 SIGNED, SEALED = 0xFE, 0xFD
 PROOF_BYTES = {SIGNED: 64, SEALED: 16}
-MOST_COUNT = 2**35 - 1
-"""Five bytes: a thousand words a second for a year."""
+MOST_COUNT_BYTES = 5
+"""Of a count: enough for a thousand words a second for a year."""
 WIDTH = 64
+"""So many counts below the highest one that was heard may still come."""
 
 
 class Envelope(Struct, frozen=True):
@@ -67,7 +68,7 @@ def _written(count: int) -> bytes:
 def _read(payload: bytes) -> tuple[int, int]:
     """Return the count behind the first byte, and where it ends. Raises WireError."""
     count = 0
-    for place in range(5):
+    for place in range(MOST_COUNT_BYTES):
         at = 1 + place
         if at >= len(payload):
             break

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.envelope import MOST_COUNT, WIDTH, Envelope, Window, proved, split
+from broker.envelope import MOST_COUNT_BYTES, WIDTH, Envelope, Window, proved, split
 from broker.errors import WireError
 
+MOST_COUNT = 2 ** (7 * MOST_COUNT_BYTES) - 1
 SIGNATURE, MAC = bytes(range(64)), bytes(range(16))
 
 

@@ -123,7 +123,7 @@ class KeyedFleet:
         self.link.drop()
         self.store.close()
 
-    def start_agent(self, name: str) -> Agent:
+    def start_agent(self, name: str, *, keys: bool = True) -> Agent:
         config = AgentConfig(
             fleet=FLEET,
             state_dir=str(self.folder / name),
@@ -132,7 +132,8 @@ class KeyedFleet:
         )
         home = Home(self.folder / name, name)
         self.homes.append(home)
-        wire = self.wires[name] = Wire(FLEET, DeviceSeal(FLEET, name, TRUST, self.devices[name]))
+        seal = DeviceSeal(FLEET, name, TRUST, self.devices[name])
+        wire = self.wires[name] = Wire(FLEET, seal) if keys else Wire(FLEET)
         transport = self.links[name] = self.broker.transport(name, will(wire, home))
         agent = Agent(
             *(config, home, transport, wire),
@@ -147,9 +148,9 @@ class KeyedFleet:
         self.links[name].drop()
         self.agents[name].home.close()
 
-    def restart_agent(self, name: str) -> Agent:
+    def restart_agent(self, name: str, *, keys: bool = True) -> Agent:
         self.kill_agent(name)
-        self.agents[name] = self.start_agent(name)
+        self.agents[name] = self.start_agent(name, keys=keys)
         return self.agents[name]
 
     def close(self) -> None:

@@ -244,6 +244,29 @@ def test_an_update_in_pieces_is_under_a_digest_that_cannot_be_matched(
     fleet.close()
 
 
+def test_an_update_from_before_there_were_keys_counts_once_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.work.CHUNK_BYTES", 1024)
+    shas = []
+    for keys in (True, False):
+        fleet = KeyedFleet(tmp_path / str(keys), chunk_bytes=1024)
+        fleet.submit(toy(model=ModelSpec(inputs=4, hidden=(300,), outputs=2), compression="off"))
+        fleet.restart_agent("d0", keys=keys)
+        fleet.run(lambda one=fleet: JOB in one.agents["d0"].works and _offers(one, "d0"))  # type: ignore[misc]
+        offer = fleet.agents["d0"].works[JOB].participant.offer
+        assert offer is not None
+        assert len(offer.digest) == (32 if keys else 16)
+        fleet.restart_agent("d0")
+        shas.append(fleet.finish().sha256)
+        fleet.close()
+    assert shas[0] == shas[1]
+
+
+def _offers(fleet: KeyedFleet, name: str) -> bool:
+    return fleet.agents[name].works[JOB].participant.offer is not None
+
+
 # What was said before, and is said again.
 
 
