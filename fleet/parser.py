@@ -94,6 +94,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
     simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
     simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
 
 

@@ -16,10 +16,11 @@ from broker.errors import WireError
 from broker.messages import Command, Explain, Reply, Stop, Submit
 from broker.operator_seal import OperatorSeal
 from broker.transport import Packet
-from fleet.world import keys, nets
+from fleet import made_keys
+from fleet.world import nets
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
-from fleet.world.nodes import FLEET, WIRE
+from fleet.world.nodes import TRUST, WIRE
 from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
 
 REPEAT_S = 5.0
@@ -92,7 +93,7 @@ class Operator:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._wire = keys.wire_of_operator(FLEET) if world.keys else WIRE
+        self._wire = made_keys.wire_of_operator(TRUST) if world.keys else WIRE
         self._link = world.broker.transport("operator")
         self._link.poke = self._hear
         self._link.subscribe(WIRE.filter_for("reply", client="operator"))

@@ -40,7 +40,7 @@ from edge_agent.effects import Settle
 from edge_agent.home import Home, _read_mark
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
-from fleet.world import keys
+from fleet import made_keys
 from fleet.world import nets as world_nets
 from fleet.world.disk import Disk
 from fleet.world.network import WorldBroker
@@ -58,6 +58,8 @@ from runtime.faults import Marks
 
 FLEET = "w"
 WIRE = Wire(FLEET)
+TRUST = made_keys.trust_of(FLEET)
+"""What everybody pins in a world with keys."""
 SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0
 KERNEL = "world"
 """The machine is never booted anew: every death counts."""
@@ -161,7 +163,7 @@ class Server(Process):
             config,
             self.store,
             transport,
-            keys.wire_of_server(FLEET, self.world.roll) if self.world.keys else WIRE,
+            made_keys.wire_of_server(TRUST, self.world.roll) if self.world.keys else WIRE,
             nonce=nonce,
             take_over=take_over,
             clock=self.clock,
@@ -238,7 +240,7 @@ class Device(Process):
     def build(self) -> None:
         """See `Process.build`: what fleet/roles.py does for `fedge agent run`."""
         self.home = Home(self.disk.folder, self.device, draw=self._draw)
-        wire = keys.wire_of_device(FLEET, self.device, self.world.roll) if self.world.keys else WIRE
+        wire = made_keys.wire_of_device(TRUST, self.device, self.world.roll) if self.world.keys else WIRE
         transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(wire, self.home))
         self.connect(transport)
         config = AgentConfig(

@@ -451,6 +451,20 @@ def test_commands_are_done_once_and_in_one_life_of_the_aggregator(fleet: KeyedFl
     assert fleet.finish().coordinator.ended == "finished"
 
 
+def test_a_stop_that_is_played_again_in_the_same_life_stops_nothing(fleet: KeyedFleet) -> None:
+    halfway(fleet)
+    reply = fleet.ask(Stop("cli", "x1", "toy"))
+    assert reply is not None
+    assert reply.text.startswith("stopped")
+    stop = fleet.attacker.recorded("command", lambda message: isinstance(message, Stop))
+    reply = fleet.ask(fleet.submission(toy(), "s3", "0000000d"))
+    assert reply is not None
+    assert reply.ok
+    fleet.aggregator._commands._done.clear()  # as after 256 others
+    fleet.attacker.say(*stop)
+    assert fleet.finish().coordinator.ended == "finished"
+
+
 def test_an_operator_without_a_key_is_told_so(fleet: KeyedFleet) -> None:
     fleet.ready()
     link = fleet.broker.transport("cli")

@@ -1,7 +1,7 @@
-"""The keys of a made-up fleet, so that deaths, restored backups and restarts are tried with signatures and sessions.
+"""The keys of a fleet in one process, made up: they follow from the names of who has them.
 
-What the real fleet draws at random when a process starts is drawn by the world here, and the other keys follow from the
-names of who has them: a world stays a pure function of its seed.
+For what is to be the same at each run: the made-up world, where deaths, restored backups and restarts are tried with
+signatures and sessions, and the simulation. What the real fleet draws at random when a process starts is given here.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ class Everybody:
         return ()
 
 
-def trust_of(fleet: str) -> Trust:
-    """Return the pinned keys."""
-    named = {OPERATOR: text_of(key_of(OPERATOR).public)}
+def trust_of(fleet: str, *, operator: bool = True) -> Trust:
+    """Return the pinned keys. operator: whether there is one, who signs the jobs."""
+    named = {OPERATOR: text_of(key_of(OPERATOR).public)} if operator else {}
     return Trust(fleet, text_of(key_of("root").public), (text_of(key_of("aggregator").public),), named)
 
 
-def wire_of_server(fleet: str, roll: Callable[[], int]) -> Wire:
+def wire_of_server(trust: Trust, roll: Callable[[], int]) -> Wire:
     """Return the wire of an aggregator in a new life. roll: gives 32 random bits."""
-    return Wire(fleet, ServerSeal(fleet, key_of("aggregator"), trust_of(fleet), Everybody(), exchange=_drawn(roll)))
+    seal = ServerSeal(trust.fleet, key_of("aggregator"), trust, Everybody(), exchange=_drawn(roll))
+    return Wire(trust.fleet, seal)
 
 
-def wire_of_device(fleet: str, device: str, roll: Callable[[], int]) -> Wire:
+def wire_of_device(trust: Trust, device: str, roll: Callable[[], int]) -> Wire:
     """Return the wire of a device in a new life. roll: gives 32 random bits."""
-    key = key_of(f"device {device}")
-    return Wire(fleet, DeviceSeal(fleet, device, trust_of(fleet), key, exchange=_drawn(roll)))
+    seal = DeviceSeal(trust.fleet, device, trust, key_of(f"device {device}"), exchange=_drawn(roll))
+    return Wire(trust.fleet, seal)
 
 
-def wire_of_operator(fleet: str) -> Wire:
+def wire_of_operator(trust: Trust) -> Wire:
     """Return the wire of the operator."""
-    return Wire(fleet, OperatorSeal(fleet, trust_of(fleet), key_of(OPERATOR)))
+    return Wire(trust.fleet, OperatorSeal(trust.fleet, trust, key_of(OPERATOR)))
 
 
 def _drawn(roll: Callable[[], int]) -> ExchangeKey:
