@@ -347,7 +347,7 @@ def test_a_job_that_was_deleted_never_begins_again_whoever_announces_it(fleet: K
     for name in fleet.agents:
         fleet.restart_agent(name)
     fleet.rest()
-    fleet.attacker.say(announced, captured.pack(structs.replace(job, term=fleet.aggregator.term)))
+    fleet.attacker.say(announced, captured.pack(structs.replace(job, term=fleet.aggregator.term + 1)))
     fleet.rest()
     assert all(list(agent.works) == ["toy-0000000b"] for agent in fleet.agents.values())
     assert fleet.finish().coordinator.ended == "finished"
@@ -538,4 +538,30 @@ def test_offers_wait_for_no_pause_when_the_aggregator_was_started_again(fleet: K
     began = fleet.now
     fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number >= 1)
     assert fleet.now - began < 5.0
+    assert fleet.refused() == {}  # each has introduced itself before
+    assert fleet.finish().sha256 == calm_sha256
+
+
+def test_what_was_offered_before_any_beacon_was_heard_is_offered_again_at_the_first(
+    fleet: KeyedFleet, calm_sha256: str
+) -> None:
+    fleet.submit()
+    fleet.broker.policy = lambda _to, packet: 0 if levels(packet.topic)[0] == "offer" else 1
+    fleet.run(lambda: _held(fleet))
+    fleet.broker.policy = None
+    fleet.kill_aggregator()
+    fleet.broker.stop()
+    fleet.broker.start()
+    for name in fleet.agents:
+        fleet.kill_agent(name)
+    fleet.agents = {name: fleet.start_agent(name) for name in fleet.devices}
+    end = fleet.now + 3.0
+    while fleet.now < end:  # nobody leads, and nothing lies at the broker
+        for agent in fleet.agents.values():
+            agent.step(0.0)
+        fleet.now += 0.02
+    fleet.start_aggregator()
+    began = fleet.now
+    fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number >= 1)
+    assert fleet.now - began < 3.0
     assert fleet.finish().sha256 == calm_sha256
