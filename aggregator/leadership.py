@@ -19,6 +19,9 @@
     is older than what the fleet has. It waits for `--take-over`, or for a backup to be restored.
  7. Where this one or the leader has no job, nothing would be lost by leading: when the leader has been gone for
     STANDBY_S, the standby listens again, and leads where nobody answers.
+ 8. Where words are signed, whoever owns the broker can still play old ones. So nobody gives way to a beacon whose term
+    is not above its own: a recording never is. Who does lead rises above whoever asks, or speaks, under a term that is
+    not below its own, and is heard then.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no threads.
@@ -125,10 +128,14 @@ Effect = AskWhoLeads | Lead | Rise | Speak | StandDown
 
 
 class Leadership:
-    """Whether this aggregator leads. take_over: an operator has said that it shall."""
+    """Whether this aggregator leads. take_over: an operator has said that it shall. wary: words are signed and may be
+    recordings (law 8).
+    """
 
-    def __init__(self, me: Me, *, take_over: bool = False) -> None:
+    def __init__(self, me: Me, *, take_over: bool = False, wary: bool = False) -> None:
         self.me = me
+        self._wary = wary
+        self._listens_since = 0.0
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None
         """The last other leader heard of."""
@@ -205,6 +212,7 @@ class Leadership:
     def _listen(self, now: float, for_s: float) -> list[Effect]:
         self.state = "listening"
         self._until = now + for_s
+        self._listens_since = now
         return [AskWhoLeads()]
 
     def _lead_or_wait(self) -> list[Effect]:
@@ -232,6 +240,9 @@ class Leadership:
             return []
         self._heard_term = max(self._heard_term, beacon.term)
         self._heard_claim = max(self._heard_claim, beacon.claim)
+        is_former = self.state == "listening" and beacon.nonce == self.me.former
+        if self._wary and beacon.term <= self.me.term and not is_former:
+            return self._hear_an_old_one(beacon, now)
         if self.state == "leading":
             return self._meet(beacon, live, now)
         if beacon.online:
@@ -246,6 +257,21 @@ class Leadership:
             return self._stand_down(beacon, live, now)
         self._watch(None if beacon.online and live else now)
         return []
+
+    def _hear_an_old_one(self, beacon: Beacon, now: float) -> list[Effect]:
+        """Hear what may be a recording: whoever does lead says so under a higher term, once it has heard of ours."""
+        if self.state == "leading":
+            return [*self._above(beacon.term), *self._answer(now)]
+        if self.state == "listening" and beacon.online and not self._take_over:
+            self._until = max(self._until, self._listens_since + LISTEN_S)
+        return []
+
+    def _above(self, term: int) -> list[Effect]:
+        """Return what raises the term above this one, where it is not."""
+        if term < self.me.term:
+            return []
+        self.me.term = term + 1
+        return [Rise(self.me.term)]
 
     def _listen_to(self, beacon: Beacon, live: bool, now: float) -> list[Effect]:
         if beacon.claim > self.me.claim and not self.me.empty and not self.me.restored:
@@ -267,17 +293,13 @@ class Leadership:
         alive = beacon.online and live
         if beacon.claim > self.me.claim or (alive and theirs > self.rank):
             return self._stand_down(beacon, live, now)
-        effects: list[Effect] = []
-        if beacon.term >= self.me.term:
-            self.me.term = beacon.term + 1
-            effects.append(Rise(self.me.term))
-        return effects + self._answer(now)
+        return [*self._above(beacon.term), *self._answer(now)]
 
     def _hear_candidate(self, candidate: Candidate, now: float) -> list[Effect]:
         if candidate.nonce == self.me.nonce or max(candidate.term, candidate.claim) > FAR:
             return []
         if self.state == "leading":
-            return self._answer(now)
+            return [*(self._above(candidate.term) if self._wary else []), *self._answer(now)]
         if self.state == "listening" and not self._take_over and self._gives_way_to(candidate):
             self._until = max(self._until, now + LISTEN_S)
         return []
