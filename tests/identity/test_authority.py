@@ -103,6 +103,18 @@ def test_people_come_from_the_root_and_no_listener_of_devices_takes_them(authori
     assert b"user anna" in (authority.folder / "broker" / "acl.staff").read_bytes()
 
 
+def test_pinned_keys_have_another_serial_only_where_they_are_others(authority: Authority) -> None:
+    authority.certify("broker", "broker", public_key(), None, NOW)
+    authority.certify("otto", "observer", public_key(), None, NOW)
+    authority.revoke("otto", NOW)
+    assert authority.trust.serial == 1
+    for serial in (2, 3):
+        authority.certify("anna", "operator", public_key(), message_key(), NOW)
+        assert authority.trust.serial == serial
+    authority.certify("anna", "observer", public_key(), None, NOW)
+    assert (authority.trust.serial, authority.trust.operators) == (4, {})
+
+
 def test_a_revoked_operator_is_out_everywhere(authority: Authority) -> None:
     certificate = authority.certify("anna", "operator", public_key(), message_key(), NOW)
     authority.publish(NOW)
