@@ -56,6 +56,11 @@ class DeviceSeal(Seal):
         """The life of the aggregator that a presence was said to last."""
 
     @property
+    def is_met(self) -> bool:  # type: ignore[override]  # of others it is always so
+        """Whether there is a session, or nobody asks for one."""
+        return self._session is not None or not self.trusts
+
+    @property
     def is_introduced(self) -> bool:  # type: ignore[override]  # of others it is always so
         """Whether a presence was said to the present life of the aggregator, as far as that is known."""
         return self._session is None or self._introduced == self.leader
