@@ -9,6 +9,7 @@ leader           the exchange key of the aggregator's present life, from its bea
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from typing import cast
 
@@ -47,6 +48,7 @@ class DeviceSeal(Seal):
         self.session_with = ""
         self.order = Order()
         self._aggregator = trust.aggregator_keys if trust is not None else ()
+        self.pinned = hashlib.sha256(b"".join(self._aggregator)).hexdigest()[:16] if self.trusts else ""
         self._operators = trust.operator_keys if trust is not None else {}
         self._signing = None if key is None else Signing(key)
         self._exchange = ExchangeKey() if exchange is None else exchange

@@ -63,6 +63,8 @@ class Seal:
     """Whether it signs what it says."""
     trusts = False
     """Whether it has pinned whose words it believes."""
+    pinned = ""
+    """Names the keys of the aggregator that are pinned."""
     session_with = ""
     """Names the life of the aggregator that sessions are agreed on with; "" where there is none."""
     is_met = True

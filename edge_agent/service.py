@@ -91,7 +91,7 @@ class Agent:
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
-        self._heard = Heard(home.folder, home.disk) if wire.seal.trusts else None
+        self._heard = Heard(home.folder, home.disk, keys=wire.seal.pinned) if wire.seal.trusts else None
         self._term = 0
         if self._heard is not None:
             self._term = self._heard.term

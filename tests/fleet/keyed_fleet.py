@@ -75,6 +75,7 @@ class KeyedFleet:
         self.folder = folder
         self.chunk_bytes = chunk_bytes
         self.starts = 0
+        self.trust, self.leader = TRUST, LEADER
         self.homes: list[Home] = []
         self.wires: dict[str, Wire] = {}
         """Of each device, in its present life."""
@@ -102,7 +103,7 @@ class KeyedFleet:
         self.store = Store(self.folder / "aggregator", synced=False)
         self.link = self.broker.transport(f"aggregator-{self.starts}")
         registry = WatchedRegistry(self.folder / "registry.json", FLEET, lambda: self.now)
-        self.wire = Wire(FLEET, ServerSeal(FLEET, LEADER, TRUST, registry))
+        self.wire = Wire(FLEET, ServerSeal(FLEET, self.leader, self.trust, registry))
         self.aggregator = Aggregator(
             AggregatorConfig(
                 fleet=FLEET,
@@ -132,7 +133,7 @@ class KeyedFleet:
         )
         home = Home(self.folder / name, name)
         self.homes.append(home)
-        seal = DeviceSeal(FLEET, name, TRUST, self.devices[name])
+        seal = DeviceSeal(FLEET, name, self.trust, self.devices[name])
         wire = self.wires[name] = Wire(FLEET, seal) if keys else Wire(FLEET)
         transport = self.links[name] = self.broker.transport(name, will(wire, home))
         agent = Agent(
@@ -183,7 +184,7 @@ class KeyedFleet:
 
     def ask(self, command: Command, seal: OperatorSeal | None = None) -> Reply | None:
         """Have an operator give a command, and wait for the answer a while."""
-        wire = Wire(FLEET, OperatorSeal(FLEET, TRUST, ADA) if seal is None else seal)
+        wire = Wire(FLEET, OperatorSeal(FLEET, self.trust, ADA) if seal is None else seal)
         link = self.broker.transport(command.client)
         link.subscribe(wire.filter_for("reply", client=command.client), wire.filter_for("aggregator"))
         link.open()

@@ -31,6 +31,7 @@ from broker.operator_seal import OperatorSeal
 from broker.server_seal import ServerSeal
 from broker.transport import Packet
 from broker.wire import Wire, levels
+from identity.keys import text_of
 from models.job import ModelSpec, RoundsSpec
 from tests.fleet.keyed_fleet import ADA, FLEET, LEADER, MALLORY, TRUST, KeyedFleet, key, toy
 
@@ -475,6 +476,24 @@ def test_an_operator_without_a_key_is_told_so(fleet: KeyedFleet) -> None:
     replies = [PLAIN.unpack(event) for event in iter(link.take, None) if isinstance(event, Packet)]
     assert ["signed commands alone" in getattr(reply, "text", "") for reply in replies] == [True]
     assert not fleet.aggregator.runs
+
+
+def test_a_fleet_whose_aggregators_key_was_stolen_goes_on_under_another(fleet: KeyedFleet, calm_sha256: str) -> None:
+    halfway(fleet)
+    stolen = Wire(FLEET, ServerSeal(FLEET, LEADER))
+    fleet.attacker.say(stolen.pack(Beacon(2**50, "ffffffff", online=True, since=1)))
+    fleet.rest()
+    fleet.kill_aggregator()
+    fleet.leader, old = key(210), fleet.trust
+    fleet.trust = structs.replace(old, aggregator=(text_of(fleet.leader.public),), serial=2)
+    fleet.start_aggregator()
+    for name in fleet.agents:
+        fleet.restart_agent(name)
+    fleet.ready()
+    fleet.attacker.say(stolen.pack(Beacon(2**50, "fffffffe", online=True, since=1)), stolen.pack(Job(JOB, 2**50)))
+    fleet.rest()
+    assert all(fleet.refused(name)["forged"] >= 2 for name in fleet.agents)
+    assert fleet.finish().sha256 == calm_sha256
 
 
 # Revocation, and what must not be lost.
