@@ -69,8 +69,12 @@ def rows(seed: int) -> Dataset:
 class KeyedFleet:
     """One aggregator and three agents, all with keys; each can be killed and started again from what is on its disk."""
 
-    def __init__(self, folder: Path, n_agents: int = 3, *, chunk_bytes: int = 100_000) -> None:
+    def __init__(
+        self, folder: Path, n_agents: int = 3, *, chunk_bytes: int = 100_000, checks: bool = True, keys: int = 3
+    ) -> None:
+        """checks: whether the aggregator has pinned anybody, or signs alone. keys: how many devices have some."""
         self.now = 1000.0
+        self.checks = checks
         self.broker = MemoryBroker(lambda: self.now)
         self.folder = folder
         self.chunk_bytes = chunk_bytes
@@ -88,7 +92,7 @@ class KeyedFleet:
         self.store: Store
         self.link: MemoryTransport
         self.start_aggregator()
-        self.agents = {name: self.start_agent(name) for name in self.devices}
+        self.agents = {name: self.start_agent(name, keys=n < keys) for n, name in enumerate(self.devices)}
 
     def write_registry(self) -> None:
         known = {
@@ -103,7 +107,8 @@ class KeyedFleet:
         self.store = Store(self.folder / "aggregator", synced=False)
         self.link = self.broker.transport(f"aggregator-{self.starts}")
         registry = WatchedRegistry(self.folder / "registry.json", FLEET, lambda: self.now)
-        self.wire = Wire(FLEET, ServerSeal(FLEET, self.leader, self.trust, registry))
+        seal = ServerSeal(FLEET, self.leader, self.trust, registry)
+        self.wire = Wire(FLEET, seal if self.checks else ServerSeal(FLEET, self.leader))
         self.aggregator = Aggregator(
             AggregatorConfig(
                 fleet=FLEET,

@@ -68,6 +68,22 @@ def test_a_fleet_with_keys_trains_and_refuses_nothing(fleet: KeyedFleet) -> None
     assert not refusals(fleet)
 
 
+@pytest.mark.parametrize("keys", [0, 2, 3])
+def test_an_aggregator_that_only_signs_has_devices_with_and_without_keys(
+    tmp_path: Path, calm_sha256: str, keys: int
+) -> None:
+    fleet = KeyedFleet(tmp_path / "fleet", checks=False, keys=keys)
+    fleet.submit()
+    fleet.kill_agent("d2")
+    fleet.rest(1.0)
+    assert not fleet.aggregator.roster.devices["d2"].presence.online
+    fleet.agents["d2"] = fleet.start_agent("d2", keys=keys == 3)
+    assert fleet.finish().sha256 == calm_sha256
+    assert not sum(sum(agent._refusals.counts.values()) for agent in fleet.agents.values() if agent._refusals)
+    assert not fleet.aggregator.refusals.counts
+    fleet.close()
+
+
 def halfway(fleet: KeyedFleet) -> None:
     """Have the job be at version 1, with the round on it open."""
     fleet.submit()
