@@ -451,7 +451,7 @@ class Aggregator:
                 say("device=%s: %s", presence.device, sight.told)
         if sight.kind == "full":
             self._refuse("roster full", f"device={presence.device}")
-        if self._wire.seal.signs and presence.term >= self.term:  # of who goes by another life, under a higher term
+        if self._wire.seal.signs and self._is_passed_over(presence):
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
         if sight.kind != "news":
             return
@@ -467,6 +467,11 @@ class Aggregator:
                 self._out.put(structs.replace(self._wire.pack(Job(job, self.term)), retain=False))
         if presence.term > self.term:
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
+
+    def _is_passed_over(self, presence: Presence) -> bool:
+        """Return whether a device goes by another life of an aggregator, under a term that is not lower than this."""
+        goes_by_another = presence.to != "" and not self._wire.is_fresh(presence)
+        return presence.term > self.term or (presence.term == self.term and goes_by_another)
 
     def _ask(self, device: str, heard_at: float = math.inf) -> None:
         """Find out whether a device is still there, of which some job has heard nothing since then."""

@@ -9,6 +9,7 @@ leader           the exchange key of the aggregator's present life, from its bea
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from typing import cast
 
@@ -47,6 +48,7 @@ class DeviceSeal(Seal):
         self.session_with = ""
         self.order = Order()
         self._aggregator = trust.aggregator_keys if trust is not None else ()
+        self.pinned = hashlib.sha256(b"".join(self._aggregator)).hexdigest()[:16] if self.trusts else ""
         self._operators = trust.operator_keys if trust is not None else {}
         self._signing = None if key is None else Signing(key)
         self._exchange = ExchangeKey() if exchange is None else exchange
@@ -54,6 +56,11 @@ class DeviceSeal(Seal):
         self._session: Session | None = None
         self._introduced = b""
         """The life of the aggregator that a presence was said to last."""
+
+    @property
+    def is_met(self) -> bool:  # type: ignore[override]  # of others it is always so
+        """Whether there is a session, or nobody asks for one."""
+        return self._session is not None or not self.trusts
 
     @property
     def is_introduced(self) -> bool:  # type: ignore[override]  # of others it is always so

@@ -63,8 +63,12 @@ class Seal:
     """Whether it signs what it says."""
     trusts = False
     """Whether it has pinned whose words it believes."""
+    pinned = ""
+    """Names the keys of the aggregator that are pinned."""
     session_with = ""
     """Names the life of the aggregator that sessions are agreed on with; "" where there is none."""
+    is_met = True
+    """Whether what it says to that one alone can be proved, where it has to be."""
     is_introduced = True
     """Whether the other side of its session, as far as that is known, was told who speaks."""
 

@@ -100,10 +100,10 @@ class ServerSeal(Seal):
                         raise ForgedError("repeated", message)
 
     def _check_presence(self, message: Presence, envelope: Envelope | None, said: Callable[[], bytes]) -> None:
-        if not (message.online or message.exchange):
-            signer_of(self._keys, message, envelope, said)  # its own question
-            return
         if self.devices is not None:
+            if not (message.online or message.exchange):
+                signer_of(self._keys, message, envelope, said)  # its own question
+                return
             key = self.devices.key_of(message.device)
             signer_of(() if key is None else (key,), message, envelope, said)
         if message.online and message.exchange and message.to == self._tag:

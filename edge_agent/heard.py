@@ -5,6 +5,9 @@
 A word of a lower term is not followed, and a job whose tombstone was heard never begins again: not even where whoever
 has taken over the aggregator signs its announcement anew. (A job that comes back with a restored backup has to be
 submitted again.) Of the jobs the last MOST_ENDED are remembered. A file that is missing or has rotted is begun anew.
+
+The term is that of words under the keys that are pinned. Where those of the aggregator are others than before, it
+begins anew: nobody can play what was signed with the former ones, and a thief of one may have said a term beyond reach.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ NAME = "heard"
 
 class _Heard(Struct, frozen=True):
     term: int = 0
+    keys: str = ""
+    """Names the keys of the aggregator that the term was heard under."""
     ended: tuple[str, ...] = ()
     format: int = FORMAT
 
@@ -39,13 +44,16 @@ class _Numbered(Struct, frozen=True):
 class Heard:
     """The file, and what is in it. Its methods raise nothing: what cannot be written is known until the process ends.
 
+    keys: names the keys of the aggregator that are pinned.
     Raises NewerFormatError for a file of a newer fedge, OSError where it cannot be read.
     """
 
-    def __init__(self, folder: Path, disk: Disk = files) -> None:
+    def __init__(self, folder: Path, disk: Disk = files, *, keys: str = "") -> None:
         self._path = folder / NAME
         self._disk = disk
         self._known = self._read()
+        if self._known.keys != keys:
+            self._known = msgspec.structs.replace(self._known, keys=keys, term=0)
         self._ended = dict.fromkeys(self._known.ended)
 
     @property

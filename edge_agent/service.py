@@ -91,7 +91,7 @@ class Agent:
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
-        self._heard = Heard(home.folder, home.disk) if wire.seal.trusts else None
+        self._heard = Heard(home.folder, home.disk, keys=wire.seal.pinned) if wire.seal.trusts else None
         self._term = 0
         if self._heard is not None:
             self._term = self._heard.term
@@ -342,11 +342,22 @@ class Agent:
                 case Install():
                     if self.jobs.slots is not None:
                         self.jobs.slots.put(message)
+                case Offer():
+                    self._offer(message)
                 case _:
-                    if isinstance(message, Offer) and not self._wire.seal.is_introduced:
-                        self._out.put(self._wire.pack(self._presence()))  # else nobody can check the offer
                     self._out.put(self._wire.pack(message))
         self._out.pump()
+
+    def _offer(self, offer: Offer) -> None:
+        """Send an offer, with who it is from where the aggregator cannot know that; it is made again at each beacon of
+        another life, so nothing is lost where it could not be proved yet.
+        """
+        seal = self._wire.seal
+        if not seal.is_met:
+            return
+        if not seal.is_introduced:
+            self._out.put(self._wire.pack(self._presence()))
+        self._out.put(self._wire.pack(offer))
 
 
 _NOTHING: dict[str, Any] = {}

@@ -26,6 +26,17 @@ def test_what_was_heard_is_known_to_the_next_process(tmp_path: Path) -> None:
     assert (again.term, again.has_ended("j-1"), again.has_ended("j-2")) == (7, True, False)
 
 
+def test_under_other_keys_of_the_aggregator_terms_begin_anew_and_deleted_jobs_stay_so(tmp_path: Path) -> None:
+    first = Heard(tmp_path, keys="old")
+    first.note_term(2**47)
+    first.end("j-1")
+    assert Heard(tmp_path, keys="old").term == 2**47
+    again = Heard(tmp_path, keys="new")
+    assert (again.term, again.has_ended("j-1")) == (0, True)
+    again.note_term(3)
+    assert Heard(tmp_path, keys="new").term == 3
+
+
 def test_of_very_many_jobs_the_oldest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.heard.MOST_ENDED", 3)
     heard = Heard(tmp_path)

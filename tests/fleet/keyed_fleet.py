@@ -69,12 +69,17 @@ def rows(seed: int) -> Dataset:
 class KeyedFleet:
     """One aggregator and three agents, all with keys; each can be killed and started again from what is on its disk."""
 
-    def __init__(self, folder: Path, n_agents: int = 3, *, chunk_bytes: int = 100_000) -> None:
+    def __init__(
+        self, folder: Path, n_agents: int = 3, *, chunk_bytes: int = 100_000, checks: bool = True, keys: int = 3
+    ) -> None:
+        """checks: whether the aggregator has pinned anybody, or signs alone. keys: how many devices have some."""
         self.now = 1000.0
+        self.checks = checks
         self.broker = MemoryBroker(lambda: self.now)
         self.folder = folder
         self.chunk_bytes = chunk_bytes
         self.starts = 0
+        self.trust, self.leader = TRUST, LEADER
         self.homes: list[Home] = []
         self.wires: dict[str, Wire] = {}
         """Of each device, in its present life."""
@@ -87,7 +92,7 @@ class KeyedFleet:
         self.store: Store
         self.link: MemoryTransport
         self.start_aggregator()
-        self.agents = {name: self.start_agent(name) for name in self.devices}
+        self.agents = {name: self.start_agent(name, keys=n < keys) for n, name in enumerate(self.devices)}
 
     def write_registry(self) -> None:
         known = {
@@ -102,7 +107,8 @@ class KeyedFleet:
         self.store = Store(self.folder / "aggregator", synced=False)
         self.link = self.broker.transport(f"aggregator-{self.starts}")
         registry = WatchedRegistry(self.folder / "registry.json", FLEET, lambda: self.now)
-        self.wire = Wire(FLEET, ServerSeal(FLEET, LEADER, TRUST, registry))
+        seal = ServerSeal(FLEET, self.leader, self.trust, registry)
+        self.wire = Wire(FLEET, seal if self.checks else ServerSeal(FLEET, self.leader))
         self.aggregator = Aggregator(
             AggregatorConfig(
                 fleet=FLEET,
@@ -132,7 +138,7 @@ class KeyedFleet:
         )
         home = Home(self.folder / name, name)
         self.homes.append(home)
-        seal = DeviceSeal(FLEET, name, TRUST, self.devices[name])
+        seal = DeviceSeal(FLEET, name, self.trust, self.devices[name])
         wire = self.wires[name] = Wire(FLEET, seal) if keys else Wire(FLEET)
         transport = self.links[name] = self.broker.transport(name, will(wire, home))
         agent = Agent(
@@ -183,7 +189,7 @@ class KeyedFleet:
 
     def ask(self, command: Command, seal: OperatorSeal | None = None) -> Reply | None:
         """Have an operator give a command, and wait for the answer a while."""
-        wire = Wire(FLEET, OperatorSeal(FLEET, TRUST, ADA) if seal is None else seal)
+        wire = Wire(FLEET, OperatorSeal(FLEET, self.trust, ADA) if seal is None else seal)
         link = self.broker.transport(command.client)
         link.subscribe(wire.filter_for("reply", client=command.client), wire.filter_for("aggregator"))
         link.open()
