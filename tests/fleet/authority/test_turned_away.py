@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,15 @@ def test_an_expired_certificate(site: Site, connect: Connect) -> None:
     site.start_broker()
     settings = replaced(site, site.enroll("pi-1"), days=1, since=NOW - 5 * DAY)
     is_told(site, connect(settings, "pi-1"), "has expired: enroll this device again", "identity/device.crt")
+
+
+def test_why_a_certificate_is_refused_is_never_unknown_twice_running(site: Site, connect: Connect) -> None:
+    """The broker's word is lost where our CONNECT crosses it; the next connection listens first."""
+    site.start_broker()
+    client = connect(replaced(site, site.enroll("pi-1"), days=1, since=NOW - 5 * DAY), "pi-1")
+    site.until(lambda: len(client.reasons) >= 10, "it has tried ten times")
+    known = ["has expired" in reason for reason in client.reasons]
+    assert all(one or next_one for one, next_one in pairwise(known)), client.reasons
 
 
 def test_a_certificate_that_is_not_valid_yet(site: Site, connect: Connect) -> None:
