@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import notes, waits
+from aggregator import notes, signed, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 PAGE_BYTES = 32_768
 REMEMBERED = 256
 """Commands whose answers are given again when they come again."""
+MOST_TAKEN = 100_000
+"""Signed commands that change something and are taken in one life of an aggregator: eight years of one an hour."""
 ATTEMPTS_A_PAGE = 20
 """Attempts that are read for one page: each may have 20,000 devices."""
 
@@ -46,12 +48,16 @@ class Commands:
         self._done: OrderedDict[tuple[str, str], Reply] = OrderedDict()
         self._begun: OrderedDict[tuple[str, str], Command] = OrderedDict()
         """What is under way: nobody is told that it is done before that is durable."""
+        self._taken: set[tuple[str, str]] = set()
+        """Signed commands that were heard. Each is said to one life of the aggregator: no later one need know it."""
 
     def obey(self, command: Command) -> Reply | None:
         """Do what is asked for, unless that was done, and return the answer; None: not yet. Raises nothing."""
         key = (command.client, command.request)
         if key in self._done:
             return self._done[key]
+        if isinstance(command, Submit | Stop | Resume) and command.to and not self._is_new(key):
+            return None
         reply = contain(lambda: self._obey(command))
         self._begun.pop(key, None)
         if reply is None:
@@ -67,6 +73,18 @@ class Commands:
             while len(self._done) > REMEMBERED:
                 self._done.popitem(last=False)
         return reply
+
+    def _is_new(self, key: tuple[str, str]) -> bool:
+        """Return whether a signed command was not done before: its answer may be forgotten, it must not be."""
+        if key in self._begun or key in self._taken:
+            return key in self._begun
+        if len(self._taken) >= MOST_TAKEN:
+            log.error(
+                "%d commands were taken since this aggregator was started: start it again to take more", MOST_TAKEN
+            )
+            return False
+        self._taken.add(key)
+        return True
 
     def answers(self) -> list[Reply]:
         """Return the answers to what was under way, and is not any more."""
@@ -87,8 +105,8 @@ class Commands:
         ok = True
         try:
             match command:
-                case Submit(spec=spec):
-                    text, data = self._submit(spec, f"{command.client}/{command.request}")
+                case Submit():
+                    text, data = self._submit(command)
                 case Stop(name=name):
                     stopped = self._stop(name)
                     if stopped is None:
@@ -108,12 +126,12 @@ class Commands:
 
     # What changes something.
 
-    def _submit(self, tree: dict[str, object], request: str) -> tuple[str, dict[str, Any]]:
-        aggregator = self._aggregator
+    def _submit(self, command: Submit) -> tuple[str, dict[str, Any]]:
+        aggregator, request = self._aggregator, f"{command.client}/{command.request}"
         job = aggregator.store.job_of_request(request)
         if job is None:
-            spec = convert(tree, JobSpec, "job")
-            job = aggregator.submit(spec, request)
+            spec = convert(command.spec, JobSpec, "job")
+            job = aggregator.submit(spec, request, signed.of(command))
         run = aggregator.runs.get(job)
         said = notes.at_submit(run, aggregator.roster) if run else []
         return job, {"notes": said} if said else {}

@@ -23,6 +23,7 @@ from msgspec import Struct, structs
 
 from aggregator import projection
 from aggregator import run as runs
+from aggregator import signed as signeds
 from aggregator.config import AggregatorConfig
 from aggregator.effects import BrokerLost, DeviceStatus, Doubted, EndJob
 from aggregator.inbox import Inbox
@@ -30,6 +31,7 @@ from aggregator.litter import Litter
 from aggregator.projection import Clear, Out
 from aggregator.roster import Roster
 from aggregator.run import Run
+from aggregator.signed import SignedSpec
 from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker.messages import Job, Status, Version
 from broker.payloads import MAX_CONTROL_BYTES
@@ -294,18 +296,27 @@ class Jobs:
 
     # One.
 
-    def submit(self, spec: JobSpec, request: str = "") -> str:
+    def submit(self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None) -> str:
         """Start a job and return its id; an ended job of the same name makes way, in the same transaction.
 
         Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here, and
         RuntimeError with what the job's own code has thrown.
         """
         older = self._make_way(spec.name)
-        job = f"{spec.name}-{self._token()}"
-        self._check_size(job, spec)
+        job = f"{spec.name}-{self._token() if signed is None else signed.incarnation}"
+        if signed is not None and (job in self.runs or job in self.resting or self._store.is_deleted(job)):
+            raise ValueError(f"there was a job {job} before: submit it again, it gets another id")
+        self._check_size(job, spec, signed)
         self._check_room(job, spec, older)
         too_old = self._deleted(2 * TOMBSTONES - len(older))[max(0, TOMBSTONES - len(older)) :]
-        row = self._create(job, spec, older, request)
+        if signed is not None:
+            signeds.keep(self._store, job, signed)  # before: a job without it is of no use to anybody
+        try:
+            row = self._create(job, spec, older, request)
+        except BaseException:
+            if signed is not None:
+                signeds.drop(self._store, job)
+            raise
         # It is there now: nothing that goes wrong from here on may refuse it.
         for other in older:
             self._drop(other)
@@ -355,8 +366,9 @@ class Jobs:
             raise RuntimeError(f"its own code fails: {row.why}")
         return row
 
-    def _check_size(self, job: str, spec: JobSpec) -> None:
-        packet = self._wire.pack(Job(job, self.term, runs.as_tree(spec)))
+    def _check_size(self, job: str, spec: JobSpec, signed: SignedSpec | None) -> None:
+        said = Job(job, self.term, runs.as_tree(spec)) if signed is None else signed.said(job, self.term, None)
+        packet = self._wire.pack(said)
         limit = min(self.packet_bytes or math.inf, MAX_CONTROL_BYTES)
         if wire_bytes(packet) > limit:
             raise ValueError(f"the job has {wire_bytes(packet)} bytes, and the broker takes {limit:.0f}")
@@ -443,6 +455,9 @@ class Jobs:
                     packet_bytes=self.packet_bytes,
                     executor=self._executor,
                     wake=self._wake,
+                    stated_rows=self._wire.seal.stated_rows,
+                    signed=signeds.read(self._store, job),
+                    head_digits=self._wire.seal.head_digits,
                 )
 
         try:

@@ -19,12 +19,13 @@
     is older than what the fleet has. It waits for `--take-over`, or for a backup to be restored.
  7. Where this one or the leader has no job, nothing would be lost by leading: when the leader has been gone for
     STANDBY_S, the standby listens again, and leads where nobody answers.
- 8. A beacon alone puts nobody out: it may be forged, and its sender gone. Who leads and hears of a higher rank asks
-    (`asks` of its beacon, a word drawn just now), and stands down for who repeats the word; meanwhile it goes on. So it
-    is for who listens (its question is its nonce), and for a standby. Only an operator's word is obeyed without that,
-    where the broker has kept it from a time when this one was not there.
- 9. What a voice says that has not answered moves a term by JUMP a minute at most, and a claim by CLAIM_JUMP; no word
-    takes one beyond its ceiling. What lies further is heard and not followed, unless an operator says `--take-over`.
+  8. A beacon alone puts nobody out: it may be forged, or played again, and its sender gone. Who leads and hears of a
+     higher rank asks (`asks` of its beacon, a word drawn just now), and stands down for who repeats the word; meanwhile
+     it goes on. So it is for who listens (its question is its nonce), and for a standby. Only an operator's word is
+     obeyed without that, where the broker has kept it from a time when this one was not there; where words are signed,
+     and may be recordings, only one under a term above its own: no recording of a former leader is.
+  9. What a voice says that has not answered moves a term by JUMP a minute at most, and a claim by CLAIM_JUMP; no word
+     takes one beyond its ceiling. What lies further is heard and not followed, unless an operator says `--take-over`.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no threads.
@@ -93,10 +94,14 @@ Rank = tuple[int, bool, int, str]
 
 
 class Leadership:
-    """Whether this aggregator leads. take_over: an operator has said that it shall. draw: gives a word at random."""
+    """Whether this aggregator leads. take_over: an operator has said that it shall. draw: gives a word at random. wary:
+    words are signed, and may be recordings (law 8).
+    """
 
-    def __init__(self, me: Me, *, draw: Callable[[], str], take_over: bool = False) -> None:
+    def __init__(self, me: Me, *, draw: Callable[[], str], take_over: bool = False, wary: bool = False) -> None:
         self.me = me
+        self._wary = wary
+        self._listens_since = 0.0
         self.state: Literal["listening", "leading", "standby"] = "listening"
         self.leader: Beacon | None = None
         """The last other leader heard of."""
@@ -188,6 +193,7 @@ class Leadership:
     def _listen(self, now: float, for_s: float) -> list[Effect]:
         self.state = "listening"
         self._until = now + for_s
+        self._listens_since = now
         return [AskWhoLeads()]
 
     def _lead_or_wait(self) -> list[Effect]:
@@ -268,7 +274,8 @@ class Leadership:
 
     def _is_obeyed(self, beacon: Beacon) -> bool:
         """Return whether an operator's word may stand behind a beacon that nobody answers for."""
-        return self.me.claim < beacon.claim <= self.me.claim + CLAIM_JUMP
+        above = beacon.term > self.me.term or not self._wary
+        return above and self.me.claim < beacon.claim <= self.me.claim + CLAIM_JUMP
 
     def _ask(self, now: float) -> list[Effect]:
         if now < self._asked_at + ASK_AGAIN_S:
@@ -310,7 +317,8 @@ class Leadership:
             return []
         if self.state == "leading":
             self._to_answer = candidate.nonce
-            return self._answer(now)
+            rise = self._rise_above(candidate.term, now) if self._wary else []  # under a lower one it is not heard
+            return rise or self._answer(now)
         if self.state == "listening" and not self._take_over and self._gives_way_to(candidate):
             self._until = max(self._until, now + LISTEN_S)
         return []

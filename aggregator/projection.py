@@ -72,6 +72,8 @@ def tombstone(job: str, term: int) -> list[Out]:
 def job(run: Run) -> Job:
     """Return the job as devices read it."""
     last = run.version if run.coordinator.ended else None
+    if run.signed is not None:
+        return run.signed.said(run.job, run.term, last)
     return Job(run.job, run.term, msgspec.to_builtins(run.spec), last)
 
 
@@ -81,7 +83,7 @@ def head(run: Run) -> Head:
         run.job,
         run.term,
         run.version,
-        run.sha256[:32],
+        run.sha256[: run.head_digits],
         state=run.coordinator.state,
         ways=tuple(DeltaAt(*way) for way in run.ways[-MOST_WAYS:]),
         chunk_bytes=run.chunk_bytes,

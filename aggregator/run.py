@@ -51,6 +51,7 @@ from aggregator.record import Next, start
 from aggregator.rows import report_of
 from aggregator.scoring import Pending, Scoring
 from aggregator.shelf import Shelf
+from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
@@ -96,12 +97,15 @@ class Run:
         executor: Executor | None = None,
         wake: Callable[[], None] = lambda: None,
         stated_rows: Mapping[str, int] | None = None,
+        signed: SignedSpec | None = None,
+        head_digits: int = 32,
     ) -> None:
         """Load the job from the store. Raises ModelError, DatasetError or StoreError when it cannot be run here.
 
         packet_bytes: the largest packet that the broker takes, if that is known. executor: where versions are
         evaluated; in the loop where none is given. wake: called, on any thread, when there is something to `settle`.
         stated_rows: the rows of each device as its operator stated them; looked up at every offer, so it may change.
+        signed: the specification as an operator has signed it. head_digits: how many of its SHA-256 prove a version.
         """
         if row.spec is None:
             raise DamageError(row.damage)
@@ -113,6 +117,8 @@ class Run:
         """Why the job has ended, rests, or what it waits for."""
         self.resting = False
         self.term = term
+        self.signed = signed
+        self.head_digits = head_digits
         self._store = store
         self._inbox = inbox
         self._limits = config.limits

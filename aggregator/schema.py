@@ -72,6 +72,7 @@ _FORGET = (
     "DELETE FROM updates WHERE job = ?",
     "DELETE FROM attempts WHERE job = ?",
     "DELETE FROM bodies WHERE job = ?",
+    "DELETE FROM meta WHERE name = 'note:signed:' || ?",
 )
 THIRD = """
 ALTER TABLE updates DROP COLUMN nmse;

@@ -29,12 +29,14 @@ from aggregator.leadership import Leadership, Me
 from aggregator.projection import Clear, Out, Question
 from aggregator.roster import Roster
 from aggregator.run import Run
+from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
 from aggregator.store import TAKE_OVER, Store, StoreError
 from aggregator.takeover import Cutter
 from broker.errors import WireError
-from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Version
+from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Reply, Version
 from broker.outgoing import Outgoing
+from broker.seal import ForgedError, Refusals
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from broker.wire import Wire, levels
 from models.budget import Capacity
@@ -105,6 +107,7 @@ class Aggregator:
         self.config = config
         self.nonce = nonce
         self.tally = Tally()
+        self.refusals = Refusals()
         self.roster = Roster()
         self.store = store
         self.clock = clock
@@ -119,7 +122,7 @@ class Aggregator:
             capacity=capacity,
         )
         take_over = take_over or store.note(TAKE_OVER) != ""
-        self.leadership = Leadership(self._me(), take_over=take_over, draw=token)
+        self.leadership = Leadership(self._me(), take_over=take_over, draw=token, wary=wire.seal.signs)
         self._took_over = take_over
         self.foreign: dict[str, Version] = {}
         """Jobs that lie at the broker, and that this store has never known."""
@@ -274,6 +277,8 @@ class Aggregator:
             self._reconcile()
         if now >= self._read_again_at:
             self._read_again()
+        for device in self._wire.seal.revoked():
+            self._revoke(device)
         self.jobs.tick(now)
         if self.leads and self._out.online:
             self.guard.tick(now, set(self.runs))
@@ -327,6 +332,9 @@ class Aggregator:
             return
         try:
             message = self._wire.unpack(packet)
+        except ForgedError as error:
+            self._hear_forged(error, packet)
+            return
         except WireError as error:
             self._refuse("garbage", f"topic={packet.topic[:120]!r}: {error}")
             if self.leads and not packet.retain:
@@ -341,7 +349,7 @@ class Aggregator:
             case _ if not self.leads:
                 pass
             case Presence():
-                self._see(message, live=not packet.retain)
+                self._see(message, live=not packet.retain and self._wire.is_fresh(message))
             case Head():
                 self._read_head(message, live=not packet.retain)
             case _ if packet.retain:
@@ -355,6 +363,28 @@ class Aggregator:
                 self._send([] if reply is None else [reply])
             case _:
                 pass  # our own words, cleared topics
+
+    def _hear_forged(self, error: ForgedError, packet: Packet) -> None:
+        """Count what nobody has proved to be his; ask who may be a device that this life does not know yet."""
+        message = error.message
+        if told := self.refusals.count(error, packet.topic, self.clock()):
+            log.error("%s", told)
+        if not self.leads:
+            return
+        if error.kind == "stranger" and isinstance(message, Offer):
+            if message.device not in self.roster.devices:
+                self.roster.hear(message.device, self.clock())
+            self._question(message.device, self.clock())
+        elif error.kind == "unsigned" and isinstance(message, Command):
+            why = "this fleet takes signed commands alone: name your key in [identity] of operator.toml"
+            self._send([Reply(message.client, message.request, ok=False, text=why)])
+
+    def _revoke(self, device: str) -> None:
+        """Hold a device whose words are not taken any more for gone."""
+        known = self.roster.devices.get(device)
+        log.warning("device=%s is revoked, or was enrolled anew: what its former key says is refused", device)
+        if known is not None:
+            self._see(structs.replace(known.presence, online=False), live=True)
 
     # Leading.
 
@@ -478,6 +508,8 @@ class Aggregator:
                 say("device=%s: %s", presence.device, sight.told)
         if sight.kind == "full":
             self._refuse("roster full", f"device={presence.device}")
+        if self._wire.seal.signs and self._is_passed_over(presence):
+            self._follow(self.leadership.hear_term(presence.term, self.clock()))
         if sight.kind != "news":
             return
         self.guard.note_device(presence.device)
@@ -494,6 +526,11 @@ class Aggregator:
         if presence.term > self.term:
             self._follow(self.leadership.hear_term(presence.term, self.clock()))
 
+    def _is_passed_over(self, presence: Presence) -> bool:
+        """Return whether a device goes by another life of an aggregator, under a term that is not lower than this."""
+        goes_by_another = presence.to != "" and not self._wire.is_fresh(presence)
+        return presence.term > self.term or (presence.term == self.term and goes_by_another)
+
     def _ask(self, device: str, heard_at: float = math.inf) -> None:
         """Find out whether a device is still there, of which some job has heard nothing since then."""
         now = self.clock()
@@ -501,7 +538,11 @@ class Aggregator:
             # It is busy with another job, and has as good as answered.
             for job in list(self.runs):
                 self.jobs.tell(job, device, live=True)
-        elif (absent := self.roster.ask(device, now)) is not None:
+        else:
+            self._question(device, now)
+
+    def _question(self, device: str, now: float) -> None:
+        if (absent := self.roster.ask(device, now)) is not None:
             # Not retained: an answer that is lost must not leave a device for gone that is there.
             self._out.put(structs.replace(self._wire.pack(absent), retain=False))
 
@@ -535,8 +576,8 @@ class Aggregator:
         if self.tally.count(kind):
             log.warning("refused %s (%d so far) %s", kind, self.tally.counts[kind], detail)
 
-    def submit(self, spec: JobSpec, request: str = "") -> str:
-        """Start a job and return its id.
+    def submit(self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None) -> str:
+        """Start a job and return its id. signed: the specification as an operator has signed it, where one has.
 
         Raises what `Jobs.submit` raises, and ValueError where this store is empty and the fleet has jobs: with a job of
         its own it would outrank the store that they belong to.
@@ -547,7 +588,7 @@ class Aggregator:
                 f"this aggregator has no job, and at the broker lie those of another store ({theirs}): is this the "
                 "right state directory? If that store is lost for good, start this one with --take-over"
             )
-        job = self.jobs.submit(spec, request)
+        job = self.jobs.submit(spec, request, signed)
         if self.leadership.me.empty:
             self.leadership.me.empty = False
             self._send([self._beacon()])

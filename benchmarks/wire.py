@@ -16,14 +16,16 @@ from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
-from broker.wire import Wire
 from fleet.console.observer import over_mqtt
 from fleet.console.watch import Sights, Watch
+from fleet.identity import wire_of_operator
 from fleet.local import stage
+from fleet.local.keys import make as make_keys
 from fleet.local.meter import Meter
 from fleet.local.processes import Children
 from fleet.local.stage import DEVICES, FLEET
-from fleet.problems.problem import for_all
+from fleet.problems.problem import device_names, for_all
+from identity.settings import IdentitySettings
 from models.data.dataset import Dataset
 from models.job import JobSpec
 
@@ -72,8 +74,15 @@ class Wired(Struct, frozen=True):
         return max((row.accuracy for row in self.rounds if row.accuracy is not None), default=None)
 
 
-def run(spec: JobSpec, shares: Sequence[Dataset], test: Dataset, say: Callable[[str], None] = lambda _: None) -> Wired:
-    """Run a job to its end. say: told what goes on.
+def run(
+    spec: JobSpec,
+    shares: Sequence[Dataset],
+    test: Dataset,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    keys: bool = False,
+) -> Wired:
+    """Run a job to its end. say: told what goes on. keys: whether everybody signs, and believes signed words alone.
 
     Raises SettingsError for a job that this many devices cannot do, StartError without a broker,
     ChildDiedError when a process ends early, WatchError when the fleet is silent.
@@ -82,9 +91,11 @@ def run(spec: JobSpec, shares: Sequence[Dataset], test: Dataset, say: Callable[[
     with tempfile.TemporaryDirectory(prefix="fedge-wire-") as name, start_broker(Path(name) / "broker") as broker:
         meter = Meter(broker.host, broker.port)
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol)
-        plan = stage.build(Path(name), spec, shares, test, behind, inference=False)
+        made = make_keys(Path(name).resolve() / "keys", FLEET, device_names(len(shares))) if keys else None
+        plan = stage.build(Path(name), spec, shares, test, behind, inference=False, keys=made)
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
-        with Children() as children, Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
+        wire = wire_of_operator(FLEET, made.of_operator if made else IdentitySettings())
+        with Children() as children, Watch(over_mqtt("watch", direct, wire)) as watch:
             stage.start(children, plan)
             found = _follow(spec, watch, children, meter, say)
         meter.stop()

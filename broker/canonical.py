@@ -10,6 +10,7 @@ payload. WIRE.md, "Canonical bytes", is the rule, with an example.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,17 @@ def write(message: Message, fleet: str) -> bytes:
         return _encoder.encode(["/".join(PREFIX), fleet, word, fields])
     except (ValueError, TypeError, OverflowError, RecursionError, WireError) as error:
         raise WireError(f"{word}: no canonical bytes: {error}") from error
+
+
+def of_spec(job: str, spec: dict[str, Any], fleet: str) -> bytes:
+    """Return the bytes that an operator signs: that this fleet shall work on this specification under this id.
+
+    Raises WireError for a specification that has none.
+    """
+    try:
+        return _encoder.encode(["/".join(PREFIX), fleet, "spec", _value({"job": job, "spec": spec})])
+    except (ValueError, TypeError, OverflowError, RecursionError, WireError) as error:
+        raise WireError(f"job {job[:100]}: no canonical bytes: {error}") from error
 
 
 def _as_read(message: Message) -> Message:

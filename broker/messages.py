@@ -34,6 +34,12 @@ Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
 Echo = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8,32}\Z")]
 """The beginning of a digest, eight digits at least: enough to tell the updates of one device to one base apart."""
 Short = Annotated[str, Meta(max_length=500)]
+Key = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9+/]{43}=)?\Z")]
+"""A public key as text, or nothing."""
+Tag = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9+/]{16})?\Z")]
+"""The beginning of an exchange key: the life of an aggregator that a word is said to; or nothing."""
+Signature = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9+/]{86}==)?\Z")]
+"""A signature of 64 bytes as text, or nothing."""
 Words = str
 """What somebody says for people: cleaned and cut where it comes in (`runtime.words`), never refused for its length."""
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -109,6 +115,8 @@ class Beacon(Struct, frozen=True, omit_defaults=True):
     """A word drawn just now, where it doubts that another leader which it has heard is there."""
     answers: Short = ""
     """The word of another that this one answers: a beacon's `asks`, or a candidate's nonce."""
+    exchange: Key = ""
+    """In a fleet with keys, the public key that this life agrees on sessions with."""
 
 
 class Candidate(Struct, frozen=True, omit_defaults=True):
@@ -131,6 +139,9 @@ class Job(Struct, frozen=True, omit_defaults=True):
     term: Term
     spec: dict[str, Any] | None = None
     last: Version | None = None
+    operator: Short = ""
+    """Who has signed the specification, in a fleet with keys."""
+    signature: Signature = ""
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
@@ -302,6 +313,10 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     """Job id to what goes wrong though the device takes part: a model that cannot be installed, a packet refused."""
     term: Term = 0
     """The highest term heard, where the aggregator's own is lower."""
+    exchange: Key = ""
+    """In a fleet with keys, the public key that this life agrees on sessions with."""
+    to: Tag = ""
+    """The life of the aggregator that it is said to, as far as that was heard."""
 
     @property
     def life(self) -> str:
@@ -346,7 +361,8 @@ class Chunk(Struct, frozen=True):
     data: bytes
 
 
-# From an operator. A command is repeated until it is answered, and done once.
+# From an operator. A command is repeated until it is answered, and done once. In a fleet with keys it names the life of
+# the aggregator that it is said to (`to`), so that nobody has it done again by the next.
 
 
 class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
@@ -355,6 +371,11 @@ class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
     client: Id
     request: Short
     spec: dict[str, Any]
+    to: Tag = ""
+    incarnation: Annotated[str, Meta(pattern=r"\A([0-9a-f]{8})?\Z")] = ""
+    """The end of the job's id, where the operator draws it, who has signed the specification under that id."""
+    operator: Short = ""
+    signature: Signature = ""
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
@@ -363,6 +384,7 @@ class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
     client: Id
     request: Short
     name: Id
+    to: Tag = ""
 
 
 class Resume(Struct, frozen=True, tag="resume", tag_field="command"):
@@ -371,6 +393,7 @@ class Resume(Struct, frozen=True, tag="resume", tag_field="command"):
     client: Id
     request: Short
     name: Id
+    to: Tag = ""
 
 
 class Jobs(Struct, frozen=True, omit_defaults=True, tag="jobs", tag_field="command"):
@@ -379,6 +402,7 @@ class Jobs(Struct, frozen=True, omit_defaults=True, tag="jobs", tag_field="comma
     client: Id
     request: Short
     after: Short = ""
+    to: Tag = ""
 
 
 class Show(Struct, frozen=True, omit_defaults=True, tag="show", tag_field="command"):
@@ -388,6 +412,7 @@ class Show(Struct, frozen=True, omit_defaults=True, tag="show", tag_field="comma
     request: Short
     name: Id
     after: Short = ""
+    to: Tag = ""
 
 
 class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field="command"):
@@ -400,6 +425,7 @@ class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field=
     device: Id | None = None
     """Of this device alone."""
     after: Short = ""
+    to: Tag = ""
 
 
 class Cleared(Struct, frozen=True):

@@ -3,8 +3,8 @@
     message ──pack──▶ packet ──transport──▶ broker ──transport──▶ packet ──unpack──▶ message
                                                                              └─────▶ WireError, whatever the bytes
 
-One is made a process, at its door, and handed down to all who speak or listen. It knows the fleet; who is to sign and
-to check will be known here too, and nowhere else (WIRE.md says which bytes a signature will cover).
+One is made a process, at its door, and handed down to all who speak or listen. It knows the fleet, and by its seal who
+signs and who checks (seal.py); nobody else does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import math
 
 from msgspec import Struct
 
-from broker import canonical, payloads, topics
-from broker.messages import Cleared, Message, Query, Round
+from broker import canonical, envelope, payloads, topics
+from broker.messages import Cleared, Job, Message, Presence, Query, Round
+from broker.seal import Seal
 from broker.transport import Packet
+
+OPEN = Seal()
+"""Of a process without keys."""
 
 
 class Wire(Struct, frozen=True, dict=True):
@@ -26,6 +30,7 @@ class Wire(Struct, frozen=True, dict=True):
     """
 
     fleet: str
+    seal: Seal = OPEN
 
     def filter_for(self, word: str, **levels: str) -> str:
         """Return the topic filter of a word of the table; a level that is not given is a "+"."""
@@ -43,27 +48,54 @@ class Wire(Struct, frozen=True, dict=True):
         """Return the packet that carries a message."""
         if isinstance(message, Cleared):
             return Packet(message.topic, b"", retain=True)
-        word = topics.WORDS[type(message)]
-        expiry_s = math.ceil(message.seconds_left) + 1 if isinstance(message, Round) else None
-        topic, retain = topics.topic_of(message, word, self.fleet), topics.ROUTES[word].retain
-        return Packet(topic, payloads.write(message, word), retain, expiry_s)
+        return self._packet(message, topics.WORDS[type(message)])
 
     def pack_query(self, query: Query) -> Packet:
         """Return the packet that asks this where those may ask who command nothing."""
-        return Packet(topics.topic_of(query, "query", self.fleet), payloads.write(query, "query"))
+        return self._packet(query, "query")
+
+    def _packet(self, message: Message, word: str) -> Packet:
+        said = self.seal.complete(message)
+        expiry_s = math.ceil(said.seconds_left) + 1 if isinstance(said, Round) else None
+        closed = self.seal.close(said, lambda: self.canonical(said))
+        payload = payloads.write(said, word)
+        if closed is not None:
+            payload = closed.to_bytes() + payload
+        return Packet(topics.topic_of(said, word, self.fleet), payload, topics.ROUTES[word].retain, expiry_s)
 
     def clear(self, message: Message) -> Packet:
         """Return the packet that clears the retained topic of this message."""
-        return Packet(self.pack(message).topic, b"", retain=True)
+        topic = topics.topic_of(message, topics.WORDS[type(message)], self.fleet)
+        return Packet(topic, b"", retain=True)
 
     def unpack(self, packet: Packet) -> Message:
-        """Return the message of a packet. Raises WireError and nothing else, whatever the bytes."""
+        """Return the message of a packet. Raises WireError and nothing else, whatever the bytes: ForgedError where it
+        is not proved to be of who should have said it.
+        """
         word, fields = topics.split(packet.topic, self.fleet)
-        return payloads.read(packet.payload, word, fields) if packet.payload else Cleared(packet.topic)
+        if not packet.payload:
+            return Cleared(packet.topic)
+        closed, payload = envelope.split(packet.payload) if topics.ROUTES[word].json else (None, packet.payload)
+        message = payloads.read(payload, word, fields)
+        self.seal.check(message, closed, lambda: self.canonical(message))
+        return message
+
+    def is_fresh(self, presence: Presence) -> bool:
+        """Return whether a presence was said to this very aggregator, and is no hint of former times."""
+        return self.seal.is_fresh(presence)
+
+    def is_signed_spec(self, job: Job) -> bool:
+        """Return whether one whom this process trusts with jobs has signed the specification of this one."""
+        return self.seal.is_signed_spec(job)
 
     def blob_bytes(self, packet: Packet) -> int:
-        """Count the bytes of a packet of this fleet that are not JSON: a piece of an update or of a version."""
-        return payloads.blob_bytes(packet.payload, levels(packet.topic)[0])
+        """Count the bytes of a packet of this fleet that are not JSON: a piece of an update or of a version.
+
+        Raises WireError for a broken one.
+        """
+        word = levels(packet.topic)[0]
+        payload = envelope.split(packet.payload)[1] if topics.ROUTES[word].json else packet.payload
+        return payloads.blob_bytes(payload, word)
 
     def canonical(self, message: Message) -> bytes:
         """Return the bytes that say in one way alone what this message says to this fleet.

@@ -53,6 +53,8 @@ class Deployment:
         """Return whether the newest version is to be put into the slot. over: see `Policy`."""
         if latest in (self.deployed, self._deploying) or self._again_at is not None:
             return False
+        if self.deployed is not None and latest < self.deployed:
+            return False  # words of former times: a backup that is restored has a generation of its own
         return self.policy.covers(latest, over)
 
     def begin(self, version: Version) -> None:

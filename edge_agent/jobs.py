@@ -25,6 +25,7 @@ from broker.wire import Wire
 from edge_agent import outbox
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
+from edge_agent.heard import Heard
 from edge_agent.home import Home
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
@@ -55,6 +56,7 @@ LAST_REST_S = 86_400.0
 READING = "its data are being read"
 SAID_S = 2.0
 """A reading is told of where it takes longer than this."""
+UNSIGNED = "it is signed by no operator whose key this device has pinned: submit it again with your key"
 UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
 LEFT_OVER_S = 60.0
 """A job on disk that nobody has announced for so long after connecting is reported."""
@@ -76,6 +78,7 @@ class Jobs:
 
     clock: seconds that only go forward. open_source: what makes a source of the settings of one. readings: where data
     are read. send: is given what the jobs say, in order. capacity: what there is for them; no limit when not given.
+    heard: what must not be forgotten of former lives, where keys are pinned.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Jobs:
         send: Callable[[Iterable[Out]], None],
         resources: Resources,
         capacity: Capacity | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self.works: dict[str, Work] = {}
         self.unready: dict[str, str] = {}
@@ -129,6 +133,7 @@ class Jobs:
         self._readings = readings
         self._resources = resources
         self._capacity = capacity
+        self._heard = heard
         self._marks = marks
         self.slots = slots
         self._send = send
@@ -292,7 +297,15 @@ class Jobs:
         """Take what the broker says of a job: that it is there, has ended, or is deleted."""
         self.changed = True
         if job.spec is None:
+            if self._heard is not None:
+                self._heard.end(job.job)
             self._forget(job.job)
+            return
+        if why := self._objection(job):
+            if self.unready.get(job.job) != why:
+                log.error("job=%s is refused: %s", job.job, why)
+            if job.job not in self.works:
+                self.unready[job.job] = why
             return
         if job.job not in self._announced:
             self._announced += (job.job,)
@@ -336,6 +349,12 @@ class Jobs:
             return self._resources.spec(job) != known
         except SettingsError:
             return False
+
+    def _objection(self, job: Job) -> str:
+        """Return why this device will have nothing to do with a job, whoever announces it; "" where it may."""
+        if self._heard is not None and self._heard.has_ended(job.job):
+            return "it was deleted, and is announced again: submit it anew"
+        return "" if self._wire.is_signed_spec(job) else UNSIGNED
 
     def _connect(self, job: str) -> None:
         self.inside(job, lambda work, now: work.connected(self._spread_s, self._packet_bytes, now))

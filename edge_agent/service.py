@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from broker.errors import WireError
-from broker.messages import Beacon, Body, Head, Job, Presence, Round, Verdict, Version, Want
+from broker.messages import Beacon, Body, Head, Job, Offer, Presence, Round, Verdict, Version, Want
 from broker.outgoing import Outgoing
+from broker.seal import ForgedError, Refusals
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from broker.wire import Wire, levels
 from edge_agent.config import AgentConfig
+from edge_agent.heard import Heard
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
@@ -95,9 +97,16 @@ class Agent:
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
+        self._heard = Heard(home.folder, home.disk, keys=wire.seal.pinned) if wire.seal.trusts else None
         self._term = 0
+        if self._heard is not None:
+            self._term = self._heard.term
+            wire.seal.start_from(self._term)
+        self._refusals = Refusals() if wire.seal.trusts else None
         self._leader_term = 0
         self._roll: tuple[str, int] | None = None
+        self._session_with = ""
+        """The life of the aggregator that this device has agreed on a session with."""
         self._spread_s = 0.0
         self._resources = resources or Resources()
         self._rng = self._resources.jitter(f"{home.device}/{home.boot}/{home.nonce}")
@@ -123,6 +132,7 @@ class Agent:
             send=self._send,
             resources=self._resources,
             capacity=capacity,
+            heard=self._heard,
         )
 
     # The loop.
@@ -236,9 +246,15 @@ class Agent:
     def _hear(self, packet: Packet) -> None:
         try:
             message = self._wire.unpack(packet)
+        except ForgedError as error:
+            if self._refusals is not None and (told := self._refusals.count(error, packet.topic, self._clock())):
+                log.error("%s", told)
+            return
         except WireError as error:
             self._count_garbage(packet.topic, error)
             return
+        if self._heard is not None:
+            self._heard.note_term(self._wire.seal.term)
         match message:
             case Job():
                 self.jobs.meet(message)
@@ -267,6 +283,8 @@ class Agent:
             return
         insists = live and beacon.term == self._leader_term
         self._spread_s, self._leader_term = beacon.spread_s, beacon.term
+        if not self._wire.seal.goes_by(beacon):
+            self._leader_term -= 1  # it has to hear that it must rise above the term that both have
         self.jobs.greet(beacon.spread_s, beacon.term if live else max(beacon.term, self._term))
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
@@ -277,6 +295,9 @@ class Agent:
             came_back, self._term = came_back or self._term > 0, beacon.term
         elif insists:
             self._term = beacon.term  # it was told of the higher one, or nobody can hear that it was not
+        if self._wire.seal.session_with != self._session_with:  # which could check nothing that was said before
+            came_back, self._session_with = True, self._wire.seal.session_with
+            self._announcer.forget(self._clock(), self._rng.random() * beacon.spread_s)
         if came_back:
             self.jobs.say_again()
 
@@ -291,6 +312,8 @@ class Agent:
             self._deny_at = math.inf if word == self._own_word else wait_until
         if not presence.online and (live or mine or presence.boot >= self.home.boot):
             self._announcer.forget(self._clock(), 0.0)
+            if self._wire.seal.trusts and live and not presence.exchange:  # whoever asks may not know our session
+                self.jobs.say_again()
         elif presence.online and live and not mine and self.tally.count("clone"):
             log.error(
                 "another process speaks as device=%s: incarnation=%s boot=%d nonce=%s, this one is %s, %d, %s",
@@ -345,9 +368,22 @@ class Agent:
                 case Install():
                     if self.jobs.slots is not None:
                         self.jobs.slots.put(message)
+                case Offer():
+                    self._offer(message)
                 case _:
                     self._out.put(self._wire.pack(message))
         self._out.pump()
+
+    def _offer(self, offer: Offer) -> None:
+        """Send an offer, with who it is from where the aggregator cannot know that; it is made again at each beacon of
+        another life, so nothing is lost where it could not be proved yet.
+        """
+        seal = self._wire.seal
+        if not seal.is_met:
+            return
+        if not seal.is_introduced:
+            self._out.put(self._wire.pack(self._presence()))
+        self._out.put(self._wire.pack(offer))
 
 
 _NOTHING: dict[str, Any] = {}

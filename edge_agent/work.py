@@ -228,7 +228,7 @@ class Work:
             spec=spec,
             has_slot=config.models.inference,
             online=False,
-            offer=self._outbox.offer and self._with_body(self._outbox.offer),
+            offer=self._outbox.offer and self._with_body(self._named(self._outbox.offer)),
             names=self._outbox.names,
             trained=self._outbox.trained,
             deployed=deployed,
@@ -556,7 +556,7 @@ class Work:
             self._device,
             base,
             len(training.rows.data.y),
-            chunks.digest(body),
+            chunks.digest(body, self._wire.seal.digest_digits),
             len(body),
             CHUNK_BYTES,
             None if training.loss is None else float(f"{training.loss:.3g}"),
@@ -580,6 +580,13 @@ class Work:
         if offer.n_bytes > offer.chunk_bytes:
             return offer
         return structs.replace(offer, body=self._outbox.body() if body is None else body)
+
+    def _named(self, offer: Offer) -> Offer:
+        """Return an offer of a former life under a digest that is long enough for this one."""
+        digits = self._wire.seal.digest_digits
+        if len(offer.digest) >= digits:
+            return offer
+        return structs.replace(offer, digest=chunks.digest(self._outbox.body(), digits))
 
     def _cut(self, offer: Offer) -> Offer:
         """Return the offer as this broker takes it: cut finely enough, its body along only where it fits one packet."""

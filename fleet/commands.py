@@ -68,6 +68,13 @@ def enroll(arguments: argparse.Namespace) -> int:
     return enroll(arguments)
 
 
+def agent_trust(arguments: argparse.Namespace) -> int:
+    from fleet.identity import replace_pinned
+
+    print(replace_pinned(arguments.config, arguments.file))
+    return 0
+
+
 def aggregator_run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         from fleet.console.check import check_aggregator

@@ -96,6 +96,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
     simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
     simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
 
 
@@ -127,6 +128,7 @@ def _add_chaos(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="threads",
         help="where the aggregator evaluates versions (threads)",
     )
+    chaos.add_argument("--keys", action="store_true", help="everybody signs, and believes signed words alone")
     chaos.add_argument(
         "--sabotage",
         choices=("ledger", "outbox", "rename"),
@@ -154,6 +156,15 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     adopt.add_argument("--group", metavar="NAME", help="who may read the files beside their owner")
     adopt.add_argument("--fingerprint", metavar="F", help="that of the root, as `fedge ca show` has it")
     adopt.add_argument("--json", action="store_true")
+    trust = _add(
+        agent,
+        "trust",
+        commands.agent_trust,
+        "Put a later file in the place of the pinned keys: signed by the root or, for a new key, by the aggregator.",
+        "fedge agent trust new-trust.json --config agent.toml",
+    )
+    trust.add_argument("file", type=Path, metavar="FILE")
+    _add_config(trust, "agent.toml")
     predict = _add(
         agent,
         "predict",

@@ -19,10 +19,10 @@ from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.transport import Transport
-from broker.wire import Wire
 from edge_agent import notify
 from edge_agent.config import AgentConfig
 from fleet.concerns import Daily, concerns, list_concerns
+from fleet.identity import wire_of_aggregator, wire_of_device
 from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
@@ -69,7 +69,8 @@ def run_agent(config: AgentConfig) -> None:
         home = Home(Path(config.state_dir), device_name(config))
     except ForeignHomeError as error:
         raise SettingsError(str(error)) from error
-    wire, capacity = Wire(config.fleet), capacity_of(config)
+    capacity = capacity_of(config)
+    wire = wire_of_device(config.fleet, home.device, config.identity)
     transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
     agent = Agent(
         *(config, home, transport, wire),
@@ -132,13 +133,14 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     from aggregator.store import Store
     from aggregator.takeover import Takeover
 
+    wire = wire_of_aggregator(config.fleet, config.identity)
     store = Store(Path(config.state_dir))
     nonce = secrets.token_hex(4)
     # The client id is drawn apart: who reads the nonce in the beacon must not know under which id to connect.
     transport = MqttTransport(config.broker, f"{config.fleet}-aggregator-{secrets.token_hex(4)}")
     executor, capacity = of_kind(config.executor), capacity_of(config)
     aggregator = Aggregator(
-        *(config, store, transport, Wire(config.fleet)),
+        *(config, store, transport, wire),
         nonce=nonce,
         take_over=take_over,
         exit_when_replaced=exit_when_replaced,

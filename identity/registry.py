@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +14,10 @@ from identity.keys import KeyFileError, key_of
 from runtime import formats
 from runtime.words import clean
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
+LOOK_S = 1.0
 MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -71,6 +77,65 @@ def read_registry(path: str | Path, fleet: str | None = None) -> Registry:
     if fleet is not None and registry.fleet != fleet:
         raise RegistryError(f"{path}: these are the devices of the fleet {registry.fleet!r}, not of {fleet!r}")
     return registry
+
+
+class WatchedRegistry:
+    """The registry in a file, looked at again every LOOK_S. The last one that could be read goes on holding.
+
+    clock: seconds that only go forward. Raises RegistryError where there is none to begin with.
+    """
+
+    def __init__(self, path: str | Path, fleet: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = Path(path)
+        self._fleet = fleet
+        self._clock = clock
+        self._stamp = self._look()
+        registry = read_registry(path, fleet)
+        self._keys = _keys_of(registry)
+        self.rows = _rows_of(registry)
+        """Device to the most examples that are believed of it, where that was stated; changes with the file."""
+        self._looked_at = clock()
+
+    def key_of(self, device: str) -> bytes | None:
+        """Return the 32 bytes of the key that a device signs with; None for one that is unknown or revoked."""
+        return self._keys.get(device)
+
+    def look(self) -> list[str]:
+        """Look whether the file has changed, if it is time; return who is revoked since, or was enrolled anew."""
+        now = self._clock()
+        if now < self._looked_at + LOOK_S:
+            return []
+        self._looked_at, stamp = now, self._look()
+        if stamp == self._stamp:
+            return []
+        self._stamp = stamp
+        try:
+            registry = read_registry(self._path, self._fleet)
+        except RegistryError as error:
+            log.error("%s; the devices that were known before are believed until it can be read", error)
+            return []
+        before, self._keys = self._keys, _keys_of(registry)
+        keys, rows = self._keys, _rows_of(registry)
+        self.rows.clear()
+        self.rows.update(rows)
+        gone = [device for device, key in before.items() if keys.get(device) != key]
+        log.info("registry=%s devices=%d%s", self._path, len(keys), f" gone={','.join(gone[:20])}" if gone else "")
+        return gone
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _keys_of(registry: Registry) -> dict[str, bytes]:
+    return {device: key_of(known.key) for device, known in registry.devices.items() if not known.revoked}
+
+
+def _rows_of(registry: Registry) -> dict[str, int]:
+    return {device: known.rows for device, known in registry.devices.items() if known.rows is not None}
 
 
 class _Numbered(msgspec.Struct):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import msgspec
 
 from identity.keys import KeyFileError, Signer, key_of, verify
 from runtime import formats
+from runtime.disk import sync
 from runtime.words import clean
 
 FORMAT = 1
@@ -93,10 +95,58 @@ def is_of_root(trust: Trust) -> bool:
         return False
 
 
+def may_follow(before: Trust, after: Trust) -> str:
+    """Return why these keys must not take the place of those; "" where they may.
+
+    The root may change everything. The aggregator's key may hand over to another aggregator's key and nothing else:
+    who has taken it over must not make himself an operator.
+    """
+    if after.fleet != before.fleet:
+        return f"these are the keys of the fleet {after.fleet!r}, and those in use are of {before.fleet!r}"
+    if after.serial <= before.serial:
+        return f"it has the serial {after.serial}, and that in use has {before.serial}: it is an old one"
+    try:
+        signature = base64.b64decode(after.signature, validate=True)
+    except ValueError:
+        signature = b""
+    said = _said(after)
+    if verify(key_of(before.root), said, signature):
+        return ""
+    if not any(verify(key, said, signature) for key in before.aggregator_keys):
+        return "neither the root nor the aggregator whose keys are in use has signed it"
+    if (after.root, after.operators) != (before.root, before.operators):
+        return "the aggregator has signed it, and it may change the aggregator's keys alone: have the root sign it"
+    return ""
+
+
+def replace_trust(path: Path, new: Path) -> Trust:
+    """Put a later file in the place of the pinned keys, durably. Raises TrustError or OSError, and changes nothing."""
+    before, after = read_trust(path), read_trust(new)
+    if why := may_follow(before, after):
+        raise TrustError(f"{new}: {why}")
+    write_trust(path, after)
+    return after
+
+
+def write_trust(path: Path, trust: Trust) -> None:
+    """Write a file of pinned keys, durably, in the place of what is there. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(trust)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
 def _said(trust: Trust) -> bytes:
     """Return the bytes that a signature over it covers: all but the signature."""
     fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
-    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge/1", trust.fleet, "trust", fields])
+    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge trust", trust.fleet, fields])
 
 
 class _Numbered(msgspec.Struct):

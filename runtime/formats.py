@@ -5,6 +5,8 @@
       … updates/JOB.bin beside it               the same: what lies where stands in a row
       … state and record of a version           first in the blob (aggregator/record.py)      2
     a backup                                    in its seal, none is 1 (aggregator/backup.py) 1
+    STATE/heard                                 `format`, none is 1 (edge_agent/heard.py)     1
+    trust.json, registry.json                   `format`, none is 1 (identity)                1
     STATE/device, of the whole directory        `format`, none is 1 (edge_agent/home.py)      1, and one without a mark
     update.bin, update2.bin                     `format`, none is 1 (edge_agent/outbox.py)    1
     settled.bin; residual.bin before it         `format`, none is 1                           1

@@ -66,6 +66,7 @@ class Options(NamedTuple):
     sabotage: str | None = None
     standstill_s: float = STANDSTILL_S
     executor: str = "threads"
+    keys: bool = False
 
 
 class ChaosRun(NamedTuple):
@@ -132,6 +133,7 @@ def command(arguments: argparse.Namespace) -> int:
         arguments.minutes,
         arguments.sabotage,
         executor=arguments.executor,
+        keys=arguments.keys,
     )
     display = Display(sys.stdout)
     try:
@@ -192,7 +194,9 @@ def _run(options: Options, name: str, display: Display, only: Sequence[str] = ()
     command = sabotaged(options.sabotage) if options.sabotage else FEDGE
     began = time.monotonic()
     with running(
-        *(options.out / name, options.devices, options.rounds, rng, command), executor=options.executor
+        *(options.out / name, options.devices, options.rounds, rng, command),
+        executor=options.executor,
+        keys=options.keys,
     ) as fleet:
         watch = _Watch(options, fleet, rng, display, began, only)
         problems = watch.to_the_end()
@@ -222,7 +226,8 @@ class _Watch:
         self._fleet = fleet
         self._display = display
         self._began = began
-        self._config = operator.load_config(fleet.stage.aggregator.config)
+        broker = operator.load_config(fleet.stage.aggregator.config).broker
+        self._config = fleet.stage.operator(broker)
         self._lookout = Lookout(over_mqtt("lookout", self._config.broker, Wire(chaos_stage.FLEET), retry_s=RETRY_S))
         self.scheduler = Scheduler(
             fleet, self._lookout, rng, _points(options.sabotage, only), options.kills, options.rounds

@@ -173,6 +173,7 @@ def running(
     command: Sequence[str] = FEDGE,
     *,
     executor: str = "threads",
+    keys: bool = False,
 ) -> Iterator[Fleet]:
     """Return a fleet whose processes all run, for the length of a block.
 
@@ -180,7 +181,7 @@ def running(
     """
     with start_broker(folder / BROKER, prefer="mosquitto") as broker, Children() as children:
         settings = BrokerSettings(port=broker.port, protocol=broker.protocol)
-        stage = chaos_stage.build(folder, n_devices, n_rounds, settings, executor=executor)
+        stage = chaos_stage.build(folder, n_devices, n_rounds, settings, executor=executor, keys=keys)
         fleet = Fleet(stage, broker, children, rng, command)
         for member in fleet.members.values():
             fleet.start(member)

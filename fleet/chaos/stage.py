@@ -24,9 +24,13 @@ import numpy as np
 
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
+from fleet.console.operator import OperatorConfig
+from fleet.local.keys import LocalKeys
+from fleet.local.keys import make as make_keys
 from fleet.local.stage import Role, Stage, roles_of, write
 from fleet.local.toml import written
 from fleet.problems.examples import load_split
+from identity.settings import IdentitySettings
 from models.data.dataset import Dataset
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, TrainSpec
 
@@ -45,6 +49,13 @@ class ChaosStage(NamedTuple):
     steady: JobSpec
     steered: JobSpec
     loose: JobSpec
+    keys: LocalKeys | None = None
+    """Of everybody, where they sign what they say."""
+
+    def operator(self, broker: BrokerSettings) -> OperatorConfig:
+        """Return how to give this fleet commands."""
+        identity = IdentitySettings() if self.keys is None else self.keys.of_operator
+        return OperatorConfig(FLEET, broker, identity)
 
     @property
     def compared(self) -> tuple[JobSpec, ...]:
@@ -130,9 +141,18 @@ def _fixed(n_devices: int, n_rounds: int) -> RoundsSpec:
 
 
 def build(
-    folder: Path, n_devices: int, n_rounds: int, broker: BrokerSettings, *, executor: str = "threads"
+    folder: Path,
+    n_devices: int,
+    n_rounds: int,
+    broker: BrokerSettings,
+    *,
+    executor: str = "threads",
+    keys: bool = False,
 ) -> ChaosStage:
-    """Write everything. Raises SettingsError without scikit-learn, OSError when the folder cannot be written."""
+    """Write everything. keys: whether everybody signs, and believes signed words alone.
+
+    Raises SettingsError without scikit-learn, OSError when the folder cannot be written.
+    """
     split, folder = load_split(DATA), folder.resolve()
     devices = roles_of(folder, [f"device-{number}" for number in range(n_devices + 1)])
     stage = ChaosStage(
@@ -141,14 +161,18 @@ def build(
         steady(n_devices, n_rounds),
         steered(n_devices, n_rounds),
         loose(n_devices),
+        make_keys(folder / "keys", FLEET, [device.name for device in devices]) if keys else None,
     )
-    write(stage.aggregator, FLEET, broker, {DATA: split.test}, {"executor": executor, "limits": _SERVER_LIMITS})
+    own: dict[str, object] = {} if stage.keys is None else {"identity": stage.keys.of_aggregator}
+    settings = {"executor": executor, "limits": _SERVER_LIMITS, **own}
+    write(stage.aggregator, FLEET, broker, {DATA: split.test}, settings)
     for number, device in enumerate(devices):
         overclaims = device is devices[-1]
         rows = np.random.default_rng(number).integers(0, len(split.train.y), N_EXAMPLES * (2 if overclaims else 1))
         data = Dataset(split.train.X[rows], split.train.y[rows])
         more = {"models": {"inference": number == 0}, "limits": {"checkpoint_s": 0.0, "presence_s": 1.0}}
-        write(device, FLEET, broker, {DATA: data}, more)
+        own = {} if stage.keys is None else {"identity": stage.keys.of_device(device.name)}
+        write(device, FLEET, broker, {DATA: data}, {**more, **own})
     for spec in (*stage.compared, stage.loose):
         stage.job_file(spec).write_text(written(msgspec.to_builtins(spec)), encoding="utf-8")
     return stage

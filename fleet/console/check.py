@@ -34,10 +34,11 @@ from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
 from edge_agent.capacity import capacity_of as of_agent
 from fleet.concerns import list_concerns
+from fleet.identity import wire_of_aggregator
 from fleet.roles import load_agent, load_aggregator
 from identity.keys import fingerprint
 from identity.registry import RegistryError, read_registry
-from identity.settings import IdentitySettings
+from identity.settings import IdentitySettings, ServerIdentity
 from models import needs
 from models.budget import Capacity, said
 from models.data.dataset import Dataset, DatasetError, fit
@@ -102,18 +103,18 @@ class CheckReport(Struct):
 def check_agent(path: Path) -> CheckReport:
     """Look at agent.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_agent(path), CheckReport(str(path))
+    _look_at_keys(report, config.identity, config.fleet)
     _look_at_sources(report, "data", config.data)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_agent(config))
-    _look_at_keys(report, config.identity, config.fleet)
     return report
 
 
 def check_aggregator(path: Path) -> CheckReport:
     """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
     config, report = load_aggregator(path), CheckReport(str(path))
+    _look_at_keys(report, config.identity, config.fleet)
     _look_at_sources(report, "tests", config.tests)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_aggregator(config))
-    _look_at_keys(report, config.identity, config.fleet)
     if (registry := config.identity.registry) is not None:
         report.look("[identity] registry", partial(_registry, registry, config.fleet))
     return report
@@ -159,6 +160,22 @@ def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, Data
     for name, source in sources.items():
         where = f"[{table}.{name}]"
         report.look(where, partial(_source, where, source))
+
+
+def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -> None:
+    """Look at the keys for messages, where there are any; what is not said of them is as before there were some."""
+    if identity.trust is None and identity.message_key is None and getattr(identity, "registry", None) is None:
+        return
+
+    def look() -> Line:
+        if isinstance(identity, ServerIdentity):
+            wire_of_aggregator(fleet, identity)
+        trust, key = identity.read_trust(fleet), identity.read_key()
+        pinned = "no keys are pinned" if trust is None else f"trust.json with serial {trust.serial}"
+        own = "no message_key" if key is None else f"message_key {fingerprint(key.public)}"
+        return Line("[identity]", f"{pinned}, {own}")
+
+    report.look("[identity]", look)
 
 
 def _look_around(
@@ -327,26 +344,6 @@ def _broker(broker: BrokerSettings) -> Line:
     days = holds.left(now).days
     text += f", until {holds.until:%Y-%m-%d} ({days} days)"
     return Line("[broker]", text, {"certificate_until": holds.until.isoformat(), "certificate_days": days})
-
-
-def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -> None:
-    if identity.trust is not None:
-        report.look("[identity] trust", partial(_trust, identity, fleet))
-    if identity.message_key is not None:
-        report.look("[identity] message_key", partial(_message_key, identity))
-
-
-def _trust(identity: IdentitySettings, fleet: str) -> Line:
-    trust = identity.read_trust(fleet)
-    n = 0 if trust is None else len(trust.operators)
-    return Line(
-        "[identity] trust", f"{identity.trust}: the aggregator's keys, and those of {n} operators", {"operators": n}
-    )
-
-
-def _message_key(identity: IdentitySettings) -> Line:
-    key = identity.read_key()
-    return Line("[identity] message_key", f"{identity.message_key}: {'' if key is None else fingerprint(key.public)}")
 
 
 def _registry(path: str, fleet: str) -> Line:

@@ -37,10 +37,12 @@ from broker.messages import (
     Submit,
     Version,
 )
+from broker.operator_seal import OperatorSeal
 from broker.transport import Denied, Offline, SessionTakenOver
-from broker.wire import Wire
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.observer import Garbage, Said, over_mqtt
+from fleet.identity import wire_of_operator
+from identity.settings import IdentitySettings
 from models.chain import Chain
 from models.job import JobSpec, Name
 from models.nets import table as nets
@@ -69,6 +71,7 @@ class OperatorConfig(Struct, frozen=True):
 
     fleet: Name
     broker: BrokerSettings = BrokerSettings()
+    identity: IdentitySettings = IdentitySettings()
 
 
 class JobLine(Struct, frozen=True):
@@ -143,13 +146,18 @@ class Console:
     def __init__(self, config: OperatorConfig) -> None:
         self.fleet = config.fleet
         self._where = f"{config.broker.host}:{config.broker.port}"
-        self._observer = over_mqtt("operator", config.broker, Wire(config.fleet))
+        wire = wire_of_operator(config.fleet, config.identity)
+        self._observer = over_mqtt("operator", config.broker, wire)
+        self._seal = wire.seal if isinstance(wire.seal, OperatorSeal) and wire.seal.signs else None
+        """What signs commands; None where nobody does."""
         self.client = self._observer.client
         self._asks_by_query = True
 
     def __enter__(self) -> Console:
         """Connect. Raises OperatorError when the broker does not answer in time."""
         self._observer.listen_for_replies()
+        if self._seal is not None:
+            self._observer.listen("aggregator")  # a command names the life of the aggregator that it is said to
         self._observer.__enter__()
         if why := self._observer.connect(PATIENCE_S):
             self._observer.__exit__()
@@ -171,8 +179,12 @@ class Console:
         Raises OperatorError when the aggregator refuses it or is silent, DeniedError when the broker does.
         """
         until, denials = time.monotonic() + PATIENCE_S, set()
+        if self._seal is not None and not self._seal.leader:
+            for _ in self._messages(PATIENCE_S, until=lambda _: self._seal is None or self._seal.leader != ""):
+                pass
         while (left := until - time.monotonic()) > 0:
-            self._say(command)
+            if self._seal is None or self._seal.leader:
+                self._say(command)
             try:
                 for message in self._messages(min(RESEND_S, left), until=lambda m: _answers(m, command)):
                     if isinstance(message, Reply) and _answers(message, command):
@@ -202,6 +214,10 @@ class Console:
             self._observer.ask(command)
         else:
             self._observer.say(command)
+
+    def sign(self, command: Submit, name: str) -> Submit:
+        """Return a job that is submitted as one of this operator's: under an id that is drawn here, and signed."""
+        return command if self._seal is None else self._seal.signed(command, name, secrets.token_hex(4))
 
     def pages(self, command: Query) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each. Raises OperatorError."""
@@ -256,10 +272,10 @@ def submit(config: OperatorConfig, path: Path) -> tuple[str, list[str]]:
 
     Raises SettingsError or OperatorError.
     """
-    load_job(path)
+    spec = load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     with Console(config) as fleet:
-        reply = fleet.ask(Submit(fleet.client, secrets.token_hex(4), tree))
+        reply = fleet.ask(fleet.sign(Submit(fleet.client, secrets.token_hex(4), tree), spec.name))
     return reply.text, [str(note) for note in _cleaned(reply.data).get("notes", [])]
 
 

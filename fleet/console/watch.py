@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 
@@ -9,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Round, Status, Submit, Verdict
+from broker.operator_seal import OperatorSeal
 from broker.transport import Offline, Online
 from fleet.console.observer import Garbage, Observer, Said
 from models.job import JobSpec
@@ -135,4 +137,7 @@ class Watch:
 
     def submit(self, spec: JobSpec) -> None:
         """Ask for a job; a Reply follows."""
-        self._observer.say(Submit(self._observer.client, "submit", msgspec.to_builtins(spec)))
+        submit, seal = Submit(self._observer.client, "submit", msgspec.to_builtins(spec)), self._observer.wire.seal
+        if isinstance(seal, OperatorSeal) and seal.signs:
+            submit = seal.signed(submit, spec.name, secrets.token_hex(4))
+        self._observer.say(submit)

@@ -19,6 +19,7 @@ import numpy as np
 
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
+from fleet.local.keys import LocalKeys
 from fleet.local.processes import FEDGE, Children
 from fleet.local.toml import written
 from fleet.problems.problem import device_names
@@ -104,10 +105,11 @@ def build(
     broker: BrokerSettings,
     *,
     inference: bool = True,
+    keys: LocalKeys | None = None,
 ) -> Stage:
     """Write everything: each device gets its share of the examples, the aggregator those to test on, if any.
 
-    inference: whether the devices put models into service.
+    inference: whether the devices put models into service. keys: of everybody, where they sign what they say.
     """
     folder = folder.resolve()
     names = device_names(len(shares))
@@ -115,10 +117,12 @@ def build(
     factories = nets.factories_of(spec.model)
     allowed = {"allow": list(factories)} if factories else {}  # who gives a job wants it to run
     tests = {} if test is None else {spec.data_name: test}
-    write(stage.aggregator, FLEET, broker, tests, {"models": allowed, "limits": {"spread_s": 0.0}})
+    more = {} if keys is None else {"identity": keys.of_aggregator}
+    write(stage.aggregator, FLEET, broker, tests, {"models": allowed, "limits": {"spread_s": 0.0}, **more})
     models = allowed if inference else allowed | {"inference": False}
     for device, share in zip(stage.devices, shares, strict=True):
-        write(device, FLEET, broker, {spec.data_name: share}, {"models": models})
+        more = {} if keys is None else {"identity": keys.of_device(device.name)}
+        write(device, FLEET, broker, {spec.data_name: share}, {"models": models, **more})
     return stage
 
 

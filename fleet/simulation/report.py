@@ -34,7 +34,7 @@ def command(arguments: argparse.Namespace) -> int:
     )
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem)
-    result = simulate(problem.spec, problem.shares, problem.test, report.tell)
+    result = simulate(problem.spec, problem.shares, problem.test, report.tell, keys=arguments.keys)
     report.sum_up(result)
     if arguments.json is not None:
         text = msgspec.json.format(msgspec.json.encode(result)).decode() + "\n"

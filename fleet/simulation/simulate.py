@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
+import secrets
 import shutil
 import tempfile
 import time
@@ -34,7 +35,7 @@ from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
-from fleet import memory
+from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
@@ -116,9 +117,16 @@ class Result(Struct, frozen=True):
 
 
 def simulate(
-    spec: JobSpec, shares: Sequence[Dataset], test: Dataset, on_round: Callable[[RoundRow], None] = lambda _: None
+    spec: JobSpec,
+    shares: Sequence[Dataset],
+    test: Dataset,
+    on_round: Callable[[RoundRow], None] = lambda _: None,
+    *,
+    keys: bool = False,
 ) -> Result:
     """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
+
+    keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do.
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
@@ -127,7 +135,7 @@ def simulate(
     n_parameters = sum(tensor.size for tensor in net.spec)
     memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
-        simulation = _Simulation(spec, shares, test, folder)
+        simulation = _Simulation(spec, shares, test, folder, keys=keys)
         try:
             return simulation.run(n_parameters, on_round, go_on)
         finally:
@@ -206,6 +214,10 @@ class _Deployed:
         return {f"deployed_{name}": value for name, value in found.items()}
 
 
+def _roll() -> int:
+    return secrets.randbits(32)
+
+
 class _Traffic(Struct, frozen=True):
     up: int
     down: int
@@ -216,8 +228,11 @@ class _Traffic(Struct, frozen=True):
 class _Simulation:
     """The aggregator, the devices and the broker between them, driven from one thread."""
 
-    def __init__(self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path) -> None:
+    def __init__(
+        self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path, *, keys: bool = False
+    ) -> None:
         self.spec = spec
+        self._trust = made_keys.trust_of(FLEET, operator=False) if keys else None
         self._n_examples = sum(len(share.y) for share in shares)
         self._test = test
         self._clock = _Clock()
@@ -255,18 +270,20 @@ class _Simulation:
         models = structs.replace(config.models, allow=nets.factories_of(self.spec.model))
         config = structs.replace(config, models=models)
         transport = self._broker.transport("aggregator")
-        leader = Aggregator(config, self._store, transport, self._wire, nonce="simulation", clock=self._clock)
+        wire = self._wire if self._trust is None else made_keys.wire_of_server(self._trust, _roll)
+        leader = Aggregator(config, self._store, transport, wire, nonce="simulation", clock=self._clock)
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
-        link = _Link(self._broker, device, self._wire, home, len(self._links), self._blob_bytes)
+        wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
+        link = _Link(self._broker, device, wire, home, len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(
             self._config,
             home,
             link,
-            self._wire,
+            wire,
             clock=self._clock,
             open_source=_Share(share),
             marks=self._marks,

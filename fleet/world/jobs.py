@@ -13,12 +13,14 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import to_builtins
 
 from broker.errors import WireError
-from broker.messages import Explain, Reply, Stop, Submit
+from broker.messages import Command, Explain, Reply, Stop, Submit
+from broker.operator_seal import OperatorSeal
 from broker.transport import Packet
+from fleet import made_keys
 from fleet.world import nets
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
-from fleet.world.nodes import WIRE
+from fleet.world.nodes import TRUST, WIRE
 from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
 
 REPEAT_S = 5.0
@@ -82,6 +84,7 @@ class World(Protocol):
 
     agenda: Agenda
     broker: WorldBroker
+    keys: bool
     n_devices: int
 
 
@@ -90,9 +93,12 @@ class Operator:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._wire = made_keys.wire_of_operator(TRUST) if world.keys else WIRE
         self._link = world.broker.transport("operator")
         self._link.poke = self._hear
         self._link.subscribe(WIRE.filter_for("reply", client="operator"))
+        if world.keys:
+            self._link.subscribe(WIRE.filter_for("aggregator"))  # a command names the life that it is said to
         self._link.open()
         self._asked: dict[str, Callable[[Reply], None]] = {}
         self._n_asked = 0
@@ -108,39 +114,44 @@ class Operator:
                 self._world.agenda.later(AGAIN_S, self.submit, spec, tries - 1)
 
         request = self._request()
-        tree = to_builtins(spec)
-        self._ask(request, WIRE.pack(Submit("operator", request, tree)), answered)
+        self._ask(request, self._signed(Submit("operator", request, to_builtins(spec)), spec.name), answered)
+
+    def _signed(self, submit: Submit, name: str) -> Submit:
+        seal = self._wire.seal
+        if not isinstance(seal, OperatorSeal):
+            return submit
+        return seal.signed(submit, name, f"{self._n_asked:08x}")
 
     def stop(self, name: str) -> None:
         """Have a job stopped."""
         request = self._request()
-        self._ask(request, WIRE.pack(Stop("operator", request, name)), lambda _reply: None)
+        self._ask(request, Stop("operator", request, name), lambda _reply: None)
 
     def replace(self, spec: JobSpec) -> None:
         """Stop what goes by this name and, when that is answered, submit this in its place."""
         request = self._request()
-        command = WIRE.pack(Stop("operator", request, spec.name))
+        command = Stop("operator", request, spec.name)
         self._ask(request, command, lambda _reply: self.submit(spec))
 
     def explain(self, name: str, number: int) -> None:
         """Ask how a version came about."""
         request = self._request()
-        self._ask(request, WIRE.pack(Explain("operator", request, name, number)), lambda _reply: None)
+        self._ask(request, Explain("operator", request, name, number), lambda _reply: None)
 
     def _request(self) -> str:
         self._n_asked += 1
         return f"r{self._n_asked}"
 
-    def _ask(self, request: str, packet: Packet, answered: Callable[[Reply], None], tries: int = MOST_TRIES) -> None:
+    def _ask(self, request: str, command: Command, answered: Callable[[Reply], None], tries: int = MOST_TRIES) -> None:
         self._asked[request] = answered
-        self._say(request, packet, tries)
+        self._say(request, command, tries)
 
-    def _say(self, request: str, packet: Packet, tries: int) -> None:
+    def _say(self, request: str, command: Command, tries: int) -> None:
         if request in self._asked and tries:
             self._link.notice("nothing was heard for too long")
             self._link.restore()
-            self._link.publish(packet)
-            self._world.agenda.later(REPEAT_S, self._say, request, packet, tries - 1)
+            self._link.publish(self._wire.pack(command))
+            self._world.agenda.later(REPEAT_S, self._say, request, command, tries - 1)
 
     def _hear(self) -> None:
         # Asked again at once, an aggregator that is within a step would hear it before it has ended that step.
@@ -151,7 +162,7 @@ class Operator:
             if not isinstance(event, Packet):
                 continue
             try:
-                message = WIRE.unpack(event)
+                message = self._wire.unpack(event)
             except WireError:
                 continue
             if isinstance(message, Reply) and (answered := self._asked.pop(message.request, None)):

@@ -41,6 +41,7 @@ from edge_agent.effects import Settle
 from edge_agent.home import Home, _read_mark
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
+from fleet import made_keys
 from fleet.world import nets as world_nets
 from fleet.world.disk import Disk
 from fleet.world.network import WorldBroker
@@ -58,6 +59,8 @@ from runtime.faults import Marks
 
 FLEET = "w"
 WIRE = Wire(FLEET)
+TRUST = made_keys.trust_of(FLEET)
+"""What everybody pins in a world with keys."""
 SERVER_RESTART_S, DEVICE_RESTART_S = 5.0, 15.0
 KERNEL = "world"
 """The machine is never booted anew: every death counts."""
@@ -69,6 +72,7 @@ class World(ProcessWorld, Protocol):
     """What the services need of the world around them."""
 
     broker: WorldBroker
+    keys: bool
     paces: Paces
     tests: dict[str, DataSource]
 
@@ -160,7 +164,7 @@ class Server(Process):
             config,
             self.store,
             transport,
-            WIRE,
+            made_keys.wire_of_server(TRUST, self.world.roll) if self.world.keys else WIRE,
             nonce=nonce,
             take_over=take_over,
             clock=self.clock,
@@ -237,7 +241,8 @@ class Device(Process):
     def build(self) -> None:
         """See `Process.build`: what fleet/roles.py does for `fedge agent run`."""
         self.home = Home(self.disk.folder, self.device, draw=self._draw)
-        transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(WIRE, self.home))
+        wire = made_keys.wire_of_device(TRUST, self.device, self.world.roll) if self.world.keys else WIRE
+        transport = self.world.broker.transport(f"{FLEET}-{self.device}", device_will(wire, self.home))
         self.connect(transport)
         config = AgentConfig(
             fleet=FLEET,
@@ -251,7 +256,7 @@ class Device(Process):
             config,
             self.home,
             transport,
-            WIRE,
+            wire,
             clock=self.clock,
             open_source=self._open,
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),

@@ -35,6 +35,8 @@ class Profile(NamedTuple):
     learned: float = 0.1
     small: bool = False
     """One short job on three devices at most."""
+    keys: bool = False
+    """Everybody signs, and believes signed words alone."""
 
 
 ROUGH = {"kill": 3, "kill soon": 8, "restart": 1, "partition": 4, "slow": 2, "freeze": 1, "stop broker": 1}
@@ -71,10 +73,18 @@ PROFILES: dict[str, Profile] = {
         4, (2.0, 8.0), ROUGH | {"off": 6, "gone": 3, "diverge": 8, "lie": 3, "sluggish": 4, "reimage": 1}, learned=0.3
     ),
     "departures": Profile(2, (2.0, 6.0), ROUGH | {"off": 4, "gone": 8}),
+    "keys": Profile(
+        0,
+        (3.0, 12.0),
+        ROUGH
+        | {"kill server": 8, "restart": 4, "backup": 6, "restore": 6, "restore device": 4, "reimage": 2, "fill": 3},
+        keys=True,
+    ),
     "operators": Profile(
         3, (3.0, 10.0), ROUGH | {"submit": 8, "stop job": 5, "replace": 8, "explain": 5, "kill server": 4, "fill": 4}
     ),
 }
+"""A kind that nobody draws has no weight: it is asked for by its name."""
 
 
 class Sky(NamedTuple):

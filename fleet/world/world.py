@@ -74,6 +74,8 @@ class World:
         self.sky = sky = weather.draw_sky(self.rng, profile)
         self._profile = weather.PROFILES[sky.profile]
         self.scale = LONG if self._profile.long else 1.0
+        self.keys = self._profile.keys
+        """Whether everybody signs, and believes signed words alone."""
         self._folder = folder
         self._tell = tell
         self._hash = hashlib.sha256()

@@ -80,6 +80,40 @@ def leading(leader: Leadership | None = None) -> Leadership:
     return leader
 
 
+def wary(**known: Any) -> Leadership:
+    return Leadership(Me("a", "store-a", **({"empty": False, "term": 20} | known)), wary=True)
+
+
+# Where old words may be played again.
+
+
+@pytest.mark.parametrize("term", [3, 20])
+def test_a_recording_keeps_nobody_from_leading(term: int) -> None:
+    again = wary()
+    again.receive(Connected(), 0.0)
+    for n in range(200):
+        assert again.receive(live(nonce="b", term=term, since=1, claim=9), n / 100) == []
+    assert again.tick(LISTEN_S - 0.01) == []
+    assert again.tick(LISTEN_S) == [Lead(21, 9)]
+
+
+@pytest.mark.parametrize("term", [3, 20, 21])
+def test_a_recording_makes_no_leader_stand_down(term: int) -> None:
+    leader = leading(wary())
+    found = leader.receive(live(nonce="b", term=term, since=1, claim=9), 10.0)
+    assert found == ([Rise(22), Speak()] if term == 21 else [Speak()])
+    assert (leader.state, leader.me.replaced) == ("leading", "")
+
+
+def test_who_leads_rises_above_who_asks_and_is_then_believed() -> None:
+    leader, second = leading(wary()), Leadership(Me("b", "store-b", term=30, empty=False), wary=True)
+    assert second.receive(Connected(), 10.0) == [AskWhoLeads()]
+    assert second.receive(live(nonce="a", term=21), 10.1) == []
+    assert leader.receive(Candidate("b", 30), 10.2) == [Rise(31), Speak()]
+    (down,) = second.receive(live(nonce="a", term=31), 10.3)
+    assert isinstance(down, StandDown)
+
+
 # Listening.
 
 

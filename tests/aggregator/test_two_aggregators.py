@@ -16,11 +16,14 @@ from aggregator.service import Aggregator, ReplacedError
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import Beacon, Presence, Stop
+from broker.server_seal import ServerSeal
 from broker.transport import Packet
 from broker.wire import Wire
+from identity.keys import SigningKey
 from models.job import JobSpec, ModelSpec
 
 WIRE = Wire("f")
+KEY = SigningKey(bytes(32))
 
 RESTART_S = 5.0
 SPEC = JobSpec("toy", ModelSpec(inputs=4, outputs=2))
@@ -46,7 +49,7 @@ class Unit:
         self.link = self.world.broker.transport(f"f-aggregator-{nonce}")
         config = AggregatorConfig("f", state_dir=str(self.folder), limits=ServerLimits(spread_s=0.0))
         clock: Callable[[], float] = lambda: self.world.now
-        self.aggregator = Aggregator(config, self.store, self.link, WIRE, nonce=nonce, clock=clock, **how)
+        self.aggregator = Aggregator(config, self.store, self.link, self.world.wire(), nonce=nonce, clock=clock, **how)
         self.aggregator.start()
 
     def kill(self, *, will: bool = True, pause_s: float = RESTART_S) -> None:
@@ -77,8 +80,10 @@ class Unit:
 class World:
     """A broker, some units, and what is said of who leads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keys: bool = False) -> None:
         self.folder = folder
+        self.keys = keys
+        """Whether both sign what they say, with one key."""
         self.now = 0.0
         self.broker = MemoryBroker(lambda: self.now)
         self.units: list[Unit] = []
@@ -86,6 +91,9 @@ class World:
         self.ear.subscribe("fedge/1/f/aggregator")
         self.ear.open()
         self.beacons: list[tuple[float, Beacon]] = []
+
+    def wire(self) -> Wire:
+        return Wire("f", ServerSeal("f", KEY)) if self.keys else WIRE
 
     def unit(self, name: str, at: float = 0.0) -> Unit:
         one = Unit(self, name)
@@ -118,9 +126,9 @@ class World:
         return max(both, default=0.0)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+@pytest.fixture(params=[False, True], ids=["without keys", "with keys"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path, keys=request.param)
     yield made
     for one in made.units:
         if one.aggregator is not None:
@@ -330,7 +338,7 @@ def test_what_was_on_its_way_to_a_leader_that_stands_down_is_not_answered(world:
     replies.subscribe(WIRE.filter_for("reply", client="cli"))
     replies.open()
     assert first.aggregator is not None
-    first.aggregator._receive(WIRE.pack(Beacon(99, "z", online=True, claim=9, store="s")))
+    first.aggregator._receive(world.wire().pack(Beacon(99, "z", online=True, claim=9, store="s")))
     for message in (Stop("cli", "s", SPEC.name), Presence("d", 1, online=True, nonce="n")):
         first.aggregator._receive(WIRE.pack(message))
     assert not first.aggregator.roster.devices

@@ -172,7 +172,7 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from([0.0, -0.0, 0.25, 2.0, 1e-7]) | whole | st.floats(least or -1e300, most or 1e300)
         case inspect.StrType(pattern=str(pattern)):
             known = [word for word in WORDS_OF_A_LEVEL if re.search(pattern, word)]
-            return st.sampled_from(known) | st.from_regex(pattern)
+            return (st.sampled_from(known) if known else st.nothing()) | st.from_regex(pattern)
         case inspect.StrType(max_length=most):
             return texts if most is None else texts.filter(lambda text: len(text) <= most)
         case inspect.BytesType():

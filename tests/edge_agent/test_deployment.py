@@ -6,7 +6,7 @@ from broker.messages import Version
 from edge_agent.deployment import FIRST_REDEPLOY_S, LAST_REDEPLOY_S, Deployment, Policy, policy
 from models.job import JobSpec, ModelSpec
 
-V1, V2, V4 = Version(1, 1), Version(1, 2), Version(1, 4)
+V1, V2, V4, V6 = Version(1, 1), Version(1, 2), Version(1, 4), Version(1, 6)
 
 
 def spec(deploy: str) -> JobSpec:
@@ -46,7 +46,14 @@ def test_what_is_in_the_slot_or_on_its_way_there_is_not_wanted_again() -> None:
     one.begin(V4)
     assert not one.wants(V4, None)
     one.end(V4)
-    assert (one.deployed, one.wants(V4, None), one.wants(V1, V1)) == (V4, False, True)
+    assert (one.deployed, one.wants(V4, None), one.wants(V6, V6)) == (V4, False, True)
+
+
+def test_a_version_before_the_one_in_the_slot_is_not_wanted_but_one_of_a_later_generation_is() -> None:
+    one = deployment(V4)
+    assert not one.wants(V2, None)
+    assert not one.wants(V1, V1)
+    assert one.wants(Version(2, 2), None)
 
 
 def test_a_version_that_fails_is_tried_again_with_growing_pauses() -> None:

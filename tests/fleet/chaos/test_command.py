@@ -16,6 +16,9 @@ import pytest
 
 from aggregator import effects
 from broker.connection import BrokerSettings
+from broker.messages import Beacon
+from broker.seal import ForgedError
+from broker.wire import Wire
 from edge_agent import effects as agent_effects
 from fleet.chaos import audit as chaos_accounts
 from fleet.chaos import command as chaos_module
@@ -30,7 +33,9 @@ from fleet.chaos.trace import Line, Trace
 from fleet.cli import main
 from fleet.console.display import Display
 from fleet.console.operator import load_job
+from fleet.identity import wire_of_aggregator, wire_of_device, wire_of_operator
 from fleet.roles import load_agent, load_aggregator
+from identity.settings import IdentitySettings
 from models.job import JobSpec
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -96,6 +101,24 @@ def test_what_is_written_down_for_the_processes_is_what_was_meant(tmp_path: Path
     agents = [load_agent(role.config) for role in stage.devices]
     assert [agent.device for agent in agents] == [f"device-{i}" for i in range(6)]
     assert [agent.models.inference for agent in agents] == [True] + 5 * [False]
+
+
+def test_with_keys_everybody_has_his_own_and_believes_nobody_else(tmp_path: Path) -> None:
+    broker = BrokerSettings(port=12345)
+    stage = chaos_stage.build(tmp_path / "stage", 5, 7, broker, keys=True)
+    config = load_aggregator(stage.aggregator.config)
+    server = wire_of_aggregator(config.fleet, config.identity)
+    operator = stage.operator(broker)
+    wires = [wire_of_operator(operator.fleet, operator.identity)]
+    for role in stage.devices:
+        agent = load_agent(role.config)
+        wires.append(wire_of_device(agent.fleet, role.name, agent.identity))
+    for wire in wires:
+        assert wire.unpack(server.pack(Beacon(1, "n", online=True))) is not None
+        with pytest.raises(ForgedError):
+            wire.unpack(Wire(config.fleet).pack(Beacon(1, "n", online=True)))
+    bare = chaos_stage.build(tmp_path / "bare", 5, 7, broker)
+    assert bare.operator(broker).identity == IdentitySettings()
 
 
 @pytest.mark.parametrize("make", [chaos_stage.steady, chaos_stage.steered])

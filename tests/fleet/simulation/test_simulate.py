@@ -70,10 +70,22 @@ def spec(**rounds: object) -> JobSpec:
     )
 
 
-def run(job: JobSpec, n_devices: int = 5) -> Result:
+def run(job: JobSpec, n_devices: int = 5, *, keys: bool = False) -> Result:
     data = blobs(200)
     shares = [Dataset(data.X[rows], data.y[rows]) for rows in deal("iid", data.y, n_devices, 0)]
-    return simulate(job, shares, blobs(100, seed=1))
+    return simulate(job, shares, blobs(100, seed=1), keys=keys)
+
+
+def test_a_fleet_with_keys_computes_the_same_and_a_round_costs_66_bytes_its_head_98_and_an_offer_18() -> None:
+    """These rounds carry no way, so that each device reads the head."""
+    few, many = spec(max_rounds=3), spec(max_rounds=6)
+    bare, signed = ([run(job, keys=keys) for job in (few, many)] for keys in (False, True))
+    assert [one.sha256 for one in bare] == [one.sha256 for one in signed]
+    up, down = (
+        [getattr(other, way) - getattr(one, way) for one, other in zip(bare, signed, strict=True)]
+        for way in ("bytes_up", "bytes_down")
+    )
+    assert (up[1] - up[0], down[1] - down[0]) == (3 * 5 * 18, 3 * 5 * (66 + 98))
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ PACE = Pace(20.0, 4.0, 0.2, (3, 10))
 class Office:
     """An operator, and somebody who is asked."""
 
+    keys = False
+
     def __init__(self) -> None:
         self.agenda = Agenda()
         self.broker = WorldBroker(self.agenda, lambda _packet: None)

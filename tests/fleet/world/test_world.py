@@ -19,6 +19,7 @@ SEEDS = {name: range(1, 3) for name in PROFILES} | {
     "offline-day": range(7, 8),
     "drills": range(1, 60),
     "calm": range(2, 3),
+    "keys": range(44, 48),
 }
 
 
@@ -31,6 +32,7 @@ def test_the_fleet_keeps_its_laws_in(profile: str) -> None:
 
 def test_a_schedule_is_a_pure_function_of_its_seed() -> None:
     assert [run(seed, "drills") for seed in range(20)] == [run(seed, "drills") for seed in range(20)]
+    assert run(2, "keys") == run(2, "keys")
 
 
 def test_the_order_of_sets_does_not_matter() -> None:
