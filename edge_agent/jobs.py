@@ -299,7 +299,7 @@ class Jobs:
             return
         if job.job not in self._announced:
             self._announced += (job.job,)
-        if self.unready.get(job.job) == UNANNOUNCED:
+        if self.unready.get(job.job) in (UNANNOUNCED, UNSIGNED):
             del self.unready[job.job]
         if not any(job.job in known for known in (self.works, self._beginning, self._later)):
             try:
