@@ -309,7 +309,7 @@ class Jobs:
             return
         if job.job not in self._announced:
             self._announced += (job.job,)
-        if self.unready.get(job.job) == UNANNOUNCED:
+        if self.unready.get(job.job) in (UNANNOUNCED, UNSIGNED):
             del self.unready[job.job]
         if self._is_another(job):
             log.error("job=%s has another specification than before, and is begun anew", job.job)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from broker import canonical
 from broker.errors import WireError
 from broker.messages import (
     Beacon,
@@ -250,6 +251,16 @@ def test_two_messages_that_say_different_things_never_have_the_same(message: Mes
 def test_nor_do_two_of_different_kinds(message: Message, other: Message) -> None:
     if type(message) is not type(other) and None not in (read(message), read(other)):
         assert WIRE.canonical(message) != WIRE.canonical(other)
+
+
+def test_what_an_operator_signs_is_an_array_of_its_own() -> None:
+    spec = {"b": 1, "a": [-0.0, {"z": None, "y": True}]}
+    found = msgspec.msgpack.decode(canonical.of_spec("toy-0000000a", spec, "f"))
+    assert found == ["fedge/1", "f", "spec", {"job": "toy-0000000a", "spec": spec}]
+    assert list(found[3]["spec"]) == ["a", "b"]
+    assert canonical.of_spec("j", {"a": 1}, "f") != canonical.of_spec("j", {"a": 1.0}, "f")
+    with pytest.raises(WireError, match="job j: no canonical bytes"):
+        canonical.of_spec("j", {"a": math.inf}, "f")
 
 
 # The rule once more, by hand.

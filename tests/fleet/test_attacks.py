@@ -349,6 +349,27 @@ def test_rounds_of_a_former_term_are_not_followed_by_a_device_that_was_started_a
     assert fleet.refused("d0").get("repeated", 0) >= 1
 
 
+def test_a_device_that_was_started_again_goes_back_to_no_version_that_it_is_done_with(
+    fleet: KeyedFleet, calm_sha256: str
+) -> None:
+    halfway(fleet)
+    old = [*fleet.attacker.recorded("round"), *fleet.attacker.recorded("head")]
+    fleet.run(lambda: fleet.job().version.number == 2)
+    fleet.restart_agent("d0")
+    he_keeps = {"round", "head"}
+    fleet.broker.policy = lambda to, packet: 0 if to.client_id == "d0" and levels(packet.topic)[0] in he_keeps else 1
+    fleet.run(lambda: JOB in fleet.agents["d0"].works)
+    fleet.broker.policy = None
+    fleet.attacker.say(*old)
+    for _ in range(20):
+        fleet.agents["d0"].step(0.0)
+        part = fleet.agents["d0"].works[JOB].participant
+        assert part.trained is not None
+        assert part.trained >= V1
+        assert part._training is None or part._training > V1
+    assert fleet.finish().sha256 == calm_sha256
+
+
 def test_a_job_that_was_deleted_never_begins_again_whoever_announces_it(fleet: KeyedFleet) -> None:
     halfway(fleet)
     announced = fleet.attacker.recorded("job")[-1]

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from benchmarks.memory import peak_mb
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
+from broker.messages import Beacon, Head, Job, Version
 from broker.server_seal import ServerSeal
 from broker.wire import Wire
 from fleet.cli import main
+from fleet.console.observer import over_mqtt
 from fleet.identity import wire_of_aggregator, wire_of_device, wire_of_operator
 from fleet.local import stage
 from fleet.local.keys import LocalKeys, make
@@ -23,6 +26,7 @@ from fleet.local.processes import Children
 from fleet.local.stage import Stage
 from fleet.local.toml import written
 from identity.keys import SigningKey, text_of
+from identity.registry import read_registry
 from identity.settings import DeviceIdentity, IdentitySettings, ServerIdentity
 from identity.trust import read_trust, sign_trust, write_trust
 from models.job import JobSpec, ModelSpec
@@ -125,6 +129,7 @@ class Real(NamedTuple):
     operator: Path
     job: Path
     children: Children
+    broker: BrokerSettings
 
 
 @pytest.fixture
@@ -144,7 +149,7 @@ def real(tmp_path: Path, mosquitto: EmbeddedBroker) -> Iterator[Real]:
     )
     with Children() as children:
         stage.start(children, plan)
-        yield Real(plan, operator, job, children)
+        yield Real(plan, operator, job, children, broker)
 
 
 def line(operator: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -152,6 +157,31 @@ def line(operator: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     if main(["job", "list", "--config", str(operator), "--json"]):
         return {}
     return next(iter(json.loads(capsys.readouterr().out)["jobs"]), {})
+
+
+@pytest.mark.slow
+def test_whoever_owns_a_real_broker_stops_nobody_and_a_revoked_device_is_out_without_a_restart(
+    real: Real, until: Until, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    until(lambda: "leads" in real.stage.aggregator.log.read_text())
+    wire, far = Wire(stage.FLEET), 2**53 - 1
+    mallory = over_mqtt("mallory", real.broker, wire)
+    huge = {"name": "huge", "model": {"inputs": 4, "hidden": [100_000, 100_000], "outputs": 2}, "data": "activity"}
+    with mallory:
+        assert mallory.connect(10.0) == ""
+        mallory.say(Job("huge-00000001", far, huge))
+        mallory.say(Head("activity-00000001", far, Version(2**40, far), "00" * 32))
+        mallory.say(Beacon(far, "ffffffff", online=True, since=1, claim=9))
+        until(lambda: all("not signed by who should have" in role.log.read_text() for role in real.stage.roles))
+    assert main(["job", "submit", str(real.job), "--config", str(real.operator)]) == 0
+    until(lambda: line(real.operator, capsys).get("state") == "finished")
+    assert all("huge" not in role.log.read_text().replace("/job/huge-00000001", "") for role in real.stage.devices)
+    registry = read_registry(tmp_path / "keys" / "registry.json")
+    gone = {"device-01": structs.replace(registry.devices["device-01"], revoked=True)}
+    (tmp_path / "new.json").write_bytes(msgspec.json.encode(structs.replace(registry, devices=registry.devices | gone)))
+    (tmp_path / "new.json").replace(tmp_path / "keys" / "registry.json")
+    until(lambda: "device=device-01 is revoked" in real.stage.aggregator.log.read_text())
+    until(lambda: line(real.operator, capsys).get("devices_online") == 1)
 
 
 @pytest.mark.slow
