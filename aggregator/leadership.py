@@ -269,7 +269,8 @@ class Leadership:
             return self._lead_or_wait()
         if is_there:
             return self._stand_down(beacon, live, now)
-        self._until = max(self._until, now + LISTEN_S)
+        # Whoever is there answers; recordings, played again and again, do not keep this one from leading.
+        self._until = max(self._until, min(now, self._listens_since + LISTEN_S) + LISTEN_S)
         return self._ask(now)
 
     def _is_obeyed(self, beacon: Beacon) -> bool:

@@ -81,7 +81,7 @@ def leading(leader: Leadership | None = None) -> Leadership:
 
 
 def wary(**known: Any) -> Leadership:
-    return Leadership(Me("a", "store-a", **({"empty": False, "term": 20} | known)), wary=True)
+    return Leadership(Me("a", "store-a", **({"empty": False, "term": 20} | known)), draw=drawn, wary=True)
 
 
 # Where old words may be played again.
@@ -91,26 +91,35 @@ def wary(**known: Any) -> Leadership:
 def test_a_recording_keeps_nobody_from_leading(term: int) -> None:
     again = wary()
     again.receive(Connected(), 0.0)
-    for n in range(200):
-        assert again.receive(live(nonce="b", term=term, since=1, claim=9), n / 100) == []
-    assert again.tick(LISTEN_S - 0.01) == []
-    assert again.tick(LISTEN_S) == [Lead(21, 9)]
+    for n in range(int(200 * LISTEN_S)):
+        assert again.receive(live(nonce="b", term=term, since=1, claim=9), n / 100) in ([], [AskWhoLeads()])
+        assert again.tick(n / 100) == []
+    assert again.tick(2 * LISTEN_S) == [Lead(21, 9)]
 
 
 @pytest.mark.parametrize("term", [3, 20, 21])
 def test_a_recording_makes_no_leader_stand_down(term: int) -> None:
     leader = leading(wary())
-    found = leader.receive(live(nonce="b", term=term, since=1, claim=9), 10.0)
-    assert found == ([Rise(22), Speak()] if term == 21 else [Speak()])
+    assert leader.receive(live(nonce="b", term=term, since=1, claim=9), 10.0) == [Speak()]
+    assert leader.tick(10.0 + LISTEN_S) == ([Rise(22), Speak()] if term == 21 else [Speak()])
     assert (leader.state, leader.me.replaced) == ("leading", "")
 
 
+@pytest.mark.parametrize("term", [3, 20])
+def test_a_recording_of_an_operators_word_is_not_obeyed(term: int) -> None:
+    again, leader = wary(), leading(wary())
+    again.receive(Connected(), 0.0)
+    again.receive(retained(nonce="b", term=term, claim=9), 0.1)
+    leader.receive(retained(nonce="b", term=term, claim=9), 10.0)
+    assert (again.state, leader.state) == ("listening", "leading")
+
+
 def test_who_leads_rises_above_who_asks_and_is_then_believed() -> None:
-    leader, second = leading(wary()), Leadership(Me("b", "store-b", term=30, empty=False), wary=True)
+    leader, second = leading(wary()), Leadership(Me("b", "store-b", term=30, empty=False), draw=drawn, wary=True)
     assert second.receive(Connected(), 10.0) == [AskWhoLeads()]
-    assert second.receive(live(nonce="a", term=21), 10.1) == []
+    assert second.receive(live(nonce="a", term=21), 10.1) == [AskWhoLeads()]
     assert leader.receive(Candidate("b", 30), 10.2) == [Rise(31), Speak()]
-    (down,) = second.receive(live(nonce="a", term=31), 10.3)
+    (down,) = second.receive(live(nonce="a", term=31, answers=leader.answers), 10.3)
     assert isinstance(down, StandDown)
 
 

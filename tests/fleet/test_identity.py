@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from benchmarks.memory import peak_mb
+from broker.ceilings import MOST_GENERATION, MOST_NUMBER, MOST_TERM
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
 from broker.messages import Beacon, Head, Job, Version
@@ -164,13 +165,13 @@ def test_whoever_owns_a_real_broker_stops_nobody_and_a_revoked_device_is_out_wit
     real: Real, until: Until, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     until(lambda: "leads" in real.stage.aggregator.log.read_text())
-    wire, far = Wire(stage.FLEET), 2**53 - 1
+    wire, far = Wire(stage.FLEET), MOST_TERM - 1
     mallory = over_mqtt("mallory", real.broker, wire)
     huge = {"name": "huge", "model": {"inputs": 4, "hidden": [100_000, 100_000], "outputs": 2}, "data": "activity"}
     with mallory:
         assert mallory.connect(10.0) == ""
         mallory.say(Job("huge-00000001", far, huge))
-        mallory.say(Head("activity-00000001", far, Version(2**40, far), "00" * 32))
+        mallory.say(Head("activity-00000001", far, Version(MOST_GENERATION, MOST_NUMBER), "00" * 32))
         mallory.say(Beacon(far, "ffffffff", online=True, since=1, claim=9))
         until(lambda: all("not signed by who should have" in role.log.read_text() for role in real.stage.roles))
     assert main(["job", "submit", str(real.job), "--config", str(real.operator)]) == 0
