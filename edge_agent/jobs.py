@@ -81,6 +81,39 @@ class Jobs:
     heard: what must not be forgotten of former lives, where keys are pinned.
     """
 
+    __slots__ = (  # beyond thirty names a dict of each object weighs a kilobyte
+        "_announced",
+        "_beginning",
+        "_capacity",
+        "_clock",
+        "_config",
+        "_denied",
+        "_heard",
+        "_home",
+        "_later",
+        "_led",
+        "_left_over_at",
+        "_marks",
+        "_online",
+        "_open_source",
+        "_overs",
+        "_packet_bytes",
+        "_readings",
+        "_resources",
+        "_rested_s",
+        "_send",
+        "_sources",
+        "_spread_s",
+        "_trouble",
+        "_turn_ends_at",
+        "_turns",
+        "_wire",
+        "changed",
+        "slots",
+        "unready",
+        "works",
+    )
+
     def __init__(
         self,
         config: AgentConfig,

@@ -18,7 +18,7 @@ import pytest
 from benchmarks import same
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("aggregator", "broker", "edge_agent", "fleet", "models", "runtime")
+PACKAGES = ("aggregator", "broker", "edge_agent", "fleet", "identity", "models", "runtime")
 JOB = """\
 name = "toy"
 compression = "off"
