@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from identity.settings import ServerIdentity
 from models.data.source import DataSource, FilePath
 from models.job import Name
 from models.nets.factory import Factory
@@ -51,6 +52,7 @@ class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fleet: Name
     state_dir: FilePath = "aggregator-state"
     broker: BrokerSettings = BrokerSettings()
+    identity: ServerIdentity = ServerIdentity()
     tests: dict[Name, DataSource] = {}
     """The test split that the aggregator holds for a data source: [tests.NAME]."""
     models: ModelSettings = ModelSettings()

@@ -43,7 +43,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from broker import reasons
 from broker.aliases import ALIAS_BYTES, Aliases
 from broker.connection import BrokerSettings
-from broker.credentials import read_password, tls_context
+from broker.credentials import Context, read_password, tls_context, validity
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
 from broker.mailbox import ClientLimits, Mailbox, Receipt
@@ -170,6 +170,7 @@ class _Link:
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
+        self._tls: Context | None = None
         self._client = self._make_client()
 
     def _make_client(self) -> mqtt.Client:
@@ -199,7 +200,7 @@ class _Link:
             while self._ended is None:
                 self._step(poller)
         except OSError as error:
-            self._end(reasons.unreachable(error, *self._where))
+            self._end(self._turned_away(error) or reasons.unreachable(error, *self._where))
         except _GARBAGE as error:
             logger.debug("mqtt=garbage client=%s error=%r", self._client_id, error)
             self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
@@ -217,6 +218,7 @@ class _Link:
             self._client.username_pw_set(broker.username, read_password(broker))
         if (context := tls_context(broker)) is not None:
             self._client.tls_set_context(context)
+        self._tls = context
         self._client.connect(broker.host, broker.port, broker.keepalive_s, **self._connect_options())
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
         if (sock := self._client.socket()) is not None:
@@ -382,12 +384,24 @@ class _Link:
             self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
             return
         elif not self._welcome:
-            self._end(reasons.hung_up(*self._where), ConnectAnswer.CLOSED)
+            self._end(self._hung_up(), ConnectAnswer.CLOSED)
             return
         else:
             self._end("the connection was lost")
         for denied in self._mailbox.packet_limit.hung_up(self._open.values(), said):
             self._mailbox.tell(denied)
+
+    def _hung_up(self) -> str:
+        if self._tls is None:
+            return reasons.hung_up(*self._where)
+        why = reasons.hung_up_on_tls(*self._where, self._broker.certificate_file)
+        return self._turned_away(self._tls.alert) or why
+
+    def _turned_away(self, error: OSError | None) -> str:
+        """Return why the broker has ended TLS; "" where it was not the broker."""
+        alert = reasons.alert_of(error) if isinstance(error, ssl.SSLError) else ""
+        file = self._broker.certificate_file
+        return reasons.turned_away(alert, *self._where, file, validity(self._broker)) if alert else ""
 
     def _end(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 from pathlib import Path
 
 from broker.connection import BrokerSettings
+from identity.validity import Validity, ValidityError, clock, validity_of
 
 
 def read_password(broker: BrokerSettings) -> str | None:
@@ -18,7 +20,14 @@ def read_password(broker: BrokerSettings) -> str | None:
         raise OSError(None, "it is not UTF-8 text", broker.password_file) from error
 
 
-def tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
+class Context(ssl.SSLContext):
+    """Our side of TLS, which keeps what the broker has said at the end."""
+
+    alert: ssl.SSLError | None = None
+    """What reading failed with: since TLS 1.3 a certificate of ours is refused after the handshake."""
+
+
+def tls_context(broker: BrokerSettings) -> Context | None:
     """Return our side of TLS, trusting `ca_file` alone; None where it is not set.
 
     Raises OSError with the name of the file that cannot be used.
@@ -27,7 +36,8 @@ def tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
         return None
     name = broker.ca_file
     try:
-        context = ssl.create_default_context(cafile=broker.ca_file)
+        context = Context(ssl.PROTOCOL_TLS_CLIENT)  # which verifies the broker and its name
+        context.load_verify_locations(broker.ca_file)
         context.sslsocket_class = _TidySocket
         if broker.certificate_file is not None:
             name = broker.certificate_file
@@ -39,8 +49,51 @@ def tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
     return context
 
 
+def validity(broker: BrokerSettings) -> Validity | None:
+    """Return when our own certificate holds; None where there is none, or it cannot be read."""
+    try:
+        return None if broker.certificate_file is None else validity_of(Path(broker.certificate_file).read_bytes())
+    except (OSError, ValidityError):
+        return None
+
+
+def certificate_concerns(broker: BrokerSettings, now: dt.datetime) -> list[str]:
+    """Return what is wrong with the time of our own certificate, or soon will be."""
+    holds = validity(broker)
+    if holds is None:
+        return []
+    what = f"our certificate ({broker.certificate_file})"
+    if now < holds.since:
+        return [f"{what} is not valid before {holds.since:%Y-%m-%d %H:%M} UTC: {clock(now)}"]
+    if now >= holds.until:
+        return [f"{what} has expired on {holds.until:%Y-%m-%d}: enroll this device again; or {clock(now)}"]
+    if holds.is_late(now):
+        return [f"{what} ends on {holds.until:%Y-%m-%d}, in {holds.left(now).days} days: have it renewed before"]
+    return []
+
+
+def exposed(*files: str | None) -> list[str]:
+    """Return, of files that hold secrets, which everybody on this machine can read, and what to do."""
+    there = [(name, Path(name).stat().st_mode & 0o777) for name in files if name is not None and Path(name).exists()]
+    return [
+        f"{name} can be used by everybody on this machine (mode {mode:o}): chmod o= {name}"
+        for name, mode in there
+        if mode & 0o007
+    ]
+
+
 class _TidySocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails; paho would leave it to the garbage collector."""
+    """Closes itself when the handshake fails (paho would leave it to the garbage collector); notes why reading does."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            if isinstance(self.context, Context):
+                self.context.alert = error
+            raise
 
     def do_handshake(self, block: bool = False) -> None:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
 import ssl
-import time
+
+from identity.validity import Validity, clock
 
 PROTOCOL_ERROR = 130
 TAKEN_OVER = 142
@@ -13,6 +15,8 @@ RENEWED = "the connection is made anew, with another last will"
 
 _NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_UNKNOWN = (18, 19, 20, 21)  # X509_V_ERR_… of a chain that ends nowhere we trust
+_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 _REFUSALS = {
     132: "the broker does not speak this version of MQTT",
@@ -50,6 +54,12 @@ def hung_up(host: str, port: int) -> str:
     return f"{host}:{port} closed the connection without an answer: does it want TLS, or is it starting up?"
 
 
+def hung_up_on_tls(host: str, port: int, certificate: str | None) -> str:
+    """Return the words for this: the connection was closed after TLS was set up, before any answer to CONNECT."""
+    why = "does it want a certificate" if certificate is None else f"does it refuse our certificate ({certificate})"
+    return f"{host}:{port} closed the connection without an answer: {why}, or is it starting up?"
+
+
 def not_mqtt(host: str, port: int) -> str:
     """Return the words for this: what arrived breaks the protocol."""
     return f"what {host}:{port} sends is not MQTT: is it another service, or does it want TLS?"
@@ -61,7 +71,7 @@ def unreachable(error: OSError, host: str, port: int) -> str:
         case ssl.SSLCertVerificationError() if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
             return _wrong_time(error)
         case ssl.SSLCertVerificationError():
-            return f"the certificate of {host}:{port} is not to be trusted: {error.verify_message}"
+            return f"the certificate of {host}:{port} is not to be trusted: {error.verify_message}{_hint(error)}"
         case ssl.SSLError():
             return f"TLS with {host}:{port} failed: {error}. Does this port speak TLS?"
         case socket.gaierror():
@@ -76,10 +86,51 @@ def unreachable(error: OSError, host: str, port: int) -> str:
             return f"{host}:{port} cannot be reached: {error.strerror or error}"
 
 
+def _hint(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _UNKNOWN:
+        return ". Another authority than ours has signed it: is ca_file of this fleet, and was the authority replaced?"
+    if error.verify_code in _OTHER_NAME:
+        return ". Write [broker] host as the certificate has it, or have it made anew for this name"
+    return ""
+
+
 def _wrong_time(error: ssl.SSLCertVerificationError) -> str:
     when = "is not valid yet" if error.verify_code == _NOT_YET_VALID else "has expired"
-    clock = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    return (
-        f"the broker's certificate {when}, going by this machine's clock, which says {clock} UTC. "
-        "The clock may be wrong: a Pi has none until it has synchronised its time"
-    )
+    return f"the broker's certificate {when}, or its authority's: {clock(dt.datetime.now(dt.UTC))}"
+
+
+def alert_of(error: ssl.SSLError) -> str:
+    """Return the alert (RFC 8446, section 6) that the broker has sent, in capitals; "" where that is not why."""
+    return (error.reason or "").partition("ALERT_")[2]
+
+
+def turned_away(alert: str, host: str, port: int, certificate: str | None, holds: Validity | None) -> str:
+    """Return why the broker ends TLS. alert: as `alert_of` has it. certificate: our file. holds: when, if known."""
+    what, where = f"our certificate ({certificate})", f"{host}:{port}"
+    now = dt.datetime.now(dt.UTC)
+    match alert:
+        case "CERTIFICATE_REVOKED":
+            return (
+                f"{where} says that {what} is revoked: this device was put out, or was enrolled anew; enroll it again"
+            )
+        case "CERTIFICATE_EXPIRED" if holds is not None and now < holds.until:
+            return (
+                f"{where} says that {what} has expired, which ends on {holds.until:%Y-%m-%d}: either the broker's list "
+                f"of the revoked has, and needs `fedge ca renew` there, or a clock is wrong; {clock(now)}"
+            )
+        case "CERTIFICATE_EXPIRED":
+            return f"{where} says that {what} has expired: enroll this device again"
+        case "BAD_CERTIFICATE" | "CERTIFICATE_UNKNOWN":
+            return f"{where} does not take {what}: by its clock it may not be valid yet; {clock(now)}"
+        case "UNKNOWN_CA":
+            return (
+                f"{where} does not know the authority that has signed {what}: is it of this fleet, was the authority "
+                "replaced, has the broker its list of the revoked (crlfile)?"
+            )
+        case "UNSUPPORTED_CERTIFICATE":
+            return f"{where} does not take {what}: it was made for another purpose"
+        case "CERTIFICATE_REQUIRED" | "HANDSHAKE_FAILURE" if certificate is None:
+            return f"{where} wants a certificate: set certificate_file and key_file in [broker]"
+        case "PROTOCOL_VERSION":
+            return f"{where} wants another version of TLS than this machine has"
+    return f"{where} has ended TLS: {alert.lower().replace('_', ' ')}"

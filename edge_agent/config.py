@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.connection import BrokerSettings
+from identity.settings import DeviceIdentity
 from models.data.source import DataSource, FilePath
 from models.job import MOST_LABELS, Name
 from models.nets.factory import Factory
@@ -44,6 +45,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The device's id; its host name when not given."""
     state_dir: FilePath = "agent-state"
     broker: BrokerSettings = BrokerSettings()
+    identity: DeviceIdentity = DeviceIdentity()
     data: dict[Name, DataSource] = {}
     """What this device can train on: [data.NAME]. The rows never leave it."""
     labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}

@@ -28,7 +28,7 @@ def complain(error: Exception) -> None:
     )
 
 
-_OURS = ("runtime", "broker", "models", "aggregator", "edge_agent", "fleet")
+_OURS = ("runtime", "identity", "broker", "models", "aggregator", "edge_agent", "fleet")
 
 
 def agent_run(arguments: argparse.Namespace) -> int:
@@ -47,6 +47,25 @@ def agent_predict(arguments: argparse.Namespace) -> int:
     from fleet.console.predict import predict
 
     return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
+
+
+def agent_adopt(arguments: argparse.Namespace) -> int:
+    from fleet.authority.enrolment import adopt
+
+    return adopt(arguments)
+
+
+def ca(arguments: argparse.Namespace) -> int:
+    from fleet.authority import command
+
+    run: Callable[[argparse.Namespace], int] = getattr(command, arguments.act)
+    return run(arguments)
+
+
+def enroll(arguments: argparse.Namespace) -> int:
+    from fleet.authority.enrolment import enroll
+
+    return enroll(arguments)
 
 
 def aggregator_run(arguments: argparse.Namespace) -> int:

@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     _add_aggregator(table)
     _add_job(table)
     _add_round(table)
+    _add_ca(table)
+    _add_enroll(table)
     _add_codec(table)
     return parser
 
@@ -140,6 +142,18 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _add_config(run, "agent.toml")
     _add_check(run, "look at the configuration and everything it names, and exit")
     run.set_defaults(logs=True)
+    adopt = _add(
+        agent,
+        "adopt",
+        commands.agent_adopt,
+        "Make this machine the device of a bundle, once all of it was checked.",
+        "sudo fedge agent adopt pi-1.tar --group fedge",
+    )
+    adopt.add_argument("bundle", type=Path, metavar="BUNDLE.tar", help="what `fedge enroll` has written")
+    adopt.add_argument("--into", type=Path, default=Path("/etc/fedge"), metavar="DIR", help="(/etc/fedge)")
+    adopt.add_argument("--group", metavar="NAME", help="who may read the files beside their owner")
+    adopt.add_argument("--fingerprint", metavar="F", help="that of the root, as `fedge ca show` has it")
+    adopt.add_argument("--json", action="store_true")
     predict = _add(
         agent,
         "predict",
@@ -243,6 +257,57 @@ def _add_round(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     explain.add_argument("--device", metavar="ID", help="of this device alone")
     explain.add_argument("--json", action="store_true")
     _add_config(explain, "aggregator.toml")
+
+
+def _add_ca(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ca = _group(table, "ca", "Who is who in a fleet: keys, certificates, revocation.", "fedge ca init ca --fleet home")
+    init = _add_act(ca, "init", "Make an authority: an offline root, and one that enrolls devices.", "ca --fleet home")
+    init.add_argument("--fleet", required=True, metavar="NAME", help="as in aggregator.toml")
+    init.add_argument(
+        "--server", action="append", metavar="HOST", help="the broker's name or address; devices are told the first"
+    )
+    init.add_argument("--operator", default="admin", metavar="NAME", help="the first person, an admin (admin)")
+    init.add_argument("--acl", type=Path, metavar="FILE", help="template of the access lists, as deploy/mosquitto/acl")
+    _add_act(ca, "show", "Show who is enrolled, and what runs out.", "ca --json")
+    operator = _add_act(
+        ca, "operator", "Certify a person; the root is needed.", "ca anna --role operator --root /media/stick"
+    )
+    operator.add_argument("name", metavar="NAME")
+    operator.add_argument("--role", required=True, choices=("observer", "operator", "admin"))
+    acl = _add_act(ca, "acl", "Write the broker's access lists.", "ca --template deploy/mosquitto/acl")
+    acl.add_argument("--template", type=Path, metavar="FILE", help="from now on; else the one of last time")
+    revoke = _add_act(ca, "revoke", "Put a device out at once, or a person (the root is needed).", "ca pi-1")
+    revoke.add_argument("name", metavar="NAME")
+    renew = _add_act(ca, "renew", "Renew the list of the revoked, and what of the server runs out.", "ca")
+    for parser in (operator, revoke, renew):
+        parser.add_argument("--root", type=Path, metavar="DIR", help="the folder with the root's keys (DIR/root)")
+
+
+def _add_act(
+    table: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+) -> argparse.ArgumentParser:
+    parser = _add(table, name, commands.ca, what, f"fedge ca {name} {example}")
+    parser.set_defaults(act=name)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the authority")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def _add_enroll(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    enroll = _add(
+        table,
+        "enroll",
+        commands.enroll,
+        "Enroll a device: write the bundle that makes it one. Enrolled again, its older self is out.",
+        "fedge enroll pi-1 --ca ca --labels site=north --out pi-1.tar",
+    )
+    enroll.add_argument("device", metavar="DEVICE", help="its id: letters, digits, _ -")
+    enroll.add_argument("--ca", type=Path, required=True, metavar="DIR", help="the authority")
+    enroll.add_argument("--labels", nargs="+", metavar="NAME=VALUE", help="what a job's selector may choose it by")
+    enroll.add_argument("--rows", type=_count, metavar="N", help="at most so many examples are believed")
+    enroll.add_argument("--server", metavar="HOST", help="the broker as this device reaches it (the first of ca init)")
+    enroll.add_argument("--out", type=Path, metavar="FILE", help="(DEVICE.tar)")
+    enroll.add_argument("--json", action="store_true")
 
 
 def _add_codec(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

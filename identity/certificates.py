@@ -36,24 +36,21 @@ def request(key: bytes, name: str) -> bytes:
     return builder.sign(_private(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def new_root(key: bytes, name: str, days: int, now: dt.datetime) -> bytes:
-    """Return the certificate of an authority that signs itself, as PEM. Raises CertificateError."""
-    private = _private(key)
-    builder = _builder(_named(name), _named(name), private.public_key(), days, now)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-    builder = builder.add_extension(_usage(signs=True), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-    return _pem(builder.sign(private, hashes.SHA256()))
+def new_authority(
+    key: bytes, name: str, fleet: str, days: int, now: dt.datetime, *, clients_only: bool = False
+) -> bytes:
+    """Return the certificate of an authority that signs itself, with none below it, as PEM. Raises CertificateError.
 
-
-def new_authority(root: bytes, root_key: bytes, key: bytes, name: str, days: int, now: dt.datetime) -> bytes:
-    """Return the certificate of an authority below the root, with none below itself. Raises CertificateError."""
-    issuer, public = _certificate(root), _private(key).public_key()
-    builder = _builder(issuer.subject, _named(name), public, days, now)
+    clients_only: nothing that it signs is believed of a server, wherever it is trusted.
+    """
+    private, subject = _private(key), _named(name, fleet)
+    builder = _builder(subject, subject, private.public_key(), days, now)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
-    builder = _with_keys(builder, public, issuer)
-    return _pem(builder.sign(_private(root_key), hashes.SHA256()))
+    if clients_only:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+    return _pem(builder.sign(private, hashes.SHA256()))
 
 
 def issue(
@@ -108,6 +105,17 @@ def look(certificate: bytes) -> tuple[str, str, dt.datetime, dt.datetime]:
     return _name_of(read.subject), f"{read.serial_number:x}", read.not_valid_before_utc, read.not_valid_after_utc
 
 
+def is_of(certificate: bytes, key: bytes) -> bool:
+    """Return whether a private key is that of a certificate. Raises CertificateError."""
+    return _certificate(certificate).public_key() == _private(key).public_key()
+
+
+def public_of(key: bytes) -> bytes:
+    """Return the public key of a private one, both as PEM. Raises CertificateError."""
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return _private(key).public_key().public_bytes(serialization.Encoding.PEM, spki)
+
+
 def look_at_revocations(crl: bytes) -> tuple[frozenset[str], dt.datetime]:
     """Return the serials in hex of a list of the revoked, and when the next list is due. Raises CertificateError."""
     try:
@@ -137,9 +145,12 @@ def look_at_request(pem: bytes) -> tuple[str, bytes]:
 
 
 def _named(name: str, unit: str | None = None) -> x509.Name:
-    names = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
-    if unit is not None:
-        names.insert(0, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+    try:
+        names = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+        if unit is not None:
+            names.insert(0, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+    except ValueError as error:
+        raise CertificateError(f"{name[:80]!r} cannot stand in a certificate: {error}") from error
     return x509.Name(names)
 
 
@@ -187,7 +198,11 @@ def _host(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(text)
+    except ValueError as error:
+        raise CertificateError(f"{text[:80]!r} is no name of a host: {error}") from error
 
 
 def _private(pem: bytes) -> ec.EllipticCurvePrivateKey:

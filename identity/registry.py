@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import msgspec
@@ -22,22 +23,25 @@ class Enrolled(msgspec.Struct, frozen=True, omit_defaults=True):
     """A device as it was enrolled last.
 
     epoch: how often it was enrolled; words of an earlier epoch are not believed. key: its public Ed25519 key, as text.
-    serial: of its certificate, in hex; absent where it has a password. rows: at most so many examples are believed.
+    serial: of its certificate, in hex; absent where it has a password. expires: when that ends. rows: at most so many
+    examples are believed.
     """
 
     key: str
     epoch: int = 1
     serial: str | None = None
+    expires: dt.datetime | None = None
     rows: int | None = None
     labels: dict[str, str] = {}
     revoked: bool = False
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """All devices of a fleet by their ids."""
+    """All devices of a fleet by their ids. list_until: when the broker's list of the revoked has to be renewed."""
 
     fleet: str
     devices: dict[str, Enrolled] = {}
+    list_until: dt.datetime | None = None
     format: int = FORMAT
 
     def key_of(self, device: str) -> bytes | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import msgspec
 
-from identity.keys import KeyFileError, key_of
+from identity.keys import KeyFileError, Signer, key_of, verify
 from runtime import formats
 from runtime.words import clean
 
@@ -32,6 +33,8 @@ class Trust(msgspec.Struct, frozen=True):
     operators: dict[str, str] = {}
     serial: int = 1
     format: int = FORMAT
+    signature: str = ""
+    """Of who may replace the file before, as text; the first one needs none."""
 
     @property
     def aggregator_keys(self) -> tuple[bytes, ...]:
@@ -72,6 +75,28 @@ def parse_trust(text: bytes, source: str, fleet: str | None = None) -> Trust:
     if fleet is not None and trust.fleet != fleet:
         raise TrustError(f"{source}: these are the keys of the fleet {trust.fleet!r}, not of {fleet!r}")
     return trust
+
+
+# A later file in the place of one that is pinned.
+
+
+def sign_trust(trust: Trust, key: Signer) -> Trust:
+    """Return the file with its signature: by the root, or by an aggregator's key of the file that it replaces."""
+    return msgspec.structs.replace(trust, signature=base64.b64encode(key.sign(_said(trust))).decode())
+
+
+def is_of_root(trust: Trust) -> bool:
+    """Return whether it is its own root that has signed it."""
+    try:
+        return verify(key_of(trust.root), _said(trust), base64.b64decode(trust.signature, validate=True))
+    except ValueError:
+        return False
+
+
+def _said(trust: Trust) -> bytes:
+    """Return the bytes that a signature over it covers: all but the signature."""
+    fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
+    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge/1", trust.fleet, "trust", fields])
 
 
 class _Numbered(msgspec.Struct):

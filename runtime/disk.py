@@ -13,3 +13,31 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole beside the old one, and put it in its place: a reader sees one or the other.
+
+    Nobody whom the mode does not let read it can read it at any time. Raises OSError; the old file is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner can look into, where there is none. Raises OSError."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700)
+        sync(folder.parent)

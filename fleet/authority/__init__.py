@@ -1,0 +1,1 @@
+"""`fedge ca`, `fedge enroll` and `fedge agent adopt`: what an operator does about who is who."""
