@@ -46,6 +46,7 @@ class Lock:
 def _make(folder: Path) -> None:
     """Make a folder, on disk before anything in it is. Raises OSError."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o750, exist_ok=True)  # updates say something of the rows: they are not for everybody here
     for path in missing:
         sync(path.parent)

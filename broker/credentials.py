@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ssl
 from pathlib import Path
@@ -74,11 +75,14 @@ def certificate_concerns(broker: BrokerSettings, now: dt.datetime) -> list[str]:
 
 def exposed(*files: str | None) -> list[str]:
     """Return, of files that hold secrets, which everybody on this machine can read, and what to do."""
-    there = [(name, Path(name).stat().st_mode & 0o777) for name in files if name is not None and Path(name).exists()]
+    found = {}
+    for name in files:
+        with contextlib.suppress(OSError):  # what cannot be looked at is not there, or is said elsewhere
+            if name is not None and (mode := Path(name).stat().st_mode & 0o777) & 0o007:
+                found[name] = mode
     return [
         f"{name} can be used by everybody on this machine (mode {mode:o}): chmod o= {name}"
-        for name, mode in there
-        if mode & 0o007
+        for name, mode in found.items()
     ]
 
 

@@ -1,9 +1,11 @@
 #!/bin/bash
 # Install the agent on 64-bit Debian or Raspberry Pi OS (12 or newer), or bring it up to date. Run it as often as you like.
 #
-#   sudo ./install-agent.sh [--config FILE] [--password FILE] [--dry-run] WHEEL_OR_SOURCE_FOLDER
+#   sudo ./install-agent.sh [--bundle FILE] [--config FILE] [--password FILE] [--dry-run] WHEEL_OR_SOURCE_FOLDER
 #   sudo ./install-agent.sh --uninstall [--purge] [--dry-run]
 #
+#   --bundle FILE     what `fedge enroll` has written: it is checked, and becomes /etc/fedge/identity, and agent.toml if
+#                     there is none yet and no --config
 #   --config FILE     becomes /etc/fedge/agent.toml (otherwise the annotated agent.toml beside this script, and only
 #                     if there is none yet)
 #   --password FILE   becomes /etc/fedge/password
@@ -11,7 +13,8 @@
 #   --purge           ... and these, and the user fedge, too: updates that wait for their verdict are lost
 #   --dry-run         say what would be done, and do nothing
 #
-# FEDGE_EXTRAS chooses what else is installed (default "inference": ONNX export and sessions; "" trains only).
+# FEDGE_EXTRAS chooses what else is installed (default "inference": ONNX export and sessions; "" trains only). With a
+# bundle, or where there was one before, "identity" comes along.
 set -euo pipefail
 
 VENV=/opt/fedge
@@ -33,9 +36,10 @@ run() {
 }
 
 read_arguments() {
-    config='' password='' source='' uninstall='' purge='' dry_run=''
+    bundle='' config='' password='' source='' uninstall='' purge='' dry_run=''
     while [ $# -gt 0 ]; do
         case $1 in
+            --bundle) bundle=${2:?--bundle needs a file}; shift ;;
             --config) config=${2:?--config needs a file}; shift ;;
             --password) password=${2:?--password needs a file}; shift ;;
             --uninstall) uninstall=yes ;;
@@ -64,6 +68,7 @@ check_files() {
         *.whl) [ -f "$source" ] || die "$source: no such wheel" ;;
         *) [ -f "$source/pyproject.toml" ] || die "$source: neither a wheel nor a folder with pyproject.toml" ;;
     esac
+    [ -z "$bundle" ] || [ -f "$bundle" ] || die "$bundle: no such file"
     [ -z "$config" ] || [ -f "$config" ] || die "$config: no such file"
     [ -z "$password" ] || [ -f "$password" ] || die "$password: no such file"
 }
@@ -96,6 +101,7 @@ copy_source() {
 
 install_program() {
     local constraints=() folder=$source
+    if [ -n "$bundle" ] || [ -d "$ETC/identity" ]; then EXTRAS=${EXTRAS:+$EXTRAS,}identity; fi
     [ -d "$folder" ] || folder=$(dirname -- "$source")
     [ ! -f "$folder/constraints.txt" ] || constraints=(-c "$folder/constraints.txt")
     copy_source
@@ -111,6 +117,10 @@ install_config() {
     run install -d -o root -g fedge -m 0750 "$ETC"
     if [ -n "$config" ]; then
         run install -o root -g fedge -m 0640 "$config" "$ETC/agent.toml"
+    fi
+    if [ -n "$bundle" ]; then
+        run "$VENV/bin/fedge" agent adopt "$bundle" --into "$ETC" --group fedge ||
+            die "$bundle was not taken (above), and nothing that it brings was changed"
     elif [ ! -e "$ETC/agent.toml" ]; then
         run install -o root -g fedge -m 0640 "$here/agent.toml" "$ETC/agent.toml"
     fi

@@ -93,7 +93,7 @@ def make_folder(path: Path) -> None:
     with contextlib.suppress(OSError):  # where it is not ours it may not be ours to sync: a mount point, no permission
         sync_folder(path.parent)
     for folder in reversed(lacking):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o750, exist_ok=True)  # what a device has learned is not for everybody on it
         sync_folder(folder.parent)
 
 

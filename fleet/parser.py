@@ -147,7 +147,7 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "adopt",
         commands.agent_adopt,
         "Make this machine the device of a bundle, once all of it was checked.",
-        "sudo fedge agent adopt pi-1.tar --group fedge",
+        "fedge agent adopt pi-1.tar --group fedge",
     )
     adopt.add_argument("bundle", type=Path, metavar="BUNDLE.tar", help="what `fedge enroll` has written")
     adopt.add_argument("--into", type=Path, default=Path("/etc/fedge"), metavar="DIR", help="(/etc/fedge)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -20,6 +22,8 @@ from broker.transport import Transport
 from broker.wire import Wire
 from edge_agent import notify
 from edge_agent.config import AgentConfig
+from fleet.concerns import Daily, concerns, list_concerns
+from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
@@ -27,6 +31,7 @@ from runtime.settings import SettingsError, load
 
 log = logging.getLogger(__name__)
 
+_URI = re.compile(r"(pkcs11|engine|tpm2?|handle|provider):")
 AGAIN_S = 1.0
 """A signal that comes so soon after the first is the same request: Ctrl-C reaches a whole group of processes."""
 
@@ -75,17 +80,18 @@ def run_agent(config: AgentConfig) -> None:
         *(config.broker.host, config.broker.port),
     )
     _miss("data", config.data)
+    daily = Daily(lambda: concerns(config.broker, config.state_dir))
     agent.start()
     notify.ready(agent.doing)
     try:
-        _loop(agent.step, stopping, lambda: agent.doing)
+        _loop(agent.step, stopping, lambda: agent.doing, daily)
     finally:
         notify.stopping()
         agent.stop()
         home.close()
 
 
-def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str]) -> None:
+def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str], daily: Daily) -> None:
     """Step until asked to stop; feed the watchdog from the loop that does the work."""
     interval_s = notify.watchdog_interval_s() or 10.0
     told_at, told = 0.0, ""
@@ -94,6 +100,7 @@ def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Ca
         if time.monotonic() - told_at >= interval_s:
             told_at = time.monotonic()
             notify.alive()
+            daily.tick()
             if (now := doing()) != told:
                 told = now
                 notify.status(now)
@@ -136,15 +143,27 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
         *(config.fleet, store.identity, nonce, config.broker.host, config.broker.port),
     )
     _miss("tests", config.tests)
+    daily = Daily(lambda: aggregator_concerns(config))
     aggregator.start()
     notify.ready("connecting")
     try:
-        _loop(aggregator.step, stopping, lambda: aggregator.doing)
+        _loop(aggregator.step, stopping, lambda: aggregator.doing, daily)
     finally:
         notify.stopping()
         aggregator.stop()
         executor.shutdown(wait=False, cancel_futures=True)
         store.close()
+
+
+def aggregator_concerns(config: AggregatorConfig) -> list[str]:
+    """Return what an operator should know about an aggregator's certificate, files and list of the revoked."""
+    found = concerns(config.broker, config.state_dir)
+    if config.identity.registry is None:
+        return found
+    try:
+        return found + list_concerns(read_registry(config.identity.registry, config.fleet), dt.datetime.now(dt.UTC))
+    except RegistryError as error:
+        return [*found, str(error)]
 
 
 def _until_stopped(transport: Transport) -> Callable[[], bool]:
@@ -184,6 +203,11 @@ def _miss(table: str, sources: Mapping[str, DataSource]) -> None:
 
 def _check_broker(config: Path, broker: BrokerSettings) -> None:
     """Raise SettingsError for files that cannot be read, and for keys that would be passed over without another."""
+    if broker.key_file is not None and _URI.match(broker.key_file):
+        raise SettingsError(
+            f"{config}: [broker] key_file: {broker.key_file} is a URI, and Python's TLS opens files alone: name the "
+            "PEM file by which OpenSSL's provider for a TPM or token knows it (deploy/README.md, With certificates)"
+        )
     for name in (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file):
         if name is not None:
             try:

@@ -11,7 +11,9 @@ Two lists are made of it, for a broker with `per_listener_settings true`:
 
     acl.devices    the lines `pattern …`: the listener of devices knows nobody by name. So a certificate that a captured
                    authority makes for devices is no more than a device, even where it says that it is "aggregator"
-    acl.staff      all others: the listener of the aggregator and of people knows nobody but by name
+    acl.staff      all others: the listeners of the aggregator and of people know nobody but by name. A `user` line of
+                   somebody who has a password in the other kind of fleet is left out with what follows it, so that no
+                   certificate of that name has more than its role
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Iterable, Mapping
 
 from identity.record import Role, Staff
 
+_SERVER = ("user aggregator", "user authority")
 _BLOCK = re.compile(r"#@(?P<role>[a-z]+) (?P<line>.*)")
 _HEAD = "# Made by `fedge ca` from a template: what is changed here is lost at the next change.\n"
 
@@ -31,9 +34,9 @@ class TemplateError(ValueError):
 
 def lists(template: str, staff: Mapping[str, Staff]) -> tuple[str, str]:
     """Return acl.devices and acl.staff. Raises TemplateError where one of them would let nobody do anything."""
-    lines = list(_filled(template.splitlines(), staff))
+    lines = [line for line in _filled(template.splitlines(), staff) if line and not line.startswith("#")]
     patterns = [line for line in lines if line.startswith("pattern ")]
-    named = [line for line in lines if not line.startswith("pattern ") and line and not line.startswith("#")]
+    named = [line for line in lines if not line.startswith("pattern ")]
     if not patterns:
         raise TemplateError("has no line `pattern …`, so devices could do nothing")
     if not any(line.startswith("user ") for line in named):
@@ -44,23 +47,22 @@ def lists(template: str, staff: Mapping[str, Staff]) -> tuple[str, str]:
 
 
 def _filled(lines: Iterable[str], staff: Mapping[str, Staff]) -> Iterable[str]:
+    """Return the lines with a block for each who has its role, and without those of whom no certificate makes."""
     block: list[str] = []
-    role = ""
-    for line in (*lines, ""):
-        found = _BLOCK.fullmatch(line.rstrip())
+    role, is_known = "", True
+    for line in (*map(str.rstrip, lines), ""):
+        found = _BLOCK.fullmatch(line)
         if block and (found is None or found["role"] != role):
-            yield from _repeated(block, role, staff)
-            block = []
-        if found is None:
-            yield line.rstrip()
-        else:
+            yield from (line.replace("{name}", name) for name in names_of(staff, role) for line in block)
+            block, is_known = [], False
+        if found is not None:
             role = found["role"]
             block.append(found["line"])
-
-
-def _repeated(block: list[str], role: str, staff: Mapping[str, Staff]) -> Iterable[str]:
-    for name in names_of(staff, role):
-        yield from (line.replace("{name}", name) for line in block)
+            continue
+        if line.startswith("user "):
+            is_known = line in _SERVER
+        if is_known or not line.startswith(("user ", "topic ")):
+            yield line
 
 
 def names_of(staff: Mapping[str, Staff], role: Role | str) -> list[str]:

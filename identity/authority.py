@@ -16,16 +16,16 @@
 
     DIR/broker/             what mosquitto reads (`per_listener_settings true`), by listener:
 
-                     devices, 8883                       the aggregator and people, 8884 on loopback
+                     devices, 8883                       the server, 8884 on loopback; people, 8885
       cafile         devices-ca.crt                      staff-ca.crt
       crlfile        devices.crl                         staff.crl
       certfile       server.crt                          server.crt
       keyfile        server.key                          server.key
       acl_file       acl.devices                         acl.staff
 
-    Both: require_certificate true, use_identity_as_username true. Devices: use_username_as_clientid true; the other
-    listener without it, since `revoke` takes over the client id of a device there, as the user "authority", who has to
-    be let read and write fedge/1/+/device/+ (and nothing else).
+    All: require_certificate true, use_identity_as_username true. Devices and people: use_username_as_clientid true; the
+    server's listener without it, since `revoke` takes over the client id of a device there, as the user "authority",
+    who has to be let read and write fedge/1/+/device/+ (and nothing else).
 
 Its law:
 1. There are two authorities, and neither is below the other: no certificate of one is believed where the other is

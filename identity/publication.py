@@ -19,7 +19,7 @@ from identity.directory import AuthorityError, Directory
 from identity.record import Gone, Record, Settings, written
 from identity.registry import Registry
 from identity.root import Root, number_at
-from identity.trust import Trust, TrustError, parse_trust, sign_trust
+from identity.trust import Trust, TrustError, parse_trust, read_trust, sign_trust
 from runtime.disk import write_private
 
 
@@ -134,6 +134,8 @@ def _mirror(home: Path, elsewhere: str | None) -> list[str]:
         group = target.stat().st_gid
         for file in sorted(path for path in home.iterdir() if path.is_file() and not path.name.startswith(".")):
             content, copy = file.read_bytes(), target / file.name
+            if file.name == "trust.json" and (newer := _newer(content, copy)):
+                return [newer]
             if not copy.exists() or copy.read_bytes() != content:
                 write_private(copy, content, 0o640)
                 if copy.stat().st_gid != group:
@@ -141,6 +143,18 @@ def _mirror(home: Path, elsewhere: str | None) -> list[str]:
     except OSError as error:
         return [f"{error.filename or target}: cannot be written: {error.strerror or error}"]
     return []
+
+
+def _newer(content: bytes, copy: Path) -> str:
+    """Return why trust.json must not be written over: keys that were changed elsewhere are not to come back."""
+    try:
+        mine, theirs = parse_trust(content, "trust.json"), read_trust(copy)
+    except TrustError:
+        return ""
+    if theirs.serial <= mine.serial:
+        return ""
+    what = f"{copy}: has the serial {theirs.serial}, and that of the authority {mine.serial}"
+    return f"{what}: keys were changed there since; see which are right, and remove the copy where it is not"
 
 
 def _dates(revoked: Mapping[str, Gone]) -> dict[str, dt.datetime]:

@@ -83,7 +83,9 @@ class BrokerSide(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the listener for devices."""
     inner_host: str = "127.0.0.1"
     inner_port: Port = 8884
-    """The listener for the aggregator and for people, as this machine reaches it."""
+    """The listener for the aggregator and for `fedge ca`, as this machine reaches it."""
+    people_port: Port = 8885
+    """Of the listener for people."""
     files: FilePath | None = None
     """A folder that mosquitto reads, to which its files are copied at every change; they get its group."""
     pid_file: FilePath | None = None
@@ -123,8 +125,9 @@ SETTINGS = """\
 # How this authority is set up. Lines that begin with "#" and a key show the defaults or an example.
 
 [broker]
-# The listener for devices, and the one for the aggregator and people as this machine reaches it.
+# The listener for devices, the one for people, and the server's own as this machine reaches it (mosquitto/locked.conf).
 #port = 8883
+#people_port = 8885
 #inner_host = "127.0.0.1"
 #inner_port = 8884
 # A folder that mosquitto reads: what it needs is copied there at every change, for the group of the folder, so make it

@@ -96,7 +96,7 @@ def is_of_root(trust: Trust) -> bool:
 def _said(trust: Trust) -> bytes:
     """Return the bytes that a signature over it covers: all but the signature."""
     fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
-    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge/1", trust.fleet, "trust", fields])
+    return msgspec.msgpack.Encoder(order="sorted").encode(["fedge trust", trust.fleet, fields])
 
 
 class _Numbered(msgspec.Struct):

@@ -12,6 +12,10 @@
       … the training in it                      eighth byte (models/training/checkpoint.py)   1
     model.json, of a model slot                 `format`, none is 1 (edge_agent/slot.py)      2, from 1 on
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
+    authority.json                              `format`, none is 1 (identity/record.py)      1
+    registry.json                               `format`, none is 1 (identity/registry.py)    1
+    trust.json                                  `format`, none is 1 (identity/trust.py)       1
+    a bundle                                    `format` of its manifest (identity/bundle.py) 1
 
 A number is raised when an older fedge would misread what is written, or lose something of it. Fields that an older one
 may do without are added under the same number. (A lock holds a process id for people, and model.onnx and model.npz

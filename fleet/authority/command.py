@@ -16,6 +16,7 @@ from fleet.authority.show import lines, shown, warnings
 from identity.authority import Authority
 from identity.directory import AuthorityError
 from identity.keys import fingerprint, key_of
+from identity.record import BrokerSide
 from runtime.settings import SettingsError
 
 
@@ -126,29 +127,32 @@ def revoke(arguments: argparse.Namespace) -> int:
 
 def _revoke(authority: Authority, name: str) -> list[cut.Step]:
     """Do all of it, each step whatever became of the others: run again it completes."""
-    record, broker, steps = authority.record, authority.settings.broker, []
-    if broker.passwords is not None:
-        try:
-            there = cut.remove_password(Path(broker.passwords), name)
-            text = f"{broker.passwords}: {'removed' if there else 'it has none there'}"
-            steps.append(cut.Step("password", done=True, text=text))
-        except OSError as error:
-            there = False
-            steps.append(cut.Step("password", done=False, text=f"{broker.passwords}: {error.strerror or error}"))
-    else:
-        there = False
-    if name in record.devices or name in record.staff or not there:
+    record, broker = authority.record, authority.settings.broker
+    is_known = name in record.devices or name in record.staff
+    password = _without_password(broker, name)
+    if not is_known and password is None:
+        raise AuthorityError(
+            f"{name[:80]}: nobody of this name is enrolled; `fedge ca show` lists all. One that has a password only: "
+            "set [broker] passwords in authority.toml, or mosquitto/add-user.sh --remove"
+        )
+    steps = [] if password is None else [password]
+    if is_known:
         new = authority.revoke(name, now())
-        text = "revoked" if new else "was revoked before"
-        steps.append(cut.Step("record", done=True, text=text))
-    published = authority.publish(now())
-    missing = "; ".join(published.failed)
+        steps.append(cut.Step("record", done=True, text="revoked" if new else "was revoked before"))
+    missing = "; ".join(authority.publish(now()).failed)
     steps.append(cut.Step("lists", done=not missing, text=missing or "the revoked, the registry, the access lists"))
-    steps.append(cut.reload(broker))
-    if name in record.staff:
-        why = "a person's connection stands until it ends: restart the broker, where that cannot be waited for"
-        return [*steps, cut.Step("connection", done=True, text=why)]
-    return [*steps, *cut.cut(inner(authority), record.fleet, name)]
+    return [*steps, cut.reload(broker), *cut.cut(inner(authority), record.fleet, name)]
+
+
+def _without_password(broker: BrokerSide, name: str) -> cut.Step | None:
+    """Take a name out of the broker's password file; None where nobody says which that is."""
+    if broker.passwords is None:
+        return None
+    try:
+        there = cut.remove_password(Path(broker.passwords), name)
+    except OSError as error:
+        return cut.Step("password", done=False, text=f"{broker.passwords}: {error.strerror or error}")
+    return cut.Step("password", done=True, text=f"{broker.passwords}: {'removed' if there else 'has none of it'}")
 
 
 def _read(path: Path) -> bytes:

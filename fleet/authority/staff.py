@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from pathlib import Path
 
 from msgspec import Struct
@@ -45,6 +46,7 @@ def found(
         appoint(authority, operator, "admin", now)
     except BaseException:
         authority.close()
+        shutil.rmtree(folder, ignore_errors=True)  # half of one is of no use, and none is ever written over
         raise
     return authority
 
@@ -71,9 +73,8 @@ def appoint(authority: Authority, name: str, role: Role, now: dt.datetime) -> Pa
     make_private(folder.parent)
     make_private(folder)
     files = {f"{name}.key": key, f"{name}.crt": certificate, **authority.trust_files}
-    files["operator.toml"] = texts.operator(
-        authority.record.fleet, name, authority.settings.broker, signs=signs
-    ).encode()
+    host, port = authority.hosts[0], authority.settings.broker.people_port
+    files["operator.toml"] = texts.operator(authority.record.fleet, name, host, port, signs=signs).encode()
     if signs:
         files["message.key"] = message_key.pem
     for file, content in files.items():

@@ -34,7 +34,6 @@ STAFF = """\
 fleet = "{fleet}"
 {more}
 [broker]
-# The listener for the aggregator and for people. From elsewhere: ssh -L {port}:{host}:{port} SERVER
 host = "{host}"
 port = {port}
 ca_file = "{folder}ca.crt"
@@ -66,8 +65,8 @@ def aggregator(fleet: str, broker: BrokerSide, folder: Path) -> str:
     return (STAFF + KEYS + REGISTRY).format(name="aggregator", hint="", more=more, **words)
 
 
-def operator(fleet: str, name: str, broker: BrokerSide, *, signs: bool) -> str:
-    """Return operator.toml. signs: whether there is a message key."""
-    words = {"fleet": fleet, "host": broker.inner_host, "port": broker.inner_port, "folder": ""}
+def operator(fleet: str, name: str, host: str, port: int, *, signs: bool) -> str:
+    """Return operator.toml. host, port: of the listener for people. signs: whether there is a message key."""
+    words = {"fleet": fleet, "host": host, "port": port, "folder": ""}
     keys = KEYS if signs else KEYS.replace('message_key = "{folder}message.key"\n', "")
     return (STAFF + keys).format(name=name, hint=HINT, more="", **words)

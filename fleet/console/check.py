@@ -13,6 +13,7 @@ becomes a line.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import importlib
 import os
@@ -28,8 +29,12 @@ from msgspec import Struct, field
 
 from aggregator.config import ModelSettings, ServerLimits
 from broker.connection import BrokerSettings
-from broker.credentials import read_password, tls_context
+from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
+from fleet.concerns import list_concerns
 from fleet.roles import load_agent, load_aggregator
+from identity.keys import fingerprint
+from identity.registry import RegistryError, read_registry
+from identity.settings import IdentitySettings
 from models.data.dataset import Dataset, DatasetError, fit
 from models.data.source import DataSource
 from models.data.source import load as load_source
@@ -93,6 +98,7 @@ def check_agent(path: Path) -> CheckReport:
     config, report = load_agent(path), CheckReport(str(path))
     _look_at_sources(report, "data", config.data)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_at_keys(report, config.identity, config.fleet)
     return report
 
 
@@ -101,6 +107,9 @@ def check_aggregator(path: Path) -> CheckReport:
     config, report = load_aggregator(path), CheckReport(str(path))
     _look_at_sources(report, "tests", config.tests)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir))
+    _look_at_keys(report, config.identity, config.fleet)
+    if (registry := config.identity.registry) is not None:
+        report.look("[identity] registry", partial(_registry, registry, config.fleet))
     return report
 
 
@@ -139,6 +148,10 @@ def _look_around(report: CheckReport, allow: Sequence[str], broker: BrokerSettin
     for factory in allow:
         report.look(f"[models] allow {factory}", partial(_factory, factory))
     report.look("[broker]", partial(_broker, broker))
+    now = dt.datetime.now(dt.UTC)
+    if (holds := validity(broker)) is not None and holds.since <= now < holds.until:  # else it is an error
+        report.lines += [Line("[broker]", text) for text in certificate_concerns(broker, now)]
+    report.lines += [Line("[broker]", text) for text in exposed(broker.key_file, broker.password_file)]
     report.look("state_dir", partial(_state_dir, state_dir))
 
 
@@ -246,7 +259,52 @@ def _broker(broker: BrokerSettings) -> Line:
     if tls_context(broker) is not None:
         text += f", by TLS, trusting {broker.ca_file}"
         text += f", with the certificate {broker.certificate_file}" if broker.certificate_file else ""
-    return Line("[broker]", text)
+    if (holds := validity(broker)) is None:
+        return Line("[broker]", text)
+    now = dt.datetime.now(dt.UTC)
+    if not holds.since <= now < holds.until:
+        raise SettingsError("; ".join(certificate_concerns(broker, now)))
+    days = holds.left(now).days
+    text += f", until {holds.until:%Y-%m-%d} ({days} days)"
+    return Line("[broker]", text, {"certificate_until": holds.until.isoformat(), "certificate_days": days})
+
+
+def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -> None:
+    if identity.trust is not None:
+        report.look("[identity] trust", partial(_trust, identity, fleet))
+    if identity.message_key is not None:
+        report.look("[identity] message_key", partial(_message_key, identity))
+
+
+def _trust(identity: IdentitySettings, fleet: str) -> Line:
+    trust = identity.read_trust(fleet)
+    n = 0 if trust is None else len(trust.operators)
+    return Line(
+        "[identity] trust", f"{identity.trust}: the aggregator's keys, and those of {n} operators", {"operators": n}
+    )
+
+
+def _message_key(identity: IdentitySettings) -> Line:
+    key = identity.read_key()
+    return Line("[identity] message_key", f"{identity.message_key}: {'' if key is None else fingerprint(key.public)}")
+
+
+def _registry(path: str, fleet: str) -> Line:
+    try:
+        registry = read_registry(path, fleet)
+    except RegistryError as error:
+        raise SettingsError(str(error)) from error
+    now, until = dt.datetime.now(dt.UTC), registry.list_until
+    wrong = list_concerns(registry, now)
+    if until is not None and until <= now:
+        raise SettingsError(wrong[0])
+    n, gone = len(registry.devices), sum(known.revoked for known in registry.devices.values())
+    text = f"{path}: {n} devices, {gone} of them revoked"
+    facts: Facts = {"devices": n, "revoked": gone}
+    if until is not None:
+        text += f"; the broker's list of the revoked holds until {until:%Y-%m-%d} ({(until - now).days} days)"
+        facts |= {"list_until": until.isoformat(), "list_days": (until - now).days}
+    return Line("[identity] registry", "; ".join((text, *wrong)), facts)
 
 
 def _state_dir(folder: Path) -> Line:

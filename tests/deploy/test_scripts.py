@@ -64,6 +64,18 @@ def test_what_the_agent_may_read_is_not_for_everybody(wheel: Path, tmp_path: Pat
         assert f"+ install -o root -g fedge -m 0640 {tmp_path}/{name} /etc/fedge/{name}" in shown.stdout
 
 
+def test_a_bundle_is_taken_by_code_that_checks_it_before_the_agent_starts(wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "pi-1.tar").touch()
+    shown = install("--dry-run", "--bundle", tmp_path / "pi-1.tar", wheel).stdout
+    adopted = f"+ /opt/fedge/bin/fedge agent adopt {tmp_path}/pi-1.tar --into /etc/fedge --group fedge"
+    assert shown.index("pip install") < shown.index(adopted) < shown.index("--check") < shown.index("restart")
+    assert "fedge\\[inference\\,identity\\]" in shown
+    assert "install -o root -g fedge -m 0640" not in shown, "agent.toml is the one of the bundle"
+    refused = install("--dry-run", "--bundle", "/nowhere.tar", wheel)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "/nowhere.tar: no such file" in refused.stderr
+
+
 def test_the_extras_are_the_owners_choice(wheel: Path) -> None:
     assert "fedge\\[inference\\]" in install("--dry-run", wheel).stdout
     assert "fedge\\ @" in install("--dry-run", wheel, FEDGE_EXTRAS="").stdout

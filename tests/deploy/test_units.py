@@ -41,6 +41,23 @@ def test_systemd_would_complain_about_a_key_that_it_does_not_know(tmp_path: Path
     assert "MemoryMaximum" in analyze("verify", "--man=no", unit).stderr
 
 
+def test_systemd_finds_nothing_to_complain_about_in_the_timer(tmp_path: Path) -> None:
+    for name in ("ca-renew.service", "ca-renew.timer"):
+        text = (DEPLOY / name).read_text()
+        (tmp_path / name).write_text(text.replace("/opt/fedge/bin/fedge", "/bin/true"))
+    verdict = analyze("verify", "--man=no", tmp_path / "ca-renew.timer", tmp_path / "ca-renew.service")
+    complaints = [line for line in verdict.stderr.splitlines() if "ca-renew" in line]
+    assert (verdict.returncode, complaints) == (0, [])
+    verdict = analyze("security", "--offline=yes", "--no-pager", "--threshold=40", tmp_path / "ca-renew.service")
+    assert verdict.returncode == 0, verdict.stdout
+
+
+def test_the_list_of_the_revoked_is_renewed_every_day_and_made_up_for() -> None:
+    text = (DEPLOY / "ca-renew.timer").read_text().splitlines()
+    assert {"OnCalendar=daily", "Persistent=true"} <= set(text)
+    assert settings("ca-renew.service")["ExecStart"] == "/opt/fedge/bin/fedge ca renew /var/lib/fedge-ca"
+
+
 @pytest.mark.parametrize("unit", UNITS, indirect=True)
 def test_what_a_broken_in_service_could_reach_is_little(unit: Path) -> None:
     verdict = analyze("security", "--offline=yes", "--no-pager", f"--threshold={MOST_EXPOSURE}", unit)

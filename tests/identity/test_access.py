@@ -32,6 +32,25 @@ def test_everybody_who_has_a_role_has_its_block_and_devices_have_none() -> None:
     ]
 
 
+def test_a_block_for_somebody_with_a_password_gives_no_certificate_of_that_name_its_rights() -> None:
+    template = """\
+user aggregator
+topic read a
+user ben
+topic write all
+#@observer user {name}
+#@observer topic read b
+topic write all
+user authority
+topic read c
+pattern read d
+"""
+    ben = {"ben": Staff("observer", "2", ENDS)}
+    said = ["user aggregator", "topic read a", "user ben", "topic read b", "user authority", "topic read c"]
+    assert lists(template, ben)[1].splitlines()[1:] == said
+    assert lists(template, {})[1].splitlines()[1:] == said[:2] + said[4:]
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [

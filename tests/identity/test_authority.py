@@ -13,6 +13,7 @@ from identity.authority import Authority
 from identity.directory import AuthorityError
 from identity.registry import read_registry
 from identity.trust import is_of_root, read_trust
+from runtime.disk import write_private
 from tests.identity.conftest import NOW, message_key, public_key
 
 DAY = dt.timedelta(days=1)
@@ -155,6 +156,45 @@ def test_what_a_command_did_not_come_to_write_is_written_by_the_next(authority: 
         assert again.publish(NOW).changed == ()
 
 
+@pytest.mark.parametrize("nth", range(12))
+def test_wherever_the_disk_is_full_no_certificate_is_about_that_is_not_revoked_later(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Law 2: each write may be the one that fails; the next command makes it good."""
+    handed_out: list[bytes] = []
+    left = nth
+
+    def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device", str(path))
+        write_private(path, content, mode)
+
+    def acts() -> None:
+        for act in (authority.enroll, authority.enroll):
+            handed_out.append(act("pi-1", public_key(), message_key(), NOW))
+            authority.publish(NOW)
+        handed_out.append(authority.renew("pi-1", public_key(), NOW))
+        authority.revoke("pi-1", NOW)
+        authority.publish(NOW)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("identity.authority.write_private", write)
+        patch.setattr("identity.directory.write_private", write)
+        try:
+            acts()
+        except OSError:
+            assert left < 0
+    authority.close()
+    with Authority(authority.folder) as again:
+        if "pi-1" in again.record.devices:
+            again.revoke("pi-1", NOW)
+        again.publish(NOW)
+        assert {serial_of(certificate) for certificate in handed_out} <= listed(again)
+        assert read_registry(authority.folder / "aggregator" / "registry.json").devices == again.record.devices
+
+
 def test_the_list_of_the_revoked_is_renewed_long_before_it_ends(authority: Authority) -> None:
     days = authority.settings.validity.crl_days
     assert authority.due() > NOW + (days - 1) * DAY
@@ -207,6 +247,21 @@ def test_what_is_copied_elsewhere_is_for_the_group_of_the_folder(authority: Auth
     copied = {path.name for path in (tmp_path / "mosquitto").iterdir()}
     assert copied == {path.name for path in (authority.folder / "broker").iterdir()}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "mosquitto").iterdir()} == {0o640}
+
+
+def test_pinned_keys_that_were_changed_elsewhere_are_not_written_over(authority: Authority, tmp_path: Path) -> None:
+    there = tmp_path / "aggregator"
+    there.mkdir()
+    (authority.folder / "authority.toml").write_text('[aggregator]\nfiles = "../aggregator"\n')
+    authority.close()
+    with Authority(authority.folder) as again:
+        assert again.publish(NOW).failed == ()
+        newer = msgspec.json.encode(msgspec.structs.replace(read_trust(there / "trust.json"), serial=99))
+        (there / "trust.json").write_bytes(newer)
+        again.certify("anna", "admin", public_key(), message_key(), NOW)
+        (failed,) = again.publish(NOW).failed
+    assert "has the serial 99, and that of the authority 2" in failed
+    assert (there / "trust.json").read_bytes() == newer
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "aggregator", "authority", "broker", "anna"])

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ keyfile {files}/server.key
 require_certificate true
 use_identity_as_username true
 tls_version tlsv1.3
+listener {other_port} 127.0.0.2
+cafile {files}/devices-ca.crt
+certfile {files}/server.crt
+keyfile {files}/server.key
 listener {inner_port} 127.0.0.1
 cafile {files}/staff-ca.crt
 crlfile {files}/staff.crl
@@ -61,11 +66,12 @@ tls_version tlsv1.3
 """
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(n: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class Site:
@@ -73,7 +79,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ca = folder, folder / "ca"
-        self.port, self.inner_port = free_ports()
+        self.port, self.inner_port, self.other_port = free_ports(3)
         (folder / "acl").write_text(TEMPLATE)
         self.fedge("ca", "init", self.ca, "--fleet", "barn", "--server", "localhost", "--acl", folder / "acl")
         settings = f'port = {self.port}\ninner_port = {self.inner_port}\npid_file = "{folder}/pid"\n'
@@ -84,7 +90,8 @@ class Site:
         assert main([str(argument) for argument in arguments]) == code
 
     def start_broker(self) -> None:
-        words = {"folder": self.folder, "files": self.ca / "broker", "port": self.port, "inner_port": self.inner_port}
+        words = {"folder": self.folder, "files": self.ca / "broker", "port": self.port}
+        words |= {"inner_port": self.inner_port, "other_port": self.other_port}
         (self.folder / "mosquitto.conf").write_text(CONFIGURATION.format(**words))
         program = "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else "mosquitto"
         with (self.folder / "mosquitto.log").open("ab") as log:

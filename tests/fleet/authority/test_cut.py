@@ -144,7 +144,11 @@ def test_a_password_goes_too(site: Site, capsys: pytest.CaptureFixture[str]) -> 
     passwords.chmod(0o640)
     (site.ca / "authority.toml").write_text(f'[broker]\npasswords = "{passwords}"\n')
     site.fedge("ca", "revoke", site.ca, "pi-1", code=1)  # a device that was never enrolled; no broker is told
-    assert "done      password" in capsys.readouterr().out
+    assert f"done      password: {passwords}: removed" in capsys.readouterr().out
+    site.fedge("ca", "revoke", site.ca, "pi-1", code=1)
+    assert f"done      password: {passwords}: has none of it" in capsys.readouterr().out, (
+        "what is left can be completed"
+    )
     assert passwords.read_text() == "pi-10:y\npi-2:z\n"
     assert passwords.stat().st_mode & 0o777 == 0o640
     assert not remove_password(passwords, "pi-1")
