@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
-LEADS_WITH = ("device", "offer", "chunk", "command", "head")
+LEADS_WITH = ("device", "offer", "chunk", "command", "query", "head")
 """Those that the one which leads subscribes to beside."""
 MOST_FOREIGN = 256
 MOST_AT_ONCE = 64

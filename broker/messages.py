@@ -387,6 +387,8 @@ class Cleared(Struct, frozen=True):
     topic: str
 
 
-Command = Submit | Stop | Resume | Jobs | Show | Explain
+Query = Jobs | Show | Explain
+"""The commands that only look."""
+Command = Submit | Stop | Resume | Query
 Control = Beacon | Candidate | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Command
 Message = Control | Body | Chunk | Cleared

@@ -22,6 +22,7 @@ from broker.messages import (
     Message,
     Offer,
     Presence,
+    Query,
     Reply,
     Round,
     Status,
@@ -38,7 +39,7 @@ class Route(NamedTuple):
     Fields beside a blob are written as a row (rows.py) where they are short, and are read in either form.
     """
 
-    kind: type[Message] | type[Command]
+    kind: type[Message] | type[Command] | type[Query]
     levels: tuple[str, ...]
     retain: bool = False
     blob: str | None = None
@@ -60,6 +61,7 @@ ROUTES: dict[str, Route] = {
     "offer": Route(Offer, ("job", "device", "n_examples"), blob="body"),
     "chunk": Route(Chunk, ("job", "device", "digest", "index"), blob="data", json=False),
     "command": Route(Command, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`
+    "query": Route(Query, ("client",)),  # type: ignore[arg-type]
 }
 WORDS: dict[type, str] = {route.kind: word for word, route in ROUTES.items()} | dict.fromkeys(
     get_args(Command), "command"

@@ -14,7 +14,7 @@ import math
 from msgspec import Struct
 
 from broker import canonical, payloads, topics
-from broker.messages import Cleared, Message, Round
+from broker.messages import Cleared, Message, Query, Round
 from broker.transport import Packet
 
 
@@ -39,6 +39,10 @@ class Wire(Struct, frozen=True, dict=True):
         expiry_s = math.ceil(message.seconds_left) + 1 if isinstance(message, Round) else None
         topic, retain = topics.topic_of(message, word, self.fleet), topics.ROUTES[word].retain
         return Packet(topic, payloads.write(message, word), retain, expiry_s)
+
+    def pack_query(self, query: Query) -> Packet:
+        """Return the packet that asks this where those may ask who command nothing."""
+        return Packet(topics.topic_of(query, "query", self.fleet), payloads.write(query, "query"))
 
     def clear(self, message: Message) -> Packet:
         """Return the packet that clears the retained topic of this message."""

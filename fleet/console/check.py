@@ -50,6 +50,7 @@ from runtime.words import clean
 
 EXPECTED = (SettingsError, DatasetError, ModelError)
 """Errors whose words are enough; of all others the type is said too."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_CLASSES = 100_000
 """Whole numbers up to here may be classes; a job has no more outputs."""
 
@@ -152,6 +153,11 @@ def _look_around(report: CheckReport, allow: Sequence[str], broker: BrokerSettin
     if (holds := validity(broker)) is not None and holds.since <= now < holds.until:  # else it is an error
         report.lines += [Line("[broker]", text) for text in certificate_concerns(broker, now)]
     report.lines += [Line("[broker]", text) for text in exposed(broker.key_file, broker.password_file)]
+    if broker.ca_file is None and broker.host not in LOOPBACK:
+        text = (
+            "without TLS: who listens on the way reads everything, passwords too; deploy/README.md, With certificates"
+        )
+        report.lines.append(Line("[broker]", text))
     report.look("state_dir", partial(_state_dir, state_dir))
 
 

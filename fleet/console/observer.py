@@ -19,7 +19,7 @@ from msgspec import Struct
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.errors import WireError
-from broker.messages import Message
+from broker.messages import Message, Query
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport
 from broker.wire import Wire
 
@@ -85,6 +85,10 @@ class Observer:
     def say(self, message: Message) -> bool:
         """Send a message; return whether it was taken. Only an answer proves that it has arrived."""
         return self._transport.publish(self.wire.pack(message))
+
+    def ask(self, query: Query) -> bool:
+        """Ask where those may ask who command nothing; otherwise like `say`."""
+        return self._transport.publish(self.wire.pack_query(query))
 
     def take(self, timeout_s: float = 0.0) -> Heard | None:
         """Return what is heard next, waiting this long at most; None where nothing is."""

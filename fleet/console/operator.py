@@ -28,6 +28,7 @@ from broker.messages import (
     Jobs,
     Message,
     Presence,
+    Query,
     Reply,
     Resume,
     Show,
@@ -36,7 +37,7 @@ from broker.messages import (
     Submit,
     Version,
 )
-from broker.transport import Denied, Offline
+from broker.transport import Denied, Offline, SessionTakenOver
 from broker.wire import Wire
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.observer import Garbage, Said, over_mqtt
@@ -57,6 +58,10 @@ QUIET_S = 0.4
 
 class OperatorError(RuntimeError):
     """What was asked could not be done; the message says why."""
+
+
+class DeniedError(OperatorError):
+    """The broker lets this user not write, or not hear, a topic."""
 
 
 class OperatorConfig(Struct, frozen=True):
@@ -140,6 +145,7 @@ class Console:
         self._where = f"{config.broker.host}:{config.broker.port}"
         self._observer = over_mqtt("operator", config.broker, Wire(config.fleet))
         self.client = self._observer.client
+        self._asks_by_query = True
 
     def __enter__(self) -> Console:
         """Connect. Raises OperatorError when the broker does not answer in time."""
@@ -162,22 +168,39 @@ class Console:
     def ask(self, command: Command) -> Reply:
         """Send a command until it is answered, and return the answer.
 
-        Raises OperatorError when the aggregator refuses it or is silent.
+        Raises OperatorError when the aggregator refuses it or is silent, DeniedError when the broker does.
         """
-        until = time.monotonic() + PATIENCE_S
+        until, denials = time.monotonic() + PATIENCE_S, set()
         while (left := until - time.monotonic()) > 0:
-            self._observer.say(command)
-            for message in self._messages(min(RESEND_S, left), until=lambda m: _answers(m, command)):
-                if isinstance(message, Reply) and _answers(message, command):
-                    if message.ok:
-                        return message
-                    raise OperatorError(message.text)
+            self._say(command)
+            try:
+                for message in self._messages(min(RESEND_S, left), until=lambda m: _answers(m, command)):
+                    if isinstance(message, Reply) and _answers(message, command):
+                        if message.ok:
+                            return message
+                        raise OperatorError(message.text)
+            except DeniedError as error:
+                denials.add(str(error))
+                if len(denials) == (2 if isinstance(command, Query) else 1):
+                    raise
+            self._asks_by_query = not self._asks_by_query
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
         if isinstance(command, Stop):
             busy = ", or evaluating a version of this job, after which it stops: look at `fedge job list`"
         raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
 
-    def pages(self, command: Jobs | Show | Explain) -> Iterator[dict[str, Any]]:
+    def _say(self, command: Command) -> None:
+        """Send a command. One that only looks goes where an observer may send it.
+
+        An older aggregator does not listen there, or the broker's access list does not know it: then, in turn, it is
+        sent like any other command, and where one was answered is where the next is sent.
+        """
+        if isinstance(command, Query) and self._asks_by_query:
+            self._observer.ask(command)
+        else:
+            self._observer.say(command)
+
+    def pages(self, command: Query) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each. Raises OperatorError."""
         after = command.after
         while True:
@@ -211,9 +234,13 @@ class Console:
                         if until(heard.message):
                             return
                 case Denied(topic, reason):
-                    raise OperatorError(f"the broker refuses {topic}: {reason}")
+                    raise DeniedError(f"the broker refuses {topic}: {reason}")
                 case Offline(reason):
                     raise OperatorError(f"the connection to {self._where} was lost: {reason}")
+                case SessionTakenOver():
+                    raise OperatorError(
+                        "another command was started under the same name, and the broker ended this one"
+                    )
 
 
 def load_job(path: Path) -> JobSpec:

@@ -810,6 +810,7 @@ def noise() -> list[Packet]:
         "offer": ("fedge/1/f/offer/JOB/d0", "fedge/1/f/offer/none-1/d0"),
         "chunk": (f"fedge/1/f/chunk/JOB/d0/{'f' * 32}/0",),
         "command": ("fedge/1/f/command/cli",),
+        "query": ("fedge/1/f/query/cli",),
         "aggregator": ("fedge/1/f/aggregator",),
         "candidate": ("fedge/1/f/candidate",),
         "head": ("fedge/1/f/head/JOB",),
@@ -838,6 +839,17 @@ def test_noise_is_counted_and_changes_nothing(fleet: Fleet, spec: SpecMaker, fin
         fleet.step()
     assert fleet.aggregator.tally.counts["garbage"] > 100
     assert fleet.finish().sha256 == final_sha256
+
+
+def test_who_may_only_ask_is_answered_and_commands_nothing(fleet: Fleet, spec: SpecMaker) -> None:
+    job = fleet.submit(spec())
+    heard = listener(fleet, "reply", client="eye")
+    stop = Packet("fedge/1/f/query/eye", WIRE.pack(Stop("eye", "s", job)).payload)
+    fleet.say(stop, WIRE.pack_query(Jobs("eye", "j")))
+    fleet.step(0.1)
+    replies = [message for message in heard() if isinstance(message, Reply)]
+    assert [(reply.request, reply.ok) for reply in replies] == [("j", True)]
+    assert replies[0].data["jobs"][0]["state"] == "waiting"
 
 
 def test_what_the_broker_has_kept_of_words_that_are_said_once_is_refused(fleet: Fleet, spec: SpecMaker) -> None:

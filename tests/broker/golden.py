@@ -268,4 +268,12 @@ SPELT: list[tuple[Message, Packet]] = [
         Offer("digits-1f", "d1", V, 120, BODY_DIGEST, 3, loss=0.25, body=BODY),
         Packet(OFFER_TOPIC, b'{"base":[1,3],"loss":0.25}\n\x00\n\xff'),
     ),
+    (Jobs("cli", "r1"), Packet("fedge/1/f/query/cli", b'{"command":"jobs","request":"r1"}')),
+    (
+        Explain("cli", "r1", "digits", 3, "d1", "2:d0"),
+        Packet(
+            "fedge/1/f/query/cli",
+            b'{"command":"explain","request":"r1","name":"digits","number":3,"device":"d1","after":"2:d0"}',
+        ),
+    ),
 ]

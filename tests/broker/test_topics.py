@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from broker import topics
 from broker.errors import WireError
-from broker.messages import Chunk, Offer, Stop
+from broker.messages import Chunk, Offer, Query, Stop
 from broker.topics import ROUTES
-from tests.broker.golden import GOLDEN, D, V
+from tests.broker.golden import GOLDEN, SPELT, D, V
 
 
 def test_every_word_of_the_table_has_golden_bytes() -> None:
-    assert {packet.topic.split("/")[3] for _, packet in GOLDEN} == set(ROUTES)
+    assert {packet.topic.split("/")[3] for _, packet in [*GOLDEN, *SPELT]} == set(ROUTES)
 
 
 def test_no_topic_has_more_than_seven_slashes() -> None:
@@ -29,7 +31,7 @@ def test_the_fields_of_a_topic_are_read_as_they_were_written() -> None:
 
 
 def test_every_command_has_the_same_word() -> None:
-    assert topics.WORDS[Stop] == "command"
+    assert {topics.WORDS[kind] for kind in (Stop, *get_args(Query))} == {"command"}
     assert set(topics.WORDS.values()) == set(ROUTES)
 
 

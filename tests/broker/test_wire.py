@@ -15,6 +15,7 @@ from broker.messages import (
     Job,
     Message,
     Offer,
+    Query,
     Reply,
     Round,
     Version,
@@ -37,6 +38,12 @@ def test_what_is_short_may_be_spelt_out_all_the_same(message: Message, packet: P
 def test_a_message_is_these_very_bytes(message: Message, packet: Packet) -> None:
     assert WIRE.pack(message) == packet
     assert WIRE.unpack(packet) == message
+
+
+def test_what_only_looks_may_be_asked_under_a_word_of_its_own() -> None:
+    asked = [(message, packet) for message, packet in SPELT if isinstance(message, Query)]
+    assert len(asked) == 2
+    assert all(WIRE.pack_query(message) == packet for message, packet in asked if isinstance(message, Query))
 
 
 def test_a_filter_leaves_open_what_is_not_given() -> None:
@@ -79,7 +86,7 @@ def test_the_levels_of_a_topic_are_those_behind_its_fleet(topic: str, found: lis
 def test_bytes_that_are_no_json_are_counted_apart() -> None:
     sizes = {packet.topic.split("/")[3]: WIRE.blob_bytes(packet) for _, packet in GOLDEN}
     assert {word: n for word, n in sizes.items() if n} == {"body": 3, "round": 8 + 3, "offer": 3, "chunk": 3}
-    assert [WIRE.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3]
+    assert [WIRE.blob_bytes(packet) for _, packet in SPELT] == [0, 11, 0, 3, 0, 0]
 
 
 def first(kind: type[Message]) -> Packet:
@@ -171,6 +178,9 @@ REFUSED: dict[str, Packet] = {
     "with bytes after its JSON": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload + b"\nmore"),
     "with more JSON than there may be": Packet(
         "fedge/1/f/job/j", json.dumps({"term": 1, "spec": {"a": "x" * MAX_CONTROL_BYTES}}).encode()
+    ),
+    "with a command where one may only ask": Packet(
+        "fedge/1/f/query/cli", b'{"command":"stop","request":"r","name":"x"}'
     ),
     "with an unknown command": Packet("fedge/1/f/command/cli", b'{"command":"rm","request":"r","name":"x"}'),
     "with a bitmap of half a byte": Packet("fedge/1/f/want/digits-1f/d1", WANT.payload.replace(b'"05"', b'"5"')),

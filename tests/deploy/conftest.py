@@ -18,6 +18,8 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from tests.deploy.locked import Site
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 USERS = ("aggregator", "operator", "pi-1", "pi-2")
 WAIT_S = 20.0
@@ -161,6 +163,35 @@ class Client:
     def close(self) -> None:
         self.paho.disconnect()
         self.paho.loop_stop()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return an authority's directory with credentials; its brokers are started by who needs one."""
+    made = Site(tmp_path_factory.mktemp("site"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def locked_broker(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return the site with a broker that runs, and certificates that nobody should have."""
+    site.forge("expired", ("pi-1",), days=(-30, -1))
+    site.forge("too early", ("pi-1",), days=(1, 30))
+    site.forge("stranger", ("pi-1",), by="stranger")
+    site.forge("itself", ("pi-1",), by="itself")
+    site.forge("signed by a device", ("pi-1",), by="pi-2")
+    site.forge("a server's", ("pi-1",), server=True)
+    for name in ("aggregator", "otto", "authority"):
+        site.forge(f"as {name}", (name,))
+    odd: dict[str, tuple[str, ...]] = {"plus": ("+",), "hash": ("#",), "slash": ("pi-1/9",), "capitals": ("PI-1",)}
+    odd |= {"two names": ("pi-1", "pi-2"), "nameless": (), "empty": ("",), "early end": ("pi-1\0x",)}
+    odd |= {"long": ("x" * 60_000,), "line feed": ("pi-1\n",)}
+    for name, common_names in odd.items():
+        site.forge(name, common_names)
+    site.start(tmp_path_factory.mktemp("locked"))
+    yield site
+    site.stop()
 
 
 Connect = Callable[..., Client]

@@ -26,7 +26,7 @@ FROM_THE_AGGREGATOR = {"aggregator", "candidate", "job", "head", "status", "roun
 FROM_A_DEVICE = {"device", "offer", "chunk"}
 ON_A_DEVICES_BEHALF = {"device"}
 """What the aggregator writes too: it takes off who has been silent for long, and who is alive denies it."""
-FROM_AN_OPERATOR = {"command"}
+FROM_AN_OPERATOR = {"command", "query"}
 FOR_EVERY_DEVICE = {"aggregator", "job", "head", "round", "body"}
 FOR_ONE_DEVICE = {"device", "want", "verdict"}
 
