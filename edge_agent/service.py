@@ -29,6 +29,7 @@ from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
+from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
@@ -63,7 +64,7 @@ class Agent:
     home: its state directory, open. transport: opened by `start`. wire: that of the fleet in `config`. clock: seconds
     that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
     (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
-    with others in its process; nothing where none are given.
+    with others in its process; nothing where none are given. renewal: of its certificate, where it has one.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Agent:
         slots: Slots | None = None,
         marks: Marks | None = None,
         resources: Resources | None = None,
+        renewal: Renewal | None = None,
     ) -> None:
         self.config = config
         self.home = home
         self.device = home.device
         self.tally = Tally()
         self._transport = transport
+        self._renewal = renewal
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
@@ -150,6 +153,8 @@ class Agent:
         if self._out.online:
             self._transport.publish(will(self._wire, self.home))
         self._transport.close()
+        if self._renewal is not None:
+            self._renewal.close()
         if self.jobs.slots is not None:
             self.jobs.slots.close()
 
@@ -180,6 +185,8 @@ class Agent:
     def _tick(self) -> None:
         now = self._clock()
         self.jobs.tick(now)
+        if self._renewal is not None:
+            self._renewal.tick(now, online=self._out.online)
         if self._announces_at <= now:
             presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
@@ -218,6 +225,9 @@ class Agent:
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")
 
     def _hear(self, packet: Packet) -> None:
+        if self._renewal is not None and packet.topic == self._renewal.topic:
+            self._renewal.hear(packet)
+            return
         try:
             message = self._wire.unpack(packet)
         except WireError as error:

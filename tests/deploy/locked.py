@@ -38,7 +38,7 @@ from tests.deploy.raw import WAIT_S, Raw
 MOSQUITTO = Path(__file__).parents[2] / "deploy" / "mosquitto"
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
-LISTENERS = {"devices": 8883, "server": 8884, "people": 8885, "nobody": 1883}
+LISTENERS = {"devices": 8883, "server": 8884, "people": 8885, "tokens": 8886, "nobody": 1883}
 """By who comes in there, in the numbers of locked.conf."""
 ROLES: dict[str, Role] = {
     "broker": "broker",
@@ -95,6 +95,8 @@ class Site:
             assert authority.publish(NOW).failed == ()
         (self.ca / "broker" / "server.crt").write_bytes(self._certificates["broker"])
         (self.ca / "broker" / "server.key").write_bytes(self._keys["broker"])
+        with Authority(self.ca) as authority:
+            assert authority.publish(NOW).failed == ()
 
     def _enroll(self, authority: Authority, name: str) -> None:
         public = certificates.public_of(self._keys[name])
