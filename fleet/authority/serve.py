@@ -8,6 +8,7 @@ Its law:
 3. An answer follows from what is on disk. Whoever asks again is told the same: a message that was lost, or a death at
    any point, costs one question more. What was approved and not finished is finished at the next start.
 4. Its clock alone says what has expired, and its own directory who may be enrolled.
+5. Nothing stays retained where it is asked: what is found there is cleared, and a token's topic at its end.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class Server:
 
     def _hear(self, packet: Packet) -> None:
         asker = topics.asker(packet.topic, self.fleet)
+        if not packet.payload:
+            return  # what was cleared
         if asker is None or packet.retain:
             self._pass_over(packet.topic, "a topic that nobody asks on, or a retained message")
             return
@@ -118,6 +121,11 @@ class Server:
     def _pass_over(self, topic: str, why: str) -> None:
         if self._tally.count("garbage"):
             log.warning("passed over topic=%r: %s", topic[:120], why)
+        self._clear(topic)
+
+    def _clear(self, topic: str) -> None:
+        """Clear what may be retained there: the broker cannot forbid it, and nobody else would."""
+        self._transport.publish(Packet(topic, b"", retain=True))
 
     def _enroll(self, name: str, packet: Packet) -> None:
         self._look()
@@ -195,6 +203,7 @@ class Server:
             issuing.change(authority, name, None)
             self._tokens = authority.tokens
             self._publish(authority)
+        self._clear(topics.asks(self.fleet, "enroll", name))
         log.info("over token=%s device=%s state=%s", name, token.asked and token.asked.device, token.state)
 
     # Renewal.
@@ -245,6 +254,8 @@ class Server:
         gone = len(self._tokens.without_gone(at).tokens) < len(self._tokens.tokens)
         if not gone and not (waiting and self._tokens.is_open_window(at)):
             return
+        for name in self._tokens.tokens.keys() - self._tokens.without_gone(at).tokens.keys():
+            self._clear(topics.asks(self.fleet, "enroll", name))
         with Authority(self._folder) as authority:
             if authority.keep_tokens(authority.tokens.without_gone(at)):
                 self._publish(authority)
