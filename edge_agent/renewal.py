@@ -78,6 +78,11 @@ class Renewal:
             self._asking = False
             self._start("adopt", self.topic, packet.payload)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a child runs."""
+        return self._child is not None
+
     def close(self) -> None:
         """End what runs."""
         if self._child is not None:

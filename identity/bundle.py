@@ -117,6 +117,8 @@ def assembled(fleet: str, device: str, epoch: int, files: dict[str, bytes], now:
     files: all of FILES. That the answer is the authority's was checked before; it is a bundle but for the signature,
     which covers keys that only this device has. Raises BundleError.
     """
+    if missing := [name for name in FILES if name not in files]:
+        raise BundleError(f"what the authority has sent lacks {missing[0]}")
     try:
         trust = parse_trust(files["trust.json"], "trust.json", fleet)
         read_mandate(files["mandate.json"], fleet, trust.root)
