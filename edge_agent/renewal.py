@@ -74,7 +74,7 @@ class Renewal:
 
     def hear(self, packet: Packet) -> None:
         """Take an answer. What is not one the child finds out."""
-        if self._asking and self._child is None and not packet.retain and len(packet.payload) <= MOST_ANSWERED:
+        if self._asking and not self.is_at_work and not packet.retain and len(packet.payload) <= MOST_ANSWERED:
             self._asking = False
             self._start("adopt", self.topic, packet.payload)
 
@@ -114,7 +114,8 @@ class Renewal:
         good, said = self._child.returncode == 0, self._output.read(MOST_ANSWERED)
         self._forget()
         if not good:
-            self._fail(now, clean(said.decode(errors="replace").strip()) or "its process was ended")
+            last = said.decode(errors="replace").strip().rpartition("\n")[2]
+            self._fail(now, clean(last) or "its process was ended")
         elif self._what == "adopt":
             log.info("renewed our certificate: %s; the next connection uses it", said.decode(errors="replace"))
         elif self._transport.publish(Packet(self._asks, said)):
