@@ -28,7 +28,7 @@ from msgspec import Struct
 from broker import issuing, reasons
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
-from broker.transport import Offline, Online, Packet
+from broker.transport import Offline, Online, Packet, SessionTakenOver
 from fleet.authority.enrolment import AdoptedDone, check_agent, group_of
 from fleet.authority.said import now, say
 from identity import adoption, asking, certificates
@@ -179,7 +179,7 @@ class _Conversation:
         self._secret, self._signer = Secret(line.secret), read_key(folder / "message.key")
         write_private(folder / "ca.crt", root)
         write_private(folder / "password", self._secret.password.encode())
-        settings = BrokerSettings(
+        self._settings = BrokerSettings(
             *(line.host, line.port, line.token),
             password_file=str(folder / "password"),
             ca_file=str(folder / "ca.crt"),
@@ -187,13 +187,18 @@ class _Conversation:
         )
         self._asks = issuing.asks(line.fleet, "enroll", line.token)
         self._answers = issuing.answers(line.fleet, "enroll", line.token)
-        self._transport = MqttTransport(settings, line.token, first_retry_s=0.5, last_retry_s=10.0)
         self._told = ""
+        self._open()
+
+    def _open(self) -> None:
+        self._transport = MqttTransport(
+            self._settings, str(self._settings.username), first_retry_s=0.5, last_retry_s=10.0
+        )
+        self._transport.subscribe(self._answers)
+        self._transport.open()
 
     def run(self) -> Answer:
         """Return what was granted. Raises TokenError."""
-        self._transport.subscribe(self._answers)
-        self._transport.open()
         online, ask_at, silent_at = False, 0.0, time.monotonic() + SILENT_S
         while True:
             match self._transport.take(0.5):
@@ -203,6 +208,10 @@ class _Conversation:
                     online = False
                     self._check_refusal(reason)
                     self._tell(f"{reason}; trying on")
+                case SessionTakenOver():
+                    self._tell("somebody else has connected with this token just now: is another device at it?")
+                    self._transport.close()
+                    self._open()
                 case Packet(payload=payload):
                     answer = self._read(payload)
                     if answer is not None:

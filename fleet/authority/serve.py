@@ -6,7 +6,7 @@ Its law:
 2. The directory is open, and locked, for one change at a time. Between changes only files are looked at, which are
    replaced whole: an operator's command is seen by the time of tokens.json.
 3. An answer follows from what is on disk. Whoever asks again is told the same: a message that was lost, or a death at
-   any point, costs one question more. What was approved and not finished is finished at the next start.
+   any point, costs one question more. What was approved and not finished, here or by a command, is finished.
 4. Its clock alone says what has expired, and its own directory who may be enrolled.
 5. Nothing stays retained where it is asked: what is found there is cleared, and a token's topic at its end.
 """
@@ -248,17 +248,19 @@ class Server:
                 self._say(name, token, self._answer(token, token.asked))
 
     def _prune(self) -> None:
-        """Take what has ended from the broker, too; approve what was waiting when a window was opened."""
+        """Take what has ended from the broker, too; go on with what others left, and with what a window lets in."""
         at = self._wall()
         waiting = any(t.state == "waiting" and t.until > at for t in self._tokens.tokens.values())
         gone = len(self._tokens.without_gone(at).tokens) < len(self._tokens.tokens)
-        if not gone and not (waiting and self._tokens.is_open_window(at)):
+        unfinished = any(t.state == "issuing" for t in self._tokens.tokens.values())
+        if not gone and not unfinished and not (waiting and self._tokens.is_open_window(at)):
             return
         for name in self._tokens.tokens.keys() - self._tokens.without_gone(at).tokens.keys():
             self._clear(topics.asks(self.fleet, "enroll", name))
         with Authority(self._folder) as authority:
             if authority.keep_tokens(authority.tokens.without_gone(at)):
                 self._publish(authority)
+            self._finish(authority)
             if authority.tokens.is_open_window(at):
                 for name, token in authority.tokens.tokens.items():
                     if token.state == "waiting":
