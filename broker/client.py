@@ -82,8 +82,9 @@ class MqttTransport:
         self._mailbox = Mailbox(limits, PacketLimit(broker.max_packet_bytes))
         self.counters = self._mailbox.counters
         self._goodbye = Goodbye(will)
+        riddle = threading.Event()
         self._reconnection = Reconnection(
-            lambda how: _Link(broker, client_id, self._mailbox, self._goodbye, how).run(),
+            lambda how: _Link(broker, client_id, self._mailbox, self._goodbye, how, riddle).run(),
             self._mailbox,
             self._goodbye,
             protocol=broker.protocol,
@@ -154,11 +155,21 @@ class MqttTransport:
 
 
 class _Link:
-    """One connection, from CONNECT to its end. Lives in the network thread."""
+    """One connection, from CONNECT to its end. Lives in the network thread.
+
+    riddle: set where a broker ended TLS and nobody knows why: the next connection listens before it speaks.
+    """
 
     def __init__(
-        self, broker: BrokerSettings, client_id: str, mailbox: Mailbox, goodbye: Goodbye, how: Connect
+        self,
+        broker: BrokerSettings,
+        client_id: str,
+        mailbox: Mailbox,
+        goodbye: Goodbye,
+        how: Connect,
+        riddle: threading.Event,
     ) -> None:
+        self._riddle = riddle
         self._broker, self._client_id, self._mailbox = broker, client_id, mailbox
         self._five, self._bare = how is not Connect.OLDER, how is Connect.BARE
         self._where = (broker.host, broker.port)
@@ -218,6 +229,7 @@ class _Link:
             self._client.username_pw_set(broker.username, read_password(broker))
         if (context := tls_context(broker)) is not None:
             self._client.tls_set_context(context)
+            context.listens = self._riddle.is_set()
         self._tls = context
         self._client.connect(broker.host, broker.port, broker.keepalive_s, **self._connect_options())
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
@@ -335,6 +347,7 @@ class _Link:
             self._end(reasons.refused(code.value, code.getName()), answer_of(code.value))
             return
         self._welcome = True
+        self._riddle.clear()
         if self._departure.by(welcome=True) is not None:
             return
         self._alive.answered(getattr(stated, "ServerKeepAlive", None), time.monotonic())
@@ -384,18 +397,21 @@ class _Link:
             self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
             return
         elif not self._welcome:
-            self._end(self._hung_up(), ConnectAnswer.CLOSED)
+            self._hung_up()
             return
         else:
             self._end("the connection was lost")
         for denied in self._mailbox.packet_limit.hung_up(self._open.values(), said):
             self._mailbox.tell(denied)
 
-    def _hung_up(self) -> str:
+    def _hung_up(self) -> None:
         if self._tls is None:
-            return reasons.hung_up(*self._where)
-        why = reasons.hung_up_on_tls(*self._where, self._broker.certificate_file)
-        return self._turned_away(self._tls.alert) or why
+            self._end(reasons.hung_up(*self._where), ConnectAnswer.CLOSED)
+        elif why := self._turned_away(self._tls.alert):
+            self._end(why)
+        else:
+            self._riddle.set()
+            self._end(reasons.hung_up_on_tls(*self._where, self._broker.certificate_file), ConnectAnswer.CLOSED)
 
     def _turned_away(self, error: OSError | None) -> str:
         """Return why the broker has ended TLS; "" where it was not the broker."""

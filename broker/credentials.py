@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import select
 import ssl
 from pathlib import Path
 
@@ -21,11 +22,18 @@ def read_password(broker: BrokerSettings) -> str | None:
         raise OSError(None, "it is not UTF-8 text", broker.password_file) from error
 
 
+LISTEN_S = 2.0
+"""More than a round trip on a bad link."""
+
+
 class Context(ssl.SSLContext):
     """Our side of TLS, which keeps what the broker has said at the end."""
 
     alert: ssl.SSLError | None = None
     """What reading failed with: since TLS 1.3 a certificate of ours is refused after the handshake."""
+    listens: bool = False
+    """Whether the handshake waits for what the broker says to our certificate. A broker that refuses one says why and
+    hangs up; where it has not read our CONNECT by then, that is lost with the connection."""
 
 
 def tls_context(broker: BrokerSettings) -> Context | None:
@@ -102,6 +110,19 @@ class _TidySocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         try:
             super().do_handshake(block)
+            if isinstance(self.context, Context) and self.context.listens:
+                self._listen()
         except OSError:
             self.close()
             raise
+
+    def _listen(self) -> None:
+        """Wait for the first words of the broker: a session ticket, or an alert, which is raised."""
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        before = self.gettimeout()
+        if poller.poll(LISTEN_S * 1000):
+            self.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.recv(1)  # no MQTT comes before our CONNECT
+            self.settimeout(before)

@@ -214,7 +214,6 @@ class Authority:
                 self.record,
                 staff=self.record.staff | {name: structs.replace(staff, revoked=True)},
                 revoked_staff={staff.serial: gone} | self.record.revoked_staff,
-                trust=self.record.trust + (0 if staff.revoked else 1),
             )
         else:
             raise AuthorityError(f"{name[:80]}: nobody of this name is enrolled; `fedge ca show` lists all")
@@ -259,13 +258,11 @@ class Authority:
         if before is not None and not _is_vital(role):  # a server goes on with the old one until it has the new
             revoked[before.serial] = Gone(name, before.expires, now)
         one = Staff(role, serial, until, message_key if message_key or before is None else before.key)
-        changed = before is None or (before.key, before.role, before.revoked) != (one.key, role, False)
         self._commit(
             structs.replace(
                 self.record,
                 staff=self.record.staff | {name: one},
                 revoked_staff=revoked,
-                trust=self.record.trust + changed,
             )
         )
         return certificate
@@ -288,9 +285,8 @@ class Authority:
     @property
     def trust(self) -> Trust:
         """What `trust.json` has to say."""
-        staff = self.record.staff
-        operators = {n: s.key for n, s in staff.items() if s.role in SIGNING and s.key is not None and not s.revoked}
-        return Trust(self.record.fleet, self.record.root, self.record.aggregator, operators, self.record.trust)
+        record = self.record
+        return Trust(record.fleet, record.root, record.aggregator, _operators(record), record.trust)
 
     @property
     def mandate(self) -> bytes:
@@ -427,6 +423,8 @@ class Authority:
         return min(days, max(0.01, left / dt.timedelta(days=1)))
 
     def _commit(self, record: Record) -> None:
+        if _operators(record) != _operators(self.record):
+            record = structs.replace(record, trust=self.record.trust + 1)
         write_private(self.folder / "authority.json", written(record))
         self.record = record
 
@@ -451,6 +449,12 @@ def _lay_out(folder: Path, fleet: str, hosts: tuple[str, ...], now: dt.datetime,
         files["acl.template"] = template
     for name, content in files.items():
         write_private(folder / name, content)
+
+
+def _operators(record: Record) -> dict[str, str]:
+    """Return the keys of those who may sign jobs."""
+    signing = {name: one.key for name, one in record.staff.items() if one.role in SIGNING and not one.revoked}
+    return {name: key for name, key in signing.items() if key is not None}
 
 
 def _is_vital(role: Role) -> bool:

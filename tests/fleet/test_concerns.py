@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.connection import BrokerSettings
+from fleet import roles
 from fleet.concerns import DAY_S, Daily, concerns, list_concerns
 from identity import certificates
 from identity.registry import Registry
@@ -69,3 +70,13 @@ def test_concerns_are_said_at_the_start_and_once_a_day(caplog: pytest.LogCapture
         for now in (1.0, DAY_S - 1.0, DAY_S, DAY_S + 1.0, 2 * DAY_S + 1.0):  # noqa: B007 -- the clock reads it
             daily.tick()
     assert caplog.messages == ["it ends"] * 3
+
+
+def test_a_service_looks_at_its_concerns_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.roles.notify.watchdog_interval_s", lambda: 1e-9)
+    days = iter([0.0, 0.0, *(n * DAY_S for n in range(1, 9))])
+    said: list[str] = []
+    daily = Daily(lambda: said.append("again") or [], lambda: next(days))
+    steps = iter([False, False, True])
+    roles._loop(lambda _s: True, lambda: next(steps), lambda: "doing", daily)
+    assert len(said) > 1

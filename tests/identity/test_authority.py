@@ -103,6 +103,25 @@ def test_people_come_from_the_root_and_no_listener_of_devices_takes_them(authori
     assert b"user anna" in (authority.folder / "broker" / "acl.staff").read_bytes()
 
 
+def test_a_person_who_is_certified_again_has_one_certificate(authority: Authority) -> None:
+    first, second = (authority.certify("anna", "admin", public_key(), message_key(), NOW) for _ in range(2))
+    authority.publish(NOW)
+    assert listed(authority, "staff") == {serial_of(first)}
+    assert [openssl_takes(authority, one, "staff") for one in (first, second)] == [False, True]
+
+
+def test_pinned_keys_have_another_serial_only_where_they_are_others(authority: Authority) -> None:
+    authority.certify("broker", "broker", public_key(), None, NOW)
+    authority.certify("otto", "observer", public_key(), None, NOW)
+    authority.revoke("otto", NOW)
+    assert authority.trust.serial == 1
+    for serial in (2, 3):
+        authority.certify("anna", "operator", public_key(), message_key(), NOW)
+        assert authority.trust.serial == serial
+    authority.certify("anna", "observer", public_key(), None, NOW)
+    assert (authority.trust.serial, authority.trust.operators) == (4, {})
+
+
 def test_a_revoked_operator_is_out_everywhere(authority: Authority) -> None:
     certificate = authority.certify("anna", "operator", public_key(), message_key(), NOW)
     authority.publish(NOW)

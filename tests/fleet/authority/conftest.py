@@ -35,6 +35,7 @@ pattern read fedge/1/+/aggregator
 """
 CONFIGURATION = """\
 per_listener_settings true
+set_tcp_nodelay true
 persistence false
 pid_file {folder}/pid
 user root

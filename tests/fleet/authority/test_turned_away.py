@@ -42,6 +42,15 @@ def test_an_expired_certificate(site: Site, connect: Connect) -> None:
     is_told(site, connect(settings, "pi-1"), "has expired: enroll this device again", "identity/device.crt")
 
 
+def test_why_a_certificate_is_refused_is_known_from_the_second_time_on(site: Site, connect: Connect) -> None:
+    """The broker's word is lost where our CONNECT crosses it; the next connection listens first."""
+    site.start_broker()
+    client = connect(replaced(site, site.enroll("pi-1"), days=1, since=NOW - 5 * DAY), "pi-1")
+    site.until(lambda: site.log.count("certificate verify failed") >= 40, "it has tried forty times")
+    assert len(client.reasons) <= 3, "known at once, or unknown once; a reason is told where it is another one"
+    assert "has expired" in client.reasons[-1]
+
+
 def test_a_certificate_that_is_not_valid_yet(site: Site, connect: Connect) -> None:
     site.start_broker()
     settings = replaced(site, site.enroll("pi-1"), days=9, since=NOW + 5 * DAY)
