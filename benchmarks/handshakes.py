@@ -40,7 +40,6 @@ ROUNDS = 3
 NAMES = {"": "without TLS", "tlsv1.3": "TLS 1.3, client certificates", "tlsv1.2": "TLS 1.2 or 1.3, client certificates"}
 
 
-FIGURES = ("wall_s", "broker_cpu_s", "broker_mb")
 ACCEPTED = b"\x20\2\0\0"
 """The CONNACK of whoever is let in, and has left no session behind."""
 
@@ -149,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{options.devices} connections, {AT_ONCE} at once; medians of {options.rounds}")
     for kind in NAMES.values():
         these = [cost for cost in found if cost.kind == kind]
-        wall, cpu, mb = (statistics.median(getattr(cost, field) for cost in these) for field in FIGURES)
+        wall = statistics.median(cost.wall_s for cost in these)
+        cpu = statistics.median(cost.broker_cpu_s for cost in these)
+        mb = statistics.median(cost.broker_mb for cost in these)
         each = 1000 * cpu / options.devices
         print(f"{kind:<36}{wall:7.2f} s{cpu:8.2f} s of the broker's CPU, {each:5.2f} ms each{mb:8.1f} MB")
     if options.json:

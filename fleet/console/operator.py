@@ -180,8 +180,11 @@ class Console:
                             return message
                         raise OperatorError(message.text)
             except DeniedError as error:
+                if not isinstance(command, Query):
+                    hint = "observers may only look, it takes the certificate or password of an operator"
+                    raise DeniedError(f"{error}; {hint}") from error
                 denials.add(str(error))
-                if len(denials) == (2 if isinstance(command, Query) else 1):
+                if len(denials) == 2:
                     raise
             self._asks_by_query = not self._asks_by_query
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)

@@ -55,3 +55,12 @@ def test_the_images_are_pinned_and_the_aggregator_is_not_root() -> None:
     assert len(set(bases)) == 1
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
     assert re.findall(r"^USER (\w+)$", dockerfile, re.MULTILINE) == ["fedge"]
+
+
+def test_all_connections_that_the_broker_takes_have_a_file() -> None:
+    files = re.findall(r"^      nofile: (\d+)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
+    for name in ("mosquitto.conf", "locked.conf"):
+        lines = (DEPLOY / "mosquitto" / name).read_text().splitlines()
+        most = [int(line.split()[1]) for line in lines if line.startswith("max_connections ")]
+        assert len(most) == sum(line.startswith("listener ") for line in lines)
+        assert 0 < sum(most) < int(files[0]) - 1000, "and the broker's own"

@@ -7,6 +7,7 @@ counter of the rule, that one comes about from the connection.
 from __future__ import annotations
 
 import json
+import os
 import re
 import selectors
 import socket
@@ -129,10 +130,14 @@ CASES: dict[str, tuple[Callable[[Network], Any], tuple[int, int, int], Any]] = {
 }
 
 
-def inside(*arguments: str, rules: str | None = None) -> str:
+def inside(*arguments: str) -> str:
     """Run something in a namespace of its own. Needs root, or user namespaces."""
     done = subprocess.run(
-        ["unshare", "--net", "--map-root-user", *arguments], input=rules, text=True, capture_output=True, check=False
+        ["unshare", "--net", "--map-root-user", *arguments],
+        env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},  # where nft and ip are, for who is not root
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

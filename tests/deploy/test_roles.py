@@ -97,7 +97,7 @@ def test_everybody_lists_jobs_and_observers_stop_none(
     played = play("command", "query")
     assert operator.jobs(config(locked_broker, who)) == []
     if who == "olga":
-        with pytest.raises(DeniedError, match="the broker refuses fedge/1/home/command/operator-"):
+        with pytest.raises(DeniedError, match=r"the broker refuses .*/command/operator-.*; observers may only look"):
             operator.stop(config(locked_broker, who), "digits")
     else:
         assert operator.stop(config(locked_broker, who), "digits") == "done"

@@ -228,6 +228,13 @@ def test_password_and_certificates_are_tried(here: Path, capsys: Capture) -> Non
     assert code == 0
     assert lines[0] == "[broker] broker.local:1883 as pi, with the password in password"
     assert not any("secret" in line for line in lines)
+    assert any(line.startswith("[broker] without TLS: who listens on the way reads everything") for line in lines)
+
+
+def test_by_loopback_nobody_listens_on_the_way(here: Path, capsys: Capture) -> None:
+    _, lines, _ = check_agent(capsys, '[broker]\nhost = "127.0.0.1"')
+    assert lines
+    assert not any("TLS" in line for line in lines)
 
 
 @pytest.mark.parametrize(
