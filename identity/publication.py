@@ -50,7 +50,7 @@ def publish(
         lambda: _access(directory, record),
         lambda: _staff(directory, record, trust, root, now),
         lambda: _known(directory),
-        lambda: _tokens(directory),
+        lambda: _tokens(directory, now),
     )
     for files in steps:
         try:
@@ -118,11 +118,11 @@ def _known(directory: Directory) -> dict[str, bytes]:
     return files | {"aggregator/trust.json": directory.read("trust.json")}
 
 
-def _tokens(directory: Directory) -> dict[str, bytes]:
+def _tokens(directory: Directory, now: dt.datetime) -> dict[str, bytes]:
     """Return what the listener for tokens reads. Its certificate brings the root's along: who comes has no file yet."""
     text, name = directory.read("tokens.json", b""), str(directory.folder / "tokens.json")
     try:
-        passwords = parse_tokens(text, name).passwords if text else PASSWORDS
+        passwords = parse_tokens(text, name).without_gone(now).passwords if text else PASSWORDS
     except TokenError as error:
         raise AuthorityError(str(error)) from error
     files = {"broker/tokens": passwords.encode(), "broker/acl.tokens": ACCESS.encode()}

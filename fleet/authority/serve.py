@@ -2,7 +2,8 @@
 
 Its law:
 1. What is heard is hostile until its proof holds: lengths first, then the token's MAC (a microsecond), then a
-   signature; what fails is counted and not answered. Nothing is kept but one request a token, on disk.
+   signature; what fails is counted and not answered, and so is who asks more than MOST_HEARD times in PRUNE_S.
+   Nothing is kept but one request a token, on disk.
 2. The directory is open, and locked, for one change at a time. Between changes only files are looked at, which are
    replaced whole: an operator's command is seen by the time of tokens.json.
 3. An answer follows from what is on disk. Whoever asks again is told the same: a message that was lost, or a death at
@@ -19,6 +20,7 @@ import logging
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 PRUNE_S = 10.0
 """How often tokens that have ended are taken from the broker."""
+MOST_HEARD = 10
+"""Messages of one token or device in that time: a device that is not answered asks three times."""
 
 
 class Server:
@@ -61,6 +65,7 @@ class Server:
     ) -> None:
         self._folder, self._transport, self._wall, self._clock = folder, transport, wall, clock
         self._tally = Tally()
+        self._heard: Counter[str] = Counter()
         self._seen = 0
         self._prune_at = 0.0
         with Authority(folder) as authority:
@@ -90,6 +95,7 @@ class Server:
         self._look()
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + PRUNE_S
+            self._heard.clear()
             try:
                 self._prune()
             except AuthorityError as error:
@@ -107,6 +113,11 @@ class Server:
             return  # what was cleared
         if asker is None or packet.retain:
             self._pass_over(packet.topic, "a topic that nobody asks on, or a retained message")
+            return
+        self._heard[asker.who] += 1
+        if self._heard[asker.who] > MOST_HEARD:
+            if self._tally.count("flood"):
+                log.warning("passed over: more than %d messages in %g s from %s", MOST_HEARD, PRUNE_S, asker.who)
             return
         try:
             if asker.errand == "enroll":

@@ -497,7 +497,6 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "a device answers a renewal": writes(f"{CA}/renewed/pi-1", honest=AUTHORITY),
     "an admin hears what is asked": (Act(ADMIN, hears("#", ASKS)), Act(AUTHORITY, hears("#", ASKS))),
     "the aggregator answers a token": writes(ANSWER, by=AGGREGATOR, honest=AUTHORITY),
-    "the aggregator offers": writes(f"{HOME}/offer/j-1/aggregator/9", by=AGGREGATOR, honestly=f"{HOME}/round/j-1"),
     "the aggregator commands": writes(f"{HOME}/command/x", by=AGGREGATOR, honestly=f"{HOME}/round/j-1"),
 }
 

@@ -13,7 +13,7 @@ import pytest
 from identity import adoption, asking, certificates, renewal
 from identity.asking import Answer, Granted, Request
 from identity.authority import Authority
-from identity.bundle import unpack
+from identity.bundle import BundleError, unpack
 from identity.keys import SigningKey
 from tests.identity.conftest import NOW, bundle_of
 
@@ -110,6 +110,17 @@ def test_any_other_answer_changes_nothing(
     assert renewal.main(["adopt", str(folder), ANSWERS]) == 1
     assert why in capsys.readouterr().err
     assert state(folder) == before
+
+
+def test_by_a_wrong_clock_nothing_is_taken_and_it_can_be_tried_again(authority: Authority, folder: Path) -> None:
+    request = request_in(renewal.ask(folder, ASKS), authority)
+    before = state(folder)
+    answer = Answer(request.digest, "granted", granted=granted(authority, request))
+    payload = asking.answer(ANSWERS, answer, authority.signer())
+    with pytest.raises(BundleError, match=r"not valid before .* this machine's clock says .*timedatectl"):
+        renewal.adopt(folder, ANSWERS, payload, NOW - dt.timedelta(days=2))
+    assert state(folder) == before
+    assert renewal.adopt(folder, ANSWERS, payload, NOW).startswith("until")
 
 
 def test_a_folder_that_was_not_made_by_enrolling_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

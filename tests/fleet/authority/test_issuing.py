@@ -11,7 +11,7 @@ import pytest
 from broker import issuing as topics
 from broker.memory import MemoryBroker
 from broker.transport import Packet
-from fleet.authority.serve import Server
+from fleet.authority.serve import MOST_HEARD, Server
 from identity import asking, certificates
 from identity.asking import MOST_ASKED, Answer, Request, Secret
 from identity.authority import Authority
@@ -144,6 +144,19 @@ def test_noise_is_not_answered_and_what_is_retained_is_cleared(desk: Desk, noise
     desk.enroll()
     for topic in (topics.asks("barn", "enroll", name), topics.asks("barn", "renew", "pi-1")):
         assert [(p.topic, p.payload, p.retain) for p in desk.says(topic, noise, retain=True)] == [(topic, b"", False)]
+
+
+def test_who_floods_is_passed_over_and_nobody_else_is(desk: Desk) -> None:
+    name, secret = desk.token()
+    other, other_secret = desk.token()
+    wanted = request()
+    desk.asks(name, secret, wanted)
+    topic = topics.asks("barn", "enroll", name)
+    payload = asking.ask(topic, wanted, MESSAGE_KEY, secret.proof_key)
+    answered = [bool(desk.says(topic, payload)) for _ in range(3 * MOST_HEARD)]
+    assert sum(answered) < 2 * MOST_HEARD
+    assert not answered[-1]
+    assert desk.asks(other, other_secret, request("pi-2")).state == "waiting"
 
 
 def test_a_window_enrolls_as_they_come_and_thanks_end_the_token(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from identity import certificates
 from tests.fleet.authority.conftest import Client
 from tests.fleet.authority.enrolling import TokenSite
 
@@ -145,6 +147,24 @@ def test_a_server_of_another_root_is_told_nothing(site: TokenSite) -> None:
     assert site.ended(site.ask("cut", line[:-1]), "cut") == 1
     assert "copy it again, whole" in site.said("cut")
     assert not any((site.folder / name).exists() for name in ("etc", "host", "cut"))
+
+
+@pytest.mark.parametrize(("days", "why"), [(10, "is not valid yet"), (-1000, "has expired")])
+def test_a_server_whose_certificate_is_out_of_its_time_is_told_nothing_and_the_clock_is_named(
+    site: TokenSite, days: int, why: str
+) -> None:
+    line = site.token("--device", "pi-1")
+    root, key = (site.ca / "root" / "root.key").read_bytes(), (site.ca / "broker" / "server.key").read_bytes()
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+    issuer = (site.ca / "root.crt").read_bytes()
+    made = certificates.issue(issuer, root, certificates.public_of(key), "broker", 30, at, server=["localhost"])
+    site.stop_broker()
+    (site.ca / "broker" / "server-chain.crt").write_bytes(made + issuer)
+    site.start_broker()
+    assert site.ended(site.ask("etc", line), "etc") == 1
+    assert f"the broker's certificate {why}, or its authority's: this machine's clock says" in site.said("etc")
+    assert "nothing was sent" in site.said("etc")
+    assert not (site.folder / "etc").exists()
 
 
 def test_a_machine_that_is_another_device_keeps_what_it_is_and_uses_up_no_token(site: TokenSite) -> None:
