@@ -115,7 +115,9 @@ def authenticate(line: Line) -> bytes:
             f"{where} is no server of the root that this token names: it is another fleet's, its authority was "
             "replaced, or somebody is in between. Nothing was sent to it; have a new token made"
         )
-    _with_tls(line, ssl.create_default_context(cadata=pem), lambda _: [])
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies the server and its name
+    strict.load_verify_locations(cadata=pem)
+    _with_tls(line, strict, lambda _: [])
     return pem.encode()
 
 

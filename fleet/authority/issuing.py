@@ -73,21 +73,21 @@ def approve(authority: Authority, name: str, now: dt.datetime) -> tuple[str, ...
     return tuple(failed)
 
 
-def renew(authority: Authority, request: Request, now: dt.datetime) -> None:
-    """Certify a device anew, where its certificate has half of its time left at most. Raises AuthorityError.
+def renew(authority: Authority, request: Request, now: dt.datetime) -> tuple[str, ...]:
+    """Certify a device anew, where its certificate has half of its time left at most; return what is left to do.
 
-    For the key that its last certificate is for nothing is done: it asks again for what it was given.
+    Raises AuthorityError, AskingError. For the key that its last certificate is for nothing is done: it asks again for what it was given.
     """
     public, known = public_of(request), authority.record.devices.get(request.device)
     if known is None or known.revoked or known.expires is None:
         raise AuthorityError(f"{request.device} is revoked or unknown, so its certificate is not renewed")
     if _is_for(authority, request.device, public):
-        return
+        return ()
     left, whole = known.expires - now, dt.timedelta(days=authority.settings.validity.device_days)
     if left > whole / 2:
         raise AuthorityError(f"the certificate of {request.device} is good until {known.expires:%Y-%m-%d}: too early")
     authority.renew(request.device, public, now)
-    authority.publish(now)
+    return authority.publish(now).failed
 
 
 def _is_for(authority: Authority, device: str, public: bytes) -> bool:

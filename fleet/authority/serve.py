@@ -230,7 +230,8 @@ class Server:
             if request.device != device or request.key != known.key:
                 raise AskingError(f"{device} asks for another, or with another message key")
             try:
-                issuing.renew(authority, request, self._wall())
+                for failed in issuing.renew(authority, request, self._wall()):
+                    log.error("device=%s: not done: %s", device, failed)
                 answer = Answer(request.digest, "granted", granted=issuing.granted(authority, device))
             except AuthorityError as error:
                 answer = Answer(request.digest, "refused", str(error))
