@@ -76,7 +76,8 @@ def approve(authority: Authority, name: str, now: dt.datetime) -> tuple[str, ...
 def renew(authority: Authority, request: Request, now: dt.datetime) -> tuple[str, ...]:
     """Certify a device anew, where its certificate has half of its time left at most; return what is left to do.
 
-    Raises AuthorityError, AskingError. For the key that its last certificate is for nothing is done: it asks again for what it was given.
+    For the key that its last certificate is for nothing is done: it asks again for what it was given. Raises
+    AuthorityError, AskingError.
     """
     public, known = public_of(request), authority.record.devices.get(request.device)
     if known is None or known.revoked or known.expires is None:
