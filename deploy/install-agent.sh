@@ -1,11 +1,13 @@
 #!/bin/bash
 # Install the agent on 64-bit Debian or Raspberry Pi OS (12 or newer), or bring it up to date. Run it as often as you like.
 #
-#   sudo ./install-agent.sh [--bundle FILE] [--config FILE] [--password FILE] [--dry-run] WHEEL_OR_SOURCE_FOLDER
+#   sudo ./install-agent.sh [--bundle FILE | --token FILE] [--config FILE] [--password FILE] [--dry-run] WHEEL_OR_SOURCE_FOLDER
 #   sudo ./install-agent.sh --uninstall [--purge] [--dry-run]
 #
 #   --bundle FILE     what `fedge enroll` has written: it is checked, and becomes /etc/fedge/identity, and agent.toml if
 #                     there is none yet and no --config
+#   --token FILE      a file with the line that `fedge ca token` has printed, or /dev/stdin: this device makes its keys, asks
+#                     with it, and waits until an operator has approved the fingerprint that is shown
 #   --config FILE     becomes /etc/fedge/agent.toml (otherwise the annotated agent.toml beside this script, and only
 #                     if there is none yet)
 #   --password FILE   becomes /etc/fedge/password
@@ -36,10 +38,11 @@ run() {
 }
 
 read_arguments() {
-    bundle='' config='' password='' source='' uninstall='' purge='' dry_run=''
+    bundle='' token='' config='' password='' source='' uninstall='' purge='' dry_run=''
     while [ $# -gt 0 ]; do
         case $1 in
             --bundle) bundle=${2:?--bundle needs a file}; shift ;;
+            --token) token=${2:?--token needs a file}; shift ;;
             --config) config=${2:?--config needs a file}; shift ;;
             --password) password=${2:?--password needs a file}; shift ;;
             --uninstall) uninstall=yes ;;
@@ -101,7 +104,7 @@ copy_source() {
 
 install_program() {
     local constraints=() folder=$source
-    if [ -n "$bundle" ] || [ -d "$ETC/identity" ]; then EXTRAS=${EXTRAS:+$EXTRAS,}identity; fi
+    if [ -n "$bundle$token" ] || [ -d "$ETC/identity" ]; then EXTRAS=${EXTRAS:+$EXTRAS,}identity; fi
     [ -d "$folder" ] || folder=$(dirname -- "$source")
     [ ! -f "$folder/constraints.txt" ] || constraints=(-c "$folder/constraints.txt")
     copy_source
@@ -114,16 +117,21 @@ install_program() {
 }
 
 install_config() {
-    run install -d -o root -g fedge -m 0750 "$ETC"
+    # Its own: the agent puts a renewed identity in the place of the old one.
+    run install -d -o fedge -g fedge -m 0750 "$ETC"
     if [ -n "$config" ]; then
         run install -o root -g fedge -m 0640 "$config" "$ETC/agent.toml"
     fi
     if [ -n "$bundle" ]; then
         run "$VENV/bin/fedge" agent adopt "$bundle" --into "$ETC" --group fedge ||
             die "$bundle was not taken (above), and nothing that it brings was changed"
+    elif [ -n "$token" ]; then
+        run "$VENV/bin/fedge" agent enroll - --etc "$ETC" --group fedge <"$token" ||
+            die "this device is not enrolled (above); run this again with the same token, and it goes on"
     elif [ ! -e "$ETC/agent.toml" ]; then
         run install -o root -g fedge -m 0640 "$here/agent.toml" "$ETC/agent.toml"
     fi
+    if [ -n "$bundle$token" ]; then run chown -R fedge:fedge "$ETC/identity"; fi
     [ -z "$password" ] || run install -o root -g fedge -m 0640 "$password" "$ETC/password"
 }
 

@@ -32,6 +32,7 @@ from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
+from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
@@ -70,7 +71,7 @@ class Agent:
     that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
     (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
     with others in its process; nothing where none are given. capacity: what its process may take for jobs; no limit
-    where none is given.
+    where none is given. renewal: of its certificate, where it has one.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class Agent:
         marks: Marks | None = None,
         resources: Resources | None = None,
         capacity: Capacity | None = None,
+        renewal: Renewal | None = None,
     ) -> None:
         self.config = config
         self.home = home
         self.device = home.device
         self.tally = Tally()
         self._transport = transport
+        self._renewal = renewal
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
@@ -170,6 +173,8 @@ class Agent:
         if self._out.online:
             self._transport.publish(will(self._wire, self.home))
         self._transport.close()
+        if self._renewal is not None:
+            self._renewal.close()
         if self.jobs.slots is not None:
             self.jobs.slots.close()
 
@@ -203,6 +208,8 @@ class Agent:
         if now >= self._deny_at:
             self._deny_at = math.inf
             self._announcer.forget(now, 0.0)
+        if self._renewal is not None:
+            self._renewal.tick(now, online=self._out.online)
         if self._announces_at <= now:
             presence = self._said = self._presence()
             if self._announcer.allows(presence, now):
@@ -244,6 +251,9 @@ class Agent:
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")
 
     def _hear(self, packet: Packet) -> None:
+        if self._renewal is not None and packet.topic == self._renewal.topic:
+            self._renewal.hear(packet)
+            return
         try:
             message = self._wire.unpack(packet)
         except ForgedError as error:

@@ -55,10 +55,18 @@ def agent_adopt(arguments: argparse.Namespace) -> int:
     return adopt(arguments)
 
 
-def ca(arguments: argparse.Namespace) -> int:
-    from fleet.authority import command
+def agent_enroll(arguments: argparse.Namespace) -> int:
+    from fleet.authority.ask import enroll
 
-    run: Callable[[argparse.Namespace], int] = getattr(command, arguments.act)
+    return enroll(arguments)
+
+
+def ca(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    run: Callable[[argparse.Namespace], int] = getattr(
+        import_module(f"fleet.authority.{arguments.home}"), arguments.act
+    )
     return run(arguments)
 
 

@@ -165,6 +165,20 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     trust.add_argument("file", type=Path, metavar="FILE")
     _add_config(trust, "agent.toml")
+    enroll = _add(
+        agent,
+        "enroll",
+        commands.agent_enroll,
+        "Make this machine a device by a one-time token; its keys are made here and stay here.",
+        "fedge agent enroll fedge-token://... --group fedge",
+    )
+    enroll.add_argument(
+        "line", metavar="LINE", help="what `fedge ca token` has printed; - reads it from standard input"
+    )
+    enroll.add_argument("--device", metavar="NAME", help="its id, where the token leaves it open (the host's name)")
+    enroll.add_argument("--etc", type=Path, default=Path("/etc/fedge"), metavar="DIR", help="(/etc/fedge)")
+    enroll.add_argument("--group", metavar="NAME", help="who may read the files beside their owner")
+    enroll.add_argument("--json", action="store_true")
     predict = _add(
         agent,
         "predict",
@@ -304,15 +318,33 @@ def _add_ca(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     revoke = _add_act(ca, "revoke", "Put a device out at once, or a person (the root is needed).", "ca pi-1")
     revoke.add_argument("name", metavar="NAME")
     renew = _add_act(ca, "renew", "Renew the list of the revoked, and what of the server runs out.", "ca")
+    token = _add_act(ca, "token", "Make a one-time token, by which a device enrolls.", "ca --device pi-1", "tokens")
+    token.add_argument("--device", metavar="NAME", help="the only name that it enrolls (any that is free)")
+    token.add_argument("--minutes", type=float, default=60.0, metavar="N", help="how long it is good for (60)")
+    token.add_argument("--label", nargs="+", metavar="NAME=VALUE", help="what a job's selector may choose it by")
+    token.add_argument("--rows", type=_count, metavar="N", help="at most so many examples are believed")
+    token.add_argument("--again", action="store_true", help="also where it is enrolled: its older self is out then")
+    token.add_argument("--server", metavar="HOST", help="the broker as this device reaches it (the first of ca init)")
+    _add_act(ca, "requests", "Show what tokens have asked for.", "ca --json", "tokens")
+    for name, what in (("approve", "Enroll the device of a request."), ("reject", "Turn a request down.")):
+        decide = _add_act(ca, name, what, "ca 5f0c-19aa-0b7e-3d21-88f4", "tokens")
+        decide.add_argument("fingerprint", metavar="FINGERPRINT", help="as the device shows it")
+    window = _add_act(ca, "window", "Approve requests as they come, for some minutes.", "ca --minutes 10", "tokens")
+    window.add_argument("--minutes", type=float, default=10.0, metavar="N", help="0: no longer (10)")
+    _add_act(ca, "serve", "Answer tokens and devices that ask for certificates.", "ca", "serve").set_defaults(logs=True)
     for parser in (operator, revoke, renew):
         parser.add_argument("--root", type=Path, metavar="DIR", help="the folder with the root's keys (DIR/root)")
 
 
 def _add_act(
-    table: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+    table: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    example: str,
+    home: str = "command",
 ) -> argparse.ArgumentParser:
     parser = _add(table, name, commands.ca, what, f"fedge ca {name} {example}")
-    parser.set_defaults(act=name)
+    parser.set_defaults(act=name, home=home)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the authority")
     parser.add_argument("--json", action="store_true")
     return parser

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
@@ -28,6 +29,9 @@ from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
 from runtime.settings import SettingsError, load
+
+if TYPE_CHECKING:
+    from edge_agent.renewal import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,7 @@ def run_agent(config: AgentConfig) -> None:
         software=f"fedge {version('fedge')}",
         start_reading=threads(transport.wake),
         capacity=capacity,
+        renewal=_renewal(config, home.device, transport),
     )
     stopping = _until_stopped(transport)
     log.info(
@@ -95,6 +100,16 @@ def run_agent(config: AgentConfig) -> None:
         notify.stopping()
         agent.stop()
         home.close()
+
+
+def _renewal(config: AgentConfig, device: str, transport: Transport) -> Renewal | None:
+    """Return what renews the device's certificate, where it lies in a folder that enrolling has made."""
+    file = config.broker.certificate_file
+    if file is None or not (Path(file).parent / "manifest.json").is_file():
+        return None
+    from edge_agent.renewal import Renewal
+
+    return Renewal(Path(file).parent.absolute(), config.fleet, device, transport, clock=time.monotonic)
 
 
 def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str], daily: Daily) -> None:

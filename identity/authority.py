@@ -13,6 +13,9 @@
     DIR/aggregator/         what the aggregator reads: aggregator.crt, aggregator.key, message.key, ca.crt, trust.json,
                             registry.json
     DIR/acl.template        what the access lists are made from (access.py), once `fedge ca acl` has been told
+    DIR/tokens.json         one-time tokens and their requests (tokens.py), where there were any
+    DIR/issued/NAME.crt     the last certificate of each device, on disk before the record names it: who died before it
+                            was handed out hands out the same
 
     DIR/broker/             what mosquitto reads (`per_listener_settings true`), by listener:
 
@@ -23,9 +26,12 @@
       keyfile        server.key                          server.key
       acl_file       acl.devices                         acl.staff
 
-    All: require_certificate true, use_identity_as_username true. Devices and people: use_username_as_clientid true; the
-    server's listener without it, since `revoke` takes over the client id of a device there, as the user "authority",
-    who has to be let read and write fedge/1/+/device/+ (and nothing else).
+    And tokens, 8886: certfile server-chain.crt (with the root, for who has no file yet), keyfile server.key, acl_file
+    acl.tokens, password_file tokens, require_certificate false, use_username_as_clientid true, no anonymous client.
+
+    All others: require_certificate true, use_identity_as_username true. Devices and people: use_username_as_clientid
+    true; the server's listener without it, since `revoke` takes over the client id of a device there, as the user
+    "authority", who has to be let read and write fedge/1/+/device/+, and what broker/issuing.py says.
 
 Its law:
 1. There are two authorities, and neither is below the other: no certificate of one is believed where the other is
@@ -71,6 +77,7 @@ from identity.record import (
 )
 from identity.registry import Enrolled
 from identity.root import YEARS_20, Root, RootError
+from identity.tokens import TokenError, Tokens, parse_tokens
 from identity.trust import Trust
 from runtime.disk import make_private, sync, write_private
 
@@ -308,6 +315,35 @@ class Authority:
         self._check_clock(now)
         return publish(self._directory, self.settings, self.record, self.trust, self.root, now, fresh=fresh)
 
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that are about. Raises AuthorityError."""
+        name = "tokens.json"
+        try:
+            text = self._directory.read(name, b"")
+            return parse_tokens(text, str(self.folder / name)) if text else Tokens(self.record.fleet)
+        except TokenError as error:
+            raise AuthorityError(str(error)) from error
+
+    def keep_tokens(self, tokens: Tokens) -> bool:
+        """Have these tokens from now on; return whether others were before. Call `publish` then. Raises OSError."""
+        return self._directory.put("tokens.json", written(tokens))
+
+    def issued(self, device: str) -> bytes:
+        """Return the certificate that a device has now, in PEM. Raises AuthorityError where it is not at hand."""
+        certificate, known = self._directory.read(f"issued/{device}.crt"), self.record.devices.get(device)
+        try:
+            serial = certificates.look(certificate)[1]
+        except CertificateError as error:
+            raise AuthorityError(f"{self.folder}/issued/{device}.crt: {error}") from error
+        if known is None or known.revoked or known.serial != serial:
+            raise AuthorityError(f"{self.folder}/issued/{device}.crt: is not the certificate that {device} has now")
+        return certificate
+
+    def check_free(self, device: str) -> None:
+        """Raise AuthorityError where no device can have this name."""
+        self._check_name(device)
+
     def due(self) -> dt.datetime:
         """Return when the list of revoked devices has to be renewed at the latest."""
         return certificates.look_at_revocations(self._directory.read("broker/devices.crl"))[1]
@@ -329,6 +365,7 @@ class Authority:
             _, serial, _, until = certificates.look(made)
         except CertificateError as error:
             raise AuthorityError(f"device {device}: {error}") from error
+        self._directory.put(f"issued/{device}.crt", made)
         return made, serial, until
 
     def _without(self, device: str, now: dt.datetime) -> tuple[dict[str, Gone], dict[str, Gone]]:

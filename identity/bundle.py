@@ -111,6 +111,29 @@ def unpack(path: Path, now: dt.datetime) -> Bundle:
         raise BundleError(f"{path}: {clean(str(error))}") from error
 
 
+def assembled(fleet: str, device: str, epoch: int, files: dict[str, bytes], now: dt.datetime) -> Bundle:
+    """Return what came in answer to a request, with the keys of this device, as a bundle.
+
+    files: all of FILES. That the answer is the authority's was checked before; it is a bundle but for the signature,
+    which covers keys that only this device has. Raises BundleError.
+    """
+    if missing := [name for name in FILES if name not in files]:
+        raise BundleError(f"what the authority has sent lacks {missing[0]}")
+    try:
+        trust = parse_trust(files["trust.json"], "trust.json", fleet)
+        read_mandate(files["mandate.json"], fleet, trust.root)
+    except (TrustError, MandateError) as error:
+        raise BundleError(f"what the authority has sent is damaged: {error}") from error
+    if not is_of_root(trust):
+        raise BundleError("what the authority has sent is damaged: trust.json is not signed by the root that it names")
+    _check_certificate(files["device.crt"], files["device.key"], now)
+    _check_message_key(files["message.key"])
+    digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
+    manifest = Manifest(fleet, device, epoch, validity_of(files["device.crt"]).until, digests)
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    return Bundle(manifest, trust, {"manifest.json": text, **files})
+
+
 def _checked(members: dict[str, bytes], now: dt.datetime) -> Bundle:
     if missing := [name for name in MEMBERS if name not in members]:
         raise BundleError(f"is no whole bundle: {missing[0]} is not in it; fetch it again")

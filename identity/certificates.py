@@ -116,6 +116,17 @@ def public_of(key: bytes) -> bytes:
     return _private(key).public_key().public_bytes(serialization.Encoding.PEM, spki)
 
 
+def public_key_of(certificate: bytes) -> bytes:
+    """Return the public key of a certificate, both as PEM. Raises CertificateError."""
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return _certificate(certificate).public_key().public_bytes(serialization.Encoding.PEM, spki)
+
+
+def digest_of(certificate: bytes) -> str:
+    """Return the SHA-256 of a certificate in PEM (of its DER), in hex. Raises CertificateError."""
+    return _certificate(certificate).fingerprint(hashes.SHA256()).hex()
+
+
 def look_at_revocations(crl: bytes) -> tuple[frozenset[str], dt.datetime]:
     """Return the serials in hex of a list of the revoked, and when the next list is due. Raises CertificateError."""
     try:

@@ -19,6 +19,7 @@ from identity.directory import AuthorityError, Directory
 from identity.record import Gone, Record, Settings, written
 from identity.registry import Registry
 from identity.root import Root, number_at
+from identity.tokens import ACCESS, PASSWORDS, TokenError, parse_tokens
 from identity.trust import Trust, TrustError, parse_trust, read_trust, sign_trust
 from runtime.disk import write_private
 
@@ -49,6 +50,7 @@ def publish(
         lambda: _access(directory, record),
         lambda: _staff(directory, record, trust, root, now),
         lambda: _known(directory),
+        lambda: _tokens(directory, now),
     )
     for files in steps:
         try:
@@ -114,6 +116,18 @@ def _known(directory: Directory) -> dict[str, bytes]:
     devices, root = directory.read("devices.crt"), directory.read("root.crt")
     files = {"broker/devices-ca.crt": devices, "broker/staff-ca.crt": root, "aggregator/ca.crt": root}
     return files | {"aggregator/trust.json": directory.read("trust.json")}
+
+
+def _tokens(directory: Directory, now: dt.datetime) -> dict[str, bytes]:
+    """Return what the listener for tokens reads. Its certificate brings the root's along: who comes has no file yet."""
+    text, name = directory.read("tokens.json", b""), str(directory.folder / "tokens.json")
+    try:
+        passwords = parse_tokens(text, name).without_gone(now).passwords if text else PASSWORDS
+    except TokenError as error:
+        raise AuthorityError(str(error)) from error
+    files = {"broker/tokens": passwords.encode(), "broker/acl.tokens": ACCESS.encode()}
+    server = directory.read("broker/server.crt", b"")
+    return files | ({"broker/server-chain.crt": server + directory.read("root.crt")} if server else {})
 
 
 def _left(directory: Directory, name: str, revoked: Mapping[str, Gone], now: dt.datetime) -> dt.timedelta:

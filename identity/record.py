@@ -86,6 +86,8 @@ class BrokerSide(Struct, frozen=True, forbid_unknown_fields=True):
     """The listener for the aggregator and for `fedge ca`, as this machine reaches it."""
     people_port: Port = 8885
     """Of the listener for people."""
+    enroll_port: Port = 8886
+    """Of the listener for one-time tokens."""
     files: FilePath | None = None
     """A folder that mosquitto reads, to which its files are copied at every change; they get its group."""
     pid_file: FilePath | None = None
@@ -125,9 +127,11 @@ SETTINGS = """\
 # How this authority is set up. Lines that begin with "#" and a key show the defaults or an example.
 
 [broker]
-# The listener for devices, the one for people, and the server's own as this machine reaches it (mosquitto/locked.conf).
+# The listeners for devices, for people and for tokens, and the server's own as this machine reaches it
+# (mosquitto/locked.conf).
 #port = 8883
 #people_port = 8885
+#enroll_port = 8886
 #inner_host = "127.0.0.1"
 #inner_port = 8884
 # A folder that mosquitto reads: what it needs is copied there at every change, for the group of the folder, so make it

@@ -15,6 +15,7 @@
     model.json, of a model slot                 `format`, none is 1 (edge_agent/slot.py)      2, from 1 on
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
     authority.json                              `format`, none is 1 (identity/record.py)      1
+    tokens.json                                 `format`, none is 1 (identity/tokens.py)      1
     registry.json                               `format`, none is 1 (identity/registry.py)    1
     trust.json                                  `format`, none is 1 (identity/trust.py)       1
     a bundle                                    `format` of its manifest (identity/bundle.py) 1

@@ -53,12 +53,12 @@ def enroll(arguments: argparse.Namespace) -> int:
         )
     key, message_key = certificates.new_key(), SigningKey.generate()
     with Authority(arguments.ca) as authority:
-        labels = _labels(arguments.labels)
+        labels = labels_of(arguments.labels)
         before = authority.record.devices.get(arguments.device)
         host, port = arguments.server or authority.hosts[0], authority.settings.broker.port
         worn = (before.labels if before else {}) if labels is None else labels
         text = texts.agent(authority.record.fleet, arguments.device, host, port, worn)
-        _check_agent(text)
+        check_agent(text)
         certificate = authority.enroll(
             arguments.device,
             *(certificates.public_of(key), text_of(message_key.public), now()),
@@ -97,8 +97,8 @@ def adopt(arguments: argparse.Namespace) -> int:
             f"{arguments.bundle}: its root has the fingerprint {bundle.fingerprint}, not {arguments.fingerprint}: this "
             "is not the bundle that you were told of"
         )
-    _check_agent(bundle.files["agent.toml"].decode(errors="replace"))
-    configured = adoption.adopt(bundle, arguments.into, _group(arguments.group))
+    check_agent(bundle.files["agent.toml"].decode(errors="replace"))
+    configured = adoption.adopt(bundle, arguments.into, group_of(arguments.group))
     manifest = bundle.manifest
     done = AdoptedDone(
         manifest.fleet, manifest.device, manifest.epoch, manifest.expires, bundle.fingerprint, configured
@@ -111,7 +111,7 @@ def adopt(arguments: argparse.Namespace) -> int:
     return say(done, said, arguments)
 
 
-def _check_agent(text: str) -> None:
+def check_agent(text: str) -> None:
     """Raise SettingsError unless this is an agent.toml."""
     try:
         convert(tomllib.loads(text), AgentConfig, "agent.toml")
@@ -119,7 +119,7 @@ def _check_agent(text: str) -> None:
         raise SettingsError(f"agent.toml: is not TOML: {error}") from error
 
 
-def _labels(words: Sequence[str] | None) -> dict[str, str] | None:
+def labels_of(words: Sequence[str] | None) -> dict[str, str] | None:
     if words is None:
         return None
     pairs = [word.partition("=") for word in words]
@@ -129,7 +129,7 @@ def _labels(words: Sequence[str] | None) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs}
 
 
-def _group(name: str | None) -> int | None:
+def group_of(name: str | None) -> int | None:
     if name is None:
         return None
     try:

@@ -99,7 +99,8 @@ def warnings(authority: Authority, now: dt.datetime) -> list[str]:
     for name, device in sorted(authority.record.devices.items()):
         late = device.expires is not None and device.expires - now < validity.device_days * DAY / 3
         if late and not device.revoked and device.expires is not None:
-            found.append(f"the certificate of device {name} {_ends(device.expires, now)}: enroll it again")
+            what = "it should renew it: does `fedge ca serve` run, and the device? Otherwise enroll it again"
+            found.append(f"the certificate of device {name} {_ends(device.expires, now)}: {what}")
     return found
 
 

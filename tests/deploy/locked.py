@@ -30,16 +30,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from identity import certificates
+from identity.asking import Secret
 from identity.authority import Authority
 from identity.keys import SigningKey, text_of
 from identity.record import Role
+from identity.tokens import Token, Tokens, password_hash
 from tests.deploy.raw import WAIT_S, Raw
 
 MOSQUITTO = Path(__file__).parents[2] / "deploy" / "mosquitto"
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
-LISTENERS = {"devices": 8883, "server": 8884, "people": 8885, "nobody": 1883}
+LISTENERS = {"devices": 8883, "server": 8884, "people": 8885, "tokens": 8886, "nobody": 1883}
 """By who comes in there, in the numbers of locked.conf."""
+TOKENS = {"token.aaaaaaaaaaaaaaaa": "a" * 32, "token.bbbbbbbbbbbbbbbb": "b" * 32}
+"""Tokens and their secrets."""
 ROLES: dict[str, Role] = {
     "broker": "broker",
     "aggregator": "aggregator",
@@ -95,6 +99,9 @@ class Site:
             assert authority.publish(NOW).failed == ()
         (self.ca / "broker" / "server.crt").write_bytes(self._certificates["broker"])
         (self.ca / "broker" / "server.key").write_bytes(self._keys["broker"])
+        with Authority(self.ca) as authority:
+            authority.keep_tokens(Tokens("home", {name: _token(secret) for name, secret in TOKENS.items()}))
+            assert authority.publish(NOW).failed == ()
 
     def _enroll(self, authority: Authority, name: str) -> None:
         public = certificates.public_of(self._keys[name])
@@ -247,6 +254,11 @@ class Site:
         private = serialization.load_pem_private_key(pem, None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         return x509.load_pem_x509_certificate(certificate_pem).subject, private
+
+
+def _token(text: str) -> Token:
+    secret = Secret(text)
+    return Token(NOW, NOW + DAY, password_hash(secret.password, bytes(12)), text_of(secret.proof_key))
 
 
 def _message_key() -> str:

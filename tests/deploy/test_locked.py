@@ -3,9 +3,6 @@
 An act has come through when its mark is heard: by somebody who hears everything there is, or by who was curious. To
 know that it never will be, nobody waits: the broker answers to whoever asked last, and it does one thing after another.
 The honest act differs from the other in who does it or to what, and comes through; so each row could fail.
-
-What is missing: the acts of a token at the listener for enrolment, which locked.conf does not have yet. They belong
-here.
 """
 
 from __future__ import annotations
@@ -17,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.deploy.locked import Site, hearing_everything, mark
+from identity.asking import Secret
+from tests.deploy.locked import TOKENS, Site, hearing_everything, mark
 from tests.deploy.raw import Raw, Refused
 
 HOME = "fedge/1/home"
@@ -161,6 +159,14 @@ OBSERVER = Somebody("olga", "people")
 OPERATOR = Somebody("otto", "people")
 ADMIN = Somebody("ada", "people")
 OWN_OFFER, OWN_PRESENCE = says(f"{HOME}/offer/j-1/pi-1/9"), says(f"{HOME}/device/pi-1", retain=True)
+
+
+CA = "fedge-ca/1/home"
+FIRST, SECOND = (
+    Somebody(None, "tokens", user=name, password=Secret(secret).password) for name, secret in TOKENS.items()
+)
+ASKS, ANSWER = f"{CA}/enroll/{FIRST.user}", f"{CA}/issued/{FIRST.user}"
+AUTHORITY = Somebody("authority", "server")
 
 
 def writes(
@@ -406,6 +412,91 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "an operator speaks as the aggregator": writes(f"{HOME}/round/j-1", by=OPERATOR),
     "an admin speaks as the aggregator": writes(f"{HOME}/round/j-1", by=ADMIN),
     "who cuts connections writes a job": writes(f"{HOME}/job/j-1", by=Somebody("authority", "server")),
+    # A token, which may write its request and read its answer, and nothing else.
+    "a token asks in another's name": writes(f"{CA}/enroll/{SECOND.user}", by=FIRST, honestly=ASKS),
+    "a token answers itself": writes(ANSWER, by=FIRST, honest=AUTHORITY),
+    "a token renews a device": writes(f"{CA}/renew/pi-1", by=FIRST, honest=PI),
+    "a token renews itself": writes(f"{CA}/renew/{FIRST.user}", by=FIRST, honestly=ASKS),
+    "a token is present as a device": writes(f"{HOME}/device/pi-1", by=FIRST, honest=PI, retain=True),
+    "a token is present as itself": writes(f"{HOME}/device/{FIRST.user}", by=FIRST, honestly=ASKS, retain=True),
+    "a token offers": writes(f"{HOME}/offer/j-1/{FIRST.user}/9", by=FIRST, honestly=ASKS),
+    "a token sends a chunk": writes(f"{HOME}/chunk/j-1/{FIRST.user}/{'0' * 16}/0", by=FIRST, honestly=ASKS),
+    "a token says a beacon": writes(f"{HOME}/aggregator", by=FIRST, retain=True),
+    "a token commands": writes(f"{HOME}/command/x", by=FIRST, honest=OPERATOR),
+    "a token asks for jobs": writes(f"{HOME}/query/x", by=FIRST, honest=OBSERVER),
+    "a token asks a level deeper": writes(f"{ASKS}/more", by=FIRST, honestly=ASKS),
+    "a token's will on a presence": (Act(FIRST, leaves(f"{HOME}/device/pi-1")), Act(FIRST, leaves(ASKS))),
+    "a token's will in another's name": (Act(FIRST, leaves(f"{CA}/enroll/{SECOND.user}")), Act(FIRST, leaves(ASKS))),
+    "a token clears a job": (
+        Act(FIRST, overwrites(f"{HOME}/job/j-1", clears=True)),
+        Act(AGGREGATOR, overwrites(f"{HOME}/job/j-1", clears=True)),
+    ),
+    "a token clears what another has asked": (
+        Act(FIRST, overwrites(f"{CA}/enroll/{SECOND.user}", clears=True)),
+        Act(AUTHORITY, overwrites(f"{CA}/enroll/{SECOND.user}", clears=True)),
+    ),
+    "a token hears rounds": (Act(FIRST, hears("#", f"{HOME}/round/j-1")), Act(PI, hears("#", f"{HOME}/round/j-1"))),
+    "a token hears the beacon that lies there": (
+        Act(FIRST, hears("#", f"{HOME}/aggregator", retained=True)),
+        Act(PI, hears("#", f"{HOME}/aggregator", retained=True)),
+    ),
+    "a token hears what another is answered": (
+        Act(FIRST, hears("fedge-ca/#", f"{CA}/issued/{SECOND.user}")),
+        Act(FIRST, hears("fedge-ca/#", ANSWER)),
+    ),
+    "a token hears what another asks": (
+        Act(FIRST, hears(f"{CA}/enroll/+", f"{CA}/enroll/{SECOND.user}")),
+        Act(AUTHORITY, hears(f"{CA}/enroll/+", f"{CA}/enroll/{SECOND.user}")),
+    ),
+    "a token shares in what is asked": (
+        Act(FIRST, hears(f"$share/g/{CA}/enroll/+", ASKS)),
+        Act(AUTHORITY, hears(f"$share/g/{CA}/enroll/+", ASKS)),
+    ),
+    "a token hears what a device is answered": (
+        Act(FIRST, hears(f"{CA}/renewed/+", f"{CA}/renewed/pi-1")),
+        Act(PI, hears(f"{CA}/renewed/+", f"{CA}/renewed/pi-1")),
+    ),
+    "a token sees the broker's figures": (Act(FIRST, sees("$SYS/broker/version")), Act(ADMIN, sees("$SYS/#"))),
+    "a device's client id, by a token": (
+        Act(FIRST._replace(client_id="pi-1"), throws_off(PI)),
+        Act(AUTHORITY._replace(client_id="pi-1"), throws_off(PI)),
+    ),
+    "the aggregator's client id, by a token": (
+        Act(FIRST._replace(client_id=AGGREGATOR_ID), throws_off(AGGREGATOR)),
+        Act(AGGREGATOR, throws_off(AGGREGATOR)),
+    ),
+    "the client id of another token": (
+        Act(FIRST._replace(client_id=str(SECOND.user)), throws_off(SECOND)),
+        Act(SECOND, throws_off(SECOND)),
+    ),
+    "the client id of a token, by a device": (
+        Act(Somebody("pi-1", client_id=str(FIRST.user)), throws_off(FIRST)),
+        Act(FIRST, throws_off(FIRST)),
+    ),
+    "a token with the secret of another": (
+        Act(FIRST._replace(password=SECOND.password), says(ASKS)),
+        Act(FIRST, says(ASKS)),
+    ),
+    "a token without a secret": (Act(FIRST._replace(password=None), says(ASKS)), Act(FIRST, says(ASKS))),
+    "nobody, where tokens come in": (Act(Somebody(None, "tokens"), says(ASKS)), Act(FIRST, says(ASKS))),
+    "a token without TLS": (Act(FIRST._replace(plain=True), says(ASKS)), Act(FIRST, says(ASKS))),
+    "TLS 1.2, where tokens come in": (
+        Act(FIRST._replace(tls=ssl.TLSVersion.TLSv1_2), says(ASKS)),
+        Act(FIRST._replace(tls=ssl.TLSVersion.TLSv1_3), says(ASKS)),
+    ),
+    "a token where devices come in": (Act(FIRST._replace(at="devices"), says(ASKS)), Act(FIRST, says(ASKS))),
+    "a token where people come in": (Act(FIRST._replace(at="people"), says(ASKS)), Act(FIRST, says(ASKS))),
+    "a token at the server's listener": (Act(FIRST._replace(at="server"), says(ASKS)), Act(FIRST, says(ASKS))),
+    "a device where tokens come in": enters(Somebody("pi-1", "tokens")),
+    "the aggregator where tokens come in": (
+        Act(Somebody("aggregator", "tokens", client_id=AGGREGATOR_ID), throws_off(AGGREGATOR)),
+        Act(AGGREGATOR, throws_off(AGGREGATOR)),
+    ),
+    "a device asks as a token": writes(ASKS, honest=FIRST),
+    "a device renews another": writes(f"{CA}/renew/pi-2", honestly=f"{CA}/renew/pi-1"),
+    "a device answers a renewal": writes(f"{CA}/renewed/pi-1", honest=AUTHORITY),
+    "an admin hears what is asked": (Act(ADMIN, hears("#", ASKS)), Act(AUTHORITY, hears("#", ASKS))),
+    "the aggregator answers a token": writes(ANSWER, by=AGGREGATOR, honest=AUTHORITY),
     "the aggregator commands": writes(f"{HOME}/command/x", by=AGGREGATOR, honestly=f"{HOME}/round/j-1"),
 }
 

@@ -76,6 +76,18 @@ def test_a_bundle_is_taken_by_code_that_checks_it_before_the_agent_starts(wheel:
     assert "/nowhere.tar: no such file" in refused.stderr
 
 
+def test_a_token_is_used_before_the_agent_starts_and_stands_in_no_list_of_processes(
+    wheel: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("fedge-token://secret\n")
+    shown = install("--dry-run", "--token", tmp_path / "token", wheel).stdout
+    asked = "+ /opt/fedge/bin/fedge agent enroll - --etc /etc/fedge --group fedge"
+    assert shown.index("pip install") < shown.index(asked) < shown.index("--check") < shown.index("restart")
+    assert "+ chown -R fedge:fedge /etc/fedge/identity" in shown, "the agent renews it"
+    assert "secret" not in shown
+    assert "fedge\\[inference\\,identity\\]" in shown
+
+
 def test_the_extras_are_the_owners_choice(wheel: Path) -> None:
     assert "fedge\\[inference\\]" in install("--dry-run", wheel).stdout
     assert "fedge\\ @" in install("--dry-run", wheel, FEDGE_EXTRAS="").stdout

@@ -52,6 +52,17 @@ def test_systemd_finds_nothing_to_complain_about_in_the_timer(tmp_path: Path) ->
     assert verdict.returncode == 0, verdict.stdout
 
 
+def test_systemd_finds_nothing_to_complain_about_in_who_answers_tokens(tmp_path: Path) -> None:
+    assert settings("ca-serve.service")["ExecStart"] == "/opt/fedge/bin/fedge ca serve /var/lib/fedge-ca"
+    text = (DEPLOY / "ca-serve.service").read_text()
+    (tmp_path / "ca-serve.service").write_text(text.replace("/opt/fedge/bin/fedge", "/bin/true"))
+    verdict = analyze("verify", "--man=no", tmp_path / "ca-serve.service")
+    complaints = [line for line in verdict.stderr.splitlines() if "ca-serve" in line]
+    assert (verdict.returncode, complaints) == (0, [])
+    verdict = analyze("security", "--offline=yes", "--no-pager", "--threshold=40", tmp_path / "ca-serve.service")
+    assert verdict.returncode == 0, verdict.stdout
+
+
 def test_the_list_of_the_revoked_is_renewed_every_day_and_made_up_for() -> None:
     text = (DEPLOY / "ca-renew.timer").read_text().splitlines()
     assert {"OnCalendar=daily", "Persistent=true"} <= set(text)

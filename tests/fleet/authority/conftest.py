@@ -86,6 +86,7 @@ class Site:
         settings = f'port = {self.port}\ninner_port = {self.inner_port}\npid_file = "{folder}/pid"\n'
         (self.ca / "authority.toml").write_text(f"[broker]\n{settings}")
         self.broker: subprocess.Popen[bytes] | None = None
+        self.configuration = CONFIGURATION
 
     def fedge(self, *arguments: object, code: int = 0) -> None:
         assert main([str(argument) for argument in arguments]) == code
@@ -93,7 +94,7 @@ class Site:
     def start_broker(self) -> None:
         words = {"folder": self.folder, "files": self.ca / "broker", "port": self.port}
         words |= {"inner_port": self.inner_port, "other_port": self.other_port}
-        (self.folder / "mosquitto.conf").write_text(CONFIGURATION.format(**words))
+        (self.folder / "mosquitto.conf").write_text(self.configuration.format(**words))
         program = "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else "mosquitto"
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.broker = subprocess.Popen([program, "-c", self.folder / "mosquitto.conf"], stderr=log, stdout=log)
