@@ -86,14 +86,23 @@ def together(jobs: list[Needs], over: list[Needs] | None = None) -> int:
     return held + passing + (TORCH_BYTES if any(needs.torch for needs in everyone) else 0)
 
 
-def of_device(job: JobSpec, size: Size, *, torch: bool = False, serves: bool = True, rows: int | None = None) -> Needs:
+def of_device(
+    job: JobSpec,
+    size: Size,
+    *,
+    torch: bool = False,
+    serves: bool = True,
+    child: bool = True,
+    rows: int | None = None,
+) -> Needs:
     """Return what a job takes of a device. torch: whether Torch computes it. serves: whether models are put into
-    service here. rows: how many the device trains on, where that is known.
+    service here. child: whether by a process of their own. rows: how many the device trains on, where that is known.
     """
     n, state, momentum = size.parameters, _rows_of_state(job), 1 if job.train.momentum else 0
     codec, served = job.coding.codec, serves and job.deploy != "never"
     held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
-    held += CHILD_BYTES + CHILD_OF_EACH * n + 4 * n if served else 0
+    held += 4 * n if served else 0
+    held += CHILD_BYTES + CHILD_OF_EACH * n if served and child else 0
     passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
     probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient

@@ -51,6 +51,7 @@ def test_a_job_that_serves_its_model_takes_a_child_process_more_and_disk() -> No
     assert serving.held_bytes - never.held_bytes > 100_000_000
     assert serving.disk_bytes - never.disk_bytes == 32 * 10**6
     assert of_device(job(), size(10**6), serves=False) == never
+    assert of_device(job(), size(10**6), child=False).held_bytes - never.held_bytes == 4 * 10**6
 
 
 def test_a_batch_is_no_larger_than_a_devices_rows() -> None:
