@@ -52,6 +52,8 @@ LAST_GUEST_S = 86_400.0
 REMEMBERED = 64
 """Devices whose pace is remembered."""
 MOST_GUESTS = 10_000
+SPENT = 64
+"""Entries of the heap of dues that may be of nobody any more, beside as many as there are holders."""
 MOST_IN_LINE = 1000
 """Offers that wait for room; of more, the oldest wait for their next resend instead."""
 
@@ -136,8 +138,9 @@ class Room:
         self._held[device] -= holder.n_bytes
         if not self._held[device]:
             del self._held[device]
-        if not self._holders:
-            self._dues.clear()
+        if len(self._dues) > 2 * len(self._holders) + SPENT:
+            self._dues = [(one.due, one.begun_at, of) for of, one in self._holders.items()]
+            heapq.heapify(self._dues)
         if whole_at is not None:
             self._halvings = 0
             self._paces[device] = holder.n_bytes / max(whole_at - holder.begun_at, 0.05)

@@ -15,6 +15,7 @@ from aggregator.room import (
     MOST_IN_LINE,
     MOST_PACE,
     SHARES,
+    SPENT,
     TURN_S,
     Room,
 )
@@ -51,6 +52,18 @@ def test_who_keeps_the_wanted_pace_keeps_the_room_however_long_it_takes() -> Non
         now += PIECE / FIRST_PACE
         room.move(("j", "a"), PIECE, now)
         assert room.tick(now) == []
+
+
+def test_what_has_come_in_beside_one_that_stays_is_not_remembered() -> None:
+    room = Room(100 * PIECE)
+    room.begin(offer("stays"), 0.0)
+    for n in range(10 * SPENT):
+        room.begin(offer(f"d{n}"), float(n))
+        room.end(("j", f"d{n}"), whole_at=float(n))
+    assert len(room._dues) <= 2 + SPENT
+    begins, gone = room.begin(offer("large", 95 * PIECE), 10.0 * SPENT)
+    assert begins
+    assert devices(gone) == ["stays"], "that it is overdue is still known"
 
 
 def test_who_dribbles_gives_way_after_a_turn_and_is_a_guest_from_then_on() -> None:
