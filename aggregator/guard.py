@@ -48,8 +48,7 @@ MOST_STORED = 30_000
 """... up to so many."""
 READ_S = 1.0
 READ_EVERY_S, READ_EACH_S = 60.0, 0.01
-"""While presences are cordoned off, what is retained of them is read for READ_S, this often, or so long for each device.
-"""
+"""While presences are cordoned off, the retained ones are read for READ_S, this often, or so long for each device."""
 
 
 class Guard:
