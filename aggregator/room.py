@@ -11,7 +11,8 @@ finished. All together reserve at most `most_bytes`. Who finds no room stands in
    then.
 3. The wanted pace is a quarter of what is usual: of the median pace of the devices whose last update came in whole.
    Where all links are slow, slow is good enough. While none has come in whole, and whenever none does, it is halved
-   with each holder that gives way: where nobody can keep it, it falls until somebody can.
+   with each holder that gives way: where nobody can keep it, it falls until somebody can. Turns that were begun before
+   it fell are then as long as one that begins now: of a slow fleet that comes back at once only a few give way.
 4. A device whose update gave way for that, was not what it had offered, or was left for another one while others
    stood in line, is a *guest*, for GUEST_S, the next time for twice as long: it stands behind the others in line, and
    makes room at once for any of them. Alone it has all the room and time that it wants.
@@ -65,6 +66,8 @@ class _Holder(Struct):
     moved_at: float
     due: float
     """Until when it keeps its room though others need it."""
+    turn_s: float
+    """The longest turn that it has been given."""
 
 
 class Room:
@@ -111,8 +114,9 @@ class Room:
             self._stand(key, offer)
             return False, gone
         self._line.pop(key, None)
-        due = now + self._turn_s(offer.chunk_bytes)
-        self._holders[key] = _Holder(offer.n_bytes, offer.chunk_bytes, now, now, due)
+        turn_s = self._turn_s(offer.chunk_bytes)
+        due = now + turn_s
+        self._holders[key] = _Holder(offer.n_bytes, offer.chunk_bytes, now, now, due, turn_s)
         self.reserved += offer.n_bytes
         self._held[offer.device] += offer.n_bytes
         heapq.heappush(self._dues, (due, now, key))
@@ -264,6 +268,9 @@ class Room:
                 heapq.heappop(self._dues)
             elif holder.due > due:
                 heapq.heapreplace(self._dues, (holder.due, begun_at, key))
+            elif (turn_s := self._turn_s(holder.piece_bytes)) > holder.turn_s:
+                holder.due += turn_s - holder.turn_s
+                holder.turn_s = turn_s
             else:
                 return due
         return None

@@ -54,6 +54,27 @@ def test_who_keeps_the_wanted_pace_keeps_the_room_however_long_it_takes() -> Non
         assert room.tick(now) == []
 
 
+def test_of_a_slow_fleet_that_comes_back_at_once_only_a_few_give_way() -> None:
+    n_bytes, takes_s, n = 50_000, 20.0, 100  # at 20 kbit/s, in one piece
+    room, begun, gone, done = Room(n * n_bytes), dict[str, float](), list[str](), set[str]()
+    for k in range(2 * n):
+        if room.begin(offer(f"d{k}", n_bytes, piece_bytes=n_bytes), 0.0)[0]:
+            begun[f"d{k}"] = 0.0
+    while len(done) + len(gone) < 2 * n:
+        now = min(room.deadline, min(begun.values()) + takes_s)
+        for device in devices(room.tick(now)):
+            del begun[device]
+            gone.append(device)
+        for device in [device for device, at in begun.items() if now >= at + takes_s]:
+            room.end(("j", device), whole_at=now)
+            del begun[device]
+            done.add(device)
+        for one in room.call(now):
+            assert room.begin(one, now)[0]
+            begun[one.device] = now
+    assert len(gone) <= 8, "until the wanted pace has fallen to what all of them keep"
+
+
 def test_what_has_come_in_beside_one_that_stays_is_not_remembered() -> None:
     room = Room(100 * PIECE)
     room.begin(offer("stays"), 0.0)
