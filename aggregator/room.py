@@ -17,6 +17,9 @@ finished. All together reserve at most `most_bytes`. Who finds no room stands in
    stood in line, is a *guest*, for GUEST_S, the next time for twice as long: it stands behind the others in line, and
    makes room at once for any of them. Alone it has all the room and time that it wants.
 5. Between guests, who has not moved for IDLE_S gives way.
+6. Who comes finds the room that is free, though others stand in line: the first there may need more. But of so many
+   bytes as all the room has, beside one and the same who is first; from then on they stand behind it. A guest is never
+   first so, nor one that its quota keeps waiting.
 
 So one device, whatever it does, keeps the others waiting for one turn in GUEST_S, and beyond that no longer than an
 update that comes in at the wanted pace. (Many devices can do more: each is to be admitted first.)
@@ -94,6 +97,12 @@ class Room:
         """A quarter of the usual pace."""
         self._halvings = 0
         """Holders that gave way since an update came in whole."""
+        self._passed_by: Key | None = None
+        """Who was first in line when somebody came and began."""
+        self._passed = 0
+        """Bytes that have begun so."""
+        self._called: set[Key] = set()
+        """Who was taken out of the line, and is to begin now."""
 
     # Holders.
 
@@ -105,11 +114,15 @@ class Room:
         if offer.n_bytes > self.most_bytes:
             return False, []
         key, gone, begins = (offer.job, offer.device), [], False
-        guest, held = self.is_guest(offer.device, now), self._held[offer.device]
-        over_quota = held and held + offer.n_bytes > self.most_bytes // SHARES
-        if not over_quota and not (guest and self._first(now, guests=False)):
+        guest = self.is_guest(offer.device, now)
+        first = self._first(now, guests=False)
+        if not self._is_over_quota(offer) and not (guest and first) and self._may_pass(key, offer.n_bytes, first):
             gone = self._make_way(offer.n_bytes, now, guest=guest)
             begins = self.reserved + offer.n_bytes <= self.most_bytes
+        called = key in self._called
+        self._called.discard(key)
+        if begins and first not in (None, key) and not called:
+            self._passed += offer.n_bytes
         if not begins:
             self._stand(key, offer)
             return False, gone
@@ -195,6 +208,7 @@ class Room:
             offer = self._line.pop(key)
             free -= offer.n_bytes
             called.append(offer)
+        self._called = {(offer.job, offer.device) for offer in called}
         return called
 
     def _stand(self, key: Key, offer: Offer) -> None:
@@ -204,8 +218,24 @@ class Room:
 
     def _first(self, now: float, *, guests: bool) -> Key | None:
         """Return who is first in line: a guest only where no other waits, and only if guests are asked for."""
-        key = next((key for key in self._line if not self.is_guest(key[1], now)), None)
-        return key if key is not None or not guests else next(iter(self._line), None)
+        guest: Key | None = None
+        for key, offer in self._line.items():
+            if self._is_over_quota(offer):
+                continue
+            if not self.is_guest(key[1], now):
+                return key
+            guest = guest or key
+        return guest if guests else None
+
+    def _is_over_quota(self, offer: Offer) -> bool:
+        held = self._held.get(offer.device, 0)
+        return held > 0 and held + offer.n_bytes > self.most_bytes // SHARES
+
+    def _may_pass(self, key: Key, n_bytes: int, first: Key | None) -> bool:
+        """Return whether somebody may begin though another is first in line."""
+        if first != self._passed_by:
+            self._passed_by, self._passed = first, 0
+        return first is None or first == key or key in self._called or self._passed + n_bytes <= self.most_bytes
 
     # Giving way.
 
