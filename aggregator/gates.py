@@ -6,7 +6,7 @@
     limit < norm <= the model's norm    it weighs limit / norm of what it would, and 1 at least
     norm > both, gate = "clip"          its numbers are scaled by f = limit / norm, and it weighs what it would
     norm > both, gate = "refuse"        it is refused, unless by now most devices are as far
-    norm > 1024 * limit                 it is refused in any case: no training comes to that
+    norm > 1024 * both                  it is refused in any case: no training comes to that
 
 The first two rows are norm bounding by the weight (Sun et al. 2019, "Can You Really Backdoor Federated Learning?"),
 the third is the clip of McMahan et al. (2018): u * min(1, limit / |u|), with an f so short that the bits are the same
@@ -15,7 +15,8 @@ update beyond it is scaled down to the model's norm itself: it is nobody's usual
 
 A clipped update moves the sum as far as one at the limit, whatever it holds. So a device that is always far, as an
 honest one of very few rows, still has its say; and if all are, the fleet goes on, and the limit follows it, since peers
-are what devices sent and not what was let in.
+are what devices sent and not what was let in. That is why the last row goes by the model's norm as well: the norms of
+a job that has converged may be a millionth of it, and one that all are refused on is never left.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from models.clip import Factor, factor_for
 MIN_PEERS = 3
 """Peers whose norms are known before their median says what is usual; until then the model's own norm does."""
 ABSURD = 1024.0
-"""Times the limit: a norm beyond is that of a training that has diverged: scaled down it would be noise."""
+"""Times the limit and the model's norm: one beyond is that of a training that has diverged: scaled down, noise."""
+SMALLEST = 2.0**-90
+"""Of an update's norm: it is scaled down to no less. What has that little to say moves no lattice."""
 
 
 class RefusedError(Exception):
@@ -80,11 +83,11 @@ def weighed(
     with_most: whether most of those that were sent to its base are far as well.
     """
     if is_far(norm, limit, model_norm):
-        if gate == "refuse" or not norm <= ABSURD * limit.most:
+        if gate == "refuse" or not norm <= ABSURD * max(limit.most, model_norm):
             why = "its norm is far from its peers'"
             why = "its norm is far from what was usual, as those of most are now" if with_most else why
             raise RefusedError(why, f"{norm:.4g} where {max(limit.most, model_norm):.4g} is let in", norm=norm)
-        return Admitted(norm, weight, factor_for(norm, limit.clipped_to))
+        return Admitted(norm, weight, factor_for(norm, max(limit.clipped_to, SMALLEST * norm)))
     return Admitted(norm, max(1, int(weight * (limit.most / norm))) if norm > limit.most else weight)
 
 

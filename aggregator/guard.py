@@ -8,7 +8,7 @@
 2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. So it is
    *cordoned off* as well: we connect anew, which has the broker forget what it still had for us, and subscribe to what
    the other devices say, one by one, until nobody is held off. The broker then passes nothing of it on. What it has
-   retained comes when that is over.
+   retained comes when that is over; but for presences, which are read now and then: else nobody new would be heard of.
 3. Throwing off needs a listener where client ids are free. Where our own connection ends as we do it, ours is not such
    a one: that is said once, and nobody is thrown off by this process any more. (A broker that tells its client that it
    was taken over ends this process with that: a note in the store, written before the first try, tells the next one.)
@@ -46,6 +46,9 @@ STORED_S = 10.0
 """So long after we have subscribed, what is retained has lain there, and is no word of today ..."""
 MOST_STORED = 30_000
 """... up to so many."""
+READ_S = 1.0
+READ_EVERY_S, READ_EACH_S = 60.0, 0.01
+"""While presences are cordoned off, the retained ones are read for READ_S, this often, or so long for each device."""
 
 
 class Guard:
@@ -86,6 +89,8 @@ class Guard:
         self._outside: set[str] = set()
         """Those that are not."""
         self._lift_at = math.inf
+        self._read_at = self._read_ends = math.inf
+        """When retained presences are read next, and until when they are."""
         self._reconnects = False
         self._stored_until, self._n_stored = -math.inf, 0
         self._cannot = ""
@@ -136,6 +141,8 @@ class Guard:
     def _hear(self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "") -> bool:
         if self._reconnects:  # it is said again, over a connection that brings nothing of what waits now
             return False
+        if math.isfinite(self._read_ends) and device in self._outside:  # what it says is heard by our own doing
+            return False
         if now >= self.quotas.minute_ends:
             self._turn(now)
         match self.quotas.hear(device, kind, len(packet.payload), now, digest):
@@ -183,12 +190,25 @@ class Guard:
             self._listen_to(word, self._inside)
             self._transport.unsubscribe(self._wire.filter_for(word))
         self._end_sweep()
+        if math.isinf(self._read_at):
+            self._end_reading(now)
         self._reconnects = True
         self._reconnect()
 
     def _listen_to(self, word: str, devices: Iterable[str]) -> None:
         filters = (self._wire.filter_for(word, device=device) for device in devices)
         self._transport.subscribe(*filters, as_published=word != "device")
+
+    def _begin_reading(self, now: float) -> None:
+        """Read who there is, with whoever is new: of those that are cordoned off what they say now is dropped."""
+        self._read_at, self._read_ends = math.inf, now + READ_S
+        self._transport.subscribe(self._wire.filter_for("device"))
+
+    def _end_reading(self, now: float) -> None:
+        self._read_at = self._read_ends = math.inf
+        if "device" in self._cordon:
+            self._transport.unsubscribe(self._wire.filter_for("device"))
+            self._read_at = now + max(READ_EVERY_S, READ_EACH_S * len(self._inside))
 
     def _lift(self, now: float) -> None:
         """Listen to everybody again."""
@@ -198,7 +218,7 @@ class Guard:
         self._cordon.clear()
         self._inside.clear()
         self._outside.clear()
-        self._lift_at = math.inf
+        self._lift_at = self._read_at = self._read_ends = math.inf
         self._expect_stored(now)
 
     def _expect_stored(self, now: float) -> None:
@@ -264,7 +284,8 @@ class Guard:
         self._cordon.clear()
         self._inside.clear()
         self._outside.clear()
-        self._lift_at, self._reconnects = math.inf, False
+        self._lift_at = self._read_at = self._read_ends = math.inf
+        self._reconnects = False
         self.strays = Strays()
 
     # Time.
@@ -275,7 +296,7 @@ class Guard:
         tried = self._cut_at + OURS_S if math.isfinite(self._cut_at) and not self._is_settled else math.inf
         ends = self.quotas.minute_ends if self.quotas.has_dropped else math.inf
         strays = math.inf if self._cordon and not self.strays.waits else self.strays.deadline
-        return min(tried, ends, strays, self._lift_at, self._sweep_ends)
+        return min(tried, ends, strays, self._lift_at, self._sweep_ends, self._read_at, self._read_ends)
 
     @property
     def _is_settled(self) -> bool:
@@ -298,6 +319,10 @@ class Guard:
                 self._out.put(Packet(topic, b"", retain=True))
         if now >= self._lift_at:
             self._lift(now)
+        if now >= self._read_ends:
+            self._end_reading(now)
+        if now >= self._read_at:
+            self._begin_reading(now)
         if now >= self._sweep_ends:
             self._end_sweep()
         if now >= self.strays.read_at and not self._cordon:

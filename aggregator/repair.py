@@ -3,7 +3,8 @@
 An older fedge believed whatever was said on the wire, and wrote it down: a term of 2**53 + 1, a generation of 2**40.
 Nothing follows such a number. Here it is replaced by one within its ceiling (broker/ceilings.py):
 
-    term, claim    forgotten: the next leadership begins above what is then heard
+    term, claim    forgotten: the next leadership begins above what is then heard; also at their ceilings, where an
+                   operator's word finds none above
     generations    each by a new one, at random above those in range, in every row of the job and in its order; with
                    them go verdicts, counted updates, rounds and bodies, so that nothing that was counted is lost
 
@@ -68,7 +69,7 @@ def _words(db: Database, write: Transaction) -> Iterable[Mended]:
     for name, ceiling in most.items():
         value = words.get(name)
         number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-        if isinstance(number, int) and number > ceiling:
+        if isinstance(number, int) and number >= ceiling:
             write("UPDATE meta SET value = ? WHERE name = ?", ("0" if isinstance(value, str) else 0, name))
             yield Mended(name.removeprefix("note:"), number, 0)
 

@@ -11,11 +11,15 @@ finished. All together reserve at most `most_bytes`. Who finds no room stands in
    then.
 3. The wanted pace is a quarter of what is usual: of the median pace of the devices whose last update came in whole.
    Where all links are slow, slow is good enough. While none has come in whole, and whenever none does, it is halved
-   with each holder that gives way: where nobody can keep it, it falls until somebody can.
+   with each holder that gives way: where nobody can keep it, it falls until somebody can. Turns that were begun before
+   it fell are then as long as one that begins now: of a slow fleet that comes back at once only a few give way.
 4. A device whose update gave way for that, was not what it had offered, or was left for another one while others
    stood in line, is a *guest*, for GUEST_S, the next time for twice as long: it stands behind the others in line, and
    makes room at once for any of them. Alone it has all the room and time that it wants.
 5. Between guests, who has not moved for IDLE_S gives way.
+6. Who comes finds the room that is free, though others stand in line: the first there may need more. But of so many
+   bytes as all the room has, beside one and the same who is first; from then on they stand behind it. A guest is never
+   first so, nor one that its quota keeps waiting.
 
 So one device, whatever it does, keeps the others waiting for one turn in GUEST_S, and beyond that no longer than an
 update that comes in at the wanted pace. (Many devices can do more: each is to be admitted first.)
@@ -52,6 +56,8 @@ LAST_GUEST_S = 86_400.0
 REMEMBERED = 64
 """Devices whose pace is remembered."""
 MOST_GUESTS = 10_000
+SPENT = 64
+"""Entries of the heap of dues that may be of nobody any more, beside as many as there are holders."""
 MOST_IN_LINE = 1000
 """Offers that wait for room; of more, the oldest wait for their next resend instead."""
 
@@ -63,6 +69,8 @@ class _Holder(Struct):
     moved_at: float
     due: float
     """Until when it keeps its room though others need it."""
+    turn_s: float
+    """The longest turn that it has been given."""
 
 
 class Room:
@@ -89,6 +97,12 @@ class Room:
         """A quarter of the usual pace."""
         self._halvings = 0
         """Holders that gave way since an update came in whole."""
+        self._passed_by: Key | None = None
+        """Who was first in line when somebody came and began."""
+        self._passed = 0
+        """Bytes that have begun so."""
+        self._called: set[Key] = set()
+        """Who was taken out of the line, and is to begin now."""
 
     # Holders.
 
@@ -100,17 +114,22 @@ class Room:
         if offer.n_bytes > self.most_bytes:
             return False, []
         key, gone, begins = (offer.job, offer.device), [], False
-        guest, held = self.is_guest(offer.device, now), self._held[offer.device]
-        over_quota = held and held + offer.n_bytes > self.most_bytes // SHARES
-        if not over_quota and not (guest and self._first(now, guests=False)):
+        guest = self.is_guest(offer.device, now)
+        first = self._first(now, guests=False)
+        if not self._is_over_quota(offer) and not (guest and first) and self._may_pass(key, offer.n_bytes, first):
             gone = self._make_way(offer.n_bytes, now, guest=guest)
             begins = self.reserved + offer.n_bytes <= self.most_bytes
+        called = key in self._called
+        self._called.discard(key)
+        if begins and first not in (None, key) and not called:
+            self._passed += offer.n_bytes
         if not begins:
             self._stand(key, offer)
             return False, gone
         self._line.pop(key, None)
-        due = now + self._turn_s(offer.chunk_bytes)
-        self._holders[key] = _Holder(offer.n_bytes, offer.chunk_bytes, now, now, due)
+        turn_s = self._turn_s(offer.chunk_bytes)
+        due = now + turn_s
+        self._holders[key] = _Holder(offer.n_bytes, offer.chunk_bytes, now, now, due, turn_s)
         self.reserved += offer.n_bytes
         self._held[offer.device] += offer.n_bytes
         heapq.heappush(self._dues, (due, now, key))
@@ -136,8 +155,9 @@ class Room:
         self._held[device] -= holder.n_bytes
         if not self._held[device]:
             del self._held[device]
-        if not self._holders:
-            self._dues.clear()
+        if len(self._dues) > 2 * len(self._holders) + SPENT:
+            self._dues = [(one.due, one.begun_at, of) for of, one in self._holders.items()]
+            heapq.heapify(self._dues)
         if whole_at is not None:
             self._halvings = 0
             self._paces[device] = holder.n_bytes / max(whole_at - holder.begun_at, 0.05)
@@ -188,6 +208,7 @@ class Room:
             offer = self._line.pop(key)
             free -= offer.n_bytes
             called.append(offer)
+        self._called = {(offer.job, offer.device) for offer in called}
         return called
 
     def _stand(self, key: Key, offer: Offer) -> None:
@@ -197,8 +218,24 @@ class Room:
 
     def _first(self, now: float, *, guests: bool) -> Key | None:
         """Return who is first in line: a guest only where no other waits, and only if guests are asked for."""
-        key = next((key for key in self._line if not self.is_guest(key[1], now)), None)
-        return key if key is not None or not guests else next(iter(self._line), None)
+        guest: Key | None = None
+        for key, offer in self._line.items():
+            if self._is_over_quota(offer):
+                continue
+            if not self.is_guest(key[1], now):
+                return key
+            guest = guest or key
+        return guest if guests else None
+
+    def _is_over_quota(self, offer: Offer) -> bool:
+        held = self._held.get(offer.device, 0)
+        return held > 0 and held + offer.n_bytes > self.most_bytes // SHARES
+
+    def _may_pass(self, key: Key, n_bytes: int, first: Key | None) -> bool:
+        """Return whether somebody may begin though another is first in line."""
+        if first != self._passed_by:
+            self._passed_by, self._passed = first, 0
+        return first is None or first == key or key in self._called or self._passed + n_bytes <= self.most_bytes
 
     # Giving way.
 
@@ -261,6 +298,9 @@ class Room:
                 heapq.heappop(self._dues)
             elif holder.due > due:
                 heapq.heapreplace(self._dues, (holder.due, begun_at, key))
+            elif (turn_s := self._turn_s(holder.piece_bytes)) > holder.turn_s:
+                holder.due += turn_s - holder.turn_s
+                holder.turn_s = turn_s
             else:
                 return due
         return None

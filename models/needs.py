@@ -6,13 +6,15 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
                               sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
                  training 12  the base, the weights, the changes; 4 more with momentum
                  passing      while an update is coded or a version comes in (`PASSING`)
-    aggregator   held     30  version 0, the current one, the sum, the hash; 8 a row of the server's optimizer
+    aggregator   held     20  version 0, the current one, the hash; 8 a row of the server's optimizer
+                 at work  10  the sum; what a strategy keeps of each update
                  passing      while a version is made of the sum and stored (`MAKING`)
 
-and beside it what the rows of a batch make in every layer. `held` is taken as long as the job is known, `training` as
-long as it is at work; what passes is taken by one job at a time. The numbers of PASSING and MAKING are measured: the
-peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot (tests/fleet/test_needs.py). What a
-sketch takes depends on its buckets, which nobody knows before; there are never more than parameters.
+and beside it what the rows of a batch make in every layer. `held` is taken as long as the job is known, `training` (or
+what it takes at work) until it has ended; what passes is taken by one job at a time. The numbers of PASSING and MAKING
+are measured: the peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot
+(tests/fleet/test_needs.py). What a sketch takes depends on its buckets, which nobody knows before; there are never more
+than parameters.
 
 Not in it are the rows of a data source: a device has them whatever the job is.
 """
@@ -86,14 +88,23 @@ def together(jobs: list[Needs], over: list[Needs] | None = None) -> int:
     return held + passing + (TORCH_BYTES if any(needs.torch for needs in everyone) else 0)
 
 
-def of_device(job: JobSpec, size: Size, *, torch: bool = False, serves: bool = True, rows: int | None = None) -> Needs:
+def of_device(
+    job: JobSpec,
+    size: Size,
+    *,
+    torch: bool = False,
+    serves: bool = True,
+    child: bool = True,
+    rows: int | None = None,
+) -> Needs:
     """Return what a job takes of a device. torch: whether Torch computes it. serves: whether models are put into
-    service here. rows: how many the device trains on, where that is known.
+    service here. child: whether by a process of their own. rows: how many the device trains on, where that is known.
     """
     n, state, momentum = size.parameters, _rows_of_state(job), 1 if job.train.momentum else 0
     codec, served = job.coding.codec, serves and job.deploy != "never"
     held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
-    held += CHILD_BYTES + CHILD_OF_EACH * n + 4 * n if served else 0
+    held += 4 * n if served else 0
+    held += CHILD_BYTES + CHILD_OF_EACH * n if served and child else 0
     passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
     probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient
@@ -106,14 +117,14 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
     """Return what a job takes of an aggregator. rows: of its test split, where that is known; 0 for none."""
     n, state, codec = size.parameters, _rows_of_state(job), job.coding.codec
     updates = job.rounds.target or max(job.rounds.quorum, job.rounds.min_devices or 0)
-    held = (30 + 8 * state) * n
+    held, working = (20 + 8 * state) * n, 10 * n
     if most := STRATEGIES[job.aggregate.strategy].most_held_bytes:
-        held += min(4 * n * updates, max(most, 4 * n))
+        working += min(4 * n * updates, max(most, 4 * n))
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
     passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
     disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + MB
-    return Needs(n, held, 0, passing, disk, torch)
+    return Needs(n, held, working, passing, disk, torch)
 
 
 def _rows_of_state(job: JobSpec) -> int:

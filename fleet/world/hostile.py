@@ -10,8 +10,10 @@
 
 Not said here is what only a signature can prevent: a job's tombstone, a job with another specification, an update that
 is offered in the name of a device that is there, a round that wants updates coded otherwise and as they can be (who
-codes them so is refused), and other bytes at the name of a body that is in use. Nor what its
-role is there to do: an operator stops no job, and submits none whose net or training is another.
+codes them so is refused), other bytes at the name of a body that is in use, and a beacon with a slightly higher claim
+that is left at the broker while the leader is not connected (whoever starts then stands by, as an operator may have
+said so: `fedge aggregator take-over` ends that). Nor what its role is there to do: an operator stops no job, and
+submits none whose net or training is another.
 """
 
 from __future__ import annotations

@@ -93,6 +93,15 @@ def test_a_job_that_has_ended_is_loaded_whatever_there_is(fleet: Fleet) -> None:
     assert set(fleet.aggregator.runs) == {large}
 
 
+def test_jobs_that_have_ended_do_not_count_as_those_at_work_after_a_start(fleet: Fleet) -> None:
+    for n in range(3):
+        fleet.aggregator.jobs.stop(fleet.aggregator.submit(msgspec.structs.replace(LARGE, name=f"ended-{n}")))
+    running = fleet.aggregator.submit(LARGE)
+    restart(fleet, memory_bytes=AGGREGATOR_BYTES + 3 * 20 * OF_LARGE.parameters + together([OF_LARGE]))
+    assert running in fleet.aggregator.runs
+    assert len(fleet.aggregator.runs) == 4
+
+
 def test_the_answers_on_the_test_split_are_weighed_before_any_are_made(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,15 @@ def test_what_no_training_comes_to_is_refused_by_either_gate(norm: float, most: 
         weighed(norm, 10, limit(most), model_norm, "clip")
 
 
+def test_what_is_far_beyond_the_usual_and_not_beyond_the_model_in_the_same_measure_is_scaled_down() -> None:
+    found = weighed(50.0, 10, limit(1e-9), 5.0, "clip")
+    assert found.factor is not None
+    assert 0.99e-9 < 50.0 * found.factor.value <= 1e-9
+    assert weighed(50.0, 10, limit(1e-300), 5.0, "clip").factor is not None
+    with pytest.raises(RefusedError, match="far from its peers'"):
+        weighed(5.1 * ABSURD, 10, limit(1e-9), 5.0, "clip")
+
+
 def test_where_nobody_can_be_compared_an_update_is_scaled_down_to_the_size_of_the_model() -> None:
     found = weighed(50.0, 10, limit_of_norm([], 2.0, 10.0), 2.0, "clip")
     assert found.factor is not None

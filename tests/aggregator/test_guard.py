@@ -11,7 +11,7 @@ from msgspec import structs
 
 from aggregator.commands import Commands
 from aggregator.config import ServerLimits
-from aggregator.guard import NOTE, OURS_S, REVOKE, SWEEP_S
+from aggregator.guard import NOTE, OURS_S, READ_EVERY_S, REVOKE, SWEEP_S
 from aggregator.quotas import MINUTE_S
 from aggregator.service import LEADS_WITH, LISTENS_TO, SAID_ONCE
 from aggregator.strays import CLEARS_S, READ_AGAIN_S
@@ -186,6 +186,35 @@ def test_the_others_go_on_while_one_floods_and_so_do_those_that_come_later(
     strict.run(lambda: strict.job().version.number >= 1)
     assert strict.now < began + 50.0
     assert guard.is_cordoned("offer")
+
+
+def test_who_is_new_is_heard_of_while_one_floods_with_presences_for_hours(strict: Fleet) -> None:
+    for _ in range(REVOKE):  # each time it is held off for twice as long
+        flood_on(strict, "device")
+        strict.run(lambda: not strict.aggregator.guard.is_cordoned("device"), 2000.0)
+    flood_on(strict, "device")
+    guard, began = strict.aggregator.guard, strict.now
+    strict.agents["d7"] = strict.start_agent("d7")
+    flood(strict, 50, "device", retain=True)
+    while "d7" not in strict.aggregator.roster.devices:
+        flood(strict, 50, "device")
+        strict.step(0.5)
+        assert strict.now < began + READ_EVERY_S + 5.0
+    assert "d7" in guard._inside
+    for _ in range(int(2 * READ_EVERY_S)):
+        flood(strict, 50, "device")
+        strict.step(1.0)
+    held = guard.quotas.held("evil", strict.now)
+    assert held is not None
+    assert held.at <= began, "what is heard of it by our own doing does not count"
+    received = strict.link.counters.received_packets
+    flood(strict, 400, "device")
+    strict.step()
+    assert strict.link.counters.received_packets - received < 50
+    strict.run(lambda: not guard.is_cordoned("device"), 7200.0)
+    assert sorted(strict.link._filters) == sorted(
+        WIRE.filter_for(each) for each in (*LISTENS_TO, *LEADS_WITH, *SAID_ONCE)
+    )
 
 
 def test_what_was_retained_before_the_cordon_is_cleared_after_it(strict: Fleet) -> None:

@@ -238,6 +238,26 @@ def test_what_no_training_comes_to_is_refused_and_leaves_its_norm_to_the_next_ve
     assert refused.value.norm in learner.next().record.peers
 
 
+@pytest.mark.parametrize("spec", [SPECS["off"], SPECS["int8"], SPECS["buckets"], SPECS["extreme"]])
+@pytest.mark.parametrize("usual", [1e-6, 1e-36])
+def test_a_fleet_that_had_converged_goes_on_when_its_data_change(spec: JobSpec, usual: float) -> None:
+    learner = fresh(spec)
+    versions(learner, 3, usual)
+    norms = [norm for norm in learner.now.record.peers if norm > 0]
+    assert all(1024 * 10 * norm < learner.now.model.norm for norm in norms)
+    again = Learner(NET, spec, learner.now.to_bytes())
+    for k in range(4):
+        sent = body(learner, k, 5.0)
+        admitted = learner.admit(sent, 10, device=f"d{k}")
+        assert admitted.norm > learner.now.model.norm
+        again.restore(sent, Counted(10, admitted.norm, device=f"d{k}"))
+    following = learner.next()
+    assert following.sha256 == again.next().sha256
+    learner.take(following)
+    admit(learner, *(Sent(f"d{k}", body(learner, 10 + k, 5.0), 10) for k in range(4)))
+    assert learner.intake.clipped == {}, "by now that is usual"
+
+
 # The gate that refuses.
 
 REFUSES = JobSpec("toy", MODEL, compression="off", aggregate=AggregateSpec(gate="refuse"))

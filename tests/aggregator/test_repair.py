@@ -152,6 +152,10 @@ def test_where_nothing_is_above_an_operator_is_told_what_to_do(store: Store, ter
     with pytest.raises(DamageError, match="run `fedge aggregator repair` for every aggregator of this fleet first"):
         store.take_over()
     assert (store.term, store.claim, store.note(TAKE_OVER)) == (term, claim, "")
+    assert len(store.repair()) == 1
+    done = store.take_over()
+    assert (done.term, done.claim) == (1 if term == MOST_TERM else 2, 1)
+    assert store.note(TAKE_OVER) == "yes"
 
 
 def test_no_term_is_counted_up_beyond_its_ceiling(store: Store) -> None:

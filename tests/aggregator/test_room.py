@@ -15,6 +15,7 @@ from aggregator.room import (
     MOST_IN_LINE,
     MOST_PACE,
     SHARES,
+    SPENT,
     TURN_S,
     Room,
 )
@@ -51,6 +52,69 @@ def test_who_keeps_the_wanted_pace_keeps_the_room_however_long_it_takes() -> Non
         now += PIECE / FIRST_PACE
         room.move(("j", "a"), PIECE, now)
         assert room.tick(now) == []
+
+
+def test_who_needs_most_of_the_room_is_not_passed_by_for_ever() -> None:
+    room, inside, large_in = Room(100), list[tuple[str, str]](), False
+    for k in range(10):
+        room.begin(offer(f"d{k}", 10), 0.0)
+        inside.append(("j", f"d{k}"))
+    assert not room.begin(offer("large", 60, "k"), 0.0)[0]
+    for k in range(10, 40):
+        now = 0.1 * k
+        if inside:
+            room.end(inside.pop(0), whole_at=now)
+        if room.begin(offer(f"d{k}", 10), now)[0]:
+            inside.append(("j", f"d{k}"))
+        for one in room.call(now):
+            assert room.begin(one, now)[0], "who is called passes by nobody"
+            inside.append((one.job, one.device))
+            large_in |= one.device == "large"
+    assert large_in
+
+
+def test_who_is_kept_waiting_by_its_quota_keeps_nobody_else_waiting() -> None:
+    room = Room(100)
+    for k in range(8):
+        room.begin(offer(f"d{k}", 10), 0.0)
+    room.begin(offer("a", 20), 0.0)
+    assert not room.begin(offer("a", 90, "k"), 0.0)[0], "first in line, and not to begin before its first has ended"
+    assert not room.begin(offer("late", 10), 0.0)[0]
+    room.end(("j", "d0"), whole_at=1.0)
+    assert [one.device for one in room.call(1.0)] == ["late"]
+
+
+def test_of_a_slow_fleet_that_comes_back_at_once_only_a_few_give_way() -> None:
+    n_bytes, takes_s, n = 50_000, 20.0, 100  # at 20 kbit/s, in one piece
+    room, begun, gone, done = Room(n * n_bytes), dict[str, float](), list[str](), set[str]()
+    for k in range(2 * n):
+        if room.begin(offer(f"d{k}", n_bytes, piece_bytes=n_bytes), 0.0)[0]:
+            begun[f"d{k}"] = 0.0
+    while len(done) + len(gone) < 2 * n:
+        now = min(room.deadline, min(begun.values()) + takes_s)
+        for device in devices(room.tick(now)):
+            del begun[device]
+            gone.append(device)
+        for device in [device for device, at in begun.items() if now >= at + takes_s]:
+            room.end(("j", device), whole_at=now)
+            del begun[device]
+            done.add(device)
+        for one in room.call(now):
+            assert room.begin(one, now)[0]
+            begun[one.device] = now
+    assert len(gone) <= 8, "until the wanted pace has fallen to what all of them keep"
+
+
+def test_what_has_come_in_beside_one_that_stays_is_not_remembered() -> None:
+    room = Room(100 * PIECE)
+    room.begin(offer("stays"), 0.0)
+    for n in range(10 * SPENT):
+        room.begin(offer(f"d{n}"), float(n))
+        room.end(("j", f"d{n}"), whole_at=float(n))
+    assert len(room._dues) <= 2 + SPENT
+    begins, gone = room.begin(offer("large", 95 * PIECE), 10.0 * SPENT)
+    assert begins
+    assert devices(gone) == ["stays"], "that it is overdue is still known"
 
 
 def test_who_dribbles_gives_way_after_a_turn_and_is_a_guest_from_then_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,3 +207,19 @@ def test_a_forged_job_of_any_size_is_refused_by_what_it_says(bench: Callable[...
     assert "does not understand the job" in one.agent.jobs.unready["forged-1"]
     assert one.resources.made == []
     assert most < 2**20
+
+
+def test_a_small_job_that_serves_its_model_fits_a_small_container_where_no_process_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = JobSpec("digits", ModelSpec("mlp", 64, (32,), 10))
+    config = AgentConfig(
+        fleet="f",
+        state_dir=str(tmp_path),
+        data={"digits": DataSource("memory")},
+        limits=DeviceLimits(memory_bytes=96 * 2**20),
+    )
+    assert "about 138 MB of memory" in capacity_of(config).weigh("digits-1", digits).why
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)  # as where they are not installed
+    assert capacity_of(config).weigh("digits-1", digits).why == ""

@@ -51,6 +51,7 @@ def test_a_job_that_serves_its_model_takes_a_child_process_more_and_disk() -> No
     assert serving.held_bytes - never.held_bytes > 100_000_000
     assert serving.disk_bytes - never.disk_bytes == 32 * 10**6
     assert of_device(job(), size(10**6), serves=False) == never
+    assert of_device(job(), size(10**6), child=False).held_bytes - never.held_bytes == 4 * 10**6
 
 
 def test_a_batch_is_no_larger_than_a_devices_rows() -> None:
@@ -61,9 +62,9 @@ def test_a_batch_is_no_larger_than_a_devices_rows() -> None:
 
 def test_a_median_holds_the_updates_of_a_round() -> None:
     median = {"aggregate": {"strategy": "median"}, "compression": "off"}
-    few, many = (of_aggregator(job(**median, rounds={"target": n}), size(10**6)).held_bytes for n in (2, 20))
+    few, many = (of_aggregator(job(**median, rounds={"target": n}), size(10**6)).training_bytes for n in (2, 20))
     assert many - few == 18 * 4 * 10**6
-    assert of_aggregator(job(**median, rounds={"target": 100_000}), size(10**6)).held_bytes < 2**29 + 31 * 10**6
+    assert of_aggregator(job(**median, rounds={"target": 100_000}), size(10**6)).training_bytes < 2**29 + 31 * 10**6
 
 
 def test_the_answers_on_a_test_split_count() -> None:
