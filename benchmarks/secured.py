@@ -99,7 +99,7 @@ def _print(found: Sequence[Cost], repeats: int) -> None:
         print(f"the same model every time: version {first.rounds}, accuracy {first.accuracy}, SHA-256 {longest}")
     else:
         models = "; ".join(f"{cost.kind} {cost.sha256[:16]}" for cost in found)
-        print(f'NOT the same model every time: {models}; a device may have been late: give the job wait = "all"')
+        print(f"NOT the same model every time: {models}; a device may have been late: give the job a longer deadline_s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,8 @@ from benchmarks.costs import Cost
 INPUTS, OUTPUTS, DEVICES, ROUNDS = 48, 5, 3, 9
 MOST_DOWN, MOST_UP = 75, 20
 """Bytes of a device and round that message keys may cost."""
+CERTIFICATE = 300
+"""Bytes that one has at least; the broker shows its own, and each device."""
 JOB = """\
 name = "activity"
 deploy = "never"
@@ -25,7 +27,7 @@ outputs = 5
 [train]
 batch_size = 10
 [rounds]
-wait = "all"
+deadline_s = 600
 [rounds.stop]
 target = 0.01
 """
@@ -59,11 +61,9 @@ def test_keys_cost_as_little_as_they_may_and_neither_they_nor_tls_change_the_mod
     # A record of TLS 1.3 adds 22 bytes: 5 of head, 1 of type, 16 of tag (RFC 8446, section 5.2).
     assert tls.up - keys.up >= 22
     assert tls.down - keys.down >= 22
-    certificates = 2 * 300
-    assert tls.joined_up - keys.joined_up > certificates / 2
-    assert tls.joined_down - keys.joined_down > certificates
+    assert tls.joined_up - keys.joined_up > CERTIFICATE
+    assert tls.joined_down - keys.joined_down > CERTIFICATE
     for cost in (bare, keys, tls):
-        assert cost.begun_up > 3 * cost.up / 2
         assert min(cost.round_s, cost.aggregator_ms, cost.broker_ms, cost.agent_ms) > 0
         assert all(5 < mb < 500 for mb in (cost.aggregator_mb, cost.broker_mb, cost.agent_mb))
     printed = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_keys_cost_as_little_as_they_may_and_neither_they_nor_tls_change_the_mod
 
 def cost(kind: str, sha256: str, **figures: float) -> Cost:
     plain = dict.fromkeys((name for name, kind in Cost.__annotations__.items() if kind == "float"), 1.0)
-    return Cost(kind=kind, devices=2, rounds=9, accuracy=0.5, sha256=sha256, **plain | figures)  # type: ignore[arg-type]
+    return Cost(kind=kind, devices=2, rounds=9, accuracy=0.5, sha256=sha256, **plain | figures)
 
 
 def test_models_are_compared_by_as_much_of_a_hash_as_all_of_them_say() -> None:
@@ -108,7 +108,7 @@ def test_what_cannot_be_measured_is_said_before_anything_starts(
 def test_a_job_that_wants_more_devices_than_there_are_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "job.toml").write_text(JOB.replace('wait = "all"', "quorum = 4"))
+    (tmp_path / "job.toml").write_text(JOB.replace("deadline_s = 600", "quorum = 4"))
     data = rows_of(tmp_path / "train.npz", 120, 0)
     assert secured.main([str(tmp_path / "job.toml"), "--data", data, "--partition", "column:owner"]) == 2
     assert "quorum = 4 is more than the 3 devices" in capsys.readouterr().err
