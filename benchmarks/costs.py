@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,24 +157,28 @@ def _cost(kind: Kind, devices: int, few: _Run, many: _Run) -> Cost:
 
 
 def _run(problem: Problem, kind: Kind, server: _Server, folder: Path) -> _Run:
-    with Children() as brokers, Children() as children:
-        broker = Broker(folder / "broker", brokers, server.identities if kind.tls else server.passwords)
+    with ExitStack() as stack:  # undone from the end: whoever says goodbye at the end of it is still heard
+        broker = Broker(
+            folder / "broker", stack.enter_context(Children()), server.identities if kind.tls else server.passwords
+        )
         meter = Meter(HOST, broker.device_port)
         port = meter.start()
+        stack.callback(meter.stop)
         keys = server.identities if kind.keys else None
         plan = stage.build(
             *(folder, problem.spec, problem.shares, problem.test, lambda name: broker.settings(name, port)),
             inference=False,
             keys=keys,
         )
-        wire = wire_of_operator(FLEET, keys.of_operator if keys else IdentitySettings())
-        heard = ("aggregator", "device", "head", "status")
-        with Watch(over_mqtt("watch", broker.settings(OPERATOR), wire), heard=heard) as watch:
-            aggregator, *agents = (child.process.pid for child in stage.start(children, plan))
-            pids = {"aggregator": [aggregator], "broker": [broker.child.process.pid], "agent": agents}
-            run = _Following(problem.spec, watch, children, meter, pids).follow()
-        meter.stop()
-    return run
+        children = stack.enter_context(Children())
+        observer = over_mqtt(
+            *("watch", broker.settings(OPERATOR)),
+            wire_of_operator(FLEET, keys.of_operator if keys else IdentitySettings()),
+        )
+        watch = stack.enter_context(Watch(observer, heard=("aggregator", "device", "head", "status")))
+        aggregator, *agents = (child.process.pid for child in stage.start(children, plan))
+        pids = {"aggregator": [aggregator], "broker": [broker.child.process.pid], "agent": agents}
+        return _Following(problem.spec, watch, children, meter, pids).follow()
 
 
 class _Following:

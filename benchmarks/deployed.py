@@ -26,8 +26,9 @@ from broker.connection import BrokerSettings
 from broker.embedded import find_mosquitto
 from broker.errors import StartError
 from fleet import cli
-from fleet.local.processes import Child, Children
+from fleet.local.processes import Child, Children, tail
 from identity.settings import IdentitySettings
+from runtime.disk import write_private
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "mosquitto"
 HOST = "127.0.0.1"
@@ -92,11 +93,10 @@ class Passwords:
         folder.mkdir(parents=True)
         if shutil.which("mosquitto_passwd") is None:
             raise StartError("mosquitto_passwd is needed: `apt install mosquitto` brings it")
-        self.file.write_text("".join(f"{user}:{user}\n" for user in users))
-        self.file.chmod(0o600)
+        write_private(self.file, "".join(f"{user}:{user}\n" for user in users).encode())
         subprocess.run(["mosquitto_passwd", "-U", str(self.file)], check=True)
         for user in users:
-            (folder / f"{user}.password").write_text(f"{user}\n")
+            write_private(folder / f"{user}.password", f"{user}\n".encode())
 
     def broker_of(self, user: str, port: int) -> BrokerSettings:
         """Return how a user reaches the broker."""
@@ -115,11 +115,12 @@ class Broker:
         self.device_port, self._server_port, self._people_port = (ports[port] for port in _PORTS[kind])
         self.child = _start(folder, children, _written(ports, files))
         until = time.monotonic() + _START_S
-        while not all(_answers(ports[port]) for port in defaults):
-            children.check()
-            if time.monotonic() > until:
-                raise StartError(f"mosquitto does not answer after {_START_S:g} s; see {self.child.log}")
-            time.sleep(0.02)
+        for port in defaults:
+            while not _answers(ports[port]):
+                children.check()
+                if time.monotonic() > until:
+                    raise StartError(f"mosquitto does not answer after {_START_S:g} s: {tail(self.child.log)}")
+                time.sleep(0.02)
 
     def settings(self, name: str, device_port: int | None = None) -> BrokerSettings:
         """Return how a role, or the operator, reaches it. device_port: of a proxy before the devices' listener."""
