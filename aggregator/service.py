@@ -33,6 +33,7 @@ from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
 from aggregator.store import TAKE_OVER, Store, StoreError
 from aggregator.takeover import Cutter
+from broker import reasons
 from broker.errors import WireError
 from broker.messages import Beacon, Candidate, Chunk, Command, Head, Job, Offer, Presence, Reply, Version
 from broker.outgoing import Outgoing
@@ -299,7 +300,7 @@ class Aggregator:
                 self._come_online(max_packet_bytes)
             case Offline(reason):
                 if self._out.online:
-                    log.warning("offline: %s", reason)
+                    log.log(logging.INFO if reason == reasons.RENEWED else logging.WARNING, "offline: %s", reason)
                 self._out.online = False
                 self._out.clear()
                 self._settled_at = self._read_again_at = self._say_heads_at = math.inf

@@ -14,6 +14,7 @@ BENCHMARKS = (
     ("overhead: what a round costs", ["benchmarks.overhead", "--agents", "10", "--repeats", "1"]),
     ("scale: events, chunks and the simulator", ["benchmarks.scale"]),
     ("end to end: bytes and rounds against float32", ["benchmarks.end_to_end"]),
+    ("secured: bytes, CPU and memory with message keys and TLS", ["benchmarks.secured"]),
 )
 
 

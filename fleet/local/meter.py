@@ -98,13 +98,19 @@ class Meter:
         return total
 
     def by_client(self) -> dict[str, Traffic]:
-        """Return what passed so far for each client id; "" is for connections that never said CONNECT."""
+        """Return what passed so far for each client id; "" is for connections that never said CONNECT, or not yet.
+
+        Under TLS nobody is heard to say it: all its bytes are there, as garbage.
+        """
         with self._lock:
             found: dict[str, Traffic] = {}
-            for client_id, tally in self._clients.items():
-                found[client_id] = Traffic()
-                found[client_id].add(tally)
+            for client_id, tally in (*self._clients.items(), *self._nameless()):
+                found.setdefault(client_id, Traffic()).add(tally)
             return found
+
+    def _nameless(self) -> list[tuple[str, Traffic]]:
+        tallies = [connection.tally for connection in self._connections.copy() if connection.client_id is None]
+        return [("", tally) for tally in tallies if tally.up.wire_bytes or tally.down.wire_bytes]
 
     async def _serve(self, port: int, listening: threading.Event) -> None:
         self._loop, self._stopping, self._failure = asyncio.get_running_loop(), asyncio.Event(), None
@@ -135,8 +141,8 @@ class _Connection:
         self.broker.gone = True  # not there yet
         self.client.peer, self.broker.peer = self.broker, self.client
         self.is_cut = False
-        self._tally = Traffic()
-        self._client_id: str | None = None
+        self.tally = Traffic()
+        self.client_id: str | None = None
         self._dialling: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -166,7 +172,7 @@ class _Connection:
 
     def _count_packets(self, side: _Side, data: bytes) -> None:
         for seen in () if side.garbage else side.reader.feed(data):
-            if seen.client_id is not None and self._client_id is None:
+            if seen.client_id is not None and self.client_id is None:
                 self._name(seen.client_id)
                 self.broker.reader.version = side.reader.version
             flow = self._flow(side)
@@ -176,12 +182,12 @@ class _Connection:
                 flow.words[seen.word] += seen.n_payload
 
     def _flow(self, side: _Side) -> Flow:
-        tally = self._tally if self._client_id is None else self.meter._clients[self._client_id]
+        tally = self.tally if self.client_id is None else self.meter._clients[self.client_id]
         return tally.up if side is self.client else tally.down
 
     def _name(self, client_id: str) -> None:
-        self.meter._clients.setdefault(client_id, Traffic()).add(self._tally)
-        self._tally, self._client_id = Traffic(), client_id
+        self.meter._clients.setdefault(client_id, Traffic()).add(self.tally)
+        self.tally, self.client_id = Traffic(), client_id
 
     def cut(self) -> None:
         """Cut both ends at once, as a pulled cable would."""
@@ -194,10 +200,10 @@ class _Connection:
     def end(self) -> None:
         """One side is gone; when both are, forget the connection."""
         if self.client.gone and self.broker.gone:
-            self.meter._connections.discard(self)
-            if self._client_id is None:
+            if self.client_id is None:
                 with self.meter._lock:
                     self._name("")
+            self.meter._connections.discard(self)
 
 
 class _Side(asyncio.Protocol):

@@ -11,16 +11,16 @@ benchmarks and `fedge chaos` all begin with one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 
 from broker.connection import BrokerSettings
 from edge_agent.slots import slot_path
-from fleet.local.keys import LocalKeys
-from fleet.local.processes import FEDGE, Children
+from fleet.local.processes import FEDGE, Child, Children
 from fleet.local.toml import written
 from fleet.problems.problem import device_names
 from models.data.dataset import Dataset
@@ -68,6 +68,17 @@ class Role(NamedTuple):
         return self.folder / "state"
 
 
+class Keys(Protocol):
+    """Where the keys of everybody lie, as the tables [identity] of each process say it."""
+
+    def of_device(self, device: str) -> dict[str, str]:
+        """Return the table of a device."""
+
+    @property
+    def of_aggregator(self) -> dict[str, str]:
+        """The table of the aggregator."""
+
+
 class Stage(NamedTuple):
     """All roles."""
 
@@ -102,15 +113,17 @@ def build(
     spec: JobSpec,
     shares: Sequence[Dataset],
     test: Dataset | None,
-    broker: BrokerSettings,
+    broker: BrokerSettings | Callable[[str], BrokerSettings],
     *,
     inference: bool = True,
-    keys: LocalKeys | None = None,
+    keys: Keys | None = None,
 ) -> Stage:
     """Write everything: each device gets its share of the examples, the aggregator those to test on, if any.
 
-    inference: whether the devices put models into service. keys: of everybody, where they sign what they say.
+    broker: how everybody reaches it, or a role of this name. inference: whether the devices put models into service.
+    keys: of everybody, where they sign what they say.
     """
+    reach = broker if callable(broker) else lambda _name: broker
     folder = folder.resolve()
     names = device_names(len(shares))
     stage = Stage(Role("aggregator", "aggregator", folder / "aggregator"), roles_of(folder, names))
@@ -118,11 +131,17 @@ def build(
     allowed = {"allow": list(factories)} if factories else {}  # who gives a job wants it to run
     tests = {} if test is None else {spec.data_name: test}
     more = {} if keys is None else {"identity": keys.of_aggregator}
-    write(stage.aggregator, FLEET, broker, tests, {"models": allowed, "limits": {"spread_s": 0.0}, **more})
+    write(
+        stage.aggregator,
+        FLEET,
+        reach(stage.aggregator.name),
+        tests,
+        {"models": allowed, "limits": {"spread_s": 0.0}, **more},
+    )
     models = allowed if inference else allowed | {"inference": False}
     for device, share in zip(stage.devices, shares, strict=True):
         more = {} if keys is None else {"identity": keys.of_device(device.name)}
-        write(device, FLEET, broker, {spec.data_name: share}, {"models": models, **more})
+        write(device, FLEET, reach(device.name), {spec.data_name: share}, {"models": models, **more})
     return stage
 
 
@@ -154,14 +173,22 @@ def write(
         "device": role.name if is_device else None,
         "state_dir": str(role.state),
         **{key: value for key, value in more.items() if not isinstance(value, Mapping)},
-        "broker": {"host": broker.host, "port": broker.port, "protocol": broker.protocol},
+        "broker": {"host": broker.host, "port": broker.port, "protocol": broker.protocol} | _unusual(broker),
         "data" if is_device else "tests": sources,
         **{key: value for key, value in more.items() if isinstance(value, Mapping)},
     }
     role.config.write_text(written(tree, COMMENTS), encoding="utf-8")
 
 
-def start(children: Children, stage: Stage) -> None:
-    """Start the aggregator and every agent. Raises OSError."""
-    for role in stage.roles:
+def _unusual(broker: BrokerSettings) -> dict[str, object]:
+    """Return the settings that are not the usual ones: who we are, and by which certificates."""
+    usual, plain = msgspec.to_builtins(BrokerSettings()), msgspec.to_builtins(broker)
+    return {name: value for name, value in plain.items() if value != usual[name]}
+
+
+def start(children: Children, stage: Stage) -> list[Child]:
+    """Start the aggregator and every agent, and return them in this order. Raises OSError."""
+    return [
         children.start(role.name, [*FEDGE, role.kind, "run", "--config", str(role.config)], role.log)
+        for role in stage.roles
+    ]

@@ -118,6 +118,18 @@ def test_a_fleet_trains_a_job_to_its_end(fleet: Fleet, spec: SpecMaker) -> None:
     assert fleet.aggregator.tally.counts == {}
 
 
+def test_whoever_comes_to_lead_says_so_without_a_warning(
+    fleet: Fleet, spec: SpecMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.submit(spec())
+    with caplog.at_level(logging.INFO, "aggregator.service"):
+        fleet.kill_aggregator()
+        fleet.start_aggregator()
+        fleet.finish()
+    said = [record for record in caplog.records if "another last will" in record.getMessage()]
+    assert [record.levelno for record in said] == [logging.INFO]
+
+
 def test_the_same_fleet_comes_to_the_same_model(fleet: Fleet, spec: SpecMaker, final_sha256: str) -> None:
     fleet.submit(spec())
     assert fleet.finish().sha256 == final_sha256

@@ -135,6 +135,20 @@ def test_garbage_passes_unchanged_and_is_counted() -> None:
     assert total.up.garbage_bytes > 256_000
 
 
+def test_a_connection_that_says_no_connect_is_counted_while_it_is_open_and_once() -> None:
+    echo = Echo()
+    meter = Meter(*echo.listener.getsockname())
+    hello = b"\x16\x03\x01\x00\x05hello"  # a record of TLS, which nobody but its two ends can read
+    with socket.create_connection(("127.0.0.1", meter.start()), PATIENCE_S) as sock:
+        sock.sendall(hello)
+        assert sock.recv(len(hello), socket.MSG_WAITALL) == hello
+        assert meter.totals().up.wire_bytes == meter.totals().down.wire_bytes == len(hello)
+    echo.close()
+    meter.stop()
+    total = meter.by_client()[""]
+    assert total.up.wire_bytes == total.down.wire_bytes == total.up.garbage_bytes == len(hello)
+
+
 def test_a_reader_that_stalls_stalls_the_sender_and_not_the_meter() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         meter = Meter(*listener.getsockname())
