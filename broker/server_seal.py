@@ -171,8 +171,8 @@ class ServerSeal(Seal):
 
     @property
     def stated_rows(self) -> Mapping[str, int] | None:
-        """See `Seal`."""
-        return self.devices.rows if self.devices is not None and self.devices.rows else None
+        """See `Seal`. It may be empty: what is stated later is believed of jobs that are at work, too."""
+        return self.devices.rows if self.devices is not None else None
 
     # Revocation.
 
