@@ -24,8 +24,8 @@ def check(authority: Authority, token: Token, request: Request) -> None:
     """Raise AuthorityError or AskingError where a token cannot have what it asks for."""
     known = authority.record.devices.get(request.device)
     public_of(request)
-    authority.check_free(request.device)
-    is_itself = known is not None and known.key == request.key  # of a request that was approved before
+    is_itself = known is not None and not known.revoked and known.key == request.key  # approved before
+    authority.check_free(request.device, None if is_itself else request.key)
     if known is not None and not known.revoked and not token.again and not is_itself:
         raise AuthorityError(
             f"{request.device} is enrolled already. If this is another device, give it another name; where it takes "

@@ -126,6 +126,19 @@ def test_what_cannot_be_certified_is_refused_and_the_token_stays(desk: Desk, wan
     assert desk.asks(name, secret, request("pi-9")).state == "waiting"
 
 
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_message_key_that_is_anothers_is_refused_before_anything_is_approved(desk: Desk, revoked: bool) -> None:
+    desk.enroll("pi-7")
+    if revoked:
+        desk.site.fedge("ca", "revoke", desk.site.ca, "pi-7", code=1)
+    desk.site.fedge("ca", "window", desk.site.ca)
+    name, secret = desk.token()
+    answer = desk.asks(name, secret, request("pi-7" if revoked else "pi-1"))
+    assert (answer.state, "everybody needs a new one" in answer.text) == ("refused", True)
+    with Authority(desk.site.ca) as authority:
+        assert [token.state for token in authority.tokens.tokens.values()] == ["open"]
+
+
 def test_a_token_past_its_end_is_told_so_and_taken_away(desk: Desk) -> None:
     name, secret = desk.token()
     desk.now += dt.timedelta(hours=2)
