@@ -1,7 +1,8 @@
 """What an aggregator signs and checks. See seal.py for the law, session.py for what it agrees on with each device.
 
 key         signs what it says to all
-trust       pins operators, whose commands it then takes signed only; and its own former and other keys
+trust       pins operators, whose commands it then takes signed only; and its own former and other keys. Who only asks
+            need not sign: observers have no key, and what is answered lies at the broker for all who may listen
 devices     whose words it takes: enrolled and not revoked; None: it believes its broker about them
 exchange    drawn at its start; said in each beacon
 """
@@ -16,7 +17,7 @@ from msgspec import structs
 from broker.device_seal import DIGEST_DIGITS
 from broker.envelope import Envelope
 from broker.errors import WireError
-from broker.messages import Beacon, Candidate, Command, Head, Message, Offer, Presence, Verdict, Want
+from broker.messages import Beacon, Candidate, Command, Head, Message, Offer, Presence, Query, Verdict, Want
 from broker.seal import OF_THE_AGGREGATOR, ForgedError, M, Seal, Signing, signer_of, tag_of
 from broker.session import Session
 from identity.keys import ExchangeKey, Signer, key_of, text_of
@@ -99,7 +100,7 @@ class ServerSeal(Seal):
             case Offer():
                 self._check_offer(message, envelope, said)
             case _ if isinstance(message, Command):
-                if self._operators:
+                if self._operators and not (envelope is None and isinstance(message, Query)):
                     signer_of(self._operators, message, envelope, said)
                     if message.to != self._tag:
                         raise ForgedError("repeated", message)

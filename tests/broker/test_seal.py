@@ -16,6 +16,7 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Candidate,
+    Explain,
     Head,
     Job,
     Jobs,
@@ -24,6 +25,7 @@ from broker.messages import (
     Presence,
     Reply,
     Round,
+    Show,
     Status,
     Stop,
     Verdict,
@@ -247,9 +249,17 @@ def test_a_command_is_said_to_one_life_of_the_aggregator() -> None:
     with pytest.raises(ForgedError, match="said before"):
         server_of_another_life().unpack(stop)
     with pytest.raises(ForgedError, match="not signed"):
-        one.unpack(PLAIN.pack(Jobs("cli", "r")))
+        one.unpack(PLAIN.pack(Stop("cli", "r", "toy")))
     with pytest.raises(ForgedError, match="signed by nobody"):
         one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack(Jobs("cli", "r")))
+
+
+def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> None:
+    one = server()
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 1)):
+        assert one.unpack(PLAIN.pack_query(query)) == query
+        with pytest.raises(ForgedError, match="signed by nobody"):
+            one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack_query(query))
 
 
 def test_words_are_followed_in_the_order_of_term_and_count() -> None:
