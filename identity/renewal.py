@@ -64,7 +64,10 @@ def adopt(folder: Path, topic: str, payload: bytes, now: dt.datetime) -> str:
     status = folder.stat()
     adoption.adopt(bundle, folder.parent, status.st_gid if status.st_mode & 0o070 else None)
     shutil.rmtree(draft)
-    return f"until {bundle.manifest.expires:%Y-%m-%d}"
+    until = f"until {bundle.manifest.expires:%Y-%m-%d}"
+    if bundle.trust.serial == trust.serial:
+        return until
+    return f"{until}; other keys are pinned now (serial {bundle.trust.serial}), which count once the agent is started again"
 
 
 def main(arguments: list[str]) -> int:
