@@ -67,7 +67,8 @@ def adopt(folder: Path, topic: str, payload: bytes, now: dt.datetime) -> str:
     until = f"until {bundle.manifest.expires:%Y-%m-%d}"
     if bundle.trust.serial == trust.serial:
         return until
-    return f"{until}; other keys are pinned now (serial {bundle.trust.serial}), which count once the agent is started again"
+    pinned = f"other keys are pinned now (serial {bundle.trust.serial})"
+    return f"{until}; {pinned}, which count once the agent is started again"
 
 
 def main(arguments: list[str]) -> int:
