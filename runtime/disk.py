@@ -51,7 +51,10 @@ def exchange(one: Path, other: Path) -> bool:
 
     Not every system and file system can (renameat2(2)); then nothing was changed.
     """
-    import ctypes  # here alone: nearly nobody ever needs it
+    try:
+        import ctypes  # here alone: nearly nobody ever needs it
 
-    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+        swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    except (ImportError, MemoryError, OSError):  # where a service may make no code, an old libffi does not load
+        return False
     return swap is not None and swap(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0
