@@ -340,6 +340,11 @@ class Authority:
             raise AuthorityError(f"{self.folder}/issued/{device}.crt: is not the certificate that {device} has now")
         return certificate
 
+    def is_long_ago(self, device: str, until: dt.datetime) -> bool:
+        """Return whether a device whose certificate ends then has been given two others since."""
+        before = [gone.until for gone in self.record.older.values() if gone.holder == device]
+        return bool(before) and until < max(before)
+
     def check_free(self, device: str, message_key: str | None = None) -> None:
         """Raise AuthorityError where no device can have this name, or this message key, which is another's."""
         self._check_name(device)

@@ -38,7 +38,8 @@ def ask(folder: Path, topic: str) -> bytes:
         write_private(draft / "device.key", certificates.new_key())
         csr = certificates.request((draft / "device.key").read_bytes(), known.device)
         write_private(draft / "request.csr", csr)
-    request = Request(known.device, (draft / "request.csr").read_text(), text_of(message_key.public))
+    has = certificates.look((folder / "device.crt").read_bytes())[3]
+    request = Request(known.device, (draft / "request.csr").read_text(), text_of(message_key.public), has=has)
     return asking.ask(topic, request, message_key)
 
 
