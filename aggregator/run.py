@@ -497,7 +497,7 @@ class Run:
     def _max_share(self) -> float | None:
         """What one device may weigh in a mean; None: whatever it does."""
         share = self.spec.rounds.max_share
-        return shares.USUAL if share is None and self._stated_rows is not None else share
+        return shares.USUAL if share is None and self._stated_rows else share
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""

@@ -49,8 +49,10 @@ log = logging.getLogger(__name__)
 
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
-LEADS_WITH = ("device", "command", "query", "head")
-"""Those that the one which leads subscribes to beside."""
+LEADS_WITH = ("head", "device", "command", "query")
+"""Those that the one which leads subscribes to beside. What is retained comes in this order, the heads first: a device
+that is not there may be the last that a round waited for, and a store that is older than its head has to know it then.
+"""
 SAID_ONCE = ("offer", "chunk")
 """And those under which nothing is to be retained: whoever does so is to be noticed at once."""
 MOST_FOREIGN = 256

@@ -74,7 +74,9 @@ class Seal:
 
     @property
     def stated_rows(self) -> Mapping[str, int] | None:
-        """Device to the most examples that are believed of it, as was stated when it was enrolled; None of nobody."""
+        """Device to the most examples that are believed of it, as was stated when it was enrolled; changes as it is
+        stated. None: nobody states anything here.
+        """
         return None
 
     @property

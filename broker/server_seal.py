@@ -1,7 +1,8 @@
 """What an aggregator signs and checks. See seal.py for the law, session.py for what it agrees on with each device.
 
 key         signs what it says to all
-trust       pins operators, whose commands it then takes signed only; and its own former and other keys
+trust       pins operators, whose commands it then takes signed only; and its own former and other keys. Who only asks
+            need not sign: observers have no key, and what is answered lies at the broker for all who may listen
 devices     whose words it takes: enrolled and not revoked; None: it believes its broker about them
 exchange    drawn at its start; said in each beacon
 """
@@ -16,14 +17,14 @@ from msgspec import structs
 from broker.device_seal import DIGEST_DIGITS
 from broker.envelope import Envelope
 from broker.errors import WireError
-from broker.messages import Beacon, Candidate, Command, Head, Message, Offer, Presence, Verdict, Want
+from broker.messages import Beacon, Candidate, Command, Head, Message, Offer, Presence, Query, Verdict, Want
 from broker.seal import OF_THE_AGGREGATOR, ForgedError, M, Seal, Signing, signer_of, tag_of
 from broker.session import Session
 from identity.keys import ExchangeKey, Signer, key_of, text_of
 from identity.trust import Trust
 
 FORMER = 8
-"""Former lives of a device that are remembered: none of them is agreed with again."""
+"""Former lives of a device whose sessions are kept: none of them comes back by a word that was heard before."""
 MOST = 100_000
 """Devices that sessions are agreed on with where anybody may be one."""
 
@@ -67,7 +68,8 @@ class ServerSeal(Seal):
         self._public = text_of(self._exchange.public)
         self._tag = tag_of(self._exchange.public)
         self._sessions: dict[str, Session] = {}
-        self._former: dict[str, tuple[str, ...]] = {}
+        self._former: dict[str, dict[bytes, Session]] = {}
+        """Those that have made way, by the exchange key of the device, the latest last."""
 
     # Saying.
 
@@ -98,7 +100,7 @@ class ServerSeal(Seal):
             case Offer():
                 self._check_offer(message, envelope, said)
             case _ if isinstance(message, Command):
-                if self._operators:
+                if self._operators and not (envelope is None and isinstance(message, Query)):
                     signer_of(self._operators, message, envelope, said)
                     if message.to != self._tag:
                         raise ForgedError("repeated", message)
@@ -119,21 +121,28 @@ class ServerSeal(Seal):
         if before is None and self.devices is None and len(self._sessions) >= MOST:
             return
         theirs = key_of(message.exchange)
-        if before is not None:
-            if before.theirs == theirs:
-                if count < before.presence:
-                    raise ForgedError("repeated", message)
-                before.presence = count
-                return
-            former = self._former.get(device, ())
-            if message.exchange in former:
+        if before is not None and before.theirs == theirs:
+            if count < before.presence:
                 raise ForgedError("repeated", message)
-        try:
-            session = Session(self._exchange, theirs, self.fleet, device, of_device=False)
-        except ValueError as error:
-            raise WireError(f"device: exchange: {error}") from error
+            before.presence = count
+            return
+        # A life that has made way comes back by a word that it had not said before: it may have made way to a recording
+        # of a life that is not remembered any more. Its session goes on where it was, so no count is used twice.
+        former = self._former.get(device, {})
+        session = former.get(theirs)
+        if session is not None and count <= session.presence:
+            raise ForgedError("repeated", message)
+        if session is None:
+            try:
+                session = Session(self._exchange, theirs, self.fleet, device, of_device=False)
+            except ValueError as error:
+                raise WireError(f"device: exchange: {error}") from error
+        former.pop(theirs, None)
         if before is not None:
-            self._former[device] = (*self._former.get(device, ()), text_of(before.theirs))[-FORMER:]
+            former[before.theirs] = before
+            while len(former) > FORMER:
+                del former[next(iter(former))]
+            self._former[device] = former
         session.presence = count
         self._sessions[device] = session
 
@@ -163,8 +172,8 @@ class ServerSeal(Seal):
 
     @property
     def stated_rows(self) -> Mapping[str, int] | None:
-        """See `Seal`."""
-        return self.devices.rows if self.devices is not None and self.devices.rows else None
+        """See `Seal`. It may be empty: what is stated later is believed of jobs that are at work, too."""
+        return self.devices.rows if self.devices is not None else None
 
     # Revocation.
 
@@ -175,4 +184,5 @@ class ServerSeal(Seal):
         gone = self.devices.look()
         for device in gone:
             self._sessions.pop(device, None)
+            self._former.pop(device, None)
         return gone

@@ -99,11 +99,10 @@ def wire_of_operator(fleet: str, identity: IdentitySettings) -> Wire:
         if key is not None:
             raise SettingsError("[identity] message_key: is of no use without trust, the pinned keys of the fleet")
         return Wire(fleet)
-    seal = OperatorSeal(fleet, trust, key)
-    if trust.operators and not seal.name:
-        has = "there is no message_key" if key is None else f"{identity.message_key} is no operator's key"
+    seal = OperatorSeal(fleet, trust, key)  # without a key it looks on, as observers do
+    if trust.operators and key is not None and not seal.name:
         raise SettingsError(
-            f"[identity]: {has} in {identity.trust}, and this fleet takes signed commands alone: name the "
-            "operator.toml that has yours with --config"
+            f"[identity]: {identity.message_key} is no operator's key in {identity.trust}, and this fleet takes signed "
+            "commands alone: name the operator.toml that has yours with --config"
         )
     return Wire(fleet, seal if trust.operators else OperatorSeal(fleet, trust))

@@ -6,7 +6,8 @@
 Its law:
 1. The first bundle pins the root. One of another fleet or root, of another device, of an earlier epoch, or with older
    pinned keys or an older certificate than what is here is refused, and nothing is changed.
-2. The folder is made whole beside the old one and put in its place: key and certificate are always a pair.
+2. The folder is made whole beside the old one and put in its place: key and certificate are always a pair. Where the
+   file system can, the two change places at once, so that a cut of the power in a renewal leaves one or the other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 from identity.bundle import FILES, Bundle, BundleError, Manifest
 from identity.trust import TrustError, read_trust
 from identity.validity import ValidityError, validity_of
-from runtime.disk import sync, write_private
+from runtime.disk import exchange, sync, write_private
 
 ETC = "/etc/fedge"
 FOLDER = "identity"
@@ -47,11 +48,13 @@ def adopt(bundle: Bundle, etc: Path, group: int | None = None) -> bool:
     if group is not None:
         os.chown(new, -1, group)
     new.chmod(folder_mode)
-    with contextlib.suppress(FileNotFoundError):
-        here.rename(old)
-    new.rename(here)
+    if not exchange(new, here):
+        with contextlib.suppress(FileNotFoundError):
+            here.rename(old)
+        new.rename(here)
     sync(etc)
-    shutil.rmtree(old, ignore_errors=True)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     return _put_configuration(bundle, etc, group, mode)
 
 

@@ -9,12 +9,14 @@ Its law:
 2. Enrolling, both sides hold the token's secret, and the broker does not: it is shown a password that is made of it.
    So whoever owns the broker can neither ask in a token's name nor answer it. Renewing, the request is signed by the
    key that is enrolled, the answer by the key that the root's mandate names, which the device has.
-3. A request is one thing by its digest: who asks again with the same keys asks the same, and is answered the same.
+3. A request is one thing by its digest: who asks again with the same keys asks the same, and is answered the same. One
+   that is played again after two renewals names a certificate of long ago, and is not answered.
 4. Lengths are checked before anything is read; what is wrong raises AskingError, whatever the bytes.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import hmac
 from typing import Annotated, Literal, TypeVar
@@ -40,12 +42,16 @@ class AskingError(ValueError):
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
-    """A certificate, please. csr: PKCS #10 in PEM. key: the public message key, as text. done: it has come, thanks."""
+    """A certificate, please. csr: PKCS #10 in PEM. key: the public message key, as text. done: it has come, thanks.
+
+    has: when the certificate ends that the device has, where it renews one; absent from an older agent.
+    """
 
     device: Name
     csr: Text
     key: Annotated[str, Meta(max_length=64)]
     done: bool = False
+    has: Annotated[dt.datetime, Meta(tz=True)] | None = None
 
     @property
     def digest(self) -> str:

@@ -340,9 +340,16 @@ class Authority:
             raise AuthorityError(f"{self.folder}/issued/{device}.crt: is not the certificate that {device} has now")
         return certificate
 
-    def check_free(self, device: str) -> None:
-        """Raise AuthorityError where no device can have this name."""
+    def is_long_ago(self, device: str, until: dt.datetime) -> bool:
+        """Return whether a device whose certificate ends then has been given two others since."""
+        before = [gone.until for gone in self.record.older.values() if gone.holder == device]
+        return bool(before) and until < max(before)
+
+    def check_free(self, device: str, message_key: str | None = None) -> None:
+        """Raise AuthorityError where no device can have this name, or this message key, which is another's."""
         self._check_name(device)
+        if message_key is not None:
+            self._check_message_key(message_key)
 
     def due(self) -> dt.datetime:
         """Return when the list of revoked devices has to be renewed at the latest."""

@@ -95,6 +95,8 @@ class WatchedRegistry:
         self.rows = _rows_of(registry)
         """Device to the most examples that are believed of it, where that was stated; changes with the file."""
         self._looked_at = clock()
+        self._trouble = ""
+        """Why the file could not be read, the last time."""
 
     def key_of(self, device: str) -> bytes | None:
         """Return the 32 bytes of the key that a device signs with; None for one that is unknown or revoked."""
@@ -108,12 +110,14 @@ class WatchedRegistry:
         self._looked_at, stamp = now, self._look()
         if stamp == self._stamp:
             return []
-        self._stamp = stamp
         try:
             registry = read_registry(self._path, self._fleet)
-        except RegistryError as error:
-            log.error("%s; the devices that were known before are believed until it can be read", error)
+        except RegistryError as error:  # it is tried again: what was wrong need not lie in the file
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.error("%s; the devices that were known before are believed until it can be read", error)
             return []
+        self._stamp, self._trouble = stamp, ""
         before, self._keys = self._keys, _keys_of(registry)
         keys, rows = self._keys, _rows_of(registry)
         self.rows.clear()

@@ -38,7 +38,8 @@ def ask(folder: Path, topic: str) -> bytes:
         write_private(draft / "device.key", certificates.new_key())
         csr = certificates.request((draft / "device.key").read_bytes(), known.device)
         write_private(draft / "request.csr", csr)
-    request = Request(known.device, (draft / "request.csr").read_text(), text_of(message_key.public))
+    has = certificates.look((folder / "device.crt").read_bytes())[3]
+    request = Request(known.device, (draft / "request.csr").read_text(), text_of(message_key.public), has=has)
     return asking.ask(topic, request, message_key)
 
 
@@ -64,7 +65,11 @@ def adopt(folder: Path, topic: str, payload: bytes, now: dt.datetime) -> str:
     status = folder.stat()
     adoption.adopt(bundle, folder.parent, status.st_gid if status.st_mode & 0o070 else None)
     shutil.rmtree(draft)
-    return f"until {bundle.manifest.expires:%Y-%m-%d}"
+    until = f"until {bundle.manifest.expires:%Y-%m-%d}"
+    if bundle.trust.serial == trust.serial:
+        return until
+    pinned = f"other keys are pinned now (serial {bundle.trust.serial})"
+    return f"{until}; {pinned}, which count once the agent is started again"
 
 
 def main(arguments: list[str]) -> int:

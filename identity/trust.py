@@ -99,11 +99,13 @@ def may_follow(before: Trust, after: Trust) -> str:
     """Return why these keys must not take the place of those; "" where they may.
 
     The root may change everything. The aggregator's key may hand over to another aggregator's key and nothing else:
-    who has taken it over must not make himself an operator.
+    who has taken it over must not make himself an operator. Nor may he take a serial beyond the root's reach: it rises
+    by one, and of two files with one serial the root's counts.
     """
     if after.fleet != before.fleet:
         return f"these are the keys of the fleet {after.fleet!r}, and those in use are of {before.fleet!r}"
-    if after.serial <= before.serial:
+    takes_back = after.serial == before.serial and is_of_root(after) and not is_of_root(before) and before.signature
+    if after.serial <= before.serial and not takes_back:
         return f"it has the serial {after.serial}, and that in use has {before.serial}: it is an old one"
     try:
         signature = base64.b64decode(after.signature, validate=True)
@@ -116,6 +118,11 @@ def may_follow(before: Trust, after: Trust) -> str:
         return "neither the root nor the aggregator whose keys are in use has signed it"
     if (after.root, after.operators) != (before.root, before.operators):
         return "the aggregator has signed it, and it may change the aggregator's keys alone: have the root sign it"
+    if after.serial > before.serial + 1:
+        return (
+            f"the aggregator has signed it, with the serial {after.serial} where {before.serial + 1} follows: have the "
+            "root sign it"
+        )
     return ""
 
 

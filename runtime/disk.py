@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_EXCHANGE, _HERE = 2, -100
+"""RENAME_EXCHANGE and AT_FDCWD of renameat2(2)."""
+
 
 def sync(path: Path) -> None:
     """Put a file, or the entries of a folder, on disk. Raises OSError."""
@@ -41,3 +44,17 @@ def make_private(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(mode=0o700)
         sync(folder.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Put two things of one folder in each other's places at once; return whether that could be done.
+
+    Not every system and file system can (renameat2(2)); then nothing was changed.
+    """
+    try:
+        import ctypes  # here alone: nearly nobody ever needs it
+
+        swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    except (ImportError, MemoryError, OSError):  # where a service may make no code, an old libffi does not load
+        return False
+    return swap is not None and swap(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0

@@ -75,7 +75,9 @@ def operator(arguments: argparse.Namespace) -> int:
     done = Done("operator", arguments.name, (str(folder),), failed)
     text = [f"{folder}: keys and operator.toml of {arguments.role} {arguments.name}, to be handed over"]
     if arguments.role != "observer":
-        text.append("devices and aggregator take this person's jobs once they have the new trust.json")
+        text.append(
+            "devices and aggregator take this person's jobs once they have the new trust.json and were started again"
+        )
     return say(done, text, arguments)
 
 

@@ -24,8 +24,8 @@ def check(authority: Authority, token: Token, request: Request) -> None:
     """Raise AuthorityError or AskingError where a token cannot have what it asks for."""
     known = authority.record.devices.get(request.device)
     public_of(request)
-    authority.check_free(request.device)
-    is_itself = known is not None and known.key == request.key  # of a request that was approved before
+    is_itself = known is not None and not known.revoked and known.key == request.key  # approved before
+    authority.check_free(request.device, None if is_itself else request.key)
     if known is not None and not known.revoked and not token.again and not is_itself:
         raise AuthorityError(
             f"{request.device} is enrolled already. If this is another device, give it another name; where it takes "
@@ -76,7 +76,8 @@ def approve(authority: Authority, name: str, now: dt.datetime) -> tuple[str, ...
 def renew(authority: Authority, request: Request, now: dt.datetime) -> tuple[str, ...]:
     """Certify a device anew, where its certificate has half of its time left at most; return what is left to do.
 
-    For the key that its last certificate is for nothing is done: it asks again for what it was given. Raises
+    For the key that its last certificate is for nothing is done: it asks again for what it was given. A request of two
+    renewals ago is refused: for its key, which the device has no more, it would take the turn of an honest one. Raises
     AuthorityError, AskingError.
     """
     public, known = public_of(request), authority.record.devices.get(request.device)
@@ -84,6 +85,10 @@ def renew(authority: Authority, request: Request, now: dt.datetime) -> tuple[str
         raise AuthorityError(f"{request.device} is revoked or unknown, so its certificate is not renewed")
     if _is_for(authority, request.device, public):
         return ()
+    if request.has is not None and authority.is_long_ago(request.device, request.has):
+        raise AskingError(
+            f"{request.device} asks with a certificate of long ago: somebody plays a former request again"
+        )
     left, whole = known.expires - now, dt.timedelta(days=authority.settings.validity.device_days)
     if left > whole / 2:
         raise AuthorityError(f"the certificate of {request.device} is good until {known.expires:%Y-%m-%d}: too early")

@@ -32,9 +32,13 @@ from aggregator.store import Store
 from aggregator.streaks import MANY
 from broker import chunks
 from broker.messages import Offer, Verdict, Version
+from broker.server_seal import ServerSeal
 from edge_agent import work
 from fleet.problems.problem import read_problem
 from fleet.simulation.simulate import Result, simulate
+from identity.keys import SigningKey, text_of
+from identity.record import written
+from identity.registry import Enrolled, Registry, WatchedRegistry
 from models.chain import Chain
 from models.job import AggregateSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.nets.table import build
@@ -139,6 +143,21 @@ def test_what_is_claimed_beyond_the_rows_that_were_stated_counts_for_nothing(sto
     (round_,) = store.attempts("toy-1", Version(1, 0))
     assert round_.fates["a"] == "counted; capped: it weighs 12, not 100", "where rows are stated half is the most"
     assert round_.reason.endswith("; capped at max_share = 0.5: a")
+
+
+def test_rows_that_are_stated_while_a_job_is_at_work_hold_for_it(store: Store, tmp_path: Path) -> None:
+    registry = tmp_path / "registry.json"
+    registry.write_bytes(written(Registry("f", {"a": Enrolled(text_of(SigningKey.generate().public))})))
+    clock = iter(range(1000))
+    seal = ServerSeal("f", SigningKey.generate(), None, WatchedRegistry(registry, "f", lambda: next(clock)))
+    run = start(store, job_spec(), seal.stated_rows)
+    see(run, "a", "bb", "ccc")
+    registry.write_bytes(written(Registry("f", {"a": Enrolled(text_of(SigningKey.generate().public), rows=100)})))
+    assert seal.revoked() == ["a"]
+    for device, n in (("a", 2**20), ("bb", 10), ("ccc", 20)):
+        hear(run, offer(run, device, n))
+    (round_,) = store.attempts("toy-1", Version(1, 0))
+    assert round_.fates["a"] == "counted; capped: it weighs 30, not 100"
 
 
 def test_where_nothing_is_stated_a_device_that_holds_most_of_the_weight_is_named_once_and_not_capped(

@@ -16,6 +16,7 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Candidate,
+    Explain,
     Head,
     Job,
     Jobs,
@@ -24,6 +25,7 @@ from broker.messages import (
     Presence,
     Reply,
     Round,
+    Show,
     Status,
     Stop,
     Verdict,
@@ -32,7 +34,7 @@ from broker.messages import (
 )
 from broker.operator_seal import OperatorSeal
 from broker.seal import SAY_S, ForgedError, Order, Refusals
-from broker.server_seal import ServerSeal
+from broker.server_seal import FORMER, ServerSeal
 from broker.transport import Packet
 from broker.wire import Wire
 from identity.keys import ExchangeKey, SigningKey, text_of
@@ -199,14 +201,38 @@ def test_an_earlier_presence_of_the_same_life_is_not_followed() -> None:
         one.unpack(early)
 
 
-def test_a_life_of_a_device_that_has_made_way_does_not_come_back() -> None:
+def test_a_life_of_a_device_that_has_made_way_does_not_come_back_by_what_it_has_said() -> None:
     one, other = pair()
     before = other.pack(Presence("d1", 4, online=True))
+    one.unpack(before)
     later = Wire("f", DeviceSeal("f", "d1", TRUST, DEVICE))
     later.unpack(one.pack(Beacon(7, "n0", online=True)))
     one.unpack(later.pack(Presence("d1", 5, online=True)))
     with pytest.raises(ForgedError, match="said before"):
         one.unpack(before)
+
+
+def test_a_recording_of_a_life_that_is_long_forgotten_locks_nobody_out() -> None:
+    one, lives = server(), [Wire("f", DeviceSeal("f", "d1", TRUST, DEVICE)) for _ in range(FORMER + 2)]
+    said = []
+    for boot, life in enumerate(lives):
+        life.unpack(one.pack(Beacon(7, "n0", online=True)))
+        said.append(life.pack(Presence("d1", boot, online=True)))
+        one.unpack(said[-1])
+    offer, last = Offer("j-1", "d1", V, 120, "00" * 16, 3), lives[-1]
+    heard, verdict = last.pack(offer), one.pack(Verdict("d1", "j-1", V, "0" * 8))
+    assert (one.unpack(heard), isinstance(last.unpack(verdict), Verdict)) == (offer, True)
+
+    one.unpack(said[0])  # the broker plays the first again
+    with pytest.raises(ForgedError, match="introduce itself"):
+        one.unpack(last.pack(offer))
+    with pytest.raises(ForgedError, match="said before"):
+        one.unpack(said[-1])
+    one.unpack(last.pack(Presence("d1", FORMER + 1, online=True)))
+    assert one.unpack(last.pack(offer)) == offer
+    with pytest.raises(ForgedError, match="said before"):
+        one.unpack(heard)
+    assert isinstance(last.unpack(one.pack(Verdict("d1", "j-1", V, "0" * 8))), Verdict)
 
 
 def test_a_device_that_is_not_enrolled_is_not_heard() -> None:
@@ -223,9 +249,17 @@ def test_a_command_is_said_to_one_life_of_the_aggregator() -> None:
     with pytest.raises(ForgedError, match="said before"):
         server_of_another_life().unpack(stop)
     with pytest.raises(ForgedError, match="not signed"):
-        one.unpack(PLAIN.pack(Jobs("cli", "r")))
+        one.unpack(PLAIN.pack(Stop("cli", "r", "toy")))
     with pytest.raises(ForgedError, match="signed by nobody"):
         one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack(Jobs("cli", "r")))
+
+
+def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> None:
+    one = server()
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 1)):
+        assert one.unpack(PLAIN.pack_query(query)) == query
+        with pytest.raises(ForgedError, match="signed by nobody"):
+            one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack_query(query))
 
 
 def test_words_are_followed_in_the_order_of_term_and_count() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs, to_builtins
 
+from aggregator import generations
 from broker import envelope
 from broker.ceilings import MOST_GENERATION, MOST_NUMBER, MOST_TERM
 from broker.device_seal import DeviceSeal
@@ -561,6 +563,37 @@ def test_a_registry_that_is_damaged_or_gone_leaves_the_last_one(fleet: KeyedFlee
     fleet.rest(3.0)
     path.unlink()
     assert fleet.finish().sha256 == calm_sha256
+
+
+def test_a_store_of_yesterday_whose_round_waited_for_one_that_is_gone_gives_no_number_out_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generations, "place", lambda _file: "here")  # an image of the whole disk is put back
+    fleet = KeyedFleet(tmp_path / "fleet", n_agents=2)
+    rules = RoundsSpec(quorum=1, min_devices=1, target=2, max_rounds=5, deadline_s=30.0)
+    fleet.submit(toy(rounds=rules))
+    fleet.broker.policy = lambda _to, packet: 0 if "d0" in packet.topic.split("/") and "offer" in packet.topic else 1
+    fleet.run(lambda: fleet.job().version.number == 1 and len(fleet.job().coordinator.counted) == 1)
+    fleet.kill_aggregator()
+    shutil.copytree(fleet.folder / "aggregator", tmp_path / "yesterday")
+    fleet.broker.policy = None
+    fleet.start_aggregator()
+    fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number >= 3)
+    fleet.kill_aggregator()
+    fleet.kill_agent("d0")
+    del fleet.agents["d0"]
+    shutil.rmtree(fleet.folder / "aggregator")
+    (tmp_path / "yesterday").rename(fleet.folder / "aggregator")
+    fleet.start_aggregator()
+    fleet.finish()
+    proofs: dict[Version, set[str]] = {}
+    for packet in fleet.attacker.recorded("head"):
+        head = PLAIN.unpack(packet)
+        assert isinstance(head, Head)
+        proofs.setdefault(head.version, set()).add(head.sha256)
+    assert [version for version, found in proofs.items() if len(found) > 1] == []
+    assert fleet.job().version.generation > 1
+    fleet.close()
 
 
 @pytest.mark.parametrize("who", ["aggregator", "devices", "both", "broker"])

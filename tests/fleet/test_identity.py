@@ -16,6 +16,7 @@ from broker.ceilings import MOST_GENERATION, MOST_NUMBER, MOST_TERM
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
 from broker.messages import Beacon, Head, Job, Version
+from broker.operator_seal import OperatorSeal
 from broker.server_seal import ServerSeal
 from broker.wire import Wire
 from fleet.cli import main
@@ -62,6 +63,12 @@ def test_with_all_keys_nothing_is_said(keys: LocalKeys, caplog: pytest.LogCaptur
     assert not caplog.records
 
 
+def test_an_observer_has_pinned_keys_and_none_of_its_own(keys: LocalKeys) -> None:
+    seal = wire_of_operator("f", structs.replace(keys.of_operator, message_key=None)).seal
+    assert isinstance(seal, OperatorSeal)
+    assert not seal.signs
+
+
 def test_what_an_aggregator_does_not_check_it_says(keys: LocalKeys, caplog: pytest.LogCaptureFixture) -> None:
     wire = wire_of_aggregator("f", server(keys, registry=None, trust=None))
     assert isinstance(wire.seal, ServerSeal)
@@ -84,10 +91,6 @@ WRONG: dict[str, tuple[Callable[[LocalKeys], Any], str]] = {
     "an operator without trust": (
         lambda k: wire_of_operator("f", structs.replace(k.of_operator, trust=None)),
         "of no use without trust",
-    ),
-    "an operator without a key": (
-        lambda k: wire_of_operator("f", structs.replace(k.of_operator, message_key=None)),
-        "there is no message_key",
     ),
     "an operator with the aggregator's key": (
         lambda k: wire_of_operator("f", IdentitySettings(**k.of_device("aggregator"))),
@@ -198,7 +201,11 @@ def test_an_operator_with_a_key_has_a_fleet_of_processes_train_within_its_memory
     assert main(["job", "submit", str(real.job), "--config", str(bare)]) == 1
     assert "signed commands alone" in capsys.readouterr().err
     assert main(["job", "submit", str(real.job), "--config", str(real.operator)]) == 0
-    until(lambda: line(real.operator, capsys).get("state") == "finished")
+    observer, identity = tmp_path / "observer.toml", {"trust": str(tmp_path / "keys" / "trust.json")}
+    observer.write_text(written({"fleet": stage.FLEET, "broker": {"port": real.broker.port}, "identity": identity}))
+    until(lambda: line(observer, capsys).get("state") == "finished")
+    assert main(["job", "stop", "activity", "--config", str(observer)]) == 1
+    assert "signed commands alone" in capsys.readouterr().err
     agents = [child for child in real.children._children if child.name != "aggregator"]
     assert [peak_mb(child.process.pid) <= 60 for child in agents] == [True, True]
     onnx = tmp_path / "model.onnx"

@@ -11,6 +11,7 @@ import pytest
 from identity.adoption import adopt
 from identity.authority import Authority
 from identity.bundle import Bundle, BundleError, unpack
+from runtime.disk import exchange
 from tests.identity.conftest import AGENT, NOW, bundle_of
 
 
@@ -100,6 +101,47 @@ def test_an_adoption_that_died_half_way_is_completed_by_another(authority: Autho
     (etc / ".identity.new").mkdir()
     with pytest.raises(BundleError, match="that of device pi-1"):
         adopt(enrolled(authority, "pi-2"), etc)
+    second = enrolled(authority)
+    adopt(second, etc)
+    assert (etc / "identity" / "device.crt").read_bytes() == second.files["device.crt"]
+    assert sorted(path.name for path in etc.iterdir()) == ["agent.toml", "identity"]
+
+
+def test_a_renewed_identity_takes_the_place_of_the_old_one_at_once(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etc, gone = tmp_path / "etc", []
+    adopt(enrolled(authority), etc)
+    rename = Path.rename
+
+    def watched(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        gone.append(not (etc / "identity").exists())
+        return moved
+
+    monkeypatch.setattr(Path, "rename", watched)
+    second = enrolled(authority)
+    adopt(second, etc)
+    assert (etc / "identity" / "device.crt").read_bytes() == second.files["device.crt"]
+    assert sorted(path.name for path in etc.iterdir()) == ["agent.toml", "identity"]
+    assert not any(gone) or not _can_exchange(tmp_path)
+
+
+def _can_exchange(folder: Path) -> bool:
+    one, other = folder / "one", folder / "other"
+    one.mkdir()
+    other.mkdir()
+    return exchange(one, other)
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_where_two_folders_cannot_change_places_they_are_moved(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can: bool
+) -> None:
+    if not can:
+        monkeypatch.setattr("identity.adoption.exchange", lambda *_: False)
+    etc = tmp_path / "etc"
+    adopt(enrolled(authority), etc)
     second = enrolled(authority)
     adopt(second, etc)
     assert (etc / "identity" / "device.crt").read_bytes() == second.files["device.crt"]

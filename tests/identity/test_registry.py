@@ -72,6 +72,24 @@ def test_the_last_one_that_could_be_read_goes_on_holding(
     assert (watched.look(), watched.key_of("d1")) == (["d1"], None)
 
 
+def test_one_that_could_not_be_read_is_read_once_it_can_be_though_nobody_writes_it_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    watched = WatchedRegistry(path, "f", clock)
+    write(path, d1=Enrolled(text_of(ONE.public), revoked=True))
+    with monkeypatch.context() as patch:  # a mode of 0600 does not keep root out
+        patch.setattr(Path, "open", _denied)
+        clock.now += LOOK_S
+        assert (watched.look(), watched.key_of("d1")) == ([], ONE.public)
+    clock.now += LOOK_S
+    assert (watched.look(), watched.key_of("d1")) == (["d1"], None)
+
+
+def _denied(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
 def test_a_registry_that_is_not_there_at_the_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="cannot be read"):
         WatchedRegistry(tmp_path / "registry.json", "f")

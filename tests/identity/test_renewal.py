@@ -14,7 +14,8 @@ from identity import adoption, asking, certificates, renewal
 from identity.asking import Answer, Granted, Request
 from identity.authority import Authority
 from identity.bundle import BundleError, unpack
-from identity.keys import SigningKey
+from identity.keys import SigningKey, text_of
+from identity.trust import read_trust
 from tests.identity.conftest import NOW, bundle_of
 
 ASKS, ANSWERS = "where it is asked", "where it is answered"
@@ -55,6 +56,19 @@ def test_key_and_certificate_change_together_and_the_message_key_stays(authority
     assert certificates.is_of(after["device.crt"], after["device.key"])
     assert not (folder.parent / renewal.DRAFT).exists()
     assert request_in(renewal.ask(folder, ASKS), authority).csr != request.csr
+
+
+def test_keys_that_were_pinned_since_come_along_and_it_is_said_from_when_on_they_count(
+    authority: Authority, folder: Path
+) -> None:
+    public = certificates.public_of(certificates.new_key())
+    authority.certify("anna", "operator", public, text_of(SigningKey.generate().public), NOW)
+    assert authority.publish(NOW).failed == ()
+    request = request_in(renewal.ask(folder, ASKS), authority)
+    answer = Answer(request.digest, "granted", granted=granted(authority, request, NOW + dt.timedelta(hours=1)))
+    text = renewal.adopt(folder, ANSWERS, asking.answer(ANSWERS, answer, authority.signer()), NOW)
+    assert "other keys are pinned now (serial 2), which count once the agent is started again" in text
+    assert "anna" in read_trust(folder / "trust.json").operators
 
 
 def forged(authority: Authority, request: Request) -> bytes:

@@ -38,6 +38,18 @@ def test_the_root_changes_the_operators() -> None:
     assert may_follow(TRUST, sign_trust(PROMOTED, ROOT)) == ""
 
 
+def test_the_root_takes_back_what_a_stolen_key_has_handed_over(pinned: Path) -> None:
+    theirs = structs.replace(NEXT, aggregator=(text_of(MALLORY.public),))
+    replace_trust(pinned, file(pinned.parent, sign_trust(theirs, OLD)))
+    for signer in (OLD, MALLORY):  # neither is anybody any more, or may go back
+        with pytest.raises(TrustError):
+            replace_trust(pinned, file(pinned.parent, sign_trust(NEXT, signer)))
+    after = replace_trust(pinned, file(pinned.parent, sign_trust(NEXT, ROOT)))
+    assert after.aggregator_keys == (NEW.public,)
+    with pytest.raises(TrustError, match="it is an old one"):
+        replace_trust(pinned, file(pinned.parent, sign_trust(NEXT, ROOT)))
+
+
 REFUSED: dict[str, tuple[Trust, str]] = {
     "unsigned": (NEXT, "neither the root nor the aggregator"),
     "of another signer": (sign_trust(NEXT, MALLORY), "neither the root nor the aggregator"),
@@ -46,6 +58,7 @@ REFUSED: dict[str, tuple[Trust, str]] = {
     "changed since": (structs.replace(sign_trust(NEXT, ROOT), serial=3), "neither the root nor the aggregator"),
     "no base64": (structs.replace(NEXT, signature="?"), "neither the root nor the aggregator"),
     "an old one": (sign_trust(structs.replace(NEXT, serial=1), ROOT), "it is an old one"),
+    "far ahead by the aggregator": (sign_trust(structs.replace(NEXT, serial=2**53), OLD), "where 2 follows"),
     "of another fleet": (sign_trust(structs.replace(NEXT, fleet="g"), ROOT), "of the fleet 'g'"),
     "operators by the aggregator": (sign_trust(PROMOTED, OLD), "the aggregator's keys alone"),
     "a root by the aggregator": (

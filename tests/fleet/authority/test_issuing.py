@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from broker import issuing as topics
 from broker.memory import MemoryBroker
@@ -126,6 +127,19 @@ def test_what_cannot_be_certified_is_refused_and_the_token_stays(desk: Desk, wan
     assert desk.asks(name, secret, request("pi-9")).state == "waiting"
 
 
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_message_key_that_is_anothers_is_refused_before_anything_is_approved(desk: Desk, revoked: bool) -> None:
+    desk.enroll("pi-7")
+    if revoked:
+        desk.site.fedge("ca", "revoke", desk.site.ca, "pi-7", code=1)
+    desk.site.fedge("ca", "window", desk.site.ca)
+    name, secret = desk.token()
+    answer = desk.asks(name, secret, request("pi-7" if revoked else "pi-1"))
+    assert (answer.state, "everybody needs a new one" in answer.text) == ("refused", True)
+    with Authority(desk.site.ca) as authority:
+        assert [token.state for token in authority.tokens.tokens.values()] == ["open"]
+
+
 def test_a_token_past_its_end_is_told_so_and_taken_away(desk: Desk) -> None:
     name, secret = desk.token()
     desk.now += dt.timedelta(hours=2)
@@ -200,6 +214,26 @@ def test_a_device_renews_for_its_last_third_and_is_given_the_same_again(desk: De
     assert desk.renews("pi-1", payload) == first
     second = asking.ask(topic, request(key=certificates.new_key()), MESSAGE_KEY)
     assert "too early" in desk.renews("pi-1", second).text, "one certificate in half of its time"
+
+
+def test_a_request_of_two_renewals_ago_that_is_played_again_takes_nobodys_turn(desk: Desk) -> None:
+    desk.enroll()
+    topic, said = topics.asks("barn", "renew", "pi-1"), []
+    for _ in range(2):
+        desk.now += dt.timedelta(days=250)
+        with Authority(desk.site.ca) as authority:
+            has = certificates.look(authority.issued("pi-1"))[3]
+        said.append(asking.ask(topic, structs.replace(request(key=certificates.new_key()), has=has), MESSAGE_KEY))
+        assert desk.renews("pi-1", said[-1]).state == "granted"
+    desk.now += dt.timedelta(days=190)
+    assert {packet.payload for packet in desk.says(topic, said[0])} == {b""}, "cleared, and not answered"
+    with Authority(desk.site.ca) as authority:
+        has = certificates.look(authority.issued("pi-1"))[3]
+    lost = asking.ask(topic, structs.replace(request(key=certificates.new_key()), has=has), MESSAGE_KEY)
+    assert desk.renews("pi-1", lost).state == "granted", "what comes of it is lost on the way, and the next key with it"
+    desk.now += dt.timedelta(days=190)
+    again = asking.ask(topic, structs.replace(request(key=certificates.new_key()), has=has), MESSAGE_KEY)
+    assert desk.renews("pi-1", again).state == "granted"
 
 
 def test_who_is_revoked_renews_nothing(desk: Desk) -> None:
