@@ -56,7 +56,10 @@ LAST_REST_S = 86_400.0
 READING = "its data are being read"
 SAID_S = 2.0
 """A reading is told of where it takes longer than this."""
-UNSIGNED = "it is signed by no operator whose key this device has pinned: submit it again with your key"
+UNSIGNED = (
+    "it is signed by no operator whose key this device has pinned: submit it again with such a key, or have the device "
+    "take the trust.json that names yours (`fedge agent trust`)"
+)
 UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
 LEFT_OVER_S = 60.0
 """A job on disk that nobody has announced for so long after connecting is reported."""

@@ -93,17 +93,16 @@ def wire_of_aggregator(fleet: str, identity: ServerIdentity, *, clock: Callable[
 
 
 def wire_of_operator(fleet: str, identity: IdentitySettings) -> Wire:
-    """Return the wire of an operator. Raises SettingsError."""
+    """Return the wire of an operator, or of an observer, who has no key. Raises SettingsError."""
     trust, key = identity.read_trust(fleet), identity.read_key()
     if trust is None:
         if key is not None:
             raise SettingsError("[identity] message_key: is of no use without trust, the pinned keys of the fleet")
         return Wire(fleet)
     seal = OperatorSeal(fleet, trust, key)
-    if trust.operators and not seal.name:
-        has = "there is no message_key" if key is None else f"{identity.message_key} is no operator's key"
+    if trust.operators and key is not None and not seal.name:
         raise SettingsError(
-            f"[identity]: {has} in {identity.trust}, and this fleet takes signed commands alone: name the "
-            "operator.toml that has yours with --config"
+            f"[identity]: {identity.message_key} is no operator's key in {identity.trust}, and this fleet takes signed "
+            "commands alone: name the operator.toml that has yours with --config"
         )
     return Wire(fleet, seal if trust.operators else OperatorSeal(fleet, trust))

@@ -16,6 +16,7 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Candidate,
+    Explain,
     Head,
     Job,
     Jobs,
@@ -23,9 +24,12 @@ from broker.messages import (
     Offer,
     Presence,
     Reply,
+    Resume,
     Round,
+    Show,
     Status,
     Stop,
+    Submit,
     Verdict,
     Version,
     Want,
@@ -223,9 +227,18 @@ def test_a_command_is_said_to_one_life_of_the_aggregator() -> None:
     with pytest.raises(ForgedError, match="said before"):
         server_of_another_life().unpack(stop)
     with pytest.raises(ForgedError, match="not signed"):
-        one.unpack(PLAIN.pack(Jobs("cli", "r")))
+        one.unpack(PLAIN.pack(Stop("cli", "r", "toy")))
     with pytest.raises(ForgedError, match="signed by nobody"):
         one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack(Jobs("cli", "r")))
+
+
+def test_who_only_looks_asks_without_a_key_and_commands_nothing() -> None:
+    one, olga = server(), Wire("f", OperatorSeal("f", TRUST))
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 3)):
+        assert one.unpack(olga.pack_query(query)) == query
+    for command in (Submit("cli", "r", {}), Stop("cli", "r", "toy"), Resume("cli", "r", "toy")):
+        with pytest.raises(ForgedError, match="not signed"):
+            one.unpack(olga.pack(command))
 
 
 def test_words_are_followed_in_the_order_of_term_and_count() -> None:

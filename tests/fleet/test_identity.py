@@ -85,10 +85,6 @@ WRONG: dict[str, tuple[Callable[[LocalKeys], Any], str]] = {
         lambda k: wire_of_operator("f", structs.replace(k.of_operator, trust=None)),
         "of no use without trust",
     ),
-    "an operator without a key": (
-        lambda k: wire_of_operator("f", structs.replace(k.of_operator, message_key=None)),
-        "there is no message_key",
-    ),
     "an operator with the aggregator's key": (
         lambda k: wire_of_operator("f", IdentitySettings(**k.of_device("aggregator"))),
         "is no operator's key",
@@ -197,6 +193,12 @@ def test_an_operator_with_a_key_has_a_fleet_of_processes_train_within_its_memory
     bare.write_text(real.operator.read_text().partition("[identity]")[0])
     assert main(["job", "submit", str(real.job), "--config", str(bare)]) == 1
     assert "signed commands alone" in capsys.readouterr().err
+    observer = tmp_path / "observer.toml"
+    lines = real.operator.read_text().splitlines()
+    observer.write_text("\n".join(line for line in lines if not line.startswith("message_key")))
+    assert main(["job", "list", "--config", str(observer)]) == 0
+    assert main(["job", "submit", str(real.job), "--config", str(observer)]) == 2
+    assert "observers may only look" in capsys.readouterr().err
     assert main(["job", "submit", str(real.job), "--config", str(real.operator)]) == 0
     until(lambda: line(real.operator, capsys).get("state") == "finished")
     agents = [child for child in real.children._children if child.name != "aggregator"]
