@@ -79,6 +79,7 @@ def enroll(arguments: argparse.Namespace) -> int:
     said = [f"{arguments.etc}: this is {what}; fingerprint of the root {mark}"]
     if not configured:
         said.append(f"  {arguments.etc / 'agent.toml'} was there before and is as it was")
+        said.append("  an agent that runs is to be started again: it goes on under its former key")
     return say(done, said, arguments)
 
 
@@ -253,6 +254,8 @@ class _Conversation:
 
     def _check_refusal(self, reason: str) -> None:
         if reason in (reasons.refused(134, ""), reasons.refused(135, "")):
+            self.close()
+            shutil.rmtree(self._folder)  # there is nothing to go on with
             raise TokenError(
                 f"the broker does not know this token: it was used, has expired, was rejected, or is another fleet's. "
                 f"Have a new one made (`fedge ca token`); if it is new: {_clock()}"
