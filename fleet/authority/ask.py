@@ -55,6 +55,8 @@ class Draft(Struct, frozen=True):
 
 def enroll(arguments: argparse.Namespace) -> int:
     """Make this machine a device of the fleet that the line names."""
+    if arguments.line == "-" and sys.stdin.isatty():
+        sys.stderr.write("paste the line that `fedge ca token` has printed, and Enter:\n")
     line = read_line(sys.stdin.readline() if arguments.line == "-" else arguments.line)
     device = arguments.device or line.device or socket.gethostname().partition(".")[0]
     if line.device is not None and device != line.device:
