@@ -164,6 +164,7 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "fedge agent trust new-trust.json --config agent.toml",
     )
     trust.add_argument("file", type=Path, metavar="FILE")
+    trust.add_argument("--json", action="store_true")
     _add_config(trust, "agent.toml")
     enroll = _add(
         agent,

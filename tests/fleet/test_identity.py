@@ -116,6 +116,12 @@ def test_the_pinned_keys_are_replaced_by_a_later_file_that_is_signed(
     assert ("with serial 2; start again" in said.out) == good
     assert ("neither the root nor the aggregator" in said.err) != good
     assert read_trust(pinned).serial == (2 if good else 1)
+    write_trust(tmp_path / "newer.json", sign_trust(structs.replace(trust, serial=3), old))
+    assert main(["agent", "trust", str(tmp_path / "newer.json"), "--config", str(config), "--json"]) == (
+        2 if good else 0
+    )
+    if not good:
+        assert json.loads(capsys.readouterr().out) == {"file": str(pinned), "fleet": "f", "serial": 3}
 
 
 # Real processes.
