@@ -47,6 +47,13 @@ from runtime.tally import Tally
 
 log = logging.getLogger(__name__)
 
+_REFUSED = {
+    "unsigned": "this fleet takes signed commands alone: name your key in [identity] of operator.toml",
+    "forged": "the aggregator does not have your key among the pinned ones: give it the trust.json that names you "
+    "([identity] trust in aggregator.toml) and start it again",
+}
+"""What a command is answered that nobody has proved to be an operator's."""
+
 LISTENS_TO = ("aggregator", "candidate")
 """The words of the topic table that every aggregator subscribes to."""
 LEADS_WITH = ("head", "device", "command", "query")
@@ -378,9 +385,8 @@ class Aggregator:
             if message.device not in self.roster.devices:
                 self.roster.hear(message.device, self.clock())
             self._question(message.device, self.clock())
-        elif error.kind == "unsigned" and isinstance(message, Command):
-            why = "this fleet takes signed commands alone: name your key in [identity] of operator.toml"
-            self._send([Reply(message.client, message.request, ok=False, text=why)])
+        elif error.kind in _REFUSED and isinstance(message, Command):
+            self._send([Reply(message.client, message.request, ok=False, text=_REFUSED[error.kind])])
 
     def _revoke(self, device: str) -> None:
         """Hold a device whose words are not taken any more for gone."""

@@ -26,9 +26,15 @@ class OperatorSeal(Seal):
         self._keys = trust.aggregator_keys
         self._signing = None if key is None else Signing(key)
         self._order = Order()
+        self._wants_signatures = bool(trust.operators)
         names = (name for name, public in trust.operator_keys.items() if key is not None and public == key.public)
         self.name = next(names, "")
         """Under which its key is pinned; "" where it is not."""
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether the fleet takes signed commands alone, and there is no key to sign one with."""
+        return self._wants_signatures and self._signing is None
 
     @property
     def signs(self) -> bool:  # type: ignore[override]  # of others it is always so, or never

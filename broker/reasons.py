@@ -22,7 +22,7 @@ _REFUSALS = {
     132: "the broker does not speak this version of MQTT",
     133: "the broker does not accept our client id",
     134: "the broker does not accept our user name and password",
-    135: "the broker does not let us in: not authorised",
+    135: "the broker does not let us in: not authorised (is this user name known, and is the password the right one?)",
     136: "the broker says that it is unavailable",
     137: "the broker says that it is busy",
     138: "the broker has banned us",

@@ -100,6 +100,7 @@ class ServerSeal(Seal):
             case Offer():
                 self._check_offer(message, envelope, said)
             case _ if isinstance(message, Command):
+                # Who only looks has no key (an observer): whom it answers says the broker's access list.
                 if self._operators and not (envelope is None and isinstance(message, Query)):
                     signer_of(self._operators, message, envelope, said)
                     if message.to != self._tag:

@@ -108,6 +108,7 @@ install_program() {
     [ -d "$folder" ] || folder=$(dirname -- "$source")
     [ ! -f "$folder/constraints.txt" ] || constraints=(-c "$folder/constraints.txt")
     copy_source
+    say "installing the program into $VENV: on a small device this takes minutes"
     [ -x "$VENV/bin/python" ] || run python3 -m venv "$VENV"
     # Twice: first what it needs; then itself whatever its version says, since a rebuilt wheel often has the same number.
     run "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --upgrade \

@@ -57,8 +57,8 @@ READING = "its data are being read"
 SAID_S = 2.0
 """A reading is told of where it takes longer than this."""
 UNSIGNED = (
-    "it is signed by no operator whose key this device has pinned: submit it again with your key; where that is newer "
-    "than what is pinned here, bring trust.json (`fedge agent trust`)"
+    "it is signed by no operator whose key this device has pinned: submit it again with such a key, or have the device "
+    "take the trust.json that names yours (`fedge agent trust`)"
 )
 UNANNOUNCED = "it is on disk here, and no aggregator has announced it"
 LEFT_OVER_S = 60.0

@@ -77,9 +77,13 @@ def enroll(arguments: argparse.Namespace) -> int:
 
 
 def agent_trust(arguments: argparse.Namespace) -> int:
+    from msgspec.structs import asdict
+
     from fleet.identity import replace_pinned
 
-    print(replace_pinned(arguments.config, arguments.file))
+    done = replace_pinned(arguments.config, arguments.file)
+    text = f"{done.file}: the keys of fleet {done.fleet} with serial {done.serial}; start again what uses them"
+    print(json.dumps(asdict(done), indent=2) if arguments.json else text)
     return 0
 
 

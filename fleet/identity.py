@@ -28,7 +28,15 @@ class _Pinned(Struct):
     identity: IdentitySettings = IdentitySettings()
 
 
-def replace_pinned(config: Path, new: Path) -> str:
+class Replaced(Struct, frozen=True):
+    """Pinned keys that a later file has replaced."""
+
+    file: str
+    fleet: str
+    serial: int
+
+
+def replace_pinned(config: Path, new: Path) -> Replaced:
     """Put a later file in the place of the pinned keys that a configuration names; return what was done.
 
     Raises SettingsError, or OSError where it cannot be written; nothing is changed then.
@@ -42,7 +50,7 @@ def replace_pinned(config: Path, new: Path) -> str:
         trust = replace_trust(path, new)
     except TrustError as error:
         raise SettingsError(str(error)) from error
-    return f"{path}: the keys of fleet {trust.fleet} with serial {trust.serial}; start again what uses them"
+    return Replaced(str(path), trust.fleet, trust.serial)
 
 
 def wire_of_device(fleet: str, device: str, identity: DeviceIdentity) -> Wire:
@@ -93,7 +101,7 @@ def wire_of_aggregator(fleet: str, identity: ServerIdentity, *, clock: Callable[
 
 
 def wire_of_operator(fleet: str, identity: IdentitySettings) -> Wire:
-    """Return the wire of an operator. Raises SettingsError."""
+    """Return the wire of an operator, or of an observer, who has no key. Raises SettingsError."""
     trust, key = identity.read_trust(fleet), identity.read_key()
     if trust is None:
         if key is not None:

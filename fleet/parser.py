@@ -164,6 +164,7 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "fedge agent trust new-trust.json --config agent.toml",
     )
     trust.add_argument("file", type=Path, metavar="FILE")
+    trust.add_argument("--json", action="store_true")
     _add_config(trust, "agent.toml")
     enroll = _add(
         agent,
@@ -321,7 +322,7 @@ def _add_ca(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     token = _add_act(ca, "token", "Make a one-time token, by which a device enrolls.", "ca --device pi-1", "tokens")
     token.add_argument("--device", metavar="NAME", help="the only name that it enrolls (any that is free)")
     token.add_argument("--minutes", type=float, default=60.0, metavar="N", help="how long it is good for (60)")
-    token.add_argument("--label", nargs="+", metavar="NAME=VALUE", help="what a job's selector may choose it by")
+    _labels(token)
     token.add_argument("--rows", type=_count, metavar="N", help="at most so many examples are believed")
     token.add_argument("--again", action="store_true", help="also where it is enrolled: its older self is out then")
     token.add_argument("--server", metavar="HOST", help="the broker as this device reaches it (the first of ca init)")
@@ -350,6 +351,11 @@ def _add_act(
     return parser
 
 
+def _labels(parser: argparse.ArgumentParser) -> None:
+    words = "what a job's selector may choose it by"
+    parser.add_argument("--labels", "--label", nargs="+", metavar="NAME=VALUE", help=words)
+
+
 def _add_enroll(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     enroll = _add(
         table,
@@ -360,7 +366,7 @@ def _add_enroll(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     enroll.add_argument("device", metavar="DEVICE", help="its id: letters, digits, _ -")
     enroll.add_argument("--ca", type=Path, required=True, metavar="DIR", help="the authority")
-    enroll.add_argument("--labels", nargs="+", metavar="NAME=VALUE", help="what a job's selector may choose it by")
+    _labels(enroll)
     enroll.add_argument("--rows", type=_count, metavar="N", help="at most so many examples are believed")
     enroll.add_argument("--server", metavar="HOST", help="the broker as this device reaches it (the first of ca init)")
     enroll.add_argument("--out", type=Path, metavar="FILE", help="(DEVICE.tar)")

@@ -352,8 +352,14 @@ class Authority:
             self._check_message_key(message_key)
 
     def due(self) -> dt.datetime:
-        """Return when the list of revoked devices has to be renewed at the latest."""
-        return certificates.look_at_revocations(self._directory.read("broker/devices.crl"))[1]
+        """Return when the list of revoked devices has to be renewed at the latest. Raises AuthorityError."""
+        made = self._directory.read("broker/devices.crl", b"")
+        if not made:
+            raise AuthorityError(
+                f"{self.folder / 'broker/devices.crl'}: is not there, and without it the broker lets no device in: "
+                f"`fedge ca renew {self.folder}` makes it anew"
+            )
+        return certificates.look_at_revocations(made)[1]
 
     # The rest.
 

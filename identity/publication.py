@@ -23,6 +23,9 @@ from identity.tokens import ACCESS, PASSWORDS, TokenError, parse_tokens
 from identity.trust import Trust, TrustError, parse_trust, read_trust, sign_trust
 from runtime.disk import write_private
 
+EDITED = ("aggregator.toml",)
+"""Files that people go on writing in: copied once, with the paths of where the copies are, and never written over."""
+
 
 class Published(Struct, frozen=True):
     """What came of it. changed: files that are other than before. failed: what could not be done, and why."""
@@ -148,6 +151,10 @@ def _mirror(home: Path, elsewhere: str | None) -> list[str]:
         group = target.stat().st_gid
         for file in sorted(path for path in home.iterdir() if path.is_file() and not path.name.startswith(".")):
             content, copy = file.read_bytes(), target / file.name
+            if file.name in EDITED:
+                if copy.exists():
+                    continue
+                content = content.replace(f"{home.absolute()}/".encode(), f"{target.absolute()}/".encode())
             if file.name == "trust.json" and (newer := _newer(content, copy)):
                 return [newer]
             if not copy.exists() or copy.read_bytes() != content:

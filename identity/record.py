@@ -128,16 +128,17 @@ SETTINGS = """\
 
 [broker]
 # The listeners for devices, for people and for tokens, and the server's own as this machine reaches it
-# (mosquitto/locked.conf).
+# (mosquitto/locked.conf). Where you change one, change it in aggregator/aggregator.toml and operators/*/operator.toml
+# too, which are made already.
 #port = 8883
 #people_port = 8885
 #enroll_port = 8886
 #inner_host = "127.0.0.1"
 #inner_port = 8884
 # A folder that mosquitto reads: what it needs is copied there at every change, for the group of the folder, so make it
-#   install -d -g mosquitto -m 2750 /etc/mosquitto/fedge
+#   install -d -g mosquitto -m 2750 /etc/mosquitto/broker
 # Without it mosquitto has to read the folder `broker` beside this file.
-#files = "/etc/mosquitto/fedge"
+#files = "/etc/mosquitto/broker"
 # How it is told to read them anew; one of the two.
 #pid_file = "/run/mosquitto/mosquitto.pid"
 #reload = ["systemctl", "reload", "mosquitto"]
@@ -146,7 +147,8 @@ SETTINGS = """\
 #passwords = "/etc/mosquitto/passwd"
 
 [aggregator]
-# A folder that the aggregator reads: who is enrolled, and its own certificate. Without it: the folder `aggregator`.
+# A folder that the aggregator reads: who is enrolled, its own certificate, and aggregator.toml, which is copied there
+# once and is yours from then on. Without it: the folder `aggregator`.
 #files = "/etc/fedge/aggregator"
 
 [validity]

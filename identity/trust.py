@@ -136,10 +136,15 @@ def replace_trust(path: Path, new: Path) -> Trust:
 
 
 def write_trust(path: Path, trust: Trust) -> None:
-    """Write a file of pinned keys, durably, in the place of what is there. Raises OSError."""
+    """Write a file of pinned keys, durably, with owner and mode of the one in whose place it is put. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
+    before = path.stat() if path.exists() else None
     try:
         with temporary.open("wb") as file:
+            if before is not None:
+                os.fchmod(file.fileno(), before.st_mode & 0o777)
+                if os.geteuid() == 0:  # who is not could give it to nobody else
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
             file.write(msgspec.json.format(msgspec.json.encode(trust)) + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -72,6 +72,8 @@ remove=
 if [ "${1:-}" = --remove ]; then remove=yes; shift; fi
 name=${1:-}
 case $name in
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    -*) die "there is no option $name; see --help" ;;
     '' | *[!A-Za-z0-9_-]*) die "NAME must be letters, digits, _ and - (it is a level of a topic)" ;;
 esac
 [ "${#name}" -le 64 ] || die "NAME is longer than 64 characters"

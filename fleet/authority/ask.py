@@ -55,6 +55,8 @@ class Draft(Struct, frozen=True):
 
 def enroll(arguments: argparse.Namespace) -> int:
     """Make this machine a device of the fleet that the line names."""
+    if arguments.line == "-" and sys.stdin.isatty():
+        sys.stderr.write("paste the line that `fedge ca token` has printed, and Enter:\n")
     line = read_line(sys.stdin.readline() if arguments.line == "-" else arguments.line)
     device = arguments.device or line.device or socket.gethostname().partition(".")[0]
     if line.device is not None and device != line.device:
@@ -79,6 +81,7 @@ def enroll(arguments: argparse.Namespace) -> int:
     said = [f"{arguments.etc}: this is {what}; fingerprint of the root {mark}"]
     if not configured:
         said.append(f"  {arguments.etc / 'agent.toml'} was there before and is as it was")
+        said.append("  an agent that runs is to be started again: it goes on under its former key")
     return say(done, said, arguments)
 
 
@@ -253,6 +256,8 @@ class _Conversation:
 
     def _check_refusal(self, reason: str) -> None:
         if reason in (reasons.refused(134, ""), reasons.refused(135, "")):
+            self.close()
+            shutil.rmtree(self._folder)  # there is nothing to go on with
             raise TokenError(
                 f"the broker does not know this token: it was used, has expired, was rejected, or is another fleet's. "
                 f"Have a new one made (`fedge ca token`); if it is new: {_clock()}"

@@ -50,7 +50,7 @@ def init(arguments: argparse.Namespace) -> int:
         f"  {folder / 'root'}: the root's keys. Move this folder to a medium of its own, and make a copy of that",
         f"  {folder / 'broker'}: what mosquitto reads",
         f"  {folder / 'aggregator'}: what the aggregator reads; aggregator.toml is among it",
-        f"  {folder / 'operators' / arguments.operator}: what the admin {arguments.operator} takes along",
+        f"  {folder / 'operators' / arguments.operator}: what the first admin, {arguments.operator}, takes along",
         f"  {folder / 'authority.toml'}: say there how the broker is told of who is revoked",
     ]
     if template is None:
@@ -75,9 +75,12 @@ def operator(arguments: argparse.Namespace) -> int:
     done = Done("operator", arguments.name, (str(folder),), failed)
     text = [f"{folder}: keys and operator.toml of {arguments.role} {arguments.name}, to be handed over"]
     if arguments.role != "observer":
-        text.append(
-            "devices and aggregator take this person's jobs once they have the new trust.json and were started again"
-        )
+        text += [
+            "this person's jobs are taken where the new trust.json is:",
+            "  by the aggregator once it is started again",
+            "  by a device after `fedge agent trust trust.json` and a new start; else with its next certificate",
+            f"  the file is {arguments.folder / 'trust.json'}",
+        ]
     return say(done, text, arguments)
 
 

@@ -62,7 +62,8 @@ def _hang_up(what: str, pid_file: Path) -> Step:
             raise ProcessLookupError(f"process {pid} is no mosquitto")  # SIGHUP ends whatever it does not know
         os.kill(pid, signal.SIGHUP)
     except (OSError, ValueError) as error:
-        return Step(what, done=False, text=f"{pid_file}: {error}; is mosquitto running, with this pid_file?")
+        why = getattr(error, "strerror", None) or error
+        return Step(what, done=False, text=f"{pid_file}: {why}; is mosquitto running, with this pid_file?")
     return Step(what, done=True, text=f"process {pid} was sent SIGHUP")
 
 

@@ -108,6 +108,7 @@ def adopt(arguments: argparse.Namespace) -> int:
     if not configured:
         file = arguments.into / "agent.toml"
         said.append(f"  {file} was there before and is as it was: its [broker] and [identity] have to name these files")
+        said.append("  an agent that runs is to be started again: it goes on under its former key")
     return say(done, said, arguments)
 
 

@@ -80,7 +80,7 @@ def token(arguments: argparse.Namespace) -> int:
             if known is not None and not known.revoked and not arguments.again:
                 raise TokenError(f"{arguments.device} is enrolled already: --again puts its older self out")
         words = {"device": arguments.device, "rows": arguments.rows, "again": arguments.again}
-        name, secret, made = draw(at, arguments.minutes, labels=labels_of(arguments.label) or {}, **words)
+        name, secret, made = draw(at, arguments.minutes, labels=labels_of(arguments.labels) or {}, **words)
         host, port = arguments.server or authority.hosts[0], authority.settings.broker.enroll_port
         root = certificates.digest_of(authority.trust_files["ca.crt"])
         line = str(Line(host, port, authority.record.fleet, arguments.device, name, secret, root))

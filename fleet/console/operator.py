@@ -150,6 +150,7 @@ class Console:
         self._observer = over_mqtt("operator", config.broker, wire)
         self._seal = wire.seal if isinstance(wire.seal, OperatorSeal) and wire.seal.signs else None
         """What signs commands; None where nobody does."""
+        self._only_looks = isinstance(wire.seal, OperatorSeal) and wire.seal.only_looks
         self.client = self._observer.client
         self._asks_by_query = True
 
@@ -176,8 +177,14 @@ class Console:
     def ask(self, command: Command) -> Reply:
         """Send a command until it is answered, and return the answer.
 
-        Raises OperatorError when the aggregator refuses it or is silent, DeniedError when the broker does.
+        Raises OperatorError when the aggregator refuses it or is silent, DeniedError when the broker does, and
+        SettingsError where it would have to be signed and there is no key.
         """
+        if self._only_looks and not isinstance(command, Query):
+            raise SettingsError(
+                "[identity]: there is no message_key, and this fleet takes signed commands alone: observers may only "
+                "look; name the operator.toml of an operator with --config"
+            )
         until, denials = time.monotonic() + PATIENCE_S, set()
         if self._seal is not None and not self._seal.leader:
             for _ in self._messages(PATIENCE_S, until=lambda _: self._seal is None or self._seal.leader != ""):

@@ -537,7 +537,8 @@ def test_another_goodbye_of_the_broker_is_told_and_outlived(stage: Stage, make: 
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(0x86, "user name and password"), (0x87, "not authorised"), (0x97, "Quota exceeded")]
+    ("code", "words"),
+    [(0x86, "user name and password"), (0x87, "is the password the right one"), (0x97, "Quota exceeded")],
 )
 def test_a_refusal_is_put_into_words(stage: Stage, make: Make, code: int, words: str) -> None:
     client = make(stage.port)

@@ -24,10 +24,12 @@ from broker.messages import (
     Offer,
     Presence,
     Reply,
+    Resume,
     Round,
     Show,
     Status,
     Stop,
+    Submit,
     Verdict,
     Version,
     Want,
@@ -260,6 +262,15 @@ def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> No
         assert one.unpack(PLAIN.pack_query(query)) == query
         with pytest.raises(ForgedError, match="signed by nobody"):
             one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack_query(query))
+
+
+def test_who_only_looks_asks_without_a_key_and_commands_nothing() -> None:
+    one, olga = server(), Wire("f", OperatorSeal("f", TRUST))
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 3)):
+        assert one.unpack(olga.pack_query(query)) == query
+    for command in (Submit("cli", "r", {}), Stop("cli", "r", "toy"), Resume("cli", "r", "toy")):
+        with pytest.raises(ForgedError, match="not signed"):
+            one.unpack(olga.pack(command))
 
 
 def test_words_are_followed_in_the_order_of_term_and_count() -> None:

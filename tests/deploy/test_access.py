@@ -243,6 +243,14 @@ def test_a_name_that_is_no_level_of_a_topic_gets_no_password(broker: Any, name: 
     assert (broker.folder / "mosquitto" / "passwd").read_bytes() == before
 
 
+@pytest.mark.parametrize(("option", "code", "said"), [("--help", 0, "--remove NAME"), ("-x", 1, "no option -x")])
+def test_an_option_is_not_taken_for_a_name(broker: Any, option: str, code: int, said: str) -> None:
+    before = (broker.folder / "mosquitto" / "passwd").read_bytes()
+    done = broker.add_user(option)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True)
+    assert (broker.folder / "mosquitto" / "passwd").read_bytes() == before
+
+
 def test_a_password_is_replaced_and_stands_only_in_its_owners_file(broker: Any) -> None:
     broker.add_user("pi-3", "-", typed="first\n").check_returncode()
     broker.add_user("pi-3", "-", typed="second\n").check_returncode()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
 
 
 def test_compose_reads_the_file() -> None:
@@ -36,11 +38,14 @@ def test_the_image_and_the_password_script_agree_on_the_aggregators_number() -> 
 
 def test_every_folder_that_a_container_mounts_or_copies_is_there() -> None:
     mounted = re.findall(r"^ +- \./(\S+?):/", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
-    assert sorted(mounted) == ["aggregator.toml", "mosquitto", "secrets/aggregator.password"]
+    assert sorted(mounted) == ["aggregator.toml", "mosquitto", "secrets/aggregator", "secrets/aggregator.password"]
     assert all((DEPLOY / name).exists() for name in mounted if not name.startswith("secrets/"))
     copied = re.findall(r"^COPY (\w+) (\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
-    assert "fleet" in [source for source, _ in copied]
-    assert all(source == target and (ROOT / source / "__init__.py").is_file() for source, target in copied)
+    packages = {name for name in PACKAGES if "." not in name}
+    assert {source for source, _ in copied} == packages
+    assert all(source == target for source, target in copied)
+    sent = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert set(sent) >= packages, "what the image copies has to be sent to its builder"
 
 
 def test_what_is_secret_is_neither_committed_nor_sent_to_a_builder() -> None:

@@ -34,7 +34,7 @@ from broker.operator_seal import OperatorSeal
 from broker.server_seal import ServerSeal
 from broker.transport import Packet
 from broker.wire import Wire, levels
-from identity.keys import text_of
+from identity.keys import SigningKey, text_of
 from models.job import ModelSpec, RoundsSpec
 from tests.fleet.keyed_fleet import ADA, FLEET, LEADER, MALLORY, TRUST, KeyedFleet, key, toy
 
@@ -508,15 +508,22 @@ def test_a_stop_that_is_played_again_in_the_same_life_stops_nothing(fleet: Keyed
     assert fleet.finish().coordinator.ended == "finished"
 
 
-def test_an_operator_without_a_key_is_told_so(fleet: KeyedFleet) -> None:
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [(None, "signed commands alone"), (SigningKey.generate(), "does not have your key among the pinned ones")],
+)
+def test_an_operator_whose_key_is_missing_or_not_pinned_is_told_so(
+    fleet: KeyedFleet, key: SigningKey | None, why: str
+) -> None:
     fleet.ready()
     link = fleet.broker.transport("cli")
     link.subscribe(PLAIN.filter_for("reply", client="cli"))
     link.open()
-    link.publish(PLAIN.pack(Submit("cli", "s1", to_builtins(toy()))))
+    wire = Wire(FLEET, OperatorSeal(FLEET, TRUST, key))
+    link.publish(wire.pack(Submit("cli", "s1", to_builtins(toy()))))
     fleet.rest(1.0)
     replies = [PLAIN.unpack(event) for event in iter(link.take, None) if isinstance(event, Packet)]
-    assert ["signed commands alone" in getattr(reply, "text", "") for reply in replies] == [True]
+    assert [why in getattr(reply, "text", "") for reply in replies] == [True]
     assert not fleet.aggregator.runs
 
 

@@ -123,6 +123,12 @@ def test_the_pinned_keys_are_replaced_by_a_later_file_that_is_signed(
     assert ("with serial 2; start again" in said.out) == good
     assert ("neither the root nor the aggregator" in said.err) != good
     assert read_trust(pinned).serial == (2 if good else 1)
+    write_trust(tmp_path / "newer.json", sign_trust(structs.replace(trust, serial=2), old))
+    assert main(["agent", "trust", str(tmp_path / "newer.json"), "--config", str(config), "--json"]) == (
+        2 if good else 0
+    )
+    if not good:
+        assert json.loads(capsys.readouterr().out) == {"file": str(pinned), "fleet": "f", "serial": 2}
 
 
 # Real processes.
@@ -200,12 +206,16 @@ def test_an_operator_with_a_key_has_a_fleet_of_processes_train_within_its_memory
     bare.write_text(real.operator.read_text().partition("[identity]")[0])
     assert main(["job", "submit", str(real.job), "--config", str(bare)]) == 1
     assert "signed commands alone" in capsys.readouterr().err
+    observer = tmp_path / "observer.toml"
+    lines = real.operator.read_text().splitlines()
+    observer.write_text("\n".join(line for line in lines if not line.startswith("message_key")))
+    assert main(["job", "list", "--config", str(observer)]) == 0
+    assert main(["job", "submit", str(real.job), "--config", str(observer)]) == 2
+    assert "observers may only look" in capsys.readouterr().err
     assert main(["job", "submit", str(real.job), "--config", str(real.operator)]) == 0
-    observer, identity = tmp_path / "observer.toml", {"trust": str(tmp_path / "keys" / "trust.json")}
-    observer.write_text(written({"fleet": stage.FLEET, "broker": {"port": real.broker.port}, "identity": identity}))
     until(lambda: line(observer, capsys).get("state") == "finished")
-    assert main(["job", "stop", "activity", "--config", str(observer)]) == 1
-    assert "signed commands alone" in capsys.readouterr().err
+    assert main(["job", "stop", "activity", "--config", str(observer)]) == 2
+    assert "observers may only look" in capsys.readouterr().err
     agents = [child for child in real.children._children if child.name != "aggregator"]
     assert [peak_mb(child.process.pid) <= 60 for child in agents] == [True, True]
     onnx = tmp_path / "model.onnx"

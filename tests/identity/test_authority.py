@@ -268,6 +268,25 @@ def test_what_is_copied_elsewhere_is_for_the_group_of_the_folder(authority: Auth
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "mosquitto").iterdir()} == {0o640}
 
 
+def test_a_configuration_is_copied_once_with_the_paths_of_the_copies_and_never_written_over(
+    authority: Authority, tmp_path: Path
+) -> None:
+    there, name = tmp_path / "etc", "aggregator.toml"
+    there.mkdir()
+    (authority.folder / "aggregator" / name).write_text(f'key_file = "{authority.folder}/aggregator/aggregator.key"\n')
+    (authority.folder / "authority.toml").write_text('[aggregator]\nfiles = "../etc"\n')
+    authority.close()
+    with Authority(authority.folder) as again:
+        assert again.publish(NOW).failed == ()
+        copied = msgspec.toml.decode((there / name).read_bytes())
+        assert Path(copied["key_file"]).resolve() == (there / "aggregator.key").resolve()
+        (there / name).write_text("# mine\n")
+        again.enroll("pi-1", public_key(), message_key(), NOW)
+        assert again.publish(NOW).failed == ()
+    assert (there / name).read_text() == "# mine\n"
+    assert b"pi-1" in (there / "registry.json").read_bytes()
+
+
 def test_pinned_keys_that_were_changed_elsewhere_are_not_written_over(authority: Authority, tmp_path: Path) -> None:
     there = tmp_path / "aggregator"
     there.mkdir()

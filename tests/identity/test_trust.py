@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,13 @@ def file(folder: Path, trust: Trust) -> Path:
 
 @pytest.mark.parametrize("signer", [ROOT, OLD], ids=["the root", "the old key"])
 def test_the_root_or_the_old_key_hands_over_to_a_new_one(pinned: Path, signer: SigningKey) -> None:
+    pinned.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(pinned, 1234, 5678)
+    before = pinned.stat()
     after = replace_trust(pinned, file(pinned.parent, sign_trust(NEXT, signer)))
+    now = pinned.stat()
+    assert (now.st_mode, now.st_uid, now.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     assert after.aggregator_keys == (NEW.public,)
     assert read_trust(pinned, "f") == after
     assert sorted(path.name for path in pinned.parent.iterdir()) == ["new.json", "trust.json"]

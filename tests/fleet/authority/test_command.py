@@ -90,7 +90,7 @@ def test_an_authority_that_cannot_be_made_leaves_nothing(ca: Ca, fleet: str, why
 
 def test_a_device_is_enrolled_and_its_bundle_makes_a_machine_that_device(ca: Ca, tmp_path: Path) -> None:
     out, etc = tmp_path / "pi-1.tar", tmp_path / "etc"
-    done = json.loads(ca("enroll", "pi-1", "--ca", ca.at, "--labels", "site=north", "room=3", "--out", out, "--json"))
+    done = json.loads(ca("enroll", "pi-1", "--ca", ca.at, "--label", "site=north", "room=3", "--out", out, "--json"))
     assert (done["device"], done["epoch"], done["bundle"]) == ("pi-1", 1, str(out))
     assert done["fingerprint"] == ca.shown()["fingerprint"]
     adopted = json.loads(ca("agent", "adopt", out, "--into", etc, "--fingerprint", done["fingerprint"], "--json"))
@@ -188,6 +188,14 @@ def test_access_lists_follow_a_template_and_who_is_certified(ca: Ca, tmp_path: P
     ca("ca", "acl", ca.at, "--template", tmp_path / "acl", code=1)
     assert "devices could do nothing" in ca.err
     assert json.loads(ca("ca", "acl", ca.at, "--json"))["changed"] == []
+
+
+def test_a_list_of_the_revoked_that_is_missing_is_named_and_made_anew(ca: Ca) -> None:
+    (ca.at / "broker" / "devices.crl").unlink()
+    ca("ca", "show", ca.at, code=1)
+    assert f"without it the broker lets no device in: `fedge ca renew {ca.at}` makes it anew" in ca.err
+    ca("ca", "renew", ca.at)
+    assert ca.shown()["list_days_left"] in (29, 30)
 
 
 def test_the_list_of_the_revoked_is_renewed_and_warned_of(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
