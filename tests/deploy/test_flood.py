@@ -16,6 +16,7 @@ from aggregator.store import Store
 from aggregator.takeover import Takeover
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
+from broker.occupant import Occupant
 from broker.wire import Wire
 
 WAIT_S = 30.0
@@ -33,7 +34,7 @@ class Leader:
         store = Store(folder)
         stack.callback(store.close)
         transport = MqttTransport(settings, "home-aggregator-0badcafe")
-        takeover = Takeover(lambda name: MqttTransport(settings, name), transport.wake)
+        takeover = Takeover(lambda name: Occupant(settings, name), transport.wake)
         self.service = Aggregator(config, store, transport, Wire("home"), nonce="n", cutter=takeover, take_over=True)
         stack.callback(self.service.stop)
         self.service.start()
