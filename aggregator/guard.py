@@ -272,12 +272,16 @@ class Guard:
         self.strays.doubt()
         self._cut(now)
 
-    def stand_down(self) -> None:
-        """Look for nothing any more: another one leads."""
-        self._end_sweep()
+    def release(self) -> None:
+        """Let everybody in again: we end, or another one leads."""
         self._to_cut.clear()
         if self._cutter is not None:
             self._cutter.release()
+
+    def stand_down(self) -> None:
+        """Look for nothing any more: another one leads."""
+        self._end_sweep()
+        self.release()
         for word in self._cordon:
             self._transport.unsubscribe(*(self._wire.filter_for(word, device=device) for device in self._inside))
         self._cordon.clear()
