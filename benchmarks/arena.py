@@ -34,7 +34,7 @@ from fleet.problems.problem import device_names
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "mosquitto"
 DEVICES = 4
-WARM = 3
+WARM = 2
 STILL = 4.0
 """Windows of this many times their length without a commit are ended: the fleet stands still."""
 LOOK_S = 0.01

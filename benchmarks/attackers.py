@@ -11,7 +11,7 @@ and the processor is not what it waits for. Updates are 800 kB, in pieces, and t
 Windows without and with the attack alternate in one fleet, the first and the last without; each goes from one commit to
 another, and begins as the attack does. A pair is a window with it, and the mean of those before and after it. "calm"
 is the same of the windows without an attack among themselves, at worst: what this machine makes of nothing at all.
-Every attack comes from a device of its own, that has not been seen before, and that connects again at once whenever it
+Every attack comes from a device of its own, that has not attacked before, and that connects again at once whenever it
 is thrown off, as often as deploy/nftables/fedge.nft allows one address. It has a link of 1 Gbit/s, and takes only the
 processor that nobody else wants: in the field it burns its own. What the broker and the aggregator spend on it counts,
 and is told, with what the attack has come to. What costs the others more than a tenth is said at the end.

@@ -3,7 +3,7 @@
     python -m benchmarks.intruders ATTACK FOLDER PORT USER JOB     # until it is ended
 
 The floods write MQTT 3.1.1 by hand, as fast as the broker takes it and their link allows, and connect again at once
-when they are cut off, as often as deploy/nftables/fedge.nft lets one address.
+when they are cut off, as often as deploy/nftables/fedge.nft lets one address. Each has said before that it is there.
 In the field a device burns its own processor, not the server's: here it has what the others leave of this one
 (SCHED_IDLE). An attack waits for the file USER.go in its folder, and writes into USER.reached what it has come to.
 """
@@ -25,7 +25,7 @@ from benchmarks.attacked import MODEL
 from broker.chunks import digest, from_bitmap
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
-from broker.messages import Chunk, Offer, Round, Want
+from broker.messages import Chunk, Offer, Presence, Round, Want
 from broker.transport import Packet
 from broker.wire import Wire
 from fleet.local.stage import FLEET
@@ -140,6 +140,7 @@ def flood(place: Place, messages: Messages, *, qos: int = 0, retain: bool = Fals
     batches = _batches(messages, kind, itertools.cycle(range(1, 65_536)) if qos else None)
     if not retain:
         batches = itertools.cycle([next(batches) for _ in range(READY_BYTES // BATCH)])
+    _announce(place)
     parent, ledger = os.getppid(), place.ledger()
     connections, link_bytes = Allowance(CONNECTIONS_S, CONNECTIONS_BURST), Allowance(LINK_BYTES_S, LINK_BURST)
     while os.getppid() == parent:
@@ -155,6 +156,14 @@ def flood(place: Place, messages: Messages, *, qos: int = 0, retain: bool = Fals
         except OSError:
             ledger.tell()
             time.sleep(0.01)
+
+
+def _announce(place: Place) -> None:
+    """Say that it is there, as every device of the fleet has: before the attack, and like the agent that it was."""
+    presence = Wire(FLEET).pack(Presence(place.user, 1, online=True))
+    with _connection(place.port, place.user) as link:
+        link.sendall(_packet(0x33, _text(presence.topic) + (1).to_bytes(2, "big") + presence.payload))
+        link.recv(4)
 
 
 def _batches(messages: Messages, kind: int, ids: Iterator[int] | None) -> Iterator[tuple[bytes, int]]:
@@ -269,10 +278,10 @@ ATTACKS: dict[str, Callable[[Place], None]] = {
     "qos0": lambda place: flood(place, _offers(place, 20_000), qos=0),
     "qos1": lambda place: flood(place, _offers(place, 100), qos=1),
     "unasked": lambda place: flood(place, _chunks(place, 100_000), qos=1),
-    "presence": lambda place: flood(place, _presences(place, 300), qos=0),
     "huge": lambda place: flood(place, _offers(place, 1_048_000), qos=1),
     "dribble": dribble,
     "claims": claim,
+    "presence": lambda place: flood(place, _presences(place, 300), qos=0),
 }
 """Name to what it does at a place, until its process is ended."""
 
