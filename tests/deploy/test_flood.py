@@ -18,10 +18,20 @@ from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.occupant import Occupant
 from broker.wire import Wire
+from tests.deploy.locked import Site
 
 WAIT_S = 30.0
 Connect = Callable[..., Any]
 LIMITS = ServerLimits(offers_a_minute=10, flood_a_minute=100)
+
+
+def leave(takeover: Takeover) -> None:
+    """Have it give up all ids: it would cut the devices of the next test."""
+    takeover.release()
+    until = time.monotonic() + WAIT_S
+    while takeover._kept:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 class Leader:
@@ -36,18 +46,12 @@ class Leader:
         transport = MqttTransport(settings, "home-aggregator-0badcafe")
         takeover = Takeover(lambda name: Occupant(settings, name), transport.wake)
         self.service = Aggregator(config, store, transport, Wire("home"), nonce="n", cutter=takeover, take_over=True)
-        stack.callback(self._leave, takeover)
+        stack.callback(leave, takeover)
+        stack.callback(self.service.stop)
         self.service.start()
         self.until(lambda: self.service.leads)
         for _ in range(20):
             self.service.step(0.05)
-
-    def _leave(self, takeover: Takeover) -> None:
-        self.service.stop()
-        until = time.monotonic() + WAIT_S
-        while takeover._kept:  # it would cut the device of the next test
-            assert time.monotonic() < until
-            time.sleep(0.01)
 
     def until(self, done: Callable[[], object]) -> None:
         until = time.monotonic() + WAIT_S
@@ -128,3 +132,27 @@ def test_on_a_listener_where_client_ids_are_not_free_it_says_so_and_goes_on(
     else:
         leader.until(lambda: leader.service._out.online and leader.service.leads)
     assert device.ended.empty()
+
+
+def test_with_certificates_who_was_cut_and_comes_back_is_cut_again(locked_broker: Site) -> None:
+    certificate, key = locked_broker.files("aggregator")
+    settings = BrokerSettings(
+        host="localhost",
+        port=locked_broker.ports["server"],
+        ca_file=str(locked_broker.ca / "root.crt"),
+        certificate_file=str(certificate),
+        key_file=str(key),
+    )
+    takeover = Takeover(lambda name: Occupant(settings, name), lambda: None)
+    with locked_broker.client("devices", "pi-2") as other:
+        takeover.cut(["pi-1", "home-pi-1"], 3600.0)
+        try:
+            for _ in range(5):
+                with locked_broker.client("devices", "pi-1") as device:
+                    until = time.monotonic() + WAIT_S
+                    while not device.is_hung_up_on():
+                        assert time.monotonic() < until
+        finally:
+            leave(takeover)
+        other.ping()
+    assert takeover.failures() == []
