@@ -41,7 +41,7 @@ class ServerLimits(Struct, frozen=True, forbid_unknown_fields=True):
     words_a_minute: Annotated[int, Meta(ge=10, le=1_000_000)] = 240
     """The same for its presences, and for chunks that it was not asked for."""
     flood_a_minute: Annotated[int, Meta(ge=0, le=100_000_000)] = 10_000
-    """Who says more than this is thrown off (quotas.py says what counts); 0: nobody is."""
+    """Who says more than this is thrown off and kept out for a while (quotas.py says what counts); 0: nobody is."""
 
     evaluation_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 3600.0
     """How long a version may be evaluated on the test split before its job goes on without its score."""

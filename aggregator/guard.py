@@ -5,13 +5,15 @@
            ──▶ unpacked, and heard
 
 1. It looks at topics only: what is dropped is never unpacked.
-2. Who is thrown off may come back at once: to keep it out is to revoke it, which is the operator's to do. So it is
-   *cordoned off* as well: we connect anew, which has the broker forget what it still had for us, and subscribe to what
-   the other devices say, one by one, until nobody is held off. The broker then passes nothing of it on. What it has
-   retained comes when that is over; but for presences, which are read now and then: else nobody new would be heard of.
+2. Who is thrown off may come back at once: to keep it out for good is to revoke it, which is the operator's to do. So
+   it is *cordoned off* as well: we connect anew, which has the broker forget what it still had for us, and subscribe to
+   what the other devices say, one by one, until nobody is held off. The broker then passes nothing of it on. What it
+   has retained comes when that is over; but for presences, which are read now and then: else nobody new would be heard
+   of. And its client id is kept from it as long as it is held off.
 3. Throwing off needs a listener where client ids are free. Where our own connection ends as we do it, ours is not such
-   a one: that is said once, and nobody is thrown off by this process any more. (A broker that tells its client that it
-   was taken over ends this process with that: a note in the store, written before the first try, tells the next one.)
+   a one: that is said once, and nobody is thrown off by this process any more. So it is done while we have a connection
+   that can end, and not before the new one of law 2. (A broker that tells its client that it was taken over ends this
+   process with that: a note in the store, written before the first try, tells the next one.)
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ class Guard:
         """When retained presences are read next, and until when they are."""
         self._reconnects = False
         self._stored_until, self._n_stored = -math.inf, 0
+        self._to_cut: dict[str, float] = {}
+        """Device to how long it is held off: thrown off as soon as our own connection stands."""
         self._cannot = ""
         """Why nobody can be thrown off."""
         self._tally = Tally()
@@ -135,17 +139,19 @@ class Guard:
                 self._sweep_ends = now + SWEEP_S
         self._n_stored += 1
         if now >= self._stored_until or self._n_stored > MOST_STORED:
-            self._hear(device, kind, packet, now)
+            self._hear(device, kind, packet, now, is_kept=packet.payload != b"")
         return False
 
-    def _hear(self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "") -> bool:
+    def _hear(
+        self, device: str, kind: Kind, packet: Packet, now: float, digest: str = "", *, is_kept: bool = False
+    ) -> bool:
         if self._reconnects:  # it is said again, over a connection that brings nothing of what waits now
             return False
         if math.isfinite(self._read_ends) and device in self._outside:  # what it says is heard by our own doing
             return False
         if now >= self.quotas.minute_ends:
             self._turn(now)
-        match self.quotas.hear(device, kind, len(packet.payload), now, digest):
+        match self.quotas.hear(device, kind, len(packet.payload), now, digest, is_kept=is_kept):
             case "take":
                 return True
             case "throw off":
@@ -239,17 +245,27 @@ class Guard:
                 held.for_s,
                 more,
             )
+            self._to_cut[device] = held.for_s
         if self._cutter is None:
             self._forbid("this aggregator was not given a way to")
-        if self._cutter is None or self._cannot or (not self._proved and not self._set_note("tried")):
+
+    def _cut(self, now: float) -> None:
+        """Throw off whoever is to be, and keep it out for as long as it is held off."""
+        to_cut, self._to_cut = self._to_cut, {}
+        if self._cutter is None or not to_cut:
             return
-        self._cut_at = now
-        # A broker that puts client ids on user names knows it by its name, any other by what its agent says.
-        self._cutter.cut((device, f"{self._wire.fleet}-{device}"))
+        for device, for_s in to_cut.items():
+            if self._cannot or (not self._proved and not self._set_note("tried")):
+                return
+            self._cut_at = now
+            # A broker that puts client ids on user names knows it by its name, any other by what its agent says.
+            self._cutter.cut((device, f"{self._wire.fleet}-{device}"), for_s)
 
     def _forbid(self, why: str) -> None:
         if not self._cannot:
             self._cannot = why
+            if self._cutter is not None:
+                self._cutter.release()
             log.error(
                 "devices that flood cannot be thrown off: %s. That needs a listener where client ids are free, for the "
                 "aggregator alone (deploy/mosquitto/mosquitto.conf: 1884). What they say is dropped all the same",
@@ -275,10 +291,18 @@ class Guard:
         self._reconnects = False
         self._expect_stored(now)
         self.strays.doubt()
+        self._cut(now)
+
+    def release(self) -> None:
+        """Let everybody in again: we end, or another one leads."""
+        self._to_cut.clear()
+        if self._cutter is not None:
+            self._cutter.release()
 
     def stand_down(self) -> None:
         """Look for nothing any more: another one leads."""
         self._end_sweep()
+        self.release()
         for word in self._cordon:
             self._transport.unsubscribe(*(self._wire.filter_for(word, device=device) for device in self._inside))
         self._cordon.clear()

@@ -8,7 +8,8 @@ Minutes begin for all devices at once. In each of them a device has, by kind,
                  started again, or for an update that has lost its room
 
 A word beyond is dropped before it is unpacked, counted, and told to the operator once a minute. What is dropped weighs:
-each word 1, and 1 more for every 64 KiB. A device of which more than `flood` was dropped in a minute, by weight, is
+each word 1, and 1 more for every 64 KiB; a retained one a hundredth of `flood` (no agent retains an offer or a chunk,
+and each stays in the broker's memory). A device of which more than `flood` was dropped in a minute, by weight, is
 thrown off: it is *held off* for HELD_S, the next time twice as long, up to LAST_HELD_S, until it has
 behaved for ten times that. Meanwhile its offers and chunks are dropped unread, and a tenth of `flood` throws it off
 again. Its presence is heard, so that it is known when it comes back.
@@ -35,6 +36,8 @@ PER_ROUND = 2
 WEIGHT_BYTES = 65_536
 HELD_S = 60.0
 LAST_HELD_S = 3600.0
+KEPT_PART = 100
+"""So many retained words throw a device off."""
 AGAIN_S = 1.0
 """Nobody is thrown off sooner after the last time: what it had said before is still on its way."""
 BEHAVED = 10
@@ -118,11 +121,13 @@ class Quotas:
 
     # What is said.
 
-    def hear(self, device: str, kind: Kind, n_bytes: int, now: float, digest: str = "") -> Answer:
-        """Return what to do with a word of a device. digest: of the update that a chunk is of."""
+    def hear(
+        self, device: str, kind: Kind, n_bytes: int, now: float, digest: str = "", *, is_kept: bool = False
+    ) -> Answer:
+        """Return what to do with a word of a device. digest: of a chunk's update. is_kept: it is a retained one."""
         held = self._held.get(device)
         is_held = held is not None and now < held.until
-        if kind == "chunk" and not is_held and self._was_asked(device, digest):
+        if kind == "chunk" and not is_held and not is_kept and self._was_asked(device, digest):
             return "take"
         said = self._said.get(device)
         if said is None:
@@ -137,10 +142,10 @@ class Quotas:
             case "chunk":
                 said.chunk += 1
                 is_over = said.chunk > self._words
-        if not is_over and not (is_held and kind != "presence"):
+        if not is_over and not is_kept and not (is_held and kind != "presence"):
             return "take"
         said.dropped += 1
-        said.weight += 1 + n_bytes // WEIGHT_BYTES
+        said.weight += max(1 + n_bytes // WEIGHT_BYTES, self._flood // KEPT_PART if is_kept else 0)
         self._has_dropped = True
         self.dropped += 1
         if not self._flood or said.weight <= (self._flood // HELD_PART if is_held else self._flood):

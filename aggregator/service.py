@@ -235,6 +235,7 @@ class Aggregator:
     def stop(self) -> None:
         """Say goodbye to the fleet, if this one has led it, and note that no job is to blame for the end."""
         self.jobs.step_out()
+        self.guard.release()
         if self._out.online and self.leads:
             self._transport.publish(self._wire.pack(self._beacon(online=False)))
         self._transport.close()

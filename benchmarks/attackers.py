@@ -1,4 +1,4 @@
-"""What one device with its own credentials can cost the others: rounds a minute with and without each attack.
+"""What one device with its own credentials can cost the others: how long a round takes with and without each attack.
 
     python -m benchmarks.attackers                                  # three pairs of 60 s for each attack: an hour
     python -m benchmarks.attackers --seconds 15 --pairs 1 --attacks qos0 dribble
@@ -8,184 +8,61 @@ mosquitto has deploy's configuration and access list, its two listeners and pass
 devices share one, have a connection each, and take PACE_S to read their rows, so that a round takes about two seconds
 and the processor is not what it waits for. Updates are 800 kB, in pieces, and there is room for one at a time.
 
-A pair is a window without the attack and one with it, each from one commit to another, after the fleet has gone on by
-itself for a while. Every attack comes from a device of its own, that has not been seen before, and connects again at
-once whenever it is thrown off. What costs the others more than a tenth is said at the end.
+Windows without and with the attack alternate in one fleet, the first and the last without; each goes from one commit to
+another, and begins as the attack does. A pair is a window with it, and the mean of those before and after it. "calm"
+is the same of the windows without an attack among themselves, at worst: what this machine makes of nothing at all.
+Every attack comes from a device of its own, that has not attacked before, and that connects again at once whenever it
+is thrown off, as often as deploy/nftables/fedge.nft allows one address. It has a link of 1 Gbit/s, and takes only the
+processor that nobody else wants: in the field it burns its own. What the broker and the aggregator spend on it counts,
+and is told, with what the attack has come to. What costs the others more than a tenth is said at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
-import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
 from benchmarks import intruders
-from benchmarks.attacked import JOB, aggregator_toml
-from benchmarks.memory import rss_mb
-from broker.connection import BrokerSettings
-from broker.embedded import find_mosquitto
+from benchmarks.arena import DEVICES, WARM, Arena, Window
+from benchmarks.intruders import Reached
 from broker.errors import StartError
-from broker.messages import Beacon, Status
-from broker.wire import Wire
 from fleet.console.display import duration
-from fleet.console.observer import over_mqtt
-from fleet.console.watch import Watch, WatchError
-from fleet.local.processes import FEDGE, Child, ChildDiedError, Children, interruptible
-from fleet.local.stage import FLEET
+from fleet.console.watch import WatchError
+from fleet.local.processes import ChildDiedError, Children, interruptible
 from fleet.problems.problem import device_names
 
-DEPLOY = Path(__file__).parents[1] / "deploy" / "mosquitto"
-DEVICES = 4
 GOAL = 1.1
 """Times as long as without the attack a round may take."""
-WARM = 3
-STILL = 4.0
-"""Windows of this many times their length without a commit are ended: the fleet stands still."""
 INTERRUPTED = 130
 
 
-class Window(Struct, frozen=True):
-    """Some rounds, from a commit to a commit."""
-
-    rounds: int
-    seconds: float
-
-    @property
-    def a_minute(self) -> float:
-        """Rounds a minute."""
-        return 60.0 * self.rounds / self.seconds
-
-
 class Attack(Struct, frozen=True):
-    """What an attack costs. ratio: of the times of a round, with and without it; the median of its pairs."""
+    """What an attack costs. calm: one window more than attacked."""
 
     name: str
     calm: list[Window]
     attacked: list[Window]
+    reached: list[Reached]
     ratio: float
+    """Of the times of a round, with and without it; the median of its pairs."""
+    ratios: list[float]
+    noise: float
+    """The largest ratio of two calm windows that follow each other."""
     recovery_s: float
     """From its end to the next commit, at worst."""
-    broker_mb: float
-    """RSS of mosquitto at the end of it, at most."""
-
-
-class Arena:
-    """A broker, a fleet that works, and an operator who looks on."""
-
-    def __init__(self, folder: Path, children: Children, names: Sequence[str]) -> None:
-        self._folder = folder
-        self._children = children
-        self.ports = _free_port(), _free_port()
-        self.broker = self._start_broker(names)
-        self._watch = Watch(over_mqtt("watch", self.settings("operator"), Wire(FLEET)), heard=("aggregator", "status"))
-        self.job = ""
-        self.version = -1
-
-    def settings(self, user: str) -> BrokerSettings:
-        """Return how a user reaches the broker, on the port where it belongs."""
-        port = self.ports[user in ("aggregator", "operator")]
-        password = self._folder / f"{user}.password"
-        return BrokerSettings(port=port, username=user, password_file=str(password))
-
-    def _start_broker(self, names: Sequence[str]) -> Child:
-        program = find_mosquitto()
-        if program is None or shutil.which("mosquitto_passwd") is None:
-            raise StartError("mosquitto and mosquitto_passwd are needed: `apt install mosquitto`")
-        passwords = self._folder / "passwd"
-        passwords.write_text("".join(f"{name}:{name}\n" for name in names))
-        passwords.chmod(0o600)
-        subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
-        for name in names:
-            (self._folder / f"{name}.password").write_text(f"{name}\n")
-        text = (DEPLOY / "mosquitto.conf").read_text(encoding="utf-8")
-        for pattern, with_ in (
-            (r"^listener 1883$", f"listener {self.ports[0]} 127.0.0.1"),
-            (r"^listener 1884$", f"listener {self.ports[1]} 127.0.0.1"),
-            (r"/mosquitto/config/passwd$", str(passwords)),
-            (r"/mosquitto/config/acl$", str(DEPLOY / "acl")),
-        ):
-            text = re.sub(pattern, with_, text, flags=re.MULTILINE)
-        conf = self._folder / "mosquitto.conf"
-        conf.write_text(text + ("\nuser root\n" if os.geteuid() == 0 else ""), encoding="utf-8")
-        child = self._children.start("mosquitto", [program, "-c", str(conf)], self._folder / "mosquitto.log")
-        time.sleep(0.5)
-        self._children.check()
-        return child
-
-    def __enter__(self) -> Arena:
-        """Start the fleet and its job, and let the first rounds pass."""
-        config = self._folder / "aggregator.toml"
-        config.write_text(aggregator_toml(self._folder, self.settings("aggregator")), encoding="utf-8")
-        command = [*FEDGE, "aggregator", "run", "--config", str(config)]
-        self._children.start("aggregator", command, self._folder / "aggregator.log")
-        command = [sys.executable, "-m", "benchmarks.attacked", str(self._folder), str(self.ports[0])]
-        self._children.start("devices", [*command, *device_names(DEVICES)], self._folder / "devices.log")
-        self._watch.__enter__()
-        for heard in self._watch.hear():
-            self._children.check()
-            if isinstance(heard, Beacon) and heard.online:
-                break
-        self._watch.submit(JOB)
-        self.window(0.0, WARM)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the fleet to its children's end."""
-        self._watch.__exit__()
-
-    def window(self, seconds: float, rounds: int = 1) -> Window:
-        """Look on from the next commit until a commit so many seconds and rounds later."""
-        began_at: float | None = None
-        began, until, last_at = 0, time.monotonic() + 120.0, 0.0
-        for heard in self._watch.hear():
-            self._children.check()
-            now = time.monotonic()
-            if isinstance(heard, Status) and heard.version.number > self.version:
-                self.version, self.job, last_at = heard.version.number, heard.job, now
-                if began_at is None:
-                    began_at, began = now, self.version
-                    until = now + STILL * max(seconds, 10.0)
-                elif now >= began_at + seconds and self.version >= began + rounds:
-                    return Window(self.version - began, now - began_at)
-            if now > until:
-                if began_at is None:
-                    raise WatchError(f"no round ends within 120 s; the logs are in {self._folder}")
-                return Window(self.version - began, now - began_at)
-        raise WatchError(f"the fleet is silent since {last_at:.0f}")
-
-    def attack(self, name: str, user: str, seconds: float) -> tuple[Window, float, float]:
-        """Return a window with this attack, how long the next commit then takes, and the broker's RSS in MB."""
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.intruders",
-            name,
-            str(self._folder),
-            str(self.ports[0]),
-            user,
-            self.job,
-        ]
-        with Children() as intruder:
-            child = intruder.start(user, command, self._folder / f"{user}.log")
-            window = self.window(seconds)
-            mb = rss_mb(self.broker.process.pid)
-            if child.process.poll() is not None:
-                intruder.check()
-        ended = time.monotonic()
-        self.window(0.0, 1)
-        return window, time.monotonic() - ended, mb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,21 +88,24 @@ def _measure(asked: argparse.Namespace, folder: Path) -> int:
     intruders_ = [f"{name}-{pair}" for name in asked.attacks for pair in range(asked.pairs)]
     names = ["aggregator", "operator", *device_names(DEVICES), *intruders_]
     print(
-        f"{DEVICES} devices, updates of 800 kB, room for one; {asked.pairs} pairs of windows of {asked.seconds:g} s\n"
-        f"\n{'attack':<12}{'rounds a minute':>16}{'attacked':>10}{'times as long':>15}{'recovery s':>12}"
-        f"{'broker MB':>11}",
+        f"{DEVICES} devices, updates of 800 kB, room for one; {asked.pairs} pairs of windows of {asked.seconds:g} s; "
+        f"load {os.getloadavg()[0]:.1f}\n\n"
+        f"{'attack':<10}{'round s':>8}{'attacked':>9}{'times':>7}{'(calm)':>8}{'recovery s':>11}{'MB/s':>7}"
+        f"{'packets/s':>11}{'connects':>9}{'broker CPU':>12}{'aggregator':>12}{'broker MB':>11}",
         flush=True,
     )
     found: list[Attack] = []
     with Children() as children, Arena(folder, children, names) as arena:
         began, n = time.monotonic(), len(asked.attacks)
-        for done, name in enumerate(asked.attacks):
-            found.append(_pairs(arena, name, asked.pairs, asked.seconds))
-            _print(found[-1])
-            left = (time.monotonic() - began) / (done + 1) * (n - done - 1)
-            print(f"[{done + 1}/{n}] {name}; about {duration(left)} left", file=sys.stderr, flush=True)
-        if asked.logs is not None:
-            shutil.copytree(folder, asked.logs, ignore=shutil.ignore_patterns("*.password", "passwd"))
+        try:
+            for done, name in enumerate(asked.attacks):
+                found.append(_pairs(arena, name, asked.pairs, asked.seconds))
+                _print(found[-1])
+                left = (time.monotonic() - began) / (done + 1) * (n - done - 1)
+                print(f"[{done + 1}/{n}] {name}; about {duration(left)} left", file=sys.stderr, flush=True)
+        finally:
+            if asked.logs is not None:
+                shutil.copytree(folder, asked.logs, ignore=shutil.ignore_patterns("*.password", "passwd"))
     lost = [
         f"{one.name}: {one.ratio:.2f} times as long, where {GOAL:g} is the goal" for one in found if one.ratio > GOAL
     ]
@@ -237,32 +117,37 @@ def _measure(asked: argparse.Namespace, folder: Path) -> int:
 
 
 def _pairs(arena: Arena, name: str, pairs: int, seconds: float) -> Attack:
-    calm, attacked, recoveries, mbs = [], [], [], []
+    calm, attacked, recoveries, reached = [arena.window(seconds)], [], [], []
     for pair in range(pairs):
-        calm.append(arena.window(seconds))
-        window, recovery_s, mb = arena.attack(name, f"{name}-{pair}", seconds)
+        window, recovery_s, sent = arena.attack(name, f"{name}-{pair}", seconds)
         attacked.append(window)
         recoveries.append(recovery_s)
-        mbs.append(mb)
-        arena.window(0.0, WARM)
-    ratios = [one.a_minute / max(other.a_minute, 0.01) for one, other in zip(calm, attacked, strict=True)]
-    return Attack(name, calm, attacked, statistics.median(ratios), max(recoveries), max(mbs))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        reached.append(sent)
+        arena.pass_rounds(WARM)
+        calm.append(arena.window(seconds))
+    ratios = [
+        2 * window.round_s / (before.round_s + after.round_s)
+        for before, window, after in zip(calm[:-1], attacked, calm[1:], strict=True)
+    ]
+    still = [one.round_s / other.round_s for one, other in itertools.pairwise(calm)]
+    noise = max(max(one, 1 / one) for one in still)
+    return Attack(name, calm, attacked, reached, statistics.median(ratios), ratios, noise, max(recoveries))
 
 
 def _print(attack: Attack) -> None:
-    calm, attacked = (
-        statistics.median(window.a_minute for window in windows) for windows in (attack.calm, attack.attacked)
-    )
+    median = statistics.median
+    calm, attacked = (median(window.round_s for window in windows) for windows in (attack.calm, attack.attacked))
+    seconds = sum(one.seconds for one in attack.reached) or 1.0
+    cpus = [
+        f"{median(of(w) for w in attack.attacked):.0%} ({median(of(w) for w in attack.calm):.0%})"
+        for of in (attrgetter("broker"), attrgetter("aggregator"))
+    ]
     print(
-        f"{attack.name:<12}{calm:>16.1f}{attacked:>10.1f}{attack.ratio:>15.2f}{attack.recovery_s:>12.1f}"
-        f"{attack.broker_mb:>11.0f}",
+        f"{attack.name:<10}{calm:>8.2f}{attacked:>9.2f}{attack.ratio:>7.2f}{attack.noise:>8.2f}{attack.recovery_s:>11.1f}"
+        f"{sum(one.bytes for one in attack.reached) / seconds / 1e6:>7.1f}"
+        f"{sum(one.packets for one in attack.reached) / seconds:>11,.0f}"
+        f"{sum(one.connections for one in attack.reached):>9}{cpus[0]:>12}{cpus[1]:>12}"
+        f"{max(window.mb for window in attack.attacked):>11.0f}",
         flush=True,
     )
 

@@ -18,6 +18,12 @@ def cpu_s(pid: int) -> float:
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def spent_s(pid: int) -> float:
+    """Return the CPU seconds of a process, to a tick of some 10 ms, with threads that have ended. Raises OSError."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def rss_mb(pid: int | str = "self") -> float:
     """Return the RSS of a process in MB of 10^6 bytes. Raises OSError."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
+from broker.occupant import Occupant
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
@@ -160,7 +161,7 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
         take_over=take_over,
         exit_when_replaced=exit_when_replaced,
         executor=executor,
-        cutter=Takeover(lambda client_id: MqttTransport(config.broker, client_id), transport.wake),
+        cutter=Takeover(lambda client_id: Occupant(config.broker, client_id), transport.wake),
         capacity=capacity,
     )
     stopping = _until_stopped(transport)

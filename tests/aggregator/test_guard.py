@@ -12,7 +12,7 @@ from msgspec import structs
 from aggregator.commands import Commands
 from aggregator.config import ServerLimits
 from aggregator.guard import NOTE, OURS_S, READ_EVERY_S, REVOKE, SWEEP_S
-from aggregator.quotas import MINUTE_S
+from aggregator.quotas import HELD_S, MINUTE_S
 from aggregator.service import LEADS_WITH, LISTENS_TO, SAID_ONCE
 from aggregator.strays import CLEARS_S, READ_AGAIN_S
 from broker.memory import MemoryTransport
@@ -35,10 +35,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.cuts: list[Sequence[str]] = []
+        self.kept_s: list[float] = []
         self.why: list[str] = []
 
-    def cut(self, client_ids: Sequence[str]) -> None:
+    def cut(self, client_ids: Sequence[str], for_s: float = 0.0) -> None:
         self.cuts.append(client_ids)
+        self.kept_s.append(for_s)
+
+    def release(self) -> None:
+        self.kept_s.clear()
 
     def failures(self) -> list[str]:
         why, self.why = self.why, []
@@ -100,6 +105,27 @@ def test_who_floods_is_dropped_unread_and_thrown_off(strict: Fleet, cutter: Reco
     assert len(cutter.cuts) == 1, "what is still on its way does not count again"
     garbage = strict.aggregator.tally.counts["garbage"]
     assert garbage <= 2 * LIMITS.offers_a_minute, "what is over the limit is not even unpacked"
+
+
+def test_who_is_thrown_off_is_kept_out_as_long_as_it_is_held_off_and_let_in_at_our_end(
+    strict: Fleet, cutter: Recorder
+) -> None:
+    flood(strict, 400)
+    strict.step()
+    assert cutter.kept_s == [HELD_S]
+    strict.aggregator.stop()
+    assert cutter.kept_s == []
+
+
+def test_nobody_is_thrown_off_before_our_own_connection_is_the_new_one(
+    strict: Fleet, cutter: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A takeover that ends our connection while it ends by itself would be held for one that leaves us alone."""
+    guard, seen = strict.aggregator.guard, []
+    monkeypatch.setattr(cutter, "cut", lambda _ids, _for_s: seen.append(guard._reconnects))
+    flood(strict, 400)
+    strict.step()
+    assert seen == [False]
 
 
 def test_a_flood_does_not_change_what_the_fleet_comes_to(
@@ -268,6 +294,17 @@ def test_20_000_retained_topics_at_the_start_are_cleared_and_a_round_goes_on(
     assert 20_000 - before <= CLEARS_S * (fleet.now - began + 1.0)
 
 
+@pytest.mark.parametrize("word", ["offer", "chunk"])
+def test_who_retains_is_thrown_off_long_before_he_has_said_too_much(
+    fleet: Fleet, cutter: Recorder, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LIMITS", structs.replace(LIMITS, flood_a_minute=10_000))
+    restart(fleet, cutter)
+    flood(fleet, 110, word, retain=True)
+    fleet.step()
+    assert cutter.cuts == [("evil", "f-evil")]
+
+
 def test_what_the_broker_has_dropped_on_its_way_is_found_by_reading_again(strict: Fleet) -> None:
     strict.broker.max_queued = 10
     flood(strict, 50, retain=True)
@@ -286,7 +323,7 @@ def test_the_packets_that_clear_are_no_words_of_a_device(strict: Fleet, cutter: 
         flood(strict, 15, retain=True, first=15 * turn)
         for _ in range(int(MINUTE_S)):
             strict.step(1.0)
-    assert strict.aggregator.guard.quotas.dropped == 0
+    assert strict.aggregator.guard.quotas.dropped == 150, "those that it retained, and no more"
     assert cutter.cuts == []
 
 

@@ -9,6 +9,7 @@ from aggregator.quotas import (
     COPIES,
     HELD_PART,
     HELD_S,
+    KEPT_PART,
     LAST_HELD_S,
     MINUTE_S,
     NAMED,
@@ -126,6 +127,14 @@ def test_who_has_behaved_begins_anew() -> None:
 def test_large_words_weigh_more() -> None:
     some = quotas()
     assert said(some, 10, n_bytes=10 * WEIGHT_BYTES)[-1] == "throw off"
+
+
+def test_a_hundred_retained_words_throw_off_and_none_is_ever_taken() -> None:
+    some = default()
+    some.note_want("d", "f", 1000)
+    answers = [some.hear("d", "chunk", 10, 0.0, "f", is_kept=True) for _ in range(KEPT_PART + 1)]
+    assert answers == KEPT_PART * ["drop"] + ["throw off"]
+    assert some.hear("e", "offer", 10, 0.0, is_kept=True) == "drop"
 
 
 def test_nobody_is_thrown_off_where_that_is_turned_off() -> None:

@@ -16,11 +16,22 @@ from aggregator.store import Store
 from aggregator.takeover import Takeover
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
+from broker.occupant import Occupant
 from broker.wire import Wire
+from tests.deploy.locked import Site
 
 WAIT_S = 30.0
 Connect = Callable[..., Any]
 LIMITS = ServerLimits(offers_a_minute=10, flood_a_minute=100)
+
+
+def leave(takeover: Takeover) -> None:
+    """Have it give up all ids: it would cut the devices of the next test."""
+    takeover.release()
+    until = time.monotonic() + WAIT_S
+    while takeover._kept:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 class Leader:
@@ -33,8 +44,9 @@ class Leader:
         store = Store(folder)
         stack.callback(store.close)
         transport = MqttTransport(settings, "home-aggregator-0badcafe")
-        takeover = Takeover(lambda name: MqttTransport(settings, name), transport.wake)
+        takeover = Takeover(lambda name: Occupant(settings, name), transport.wake)
         self.service = Aggregator(config, store, transport, Wire("home"), nonce="n", cutter=takeover, take_over=True)
+        stack.callback(leave, takeover)
         stack.callback(self.service.stop)
         self.service.start()
         self.until(lambda: self.service.leads)
@@ -67,6 +79,17 @@ def test_who_floods_is_cut_and_nobody_else(broker: Any, connect: Connect, tmp_pa
     assert other.publish("fedge/1/home/device/pi-2")
     assert other.ended.empty()
     assert leader.service.leads
+
+
+def test_who_was_cut_and_comes_back_is_cut_again(
+    broker: Any, connect: Connect, tmp_path: Path, stack: ExitStack
+) -> None:
+    device = connect("pi-1")
+    leader = Leader(broker, tmp_path, broker.inner_port, stack)
+    offers(device, 1000)
+    for _ in range(5):  # paho connects again by itself
+        leader.until(lambda: not device.ended.empty())
+        device.ended.get()
 
 
 def retained(connect: Connect) -> set[str]:
@@ -109,3 +132,27 @@ def test_on_a_listener_where_client_ids_are_not_free_it_says_so_and_goes_on(
     else:
         leader.until(lambda: leader.service._out.online and leader.service.leads)
     assert device.ended.empty()
+
+
+def test_with_certificates_who_was_cut_and_comes_back_is_cut_again(locked_broker: Site) -> None:
+    certificate, key = locked_broker.files("aggregator")
+    settings = BrokerSettings(
+        host="localhost",
+        port=locked_broker.ports["server"],
+        ca_file=str(locked_broker.ca / "root.crt"),
+        certificate_file=str(certificate),
+        key_file=str(key),
+    )
+    takeover = Takeover(lambda name: Occupant(settings, name), lambda: None)
+    with locked_broker.client("devices", "pi-2") as other:
+        takeover.cut(["pi-1", "home-pi-1"], 3600.0)
+        try:
+            for _ in range(5):
+                with locked_broker.client("devices", "pi-1") as device:
+                    until = time.monotonic() + WAIT_S
+                    while not device.is_hung_up_on():
+                        assert time.monotonic() < until
+        finally:
+            leave(takeover)
+        other.ping()
+    assert takeover.failures() == []
