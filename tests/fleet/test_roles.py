@@ -131,7 +131,10 @@ def test_a_role_waits_for_its_broker_and_ends_with_0_when_asked(role: str, tmp_p
 def test_who_asks_a_second_time_does_not_wait_for_a_job_that_hangs(
     tmp_path: Path, until: Until, mosquitto: EmbeddedBroker
 ) -> None:
-    (tmp_path / "hangs.py").write_text("print('hanging', flush=True)\nimport time\ntime.sleep(1000)\n")
+    hangs = tmp_path / "hanging"
+    (tmp_path / "hangs.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(hangs)!r}).write_text(str(os.getpid()))\ntime.sleep(1000)\n"
+    )
     config = aggregator_toml(tmp_path, '[models]\nallow = ["hangs:net"]', port=mosquitto.port)
     job = tmp_path / "job.toml"
     job.write_text('name = "hangs"\n[model]\nkind = "hangs:net"\ninputs = 2\noutputs = 2\n')
@@ -143,12 +146,13 @@ def test_who_asks_a_second_time_does_not_wait_for_a_job_that_hangs(
     try:
         until(lambda: "leads" in (tmp_path / "log").read_text())
         operator = start("job", "submit", job, "--config", config, log=tmp_path / "said")
-        until(lambda: "hanging" in (tmp_path / "log").read_text())
+        until(lambda: hangs.exists() and hangs.read_text() != "")
         process.send_signal(signal.SIGTERM)
         time.sleep(roles.AGAIN_S + 0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == -signal.SIGTERM
+        until(lambda: not Path(f"/proc/{hangs.read_text()}").exists())
     finally:
         for one in filter(None, (process, operator)):
             one.kill()
