@@ -110,7 +110,7 @@ class Inbox:
         return self.room.deadline
 
     def tick(self, now: float) -> None:
-        """Have those give way whose time is up while others wait."""
+        """Evict the unfinished updates whose time is up while others wait."""
         self._drop(self.room.tick(now))
 
     @property

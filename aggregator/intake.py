@@ -258,7 +258,7 @@ class Intake:
         return {device: (sum(weights[device]), sum(of_one)) for device, of_one in changed.items()}
 
     def _lighten(self, one: Counted, body: bytes, by: int) -> None:
-        """Have an update that is in the sum weigh so much less."""
+        """Lighten an update that is in the sum by so much weight."""
         number, delta = self._now.held.number if one.number is None else one.number, self._delta(body)
         for at, late in enumerate(self.late):
             if (late.number, late.weight, late.delta) == (number, one.weight, delta):

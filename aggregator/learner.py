@@ -160,7 +160,7 @@ class Learner:
         return self._intake
 
     def cap(self, share: float, body_of: Callable[[Counted], bytes]) -> dict[str, tuple[int, int]]:
-        """Have no device weigh more than this share of the mean; return who was capped, from what to what.
+        """Let no device weigh more than this share of the mean; return who was capped, from what to what.
 
         As `Intake.cap`, to be called when all have come. Raises LearnerError where a body is not what it was.
         """

@@ -75,7 +75,7 @@ def _words(db: Database, write: Transaction) -> Iterable[Mended]:
 
 
 def _generations(db: Database, write: Transaction, job: str, chance: Chance) -> list[Mended]:
-    """Give a job new generations in the place of those that are out of range, or leave no room above."""
+    """Draw new generations for a job in the place of those that are out of range, or leave no room above."""
     known: set[int] = set()
     for table in ("jobs", *TABLES):
         sql = f"SELECT DISTINCT generation FROM {table} WHERE job = ?"  # noqa: S608 -- names of our own

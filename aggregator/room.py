@@ -181,7 +181,7 @@ class Room:
         return device in self._guests and now < self._guests[device][0]
 
     def make_guest(self, device: str, now: float) -> None:
-        """Have a device wait behind the others, for longer each time."""
+        """Put a device behind the others, for longer each time."""
         _, before_s = self._guests.pop(device, (0.0, GUEST_S / 2))
         for_s = min(2 * before_s, LAST_GUEST_S)
         self._guests[device] = now + for_s, for_s
@@ -197,7 +197,7 @@ class Room:
         return bool(self._line)
 
     def forget_job(self, job: str) -> None:
-        """Have nobody wait with an update to this job."""
+        """Forget all who wait with an update to this job."""
         for key in [key for key in self._line if key[0] == job]:
             del self._line[key]
 

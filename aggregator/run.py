@@ -466,7 +466,7 @@ class Run:
         return self._made(now) if self._making.scores.is_done else None
 
     def _capped(self, close: Close) -> Close:
-        """Have no device weigh more than its share, and return the end of the round with who was changed, and how.
+        """Let no device weigh more than its share, and return the end of the round with who was changed, and how.
 
         Raises LearnerError.
         """

@@ -204,7 +204,7 @@ class Store:
         return repair.mend(self._db, self._chance)
 
     def take_over(self) -> TakenOver:
-        """Have the next start from here lead, whoever else does: as an operator says.
+        """Let the next start from here lead, whoever else does: as an operator says.
 
         Raises StoreError, or DamageError where the term or the claim has none above.
         """

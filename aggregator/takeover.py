@@ -35,7 +35,7 @@ class Occupant(Protocol):
         """Return whether the id was taken back, or the connection lost, within so long."""
 
     def close(self) -> None:
-        """Give the id up."""
+        """Release the id."""
 
 
 class Cutter(Protocol):
@@ -45,7 +45,7 @@ class Cutter(Protocol):
         """Begin to end the connections under these ids, and to keep them from others for so long. Returns at once."""
 
     def release(self) -> None:
-        """Give up all ids, soon. Returns at once."""
+        """Release all ids, soon. Returns at once."""
 
     def failures(self) -> list[str]:
         """Return why it could not be done, as far as that has become known since this was asked last."""
@@ -77,7 +77,7 @@ class Takeover:
                 threading.Thread(target=self._keep, args=(client_id,), name="takeover", daemon=True).start()
 
     def release(self) -> None:
-        """Give up all ids, soon. Returns at once."""
+        """Release all ids, soon. Returns at once."""
         with self._lock:
             self._kept = dict.fromkeys(self._kept, 0.0)
 

@@ -78,7 +78,7 @@ class Occupant:
             return True
 
     def close(self) -> None:
-        """Give the id up."""
+        """Release the id."""
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.settimeout(0.1)
