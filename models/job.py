@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from models.contract import NO_CONTRACT, ContractSpec
+
 Name = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z", description='a name is 1 to 64 letters, digits, "_" or "-"')
 ]
@@ -233,6 +235,8 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deploy_average: Annotated[int, Meta(ge=1, le=MOST_AVERAGED)] | None = None
     """What is deployed and exported is the mean of so many of the last versions, of fewer early on; 1: the version
     itself, and all there is where nothing is compressed."""
+    contract: ContractSpec = NO_CONTRACT
+    """What a row is, and what is made of it before the net sees it."""
     train: TrainSpec = TrainSpec()
     rounds: RoundsSpec = RoundsSpec()
     aggregate: AggregateSpec = AggregateSpec()
@@ -249,6 +253,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_contract(self)
         _check_strategy(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
@@ -278,6 +283,31 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         The last one is the version itself, and so is the first where nothing is averaged. It never goes back.
         """
         return number + 1 - max(1, min(self.averaged, number // AVERAGED_SHARE))
+
+
+def _check_contract(job: JobSpec) -> None:
+    """Raise ValueError where the model and the contract with its data do not go together."""
+    contract, model = job.contract, job.model
+    if contract.n_inputs is not None and contract.n_inputs != model.inputs:
+        rows = f" for {contract.n_rows} rows each" if contract.n_rows > 1 else ""
+        raise ValueError(
+            f"[model] inputs = {model.inputs}, where [contract] makes {contract.n_inputs:,} of its columns{rows}: say "
+            f"inputs = {contract.n_inputs}"
+        )
+    if contract.n_inputs is None and model.inputs % contract.n_rows:
+        raise ValueError(
+            f"[model] inputs = {model.inputs} is no multiple of [contract.window] length = {contract.n_rows}"
+        )
+    if not model.classifies and (contract.classes or contract.class_weight != "none"):
+        raise ValueError(f'[contract] classes and class_weight: a model with loss = "{model.loss}" learns no classes')
+    if contract.classes and len(contract.classes) != model.outputs:
+        raise ValueError(f"[model] outputs = {model.outputs}, where [contract] names {len(contract.classes)} classes")
+    if isinstance(contract.class_weight, dict) and not contract.classes:
+        raise ValueError("[contract] class_weight names classes: say which there are, classes = [...]")
+    if len(contract.labels) > 1 and (model.classifies or len(contract.labels) != model.outputs):
+        raise ValueError(
+            f"[contract] label names {len(contract.labels)} columns, where the model has {model.outputs} outputs"
+        )
 
 
 def _check_strategy(job: JobSpec) -> None:

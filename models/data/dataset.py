@@ -29,13 +29,20 @@ class Dataset(NamedTuple):
     y: Labels
     source: str = "data"
     """The file, for messages."""
+    weights: Float32 | None = None
+    """(n,) float32 above 0: how much each example counts in the loss; all alike where there are none."""
+    held_out: Dataset | None = None
+    """Examples that nobody trains on: what a device scores versions on, where its job asks for that."""
 
     @property
     def fingerprint(self) -> int:
         """Return the CRC-32 of the arrays, worked out anew each time: other rows, another number (or one in 2**32)."""
         # of views, since NumPy keeps with an array what it has once told of its buffer
-        X, y = (np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in (self.X, self.y))
-        return zlib.crc32(y.data, zlib.crc32(X.data))
+        arrays = (self.X, self.y) if self.weights is None else (self.X, self.y, self.weights)
+        found = 0
+        for values in arrays:
+            found = zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, found)
+        return found
 
 
 def fit(data: Dataset, model: ModelSpec) -> Dataset:
@@ -55,7 +62,9 @@ def fit(data: Dataset, model: ModelSpec) -> Dataset:
     except LabelError as error:
         where = data.source if error.row is None else f"{data.source}, row {error.row}"
         raise DatasetError(f"{where}: {error}") from error
-    return data if X is data.X and y is data.y else Dataset(X, y, data.source)
+    held_out = None if data.held_out is None else fit(data.held_out, model)
+    same = X is data.X and y is data.y and held_out is data.held_out
+    return data if same else data._replace(X=X, y=y, held_out=held_out)
 
 
 def float32(values: npt.NDArray[Any]) -> Float32:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from models.contract import Column
+
 FilePath = Annotated[
     str,
     Meta(
@@ -14,8 +16,6 @@ FilePath = Annotated[
     ),
 ]
 """What names a file or a folder."""
-Column = Annotated[str, Meta(min_length=1, max_length=1000)]
-"""What names a column or an array: anything a header may hold, even a line break."""
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from models.contract import Column
 from models.data import table
 from models.data.dataset import Dataset, DatasetError, fit
-from models.data.settings import Column, FilePath, SourceSettings
+from models.data.settings import FilePath, SourceSettings
 from models.data.table import Stamp
 from models.job import ModelSpec
 
