@@ -7,15 +7,15 @@
     group      the contract's `by`; else the source's `group`
     time       the source's `time`
 
-Other columns are ignored. A source's `rename` says what a column is called here. Names of columns may travel in a
-message; what stands in them may not.
+Other columns are ignored. (A source's `rename` gives columns the names that jobs know: its table's header has them.)
+Names of columns may travel in a message; what stands in them may not.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple
 
 from models.contract import ContractSpec
 from models.data.blocks import Kind
@@ -43,31 +43,40 @@ class Match(NamedTuple):
     """All of them, and what their cells are read as."""
 
 
+def how(settings: SourceSettings, contract: ContractSpec) -> Literal["skip", "mean", "last"]:
+    """Return what becomes of a row with a missing value: as the source says, else as the job does (masks: the mean)."""
+    if settings.missing is not None:
+        return settings.missing
+    return "mean" if contract.missing == "mask" else contract.missing
+
+
 def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str], whose: str = "the table") -> Match:
     """Return which columns are meant. whose: what has the header, for messages.
 
     Raises DatasetError, naming all that are missing or there more than once.
     """
-    rename = settings.rename
-    labels = tuple(rename.get(name, name) for name in contract.labels or (settings.label,))
-    weight = None if contract.weight is None else rename.get(contract.weight, contract.weight)
-    group = rename.get(contract.by, contract.by) if contract.by is not None else settings.group
-    time = settings.time
+    labels, weight, time = contract.labels or (settings.label,), contract.weight, settings.time
+    group = settings.group if contract.by is None else contract.by
     if contract.features:
-        features = tuple(rename.get(name, name) for name in contract.features)
+        features = contract.features
     else:
-        others = {*labels, weight, contract.by and group, settings.group, time}
+        others = {*labels, weight, group, time}
         features = settings.columns or tuple(name for name in header if name not in others)
-    ordered = contract.window is not None or contract.missing == "last"
+    ordered = contract.window is not None or how(settings, contract) == "last"
     group = group if ordered or contract.validation else None
     time = time if ordered or contract.time_features else None
     if contract.time_features and time is None:
         raise DatasetError(
             f"{settings.path}: the job makes inputs of the time of a row (time_features), and which column that is "
-            "nobody says: add time = \"COLUMN\" to the source's table"
+            'nobody says: add time = "COLUMN" to the source\'s table'
         )
     names = [*features, *labels, *(name for name in (weight, group, time) if name is not None)]
     _check(settings, contract, header, names, whose)
+    for name in (*labels, *([weight] if weight is not None else ())):
+        if name in features:
+            raise DatasetError(
+                f"{settings.path}: column {_short(name)!r} is a label or a weight, and a feature as well"
+            )
     if not features:
         raise DatasetError(f"{settings.path}: {whose} has no column beside {', '.join(labels)}: there is no feature")
     wanted = dict.fromkeys(features, Kind.NUMBER)
@@ -89,19 +98,21 @@ def _check(
     doubled = [name for name in dict.fromkeys(names) if header.count(name) > 1]
     if not missing and not doubled:
         return
-    told = [f"no column {_listed(missing, settings, known)}"] if missing else []
-    told += [f"more than one column {_listed(doubled, settings, ())}"] if doubled else []
+    told = [f"no column {_listed(missing, known)}"] if missing else []
+    told += [f"more than one column {_listed(doubled, ())}"] if doubled else []
     has = ", ".join(_short(name) for name in header[:MOST_NAMED]) or "nothing"
     more = f" and {len(header) - MOST_NAMED} more" if len(header) > MOST_NAMED else ""
     advice = ""
     if doubled:
         advice = ": have each once"
     elif contract.features or contract.labels:
-        advice = ': call them so there, or say in the source\'s table what they are called here, rename = {"NAME" = "..."}'
+        advice = (
+            ': call them so there, or say in the source\'s table what they are called here, rename = {"HERE" = "NAME"}'
+        )
     raise DatasetError(f"{settings.path}: {' and '.join(told)}; {whose} has {has}{more}{advice}")
 
 
-def _listed(names: Sequence[str], settings: SourceSettings, known: Sequence[str] | set[str]) -> str:
+def _listed(names: Sequence[str], known: Collection[str]) -> str:
     """Return the names, each with the one that may be meant instead."""
     small: dict[str, str] = {}
     for name in sorted(known):

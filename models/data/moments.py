@@ -41,4 +41,5 @@ def _turns(seconds: npt.NDArray[np.float64], feature: TimeFeature) -> npt.NDArra
             return (days + _MONDAY) % 7 / 7
         case "month":
             dates = days.astype(np.int64).astype("datetime64[D]")
-            return (dates - dates.astype("datetime64[Y]")).astype(np.float64) / 365.2425
+            since: npt.NDArray[np.float64] = (dates - dates.astype("datetime64[Y]")).astype(np.float64)
+            return since / 365.2425

@@ -22,7 +22,7 @@ MOST_KNOWN = 1000
 
 
 class _Found(NamedTuple):
-    count: int
+    n: int
     lines: tuple[int, ...]
 
 
@@ -54,7 +54,7 @@ class Skipped:
     def share_of(self, column: str, why: str) -> float:
         """Return the share of all rows that are left out for this reason."""
         found = self._reasons.get((column, why))
-        return found.count / self.n_rows if found is not None else 0.0
+        return found.n / self.n_rows if found is not None else 0.0
 
     def check(self) -> None:
         """Raise DatasetError where there are no rows, or too many of them cannot be used."""
@@ -85,17 +85,15 @@ class Skipped:
             return ""
         share = 100 * self.n_skipped / self.n_rows
         about = "less than 1" if share < 1 else f"about {float(f'{share:.1g}'):g}"
-        (column, why), found = max(self._reasons.items(), key=lambda item: item[1].count)
+        (column, why), found = max(self._reasons.items(), key=lambda item: item[1].n)
         where = f" ({self._place} {found.lines[0]})" if found.lines else ""
-        return f"{self._whose}: {about} % of the rows are left out, most because {column!r} {why}{where}"
+        return f"{self._whose}: {about} % of the rows are left out, most because {_why(column, why)}{where}"
 
     def _listed(self) -> str:
         return _sentence(self._reasons, self._place)
 
 
-def _note(
-    reasons: dict[tuple[str, str], _Found], column: str, why: str, lines: npt.NDArray[np.int64], n: int
-) -> None:
+def _note(reasons: dict[tuple[str, str], _Found], column: str, why: str, lines: npt.NDArray[np.int64], n: int) -> None:
     if not n:
         return
     key = column, why
@@ -105,17 +103,21 @@ def _note(
             return
         found = _Found(0, ())
     new = () if len(found.lines) >= MOST_LINES else tuple(int(line) for line in lines[: MOST_LINES - len(found.lines)])
-    reasons[key] = _Found(found.count + n, found.lines + new)
+    reasons[key] = _Found(found.n + n, found.lines + new)
 
 
 def _sentence(reasons: dict[tuple[str, str], _Found], place: str) -> str:
-    ranked = sorted(reasons.items(), key=lambda item: -item[1].count)
+    ranked = sorted(reasons.items(), key=lambda item: -item[1].n)
     told = []
     for (column, why), found in ranked[:MOST_REASONS]:
-        more = ", …" if found.count > len(found.lines) else ""
-        places = place if found.count == 1 else f"{place}s"
+        more = ", …" if found.n > len(found.lines) else ""
+        places = place if found.n == 1 else f"{place}s"
         where = f" ({places} {', '.join(map(str, found.lines))}{more})" if found.lines else ""
-        told.append(f"{column!r} {why} in {found.count:,}{where}")
+        told.append(f"{_why(column, why)} in {found.n:,}{where}")
     if len(ranked) > MOST_REASONS:
         told.append(f"and {len(ranked) - MOST_REASONS} reasons more")
     return "; ".join(told)
+
+
+def _why(column: str, why: str) -> str:
+    return f"{column!r} {why}" if column else f"the line {why}"

@@ -1,6 +1,6 @@
 """Rows that come a block at a time, and the array that they become: in memory where they are few, else in a file.
 
-    append, append, …  ──beyond MEMORY_BYTES──▶ a file without a name  ──array──▶ mapped: pages of the file, nobody's own
+    append, append, …  ──beyond MEMORY_BYTES──▶ a file without a name  ──array──▶ mapped: pages of the file
 
 A file has no name from its first moment on: whatever ends this process, nothing of it is left. Its pages are the
 kernel's, which drops them where memory is short, and reads them again.
@@ -9,6 +9,7 @@ kernel's, which drops them where memory is short, and reads them again.
 from __future__ import annotations
 
 import mmap
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from models.data.blocks import BLOCK_ROWS
-from models.data.dataset import DatasetError
 
 MEMORY_BYTES = 8 * 2**20
 """Of all arrays of one reading that stay in memory."""
 
 Array = npt.NDArray[Any]
+
+
+class NoRoomError(Exception):
+    """The disk does not take the rows. The message says which, and what to do."""
 
 
 class Spools:
@@ -45,7 +49,10 @@ class Spools:
         return made
 
     def mapped(self, dtype: npt.DTypeLike, n: int, *shape: int) -> Array:
-        """Return an array of n zero rows that may be written to, in memory or in a file as others are."""
+        """Return an array of n zero rows that may be written to, in memory or in a file as others are.
+
+        Raises NoRoomError.
+        """
         n_bytes = n * np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
         if self._scratch is None or n_bytes + self._taken <= MEMORY_BYTES:
             self._taken += n_bytes
@@ -57,6 +64,14 @@ class Spools:
         except OSError as error:
             raise self._no_room(n_bytes, error) from error
         return np.frombuffer(held, dtype).reshape(n, *shape)
+
+    @property
+    def room(self) -> int:
+        """Return the bytes that examples may take: half of what is free on the disk, or a gigabyte of memory."""
+        if self._scratch is None:
+            return 10**9
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._scratch).free // 2
 
     def _file(self) -> IO[bytes]:
         if self._scratch is not None:
@@ -71,10 +86,10 @@ class Spools:
                 spool.spill()
             self._taken = 0
 
-    def _no_room(self, n_bytes: int, error: OSError) -> DatasetError:
-        return DatasetError(
-            f"{self._whose}: its rows take {n_bytes / 1e6:,.0f} MB and more on disk, which {self._scratch} does not take"
-            f" ({error.strerror or error}): make room there, or have fewer rows"
+    def _no_room(self, n_bytes: int, error: OSError) -> NoRoomError:
+        return NoRoomError(
+            f"{self._whose}: its rows take {n_bytes / 1e6:,.0f} MB and more on disk, which {self._scratch} does not "
+            f"take ({error.strerror or error}): make room there, or have fewer rows"
         )
 
 
@@ -84,7 +99,7 @@ class Spool:
     def __init__(self, spools: Spools, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self._spools = spools
         self._dtype = dtype
-        self._shape = shape
+        self.shape = shape
         self._blocks: list[Array] = []
         self._file: IO[bytes] | None = None
         self._n = 0
@@ -95,22 +110,22 @@ class Spool:
     @property
     def n_bytes(self) -> int:
         """Return what the rows take."""
-        return self._n * self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64))
+        return self._n * self._dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
     def append(self, rows: Array) -> None:
-        """Take some rows more. Raises DatasetError where the disk does not take them."""
+        """Take some rows more. Raises NoRoomError where the disk does not take them."""
         if not len(rows):
             return
-        block = np.ascontiguousarray(rows, self._dtype).reshape(-1, *self._shape)
+        block = np.ascontiguousarray(rows, self._dtype).reshape(-1, *self.shape)
         self._n += len(block)
         if self._file is not None:
-            self._write(block)
+            self._write(self._file, block)
             return
         self._blocks.append(block if block.base is None and block is not rows else block.copy())
         self._spools._grow(block.nbytes)
 
     def spill(self) -> None:
-        """Put what is in memory into a file, and all that follows. Raises DatasetError."""
+        """Put what is in memory into a file, and all that follows. Raises NoRoomError."""
         if self._file is not None:
             return
         try:
@@ -118,31 +133,29 @@ class Spool:
         except OSError as error:
             raise self._spools._no_room(self.n_bytes, error) from error
         for block in self._blocks:
-            self._write(block)
+            self._write(self._file, block)
         self._blocks = []
 
     def array(self) -> Array:
-        """Return all rows, which nobody changes, and let go of them here. Raises DatasetError."""
+        """Return all rows, which nobody changes, and let go of them here. Raises NoRoomError."""
         if self in self._spools._open:
             self._spools._open.remove(self)
         blocks, self._blocks = self._blocks, []
         file, self._file = self._file, None
         if file is None:
-            return np.concatenate(blocks) if blocks else np.empty((0, *self._shape), self._dtype)
+            return np.concatenate(blocks) if blocks else np.empty((0, *self.shape), self._dtype)
         with file:
             if not self._n:
-                return np.empty((0, *self._shape), self._dtype)
+                return np.empty((0, *self.shape), self._dtype)
             try:
                 held = mmap.mmap(file.fileno(), self.n_bytes, access=mmap.ACCESS_READ)
             except OSError as error:
                 raise self._spools._no_room(self.n_bytes, error) from error
-        return np.frombuffer(held, self._dtype).reshape(-1, *self._shape)
+        return np.frombuffer(held, self._dtype).reshape(-1, *self.shape)
 
-    def _write(self, block: Array) -> None:
-        file = self._file
-        assert file is not None
+    def _write(self, file: IO[bytes], block: Array) -> None:
         try:
-            left = memoryview(block).cast("B")
+            left = block.reshape(-1).view(np.uint8).data
             while left:
                 left = left[file.write(left) :]
         except OSError as error:

@@ -1,15 +1,15 @@
 """Windows over a series: which rows belong together, and the examples that stretches of them make.
 
-    rows, in the order of group and time:   . . . . . | . . x . . . . | . . .        |: another group, or a gap
-    runs:                                   ─────────   ───   ───────   ─────        x: a row that cannot be used
-    windows (length 3, hop 2):              ━━━━━             ━━━━━     ━━━━━
-                                                ━━━━━             (…)
+   rows, in the order of group and time:   . . . . . | . . x . . . . | . . .        |: another group, or a gap
+   runs:                                   ─────────   ───   ───────   ─────        x: a row that cannot be used
+   windows (length 3, hop 2):              ━━━━━             ━━━━━     ━━━━━
+                                               ━━━━━             (…)
 
- 1. A window lies in one run: it never spans two groups, a gap in time, or a row that was left out.
- 2. Where a share of the examples is held back, a run lies on one side of it too, so that no row is in a window that is
-    trained on and in one that is held back.
- 3. The inputs of a window are those of its rows, one row after the other. Where all windows are of one run they are a
-    view of the rows; else they are written out, to a file where they are many.
+1. A window lies in one run: it never spans two groups, a gap in time, or a row that was left out.
+2. Where a share of the examples is held back, a run lies on one side of it too, so that no row is in a window that is
+   trained on and in one that is held back.
+3. The inputs of a window are those of its rows, one row after the other. Where all windows are of one run they are a
+   view of the rows; else they are written out, to a file where they are many.
 """
 
 from __future__ import annotations
@@ -122,9 +122,11 @@ def label(labels: Array, window: WindowSpec, *, classes: bool) -> Array:
     if window.label == "last":
         return labels[:, -1]
     if not classes:
-        return labels.mean(axis=1, dtype=np.float64).astype(np.float32)
-    whole = labels.reshape(len(labels), -1).astype(np.int64)
-    n_classes = int(whole.max()) + 1
-    numbered = whole + n_classes * np.arange(len(whole))[:, None]
-    counts = np.bincount(numbered.ravel(), minlength=n_classes * len(whole)).reshape(len(whole), n_classes)
-    return counts.argmax(axis=1).astype(labels.dtype)
+        means: Array = labels.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return means
+    ordered = np.sort(labels.reshape(len(labels), -1), axis=1)
+    at = np.arange(ordered.shape[1])
+    begins = np.where(np.diff(ordered, axis=1, prepend=ordered[:, :1]) != 0, at, 0)
+    lengths = at - np.maximum.accumulate(begins, axis=1)
+    found: Array = np.take_along_axis(ordered, lengths.argmax(axis=1)[:, None], axis=1)
+    return found[:, 0]
