@@ -7,7 +7,8 @@ called by their number, from 1. Which rows of which meaning they hold nobody can
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +17,10 @@ from msgspec import structs
 
 from models.contract import ContractSpec
 from models.data.blocks import BLOCK_ROWS, Block, Kind
-from models.data.dataset import DatasetError
+from models.data.dataset import Dataset, DatasetError, checked, float32
 from models.data.labels import Classes
 from models.data.settings import SourceSettings
-from models.data.spool import slices
+from models.data.spool import Spools, slices
 
 MOST_NUMBERS = 2**20
 """Of a block."""
@@ -101,6 +102,39 @@ def named(X: Rows, y: Rows, settings: SourceSettings, contract: ContractSpec) ->
         note,
         X.shape[1:],
     )
+
+
+def as_they_are(X: Rows, y: Rows, settings: SourceSettings, scratch: Path | None, pause: Callable[[], None]) -> Dataset:
+    """Return the examples of two arrays without a contract: all of them are used, or none. Raises DatasetError.
+
+    uint8 inputs are scaled to [0, 1], every other number becomes float32; labels that are whole numbers become int64.
+    """
+    path = settings.path
+    key = settings.columns[0] if settings.columns else "X"
+    for name, values in ((key, X), (settings.label, y)):
+        if values.dtype.kind not in "buif" or not values.shape:
+            raise DatasetError(f"{path}: {name} is {values.dtype} {values.shape}, not rows of numbers")
+    if X.shape[0] != y.shape[0]:
+        raise DatasetError(f"{path}: {X.shape[0]} rows in {key} but {y.shape[0]} in {settings.label}")
+    spools = Spools(scratch, path)
+    inputs = spools.spool(np.float32, *X.shape[1:])
+    labels = spools.spool(np.float32 if y.dtype.kind == "f" else np.int64, *y.shape[1:])
+    width = max(1, math.prod(X.shape[1:]))
+    for part in slices(X.shape[0], max(1, min(BLOCK_ROWS, MOST_NUMBERS // width))):
+        some = float32(X[part])
+        if X.dtype == np.uint8:
+            some /= 255.0
+        inputs.append(_finite(some, key, path, part.start))
+        labels.append(_finite(float32(y[part]) if y.dtype.kind == "f" else y[part], settings.label, path, part.start))
+        pause()
+    return Dataset(checked(inputs.array(), key, path), checked(labels.array(), settings.label, path), path)
+
+
+def _finite(some: npt.NDArray[Any], name: str, path: str, at: int) -> npt.NDArray[Any]:
+    if some.dtype.kind == "f" and not np.isfinite(some).all():
+        row = int(np.isfinite(some.reshape(len(some), -1)).all(axis=1).argmin())
+        raise DatasetError(f"{path}, row {at + row}: {name} has a value that is not a finite float32")
+    return some
 
 
 class Positional:

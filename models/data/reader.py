@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from models.contract import NO_CONTRACT, ContractSpec
-from models.data import matching, positional, rows
+from models.data import matching, positional, rows, table
 from models.data.blocks import Kind, Table
 from models.data.dataset import Dataset, DatasetError
 from models.data.examples import Maker
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 
 def read(
-    table: Table,
+    opened: Table,
     settings: SourceSettings,
     contract: ContractSpec = NO_CONTRACT,
     scratch: Path | None = None,
@@ -45,13 +45,13 @@ def read(
     Raises DatasetError, naming the source and the place.
     """
     try:
-        return _read(table, settings, contract, scratch, classifies, place, pause)
+        return _read(opened, settings, contract, scratch, classifies, place, pause)
     except NoRoomError as error:
         raise DatasetError(str(error)) from error
 
 
 def _read(
-    table: Table,
+    opened: Table,
     settings: SourceSettings,
     contract: ContractSpec,
     scratch: Path | None,
@@ -60,9 +60,9 @@ def _read(
     pause: Callable[[], None],
 ) -> Reading:
     path = settings.path
-    match = matching.match(settings, contract, table.header, "the query" if settings.query else "the header")
+    match = matching.match(settings, contract, opened.header, "the query" if settings.query else "the header")
     spools, skipped = Spools(scratch, path), Skipped(path, settings.max_skipped, place)
-    taken = rows.take(table, match, settings, contract, skipped, spools, pause)
+    taken = rows.take(opened, match, settings, contract, skipped, spools, pause)
     _check_kinds(match, skipped, path)
     skipped.check()
     maker = Maker(
@@ -74,7 +74,7 @@ def _read(
     skipped.check()
     if not len(data.y):
         raise DatasetError(f"{path}: no example is left")
-    notes = tuple(filter(None, (*table.notes, skipped.exact, _too_few(data, contract))))
+    notes = tuple(filter(None, (*opened.notes, skipped.exact, _too_few(data, contract))))
     return Reading(data._replace(told=skipped.told), notes)
 
 
@@ -127,3 +127,43 @@ def _too_few(data: Dataset, contract: ContractSpec) -> str:
         return ""
     what = "group" if contract.by is not None else "stretch of its series" if contract.window is not None else "row"
     return f"nothing is held back for validation: there is no second {what}"
+
+
+_OF_LINES = ("CSV", "JSON lines")
+"""The formats whose rows are counted as an editor counts lines."""
+
+
+class _Nameless(Protocol):
+    """A table whose columns have no names."""
+
+    def arrays(self) -> tuple[positional.Rows, positional.Rows]:
+        """Return the arrays of features and labels."""
+
+
+def read_file(
+    settings: SourceSettings,
+    contract: ContractSpec = NO_CONTRACT,
+    scratch: Path | None = None,
+    *,
+    classifies: bool = True,
+    ended: bool = False,
+    pause: Callable[[], None] = rows.breathe,
+) -> Reading:
+    """Return the examples of the file of a source. ended: leave out a last row that is being written. See `read`."""
+    row = table.known(settings)
+    opened = row.open(settings, ended=ended)
+    try:
+        if opened.header or not hasattr(opened, "arrays"):
+            place = "line" if row.name in _OF_LINES else "row"
+            return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
+        nameless: _Nameless = opened
+        X, y = nameless.arrays()
+        if contract == NO_CONTRACT:
+            data = positional.as_they_are(X, y, settings, scratch, pause)
+            return Reading(data, tuple(opened.notes))
+        found = of_arrays(X, y, settings, contract, scratch, classifies=classifies, pause=pause)
+        return found._replace(notes=(*opened.notes, *found.notes))
+    except NoRoomError as error:
+        raise DatasetError(str(error)) from error
+    finally:
+        opened.close()
