@@ -32,7 +32,8 @@ def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | Non
     """
     net = nets.build(spec.model, allow=config.models.allow)
     source = config.tests.get(spec.data_name)
-    return net, read(source, spec.model, structs.replace(spec.contract, validation=0.0)) if source else None
+    whole = structs.replace(spec.contract, validation=0.0)
+    return net, read(source, spec.model, whole, config.models.allow) if source else None
 
 
 class Scorer:

@@ -498,7 +498,11 @@ class Jobs:
         known = next((source for other, source in self._sources if other == meant), None)
         if known is None:
             settings = self._config.data[meant.name]
-            known = self._open_source(settings, meant.contract, self._home.folder / SCRATCH, meant.classifies)
+            known = self._open_source(
+                *(settings, meant.contract, self._home.folder / SCRATCH),
+                classifies=meant.classifies,
+                allow=self._config.models.allow,
+            )
             self._sources += ((meant, known),)
         return known
 

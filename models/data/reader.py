@@ -6,13 +6,13 @@ Table ──match──▶ take ──▶ examples ──▶ Reading: the Datase
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from models.contract import NO_CONTRACT, ContractSpec
 from models.data import matching, positional, rows, table
-from models.data.blocks import Kind, Table
+from models.data.blocks import Arrays, Kind, Table
 from models.data.dataset import Dataset, DatasetError
 from models.data.examples import Maker
 from models.data.settings import SourceSettings
@@ -79,22 +79,25 @@ def _read(
 
 
 def of_arrays(
-    X: positional.Rows,
-    y: positional.Rows,
+    arrays: Arrays,
     settings: SourceSettings,
-    contract: ContractSpec,
+    contract: ContractSpec = NO_CONTRACT,
     scratch: Path | None = None,
     *,
     classifies: bool = True,
     pause: Callable[[], None] = rows.breathe,
 ) -> Reading:
     """Return the examples of a table whose columns have no names. See `read`."""
-    named = positional.named(X, y, settings, contract)
-    found = read(
-        *(named.table, named.settings, named.contract, scratch), classifies=classifies, place="row", pause=pause
-    )
+    try:
+        if contract == NO_CONTRACT:
+            data = positional.as_they_are(arrays, settings, Spools(scratch, settings.path), pause)
+            return Reading(data, tuple(arrays.notes))
+        named = positional.named(arrays, settings, contract)
+        found = _read(named.table, named.settings, named.contract, scratch, classifies, "row", pause)
+    except NoRoomError as error:
+        raise DatasetError(str(error)) from error
     data = _shaped(found.data, named.shape)
-    return Reading(data, tuple(filter(None, (named.note, *found.notes))))
+    return Reading(data, tuple(filter(None, (*arrays.notes, named.note, *found.notes))))
 
 
 def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
@@ -108,7 +111,7 @@ def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
 def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
     """Raise DatasetError for a column that is of another type than the job wants, as a whole."""
     for name, kind in match.wanted.items():
-        if kind is not Kind.NUMBER or skipped.share_of(name, rows.NO_NUMBER) < 0.5:
+        if kind is not Kind.NUMBER or skipped.share_wrong(name) < 0.5:
             continue
         if name in match.labels:
             raise DatasetError(
@@ -133,37 +136,26 @@ _OF_LINES = ("CSV", "JSON lines")
 """The formats whose rows are counted as an editor counts lines."""
 
 
-class _Nameless(Protocol):
-    """A table whose columns have no names."""
-
-    def arrays(self) -> tuple[positional.Rows, positional.Rows]:
-        """Return the arrays of features and labels."""
-
-
 def read_file(
     settings: SourceSettings,
     contract: ContractSpec = NO_CONTRACT,
     scratch: Path | None = None,
     *,
     classifies: bool = True,
+    allow: Sequence[str] = (),
     ended: bool = False,
     pause: Callable[[], None] = rows.breathe,
 ) -> Reading:
-    """Return the examples of the file of a source. ended: leave out a last row that is being written. See `read`."""
+    """Return the examples of the file of a source.
+
+    allow: the factories that may run here. ended: leave out a last row that is being written. See `read`.
+    """
     row = table.known(settings)
-    opened = row.open(settings, ended=ended)
+    opened = row.open(settings, ended=ended, allow=allow)
     try:
-        if opened.header or not hasattr(opened, "arrays"):
-            place = "line" if row.name in _OF_LINES else "row"
-            return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
-        nameless: _Nameless = opened
-        X, y = nameless.arrays()
-        if contract == NO_CONTRACT:
-            data = positional.as_they_are(X, y, settings, scratch, pause)
-            return Reading(data, tuple(opened.notes))
-        found = of_arrays(X, y, settings, contract, scratch, classifies=classifies, pause=pause)
-        return found._replace(notes=(*opened.notes, *found.notes))
-    except NoRoomError as error:
-        raise DatasetError(str(error)) from error
+        if isinstance(opened, Arrays):
+            return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
+        place = "line" if row.name in _OF_LINES else "row"
+        return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
     finally:
         opened.close()

@@ -34,7 +34,6 @@ from models.params import Float32
 MOST_GROUPS = 100_000
 """Of one source: their names are in memory while it is read."""
 EMPTY = "is empty"
-NO_NUMBER = "is no number"
 NOT_FINITE = "is infinite, or too large for a float32"
 NO_CLASS = "is none of the job's classes"
 OUTSIDE = "is outside its range"
@@ -272,6 +271,7 @@ class _Rows:
         """Leave out the rows with a cell that is not what was asked for."""
         lines = self._block.lines
         for fault in self._block.faults:
+            self._skipped.note_fault(fault.column)
             at = int(np.searchsorted(lines, fault.line))
             if at < len(lines) and lines[at] == fault.line and self.ok[at]:
                 self.ok[at] = False

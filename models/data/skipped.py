@@ -39,6 +39,7 @@ class Skipped:
         self.n_skipped = 0
         self._whose, self._most, self._place = whose, most, place
         self._reasons: dict[tuple[str, str], _Found] = {}
+        self._wrong: dict[str, int] = {}
         self._replaced: dict[tuple[str, str], _Found] = {}
 
     def skip(self, column: str, why: str, lines: npt.NDArray[np.int64], n: int | None = None) -> None:
@@ -51,10 +52,13 @@ class Skipped:
         """Note values that count as missing though something stands there."""
         _note(self._replaced, column, why, lines, len(lines))
 
-    def share_of(self, column: str, why: str) -> float:
-        """Return the share of all rows that are left out for this reason."""
-        found = self._reasons.get((column, why))
-        return found.n / self.n_rows if found is not None else 0.0
+    def note_fault(self, column: str) -> None:
+        """Count a cell that is not what was asked for."""
+        self._wrong[column] = self._wrong.get(column, 0) + 1
+
+    def share_wrong(self, column: str) -> float:
+        """Return the share of a column's cells that are not what was asked for."""
+        return self._wrong.get(column, 0) / max(1, self.n_rows)
 
     def check(self) -> None:
         """Raise DatasetError where there are no rows, or too many of them cannot be used."""
@@ -113,7 +117,7 @@ def _sentence(reasons: dict[tuple[str, str], _Found], place: str) -> str:
         more = ", …" if found.n > len(found.lines) else ""
         places = place if found.n == 1 else f"{place}s"
         where = f" ({places} {', '.join(map(str, found.lines))}{more})" if found.lines else ""
-        told.append(f"{_why(column, why)} in {found.n:,}{where}")
+        told.append(f"{found.n:,} because {_why(column, why)}{where}")
     if len(ranked) > MOST_REASONS:
         told.append(f"and {len(ranked) - MOST_REASONS} reasons more")
     return "; ".join(told)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -58,8 +58,8 @@ class Source(Protocol):
         """
 
 
-Opener = Callable[[DataSource, ContractSpec, Path | None, bool], Source]
-"""What `open` is: who runs a fleet in one process gives each device its rows without a file."""
+Opener = Callable[..., Source]
+"""What `open` is, and is called as: who runs a fleet in one process gives each device its rows without a file."""
 
 
 class InMemory:
@@ -88,10 +88,11 @@ class File:
         scratch: Path | None = None,
         *,
         classifies: bool = True,
+        allow: Sequence[str] = (),
     ) -> None:
         """Note where it is and what is made of it; nothing is looked at. See `open`."""
         self._settings, self._contract = settings, contract
-        self.scratch, self._classifies = scratch, classifies
+        self.scratch, self._classifies, self._allow = scratch, classifies, tuple(allow)
         self._kept: Dataset | None = None
         self._stamp: Stamp = ()
         self._failed: tuple[Stamp, DatasetError] | None = None
@@ -167,7 +168,10 @@ class File:
 
     def _read(self, *, settled: bool) -> Dataset:
         found = reader.read_file(
-            self._settings, self._contract, self.scratch, classifies=self._classifies, ended=not settled
+            *(self._settings, self._contract, self.scratch),
+            classifies=self._classifies,
+            allow=self._allow,
+            ended=not settled,
         )
         if found.notes != self._notes:
             self._notes = found.notes
@@ -180,14 +184,17 @@ def open(  # noqa: A001 -- as a module's: source.open
     settings: SourceSettings,
     contract: ContractSpec = NO_CONTRACT,
     scratch: Path | None = None,
+    *,
     classifies: bool = True,
+    allow: Sequence[str] = (),
 ) -> Source:
     """Open a source. It is looked at when a snapshot is taken, not before.
 
     contract: what a job makes of its rows. scratch: the folder where examples lie that are too many for the memory; all
-    are in memory where it is None. classifies: whether the labels of the job are classes.
+    are in memory where it is None. classifies: whether the labels of the job are classes. allow: the factories
+    that may run here.
     """
-    return File(settings, contract, scratch, classifies=classifies)
+    return File(settings, contract, scratch, classifies=classifies, allow=allow)
 
 
 def kept(source: Source, file_system: int | None) -> Dataset | None:
@@ -204,17 +211,28 @@ def scratch_of(source: Source) -> Path | None:
     return source.scratch if isinstance(source, File) else None
 
 
-def load(settings: SourceSettings, contract: ContractSpec = NO_CONTRACT, *, classifies: bool = True) -> Dataset:
-    """Read a source once, as it is. Raises DatasetError, naming the file and the row or column."""
-    found = reader.read_file(settings, contract, classifies=classifies)
+def load(
+    settings: SourceSettings,
+    contract: ContractSpec = NO_CONTRACT,
+    *,
+    classifies: bool = True,
+    allow: Sequence[str] = (),
+) -> Dataset:
+    """Read a source once, as it is. allow: the factories that may run here.
+
+    Raises DatasetError, naming the file and the row or column.
+    """
+    found = reader.read_file(settings, contract, classifies=classifies, allow=allow)
     for note in found.notes:
         log.info("data=%s %s", settings.path, note)
     return found.data
 
 
-def read(settings: SourceSettings, model: ModelSpec, contract: ContractSpec = NO_CONTRACT) -> Dataset:
+def read(
+    settings: SourceSettings, model: ModelSpec, contract: ContractSpec = NO_CONTRACT, allow: Sequence[str] = ()
+) -> Dataset:
     """Read a source once, as this model takes it. Raises DatasetError, naming the file and the row or column."""
-    return fit(load(settings, contract, classifies=model.classifies), model)
+    return fit(load(settings, contract, classifies=model.classifies, allow=allow), model)
 
 
 def stamp(settings: SourceSettings) -> Stamp:

@@ -27,9 +27,9 @@ def test_reasons_are_counted_and_the_first_lines_named() -> None:
     skipped.skip("", "has 3 cells where the header has 4", lines(30))
     skipped.replace("vib", "is outside its range", lines(2))
     assert skipped.exact == (
-        "7 of 1,000 rows are left out: 'temp' is empty in 5 (lines 5, 7, 9, …); 'y' is none of the job's classes in 1 "
-        "(line 20); the line has 3 cells where the header has 4 in 1 (line 30); taken for missing: 'vib' is outside "
-        "its range in 1 (line 2)"
+        "7 of 1,000 rows are left out: 5 because 'temp' is empty (lines 5, 7, 9, …); 1 because 'y' is none of the job's "
+        "classes (line 20); 1 because the line has 3 cells where the header has 4 (line 30); taken for missing: 1 because"
+        " 'vib' is outside its range (line 2)"
     )
     assert skipped.told == "x.csv: less than 1 % of the rows are left out, most because 'temp' is empty (line 5)"
     skipped.check()
@@ -53,8 +53,8 @@ def test_more_than_the_source_allows_takes_the_device_out() -> None:
     skipped.skip("vib", "is no number", lines(50))
     with pytest.raises(
         DatasetError,
-        match=r"x.csv: 11 of 100 rows cannot be used, more than max_skipped = 0.1 allows: 'temp' is empty in 10 "
-        r"\(rows 0, 1, 2, …\); 'vib' is no number in 1 \(row 50\)",
+        match=r"x.csv: 11 of 100 rows cannot be used, more than max_skipped = 0.1 allows: 10 because 'temp' is "
+        r"empty \(rows 0, 1, 2, …\); 1 because 'vib' is no number \(row 50\)",
     ):
         skipped.check()
 
@@ -65,7 +65,7 @@ def test_no_rows_at_all_are_none_yet_and_none_that_can_be_used_are_an_error_unde
         skipped.check()
     skipped.n_rows = 2
     skipped.skip("y", "is empty", lines(2, 3))
-    with pytest.raises(DatasetError, match=r"none of its 2 rows can be used: 'y' is empty in 2 \(lines 2, 3\)"):
+    with pytest.raises(DatasetError, match=r"none of its 2 rows can be used: 2 because 'y' is empty \(lines 2, 3\)"):
         skipped.check()
 
 
