@@ -33,7 +33,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from models.contract import ContractSpec
-from models.job import JobSpec
+from models.job import JobSpec, ModelSpec
 from models.params import Float32
 from models.statistic import (
     BITS,
@@ -138,6 +138,17 @@ def from_bytes(data: bytes, job: JobSpec) -> Agreed:
     if (counts < 0).any() or (counts > MOST_COUNT).any():
         raise AgreementError("an agreement with counts that no fleet has")
     return _frozen(numbers[:columns], numbers[columns:], tuple(map(int, counts)))
+
+
+def of_model(data: bytes, model: ModelSpec, contract: ContractSpec) -> Agreed | None:
+    """Read what lies beside a model, of which no more is known; None for no bytes. Raises AgreementError."""
+    if not data:
+        return None
+    try:
+        job = JobSpec(name="model", model=model, contract=contract)
+    except ValueError as error:
+        raise AgreementError(f"its contract is another model's: {error}") from error
+    return from_bytes(data, job)
 
 
 def by_contract(contract: ContractSpec, inputs: int) -> Agreed | None:
