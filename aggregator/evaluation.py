@@ -17,12 +17,14 @@ from msgspec import structs
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
+from models.agreement import Agreed
 from models.data.dataset import Dataset
 from models.data.source import read, stamp
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets import table as nets
 from models.nets.net import Net
+from models.nets.normalised import normalised
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
@@ -45,9 +47,14 @@ class Scorer:
         self._made_of = spec, config, "" if source is None else str(stamp(source))
         self.net, self.test = prepare(spec, config)
 
-    def __call__(self, model: Model) -> Metrics:
-        """Return loss and accuracy of a version; nothing without a test split."""
-        return evaluate(self.net, model, self.test)
+    def __call__(self, model: Model, agreed: Agreed | None = None) -> Metrics:
+        """Return loss and accuracy of a version; nothing without a test split, or where its fleet has yet to agree on
+        what a net takes. agreed: what it has agreed on.
+        """
+        contract = self._made_of[0].contract
+        if contract.agrees and agreed is None:
+            return {}
+        return evaluate(normalised(self.net, contract, agreed), model, self.test)
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
         """Return how it is made elsewhere: once for all versions of a job, and again where its file is another one."""

@@ -212,6 +212,8 @@ class Intake:
         found = sections.split(body, self._sections)
         if sections.DELTA not in found:
             raise sections.SectionError('section "delta" is missing')
+        if sections.STATISTICS in found:
+            raise sections.SectionError('section "statistics" comes too late: its fleet has agreed')
         return found[sections.DELTA]
 
     def _decode(self, delta: bytes, number: int) -> Update:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import structs
 
-from aggregator import gates
+from aggregator import agreeing, gates
+from aggregator.agreeing import Agreeing
 from aggregator.intake import DAMAGE, Counted, Intake, LateUpdate
 from aggregator.record import MOST_LEFT, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
@@ -88,7 +89,7 @@ class Learner:
         """What an update's body may have, and how much of each."""
         self._strategy = STRATEGIES[spec.aggregate.strategy]
         try:
-            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec, spec.aggregate)
+            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec, spec)
         except RecordFormatError as error:
             raise StateFormatError(str(error)) from error
         except (RecordError, CodecError) as error:
@@ -103,7 +104,7 @@ class Learner:
 
     def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
         held = (
-            opened(blob, self._net.spec, self._spec.aggregate).held
+            opened(blob, self._net.spec, self._spec).held
             if blob
             else self._chain.first()._replace(number=number - len(steps))
         )
@@ -208,6 +209,8 @@ class Learner:
         total = self._intake.weight
         if not total:
             raise FoldError("there is no update in its sum")
+        if isinstance(self._intake, Agreeing):
+            return self._intake.next()
         mean = self._intake.sum.mean() if self._intake.sum.weight else self._intake.sum.zero()
         rate = gains.published * self._intake.sum.weight / total
         seen = self._seen(total)
@@ -270,7 +273,7 @@ class Learner:
             raise CodecError("a step is not finite or far too large")
         published = shaped(exact(step), self._net.spec)
         steps, state = self._chain.optimized(now, published)
-        body = self._chain.whole(add(now.model, steps))
+        body = self._chain.whole(add(now.model, steps), now.agreed)
         return self._chain.take(now, now.number + 1, body)._replace(state=state), body
 
     def _seen(self, total: int) -> RoundSummary:
@@ -354,11 +357,12 @@ class Learner:
 
     def _take(self, now: Next) -> None:
         self._now = now._replace(ways=(), metrics=(), alarm="")
-        self._intake = Intake(self._chain, self._spec, self._now, self._sections, self.terms_of)
+        kind = Agreeing if agreeing.is_due(self._spec, self._now.held) else Intake
+        self._intake = kind(self._chain, self._spec, self._now, self._sections, self.terms_of)
 
 
 def _is_whole(step: bytes) -> bool:
-    return step[:1] == bytes((WHOLE,))
+    return chain.kind_of(step) == WHOLE
 
 
 def _octave(energy: float) -> int:

@@ -12,15 +12,16 @@ from msgspec import Meta, Struct
 from aggregator import peers, streaks
 from aggregator.peers import Peer
 from aggregator.rows import is_whole
-from models import steering
-from models.chain import SPAN, STEP, WHOLE, Chain, Held
+from models import agreement, steering
+from models.agreement import AgreementError
+from models.chain import AGREEMENT, SPAN, STEP, WHOLE, Chain, Held, kind_of
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
-from models.job import AggregateSpec, CompressionSpec, JobSpec
+from models.job import CompressionSpec, JobSpec
 from models.lattice import Model
 from models.nets.net import Net
 from models.params import Spec, n_parameters
 from models.steering import Choice, RoundSummary
-from models.strategies.state import StateError
+from models.strategies.state import State, StateError
 from models.strategies.table import STRATEGIES
 from runtime import formats
 
@@ -94,8 +95,9 @@ class Next(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """What the version goes by; in float32, where the server alone keeps its optimizer's state, its model's."""
-        return self.model.sha256() if self.record.choice.terms == FLOAT32 else self.held.sha256()
+        """What the version goes by; in float32 without its optimizer's state, which the server alone keeps."""
+        is_whole = self.record.choice.terms == FLOAT32
+        return (self.held._replace(state=State()) if is_whole else self.held).sha256()
 
     @property
     def model(self) -> Model:
@@ -105,7 +107,10 @@ class Next(NamedTuple):
     def to_bytes(self) -> bytes:
         """Serialise, with a checksum; a `Learner` is made from it."""
         held = self.held
-        return _sealed(_Stored(_FORMAT, held.number, held.model.to_bytes(), held.state.parts(), self.record))
+        cells = held.number, held.model.to_bytes(), held.state.parts(), self.record
+        if held.agreed is None:  # as an older fedge reads it
+            return _sealed(_Stored(_FORMAT, *cells))
+        return _sealed(_Agreed(_WITH_AGREEMENT, *cells, held.agreed.to_bytes()))
 
     def beside(self) -> bytes:
         """Serialise what is kept beside the version itself, with a checksum."""
@@ -114,12 +119,14 @@ class Next(NamedTuple):
     @property
     def step(self) -> bytes:
         """The body that leads to it from the version before, or from nothing; empty where there is none."""
-        return next((body for start, body in self.ways if body[:1] in _STEPS), b"")
+        return next((body for start, body in self.ways if kind_of(body) in _STEPS), b"")
 
 
 _FORMAT = 2
+_WITH_AGREEMENT = 3
+"""Of a state with what the fleet has agreed on; others are of the format before, which older fedges read."""
 _OLDER = "use that one again, or begin the job anew"
-_STEPS = (bytes((STEP,)), bytes((WHOLE,)))
+_STEPS = (STEP, WHOLE, AGREEMENT)
 
 
 class _Stored(Struct, frozen=True, array_like=True):
@@ -129,6 +136,10 @@ class _Stored(Struct, frozen=True, array_like=True):
     state: list[bytes]
     """Of the server's optimizer, as its strategy writes it."""
     record: Record
+
+
+class _Agreed(_Stored, frozen=True, array_like=True):
+    agreed: bytes = b""
 
 
 class _Numbered(Struct, frozen=True, array_like=True):
@@ -143,7 +154,7 @@ class _Beside(Struct, frozen=True, array_like=True):
     record: Record
 
 
-T = TypeVar("T", _Stored, _Beside)
+T = TypeVar("T", _Stored, _Agreed, _Beside)
 
 
 def _sealed(stored: _Stored | _Beside) -> bytes:
@@ -151,18 +162,19 @@ def _sealed(stored: _Stored | _Beside) -> bytes:
     return zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
-def opened(blob: bytes, spec: Spec, rules: AggregateSpec) -> Next:
-    """Read what `Next.to_bytes` wrote. rules: those of its job. Raises RecordError."""
-    stored = _read(blob, _Stored, spec)
+def opened(blob: bytes, spec: Spec, job: JobSpec) -> Next:
+    """Read what `Next.to_bytes` wrote of this job. Raises RecordError."""
+    stored = _read(blob, _Agreed, spec)
     try:
         model = Model.from_bytes(stored.model, spec)
     except ValueError as error:
         raise RecordError(f"it is damaged, or of a fedge with another codec: {error}") from error
     try:
-        state = STRATEGIES[rules.strategy].read(stored.state, spec)
-    except StateError as error:
+        state = STRATEGIES[job.aggregate.strategy].read(stored.state, spec)
+        agreed = agreement.from_bytes(stored.agreed, job) if stored.agreed else None
+    except (StateError, AgreementError) as error:
         raise RecordError(str(error)) from error
-    return Next(Held(stored.number, model, state), stored.record)
+    return Next(Held(stored.number, model, state, agreed), stored.record)
 
 
 def beside(blob: bytes, number: int, spec: Spec) -> Record:
@@ -179,7 +191,8 @@ def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
     try:
         number = msgspec.msgpack.decode(blob[4:], type=_Numbered).format
         found = 1 if isinstance(number, bytes) else number
-        formats.check("its server state", found, _FORMAT, oldest=_FORMAT, older=_OLDER)
+        newest = _WITH_AGREEMENT if kind is _Agreed else _FORMAT
+        formats.check("its server state", found, newest, oldest=_FORMAT, older=_OLDER)
         stored = msgspec.msgpack.decode(blob[4:], type=kind)
     except formats.FormatError as error:
         raise RecordFormatError(str(error)) from error

@@ -462,7 +462,7 @@ class Run:
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise
-        self._making = _Making(close, following, self._scoring.begin(following.model, now))
+        self._making = _Making(close, following, self._scoring.begin(following.model, now, following.held.agreed))
         return self._made(now) if self._making.scores.is_done else None
 
     def _capped(self, close: Close) -> Close:

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future
 from aggregator.evaluation import Scorer
 from aggregator.executor import Inline
 from broker.messages import Metrics
+from models.agreement import Agreed
 from models.lattice import Model
 
 
@@ -57,11 +58,11 @@ class Scoring:
         """Whether an evaluation still runs that nobody waits for."""
         return self._unended is not None and not self._unended.done()
 
-    def begin(self, model: Model, now: float) -> Pending:
-        """Begin to evaluate a version."""
+    def begin(self, model: Model, now: float, agreed: Agreed | None = None) -> Pending:
+        """Begin to evaluate a version. agreed: what its fleet has agreed on."""
         is_free = not self.runs_on and (self._behind is None or self._behind.done())
         executor = self._executor if self.has_test and is_free else Inline()
-        future = executor.submit(self._scorer if is_free else _no_scores, model)
+        future = executor.submit(self._scorer if is_free else _no_scores, model, agreed)
         if not future.done():
             future.add_done_callback(lambda _: self._wake())
         return Pending(future, now + self._limit_s, is_begun=is_free)
@@ -77,7 +78,7 @@ class Scoring:
             self._unended = self._behind = None
             return pending.future.result(), ""
         if pending.is_begun and pending.future.cancel():
-            self._behind = self._executor.submit(_no_scores, None)
+            self._behind = self._executor.submit(_no_scores)
         elif pending.is_begun:
             self._unended = pending.future
         limit = f"evaluation_s = {self._limit_s:g}"
@@ -90,5 +91,5 @@ class Scoring:
         return {}, f"{why}; look at the test split and the net, or restart the aggregator with a larger one"
 
 
-def _no_scores(_: object) -> Metrics:
+def _no_scores(*_: object) -> Metrics:
     return {}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from aggregator.rows import BodyRow
 from broker.messages import Version, body_name
 from models import deltas as ways
-from models.chain import SPAN, STEP
+from models.chain import AGREEMENT, SPAN, STEP, kind_of
 from models.deltas import Delta
 
 
@@ -112,5 +112,5 @@ def _is_of(body: Lying, version: Version) -> bool:
 def _step(rows: Sequence[BodyRow], version: Version) -> bytes:
     """Return the step among these bodies that leads to a version from the one before."""
     name = body_name(version, version.number - 1)
-    steps = (row.data for row in rows if version.number and row.name == name and row.data[:1] == bytes((STEP,)))
+    steps = (row.data for row in rows if version.number and row.name == name and kind_of(row.data) in (STEP, AGREEMENT))
     return next(steps, b"")

@@ -16,6 +16,8 @@ Its law:
 5. One process installs. Any number read.
 6. The card has the number of the slot's format; none is 1, of cards without a checksum. What a newer fedge has
    installed is neither served nor replaced: it stays until this one is upgraded, or an operator removes the slot.
+7. Rows are given raw, to model.onnx as to `predict`. How each column is normalised stands in the card, beside what the
+   job says of its columns, for whoever goes by the parameters.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
+from models.agreement import Agreed, AgreementError, of_model
+from models.contract import NO_CONTRACT, ContractSpec
 from models.data.dataset import DatasetError
 from models.data.npz_file import read_arrays
 from models.job import ModelSpec
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
+from models.nets.normalised import normalised, numbers
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ChildDiedError, InferenceError, Session, export
 from runtime import formats
@@ -53,6 +58,8 @@ log = logging.getLogger(__name__)
 FILES = ("model.onnx", "model.npz", "model.json")
 FORMAT = 2
 """Of a slot. 2: the card has a checksum over itself."""
+WITH_CONTRACT = 3
+"""Of one whose card has a contract; others are of the format before, which older fedges read."""
 TOLERANCE = 1e-4
 """Largest difference between onnxruntime and our own net, relative to the larger of 1 and the largest answer."""
 N_TRIAL_ROWS = 4
@@ -88,6 +95,10 @@ class Card(msgspec.Struct, frozen=True):
     files: dict[str, str]
     """File name to SHA-256, hexadecimal; no model.onnx where it could not be written."""
     format: int = 1
+    contract: ContractSpec = NO_CONTRACT
+    """What the rows are that it takes."""
+    agreed: bytes = b""
+    """What its fleet has agreed on (models/agreement.py), base64; empty where there is nothing."""
     checksum: str = ""
     """CRC-32 of the card with eight zeros in this place, hexadecimal; a card of format 1 has none."""
 
@@ -102,6 +113,7 @@ class _Serving(NamedTuple):
     directory: Path
     card: Card
     params: Params
+    agreed: Agreed | None = None
 
 
 class Slot:
@@ -125,9 +137,17 @@ class Slot:
         """What is served, None before the first version."""
         return self._serving.card if self._serving else None
 
-    def install(self, release: Release, model: ModelSpec, params: Params) -> str | None:
+    def install(
+        self,
+        release: Release,
+        model: ModelSpec,
+        params: Params,
+        contract: ContractSpec = NO_CONTRACT,
+        agreed: Agreed | None = None,
+    ) -> str | None:
         """Serve these params from now on: return None, or why the model before it stays. Logs either.
 
+        contract, agreed: what the rows are that it takes, and what its fleet has agreed on.
         Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
         """
         try:
@@ -137,7 +157,8 @@ class Slot:
         except OSError as error:
             return _refuse(release, error)
         try:
-            candidate = self._write(directory, release, model, params)
+            blank = Card(release, model, {}, contract=contract, agreed=b"" if agreed is None else agreed.to_bytes())
+            candidate = self._write(_Serving(directory, blank, params, agreed))
             self._try(candidate)
             self._switch(candidate)
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
@@ -158,7 +179,7 @@ class Slot:
         return None
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:
-        """Return (n, outputs) float32 for n >= 1 rows of X, (n, inputs) or flattened to it.
+        """Return (n, outputs) float32 for n >= 1 raw rows of X, (n, inputs) or flattened to it.
 
         What is given are probabilities, or for mse the values. Raises SlotError if nothing is installed or the
         rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not run here.
@@ -175,7 +196,7 @@ class Slot:
         except InferenceError as error:
             self._give_up(error)
             answer = None
-        return self._net(serving.card.model).predict(serving.params, rows) if answer is None else answer
+        return self._net_of(serving).predict(serving.params, rows) if answer is None else answer
 
     def close(self) -> None:
         """End the child."""
@@ -186,6 +207,10 @@ class Slot:
         """Return the net that computes the model without ONNX: by NumPy where that can, whatever the model says."""
         numpy = nets.find(model.kind).numpy
         return nets.build(model, allow=self._allow) if numpy is None else numpy(model)
+
+    def _net_of(self, serving: _Serving) -> Net:
+        """Return the same, which takes raw rows."""
+        return normalised(self._net(serving.card.model), serving.card.contract, serving.agreed)
 
     def _restore(self) -> None:
         try:
@@ -214,8 +239,13 @@ class Slot:
         directory.chmod(0o755)  # applications run as other users
         return directory
 
-    def _write(self, directory: Path, release: Release, model: ModelSpec, params: Params) -> _Serving:
-        """Write and sync the three files. Raises OSError, ModelError or ParamsError."""
+    def _write(self, serving: _Serving) -> _Serving:
+        """Write and sync the three files, the card with the names of the others; return what is then served.
+
+        Raises OSError, ModelError or ParamsError.
+        """
+        directory, card, params, _ = serving
+        release, model = card.release, card.model
         check(params, self._net(model).spec)
         buffer = io.BytesIO()
         np.savez(buffer, **params)  # type: ignore[arg-type]  # its stub takes the names for options
@@ -223,29 +253,31 @@ class Slot:
         (directory / "model.npz").write_bytes(content)
         onnx = directory / "model.onnx"
         about = {name: str(value) for name, value in msgspec.to_builtins(release).items() if value is not None}
-        reason = self._export(model, directory / "model.npz", onnx, about)
+        reason = self._export(card, directory / "model.npz", onnx, about)
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
             onnx.unlink()
         digests = {path.name: _sync(path) for path in sorted(directory.iterdir())}
-        blank = Card(release, model, digests, FORMAT, formats.ZEROS)
-        written = formats.stamped(msgspec.json.format(msgspec.json.encode(blank)) + b"\n")
+        number = FORMAT if card.contract == NO_CONTRACT else WITH_CONTRACT
+        blank = msgspec.structs.replace(card, files=digests, format=number, checksum=formats.ZEROS)
+        written = formats.stamped(msgspec.json.format(_encoded(blank)) + b"\n")
         (directory / "model.json").write_bytes(written)
         _sync(directory / "model.json")
         files.sync_folder(directory)
         files.sync_folder(directory.parent)
-        return _Serving(directory, msgspec.json.decode(written, type=Card), params)
+        return serving._replace(card=msgspec.json.decode(written, type=Card))
 
-    def _export(self, model: ModelSpec, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
+    def _export(self, card: Card, params: Path, onnx: Path, metadata: dict[str, str]) -> str | None:
         """Write ONNX, in the child that is there anyway if it needs no Torch for that: None, or why not."""
+        model, contract, agreed = card.model, card.contract, card.agreed
         if self._session is None or nets.find(model.kind).onnx is None:
-            return export(model, params, onnx, metadata=metadata)
+            return export(model, params, onnx, metadata=metadata, contract=contract, agreed=agreed)
         try:
-            self._session.export(model, params, onnx, metadata=metadata)
+            self._session.export(model, params, onnx, metadata=metadata, contract=contract, agreed=agreed)
         except InferenceError as error:
             log.warning("export=again reason=%s", error)
-            return export(model, params, onnx, metadata=metadata)
+            return export(model, params, onnx, metadata=metadata, contract=contract, agreed=agreed)
         return None
 
     def _try(self, candidate: _Serving) -> None:
@@ -256,10 +288,13 @@ class Slot:
         self._load(candidate)
         model = candidate.card.model
         rows = np.random.default_rng(0).standard_normal((N_TRIAL_ROWS, model.inputs), np.float32)
+        if (normal := numbers(candidate.card.contract, candidate.agreed, model.inputs)) is not None:
+            offset, scale = normal
+            rows = rows / scale + offset  # as its own rows are, so that what is computed is too
         found = self._ask(candidate, rows)
         if found is None:
             return
-        right = self._net(model).predict(candidate.params, rows)
+        right = self._net_of(candidate).predict(candidate.params, rows)
         worst = float(np.abs(found - right).max()) if found.shape == right.shape else math.inf
         if not worst <= TOLERANCE * max(1.0, float(np.abs(right).max())):
             raise SlotError(f"onnxruntime's answers differ by {worst:.3g} from our own")
@@ -341,7 +376,19 @@ def _read(path: Path) -> _Serving:
             check(params, numpy(card.model).spec)
     except (DatasetError, ParamsError) as error:
         raise SlotError(f"{directory}/model.npz: {error}") from error
-    return _Serving(directory, card, params)
+    try:
+        agreed = of_model(card.agreed, card.model, card.contract)
+    except AgreementError as error:
+        raise SlotError(f"{directory}/model.json: {error}") from error
+    return _Serving(directory, card, params, agreed)
+
+
+def _encoded(card: Card) -> bytes:
+    """Return a card as JSON; without what an older fedge has no word for where there is nothing of it."""
+    said = msgspec.to_builtins(card)
+    if card.format == FORMAT:
+        del said["contract"], said["agreed"]
+    return msgspec.json.encode(said)
 
 
 def _card(directory: Path) -> Card:
@@ -352,7 +399,7 @@ def _card(directory: Path) -> Card:
         number = msgspec.json.decode(content, type=_Numbered).format
         if (number > 1 or formats.is_stamped(content)) and not formats.is_whole(content):
             raise SlotError(f"{path} is damaged: its checksum is wrong")
-        formats.check(str(path), number, FORMAT, newer="upgrade this agent, or remove the slot")
+        formats.check(str(path), number, WITH_CONTRACT, newer="upgrade this agent, or remove the slot")
         return msgspec.json.decode(content, type=Card)
     except formats.NewerFormatError as error:
         raise NewerSlotError(str(error)) from error

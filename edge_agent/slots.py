@@ -30,6 +30,8 @@ from msgspec import Struct
 from broker.messages import Version
 from edge_agent import files
 from edge_agent.slot import Release, Slot, SlotError, open_slot
+from models.agreement import Agreed
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
 from models.params import Params
 from models.serving import session
@@ -46,6 +48,10 @@ class Install(Struct, frozen=True):
     release: Release
     model: ModelSpec
     params: Params
+    contract: ContractSpec = NO_CONTRACT
+    """What the rows are that it takes."""
+    agreed: Agreed | None = None
+    """What its fleet has agreed on."""
 
 
 class InstallOutcome(Struct, frozen=True):
@@ -166,7 +172,7 @@ class Slots:
         whole = False
         try:
             slot = self._slot(install.name)
-            why = slot.install(install.release, install.model, install.params)
+            why = slot.install(install.release, install.model, install.params, install.contract, install.agreed)
             whole = True
             if why is None:
                 _date(slot_path(self._state_dir, install.name))

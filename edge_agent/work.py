@@ -55,13 +55,16 @@ from edge_agent.report import Reporter, rng_of
 from edge_agent.resources import Resources
 from edge_agent.slot import Release
 from edge_agent.slots import Install
-from models import sections
+from models import sections, statistic
+from models.agreement import Agreed
 from models.chain import max_way_bytes_of
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset, fit
 from models.data.source import Source, kept, scratch_of
 from models.job import JobSpec
 from models.lattice import Model
+from models.nets.net import Net
+from models.nets.normalised import normalised
 from models.params import Float32, Params
 from models.trail import Trail
 from models.training import train
@@ -102,19 +105,27 @@ class _Rows(Struct, frozen=True):
 
     data: Dataset
     fingerprint: int
+    statistic: bytes = b""
+    """What is said of them, where the fleet has to agree first."""
 
 
 class _Asked(Struct, frozen=True):
-    """A training that begins as soon as the rows are there. model: its base, whatever is installed meanwhile."""
+    """A training that begins as soon as the rows are there. model: its base, whatever is installed meanwhile.
+
+    agreed: what the fleet has agreed on.
+    """
 
     effect: Train
     model: Model
+    agreed: Agreed | None
 
 
 class _Training(Struct):
     """A training under way."""
 
     effect: Train
+    net: Net
+    """Which takes the rows as they are."""
     rows: _Rows
     start: Params
     steps: Iterator[TrainingStep]
@@ -455,7 +466,8 @@ class Work:
         if why:
             log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
         release = Release(self.job, version.generation, version.number, model.sha256(), since)
-        return Install(self.spec.name, release, self.spec.model, model.params(self.net.spec))
+        params = model.params(self.net.spec)
+        return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)
 
     # Training.
 
@@ -467,11 +479,14 @@ class Work:
             self._coding(effect)
         except CodecError as error:
             return self._fail(effect.base, str(error), now)
-        asked = _Asked(effect, self._trail.now.model)
-        rows = self._kept()
+        held = self._trail.now
+        asked = _Asked(effect, held.model, held.agreed)
+        is_to_agree = self.spec.contract.agrees and held.agreed is None
+        rows = None if is_to_agree else self._kept()
         if rows is not None:
             return self._start(asked, rows, now)
-        self._asked, self._pending = asked, self._readings.ask(self.job, self._read)
+        read = self._read_to_agree if is_to_agree else self._read
+        self._asked, self._pending = asked, self._readings.ask(self.job, read)
         return self.go_on(now)
 
     def _kept(self) -> _Rows | None:
@@ -491,6 +506,12 @@ class Work:
             last = self._last = weakref.ref(found.X), data.fingerprint
         return _Rows(data, last[1])
 
+    def _read_to_agree(self) -> _Rows:
+        """Return the rows with what is said of them: a large table takes long. As `_read`."""
+        rows = self._read()
+        said = statistic.of_rows(self.spec, rows.data.X, rows.data.y)
+        return structs.replace(rows, statistic=statistic.to_bytes(said))
+
     def go_on(self, now: float) -> list[Out]:
         """Begin the training that waits for its rows, if they are there by now.
 
@@ -507,16 +528,39 @@ class Work:
         n, self.told = len(rows.data.y), rows.data.told
         if 10 * abs(n - self.n_examples) > self.n_examples:
             self.n_examples = n
+        if rows.statistic:
+            return self._tell(asked, rows, now)
         start = asked.model.params(self.net.spec)
         fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
         known = self._outbox.resume(effect.base, rows.fingerprint, self.spec.train, n, effect.names)
         state, loss = known or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
-        steps = train.steps(self.net, state, rows.data, self.spec.train, version_number=effect.base.number)
+        net = normalised(self.net, self.spec.contract, asked.agreed)
+        steps = train.steps(net, state, rows.data, self.spec.train, version_number=effect.base.number)
         self.failure = None
-        self._training = _Training(effect, rows, start, steps, state, loss, now)
+        self._training = _Training(effect, net, rows, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
+
+    def _tell(self, asked: _Asked, rows: _Rows, now: float) -> list[Out]:
+        """Say what the rows are like, instead of training: the fleet agrees on how they are normalised first."""
+        base, n = asked.effect.base, len(rows.data.y)
+        body = sections.join({sections.STATISTICS: rows.statistic})
+        offer = self._offer(base, n, body)
+        self.failure = None
+        try:
+            self._outbox.put(offer, body, self._coding(asked.effect).terms, self._outbox.probed, asked.effect.names)
+        except OutboxFullError as error:
+            return self._fail(base, str(error), now)
+        log.info("statistics job=%s base=%s examples=%d bytes=%d", self.job, base, n, len(body))
+        return self.handle(Trained(self._with_body(offer, body)), now)
+
+    def _offer(
+        self, base: Version, n: int, body: bytes, loss: float | None = None, told: tuple[float, ...] = ()
+    ) -> Offer:
+        digest = chunks.digest(body, self._wire.seal.digest_digits)
+        rounded = None if loss is None else float(f"{loss:.3g}")
+        return Offer(self.job, self._device, base, n, digest, len(body), CHUNK_BYTES, rounded, told)
 
     def _coding(self, effect: Train) -> Coding:
         """Return how the update is coded. Raises CodecError for terms that it cannot have."""
@@ -555,19 +599,9 @@ class Work:
         told: tuple[float, ...] = ()
         probed = None
         if coding.terms.is_sketch:
-            reporter = Reporter(self._device, self.spec, self.net, self._chain)
+            reporter = Reporter(self._device, self.spec, training.net, self._chain)
             told, probed = reporter.report(base, training.start, training.rows.data, octave, self._outbox.probed)
-        offer = Offer(
-            self.job,
-            self._device,
-            base,
-            len(training.rows.data.y),
-            chunks.digest(body, self._wire.seal.digest_digits),
-            len(body),
-            CHUNK_BYTES,
-            None if training.loss is None else float(f"{training.loss:.3g}"),
-            told,
-        )
+        offer = self._offer(base, len(training.rows.data.y), body, training.loss, told)
         self._outbox.put(offer, body, coding.terms, probed, training.effect.names)
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))

@@ -5,6 +5,7 @@
     v-8 ──┬─▶ v-7 ─▶ … ─▶ v-1 ─▶ v        a step: the sum, a bit or two a bucket
           └──────────────────────▶ v        a group: eight steps in one piece, for who has missed them
     anything ────────────────────▶ s        a snapshot: for who is new, or was away for long
+    v ──▶ v+1                               an agreement: the same numbers, and what the fleet has agreed on of its rows
 
 A snapshot is not a copy of a version: its version is rounded to a grid *as part of the version*, by all who hold it,
 and so can be said in a few bits a coordinate. The grid is chosen so that this adds less noise than the round itself.
@@ -15,6 +16,8 @@ Formats of a body, by its first byte (integers little-endian; BODY.md):
     0x20 step       flags; maybe the grids of a snapshot; late updates, each with its base; terms; the published sum
     0x21 group      steps, each behind its length in 4 bytes
     0x22 snapshot   flags, the grids, and for each bit plane of eight its length and its deflated bytes
+    0x23 agreement  what the fleet agrees on (models/agreement.py)
+    0x25 agreed     the same behind its length in 4 bytes; then a body that begins anywhere, of a version that has it
 
 Every function is pure; `Held` is all there is to keep of a version.
 """
@@ -28,6 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models import agreement
+from models.agreement import Agreed, AgreementError
 from models.codec import planes
 from models.codec.coding import Coding, Tensors, max_body_bytes
 from models.codec.decoded import CodecError, Decoded
@@ -45,7 +50,9 @@ from models.strategies.state import State
 from models.strategies.strategy import MOST_ROWS
 from models.strategies.table import STRATEGIES
 
-WHOLE, STEP, GROUP, SNAPSHOT = 0x10, 0x20, 0x21, 0x22
+WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, AGREED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x25
+ANYWHERE = (WHOLE, SNAPSHOT)
+"""What begins from nothing. AGREED does too: one of these is in it."""
 GRID, STATE = 1, 2
 """Flags: grids follow; among them one for the state of the server's optimizer."""
 LATE = 4
@@ -69,15 +76,21 @@ class Held(NamedTuple):
     model: Model
     state: State = State()
     """Of the server's optimizer: none in version 0, whose state follows from the job, nor where it keeps none."""
+    agreed: Agreed | None = None
+    """What the fleet has agreed on before it trained; None before that, and in jobs where there is nothing of it."""
 
     def sha256(self) -> str:
-        """Return what the version goes by: the model's SHA-256, or one over that and the state, if any."""
+        """Return what the version goes by: the model's SHA-256, or one over that, the state and the agreement, if
+        there are any.
+        """
         name = self.model.sha256()
-        if not self.state:
+        if not self.state and self.agreed is None:
             return name
         digest = hashlib.sha256(name.encode())
         for part in self.state.digested():
             digest.update(part)
+        if self.agreed is not None:
+            digest.update(bytes((AGREEMENT,)) + self.agreed.to_bytes())
         return digest.hexdigest()
 
 
@@ -117,6 +130,8 @@ class Chain:
         self._strategy = STRATEGIES[job.aggregate.strategy]
         self._first = initial(spec, job.seed)
         self._last: Coding | None = None
+        self.most_bytes = max_way_bytes(spec) + 2 * _agreed_bytes(job)
+        """That a body may have."""
 
     def first(self) -> Held:
         """Return version 0."""
@@ -157,14 +172,14 @@ class Chain:
         """Return every version on the way of a body, which leads to that of this number. Raises CodecError as `take`
         does, maybe only at its end.
         """
-        if not 1 <= len(body) <= max_way_bytes(self.spec):
+        if not 1 <= len(body) <= self.most_bytes:
             raise CodecError(f"a body of {len(body)} bytes")
         at = held.number
         try:
             for found in self._walk(held, number, body):
                 at = found.number
                 yield found
-        except (LatticeError, struct.error) as error:
+        except (LatticeError, AgreementError, struct.error) as error:
             raise CodecError(f"a body leads nowhere: {error}") from error
         if at != number:
             raise CodecError(f"a body leads to version {at} where {number} was wanted")
@@ -175,14 +190,54 @@ class Chain:
                 yield Held(number, self._from_first(read_float32(body[1:], self.d)))
             case 0x20:
                 yield self.step(held, read(body))
+            case 0x23 if self._job.contract.agrees:
+                yield self._stepped(held, body)
             case 0x21:
                 for piece in _pieces(body[1:]):
-                    held = self.step(held, read(piece))
+                    held = self._stepped(held, piece)
                     yield held
             case 0x22:
                 yield self._open(number, body)
+            case 0x25 if self._job.contract.agrees:
+                agreed, rest = self._unwrapped(body)
+                for found in self._walk(held, number, rest):
+                    yield found._replace(agreed=agreed)
             case _:
                 raise CodecError(f"a body of an unknown kind {body[0]:#04x}")
+
+    # What the fleet agrees on.
+
+    def agreement(self, held: Held, agreed: Agreed) -> bytes:
+        """Return the body that leads from a version to the next, which has the same numbers and this agreement.
+
+        Raises CodecError where it has one.
+        """
+        if held.agreed is not None:
+            raise CodecError(f"version {held.number} has an agreement already")
+        return bytes((AGREEMENT,)) + agreed.to_bytes()
+
+    def wrapped(self, body: bytes, agreed: Agreed | None) -> bytes:
+        """Return a body that begins anywhere, with what the fleet has agreed on before it, if it has."""
+        if agreed is None:
+            return body
+        said = agreed.to_bytes()
+        return struct.pack("<BI", AGREED, len(said)) + said + body
+
+    def _unwrapped(self, body: bytes) -> tuple[Agreed, bytes]:
+        _, length = struct.unpack_from("<BI", body)
+        rest = body[5 + length :]
+        if kind_of(rest) not in ANYWHERE or rest[0] == AGREED:
+            raise CodecError("an agreement stands before a body that does not begin from nothing")
+        return agreement.from_bytes(body[5 : 5 + length], self._job), rest
+
+    def _stepped(self, held: Held, body: bytes) -> Held:
+        """Return the version that a step leads to, or an agreement."""
+        if body[:1] != bytes((AGREEMENT,)):
+            return self.step(held, read(body))
+        agreed = agreement.from_bytes(body[1:], self._job)
+        if held.agreed is not None:
+            raise CodecError(f"version {held.number} has an agreement already")
+        return held._replace(number=held.number + 1, agreed=agreed)
 
     # Steps.
 
@@ -199,11 +254,11 @@ class Chain:
         coding = self.coding(held.number, step.terms)
         row = coding.rounded(coding.decode(step.sum), exponents.pop())
         model = None if row is None else add_row(held.model, row, self.spec)
-        return None if model is None else Held(held.number + 1, model)
+        return None if model is None else Held(held.number + 1, model, agreed=held.agreed)
 
     def _by_tensor(self, held: Held, step: Step) -> Held:
         steps, state = self.optimized(held, self._published(held.number, step))
-        return Held(held.number + 1, add(held.model, steps), state)
+        return Held(held.number + 1, add(held.model, steps), state, held.agreed)
 
     def _published(self, number: int, step: Step) -> Tensors:
         coding = self.coding(number, step.terms)
@@ -219,8 +274,14 @@ class Chain:
 
     # Whole versions.
 
-    def whole(self, model: Model) -> bytes:
-        """Return the body that says a model in float32. What it leads to may differ in the last bits."""
+    def whole(self, model: Model, agreed: Agreed | None = None) -> bytes:
+        """Return the body that says a model in float32, with what the fleet has agreed on, if it has.
+
+        What it leads to may differ in the last bits.
+        """
+        return self.wrapped(self._floats(model), agreed)
+
+    def _floats(self, model: Model) -> bytes:
         if model.exponents == self._first.exponents:
             row = np.subtract(model.row, self._first.row).astype(np.float32)
             row *= np.float32(2.0**EXPONENT)
@@ -242,7 +303,8 @@ class Chain:
         if held.state:
             head += struct.pack("<H", grids.state)
             counts += self._strategy.counts(held.state, grids.state, self._rules)
-        return head + planes.write(np.concatenate([count.reshape(-1) for count in counts]))
+        said = head + planes.write(np.concatenate([count.reshape(-1) for count in counts]))
+        return self.wrapped(said, held.agreed)
 
     def _open(self, number: int, body: bytes) -> Held:
         _, flags, grid = struct.unpack_from("<BBH", body)
@@ -264,7 +326,7 @@ class Chain:
         model = self._near(held.model, grids.model)
         if model is None:
             model = self._at(self._counts(held.model, grids.model), grids.model)
-        return Held(held.number, model, self._rounded_state(held.state, grids.state))
+        return held._replace(model=model, state=self._rounded_state(held.state, grids.state))
 
     def _rounded_state(self, state: State, grid: int) -> State:
         if not state:
@@ -302,6 +364,17 @@ class Chain:
     def _at(self, counts: Iterable[Int64], grid: int) -> Model:
         """Return the model that is so many steps away, tensor by tensor: a device holds no more than one in int64."""
         return add(self._first, (measured(cells, grid) for cells in counts))
+
+
+def kind_of(body: bytes) -> int:
+    """Return the kind of a body, its first byte; of one behind an agreement, that one's. 0 where there is none."""
+    at = 5 + int.from_bytes(body[1:5], "little") if body[:1] == bytes((AGREED,)) else 0
+    return int.from_bytes(body[at : at + 1], "little")
+
+
+def begins_anywhere(body: bytes) -> bool:
+    """Return whether a body leads to its version from nothing."""
+    return kind_of(body) in ANYWHERE
 
 
 def write(step: Step) -> bytes:
@@ -347,6 +420,12 @@ def max_step_bytes(spec: Spec) -> int:
     return 4 * (max_body_bytes(spec) + _LATE.size)
 
 
+def _agreed_bytes(job: JobSpec) -> int:
+    """Return how much longer a body may be for what the fleet agrees on."""
+    most = agreement.max_bytes(job)
+    return most and most + 5
+
+
 def max_way_bytes(spec: Spec) -> int:
     """Return the most bytes that any body of a version may have."""
     return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes((1 + MOST_ROWS) * n_parameters(spec))) + 8
@@ -357,13 +436,13 @@ def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
 
     By what its coding writes: a version whole; else a step with late updates, small ones in a group, or a snapshot.
     """
-    n = n_parameters(spec)
+    n, agreed = n_parameters(spec), _agreed_bytes(job)
     if job.coding.codec == "float32":
-        return 4 * n + SLACK
+        return 4 * n + SLACK + agreed
     widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
     step = 4 * (max_body_bytes(spec, widest) + _LATE.size) + 4
     rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
-    return max(step, SPAN * (min(step, SLACK) + 4), planes.max_bytes((1 + rows) * n)) + SLACK
+    return max(step, SPAN * (min(step, SLACK) + 4), planes.max_bytes((1 + rows) * n)) + SLACK + agreed
 
 
 def _pieces(rest: bytes) -> Iterable[bytes]:

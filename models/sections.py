@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from models import statistic
 from models.codec.coding import max_body_bytes
 from models.job import JobSpec
 from models.params import Spec
@@ -29,6 +30,8 @@ _ROW = struct.Struct("<BI")
 """Of a section: its number, its length."""
 _HEADER_BYTES = len(MARK) + 2
 DELTA = "delta"
+STATISTICS = "statistics"
+"""What a device says of its rows, before anybody trains (models/statistic.py)."""
 
 
 class SectionError(ValueError):
@@ -52,7 +55,7 @@ REGISTRY: dict[str, Section] = {
     DELTA: Section(1, lambda _job, spec: max_body_bytes(spec)),
     "control": Section(2, _none),
     "buffers": Section(3, _none),
-    "statistics": Section(4, _none),
+    STATISTICS: Section(4, lambda job, _spec: statistic.max_bytes(job)),
     "masked": Section(5, _none),
 }
 """All there are. A row whose limit is `_none` keeps its name and number for what comes: no job has it."""

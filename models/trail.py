@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from models import average
-from models.chain import Chain, Held, max_way_bytes
+from models.chain import Chain, Held
 from models.codec import CodecError
 from models.deltas import is_snapshot
 from models.lattice import LatticeError, Model
@@ -57,7 +57,7 @@ class Trail:
         """
         now = self._chain.take(self.now, number, body)
         self.now = now
-        if number <= wanted or is_snapshot(body) or self.n_bytes + len(body) > max_way_bytes(self._chain.spec):
+        if number <= wanted or is_snapshot(body) or self.n_bytes + len(body) > self._chain.most_bytes:
             self._bodies.clear()
             self._base = now
             return

@@ -403,7 +403,14 @@ def export(config: OperatorConfig, name: str, out: Path) -> Exported:
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
     if served.since is not None:
         metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-    out.write_bytes(to_onnx(spec.model, served.model.params(net.spec), metadata=metadata))
+    out.write_bytes(
+        to_onnx(
+            *(spec.model, served.model.params(net.spec)),
+            metadata=metadata,
+            contract=spec.contract,
+            agreed=trail.now.agreed,
+        )
+    )
     return Exported(head.version, served.since)
 
 

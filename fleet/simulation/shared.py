@@ -20,7 +20,7 @@ from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
-from models.chain import SNAPSHOT, WHOLE, Chain, Held
+from models.chain import Chain, Held, begins_anywhere
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Spec
@@ -115,8 +115,7 @@ class SharedChain(Chain):
 
     def take(self, held: Held, number: int, body: bytes) -> Held:
         """See `Chain`."""
-        anywhere = body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
-        key = (-1 if anywhere else held.number), number, body
+        key = (-1 if begins_anywhere(body) else held.number), number, body
         found = self._taken.get(key)
         if found is None:
             found = _Known.of(super().take(held, number, body))
@@ -145,7 +144,8 @@ class _Known(Held):
 
     @property
     def n_bytes(self) -> int:
-        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes
+        agreed = 0 if self.agreed is None else self.agreed.offset.nbytes + self.agreed.scale.nbytes
+        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes + agreed
 
     def sha256(self) -> str:
         return self._name

@@ -45,6 +45,7 @@ from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import Net
+from models.nets.normalised import normalised
 from models.nets.size import of_spec
 from models.trail import Trail
 
@@ -210,7 +211,8 @@ class _Deployed:
             return {}
         first = self._spec.averaged_from(number)
         self._trail.take(number, step, first)
-        found = evaluation.evaluate(self._net, self._trail.mean(first), self._test)
+        net = normalised(self._net, self._spec.contract, self._trail.now.agreed)
+        found = evaluation.evaluate(net, self._trail.mean(first), self._test)
         return {f"deployed_{name}": value for name, value in found.items()}
 
 

@@ -1,7 +1,9 @@
 """A trained net as an ONNX file that any runtime reads. The one file that imports onnx.
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
-output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free.
+output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free. The rows are
+raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
+metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -18,12 +20,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from models.agreement import Agreed, AgreementError, of_model
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
 from models.nets import table as nets
 from models.nets.losses import LOSSES
 from models.nets.net import ModelError
+from models.nets.normalised import numbers
 from models.nets.op import Op
-from models.params import Params, ParamsError, check
+from models.params import Float32, Params, ParamsError, check
 
 OPSET = 17
 IR_VERSION = 8
@@ -38,11 +43,21 @@ class Order(msgspec.Struct, frozen=True):
 
     model: ModelSpec
     metadata: dict[str, str]
+    contract: ContractSpec = NO_CONTRACT
+    agreed: bytes = b""
 
 
-def to_onnx(model: ModelSpec, params: Params, *, metadata: Mapping[str, str]) -> bytes:
+def to_onnx(
+    model: ModelSpec,
+    params: Params,
+    *,
+    metadata: Mapping[str, str],
+    contract: ContractSpec = NO_CONTRACT,
+    agreed: Agreed | None = None,
+) -> bytes:
     """Return the bytes of the ONNX model, its metadata_props set. Raises ExportError.
 
+    contract, agreed: of its job, and what the fleet has agreed on: the graph takes raw rows.
     A factory's module is exported with fresh buffers (BatchNorm statistics do not cross), and only if its
     factory may run: the caller has decided that before it had params of it.
     """
@@ -55,12 +70,54 @@ def to_onnx(model: ModelSpec, params: Params, *, metadata: Mapping[str, str]) ->
             proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
-    helper.set_model_props(proto, dict(metadata))
+    if (found := numbers(contract, agreed, model.inputs)) is not None:
+        _normalise(proto.graph, *found)
+    helper.set_model_props(proto, dict(metadata) | _described(contract))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"onnx refuses the exported model: {error}") from error
     return bytes(proto.SerializeToString())
+
+
+def _described(contract: ContractSpec) -> dict[str, str]:
+    """Return what people and programs should know of the rows: each value is JSON."""
+    said: dict[str, object] = {
+        "features": contract.features,
+        "label": contract.label,
+        "classes": contract.classes,
+        "units": contract.units,
+        "normalise": "" if contract.normalise == "none" else contract.normalise,
+    }
+    return {name: msgspec.json.encode(value).decode() for name, value in said.items() if value}
+
+
+def _normalise(graph: onnx.GraphProto, offset: Float32, scale: Float32) -> None:
+    """Have a graph take raw rows: (input - offset) * scale stands where its input did."""
+    _rename(graph, "input", "normalise.output")
+    graph.initializer.extend(
+        [numpy_helper.from_array(offset, "normalise.offset"), numpy_helper.from_array(scale, "normalise.scale")]
+    )
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(
+        [
+            helper.make_node("Sub", ["input", "normalise.offset"], ["normalise.centred"]),
+            helper.make_node("Mul", ["normalise.centred", "normalise.scale"], ["normalise.output"]),
+            *nodes,
+        ]
+    )
+
+
+def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:
+    """Have all nodes, also those of graphs within them, take another value."""
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            if name == before:
+                node.input[at] = after
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename(inner, before, after)
 
 
 def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
@@ -97,16 +154,33 @@ def main() -> None:
     params_path, onnx_path = sys.argv[1:]
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     try:
-        write_file(order.model, Path(params_path), Path(onnx_path), metadata=order.metadata)
+        write_file(
+            *(order.model, Path(params_path), Path(onnx_path)),
+            metadata=order.metadata,
+            contract=order.contract,
+            agreed=order.agreed,
+        )
     except ExportError as error:
         sys.exit(str(error))
 
 
-def write_file(model: ModelSpec, params_path: Path, onnx_path: Path, *, metadata: Mapping[str, str]) -> None:
+def write_file(
+    model: ModelSpec,
+    params_path: Path,
+    onnx_path: Path,
+    *,
+    metadata: Mapping[str, str],
+    contract: ContractSpec = NO_CONTRACT,
+    agreed: bytes = b"",
+) -> None:
     """Write the params of an NPZ file as ONNX. Raises ExportError, or OSError where a file fails."""
+    try:
+        found = of_model(agreed, model, contract)
+    except AgreementError as error:
+        raise ExportError(str(error)) from error
     with np.load(params_path, allow_pickle=False) as file:
         params = {name: file[name] for name in file.files}
-    onnx_path.write_bytes(to_onnx(model, params, metadata=metadata))
+    onnx_path.write_bytes(to_onnx(model, params, metadata=metadata, contract=contract, agreed=found))
 
 
 if __name__ == "__main__":

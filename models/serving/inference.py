@@ -60,12 +60,14 @@ def answer(
         match question:
             case Load(path):
                 return open_model(path), Done(), b""
-            case Export(model, params, target, metadata):
+            case Export(model, params, target, metadata, contract, agreed):
                 # Here onnx is loaded once for all exports; a process for each would spend its time on that.
                 from models.serving.export import ExportError, write_file
 
                 try:
-                    write_file(model, Path(params), Path(target), metadata=metadata)
+                    write_file(
+                        *(model, Path(params), Path(target)), metadata=metadata, contract=contract, agreed=agreed
+                    )
                 except (ExportError, OSError) as error:
                     return session, Failed(str(error)[:1000]), b""
                 return session, Done(), b""

@@ -1,6 +1,6 @@
 """Messages between a process and its inference child, over a pair of pipes.
 
-    4 bytes   length of the message, little-endian, at most 64 KiB
+    4 bytes   length of the message, little-endian, at most 16 MiB: of a model with a million inputs, how each is scaled
     8 bytes   length of the body, little-endian, at most 4 GiB
     n bytes   the message, JSON
     rest      the body: float32 little-endian, rows one after another
@@ -15,9 +15,10 @@ from typing import IO
 
 import msgspec
 
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec, Natural
 
-MAX_MESSAGE_BYTES = 1 << 16
+MAX_MESSAGE_BYTES = 1 << 24
 MAX_BODY_BYTES = 1 << 32
 
 
@@ -38,6 +39,8 @@ class Export(msgspec.Struct, frozen=True, tag="export"):
     params: str
     target: str
     metadata: dict[str, str]
+    contract: ContractSpec = NO_CONTRACT
+    agreed: bytes = b""
 
 
 class Predict(msgspec.Struct, frozen=True, tag="predict"):

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple, cast
 import msgspec
 import numpy as np
 
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
 from models.params import Float32
 from models.serving.pipe import Answer, Export, Failed, Load, Message, PipeError, Predict, read, write
@@ -59,9 +60,21 @@ class Session:
         self._ask(Load(str(path)))
         self._path = path
 
-    def export(self, model: ModelSpec, params: Path, target: Path, *, metadata: dict[str, str]) -> None:
-        """Write the params of an NPZ file as ONNX. On InferenceError the target may be half written."""
-        self._ask(Export(model, str(params), str(target), metadata))
+    def export(
+        self,
+        model: ModelSpec,
+        params: Path,
+        target: Path,
+        *,
+        metadata: dict[str, str],
+        contract: ContractSpec = NO_CONTRACT,
+        agreed: bytes = b"",
+    ) -> None:
+        """Write the params of an NPZ file as ONNX. On InferenceError the target may be half written.
+
+        contract, agreed: of its job, and the bytes of what the fleet has agreed on.
+        """
+        self._ask(Export(model, str(params), str(target), metadata, contract, agreed))
 
     def predict(self, X: Float32) -> Float32:
         """Return (n, outputs) float32 for X (n, inputs). Raises InferenceError."""
@@ -123,13 +136,20 @@ def probe(command: Sequence[str] = (*CHILD, "--probe"), *, timeout_s: float = 60
 
 
 def export(
-    model: ModelSpec, params: Path, target: Path, *, metadata: dict[str, str], timeout_s: float = 120.0
+    model: ModelSpec,
+    params: Path,
+    target: Path,
+    *,
+    metadata: dict[str, str],
+    contract: ContractSpec = NO_CONTRACT,
+    agreed: bytes = b"",
+    timeout_s: float = 120.0,
 ) -> str | None:
     """Write the params of an NPZ file as ONNX in a process of its own: give None, or why it could not be.
 
     The target may be half written when it could not.
     """
-    order = msgspec.json.encode({"model": model, "metadata": metadata})
+    order = msgspec.json.encode({"model": model, "metadata": metadata, "contract": contract, "agreed": agreed})
     return _run((*EXPORTER, str(params), str(target)), order, timeout_s)
 
 

@@ -19,11 +19,12 @@ from msgspec import structs
 
 import edge_agent.slot as slot_module
 from edge_agent import files
-from edge_agent.slot import Release, Slot, SlotError, open_slot
+from edge_agent.slot import Card, Release, Slot, SlotError, open_slot
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
 from models.nets.table import NETS, build
 from models.params import Params
-from models.serving.export import to_onnx
+from models.serving.export import to_onnx, write_file
 from models.serving.session import Session
 from models.serving.session import export as real_export
 
@@ -52,9 +53,16 @@ def child() -> Iterator[Session]:
 def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export in this process, which takes milliseconds instead of half a second."""
 
-    def export(model: ModelSpec, params: Path, target: Path, *, metadata: dict[str, str]) -> None:
-        with np.load(params, allow_pickle=False) as file:
-            target.write_bytes(to_onnx(model, dict(file), metadata=metadata))
+    def export(
+        model: ModelSpec,
+        params: Path,
+        target: Path,
+        *,
+        metadata: dict[str, str],
+        contract: ContractSpec = NO_CONTRACT,
+        agreed: bytes = b"",
+    ) -> None:
+        write_file(model, params, target, metadata=metadata, contract=contract, agreed=agreed)
 
     monkeypatch.setattr(slot_module, "export", export)
 
@@ -167,8 +175,8 @@ def test_a_model_that_onnxruntime_answers_otherwise_is_not_installed(
 ) -> None:
     slot.install(make_release(1), MODEL, make_params(1))
 
-    def export_another(_slot: Slot, model: ModelSpec, _params: Path, target: Path, metadata: dict[str, str]) -> None:
-        target.write_bytes(to_onnx(model, make_params(9), metadata=metadata))
+    def export_another(_slot: Slot, card: Card, _params: Path, target: Path, metadata: dict[str, str]) -> None:
+        target.write_bytes(to_onnx(card.model, make_params(9), metadata=metadata))
 
     monkeypatch.setattr(Slot, "_export", export_another)
     assert "differ" in str(slot.install(make_release(2), MODEL, make_params(2)))

@@ -12,8 +12,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from models import deltas as ways
+from models.agreement import Agreed
 from models.chain import (
     SPAN,
     WHOLE,
@@ -36,10 +38,11 @@ from models.codec.plain import Floats, write_float32
 from models.codec.plan import shape
 from models.codec.planes import max_bytes as widest_planes
 from models.codec.steps import step_near, step_value
+from models.contract import ContractSpec
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec
 from models.lattice import LIMIT, Model, add
 from models.params import Params, Spec, TensorSpec
-from models.rows import carved, row_of
+from models.rows import carved, params_of, row_of
 from models.strategies.state import State
 
 SPEC: Spec = (
@@ -697,3 +700,94 @@ def test_a_whole_body_leads_to_the_same_version_both_ways(scale: float) -> None:
         [there - here for there, here in zip(wanted.values(), chain.first().model.values(), strict=True)]
     )
     assert again == long
+
+
+# What the fleet agrees on.
+
+AGREEING = ContractSpec(normalise="standard", class_weight="balanced")
+
+
+def agreeing_job(compression: str = "strong", optimizer: AggregateSpec | None = None) -> JobSpec:
+    return JobSpec(
+        name="toy",
+        model=ModelSpec(inputs=7, outputs=2),
+        compression=compression,  # type: ignore[arg-type]  # one of the presets
+        contract=AGREEING,
+        aggregate=optimizer or AggregateSpec(),
+    )
+
+
+AGREED = Agreed(np.arange(7, dtype=np.float32), np.full(7, 0.5, np.float32), (3, 4))
+
+
+@pytest.mark.parametrize("optimizer", [AggregateSpec(), ADAM])
+def test_an_agreement_leads_to_a_version_of_the_same_numbers(optimizer: AggregateSpec) -> None:
+    chain = Chain(SPEC, agreeing_job(optimizer=optimizer))
+    held = chain.take(chain.first(), 1, chain.agreement(chain.first(), AGREED))
+    assert (held.number, held.agreed) == (1, AGREED)
+    assert held.model.sha256() == chain.first().model.sha256()
+    assert held.sha256() != chain.first().sha256()
+    other = held._replace(agreed=structs.replace(AGREED, class_counts=(3, 5)))
+    assert other.sha256() != held.sha256()
+
+
+def test_whatever_follows_keeps_the_agreement() -> None:
+    chain = Chain(SPEC, agreeing_job())
+    first = chain.agreement(chain.first(), AGREED)
+    held, steps, grids = chain.take(chain.first(), 1, first), [first], Grids(step_near(2.0**-10))
+    for number in range(2, SPAN + 1):
+        update = params_of(np.random.default_rng(number).standard_normal(D, np.float32), SPEC)
+        said = chain.coding(held.number, FOLDED).encode(update, np.random.default_rng(number))
+        body = write(Step(FOLDED, said, (), grids if number == SPAN else None))
+        held = chain.take(held, number, body)
+        assert held.agreed == AGREED
+        steps.append(body)
+    for body in (grouped(steps), chain.snapshot(held, grids)):
+        found = chain.take(chain.first(), SPAN, body)
+        assert (found.sha256(), found.agreed) == (held.sha256(), AGREED)
+    assert ways.is_snapshot(chain.snapshot(held, grids))
+
+
+def test_a_whole_version_says_the_agreement_too() -> None:
+    chain = Chain(SPEC, agreeing_job("off"))
+    model = add(chain.first().model, [Decoded(np.ones(t.shape, np.int64), -3) for t in SPEC])
+    body = chain.whole(model, AGREED)
+    held = chain.take(chain.first(), 5, body)
+    assert (held.model.sha256(), held.agreed) == (model.sha256(), AGREED)
+    assert ways.is_snapshot(body)
+    assert len(body) <= max_way_bytes_of(agreeing_job("off"), SPEC)
+
+
+def test_a_job_without_an_agreement_takes_none() -> None:
+    agreeing, without = Chain(SPEC, agreeing_job()), Chain(SPEC, JobSpec(name="toy", model=ModelSpec(inputs=7)))
+    step, whole = agreeing.agreement(agreeing.first(), AGREED), agreeing.whole(agreeing.first().model, AGREED)
+    for body in (step, whole):
+        assert agreeing.take(agreeing.first(), 1, body).agreed == AGREED
+        with pytest.raises(CodecError, match="unknown kind"):
+            without.take(without.first(), 1, body)
+
+
+def test_what_is_agreed_on_stays() -> None:
+    chain = Chain(SPEC, agreeing_job())
+    body = chain.agreement(chain.first(), AGREED)
+    held = chain.take(chain.first(), 1, body)
+    with pytest.raises(CodecError, match="has an agreement already"):
+        chain.take(held, 2, body)
+    with pytest.raises(CodecError, match="has an agreement already"):
+        chain.agreement(held, AGREED)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_bytes_of_an_agreement_lead_somewhere_or_are_one_error(data: st.DataObject) -> None:
+    chain = Chain(SPEC, agreeing_job())
+    start = data.draw(
+        st.sampled_from([chain.agreement(chain.first(), AGREED), chain.whole(chain.first().model, AGREED)])
+    )
+    body = bytearray(start)
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, min(len(body), 90) - 1))] = data.draw(st.integers(0, 255))
+    nested = bytes((0x25,)) + struct.pack("<I", 4) + bytes(4)
+    for hostile in (bytes(body), bytes(body[: data.draw(st.integers(1, len(body)))]), nested * 9):
+        with suppress(CodecError):
+            chain.take(chain.first(), 1, hostile)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from models import average, chain, trail
+from models import average, chain
 from models.chain import SPAN, Chain, Grids, Held, Step
 from models.codec import INT8, CodecError, Terms
 from models.codec.steps import step_near
@@ -112,7 +112,7 @@ def test_bodies_that_weigh_more_than_any_one_may_are_let_go(monkeypatch: pytest.
     """A device has room for the bodies of one way, whatever somebody sends."""
     now = server("int8")
     length = len(now.bodies[0, 1])
-    monkeypatch.setattr(trail, "max_way_bytes", lambda _spec: 3 * length + length // 2)
+    monkeypatch.setattr(now.chain, "most_bytes", 3 * length + length // 2)
     one = Trail(now.chain, now.held[0])
     for number in range(1, 9):
         one.take(number, now.bodies[number - 1, number], 0)
