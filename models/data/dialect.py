@@ -234,7 +234,7 @@ def _no_header(line: int, n: int, label: str) -> str:
     names = [f'"c{at}"' for at in range(1, n)] + [f'"{label}"']
     shown = ", ".join(names if n <= 12 else [*names[:3], "…", names[-1]])
     return (
-        f"line {line}: there are no names of columns, only numbers: write them there, or name all {n} of them in their "
+        f"line {line}: there are no names of columns: write them above the rows, or name all {n} of them in their "
         f"order beside the path: header = [{shown}]"
     )
 

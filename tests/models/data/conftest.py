@@ -32,7 +32,7 @@ def read_table(
     allow: tuple[str, ...] = (),
     unasked: Collection[str] = (),
 ) -> Read:
-    """Return all rows of a table: of all columns but those left out, as numbers, but for those wanted as another kind."""
+    """Return all rows of a table: of all columns but those left out, as numbers or as what is wanted."""
     opened = table.known(settings).open(settings, ended=ended, allow=allow)
     try:
         kinds = {name: Kind.NUMBER for name in opened.header if name not in unasked} | dict(wanted or {})

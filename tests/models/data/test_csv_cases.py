@@ -1,7 +1,7 @@
 """Tables as loggers, spreadsheets and people write them: sixty rows of two features and a label, each in its own way.
 
-Either a table reads as it was meant, with what was found out in its notes; or one line names file, line, column and what
-to do.
+Either a table reads as it was meant, with what was found out in its notes; or one line names file, line, column and
+what to do.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         text(ROWS[1:], header=list(map(str, ROWS[0]))),
         {},
         (
-            "x.csv, line 1: there are no names of columns, only numbers: write them there, or name all 3 of them in their "
+            "x.csv, line 1: there are no names of columns: write them above the rows, or name all 3 of them in their "
             'order beside the path: header = ["c1", "c2", "y"]'
         ),
     ),
