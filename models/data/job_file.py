@@ -120,8 +120,12 @@ def _name(settings: SourceSettings) -> str:
 
 def quoted(text: str) -> str:
     """Return a text as TOML has it, in quotes."""
-    plain = text.encode("utf-8", "replace").decode()
-    return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
+    plain = json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else _escaped(ord(sign)) for sign in plain)
+
+
+def _escaped(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _remark(text: str) -> str:
