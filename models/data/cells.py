@@ -87,9 +87,9 @@ class Cells(NamedTuple):
         other = "," if self.decimal == "." else "."
         ways = [f'decimal = "{other}"'] * self._fits(cell, other, self.thousands)
         ways += [f'thousands = "{mark}"' for mark in _MARKS if self._fits(cell, self.decimal, mark)]
-        ways = ways or [
-            f'decimal = "{other}" and thousands = "{mark}"' for mark in _MARKS if self._fits(cell, other, mark)
-        ]
+        if not ways:
+            both = [f'decimal = "{other}" and thousands = "{mark}"' for mark in _MARKS if self._fits(cell, other, mark)]
+            ways = [f'decimal = "{other}"'] if self._fits(cell, other, "") else both[:1]
         return f": say {' or '.join(ways)}, if it is meant as one" if ways else ""
 
     @staticmethod
