@@ -1919,7 +1919,11 @@ def test_data_that_go_bad_between_two_rounds_are_looked_at_again_soon(tmp_path: 
     leave(bench, version_1())
     assert bench.agent.works == {}
     bench.settle(30.0)
-    assert bench.of(Presence)[-1].unready == {JOB: f"{data}, line 2, column y: 'x' is no number"}
+    why = (
+        f"{data}: the label 'y' is no number: name the job's classes, classes = [...] in [contract] (`fedge job draft "
+        f"{data}` writes the line)"
+    )
+    assert bench.of(Presence)[-1].unready == {JOB: why}, "and not what stands there"
     write_csv(data, 20)
     bench.settle(LOOK_AGAIN_S)
     bench.settle(30.0)

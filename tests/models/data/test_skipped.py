@@ -27,9 +27,9 @@ def test_reasons_are_counted_and_the_first_lines_named() -> None:
     skipped.skip("", "has 3 cells where the header has 4", lines(30))
     skipped.replace("vib", "is outside its range", lines(2))
     assert skipped.exact == (
-        "7 of 1,000 rows are left out: 5 because 'temp' is empty (lines 5, 7, 9, …); 1 because 'y' is none of the job's "
-        "classes (line 20); 1 because the line has 3 cells where the header has 4 (line 30); taken for missing: 1 because"
-        " 'vib' is outside its range (line 2)"
+        "7 of 1,000 rows are left out: 5 because 'temp' is empty (lines 5, 7, 9, …); 1 because 'y' is none of the "
+        "job's classes (line 20); 1 because the line has 3 cells where the header has 4 (line 30); taken for missing: "
+        "1 because 'vib' is outside its range (line 2)"
     )
     assert skipped.told == "x.csv: less than 1 % of the rows are left out, most because 'temp' is empty (line 5)"
     skipped.check()
