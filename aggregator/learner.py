@@ -300,10 +300,13 @@ class Learner:
         return float(np.square(said - mean.values * rate).sum())
 
     def _is_due(self, n_bytes: int, noise: float) -> bool:
-        """Return whether the steps since the last snapshot weigh as much as it does; version 1 needs none."""
+        """Return whether the steps since the last snapshot weigh as much as it does; the first that is trained needs
+        none: a grid may be so coarse that nothing is left of it.
+        """
         record, d = self._now.record, self._intake.sum.coding.d
         heavy = record.since + n_bytes >= max(record.snapshot_bytes, SNAPSHOT_BITS * d // 8)
-        return self._now.held.number > 0 and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
+        is_first = not self._now.held.number or (self._now.held.agreed is not None and not record.weight)
+        return not is_first and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
 
     def _rounded(self, step: Step, grids: Grids) -> tuple[Step, Held, bytes] | None:
         """Return the step that rounds its version to these grids as well, that version, and its snapshot.

@@ -21,6 +21,7 @@ from fleet.world import nets
 from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
 from fleet.world.nodes import TRUST, WIRE
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
 
 REPEAT_S = 5.0
@@ -35,6 +36,8 @@ POISONS = (
 
 NETS = ((), (12,))
 """Hidden layers: ten numbers, too few for a sketch, or eighty-six."""
+AGREEING, ONE_IN = ContractSpec(normalise="standard"), 5
+"""Of one job in so many the fleet agrees on how its rows are normalised, before it trains."""
 CODINGS: tuple[Literal["off", "strong"] | CompressionSpec, ...] = ("off", "strong", CompressionSpec(codec="int8"))
 
 
@@ -67,11 +70,13 @@ def draw_job(rng: random.Random, name: str, n_devices: int, pace: Pace, *, poiso
         late=rng.choice(["refuse", "fold"]),
         max_staleness=rng.choice([2, 20]),
     )
+    model, seed = nets.model(poison, rng.choice(NETS)), rng.randrange(1000)
     return JobSpec(
         name,
-        nets.model(poison, rng.choice(NETS)),
-        seed=rng.randrange(1000),
+        model,
+        seed=seed,
         data="toy",
+        contract=AGREEING if seed % ONE_IN == 0 else NO_CONTRACT,
         compression=rng.choice(CODINGS),
         deploy="never",
         train=TrainSpec(epochs=rng.choice([1, 1, 2]), batch_size=BATCH),

@@ -49,7 +49,7 @@ from fleet.world.patches import patching
 from fleet.world.process import Process
 from fleet.world.process import World as ProcessWorld
 from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
-from models import draw
+from models import draw, statistic
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
@@ -304,6 +304,10 @@ class Device(Process):
         return 1e6 if self.lies else 1.0
 
 
+FEWEST = 8
+"""Rows of which a device says something: some of this world have fewer."""
+
+
 def rows_of(device: str, n: int) -> Dataset:
     """Return a device's data: two clouds, a little different everywhere."""
     rng = np.random.default_rng(list(device.encode()))
@@ -410,6 +414,7 @@ def installed(trail: Trail, device_chunk_bytes: int) -> Iterator[None]:
         patches.set(failpoints, "_points", trail)
         patches.set(os, "fsync", lambda _fd: None)
         patches.set(work, "CHUNK_BYTES", device_chunk_bytes)
+        patches.set(statistic, "FEWEST", FEWEST)
         patches.set(generations, "place", lambda _file: trail.place())
         yield
 
@@ -514,7 +519,7 @@ def expected_sha256(server: Server, job: str) -> str:
     learner = Learner(*(net, run.spec, last.state, version.number, last.sha256), steps=last.steps, record=last.record)
     for update in store.updates(job):
         number = None if update.number == version.number else update.number
-        learner.restore(update.body, Counted(update.weight, update.norm, update.report, number))
+        learner.restore(update.body, Counted(update.weight, update.norm, update.report, number, update.device))
     return learner.next().sha256
 
 

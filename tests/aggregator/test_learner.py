@@ -1033,7 +1033,7 @@ def test_a_velocity_of_other_shapes_is_a_learner_error(velocity: list[bytes]) ->
 
 def test_a_state_survives_its_bytes() -> None:
     learner = behind(11, job(rounds=FOLD))
-    found = opened(learner.now.to_bytes(), NET.spec, learner._spec.aggregate)
+    found = opened(learner.now.to_bytes(), NET.spec, learner._spec)
     assert (found.record, found.model, found.held.number) == (learner.now.record, learner.now.model, 11)
     assert found.held.state == learner.now.held.state
     assert any(v.any() for v in found.held.state.arrays)

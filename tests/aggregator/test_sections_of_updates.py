@@ -24,13 +24,13 @@ def have_devices_say(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     join = sections.join
 
     def more(some: Mapping[str, bytes]) -> bytes:
-        return join({**some, "statistics": said})
+        return join({**some, "masked": said})
 
     monkeypatch.setattr(work.sections, "join", more)
 
 
 def have_jobs_want(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(REGISTRY, "statistics", Section(4, lambda _job, _spec: most))
+    monkeypatch.setitem(REGISTRY, "masked", Section(5, lambda _job, _spec: most))
 
 
 @pytest.mark.parametrize("said", [SAID, LONG])
@@ -58,7 +58,7 @@ def test_with_its_row_it_goes_through_disk_wire_and_store_and_the_model_is_the_s
     assert len(kept) == 9
     assert set(kept) == set(put)
     limits = sections.allowed(fleet.job().spec, fleet.job()._net.spec)
-    assert {sections.split(body, limits)["statistics"] for body in kept} == {said}
+    assert {sections.split(body, limits)["masked"] for body in kept} == {said}
 
 
 def test_without_it_the_update_is_refused_by_name(
@@ -68,7 +68,7 @@ def test_without_it_the_update_is_refused_by_name(
     fleet.submit(spec())
     fleet.run(lambda: bool(fleet.aggregator.runs) and len(fleet.store.verdicts(fleet.job().job)) == 3)
     refused = {verdict.refused for verdict in fleet.store.verdicts(fleet.job().job)}
-    assert refused == {'its body is not as the job has it: section "statistics" is not wanted by this job'}
+    assert refused == {'its body is not as the job has it: section "masked" is not wanted by this job'}
 
 
 def test_one_that_is_longer_than_the_job_has_it_is_refused_unread(

@@ -20,6 +20,7 @@ from msgspec import structs
 import edge_agent.slot as slot_module
 from edge_agent import files
 from edge_agent.slot import Card, Release, Slot, SlotError, open_slot
+from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
 from models.nets.table import NETS, build
@@ -27,6 +28,7 @@ from models.params import Params
 from models.serving.export import to_onnx, write_file
 from models.serving.session import Session
 from models.serving.session import export as real_export
+from runtime import formats
 
 MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
 NET = build(MODEL)
@@ -450,3 +452,53 @@ def test_links_in_a_circle_are_a_slot_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(SlotError, match="cannot be read"):
         open_slot(tmp_path)
     assert Slot(tmp_path).install(make_release(1), MODEL, make_params(1)) is None
+
+
+# What the rows are.
+
+STANDARD = ContractSpec(features=("a", "b", "c"), classes=("w", "x", "y", "z"), normalise="standard")
+AGREED = Agreed(np.array([1e5, 0, -1e9], np.float32), np.array([1e-4, 1, 1e-2], np.float32))
+RAW = (X.astype(np.float64) / AGREED.scale + AGREED.offset).astype(np.float32)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["onnxruntime", "numpy"])
+def test_raw_rows_are_answered_by_what_the_fleet_has_agreed_on(tmp_path: Path, child: Session, runs: bool) -> None:
+    slot = Slot(tmp_path, session=child if runs else None)
+    params = make_params(1)
+    assert slot.install(make_release(1), MODEL, params, STANDARD, AGREED) is None
+    right = NET.predict(params, (RAW - AGREED.offset) * AGREED.scale)
+    np.testing.assert_allclose(slot.predict(RAW), right, rtol=1e-5, atol=1e-6)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"input": RAW})[0], right, rtol=1e-5, atol=1e-6)
+    again = open_slot(tmp_path)
+    assert again.card is not None
+    assert again.card.contract == STANDARD
+    np.testing.assert_allclose(again.predict(RAW), right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_card_without_a_contract_is_as_an_older_fedge_reads_it(slot: Slot, tmp_path: Path) -> None:
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    card = json.loads((tmp_path / "model.json").read_bytes())
+    assert card["format"] == 2
+    assert card.keys() == {"release", "model", "files", "format", "checksum"}
+    assert slot.install(make_release(2), MODEL, make_params(1), STANDARD, AGREED) is None
+    assert json.loads((tmp_path / "model.json").read_bytes())["format"] == 3
+
+
+def test_a_graph_that_normalises_otherwise_is_not_installed(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export_without(_slot: Slot, card: Card, _params: Path, target: Path, metadata: dict[str, str]) -> None:
+        target.write_bytes(to_onnx(card.model, make_params(1), metadata=metadata))
+
+    monkeypatch.setattr(Slot, "_export", export_without)
+    assert "differ" in str(slot.install(make_release(2), MODEL, make_params(1), STANDARD, AGREED))
+
+
+def test_a_card_whose_agreement_is_none_is_no_model(slot: Slot, tmp_path: Path) -> None:
+    assert slot.install(make_release(1), MODEL, make_params(1), STANDARD, AGREED) is None
+    path = tmp_path / "model.json"
+    card = json.loads(path.read_bytes())
+    card["agreed"] = card["agreed"][:-4]
+    card["checksum"] = formats.ZEROS
+    path.write_bytes(formats.stamped(json.dumps(card).encode()))
+    with pytest.raises(SlotError, match="no model is installed, or it cannot be read"):
+        open_slot(tmp_path)

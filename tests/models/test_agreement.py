@@ -211,3 +211,18 @@ def test_any_bytes_are_an_agreement_or_one_error(data: st.DataObject) -> None:
 def test_a_job_that_agrees_on_nothing_reads_none() -> None:
     with pytest.raises(AgreementError, match="agrees in 0"):
         from_bytes(b"", job("none"))
+
+
+GOLDEN = {
+    "standard": "01 03000000 02000000 00002841 000000bf 00000000 8995313e 0000803f 0000803f",
+    "minmax": "01 03000000 02000000 00000000 000000bf 00000000 cdcc4c3d 0000803f 0000803f",
+}
+"""What a fleet of one device with the rows of test_statistic.py agrees on, without its classes, ten of each."""
+
+
+@pytest.mark.parametrize("normalise", GOLDEN)
+def test_the_bytes_are_these(normalise: str) -> None:
+    spec = job(normalise, inputs=3, class_weight="balanced")
+    X = np.array([[1 + k, -0.5, 0] for k in range(20)], np.float32)
+    found = agreed_of(spec, [voice(spec, X, "d0")]).agreed.to_bytes()
+    assert found == bytes.fromhex(GOLDEN[normalise] + 2 * "0a00000000000000")

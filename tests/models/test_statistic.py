@@ -191,3 +191,19 @@ def test_sums_that_no_rows_have_are_refused(body: bytes, why: str | None) -> Non
         return
     with pytest.raises(StatisticError, match=why):
         from_bytes(body, job())
+
+
+GOLDEN = {
+    "standard": "01 1400000000000000 050000006aff 0000900600000000 000000f6ffffffff 0000000000000000 "
+    "80cd020000000000 0000050000000000 0000000000000000 00000000 00000000 00000000 0a00000000000000 0a00000000000000",
+    "minmax": "01 1400000000000000 0100fcff52ff 00000000 f8ffffff 00000000 0a000000 f8ffffff 00000000 "
+    "0a00000000000000 0a00000000000000",
+}
+"""Twenty examples of three columns, 1 to 20, -1/2 and 0; ten of each class. What a decoder reads never changes."""
+
+
+@pytest.mark.parametrize("normalise", GOLDEN)
+def test_the_bytes_are_these(normalise: str) -> None:
+    spec = job(normalise, class_weight="balanced")
+    X = np.array([[1 + k, -0.5, 0] for k in range(20)], np.float32)
+    assert to_bytes(of_rows(spec, X, labels(20))) == bytes.fromhex(GOLDEN[normalise])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from itertools import product
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from models.agreement import Agreed
+from models.contract import ContractSpec, WindowSpec
 from models.job import ModelSpec
 from models.nets import table
+from models.nets.normalised import normalised
 from models.nets.table import build
 from models.params import Params, Spec
+from models.serving import export
 from models.serving.export import ExportError, to_onnx
 from models.serving.session import export as export_in_a_child
 
@@ -122,3 +127,99 @@ def test_a_child_writes_the_same_file_or_says_why_not(tmp_path: Path) -> None:
     assert (
         export_in_a_child(other, source, target, metadata={}) == "tensor 0.weight (3, 2) where 0.weight (4, 2) belongs"
     )
+
+
+# Raw rows.
+
+STANDARD = ContractSpec(normalise="standard")
+
+
+def agreed(inputs: int) -> Agreed:
+    rng = np.random.default_rng(5)
+    return Agreed(
+        (1e5 * rng.standard_normal(inputs)).astype(np.float32), (1e-4 * (1 + rng.random(inputs))).astype(np.float32)
+    )
+
+
+def raw(n: int, of: Agreed) -> Any:
+    z = np.random.default_rng(n).standard_normal((n, len(of.offset)))
+    return (z / of.scale + of.offset).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear", "convolution"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_graph_takes_raw_rows_and_all_three_answer_alike(kind: str, loss: Any, factory: str) -> None:
+    name = factory + kind if kind == "convolution" else kind
+    model = ModelSpec(kind=name, inputs=8, outputs=3, loss=loss, hidden=(5,) if kind == "mlp" else ())
+    found, by_torch = agreed(8), normalised(table.by_torch(model), STANDARD, agreed(8))
+    params, X = make_params(by_torch.spec), raw(6, found)
+    answers = ask(to_onnx(model, params, metadata={}, contract=STANDARD, agreed=found), X)
+    np.testing.assert_allclose(answers, by_torch.predict(params, X), rtol=1e-5, atol=1e-5)
+    if kind != "convolution":
+        by_numpy = normalised(build(model), STANDARD, found)
+        np.testing.assert_allclose(answers, by_numpy.predict(params, X), rtol=1e-5, atol=1e-5)
+    without = ask(to_onnx(model, params, metadata={}), X)
+    assert not np.allclose(answers, without, rtol=1e-2)
+
+
+def test_every_row_of_a_window_is_normalised_alike_in_the_graph() -> None:
+    model, contract = ModelSpec(inputs=8, outputs=3), ContractSpec(normalise="minmax", window=WindowSpec(length=4))
+    found = agreed(2)
+    net, X = normalised(build(model), contract, found), raw(20, found).reshape(5, 8)
+    params = make_params(net.spec)
+    answers = ask(to_onnx(model, params, metadata={}, contract=contract, agreed=found), X)
+    np.testing.assert_allclose(answers, net.predict(params, X), rtol=1e-5, atol=1e-5)
+
+
+def test_a_module_with_a_graph_within_takes_raw_rows_too() -> None:
+    """A value of the graph around it is named within a branch."""
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["input"], ["o"])],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, None)],
+    )
+    outer = onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["yes"], ["output"], then_branch=inner, else_branch=inner)],
+        "fedge",
+        [onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["n", 2])],
+        [onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array(True), "yes")],
+    )
+    export._normalise(outer, np.array([1, 2], np.float32), np.array([2, 3], np.float32))
+    made = onnx.helper.make_model(outer, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    assert ask(made.SerializeToString(), np.array([[2, 4]], np.float32)).tolist() == [[2, 6]]
+
+
+def test_it_says_what_its_rows_are() -> None:
+    contract = ContractSpec(
+        features=("Temp °C", "x\ny"), label="state", classes=("ok", "bad"), units={"x\ny": "mm/s"}, normalise="pixels"
+    )
+    body = to_onnx(
+        ModelSpec(inputs=2, outputs=2),
+        make_params(build(ModelSpec(inputs=2, outputs=2)).spec),
+        metadata={"job": "a"},
+        contract=contract,
+    )
+    said = {entry.key: entry.value for entry in onnx.load_model_from_string(body).metadata_props}
+    assert said.pop("job") == "a"
+    assert {name: json.loads(value) for name, value in said.items()} == {
+        "features": ["Temp °C", "x\ny"],
+        "label": "state",
+        "classes": ["ok", "bad"],
+        "units": {"x\ny": "mm/s"},
+        "normalise": "pixels",
+    }
+
+
+def test_a_child_writes_it_as_well_and_says_what_is_wrong_with_an_agreement(tmp_path: Path) -> None:
+    model, found = ModelSpec(inputs=8, outputs=3), agreed(8)
+    params = make_params(build(model).spec)
+    np.savez(tmp_path / "p.npz", **params)  # type: ignore[arg-type]
+    source, target = tmp_path / "p.npz", tmp_path / "m.onnx"
+    how: dict[str, Any] = {"metadata": {}, "contract": STANDARD}
+    assert export_in_a_child(model, source, target, agreed=found.to_bytes(), **how) is None
+    assert target.read_bytes() == to_onnx(model, params, agreed=found, **how)
+    why = export_in_a_child(model, source, target, agreed=found.to_bytes()[:-1], **how)
+    assert why is not None
+    assert "where this job's fleet agrees in 73" in why
