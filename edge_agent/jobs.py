@@ -291,6 +291,13 @@ class Jobs:
         """Job to what an operator should look at."""
         return self._denied | self._trouble if self._denied else self._trouble
 
+    def sources(self) -> list[tuple[str, str]]:
+        """Return every job that is at work here, or will be, with the name of the source of its data."""
+        known = {job: work.spec for job, (work, _) in self._beginning.items()}
+        known |= {job: work.spec for job, work in self.works.items()}
+        known |= {job: later.spec for job, later in self._later.items()}
+        return [(job, spec.data_name) for job, spec in known.items()]
+
     @property
     def failed(self) -> dict[str, Failure]:
         """Job to the last training, where that failed."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import NamedTuple
 
-from models.data import csv_file, npz_file, sqlite_file
+from models.data import csv_file, npz_file, ring_file, sqlite_file
 from models.data.dataset import Dataset, DatasetError
 from models.data.settings import SourceSettings
 
@@ -38,6 +38,8 @@ class Format(NamedTuple):
     """Those that it takes beside path, label and features."""
     beside: tuple[str, ...] = ()
     """What is put behind the path to name other files that hold rows too, if they are there."""
+    files: Callable[[SourceSettings], tuple[str, ...]] | None = None
+    """The files that hold rows, where the path is that of a folder of them."""
 
 
 FORMATS = (
@@ -52,6 +54,7 @@ FORMATS = (
         keys=frozenset({"query"}),
         beside=("-wal", "-journal"),
     ),
+    Format("a ring of live rows", (ring_file.ENDING,), ring_file.read, files=ring_file.files),
 )
 
 SOME = frozenset[str]().union(*(row.keys for row in FORMATS))
@@ -92,6 +95,8 @@ def stamp(settings: SourceSettings) -> Stamp:
     cannot be looked at. Two writes within a tick of the kernel's clock may leave it as it is (source.py heeds it).
     """
     row = find(settings)
+    if row is not None and row.files is not None:
+        return tuple(_stamp(path) for path in row.files(settings))
     beside = () if row is None else row.beside
     return tuple(_stamp(settings.path + more) for more in ("", *beside))
 
