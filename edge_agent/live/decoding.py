@@ -108,7 +108,7 @@ class Decoder:
         try:
             return scalar(msgspec.json.decode(text))
         except (ValueError, RecursionError):
-            return scalar(text) if text else Rubbish(NO_VALUE)
+            return number(payload) if _is_number(text) else scalar(text)
 
 
 def number(payload: bytes) -> float | Rubbish:
@@ -138,6 +138,14 @@ def scalar(value: object) -> Value | Rubbish:
         case str() if 0 < len(value.strip()) <= MOST_TEXT:
             return value.strip()
     return Rubbish(NO_VALUE)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _object(payload: bytes) -> dict[str, object] | None:

@@ -179,13 +179,18 @@ class Ring:
 
     def _cut(self, segment: _Segment) -> None:
         """Cut off what stands behind the last end of a line."""
-        whole = segment.path.read_bytes().rfind(b"\n") + 1
-        if whole == segment.n_bytes:
+        content = segment.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole == len(content):
             return
+        end = b"\n" if is_whole(content[whole:]) else b""  # it lacks nothing but its end
         with segment.path.open("r+b") as file:
-            file.truncate(whole)
+            file.seek(len(content) if end else whole)
+            file.write(end)
+            file.truncate()
+            file.flush()
             os.fsync(file.fileno())
-        segment.n_bytes = whole
+            segment.n_bytes = file.tell()
 
     def _write(self, segment: _Segment, data: bytes) -> None:
         """Write behind the last line, and return when it is on disk. Raises OSError."""

@@ -79,7 +79,7 @@ def is_whole(line: bytes) -> bool:
 def salvaged(line: bytes) -> list[bytes]:
     """Return the rows in a line that is not whole: those on both sides of a line break that has rotted."""
     starts = [at.start() for at in re.finditer(re.escape(_BEGINS), line)]
-    pieces = (line[start:end] for start, end in zip(starts, [*starts[1:], len(line)], strict=True))
+    pieces = (line[start:end] for start, end in zip(starts, [*starts[1:], len(line)], strict=False))
     found = []
     for piece in pieces:
         text = piece[: piece.rfind(b'"}') + 2]
