@@ -17,9 +17,20 @@ from models.nets import table as nets
 from models.nets.losses import LabelError, Labels
 from models.params import Float32
 
+MOST_CELL = 200
+"""Characters of a cell that a log is shown."""
+
 
 class DatasetError(ValueError):
-    """Data that cannot be used; the message names the file and the row, line or column."""
+    """Data that cannot be used; the message names the file and the row, line or column.
+
+    The message may travel: to a presence, to the operator. What a cell holds may not, and stands in `cell` alone, for
+    this machine's own log.
+    """
+
+    def __init__(self, told: str, *, cell: str = "") -> None:
+        super().__init__(told)
+        self.cell = cell[:MOST_CELL]
 
 
 class Dataset(NamedTuple):
