@@ -126,9 +126,11 @@ def number(payload: bytes) -> float | Rubbish:
 
 
 def scalar(value: object) -> Value | Rubbish:
-    """Return a value of JSON as it is kept: booleans are 1 and 0."""
+    """Return a value of JSON as it is kept."""
     match value:
-        case bool() | int() | float():
+        case bool():
+            return value
+        case int() | float():
             try:
                 found = float(value)
             except OverflowError:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-Value = float | str
+Value = float | str | bool
 SHARED = ""
 """The group of what belongs to no group."""
 MOST_GROUPS = 256

@@ -32,7 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent import files
-from edge_agent.live.joining import Row
+from edge_agent.live.joining import Row, Value
 from models.data.ring_file import TIME, head_of, is_whole, line_of, read_head, segments
 from runtime.disk import sync
 
@@ -98,7 +98,7 @@ class Ring:
 
     def append(self, row: Row, now: float) -> None:
         """Take a row. now: seconds that only go forward."""
-        known = {name: row.values[name] for name in self._columns if name in row.values}
+        known = {name: _short(row.values[name]) for name in self._columns if name in row.values}
         line = line_of({TIME: round(row.at, 3), **known})
         self._waiting.append((row.at, line))
         self._waiting_bytes += len(line)
@@ -240,6 +240,11 @@ class Ring:
     def _remove(self, segment: _Segment) -> None:
         segment.path.unlink(missing_ok=True)
         self._segments.remove(segment)
+
+
+def _short(value: Value) -> Value:
+    """Return a whole number as one, which is shorter to write."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _last_at(path: Path) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from broker.connection import BrokerSettings
 from broker.transport import check_filter
@@ -145,6 +145,9 @@ class DeviceSource(DataSource, frozen=True):
                 raise ValueError('needs the key "path", or a table [data.NAME.mqtt]')
         else:
             self._check_live(self.mqtt)
+            structs.force_setattr(self, "time", self.time or TIME)
+            if self.mqtt.is_grouped:
+                structs.force_setattr(self, "group", self.group or self.mqtt.group)
         super().__post_init__()
 
     def _check_live(self, mqtt: TopicSettings) -> None:
@@ -153,7 +156,7 @@ class DeviceSource(DataSource, frozen=True):
         if mqtt.label_topic is not None and self.label in (*mqtt.columns, TIME, CRC, mqtt.group):
             raise ValueError(f"label: {self.label!r} is a column already, and label_topic would be one more")
         for name in self.columns:
-            if name not in self.ring_columns:
+            if name not in self.ring_columns and name not in self.rename.values():
                 raise ValueError(f"features names {name!r}, which no topic of its mqtt gives")
 
     @property

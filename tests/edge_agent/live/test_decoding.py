@@ -51,7 +51,7 @@ def test_what_is_no_number_is_rubbish_of_a_kind(payload: bytes, why: str) -> Non
 def test_fields_are_taken_out_of_json_by_name_or_from_within_and_null_is_missing() -> None:
     payload = json.dumps({"t": 1, "acc": {"x": 2.5, "y": [1]}, "more": "x"}).encode()
     assert of_json().read("hall/+/state", "3", payload) == Reading("3", {"t": 1.0, "x": 2.5})
-    assert of_json().read("hall/+/state", "3", b'{"t": null, "acc.x": true}') == Reading("3", {"x": 1.0})
+    assert of_json().read("hall/+/state", "3", b'{"t": null, "acc.x": true}') == Reading("3", {"x": True})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_wildcard_names_a_group() -> None:
 
 @pytest.mark.parametrize(
     ("payload", "label"),
-    [(b"3", 3.0), (b"run", "run"), (b'"run"', "run"), (b"true", 1.0), (b" idle \n", "idle"), (b"2 high", "2 high")],
+    [(b"3", 3.0), (b"run", "run"), (b'"run"', "run"), (b"true", True), (b" idle \n", "idle"), (b"2 high", "2 high")],
 )
 def test_a_label_is_a_number_or_a_short_text(payload: bytes, label: float | str) -> None:
     assert of_json(label_topic="mode").label(payload) == label
