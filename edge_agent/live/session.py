@@ -104,7 +104,7 @@ class Session:
         found = []
         where = f"{self._mqtt.host}:{self._mqtt.port}"
         if self._offline_since is not None:
-            found.append(f"no connection to {where} since {clock(self._offline_since)}: {clean(self._reason, 160)}")
+            return f"no connection to {where} since {clock(self._offline_since)}: {clean(self._reason, 200)}"
         found += [f"{where} refuses topic {clean(topic, 80)}: {clean(why, 80)}" for topic, why in self._denied.items()]
         for topic, health in self._topics.items():
             found += health.said(topic, now, self._mqtt.stall_s)
