@@ -59,7 +59,7 @@ class Listener:
 
     def __init__(self, source: LiveSettings, wire: Wire, device: str, fleet: BrokerSettings, connect: Connect) -> None:
         self._source, self._fleet, self._connect = source, fleet, connect
-        self._client_id = source.mqtt.client_id or f"{device}-{source.name}"
+        self._client_id = source.mqtt.client_id or f"{wire.fleet}-{device}-{source.name}"
         self._proofs = refusal.proofs(wire, device)
         self._stopping = threading.Event()
         self._transport: Transport | None = None
@@ -124,8 +124,8 @@ class Listener:
             return self._hear(transport, ring)
         finally:
             self._transport = None
-            transport.close()
             ring.close()
+            transport.close()
 
     def _hear(self, transport: Transport, ring: Ring) -> float:
         now = time.monotonic()

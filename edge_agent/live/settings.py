@@ -66,7 +66,7 @@ class TopicSettings(BrokerSettings, frozen=True, forbid_unknown_fields=True, kw_
         Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,200}\Z", description="a client id is 1 to 200 characters")]
         | None
     ) = None
-    """Who this device is at that broker; its own name and the source's when not given."""
+    """Who this device is at that broker; its fleet, its own name and the source's when not given."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for keys that do not go together."""

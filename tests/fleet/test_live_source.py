@@ -142,15 +142,19 @@ def test_a_device_trains_on_what_it_hears_and_a_kill_while_readings_come_leaves_
     until(lambda: sum(len(row) == 4 for row in hall.rows()) > 30)
     hall.submit()
     until(lambda: len(examples(hall)) >= 2 and examples(hall)[-1] > examples(hall)[0])
+
+    def grows_beyond(rows: list[dict[str, ring_file.Value]]) -> None:
+        until(lambda: len(hall.rows()) > len(rows) + 20)
+
     for _ in range(3):
         before = hall.rows()
-        until(lambda n=len(before): len(hall.rows()) > n + 20)
+        grows_beyond(before)
         hall.processes["agent"].kill()
         hall.processes["agent"].wait()
         kept = hall.rows()
         assert kept[: len(before)] == before
         hall.start("agent")
-        until(lambda n=len(kept): len(hall.rows()) > n + 20)
+        grows_beyond(kept)
         assert hall.rows()[: len(kept)] == kept
     for path in segments(hall.ring):
         assert all(is_whole(line) for line in path.read_bytes().splitlines())

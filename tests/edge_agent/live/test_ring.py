@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.live.joining import Row
@@ -142,7 +142,8 @@ def test_a_line_without_its_checksum_would_be_half_believed() -> None:
     assert ring_file.salvaged(cut) == []
 
 
-@given(st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=30))
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 600), st.booleans()), max_size=20))
 def test_a_ring_keeps_its_bound_and_its_newest_rows_whatever_is_written_and_however_often_it_is_opened(
     tmp_path_factory: pytest.TempPathFactory, written: list[tuple[int, bool]]
 ) -> None:
