@@ -292,9 +292,8 @@ class Jobs:
         return self._denied | self._trouble if self._denied else self._trouble
 
     def sources(self) -> list[tuple[str, str]]:
-        """Return every job that is at work here, or will be, with the name of the source of its data."""
-        known = {job: work.spec for job, (work, _) in self._beginning.items()}
-        known |= {job: work.spec for job, work in self.works.items()}
+        """Return every job that is at work here, or put off, with the name of the source of its data."""
+        known = {job: work.spec for job, work in self.works.items()}
         known |= {job: later.spec for job, later in self._later.items()}
         return [(job, spec.data_name) for job, spec in known.items()]
 

@@ -185,6 +185,25 @@ def test_the_fleets_broker_is_recognised_by_its_beacon_under_an_address_that_nob
         publisher.say(packet.topic, b"", retain=True)
 
 
+def test_a_broker_that_turns_out_to_be_the_fleets_later_is_left_and_what_is_not_on_disk_yet_is_dropped(
+    begin: Begin, site: EmbeddedBroker, publish: Publish, until: Until
+) -> None:
+    """As where the aggregator is started for the first time after its devices."""
+    device, publisher = begin(where(site), sync_s=3600.0), publish(where(site))
+    until(lambda: "no reading" in device.trouble)
+
+    def heard() -> bool:
+        publisher.say("hall/t", "5")
+        return device.trouble == ""
+
+    until(heard)
+    beacon = WIRE.pack(Beacon(1, "n", online=True))
+    publisher.say(beacon.topic, beacon.payload, retain=True)
+    until(lambda: "so it is the broker of the fleet itself" in device.trouble)
+    device.live.stop()
+    assert device.rows() == []
+
+
 def test_the_same_credentials_as_at_the_fleets_broker_are_refused(
     begin: Begin,
     guarded_site: tuple[EmbeddedBroker, BrokerSettings],

@@ -142,6 +142,20 @@ def test_a_line_without_its_checksum_would_be_half_believed() -> None:
     assert ring_file.salvaged(cut) == []
 
 
+def test_the_oldest_rows_go_a_segment_at_a_time_and_the_ring_stays_within_its_bound(tmp_path: Path) -> None:
+    folder = tmp_path / "a.ring"
+    ring, n = opened(folder), 0
+    for _ in range(40):
+        fill(ring, n, 500)
+        n += 500
+        assert sum(path.stat().st_size for path in segments(folder)) <= KEEP
+    ring.close()
+    kept = times(folder)
+    assert kept == list(range(n - len(kept), n))
+    assert len(kept) < n
+    assert sum(path.stat().st_size for path in segments(folder)) > KEEP * 7 / 8
+
+
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 600), st.booleans()), max_size=20))
 def test_a_ring_keeps_its_bound_and_its_newest_rows_whatever_is_written_and_however_often_it_is_opened(
@@ -227,6 +241,7 @@ def test_a_full_disk_costs_no_row_that_fits_into_memory_and_leaves_no_half_line(
     with pytest.raises(OSError, match="No space left"):
         fill(ring, 2, 2)
     assert times(folder) == [0, 1]
+    assert segments(folder)[0].stat().st_size == ring.n_bytes
     ring.put_off(500.0)
     assert ring.due_at == 500.0 + AGAIN_S
     monkeypatch.setattr(os, "pwrite", real)

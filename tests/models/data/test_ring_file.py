@@ -69,6 +69,17 @@ def test_a_table_is_of_the_moment_when_it_was_opened(tmp_path: Path) -> None:
     opened.close()
 
 
+def test_a_line_that_is_being_written_when_a_table_is_opened_is_never_in_it(tmp_path: Path) -> None:
+    path = ring(tmp_path, {"t": 1})
+    line = line_of({"time": 1.0, "t": 2})
+    with (Path(path) / "00000001.jsonl").open("ab", buffering=0) as file:
+        file.write(line[:10])
+        opened = ring_file.open_table(SourceSettings(path))
+        file.write(line[10:])
+    assert [block.columns["t"].tolist() for block in opened.blocks({"t": Kind.NUMBER})] == [[1.0]]  # type: ignore[union-attr]
+    opened.close()
+
+
 def test_names_are_found_where_every_head_has_rotted(tmp_path: Path) -> None:
     path = ring(tmp_path, {"t": 1, "y": 2})
     segment = Path(path) / "00000001.jsonl"
