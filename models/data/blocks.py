@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.nets.losses import Labels
+from models.params import Float32
 
 BLOCK_ROWS = 4096
 """Rows of a block, at most: few enough that no step on them holds the interpreter for long."""
@@ -66,3 +69,19 @@ class Table(Protocol):
 
     def close(self) -> None:
         """Let go of the file."""
+
+
+@runtime_checkable
+class Arrays(Table, Protocol):
+    """A table whose columns have no names (its header is empty): features and labels by position."""
+
+    n_rows: int
+
+    def parts(self, *, scaled: bool = True) -> Iterator[tuple[Float32, Labels | NDArray[np.str_]]]:
+        """Yield some rows at a time: features (n, ...) float32, and labels: int64, float32 or text.
+
+        scaled: divide bytes by 255, as ever; not where the job normalises. Raises DatasetError.
+        """
+
+    def arrays(self, *, scaled: bool = True) -> tuple[Float32, Labels | NDArray[np.str_]]:
+        """Return all rows, as `parts` gives them. Raises DatasetError, also where a number is not finite."""

@@ -58,8 +58,6 @@ class CsvTable:
             self._dialect = dialects.found(self._beginning(), settings)
         except NoHeaderError as error:
             raise DatasetError(f"{file.path}, {error}") from None
-        except csv.Error as error:
-            raise DatasetError(f"{file.path}: cannot be read as CSV: {error}") from None
         if not self._dialect.header:
             raise DatasetError(f"{file.path}: no rows yet: it is empty")
         if len(self._dialect.header) > MOST_COLUMNS:

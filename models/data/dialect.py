@@ -69,8 +69,11 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterable[list[s
 
 
 def _divided(text: str, delimiter: str, quote: str) -> list[str]:
-    """Return the stripped cells of one row."""
-    return [cell.strip() for cell in next(iter(_reader(io.StringIO(text, newline=""), delimiter, quote)), [])]
+    """Return the stripped cells of one row; none where one is longer than Python's csv has them."""
+    try:
+        return [cell.strip() for cell in next(iter(_reader(io.StringIO(text, newline=""), delimiter, quote)), [])]
+    except csv.Error:
+        return []
 
 
 def found(text: str, settings: SourceSettings) -> Dialect:
@@ -105,6 +108,8 @@ def found(text: str, settings: SourceSettings) -> Dialect:
     if not rows:
         return Dialect(delimiter, quote, comment, cells, (), first + 1, tuple(notes))
     header, start = table[0], rows[0].last + 1
+    if not header:
+        raise NoHeaderError(f"line {rows[0].line}: there are no names of columns: is a quote left open there?")
     if not names_at and _is_headless(header, table[1:], wanted):
         said = next(
             (names for remark in reversed(remarks) if len(names := _divided(remark, delimiter, quote)) == len(header)),
@@ -229,7 +234,7 @@ def _no_header(line: int, n: int, label: str) -> str:
     names = [f'"c{at}"' for at in range(1, n)] + [f'"{label}"']
     shown = ", ".join(names if n <= 12 else [*names[:3], "…", names[-1]])
     return (
-        f"line {line}: there are no names of columns, only numbers: write them there, or name all {n} of them in their "
+        f"line {line}: there are no names of columns: write them above the rows, or name all {n} of them in their "
         f"order beside the path: header = [{shown}]"
     )
 

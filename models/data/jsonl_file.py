@@ -157,6 +157,13 @@ def _loose(line: str) -> object:
         return None
 
 
+def names_of(row: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of all that is in an object, with points."""
+    found: dict[str, None] = {}
+    _note_names(row, "", found, 1)
+    return tuple(found)
+
+
 def _note_names(value: object, path: str, found: dict[str, None], depth: int) -> None:
     """Note the names of all that is within a value."""
     inner: Sequence[tuple[str, object]]

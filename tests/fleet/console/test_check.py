@@ -129,7 +129,7 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
     assert "agent.toml: [data.bad]: readings.db, row 2, column v: NULL is no number" in complaints[0]
     assert code == 2
     code, lines, complaints = check_agent(capsys, '[data.none]\npath = "readings.db"')
-    assert "agent.toml: [data.none] an SQLite file needs the key query" in complaints[0]
+    assert "agent.toml: [data.none]: readings.db, row 2, column v: NULL" in complaints[0], "the only table is meant"
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:

@@ -62,8 +62,6 @@ def test_the_ending_may_be_written_large(tmp_path: Path, csv: str) -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "two arrays of an npz": {"path": "x.npz", "features": ["a", "b"]},
-    "two arrays of an npz from elsewhere": {"path": "X.NPZ", "features": ["a", "b"]},
     "the label as a feature": {"path": "x.csv", "features": ["a", "y"]},
     "the label as the only feature": {"path": "x.npz", "features": "y"},
     "no features at all": {"path": "x.csv", "features": []},

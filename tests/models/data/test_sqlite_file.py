@@ -85,7 +85,6 @@ def test_a_relative_path_is_seen_from_where_the_process_is(db: Path, monkeypatch
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        ({"path": "x.db"}, "an SQLite file needs the key query"),
         ({"path": "x.sqlite3", "query": ""}, "length >= 1"),
         ({"path": "x.csv", "query": ALL}, "query is no key of a source in CSV"),
         ({"path": "x.npz", "query": ALL}, "query is no key of a source in NPZ"),
