@@ -383,7 +383,7 @@ def test_a_job_is_held_against_the_test_split_of_its_aggregator(here: Path, caps
     assert lines[1] == f"[tests.digits] {described}, as the model takes them"
     for model, why in (
         ("inputs = 63\noutputs = 10", "64 features an example where the model has inputs = 63"),
-        ("inputs = 64\noutputs = 5", "row 5: label 5 is not one of 0..4"),
+        ("inputs = 64\noutputs = 5", "row 5: the label is not one of 0..4"),
         ('inputs = 64\noutputs = 3\nloss = "mse"', "1 values a row where the model has outputs = 3"),
     ):
         job_toml(model=model)
