@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from broker.connection import BrokerSettings
+from edge_agent.live.settings import DeviceSource
 from identity.settings import DeviceIdentity
 from models.budget import MOST_PARAMETERS
-from models.data.source import DataSource, FilePath
+from models.data.ring_file import ENDING
+from models.data.source import FilePath
 from models.job import MOST_LABELS, Name
 from models.nets.factory import Factory
 
@@ -53,8 +55,17 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: FilePath = "agent-state"
     broker: BrokerSettings = BrokerSettings()
     identity: DeviceIdentity = DeviceIdentity()
-    data: dict[Name, DataSource] = {}
+    data: dict[Name, DeviceSource] = {}
     """What this device can train on: [data.NAME]. The rows never leave it."""
     labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}
     models: ModelSettings = ModelSettings()
     limits: DeviceLimits = DeviceLimits()
+
+    def __post_init__(self) -> None:
+        """Give live sources that name no place one in the state directory."""
+        if any(not source.path for source in self.data.values()):
+            placed = {
+                name: source if source.path else structs.replace(source, path=f"{self.state_dir}/live/{name}{ENDING}")
+                for name, source in self.data.items()
+            }
+            structs.force_setattr(self, "data", placed)

@@ -310,6 +310,12 @@ class Jobs:
         told = {job: work.told for job, work in self.works.items() if work.told}
         return told | self._trouble | self._denied if told or self._denied else self._trouble
 
+    def sources(self) -> list[tuple[str, str]]:
+        """Return every job that is at work here, or put off, with the name of the source of its data."""
+        known = {job: work.spec for job, work in self.works.items()}
+        known |= {job: later.spec for job, later in self._later.items()}
+        return [(job, spec.data_name) for job, spec in known.items()]
+
     @property
     def failed(self) -> dict[str, Failure]:
         """Job to the last training, where that failed."""

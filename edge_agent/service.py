@@ -30,6 +30,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.heard import Heard
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
+from edge_agent.live.listeners import Live
 from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
 from edge_agent.renewal import Renewal
@@ -71,7 +72,7 @@ class Agent:
     that only go forward. open_source: what makes a data source of its settings. start_reading: where data are read
     (reading.py). slots: where models are put into service; made here where none are given. resources: what it shares
     with others in its process; nothing where none are given. capacity: what its process may take for jobs; no limit
-    where none is given. renewal: of its certificate, where it has one.
+    where none is given. renewal: of its certificate, where it has one. live: its live sources, where it has any.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Agent:
         resources: Resources | None = None,
         capacity: Capacity | None = None,
         renewal: Renewal | None = None,
+        live: Live | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -97,6 +99,8 @@ class Agent:
         self.tally = Tally()
         self._transport = transport
         self._renewal = renewal
+        self._live = live
+        self._live_trouble: Mapping[str, str] = _NOTHING
         self._wire = wire
         self._clock = clock
         self._out = Outgoing(transport, "agent.published")
@@ -151,6 +155,8 @@ class Agent:
             wire.filter_for("device", device=device),
         )
         self._transport.open()
+        if self._live is not None:
+            self._live.start()
 
     def step(self, timeout_s: float = 1.0) -> bool:
         """Take one event, or a slice of training, or let time pass; False when nothing happened.
@@ -173,6 +179,8 @@ class Agent:
         if self._out.online:
             self._transport.publish(will(self._wire, self.home))
         self._transport.close()
+        if self._live is not None:
+            self._live.stop()
         if self._renewal is not None:
             self._renewal.close()
         if self.jobs.slots is not None:
@@ -205,6 +213,8 @@ class Agent:
     def _tick(self) -> None:
         now = self._clock()
         self.jobs.tick(now)
+        if self._live is not None and (said := self._live.trouble()) is not self._live_trouble:
+            self._live_trouble, self.jobs.changed = said, True
         if now >= self._deny_at:
             self._deny_at = math.inf
             self._announcer.forget(now, 0.0)
@@ -362,9 +372,16 @@ class Agent:
             failed=_few(self.jobs.failed),
             done=_few(done),
             ahead=_few(ahead),
-            trouble=_few(self.jobs.trouble),
+            trouble=_few(self._trouble()),
             term=self._term if self._term > self._leader_term else 0,
         )
+
+    def _trouble(self) -> Mapping[str, str]:
+        """Return job to what an operator should look at: of the job itself, or else of its live source."""
+        if not self._live_trouble:
+            return self.jobs.trouble
+        known = ((job, self._live_trouble.get(data)) for job, data in self.jobs.sources())
+        return {job: f"its data: {said}" for job, said in known if said} | dict(self.jobs.trouble)
 
     # Sending.
 

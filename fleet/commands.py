@@ -49,6 +49,16 @@ def agent_predict(arguments: argparse.Namespace) -> int:
     return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
 
 
+def agent_source(arguments: argparse.Namespace) -> int:
+    from msgspec import structs
+
+    from fleet.console.live import described, source
+
+    kept = source(arguments.config, arguments.name)
+    print(json.dumps(structs.asdict(kept), indent=2) if arguments.json else "\n".join(described(kept)))
+    return 0
+
+
 def agent_adopt(arguments: argparse.Namespace) -> int:
     from fleet.authority.enrolment import adopt
 

@@ -144,6 +144,16 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _add_config(run, "agent.toml")
     _add_check(run, "look at the configuration and everything it names, and exit")
     run.set_defaults(logs=True)
+    source = _add(
+        agent,
+        "source",
+        commands.agent_source,
+        "Show what a live source of this device has kept, and what it writes to the card.",
+        "fedge agent source hall --config agent.toml",
+    )
+    source.add_argument("name", metavar="NAME", help="of [data.NAME] with a table mqtt")
+    source.add_argument("--json", action="store_true")
+    _add_config(source, "agent.toml")
     adopt = _add(
         agent,
         "adopt",

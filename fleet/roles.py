@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING
 from aggregator.config import AggregatorConfig
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
+from broker.mailbox import ClientLimits
 from broker.occupant import Occupant
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
+from edge_agent.live.refusal import same_as_written
+from edge_agent.live.settings import live_sources
 from fleet.concerns import Daily, concerns, list_concerns
 from fleet.identity import wire_of_aggregator, wire_of_device
 from identity.registry import RegistryError, read_registry
@@ -32,6 +35,8 @@ from models.data.source import DataSource
 from runtime.settings import SettingsError, load
 
 if TYPE_CHECKING:
+    from broker.wire import Wire
+    from edge_agent.live.listeners import Live
     from edge_agent.renewal import Renewal
 
 log = logging.getLogger(__name__)
@@ -47,6 +52,10 @@ def load_agent(path: Path) -> AgentConfig:
     for name, source in config.data.items():
         _check_data(path, f"[data.{name}] path", source)
     _check_broker(path, config.broker)
+    for live in live_sources(config.data):
+        _check_broker(path, live.mqtt, f"[data.{live.name}.mqtt]")
+        if why := same_as_written(live.mqtt, config.broker):
+            raise SettingsError(f"{path}: [data.{live.name}.mqtt]: {why}")
     if not _is_id(device_name(config)):
         raise SettingsError(
             f'{path}: device: this host is called "{socket.gethostname()}": set a name of letters, digits, _ -'
@@ -83,6 +92,7 @@ def run_agent(config: AgentConfig) -> None:
         start_reading=threads(transport.wake),
         capacity=capacity,
         renewal=_renewal(config, home.device, transport),
+        live=_live(config, home.device, wire),
     )
     stopping = _until_stopped(transport)
     log.info(
@@ -91,8 +101,9 @@ def run_agent(config: AgentConfig) -> None:
         *(config.broker.host, config.broker.port),
     )
     log.info("budget %s", capacity.budget)
-    _miss("data", config.data)
-    daily = Daily(lambda: concerns(config.broker, config.state_dir))
+    _miss("data", {name: source for name, source in config.data.items() if source.mqtt is None})
+    secrets_of_sites = [live.mqtt.password_file for live in live_sources(config.data)]
+    daily = Daily(lambda: concerns(config.broker, config.state_dir, *secrets_of_sites))
     agent.start()
     notify.ready(agent.doing)
     try:
@@ -111,6 +122,19 @@ def _renewal(config: AgentConfig, device: str, transport: Transport) -> Renewal 
     from edge_agent.renewal import Renewal
 
     return Renewal(Path(file).parent.absolute(), config.fleet, device, transport, clock=time.monotonic)
+
+
+def _live(config: AgentConfig, device: str, wire: Wire) -> Live | None:
+    """Return what listens to the live sources of a device, where it has any."""
+    sources = live_sources(config.data)
+    if not sources:
+        return None
+    from edge_agent.live.listeners import Listeners
+
+    def connect(broker: BrokerSettings, client_id: str, limits: ClientLimits) -> Transport:
+        return MqttTransport(broker, client_id, limits=limits)
+
+    return Listeners(sources, wire, device, config.broker, connect)
 
 
 def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str], daily: Daily) -> None:
@@ -229,11 +253,11 @@ def _miss(table: str, sources: Mapping[str, DataSource]) -> None:
             log.error("[%s.%s] path: there is no file %s (seen from %s)", table, name, source.path, Path.cwd())
 
 
-def _check_broker(config: Path, broker: BrokerSettings) -> None:
+def _check_broker(config: Path, broker: BrokerSettings, table: str = "[broker]") -> None:
     """Raise SettingsError for files that cannot be read, and for keys that would be passed over without another."""
     if broker.key_file is not None and _URI.match(broker.key_file):
         raise SettingsError(
-            f"{config}: [broker] key_file: {broker.key_file} is a URI, and Python's TLS opens files alone: name the "
+            f"{config}: {table} key_file: {broker.key_file} is a URI, and Python's TLS opens files alone: name the "
             "PEM file by which OpenSSL's provider for a TPM or token knows it (deploy/README.md, With certificates)"
         )
     for name in (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file):
@@ -241,17 +265,17 @@ def _check_broker(config: Path, broker: BrokerSettings) -> None:
             try:
                 Path(name).read_bytes()
             except OSError as error:
-                raise SettingsError(f"{config}: [broker]: {name} cannot be read: {error.strerror}") from error
+                raise SettingsError(f"{config}: {table}: {name} cannot be read: {error.strerror}") from error
     if broker.password_file is not None and broker.username is None:
-        raise SettingsError(f"{config}: [broker] password_file: no password is sent without a username")
+        raise SettingsError(f"{config}: {table} password_file: no password is sent without a username")
     if broker.certificate_file is not None and broker.ca_file is None:
-        raise SettingsError(f"{config}: [broker] certificate_file: without a ca_file the connection is not encrypted")
+        raise SettingsError(f"{config}: {table} certificate_file: without a ca_file the connection is not encrypted")
     if broker.key_file is not None and broker.certificate_file is None:
-        raise SettingsError(f"{config}: [broker] key_file: a key is of no use without its certificate_file")
+        raise SettingsError(f"{config}: {table} key_file: a key is of no use without its certificate_file")
     try:
         broker.host.encode("idna")
     except UnicodeError as error:
-        raise SettingsError(f"{config}: [broker] host: {broker.host} is no name of a host: {error}") from error
+        raise SettingsError(f"{config}: {table} host: {broker.host} is no name of a host: {error}") from error
 
 
 def _is_id(name: str) -> bool:

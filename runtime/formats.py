@@ -14,6 +14,7 @@
       … the training in it                      eighth byte (models/training/checkpoint.py)   1
     model.json, of a model slot                 `format`, none is 1 (edge_agent/slot.py)      1 to 3 (a contract)
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
+    segments of a ring of live rows             `format` of the head (models/data/ring_file.py)   1
     authority.json                              `format`, none is 1 (identity/record.py)      1
     tokens.json                                 `format`, none is 1 (identity/tokens.py)      1
     registry.json                               `format`, none is 1 (identity/registry.py)    1

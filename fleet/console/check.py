@@ -33,7 +33,9 @@ from aggregator.config import ModelSettings, ServerLimits
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
 from edge_agent.capacity import capacity_of as of_agent
+from edge_agent.live.settings import DeviceSource, live_sources
 from fleet.concerns import list_concerns
+from fleet.console.live import look
 from fleet.identity import wire_of_aggregator
 from fleet.roles import load_agent, load_aggregator
 from identity.keys import fingerprint
@@ -159,7 +161,10 @@ def check_job(path: Path, config: Path) -> CheckReport:
 def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, DataSource]) -> None:
     for name, source in sources.items():
         where = f"[{table}.{name}]"
-        report.look(where, partial(_source, where, source))
+        if isinstance(source, DeviceSource) and source.mqtt is not None:
+            report.look(where, partial(_live, where, source))
+        else:
+            report.look(where, partial(_source, where, source))
 
 
 def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -> None:
@@ -198,6 +203,16 @@ def _look_around(
 
 
 # Data.
+
+
+def _live(where: str, source: DeviceSource) -> Line:
+    """Say what a live source listens to, and what it has kept. One that has kept nothing yet is no mistake."""
+    (live,) = live_sources({where: source})
+    site = _broker(live.mqtt).text
+    topics = ", ".join(live.mqtt.filters)
+    kept = look(live)
+    facts: Facts = {"path": live.folder, "rows": kept.rows, "disk_bytes": kept.disk_bytes}
+    return Line(where, f"listens to {topics} at {site}; {live.folder}: {kept.rows:,} rows", facts)
 
 
 def _source(where: str, source: DataSource) -> Line:

@@ -33,6 +33,7 @@ from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
+from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys, memory
@@ -249,7 +250,7 @@ class _Simulation:
         self._config = AgentConfig(
             fleet=FLEET,
             state_dir=str(HOME),
-            data={spec.data_name: DataSource("its share")},
+            data={spec.data_name: DeviceSource(path="its share")},
             models=ModelSettings(allow=nets.factories_of(spec.model), inference=False),
         )
         named = zip(device_names(len(shares)), shares, strict=True)

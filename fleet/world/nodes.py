@@ -39,6 +39,7 @@ from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.config import DeviceLimits as DeviceLimits
 from edge_agent.effects import Settle
 from edge_agent.home import Home, _read_mark
+from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys
@@ -248,7 +249,7 @@ class Device(Process):
             fleet=FLEET,
             device=self.device,
             state_dir=str(self.disk.folder),
-            data={name: DataSource(name) for name in self.rows},
+            data={name: DeviceSource(path=name) for name in self.rows},
             models=ModelSettings(inference=False),
             limits=DeviceLimits(checkpoint_s=0.0, presence_s=self.world.paces.presence_s),
         )

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from models.data import csv_file, factory_source, jsonl_file, npz_file, sqlite_file, times
+from models.data import csv_file, factory_source, jsonl_file, npz_file, ring_file, sqlite_file, times
 from models.data.blocks import Arrays, Kind, Table
 from models.data.dataset import Dataset, DatasetError, checked, float32
 from models.data.settings import SourceSettings
@@ -56,6 +56,8 @@ class Format(NamedTuple):
     """Those that it takes beside those that all formats have."""
     beside: tuple[str, ...] = ()
     """What is put behind the path to name other files that hold rows too, if they are there."""
+    files: Callable[[SourceSettings], tuple[str, ...]] | None = None
+    """The files that hold rows, where the path is that of a folder of them."""
 
 
 def _always(open_table: Callable[..., Table]) -> Opening:
@@ -108,6 +110,11 @@ FORMATS = (
         *("SQLite", "sqlite", (".db", ".sqlite", ".sqlite3"), _always(sqlite_file.open_table), sqlite_file.read),
         keys=(_TEXT - {"encoding"}) | {"query"},
         beside=("-wal", "-journal"),
+    ),
+    Format(
+        *("a ring of live rows", "ring", (ring_file.ENDING,), _always(ring_file.open_table), ring_file.read),
+        keys=_TEXT - {"encoding"},
+        files=ring_file.files,
     ),
     Format(
         *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL, partial(_read, _JSONL)),
@@ -212,6 +219,8 @@ def stamp(settings: SourceSettings) -> Stamp:
     cannot be looked at. Two writes within a tick of the kernel's clock may leave it as it is (source.py heeds it).
     """
     row = find(settings)
+    if row is not None and row.files is not None:
+        return tuple(_stamp(path) for path in row.files(settings))
     beside = () if row is None else row.beside
     return tuple(_stamp(settings.path + more) for more in ("", *beside))
 

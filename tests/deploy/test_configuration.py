@@ -30,8 +30,16 @@ def uncommented(name: str, folder: Path) -> Path:
     return path
 
 
+def struct_in(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """Give the table of a key that may be left out."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next((one for one in kind.types if isinstance(one, msgspec.inspect.StructType)), kind)
+    return kind
+
+
 def keys(kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
     """Name every key that a struct knows; "*" is a table's name of the user's own choice."""
+    kind = struct_in(kind)
     if isinstance(kind, msgspec.inspect.StructType):
         for field in kind.fields:
             yield from keys(field.type, f"{path}.{field.encode_name}")
@@ -43,6 +51,10 @@ def keys(kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
 
 def written(tree: Mapping[str, Any], kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
     """Name every key that a TOML tree has, in the words of `keys`."""
+    kind = struct_in(kind)
+    if isinstance(kind, msgspec.inspect.UnionType):  # a value of several shapes
+        yield path
+        return
     free = isinstance(kind, msgspec.inspect.DictType)
     for name, value in tree.items():
         here = f"{path}.{'*' if free else name}"

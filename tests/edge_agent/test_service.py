@@ -46,6 +46,7 @@ from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, READING, SAID_S, TURN_S, UNANNOUNCED
+from edge_agent.live.listeners import Live
 from edge_agent.outbox import Probed
 from edge_agent.reading import Start, inline, threads
 from edge_agent.report import rng_of
@@ -132,6 +133,7 @@ class Bench:
         self.spec = spec
         self.models = ModelSettings(inference=inference, keep=keep)
         self.limits = DeviceLimits(checkpoint_s=checkpoint_s)
+        self.live: Live | None = None
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -158,6 +160,7 @@ class Bench:
             clock=lambda: self.now,
             open_source=self.open_source,
             start_reading=self.reading,
+            live=self.live,
         )
         self.agent.start()
 
@@ -2223,3 +2226,63 @@ def test_a_forged_tombstone_is_mended_when_the_leader_says_the_job_again(bench: 
     bench.begin()
     assert bench.agent.works[JOB].spec == bench.spec
     assert bench.offered().base == V0
+
+
+# Live sources.
+
+
+class Played:
+    """Live sources that say what a test has them say."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.said: dict[str, str] = {}
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def trouble(self) -> dict[str, str]:
+        return self.said
+
+
+def test_what_ails_a_live_source_is_told_of_the_jobs_on_it_and_of_no_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.kill()
+    bench.live = played = Played()
+    bench.start()
+    bench.begin()
+    assert played.calls == ["start"]
+    played.said = {"toy": "no reading from topic hall/t since 2026-11-27 12:00 UTC", "other": "anything"}
+    bench.settle(31.0)
+    bench.settle(1.0)
+    trouble = "its data: no reading from topic hall/t since 2026-11-27 12:00 UTC"
+    assert bench.of(Presence)[-1].trouble == {JOB: trouble}
+    played.said = {}
+    bench.settle(31.0)
+    bench.settle(1.0)
+    assert bench.of(Presence)[-1].trouble == {}
+    bench.agent.stop()
+    assert played.calls == ["start", "stop"]
+
+
+def test_a_job_that_is_put_off_for_want_of_rows_is_told_what_ails_its_live_source(tmp_path: Path) -> None:
+    def nothing(_: DataSource) -> Source:
+        raise DatasetError("no reading has been kept yet")
+
+    class Empty:
+        snapshot = nothing
+
+    bench = Bench(tmp_path, open_source=lambda _: Empty())
+    bench.kill()
+    bench.live = played = Played()
+    played.said = {"toy": "no connection to 127.0.0.1:1884"}
+    bench.start()
+    bench.begin()
+    bench.settle(31.0)
+    said = bench.of(Presence)[-1]
+    assert said.unready == {JOB: "no reading has been kept yet"}
+    assert said.trouble == {JOB: "its data: no connection to 127.0.0.1:1884"}
+    bench.agent.stop()
