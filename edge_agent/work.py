@@ -66,6 +66,7 @@ from models.params import Float32, Params
 from models.trail import Trail
 from models.training import train
 from models.training.train import TrainingError, TrainingState, TrainingStep
+from models.training.weights import WeightError, weights_of
 from runtime.failpoints import reach
 from runtime.faults import Marks
 
@@ -506,7 +507,13 @@ class Work:
         known = self._outbox.resume(effect.base, rows.fingerprint, self.spec.train, n, effect.names)
         state, loss = known or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
-        steps = train.steps(self.net, state, rows.data, self.spec.train, version_number=effect.base.number)
+        try:
+            weights = weights_of(rows.data, self.spec.contract)
+        except WeightError as error:
+            return self._fail(effect.base, str(error), now)
+        steps = train.steps(
+            self.net, state, rows.data, self.spec.train, version_number=effect.base.number, weights=weights
+        )
         self.failure = None
         self._training = _Training(effect, rows, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)

@@ -109,7 +109,7 @@ def test_rows_of_data_are_fitted_flat(kind: str, loss: str) -> None:
 @every_kind
 def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    ours, theirs, (X, y, _) = build(model), build(model, framework="torch"), make_data(model)
+    ours, theirs, (X, y, *_) = build(model), build(model, framework="torch"), make_data(model)
     assert isinstance(theirs, TorchNet)
     assert not isinstance(ours, TorchNet)
     assert ours.spec == theirs.spec
@@ -125,9 +125,38 @@ def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
 
 
 @every_kind
+def test_weights_are_those_of_the_losses_of_the_rows_on_numpy_and_torch_alike(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    data = make_data(model)
+    weights = np.random.default_rng(2).random(len(data.y), np.float32) * 3
+    weights.flags.writeable = False
+    params = make_params(build(model).spec)
+    for net in (build(model), build(model, framework="torch")):
+        alone = [net.loss_and_gradients(params, data.X[i : i + 1], data.y[i : i + 1]) for i in range(len(data.y))]
+        found, gradients = net.loss_and_gradients(params, data.X, data.y, weights=weights, scale=0.5)
+        assert found == pytest.approx(
+            np.mean([w * of_row for w, (of_row, _) in zip(weights, alone, strict=True)]), 1e-5
+        )
+        for name, gradient in gradients.items():
+            rows = [w * of_row[name] for w, (_, of_row) in zip(weights, alone, strict=True)]
+            np.testing.assert_allclose(gradient, 0.5 * np.mean(rows, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_weights_of_one_change_nothing(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, y, *_) = build(model), make_data(model)
+    params, ones = make_params(net.spec), np.ones(len(y), np.float32)
+    plain, weighed = net.loss_and_gradients(params, X, y), net.loss_and_gradients(params, X, y, weights=ones)
+    assert plain[0] == pytest.approx(weighed[0], rel=1e-6)
+    for name, gradient in plain[1].items():
+        np.testing.assert_allclose(weighed[1][name], gradient, rtol=1e-6, atol=1e-7)
+
+
+@every_kind
 def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     _, gradients = net.loss_and_gradients(params, X, y)
     for name, index in ((t.name, index) for t in net.spec for index in np.ndindex(t.shape)):
@@ -144,7 +173,7 @@ def moved(params: Params, name: str, index: tuple[int, ...], by: float) -> Param
 @every_kind
 def test_buffers_are_used_and_nothing_else_is_written_to(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params, out = make_params(net.spec), make_params(net.spec, 1)
     for array in (*params.values(), X, y):
         array.flags.writeable = False
@@ -160,7 +189,7 @@ def test_buffers_are_used_and_nothing_else_is_written_to(kind: str, loss: str) -
 @every_kind
 def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, _, _) = build(model), make_data(model)
+    net, (X, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     body = to_onnx(model, params, metadata={})
     session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
@@ -173,7 +202,7 @@ def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
 @every_kind
 def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params = {t.name: np.full(t.shape, 3e38, np.float32) for t in net.spec}
     X = np.abs(X) + np.float32(1)
     assert not np.isfinite(net.evaluate(params, X, y).loss)
