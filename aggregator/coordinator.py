@@ -236,6 +236,11 @@ class Coordinator:
         return self.rounds.now.attempt if self.rounds.now else None
 
     @property
+    def shift(self) -> int:
+        """By how many bits rows are shifted to be weights in the sum of the current base."""
+        return self.ledger.shift(self.rounds.last)
+
+    @property
     def counted(self) -> list[str]:
         """Devices whose updates count for the current base, in the order of their names."""
         return sorted(self.ledger.counted)

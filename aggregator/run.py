@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection, refusals, remarks, shares, streaks
+from aggregator import evaluation, projection, refusals, remarks, scale, shares, streaks
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -437,6 +437,12 @@ class Run:
                 "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from its peers'",
                 *(self.job, offer.base, offer.device, admitted.factor.value, admitted.norm),
             )
+        if not refused and scale.is_clamped(self._believed(offer), self.coordinator.shift):
+            log.warning(
+                "update job=%s base=%s device=%s counts as one of %d examples, not of %d: more than its round's "
+                "devices said they have",
+                *(self.job, offer.base, offer.device, scale.MOST << self.coordinator.shift, self._believed(offer)),
+            )
         if admitted.weight < weight:
             log.warning(
                 "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from its peers'",
@@ -444,6 +450,13 @@ class Run:
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
+
+    def _believed(self, offer: Offer) -> int:
+        """Return how many examples a device has, as it claims, and no more than what was stated of it."""
+        return min(offer.n_examples, (self._stated_rows or {}).get(offer.device, offer.n_examples))
+
+    def _clamped(self, shift: int) -> dict[str, tuple[int, int]]:
+        return scale.clamped(self._store.claims(self.job), shift, self._stated_rows)
 
     def _make(self, close: Close, now: float) -> Committed | CommitFailed | None:
         """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.
@@ -487,7 +500,7 @@ class Run:
         return structs.replace(
             close,
             reason=remarks.on_reason(close.reason, share or 1.0, capped),
-            fates=remarks.on_fates(close.fates, intake.clipped, capped),
+            fates=remarks.on_fates(close.fates, intake.clipped, capped, self._clamped(close.attempt.shift)),
         )
 
     def _body_of(self, one: Counted) -> bytes:
@@ -501,7 +514,8 @@ class Run:
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
-        return remarks.on_fates(self.coordinator.fates(), self._learner.intake.clipped, {})
+        clamped = self._clamped(self.coordinator.shift)
+        return remarks.on_fates(self.coordinator.fates(), self._learner.intake.clipped, {}, clamped)
 
     @property
     def streaks(self) -> dict[str, int]:
