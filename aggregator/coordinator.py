@@ -127,6 +127,8 @@ class Coordinator:
 
     def __init__(self, setup: Setup, now: float) -> None:
         self.rules = setup.rules
+        self.advice = setup.advice
+        """What to do where everybody's training takes steps that are far too long."""
         self.ended = setup.ended
         self.members = Members(setup.hint_s, setup.rules.grace_s, patient=setup.rules.wait == "all")
         self.ledger = Ledger(setup)

@@ -193,6 +193,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     """The largest body that an update of this job can have."""
     stated_rows: Mapping[str, int] | None = None
     """The rows of each device as its operator stated them: what it claims beyond them counts for nothing."""
+    advice: str = ""
+    """What to do where training takes steps that are far too long."""
     heartbeat_s: float = 10.0
     """From the announcement of a round to its first repetition."""
     hint_s: float = 7.0

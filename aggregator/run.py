@@ -187,6 +187,7 @@ class Run:
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
+            advice=self.spec.contract.advice,
         )
         self.coordinator = Coordinator(setup, now)
 
@@ -434,8 +435,9 @@ class Run:
             admitted, refused = Admitted(error.norm, weight), str(error)[:500]
         if admitted.factor is not None:
             log.warning(
-                "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from its peers'",
+                "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from %s",
                 *(self.job, offer.base, offer.device, admitted.factor.value, admitted.norm),
+                self._learner.intake.usual,
             )
         if not refused and scale.is_clamped(self._believed(offer), self.coordinator.shift):
             log.warning(
@@ -445,8 +447,9 @@ class Run:
             )
         if admitted.weight < weight:
             log.warning(
-                "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from its peers'",
+                "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from %s",
                 *(self.job, offer.base, offer.device, admitted.weight, weight, admitted.norm),
+                self._learner.intake.usual,
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
@@ -500,7 +503,9 @@ class Run:
         return structs.replace(
             close,
             reason=remarks.on_reason(close.reason, share or 1.0, capped),
-            fates=remarks.on_fates(close.fates, intake.clipped, capped, self._clamped(close.attempt.shift)),
+            fates=remarks.on_fates(
+                close.fates, intake.clipped, capped, self._clamped(close.attempt.shift), usual=intake.usual
+            ),
         )
 
     def _body_of(self, one: Counted) -> bytes:
@@ -514,8 +519,8 @@ class Run:
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
-        clamped = self._clamped(self.coordinator.shift)
-        return remarks.on_fates(self.coordinator.fates(), self._learner.intake.clipped, {}, clamped)
+        intake, clamped = self._learner.intake, self._clamped(self.coordinator.shift)
+        return remarks.on_fates(self.coordinator.fates(), intake.clipped, {}, clamped, usual=intake.usual)
 
     @property
     def streaks(self) -> dict[str, int]:

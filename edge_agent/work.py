@@ -511,8 +511,9 @@ class Work:
             weights = weights_of(rows.data, self.spec.contract)
         except WeightError as error:
             return self._fail(effect.base, str(error), now)
+        number, advice = effect.base.number, self.spec.contract.advice
         steps = train.steps(
-            self.net, state, rows.data, self.spec.train, version_number=effect.base.number, weights=weights
+            self.net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
         )
         self.failure = None
         self._training = _Training(effect, rows, start, steps, state, loss, now)

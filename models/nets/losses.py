@@ -8,7 +8,7 @@ a loss is in its row. All arrays are float32 and batches come first: outputs (n,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,17 +35,11 @@ class LabelError(ValueError):
         self.row = row
 
 
-class Gradient(Protocol):
-    """(outputs, y, weights) -> (loss, d loss / d outputs). The outputs are overwritten and given back."""
-
-    def __call__(self, outputs: Float32, y: Labels, weights: Float32 | None = None, /) -> tuple[float, Float32]:
-        """Return the mean over the rows of weight times loss, and its gradient. weights: (n,); None: all are 1."""
-
-
 class Loss(NamedTuple):
     """One loss.
 
-    gradient: (outputs, y, weights) -> (mean of weight * loss, d loss / d outputs).
+    gradient: (outputs, y, weights or None) -> (mean of weight * loss, d loss / d outputs). The outputs are overwritten
+        and given back; weights: (n,).
     answer: raw outputs -> what `predict` gives: probabilities, or the outputs themselves.
     accuracy: (outputs, y) -> share of right classes; None where the labels are no classes.
     labels: (y of a file, k) -> the labels that it takes, as they are where they fit. Raises LabelError.
@@ -55,7 +49,7 @@ class Loss(NamedTuple):
     torch_answer: torch.nn -> the module that makes answers of raw outputs.
     """
 
-    gradient: Gradient
+    gradient: Callable[[Float32, Labels, Float32 | None], tuple[float, Float32]]
     answer: Callable[[Float32], Float32]
     accuracy: Callable[[Float32, Labels], float] | None
     labels: Callable[[Labels, int], Labels]
@@ -211,4 +205,4 @@ def measure(loss: str, outputs: Float32, y: Labels) -> Metrics:
     """Return loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
     row = LOSSES[loss]
     accuracy = row.accuracy(outputs, y) if row.accuracy else None
-    return Metrics(row.gradient(outputs, y)[0], accuracy, len(outputs))
+    return Metrics(row.gradient(outputs, y, None)[0], accuracy, len(outputs))

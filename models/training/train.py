@@ -89,11 +89,12 @@ def steps(
     *,
     version_number: int,
     weights: Weights | None = None,
+    advice: str = "lower learning_rate in [train], or scale the data to about [-1, 1]",
 ) -> Iterator[TrainingStep]:
     """Train from a state to the end of the last epoch, a step at a time.
 
     weights: how much each example counts (`weights_of`), which the losses given are means with; None: all alike. Those
-    of the data alone, `data.weights`, are not looked at.
+    of the data alone, `data.weights`, are not looked at. advice: what to do where training diverges.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
     epoch may be smaller. Raises TrainingError when the data are none or not those of the state, and when the
@@ -125,7 +126,7 @@ def steps(
             if batch + 1 == n_batches:
                 state = state._replace(epoch=state.epoch + 1, batch=0, loss_sum=0.0, n_seen=0)
                 step = step._replace(state=state)
-            _check_finite(step, loss, rate)
+            _check_finite(step, loss, rate, advice)
             yield step
 
 
@@ -173,12 +174,12 @@ def _descend(state: TrainingState, changes: Params, decay: float, momentum: floa
         p -= change
 
 
-def _check_finite(step: TrainingStep, loss: float, rate: float) -> None:
+def _check_finite(step: TrainingStep, loss: float, rate: float, advice: str) -> None:
     """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
     ended = step.batch + 1 == step.n_batches
     finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))
     if not finite:
         raise TrainingError(
             f"training diverged (loss {loss}) in epoch {step.epoch}, batch {step.batch}, at a learning rate of "
-            f"{rate:g}: lower learning_rate in [train], or scale the data to about [-1, 1]"
+            f"{rate:g}: {advice}"
         )

@@ -185,7 +185,7 @@ def test_a_claim_beyond_what_a_rounds_devices_said_they_have_counts_as_less_and_
         hear(run, offer(run, device, n))
         run = again(store)
         meet(run, {"a": 500, "bb": 400, "ccc": 300})
-    remark = "counted; counted as 1048576 examples, not 4294967296: more than its round's devices said they have"
+    remark = "counted; its 4294967296 examples count as 1048576: more than its round's devices said they have"
     assert run.fates()["a"] == remark
     hear(run, offer(run, "ccc", 300))
     (round_,) = store.attempts("toy-1", Version(1, 0))

@@ -884,6 +884,44 @@ def test_a_base_that_every_device_failed_on_opens_no_further_attempt_and_says_wh
     assert of(Open, bench.see("c", "d", now=90_000.0))
 
 
+FAR = "its norm is far from the model's: scale the data (for the operator: 9e9 where 49 is let in)"
+DIVERGED = "training diverged (loss nan) in epoch 0, batch 5, at a learning rate of 0.1: scale the data"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("how", [FAR, DIVERGED])
+def test_a_first_round_in_which_everybody_is_far_from_the_model_says_what_to_do(n: int, how: str) -> None:
+    devices = "abc"[:n]
+    bench = Bench(RoundsSpec(quorum=1, min_devices=n, deadline_s=60.0), advice="scale the data")
+    bench.see(*devices)
+    for device in devices:
+        if how is FAR:
+            bench.judge(refused(device, FAR), 2.0)
+        else:
+            bench.receive(DeviceStatus(device, online=True, ready=True, failed=V0, failure=DIVERGED), now=2.0)
+    (told,) = of(Tell, pass_time(bench, 3600.0))
+    who = "the one device that has trained on version 1.0 is" if n == 1 else "all 3 devices that have trained on"
+    assert told.reason.startswith(who)
+    assert "far from the model: scale the data (a " in told.reason
+    assert told.reason.count("scale the data") == 1
+    assert "peers" not in told.reason
+    assert waits.of(bench.core, 3600.0).ends == "stop the job, and submit it again with that changed"
+    bench.core.check()
+
+
+def test_where_one_has_come_to_nothing_for_another_reason_or_a_later_version_is_there_each_has_its_own_reason() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=2, deadline_s=60.0), advice="scale the data")
+    bench.see("a", "b")
+    bench.judge(refused("a", FAR), 2.0)
+    bench.receive(failed("b"), now=2.0)
+    (told,) = of(Tell, pass_time(bench, 3600.0))
+    assert told.reason.startswith("2 devices came to nothing on version 1.0 (a refused: its norm is far from the model")
+    late = Bench(RoundsSpec(quorum=1, deadline_s=60.0), base=Version(1, 2), history=[{}] * 3, advice="scale the data")
+    late.see("a")
+    late.judge(refused("a", FAR, Version(1, 2)), 2.0)
+    assert of(Tell, pass_time(late, 3600.0))[0].reason.startswith("1 device came to nothing on version 1.2")
+
+
 def test_updates_that_are_refused_from_everybody_do_not_go_on_for_ever() -> None:
     bench = Bench(RoundsSpec(quorum=1, deadline_s=60.0))
     bench.see("a", "b")

@@ -10,7 +10,7 @@ def test_what_was_done_to_an_update_stands_behind_its_fate() -> None:
         "a": "counted; scaled to 0.125 of itself: its norm is far from its peers'; capped: it weighs 100, not 1048576",
         "b": "counted late: its update was to version 1.3; capped: it weighs 10, not 20",
         "c": "refused: no",
-        "d": "counted; counted as 1048576 examples, not 2097152: more than its round's devices said they have",
+        "d": "counted; its 2097152 examples count as 1048576: more than its round's devices said they have",
     }
 
 

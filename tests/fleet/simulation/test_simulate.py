@@ -198,6 +198,22 @@ def test_a_job_that_diverges_says_where() -> None:
         run(job)
 
 
+@pytest.mark.parametrize("n_devices", [1, 5])
+@pytest.mark.parametrize("learning_rate", [0.1, 1e-3])
+def test_raw_features_of_a_hundred_thousand_are_to_be_scaled_or_normalised(
+    n_devices: int, learning_rate: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the one rate training diverges, at the other it ends far away."""
+    raw = blobs(60)._replace(X=blobs(60).X * np.float32(1e5))
+    job = structs.replace(spec(quorum=min(2, n_devices)), train=TrainSpec(learning_rate=learning_rate))
+    with pytest.raises(SimulationError, match="scale the data, or normalise"):
+        simulate(job, [raw] * n_devices, blobs(100, seed=1))
+    who = "the one device that has" if n_devices == 1 else "all 5 devices that have"
+    assert f"{who} trained on version 1.0" in caplog.text
+    assert "far from the model: scale the data, or normalise" in caplog.text
+    assert "peers" not in caplog.text
+
+
 def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None:
     job = structs.replace(spec(), aggregate=AggregateSpec(max_examples=3))
     with pytest.raises(SimulationError, match="stands still at version 0"):

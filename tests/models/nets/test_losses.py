@@ -20,7 +20,7 @@ def test_cross_entropy_of_knowing_nothing_is_the_logarithm_of_the_choices() -> N
 
 def test_the_squared_error_is_a_mean_over_rows_and_columns() -> None:
     outputs = np.array([[1, 2], [3, 4]], np.float32)
-    loss, gradient = LOSSES["mse"].gradient(outputs.copy(), np.array([[1, 2], [3, 0]], np.float32))
+    loss, gradient = LOSSES["mse"].gradient(outputs.copy(), np.array([[1, 2], [3, 0]], np.float32), None)
     assert loss == 4.0
     np.testing.assert_array_equal(gradient, [[0, 0], [0, 2]])
 
