@@ -9,6 +9,11 @@ from __future__ import annotations
 from aggregator.ledger import Ledger
 from aggregator.members import Members
 
+DIVERGED = "training diverged"
+"""Begins what a device says of a training whose numbers have grown beyond all bounds (models/training/train.py)."""
+FAR = "its norm is far from"
+"""Begins the refusal of an update for its norm (gates.py)."""
+
 
 class Attendance:
     """How the devices stand to the current base. Each set changes by one device at a time (`refresh`)."""
@@ -24,6 +29,13 @@ class Attendance:
         """Devices that were refused on the base, or failed on it: able again from the next one on."""
         self.idle: set[str] = set()
         """Those of them that are there and ready, and do not count."""
+        self.far: set[str] = set()
+        """Those of the spent whose updates were far from the model, or whose training diverged."""
+
+    @property
+    def all_are_far(self) -> bool:
+        """Whether everybody who has trained on the base has gone far from the model: not one device is to blame."""
+        return bool(self.far) and len(self.far) == len(self.spent) and not self._ledger.counted
 
     def has_failed(self, device: str) -> bool:
         """Return whether a device has said that its training on the current base failed."""
@@ -50,6 +62,7 @@ class Attendance:
             self.able.discard(device)
         counts = device in self._ledger.counted
         _hold(self.fresh, device, wanted=device in self.able and not counts)
+        _hold(self.far, device, wanted=device in self.spent and self._is_far(device))
         idle = device in self.spent and member is not None and member.there and member.ready
         _hold(self.idle, device, wanted=idle and not counts)
         return settled
@@ -59,7 +72,17 @@ class Attendance:
         there = {name for name, member in self._members if member.present and member.ready}
         self.spent = {name for name in there if self.has_failed(name)}  # under a name that this base had before
         self.able = there - self.spent
+        self.far = {name for name in self.spent if self._is_far(name)}
         self.idle, self.fresh = set(self.spent), set(self.able)
+
+    def _is_far(self, device: str) -> bool:
+        """Return whether a device that came to nothing on the base did so by going far from the model."""
+        member, verdict = self._members.get(device), self._ledger.verdict_on(device)
+        if member is None:
+            return False
+        if verdict is not None:
+            return verdict.refused.startswith(FAR)
+        return self.has_failed(device) and member.failure.startswith(DIVERGED)
 
     @property
     def present(self) -> set[str]:
@@ -85,6 +108,7 @@ class Attendance:
         assert not self.able & self.spent, "able, and spent"  # noqa: S101 -- a check
         assert self.fresh == self.able - counted, "who could still count is not kept"  # noqa: S101 -- a check
         assert self.idle <= self.spent - counted, "idle, and not spent"  # noqa: S101 -- a check
+        assert self.far <= self.spent, "far, and not spent"  # noqa: S101 -- a check
 
 
 def _hold(names: set[str], name: str, *, wanted: bool) -> None:

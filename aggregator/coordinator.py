@@ -127,6 +127,8 @@ class Coordinator:
 
     def __init__(self, setup: Setup, now: float) -> None:
         self.rules = setup.rules
+        self.advice = setup.advice
+        """What to do where everybody's training takes steps that are far too long."""
         self.ended = setup.ended
         self.members = Members(setup.hint_s, setup.rules.grace_s, patient=setup.rules.wait == "all")
         self.ledger = Ledger(setup)
@@ -234,6 +236,11 @@ class Coordinator:
     def attempt(self) -> Attempt | None:
         """The open round."""
         return self.rounds.now.attempt if self.rounds.now else None
+
+    @property
+    def shift(self) -> int:
+        """By how many bits rows are shifted to be weights in the sum of the current base."""
+        return self.ledger.shift(self.rounds.last)
 
     @property
     def counted(self) -> list[str]:

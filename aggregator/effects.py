@@ -27,6 +27,8 @@ class DeviceStatus(Struct, frozen=True):
     live: bool = True
     failed: Version | None = None
     failure: str = ""
+    rows: int = 0
+    """About how many examples it has, as it says; 0 where it does not."""
 
 
 class BrokerLost(Struct, frozen=True):
@@ -95,6 +97,8 @@ class Attempt(Struct, frozen=True):
     """Its deadline, from its opening."""
     absences: dict[str, int] = {}
     """With wait = "all": for each device how many attempts running it has been absent throughout, before this one."""
+    shift: int = 0
+    """By so many bits the rows of devices are shifted to be their weights: the same in all attempts to leave a base."""
 
 
 class Open(Struct, frozen=True):
@@ -183,12 +187,14 @@ class Setup(Struct, frozen=True, kw_only=True):
 
     rules: RoundsSpec
     seed: int
-    max_examples: int = 2**20
-    """What a device may claim to have trained on."""
+    max_examples: int | None = None
+    """What a device may claim to have trained on, where the job says so: who claims more is refused."""
     max_body_bytes: int = 2**40
     """The largest body that an update of this job can have."""
     stated_rows: Mapping[str, int] | None = None
     """The rows of each device as its operator stated them: what it claims beyond them counts for nothing."""
+    advice: str = ""
+    """What to do where training takes steps that are far too long."""
     heartbeat_s: float = 10.0
     """From the announcement of a round to its first repetition."""
     hint_s: float = 7.0

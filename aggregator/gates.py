@@ -62,6 +62,13 @@ class Limit(NamedTuple):
 
     most: float
     clipped_to: float
+    is_of_model: bool = False
+    """Whether the model's norm says it, for want of peers."""
+
+    @property
+    def whose(self) -> str:
+        """Return what a norm beyond it is far from."""
+        return "the model's" if self.is_of_model else "its peers'"
 
 
 def is_far(norm: float, limit: Limit, model_norm: float) -> bool:
@@ -77,15 +84,20 @@ def weighed(
     gate: Literal["clip", "refuse"] = "refuse",
     *,
     with_most: bool = False,
+    advice: str = "",
 ) -> Admitted:
     """Hold an update's norm against the limit, and return what it has in the sum. Raises RefusedError.
 
-    with_most: whether most of those that were sent to its base are far as well.
+    with_most: whether most of those that were sent to its base are far as well. advice: what to do about one that is
+    far from the model's.
     """
     if is_far(norm, limit, model_norm):
         if gate == "refuse" or not norm <= ABSURD * max(limit.most, model_norm):
-            why = "its norm is far from its peers'"
-            why = "its norm is far from what was usual, as those of most are now" if with_most else why
+            why = f"its norm is far from {limit.whose}"
+            if limit.is_of_model:
+                why += f": {advice}" if advice else ""
+            elif with_most:
+                why = "its norm is far from what was usual, as those of most are now"
             raise RefusedError(why, f"{norm:.4g} where {max(limit.most, model_norm):.4g} is let in", norm=norm)
         return Admitted(norm, weight, factor_for(norm, max(limit.clipped_to, SMALLEST * norm)))
     return Admitted(norm, max(1, int(weight * (limit.most / norm))) if norm > limit.most else weight)
@@ -100,4 +112,6 @@ def limit_of_norm(peers: Sequence[float], model_norm: float, ratio: float) -> Li
     if len(moving) >= MIN_PEERS:
         most = ratio * statistics.median(moving)
         return Limit(most, most)
-    return Limit(ratio * model_norm, model_norm) if model_norm > 0 else Limit(math.inf, math.inf)
+    if model_norm > 0:
+        return Limit(ratio * model_norm, model_norm, is_of_model=True)
+    return Limit(math.inf, math.inf, is_of_model=True)

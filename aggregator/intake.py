@@ -92,6 +92,7 @@ class Intake:
         """
         self._chain = chain
         self._rules = spec.aggregate
+        self._advice = spec.contract.advice
         self._strategy = STRATEGIES[spec.aggregate.strategy]
         self._sections = allowed
         self._now = now
@@ -125,11 +126,22 @@ class Intake:
         return {one.device: one.factor.value for one in self.counted if one.factor is not None}
 
     @property
+    def usual(self) -> str:
+        """Return what norms are held against: those of "its peers'", or "the model's" where too few are known."""
+        return self._limit.whose
+
+    @property
     def alarm(self) -> str:
-        """What an operator should know of all of them; "" where nothing is amiss, or with one device only."""
+        """What an operator should know of all of them; "" where nothing is amiss.
+
+        Where peers say what is usual one device alone is nothing to tell of; where the model does, it is.
+        """
+        done = "were scaled down" if self._rules.gate == "clip" else "were refused at first"
+        n_far, n_heard = self.peers.n_far, self.peers.n_heard
+        if self._limit.is_of_model and 2 * n_far > n_heard:
+            return f"updates far from the model, {n_far} of {n_heard}, {done}: {self._advice}"
         if not self.peers.most_are_far():
             return ""
-        done = "were scaled down" if self._rules.gate == "clip" else "were refused at first"
         return (
             f"{self.peers.n_far} of {self.peers.n_heard} updates are far from what was usual, and {done}: not one "
             "device is to blame, but the fleet has changed, or trains too fast (a lower learning_rate?)"
@@ -165,7 +177,8 @@ class Intake:
         except CodecError as error:
             raise RefusedError(f"its body does not decode: {error}") from error
         except FoldError as error:
-            raise RefusedError("it does not fit the sum", str(error)) from error
+            far = f"its norm is far from the model's: {self._advice}; "
+            raise RefusedError(f"{far if norm > self.model_norm else ''}it does not fit the sum", str(error)) from error
         self._note(structs.replace(counted, weight=admitted.weight, norm=norm, factor=admitted.factor))
         return admitted
 
@@ -189,7 +202,9 @@ class Intake:
         if gate == "refuse" and self._is_far(norm):  # for good: so it is asked whether others are as far by now
             by_now = self._limit_of(self.peers.usual_by_now(norm, device))
             limit = limit if gates.is_far(norm, by_now, self.model_norm) else by_now
-        return gates.weighed(norm, weight, limit, self.model_norm, gate, with_most=self.peers.most_are_far())
+        return gates.weighed(
+            *(norm, weight, limit, self.model_norm, gate), with_most=self.peers.most_are_far(), advice=self._advice
+        )
 
     def _limit_of(self, norms: Sequence[float]) -> gates.Limit:
         return gates.limit_of_norm(norms, self.model_norm, self._rules.max_norm_ratio)

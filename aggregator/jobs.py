@@ -249,7 +249,7 @@ class Jobs:
         if run is None or (not part.said and run.coordinator.members.get(device) is None):
             return  # it takes no part in this job
         failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure)
+        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows)
         self.inside(job, lambda run, now: run.handle(seen, now))
 
     def _tell_all(self, job: str) -> None:

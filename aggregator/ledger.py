@@ -18,7 +18,7 @@ import math
 
 from msgspec import structs
 
-from aggregator import refusals
+from aggregator import refusals, scale
 from aggregator.effects import Attempt, Collect, Effect, SendVerdict, Setup, StoreRefusal
 from broker.messages import Offer, Verdict, Version, echo
 from models import draw
@@ -78,6 +78,24 @@ class Ledger:
             return True
         return version.number <= self._given.get(version.generation, -1)
 
+    def believed(self, device: str, rows: int) -> int:
+        """Return how many rows a device counts as having that claims so many: no more than was stated, or may be."""
+        if self._stated_rows is not None:
+            rows = min(rows, self._stated_rows.get(device, rows))
+        return rows if self._max_examples is None else min(rows, self._max_examples)
+
+    def shift(self, last: Attempt | None) -> int:
+        """Return by how many bits rows are shifted to be weights in the sum of the current base.
+
+        last: the last attempt to leave it. Before there is one only late updates can be in the sum: those have the
+        shift of the base before, and the first attempt takes it over from them.
+        """
+        if last is not None:
+            return last.shift
+        before = (base for base in self._left if base.number < self.base.number)
+        newest = max(before, key=lambda base: (base.number, base.generation), default=None)
+        return 0 if newest is None else self._left[newest].shift
+
     # Offers.
 
     def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
@@ -103,7 +121,7 @@ class Ledger:
             return []
         if reason_ := self._reason_to_refuse(offer):
             return [StoreRefusal(_refusal(offer, reason_))]
-        return [Collect(offer, self._weight(offer))]
+        return [Collect(offer, self._weight(offer, self.shift(last)))]
 
     def answer(self, verdict: Verdict) -> SendVerdict:
         """Return the answer with this verdict, under the name that the device knows its base by."""
@@ -164,20 +182,18 @@ class Ledger:
             known = self._cohorts[attempt.base] = attempt, frozenset(attempt.cohort)
         return known[1]
 
-    def _weight(self, offer: Offer) -> int:
+    def _weight(self, offer: Offer, shift: int) -> int:
         """Return n / sqrt(1 + staleness), at least 1: the polynomial weight of Xie, Koyejo, Gupta (2019), a = 1/2.
 
-        n is what a device claims, and no more than what its operator has stated of it.
+        n is what a device claims, and no more than what its operator has stated of it; in units of 2**shift rows.
         """
         staleness = self.base.number - offer.base.number
-        n = offer.n_examples
-        if self._stated_rows is not None:
-            n = min(n, self._stated_rows.get(offer.device, n))
-        return max(1, 1000 * n // math.isqrt(1_000_000 * (1 + staleness)))
+        n = self.believed(offer.device, offer.n_examples)
+        return scale.weight(1000 * n // math.isqrt(1_000_000 * (1 + staleness)), shift)
 
     def _reason_to_refuse(self, offer: Offer) -> str | None:
         """Return why this offer, though awaited, is refused for what its envelope claims."""
-        if offer.n_examples > self._max_examples:
+        if self._max_examples is not None and offer.n_examples > self._max_examples:
             limit = f"{offer.n_examples} where max_examples = {self._max_examples}"
             return refusals.reason("it claims more examples than a device of this job may have", limit)
         if offer.n_bytes > self._max_body_bytes:

@@ -50,6 +50,8 @@ class Member(Struct):
     failed: Version | None = None
     """The base that its last training failed on."""
     failure: str = ""
+    rows: int = 0
+    """About how many examples it has, as it said last; 0 where it has not."""
     heard_at: float = -math.inf
     silent: int = 0
     """Rounds running that it said nothing in, though they waited for it."""
@@ -104,6 +106,7 @@ class Members:
         member = self._members.setdefault(seen.device, Member(ready=seen.ready))
         member.ready, member.why = seen.ready, seen.why
         member.failed, member.failure = seen.failed, seen.failure
+        member.rows = seen.rows or member.rows
         if not seen.online:
             if member.there or member.gone_at is None:
                 self._lose(seen.device, member, now)

@@ -70,6 +70,8 @@ class Part(Struct, frozen=True):
     failure: Failure | None
     said: bool = True
     """Whether it has said anything of this job."""
+    rows: int = 0
+    """About how many examples it has for this job; 0 where it does not say."""
 
 
 class Roster:
@@ -131,7 +133,7 @@ class Roster:
         why = said.unready.get(job, "")
         ready = job in said.ready and job not in said.unready
         mentioned = job in said.ready or job in said.unready
-        return Part(said.online, ready, why, known.live, said.failed.get(job), mentioned)
+        return Part(said.online, ready, why, known.live, said.failed.get(job), mentioned, said.ready.get(job, 0))
 
     def ask(self, device: str, now: float) -> Presence | None:
         """Return what to say of a device to find out whether it is there: that it is not. It denies that, if it is.

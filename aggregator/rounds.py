@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from aggregator import cohort
+from aggregator import cohort, scale
 from aggregator.absences import Absences
 from aggregator.attendance import Attendance
 from aggregator.effects import Attempt, DeviceStatus, Setup
@@ -148,7 +148,14 @@ class Rounds:
                 *(self._rules, self._seed, self._ledger.base), counted=counted, able=attendance.able, again=again
             )
         self._pace.draw(self._ledger.base, attempt.cohort, now)
-        return structs.replace(attempt, seconds=self._time_for(attempt))
+        return structs.replace(attempt, seconds=self._time_for(attempt), shift=self._shift(attempt))
+
+    def _shift(self, attempt: Attempt) -> int:
+        """Return the shift of an attempt's weights: that of what is in its sum already, where anything may be."""
+        if self.last is not None or self._ledger.counted:
+            return self._ledger.shift(self.last)
+        members = ((device, self._members.get(device)) for device in attempt.cohort)
+        return scale.shift_for(self._ledger.believed(device, member.rows) for device, member in members if member)
 
     def _time_for(self, attempt: Attempt) -> float:
         deadline_s = self._rules.deadline_s

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection, refusals, remarks, shares, streaks
+from aggregator import evaluation, projection, refusals, remarks, scale, shares, streaks
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -187,6 +187,7 @@ class Run:
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
+            advice=self.spec.contract.advice,
         )
         self.coordinator = Coordinator(setup, now)
 
@@ -434,16 +435,31 @@ class Run:
             admitted, refused = Admitted(error.norm, weight), str(error)[:500]
         if admitted.factor is not None:
             log.warning(
-                "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from its peers'",
+                "update job=%s base=%s device=%s is scaled to %.3g of itself: its norm %.4g is far from %s",
                 *(self.job, offer.base, offer.device, admitted.factor.value, admitted.norm),
+                self._learner.intake.usual,
+            )
+        if not refused and scale.is_clamped(self._believed(offer), self.coordinator.shift):
+            log.warning(
+                "update job=%s base=%s device=%s counts as one of %d examples, not of %d: more than its round's "
+                "devices said they have",
+                *(self.job, offer.base, offer.device, scale.MOST << self.coordinator.shift, self._believed(offer)),
             )
         if admitted.weight < weight:
             log.warning(
-                "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from its peers'",
+                "update job=%s base=%s device=%s weighs %d, not %d: its norm %.4g is far from %s",
                 *(self.job, offer.base, offer.device, admitted.weight, weight, admitted.norm),
+                self._learner.intake.usual,
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
         return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
+
+    def _believed(self, offer: Offer) -> int:
+        """Return how many examples a device has, as it claims, and no more than what was stated of it."""
+        return min(offer.n_examples, (self._stated_rows or {}).get(offer.device, offer.n_examples))
+
+    def _clamped(self, shift: int) -> dict[str, tuple[int, int]]:
+        return scale.clamped(self._store.claims(self.job), shift, self._stated_rows)
 
     def _make(self, close: Close, now: float) -> Committed | CommitFailed | None:
         """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.
@@ -487,7 +503,9 @@ class Run:
         return structs.replace(
             close,
             reason=remarks.on_reason(close.reason, share or 1.0, capped),
-            fates=remarks.on_fates(close.fates, intake.clipped, capped),
+            fates=remarks.on_fates(
+                close.fates, intake.clipped, capped, self._clamped(close.attempt.shift), usual=intake.usual
+            ),
         )
 
     def _body_of(self, one: Counted) -> bytes:
@@ -501,7 +519,8 @@ class Run:
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
-        return remarks.on_fates(self.coordinator.fates(), self._learner.intake.clipped, {})
+        intake, clamped = self._learner.intake, self._clamped(self.coordinator.shift)
+        return remarks.on_fates(self.coordinator.fates(), intake.clipped, {}, clamped, usual=intake.usual)
 
     @property
     def streaks(self) -> dict[str, int]:

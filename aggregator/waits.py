@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 NAMED = 3
 """Devices that a sentence names; the whole list is `devices`."""
 MOST_TEXT = 300
+EARLY = 2
+"""Versions below this: where all who trained on one of them went far from it, that is for how the job is set up."""
 NEAR = MOST_TEXT // len("d silent; ") + 2
 """Devices of which something is said; what is said of more would be cut."""
 
@@ -100,7 +102,7 @@ class Wait:
 def kind(core: Coordinator) -> str:
     """Return in one word what a job without a round waits for; cheap, so that it can be asked at every event."""
     if core.attendance.spent:
-        return "spent"
+        return "far" if core.base.number < EARLY and core.attendance.all_are_far else "spent"
     return "few" if len(core.members) else "nobody"
 
 
@@ -117,6 +119,16 @@ def of(core: Coordinator, now: float) -> Waits:
     match kind(core):
         case "nobody":
             return Waits("no device takes part yet", "a device that has the job's data and labels")
+        case "far":
+            n = len(core.attendance.far)
+            who = "the one device that has" if n == 1 else f"all {n} devices that have"
+            first = standing(core, min(core.attendance.far), now)
+            why = first.why.replace(f": {core.advice}", "")  # which is said once
+            return Waits(
+                f"{who} trained on version {core.base} {_be(n)} far from the model: {core.advice} "
+                f"({first.device} {first.state}: {why}); {text}",
+                "stop the job, and submit it again with that changed",
+            )
         case "spent":
             n, named = len(core.wait.amiss.fruitless), core.wait.amiss.fruitless.first(NAMED)
             whose = [standing(core, device, now) for device in named]

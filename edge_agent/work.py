@@ -69,6 +69,7 @@ from models.params import Float32, Params
 from models.trail import Trail
 from models.training import train
 from models.training.train import TrainingError, TrainingState, TrainingStep
+from models.training.weights import WeightError, weights_of
 from runtime.failpoints import reach
 from runtime.faults import Marks
 
@@ -535,8 +536,16 @@ class Work:
         known = self._outbox.resume(effect.base, rows.fingerprint, self.spec.train, n, effect.names)
         state, loss = known or fresh
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
+        counts = () if asked.agreed is None else asked.agreed.class_counts
+        try:
+            weights = weights_of(rows.data, self.spec.contract, counts)
+        except WeightError as error:
+            return self._fail(effect.base, str(error), now)
         net = normalised(self.net, self.spec.contract, asked.agreed)
-        steps = train.steps(net, state, rows.data, self.spec.train, version_number=effect.base.number)
+        number, advice = effect.base.number, self.spec.contract.advice
+        steps = train.steps(
+            net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
+        )
         self.failure = None
         self._training = _Training(effect, net, rows, start, steps, state, loss, now)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)

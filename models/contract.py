@@ -145,6 +145,13 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
         return len(self.columns) * self.n_rows if self.features else None
 
     @property
+    def advice(self) -> str:
+        """Return what to do where training takes steps that are far too long, for a message's end."""
+        if self.normalise != "none":
+            return "lower learning_rate in [train]"
+        return 'scale the data, or normalise (normalise = "standard" in [contract]), or lower learning_rate in [train]'
+
+    @property
     def agrees(self) -> bool:
         """Return whether the fleet has to agree on something before anybody trains: the job then has a first round for
         it (models/agreement.py).

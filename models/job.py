@@ -177,8 +177,10 @@ class AggregateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Of "fedadam": the same of its mean of their squares."""
     server_epsilon: Annotated[float, Meta(ge=1e-6, le=1)] = 1e-3
     """Of "fedadam": a weight whose updates are smaller than this moves by less than the learning rate."""
-    max_examples: Annotated[int, Meta(ge=1, le=2**20)] = 2**20
-    """An update that claims more examples is refused: a device's own count is a claim, not a fact."""
+    max_examples: Annotated[int, Meta(ge=1, le=2**32)] | None = None
+    """An update that claims more examples is refused: a device's own count is a claim, not a fact. When not given, any
+    number may be claimed; one far beyond what the devices of its round say they have counts as less, and that is said
+    (aggregator/scale.py)."""
     max_norm_ratio: Annotated[float, Meta(gt=1, le=1e9)] = 10.0
     """An update whose norm is more than this times the median of its peers' weighs so much less; what becomes of one
     that is larger than the model itself as well says `gate`."""

@@ -48,10 +48,17 @@ def _train_nothing() -> None:
         recorded: Params | None = None
 
         def loss_and_gradients(
-            self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
+            self,
+            params: Params,
+            X: Float32,
+            y: Labels,
+            *,
+            weights: Float32 | None = None,
+            scale: float = 1.0,
+            out: Params | None = None,
         ) -> tuple[float, Params]:
             if self.recorded is None:
-                _, self.recorded = super().loss_and_gradients(params, X, y, scale=scale)
+                _, self.recorded = super().loss_and_gradients(params, X, y, weights=weights, scale=scale)
                 return 1.0, {name: values.copy() for name, values in self.recorded.items()}
             found = out if out is not None else {name: np.empty_like(p) for name, p in params.items()}
             for name, values in self.recorded.items():

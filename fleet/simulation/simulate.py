@@ -398,7 +398,9 @@ class _Simulation:
             return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
         named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
         return f"job {self.spec.name} stands still at version {run.version.number}: " + (
-            f"{len(failed)} of {len(self._agents)} devices cannot take part: {named}" if failed else "no update comes"
+            f"{len(failed)} of {len(self._agents)} devices cannot take part: {named}"
+            if failed
+            else run.reason or "no update comes"
         )
 
     def _result(self, run: Run, rows: list[RoundRow], n_parameters: int, seconds: float) -> Result:

@@ -70,11 +70,18 @@ class ToyNet(Mlp):
         return 1.0 if _world is None else _world.computes(place, self._poison)
 
     def loss_and_gradients(
-        self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
+        self,
+        params: Params,
+        X: Float32,
+        y: Labels,
+        *,
+        weights: Float32 | None = None,
+        scale: float = 1.0,
+        out: Params | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`."""
         factor = self._ask("train")
-        loss, gradients = super().loss_and_gradients(params, X, y, scale=scale * factor, out=out)
+        loss, gradients = super().loss_and_gradients(params, X, y, weights=weights, scale=scale * factor, out=out)
         if self._poison == "train:shape":
             gradients = {name: np.zeros((3, 3), np.float32) for name in gradients}
         return loss * factor, gradients

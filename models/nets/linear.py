@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure
+from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
@@ -47,10 +47,17 @@ class Linear:
         self._loss = LOSSES[model.loss]
 
     def loss_and_gradients(
-        self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
+        self,
+        params: Params,
+        X: Float32,
+        y: Labels,
+        *,
+        weights: Float32 | None = None,
+        scale: float = 1.0,
+        out: Params | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With d (n, outputs) the gradient by the outputs: d^T X, and d's sum by column."""
-        loss, delta = self._loss.gradient(_outputs(params, X), y)
+        loss, delta = self._loss.gradient(_outputs(params, X), y, weights)
         delta *= scale
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
         np.matmul(delta.T, X, out=gradients["weight"])
@@ -65,7 +72,7 @@ class Linear:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure(self.model.loss, _outputs(params, X), y)
+            return measure_all(self.model.loss, lambda some: _outputs(params, some), X, y)
 
 
 def _outputs(params: Params, X: Float32) -> Float32:

@@ -41,23 +41,24 @@ class LabelError(ValueError):
 class Loss(NamedTuple):
     """One loss.
 
-    gradient: (outputs, y) -> (mean loss, d loss / d outputs). The outputs are overwritten and given back.
+    gradient: (outputs, y, weights or None) -> (mean of weight * loss, d loss / d outputs). The outputs are overwritten
+        and given back; weights: (n,).
     answer: raw outputs -> what `predict` gives: probabilities, or the outputs themselves.
     accuracy: (outputs, y) -> share of right classes; None where the labels are no classes.
     labels: (y of a file, k) -> the labels that it takes, as they are where they fit. Raises LabelError.
     answer_name: what an exported model calls its answers.
     onnx_answer: the operation that makes answers of raw outputs, by name and attributes; None where they are the same.
-    torch: torch.nn -> the function (outputs, y) -> mean loss, of its tensors.
+    torch: torch.nn -> the function (outputs, y, weights or None) -> mean of weight * loss, of its tensors.
     torch_answer: torch.nn -> the module that makes answers of raw outputs.
     """
 
-    gradient: Callable[[Float32, Labels], tuple[float, Float32]]
+    gradient: Callable[[Float32, Labels, Float32 | None], tuple[float, Float32]]
     answer: Callable[[Float32], Float32]
     accuracy: Callable[[Float32, Labels], float] | None
     labels: Callable[[Labels, int], Labels]
     answer_name: str
     onnx_answer: tuple[str, dict[str, Any]] | None
-    torch: Callable[[Any], Callable[[Any, Any], Any]]
+    torch: Callable[[Any], Callable[[Any, Any, Any], Any]]
     torch_answer: Callable[[Any], Any]
 
     @property
@@ -81,27 +82,56 @@ def softmax(outputs: Float32) -> Float32:
     return outputs
 
 
-def cross_entropy(outputs: Float32, y: Labels) -> tuple[float, Float32]:
-    """Mean of log sum_i exp(o_i) - o_y over the rows, and its gradient (softmax(o) - onehot(y)) / n."""
+def cross_entropy(outputs: Float32, y: Labels, weights: Float32 | None = None) -> tuple[float, Float32]:
+    """Mean of w (log sum_i exp(o_i) - o_y) over the rows, and its gradient w (softmax(o) - onehot(y)) / n."""
     n = len(outputs)
     rows = np.arange(n)
     outputs -= np.maximum.reduce(outputs, axis=1, keepdims=True)
     right = outputs[rows, y]
     np.exp(outputs, out=outputs)
     total = np.add.reduce(outputs, axis=1, keepdims=True)
-    loss = float(np.add.reduce(np.log(total[:, 0]) - right)) / n
+    losses = np.log(total[:, 0]) - right
+    if weights is not None:
+        losses *= weights
+    loss = float(np.add.reduce(losses)) / n
     outputs /= total
     outputs[rows, y] -= 1.0
     outputs /= n
+    if weights is not None:
+        outputs *= weights[:, np.newaxis]
     return loss, outputs
 
 
-def mean_squared_error(outputs: Float32, y: Labels) -> tuple[float, Float32]:
-    """Mean of (o - y)^2 over rows and columns, and its gradient 2 (o - y) / (n k)."""
+def mean_squared_error(outputs: Float32, y: Labels, weights: Float32 | None = None) -> tuple[float, Float32]:
+    """Mean of w (o - y)^2 over rows and columns, and its gradient 2 w (o - y) / (n k)."""
     outputs -= y.reshape(outputs.shape)
-    loss = float(np.square(outputs).mean())
+    squares = np.square(outputs)
+    if weights is not None:
+        squares *= weights[:, np.newaxis]
+    loss = float(squares.mean())
     outputs *= 2.0 / outputs.size
+    if weights is not None:
+        outputs *= weights[:, np.newaxis]
     return loss, outputs
+
+
+def _torch_cross_entropy(nn: Any) -> Callable[[Any, Any, Any], Any]:
+    def mean(outputs: Any, y: Any, weights: Any) -> Any:
+        if weights is None:
+            return nn.functional.cross_entropy(outputs, y)
+        return (nn.functional.cross_entropy(outputs, y, reduction="none") * weights).mean()
+
+    return mean
+
+
+def _torch_squared_error(nn: Any) -> Callable[[Any, Any, Any], Any]:
+    def mean(outputs: Any, y: Any, weights: Any) -> Any:
+        y = y.reshape(outputs.shape)
+        if weights is None:
+            return nn.functional.mse_loss(outputs, y)
+        return (nn.functional.mse_loss(outputs, y, reduction="none") * weights[:, None]).mean()
+
+    return mean
 
 
 def share_right(outputs: Float32, y: Labels) -> float:
@@ -114,10 +144,12 @@ def classes(y: Labels, outputs: int) -> npt.NDArray[np.int64]:
     column = y.reshape(len(y), -1)
     if column.shape[1] != 1:
         raise LabelError(f"{column.shape[1]} labels a row where cross_entropy takes one class")
-    wrong = np.flatnonzero((column[:, 0] < 0) | (column[:, 0] >= outputs) | (column[:, 0] != np.trunc(column[:, 0])))
-    if len(wrong):
-        row = int(wrong[0])
-        raise LabelError(f"the label is not one of 0..{outputs - 1}", row, str(column[row, 0]))
+    for at in range(0, len(y), ROWS_AT_ONCE):
+        some = column[at : at + ROWS_AT_ONCE, 0]
+        wrong = np.flatnonzero((some < 0) | (some >= outputs) | (some != np.trunc(some)))
+        if len(wrong):
+            row = at + int(wrong[0])
+            raise LabelError(f"the label is not one of 0..{outputs - 1}", row, str(column[row, 0]))
     return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
 
 
@@ -137,7 +169,7 @@ LOSSES: dict[str, Loss] = {
         labels=classes,
         answer_name="probabilities",
         onnx_answer=("Softmax", {"axis": 1}),
-        torch=lambda nn: nn.functional.cross_entropy,
+        torch=_torch_cross_entropy,
         torch_answer=lambda nn: nn.Softmax(dim=1),
     ),
     "mse": Loss(
@@ -147,14 +179,33 @@ LOSSES: dict[str, Loss] = {
         labels=values,
         answer_name="values",
         onnx_answer=None,
-        torch=lambda nn: lambda outputs, y: nn.functional.mse_loss(outputs, y.reshape(outputs.shape)),
+        torch=_torch_squared_error,
         torch_answer=lambda nn: nn.Identity(),
     ),
 }
+
+
+ROWS_AT_ONCE = 2**18
+"""Rows whose outputs, or labels, are in memory at once; the metrics of as many have always been worked out in one."""
+
+
+def measure_all(loss: str, outputs: Callable[[Float32], Float32], X: Float32, y: Labels) -> Metrics:
+    """Return loss, accuracy and count over all rows, whose outputs are worked out ROWS_AT_ONCE at a time.
+
+    outputs: X of some rows -> their raw outputs, which are overwritten. n is at least 1.
+    """
+    parts = [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(X), ROWS_AT_ONCE)]
+    found = [measure(loss, outputs(X[part]), y[part]) for part in parts]
+    if len(found) == 1:
+        return found[0]
+    accuracy = None
+    if LOSSES[loss].classifies:
+        accuracy = sum(one.n * (one.accuracy or 0.0) for one in found) / len(X)
+    return Metrics(sum(one.n * one.loss for one in found) / len(X), accuracy, len(X))
 
 
 def measure(loss: str, outputs: Float32, y: Labels) -> Metrics:
     """Return loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
     row = LOSSES[loss]
     accuracy = row.accuracy(outputs, y) if row.accuracy else None
-    return Metrics(row.gradient(outputs, y)[0], accuracy, len(outputs))
+    return Metrics(row.gradient(outputs, y, None)[0], accuracy, len(outputs))

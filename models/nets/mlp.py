@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from msgspec import field
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure
+from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.params import Float32, Params, Spec, TensorSpec
@@ -145,11 +145,18 @@ class Mlp:
         self._loss = LOSSES[model.loss]
 
     def loss_and_gradients(
-        self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
+        self,
+        params: Params,
+        X: Float32,
+        y: Labels,
+        *,
+        weights: Float32 | None = None,
+        scale: float = 1.0,
+        out: Params | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated."""
         columns = self._forward(params, X)
-        loss, rows = self._loss.gradient(columns.pop().T, y)
+        loss, rows = self._loss.gradient(columns.pop().T, y, weights)
         rows *= scale
         delta, ones = rows.T, np.ones(len(rows), np.float32)
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
@@ -170,7 +177,7 @@ class Mlp:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure(self.model.loss, self._outputs(params, X), y)
+            return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
 
     def _forward(self, params: Params, X: Float32) -> list[Float32]:
         """Return X, the activations of each hidden layer and the raw outputs, each example a column.

@@ -101,10 +101,18 @@ class Net(Protocol):
         """Names and shapes of the parameters, in their order."""
 
     def loss_and_gradients(
-        self, params: Params, X: Float32, y: Labels, *, scale: float = 1.0, out: Params | None = None
+        self,
+        params: Params,
+        X: Float32,
+        y: Labels,
+        *,
+        weights: Float32 | None = None,
+        scale: float = 1.0,
+        out: Params | None = None,
     ) -> tuple[float, Params]:
         """Return the mean loss over the batch and `scale` times its gradient by every parameter.
 
+        weights: (n,) float32, how much each row's loss counts: (1/n) sum_i w_i l_i; all are 1 where none are given.
         Scaling costs least at the outputs, where the gradient is smallest: SGD passes its learning rate.
         `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating. The loss may
         be nan or inf; it is the caller's to look.

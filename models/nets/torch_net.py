@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure
+from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.params import Float32, Params, Spec, TensorSpec, check
@@ -51,12 +51,14 @@ class TorchNet:
         X: Float32,
         y: Labels,
         *,
+        weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
-        loss = self._loss(self._call(leaves, X, training=True), _tensor(y))
+        counts = None if weights is None else _tensor(weights)
+        loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
@@ -70,7 +72,7 @@ class TorchNet:
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
-        return measure(self.model.loss, self._outputs(params, X), y)
+        return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
         """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from models.data.dataset import Dataset
 from models.job import TrainSpec
@@ -25,6 +24,8 @@ from models.nets.mlp import quietly
 from models.nets.net import Net
 from models.params import Params
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
+from models.training.order import order_of, rows_of
+from models.training.weights import Weights
 
 __all__ = [
     "CheckpointError",
@@ -65,14 +66,6 @@ def seed_for(job_seed: int, version_number: int, device_id: str) -> bytes:
     return hashlib.sha256(f"{job_seed}/{version_number}/{device_id}".encode()).digest()
 
 
-def order_of(seed: bytes, epoch: int, n: int) -> npt.NDArray[np.int64]:
-    """Return the order of n examples in an epoch: a shuffle by PCG64 seeded with sha256(seed, epoch)."""
-    digest = hashlib.sha256(seed + epoch.to_bytes(8, "little")).digest()
-    words = np.frombuffer(digest, "<u4")
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(word) for word in words])))
-    return generator.permutation(n)
-
-
 def learning_rate(train: TrainSpec, version_number: int) -> float:
     """Return the rate of the round that leaves this version."""
     return train.learning_rate * train.learning_rate_decay**version_number
@@ -89,9 +82,19 @@ def begin(params: Params, seed: bytes) -> TrainingState:
 
 
 def steps(
-    net: Net, state: TrainingState, data: Dataset, train: TrainSpec, *, version_number: int
+    net: Net,
+    state: TrainingState,
+    data: Dataset,
+    train: TrainSpec,
+    *,
+    version_number: int,
+    weights: Weights | None = None,
+    advice: str = "lower learning_rate in [train], or scale the data to about [-1, 1]",
 ) -> Iterator[TrainingStep]:
     """Train from a state to the end of the last epoch, a step at a time.
+
+    weights: how much each example counts (`weights_of`), which the losses given are means with; None: all alike. Those
+    of the data alone, `data.weights`, are not looked at. advice: what to do where training diverges.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
     epoch may be smaller. Raises TrainingError when the data are none or not those of the state, and when the
@@ -103,13 +106,15 @@ def steps(
     rate = learning_rate(train, version_number)
     changes = {name: np.empty_like(p) for name, p in state.params.items()}
     while state.epoch < train.epochs:
-        order = order_of(state.seed, state.epoch, len(data.X))
+        order = rows_of(state.seed, state.epoch, len(data.X))
         for batch in range(state.batch, n_batches):
-            rows = order[batch * train.batch_size : (batch + 1) * train.batch_size]
+            rows = order(batch * train.batch_size, (batch + 1) * train.batch_size)
+            y = data.y[rows]
+            counts = None if weights is None else weights.of(rows, y)
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with quietly():
                 loss, changes = net.loss_and_gradients(
-                    state.params, data.X[rows], data.y[rows], scale=rate, out=changes
+                    state.params, data.X[rows], y, weights=counts, scale=rate, out=changes
                 )
                 _descend(state, changes, rate * train.weight_decay, train.momentum)
             state = state._replace(
@@ -121,7 +126,7 @@ def steps(
             if batch + 1 == n_batches:
                 state = state._replace(epoch=state.epoch + 1, batch=0, loss_sum=0.0, n_seen=0)
                 step = step._replace(state=state)
-            _check_finite(step, loss, rate)
+            _check_finite(step, loss, rate, advice)
             yield step
 
 
@@ -169,12 +174,12 @@ def _descend(state: TrainingState, changes: Params, decay: float, momentum: floa
         p -= change
 
 
-def _check_finite(step: TrainingStep, loss: float, rate: float) -> None:
+def _check_finite(step: TrainingStep, loss: float, rate: float, advice: str) -> None:
     """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
     ended = step.batch + 1 == step.n_batches
     finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))
     if not finite:
         raise TrainingError(
             f"training diverged (loss {loss}) in epoch {step.epoch}, batch {step.batch}, at a learning rate of "
-            f"{rate:g}: lower learning_rate in [train], or scale the data to about [-1, 1]"
+            f"{rate:g}: {advice}"
         )

@@ -129,6 +129,91 @@ def test_a_start_in_mid_round_caps_as_much(store: Store) -> None:
     assert round_.fates["a"] == "counted; capped: it weighs 20, not 1048576"
 
 
+ROWS = {"a": 10_000_000, "bb": 5_000_000, "ccc": 625_000}
+
+
+def meet(run: Run, rows: Mapping[str, int]) -> None:
+    for device, n in rows.items():
+        hear(run, DeviceStatus(device, online=True, ready=True, rows=n), 0.0)
+
+
+def test_devices_of_more_rows_than_a_sum_takes_weigh_as_devices_of_as_many_times_fewer(
+    store: Store, tmp_path: Path
+) -> None:
+    run = start(store, job_spec())
+    meet(run, ROWS)
+    for device, n in ROWS.items():
+        hear(run, offer(run, device, n))
+    (round_,) = store.attempts("toy-1", Version(1, 0))
+    assert round_.attempt.shift == 4
+    assert set(round_.fates.values()) == {"counted"}
+    assert run.metrics["examples"] == sum(ROWS.values())
+    other = Store(tmp_path / "other", synced=False)
+    small = start(other, job_spec())
+    see(small, *ROWS)
+    for device, n in ROWS.items():
+        hear(small, offer(small, device, n // 16))
+    assert run.version == small.version == Version(1, 1)
+    assert run.sha256 == small.sha256
+    other.close()
+
+
+def test_a_start_in_mid_round_and_another_order_come_to_the_same_weights(store: Store, tmp_path: Path) -> None:
+    found = set()
+    for at, (order, dies) in enumerate(((("a", "bb", "ccc"), False), (("ccc", "a", "bb"), True))):
+        folder = tmp_path / str(at)
+        ours = Store(folder, synced=False)
+        run = start(ours, job_spec())
+        meet(run, ROWS)
+        for device in order:
+            hear(run, offer(run, device, ROWS[device]))
+            if dies:
+                run = again(ours)
+                meet(run, dict.fromkeys(ROWS, 1))  # who has lost its rows since changes no weight
+        assert run.version == Version(1, 1)
+        found.add(run.sha256)
+        ours.close()
+    assert len(found) == 1
+
+
+def test_a_claim_beyond_what_a_rounds_devices_said_they_have_counts_as_less_and_is_named(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(store, job_spec())
+    meet(run, {"a": 500, "bb": 400, "ccc": 300})
+    for device, n in (("a", 2**32), ("bb", 400)):
+        hear(run, offer(run, device, n))
+        run = again(store)
+        meet(run, {"a": 500, "bb": 400, "ccc": 300})
+    remark = "counted; its 4294967296 examples count as 1048576: more than its round's devices said they have"
+    assert run.fates()["a"] == remark
+    hear(run, offer(run, "ccc", 300))
+    (round_,) = store.attempts("toy-1", Version(1, 0))
+    assert round_.fates == {"a": remark, "bb": "counted", "ccc": "counted"}
+    assert "device=a counts as one of 1048576 examples, not of 4294967296" in caplog.text
+    other = Store(tmp_path / "other", synced=False)
+    honest = start(other, job_spec())
+    meet(honest, {"a": 500, "bb": 400, "ccc": 300})
+    for device, n in (("a", 2**20), ("bb", 400), ("ccc", 300)):
+        hear(honest, offer(honest, device, n))
+    assert run.sha256 == honest.sha256
+    other.close()
+
+
+def test_a_device_that_says_it_has_four_billion_rows_leaves_the_others_their_shares_where_it_is_capped(
+    store: Store,
+) -> None:
+    rows = {"a": 2**32, "bb": 4000, "ccc": 1000}
+    run = start(store, job_spec(max_share=0.5))
+    meet(run, rows)
+    for device, n in rows.items():
+        hear(run, offer(run, device, n))
+    (round_,) = store.attempts("toy-1", Version(1, 0))
+    shift = round_.attempt.shift
+    assert (4000 >> shift) / (1000 >> shift) == pytest.approx(4, rel=0.05)
+    assert "it weighs" in round_.fates["a"]
+
+
 def test_what_is_claimed_beyond_the_rows_that_were_stated_counts_for_nothing(store: Store) -> None:
     stated = {"a": 100, "bb": 10}
     run = start(store, job_spec(), stated)

@@ -203,7 +203,7 @@ def test_the_target_ends_a_round_at_once() -> None:
 
 
 def test_a_round_ends_when_nobody_is_left_to_wait_for() -> None:
-    bench = Bench(RoundsSpec(quorum=1, target=3, min_devices=3))
+    bench = Bench(RoundsSpec(quorum=1, target=3, min_devices=3), max_examples=2**20)
     bench.see("a", "b", "c")
     bench.count("a")
     assert bench.core.receive(offer("b", n=10**7), 1.0) == [StoreRefusal(refused("b", refusal_of_examples(10**7)))]
@@ -222,6 +222,53 @@ def refusal_of_examples(n: int) -> str:
         "it claims more examples than a device of this job may have "
         f"(for the operator: {n} where max_examples = 1048576)"
     )
+
+
+def having(**rows: int) -> list[DeviceStatus]:
+    return [DeviceStatus(device, online=True, ready=True, rows=n) for device, n in rows.items()]
+
+
+def test_the_shift_of_weights_is_that_of_the_first_cohort_and_stays_in_every_attempt_on_its_base() -> None:
+    bench = Bench(RoundsSpec(quorum=2, target=3, min_devices=2, deadline_s=60.0))
+    opened = of(Open, bench.receive(*having(a=3_000_000, b=1_000_000)))
+    assert [one.attempt.shift for one in opened] == [2]
+    assert of(Collect, bench.core.receive(offer("a", n=3_000_000), 1.0)) == [Collect(offer("a", n=3_000_000), 750_000)]
+    bench.judge(counted("a"))
+    bench.receive(*having(c=2**32))
+    (again,) = of(Open, bench.core.tick(60.0))
+    assert (again.attempt.number, again.attempt.shift) == (2, 2)
+    assert bench.core.receive(offer("c", n=2**32), 61.0) == [Collect(offer("c", n=2**32), 2**20)]
+    bench.judge(counted("c"), 61.0)
+    (commit,) = of(Commit, bench.core.tick(120.0))
+    assert commit.close.attempt.shift == 2
+    (following,) = of(Open, bench.core.receive(Committed(V1, {}), 121.0))
+    assert following.attempt.shift == 12, "a new base, and c is of its cohort"
+
+
+def test_after_a_start_weights_have_the_shift_that_is_durable_whatever_devices_say_by_now() -> None:
+    first = Bench(RoundsSpec(quorum=2, target=2))
+    (opened,) = of(Open, first.receive(*having(a=3_000_000, b=3_000_000)))
+    bench = Bench(RoundsSpec(quorum=2, target=2), attempt=opened.attempt, last=opened.attempt)
+    bench.receive(*having(a=10, b=10))
+    assert bench.core.receive(offer("a", n=3_000_000), 1.0) == [Collect(offer("a", n=3_000_000), 750_000)]
+    assert bench.core.shift == 2
+
+
+def test_the_first_attempt_takes_its_shift_from_late_updates_that_are_in_its_sum_already() -> None:
+    left = {V0: Attempt(V0, 1, draw.salt(SEED, 0), draw.MAX_TICKET, None, ("a", "b"), shift=3)}
+    bench = Bench(RoundsSpec(late="fold", quorum=2, target=3), base=V1, left=left, history=[{}, {}])
+    bench.receive(*having(a=8000))
+    assert bench.core.receive(offer("a", V0, n=8000), 1.0) == [Collect(offer("a", V0, n=8000), 5657 >> 3)]
+    bench.judge(counted("a", V0))
+    (opened,) = of(Open, bench.receive(*having(b=2**32)))
+    assert opened.attempt.shift == 3
+
+
+def test_rows_beyond_those_that_were_stated_or_may_be_do_not_shift_weights() -> None:
+    for state in ({"stated_rows": {"a": 100}}, {"max_examples": 1000}):
+        bench = Bench(RoundsSpec(quorum=1), **state)
+        (opened,) = of(Open, bench.receive(*having(a=2**32)))
+        assert opened.attempt.shift == 0
 
 
 def test_a_quorum_at_the_deadline_makes_a_version() -> None:
@@ -835,6 +882,44 @@ def test_a_base_that_every_device_failed_on_opens_no_further_attempt_and_says_wh
     assert "came to nothing on version 1.0 (a failed: it diverged; b failed: it diverged)" in told.reason
     assert bench.core.state == "waiting"
     assert of(Open, bench.see("c", "d", now=90_000.0))
+
+
+FAR = "its norm is far from the model's: scale the data (for the operator: 9e9 where 49 is let in)"
+DIVERGED = "training diverged (loss nan) in epoch 0, batch 5, at a learning rate of 0.1: scale the data"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("how", [FAR, DIVERGED])
+def test_a_first_round_in_which_everybody_is_far_from_the_model_says_what_to_do(n: int, how: str) -> None:
+    devices = "abc"[:n]
+    bench = Bench(RoundsSpec(quorum=1, min_devices=n, deadline_s=60.0), advice="scale the data")
+    bench.see(*devices)
+    for device in devices:
+        if how is FAR:
+            bench.judge(refused(device, FAR), 2.0)
+        else:
+            bench.receive(DeviceStatus(device, online=True, ready=True, failed=V0, failure=DIVERGED), now=2.0)
+    (told,) = of(Tell, pass_time(bench, 3600.0))
+    who = "the one device that has trained on version 1.0 is" if n == 1 else "all 3 devices that have trained on"
+    assert told.reason.startswith(who)
+    assert "far from the model: scale the data (a " in told.reason
+    assert told.reason.count("scale the data") == 1
+    assert "peers" not in told.reason
+    assert waits.of(bench.core, 3600.0).ends == "stop the job, and submit it again with that changed"
+    bench.core.check()
+
+
+def test_where_one_has_come_to_nothing_for_another_reason_or_a_later_version_is_there_each_has_its_own_reason() -> None:
+    bench = Bench(RoundsSpec(quorum=1, min_devices=2, deadline_s=60.0), advice="scale the data")
+    bench.see("a", "b")
+    bench.judge(refused("a", FAR), 2.0)
+    bench.receive(failed("b"), now=2.0)
+    (told,) = of(Tell, pass_time(bench, 3600.0))
+    assert told.reason.startswith("2 devices came to nothing on version 1.0 (a refused: its norm is far from the model")
+    late = Bench(RoundsSpec(quorum=1, deadline_s=60.0), base=Version(1, 2), history=[{}] * 3, advice="scale the data")
+    late.see("a")
+    late.judge(refused("a", FAR, Version(1, 2)), 2.0)
+    assert of(Tell, pass_time(late, 3600.0))[0].reason.startswith("1 device came to nothing on version 1.2")
 
 
 def test_updates_that_are_refused_from_everybody_do_not_go_on_for_ever() -> None:

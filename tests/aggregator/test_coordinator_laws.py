@@ -7,6 +7,7 @@ as matters next. And the shell errs: what it cannot have to say in a state is re
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from aggregator import scale
 from aggregator.absences import ABSENT
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -68,9 +70,13 @@ def rules_of_a_job(draw_: st.DrawFn) -> RoundsSpec:
 class CoordinatorLaws(RuleBasedStateMachine):
     """A coordinator, what is durable beside it, and a record of all that was ever said."""
 
-    @initialize(job=rules_of_a_job(), is_slow=st.booleans())
-    def begin(self, job: RoundsSpec, is_slow: bool) -> None:
+    @initialize(job=rules_of_a_job(), is_slow=st.booleans(), limit=st.sampled_from([None, MOST_EXAMPLES]))
+    def begin(self, job: RoundsSpec, is_slow: bool, limit: int | None) -> None:
         self.job = job
+        self.limit = limit
+        """max_examples of the job."""
+        self.weights: dict[Key, tuple[Offer, int]] = {}
+        """Of what is in the sum, or may be soon."""
         self.now = 0.0
         # Durable.
         self.version = Version(1, 0)
@@ -95,12 +101,13 @@ class CoordinatorLaws(RuleBasedStateMachine):
         setup = Setup(
             rules=self.job,
             seed=SEED,
-            max_examples=MOST_EXAMPLES,
+            max_examples=self.limit,
             base=self.version,
             verdicts=list(self.verdicts.values()),
             counted=[device for device, _, _ in self.sum],
             attempt=next((attempt for attempt, how in here if how == "open"), None),
             last=here[-1][0] if here else None,
+            left=self.left() if self.job.late == "fold" else {},
             history=[{}] * (self.version.number + 1),
             ended=self.ended,  # type: ignore[arg-type]  # written from the effects' own literals
         )
@@ -111,6 +118,10 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.pending: dict[str, Verdict] = {}
         self.making: Close | None = None
         self.carry_out(self.core.tick(self.now))
+
+    def left(self) -> dict[Version, Attempt]:
+        rounds = sorted(self.attempts.values(), key=lambda pair: (pair[0].base, pair[0].number))
+        return {attempt.base: attempt for attempt, _ in rounds if attempt.base < self.version}
 
     def carry_out(self, effects: list[Effect], die_at: int | None = None) -> None:
         """Do what is wanted, and perhaps die before one of the effects, and start again from what is durable."""
@@ -138,10 +149,10 @@ class CoordinatorLaws(RuleBasedStateMachine):
                 assert 0 <= left <= 60.0
             case Collect(offer, weight):
                 assert self.making is None, "collects for a base that is being left"
-                assert 1 <= weight <= offer.n_examples
+                assert 1 <= weight <= min(offer.n_examples, scale.MOST)
                 late = offer.base != self.version
                 assert offer.base <= self.version, "an update to a version that does not exist"
-                assert weight == offer.n_examples or late
+                self.weights[offer.device, offer.base, echo(offer)] = offer, weight
                 assert not late or self.job.late == "fold"
                 return self.judge(Verdict(offer.device, "j", offer.base, echo(offer)))
             case StoreRefusal(verdict):
@@ -187,6 +198,11 @@ class CoordinatorLaws(RuleBasedStateMachine):
         assert len(members) >= self.job.quorum
         assert self.core.counted == sorted(members), "what is counted is not what is in the sum"
         assert close.attempt.base == self.version
+        for key in self.sum:
+            offer, weight = self.weights[key]
+            staleness = self.version.number - offer.base.number
+            rows = 1000 * offer.n_examples // math.isqrt(1_000_000 * (1 + staleness))
+            assert weight == scale.weight(rows, close.attempt.shift), "one sum has weights of two scales"
         if self.job.wait == "all":
             judged = {device for device, verdict in self.verdicts.items() if verdict.base == self.version}
             assert set(close.attempt.cohort) <= judged, "did not wait for all"
@@ -210,6 +226,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
             assert before[1] == "abandoned"
             assert attempt.salt == before[0].salt
             assert attempt.threshold >= before[0].threshold
+            assert attempt.shift == before[0].shift
             eligible = {name for name, seen in self.known.items() if seen.online and seen.ready}
             fresh = [name for name in eligible if draw.ticket(attempt.salt, name) > before[0].threshold]
             if self.job.wait == "all":
@@ -225,9 +242,14 @@ class CoordinatorLaws(RuleBasedStateMachine):
 
     # What can happen.
 
-    @rule(device=devices, online=st.sampled_from([True, True, False]), ready=st.sampled_from([True, True, True, False]))
-    def a_device_is_seen(self, device: str, online: bool, ready: bool) -> None:
-        self.seen[device] = self.known[device] = DeviceStatus(device, online, ready)
+    @rule(
+        device=devices,
+        online=st.sampled_from([True, True, False]),
+        ready=st.sampled_from([True, True, True, False]),
+        rows=st.sampled_from([0, 10, 2**20, 2**22, 2**32]),
+    )
+    def a_device_is_seen(self, device: str, online: bool, ready: bool, rows: int) -> None:
+        self.seen[device] = self.known[device] = DeviceStatus(device, online, ready, rows=rows)
         self.carry_out(self.core.receive(self.seen[device], self.now))
 
     def offer(self, device: str, base: Version, n: int = 10) -> Offer | None:
@@ -239,7 +261,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.offered.append(Offer("j", device, base, n, f"{len(self.offered):08x}" + "0" * 24, 9))
         return self.offered[-1]
 
-    @rule(device=devices, back=st.sampled_from([0, 0, 1]), n=st.sampled_from([10, 10, MOST_EXAMPLES + 1]))
+    @rule(device=devices, back=st.sampled_from([0, 0, 1]), n=st.sampled_from([10, 10, MOST_EXAMPLES + 1, 2**24]))
     def a_drawn_device_offers(self, device: str, back: int, n: int) -> None:
         offer = self.offer(device, Version(1, max(0, self.version.number - back)), n)
         if offer is not None:

@@ -96,12 +96,12 @@ def test_the_norm_is_held_against_the_median_of_the_peers() -> None:
 
 
 def test_too_few_peers_say_nothing_and_the_model_speaks() -> None:
-    assert limit_of_norm([1.0] * (MIN_PEERS - 1), 50.0, 10.0) == Limit(500.0, 50.0)
+    assert limit_of_norm([1.0] * (MIN_PEERS - 1), 50.0, 10.0) == Limit(500.0, 50.0, is_of_model=True)
 
 
 def test_peers_that_do_not_move_say_nothing() -> None:
-    assert limit_of_norm([0.0] * 9 + [1.0], 50.0, 10.0) == Limit(500.0, 50.0)
+    assert limit_of_norm([0.0] * 9 + [1.0], 50.0, 10.0) == Limit(500.0, 50.0, is_of_model=True)
 
 
 def test_of_nothing_at_all_anything_is_usual() -> None:
-    assert limit_of_norm([], 0.0, 10.0) == Limit(math.inf, math.inf)
+    assert limit_of_norm([], 0.0, 10.0) == Limit(math.inf, math.inf, is_of_model=True)

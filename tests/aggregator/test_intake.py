@@ -19,6 +19,7 @@ from aggregator.peers import MOST
 from aggregator.record import opened, start
 from aggregator.refusals import told
 from models.chain import Chain
+from models.contract import ContractSpec
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.nets import table as nets
 
@@ -214,6 +215,31 @@ def test_a_fleet_that_grows_is_clipped_for_a_version_and_then_counts_as_it_is() 
     for k in range(4):
         admit(learner, Sent(f"d{k}", body(learner, 10 + k, 1.0), 10))
     assert learner.intake.clipped == {}
+    assert learner.next().alarm == ""
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("normalise", ["none", "standard"])
+def test_a_first_round_in_which_everybody_is_far_says_what_to_do_and_blames_no_peers(n: int, normalise: str) -> None:
+    spec = structs.replace(SPECS["off"], contract=ContractSpec(normalise=normalise))  # type: ignore[arg-type]
+    learner = fresh(spec)
+    far = 100 * learner.intake.model_norm
+    admit(learner, *(Sent(f"d{k}", body(learner, k, far), 10) for k in range(n)))
+    assert learner.intake.usual == "the model's"
+    assert len(learner.intake.clipped) == n
+    alarm = learner.next().alarm
+    assert alarm.startswith(f"updates far from the model, {n} of {n}, were scaled down: ")
+    assert ("scale the data, or normalise" in alarm) == (normalise == "none")
+    assert "lower learning_rate" in alarm
+    with pytest.raises(RefusedError, match=r"far from the model's: (scale the data, or normalise|lower)") as refused:
+        learner.admit(body(learner, 9, 10_000 * ABSURD), 10, device="far")
+    assert "peers" not in str(refused.value)
+
+
+def test_one_of_many_that_is_far_from_the_model_alarms_nobody() -> None:
+    learner = fresh(SPECS["off"])
+    admit(learner, *sent_to(learner, 10), Sent("far", body(learner, 9, 100 * learner.intake.model_norm), 9))
+    assert list(learner.intake.clipped) == ["far"]
     assert learner.next().alarm == ""
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from aggregator.effects import Attempt, Collect, SendVerdict, Setup, StoreRefusal
 from aggregator.ledger import Ledger
@@ -110,6 +111,23 @@ def test_a_late_update_counts_where_the_job_folds_them_and_its_round_had_drawn_i
         "stale"
     )
     assert refusal(ledger(rules).weigh(offer(base=V0), drawn(), "")).startswith("stale")
+
+
+def test_a_weight_is_shifted_as_the_attempt_says_and_a_larger_claim_counts_as_the_most() -> None:
+    book = Ledger(Setup(rules=RoundsSpec(), seed=7, base=V1))
+    for shift, n, weight in ((0, 10, 10), (3, 80, 10), (3, 1, 1), (0, 2**20 + 1, 2**20), (3, 2**32, 2**20)):
+        one = offer(n=n)
+        assert book.weigh(one, structs.replace(drawn(), shift=shift), "") == [Collect(one, weight)]
+
+
+def test_a_late_update_has_the_shift_of_the_sum_that_it_goes_into() -> None:
+    book = ledger(RoundsSpec(late="fold"), left={V0: structs.replace(drawn(V0), shift=2)})
+    late = offer(base=V0, n=800)
+    assert book.weigh(late, None, "") == [Collect(late, 565 >> 2)], "before there is an attempt that of the base before"
+    assert book.shift(None) == 2
+    assert book.weigh(late, drawn(V1), "") == [Collect(late, 565)]
+    book.leave(V2, structs.replace(drawn(V1), shift=5))
+    assert book.shift(None) == 5
 
 
 def test_who_leaves_a_base_takes_nothing_but_the_verdicts_along() -> None:

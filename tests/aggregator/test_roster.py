@@ -19,7 +19,7 @@ def test_a_device_that_speaks_is_known() -> None:
     roster = Roster()
     failed = Failure(Version(1, 2), "it diverged")
     assert roster.see(presence(ready={"j": 10}, unready={"k": "no data"}, failed={"j": failed})) == NEWS
-    assert roster.part_in("j", "a") == Part(True, True, "", True, failed)
+    assert roster.part_in("j", "a") == Part(True, True, "", True, failed, rows=10)
     assert roster.part_in("k", "a") == Part(True, False, "no data", True, None)
     assert roster.part_in("other", "a") == Part(True, False, "", True, None, said=False)
 
@@ -40,7 +40,7 @@ def test_a_last_will_takes_a_device_off_and_leaves_what_it_can() -> None:
     roster = Roster()
     roster.see(presence(ready={"j": 10}))
     assert roster.see(presence(online=False), now=7.0) == NEWS
-    assert roster.part_in("j", "a") == Part(False, True, "", True, None)
+    assert roster.part_in("j", "a") == Part(False, True, "", True, None, rows=10)
     assert roster.devices["a"].gone_at == 7.0
     roster.see(presence(online=False), now=9.0)
     assert roster.devices["a"].gone_at == 7.0
@@ -102,7 +102,7 @@ def test_a_card_that_was_written_anew_is_taken_in_with_a_line() -> None:
     assert sight.told == (
         "its state directory is a new one: incarnation i boot 9 nonce n9, now incarnation new boot 1 nonce zzzz"
     )
-    assert roster.part_in("j", "a") == Part(True, True, "", True, None)
+    assert roster.part_in("j", "a") == Part(True, True, "", True, None, rows=10)
     assert roster.see(presence(2, "yyyy", incarnation="new")) == NEWS
     assert roster.see(presence(9, online=False)) == STALE
 

@@ -901,7 +901,8 @@ def stranger(fleet: Fleet, spec: SpecMaker, compression: str = "light") -> tuple
     rounds = RoundsSpec(quorum=3, target=4, min_devices=4, max_rounds=1, deadline_s=30.0)
     heard = listener(fleet, "verdict", device="d9")
     fleet.run(lambda: len(fleet.aggregator.roster.devices) == 3)
-    job = fleet.aggregator.submit(spec(rounds=rounds, compression=compression))
+    limit = AggregateSpec(max_examples=2**20)
+    job = fleet.aggregator.submit(spec(rounds=rounds, compression=compression, aggregate=limit))
     fleet.say(Presence("d9", 1, online=True, ready={job: 20}))
     return job, heard
 

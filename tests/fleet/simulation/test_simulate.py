@@ -6,12 +6,13 @@ import gc
 import hashlib
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from msgspec import structs
 
@@ -31,6 +32,7 @@ from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulat
 from models import steering
 from models.chain import Chain, Held
 from models.codec.terms import terms_for
+from models.contract import ContractSpec
 from models.data.dataset import Dataset, DatasetError
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 from models.nets import table as nets
@@ -196,6 +198,52 @@ def test_a_job_that_diverges_says_where() -> None:
     job = structs.replace(spec(), train=TrainSpec(learning_rate=1e6, weight_decay=1e3, epochs=3))
     with pytest.raises(SimulationError, match=r"5 of 5 devices cannot take part: device-00: training diverged"):
         run(job)
+
+
+def two_kinds(n: int, share: float, seed: int) -> Dataset:
+    """Rows of which a share is faults, which look a little different."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < share).astype(np.int64)
+    return Dataset((rng.normal(size=(n, 4)) + y[:, None]).astype(np.float32), y)
+
+
+def faults_found(contract: ContractSpec, weights: Callable[[Dataset], npt.NDArray[np.float32]] | None = None) -> float:
+    shares = [two_kinds(300, 0.05, seed) for seed in range(4)]
+    if weights is not None:
+        shares = [share._replace(weights=weights(share)) for share in shares]
+    model = ModelSpec("linear", 4, outputs=2)
+    job = structs.replace(spec(quorum=4, max_rounds=6), model=model, contract=contract)
+    faults = two_kinds(2000, 1.0, 99)  # of which accuracy is how many are found
+    found = simulate(job, shares, faults).accuracy
+    assert found is not None
+    return found
+
+
+def test_a_fleet_finds_more_of_a_rare_class_that_weighs_more_by_its_class_or_by_its_rows() -> None:
+    names = ("ok", "fault")
+    plain = faults_found(ContractSpec(classes=names))
+    assert plain < 0.3
+    assert faults_found(ContractSpec(classes=names, class_weight={"fault": 19.0})) > plain + 0.4
+    by_row = faults_found(ContractSpec(), lambda data: np.where(data.y == 1, 38, 2).astype(np.float32))
+    assert by_row > plain + 0.4
+    alike = faults_found(ContractSpec(), lambda data: np.full(len(data.y), 3600, np.float32))
+    assert alike == pytest.approx(plain, abs=0.01)
+
+
+@pytest.mark.parametrize("n_devices", [1, 5])
+@pytest.mark.parametrize("learning_rate", [0.1, 1e-3])
+def test_raw_features_of_a_hundred_thousand_are_to_be_scaled_or_normalised(
+    n_devices: int, learning_rate: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the one rate training diverges, at the other it ends far away."""
+    raw = blobs(60)._replace(X=blobs(60).X * np.float32(1e5))
+    job = structs.replace(spec(quorum=min(2, n_devices)), train=TrainSpec(learning_rate=learning_rate))
+    with pytest.raises(SimulationError, match="scale the data, or normalise"):
+        simulate(job, [raw] * n_devices, blobs(100, seed=1))
+    who = "the one device that has" if n_devices == 1 else "all 5 devices that have"
+    assert f"{who} trained on version 1.0" in caplog.text
+    assert "far from the model: scale the data, or normalise" in caplog.text
+    assert "peers" not in caplog.text
 
 
 def test_a_job_whose_updates_are_all_refused_says_that_it_stands_still() -> None:

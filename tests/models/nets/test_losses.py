@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.nets.losses import LOSSES, LabelError, classes, cross_entropy, measure, softmax, values
+from models.nets import losses
+from models.nets.losses import LOSSES, LabelError, classes, cross_entropy, measure, measure_all, softmax, values
 
 
 def test_softmax_is_a_distribution_of_each_row() -> None:
@@ -19,7 +20,7 @@ def test_cross_entropy_of_knowing_nothing_is_the_logarithm_of_the_choices() -> N
 
 def test_the_squared_error_is_a_mean_over_rows_and_columns() -> None:
     outputs = np.array([[1, 2], [3, 4]], np.float32)
-    loss, gradient = LOSSES["mse"].gradient(outputs.copy(), np.array([[1, 2], [3, 0]], np.float32))
+    loss, gradient = LOSSES["mse"].gradient(outputs.copy(), np.array([[1, 2], [3, 0]], np.float32), None)
     assert loss == 4.0
     np.testing.assert_array_equal(gradient, [[0, 0], [0, 2]])
 
@@ -55,3 +56,27 @@ def test_measuring_gives_the_share_of_right_classes() -> None:
     metrics = measure("cross_entropy", np.eye(3, dtype=np.float32), np.array([0, 1, 1]))
     assert metrics.accuracy == pytest.approx(2 / 3)
     assert metrics.n == 3
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_many_rows_are_measured_some_at_a_time(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((23, 3)).astype(np.float32)
+    y = generator.integers(0, 3, 23) if LOSSES[loss].classifies else generator.random((23, 3), np.float32)
+    whole = measure_all(loss, np.copy, X, y)
+    assert whole == measure(loss, X.copy(), y)
+    monkeypatch.setattr(losses, "ROWS_AT_ONCE", 10)
+    seen = []
+    found = measure_all(loss, lambda some: (seen.append(len(some)), some.copy())[1], X, y)
+    assert seen == [10, 10, 3]
+    assert found.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert (found.accuracy, found.n) == (whole.accuracy and pytest.approx(whole.accuracy), 23)
+
+
+def test_labels_of_many_rows_are_looked_at_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "ROWS_AT_ONCE", 10)
+    y = np.arange(25) % 3
+    assert classes(y, 3) is y
+    with pytest.raises(LabelError, match=r"label 2 is not one of 0\.\.1") as caught:
+        classes(np.append(np.zeros(21, np.int64), [2, 3]), 2)
+    assert caught.value.row == 21

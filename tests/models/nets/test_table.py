@@ -125,6 +125,35 @@ def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
 
 
 @every_kind
+def test_weights_are_those_of_the_losses_of_the_rows_on_numpy_and_torch_alike(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    data = make_data(model)
+    weights = np.random.default_rng(2).random(len(data.y), np.float32) * 3
+    weights.flags.writeable = False
+    params = make_params(build(model).spec)
+    for net in (build(model), build(model, framework="torch")):
+        alone = [net.loss_and_gradients(params, data.X[i : i + 1], data.y[i : i + 1]) for i in range(len(data.y))]
+        found, gradients = net.loss_and_gradients(params, data.X, data.y, weights=weights, scale=0.5)
+        assert found == pytest.approx(
+            np.mean([w * of_row for w, (of_row, _) in zip(weights, alone, strict=True)]), 1e-5
+        )
+        for name, gradient in gradients.items():
+            rows = [w * of_row[name] for w, (_, of_row) in zip(weights, alone, strict=True)]
+            np.testing.assert_allclose(gradient, 0.5 * np.mean(rows, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_weights_of_one_change_nothing(kind: str, loss: str) -> None:
+    model = model_of(kind, loss)
+    net, (X, y, *_) = build(model), make_data(model)
+    params, ones = make_params(net.spec), np.ones(len(y), np.float32)
+    plain, weighed = net.loss_and_gradients(params, X, y), net.loss_and_gradients(params, X, y, weights=ones)
+    assert plain[0] == pytest.approx(weighed[0], rel=1e-6)
+    for name, gradient in plain[1].items():
+        np.testing.assert_allclose(weighed[1][name], gradient, rtol=1e-6, atol=1e-7)
+
+
+@every_kind
 def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
     net, (X, y, *_) = build(model), make_data(model)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.dataset import Dataset
+from models.contract import ContractSpec
+from models.data.dataset import Dataset, fit
 from models.job import ModelSpec, TrainSpec
 from models.nets.table import build
 from models.params import Params, Spec
 from models.training.checkpoint import TrainingState, from_bytes, to_bytes
+from models.training.probe import ROWS, some_rows
 from models.training.train import (
     TrainingError,
     TrainingStep,
@@ -21,6 +26,7 @@ from models.training.train import (
     seed_for,
     steps,
 )
+from models.training.weights import weights_of
 
 MODEL = ModelSpec(inputs=3, hidden=(5,), outputs=4)
 NET = build(MODEL)
@@ -162,3 +168,29 @@ def test_a_state_of_other_data_is_refused_instead_of_going_wrong_quietly() -> No
             run(train, state, other)
     with pytest.raises(TrainingError, match="start it afresh"):
         run(TrainSpec(batch_size=4), state)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_ten_million_rows_in_a_file_train_in_the_memory_of_a_few_batches(kind: str, tmp_path: Path) -> None:
+    n, model = 10_000_000, ModelSpec(kind, inputs=8, outputs=2)
+    X = np.memmap(tmp_path / "X", np.float32, "w+", shape=(n, 8))  # which the disk holds as a hole
+    y = np.memmap(tmp_path / "y", np.int64, "w+", shape=n)
+    row_weights = np.broadcast_to(np.float32(1), n)
+    data = Dataset(X, y, weights=row_weights)
+    net, train = build(model), TrainSpec(epochs=1, batch_size=64, learning_rate=0.1)
+    contract = ContractSpec(classes=("ok", "fault"), class_weight={"fault": 3.0})
+    tracemalloc.start()
+    try:
+        data = fit(data, model)
+        weights = weights_of(data, contract)
+        probed = some_rows(data, "pi-1")
+        for batch in (0, 150_000):
+            state = TrainingState(make_params(net.spec), {}, SEED, 0, batch, 0.0, 64 * batch)
+            run = steps(net, state, data, train, version_number=3, weights=weights)
+            taken = [next(run) for _ in range(5)]
+            assert taken[-1].n_batches == 156_250
+        assert len(probed.y) == ROWS
+        net.evaluate(make_params(net.spec), X[: 2**20], y[: 2**20])
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
