@@ -111,7 +111,7 @@ class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         measure = measures.find(self.metric)
         if self.target is not None:
             measures.check_target(self.metric, self.target)
-        if self.min_delta >= measure.most - max(measure.least, 0.0):
+        if measure.is_bounded and self.min_delta >= measure.most:
             raise ValueError(f"min_delta = {self.min_delta:g}: no {self.metric} improves by so much")
 
     @property
