@@ -108,7 +108,10 @@ class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     min_delta: Annotated[float, Meta(ge=0, le=1e30)] = 0.0
 
     def __post_init__(self) -> None:
-        measure = measures.find(self.metric)
+        try:
+            measure = measures.find(self.metric)
+        except ValueError as error:
+            raise ValueError(f"metric: {error}") from None
         if self.target is not None:
             measures.check_target(self.metric, self.target)
         if measure.is_bounded and self.min_delta >= measure.most:

@@ -79,7 +79,8 @@ def find(name: str) -> Measure:
     measure = MEASURES.get(base)
     if measure is None:
         near = difflib.get_close_matches(base.lower().replace("-", "_"), MEASURES, 1, 0.6)
-        meant = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(MEASURES)}"
+        behind = f":{of[:100]}" if of is not None and near and MEASURES[near[0]].by_class else ""
+        meant = f'did you mean "{near[0]}{behind}"?' if near else f"there are {', '.join(MEASURES)}"
         raise ValueError(f'"{name[:100]}" is no measure: {meant}')
     if of is not None and not measure.by_class:
         named = ", ".join(f'"{each}"' for each, row in MEASURES.items() if row.by_class)

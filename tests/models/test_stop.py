@@ -24,7 +24,7 @@ def test_a_job_may_stop_by_any_measure_of_its_kind(metric: str) -> None:
 @pytest.mark.parametrize(
     ("stop", "tables", "why"),
     [
-        ({"metric": "recal:fault", "target": 0.5}, {}, 'did you mean "recall"?'),
+        ({"metric": "recal:fault", "target": 0.5}, {}, 'metric: "recal:fault" is no measure: did you mean "recall'),
         ({"metric": "recall:falt", "target": 0.5}, {}, '[rounds.stop] metric: "recall:falt": there is no such class'),
         ({"metric": "recall:fault", "patience": 2}, {"contract": {}}, "[contract] names no classes"),
         ({"metric": "rmse", "target": 0.5}, {}, "has no rmse"),

@@ -182,6 +182,7 @@ def test_a_row_without_an_answer_is_right_nowhere_and_as_wrong_as_can_be() -> No
     assert one.outcomes.tolist() == [[0, 0], [0, 0], [2, 2]]
     assert one.log_loss == pytest.approx(tallies.LARGEST_LOG_LOSS, abs=1e-6)
     assert one.brier == 1.0
+    assert one.histograms[0, :, 0].tolist() == [2, 2], "and has the lowest score"
 
 
 # Hostile bytes.
