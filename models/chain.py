@@ -15,6 +15,7 @@ Formats of a body, by its first byte (integers little-endian; BODY.md):
     0x20 step       flags; maybe the grids of a snapshot; late updates, each with its base; terms; the published sum
     0x21 group      steps, each behind its length in 4 bytes
     0x22 snapshot   flags, the grids, and for each bit plane of eight its length and its deflated bytes
+    0x24 exact      any version at all, from nothing: its integers, and those of the state (models/exact.py)
 
 Every function is pure; `Held` is all there is to keep of a version.
 """
@@ -28,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models import exact
 from models.codec import planes
 from models.codec.coding import Coding, Tensors, max_body_bytes
 from models.codec.decoded import CodecError, Decoded
@@ -45,7 +47,9 @@ from models.strategies.state import State
 from models.strategies.strategy import MOST_ROWS
 from models.strategies.table import STRATEGIES
 
-WHOLE, STEP, GROUP, SNAPSHOT = 0x10, 0x20, 0x21, 0x22
+WHOLE, STEP, GROUP, SNAPSHOT, EXACT = 0x10, 0x20, 0x21, 0x22, 0x24
+FROM_NOTHING = tuple(bytes((kind,)) for kind in (WHOLE, SNAPSHOT, EXACT))
+"""What bodies begin with that lead to their version from anywhere."""
 GRID, STATE = 1, 2
 """Flags: grids follow; among them one for the state of the server's optimizer."""
 LATE = 4
@@ -181,6 +185,9 @@ class Chain:
                     yield held
             case 0x22:
                 yield self._open(number, body)
+            case 0x24:
+                rows = self._strategy.rows(self._rules)
+                yield Held(number, *exact.read(body[1:], self._first, self.spec, rows, self._strategy))
             case _:
                 raise CodecError(f"a body of an unknown kind {body[0]:#04x}")
 
@@ -228,6 +235,10 @@ class Chain:
         return bytes((WHOLE,)) + write_float32(
             [there - here for there, here in zip(model.values(), self._first.values(), strict=True)]
         )
+
+    def exact(self, held: Held) -> bytes:
+        """Return the body that says a version exactly, from nothing, with the state that it has."""
+        return bytes((EXACT,)) + exact.write(held.model, held.state, self._first)
 
     def _from_first(self, found: Floats) -> Model:
         row = found.rounded(EXPONENT)
@@ -349,7 +360,9 @@ def max_step_bytes(spec: Spec) -> int:
 
 def max_way_bytes(spec: Spec) -> int:
     """Return the most bytes that any body of a version may have."""
-    return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes((1 + MOST_ROWS) * n_parameters(spec))) + 8
+    n = n_parameters(spec)
+    whole = max(planes.max_bytes((1 + MOST_ROWS) * n), exact.max_bytes(n, MOST_ROWS) + 2 * len(spec) + SLACK)
+    return max(SPAN * (max_step_bytes(spec) + 4), whole) + 8
 
 
 def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
@@ -359,11 +372,12 @@ def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
     """
     n = n_parameters(spec)
     if job.coding.codec == "float32":
-        return 4 * n + SLACK
+        return max(4 * n, exact.max_bytes(n, 0)) + SLACK
     widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
     step = 4 * (max_body_bytes(spec, widest) + _LATE.size) + 4
     rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
-    return max(step, SPAN * (min(step, SLACK) + 4), planes.max_bytes((1 + rows) * n)) + SLACK
+    whole = max(planes.max_bytes((1 + rows) * n), exact.max_bytes(n, rows))
+    return max(step, SPAN * (min(step, SLACK) + 4), whole) + SLACK
 
 
 def _pieces(rest: bytes) -> Iterable[bytes]:

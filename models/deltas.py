@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Collection, Container, Iterable
 from typing import NamedTuple
 
-from models.chain import SNAPSHOT, SPAN, WHOLE
+from models.chain import FROM_NOTHING, SPAN
 
 ENVELOPE_BYTES = 60
 """What a piece of a body costs beside itself: topic, header and acknowledgement."""
@@ -62,7 +62,7 @@ def _jumps(way: Delta) -> bool:
 
 def is_snapshot(body: bytes) -> bool:
     """Return whether a body leads to its version from anywhere."""
-    return body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
+    return body[:1] in FROM_NOTHING
 
 
 class Needs:

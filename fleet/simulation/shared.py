@@ -20,7 +20,7 @@ from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
-from models.chain import SNAPSHOT, WHOLE, Chain, Held
+from models.chain import FROM_NOTHING, Chain, Held
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Spec
@@ -115,7 +115,7 @@ class SharedChain(Chain):
 
     def take(self, held: Held, number: int, body: bytes) -> Held:
         """See `Chain`."""
-        anywhere = body[:1] in (bytes((WHOLE,)), bytes((SNAPSHOT,)))
+        anywhere = body[:1] in FROM_NOTHING
         key = (-1 if anywhere else held.number), number, body
         found = self._taken.get(key)
         if found is None:
