@@ -17,8 +17,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection, refusals, remarks, shares, streaks
+from aggregator import evaluation, projection, refusals, remarks, restoring, shares, streaks
 from aggregator.config import AggregatorConfig
+from aggregator.convergence import best_of
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
@@ -32,8 +33,10 @@ from aggregator.effects import (
     CoordinatorEvent,
     Effect,
     EndJob,
+    NotRestored,
     Open,
     Publish,
+    Restore,
     SendVerdict,
     Setup,
     StoreRefusal,
@@ -53,7 +56,7 @@ from aggregator.scoring import Pending, Scoring
 from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
-from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
+from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
 from models.codec import Terms
@@ -187,6 +190,8 @@ class Run:
             history=self._history,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
+            paused=store.paused(self.job),
+            serves_best=self.spec.averaged == 1,
         )
         self.coordinator = Coordinator(setup, now)
 
@@ -373,6 +378,8 @@ class Run:
                     if made is not None:
                         follow = self.coordinator.receive(made, now)
                         yield from self._no_round()
+                case Restore() as restore:
+                    follow = self.coordinator.receive(self._restore(restore, now), now)
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
                     if close.outcome == "abandoned":
@@ -528,9 +535,22 @@ class Run:
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0
+        log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
+        self._commit(following, metrics, close, now)
+        self.alarm = following.alarm or unscored
+        if self.alarm:
+            log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
+        return Committed(version, metrics)
+
+    def _commit(self, following: Next, metrics: Metrics, close: Close | None, now: float, ends: str = "") -> None:
+        """Make a version durable, with all that ends with it, and go on from there."""
+        version, sha256 = self.version.following(), following.sha256
         rows = _rows(version, following, self.chunk_bytes)
-        sha256 = following.sha256
-        self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
+        states = restoring.keeping(
+            [*self._history, metrics], self.spec.rounds, self._store.states.sizes(self.job), self.state
+        )
+        kept = self._learner.kept(following)
+        self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
@@ -538,12 +558,38 @@ class Run:
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-        log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
-        self.alarm = following.alarm or unscored
-        if self.alarm:
-            log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
-        return Committed(version, metrics)
+
+    def _restore(self, restore: Restore, now: float) -> Committed | NotRestored:
+        """Make an older version the next one again."""
+        try:
+            state = self._store.states.get(self.job, restore.number)
+            following, metrics = restoring.again(self._learner, restore.number, state, self._history)
+        except (restoring.RestoreError, DamageError) as error:
+            log.warning("job=%s stays at version %s: %s", self.job, self.version, error)
+            return NotRestored(str(error))
+        log.info("restored job=%s: version %s is version %d again", self.job, self.version.following(), restore.number)
+        self._commit(following, metrics, None, now, restore.ends[:500])
+        self.alarm = ""
+        return Committed(self.version.following(), metrics)
+
+    def state(self) -> KeptState:
+        """Return the current version as it would be kept: said exactly, from nothing."""
+        return KeptState(self.version.number, self.sha256, dict(self.metrics), self._learner.exact())
+
+    def leaving(self) -> Leaving:
+        """Return what remains of a job that is replaced: its best and its last state."""
+        return Leaving(self.job, (self.state(),), self.best)
+
+    @property
+    def best(self) -> int | None:
+        """The number of its best version, where anything says which that is."""
+        return best_of(self._history, self.spec.rounds)
+
+    @property
+    def history(self) -> Sequence[Metrics]:
+        """The metrics of every version, version 0 first."""
+        return self._history
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
