@@ -208,9 +208,12 @@ class Learner:
         """Return version 0."""
         return self._chain.first()
 
-    def exact(self) -> bytes:
-        """Return the body that says the current version exactly, from nothing, with the optimizer's state."""
-        return self._chain.exact(self._now.held)
+    def exact(self, held: Held | None = None) -> bytes:
+        """Return the body that says a version exactly, from nothing, with the optimizer's state.
+
+        held: the current one when not given.
+        """
+        return self._chain.exact(self._now.held if held is None else held)
 
     def read_exact(self, body: bytes) -> Held:
         """Return the version that such a body says. Raises LearnerError where it is none of such a net."""

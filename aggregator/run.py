@@ -19,7 +19,7 @@ from msgspec import structs
 
 from aggregator import evaluation, projection, refusals, remarks, restoring, shares, streaks
 from aggregator.config import AggregatorConfig
-from aggregator.convergence import best_of
+from aggregator.convergence import STARTED, best_of
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
@@ -56,9 +56,11 @@ from aggregator.scoring import Pending, Scoring
 from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
-from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Store
+from aggregator.starting import Given
+from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Start, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
+from models.chain import Held
 from models.codec import Terms
 from models.deltas import Delta
 from models.job import JobSpec
@@ -577,6 +579,16 @@ class Run:
         """Return the current version as it would be kept: said exactly, from nothing."""
         return KeptState(self.version.number, self.sha256, dict(self.metrics), self._learner.exact())
 
+    def state_of(self, number: int) -> KeptState | None:
+        """Return a version as it is kept, or would be; None where it is not. Raises StoreError."""
+        if number == self.version.number:
+            return self.state()
+        found = self._store.states.get(self.job, number)
+        if found is None and not number:
+            first, body = self._learner.first(), self._learner.exact(self._learner.first())
+            return KeptState(0, first.sha256(), dict(self._history[0]), body)
+        return found
+
     def leaving(self) -> Leaving:
         """Return what remains of a job that is replaced: its best and its last state."""
         return Leaving(self.job, (self.state(),), self.best)
@@ -615,18 +627,34 @@ def create(
     check: Callable[[int], None] = lambda _rows: None,
     *,
     replaces: Sequence[str] = (),
+    leaving: Sequence[Leaving] = (),
     request: str = "",
+    given: Given | None = None,
 ) -> JobRow:
-    """Make a job and its version 0 durable, and delete those that it replaces, in one.
+    """Make a job and its version 0 durable, in the place of those that it replaces, in one.
 
-    check: told how many rows the test split has before anything of the net's size is made; raises ModelError where that
-    is too much. Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
+    leaving: what remains of these. given: weights that it starts from, as version 1. check: told how many rows the test
+    split has before anything of the net's size is made; raises ModelError where that is too much. Raises ModelError or
+    DatasetError when it cannot be run here, StoreError when it cannot be written.
     """
     scorer = evaluation.Scorer(spec, config)
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
     metrics = scorer(first.model)
-    store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)
+    begins = None
+    if given is not None:
+        learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
+        model = given.model(scorer.net, spec, config)
+        following = learner.jump(Held(1, model))
+        rows = _rows(Version(1, 1), following, config.limits.cut_for(config.broker.max_packet_bytes))
+        begins = Start(following.sha256, learner.kept(following), scorer(model) | {STARTED: 1.0}, rows)
+    store.add_job(
+        *(job, spec, first.sha256, first.to_bytes(), metrics),
+        replaces=replaces,
+        leaving=leaving,
+        request=request,
+        start=begins,
+    )
     return JobRow(job, spec.name, spec, 1, "", "")
 
 

@@ -102,7 +102,7 @@ def test_a_store(folder: Path, journal: str) -> None:
     db.execute(f"PRAGMA journal_mode = {journal}")
     db.close()
     before = on_disk(folder / "aggregator")
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade this one"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 6, where this one reads 1 to 5\): upgrade this one"):
         Store(folder / "aggregator", synced=False)
     assert on_disk(folder / "aggregator") == before
 
@@ -161,7 +161,7 @@ def with_another_seal(file: Path) -> None:
     [
         (
             again_sealed,
-            r"backup\.sqlite was written by a newer fedge \(schema 5, where this one reads 1 to 4\): upgrade",
+            r"backup\.sqlite was written by a newer fedge \(schema 6, where this one reads 1 to 5\): upgrade",
         ),
         (
             with_another_seal,
