@@ -9,14 +9,34 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import evaluation, notes, signed, waits
+from aggregator import evaluation, notes, signed, starting, versions, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
-from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
+from aggregator.uploads import Uploads
+from broker.messages import (
+    Change,
+    Command,
+    Delete,
+    Explain,
+    Export,
+    Jobs,
+    Offer,
+    Pause,
+    Reply,
+    Resume,
+    RollBack,
+    Show,
+    Stop,
+    Submit,
+    Upload,
+    Verdict,
+    echo,
+)
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.net import ModelError
@@ -48,6 +68,9 @@ class Commands:
         self._done: OrderedDict[tuple[str, str], Reply] = OrderedDict()
         self._begun: OrderedDict[tuple[str, str], Command] = OrderedDict()
         """What is under way: nobody is told that it is done before that is durable."""
+        self.uploads = Uploads(aggregator.clock, aggregator.config.limits.unassembled_bytes)
+        """Weights that jobs will start from."""
+        self._export = versions.Exports(aggregator)
         self._taken: set[tuple[str, str]] = set()
         """Signed commands that were heard. Each is said to one life of the aggregator: no later one need know it."""
 
@@ -56,7 +79,7 @@ class Commands:
         key = (command.client, command.request)
         if key in self._done:
             return self._done[key]
-        if isinstance(command, Submit | Stop | Resume) and command.to and not self._is_new(key):
+        if isinstance(command, Change) and command.to and not self._is_new(key):
             return None
         reply = contain(lambda: self._obey(command))
         self._begun.pop(key, None)
@@ -67,8 +90,9 @@ class Commands:
             return None
         if isinstance(reply, Fault):
             reply = Reply(command.client, command.request, ok=False, text=f"the aggregator failed at it: {reply.why}")
-        if isinstance(command, Submit | Stop | Resume):
-            log.info("command %s ok=%s: %s", type(command).__name__.lower(), reply.ok, reply.text)
+        if isinstance(command, Change):
+            if not isinstance(command, Upload):
+                log.info("command %s ok=%s: %s", type(command).__name__.lower(), reply.ok, reply.text)
             self._done[key] = reply
             while len(self._done) > REMEMBERED:
                 self._done.popitem(last=False)
@@ -114,8 +138,21 @@ class Commands:
                     text = stopped
                 case Resume(name=name):
                     text = self._resume(name)
-                case Jobs(after=after):
-                    text, data, more = self._jobs(after)
+                case Pause():
+                    text = versions.pause(self._aggregator, command)
+                case RollBack():
+                    rolled = versions.roll_back(self._aggregator, command)
+                    if rolled is None:
+                        return None
+                    text = rolled
+                case Delete(name=name):
+                    text = versions.delete(self._aggregator, name)
+                case Upload():
+                    text = self.uploads.take(command)
+                case Export():
+                    text, data, more = self._export.page(command)
+                case Jobs(after=after, past=past):
+                    text, data, more = self._jobs(after, past=past)
                 case Show(name=name, after=after):
                     text, data, more = self._show(name, after)
                 case Explain():
@@ -131,9 +168,12 @@ class Commands:
         job = aggregator.store.job_of_request(request)
         if job is None:
             spec = convert(command.spec, JobSpec, "job")
-            job = aggregator.submit(spec, request, signed.of(command))
+            start = starting.find(aggregator, self.uploads, command.start) if command.start else None
+            job = aggregator.submit(spec, request, signed.of(command), start)
         run = aggregator.runs.get(job)
         said = notes.at_submit(run, aggregator.roster) if run else []
+        if command.start and run is not None:
+            said = [starting.said(run, command.start), *said]
         return job, {"notes": said} if said else {}
 
     def _stop(self, name: str) -> str | None:
@@ -161,6 +201,8 @@ class Commands:
 
     def _resume(self, name: str) -> str:
         aggregator = self._aggregator
+        if (resumed := versions.unpause(aggregator, name)) is not None:
+            return resumed
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name):
                 if rest.ended == "stopped":
@@ -169,12 +211,13 @@ class Commands:
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
                 return f"{job} is there again: it has finished" if rest.ended else f"{job} is at work again"
-        raise ValueError(f"no job of the name {name} is at rest")
+        raise ValueError(f"no job of the name {name} is at rest, or paused")
 
     # What only looks.
 
-    def _jobs(self, after: str) -> tuple[str, dict[str, Any], str]:
-        lines, more = _page(self._lines(), after, lambda line: str(line["job"]))
+    def _jobs(self, after: str, *, past: bool) -> tuple[str, dict[str, Any], str]:
+        of_past = versions.past_lines(self._aggregator) if past else []
+        lines, more = _page(chain(self._lines(), of_past), after, lambda line: str(line["job"]))
         return f"{len(lines)} jobs", {"jobs": lines}, more
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -209,7 +252,7 @@ class Commands:
         return {
             "name": run.spec.name,
             "job": run.job,
-            "state": core.state,
+            "state": "paused" if core.paused and core.state == "waiting" else core.state,
             "version": str(run.version),
             "metrics": evaluation.shown(run.metrics, run.spec.rounds.stop),
             "devices_online": sum(known.presence.online for known in aggregator.roster.devices.values()),

@@ -4,8 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec import structs
+
 from models.job import RoundsSpec
 from models.measures import table as measures
+
+RESTORED, STARTED = "restored", "started"
+"""In the metrics of a version that no round has made: the number of the one that it is again, or 1 for the start that a
+job was given."""
+
+
+def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
+    """Return the number of the best version, the first of equal ones; None where nothing says which it is.
+
+    By the metric of the stop rule; where no version has it, by accuracy, else by loss. Version 0 is none: it is drawn,
+    not trained.
+    """
+    for metric in dict.fromkeys((rounds.stop.metric, "accuracy", "loss")):
+        sign = _sign(metric)
+        found = [(sign * metrics[metric], -number) for number, metrics in enumerate(history) if metric in metrics]
+        if found := [one for one in found if one[1]]:
+            return -max(found)[1]
+    return None
+
+
+def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
+    """Return the number of the version that a job serves which ends here by its patience; None for its last.
+
+    It is the best one, where that is another. What ends for another reason serves its last version: the one that has
+    reached the target, or that max_rounds came to.
+    """
+    stop = rounds.stop
+    others = structs.replace(rounds, stop=structs.replace(stop, patience=None))
+    if stop.patience is None or not history or reason_to_end(history, others) is not None:
+        return None
+    best = best_of(history, rounds)
+    if best is None or stop.metric not in history[best]:
+        return None
+    return None if best in (len(history) - 1, history[-1].get(RESTORED)) else best
 
 
 def reason_to_end(
@@ -28,25 +64,20 @@ def reason_to_end(
             told = _whose_word(history[number], stop.metric) + _but(history[number], classes)
             return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}{told}"
     if values and stop.patience is not None:
-        best_at, best = _last_improvement(values, stop.min_delta)
+        since = max((number for number, metrics in enumerate(history) if _is_given(metrics)), default=0)
+        here = [(number, value) for number, value in values if number >= since]  # what was rolled back has no say
+        best_at, best = _last_improvement(here, stop.min_delta) if here else (last, 0.0)
         if sum("unscored" not in metrics for metrics in history[best_at + 1 :]) >= stop.patience:
             told = _but(history[best_at], classes)
             return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds{told}"
-    if last >= rounds.max_rounds:
+    if last - sum(map(_is_given, history)) >= rounds.max_rounds:
         return f"max_rounds = {rounds.max_rounds} are done{_but(history[last], classes)}"
     return None
 
 
-def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int:
-    """Return the number of the best version: by the metric of the rule to stop, where any version has it; else by
-    accuracy, else by loss. Of equal ones it is the earliest; of none that has any, the last.
-    """
-    for metric in (rounds.stop.metric, "accuracy", "loss"):
-        sign = _sign(metric)
-        values = [(sign * metrics[metric], -number) for number, metrics in enumerate(history) if metric in metrics]
-        if values:
-            return -max(values)[1]
-    return len(history) - 1
+def _is_given(metrics: Mapping[str, float]) -> bool:
+    """Return whether a version was not made by a round."""
+    return RESTORED in metrics or STARTED in metrics
 
 
 def no_better(metrics: Mapping[str, float], classes: Sequence[str] = ()) -> str:

@@ -37,6 +37,12 @@
 10. While a version is being made (`Commit` → `Committed`) its base is being left, and nothing is collected for it. An
     offer that has no verdict waits, one a device, and is weighed against the version that comes: late or stale, never
     lost, never in the sum twice. A stop waits too. If no version can be made (`CommitFailed`), the job ends.
+11. A version may be an older one again (`Restore` → `Committed`, or `NotRestored`, and nothing has changed): as an
+    operator says (`RollBack`; what was counted for the base that is left so goes with it, and the open round is
+    abandoned), or where a job ends by its patience and its last version is not its best. It is a version like any
+    other: durable before it is announced, and numbered on. In the latter case so is the end of the job, with it.
+12. While a job is paused no round opens, and the open one is abandoned; what was counted waits. It says who has paused
+    it, and it still ends.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads. What devices,
@@ -58,7 +64,7 @@ from msgspec import structs
 from aggregator import fates, waits
 from aggregator.absences import ABSENT
 from aggregator.attendance import Attendance
-from aggregator.convergence import reason_to_end
+from aggregator.convergence import reason_to_end, to_serve
 from aggregator.effects import (
     AskDevices,
     Attempt,
@@ -72,12 +78,17 @@ from aggregator.effects import (
     Doubted,
     Effect,
     EndJob,
+    NotRestored,
     Open,
+    Pause,
     Publish,
+    Restore,
+    RollBack,
     SendVerdict,
     Setup,
     Tell,
     Tick,
+    Unpause,
     VerdictPending,
     VerdictStored,
 )
@@ -111,13 +122,18 @@ TABLE = StateTable(State, {
     Doubted:        (WAITING,         OPEN,         COMMITTING,              ENDED),
     EndJob:         (WAITING | ENDED, OPEN | ENDED, COMMITTING,              ENDED),
     Tick:           (ANY,             ANY,          COMMITTING,              ENDED),
+    RollBack:       (WAITING | COMMITTING, OPEN | COMMITTING, COMMITTING,    ENDED),
+    Pause:          (WAITING,         WAITING | OPEN, COMMITTING,            ENDED),
+    Unpause:        (ANY,             ANY,          COMMITTING,              ENDED),
     VerdictPending: (WAITING,         OPEN,         ILLEGAL,                 ILLEGAL),
     VerdictStored:  (ANY,             ANY,          COMMITTING,              ENDED),  # see `_reason_against`
-    Committed:      (ILLEGAL,         ILLEGAL,      WAITING | OPEN | ENDED,  ILLEGAL),
+    Committed:      (ILLEGAL,         ILLEGAL,      ANY,                     ILLEGAL),
     CommitFailed:   (ILLEGAL,         ILLEGAL,      ENDED,                   ILLEGAL),
+    NotRestored:    (ILLEGAL,         ILLEGAL,      ANY,                     ILLEGAL),
 }, words=("the job waits for devices", "a round is open", "a version is being made", "the job has ended"), needs={
     VerdictPending: "nothing is collected now",
     Committed: "no version is being made", CommitFailed: "no version is being made",
+    NotRestored: "no version is being made",
 })
 # fmt: on
 
@@ -130,6 +146,8 @@ class Coordinator:
         self.advice = setup.advice
         """What to do where everybody's training takes steps that are far too long."""
         self.ended = setup.ended
+        self.paused = setup.paused
+        """Who has paused the job, and since when; "" where it is not paused."""
         self.members = Members(setup.hint_s, setup.rules.grace_s, patient=setup.rules.wait == "all")
         self.ledger = Ledger(setup)
         self.attendance = Attendance(self.members, self.ledger)
@@ -145,6 +163,11 @@ class Coordinator:
         self._stop_for: str | None = None
         """Why the job is to end, once nothing is under way."""
         self._classes = setup.classes
+        self._roll_back_to: RollBack | None = None
+        """What an operator wants restored, once nothing is under way."""
+        self._restoring: Restore | None = None
+        """What is being made, where that is no version of a round."""
+        self._serves_best = setup.serves_best
         self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
         """Why no round follows the current version; None or empty where one does."""
         self._stirred_at: float | None = None
@@ -184,6 +207,17 @@ class Coordinator:
             case CommitFailed(reason):
                 self._state = WAITING
                 effects += self._stop(reason)
+            case NotRestored(reason):
+                effects += self._go_on_without(reason, now)
+            case RollBack():
+                self._roll_back_to = None if self.ended else event
+                effects += self._roll_back()
+            case Pause(paused):
+                self.paused = paused
+                effects += self._advance(now)
+            case Unpause():
+                self.paused = ""
+                effects += self._advance(now)
             case EndJob(reason):
                 effects += self._stop(reason)
         effects += self._tell(now)
@@ -290,7 +324,7 @@ class Coordinator:
         self.ledger.note(verdict)
         self._refresh(verdict.device, now)
         silent = verdict.counted and self.rules.late == "refuse"
-        stop = [] if self._stop_for is None else self._stop(self._stop_for)
+        stop = self._roll_back() if self._stop_for is None else self._stop(self._stop_for)
         return [*([] if silent else [self.ledger.answer(verdict)]), *stop, *self._advance(now)]
 
     # Devices.
@@ -332,8 +366,8 @@ class Coordinator:
 
     def _open(self, now: float) -> list[Effect]:
         if self._reason_to_end:
-            return self._end("finished", self._reason_to_end)
-        if not self.rounds.may_open():
+            return self._finish(self._reason_to_end)
+        if self.paused or not self.rounds.may_open():
             return []
         attempt = self.rounds.draw(now)
         self.rounds.begin(attempt, now)
@@ -343,6 +377,8 @@ class Coordinator:
 
     def _conclude(self, now: float) -> list[Effect]:
         """End the open round, if it is over, and go on."""
+        if self.paused:
+            return [self._close("abandoned", f"the job is {self.paused}")]
         ending = self.rounds.ending(now, stands_still=self._lost_at is not None)
         if ending is None:
             return []
@@ -368,16 +404,51 @@ class Coordinator:
         self.attendance.begin_base()
         self.history.append(metrics)
         self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
-        self._state = WAITING
+        self._state, restored = WAITING, self._restoring
+        self._restoring = None
         self.wait.forget()
+        if restored is not None and restored.ends:
+            return self._end("finished", restored.ends)
         if self._stop_for is not None:
             return self._stop(self._stop_for)
+        if self._roll_back_to is not None:
+            return [Publish("running", ""), *self._roll_back()]
         opening = self._open(now)
         waiting, self._waiting = self._waiting, {}
         late = [effect for offer in waiting.values() for effect in self._take(offer, now)]
         return [*opening, *late] if self.ended else [Publish(self.state, ""), *opening, *late]
 
+    # Older versions again.
+
+    def _roll_back(self) -> list[Effect]:
+        """Restore what an operator wants to be, unless something is under way."""
+        wanted = self._roll_back_to
+        if wanted is None or self._state is COMMITTING or self._judging:
+            return []
+        self._roll_back_to = None
+        closing = [self._close("abandoned", wanted.why)] if self._state is OPEN else []
+        return [*closing, self._restore(Restore(wanted.number))]
+
+    def _restore(self, restore: Restore) -> Restore:
+        self._state, self._restoring = COMMITTING, restore
+        return restore
+
+    def _go_on_without(self, reason: str, now: float) -> list[Effect]:
+        restored, self._restoring = self._restoring, None
+        self._state = WAITING
+        if restored is not None and restored.ends:
+            return self._end("finished", f"{self._reason_to_end}; {reason}"[:500])
+        return self._stop(self._stop_for) if self._stop_for is not None else self._advance(now)
+
     # The end of the job.
+
+    def _finish(self, reason: str) -> list[Effect]:
+        """End the job; where its patience has ended it, with its best version."""
+        number = to_serve(self.history, self.rules) if self._serves_best else None
+        if number is None:
+            return self._end("finished", reason)
+        following = self.base.following()
+        return [self._restore(Restore(number, f"{reason}: version {following} is version {number} again, the best"))]
 
     def _stop(self, reason: str) -> list[Effect]:
         if self.ended:

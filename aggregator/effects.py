@@ -66,6 +66,29 @@ class CommitFailed(Struct, frozen=True):
     reason: str
 
 
+class NotRestored(Struct, frozen=True):
+    """No version can be made of the one that was to be restored; nothing has changed."""
+
+    reason: str
+
+
+class RollBack(Struct, frozen=True):
+    """An operator wants this version to be the next one again. The open round is abandoned, and says `why`."""
+
+    number: int
+    why: str
+
+
+class Pause(Struct, frozen=True):
+    """An operator wants no round to open; that is durable. paused: by whom, and since when, in words."""
+
+    paused: str
+
+
+class Unpause(Struct, frozen=True):
+    """An operator wants rounds to open again; that is durable."""
+
+
 class EndJob(Struct, frozen=True):
     """An operator wants the job to end."""
 
@@ -77,7 +100,19 @@ class Tick(Struct, frozen=True):
 
 
 CoordinatorEvent = (
-    DeviceStatus | BrokerLost | Doubted | Offer | VerdictPending | VerdictStored | Committed | CommitFailed | EndJob
+    DeviceStatus
+    | BrokerLost
+    | Doubted
+    | Offer
+    | VerdictPending
+    | VerdictStored
+    | Committed
+    | CommitFailed
+    | NotRestored
+    | RollBack
+    | Pause
+    | Unpause
+    | EndJob
 )
 
 
@@ -156,6 +191,16 @@ class Commit(Struct, frozen=True):
     close: Close
 
 
+class Restore(Struct, frozen=True):
+    """Make the version of this number the next one again, durable, then say `Committed`; or `NotRestored`.
+
+    ends: why the job has finished with it, which is durable with it; "" where it goes on.
+    """
+
+    number: int
+    ends: str = ""
+
+
 class Publish(Struct, frozen=True):
     """Publish the current version's bodies and, last, its head."""
 
@@ -176,7 +221,7 @@ class Tell(Struct, frozen=True):
     reason: str
 
 
-Effect = Open | Announce | Collect | StoreRefusal | SendVerdict | Commit | Close | Publish | AskDevices | Tell
+Effect = Open | Announce | Collect | StoreRefusal | SendVerdict | Commit | Close | Restore | Publish | AskDevices | Tell
 
 
 # What it begins with.
@@ -220,3 +265,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     """What the job calls its classes, for words."""
     ended: Literal["", "finished", "stopped"] = ""
     """Why the job is over, if it is."""
+    paused: str = ""
+    """By whom the job is paused, and since when, in words; "" where it is not."""
+    serves_best: bool = True
+    """Whether a job that ends by its patience makes its best version the last one again."""

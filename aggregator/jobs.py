@@ -33,6 +33,7 @@ from aggregator.projection import Clear, Out
 from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.signed import SignedSpec
+from aggregator.starting import Given
 from aggregator.store import DamageError, JobRow, Store, StoreError
 from broker.messages import Job, Status, Version
 from broker.payloads import MAX_CONTROL_BYTES
@@ -297,8 +298,12 @@ class Jobs:
 
     # One.
 
-    def submit(self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None) -> str:
+    def submit(
+        self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None, start: Given | None = None
+    ) -> str:
         """Start a job and return its id; an ended job of the same name makes way, in the same transaction.
+
+        start: weights that it starts from.
 
         Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here, and
         RuntimeError with what the job's own code has thrown.
@@ -314,7 +319,7 @@ class Jobs:
         if signed is not None:
             signeds.keep(self._store, job, signed)  # before: a job without it is of no use to anybody
         try:
-            row = self._create(job, spec, older, request)
+            row = self._create(job, spec, older, request, start)
         except BaseException:
             if signed is not None:
                 signeds.drop(self._store, job)
@@ -350,7 +355,7 @@ class Jobs:
         if self._capacity is not None:
             self._capacity.forget(job)
 
-    def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str) -> JobRow:
+    def _create(self, job: str, spec: JobSpec, replaces: list[str], request: str, start: Given | None) -> JobRow:
         # By what is submitted, not by the job: an operator's command is repeated until it is answered.
         submitted = hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:16]
         if why := self._marks.reason(submitted):
@@ -361,7 +366,14 @@ class Jobs:
 
         def create() -> JobRow:
             with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted", most_s=ENTRY_S):
-                return runs.create(job, spec, self._store, self._config, check, replaces=replaces, request=request)
+                leaving = [run.leaving() for other in replaces if (run := self.runs.get(other)) is not None]
+                return runs.create(
+                    *(job, spec, self._store, self._config, check),
+                    replaces=replaces,
+                    leaving=leaving,
+                    request=request,
+                    given=start,
+                )
 
         row = contain(create, ModelError, DatasetError, StoreError)
         if isinstance(row, Fault):
@@ -402,6 +414,13 @@ class Jobs:
         self._marks.leave(job)
         self.resting[job] = structs.replace(rest, ended="stopped", again=False)
         self._send(projection.tombstone(job, self.term))
+
+    def delete(self, job: str) -> None:
+        """Forget a job that has ended, with its versions: its devices are told to. Raises StoreError."""
+        self._store.end_job(job, "deleted", "")
+        self._drop(job)
+        self._send(projection.tombstone(job, self.term))
+        self._litter.clear()
 
     def resume(self, job: str) -> None:
         """Try a job again that is at rest."""

@@ -178,6 +178,51 @@ class Learner:
             number = self._now.held.number + 1
             raise LearnerError(f"version {number} cannot be made: {error}") from error
 
+    def jump(self, held: Held) -> Next:
+        """Return the next version with the weights, and the optimizer's state, of any other; nothing is changed.
+
+        The body begins from nothing: this version is no step from the one before. What rounds have told of how the
+        training goes is forgotten, and so is what late updates before it would be added to; what devices' norms and
+        streaks say of them stays.
+        """
+        held = held._replace(number=self._now.held.number + 1)
+        body = self._given(held)
+        record = structs.replace(
+            self._now.record, octave=0, history=(), recent=(), since=0, steps=0, snapshot_bytes=len(body), left=()
+        )
+        return Next(held, record, ((0, body),), self._told(held))
+
+    def _given(self, held: Held) -> bytes:
+        """Return the body that leads to a version from nothing; in float32 without the state, which stays here."""
+        if self.terms != FLOAT32:
+            return self._chain.exact(held)
+        bare = Held(held.number, held.model, agreed=held.agreed)
+        try:
+            body = self._chain.whole(held.model, held.agreed)
+            if self._chain.take(bare, held.number, body).model == held.model:
+                return body
+        except (CodecError, LatticeError):
+            pass  # it is far from version 0
+        return self._chain.exact(bare)
+
+    def first(self) -> Held:
+        """Return version 0."""
+        return self._chain.first()
+
+    def exact(self, held: Held | None = None) -> bytes:
+        """Return the body that says a version exactly, from nothing, with the optimizer's state.
+
+        held: the current one when not given.
+        """
+        return self._chain.exact(self._now.held if held is None else held)
+
+    def read_exact(self, body: bytes) -> Held:
+        """Return the version that such a body says. Raises LearnerError where it is none of such a net."""
+        try:
+            return self._chain.take(self._chain.first(), self._now.held.number, body)
+        except CodecError as error:
+            raise LearnerError(f"a kept state: {error}") from error
+
     def kept(self, following: Next) -> Kept:
         """Return what is to be stored of the next version: a state now and then, else how it follows.
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import convergence, evaluation, projection, refusals, remarks, scale, shares, streaks
+from aggregator import convergence, evaluation, projection, refusals, remarks, restoring, scale, shares, streaks
 from aggregator.config import AggregatorConfig
+from aggregator.convergence import STARTED, best_of
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
     Announce,
@@ -32,8 +33,10 @@ from aggregator.effects import (
     CoordinatorEvent,
     Effect,
     EndJob,
+    NotRestored,
     Open,
     Publish,
+    Restore,
     SendVerdict,
     Setup,
     StoreRefusal,
@@ -53,7 +56,8 @@ from aggregator.scoring import Pending, Scoring
 from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
-from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
+from aggregator.starting import Given
+from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Start, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
 from models.codec import Terms
@@ -190,6 +194,8 @@ class Run:
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
             advice=self.spec.contract.advice,
+            paused=store.paused(self.job),
+            serves_best=self.spec.averaged == 1,
         )
         self.coordinator = Coordinator(setup, now)
 
@@ -231,7 +237,8 @@ class Run:
 
     def scores(self) -> dict[str, Any]:
         """Return all that was measured of the current version and of the best one, as plain values."""
-        number, best = len(self._history) - 1, convergence.best_of(self._history, self.spec.rounds)
+        number, best = len(self._history) - 1, self.best
+        best = number if best is None else best
         metrics = self.metrics if best == number else self._store.history(self.job)[best]
         return {
             "classes": list(self.spec.contract.classes),
@@ -392,6 +399,8 @@ class Run:
                     if made is not None:
                         follow = self.coordinator.receive(made, now)
                         yield from self._no_round()
+                case Restore() as restore:
+                    follow = self.coordinator.receive(self._restore(restore, now), now)
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
                     if close.outcome == "abandoned":
@@ -565,25 +574,79 @@ class Run:
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0
-        rows = _rows(version, following, self.chunk_bytes)
-        sha256 = following.sha256
-        self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
-        self._learner.take(following)
-        self._sha256, self.aliases = sha256, ()
-        self._shelf.add(rows, version, now)
-        self._newest = rows
-        was, kept = self.no_better, evaluation.lean(metrics, self.spec.rounds.stop)
-        self._history[-1:] = [evaluation.lean(self._history[-1], self.spec.rounds.stop), metrics]
-        self._inbox.forget_job(self.job)
-        text = " ".join(f"{name}={value:.4g}" for name, value in kept.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
-        log.info("version job=%s version=%s %s", self.job, version, text)
+        was = self.no_better
+        kept = self._commit(following, metrics, close, now)
         self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         if self.no_better and self.no_better != was:
             log.warning("version job=%s version=%s is %s", self.job, version, self.no_better)
         return Committed(version, kept)
+
+    def _commit(self, following: Next, metrics: Metrics, close: Close | None, now: float, ends: str = "") -> Metrics:
+        """Make a version durable, with all that ends with it, and go on from there.
+
+        Return what the rules go by of its metrics.
+        """
+        version, sha256 = self.version.following(), following.sha256
+        rows = _rows(version, following, self.chunk_bytes)
+        states = restoring.keeping(
+            [*self._history, metrics], self.spec.rounds, self._store.states.sizes(self.job), self.state
+        )
+        kept = self._learner.kept(following)
+        self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends)
+        self._learner.take(following)
+        self._sha256, self.aliases = sha256, ()
+        self._shelf.add(rows, version, now)
+        self._newest = rows
+        lean = evaluation.lean(metrics, self.spec.rounds.stop)
+        self._history[-1:] = [evaluation.lean(self._history[-1], self.spec.rounds.stop), metrics]
+        self._inbox.forget_job(self.job)
+        text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
+        log.info("version job=%s version=%s %s", self.job, version, text)
+        return lean
+
+    def _restore(self, restore: Restore, now: float) -> Committed | NotRestored:
+        """Make an older version the next one again."""
+        try:
+            state = self._store.states.get(self.job, restore.number)
+            following, metrics = restoring.again(self._learner, restore.number, state, self._history)
+        except (restoring.RestoreError, DamageError) as error:
+            log.warning("job=%s stays at version %s: %s", self.job, self.version, error)
+            return NotRestored(str(error))
+        log.info("restored job=%s: version %s is version %d again", self.job, self.version.following(), restore.number)
+        lean = self._commit(following, metrics, None, now, restore.ends[:500])
+        self.alarm = ""
+        return Committed(self.version.following(), lean)
+
+    def state(self) -> KeptState:
+        """Return the current version as it would be kept: said exactly, from nothing."""
+        return KeptState(self.version.number, self.sha256, dict(self.metrics), self._learner.exact())
+
+    def state_of(self, number: int) -> KeptState | None:
+        """Return a version as it is kept, or would be; None where it is not. Raises StoreError."""
+        if number == self.version.number:
+            return self.state()
+        found = self._store.states.get(self.job, number)
+        if found is None and not number:
+            first, body = self._learner.first(), self._learner.exact(self._learner.first())
+            return KeptState(0, first.sha256(), dict(self._history[0]), body)
+        return found
+
+    def leaving(self) -> Leaving:
+        """Return what remains of a job that is replaced: its best and its last state."""
+        return Leaving(self.job, (self.state(),), self.best)
+
+    @property
+    def best(self) -> int | None:
+        """The number of its best version, where anything says which that is."""
+        return best_of(self._history, self.spec.rounds)
+
+    @property
+    def history(self) -> Sequence[Metrics]:
+        """The metrics of every version, version 0 first."""
+        return self._history
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
@@ -609,18 +672,35 @@ def create(
     check: Callable[[int], None] = lambda _rows: None,
     *,
     replaces: Sequence[str] = (),
+    leaving: Sequence[Leaving] = (),
     request: str = "",
+    given: Given | None = None,
 ) -> JobRow:
-    """Make a job and its version 0 durable, and delete those that it replaces, in one.
+    """Make a job and its version 0 durable, in the place of those that it replaces, in one.
 
-    check: told how many rows the test split has before anything of the net's size is made; raises ModelError where that
-    is too much. Raises ModelError or DatasetError when it cannot be run here, StoreError when it cannot be written.
+    leaving: what remains of these. given: weights that it starts from, as version 1. check: told how many rows the test
+    split has before anything of the net's size is made; raises ModelError where that is too much. Raises ModelError or
+    DatasetError when it cannot be run here, StoreError when it cannot be written.
     """
     scorer = evaluation.Scorer(spec, config)
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
     metrics = scorer(first.model)
-    store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)
+    begins = None
+    if given is not None:
+        learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
+        held = given.held(scorer.net, spec, config)
+        following = learner.jump(held)
+        rows = _rows(Version(1, 1), following, config.limits.cut_for(config.broker.max_packet_bytes))
+        scores = scorer(held.model, held.agreed)
+        begins = Start(following.sha256, learner.kept(following), scores | {STARTED: 1.0}, rows)
+    store.add_job(
+        *(job, spec, first.sha256, first.to_bytes(), metrics),
+        replaces=replaces,
+        leaving=leaving,
+        request=request,
+        start=begins,
+    )
     return JobRow(job, spec.name, spec, 1, "", "")
 
 

@@ -8,6 +8,8 @@
     bodies     what should lie at the broker
     litter     names of bodies that may still lie there, and should not
     deleted    the names of jobs that are gone
+    kept       states of versions that are kept for their own sake (kept.py)
+    past       jobs that another of their name has replaced
 
 A new file is made beside its place and renamed into it, so that one that lies there is whole, and one that holds
 nothing has lost what it held.
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from aggregator import kept
 from aggregator.database import REMEDY, DamageError, Database, StoreError, Transaction
 from runtime.disk import sync
 
@@ -73,6 +76,7 @@ _FORGET = (
     "DELETE FROM attempts WHERE job = ?",
     "DELETE FROM bodies WHERE job = ?",
     "DELETE FROM meta WHERE name = 'note:signed:' || ?",
+    "DELETE FROM meta WHERE name = 'note:paused:' || ?",
 )
 THIRD = """
 ALTER TABLE updates DROP COLUMN nmse;
@@ -85,7 +89,14 @@ ALTER TABLE versions ADD COLUMN record BLOB;
 ALTER TABLE updates ADD COLUMN at INTEGER;
 ALTER TABLE updates ADD COLUMN n_bytes INTEGER;
 """
-STEPS = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = """
+CREATE TABLE kept (
+    job TEXT, number INTEGER, sha256 TEXT, metrics BLOB, body BLOB, crc INTEGER, PRIMARY KEY (job, number));
+CREATE TABLE past (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT UNIQUE, name TEXT, spec BLOB, crc INTEGER, ended TEXT, reason TEXT,
+    generation INTEGER, last INTEGER, best INTEGER, at TEXT);
+"""
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}
@@ -148,6 +159,7 @@ def check(db: Database) -> int:
         )
     things = db.things()
     wanted = TABLES | {"deleted", "litter"} if found >= 2 else TABLES
+    wanted = wanted | {"kept", "past"} if found >= 5 else wanted
     missing = wanted - {name for kind, name in things if kind == "table"}
     foreign = {kind for kind, _ in things} - {"table", "index"}
     if found < 1 or missing or foreign:
@@ -160,8 +172,10 @@ def check(db: Database) -> int:
     return found
 
 
-def forget(write: Transaction, job: str) -> None:
-    """Delete all of a job but its name."""
+def forget(write: Transaction, job: str, *, states: bool = True) -> None:
+    """Delete all of a job but its name. states: also those of its versions that are kept for their own sake."""
+    if states:
+        kept.forget(write, job)
     write(
         "INSERT OR REPLACE INTO deleted (job, name, request)"
         " SELECT ?1, coalesce(max(name), ?1), coalesce(max(request), '') FROM jobs WHERE job = ?1",

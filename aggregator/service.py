@@ -31,6 +31,7 @@ from aggregator.roster import Roster
 from aggregator.run import Run
 from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
+from aggregator.starting import Given
 from aggregator.store import TAKE_OVER, Store, StoreError
 from aggregator.takeover import Cutter
 from broker import reasons
@@ -586,8 +587,11 @@ class Aggregator:
         if self.tally.count(kind):
             log.warning("refused %s (%d so far) %s", kind, self.tally.counts[kind], detail)
 
-    def submit(self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None) -> str:
+    def submit(
+        self, spec: JobSpec, request: str = "", signed: SignedSpec | None = None, start: Given | None = None
+    ) -> str:
         """Start a job and return its id. signed: the specification as an operator has signed it, where one has.
+        start: weights that it starts from.
 
         Raises what `Jobs.submit` raises, and ValueError where this store is empty and the fleet has jobs: with a job of
         its own it would outrank the store that they belong to.
@@ -598,7 +602,7 @@ class Aggregator:
                 f"this aggregator has no job, and at the broker lie those of another store ({theirs}): is this the "
                 "right state directory? If that store is lost for good, start this one with --take-over"
             )
-        job = self.jobs.submit(spec, request, signed)
+        job = self.jobs.submit(spec, request, signed, start)
         if self.leadership.me.empty:
             self.leadership.me.empty = False
             self._send([self._beacon()])

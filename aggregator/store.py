@@ -9,6 +9,7 @@ broker are a projection of what stands here.
     rows.py          what is read, and how it is looked at
     database.py      SQLite
     bodies.py        what is too long for a row of it
+    kept.py          states of versions that are kept for their own sake, and jobs that were replaced
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from aggregator import generations, repair, rows, schema
+from aggregator import generations, kept, repair, rows, schema
 from aggregator.bodies import Bodies
 from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
+from aggregator.kept import Keep, KeptState, KeptStates, Leaving
 from aggregator.lock import Lock
 from aggregator.repair import Mended, TakenOver
 from aggregator.rows import (
@@ -58,8 +61,12 @@ __all__ = [
     "DamageError",
     "JobRow",
     "Judgement",
+    "Keep",
     "Kept",
+    "KeptState",
+    "Leaving",
     "LitterRow",
+    "Start",
     "Store",
     "StoreError",
     "UpdateRow",
@@ -73,6 +80,7 @@ UPDATES = "updates"
 TAKE_OVER = "take over"
 """The note of an operator who has said so while no aggregator ran: the next start is one with `--take-over`."""
 ROW_BYTES = 65_536
+NOTHING_KEPT = Keep()
 MOST_ATTEMPTS = 2000
 """Rounds to leave one base that are kept, beside the first: at one a minute, those of a day and a half."""
 
@@ -108,6 +116,7 @@ class Store:
                 if generations.is_moved(self._db):
                     self._drop_bodiless()  # first: who dies in between finds a store that has moved again
                 self.identity, self.moved = generations.settle(self._db, chance)
+                self.states = KeptStates(self._db)
                 self._go_on_behind_bodies()
             except BaseException:
                 self._db.close()
@@ -122,6 +131,7 @@ class Store:
         store = cls.__new__(cls)
         store.folder = db.file.parent
         store._db = db
+        store.states = KeptStates(db)
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
 
@@ -148,6 +158,8 @@ class Store:
         ends = {job: end for job, end in self._db.rows("table updates", sql) if isinstance(end, int)}
         self._bodies.open(ends, {job for (job,) in self._db.rows("table jobs", "SELECT job FROM jobs")})
 
+    states: KeptStates
+    """Versions that are kept for their own sake, and jobs that were replaced."""
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""
     moved: bool
@@ -235,24 +247,44 @@ class Store:
         metrics: Mapping[str, float],
         *,
         replaces: Sequence[str] = (),
+        leaving: Sequence[Leaving] = (),
         request: str = "",
+        start: Start | None = None,
     ) -> None:
-        """Add a job with its version 0, and delete those that it replaces: all of it or nothing.
+        """Add a job with its version 0, in the place of those that it replaces: all of it or nothing.
 
-        request: what asked for it, so that whoever asks again is told of the same job.
+        leaving: what remains of these, as far as that is not in the store. request: what asked for the job, so that
+        whoever asks again is told of the same one. start: its version 1, where it starts from given weights.
         """
+        remains = {one.job: one for one in leaving}
         text = msgspec.json.encode(spec)
         with self._writing(job) as write:
             for other in replaces:
-                schema.forget(write, other)
+                kept.replaced(write, remains.get(other, Leaving(other)))
+                schema.forget(write, other, states=False)
             write(
                 "INSERT INTO jobs (job, name, spec, crc, generation, ended, reason, request)"
                 " VALUES (?, ?, ?, ?, 1, '', '', ?)",
                 (job, spec.name, text, crc(text), request),
             )
             write(_ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state, None, None))
+            if start is not None:
+                _add_version(write, job, Version(1, 1), *start)
         for other in replaces:
             self._bodies.forget(other)
+
+    def forget_past(self, job: str) -> None:
+        """Forget a job that was replaced, with its states."""
+        with self._writing(job) as write:
+            kept.forget(write, job)
+
+    def pause(self, job: str, paused: str) -> None:
+        """Remember who has paused a job, and since when; "" where it is not paused."""
+        self.set_note(f"paused:{job}", paused)
+
+    def paused(self, job: str) -> str:
+        """Return who has paused a job, and since when; "" where it is not paused."""
+        return self.note(f"paused:{job}")
 
     def end_job(self, job: str, ended: str, reason: str) -> None:
         """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name."""
@@ -305,28 +337,27 @@ class Store:
         job: str,
         version: Version,
         sha256: str,
-        kept: Kept,
+        stored: Kept,
         metrics: Mapping[str, float],
         bodies: Sequence[BodyRow],
-        close: Close,
+        close: Close | None,
+        states: Keep = NOTHING_KEPT,
+        ends: str = "",
     ) -> None:
         """Make a version durable, with the bodies that lead to it and the end of the round that made it.
 
-        kept: with a state, those before it and the steps from them on are no longer needed; nor are the bodies of the
-        updates that went into the version.
+        stored: with a state, those before it and the steps from them on are no longer needed; nor are the bodies of the
+        updates that went into the version. close: None where no round has made it. states: what becomes of versions
+        that are kept for their own sake. ends: why the job has finished with this version, if it has.
         """
         with self._writing(job) as write:
-            if kept.state:
-                write(_FORGET_KEPT, (job,))
-            else:
-                write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
-            row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
-            step = rows.sealed(kept.step) if kept.step else None
-            write(_ADD_VERSION, (*row, kept.state or None, step, kept.record or None))
+            _add_version(write, job, version, sha256, stored, metrics, bodies)
             write(_FORGET_BODIES, (job,))
-            write(_CLOSE_ATTEMPT, rows.closing(job, close))
-            for body in bodies:
-                write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))
+            if close is not None:
+                write(_CLOSE_ATTEMPT, rows.closing(job, close))
+            kept.keep(write, job, states)
+            if ends:
+                write("UPDATE jobs SET ended = 'finished', reason = ? WHERE job = ?", (ends, job))
             reach("store.commit.within", job)
         self._bodies.rewind(job)
         with _durable():
@@ -596,6 +627,35 @@ _FORGET_KEPT = (
     "UPDATE versions SET state = NULL, step = NULL, record = NULL"
     " WHERE job = ? AND (state IS NOT NULL OR step IS NOT NULL OR record IS NOT NULL)"
 )
+
+
+class Start(NamedTuple):
+    """Version 1 of a job that starts from given weights: what `commit` is given of a version."""
+
+    sha256: str
+    stored: Kept
+    metrics: Mapping[str, float]
+    bodies: Sequence[BodyRow]
+
+
+def _add_version(
+    write: Transaction,
+    job: str,
+    version: Version,
+    sha256: str,
+    stored: Kept,
+    metrics: Mapping[str, float],
+    bodies: Sequence[BodyRow],
+) -> None:
+    if stored.state:
+        write(_FORGET_KEPT, (job,))
+    else:
+        write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
+    row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
+    step = rows.sealed(stored.step) if stored.step else None
+    write(_ADD_VERSION, (*row, stored.state or None, step, stored.record or None))
+    for body in bodies:
+        write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))
 
 
 def _base(job: str, base: Version) -> tuple[str, int, int]:

@@ -101,6 +101,8 @@ class Wait:
 
 def kind(core: Coordinator) -> str:
     """Return in one word what a job without a round waits for; cheap, so that it can be asked at every event."""
+    if core.paused:
+        return "paused"
     if core.attendance.spent:
         return "far" if core.base.number < EARLY and core.attendance.all_are_far else "spent"
     return "few" if len(core.members) else "nobody"
@@ -112,6 +114,8 @@ def of(core: Coordinator, now: float) -> Waits:
         return Waits("")
     if core.attempt is not None:
         return _of_round(core, now)
+    if core.paused:
+        return Waits(f"it is {core.paused}", "fedge job resume, or job stop")
     there, needed = core.attendance.n_present, core.rounds.needed
     if there >= needed:  # and of these too few can still contribute
         there, needed = core.attendance.n_contributing, core.rules.quorum

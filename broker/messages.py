@@ -376,6 +376,8 @@ class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
     """The end of the job's id, where the operator draws it, who has signed the specification under that id."""
     operator: Short = ""
     signature: Signature = ""
+    start: Short = ""
+    """What it starts from: NAME, NAME@VERSION (a number, "best" or "last"), or upload:DIGEST; else from its seed."""
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
@@ -388,7 +390,7 @@ class Stop(Struct, frozen=True, tag="stop", tag_field="command"):
 
 
 class Resume(Struct, frozen=True, tag="resume", tag_field="command"):
-    """Try a job again that was put at rest."""
+    """Try a job again that was put at rest, or let rounds open again of one that is paused."""
 
     client: Id
     request: Short
@@ -396,13 +398,57 @@ class Resume(Struct, frozen=True, tag="resume", tag_field="command"):
     to: Tag = ""
 
 
+class Pause(Struct, frozen=True, tag="pause", tag_field="command"):
+    """Open no round of this job until it is resumed."""
+
+    client: Id
+    request: Short
+    name: Id
+    to: Tag = ""
+
+
+class RollBack(Struct, frozen=True, tag="rollback", tag_field="command"):
+    """Make an older version of this job the next one again: a number, or "best"."""
+
+    client: Id
+    request: Short
+    name: Id
+    version: Short
+    to: Tag = ""
+
+
+class Delete(Struct, frozen=True, tag="delete", tag_field="command"):
+    """Forget a job that has ended, or was replaced, with its versions."""
+
+    client: Id
+    request: Short
+    name: Id
+    to: Tag = ""
+
+
+class Upload(Struct, frozen=True, tag="upload", tag_field="command"):
+    """A piece of the weights that a job will start from: the body of a version, said exactly. Pieces come in order."""
+
+    client: Id
+    request: Short
+    digest: Digest
+    """Of all of it."""
+    n_bytes: BodyBytes
+    at: Annotated[int, Meta(ge=0, le=2**40)]
+    """Where the piece begins."""
+    data: Annotated[str, Meta(max_length=65_536)]
+    """The piece, in base64."""
+    to: Tag = ""
+
+
 class Jobs(Struct, frozen=True, omit_defaults=True, tag="jobs", tag_field="command"):
-    """Say of every job how it is and what it waits for."""
+    """Say of every job how it is and what it waits for. past: also of those that were replaced."""
 
     client: Id
     request: Short
     after: Short = ""
     to: Tag = ""
+    past: bool = False
 
 
 class Show(Struct, frozen=True, omit_defaults=True, tag="show", tag_field="command"):
@@ -428,14 +474,27 @@ class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field=
     to: Tag = ""
 
 
+class Export(Struct, frozen=True, omit_defaults=True, tag="export", tag_field="command"):
+    """Say a version of a job, at work, ended or replaced: its number, "best" or "last". The body comes in pages."""
+
+    client: Id
+    request: Short
+    name: Id
+    version: Short = "last"
+    after: Short = ""
+    to: Tag = ""
+
+
 class Cleared(Struct, frozen=True):
     """A retained topic was cleared: an empty payload."""
 
     topic: str
 
 
-Query = Jobs | Show | Explain
+Query = Jobs | Show | Explain | Export
 """The commands that only look."""
-Command = Submit | Stop | Resume | Query
+Change = Submit | Stop | Resume | Pause | RollBack | Delete | Upload
+"""The commands that change something."""
+Command = Change | Query
 Control = Beacon | Candidate | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Command
 Message = Control | Body | Chunk | Cleared

@@ -147,7 +147,12 @@ def job_submit(arguments: argparse.Namespace) -> int:
     _refuse_json(arguments)
     from fleet.console import operator
 
-    job, notes = operator.submit(operator.load_config(arguments.config), arguments.job)
+    config, start, weights = operator.load_config(arguments.config), arguments.start or "", b""
+    if start.endswith(".npz"):
+        from fleet.console.versions import read_weights
+
+        start, weights = "", read_weights(Path(start), operator.load_job(arguments.job))
+    job, notes = operator.submit(config, arguments.job, start, weights)
     print(job)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -192,7 +197,7 @@ def _tell(look: Callable[..., CheckReport], arguments: argparse.Namespace, *file
 def job_list(arguments: argparse.Namespace) -> int:
     from fleet.console import operator
 
-    lines = operator.jobs(operator.load_config(arguments.config))
+    lines = operator.jobs(operator.load_config(arguments.config), past=arguments.all)
     if arguments.json:
         print(operator.as_json(operator.JobList(lines)))
         return 0
@@ -242,24 +247,52 @@ def job_show(arguments: argparse.Namespace) -> int:
 def job_resume(arguments: argparse.Namespace) -> int:
     from fleet.console import operator
 
-    print(operator.resume(operator.load_config(arguments.config), arguments.name))
-    return 0
+    return _done(arguments, operator.resume(operator.load_config(arguments.config), arguments.name))
+
+
+def job_pause(arguments: argparse.Namespace) -> int:
+    from fleet.console import operator
+
+    return _done(arguments, operator.pause(operator.load_config(arguments.config), arguments.name))
+
+
+def job_rollback(arguments: argparse.Namespace) -> int:
+    from fleet.console import operator
+
+    config = operator.load_config(arguments.config)
+    return _done(arguments, operator.roll_back(config, arguments.name, arguments.version))
+
+
+def job_delete(arguments: argparse.Namespace) -> int:
+    from fleet.console import operator
+
+    return _done(arguments, operator.delete(operator.load_config(arguments.config), arguments.name))
 
 
 def job_stop(arguments: argparse.Namespace) -> int:
     from fleet.console import operator
 
-    print(operator.stop(operator.load_config(arguments.config), arguments.name))
+    return _done(arguments, operator.stop(operator.load_config(arguments.config), arguments.name))
+
+
+def _done(arguments: argparse.Namespace, text: str) -> int:
+    print(json.dumps({"name": arguments.name, "text": text}, indent=2) if arguments.json else text)
     return 0
 
 
 def job_export(arguments: argparse.Namespace) -> int:
-    from fleet.console import operator
+    from fleet.console import operator, versions
 
-    exported = operator.export(operator.load_config(arguments.config), arguments.name, arguments.out)
+    config = operator.load_config(arguments.config)
+    exported = versions.export(config, arguments.name, arguments.out, arguments.version)
+    if arguments.json:
+        print(operator.as_json(exported))
+        return 0
     since = exported.averaged_since
     mean = "" if since is None else f", the mean of versions {since} to {exported.version.number}"
     print(f"{arguments.out}: {arguments.name} version {exported.version}{mean}")
+    if exported.note:
+        print(f"note: {exported.note}", file=sys.stderr)
     return 0
 
 

@@ -262,6 +262,12 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     submit.add_argument("job", type=Path, metavar="JOB.toml")
     _add_config(submit, "aggregator.toml")
     _add_check(submit, "look at the job, and at the test split that FILE has for it, and exit")
+    submit.add_argument(
+        "--from",
+        dest="start",
+        metavar="JOB[@VERSION]|FILE.npz",
+        help="start from these weights, of a number, best or last, and not from the seed",
+    )
     draft = _add(
         job,
         "draft",
@@ -276,6 +282,7 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     draft.add_argument("--json", action="store_true", help="what was found, and the job file, as JSON")
     list_ = _add(job, "list", commands.job_list, "Show every job.", "fedge job list --json")
     _add_config(list_, "aggregator.toml")
+    list_.add_argument("--all", action="store_true", help="also those that another of their name has replaced")
     list_.add_argument("--json", action="store_true")
     show = _add(
         job,
@@ -287,22 +294,31 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     show.add_argument("name", metavar="NAME")
     _add_config(show, "aggregator.toml")
     show.add_argument("--json", action="store_true")
-    resume = _add(job, "resume", commands.job_resume, "Try a job again that is at rest.", "fedge job resume digits")
-    resume.add_argument("name", metavar="NAME")
-    _add_config(resume, "aggregator.toml")
-    stop = _add(job, "stop", commands.job_stop, "Stop a job; its last version stays.", "fedge job stop digits")
-    stop.add_argument("name", metavar="NAME")
-    _add_config(stop, "aggregator.toml")
+    for name, command, what, example in (
+        ("pause", commands.job_pause, "Open no round of a job until it is resumed.", "digits"),
+        ("resume", commands.job_resume, "Go on with a job that is paused, or at rest.", "digits"),
+        ("rollback", commands.job_rollback, "Make an older version of a job the next one again.", "digits best"),
+        ("stop", commands.job_stop, "Stop a job; its last version stays.", "digits"),
+        ("delete", commands.job_delete, "Forget a job that has ended, with its versions.", "digits-1f0c22ab"),
+    ):
+        act = _add(job, name, command, what, f"fedge job {name} {example}")
+        act.add_argument("name", metavar="NAME", help="the job's name, or its id")
+        if name == "rollback":
+            act.add_argument("version", metavar="VERSION", help="its number, or best")
+        _add_config(act, "aggregator.toml")
+        act.add_argument("--json", action="store_true", help="say what was done as JSON")
     export = _add(
         job,
         "export",
         commands.job_export,
-        "Write a job's current version as ONNX.",
+        "Write a version of a job as ONNX, or its weights as NPZ.",
         "fedge job export digits --out model.onnx",
     )
-    export.add_argument("name", metavar="NAME")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    export.add_argument("name", metavar="NAME", help="the job's name, or its id")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx|FILE.npz")
+    export.add_argument("--version", metavar="N|best|last", help="another one than devices serve")
     _add_config(export, "aggregator.toml")
+    export.add_argument("--json", action="store_true", help="say what was written as JSON")
 
 
 def _add_round(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

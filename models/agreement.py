@@ -140,6 +140,17 @@ def from_bytes(data: bytes, job: JobSpec) -> Agreed:
     return _frozen(numbers[:columns], numbers[columns:], tuple(map(int, counts)))
 
 
+def fits(agreed: Agreed | None, job: JobSpec) -> bool:
+    """Return whether what another job's fleet has agreed on is what this job's has to agree on."""
+    if agreed is None:
+        return False
+    try:
+        from_bytes(agreed.to_bytes(), job)
+    except AgreementError:
+        return False
+    return True
+
+
 def of_model(data: bytes, model: ModelSpec, contract: ContractSpec) -> Agreed | None:
     """Read what lies beside a model, of which no more is known; None for no bytes. Raises AgreementError."""
     if not data:

@@ -17,7 +17,8 @@ Formats of a body, by its first byte (integers little-endian; BODY.md):
     0x21 group      steps, each behind its length in 4 bytes
     0x22 snapshot   flags, the grids, and for each bit plane of eight its length and its deflated bytes
     0x23 agreement  what the fleet agrees on (models/agreement.py)
-    0x25 agreed     the same behind its length in 4 bytes; then a body that begins anywhere, of a version that has it
+    0x24 exact      any version at all, from nothing: its integers, and those of the state (models/exact.py)
+    0x25 agreed     an agreement behind its length in 4 bytes; then a body that begins anywhere
 
 Every function is pure; `Held` is all there is to keep of a version.
 """
@@ -31,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models import agreement
+from models import agreement, exact
 from models.agreement import Agreed, AgreementError
 from models.codec import planes
 from models.codec.coding import Coding, Tensors, max_body_bytes
@@ -50,8 +51,8 @@ from models.strategies.state import State
 from models.strategies.strategy import MOST_ROWS
 from models.strategies.table import STRATEGIES
 
-WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, AGREED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x25
-ANYWHERE = (WHOLE, SNAPSHOT)
+WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, EXACT, AGREED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25
+ANYWHERE = (WHOLE, SNAPSHOT, EXACT)
 """What begins from nothing. AGREED does too: one of these is in it."""
 GRID, STATE = 1, 2
 """Flags: grids follow; among them one for the state of the server's optimizer."""
@@ -198,6 +199,9 @@ class Chain:
                     yield held
             case 0x22:
                 yield self._open(number, body)
+            case 0x24:
+                rows = self._strategy.rows(self._rules)
+                yield Held(number, *exact.read(body[1:], self._first, self.spec, rows, self._strategy))
             case 0x25 if self._job.contract.agrees:
                 agreed, rest = self._unwrapped(body)
                 for found in self._walk(held, number, rest):
@@ -289,6 +293,10 @@ class Chain:
         return bytes((WHOLE,)) + write_float32(
             [there - here for there, here in zip(model.values(), self._first.values(), strict=True)]
         )
+
+    def exact(self, held: Held) -> bytes:
+        """Return the body that says a version exactly, from nothing, with the state and the agreement that it has."""
+        return self.wrapped(bytes((EXACT,)) + exact.write(held.model, held.state, self._first), held.agreed)
 
     def _from_first(self, found: Floats) -> Model:
         row = found.rounded(EXPONENT)
@@ -428,7 +436,9 @@ def _agreed_bytes(job: JobSpec) -> int:
 
 def max_way_bytes(spec: Spec) -> int:
     """Return the most bytes that any body of a version may have."""
-    return max(SPAN * (max_step_bytes(spec) + 4), planes.max_bytes((1 + MOST_ROWS) * n_parameters(spec))) + 8
+    n = n_parameters(spec)
+    whole = max(planes.max_bytes((1 + MOST_ROWS) * n), exact.max_bytes(n, MOST_ROWS) + 2 * len(spec) + SLACK)
+    return max(SPAN * (max_step_bytes(spec) + 4), whole) + 8
 
 
 def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
@@ -438,11 +448,12 @@ def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
     """
     n, agreed = n_parameters(spec), _agreed_bytes(job)
     if job.coding.codec == "float32":
-        return 4 * n + SLACK + agreed
+        return max(4 * n, exact.max_bytes(n, 0)) + SLACK + agreed
     widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
     step = 4 * (max_body_bytes(spec, widest) + _LATE.size) + 4
     rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
-    return max(step, SPAN * (min(step, SLACK) + 4), planes.max_bytes((1 + rows) * n)) + SLACK + agreed
+    whole = max(planes.max_bytes((1 + rows) * n), exact.max_bytes(n, rows))
+    return max(step, SPAN * (min(step, SLACK) + 4), whole) + SLACK + agreed
 
 
 def _pieces(rest: bytes) -> Iterable[bytes]:

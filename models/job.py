@@ -43,6 +43,8 @@ MOST_AVERAGED = 16
 """Of these at most: their sum still has room in an int64."""
 AVERAGED_SHARE = 8
 """They are at most one in so many of all that there are: while versions improve quickly, a mean of more lags behind."""
+KEEP_BYTES = 2**26
+"""What the states of every Nth version take on the disk, where a job does not say."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -161,8 +163,14 @@ class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     max_staleness: Annotated[int, Meta(ge=0, le=10_000)] = 20
     """Versions after which a late update is refused in any case."""
     stop: StopSpec = StopSpec()
+    keep_every: Count | None = None
+    """The states of versions N, 2 N, 3 N, … are kept, beside those of the best and the last one."""
+    keep_bytes: Annotated[int, Meta(ge=0, le=2**40)] = KEEP_BYTES
+    """What those of `keep_every` may take on the disk, together: beyond it the oldest go."""
 
     def __post_init__(self) -> None:
+        if self.keep_every is None and self.keep_bytes != KEEP_BYTES:
+            raise ValueError(f"keep_bytes = {self.keep_bytes} wants keep_every: without it there is nothing to bound")
         if self.target is not None and self.quorum > self.target:
             raise ValueError(f"quorum = {self.quorum} is more than target = {self.target}")
         if self.min_devices is not None and self.quorum > self.min_devices:

@@ -123,7 +123,8 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
     passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
-    disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + MB
+    kept = (4 + 8 * state) * n + (job.rounds.keep_bytes if job.rounds.keep_every else 0)
+    disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + kept + MB
     return Needs(n, held, working, passing, disk, torch)
 
 

@@ -40,6 +40,10 @@ AGENT_STEPS = {
 WORDS = ("agent.Drop", "aggregator.AskDevices", "aggregator.Tell")
 """Effects from which nothing durable follows, of a fleet that waits or is overtaken: fleet/world has such weather."""
 
+ELSEWHERE = ("aggregator.Restore",)
+"""Effects of jobs that chaos does not run: that an operator rolls back, or whose patience ends. Tests of their own kill
+there (tests/fleet/test_versions.py)."""
+
 OFTEN = {
     "aggregator.Announce": 3,
     "aggregator.SendVerdict": 2,
@@ -78,7 +82,7 @@ def points() -> list[Point]:
 
 
 def _around(role: Role, union: object) -> list[Point]:
-    names = sorted({f"{role}.{kind.__name__}" for kind in get_args(union)}.difference(WORDS))
+    names = sorted({f"{role}.{kind.__name__}" for kind in get_args(union)}.difference(WORDS, ELSEWHERE))
     return [Point(role, f"{name}.{side}", OFTEN.get(name, 1)) for name in names for side in _SIDES]
 
 

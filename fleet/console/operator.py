@@ -1,4 +1,6 @@
-"""What an operator asks of a running fleet, over MQTT like everybody else: submit, list, show, stop, resume, export.
+"""What an operator asks of a running fleet, over MQTT like everybody else: submit, list, show, stop, resume, pause.
+
+What has to do with the numbers of a version, and takes NumPy, is in versions.py.
 
 A command is sent again until it is answered, and the aggregator does it once: one that comes while it starts, or that
 the broker has dropped, is not lost. What comes back is cleaned before it is shown, whoever said it.
@@ -6,6 +8,8 @@ the broker has dropped, is not lost. What comes back is cleaned before it is sho
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 import time
 import tomllib
@@ -17,36 +21,34 @@ import msgspec
 from msgspec import Struct, structs
 
 from broker.connection import BrokerSettings
-from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Body,
     Command,
+    Delete,
     Explain,
-    Head,
     Job,
     Jobs,
     Message,
+    Pause,
     Presence,
     Query,
     Reply,
     Resume,
+    RollBack,
     Show,
     Status,
     Stop,
     Submit,
-    Version,
+    Upload,
 )
 from broker.operator_seal import OperatorSeal
 from broker.transport import Denied, Offline, SessionTakenOver
-from edge_agent.fetch import Fetch, FetchError
+from edge_agent.fetch import Fetch
 from fleet.console.observer import Garbage, Said, over_mqtt
 from fleet.identity import wire_of_operator
 from identity.settings import IdentitySettings
-from models.chain import Chain
 from models.job import JobSpec, Name
-from models.nets import table as nets
-from models.serving.export import to_onnx
 from runtime.settings import SettingsError, convert, load
 from runtime.words import clean
 
@@ -54,6 +56,8 @@ PATIENCE_S = 15.0
 """How long a broker or an aggregator may take to answer."""
 RESEND_S = 2.0
 """A command that has not been answered is sent again after this long."""
+PIECE_BYTES = 24_576
+"""Of weights that are sent, in one command: a third more in base64, and the smallest broker known takes 64 kB."""
 QUIET_S = 0.4
 """Retained messages are all here when no more has come for this long; a busy fleet is never quiet otherwise."""
 
@@ -226,8 +230,8 @@ class Console:
                     raise
             self._asks_by_query = not self._asks_by_query
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
-        if isinstance(command, Stop):
-            busy = ", or evaluating a version of this job, after which it stops: look at `fedge job list`"
+        if isinstance(command, Stop | RollBack):
+            busy = ", or evaluating a version of this job, after which it is done: look at `fedge job list`"
         raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
 
     def _say(self, command: Command) -> None:
@@ -244,6 +248,18 @@ class Console:
     def sign(self, command: Submit, name: str) -> Submit:
         """Return a job that is submitted as one of this operator's: under an id that is drawn here, and signed."""
         return command if self._seal is None else self._seal.signed(command, name, secrets.token_hex(4))
+
+    def upload(self, weights: bytes) -> str:
+        """Send weights that a job is to start from, and return what they are called there. Raises OperatorError."""
+        digest, at = hashlib.sha256(weights).hexdigest()[:32], 0
+        while at < len(weights):
+            piece = base64.b64encode(weights[at : at + PIECE_BYTES]).decode()
+            upload = Upload(self.client, secrets.token_hex(4), digest, len(weights), at, piece)
+            here = self.ask(upload).text
+            if not (here.isascii() and here.isdigit() and at < int(here) <= len(weights)):
+                raise OperatorError(f"the aggregator has not taken the weights: {here[:100]}")
+            at = int(here)
+        return f"upload:{digest}"
 
     def pages(self, command: Query) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each. Raises OperatorError."""
@@ -293,15 +309,19 @@ def load_job(path: Path) -> JobSpec:
     return load(path, JobSpec)
 
 
-def submit(config: OperatorConfig, path: Path) -> tuple[str, list[str]]:
+def submit(config: OperatorConfig, path: Path, start: str = "", weights: bytes = b"") -> tuple[str, list[str]]:
     """Start the job of a file; return its id, and what can be said of it already.
 
-    Raises SettingsError or OperatorError.
+    start: the version that it starts from, JOB or JOB@VERSION. weights: those that it starts from, as a body that says
+    them exactly. Raises SettingsError or OperatorError.
     """
     spec = load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     with Console(config) as fleet:
-        reply = fleet.ask(fleet.sign(Submit(fleet.client, secrets.token_hex(4), tree), spec.name))
+        if weights:
+            start = fleet.upload(weights)
+        command = structs.replace(Submit(fleet.client, secrets.token_hex(4), tree), start=start)
+        reply = fleet.ask(fleet.sign(command, spec.name))
     return reply.text, [str(note) for note in _cleaned(reply.data).get("notes", [])]
 
 
@@ -315,6 +335,24 @@ def resume(config: OperatorConfig, name: str) -> str:
     """Try the job of this name again, which is at rest. Raises OperatorError."""
     with Console(config) as fleet:
         return fleet.ask(Resume(fleet.client, secrets.token_hex(4), name)).text
+
+
+def pause(config: OperatorConfig, name: str) -> str:
+    """Let no round of the job of this name open until it is resumed. Raises OperatorError."""
+    with Console(config) as fleet:
+        return fleet.ask(Pause(fleet.client, secrets.token_hex(4), name)).text
+
+
+def roll_back(config: OperatorConfig, name: str, version: str) -> str:
+    """Make an older version of the job the next one: its number, or "best". Raises OperatorError."""
+    with Console(config) as fleet:
+        return fleet.ask(RollBack(fleet.client, secrets.token_hex(4), name, version)).text
+
+
+def delete(config: OperatorConfig, name: str) -> str:
+    """Forget the job of this name, or id, which has ended or was replaced. Raises OperatorError."""
+    with Console(config) as fleet:
+        return fleet.ask(Delete(fleet.client, secrets.token_hex(4), name)).text
 
 
 def explain(config: OperatorConfig, name: str, number: int, device: str | None = None) -> Iterator[RoundLine]:
@@ -346,13 +384,16 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
     return JobDetails(pages[0].job, [device for page in pages for device in page.devices], pages[0].scores)
 
 
-def jobs(config: OperatorConfig) -> list[JobLine]:
-    """Return every job there is: as the aggregator knows it, or as the broker remembers. Raises OperatorError."""
+def jobs(config: OperatorConfig, *, past: bool = False) -> list[JobLine]:
+    """Return every job there is: as the aggregator knows it, or as the broker remembers. Raises OperatorError.
+
+    past: also those that another of their name has replaced, which the broker does not remember.
+    """
     with Console(config) as fleet:
         why = f"no aggregator leads fleet {config.fleet}: is it running?"
         if any(isinstance(m, Beacon) and m.online for m in fleet.gather("aggregator")):
             try:
-                pages = list(fleet.pages(Jobs(fleet.client, "")))
+                pages = list(fleet.pages(Jobs(fleet.client, "", past=past)))
             except OperatorError as error:
                 why = str(error)
             else:
@@ -383,54 +424,6 @@ def _remembered(messages: list[Message], why: str) -> list[JobLine]:
             )
         )
     return sorted(lines, key=lambda line: line.job)
-
-
-class Exported(Struct, frozen=True):
-    """What was written: a version, or the mean of it and those since the one of this number."""
-
-    version: Version
-    averaged_since: int | None = None
-
-
-def export(config: OperatorConfig, name: str, out: Path) -> Exported:
-    """Write the current version of a job as ONNX, or the mean of the last ones as the job says; the version itself
-    where that cannot be had. Raises SettingsError, OperatorError, ModelError or ExportError.
-    """
-    with Console(config) as fleet:
-        messages = fleet.gather("job", "head")
-        job = next(
-            (m for m in messages if isinstance(m, Job) and m.spec is not None and name in (m.job, m.spec.get("name"))),
-            None,
-        )
-        if job is None:
-            known = sorted({str(m.spec.get("name")) for m in messages if isinstance(m, Job) and m.spec})
-            raise OperatorError(f"there is no job {name}; there is {', '.join(known) or 'none at all'}")
-        head = next((m for m in messages if isinstance(m, Head) and m.job == job.job), None)
-        if head is None:
-            raise OperatorError(f"job {name} has no version yet")
-        spec = convert(job.spec, JobSpec, job.job)
-        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
-        try:
-            since = spec.averaged_from(head.version.number)
-            fetch = Fetch(head.version, head, net.spec, None, since=since)
-            if not fetch.done:
-                fleet.fetch(fetch)
-            trail = fetch.install(Chain(net.spec, spec), None)
-        except (FetchError, WireError) as error:
-            raise OperatorError(str(error)) from error
-    served = trail.served(since)
-    metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
-    if served.since is not None:
-        metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-    out.write_bytes(
-        to_onnx(
-            *(spec.model, served.model.params(net.spec)),
-            metadata=metadata,
-            contract=spec.contract,
-            agreed=trail.now.agreed,
-        )
-    )
-    return Exported(head.version, served.since)
 
 
 def load_config(path: Path) -> OperatorConfig:

@@ -26,13 +26,17 @@ from aggregator.effects import (
     Doubted,
     Effect,
     EndJob,
+    NotRestored,
     Open,
+    Pause,
     Publish,
+    RollBack,
     SendVerdict,
     Setup,
     StoreRefusal,
     Tell,
     Tick,
+    Unpause,
     VerdictPending,
     VerdictStored,
 )
@@ -1273,6 +1277,10 @@ SAID: dict[type, CoordinatorEvent] = {
     VerdictStored: VerdictStored(counted("c")),
     Committed: Committed(V1, {}),
     CommitFailed: CommitFailed("it has diverged"),
+    NotRestored: NotRestored("version 3 is not kept"),
+    RollBack: RollBack(0, "version 0 was restored by anna"),
+    Pause: Pause("paused by anna since today"),
+    Unpause: Unpause(),
 }
 
 

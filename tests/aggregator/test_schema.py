@@ -277,7 +277,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 6, where this one reads 1 to 5\): upgrade"):
         Store(tmp_path)
 
 
@@ -330,7 +330,15 @@ def test_the_first_pages_of_a_store_without_its_wal_are_no_store(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "sql", ["DROP TABLE versions", "DROP TABLE deleted", "PRAGMA user_version = -7", "CREATE VIEW v AS SELECT 1"]
+    "sql",
+    [
+        "DROP TABLE versions",
+        "DROP TABLE deleted",
+        "DROP TABLE kept",
+        "DROP TABLE past",
+        "PRAGMA user_version = -7",
+        "CREATE VIEW v AS SELECT 1",
+    ],
 )
 def test_a_database_of_another_shape_is_no_store(tmp_path: Path, sql: str) -> None:
     file = with_jobs(tmp_path)
@@ -416,4 +424,4 @@ def everything(store: Store) -> list[StoreError]:
 
 
 def test_the_number_of_the_schema_is_the_number_of_steps() -> None:
-    assert len(schema.STEPS) == SCHEMA_VERSION == 4
+    assert len(schema.STEPS) == SCHEMA_VERSION == 5

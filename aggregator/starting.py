@@ -1,0 +1,75 @@
+"""What a job starts from, where it is not its seed: a version of another job here, or weights that an operator sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from aggregator.config import AggregatorConfig
+from models import agreement
+from models.chain import Chain, Held
+from models.codec import CodecError
+from models.job import JobSpec
+from models.nets import table as nets
+from models.nets.net import ModelError, Net
+
+if TYPE_CHECKING:
+    from aggregator.run import Run
+    from aggregator.service import Aggregator
+    from aggregator.uploads import Uploads
+
+UPLOAD = "upload:"
+
+
+class Given(NamedTuple):
+    """Weights: the body that says them exactly. of: the job that they are of; None: the job that starts from them."""
+
+    body: bytes
+    what: str
+    of: JobSpec | None = None
+
+    def held(self, net: Net, spec: JobSpec, config: AggregatorConfig) -> Held:
+        """Return them for the net of a job, as its version 1. Raises ModelError where they are for another one.
+
+        What their fleet has agreed on goes along: the job has the same columns, and normalises as that did.
+        """
+        source = net if self.of is None else nets.build(self.of.model, allow=config.models.allow)
+        for theirs, ours in zip(source.spec, net.spec, strict=False):
+            if theirs != ours:
+                raise ModelError(
+                    f"it cannot start from {self.what}: that has {theirs.name} of shape {theirs.shape}, where the net "
+                    f"of this job has {ours.name} of shape {ours.shape}"
+                )
+        if len(source.spec) != len(net.spec):
+            raise ModelError(
+                f"it cannot start from {self.what}: that has {len(source.spec)} arrays, where the net of this job has "
+                f"{len(net.spec)}"
+            )
+        chain = Chain(net.spec, spec if self.of is None else self.of)
+        try:
+            found = chain.take(chain.first(), 1, self.body)
+        except CodecError as error:
+            raise ModelError(f"it cannot start from {self.what}: {error}") from error
+        if self.of is not None and (there := self.of.contract.normalise) != (here := spec.contract.normalise):
+            raise ModelError(
+                f'it cannot start from {self.what}: that was trained with normalise = "{there}", where [contract] of '
+                f'this job says "{here}"'
+            )
+        return Held(1, found.model, agreed=found.agreed if agreement.fits(found.agreed, spec) else None)
+
+
+def find(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
+    """Return the weights that a command names: NAME, NAME@VERSION or upload:DIGEST. Raises ValueError or StoreError."""
+    from aggregator import versions  # which needs runs, and these what is here
+
+    if text.startswith(UPLOAD):
+        return Given(uploads.whole(text.removeprefix(UPLOAD)), "the weights that were sent")
+    name, _, version = text.partition("@")
+    found = versions.find(aggregator, name, version or "last")
+    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec)
+
+
+def said(run: Run, text: str) -> str:
+    """Return in words what a job started from, and what that costs."""
+    n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
+    what = "the weights that were sent" if text.startswith(UPLOAD) else text
+    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"

@@ -1,0 +1,245 @@
+"""What operators do with the versions of jobs: pause and resume, roll back, export, delete. See commands.py."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from aggregator import effects, restoring
+from aggregator.kept import KeptState, PastJob
+from aggregator.run import Run
+from broker.messages import Export, Pause, RollBack
+from models.job import JobSpec
+
+if TYPE_CHECKING:
+    from aggregator.service import Aggregator
+
+PIECE_BYTES = 24_576
+"""Of a body that is exported, in one answer: a third more in base64, and the smallest broker known takes 64 kB."""
+MOST_NAMED = 12
+
+
+class Found(NamedTuple):
+    """A version of a job."""
+
+    job: str
+    spec: JobSpec
+    version: str
+    """With its generation, as people know it."""
+    state: KeptState
+    is_best: bool
+    reason: str
+
+
+# What changes something.
+
+
+def pause(aggregator: Aggregator, command: Pause) -> str:
+    """Pause a job at work; return that in words. Raises ValueError or StoreError."""
+    run = _at_work(aggregator, command.name)
+    core = run.coordinator
+    if not core.paused:
+        paused = f"paused by {command.client} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        aggregator.store.pause(run.job, paused)
+        aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.Pause(paused), now))
+    return f"{run.job} is {core.paused}: no round opens; fedge job resume {run.spec.name} goes on"
+
+
+def unpause(aggregator: Aggregator, name: str) -> str | None:
+    """Let a paused job go on; return that in words, or None where none of the name is paused. Raises StoreError."""
+    run = next((run for run in _named(aggregator, name) if run.coordinator.paused), None)
+    if run is None:
+        return None
+    version = run.version
+    aggregator.store.pause(run.job, "")
+    aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.Unpause(), now))
+    return f"{run.job} goes on from version {version}"
+
+
+def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
+    """Make an older version the next one; return that in words, or None while something is under way.
+
+    Raises ValueError or StoreError.
+    """
+    run = _at_work(aggregator, command.name)
+    number = _number(run, command.version)
+    if restoring.is_again(run.history) == number:
+        return f"{run.job}: version {run.version} is version {number} again"
+    if number == run.version.number:
+        raise ValueError(f"version {number} is the current version of {run.job}")
+    if number and number not in (sizes := aggregator.store.states.sizes(run.job)):
+        raise ValueError(_not_kept(run.job, number, restoring.named(sizes, run.best, run.version.number)))
+    why = f"version {number} was restored by {command.client}"
+    aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.RollBack(number, why), now))
+    after = aggregator.runs.get(run.job)
+    if after is None:
+        raise RuntimeError(f"{run.job} could not be rolled back: its state cannot be written now")
+    if restoring.is_again(after.history) == number:
+        return f"{run.job}: version {after.version} is version {number} again"
+    if after.coordinator.ended:
+        raise ValueError(f"job {run.job} has ended: {after.reason}")
+    return None
+
+
+def delete(aggregator: Aggregator, name: str) -> str:
+    """Forget a job that has ended or was replaced; return that in words. Raises ValueError or StoreError."""
+    for run in _named(aggregator, name):
+        if not run.coordinator.ended:
+            raise ValueError(f"job {run.job} is running: stop it first")
+        aggregator.jobs.delete(run.job)
+        return f"{run.job} is deleted, with its versions"
+    for job, rest in list(aggregator.resting.items()):
+        if name in (job, rest.name):
+            if not rest.ended:
+                raise ValueError(f"job {job} is at rest and has not ended: stop it first")
+            aggregator.jobs.delete(job)
+            return f"{job} is deleted, with its versions"
+    past = [one for one in aggregator.store.states.past() if name in (one.job, one.name)]
+    if len(past) > 1:
+        raise ValueError(f"{len(past)} replaced jobs have the name {name}: say which, {', '.join(p.job for p in past)}")
+    for one in past:
+        aggregator.store.forget_past(one.job)
+        return f"{one.job} is deleted, with its versions"
+    raise ValueError(f"no job has the name {name}")
+
+
+# What only looks.
+
+
+def find(aggregator: Aggregator, name: str, version: str) -> Found:
+    """Return a version of a job: its number, "best" or "last". Raises ValueError or StoreError."""
+    for run in sorted(_named(aggregator, name), key=lambda run: bool(run.coordinator.ended)):
+        number = _number(run, version)
+        state = run.state_of(number)
+        if state is None:
+            sizes = aggregator.store.states.sizes(run.job)
+            raise ValueError(_not_kept(run.job, number, restoring.named(sizes, run.best, run.version.number)))
+        said = f"{run.version.generation}.{number}"
+        return Found(run.job, run.spec, said, state, number == run.best, run.reason if run.coordinator.ended else "")
+    for past in aggregator.store.states.past():
+        if name in (past.job, past.name):
+            return _of_past(aggregator, past, version)
+    for job, rest in aggregator.resting.items():
+        if name in (job, rest.name):
+            raise ValueError(f"{job} is at rest: {rest.why}"[:500])
+    raise ValueError(f"no job has the name {name}: fedge job list --all shows those there are")
+
+
+def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
+    states = aggregator.store.states
+    number = past.best if version == "best" else past.last if version == "last" else _natural(version)
+    state = None if number is None else states.get(past.job, number)
+    if state is None:
+        there = restoring.named(states.sizes(past.job), past.best, past.last)
+        raise ValueError(_not_kept(past.job, version, there))
+    said = f"{past.generation}.{state.number}"
+    return Found(past.job, past.spec, said, state, number == past.best, past.reason)
+
+
+class Exports:
+    """Answers exports, page by page. The body of the last one is remembered: it is asked for many times."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._last: tuple[tuple[str, str, str], Found] | None = None
+
+    def page(self, command: Export) -> tuple[str, dict[str, Any], str]:
+        """Return a piece of a version, and what it is of; and where the next piece begins, if there is one.
+
+        Raises ValueError where there is no such version, StoreError where it cannot be read.
+        """
+        key = command.client, command.name, command.version
+        begins, _, sha256 = command.after.partition(":")
+        at = _natural(begins) if command.after else 0
+        if self._last is None or self._last[0] != key or not at:
+            self._last = key, find(self._aggregator, command.name, command.version)
+        found = self._last[1]
+        if sha256 and sha256 != found.state.sha256:  # of a job that has gone on since, and another asked in between
+            raise ValueError(f"{found.job} has another {command.version} version since: begin again")
+        body = found.state.body
+        data: dict[str, Any] = {"piece": base64.b64encode(body[at : at + PIECE_BYTES]).decode()}
+        if not at:
+            data |= {
+                "job": found.job,
+                "spec": msgspec.to_builtins(found.spec),
+                "version": found.version,
+                "number": found.state.number,
+                "sha256": found.state.sha256,
+                "n_bytes": len(body),
+                "metrics": found.state.metrics,
+                "best": found.is_best,
+                "reason": found.reason[:500],
+            }
+        end = at + PIECE_BYTES
+        if end < len(body):
+            return found.job, data, f"{end}:{found.state.sha256}"
+        self._last = None
+        return found.job, data, ""
+
+
+def past_lines(aggregator: Aggregator) -> Iterator[dict[str, Any]]:
+    """Return what `job list --all` shows of replaced jobs, by id."""
+    states = aggregator.store.states
+    for past in sorted(states.past(), key=lambda past: past.job):
+        best = None if past.best is None else states.get(past.job, past.best)
+        metrics = {} if best is None else best.metrics
+        yield {
+            "name": past.name,
+            "job": past.job,
+            "state": "replaced",
+            "version": f"{past.generation}.{past.last}",
+            "metrics": {name: metrics[name] for name in ("accuracy", "loss", "participants") if name in metrics},
+            "reason": f"{past.ended}: {past.reason}; another of its name replaced it at {past.at} UTC; "
+            f"kept: {restoring.named(states.sizes(past.job), past.best, past.last)}"[:500],
+        }
+
+
+# Names and numbers.
+
+
+def _named(aggregator: Aggregator, name: str) -> list[Run]:
+    return [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
+
+
+def _at_work(aggregator: Aggregator, name: str) -> Run:
+    found = _named(aggregator, name)
+    for run in found:
+        if not run.coordinator.ended:
+            return run
+    for run in found:
+        raise ValueError(f"job {run.job} has ended: {run.reason}"[:500])
+    for job, rest in aggregator.resting.items():
+        if name in (job, rest.name):
+            raise ValueError(f"job {job} is at rest: {rest.why}"[:500])
+    raise ValueError(f"no running job has the name {name}")
+
+
+def _number(run: Run, version: str) -> int:
+    """Return the number of a version of a job. Raises ValueError where there is none."""
+    current = run.version.number
+    if version == "last":
+        return current
+    if version == "best":
+        best = run.best
+        if best is None:
+            raise ValueError(f"nobody measures the versions of {run.job}: which is the best is not known")
+        return best
+    number = _natural(version)
+    if number > current:
+        raise ValueError(f"{run.job} is at version {run.version}: there is no version {number}")
+    return number
+
+
+def _natural(text: str) -> int:
+    number = text.rpartition(".")[2]  # as it is shown, with its generation
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise ValueError(f'{text[:40]!r} is no version: say its number, "best" or "last"')
+    return int(number)
+
+
+def _not_kept(job: str, version: object, there: str) -> str:
+    return f"version {version} of {job} is not kept; these are: {there}"[:500]
