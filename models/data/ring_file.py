@@ -8,7 +8,7 @@
     or not at all: what a power cut has torn, and what has rotted, costs that line. Two lines whose line break has
     rotted are found all the same.
  2. `time` is when a row was received, in seconds since 1970 by this device's clock. It goes back where the clock was
-    put back; that is a gap, as much as a long silence is. What is missing in a row is not there.
+    put back: whoever needs an order sorts by it. A long silence is a gap. What is missing in a row is not there.
  3. A reader opens all segments before it reads the first, and of each it reads what was there then. So a table is of
     one moment, though rows are appended and old segments removed meanwhile.
  4. A segment says its format. One of a newer fedge is refused by name; where its head has rotted it is none.
