@@ -1,8 +1,11 @@
 """What local training costs on the 784-200-200-10 net at batch 10: time against eager Torch, and memory.
 
+And what it costs that rows and classes may have weights: `steps` without them against a loop of net and SGD alone, and
+with them against without, each by its fastest epoch.
+
     python -m benchmarks.training [--json FILE]
 
-Both time measurements are taken in one process on one thread, in turns, so that a busy machine slows both. Memory
+All time measurements are taken in one process on one thread, in turns, so that a busy machine slows both. Memory
 is the peak (VmHWM) of a fresh process that trains 600 samples in NumPy for an epoch.
 """
 
@@ -26,7 +29,9 @@ from models.data.dataset import Dataset  # noqa: E402
 from models.job import ModelSpec, TrainSpec  # noqa: E402
 from models.nets.table import build  # noqa: E402
 from models.params import Params, Spec  # noqa: E402
+from models.training.order import order_of  # noqa: E402
 from models.training.train import begin, finish, seed_for, steps  # noqa: E402
+from models.training.weights import Weights  # noqa: E402
 
 MODEL = ModelSpec(inputs=784, hidden=(200, 200), outputs=10)
 TRAIN = TrainSpec(epochs=1, batch_size=10, learning_rate=0.1)
@@ -45,11 +50,31 @@ def make_params(spec: Spec) -> Params:
     return {t.name: (0.05 * generator.standard_normal(t.shape)).astype(np.float32) for t in spec}
 
 
-def time_epoch_numpy(params: Params, data: Dataset) -> float:
+def time_epoch_numpy(params: Params, data: Dataset, weights: Weights | None = None) -> float:
     net = build(MODEL)
     start = time.perf_counter()
     state = begin(params, seed_for(0, 0, "bench"))
-    finish(steps(net, state, data, TRAIN, version_number=0), state)
+    finish(steps(net, state, data, TRAIN, version_number=0, weights=weights), state)
+    return time.perf_counter() - start
+
+
+def time_epoch_weighed(params: Params, data: Dataset) -> float:
+    rows = np.ones(N_SAMPLES, np.float32)
+    return time_epoch_numpy(params, data, Weights(rows, np.ones(MODEL.outputs, np.float32), 1.0))
+
+
+def time_epoch_bare(params: Params, data: Dataset) -> float:
+    """The net and SGD alone: no state, no position, no weights."""
+    net = build(MODEL)
+    start = time.perf_counter()
+    params = {name: value.copy() for name, value in params.items()}
+    changes = {name: np.empty_like(value) for name, value in params.items()}
+    order = order_of(seed_for(0, 0, "bench"), 0, N_SAMPLES)
+    for at in range(0, N_SAMPLES, TRAIN.batch_size):
+        rows = order[at : at + TRAIN.batch_size]
+        _, changes = net.loss_and_gradients(params, data.X[rows], data.y[rows], scale=TRAIN.learning_rate, out=changes)
+        for name, value in params.items():
+            value -= changes[name]
     return time.perf_counter() - start
 
 
@@ -76,11 +101,16 @@ def time_epoch_torch(params: Params, data: Dataset) -> float:
 
 def measure_time() -> dict[str, float]:
     data, params = make_data(), make_params(build(MODEL).spec)
-    pairs = [(time_epoch_numpy(params, data), time_epoch_torch(params, data)) for _ in range(TURNS + 2)][2:]
+    each = (time_epoch_numpy, time_epoch_torch, time_epoch_bare, time_epoch_weighed)
+    turns = [[time_one(params, data) for time_one in each] for _ in range(TURNS + 2)][2:]
+    again = [[time_one(params, data) for time_one in (*each[2:], each[0])] for _ in range(4 * TURNS)]
+    bare, weighed, ours = (min(turn[k] for turn in again) for k in range(3))
     return {
-        "numpy_ms_per_step": statistics.median(n for n, _ in pairs) / (N_SAMPLES / 10) * 1e3,
-        "torch_ms_per_step": statistics.median(t for _, t in pairs) / (N_SAMPLES / 10) * 1e3,
-        "torch_over_numpy": statistics.median(t / n for n, t in pairs),
+        "numpy_ms_per_step": statistics.median(turn[0] for turn in turns) / (N_SAMPLES / 10) * 1e3,
+        "torch_ms_per_step": statistics.median(turn[1] for turn in turns) / (N_SAMPLES / 10) * 1e3,
+        "torch_over_numpy": statistics.median(turn[1] / turn[0] for turn in turns),
+        "numpy_over_bare": ours / bare,
+        "weighed_over_numpy": weighed / ours,
     }
 
 

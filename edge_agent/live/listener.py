@@ -166,6 +166,8 @@ class Listener:
             self._disk = f"its ring cannot be written: {error.strerror or error}; the oldest rows that wait are lost"
             ring.put_off(time.monotonic())
         else:
+            if self._disk and ring.n_lost:
+                log.warning("live data=%s: %d rows were lost while the disk took none", self.name, ring.n_lost)
             self._disk = ""
 
     def _leave_flood(self, said: str) -> float:

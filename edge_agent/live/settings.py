@@ -145,7 +145,7 @@ class DeviceSource(DataSource, frozen=True):
                 raise ValueError('needs the key "path", or a table [data.NAME.mqtt]')
         else:
             self._check_live(self.mqtt)
-            structs.force_setattr(self, "time", self.time or TIME)
+            structs.force_setattr(self, "time", self.time or self.rename.get(TIME, TIME))
             if self.mqtt.is_grouped:
                 structs.force_setattr(self, "group", self.group or self.mqtt.group)
         super().__post_init__()

@@ -8,7 +8,7 @@
     or not at all: what a power cut has torn, and what has rotted, costs that line. Two lines whose line break has
     rotted are found all the same.
  2. `time` is when a row was received, in seconds since 1970 by this device's clock. It goes back where the clock was
-    put back; that is a gap, as much as a long silence is. What is missing in a row is not there.
+    put back: whoever needs an order sorts by it. A long silence is a gap. What is missing in a row is not there.
  3. A reader opens all segments before it reads the first, and of each it reads what was there then. So a table is of
     one moment, though rows are appended and old segments removed meanwhile.
  4. A segment says its format. One of a newer fedge is refused by name; where its head has rotted it is none.
@@ -19,14 +19,13 @@ Who writes them is edge_agent/live/ring.py. Rows are counted from 0, over all se
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -34,7 +33,7 @@ from msgspec import Struct
 
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
 from models.data.cells import CellError, Cells, Doubles, missing_of
-from models.data.dataset import Dataset, DatasetError, checked, float32
+from models.data.dataset import DatasetError
 from models.data.naming import called, places
 from models.data.settings import SourceSettings
 from models.data.values import Values
@@ -261,54 +260,3 @@ class RingTable:
             faults += [Fault(first + place, name, why) for place, why in whys]
         faults.sort(key=lambda fault: fault.line)
         return Block(columns, np.arange(first, first + len(rows), dtype=np.int64), tuple(faults))
-
-
-def number(value: Value | None) -> float | None:
-    """Return a value as a number, nan where there is none; None for one that is not a number."""
-    if value is None:
-        return math.nan
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def read(settings: SourceSettings) -> Dataset:
-    """Return the complete rows of a ring, whose values are numbers, as they are now. Raises DatasetError.
-
-    A row that lacks one of the columns is left out; who would rather fill it has a job with a contract.
-    """
-    ring = Ring(settings.path)
-    try:
-        features = settings.columns or tuple(name for name in ring.header if name not in (settings.label, TIME))
-        names = (*features, settings.label)
-        for name in names:
-            if name not in ring.header:
-                raise DatasetError(f"{settings.path}: no column {name!r}; the ring has {', '.join(ring.header)}")
-        rows, n = _complete(ring, names, settings.path)
-    finally:
-        ring.close()
-    if not len(rows):
-        raise DatasetError(f"{settings.path}: none of {n} rows has {', '.join(names)}: which topic says nothing?")
-    X, y = float32(rows[:, :-1]), float32(rows[:, -1])
-    return Dataset(checked(X, "the features", settings.path), checked(y, settings.label, settings.path), settings.path)
-
-
-def _complete(ring: Ring, names: Sequence[str], path: str) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:
-    """Return (n, columns) of the rows that have them all, and how many rows there were."""
-    from array import array
-
-    numbers, n = array("d"), 0
-    for row in ring.rows():
-        cells = [number(row.get(name)) for name in names]
-        if None in cells:
-            name = names[cells.index(None)]
-            raise DatasetError(
-                f"{path}, row {n}, column {name}: is no number: a job whose contract has classes takes text"
-            )
-        n += 1
-        if not any(math.isnan(cell) for cell in cells if cell is not None):
-            numbers.extend(cell for cell in cells if cell is not None)
-    if ring.n_damaged:
-        log.warning("%s: %d damaged lines were left out", path, ring.n_damaged)
-    return np.frombuffer(numbers, np.float64).reshape(-1, len(names)), n

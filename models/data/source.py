@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import structs
+
 from models.contract import NO_CONTRACT, Column, ContractSpec
 from models.data import reader, table
 from models.data.dataset import Dataset, DatasetError, fit
@@ -41,7 +43,10 @@ class DataSource(SourceSettings, frozen=True):
     """A file of examples. On a device they never leave it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for keys that do not go together."""
+        """Raise ValueError for keys that do not go together. A ring has a time, whatever is said of it."""
+        row = table.find(self)
+        if row is not None and row.time is not None and self.time is None:
+            structs.force_setattr(self, "time", self.rename.get(row.time, row.time))
         if self.label in self.columns:
             raise ValueError(f"features has the label {self.label!r} among them")
         table.check(self)

@@ -9,6 +9,7 @@ that is heavy is imported where the file is read, not before.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -58,6 +59,8 @@ class Format(NamedTuple):
     """What is put behind the path to name other files that hold rows too, if they are there."""
     files: Callable[[SourceSettings], tuple[str, ...]] | None = None
     """The files that hold rows, where the path is that of a folder of them."""
+    time: str | None = None
+    """The column that says when each row was, where all such tables have one."""
 
 
 def _always(open_table: Callable[..., Table]) -> Opening:
@@ -97,6 +100,7 @@ def _read(opening: Opening, settings: SourceSettings, *, ended: bool = False) ->
 
 _TEXT = frozenset({"encoding", "time_format", "missing_values"})
 _JSONL = _always(jsonl_file.open_table)
+_RING = _always(ring_file.open_table)
 
 FORMATS = (
     Format("NPZ", "npz", (".npz",), _always(npz_file.open_table), npz_file.read, keys=_TEXT - {"encoding"}),
@@ -112,9 +116,10 @@ FORMATS = (
         beside=("-wal", "-journal"),
     ),
     Format(
-        *("a ring of live rows", "ring", (ring_file.ENDING,), _always(ring_file.open_table), ring_file.read),
+        *("a ring of live rows", "ring", (ring_file.ENDING,), _RING, partial(_read, _RING)),
         keys=_TEXT - {"encoding"},
         files=ring_file.files,
+        time=ring_file.TIME,
     ),
     Format(
         *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL, partial(_read, _JSONL)),
@@ -179,7 +184,8 @@ def _check_marks(settings: SourceSettings) -> None:
     if settings.encoding is not None:
         try:
             codecs.getincrementaldecoder(settings.encoding)
-            b"".decode(settings.encoding)
+            with contextlib.suppress(UnicodeError):
+                b"    ".decode(settings.encoding)  # of nothing at all it would not even look for the codec
         except LookupError:
             raise ValueError(
                 f'encoding = "{settings.encoding}" is not known: "utf-8", "latin-1", "cp1252", "utf-16-le"'

@@ -230,6 +230,18 @@ WORKS = {
         keys={"thousands": " "},
         columns={"temp": [*TEMP[:2], 1234.5, *TEMP[3:]]},
     ),
+    "thousands with points beside a decimal comma": Works(
+        text(with_cell("1.234"), delimiter=";", form=lambda cell: cell if cell == "1.234" else comma(cell)),
+        ("delimiter semicolon", "decimal comma"),
+        columns={"temp": gap()},
+        faults=(Fault(4, "temp", 'is no number: say decimal = "." or thousands = ".", if it is meant as one'),),
+    ),
+    "what InfluxDB exports": Works(
+        "#group,false,false,false,false,false\n#datatype,string,long,double,double,double\n#default,_result,,,,\n"
+        + text([("", 0, *row) for row in ROWS], ("", "table", "temp", "vib", "y"))
+        + "\n#group,false,false,false,false,false\n",
+        first=5,
+    ),
     "comments": Works('# logger 7, it said "hello\n' + text() + "# the end\n", first=3),
     "other comments": Works("// logger 7\n" + text(), keys={"comment": "//"}, first=3),
     "names in a comment": Works(
@@ -301,6 +313,14 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         text([(t, v, "ok") for t, v, _ in ROWS], header=("1.5", "2.5", "ok")),
         {},
         'header = ["c1", "c2", "y"]',
+    ),
+    "cells with their names in them": (
+        "T:21.5\tH:40\nT:21.6\tH:41\n",
+        {},
+        (
+            "x.csv, line 1: each cell has its name in it (NAME:VALUE): write the names once, in a line above the rows, "
+            "and the values alone; or JSON lines"
+        ),
     ),
     "an empty file": ("", {}, "x.csv: no rows yet: it is empty"),
     "a file of empty lines": ("\n\n", {}, "x.csv: no rows yet: it is empty"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.data import table
+from models.data import csv_file, table
 from models.data.blocks import Kind
 from models.data.dialect import found
 from models.data.settings import SourceSettings
@@ -80,6 +81,47 @@ def test_what_was_written_is_read_back_in_any_dialect(
                 assert read == [cells[at] for cells in rows]
     finally:
         opened.close()
+
+
+CELLS = st.sampled_from(
+    ["1", "-2.5", "", "NA", "1_0", "warm", "1e300", "inf", " 3 ", "nan", "-", "1,5", "#", "true", "٣"]
+)
+
+
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=12) | st.lists(st.just(["", "", ""])),
+    way=st.sampled_from([";", "\t", "|"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    keys=st.fixed_dictionaries({}, optional={"decimal": st.just(","), "missing_values": st.just(("1",))}),
+    kinds=st.tuples(st.sampled_from(Kind), st.sampled_from(Kind)),
+)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_the_quick_way_and_row_by_row_come_to_the_same(
+    tmp_path: Path, rows: list[list[str]], way: str, end: str, keys: dict[str, Any], kinds: tuple[Kind, Kind]
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("".join(way.join(row) + end for row in (["a", "b", "y"], *rows)).encode())
+    source = DataSource(str(path), delimiter=way, **keys)
+    found = []
+    for is_quick in (True, False):
+        opened = csv_file.open_table(source, ended=False)
+        with contextlib.closing(opened), pytest.MonkeyPatch.context() as patch:
+            if not is_quick:
+                patch.setattr(csv_file._Reading, "_quick", lambda _self, _piece: None)
+            try:
+                blocks = list(opened.blocks({"a": kinds[0], "b": kinds[1], "y": Kind.NUMBER}))
+            except table.DatasetError as error:
+                found.append(str(error))
+                continue
+        found.append(
+            repr(
+                [
+                    ({k: list(v) for k, v in block.columns.items()}, block.lines.tolist(), block.faults)
+                    for block in blocks
+                ]
+            )
+        )
+    assert found[0] == found[1]
 
 
 @given(body=st.binary(max_size=200) | st.text('ay,;\t"\n\r01.#\x00é', max_size=80).map(str.encode))
