@@ -19,6 +19,8 @@ Column = Annotated[str, Meta(min_length=1, max_length=1000)]
 """What names a column or an array: anything a header may hold, even a line break."""
 ClassName = Annotated[str, Meta(min_length=1, max_length=200)]
 """What a label is called in a table and in an answer: "fault", "3", "True"."""
+Limit = Annotated[float, Meta(ge=-1e30, le=1e30)]
+"""Of a range."""
 MOST_FEATURES = 10_000
 """That a contract names: a job has to travel (models/job.py)."""
 MOST_CLASSES = 1_000
@@ -58,7 +60,7 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """What labels are called, in the order of the model's outputs. Labels are 0, 1, … when not given."""
     units: Annotated[dict[Column, Annotated[str, Meta(max_length=100)]], Meta(max_length=MOST_FEATURES)] = {}
     """For people, and in the model's card."""
-    ranges: Annotated[dict[Column, tuple[float, float]], Meta(max_length=MOST_FEATURES)] = {}
+    ranges: Annotated[dict[Column, tuple[Limit, Limit]], Meta(max_length=MOST_FEATURES)] = {}
     """[lowest, highest] of a feature or a label of values. A value outside counts as missing; of a label, its row
     cannot be used."""
     normalise: Literal["none", "standard", "minmax", "pixels"] = "none"

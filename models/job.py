@@ -311,8 +311,8 @@ def _check_contract(job: JobSpec) -> None:
     if contract.n_inputs is not None and contract.n_inputs != model.inputs:
         rows = f" for {contract.n_rows} rows each" if contract.n_rows > 1 else ""
         raise ValueError(
-            f"[model] inputs = {model.inputs}, where [contract] makes {contract.n_inputs:,} of its columns{rows}: say "
-            f"inputs = {contract.n_inputs}"
+            f"[contract] features make {contract.n_inputs:,} inputs{rows}, where [model] has inputs = {model.inputs}: "
+            f"say inputs = {contract.n_inputs}"
         )
     if contract.n_inputs is None and model.inputs % contract.n_rows:
         raise ValueError(

@@ -75,11 +75,11 @@ def test_a_fleet_agrees_on_what_the_job_does_not_state(said: dict[str, Any], agr
         ({"features": ["t", "w"], "weight": "w"}, {}, "features has the weight 'w' among them"),
         ({"classes": ["a", "a"]}, {}, "classes names 'a' twice"),
         ({"classes": ["a", "b", "c"]}, {}, "outputs = 2, where [contract] names 3 classes"),
-        ({"features": ["t"]}, {}, "inputs = 2, where [contract] makes 1 of its columns: say inputs = 1"),
+        ({"features": ["t"]}, {}, "features make 1 inputs, where [model] has inputs = 2: say inputs = 1"),
         (
             {"features": ["t", "v"], "window": {"length": 4}},
             {},
-            "makes 8 of its columns for 4 rows each: say inputs = 8",
+            "features make 8 inputs for 4 rows each, where [model] has inputs = 2: say inputs = 8",
         ),
         ({"window": {"length": 4}}, {"inputs": 6}, "no multiple of [contract.window] length = 4"),
         ({"units": {"p": "hPa"}}, {}, "units names 'p', which is neither a feature nor the label"),

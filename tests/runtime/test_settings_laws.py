@@ -127,6 +127,11 @@ def keys(info: inspect.Type, path: tuple[str, ...] = ()) -> Iterator[Key]:
         case inspect.VarTupleType():
             items = [value for key in keys(info.item_type, path) for value in key.values]
             yield Key(path, [[], *([item] for item in items), [items[0]] * 65, [1] * 65, ["a"] * 1000, "a"])
+        case inspect.TupleType():
+            items = [value for key in keys(info.item_types[0], path) for value in key.values]
+            yield Key(
+                path, [[], [1.0], [1.0, 2.0, 3.0], *([item, 1e3] for item in items), *([0.5, item] for item in items)]
+            )
         case inspect.FloatType():
             yield Key(path, [*FLOATS, *bounds(info)])
         case inspect.IntType():
