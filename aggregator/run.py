@@ -686,6 +686,7 @@ def create(
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
     metrics = scorer(first.model)
+    evaluation.check_defined(spec, scorer.test, metrics)
     begins = None
     if given is not None:
         learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)

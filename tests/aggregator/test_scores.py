@@ -16,6 +16,7 @@ from aggregator.commands import Commands
 from broker.messages import Show
 from fleet.console.operator import JobDetails
 from models.contract import ContractSpec
+from models.data.dataset import DatasetError
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 
@@ -97,6 +98,36 @@ def test_a_version_that_always_answers_one_class_is_named_in_notes_also_after_a_
     tested.start_aggregator()
     tested.lead()
     assert words in notes.of(tested.aggregator.runs[job])
+
+
+def test_a_version_that_finds_no_row_of_a_class_says_so(tested: Fleet, spec: SpecMaker) -> None:
+    y = np.arange(200) % 2
+    X = np.zeros((200, 4), np.float32)  # what is a 1 here looks like a 0
+    y[:40], X[:40] = 0, 4.0
+    np.savez(tested.folder / "odd.npz", X=X, y=y)
+    tested.kill_aggregator()
+    tested.tests = {"toy": DataSource(str(tested.folder / "odd.npz"))}
+    tested.start_aggregator()
+    tested.lead()
+    tested.submit(spec(contract=CLASSES, rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=12)))
+    run = tested.finish()
+    assert run.metrics["recall:b"] == 0.0
+    assert f"version {run.version} finds no row of 'b'" in notes.of(run)
+
+
+@pytest.mark.parametrize("metric", ["recall:b", "auc", "f1:b"])
+def test_a_job_is_refused_whose_measure_is_not_defined_on_the_rows_of_the_test_split(
+    tested: Fleet, spec: SpecMaker, metric: str
+) -> None:
+    np.savez(tested.folder / "one.npz", X=np.zeros((9, 4), np.float32), y=np.zeros(9))
+    tested.kill_aggregator()
+    tested.tests = {"toy": DataSource(str(tested.folder / "one.npz"))}
+    tested.start_aggregator()
+    tested.lead()
+    one = spec(contract=CLASSES)
+    with pytest.raises(DatasetError, match=f"{metric}, which .* is not defined on its 9 rows: none is of that class"):
+        tested.submit(structs.replace(one, rounds=structs.replace(one.rounds, stop=StopSpec(metric, target=0.9))))
+    assert tested.store.jobs() == []
 
 
 def test_of_former_versions_no_measures_of_single_classes_are_kept_in_memory(tested: Fleet, spec: SpecMaker) -> None:
