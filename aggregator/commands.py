@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import notes, signed, waits
+from aggregator import curves, notes, signed, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
-from broker.messages import Command, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
+from broker.messages import Command, Curve, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
 from models.data.dataset import DatasetError
 from models.job import JobSpec
 from models.nets.net import ModelError
@@ -120,6 +120,8 @@ class Commands:
                     text, data, more = self._show(name, after)
                 case Explain():
                     text, data, more = self._explain(command)
+                case Curve():
+                    text, data, more = self._curve(command)
         except Refusals as error:
             ok, text = False, str(error)
         return Reply(command.client, command.request, ok, text[:500], data, more)
@@ -252,11 +254,23 @@ class Commands:
         beside = {"examples": said.ready.get(job), "trouble": said.trouble.get(job), "alarm": known.alarm or None}
         return standing | {name: value for name, value in beside.items() if value is not None}
 
-    def _explain(self, command: Explain) -> tuple[str, dict[str, Any], str]:
-        runs = self._aggregator.runs.values()
-        run = next((run for run in runs if command.name in (run.job, run.spec.name)), None)
+    def _run(self, name: str) -> Run:
+        """Return the job of this name or id that is loaded. Raises ValueError where there is none."""
+        run = next((run for run in self._aggregator.runs.values() if name in (run.job, run.spec.name)), None)
         if run is None:
-            raise ValueError(f"no job at work has the name {command.name}")
+            raise ValueError(f"no job at work has the name {name}")
+        return run
+
+    def _curve(self, command: Curve) -> tuple[str, dict[str, Any], str]:
+        run, store = self._run(command.name), self._aggregator.store
+        if command.devices:
+            lines, more = curves.devices(run, store, command.after, PAGE_BYTES)
+            return run.job, {"devices": lines}, more
+        lines, more = curves.versions(run, store, command.after, PAGE_BYTES)
+        return run.job, {"versions": lines}, more
+
+    def _explain(self, command: Explain) -> tuple[str, dict[str, Any], str]:
+        run = self._run(command.name)
         number, _, device = command.after.partition(":")
         attempt = int(number) if number.isdigit() and len(number) < 10 else 0
         if attempt == 0 and not self._rounds(run, command.number, 0, 1):

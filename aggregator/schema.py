@@ -7,6 +7,7 @@
     attempts   every round with its outcome and each device's fate
     bodies     what should lie at the broker
     litter     names of bodies that may still lie there, and should not
+    contributions  what each device brought to each version that was left: of the last ones (contributions.py)
     deleted    the names of jobs that are gone
 
 A new file is made beside its place and renamed into it, so that one that lies there is whole, and one that holds
@@ -71,6 +72,7 @@ _FORGET = (
     "DELETE FROM versions WHERE job = ?",
     "DELETE FROM updates WHERE job = ?",
     "DELETE FROM attempts WHERE job = ?",
+    "DELETE FROM contributions WHERE job = ?",
     "DELETE FROM bodies WHERE job = ?",
     "DELETE FROM meta WHERE name = 'note:signed:' || ?",
 )
@@ -85,7 +87,17 @@ ALTER TABLE versions ADD COLUMN record BLOB;
 ALTER TABLE updates ADD COLUMN at INTEGER;
 ALTER TABLE updates ADD COLUMN n_bytes INTEGER;
 """
-STEPS = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = """
+ALTER TABLE updates ADD COLUMN body_bytes INTEGER;
+ALTER TABLE updates ADD COLUMN seconds REAL;
+ALTER TABLE updates ADD COLUMN evaluation BLOB;
+ALTER TABLE updates ADD COLUMN scores BLOB;
+ALTER TABLE versions ADD COLUMN federated BLOB;
+CREATE TABLE contributions (
+    job TEXT, number INTEGER, device TEXT, counted INTEGER, n_examples INTEGER, weight INTEGER, norm REAL, loss REAL,
+    body_bytes INTEGER, seconds REAL, evaluation BLOB, scores BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
+"""
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}

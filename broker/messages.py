@@ -428,13 +428,25 @@ class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field=
     to: Tag = ""
 
 
+class Curve(Struct, frozen=True, omit_defaults=True, tag="metrics", tag_field="command"):
+    """Say of every version of a job how good it is."""
+
+    client: Id
+    request: Short
+    name: Id
+    devices: bool = False
+    """What each device brought to each version, instead."""
+    after: Short = ""
+    to: Tag = ""
+
+
 class Cleared(Struct, frozen=True):
     """A retained topic was cleared: an empty payload."""
 
     topic: str
 
 
-Query = Jobs | Show | Explain
+Query = Jobs | Show | Explain | Curve
 """The commands that only look."""
 Command = Submit | Stop | Resume | Query
 Control = Beacon | Candidate | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Command

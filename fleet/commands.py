@@ -215,6 +215,12 @@ def job_show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def job_metrics(arguments: argparse.Namespace) -> int:
+    from fleet.console.metrics import metrics
+
+    return metrics(arguments)
+
+
 def job_resume(arguments: argparse.Namespace) -> int:
     from fleet.console import operator
 

@@ -277,7 +277,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 6, where this one reads 1 to 5\): upgrade"):
         Store(tmp_path)
 
 
@@ -416,4 +416,4 @@ def everything(store: Store) -> list[StoreError]:
 
 
 def test_the_number_of_the_schema_is_the_number_of_steps() -> None:
-    assert len(schema.STEPS) == SCHEMA_VERSION == 4
+    assert len(schema.STEPS) == SCHEMA_VERSION == 5

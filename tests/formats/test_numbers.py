@@ -16,7 +16,7 @@ import pytest
 
 from aggregator import backup as backups
 from aggregator.backup import BackupError, backup, restore
-from aggregator.store import Store, StoreError
+from aggregator.store import SCHEMA_VERSION, Store, StoreError
 from edge_agent.home import ForeignHomeError, Home
 from edge_agent.outbox import SLOTS, Outbox
 from edge_agent.slot import Slot, SlotError, open_slot
@@ -88,10 +88,12 @@ def with_raised_training(tree: dict[str, Any]) -> None:
 # The server.
 
 
+NEWER = f"schema {SCHEMA_VERSION + 1}, where this one reads 1 to {SCHEMA_VERSION}"
+
+
 def raise_schema(file: Path) -> None:
     db = sqlite3.connect(file)
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    db.execute(f"PRAGMA user_version = {found + 1}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
 
 
@@ -102,7 +104,7 @@ def test_a_store(folder: Path, journal: str) -> None:
     db.execute(f"PRAGMA journal_mode = {journal}")
     db.close()
     before = on_disk(folder / "aggregator")
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 5, where this one reads 1 to 4\): upgrade this one"):
+    with pytest.raises(StoreError, match=rf"newer fedge \({NEWER}\): upgrade this one"):
         Store(folder / "aggregator", synced=False)
     assert on_disk(folder / "aggregator") == before
 
@@ -161,7 +163,7 @@ def with_another_seal(file: Path) -> None:
     [
         (
             again_sealed,
-            r"backup\.sqlite was written by a newer fedge \(schema 5, where this one reads 1 to 4\): upgrade",
+            rf"backup\.sqlite was written by a newer fedge \({NEWER}\): upgrade",
         ),
         (
             with_another_seal,
