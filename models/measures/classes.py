@@ -1,0 +1,66 @@
+"""Measures of models that learn classes, of how many rows of each were answered right, wrongly and not at all.
+
+As scikit-learn has them, with these differences: what is not defined is left out (nan here) instead of 0, but for the
+precision of a class that rows have and no answer is: that is 0, and so is its F1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.integers import Int64
+
+Float64 = npt.NDArray[np.float64]
+
+
+class ByClass(NamedTuple):
+    """(K,) float64 each; nan where a class has none."""
+
+    precision: Float64
+    recall: Float64
+    f1: Float64
+
+
+def by_class(outcomes: Int64) -> ByClass:
+    """Return precision, recall and F1 of each class. outcomes: (3, K) right, wrongly answered, missed."""
+    right, wrong, missed = outcomes
+    return ByClass(
+        precision=np.where(right + missed > 0, _share(right, right + wrong, 0.0), _share(right, right + wrong)),
+        recall=_share(right, right + missed),
+        f1=_share(2 * right, 2 * right + wrong + missed),
+    )
+
+
+def overall(outcomes: Int64) -> dict[str, float]:
+    """Return accuracy, balanced accuracy, and the means over classes: of those that rows or answers are, as
+    scikit-learn's "macro", where one that no row has counts with a recall of 0.
+    """
+    right, wrong, missed = outcomes
+    found, occurs = by_class(outcomes), (right + wrong + missed) > 0
+    return {
+        "accuracy": int(right.sum()) / int((right + missed).sum()),
+        "balanced_accuracy": _mean(found.recall),
+        "macro_precision": _mean(np.nan_to_num(found.precision)[occurs]),
+        "macro_recall": _mean(np.nan_to_num(found.recall)[occurs]),
+        "macro_f1": _mean(np.nan_to_num(found.f1)[occurs]),
+    }
+
+
+def most_frequent(outcomes: Int64) -> tuple[int, int, int]:
+    """Return the class that most rows have, the first of several; how many have it; and how many are answered so."""
+    right, wrong, missed = outcomes
+    of = int((right + missed).argmax())
+    return of, int(right[of] + missed[of]), int(right[of] + wrong[of])
+
+
+def _share(part: Int64, of: Int64, without: float = np.nan) -> Float64:
+    found = np.full(len(part), without)
+    np.divide(part, of, out=found, where=of > 0)
+    return found
+
+
+def _mean(found: Float64) -> float:
+    return float(np.mean(found[~np.isnan(found)]))

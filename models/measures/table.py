@@ -1,0 +1,118 @@
+"""The measures there are, a row each: what they are called, which way is better, and of which models there are any.
+
+Words alone, without NumPy: a job's rule to stop names one (models/job.py). A measure of one class is written
+"recall:fault"; classes without a name go by their number, "recall:3".
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from models.job import ModelSpec
+
+
+class Measure(NamedTuple):
+    """What there is to know of a measure."""
+
+    of: Literal["classes", "values", "both"]
+    """Models that have it."""
+    is_high: bool
+    """Whether higher is better."""
+    most: float = 1e30
+    """What it is at most."""
+    least: float = 0.0
+    alone: Literal["all", "second"] = "all"
+    """What it is without a class behind it: of all classes (their mean), or, of two, of the second one."""
+    by_class: bool = False
+    """Whether it may have a class behind it."""
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure("classes", True, 1.0),
+    "loss": Measure("both", False),
+    "balanced_accuracy": Measure("classes", True, 1.0),
+    "macro_f1": Measure("classes", True, 1.0),
+    "macro_precision": Measure("classes", True, 1.0),
+    "macro_recall": Measure("classes", True, 1.0),
+    "f1": Measure("classes", True, 1.0, alone="second", by_class=True),
+    "precision": Measure("classes", True, 1.0, alone="second", by_class=True),
+    "recall": Measure("classes", True, 1.0, alone="second", by_class=True),
+    "auc": Measure("classes", True, 1.0, by_class=True),
+    "average_precision": Measure("classes", True, 1.0, by_class=True),
+    "log_loss": Measure("classes", False, 16.0),
+    "brier": Measure("classes", False, 2.0),
+    "rmse": Measure("values", False),
+    "mae": Measure("values", False),
+    "r2": Measure("values", True, 1.0, least=-1e30),
+}
+_KIN = {"f1": "macro_f1", "precision": "macro_precision", "recall": "macro_recall"}
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """Return a measure's name and the class behind it, if there is one; a class may have colons in it."""
+    base, colon, of = name.partition(":")
+    return base, of if colon else None
+
+
+def find(name: str) -> Measure:
+    """Return the row of a measure. Raises ValueError, with what may have been meant."""
+    base, of = split(name)
+    measure = MEASURES.get(base)
+    if measure is None:
+        near = difflib.get_close_matches(base.lower().replace("-", "_"), MEASURES, 1, 0.6)
+        meant = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(MEASURES)}"
+        raise ValueError(f'"{name[:100]}" is no measure: {meant}')
+    if of is not None and not measure.by_class:
+        named = ", ".join(f'"{each}"' for each, row in MEASURES.items() if row.by_class)
+        raise ValueError(f'"{name[:100]}": {base} is not of one class; {named} are')
+    return measure
+
+
+def check_target(name: str, target: float) -> None:
+    """Raise ValueError for a target that this measure cannot have, or that says nothing."""
+    measure = find(name)
+    what = split(name)[0]
+    if measure.is_high and measure.least == 0 and not 0 < target <= measure.most:
+        raise ValueError(f"target = {target:g} is no {what}: it is above 0 and at most {measure.most:g}")
+    if not measure.least <= target <= measure.most:
+        least = f"at least {measure.least:g} and " if measure.least == 0 else ""
+        raise ValueError(f"target = {target:g} is no {what}: it is {least}at most {measure.most:g}")
+
+
+def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
+    """Raise ValueError where a model has no such measure. classes: their names, where the contract says them."""
+    measure = find(name)
+    base, of = split(name)
+    if measure.of != "both" and (measure.of == "classes") != model.classifies:
+        learns, has = ("classes", "accuracy") if model.classifies else ("values", "loss")
+        other = ", ".join(each for each, row in MEASURES.items() if row.of in (learns, "both") and each != has)
+        raise ValueError(
+            f'a model with loss = "{model.loss}" has no {base}: say metric = "{has}" (or another of {learns}: {other})'
+        )
+    if of is None:
+        if measure.alone == "second" and model.outputs != 2:
+            raise ValueError(
+                f'"{base}" without a class is of two classes, and this model has {model.outputs}: say "{base}:CLASS", '
+                f'or "{_KIN[base]}" for the mean of all'
+            )
+        return
+    names = tuple(classes)
+    if names and of not in names:
+        near = difflib.get_close_matches(of, names, 1, 0.5)
+        known = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        meant = f'did you mean "{base}:{near[0]}"?' if near else f"[contract] classes are {known}"
+        raise ValueError(f'"{name[:100]}": there is no such class: {meant}')
+    if not names and not (of.isdecimal() and of.isascii() and str(int(of)) == of and int(of) < model.outputs):
+        raise ValueError(
+            f'"{name[:100]}": [contract] names no classes, so that they are 0 to {model.outputs - 1}: say '
+            f'"{base}:{model.outputs - 1}", or classes = [...]'
+        )
+
+
+def is_high(name: str) -> bool:
+    """Return whether higher is better; of a measure that there is not, that it is not."""
+    measure = MEASURES.get(split(name)[0])
+    return measure is not None and measure.is_high
