@@ -7,8 +7,7 @@
 
 1. A row of the base is durable with the verdict on its update; it is moved on in the transaction that makes the next
    version, together with the score that follows from it. So a death in between loses and doubles nothing.
-2. An evaluation lies in its row as it came, and only while the score of its version may still change: until the
-   version is left, or, of the last one of a job, for good.
+2. What devices say of the last version of a job that has ended is added to the rows of that version.
 3. Rows go by the number of the version alone, which a restored backup does not change.
 """
 
@@ -44,8 +43,9 @@ class Contribution(Struct, frozen=True):
     body_bytes: Natural | None
     seconds: Annotated[float, Meta(ge=0, le=1e12)] | None
     """From the opening of the round to its coming; of a process that was started in between, from there."""
-    scores: dict[str, float]
-    """What it scores the version that it trained on, on rows that it holds back."""
+    evaluation: bytes
+    """Of the version that it trained on, on rows that it holds back (models/measures/tally.py); empty where it said
+    nothing."""
 
 
 class Evaluation(NamedTuple):
@@ -68,12 +68,12 @@ class Point(Struct, frozen=True):
     federated: dict[str, object]
 
 
-_COLUMNS = "device, counted, n_examples, weight, norm, loss, body_bytes, seconds, scores"
+_COLUMNS = "device, counted, n_examples, weight, norm, loss, body_bytes, seconds, evaluation"
 _MOVE = (
     "INSERT OR REPLACE INTO contributions (job, number, device, counted, n_examples, weight, norm, loss, body_bytes,"
-    " seconds, evaluation, scores)"
+    " seconds, evaluation)"
     " SELECT job, number, device, refused = '', n_examples, CASE refused WHEN '' THEN weight ELSE 0 END, norm, loss,"
-    " body_bytes, seconds, CASE ?4 WHEN 1 THEN evaluation END, scores FROM updates"
+    " body_bytes, seconds, evaluation FROM updates"
     " WHERE job = ?1 AND (body IS NOT NULL OR (generation = ?2 AND number = ?3)) ORDER BY generation"
 )
 _PRUNE = (
@@ -82,12 +82,9 @@ _PRUNE = (
 )
 
 
-def move(write: Transaction, job: str, base: Version, *, with_evaluations: bool) -> None:
-    """Move what came for the next version on, when its base is left or the job ends. It is done before the bodies go.
-
-    with_evaluations: as the base may be scored yet.
-    """
-    write(_MOVE, (job, base.generation, base.number, int(with_evaluations)))
+def move(write: Transaction, job: str, base: Version) -> None:
+    """Move what came for the next version on, when its base is left or the job ends, before the bodies go."""
+    write(_MOVE, (job, base.generation, base.number))
     if base.number % PRUNED_EVERY == 0:
         write(_PRUNE, (job, MOST_ROWS - 1))
 
@@ -102,34 +99,34 @@ def score(
     )
 
 
-def add_last(write: Transaction, job: str, number: int, one: Evaluation, scores: Mapping[str, float]) -> None:
-    """Add what a device says of the last version of a job that has ended; it may have brought an update to it before."""
+def add_last(write: Transaction, job: str, number: int, one: Evaluation) -> None:
+    """Add what a device says of the last version of a job; it may have brought an update to it before."""
     write(
-        "INSERT INTO contributions (job, number, device, counted, n_examples, weight, norm, loss, body_bytes, seconds,"
-        " evaluation, scores) VALUES (?, ?, ?, 0, ?, 0, 0.0, NULL, NULL, NULL, ?, ?)"
-        " ON CONFLICT DO UPDATE SET evaluation = excluded.evaluation, scores = excluded.scores",
-        (job, number, one.device, one.rows, sealed(one.content), msgspec.json.encode(scores)),
+        "INSERT INTO contributions (job, number, device, counted, n_examples, weight, norm, loss, evaluation)"
+        " VALUES (?, ?, ?, 0, ?, 0, 0.0, NULL, ?) ON CONFLICT DO UPDATE SET evaluation = excluded.evaluation",
+        (job, number, one.device, one.rows, sealed(one.content)),
     )
 
 
-def evaluations(db: Database, job: str, base: Version) -> list[Evaluation]:
-    """Return the evaluations of the base by devices whose updates count, by device. Raises DamageError."""
+def evaluations(db: Database, job: str, version: Version) -> list[Evaluation]:
+    """Return the evaluations of the current version, by device: of those whose updates count. Raises DamageError.
+
+    Of the last version of a job also those that came after its end.
+    """
     sql = (
-        "SELECT device, n_examples, evaluation FROM updates WHERE job = ? AND generation = ? AND number = ?"
-        " AND refused = '' AND evaluation IS NOT NULL ORDER BY device"
+        "SELECT device, n_examples, evaluation FROM updates WHERE job = ?1 AND generation = ?2 AND number = ?3"
+        " AND refused = '' AND evaluation IS NOT NULL"
     )
-    found = db.rows(f"job {job}, table updates,", sql, (job, base.generation, base.number))
-    return [_evaluation(job, "updates", cells) for cells in found]
-
-
-def last_evaluations(db: Database, job: str, number: int) -> list[Evaluation]:
-    """Return the evaluations of the last version of a job that has ended, by device. Raises DamageError."""
-    sql = (
-        "SELECT device, n_examples, evaluation FROM contributions WHERE job = ? AND number = ?"
-        " AND evaluation IS NOT NULL ORDER BY device"
+    last = (
+        "SELECT device, n_examples, evaluation FROM contributions WHERE job = ?1 AND number = ?3"
+        " AND evaluation IS NOT NULL"
     )
-    found = db.rows(f"job {job}, table contributions,", sql, (job, number))
-    return [_evaluation(job, "contributions", cells) for cells in found]
+    found = {}
+    for table, query in (("updates", sql), ("contributions", last)):
+        for cells in db.rows(f"job {job}, table {table},", query, (job, version.generation, version.number)):
+            one = _evaluation(job, table, cells)
+            found[one.device] = one
+    return [found[device] for device in sorted(found)]
 
 
 def of(db: Database, job: str, number: int) -> list[Contribution]:
@@ -172,16 +169,20 @@ def last_scored(db: Database, job: str) -> int | None:
 
 def _evaluation(job: str, table: str, cells: tuple[object, ...]) -> Evaluation:
     device, rows, cell = cells
+    name = read(Id, job, table, device)
+    return Evaluation(name, read(Natural, job, table, rows), _content(job, table, name, cell))
+
+
+def _content(job: str, table: str, device: str, cell: object) -> bytes:
     if not isinstance(cell, bytes) or len(cell) <= 4 or not is_whole(cell):
-        raise damaged(job, table, f"the checksum of the evaluation of {device!s:.80} is wrong")
-    return Evaluation(read(Id, job, table, device), read(Natural, job, table, rows), cell[4:])
+        raise damaged(job, table, f"the checksum of the evaluation of {device} is wrong")
+    return cell[4:]
 
 
 def _contribution(job: str, table: str, cells: tuple[object, ...]) -> Contribution:
-    *rest, scores = cells
-    found = dict(zip(Contribution.__struct_fields__, (*rest, {}), strict=True))
-    found["counted"] = bool(found["counted"])
-    found["scores"] = {} if scores is None else read_json(dict[str, float], job, table, scores)
+    found = dict(zip(Contribution.__struct_fields__, cells, strict=True))
+    found["counted"], cell = bool(found["counted"]), found["evaluation"]
+    found["evaluation"] = b"" if cell is None else _content(job, table, str(found["device"])[:80], cell)
     return read(Contribution, job, table, found)
 
 

@@ -49,7 +49,6 @@ device changes in them at a time. Opening a round, ending it and a new connectio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from enum import Flag, auto
 from typing import Literal
 
@@ -176,8 +175,8 @@ class Coordinator:
                 self._judging.add(device)
             case VerdictStored(verdict):
                 effects += self._note(verdict, now)
-            case Committed(version, metrics):
-                effects += self._leave(version, metrics, now)
+            case Committed():
+                effects += self._leave(event, now)
             case CommitFailed(reason):
                 self._state = WAITING
                 effects += self._stop(reason)
@@ -354,11 +353,13 @@ class Coordinator:
         self._state, attempt = WAITING, self.rounds.close()
         return Close(attempt, outcome, reason, fates.of(self, attempt))
 
-    def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
-        self.ledger.leave(version, self.rounds.last)
+    def _leave(self, made: Committed, now: float) -> list[Effect]:
+        self.ledger.leave(made.version, self.rounds.last)
         self.rounds.leave_base()
         self.attendance.begin_base()
-        self.history.append(metrics)
+        if made.left is not None:
+            self.history[-1] = made.left
+        self.history.append(made.metrics)
         self._reason_to_end = reason_to_end(self.history, self.rules)
         self._state = WAITING
         self.wait.forget()

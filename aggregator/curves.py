@@ -49,7 +49,7 @@ def _device_lines(run: Run, store: Store, first: int, behind: str) -> Iterator[t
         fates = _fates(run, store, number)
         for device in sorted(brought.keys() | fates.keys()):
             if number > first or device > behind:
-                yield f"{number}:{device}", _of_device(number, device, brought.get(device), fates.get(device))
+                yield f"{number}:{device}", _of_device(run, number, device, brought.get(device), fates.get(device))
 
 
 def _fates(run: Run, store: Store, number: int) -> dict[str, str]:
@@ -61,12 +61,14 @@ def _fates(run: Run, store: Store, number: int) -> dict[str, str]:
     return {} if last is None else last.fates
 
 
-def _of_device(number: int, device: str, brought: Contribution | None, fate: str | None) -> dict[str, Any]:
+def _of_device(run: Run, number: int, device: str, brought: Contribution | None, fate: str | None) -> dict[str, Any]:
     line: dict[str, Any] = {"version": number, "device": device}
     if fate is not None:
         line["fate"] = fate
     if brought is not None:
-        line |= {name: value for name, value in msgspec.to_builtins(brought).items() if value is not None}
+        said = {name: getattr(brought, name) for name in Contribution.__struct_fields__ if name != "evaluation"}
+        line |= {name: value for name, value in said.items() if value is not None}
+        line |= {"scores": scores} if (scores := run.poll.scores_of(brought)) else {}
     return line
 
 

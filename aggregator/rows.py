@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
@@ -67,8 +67,7 @@ class Claim(Struct, frozen=True):
 class Judgement(NamedTuple):
     """A verdict and what it is on: the offer, the weight and the norm of a counted update, and its body.
 
-    seconds: from the opening of its round to its coming. evaluation: how its device scores the base, as it came and as
-    measures.
+    seconds: from the opening of its round to its coming. evaluation: how its device scores the base.
     """
 
     verdict: Verdict
@@ -78,7 +77,6 @@ class Judgement(NamedTuple):
     body: bytes = b""
     seconds: float | None = None
     evaluation: bytes = b""
-    scores: Mapping[str, float] = {}
 
 
 class UpdateRow(Claim, frozen=True):
@@ -383,8 +381,7 @@ def judged(one: Judgement, at: int | None = None) -> tuple[object, ...]:
         *(verdict.job, verdict.device, verdict.base.generation, verdict.base.number, verdict.digest, verdict.refused),
         *(n_examples, one.weight, one.norm, loss, kept if at is None else b""),
         *(None if kept is None else crc(kept), *told, at, None if at is None else len(one.body)),
-        *(None if offer is None else offer.n_bytes, one.seconds),
-        *(sealed(one.evaluation) if one.evaluation else None, msgspec.json.encode(one.scores) if one.scores else None),
+        *(None if offer is None else offer.n_bytes, one.seconds, sealed(one.evaluation) if one.evaluation else None),
     )
 
 

@@ -46,6 +46,7 @@ from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
 from aggregator.intake import Counted
 from aggregator.learner import Learner, LearnerError, StateFormatError
+from aggregator.poll import Poll
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -133,6 +134,13 @@ class Run:
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._stated_rows = stated_rows
+        self.poll = Poll(
+            *(row.job, row.spec, store),
+            has_test=self.has_test,
+            share=self._max_share,
+            stated_rows=stated_rows,
+        )
+        """What devices say of versions."""
         self._dominant = ""
         """Who held most of the last version's mean, and was named for it."""
         self._load(row, now)
@@ -412,7 +420,7 @@ class Run:
             return [], []
         if body is None or isinstance(body, Want):
             return ([body] if body else []), []
-        return [], self._judge(self._weighed(offer, weight, body), now)
+        return [], self._judge(self._weighed(offer, weight, body, now), now)
 
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
         """Have a verdict become durable with those that come in one go with it."""
@@ -424,7 +432,7 @@ class Run:
                 log.warning("job=%s device=%s was refused %d times in a row", self.job, verdict.device, n)
         return self.coordinator.receive(VerdictPending(judgement.verdict.device), now)
 
-    def _weighed(self, offer: Offer, weight: int, body: bytes) -> Judgement:
+    def _weighed(self, offer: Offer, weight: int, body: bytes, now: float) -> Judgement:
         """Hold a body against the gates, and add it to the sum."""
         admitted, refused = Admitted(0.0, weight), ""
         try:
@@ -443,7 +451,13 @@ class Run:
                 *(self.job, offer.base, offer.device, admitted.weight, weight, admitted.norm),
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
+        evaluation = b"" if refused else self._learner.intake.evaluation_of(body)
+        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, self._seconds(now), evaluation)
+
+    def _seconds(self, now: float) -> float | None:
+        """Return how long the round has been open; None where none is."""
+        opened = self.coordinator.rounds.now
+        return None if opened is None else max(0.0, now - opened.opened_at)
 
     def _make(self, close: Close, now: float) -> Committed | CommitFailed | None:
         """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.
@@ -528,13 +542,16 @@ class Run:
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0
+        metrics, left = self.poll.note(metrics), self.poll.scored(base, self._history[-1])
         rows = _rows(version, following, self.chunk_bytes)
         sha256 = following.sha256
-        self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close)
+        self._store.commit(self.job, version, sha256, self._learner.kept(following), metrics, rows, close, left)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
+        if left is not None:
+            self._history[-1] = dict(left[0])
         self._history.append(metrics)
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
@@ -543,11 +560,14 @@ class Run:
         self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
-        return Committed(version, metrics)
+        return Committed(version, metrics, None if left is None else left[0])
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
-            self._store.end_job(self.job, state, reason)
+            left = self.poll.scored(self.version, self._history[-1])
+            self._store.end_job(self.job, state, reason, self.version, left)
+            if left is not None:
+                self._history[-1] = dict(left[0])
             self._inbox.forget_job(self.job)
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
         self.reason = reason

@@ -91,11 +91,10 @@ FIFTH = """
 ALTER TABLE updates ADD COLUMN body_bytes INTEGER;
 ALTER TABLE updates ADD COLUMN seconds REAL;
 ALTER TABLE updates ADD COLUMN evaluation BLOB;
-ALTER TABLE updates ADD COLUMN scores BLOB;
 ALTER TABLE versions ADD COLUMN federated BLOB;
 CREATE TABLE contributions (
     job TEXT, number INTEGER, device TEXT, counted INTEGER, n_examples INTEGER, weight INTEGER, norm REAL, loss REAL,
-    body_bytes INTEGER, seconds REAL, evaluation BLOB, scores BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
+    body_bytes INTEGER, seconds REAL, evaluation BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
 """
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """What leads from each schema to the next, beginning with an empty file."""

@@ -271,7 +271,7 @@ class Store:
                 schema.forget(write, job)
             else:
                 if base is not None:
-                    contributions.move(write, job, base, with_evaluations=True)
+                    contributions.move(write, job, base)
                 if base is not None and left is not None:
                     contributions.score(write, job, base, *left)
                 write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
@@ -332,7 +332,7 @@ class Store:
         """
         base = close.attempt.base
         with self._writing(job) as write:
-            contributions.move(write, job, base, with_evaluations=False)
+            contributions.move(write, job, base)
             if left is not None:
                 contributions.score(write, job, base, *left)
             if kept.state:
@@ -485,18 +485,14 @@ class Store:
 
     # How good versions are, and who brought what to them.
 
-    def evaluations(self, job: str, base: Version, *, ended: bool = False) -> list[Evaluation]:
-        """Return what devices say of the current version, by device. ended: the job has."""
-        if ended:
-            return contributions.last_evaluations(self._db, job, base.number)
-        return contributions.evaluations(self._db, job, base)
+    def evaluations(self, job: str, version: Version) -> list[Evaluation]:
+        """Return what devices say of the current version, by device."""
+        return contributions.evaluations(self._db, job, version)
 
-    def add_last_evaluation(
-        self, job: str, version: Version, one: Evaluation, scores: Mapping[str, float], now: Scored
-    ) -> None:
+    def add_last_evaluation(self, job: str, version: Version, one: Evaluation, now: Scored) -> None:
         """Make durable what a device says of the last version of a job, and how good that is by all of them."""
         with self._writing(job) as write:
-            contributions.add_last(write, job, version.number, one, scores)
+            contributions.add_last(write, job, version.number, one)
             contributions.score(write, job, version, *now)
 
     def contributions(self, job: str, number: int) -> list[Contribution]:
@@ -638,8 +634,8 @@ _ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
 _FORGET_VERDICTS = "DELETE FROM updates WHERE job = ? AND body IS NULL AND device IN (SELECT value FROM json_each(?))"
 _ADD_UPDATE = (
     "INSERT INTO updates (job, device, generation, number, digest, refused, n_examples, weight, norm, loss, body, crc,"
-    " curvature, gain, at, n_bytes, body_bytes, seconds, evaluation, scores)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " curvature, gain, at, n_bytes, body_bytes, seconds, evaluation)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FORGET_BODIES = (
     "UPDATE updates SET body = NULL, crc = NULL, at = NULL, n_bytes = NULL WHERE job = ? AND body IS NOT NULL"

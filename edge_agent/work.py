@@ -46,6 +46,7 @@ from edge_agent.effects import (
     Upload,
 )
 from edge_agent.effects import FetchVersion as FetchEffect
+from edge_agent.evaluating import Scoring
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox, OutboxFullError
@@ -120,6 +121,8 @@ class _Training(Struct):
     loss: float | None
     """Mean loss of the epoch so far; None before the first step."""
     saved_at: float
+    scoring: Scoring
+    """Of its base, once it is trained."""
     entered: bool = False
     """Whether it has its turn."""
 
@@ -336,6 +339,9 @@ class Work:
                     reach("training.epoch", (self.job, training.effect.base, step.epoch))
                 if here >= until:
                     return []
+            for _ in training.scoring.steps():
+                if clock() >= until:
+                    return []
             return self._finish(training, now)
         except (TrainingError, CodecError, OutboxFullError) as error:
             return self._fail(training.effect.base, str(error), now)
@@ -508,7 +514,8 @@ class Work:
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
         steps = train.steps(self.net, state, rows.data, self.spec.train, version_number=effect.base.number)
         self.failure = None
-        self._training = _Training(effect, rows, start, steps, state, loss, now)
+        scoring = Scoring(self.net, start, rows.data.held_out, self.spec)
+        self._training = _Training(effect, rows, start, steps, state, loss, now, scoring)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
 
@@ -544,7 +551,8 @@ class Work:
         if not coding.terms.is_sketch:
             training.start.clear()  # nothing is measured on it
         coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
-        body = sections.join({sections.DELTA: coded})
+        scored = training.scoring.section
+        body = sections.join({sections.DELTA: coded} | ({sections.EVALUATION: scored} if scored else {}))
         delta.clear()
         told: tuple[float, ...] = ()
         probed = None

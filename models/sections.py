@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from models.codec.coding import max_body_bytes
 from models.job import JobSpec
+from models.measures import table, tally
 from models.params import Spec
 
 FORMAT = 1
@@ -29,6 +30,8 @@ _ROW = struct.Struct("<BI")
 """Of a section: its number, its length."""
 _HEADER_BYTES = len(MARK) + 2
 DELTA = "delta"
+EVALUATION = "evaluation"
+"""How a device scores the base on rows that it holds back: a tally (models/measures/tally.py)."""
 
 
 class SectionError(ValueError):
@@ -48,12 +51,24 @@ def _none(_job: JobSpec, _spec: Spec) -> int:
     return 0
 
 
+def curves_of(job: JobSpec) -> bool:
+    """Return whether devices score with histograms: they weigh far more than all else, and only two measures want
+    them.
+    """
+    return table.split(job.rounds.stop.metric)[0] in ("auc", "average_precision")
+
+
+def _evaluation(job: JobSpec, _spec: Spec) -> int:
+    return tally.max_bytes(job.model, curves=curves_of(job)) if job.contract.validation else 0
+
+
 REGISTRY: dict[str, Section] = {
     DELTA: Section(1, lambda _job, spec: max_body_bytes(spec)),
     "control": Section(2, _none),
     "buffers": Section(3, _none),
     "statistics": Section(4, _none),
     "masked": Section(5, _none),
+    EVALUATION: Section(6, _evaluation),
 }
 """All there are. A row whose limit is `_none` keeps its name and number for what comes: no job has it."""
 _NAMES = {section.number: name for name, section in REGISTRY.items()}

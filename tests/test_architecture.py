@@ -53,6 +53,7 @@ PURE = (
     "aggregator/convergence.py",
     "aggregator/effects.py",
     "aggregator/fates.py",
+    "aggregator/federated.py",
     "aggregator/lead.py",
     "aggregator/leadership.py",
     "aggregator/members.py",
