@@ -207,6 +207,7 @@ class Commands:
 
     def _line(self, run: Run) -> dict[str, Any]:
         aggregator, core = self._aggregator, run.coordinator
+        known = run.by_devices | run.metrics
         wait = notes.waits_of(run, aggregator.roster, aggregator.clock())
         return {
             "name": run.spec.name,
@@ -214,7 +215,7 @@ class Commands:
             "state": core.state,
             "version": str(run.version),
             "metrics": {
-                name: run.metrics[name] for name in ("accuracy", "loss", "participants") if name in run.metrics
+                name: known[name] for name in ("accuracy", "loss", "participants", "scored_version") if name in known
             },
             "devices_online": sum(known.presence.online for known in aggregator.roster.devices.values()),
             "devices_ready": sum(member.there and member.ready for _, member in core.members),
@@ -238,11 +239,13 @@ class Commands:
         run = aggregator.runs.get(line["job"])
         if run is None:
             return line["job"], {"job": line, "devices": []}, ""
+        scored = None if after else aggregator.store.federated(run.job)
         standings = waits.standings(run.coordinator, aggregator.clock())
         streaks = run.streaks
         devices = (self._device(msgspec.to_builtins(one), run.job, streaks.get(one.device)) for one in standings)
         page, more = _page(devices, after, lambda device: str(device["device"]))
-        return run.job, {"job": line, "devices": page}, more
+        told = {} if scored is None else {"federated": {"version": scored[0]} | scored[1]}
+        return run.job, {"job": line, "devices": page} | told, more
 
     def _device(self, standing: dict[str, Any], job: str, refused_in_a_row: int | None) -> dict[str, Any]:
         if refused_in_a_row is not None:

@@ -9,10 +9,11 @@ from aggregator import federated
 from aggregator.contributions import Contribution, Evaluation
 from aggregator.federated import Federated, TallyError, Voice
 from aggregator.store import Scored, Store
-from broker.messages import Version
+from broker.messages import Offer, Verdict, Version, echo
 from models.job import JobSpec
+from models.measures import tally
 from models.measures.scores import scores
-from models.measures.tally import from_bytes
+from models.sections import EVALUATION, SectionError, split
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Poll:
         self._has_test = has_test
         self._share = federated.limit_of(share)
         self._stated_rows = stated_rows
+        self._limits = {EVALUATION: tally.max_bytes(spec.model)}
         self.is_on = spec.contract.validation > 0
         """Whether devices hold rows back to score versions on."""
 
@@ -70,6 +72,36 @@ class Poll:
         )
         return self.note(known | by_devices), found.told
 
+    def hear_last(
+        self, offer: Offer, version: Version, metrics: Mapping[str, float], *, has_taken_part: bool
+    ) -> tuple[Verdict, Scored | None]:
+        """Make durable what a device says of the last version of a job that has ended.
+
+        Return the verdict on it and, where it is news, how good that version is by now. It is said once: who says it
+        again is answered as before, and who says something else is refused. metrics: what is known of that version.
+        has_taken_part: there is a verdict on an update of this device. Raises StoreError.
+        """
+        why, now = "", None
+        said = {one.device: one for one in self._store.evaluations(self._job, version)}
+        try:
+            content = split(offer.body, self._limits).get(EVALUATION, b"")
+            one = Evaluation(offer.device, offer.n_examples, content)
+            federated.heard(self._spec, one.device, one.rows, content)
+            known = said.get(offer.device)
+            if not has_taken_part:
+                why = "this device has not taken part in the job"
+            elif offer.n_examples > self._spec.aggregate.max_examples:
+                why = "it claims more examples than a device of this job may have"
+            elif known is not None and known.content != content:
+                why = "this device has said before what the last version is worth, and something else"
+            elif known is None:
+                now = self.scored(version, metrics, one)
+        except (SectionError, TallyError) as error:
+            why = f"its body is not as the job has it: {error}"
+        if now is not None:
+            self._store.add_last_evaluation(self._job, version, one, now)
+        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=why[:500]), now
+
     def _heard(self, version: Version, one: Evaluation | None) -> Federated | None:
         said = {each.device: each for each in self._store.evaluations(self._job, version)}
         if one is not None:
@@ -88,7 +120,7 @@ class Poll:
     def scores_of(self, brought: Contribution) -> dict[str, float]:
         """Return what a device says of a version, by measure; nothing where it said nothing."""
         try:
-            one = from_bytes(brought.evaluation, self._spec.model) if brought.evaluation else None
+            one = tally.from_bytes(brought.evaluation, self._spec.model) if brought.evaluation else None
         except TallyError:
             return {}
         return {} if one is None else {"n": float(one.n)} | scores(one, self._spec.contract.classes)

@@ -46,7 +46,7 @@ from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
 from aggregator.intake import Counted
 from aggregator.learner import Learner, LearnerError, StateFormatError
-from aggregator.poll import Poll
+from aggregator.poll import UNSCORED, Poll
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -57,6 +57,7 @@ from aggregator.spool import SpoolError
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
+from models import sections
 from models.codec import Terms
 from models.deltas import Delta
 from models.job import JobSpec
@@ -229,6 +230,16 @@ class Run:
         return self._history[-1]
 
     @property
+    def by_devices(self) -> Metrics:
+        """What devices say of the version before, where they have not said yet what the current one is worth.
+
+        Empty where the current version has its score. "scored_version": its number.
+        """
+        if UNSCORED not in self.metrics or len(self._history) < 2:
+            return {}
+        return dict(self._history[-2]) | {"scored_version": float(self.version.number - 1)}
+
+    @property
     def sha256(self) -> str:
         """Of the current version."""
         return self._sha256
@@ -266,7 +277,24 @@ class Run:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         if isinstance(event, EndJob) and self._making is not None:
             self._making.scores.hurry(now + STOP_WAITS_S)
+        if isinstance(event, Offer) and sections.is_evaluation_alone(event.body):
+            if not self.coordinator.ended:
+                return []  # of a job that goes on it is no update, and a verdict would be the only one on this base
+            if self.poll.is_on and self.coordinator.ledger.present(event.base) == self.version:
+                return self._hear_last(event)
         return list(self._carry_out(self.coordinator.receive(event, now), now))
+
+    def _hear_last(self, offer: Offer) -> list[Out]:
+        """Take what a device says of the last version of a job that has ended.
+
+        It is no update: the coordinator, whose law is of those, does not hear of it.
+        """
+        has_taken_part = self.coordinator.ledger.last_of(offer.device) is not None
+        verdict, now = self.poll.hear_last(offer, self.version, self._history[-1], has_taken_part=has_taken_part)
+        if now is None:
+            return [verdict]
+        self._history[-1] = dict(now[0])
+        return [verdict, projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:

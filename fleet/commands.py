@@ -197,7 +197,7 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import operator
+    from fleet.console import by_devices, operator
     from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
@@ -207,6 +207,8 @@ def job_show(arguments: argparse.Namespace) -> int:
     line = details.job
     print(f"{line.name}  {line.job}\n    {line.state} at version {line.version}, {line.devices_ready} devices ready")
     _print_wait(line)
+    for told in by_devices.lines(details.federated):
+        print(f"    {told}")
     print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
     for device in details.devices:
         since = "" if device.since_s is None else f"for {duration(device.since_s)}"

@@ -87,6 +87,11 @@ def most_bytes(limits: Mapping[str, int]) -> int:
     return _HEADER_BYTES + sum(_ROW.size + most for most in limits.values())
 
 
+def is_evaluation_alone(body: bytes) -> bool:
+    """Return whether a body begins as one that has no other section than an evaluation."""
+    return body[: _HEADER_BYTES + 1] == MARK + bytes((FORMAT, 1, REGISTRY[EVALUATION].number))
+
+
 def join(sections: Mapping[str, bytes]) -> bytes:
     """Return the body that has these sections. Raises SectionError for a name that there is not, or an empty one."""
     for name, content in sections.items():

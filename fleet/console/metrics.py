@@ -9,29 +9,28 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from broker.messages import Curve
 from fleet.console import operator
+from fleet.console.by_devices import ByDevices
 from runtime.settings import SettingsError, convert
 
 Cell = str | int | float | bool | None
 
 
 class VersionLine(Struct, frozen=True):
-    """A version and how good it is. federated: by its devices, as `aggregator/federated.py` has it."""
+    """A version and how good it is."""
 
     version: str
     at: str
     """When it was made, in UTC."""
     metrics: dict[str, float] = {}
-    federated: dict[str, Any] = {}
+    federated: ByDevices | None = None
 
 
 class Versions(Struct, frozen=True):
@@ -80,19 +79,9 @@ def row_of_version(line: VersionLine) -> dict[str, Cell]:
     """Return the cells of a version by column: its measures, and of each by devices also the spread and the worst."""
     found: dict[str, Cell] = {"version": line.version, "at": line.at}
     found |= line.metrics
-    for what in ("spread", "worst"):
-        for measure, value in _numbers(line.federated.get(what)).items():
-            found[f"federated_{measure}_{what}"] = value
-    return found
-
-
-def _numbers(values: object) -> dict[str, float]:
-    """Return the numbers of a table by name; of a pair, as the worst device with its value, the number."""
-    found = {}
-    for name, value in values.items() if isinstance(values, dict) else ():
-        number = value[-1] if isinstance(value, list) and value else value
-        if isinstance(number, int | float) and math.isfinite(number):
-            found[str(name)] = float(number)
+    if line.federated is not None:
+        found |= {f"federated_{name}_spread": value for name, value in line.federated.spread.items()}
+        found |= {f"federated_{name}_worst": value for name, (_, value) in line.federated.worst.items()}
     return found
 
 

@@ -40,6 +40,7 @@ from broker.messages import (
 from broker.operator_seal import OperatorSeal
 from broker.transport import Denied, Offline, SessionTakenOver
 from edge_agent.fetch import Fetch, FetchError
+from fleet.console.by_devices import ByDevices
 from fleet.console.observer import Garbage, Said, over_mqtt
 from fleet.identity import wire_of_operator
 from identity.settings import IdentitySettings
@@ -119,6 +120,8 @@ class JobDetails(Struct, frozen=True):
 
     job: JobLine
     devices: list[DeviceLine]
+    federated: ByDevices | None = None
+    """The last version that its devices have scored, and how."""
 
 
 class RoundLine(Struct, frozen=True):
@@ -324,7 +327,8 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
         pages = [
             convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
         ]
-    return JobDetails(pages[0].job, [device for page in pages for device in page.devices])
+    devices = [device for page in pages for device in page.devices]
+    return JobDetails(pages[0].job, devices, pages[0].federated)
 
 
 def jobs(config: OperatorConfig) -> list[JobLine]:
