@@ -147,16 +147,7 @@ def metrics(arguments: argparse.Namespace) -> int:
         raise SettingsError("--csv, --json and --tensorboard: choose one of them")
     config = operator.load_config(arguments.config)
     if arguments.tensorboard is not None:
-        from fleet.console import tensorboard  # first: who has not installed it should not wait
-
-        written = tensorboard.Folder(arguments.tensorboard, arguments.name)
-        if arguments.devices:
-            written.write_devices(devices(config, arguments.name))
-        else:
-            written.write_versions(versions(config, arguments.name))
-        look = f"tensorboard --logdir {arguments.tensorboard}"
-        _say(f"{written.folder}: {written.n_values} values; look at them with: {look}")
-        return 0
+        return _draw(config, arguments)
     if arguments.devices:
         found = devices(config, arguments.name)
         _say(_json(Devices(found)) if arguments.json else as_csv([row_of_device(line) for line in found]).rstrip("\n"))
@@ -168,6 +159,26 @@ def metrics(arguments: argparse.Namespace) -> int:
         _say(as_csv([row_of_version(line) for line in lines]).rstrip("\n"))
     else:
         _say(table(lines, _shortlist(lines)))
+    return 0
+
+
+def _draw(config: operator.OperatorConfig, arguments: argparse.Namespace) -> int:
+    """Write curves for TensorBoard: of the job, or of each of its devices."""
+    from fleet.console import tensorboard  # first: who has not installed it should not wait
+
+    folder, n_values = arguments.tensorboard / arguments.name, 0
+    if arguments.devices:
+        of: dict[str, list[tensorboard.Row]] = {}
+        for line in devices(config, arguments.name):
+            of.setdefault(line.device, []).append((line.version, "", row_of_device(line)))
+        for device, rows in of.items():
+            n_values += tensorboard.write(folder / "devices" / device, rows)
+    else:
+        lines = versions(config, arguments.name)
+        n_values = tensorboard.write(
+            folder, [(int(line.version.rpartition(".")[2]), line.at, row_of_version(line)) for line in lines]
+        )
+    _say(f"{folder}: {n_values} values; look at them with: tensorboard --logdir {arguments.tensorboard}")
     return 0
 
 

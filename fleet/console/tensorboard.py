@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fleet.console.metrics import DeviceLine, VersionLine, row_of_device, row_of_version
 from runtime.settings import SettingsError
 
 try:
@@ -27,46 +26,31 @@ FORMAT = "brain.Event:2"
 """What a file of events begins with."""
 
 
-class Folder:
-    """Where the curves of one job go. folder: DIR/JOB. n_values: how many have been written."""
+Row = tuple[int, str, Mapping[str, object]]
+"""The number of a version; when it was made, as the store says it, or ""; and cells, of which the numbers are drawn."""
 
-    def __init__(self, folder: Path, job: str) -> None:
-        self.folder = folder / job
-        self.n_values = 0
 
-    def write_versions(self, lines: Iterable[VersionLine]) -> None:
-        """Write how good each version is. Raises OSError."""
-        rows = ((int(line.version.rpartition(".")[2]), _seconds(line.at), row_of_version(line)) for line in lines)
-        self._write(self.folder, rows)
-
-    def write_devices(self, lines: Iterable[DeviceLine]) -> None:
-        """Write what each device brought to each version. Raises OSError."""
-        of: dict[str, list[DeviceLine]] = {}
-        for line in lines:
-            of.setdefault(line.device, []).append(line)
-        for device, own in of.items():
-            rows = ((line.version, 0.0, row_of_device(line)) for line in own)
-            self._write(self.folder / "devices" / device, rows)
-
-    def _write(self, folder: Path, rows: Iterable[tuple[int, float, Mapping[str, object]]]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        writer = RecordWriter(str(folder / FILE))
-        try:
-            writer.write(event_pb2.Event(wall_time=0.0, file_version=FORMAT).SerializeToString())
-            for number, at, row in rows:
-                values = [
-                    summary_pb2.Summary.Value(tag=name, simple_value=float(value))
-                    for name, value in row.items()
-                    if isinstance(value, int | float)
-                    and not isinstance(value, bool)
-                    and math.isfinite(value)
-                    and name != "version"
-                ]
-                summary = summary_pb2.Summary(value=values)
-                writer.write(event_pb2.Event(wall_time=at, step=number, summary=summary).SerializeToString())
-                self.n_values += len(values)
-        finally:
-            writer.close()
+def write(folder: Path, rows: Iterable[Row]) -> int:
+    """Write a curve for each column of numbers, and return how many values there are. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n_values, writer = 0, RecordWriter(str(folder / FILE))
+    try:
+        writer.write(event_pb2.Event(wall_time=0.0, file_version=FORMAT).SerializeToString())
+        for number, at, row in rows:
+            values = [
+                summary_pb2.Summary.Value(tag=name, simple_value=float(value))
+                for name, value in row.items()
+                if name != "version"
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ]
+            event = event_pb2.Event(wall_time=_seconds(at), step=number, summary=summary_pb2.Summary(value=values))
+            writer.write(event.SerializeToString())
+            n_values += len(values)
+    finally:
+        writer.close()
+    return n_values
 
 
 def _seconds(at: str) -> float:

@@ -56,10 +56,10 @@ def test_a_set_has_every_strategy_that_keeps_a_state(tmp_path: Path) -> None:
     assert {spec.aggregate.strategy for spec in SPECS} == {"fedavg", "fedadam"}  # the median keeps what fedavg does
 
 
-def test_the_sets_are_of_before_there_were_numbers_and_of_now_and_small() -> None:
-    assert SETS == ["numbered", "unnumbered"]
+def test_the_sets_are_of_every_fedge_that_raised_a_number_and_small() -> None:
+    assert SETS == ["contributions", "numbered", "unnumbered"]
     files = [path for name in SETS for path in (HERE / name).rglob("*") if path.is_file() and not path.is_symlink()]
-    assert sum(path.stat().st_size for path in files) < 100_000
+    assert sum(path.stat().st_size for path in files) < 60_000 * len(SETS)
 
 
 def test_the_store_holds_what_was_written(laid_out: tuple[Path, Expected]) -> None:
