@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import curves, notes, signed, waits
+from aggregator import curves, evaluation, notes, signed, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from broker.messages import Command, Curve, Explain, Jobs, Offer, Reply, Resume, Show, Stop, Submit, Verdict, echo
@@ -214,9 +214,7 @@ class Commands:
             "job": run.job,
             "state": core.state,
             "version": str(run.version),
-            "metrics": {
-                name: known[name] for name in ("accuracy", "loss", "participants", "scored_version") if name in known
-            },
+            "metrics": evaluation.shown(known, run.spec.rounds.stop) | evaluation.scored_version(run.by_devices),
             "devices_online": sum(known.presence.online for known in aggregator.roster.devices.values()),
             "devices_ready": sum(member.there and member.ready for _, member in core.members),
             "reason": run.reason if core.ended else "",
@@ -243,9 +241,12 @@ class Commands:
         standings = waits.standings(run.coordinator, aggregator.clock())
         streaks = run.streaks
         devices = (self._device(msgspec.to_builtins(one), run.job, streaks.get(one.device)) for one in standings)
-        page, more = _page(devices, after, lambda device: str(device["device"]))
-        told = {} if scored is None else {"federated": {"version": scored[0]} | scored[1]}
-        return run.job, {"job": line, "devices": page} | told, more
+        first: dict[str, Any] = {} if after else {"scores": _fitting(run.scores())}
+        if scored is not None:
+            first["federated"] = {"version": scored[0]} | scored[1]
+        left = PAGE_BYTES - len(msgspec.json.encode(first))
+        page, more = _page(devices, after, lambda device: str(device["device"]), left)
+        return run.job, {"job": line, "devices": page} | first, more
 
     def _device(self, standing: dict[str, Any], job: str, refused_in_a_row: int | None) -> dict[str, Any]:
         if refused_in_a_row is not None:
@@ -334,10 +335,22 @@ def _cut(fates: dict[str, str], after: str, left: int) -> tuple[dict[str, str], 
     return page, "", left
 
 
-def _page(lines: Iterable[dict[str, Any]], after: str, key: Callable[[dict[str, Any]], str]) -> tuple[list[Any], str]:
+def _fitting(scores: dict[str, Any]) -> dict[str, Any]:
+    """Return scores that leave half a page: without what is of single classes where their names are too long."""
+    if len(msgspec.json.encode(scores)) <= PAGE_BYTES // 2:
+        return scores
+
+    def cut(one: dict[str, Any]) -> dict[str, Any]:
+        return one | {"measures": {name: value for name, value in one["measures"].items() if ":" not in name}}
+
+    return {"classes": [], "current": cut(scores["current"]), "best": cut(scores["best"])}
+
+
+def _page(
+    lines: Iterable[dict[str, Any]], after: str, key: Callable[[dict[str, Any]], str], left: int = PAGE_BYTES
+) -> tuple[list[Any], str]:
     """Return the lines behind a key, by key, as far as they fit a page; and the last key if there are more."""
     page: list[dict[str, Any]] = []
-    left = PAGE_BYTES
     for line in lines:
         if key(line) <= after:
             continue

@@ -1,35 +1,74 @@
-"""When a job has converged: a pure function of the metrics of its versions."""
+"""When a job has converged, and which of its versions is the best: pure functions of the metrics of its versions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from models.job import RoundsSpec
+from models.measures import table as measures
 
 
-def reason_to_end(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> str | None:
+def reason_to_end(
+    history: Sequence[Mapping[str, float]], rounds: RoundsSpec, classes: Sequence[str] = ()
+) -> str | None:
     """Return why the job ends here, or None while it goes on.
 
     history: the metrics of version 0, 1, …; a version without the metric is no improvement, and patience begins with
-    the first version that has it. One that was not evaluated in time (`unscored`) says nothing either way.
+    the first version that has it. One that was not evaluated in time (`unscored`) says nothing either way. classes:
+    their names, for the words.
     """
     stop = rounds.stop
-    sign = 1.0 if stop.metric == "accuracy" else -1.0
+    sign = _sign(stop.metric)
     values = [(number, sign * metrics[stop.metric]) for number, metrics in enumerate(history) if stop.metric in metrics]
     last = len(history) - 1
     if values and stop.target is not None:
         best = max(value for _, value in values)
         if best >= sign * stop.target:
             number = next(number for number, value in values if value == best)
-            whose = _whose_word(history[number], stop.metric)
-            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}{whose}"
+            told = _whose_word(history[number], stop.metric) + _but(history[number], classes)
+            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}{told}"
     if values and stop.patience is not None:
         best_at, best = _last_improvement(values, stop.min_delta)
         if sum("unscored" not in metrics for metrics in history[best_at + 1 :]) >= stop.patience:
-            return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds"
+            told = _but(history[best_at], classes)
+            return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds{told}"
     if last >= rounds.max_rounds:
-        return f"max_rounds = {rounds.max_rounds} are done"
+        return f"max_rounds = {rounds.max_rounds} are done{_but(history[last], classes)}"
     return None
+
+
+def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int:
+    """Return the number of the best version: by the metric of the rule to stop, where any version has it; else by
+    accuracy, else by loss. Of equal ones it is the earliest; of none that has any, the last.
+    """
+    for metric in (rounds.stop.metric, "accuracy", "loss"):
+        sign = _sign(metric)
+        values = [(sign * metrics[metric], -number) for number, metrics in enumerate(history) if metric in metrics]
+        if values:
+            return -max(values)[1]
+    return len(history) - 1
+
+
+def no_better(metrics: Mapping[str, float], classes: Sequence[str] = ()) -> str:
+    """Return what answers that never change a version is no better than, in words; empty where it is better.
+
+    Of classes: it answers one, nearly always, and is right as often as that class occurs. Of values: R2 is 0 or less.
+    """
+    if (of := metrics.get(measures.ALWAYS)) is not None:
+        index = int(of)
+        return f"as good as always answering '{classes[index] if index < len(classes) else index}'"
+    if metrics.get("r2", 1.0) <= 0:
+        return "no better than always answering the mean"
+    return ""
+
+
+def _but(metrics: Mapping[str, float], classes: Sequence[str]) -> str:
+    words = no_better(metrics, classes)
+    return f", but the model is {words}" if words else ""
+
+
+def _sign(metric: str) -> float:
+    return 1.0 if measures.is_high(metric) else -1.0
 
 
 def _whose_word(metrics: Mapping[str, float], metric: str) -> str:

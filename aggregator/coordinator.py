@@ -141,7 +141,8 @@ class Coordinator:
         """What was offered while a version is made, by device, without the bodies."""
         self._stop_for: str | None = None
         """Why the job is to end, once nothing is under way."""
-        self._reason_to_end = reason_to_end(self.history, self.rules)
+        self._classes = setup.classes
+        self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
         """Why no round follows the current version; None or empty where one does."""
         self._stirred_at: float | None = None
         """Since when something has changed that no `_advance` has seen yet."""
@@ -360,7 +361,7 @@ class Coordinator:
         if made.left is not None:
             self.history[-1] = made.left
         self.history.append(made.metrics)
-        self._reason_to_end = reason_to_end(self.history, self.rules)
+        self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
         self._state = WAITING
         self.wait.forget()
         if self._stop_for is not None:

@@ -14,6 +14,7 @@ import msgspec
 from aggregator.contributions import Contribution, Point
 from aggregator.run import Run
 from aggregator.store import Store
+from models.measures.table import CONFUSION
 
 AT_ONCE = 64
 """Versions that are read in one go."""
@@ -22,7 +23,8 @@ Page = tuple[list[dict[str, Any]], str]
 
 def versions(run: Run, store: Store, after: str, page_bytes: int) -> Page:
     """Return a line for each version behind one, and where to go on. Raises StoreError."""
-    return _page(((str(point.version.number), _told(point)) for point in _points(run, store, after)), page_bytes)
+    lines = ((str(point.version.number), _told(point, page_bytes // 2)) for point in _points(run, store, after))
+    return _page(lines, page_bytes)
 
 
 def _points(run: Run, store: Store, after: str) -> Iterator[Point]:
@@ -32,8 +34,12 @@ def _points(run: Run, store: Store, after: str) -> Iterator[Point]:
         at = points[-1].version.number
 
 
-def _told(point: Point) -> dict[str, Any]:
-    told: dict[str, Any] = {"version": str(point.version), "at": point.at, "metrics": point.metrics}
+def _told(point: Point, most_bytes: int) -> dict[str, Any]:
+    """Return a version as plain values: without the confusion matrix and, where they are too long, single classes."""
+    known = {name: value for name, value in point.metrics.items() if not name.startswith(f"{CONFUSION}:")}
+    if len(msgspec.json.encode(known)) > most_bytes:
+        known = {name: value for name, value in known.items() if ":" not in name}
+    told: dict[str, Any] = {"version": str(point.version), "at": point.at, "metrics": known}
     return told | ({"federated": point.federated} if point.federated else {})
 
 

@@ -214,5 +214,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     """Former names of versions to their present ones."""
     history: Sequence[Mapping[str, float]] = ({},)
     """The metrics of every version so far, version 0 first."""
+    classes: Sequence[str] = ()
+    """What the job calls its classes, for words."""
     ended: Literal["", "finished", "stopped"] = ""
     """Why the job is over, if it is."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -18,10 +20,14 @@ from aggregator.store import Claim
 from broker.messages import Metrics
 from models.data.dataset import Dataset
 from models.data.source import read, stamp
-from models.job import JobSpec
+from models.job import JobSpec, StopSpec
 from models.lattice import Model
+from models.measures import exact
+from models.measures import table as measures
 from models.nets import table as nets
 from models.nets.net import Net
+
+NO_STOP = StopSpec()
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
@@ -29,6 +35,23 @@ def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | Non
     net = nets.build(spec.model, allow=config.models.allow)
     source = config.tests.get(spec.data_name)
     return net, read(source, spec.model) if source else None
+
+
+def is_measured(spec: JobSpec, *, has_test: bool) -> bool:
+    """Return whether anybody measures what a job's rule to stop goes by: a test split here, devices on what they hold
+    back, or, of the loss alone, devices in their training.
+    """
+    return has_test or spec.contract.validation > 0 or spec.rounds.stop.metric == "loss"
+
+
+def check_measured(spec: JobSpec, config: AggregatorConfig) -> None:
+    """Raise ValueError, with what to do, for a job whose rule to stop would never hold: nobody measures its metric."""
+    if spec.rounds.stop.is_set and not is_measured(spec, has_test=spec.data_name in config.tests):
+        raise ValueError(
+            f"nobody would measure {spec.rounds.stop.metric}, which [rounds.stop] goes by: add "
+            f"[tests.{spec.data_name}] to aggregator.toml and start the aggregator again, or validation = 0.1 to "
+            "[contract], or leave [rounds.stop] out"
+        )
 
 
 class Scorer:
@@ -41,8 +64,9 @@ class Scorer:
         self.net, self.test = prepare(spec, config)
 
     def __call__(self, model: Model) -> Metrics:
-        """Return loss and accuracy of a version; nothing without a test split."""
-        return evaluate(self.net, model, self.test)
+        """Return all measures of a version; nothing without a test split."""
+        contract, stop = self._made_of[0].contract, self._made_of[0].rounds.stop
+        return evaluate(self.net, model, self.test, contract.classes, (stop.metric,))
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
         """Return how it is made elsewhere: once for all versions of a job, and again where its file is another one."""
@@ -55,13 +79,30 @@ def _scorer(spec: bytes, config: bytes, _stamp: str) -> Scorer:
     return Scorer(msgspec.json.decode(spec, type=JobSpec), msgspec.json.decode(config, type=AggregatorConfig))
 
 
-def evaluate(net: Net, model: Model, test: Dataset | None) -> Metrics:
-    """Return loss and accuracy on the test split; nothing without one."""
+def evaluate(
+    net: Net, model: Model, test: Dataset | None, classes: Sequence[str] = (), also: Collection[str] = ()
+) -> Metrics:
+    """Return all measures on the test split, finite ones; nothing without one.
+
+    classes: their names, in order. also: measures of single classes that are wanted whatever the number of classes.
+    Loss and accuracy are the net's own words, weighted over blocks of rows.
+    """
     if test is None:
         return {}
-    metrics = net.evaluate(model.params(net.spec), test.X, test.y)
-    found = {"loss": metrics.loss} | ({} if metrics.accuracy is None else {"accuracy": metrics.accuracy})
+    params, n = model.params(net.spec), len(test.y)
+    told = [net.evaluate(params, test.X[rows], test.y[rows]) for rows in exact.blocks(n, net.model)]
+    found = exact.on_rows(net.model, partial(net.predict, params), test.X, test.y, classes, also).found
+    found["loss"] = _mean([(metrics.loss, metrics.n) for metrics in told])
+    if net.model.classifies:
+        found["accuracy"] = _mean([(metrics.accuracy or 0.0, metrics.n) for metrics in told])
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _mean(parts: Sequence[tuple[float, int]]) -> float:
+    """Return the mean over all rows of what is the mean over so many each; of one part as it is, bit for bit."""
+    if len(parts) == 1:
+        return parts[0][0]
+    return math.fsum(value * n for value, n in parts) / sum(n for _, n in parts)
 
 
 LARGEST_LOSS = 1e100
@@ -105,8 +146,42 @@ def measured(scores: Metrics | None, updates: Sequence[Claim]) -> Metrics:
 
 
 ANNOUNCED = ("accuracy", "loss", "participants")
-"""The metrics that everybody may see; the rest is in the store and in the log."""
+"""The metrics that everybody may see, and that of the rule to stop; the rest is in the store."""
+MOST_NAME = 40
+"""Characters of a metric's name in a message (broker/messages.py)."""
 
 
-def announced(metrics: Metrics) -> Metrics:
-    return {name: float(f"{metrics[name]:.4g}") for name in ANNOUNCED if name in metrics}
+def announced(metrics: Metrics, stop: StopSpec = NO_STOP) -> Metrics:
+    """Return what everybody is told of a version, in four digits. A name that is too long for a message is cut."""
+    return {_cut(name): float(f"{value:.4g}") for name, value in shown(metrics, stop).items()}
+
+
+def shown(metrics: Metrics, stop: StopSpec) -> Metrics:
+    """Return what an operator sees of a version in one line."""
+    names = dict.fromkeys((*ANNOUNCED, stop.metric) if stop.is_set else ANNOUNCED)
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def scored_version(by_devices: Metrics) -> Metrics:
+    """Return of which version that is what devices say, where it is not the current one."""
+    return {"scored_version": by_devices["scored_version"]} if by_devices else {}
+
+
+def scores_of(number: int, metrics: Metrics, spec: JobSpec) -> dict[str, Any]:
+    """Return all that was measured of a version, as plain values: {"number", "measures", "confusion"}.
+
+    confusion: a row for each class, of how many rows were answered which, the last one none; empty where it was not
+    kept.
+    """
+    measures_ = {name: value for name, value in metrics.items() if not name.startswith(f"{measures.CONFUSION}:")}
+    matrix = measures.confusion_of(metrics, spec.model.outputs) if spec.model.classifies else []
+    return {"number": number, "measures": measures_, "confusion": matrix}
+
+
+def lean(metrics: Metrics, stop: StopSpec) -> Metrics:
+    """Return what is kept in memory of a version that is not the current one: all but what is of single classes."""
+    return {name: value for name, value in metrics.items() if ":" not in name or name == stop.metric}
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MOST_NAME else name[: MOST_NAME - 1] + "…"

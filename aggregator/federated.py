@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from aggregator import shares
 from models.job import JobSpec
-from models.measures import table, tally
+from models.measures import classes, table, tally
 from models.measures.scores import scores
 from models.measures.tally import TallyError
 
@@ -45,6 +45,8 @@ class Voice(NamedTuple):
     weight: int
     scores: Mapping[str, float]
     rows: Mapping[str, int]
+    outcomes: Any = None
+    """Of a model of classes, as `Tally.outcomes`, as many as it weighs."""
 
     def weight_of(self, measure: str) -> int:
         """Return what it weighs in a mean of this measure: of one class, by the rows of that class."""
@@ -67,11 +69,13 @@ def heard(spec: JobSpec, device: str, rows: int, content: bytes) -> Voice:
     names = _classes(spec)
     also = [f"recall:{name}" for name in names] + [spec.rounds.stop.metric]
     by_class = (one.outcomes[0] + one.outcomes[2]).tolist() if names else []
+    weight = max(1, min(one.n, rows))
     return Voice(
         device,
-        max(1, min(one.n, rows)),
+        weight,
         scores(one, spec.contract.classes, also=also),
         dict(zip(names, by_class, strict=True)),
+        one.outcomes * (weight / one.n) if names else None,
     )
 
 
@@ -97,6 +101,8 @@ def together(voices: Sequence[Voice], share: float) -> Federated | None:
     metrics = {
         name: value for name, value in means.items() if table.split(name)[1] is None or len(labels) <= MOST_LABELS
     }
+    if (always := _always(voices, share)) is not None:
+        metrics[table.ALWAYS] = float(always)
     alone = [name for name in measures if table.split(name)[1] is None]
     told: dict[str, Any] = {
         "devices": len(voices),
@@ -109,6 +115,20 @@ def together(voices: Sequence[Voice], share: float) -> Federated | None:
     if labels:
         told["labels"] = _by_label(voices, means)
     return Federated(metrics, told)
+
+
+_PARTS = 1000
+"""Into so many a row is divided, where devices weigh less than their rows."""
+
+
+def _always(voices: Sequence[Voice], share: float) -> int | None:
+    """Return the class that the model is as good as always answering, by all rows together; None where it is better."""
+    cap = shares.cap_for([voice.weight for voice in voices], share)
+    parts = [v.outcomes * (_PARTS * min(v.weight, cap) / v.weight) for v in voices if v.outcomes is not None]
+    if not parts:
+        return None
+    counts = sum(parts[1:], parts[0]).astype("int64")
+    return classes.always(counts, int((counts[0] + counts[2]).sum()))
 
 
 def _mean(measure: str, voices: Sequence[Voice], share: float) -> float:

@@ -26,6 +26,7 @@ from aggregator import run as runs
 from aggregator import signed as signeds
 from aggregator.config import AggregatorConfig
 from aggregator.effects import BrokerLost, DeviceStatus, Doubted, EndJob
+from aggregator.evaluation import check_measured
 from aggregator.inbox import Inbox
 from aggregator.litter import Litter
 from aggregator.projection import Clear, Out
@@ -302,6 +303,7 @@ class Jobs:
         Raises ValueError if one has not ended, ModelError, DatasetError or StoreError if it cannot be run here, and
         RuntimeError with what the job's own code has thrown.
         """
+        check_measured(spec, self._config)
         older = self._make_way(spec.name)
         job = f"{spec.name}-{self._token() if signed is None else signed.incarnation}"
         if signed is not None and (job in self.runs or job in self.resting or self._store.is_deleted(job)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from aggregator import streaks, waits
+from aggregator import evaluation, streaks, waits
 from aggregator.roster import Known, Roster
 from aggregator.run import Run
 from aggregator.waits import Waits
@@ -24,14 +24,16 @@ def of(run: Run) -> list[str]:
     """Return what will never come of a job as it is set up, and what is wrong with its current version."""
     stop = run.spec.rounds.stop
     told = [run.alarm] if run.alarm else []
+    if run.no_better:
+        told.append(f"version {run.version} is {run.no_better}")
     told += _refused_again_and_again(run)
-    if stop.target is None and stop.patience is None:
+    if not stop.is_set:
         return told
     measured = any(stop.metric in metrics for metrics in run.coordinator.history)
-    if stop.metric == "accuracy" and not run.has_test:
+    if not evaluation.is_measured(run.spec, has_test=run.has_test):
         told.append(
-            f"nobody measures accuracy: there is no [tests.{run.spec.data_name}] in aggregator.toml, so its stop rule "
-            f"never holds and it goes on to max_rounds = {run.spec.rounds.max_rounds}"
+            f"nobody measures {stop.metric}: there is no [tests.{run.spec.data_name}] in aggregator.toml, so its stop "
+            f"rule never holds and it goes on to max_rounds = {run.spec.rounds.max_rounds}"
         )
     elif run.version.number and not measured:
         alone = (

@@ -93,7 +93,7 @@ def head(run: Run) -> Head:
 def status(run: Run) -> Status:
     """Return what people see of the job."""
     state = "resting" if run.resting else run.coordinator.state
-    return Status(run.job, run.version, state, run.reason, evaluation.announced(run.metrics))
+    return Status(run.job, run.version, state, run.reason, evaluation.announced(run.metrics, run.spec.rounds.stop))
 
 
 def round_(run: Run, announce: Announce) -> Round:

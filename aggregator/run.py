@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection, refusals, remarks, shares, streaks
+from aggregator import convergence, evaluation, projection, refusals, remarks, shares, streaks
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -167,7 +167,8 @@ class Run:
             raise DamageError(f"job {self.job} is left as it is in the state directory: {error}") from error
         except LearnerError as error:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
-        self._history = store.history(self.job)
+        *before, current = store.history(self.job)
+        self._history = [*(evaluation.lean(metrics, self.spec.rounds.stop) for metrics in before), current]
         self._shelf = Shelf(
             *(store.bodies(self.job), version, now),
             averaged_from=self.spec.averaged_from,
@@ -193,7 +194,8 @@ class Run:
             last=attempt,
             left=self._left(version),
             renames=store.renames(self.job),
-            history=self._history,
+            history=[*self._history[:-1], evaluation.lean(current, self.spec.rounds.stop)],
+            classes=self.spec.contract.classes,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
         )
@@ -238,6 +240,22 @@ class Run:
         if UNSCORED not in self.metrics or len(self._history) < 2:
             return {}
         return dict(self._history[-2]) | {"scored_version": float(self.version.number - 1)}
+
+    @property
+    def no_better(self) -> str:
+        """What the current version is no better than, though it was trained, in words; empty where it is better."""
+        number = len(self._history) - 1
+        return convergence.no_better(self.metrics, self.spec.contract.classes) if number else ""
+
+    def scores(self) -> dict[str, Any]:
+        """Return all that was measured of the current version and of the best one, as plain values."""
+        number, best = len(self._history) - 1, convergence.best_of(self._history, self.spec.rounds)
+        metrics = self.metrics if best == number else self._store.history(self.job)[best]
+        return {
+            "classes": list(self.spec.contract.classes),
+            "current": evaluation.scores_of(number, self.metrics, self.spec),
+            "best": evaluation.scores_of(best, metrics, self.spec),
+        }
 
     @property
     def sha256(self) -> str:
@@ -578,17 +596,19 @@ class Run:
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
-        if left is not None:
-            self._history[-1] = dict(left[0])
-        self._history.append(metrics)
+        was, kept, stop = self.no_better, evaluation.lean(metrics, self.spec.rounds.stop), self.spec.rounds.stop
+        known = evaluation.lean(self._history[-1] if left is None else dict(left[0]), stop)
+        self._history[-1:] = [known, metrics]
         self._inbox.forget_job(self.job)
-        text = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+        text = " ".join(f"{name}={value:.4g}" for name, value in kept.items())
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         log.info("version job=%s version=%s %s", self.job, version, text)
         self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
-        return Committed(version, metrics, None if left is None else left[0])
+        if self.no_better and self.no_better != was:
+            log.warning("version job=%s version=%s is %s", self.job, version, self.no_better)
+        return Committed(version, kept, None if left is None else known)
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):

@@ -181,6 +181,9 @@ def job_list(arguments: argparse.Namespace) -> int:
     for line in lines:
         accuracy = f"{line.metrics['accuracy']:.4f}" if "accuracy" in line.metrics else "-"
         print(f"{line.name:<20} {line.state:<14} {line.version:<8} {accuracy:<9} {line.devices_ready:<7} {line.job}")
+        known = ("accuracy", "loss", "participants")
+        if others := [f"{name} {value:.4g}" for name, value in line.metrics.items() if name not in known]:
+            print(f"    measured: {', '.join(others)}")  # what its rule to stop goes by
         _print_wait(line)
     return 0
 
@@ -197,7 +200,7 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import by_devices, operator
+    from fleet.console import by_devices, operator, scores
     from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
@@ -207,8 +210,10 @@ def job_show(arguments: argparse.Namespace) -> int:
     line = details.job
     print(f"{line.name}  {line.job}\n    {line.state} at version {line.version}, {line.devices_ready} devices ready")
     _print_wait(line)
-    for told in by_devices.lines(details.federated):
-        print(f"    {told}")
+    for text in scores.lines(details.scores) if details.scores is not None else ():
+        print(f"    {text}")
+    for text in by_devices.lines(details.federated):
+        print(f"    {text}")
     print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
     for device in details.devices:
         since = "" if device.since_s is None else f"for {duration(device.since_s)}"

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from models.contract import NO_CONTRACT, ContractSpec
+from models.measures import table as measures
 
 Name = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z", description='a name is 1 to 64 letters, digits, "_" or "-"')
@@ -97,20 +98,26 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """When a job has converged: a target on a metric, or no improvement for `patience` rounds."""
+    """When a job has converged: a target on a measure, or no improvement for `patience` rounds."""
 
-    metric: Literal["accuracy", "loss"] = "accuracy"
-    target: Annotated[float, Meta(ge=0, le=1e30)] | None = None
+    metric: Annotated[str, Meta(min_length=1, max_length=250)] = "accuracy"
+    """A row of `models.measures.table`; of one class as "recall:fault"."""
+    target: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    """Reached from below where higher is better, else from above."""
     patience: Count | None = None
     min_delta: Annotated[float, Meta(ge=0, le=1e30)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.metric != "accuracy":
-            return
-        if self.target is not None and not 0 < self.target <= 1:
-            raise ValueError(f"target = {self.target:g} is no accuracy: it is above 0 and at most 1")
-        if self.min_delta >= 1:
-            raise ValueError(f"min_delta = {self.min_delta:g}: no accuracy improves by so much")
+        measure = measures.find(self.metric)
+        if self.target is not None:
+            measures.check_target(self.metric, self.target)
+        if self.min_delta >= measure.most - max(measure.least, 0.0):
+            raise ValueError(f"min_delta = {self.min_delta:g}: no {self.metric} improves by so much")
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything ends the job before its last round."""
+        return (self.target, self.patience) != (None, None)
 
 
 class RoundsSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -243,11 +250,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     def __post_init__(self) -> None:
         stop = self.rounds.stop
-        stops = (stop.target, stop.patience) != (None, None)
-        if stops and stop.metric == "accuracy" and not self.model.classifies:
-            raise ValueError(
-                f'[rounds.stop] metric: a model with loss = "{self.model.loss}" has no accuracy: say metric = "loss"'
-            )
+        if stop.is_set or stop.metric != StopSpec().metric:
+            try:
+                measures.check(stop.metric, self.model, self.contract.classes)
+            except ValueError as error:
+                raise ValueError(f"[rounds.stop] metric: {error}") from None
         if self.averaged > 1 and self.coding.codec == "float32":
             raise ValueError(
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "

@@ -149,9 +149,11 @@ def check_job(path: Path, config: Path) -> CheckReport:
     where, source = f"[tests.{spec.data_name}]", fleet.tests.get(spec.data_name)
     if source is not None:
         report.look(where, partial(_split, where, source, spec, built), config)
-    elif spec.rounds.stop.metric == "accuracy" and (spec.rounds.stop.target, spec.rounds.stop.patience) != (None, None):
-        why = f"{config} has no {where}, so nobody measures it: the job ends at max_rounds = {spec.rounds.max_rounds}"
-        report.lines.append(Line("[rounds.stop]", f"metric = accuracy: {why}"))
+    elif spec.rounds.stop.is_set and spec.rounds.stop.metric != "loss" and not spec.contract.validation:
+        why = f"{config} has no {where}, so nobody measures it, and this aggregator would refuse the job: add it"
+        report.lines.append(
+            Line("[rounds.stop]", f"metric = {spec.rounds.stop.metric}: {why}, or validation = 0.1 to [contract]")
+        )
     report.lines += taken
     return report
 

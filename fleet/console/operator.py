@@ -115,11 +115,30 @@ class DeviceLine(Struct, frozen=True):
     """What an operator should look at: two devices under one id."""
 
 
+class VersionScores(Struct, frozen=True):
+    """What was measured of one version. confusion: a row for each class, of how many were answered which, last none."""
+
+    number: int
+    measures: dict[str, float] = {}
+    confusion: list[list[int]] = []
+
+
+class Scores(Struct, frozen=True):
+    """What was measured of the current version, and of the best by the job's rule to stop."""
+
+    classes: list[str]
+    """Their names; none where the job does not say them."""
+    current: VersionScores
+    best: VersionScores
+
+
 class JobDetails(Struct, frozen=True):
     """All there is to know of one job."""
 
     job: JobLine
     devices: list[DeviceLine]
+    scores: Scores | None = None
+    """None where the aggregator does not say them: the job is at rest, or an older one answers."""
     federated: ByDevices | None = None
     """The last version that its devices have scored, and how."""
 
@@ -328,7 +347,7 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
             convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
         ]
     devices = [device for page in pages for device in page.devices]
-    return JobDetails(pages[0].job, devices, pages[0].federated)
+    return JobDetails(pages[0].job, devices, pages[0].scores, pages[0].federated)
 
 
 def jobs(config: OperatorConfig) -> list[JobLine]:

@@ -69,6 +69,8 @@ class Version(Struct, frozen=True):
     bytes_down: int
     seconds: float
     """Since the devices were started."""
+    measures: dict[str, float] = {}
+    """What the job's rule to stop goes by, where that is neither accuracy nor loss."""
 
 
 class Summary(Struct, frozen=True):
@@ -219,12 +221,14 @@ class _Demo:
             up,
             down,
             round(time.monotonic() - self._started, 2),
+            {name: value for name, value in status.metrics.items() if name not in ("accuracy", "loss", "participants")},
         )
         self._history.append(version)
         if number:
+            others = "".join(f"  {name} {value:.4f}" for name, value in version.measures.items())
             self._display.line(
                 f"{number:>6} {version.participants:>8} {version.accuracy:>9.4f} {n_bytes(up / self._n_devices):>12} "
-                f"{n_bytes(down / self._n_devices):>14} {version.seconds:>5.1f} s"
+                f"{n_bytes(down / self._n_devices):>14} {version.seconds:>5.1f} s{others}"
             )
 
     def _doing(self) -> str:

@@ -50,6 +50,9 @@ class _Report:
 
     def __init__(self, display: Display, problem: Problem) -> None:
         self._display = display
+        stop = problem.spec.rounds.stop
+        self._other = stop.metric if stop.is_set and stop.metric not in ("accuracy", "loss") else ""
+        """What the rule to stop goes by, where no other column says it."""
         self._max_rounds = problem.spec.rounds.max_rounds
         self._began = time.perf_counter()
         sizes = [len(share.y) for share in problem.shares]
@@ -57,15 +60,20 @@ class _Report:
             f"{problem.spec.name}: {len(sizes)} devices with {min(sizes)} to {max(sizes)} examples, "
             f"{sum(sizes)} in all, {len(problem.test.y)} to test on"
         )
-        display.line(f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}")
+        other = f"  {self._other}" if self._other else ""
+        display.line(
+            f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}{other}"
+        )
 
     def tell(self, row: RoundRow) -> None:
         """Show a round, and how long it may still take."""
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.4f}"
         loss = "-" if row.loss is None else f"{row.loss:.4f}"
+        value = row.measures.get(self._other)
+        other = f"  {'-' if value is None else f'{value:.4f}':>{len(self._other)}}" if self._other else ""
         self._display.line(
             f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
-            f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}"
+            f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}{other}"
         )
         left = (time.perf_counter() - self._began) / row.round * (self._max_rounds - row.round)
         self._display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")

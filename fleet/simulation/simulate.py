@@ -43,6 +43,7 @@ from models.data import dataset
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
+from models.measures import table as measures
 from models.nets import table as nets
 from models.nets.net import Net
 from models.nets.size import of_spec
@@ -84,6 +85,8 @@ class RoundRow(Struct, frozen=True):
     deployed_accuracy: float | None = None
     """Where the job deploys the mean of the last versions: that of what would be deployed now."""
     deployed_loss: float | None = None
+    measures: dict[str, float] = {}
+    """All that was measured of it on the test split, by the names that a job's rule to stop has for them."""
 
 
 class Result(Struct, frozen=True):
@@ -211,7 +214,7 @@ class _Deployed:
         first = self._spec.averaged_from(number)
         self._trail.take(number, step, first)
         found = evaluation.evaluate(self._net, self._trail.mean(first), self._test)
-        return {f"deployed_{name}": value for name, value in found.items()}
+        return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
 
 def _roll() -> int:
@@ -440,6 +443,7 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
         device_loss=metrics.get("device_loss"),
         buckets=int(metrics["buckets"]) if "buckets" in metrics else None,
         bits=int(metrics["bits"]) if "bits" in metrics else None,
+        measures={name: value for name, value in metrics.items() if measures.split(name)[0] in measures.MEASURES},
     )
 
 

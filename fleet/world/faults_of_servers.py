@@ -161,7 +161,7 @@ def have_no_deadline(patches: Patches) -> None:
 
 def forget_max_rounds(patches: Patches) -> None:
     """Go on beyond `max_rounds`."""
-    patches.set(coordinator, "reason_to_end", lambda _history, _rules: "")
+    patches.set(coordinator, "reason_to_end", lambda *_: "")
 
 
 def forget_versions(patches: Patches) -> None:

@@ -56,6 +56,22 @@ def most_frequent(outcomes: Int64) -> tuple[int, int, int]:
     return of, int(right[of] + missed[of]), int(right[of] + wrong[of])
 
 
+FOUND = 0.05
+"""Who gets no more than this of all other classes right has found none of them."""
+ANSWERED = 0.95
+"""Of all rows: who answers so often the same always does, nearly."""
+
+
+def always(outcomes: Int64, n: int) -> int | None:
+    """Return the class that a model is as good as always answering; None where it is better than that.
+
+    So it is where nearly every answer is the most frequent class, and hardly more rows are right than have that.
+    """
+    of, have, answered = most_frequent(outcomes)
+    is_right = int(outcomes[0].sum())
+    return of if answered >= ANSWERED * n and is_right - have <= FOUND * (n - have) else None
+
+
 def _share(part: Int64, of: Int64, without: float = np.nan) -> Float64:
     found = np.full(len(part), without)
     np.divide(part, of, out=found, where=of > 0)

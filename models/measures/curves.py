@@ -1,12 +1,12 @@
-"""The area under the ROC curve and the average precision of scores, exact, and of histograms of scores.
+"""The area under the ROC curve and the average precision: of scores, exact, and of histograms of scores.
 
-Both are functions of groups: how many negatives and positives have each score (or lie in each bin), (2, m) int64, in
-ascending order of the score. Scores that are equal are one group, so ties count as scikit-learn counts them.
+Scores that are equal are one threshold, so ties count as scikit-learn counts them. A histogram is (2, m) int64: how
+many negatives and positives lie in each bin, in ascending order.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +14,68 @@ import numpy.typing as npt
 from models.integers import Int64
 from models.params import Float32
 
-NEGATIVES, POSITIVES = 0, 1
+_AT_ONCE = 2**13
+"""Positives whose places are looked up together: it bounds the memory."""
 
 
-def groups(scores: Float32, positive: npt.NDArray[np.bool_]) -> Int64:
-    """Return (2, m) of (n,) scores: negatives and positives of each that occurs. A nan is below all others."""
-    scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
-    order = np.argsort(scores, kind="stable")
-    ordered, is_positive = scores[order], positive[order]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-    hits = np.diff(np.cumsum(is_positive, dtype=np.int64)[ends], prepend=0)
-    return np.stack([np.diff(ends, prepend=-1) - hits, hits])
+class Ranked(NamedTuple):
+    """Scores in ascending order, float32 each."""
+
+    negatives: Float32
+    positives: Float32
+
+    @property
+    def reversed(self) -> Ranked:
+        """The scores of the other class of two, which are 1 minus these."""
+        return Ranked(-self.positives[::-1], -self.negatives[::-1])
 
 
-def roc_auc(found: Int64) -> float | None:
+def ranked(scores: Float32, positive: npt.NDArray[np.bool_]) -> Ranked:
+    """Return (n,) scores in order, by whether their rows are of the class. A nan is below all others."""
+    found = Ranked(scores[~positive], scores[positive])
+    for one in found:
+        one[np.isnan(one)] = -np.inf
+        one.sort()
+    return found
+
+
+def roc_auc(found: Ranked) -> float | None:
     """Return the share of pairs of a positive and a negative in which the positive has the higher score.
 
-    A pair of equal scores counts half. None where there is no such pair. Of a histogram it is off by
-    `roc_auc_error` at most.
+    A pair of equal scores counts half. None where there is no such pair.
     """
     negatives, positives = found
+    if not len(negatives) or not len(positives):
+        return None
+    twice = 0
+    for start in range(0, len(positives), _AT_ONCE):
+        part = positives[start : start + _AT_ONCE]
+        twice += int(np.searchsorted(negatives, part, "left").sum() + np.searchsorted(negatives, part, "right").sum())
+    return twice / (2 * len(negatives) * len(positives))
+
+
+def average_precision(found: Ranked) -> float | None:
+    """Return the mean over positives of the precision where the threshold is their score.
+
+    None where there are none. It is the sum over thresholds of the precision, by what each adds to the recall.
+    """
+    negatives, positives = found
+    if not len(positives):
+        return None
+    total = 0.0
+    for start in range(0, len(positives), _AT_ONCE):
+        part = positives[start : start + _AT_ONCE]
+        right = len(positives) - np.searchsorted(positives, part, "left")
+        total += float((right / (right + len(negatives) - np.searchsorted(negatives, part, "left"))).sum())
+    return total / len(positives)
+
+
+def roc_auc_of_bins(bins: Int64) -> float | None:
+    """Return the area as if all scores of a bin were equal: off by half the share of pairs that share a bin, at most.
+
+    None where there is no pair.
+    """
+    negatives, positives = bins
     pairs = int(negatives.sum()) * int(positives.sum())
     if not pairs:
         return None
@@ -41,31 +83,20 @@ def roc_auc(found: Int64) -> float | None:
     return _product(2 * below + negatives, positives) / (2 * pairs)
 
 
-def roc_auc_error(found: Int64) -> float:
-    """Return how far the area of a histogram may be from the exact one: half the share of pairs within one bin."""
-    negatives, positives = found
-    pairs = int(negatives.sum()) * int(positives.sum())
-    return _product(negatives, positives) / (2 * pairs) if pairs else 0.0
-
-
-def average_precision(found: Int64) -> float | None:
-    """Return the sum over thresholds of the precision there, weighted by what each adds to the recall.
-
-    None where there are no positives.
-    """
-    negatives, positives = found[:, ::-1]
+def average_precision_of_bins(bins: Int64) -> float | None:
+    """Return the average precision as if all scores of a bin were equal. None where there are no positives."""
+    negatives, positives = bins[:, ::-1]
     total = int(positives.sum())
     if not total:
         return None
-    above = np.cumsum(positives)
-    answered = above + np.cumsum(negatives)
-    precision = above / np.maximum(answered, 1)
+    right = np.cumsum(positives)
+    precision = right / np.maximum(right + np.cumsum(negatives), 1)
     return float((positives * precision).sum() / total)
 
 
-def reversed_groups(found: Int64) -> Int64:
-    """Return the groups of the other class of two, whose score is 1 minus this one's."""
-    return found[::-1, ::-1]
+def reversed_bins(bins: Int64) -> Int64:
+    """Return the histogram of the other class of two, whose scores are 1 minus these."""
+    return bins[::-1, ::-1]
 
 
 def _product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> int:

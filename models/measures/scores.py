@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,40 +29,45 @@ def scores(one: Tally, classes: Sequence[str] = (), *, also: Collection[str] = (
         return {}
     if not one.layout.classes:
         return _scores_of_values(one)
-    curves = list(one.histograms)
+    bins = list(one.histograms)
     if one.layout.curves == 1:
-        curves = [of_curves.reversed_groups(curves[0]), curves[0]]
+        bins = [of_curves.reversed_bins(bins[0]), bins[0]]
+    curves = Curves([*map(of_curves.roc_auc_of_bins, bins)], [*map(of_curves.average_precision_of_bins, bins)])
     found = of_classes.overall(one.outcomes) | {"log_loss": one.log_loss, "brier": one.brier}
-    return found | named_scores(one.outcomes, curves, classes, also)
+    return found | named_scores(one.outcomes, curves if bins else None, classes, also)
+
+
+class Curves(NamedTuple):
+    """Of each class; None where it is not defined."""
+
+    auc: list[float | None]
+    average_precision: list[float | None]
 
 
 def named_scores(
-    outcomes: Int64, curves: Sequence[Int64], classes: Sequence[str] = (), also: Collection[str] = ()
+    outcomes: Int64, curves: Curves | None, classes: Sequence[str] = (), also: Collection[str] = ()
 ) -> dict[str, float]:
-    """Return the measures that are of a class each, and those of two classes that are of the second.
-
-    curves: of each class its groups of scores (`models.measures.curves`); empty where there are none.
+    """Return the measures that are of a class each; those of two classes that are of the second; and, of more, the
+    means of AUC and average precision over classes that have one.
     """
     k = outcomes.shape[1]
     names = [str(index) for index in range(k)] if len(classes) != k else classes
-    own: dict[str, Sequence[float | None]] = dict(of_classes.by_class(outcomes)._asdict())
+    own: dict[str, list[float | None]] = {
+        measure: [None if np.isnan(value) else float(value) for value in each]
+        for measure, each in of_classes.by_class(outcomes)._asdict().items()
+    }
     found: dict[str, float] = {}
-    if curves:
-        of_all = {
-            "auc": [*map(of_curves.roc_auc, curves)],
-            "average_precision": [*map(of_curves.average_precision, curves)],
-        }
-        own |= of_all
-        for measure, of_each in of_all.items():
-            there = [value for value in of_each if value is not None]
-            if k > 2 and there:
+    if curves is not None:
+        own |= curves._asdict()
+        for measure, each in curves._asdict().items():
+            if k > 2 and (there := [value for value in each if value is not None]):
                 found[measure] = sum(there) / len(there)
     for measure, each in own.items():
-        if k == 2 and (second := each[1]) is not None and not np.isnan(second):
-            found[measure] = float(second)
+        if k == 2 and (second := each[1]) is not None:
+            found[measure] = second
         for name, value in zip(names, each, strict=True):
-            if (k <= MOST_NAMED or f"{measure}:{name}" in also) and value is not None and not np.isnan(value):
-                found[f"{measure}:{name}"] = float(value)
+            if value is not None and (k <= MOST_NAMED or f"{measure}:{name}" in also):
+                found[f"{measure}:{name}"] = value
     return found
 
 

@@ -7,7 +7,7 @@ Words alone, without NumPy: a job's rule to stop names one (models/job.py). A me
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ MEASURES: dict[str, Measure] = {
     "mae": Measure("values", False),
     "r2": Measure("values", True, 1.0, least=-1e30),
 }
+MOST_CURVES = 32
+"""Classes of a model that has an AUC and an average precision: each takes a histogram, or a sort of all scores."""
+CONFUSION = "confusion"
+"""Among what was measured: a cell of the confusion matrix that is not 0 is called "confusion:0:1", for rows of class 0
+that were answered 1; behind the last class is no answer."""
+ALWAYS = "always"
+"""Among what was measured of a model that is as good as always answering one class: the number of that."""
 _KIN = {"f1": "macro_f1", "precision": "macro_precision", "recall": "macro_recall"}
 
 
@@ -92,6 +99,10 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         raise ValueError(
             f'a model with loss = "{model.loss}" has no {base}: say metric = "{has}" (or another of {learns}: {other})'
         )
+    if needs_curves(name) and not 2 <= model.outputs <= MOST_CURVES:
+        raise ValueError(
+            f'"{name[:100]}" is measured of 2 to {MOST_CURVES} classes, and this model has {model.outputs}'
+        )
     if of is None:
         if measure.alone == "second" and model.outputs != 2:
             raise ValueError(
@@ -112,7 +123,21 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         )
 
 
+def needs_curves(name: str) -> bool:
+    """Return whether this is measured by how scores lie, of which a tally has histograms only where it is asked for."""
+    return split(name)[0] in ("auc", "average_precision")
+
+
 def is_high(name: str) -> bool:
     """Return whether higher is better; of a measure that there is not, that it is not."""
     measure = MEASURES.get(split(name)[0])
     return measure is not None and measure.is_high
+
+
+def confusion_of(found: Mapping[str, float], n_classes: int) -> list[list[int]]:
+    """Return the confusion matrix that lies in what was measured, (K, K + 1) rows; empty where there is none."""
+    cells = {name: value for name, value in found.items() if name.startswith(f"{CONFUSION}:")}
+    if not cells:
+        return []
+    columns = range(n_classes + 1)
+    return [[int(cells.get(f"{CONFUSION}:{of}:{answer}", 0)) for answer in columns] for of in range(n_classes)]

@@ -30,6 +30,7 @@ from models.integers import Int64
 from models.job import ModelSpec
 from models.measures import values
 from models.measures.bits import BitsError, Reader, Writer, most_bits_of_counts, most_bits_of_integer
+from models.measures.table import MOST_CURVES
 from models.nets.losses import Labels
 from models.params import Float32
 
@@ -40,8 +41,6 @@ MOST_ROWS = 2**40
 """Of a tally: 100,000 devices with ten million rows each."""
 MOST_CONFUSED = 64
 """Classes of a confusion matrix: beyond, it is 33 kB and more."""
-MOST_CURVES = 32
-"""Classes with histograms: 128 kB of counts in memory."""
 MOST_APART = 64
 """Outputs of values whose sums are kept apart."""
 BINS = 256

@@ -19,6 +19,7 @@ from broker.messages import Curve, Explain, Jobs, Message, Offer, Presence, Repl
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent import work
+from models.contract import NO_CONTRACT, ContractSpec
 from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
 
 WIRE = Wire("f")
@@ -178,9 +179,38 @@ def test_labels_that_nobody_has_are_named_at_submit(fleet: Fleet, ask: Ask, spec
     assert reply.data["notes"] == ["none of the 3 devices that are there has the labels {'site': 'north'}"]
 
 
-def test_a_stop_rule_on_what_nobody_measures_is_named_at_submit_and_later(
-    fleet: Fleet, ask: Ask, spec: SpecMaker
+@pytest.mark.parametrize("metric", ["accuracy", "recall:1", "auc"])
+def test_a_stop_rule_on_what_nobody_measures_is_refused_at_submit_with_what_to_do(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, metric: str
 ) -> None:
+    rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=3, stop=StopSpec(metric, target=0.9))
+    reply = ask(submit(spec(rounds=rounds)))
+    assert not reply.ok
+    assert reply.text == (
+        f"nobody would measure {metric}, which [rounds.stop] goes by: add [tests.toy] to aggregator.toml and start the "
+        "aggregator again, or validation = 0.1 to [contract], or leave [rounds.stop] out"
+    )
+    assert fleet.store.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "contract"),
+    [
+        (StopSpec("loss", target=0.1), NO_CONTRACT),
+        (StopSpec("accuracy", target=0.9), ContractSpec(validation=0.1)),
+        (StopSpec("accuracy"), NO_CONTRACT),
+    ],
+)
+def test_a_stop_rule_that_devices_measure_or_that_is_none_is_taken(
+    ask: Ask, spec: SpecMaker, stop: StopSpec, contract: ContractSpec
+) -> None:
+    assert ask(submit(spec(rounds=RoundsSpec(quorum=3, stop=stop), contract=contract))).ok
+
+
+def test_a_job_that_was_taken_before_its_test_split_went_goes_on_and_says_that_nobody_measures_its_metric(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.jobs.check_measured", lambda *_: None)
     rounds = RoundsSpec(quorum=3, min_devices=3, max_rounds=3, stop=StopSpec("accuracy", target=0.9))
     (note,) = ask(submit(spec(rounds=rounds))).data["notes"]
     assert "nobody measures accuracy: there is no [tests.toy] in aggregator.toml" in note

@@ -399,8 +399,8 @@ def test_a_target_that_nobody_measures_is_said(here: Path, capsys: Capture) -> N
     code, lines, _ = check(capsys, "job", "submit", job_toml("rounds.stop.target = 0.9\nrounds.max_rounds = 7"))
     assert code == 0
     assert lines[1] == (
-        "[rounds.stop] metric = accuracy: aggregator.toml has no [tests.digits], so nobody measures it: "
-        "the job ends at max_rounds = 7"
+        "[rounds.stop] metric = accuracy: aggregator.toml has no [tests.digits], so nobody measures it, and this "
+        "aggregator would refuse the job: add it, or validation = 0.1 to [contract]"
     )
 
 
