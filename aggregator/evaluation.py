@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
@@ -31,10 +32,14 @@ NO_STOP = StopSpec()
 
 
 def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
-    """Build a job's net and read its test split, if there is one here. Raises ModelError or DatasetError."""
+    """Build a job's net and read its test split by its contract, if there is one here: all of it is scored.
+
+    Raises ModelError or DatasetError.
+    """
     net = nets.build(spec.model, allow=config.models.allow)
     source = config.tests.get(spec.data_name)
-    return net, read(source, spec.model) if source else None
+    whole = structs.replace(spec.contract, validation=0.0)
+    return net, read(source, spec.model, whole, config.models.allow) if source else None
 
 
 def is_measured(spec: JobSpec, *, has_test: bool) -> bool:

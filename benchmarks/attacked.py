@@ -88,7 +88,7 @@ def _agent(folder: Path, port: int, name: str) -> Agent:
     rows = Dataset((0.1 * rng.standard_normal((ROWS, MODEL.inputs)) + 0.01 * y[:, None]).astype(np.float32), y)
     return Agent(
         *(config, home, transport, wire),
-        open_source=lambda _settings: Paced(rows),
+        open_source=lambda *_, **__: Paced(rows),
         start_reading=threads(transport.wake),
     )
 

@@ -199,7 +199,7 @@ def _agent(folder: Path, broker: BrokerSettings, wire: Wire, name: str) -> Agent
     rng = np.random.default_rng(int(name.rpartition("-")[2]))
     y = np.arange(20) % MODEL.outputs
     rows = Dataset((rng.standard_normal((20, MODEL.inputs)) + y[:, None]).astype(np.float32), y)
-    return Agent(config, home, transport, wire, open_source=lambda _settings: InMemory(rows))
+    return Agent(config, home, transport, wire, open_source=lambda *_, **__: InMemory(rows))
 
 
 if __name__ == "__main__":

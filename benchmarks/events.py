@@ -269,7 +269,7 @@ def chunks_down(n: int) -> Cost:
             data={SPEC.data_name: DataSource("rows")},
             models=ModelSettings(inference=False),
         )
-        agent = Agent(config, home, broker.transport("device"), WIRE, open_source=lambda _settings: InMemory(_rows()))
+        agent = Agent(config, home, broker.transport("device"), WIRE, open_source=lambda *_, **__: InMemory(_rows()))
         hand = broker.transport("aggregator")
         hand.open()
         agent.start()

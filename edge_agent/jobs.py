@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -32,6 +33,7 @@ from edge_agent.resources import Resources
 from edge_agent.slots import Slots
 from edge_agent.work import Out, Subscribe, Unsubscribe, Work
 from models.budget import Capacity
+from models.contract import ContractSpec
 from models.data.dataset import DatasetError
 from models.data.source import Opener, Source
 from models.job import JobSpec
@@ -65,7 +67,23 @@ LEFT_OVER_S = 60.0
 """A job on disk that nobody has announced for so long after connecting is reported."""
 
 
+SCRATCH = "scratch"
+"""The folder in the state directory where the examples of large sources lie, in files without names."""
+
 _NOBODY: Mapping[str, tuple[Work, float]] = {}
+
+
+class _Meant(NamedTuple):
+    """What a job means by a source."""
+
+    name: str
+    contract: ContractSpec
+    classifies: bool
+    """Whether its labels are classes, where that makes another source of it: the label of a window goes by it."""
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> _Meant:
+        return cls(spec.data_name, spec.contract, spec.contract.window is None or spec.model.classifies)
 
 
 class _Later(Struct):
@@ -141,9 +159,9 @@ class Jobs:
         only goes along with one (presence.py)."""
         self._beginning: Mapping[str, tuple[Work, float]] = _NOBODY
         """Jobs whose data are being looked at, and since when."""
-        self._sources: tuple[tuple[str, Source], ...] = ()
-        """What is open, with the name of its table: one for all jobs on it, so that they share its rows. (Most devices
-        have one or two, for which a dict weighs twice as much.)"""
+        self._sources: tuple[tuple[_Meant, Source], ...] = ()
+        """What is open, with what is meant by it: one for all jobs that mean the same, so that they share its rows.
+        (Most devices have one or two, for which a dict weighs twice as much.)"""
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -289,7 +307,8 @@ class Jobs:
     @property
     def trouble(self) -> dict[str, str]:
         """Job to what an operator should look at."""
-        return self._denied | self._trouble if self._denied else self._trouble
+        told = {job: work.told for job, work in self.works.items() if work.told}
+        return told | self._trouble | self._denied if told or self._denied else self._trouble
 
     @property
     def failed(self) -> dict[str, Failure]:
@@ -311,11 +330,11 @@ class Jobs:
         work = self.works.get(job)
         if work is None:
             return
-        before = work.failure, work.participant.ahead, work.n_examples
+        before = work.failure, work.participant.ahead, work.n_examples, work.told
         try:
             out = contain(lambda: list(act(work, self._clock())), OSError, DatasetError)
         except DatasetError as error:
-            self._put_off(job, self._leave(job).spec, str(error), LOOK_AGAIN_S)
+            self._put_off(job, self._leave(job).spec, str(error), LOOK_AGAIN_S, error.cell)
             return
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
@@ -325,7 +344,7 @@ class Jobs:
         if isinstance(out, Fault):
             self._rest(job, self._leave(job).spec, out.why)
             return
-        if (work.failure, work.participant.ahead, work.n_examples) != before:
+        if (work.failure, work.participant.ahead, work.n_examples, work.told) != before:
             self.changed = True
         self._send(out)
 
@@ -423,7 +442,8 @@ class Jobs:
         try:
             fault = contain(work.note_look, DatasetError, OSError)
         except (DatasetError, OSError) as error:
-            self._put_off(job, work.spec, str(error), LOOK_AGAIN_S)
+            cell = error.cell if isinstance(error, DatasetError) else ""
+            self._put_off(job, work.spec, str(error), LOOK_AGAIN_S, cell)
             return
         if isinstance(fault, Fault):
             self._rest(job, work.spec, fault.why)
@@ -463,7 +483,7 @@ class Jobs:
                 *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
                 wire=self._wire,
                 marks=self._marks,
-                source=self._source(spec.data_name),
+                source=self._source(spec),
                 readings=self._readings,
                 resources=self._resources,
             )
@@ -472,12 +492,18 @@ class Jobs:
         """Note that a job's data are not being looked at any more."""
         self._beginning = {other: one for other, one in self._beginning.items() if other != job} or _NOBODY
 
-    def _source(self, name: str) -> Source:
-        """Return the source of this name, open."""
-        known = next((source for other, source in self._sources if other == name), None)
+    def _source(self, spec: JobSpec) -> Source:
+        """Return the source of a job, open."""
+        meant = _Meant.of(spec)
+        known = next((source for other, source in self._sources if other == meant), None)
         if known is None:
-            known = self._open_source(self._config.data[name])
-            self._sources += ((name, known),)
+            settings = self._config.data[meant.name]
+            known = self._open_source(
+                *(settings, meant.contract, self._home.folder / SCRATCH),
+                classifies=meant.classifies,
+                allow=self._config.models.allow,
+            )
+            self._sources += ((meant, known),)
         return known
 
     def _note_readings(self) -> None:
@@ -488,9 +514,10 @@ class Jobs:
             else:
                 self.inside(job, Work.go_on)
 
-    def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float) -> None:
-        """Say why this device cannot take part now, and look again later."""
-        log.error("cannot take part job=%s: %s; looking again in %g s", job, why, pause_s)
+    def _put_off(self, job: str, spec: JobSpec, why: str, pause_s: float, cell: str = "") -> None:
+        """Say why this device cannot take part now, and look again later. cell: of its data, for its own log alone."""
+        here = f" (it holds {cell!r})" if cell else ""
+        log.error("cannot take part job=%s: %s%s; looking again in %g s", job, why, here, pause_s)
         self.changed = True
         if self._capacity is not None:
             self._capacity.leave(job)
@@ -526,8 +553,8 @@ class Jobs:
             outbox.forget(folder, disk)
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
-        needed = {spec.data_name for spec in self._going_on()}
-        self._sources = tuple((name, source) for name, source in self._sources if name in needed)
+        needed = [_Meant.of(spec) for spec in self._going_on()]
+        self._sources = tuple((meant, source) for meant, source in self._sources if meant in needed)
         self._sweep()
 
     def _drop(self, job: str) -> None:

@@ -62,7 +62,7 @@ from models import sections
 from models.chain import max_way_bytes_of
 from models.codec import CodecError, Coding, Terms
 from models.data.dataset import Dataset, fit
-from models.data.source import Source, kept
+from models.data.source import Source, kept, scratch_of
 from models.job import JobSpec
 from models.lattice import Model
 from models.params import Float32, Params
@@ -79,6 +79,8 @@ STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 FLUSH_S = 60.0
 """After an update is settled that is durable by then, if no later one has said so."""
+FITTED_AT_ONCE = 50_000
+"""Rows that are given the form that the model takes while the loop waits; more are, beside it."""
 ENVELOPE_BYTES = 1024
 """What a packet has beside its piece of a body, at most: topic, JSON and MQTT's own header."""
 
@@ -167,6 +169,7 @@ class Work:
         "net",
         "participant",
         "spec",
+        "told",
         "turn",
     )  # else it would weigh four times as much: more attributes than Python shares the names of
 
@@ -200,6 +203,8 @@ class Work:
         """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
         self.n_examples = 0
         """About how many rows this device trains on, as it tells people; an offer says it exactly."""
+        self.told = ""
+        """What an operator should know of the rows that this device trains on."""
         self.turn = 0
         """When it had its last turn of training, as the service counts them."""
         self.failure: Failure | None = None
@@ -314,7 +319,8 @@ class Work:
         """Note what the first look has found. Raises DatasetError, and whatever else reading has thrown."""
         if (pending := self._pending) is not None:
             self._pending = None
-            self.n_examples = len(pending.result().data.y)
+            rows = pending.result()
+            self.n_examples, self.told = len(rows.data.y), rows.data.told
 
     def begin(self, now: float) -> list[Out]:
         """Say that the data are there, and return what follows: an update from before may wait to be offered."""
@@ -490,14 +496,14 @@ class Work:
         """Return the rows of the last reading, if they show to be those of now without waiting. Raises DatasetError."""
         last = self._last
         found = None if last is None else kept(self._source, self._file_system)
-        if found is None or last is None or last[0]() is not found.X:
+        if found is None or last is None or last[0]() is not found.X or len(found.y) > FITTED_AT_ONCE:
             return None
         return Rows(fit(found, self.spec.model), last[1])
 
     def _read(self) -> Rows:
         """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
         found = self._source.snapshot()
-        data = fit(found, self.spec.model)
+        data = fit(found, self.spec.model, scratch_of(self._source))
         last = self._last
         if last is None or last[0]() is not found.X:
             last = self._last = weakref.ref(found.X), data.fingerprint
@@ -517,7 +523,7 @@ class Work:
     def _start(self, asked: _Asked, rows: Rows, now: float) -> list[Out]:
         """Begin a training, or go on where it stood. Raises OSError."""
         effect = asked.effect
-        n = len(rows.data.y)
+        n, self.told = len(rows.data.y), rows.data.told
         if 10 * abs(n - self.n_examples) > self.n_examples:
             self.n_examples = n
         start = asked.model.params(self.net.spec)

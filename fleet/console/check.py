@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from aggregator.capacity import capacity
 from aggregator.capacity import capacity_of as of_aggregator
@@ -209,7 +209,8 @@ def _source(where: str, source: DataSource) -> Line:
 
 
 def _split(where: str, source: DataSource, spec: JobSpec, built: Sequence[Net]) -> Line:
-    data = load_source(source)
+    contract = structs.replace(spec.contract, validation=0.0)
+    data = load_source(source, contract, classifies=spec.model.classifies)
     rows = fit(data, spec.model)
     for net in built:
         _take_a_step(net, spec, Dataset(rows.X[:2], rows.y[:2]))

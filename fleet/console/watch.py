@@ -135,9 +135,9 @@ class Watch:
                 case None:
                     yield None
 
-    def submit(self, spec: JobSpec) -> None:
-        """Ask for a job; a Reply follows."""
-        submit, seal = Submit(self._observer.client, "submit", msgspec.to_builtins(spec)), self._observer.wire.seal
+    def submit(self, spec: JobSpec, request: str = "submit") -> None:
+        """Ask for a job; a Reply follows. request: another one for each job; what is asked for once is done once."""
+        submit, seal = Submit(self._observer.client, request, msgspec.to_builtins(spec)), self._observer.wire.seal
         if isinstance(seal, OperatorSeal) and seal.signs:
             submit = seal.signed(submit, spec.name, secrets.token_hex(4))
         self._observer.say(submit)

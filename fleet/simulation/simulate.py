@@ -194,7 +194,7 @@ class _Share:
     def __init__(self, rows: Dataset) -> None:
         self._rows = rows
 
-    def __call__(self, _settings: DataSource) -> InMemory:
+    def __call__(self, *_: object, **__: object) -> InMemory:
         return InMemory(self._rows)
 
 

@@ -266,7 +266,7 @@ class Device(Process):
     def _draw(self) -> str:
         return f"{self.world.roll():08x}"
 
-    def _open(self, settings: DataSource) -> InMemory:
+    def _open(self, settings: DataSource, *_: object, **__: object) -> InMemory:
         return InMemory(self.rows[settings.path])
 
     def step(self) -> None:

@@ -1,20 +1,23 @@
 """Where rows come from: a source is opened once, and asked for a snapshot whenever a training begins.
 
-    settings ──open──▶ Source ──snapshot──▶ Dataset, with its fingerprint ──fit──▶ what a model trains on
+    settings, contract ──open──▶ Source ──snapshot──▶ Dataset, with its fingerprint ──fit──▶ what a model trains on
 
 What tells one state of the rows from another is the fingerprint of the arrays; no clock is asked. The stamp of a file
-(table.py) only saves the reading of what has not changed.
+(table.py) only saves the reading of what has not changed. A large file that could not be used is not read again either
+before it has changed.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from models.contract import Column
-from models.data import table
+from models.contract import NO_CONTRACT, Column, ContractSpec
+from models.data import reader, table
 from models.data.dataset import Dataset, DatasetError, fit
 from models.data.settings import FilePath, SourceSettings
 from models.data.table import Stamp
@@ -22,10 +25,14 @@ from models.job import ModelSpec
 
 __all__ = ["Column", "DataSource", "FilePath", "InMemory", "Opener", "Source", "kept", "load", "open", "read", "stamp"]
 
+log = logging.getLogger(__name__)
+
 SETTLED_S = 2.0
 """A file is taken for unchanged by its stamp only if its last change was at least so long before it was read: what is
 written within a tick of the kernel's clock (10 ms; 2 s on FAT) leaves no trace in the stamp."""
 LOOK_S = 0.1
+LARGE_BYTES = 8 * 2**20
+"""A file of this size that cannot be used is not read again as it is: that takes long, and comes to the same."""
 TRIES = 3
 """How often a file that is written to while it is read is read before it counts as damaged."""
 
@@ -51,8 +58,8 @@ class Source(Protocol):
         """
 
 
-Opener = Callable[[DataSource], Source]
-"""What `open` is: who runs a fleet in one process gives each device its rows without a file."""
+Opener = Callable[..., Source]
+"""What `open` is, and is called as: who runs a fleet in one process gives each device its rows without a file."""
 
 
 class InMemory:
@@ -74,11 +81,24 @@ class File:
     They are let go before others are read; whoever still trains on them has them until then.
     """
 
-    def __init__(self, settings: SourceSettings) -> None:
-        """Note where it is; nothing is looked at."""
-        self._settings = settings
+    def __init__(
+        self,
+        settings: SourceSettings,
+        contract: ContractSpec = NO_CONTRACT,
+        scratch: Path | None = None,
+        *,
+        classifies: bool = True,
+        allow: Sequence[str] = (),
+    ) -> None:
+        """Note where it is and what is made of it; nothing is looked at. See `open`."""
+        self._settings, self._contract = settings, contract
+        self.scratch, self._classifies, self._allow = scratch, classifies, tuple(allow)
         self._kept: Dataset | None = None
         self._stamp: Stamp = ()
+        self._failed: tuple[Stamp, DatasetError] | None = None
+        """A stamp under which the rows could not be used, and why."""
+        self._notes: tuple[str, ...] = ()
+        """What was last said of it in the log."""
         self._lock = threading.Lock()
 
     def snapshot(self) -> Dataset:
@@ -111,13 +131,20 @@ class File:
         if self._kept is not None and before == self._stamp:
             return self._kept
         self._kept = None
+        if self._failed is not None and before == self._failed[0]:
+            raise DatasetError(str(self._failed[1]), cell=self._failed[1].cell)
+        self._failed = None
         for tries_left in reversed(range(TRIES)):
             found = None  # one copy of the rows, no more
             before, settled = self._look()
             try:
                 found = self._read(settled=settled)
-            except DatasetError:
-                if not tries_left or table.stamp(self._settings) == before:
+            except DatasetError as error:
+                if table.stamp(self._settings) == before:
+                    if settled and sum(one[2] for one in before if one) >= LARGE_BYTES:
+                        self._failed = before, error.with_traceback(None)
+                    raise
+                if not tries_left:
                     raise
                 continue
             if settled and tries_left and table.stamp(self._settings) != before:
@@ -140,13 +167,34 @@ class File:
             time.sleep(LOOK_S)
 
     def _read(self, *, settled: bool) -> Dataset:
-        row = table.known(self._settings)
-        return row.read(self._settings) if settled or row.read_ended is None else row.read_ended(self._settings)
+        found = reader.read_file(
+            *(self._settings, self._contract, self.scratch),
+            classifies=self._classifies,
+            allow=self._allow,
+            ended=not settled,
+        )
+        if found.notes != self._notes:
+            self._notes = found.notes
+            for note in found.notes:
+                log.info("data=%s %s", self._settings.path, note)
+        return found.data
 
 
-def open(settings: SourceSettings) -> Source:  # noqa: A001 -- as a module's: source.open
-    """Open a source. It is looked at when a snapshot is taken, not before."""
-    return File(settings)
+def open(  # noqa: A001 -- as a module's: source.open
+    settings: SourceSettings,
+    contract: ContractSpec = NO_CONTRACT,
+    scratch: Path | None = None,
+    *,
+    classifies: bool = True,
+    allow: Sequence[str] = (),
+) -> Source:
+    """Open a source. It is looked at when a snapshot is taken, not before.
+
+    contract: what a job makes of its rows. scratch: the folder where examples lie that are too many for the memory; all
+    are in memory where it is None. classifies: whether the labels of the job are classes. allow: the factories
+    that may run here.
+    """
+    return File(settings, contract, scratch, classifies=classifies, allow=allow)
 
 
 def kept(source: Source, file_system: int | None) -> Dataset | None:
@@ -158,14 +206,33 @@ def kept(source: Source, file_system: int | None) -> Dataset | None:
     return source.kept(file_system) if isinstance(source, File) else None
 
 
-def load(settings: SourceSettings) -> Dataset:
-    """Read a source once, as it is. Raises DatasetError, naming the file and the row or column."""
-    return table.known(settings).read(settings)
+def scratch_of(source: Source) -> Path | None:
+    """Return the folder where the examples of a source lie that are too many for the memory; None for none."""
+    return source.scratch if isinstance(source, File) else None
 
 
-def read(settings: SourceSettings, model: ModelSpec) -> Dataset:
+def load(
+    settings: SourceSettings,
+    contract: ContractSpec = NO_CONTRACT,
+    *,
+    classifies: bool = True,
+    allow: Sequence[str] = (),
+) -> Dataset:
+    """Read a source once, as it is. allow: the factories that may run here.
+
+    Raises DatasetError, naming the file and the row or column.
+    """
+    found = reader.read_file(settings, contract, classifies=classifies, allow=allow)
+    for note in found.notes:
+        log.info("data=%s %s", settings.path, note)
+    return found.data
+
+
+def read(
+    settings: SourceSettings, model: ModelSpec, contract: ContractSpec = NO_CONTRACT, allow: Sequence[str] = ()
+) -> Dataset:
     """Read a source once, as this model takes it. Raises DatasetError, naming the file and the row or column."""
-    return fit(load(settings), model)
+    return fit(load(settings, contract, classifies=model.classifies, allow=allow), model)
 
 
 def stamp(settings: SourceSettings) -> Stamp:

@@ -1,22 +1,39 @@
 """The one list of the formats that rows are read from.
 
-A format is a row of pure functions of a source's settings. A new one is a file beside this one, and a row here; a
-library that is heavy is imported where the file is read, not before.
+    settings ──find──▶ Format ──open──▶ Table ──blocks──▶ rows by name (blocks.py)
+
+A format is a row of functions of a source's settings. A new one is a file beside this one, and a row here; a library
+that is heavy is imported where the file is read, not before.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from models.data import csv_file, npz_file, sqlite_file
-from models.data.dataset import Dataset, DatasetError
+import numpy as np
+
+from models.data import csv_file, factory_source, jsonl_file, npz_file, sqlite_file, times
+from models.data.blocks import Arrays, Kind, Table
+from models.data.dataset import Dataset, DatasetError, checked, float32
 from models.data.settings import SourceSettings
 
 Stamp = tuple[tuple[int, ...], ...]
+
+
+class Opening(Protocol):
+    """What opens a table."""
+
+    def __call__(self, settings: SourceSettings, *, ended: bool, allow: Sequence[str] = ()) -> Table:
+        """Open a table as it is now; who calls this closes it.
+
+        ended: leave out a last row that somebody may be in the middle of writing. allow: the factories that may run
+        here. Raises DatasetError.
+        """
 
 
 class Format(NamedTuple):
@@ -24,63 +41,166 @@ class Format(NamedTuple):
 
     name: str
     """For messages."""
+    called: str
+    """As `format` of a source's settings says it."""
     endings: tuple[str, ...]
     """Of the paths of such files, in small letters."""
+    open: Opening
     read: Callable[[SourceSettings], Dataset]
     """Read them as they are now. Raises DatasetError, naming the file and the row, line or column."""
-    check: Callable[[SourceSettings], None] = lambda _settings: None
-    """Raise ValueError for keys that cannot be meant."""
     read_ended: Callable[[SourceSettings], Dataset] | None = None
     """The same without a last row that is being written; None where no row can be half there."""
     is_ended: Callable[[SourceSettings], bool] = lambda _settings: True
     """Return whether the last row is whole, as far as that shows."""
     keys: frozenset[str] = frozenset()
-    """Those that it takes beside path, label and features."""
+    """Those that it takes beside those that all formats have."""
     beside: tuple[str, ...] = ()
     """What is put behind the path to name other files that hold rows too, if they are there."""
 
 
+def _always(open_table: Callable[..., Table]) -> Opening:
+    """Return what opens a table of a format that needs no leave."""
+
+    def opening(settings: SourceSettings, *, ended: bool, allow: Sequence[str] = ()) -> Table:
+        del allow
+        return open_table(settings, ended=ended)
+
+    return opening
+
+
+def _read(opening: Opening, settings: SourceSettings, *, ended: bool = False) -> Dataset:
+    """Read a table whose every cell is a number. Raises DatasetError."""
+    table = opening(settings, ended=ended)
+    try:
+        if isinstance(table, Arrays):
+            X, y = table.arrays()
+            if y.dtype.kind == "U":
+                raise DatasetError(f"{settings.path}: {settings.label} is text, not rows of numbers")
+            return Dataset(X, y, settings.path)
+        features = settings.columns or tuple(name for name in table.header if name != settings.label)
+        wanted = dict.fromkeys((*features, settings.label), Kind.NUMBER)
+        parts = []
+        for block in table.blocks(wanted):
+            if block.faults:
+                line, column, why = block.faults[0]
+                place = f", column {column} " if column else " "
+                raise DatasetError(f"{settings.path}, line {line}{place}{why}")
+            parts.append(np.stack([np.asarray(block.columns[name]) for name in wanted], axis=1))
+        numbers = float32(np.concatenate(parts)) if parts else np.zeros((0, len(wanted)), np.float32)
+        X = checked(float32(numbers[:, :-1]), "the features", settings.path)
+        return Dataset(X, checked(float32(numbers[:, -1]), settings.label, settings.path), settings.path)
+    finally:
+        table.close()
+
+
+_TEXT = frozenset({"encoding", "time_format", "missing_values"})
+_JSONL = _always(jsonl_file.open_table)
+
 FORMATS = (
-    Format("NPZ", (".npz",), npz_file.read, npz_file.check),
+    Format("NPZ", "npz", (".npz",), _always(npz_file.open_table), npz_file.read, keys=_TEXT - {"encoding"}),
     Format(
-        *("CSV", (".csv",), csv_file.read),
+        *("CSV", "csv", (".csv", ".tsv", ".txt"), _always(csv_file.open_table), csv_file.read),
         read_ended=partial(csv_file.read, ended=True),
         is_ended=csv_file.is_ended,
+        keys=_TEXT | {"delimiter", "decimal", "comment", "thousands", "quote", "header", "skip_lines"},
     ),
     Format(
-        *("SQLite", (".db", ".sqlite", ".sqlite3"), sqlite_file.read, sqlite_file.check),
-        keys=frozenset({"query"}),
+        *("SQLite", "sqlite", (".db", ".sqlite", ".sqlite3"), _always(sqlite_file.open_table), sqlite_file.read),
+        keys=(_TEXT - {"encoding"}) | {"query"},
         beside=("-wal", "-journal"),
     ),
+    Format(
+        *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL, partial(_read, _JSONL)),
+        read_ended=partial(_read, _JSONL, ended=True),
+        is_ended=csv_file.is_ended,
+        keys=_TEXT,
+    ),
 )
+FACTORY = Format(
+    *("code", "package.module:factory", (), factory_source.open_table, partial(_read, factory_source.open_table)),
+    keys=(_TEXT - {"encoding"}) | {"options"},
+)
+"""All others."""
+COMPRESSED = ".gz"
+"""May stand behind the ending of a format of text."""
 
-SOME = frozenset[str]().union(*(row.keys for row in FORMATS))
+SOME = frozenset[str]().union(*(row.keys for row in (*FORMATS, FACTORY)))
 """Keys that only some formats have."""
 
 
 def find(settings: SourceSettings) -> Format | None:
-    """Return the format of a source, by the ending of its path; None for none of them."""
-    ending = PurePath(settings.path).suffix.lower()
-    return next((row for row in FORMATS if ending in row.endings), None)
+    """Return the format of a source: the one that it names, else by the ending of its path; None for none of them."""
+    if factory_source.named_by(settings) is not None:
+        return FACTORY
+    if settings.format is not None:
+        return next((row for row in FORMATS if row.called == settings.format), None)
+    path = PurePath(settings.path.lower())
+    is_text = path.suffix == COMPRESSED
+    ending = PurePath(path.stem).suffix if is_text else path.suffix
+    return next((row for row in FORMATS if ending in row.endings and (not is_text or "encoding" in row.keys)), None)
+
+
+def factories_of(settings: SourceSettings) -> tuple[str, ...]:
+    """Return what has to be allowed before this source may be read: the factory that it names, or nothing."""
+    name = factory_source.named_by(settings)
+    return () if name is None else (name,)
 
 
 def check(settings: SourceSettings) -> None:
-    """Raise ValueError for keys that do not go with the source's format. A source that has none may name anything."""
+    """Raise ValueError for keys that do not go together, or not with the source's format.
+
+    A source that has none may name anything.
+    """
     row = find(settings)
     if row is None:
+        if settings.format is not None:
+            known = ", ".join(f'"{one.called}"' for one in (*FORMATS, FACTORY))
+            raise ValueError(f'format = "{settings.format[:100]}" is none of {known}')
         return
     for key in sorted(SOME - row.keys):
-        if getattr(settings, key) is not None:
+        if getattr(settings, key) not in (None, {}):
             raise ValueError(f"{key} is no key of a source in {row.name}")
-    row.check(settings)
+    _check_marks(settings)
+    _check_names(settings)
+
+
+def _check_marks(settings: SourceSettings) -> None:
+    marks = {key: getattr(settings, key) for key in ("delimiter", "decimal", "thousands", "quote")}
+    for key, mark in marks.items():
+        if other := next((one for one in marks if one < key and mark and marks[one] == mark), None):
+            raise ValueError(f"{key} and {other} are both {mark!r}: no cell could be told from another")
+    if settings.encoding is not None:
+        try:
+            codecs.getincrementaldecoder(settings.encoding)
+            b"".decode(settings.encoding)
+        except LookupError:
+            raise ValueError(
+                f'encoding = "{settings.encoding}" is not known: "utf-8", "latin-1", "cp1252", "utf-16-le"'
+            ) from None
+    if settings.time_format is not None:
+        times.check(settings.time_format)
+
+
+def _check_names(settings: SourceSettings) -> None:
+    new = list(settings.rename.values())
+    if doubled := next((name for at, name in enumerate(new) if name in new[:at]), None):
+        raise ValueError(f"rename gives two columns the name {doubled!r}")
+    header = settings.header or ()
+    if doubled := next((name for at, name in enumerate(header) if name in header[:at]), None):
+        raise ValueError(f"header names {doubled!r} twice")
+    for key in ("time", "group"):
+        if getattr(settings, key) == settings.label:
+            raise ValueError(f"{key} is the label {settings.label!r}")
 
 
 def known(settings: SourceSettings) -> Format:
     """Return the format of a source. Raises DatasetError for none that is known."""
     row = find(settings)
     if row is None:
+        endings = ", ".join(ending for row in FORMATS for ending in row.endings)
         raise DatasetError(
-            f"{settings.path} is none of {', '.join(ending for row in FORMATS for ending in row.endings)}"
+            f"{settings.path} is none of {endings} (or of text with {COMPRESSED} behind it): say its format beside its "
+            'path, as in format = "csv"'
         )
     return row
 

@@ -28,11 +28,14 @@ class Metrics(NamedTuple):
 
 
 class LabelError(ValueError):
-    """Labels that a loss cannot take. row: the first wrong one, None where they all are."""
+    """Labels that a loss cannot take. row: the first wrong one, None where they all are. cell: what it is: the message
+    may travel, and has no content of a device's data.
+    """
 
-    def __init__(self, message: str, row: int | None = None) -> None:
+    def __init__(self, message: str, row: int | None = None, cell: str = "") -> None:
         super().__init__(message)
         self.row = row
+        self.cell = cell
 
 
 class Loss(NamedTuple):
@@ -114,7 +117,7 @@ def classes(y: Labels, outputs: int) -> npt.NDArray[np.int64]:
     wrong = np.flatnonzero((column[:, 0] < 0) | (column[:, 0] >= outputs) | (column[:, 0] != np.trunc(column[:, 0])))
     if len(wrong):
         row = int(wrong[0])
-        raise LabelError(f"label {column[row, 0]} is not one of 0..{outputs - 1}", row)
+        raise LabelError(f"the label is not one of 0..{outputs - 1}", row, str(column[row, 0]))
     return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
 
 

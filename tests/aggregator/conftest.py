@@ -97,7 +97,7 @@ class Fleet:
         agent = Agent(
             *(config, home, transport, WIRE),
             clock=lambda: self.now,
-            open_source=lambda _settings: InMemory(rows(seed)),
+            open_source=lambda *_, **__: InMemory(rows(seed)),
         )
         agent.start()
         return agent

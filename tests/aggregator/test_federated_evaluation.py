@@ -250,7 +250,7 @@ def test_what_is_no_scoring_is_refused_with_its_update(
 def test_who_holds_nothing_back_counts_as_before(scoring: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HELD_OUT, "d2", 40)
     agent = scoring.agents["d2"]
-    agent.jobs._open_source = lambda _settings: conftest.InMemory(plain_rows(2))  # type: ignore[assignment]
+    agent.jobs._open_source = lambda *_asked, **_how: conftest.InMemory(plain_rows(2))  # type: ignore[assignment]
     scoring.submit(evaluated())
     run = scoring.finish()
     brought = {one.device: one for one in scoring.store.contributions(run.job, 1)}

@@ -78,7 +78,7 @@ class Bench:
         self.agent = Agent(
             *(config, self.home, self.link, WIRE),
             clock=lambda: self.now,
-            open_source=lambda _: InMemory(rows),
+            open_source=lambda *_, **__: InMemory(rows),
             resources=self.resources,
             capacity=capacity_of(config),
         )

@@ -80,13 +80,13 @@ SKETCH = Terms(64, 1)
 FIRST = Chain(NET.spec, SPEC).first()
 
 
-def rows(*_: object) -> Dataset:
+def rows(*_: object, **__: object) -> Dataset:
     rng = np.random.default_rng(0)
     y = np.arange(20) % 2
     return Dataset(np.ascontiguousarray(rng.standard_normal((20, 4)) + y[:, None], np.float32), y)
 
 
-def in_memory(_: DataSource) -> InMemory:
+def in_memory(*_: object, **__: object) -> InMemory:
     return InMemory(rows())
 
 
@@ -806,7 +806,7 @@ def test_a_loss_that_is_none_is_not_reported_and_nothing_builds_on_it(
 ) -> None:
     walk(bench, [0])
     with monkeypatch.context() as patch:
-        patch.setattr(probe, "loss", lambda *_: loss)
+        patch.setattr(probe, "loss", lambda *_, **__: loss)
         assert walk(bench, [1])[-1].report == ()
     assert bench.agent.works[JOB]._outbox.probed is None
     assert walk(bench, [2])[-1].report == pytest.approx((price_at(2), gained(2, 0)), rel=0.006)
@@ -815,7 +815,7 @@ def test_a_loss_that_is_none_is_not_reported_and_nothing_builds_on_it(
 @pytest.mark.parametrize("found", [math.inf, math.nan, -math.inf, -1.7976e308])
 def test_a_gain_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch, found: float) -> None:
     walk(bench, [0])
-    monkeypatch.setattr(probe, "gain", lambda *_: found)
+    monkeypatch.setattr(probe, "gain", lambda *_, **__: found)
     (offer,) = walk(bench, [1])
     assert offer.report == ()
 
@@ -823,7 +823,7 @@ def test_a_gain_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.M
 @pytest.mark.parametrize("found", [math.inf, math.nan, -math.inf, 1.7976e308])
 def test_a_price_that_is_none_is_not_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch, found: float) -> None:
     walk(bench, [0])
-    monkeypatch.setattr(probe, "curvature", lambda *_: found)
+    monkeypatch.setattr(probe, "curvature", lambda *_, **__: found)
     (offer,) = walk(bench, [1])
     assert offer.report == ()
     assert b"null" not in WIRE.pack(offer).payload
@@ -901,7 +901,7 @@ def test_a_full_disk_puts_the_job_off_and_does_not_end_the_agent(bench: Bench, m
 def test_a_disk_that_is_full_when_training_ends_is_no_fault_of_the_job_and_is_looked_at_again_soon(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
@@ -1345,7 +1345,7 @@ def test_a_job_that_has_ended_while_it_was_put_off_is_over_when_it_begins(bench:
             return rows()
 
     source = Missing()
-    bench.agent.jobs._open_source = lambda _: source
+    bench.agent.jobs._open_source = lambda *_, **__: source
     bench.begin(Round(JOB, 1, V0, 6000.0))
     assert bench.agent.works == {}
     tree = msgspec.to_builtins(SPEC)
@@ -1723,7 +1723,7 @@ class Readers:
 
 
 def on_disk(path: Path) -> Opener:
-    return lambda _settings: open_source(DataSource(str(path)))
+    return lambda *_, **__: open_source(DataSource(str(path)))
 
 
 def write_csv(path: Path, n: int) -> None:
@@ -1864,7 +1864,7 @@ def test_a_slow_reader_does_not_hold_up_the_loop(tmp_path: Path) -> None:
             assert may_read.wait(30.0)
             return rows()
 
-    bench = Bench(tmp_path, open_source=lambda _: Slow(), reading=threads(lambda: None))
+    bench = Bench(tmp_path, open_source=lambda *_, **__: Slow(), reading=threads(lambda: None))
 
     def until(holds: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + 30.0
@@ -1919,7 +1919,11 @@ def test_data_that_go_bad_between_two_rounds_are_looked_at_again_soon(tmp_path: 
     leave(bench, version_1())
     assert bench.agent.works == {}
     bench.settle(30.0)
-    assert bench.of(Presence)[-1].unready == {JOB: f"{data}, line 2, column y: 'x' is no number"}
+    why = (
+        f"{data}: the label 'y' is no number: name the job's classes, classes = [...] in [contract] (`fedge job draft "
+        f"{data}` writes the line)"
+    )
+    assert bench.of(Presence)[-1].unready == {JOB: why}, "and not what stands there"
     write_csv(data, 20)
     bench.settle(LOOK_AGAIN_S)
     bench.settle(30.0)
@@ -1968,7 +1972,7 @@ def test_what_reading_throws_puts_the_job_at_rest_with_the_reason(tmp_path: Path
         def snapshot(self) -> Dataset:
             raise MemoryError
 
-    bench = Bench(tmp_path, open_source=lambda _: Broken(), reading=threads(lambda: None))
+    bench = Bench(tmp_path, open_source=lambda *_, **__: Broken(), reading=threads(lambda: None))
     bench.begin()
     give_up_at = time.monotonic() + 30.0
     while JOB not in bench.agent.jobs.unready:
@@ -2126,8 +2130,8 @@ def test_a_job_that_is_deleted_while_its_data_are_read_leaves_nothing(tmp_path: 
 def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_them(bench: Bench) -> None:
     opened: list[Source] = []
 
-    def note(settings: DataSource) -> Source:
-        opened.append(in_memory(settings))
+    def note(*_: object, **__: object) -> Source:
+        opened.append(in_memory())
         return opened[-1]
 
     bench.agent.jobs._open_source = note
@@ -2136,7 +2140,7 @@ def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_the
     assert len(bench.agent.works) == 2
     assert len(opened) == 1
     bench.say(Job("other-2", 1))
-    assert bench.agent.jobs._sources == (("toy", opened[0]),)
+    assert [(meant.name, source) for meant, source in bench.agent.jobs._sources] == [("toy", opened[0])]
     bench.say(Job(JOB, 1))
     assert bench.agent.jobs._sources == ()
 
@@ -2154,7 +2158,7 @@ def test_rows_are_let_go_when_their_training_is_over(tmp_path: Path, ends: str) 
             given.append(weakref.ref(data.X))
             return data
 
-    bench = Bench(tmp_path, open_source=lambda _: Fresh())
+    bench = Bench(tmp_path, open_source=lambda *_, **__: Fresh())
     if ends == "trained":
         bench.begin()
         bench.offered()

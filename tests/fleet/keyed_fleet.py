@@ -144,7 +144,7 @@ class KeyedFleet:
         agent = Agent(
             *(config, home, transport, wire),
             clock=lambda: self.now,
-            open_source=lambda _settings: InMemory(rows(int(name[1:]))),
+            open_source=lambda *_, **__: InMemory(rows(int(name[1:]))),
         )
         agent.start()
         return agent

@@ -148,7 +148,7 @@ class World:
         agent = Agent(
             *(config, self.homes[-1], link, WIRE),
             clock=lambda: self.now,
-            open_source=lambda _settings: InMemory(rows),
+            open_source=lambda *_, **__: InMemory(rows),
         )
         shelf = self.shelves.setdefault(device, Shelf(self.folder / device))
         if serves:

@@ -76,8 +76,8 @@ def test_a_bad_agent_toml_names_table_and_key(
 
 
 def test_a_bad_aggregator_toml_names_table_and_key(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"\[tests.digits\] path: nowhere.txt is none of .npz, .csv"):
-        roles.load_aggregator(aggregator_toml(tmp_path, '[tests.digits]\npath = "nowhere.txt"'))
+    with pytest.raises(SettingsError, match=r"\[tests.digits\] path: nowhere.xls is none of .npz, .csv"):
+        roles.load_aggregator(aggregator_toml(tmp_path, '[tests.digits]\npath = "nowhere.xls"'))
 
 
 @pytest.mark.parametrize("name", ["nowhere.npz", f"{'x' * 300}.csv"])

@@ -98,7 +98,7 @@ class Fleet:
         agent = Agent(
             *(config, home, self.broker.transport(name, will(WIRE, home)), WIRE),
             clock=self.tick,
-            open_source=lambda _settings: InMemory(rows(name)),
+            open_source=lambda *_, **__: InMemory(rows(name)),
             marks=marks_of(self.folder / name),
         )
         agent.start()

@@ -129,7 +129,7 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
     assert "agent.toml: [data.bad]: readings.db, row 2, column v: NULL is no number" in complaints[0]
     assert code == 2
     code, lines, complaints = check_agent(capsys, '[data.none]\npath = "readings.db"')
-    assert "agent.toml: [data.none] an SQLite file needs the key query" in complaints[0]
+    assert "agent.toml: [data.none]: readings.db, row 2, column v: NULL" in complaints[0], "the only table is meant"
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
@@ -383,7 +383,7 @@ def test_a_job_is_held_against_the_test_split_of_its_aggregator(here: Path, caps
     assert lines[1] == f"[tests.digits] {described}, as the model takes them"
     for model, why in (
         ("inputs = 63\noutputs = 10", "64 features an example where the model has inputs = 63"),
-        ("inputs = 64\noutputs = 5", "row 5: label 5 is not one of 0..4"),
+        ("inputs = 64\noutputs = 5", "row 5: the label is not one of 0..4"),
         ('inputs = 64\noutputs = 3\nloss = "mse"', "1 values a row where the model has outputs = 3"),
     ):
         job_toml(model=model)

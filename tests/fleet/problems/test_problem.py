@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,10 @@ def test_the_label_is_no_feature(tmp_path: Path, csv: str) -> None:
 
 
 def test_a_file_that_needs_more_than_its_name_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"x\.db: an SQLite file needs the key query.*: export the rows to CSV"):
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE one (a, y)")
+        connection.execute("CREATE TABLE two (a, y)")
+    with pytest.raises(DatasetError, match=r"x\.db: needs the key query.*: it has one, two"):
         read_problem(job(tmp_path), str(tmp_path / "x.db"))
 
 

@@ -41,9 +41,9 @@ def test_labels_take_the_form_that_the_loss_wants() -> None:
     ("change", "message"),
     [
         (lambda y: y[:, None].repeat(2, 1), "2 labels a row"),
-        (lambda y: np.add(y, [0, 0, 3]), "row 2: label 5 is not one of 0..2"),
-        (lambda y: np.subtract(y, [0, 2, 0]), "row 1: label -1 is not one of 0..2"),
-        (lambda y: y + np.float32(0.5), "row 0: label 0.5 is not one of 0..2"),
+        (lambda y: np.add(y, [0, 0, 3]), "row 2: the label is not one of 0..2"),
+        (lambda y: np.subtract(y, [0, 2, 0]), "row 1: the label is not one of 0..2"),
+        (lambda y: y + np.float32(0.5), "row 0: the label is not one of 0..2"),
     ],
 )
 def test_labels_that_the_model_does_not_know_say_where(change: Any, message: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.data import sqlite_file
+from models.data.blocks import Block
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource, load
 from models.data.source import open as open_source
@@ -85,7 +86,6 @@ def test_a_relative_path_is_seen_from_where_the_process_is(db: Path, monkeypatch
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        ({"path": "x.db"}, "an SQLite file needs the key query"),
         ({"path": "x.sqlite3", "query": ""}, "length >= 1"),
         ({"path": "x.csv", "query": ALL}, "query is no key of a source in CSV"),
         ({"path": "x.npz", "query": ALL}, "query is no key of a source in NPZ"),
@@ -100,19 +100,23 @@ def test_keys_that_cannot_be_meant_are_refused(keys: dict[str, Any], why: str) -
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ((None, 1, 0), "row 2, column t: NULL is no number: leave such rows out"),
-        ((1, "warm", 0), "row 2, column v: the text 'warm' is no number: store numbers, or CAST"),
-        ((1, "2.5", 0), "row 2, column v: the text '2.5' is no number"),
-        ((1, 2, b"\x00"), "row 2, column y: a blob is no number"),
-        ((1, 1e300, 0), "row 2: the features has a value that is not a finite float32"),
-        ((1, float("inf"), 0), "row 2: the features has a value that is not a finite float32"),
+        ((None, 1, 0), "'t' is empty"),
+        ((1, "warm", 0), "'v' is text, and no number: store numbers, or CAST them in the query"),
+        ((1, "2.5", 0), "'v' is text, and no number: store numbers, or CAST them in the query"),
+        ((1, 2, b"\x00"), "'y' is a blob"),
+        ((1, 1e300, 0), "'v' is beyond what a float32 holds"),
+        ((1, float("inf"), 0), "'v' is beyond what a float32 holds"),
     ],
 )
 def test_what_is_no_number_is_named_with_row_and_column(db: Path, row: tuple[Any, ...], why: str) -> None:
     with writer(db) as connection:
         connection.execute("INSERT INTO readings VALUES (?, ?, ?)", row)
-    with pytest.raises(DatasetError, match=f"readings.db, {why}"):
-        load(source(db))
+    found = load(source(db))
+    assert len(found.y) == 2
+    assert why in found.told
+    assert found.told.endswith("(row 2)")
+    with pytest.raises(DatasetError, match=r"1 of 3 rows cannot be used, more than max_skipped = 0.1 allows"):
+        load(source(db, max_skipped=0.1))
 
 
 def test_columns_that_are_not_used_may_hold_anything(db: Path) -> None:
@@ -128,10 +132,10 @@ def test_columns_that_are_not_used_may_hold_anything(db: Path) -> None:
         ("SELECT t, w, y FROM readings", "query: no such column: w"),
         ("SELECT t, v FROM readings", "no column 'y'; the query has t, v"),
         ("SELECT t, y, y FROM readings", "more than one column 'y'"),
-        ("SELECT t, v, y FROM readings WHERE t > 9", "no rows in the features"),
-        ("SELECT y FROM readings", "no rows in the features"),
+        ("SELECT t, v, y FROM readings WHERE t > 9", "no rows yet"),
+        ("SELECT y FROM readings", "the query has no column beside y: there is no feature"),
         ("SELEC t", "query: near .SELEC.: syntax error"),
-        ("-- nothing", "no column 'y'; the query has nothing"),
+        ("-- nothing", "query: it gives no columns: write a SELECT"),
         (f"{ALL}; SELECT 1", "query: You can only execute one statement at a time"),
         (f"{ALL}\x00", "query: "),
     ],
@@ -284,22 +288,20 @@ def test_a_writer_goes_on_while_rows_are_read_and_they_are_of_one_moment(
     make(path, [(n, n, 0) for n in range(5000)], mode="wal")
     with other_process(path) as process:
         tell(process, "INSERT INTO readings VALUES (1, 1, 1)")
-        kept = sqlite_file.dataset_of
+        found = sqlite_file.places
 
-        def write_before_the_end(*what: Any) -> Dataset:
-            tell(process, "INSERT INTO readings VALUES (1, 1, 1)")
-            return kept(*what)
-
-        described = sqlite_file.choose
-
-        def write_after_the_beginning(*what: Any) -> list[str]:
+        def write_after_the_beginning(*what: Any) -> Mapping[str, int]:
             tell(process, "INSERT INTO readings VALUES (2, 2, 1)")
-            return described(*what)
+            return found(*what)
 
-        monkeypatch.setattr(sqlite_file, "dataset_of", write_before_the_end)
-        monkeypatch.setattr(sqlite_file, "choose", write_after_the_beginning)
+        def write_after_each_block(*what: Any) -> Block:
+            tell(process, "INSERT INTO readings VALUES (1, 1, 1)")
+            return Block(*what)
+
+        monkeypatch.setattr(sqlite_file, "places", write_after_the_beginning)
+        monkeypatch.setattr(sqlite_file, "Block", write_after_each_block)
         assert len(load(source(path)).y) == 5001
-        assert tell(process, "SELECT count(*) FROM readings") == "[(5003,)]\n"
+        assert tell(process, "SELECT count(*) FROM readings") == "[(5004,)]\n"
 
 
 def test_a_lock_is_waited_for_and_one_that_stays_is_said_in_a_line(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,15 +337,15 @@ def test_if_a_writer_comes_while_nobody_was_there_the_rows_are_read_again(
 ) -> None:
     path = tmp_path / "wal.db"
     make(path, mode="wal")
-    kept = sqlite_file.choose
+    kept = sqlite_file.places
     with other_process(path) as process:
 
-        def write(*what: Any) -> list[str]:
-            monkeypatch.setattr(sqlite_file, "choose", kept)
+        def write(*what: Any) -> Mapping[str, int]:
+            monkeypatch.setattr(sqlite_file, "places", kept)
             tell(process, "INSERT INTO readings VALUES (5, 6, 1)")
             return kept(*what)
 
-        monkeypatch.setattr(sqlite_file, "choose", write)
+        monkeypatch.setattr(sqlite_file, "places", write)
         assert len(open_source(source(path)).snapshot().y) == 3
 
 
@@ -419,6 +421,6 @@ def test_what_a_writer_without_wal_has_left_half_done_is_not_put_right_here_but_
     assert (db.read_bytes(), journal.read_bytes()) == before
 
 
-def test_text_that_is_no_utf_8_is_shown_as_far_as_it_can_be(db: Path) -> None:
-    with pytest.raises(DatasetError, match="row 0, column t: the text 'a�' is no number"):
+def test_text_that_is_no_utf_8_is_text_and_is_not_told(db: Path) -> None:
+    with pytest.raises(DatasetError, match=r"column 't' holds no numbers, which the job wants there"):
         load(source(db, "SELECT CAST(x'61ff' AS TEXT) AS t, 0 AS y"))

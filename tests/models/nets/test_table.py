@@ -109,7 +109,7 @@ def test_rows_of_data_are_fitted_flat(kind: str, loss: str) -> None:
 @every_kind
 def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    ours, theirs, (X, y, _) = build(model), build(model, framework="torch"), make_data(model)
+    ours, theirs, (X, y, *_) = build(model), build(model, framework="torch"), make_data(model)
     assert isinstance(theirs, TorchNet)
     assert not isinstance(ours, TorchNet)
     assert ours.spec == theirs.spec
@@ -127,7 +127,7 @@ def test_numpy_and_torch_compute_the_same(kind: str, loss: str) -> None:
 @every_kind
 def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     _, gradients = net.loss_and_gradients(params, X, y)
     for name, index in ((t.name, index) for t in net.spec for index in np.ndindex(t.shape)):
@@ -144,7 +144,7 @@ def moved(params: Params, name: str, index: tuple[int, ...], by: float) -> Param
 @every_kind
 def test_buffers_are_used_and_nothing_else_is_written_to(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params, out = make_params(net.spec), make_params(net.spec, 1)
     for array in (*params.values(), X, y):
         array.flags.writeable = False
@@ -160,7 +160,7 @@ def test_buffers_are_used_and_nothing_else_is_written_to(kind: str, loss: str) -
 @every_kind
 def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, _, _) = build(model), make_data(model)
+    net, (X, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     body = to_onnx(model, params, metadata={})
     session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
@@ -173,7 +173,7 @@ def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
 @every_kind
 def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
-    net, (X, y, _) = build(model), make_data(model)
+    net, (X, y, *_) = build(model), make_data(model)
     params = {t.name: np.full(t.shape, 3e38, np.float32) for t in net.spec}
     X = np.abs(X) + np.float32(1)
     assert not np.isfinite(net.evaluate(params, X, y).loss)
