@@ -37,6 +37,8 @@
 10. While a version is being made (`Commit` → `Committed`) its base is being left, and nothing is collected for it. An
     offer that has no verdict waits, one a device, and is weighed against the version that comes: late or stale, never
     lost, never in the sum twice. A stop waits too. If no version can be made (`CommitFailed`), the job ends.
+11. Where devices score versions, a version's score is known when it is left (`Committed.left`): one version later than
+    on a test split. The rule to stop goes by the versions that have one.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads. What devices,

@@ -128,6 +128,17 @@ def test_very_many_labels_are_told_of_up_to_a_bound() -> None:
     assert not any(":" in name for name in found.metrics)
 
 
+def test_a_model_that_always_answers_one_class_is_named_by_all_rows_together() -> None:
+    worn = [federated.heard(SPEC, f"d{n}", 99, said([0] * 39 + [1], [0] * 40)) for n in range(3)]
+    found = federated.together(worn, 1.0)
+    assert found is not None
+    assert found.metrics["always"] == 0
+    assert found.metrics["accuracy"] == pytest.approx(0.975)
+    better = federated.together([*worn, federated.heard(SPEC, "d9", 99, said([1] * 20, [1] * 20))], 1.0)
+    assert better is not None
+    assert "always" not in better.metrics
+
+
 def test_values_have_no_labels() -> None:
     model = ModelSpec(inputs=4, outputs=1, loss="mse")
     spec = JobSpec(

@@ -10,7 +10,7 @@ from edge_agent.evaluating import Scoring
 from models import sections
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
-from models.job import JobSpec, ModelSpec
+from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.lattice import initial
 from models.measures import tally
 from models.nets.table import build
@@ -76,6 +76,13 @@ def test_without_histograms_a_device_pays_a_few_bytes() -> None:
     assert not sections.curves_of(SPEC)
     assert not tally.from_bytes(section, MODEL).layout.curves
     assert len(section) < 40
+
+
+def test_a_job_that_is_stopped_by_an_auc_has_them() -> None:
+    spec = JobSpec("j", MODEL, contract=SPEC.contract, rounds=RoundsSpec(stop=StopSpec(metric="auc", target=0.9)))
+    section = scored(rows(200), spec).section
+    assert tally.from_bytes(section, MODEL).layout.curves == 3
+    assert 40 < len(section) <= sections.allowed(spec, NET.spec)[sections.EVALUATION]
 
 
 def test_an_answer_that_is_not_finite_is_no_reason_to_stop() -> None:
