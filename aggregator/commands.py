@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import evaluation, notes, signed, starting, versions, waits
+from aggregator import curves, evaluation, notes, signed, starting, versions, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from aggregator.uploads import Uploads
 from broker.messages import (
     Change,
     Command,
+    Curve,
     Delete,
     Explain,
     Export,
@@ -157,6 +158,8 @@ class Commands:
                     text, data, more = self._show(name, after)
                 case Explain():
                     text, data, more = self._explain(command)
+                case Curve():
+                    text, data, more = self._curve(command)
         except Refusals as error:
             ok, text = False, str(error)
         return Reply(command.client, command.request, ok, text[:500], data, more)
@@ -248,13 +251,14 @@ class Commands:
 
     def _line(self, run: Run) -> dict[str, Any]:
         aggregator, core = self._aggregator, run.coordinator
+        known = run.by_devices | run.metrics
         wait = notes.waits_of(run, aggregator.roster, aggregator.clock())
         return {
             "name": run.spec.name,
             "job": run.job,
             "state": "paused" if core.paused and core.state == "waiting" else core.state,
             "version": str(run.version),
-            "metrics": evaluation.shown(run.metrics, run.spec.rounds.stop),
+            "metrics": evaluation.shown(known, run.spec.rounds.stop) | evaluation.scored_version(run.by_devices),
             "devices_online": sum(known.presence.online for known in aggregator.roster.devices.values()),
             "devices_ready": sum(member.there and member.ready for _, member in core.members),
             "reason": run.reason if core.ended else "",
@@ -277,10 +281,13 @@ class Commands:
         run = aggregator.runs.get(line["job"])
         if run is None:
             return line["job"], {"job": line, "devices": []}, ""
+        scored = None if after else aggregator.store.federated(run.job)
         standings = waits.standings(run.coordinator, aggregator.clock())
         streaks = run.streaks
         devices = (self._device(msgspec.to_builtins(one), run.job, streaks.get(one.device)) for one in standings)
-        first = {} if after else {"scores": _fitting(run.scores())}
+        first: dict[str, Any] = {} if after else {"scores": _fitting(run.scores())}
+        if scored is not None:
+            first["federated"] = {"version": scored[0]} | scored[1]
         left = PAGE_BYTES - len(msgspec.json.encode(first))
         page, more = _page(devices, after, lambda device: str(device["device"]), left)
         return run.job, {"job": line, "devices": page} | first, more
@@ -295,11 +302,23 @@ class Commands:
         beside = {"examples": said.ready.get(job), "trouble": said.trouble.get(job), "alarm": known.alarm or None}
         return standing | {name: value for name, value in beside.items() if value is not None}
 
-    def _explain(self, command: Explain) -> tuple[str, dict[str, Any], str]:
-        runs = self._aggregator.runs.values()
-        run = next((run for run in runs if command.name in (run.job, run.spec.name)), None)
+    def _run(self, name: str) -> Run:
+        """Return the job of this name or id that is loaded. Raises ValueError where there is none."""
+        run = next((run for run in self._aggregator.runs.values() if name in (run.job, run.spec.name)), None)
         if run is None:
-            raise ValueError(f"no job at work has the name {command.name}")
+            raise ValueError(f"no job at work has the name {name}")
+        return run
+
+    def _curve(self, command: Curve) -> tuple[str, dict[str, Any], str]:
+        run, store = self._run(command.name), self._aggregator.store
+        if command.devices:
+            lines, more = curves.devices(run, store, command.after, PAGE_BYTES)
+            return run.job, {"devices": lines}, more
+        lines, more = curves.versions(run, store, command.after, PAGE_BYTES)
+        return run.job, {"versions": lines}, more
+
+    def _explain(self, command: Explain) -> tuple[str, dict[str, Any], str]:
+        run = self._run(command.name)
         number, _, device = command.after.partition(":")
         attempt = int(number) if number.isdigit() and len(number) < 10 else 0
         if attempt == 0 and not self._rounds(run, command.number, 0, 1):

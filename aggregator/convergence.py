@@ -104,6 +104,9 @@ def _sign(metric: str) -> float:
 
 def _whose_word(metrics: Mapping[str, float], metric: str) -> str:
     """Return by whose word a version is as good as that, where it is not by a test split."""
+    if "federated_devices" in metrics and metric != "loss" and f"federated_{metric}" not in metrics:
+        n = metrics["federated_devices"]
+        return f", by its devices: {n:.0f} of them, on rows that they hold back"
     if metric != "loss" or metrics.get("device_loss") != metrics["loss"]:
         return ""
     return f", by what more than half of {metrics['participants']:.0f} devices report"

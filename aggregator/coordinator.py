@@ -43,6 +43,8 @@
     other: durable before it is announced, and numbered on. In the latter case so is the end of the job, with it.
 12. While a job is paused no round opens, and the open one is abandoned; what was counted waits. It says who has paused
     it, and it still ends.
+13. Where devices score versions, a version's score is known when it is left (`Committed.left`): one version later than
+    on a test split. The rule to stop goes by the versions that have one.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
 wants to be called. `now` is seconds on any clock that only goes forward. No I/O, no numbers, no threads. What devices,
@@ -55,7 +57,6 @@ device changes in them at a time. Opening a round, ending it and a new connectio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from enum import Flag, auto
 from typing import Literal
 
@@ -202,8 +203,8 @@ class Coordinator:
                 self._judging.add(device)
             case VerdictStored(verdict):
                 effects += self._note(verdict, now)
-            case Committed(version, metrics):
-                effects += self._leave(version, metrics, now)
+            case Committed():
+                effects += self._leave(event, now)
             case CommitFailed(reason):
                 self._state = WAITING
                 effects += self._stop(reason)
@@ -398,11 +399,13 @@ class Coordinator:
         self._state, attempt = WAITING, self.rounds.close()
         return Close(attempt, outcome, reason, fates.of(self, attempt))
 
-    def _leave(self, version: Version, metrics: Mapping[str, float], now: float) -> list[Effect]:
-        self.ledger.leave(version, self.rounds.last)
+    def _leave(self, made: Committed, now: float) -> list[Effect]:
+        self.ledger.leave(made.version, self.rounds.last)
         self.rounds.leave_base()
         self.attendance.begin_base()
-        self.history.append(metrics)
+        if made.left is not None:
+            self.history[-1] = made.left
+        self.history.append(made.metrics)
         self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
         self._state, restored = WAITING, self._restoring
         self._restoring = None

@@ -54,10 +54,14 @@ class VerdictStored(Struct, frozen=True):
 
 
 class Committed(Struct, frozen=True):
-    """The next version is durable; these are its metrics."""
+    """The next version is durable; these are its metrics.
+
+    left: those of the version before it, where more is known of that by now: its devices have scored it.
+    """
 
     version: Version
     metrics: Mapping[str, float]
+    left: Mapping[str, float] | None = None
 
 
 class CommitFailed(Struct, frozen=True):

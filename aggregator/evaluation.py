@@ -189,6 +189,11 @@ def shown(metrics: Metrics, stop: StopSpec) -> Metrics:
     return {name: metrics[name] for name in names if name in metrics}
 
 
+def scored_version(by_devices: Metrics) -> Metrics:
+    """Return of which version that is what devices say, where it is not the current one."""
+    return {"scored_version": by_devices["scored_version"]} if by_devices else {}
+
+
 def scores_of(number: int, metrics: Metrics, spec: JobSpec) -> dict[str, Any]:
     """Return all that was measured of a version, as plain values: {"number", "measures", "confusion"}.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from aggregator import gates, shares, streaks
+from aggregator import federated, gates, shares, streaks
 from aggregator.gates import RefusedError
 from aggregator.peers import Peers
 from aggregator.record import Next
@@ -91,6 +91,7 @@ class Intake:
         coded, if that is known.
         """
         self._chain = chain
+        self._spec = spec
         self._rules = spec.aggregate
         self._advice = spec.contract.advice
         self._strategy = STRATEGIES[spec.aggregate.strategy]
@@ -168,6 +169,7 @@ class Intake:
         base = self._now.held.number if counted.number is None else counted.number
         try:
             delta = self._delta(body)
+            self.evaluation_of(body)  # it is all as the job has it, or nothing of it counts
             update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = self._gate(norm, counted.weight, counted.device)
@@ -230,6 +232,16 @@ class Intake:
         if sections.STATISTICS in found:
             raise sections.SectionError('section "statistics" comes too late: its fleet has agreed')
         return found[sections.DELTA]
+
+    def evaluation_of(self, body: bytes) -> bytes:
+        """Return how the device of an update scores its base; empty where it does not say. Raises SectionError."""
+        found = sections.split(body, self._sections).get(sections.EVALUATION, b"")
+        if found:
+            try:
+                federated.heard(self._spec, "", 1, found)
+            except federated.TallyError as error:
+                raise sections.SectionError(f'section "{sections.EVALUATION}" is no scoring: {error}') from error
+        return found
 
     def _decode(self, delta: bytes, number: int) -> Update:
         return self._coding_of(number).decode(delta)

@@ -65,13 +65,18 @@ class Claim(Struct, frozen=True):
 
 
 class Judgement(NamedTuple):
-    """A verdict and what it is on: the offer, the weight and the norm of a counted update, and its body."""
+    """A verdict and what it is on: the offer, the weight and the norm of a counted update, and its body.
+
+    seconds: from the opening of its round to its coming. evaluation: how its device scores the base.
+    """
 
     verdict: Verdict
     offer: Offer | None = None
     weight: int = 0
     norm: float = 0.0
     body: bytes = b""
+    seconds: float | None = None
+    evaluation: bytes = b""
 
 
 class UpdateRow(Claim, frozen=True):
@@ -376,6 +381,7 @@ def judged(one: Judgement, at: int | None = None) -> tuple[object, ...]:
         *(verdict.job, verdict.device, verdict.base.generation, verdict.base.number, verdict.digest, verdict.refused),
         *(n_examples, one.weight, one.norm, loss, kept if at is None else b""),
         *(None if kept is None else crc(kept), *told, at, None if at is None else len(one.body)),
+        *(None if offer is None else offer.n_bytes, one.seconds, sealed(one.evaluation) if one.evaluation else None),
     )
 
 

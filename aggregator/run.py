@@ -49,6 +49,7 @@ from aggregator.gates import Admitted, RefusedError
 from aggregator.inbox import Inbox
 from aggregator.intake import Counted
 from aggregator.learner import Learner, LearnerError, StateFormatError
+from aggregator.poll import UNSCORED, Poll
 from aggregator.projection import Out, Question
 from aggregator.record import Next, start
 from aggregator.rows import report_of
@@ -57,9 +58,20 @@ from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
 from aggregator.spool import SpoolError
 from aggregator.starting import Given
-from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Start, Store
+from aggregator.store import (
+    BodyRow,
+    DamageError,
+    JobRow,
+    Judgement,
+    KeptState,
+    Leaving,
+    Scored,
+    Start,
+    Store,
+)
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
+from models import sections
 from models.codec import Terms
 from models.deltas import Delta
 from models.job import JobSpec
@@ -137,6 +149,13 @@ class Run:
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._stated_rows = stated_rows
+        self.poll = Poll(
+            *(row.job, row.spec, store),
+            has_test=self.has_test,
+            share=self._max_share,
+            stated_rows=stated_rows,
+        )
+        """What devices say of versions."""
         self._dominant = ""
         """Who held most of the last version's mean, and was named for it."""
         self._load(row, now)
@@ -230,6 +249,16 @@ class Run:
         return self._history[-1]
 
     @property
+    def by_devices(self) -> Metrics:
+        """What devices say of the version before, where they have not said yet what the current one is worth.
+
+        Empty where the current version has its score. "scored_version": its number.
+        """
+        if UNSCORED not in self.metrics or len(self._history) < 2:
+            return {}
+        return dict(self._history[-2]) | {"scored_version": float(self.version.number - 1)}
+
+    @property
     def no_better(self) -> str:
         """What the current version is no better than, though it was trained, in words; empty where it is better."""
         number = len(self._history) - 1
@@ -284,7 +313,24 @@ class Run:
         """Tell the coordinator of an event, and return the messages that follow. Raises StoreError: then reload."""
         if isinstance(event, EndJob) and self._making is not None:
             self._making.scores.hurry(now + STOP_WAITS_S)
+        if isinstance(event, Offer) and sections.is_evaluation_alone(event.body):
+            if not self.coordinator.ended:
+                return []  # of a job that goes on it is no update, and a verdict would be the only one on this base
+            if self.poll.is_on and self.coordinator.ledger.present(event.base) == self.version:
+                return self._hear_last(event)
         return list(self._carry_out(self.coordinator.receive(event, now), now))
+
+    def _hear_last(self, offer: Offer) -> list[Out]:
+        """Take what a device says of the last version of a job that has ended.
+
+        It is no update: the coordinator, whose law is of those, does not hear of it.
+        """
+        has_taken_part = self.coordinator.ledger.last_of(offer.device) is not None
+        verdict, now = self.poll.hear_last(offer, self.version, self._history[-1], has_taken_part=has_taken_part)
+        if now is None:
+            return [verdict]
+        self._history[-1] = dict(now[0])
+        return [verdict, projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:
@@ -440,7 +486,7 @@ class Run:
             return [], []
         if body is None or isinstance(body, Want):
             return ([body] if body else []), []
-        return [], self._judge(self._weighed(offer, weight, body), now)
+        return [], self._judge(self._weighed(offer, weight, body, now), now)
 
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
         """Have a verdict become durable with those that come in one go with it."""
@@ -452,7 +498,7 @@ class Run:
                 log.warning("job=%s device=%s was refused %d times in a row", self.job, verdict.device, n)
         return self.coordinator.receive(VerdictPending(judgement.verdict.device), now)
 
-    def _weighed(self, offer: Offer, weight: int, body: bytes) -> Judgement:
+    def _weighed(self, offer: Offer, weight: int, body: bytes, now: float) -> Judgement:
         """Hold a body against the gates, and add it to the sum."""
         admitted, refused = Admitted(0.0, weight), ""
         try:
@@ -479,7 +525,13 @@ class Run:
                 self._learner.intake.usual,
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        return Judgement(verdict, offer, admitted.weight, admitted.norm, body)
+        evaluation = b"" if refused else self._learner.intake.evaluation_of(body)
+        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, self._seconds(now), evaluation)
+
+    def _seconds(self, now: float) -> float | None:
+        """Return how long the round has been open; None where none is."""
+        opened = self.coordinator.rounds.now
+        return None if opened is None else max(0.0, now - opened.opened_at)
 
     def _believed(self, offer: Offer) -> int:
         """Return how many examples a device has, as it claims, and no more than what was stated of it."""
@@ -574,20 +626,30 @@ class Run:
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0
+        metrics, left = self.poll.note(metrics), self.poll.scored(base, self._history[-1])
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         was = self.no_better
-        kept = self._commit(following, metrics, close, now)
+        lean = self._commit(following, metrics, close, now, left=left)
         self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)
         if self.no_better and self.no_better != was:
             log.warning("version job=%s version=%s is %s", self.job, version, self.no_better)
-        return Committed(version, kept)
+        return Committed(version, lean, None if left is None else self._history[-2])
 
-    def _commit(self, following: Next, metrics: Metrics, close: Close | None, now: float, ends: str = "") -> Metrics:
+    def _commit(
+        self,
+        following: Next,
+        metrics: Metrics,
+        close: Close | None,
+        now: float,
+        ends: str = "",
+        left: Scored | None = None,
+    ) -> Metrics:
         """Make a version durable, with all that ends with it, and go on from there.
 
-        Return what the rules go by of its metrics.
+        left: how good the version is that is left, where its devices have said so. Return what the rules go by of the
+        metrics of the new one.
         """
         version, sha256 = self.version.following(), following.sha256
         rows = _rows(version, following, self.chunk_bytes)
@@ -595,13 +657,15 @@ class Run:
             [*self._history, metrics], self.spec.rounds, self._store.states.sizes(self.job), self.state
         )
         kept = self._learner.kept(following)
-        self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends)
+        self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends, left)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
-        lean = evaluation.lean(metrics, self.spec.rounds.stop)
-        self._history[-1:] = [evaluation.lean(self._history[-1], self.spec.rounds.stop), metrics]
+        stop = self.spec.rounds.stop
+        lean = evaluation.lean(metrics, stop)
+        known = self._history[-1] if left is None else dict(left[0])
+        self._history[-1:] = [evaluation.lean(known, stop), metrics]
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
         log.info("version job=%s version=%s %s", self.job, version, text)
@@ -650,7 +714,10 @@ class Run:
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):
-            self._store.end_job(self.job, state, reason)
+            left = self.poll.scored(self.version, self._history[-1])
+            self._store.end_job(self.job, state, reason, self.version, left)
+            if left is not None:
+                self._history[-1] = dict(left[0])
             self._inbox.forget_job(self.job)
             log.info("job ended job=%s version=%s %s: %s", self.job, self.version, state, reason)
         self.reason = reason

@@ -7,6 +7,7 @@
     attempts   every round with its outcome and each device's fate
     bodies     what should lie at the broker
     litter     names of bodies that may still lie there, and should not
+    contributions  what each device brought to each version that was left: of the last ones (contributions.py)
     deleted    the names of jobs that are gone
     kept       states of versions that are kept for their own sake (kept.py)
     past       jobs that another of their name has replaced
@@ -74,6 +75,7 @@ _FORGET = (
     "DELETE FROM versions WHERE job = ?",
     "DELETE FROM updates WHERE job = ?",
     "DELETE FROM attempts WHERE job = ?",
+    "DELETE FROM contributions WHERE job = ?",
     "DELETE FROM bodies WHERE job = ?",
     "DELETE FROM meta WHERE name = 'note:signed:' || ?",
     "DELETE FROM meta WHERE name = 'note:paused:' || ?",
@@ -95,6 +97,13 @@ CREATE TABLE kept (
 CREATE TABLE past (
     n INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT UNIQUE, name TEXT, spec BLOB, crc INTEGER, ended TEXT, reason TEXT,
     generation INTEGER, last INTEGER, best INTEGER, at TEXT);
+ALTER TABLE updates ADD COLUMN body_bytes INTEGER;
+ALTER TABLE updates ADD COLUMN seconds REAL;
+ALTER TABLE updates ADD COLUMN evaluation BLOB;
+ALTER TABLE versions ADD COLUMN federated BLOB;
+CREATE TABLE contributions (
+    job TEXT, number INTEGER, device TEXT, counted INTEGER, n_examples INTEGER, weight INTEGER, norm REAL, loss REAL,
+    body_bytes INTEGER, seconds REAL, evaluation BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
 """
 STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """What leads from each schema to the next, beginning with an empty file."""

@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from aggregator import generations, kept, repair, rows, schema
+from aggregator import contributions, generations, kept, repair, rows, schema
 from aggregator.bodies import Bodies
+from aggregator.contributions import Contribution, Evaluation, Point
 from aggregator.database import REMEDY, DamageError, Database, Row, StoreError, Transaction, crc
 from aggregator.effects import Attempt, Close
 from aggregator.generations import Chance
@@ -73,6 +74,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+Scored = tuple[Mapping[str, float], Mapping[str, object]]
+"""How good a version is: its metrics, and what devices say of it one by one and together (federated.py)."""
 
 FILE = "aggregator.sqlite"
 UPDATES = "updates"
@@ -286,12 +290,22 @@ class Store:
         """Return who has paused a job, and since when; "" where it is not paused."""
         return self.note(f"paused:{job}")
 
-    def end_job(self, job: str, ended: str, reason: str) -> None:
-        """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name."""
+    def end_job(
+        self, job: str, ended: str, reason: str, base: Version | None = None, left: Scored | None = None
+    ) -> None:
+        """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name.
+
+        base: its last version, where that is known: what devices have brought to it is kept for people. left: how good
+        that is, where devices have said so by now.
+        """
         with self._writing(job) as write:
             if ended == "deleted":
                 schema.forget(write, job)
             else:
+                if base is not None:
+                    contributions.move(write, job, base)
+                if base is not None and left is not None:
+                    contributions.score(write, job, base, *left)
                 write("UPDATE jobs SET ended = ?, reason = ? WHERE job = ?", (ended, reason, job))
         if ended == "deleted":
             self._bodies.forget(job)
@@ -343,14 +357,20 @@ class Store:
         close: Close | None,
         states: Keep = NOTHING_KEPT,
         ends: str = "",
+        left: Scored | None = None,
     ) -> None:
         """Make a version durable, with the bodies that lead to it and the end of the round that made it.
 
         stored: with a state, those before it and the steps from them on are no longer needed; nor are the bodies of the
         updates that went into the version. close: None where no round has made it. states: what becomes of versions
-        that are kept for their own sake. ends: why the job has finished with this version, if it has.
+        that are kept for their own sake. ends: why the job has finished with this version, if it has. left: how good
+        the version is that is left, where its devices have said so.
         """
+        base = Version(version.generation, version.number - 1)
         with self._writing(job) as write:
+            contributions.move(write, job, base)
+            if left is not None:
+                contributions.score(write, job, base, *left)
             _add_version(write, job, version, sha256, stored, metrics, bodies)
             write(_FORGET_BODIES, (job,))
             if close is not None:
@@ -495,6 +515,31 @@ class Store:
         )
         return [rows.refusal_row(job, row) for row in self._rows(job, "updates", sql, _base(job, base))]
 
+    # How good versions are, and who brought what to them.
+
+    def evaluations(self, job: str, version: Version) -> list[Evaluation]:
+        """Return what devices say of the current version, by device."""
+        return contributions.evaluations(self._db, job, version)
+
+    def add_last_evaluation(self, job: str, version: Version, one: Evaluation, now: Scored) -> None:
+        """Make durable what a device says of the last version of a job, and how good that is by all of them."""
+        with self._writing(job) as write:
+            contributions.add_last(write, job, version.number, one)
+            contributions.score(write, job, version, *now)
+
+    def contributions(self, job: str, number: int) -> list[Contribution]:
+        """Return what devices brought to the version that followed the one of this number, by device."""
+        return contributions.of(self._db, job, number)
+
+    def curve(self, job: str, *, after: int = -1, most: int) -> list[Point]:
+        """Return so many versions at most with how good they are, from behind the one of number `after`."""
+        return contributions.curve(self._db, job, after, most)
+
+    def federated(self, job: str) -> tuple[int, dict[str, object]] | None:
+        """Return the last version that its devices have scored, and how; None where there is none."""
+        number = contributions.last_scored(self._db, job)
+        return None if number is None else (number, contributions.federated(self._db, job, number))
+
     # Rounds.
 
     def open_attempt(self, job: str, attempt: Attempt) -> None:
@@ -546,6 +591,13 @@ class Store:
         )
         found = self._rows(job, "attempts", sql, (job, number, after, most))
         return [rows.attempt_row(job, row) for row in found]
+
+    def last_round(self, job: str, number: int) -> AttemptRow | None:
+        """Return the last round that tried to leave the version of this number, with what became of whom."""
+        sql = "SELECT max(attempt) FROM attempts WHERE job = ? AND number = ?"
+        last = (self._one(job, "attempts", sql, (job, number)) or (None,))[0]
+        found = [] if last is None else self.attempts_page(job, number, after=last - 1, most=1)
+        return found[0] if found else None
 
     def latest_attempts(self, job: str, since_number: int) -> dict[Version, Attempt]:
         """Return the last round of every base from this number on, whatever its generation."""
@@ -614,7 +666,8 @@ _ADD_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?, ?, ?)"
 _FORGET_VERDICTS = "DELETE FROM updates WHERE job = ? AND body IS NULL AND device IN (SELECT value FROM json_each(?))"
 _ADD_UPDATE = (
     "INSERT INTO updates (job, device, generation, number, digest, refused, n_examples, weight, norm, loss, body, crc,"
-    " curvature, gain, at, n_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " curvature, gain, at, n_bytes, body_bytes, seconds, evaluation)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FORGET_BODIES = (
     "UPDATE updates SET body = NULL, crc = NULL, at = NULL, n_bytes = NULL WHERE job = ? AND body IS NOT NULL"

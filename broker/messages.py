@@ -474,6 +474,18 @@ class Explain(Struct, frozen=True, omit_defaults=True, tag="explain", tag_field=
     to: Tag = ""
 
 
+class Curve(Struct, frozen=True, omit_defaults=True, tag="metrics", tag_field="command"):
+    """Say of every version of a job how good it is."""
+
+    client: Id
+    request: Short
+    name: Id
+    devices: bool = False
+    """What each device brought to each version, instead."""
+    after: Short = ""
+    to: Tag = ""
+
+
 class Export(Struct, frozen=True, omit_defaults=True, tag="export", tag_field="command"):
     """Say a version of a job, at work, ended or replaced: its number, "best" or "last". The body comes in pages."""
 
@@ -491,7 +503,7 @@ class Cleared(Struct, frozen=True):
     topic: str
 
 
-Query = Jobs | Show | Explain | Export
+Query = Jobs | Show | Explain | Curve | Export
 """The commands that only look."""
 Change = Submit | Stop | Resume | Pause | RollBack | Delete | Upload
 """The commands that change something."""

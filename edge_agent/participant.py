@@ -284,6 +284,11 @@ class Participant:
         return None if self.offer else self.trained
 
     @property
+    def online(self) -> bool:
+        """Whether the broker is reachable."""
+        return self._online
+
+    @property
     def over(self) -> bool:
         """Whether the job has ended, as far as is known here."""
         return self.announced.over is not None

@@ -21,13 +21,15 @@ from msgspec import Struct, structs
 
 from broker import chunks
 from broker.errors import WireError
-from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Version, Want
+from broker.messages import CHUNK_BYTES, Body, Chunk, Failure, Head, Message, Offer, Verdict, Version, Want
 from broker.wire import Wire
+from edge_agent.afterword import Afterword
 from edge_agent.config import AgentConfig
 from edge_agent.deployment import policy
 from edge_agent.effects import (
     Connected,
     Deploy,
+    Disconnected,
     Drop,
     Effect,
     FetchFailed,
@@ -46,6 +48,7 @@ from edge_agent.effects import (
     Upload,
 )
 from edge_agent.effects import FetchVersion as FetchEffect
+from edge_agent.evaluating import Scoring
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox, OutboxFullError
@@ -101,7 +104,7 @@ class Unsubscribe(Struct, frozen=True):
 Out = Message | Subscribe | Unsubscribe | Install
 
 
-class _Rows(Struct, frozen=True):
+class Rows(Struct, frozen=True):
     """A device's rows as the job's model takes them, and their fingerprint."""
 
     data: Dataset
@@ -127,13 +130,15 @@ class _Training(Struct):
     effect: Train
     net: Net
     """Which takes the rows as they are."""
-    rows: _Rows
+    rows: Rows
     start: Params
     steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None
     """Mean loss of the epoch so far; None before the first step."""
     saved_at: float
+    scoring: Scoring
+    """Of its base, once it is trained."""
     entered: bool = False
     """Whether it has its turn."""
 
@@ -146,6 +151,7 @@ class Work:
     """
 
     __slots__ = (
+        "_afterword",
         "_asked",
         "_chain",
         "_checkpoint_s",
@@ -202,7 +208,7 @@ class Work:
         self._source = source
         self._file_system = home.file_system
         self._readings = readings
-        self._pending: Future[_Rows] | None = None
+        self._pending: Future[Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
         self._asked: _Asked | None = None
         self._last: tuple[weakref.ref[Float32], int] | None = None
@@ -237,6 +243,8 @@ class Work:
         self._stalled = False
         """Whether the chunks that are missing have been asked for again."""
         self._training: _Training | None = None
+        self._afterword: Afterword | None = None
+        """What is said of the version that the job has ended with."""
         self._flush_at = now
         """When what is settled is to be on disk, if no update says it before."""
         setup = Setup(
@@ -257,8 +265,8 @@ class Work:
 
     @property
     def busy(self) -> bool:
-        """Whether there are training steps to take."""
-        return self._training is not None
+        """Whether there are steps to take, of a training or of a scoring."""
+        return self._training is not None or (self._afterword is not None and self._afterword.scoring is not None)
 
     @property
     def reads(self) -> bool:
@@ -274,12 +282,16 @@ class Work:
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
         flush_at = None if self._outbox.is_flushed else self._flush_at
-        times = (self.participant.deadline, self._stalls_at, flush_at)
+        again_at = None if self._afterword is None else self._afterword.deadline
+        times = (self.participant.deadline, self._stalls_at, flush_at, again_at)
         return min((at for at in times if at is not None), default=None)
 
     def handle(self, event: ParticipantEvent, now: float) -> list[Out]:
         """Tell the participant of an event, and return what follows. Raises OSError when the disk does not take it."""
+        if isinstance(event, Verdict) and self._afterword is not None and self._afterword.settle(event):
+            return []
         messages = list(self._carry_out(self.participant.receive(event, now), now))
+        self._score_last(event, now)
         if self.participant.over:
             self._flush_at = min(self._flush_at, now)  # no later update will say it
         if self._reading and isinstance(event, Head) and not self.participant.follows:
@@ -292,7 +304,9 @@ class Work:
         if now >= self._flush_at:
             self._outbox.flush()
         again = self._stall(now) if self._stalls_at is not None and now >= self._stalls_at else []
-        return [*again, *self._carry_out(self.participant.tick(now), now)]
+        last = None if self._afterword is None else self._afterword.take_due(now)
+        said = [] if last is None else [last]
+        return [*again, *said, *self._carry_out(self.participant.tick(now), now)]
 
     def take(self, chunk: Body, now: float) -> list[Out]:
         """Take a chunk of the version that is being fetched. Raises WireError for a wrong one."""
@@ -333,9 +347,10 @@ class Work:
     def train_for(self, slice_s: float, now: float, clock: Callable[[], float] = time.monotonic) -> list[Out]:
         """Take training steps for about this long; at the end of training, give the offer."""
         training = self._training
-        if training is None:
-            return []
         until = clock() + slice_s
+        if training is None:
+            self._score_for(until, now, clock)
+            return []
         if not training.entered:
             state, training.entered = training.state, True
             at = f"epoch {state.epoch}, batch {state.batch}"
@@ -353,6 +368,9 @@ class Work:
                 if through and not ended:
                     reach("training.epoch", (self.job, training.effect.base, step.epoch))
                 if here >= until:
+                    return []
+            for _ in training.scoring.steps():
+                if clock() >= until:
                     return []
             return self._finish(training, now)
         except (TrainingError, CodecError, OutboxFullError) as error:
@@ -490,24 +508,24 @@ class Work:
         self._asked, self._pending = asked, self._readings.ask(self.job, read)
         return self.go_on(now)
 
-    def _kept(self) -> _Rows | None:
+    def _kept(self) -> Rows | None:
         """Return the rows of the last reading, if they show to be those of now without waiting. Raises DatasetError."""
         last = self._last
         found = None if last is None else kept(self._source, self._file_system)
         if found is None or last is None or last[0]() is not found.X or len(found.y) > FITTED_AT_ONCE:
             return None
-        return _Rows(fit(found, self.spec.model), last[1])
+        return Rows(fit(found, self.spec.model), last[1])
 
-    def _read(self) -> _Rows:
+    def _read(self) -> Rows:
         """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
         found = self._source.snapshot()
         data = fit(found, self.spec.model, scratch_of(self._source))
         last = self._last
         if last is None or last[0]() is not found.X:
             last = self._last = weakref.ref(found.X), data.fingerprint
-        return _Rows(data, last[1])
+        return Rows(data, last[1])
 
-    def _read_to_agree(self) -> _Rows:
+    def _read_to_agree(self) -> Rows:
         """Return the rows with what is said of them: a large table takes long. As `_read`."""
         rows = self._read()
         said = statistic.of_rows(self.spec, rows.data.X, rows.data.y)
@@ -518,12 +536,13 @@ class Work:
 
         Raises OSError, DatasetError, and whatever else reading has thrown.
         """
+        self._begin_scoring()
         if self._asked is None or self._pending is None or not self._pending.done():
             return []
         asked, pending, self._asked, self._pending = self._asked, self._pending, None, None
         return self._start(asked, pending.result(), now)
 
-    def _start(self, asked: _Asked, rows: _Rows, now: float) -> list[Out]:
+    def _start(self, asked: _Asked, rows: Rows, now: float) -> list[Out]:
         """Begin a training, or go on where it stood. Raises OSError."""
         effect = asked.effect
         n, self.told = len(rows.data.y), rows.data.told
@@ -547,11 +566,12 @@ class Work:
             net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
         )
         self.failure = None
-        self._training = _Training(effect, net, rows, start, steps, state, loss, now)
+        scoring = Scoring(net, start, rows.data.held_out, self.spec)
+        self._training = _Training(effect, net, rows, start, steps, state, loss, now, scoring)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
 
-    def _tell(self, asked: _Asked, rows: _Rows, now: float) -> list[Out]:
+    def _tell(self, asked: _Asked, rows: Rows, now: float) -> list[Out]:
         """Say what the rows are like, instead of training: the fleet agrees on how they are normalised first."""
         base, n = asked.effect.base, len(rows.data.y)
         body = sections.join({sections.STATISTICS: rows.statistic})
@@ -603,7 +623,8 @@ class Work:
         if not coding.terms.is_sketch:
             training.start.clear()  # nothing is measured on it
         coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
-        body = sections.join({sections.DELTA: coded})
+        scored = training.scoring.section
+        body = sections.join({sections.DELTA: coded} | ({sections.EVALUATION: scored} if scored else {}))
         delta.clear()
         told: tuple[float, ...] = ()
         probed = None
@@ -621,6 +642,65 @@ class Work:
         self._end_training()
         self.failure = Failure(base, why[:500])
         return self.handle(TrainingFailed(base, why), now)
+
+    # The version that the job has ended with.
+
+    def _score_last(self, event: ParticipantEvent, now: float) -> None:
+        """Begin to say what the last version is worth, once that is here; and mind the connection."""
+        over, said = self.participant.announced.over, self._afterword
+        if said is not None and said.version != over:
+            self._afterword = said = None  # the job goes on
+        if said is not None and isinstance(event, Connected):
+            said.connected(event.spread_s, now)
+        elif said is not None and isinstance(event, Disconnected):
+            said.disconnected()
+        is_here = over is not None and over == self._version and self._trail is not None and over.number > 0
+        is_free = self._training is None and self._pending is None
+        if said is None and over is not None and is_here and is_free and self._scores:
+            reading = self._readings.ask(self.job, self._read)
+            self._afterword = Afterword(self._device, over, reading, online=self.participant.online)
+            self._begin_scoring()
+
+    @property
+    def _scores(self) -> bool:
+        """Whether devices hold rows back to score versions on."""
+        return self.spec.contract.validation > 0
+
+    def _begin_scoring(self) -> None:
+        """Begin to score the last version, if the rows are there by now."""
+        said = self._afterword
+        if said is None or said.reading is None or not said.reading.done() or self._trail is None:
+            return
+        reading, said.reading = said.reading, None
+        if (error := reading.exception()) is not None:
+            log.warning("version not scored job=%s version=%s: %s", self.job, said.version, error)
+            said.give_up()
+            return
+        data = reading.result().data
+        if data.held_out is None:
+            said.give_up()
+            return
+        self.n_examples = len(data.y)
+        said.scoring = Scoring(self.net, self._trail.now.model.params(self.net.spec), data.held_out, self.spec)
+
+    def _score_for(self, until: float, now: float, clock: Callable[[], float]) -> None:
+        """Take steps of scoring the last version until then; at their end, have it offered."""
+        said = self._afterword
+        if said is None or said.scoring is None:
+            return
+        with self._marks.entered(self.job, "train", f"scoring version {said.version}"):
+            for _ in said.scoring.steps():
+                if clock() >= until:
+                    return
+        body = sections.join({sections.EVALUATION: said.scoring.section})
+        if len(body) > self._chunk_bytes:
+            log.warning("version not scored job=%s: the broker takes no packet of %d bytes", self.job, len(body))
+            said.give_up()
+            return
+        digest = chunks.digest(body, self._wire.seal.digest_digits)
+        offer = Offer(self.job, self._device, said.version, self.n_examples, digest, len(body), CHUNK_BYTES, body=body)
+        log.info("scored job=%s version=%s bytes=%d", self.job, said.version, len(body))
+        said.hold(offer, now)
 
     # The update.
 

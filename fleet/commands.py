@@ -224,7 +224,7 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import operator, scores
+    from fleet.console import by_devices, operator, scores
     from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
@@ -236,12 +236,20 @@ def job_show(arguments: argparse.Namespace) -> int:
     _print_wait(line)
     for text in scores.lines(details.scores) if details.scores is not None else ():
         print(f"    {text}")
+    for text in by_devices.lines(details.federated):
+        print(f"    {text}")
     print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
     for device in details.devices:
         since = "" if device.since_s is None else f"for {duration(device.since_s)}"
         why = "; ".join(filter(None, (since, device.why, device.trouble, device.alarm)))
         print(f"{device.device:<24} {device.state:<10} {device.examples or '-':<9} {why}")
     return 0
+
+
+def job_metrics(arguments: argparse.Namespace) -> int:
+    from fleet.console.metrics import metrics
+
+    return metrics(arguments)
 
 
 def job_resume(arguments: argparse.Namespace) -> int:

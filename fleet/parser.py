@@ -294,6 +294,21 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     show.add_argument("name", metavar="NAME")
     _add_config(show, "aggregator.toml")
     show.add_argument("--json", action="store_true")
+    metrics = _add(
+        job,
+        "metrics",
+        commands.job_metrics,
+        "Say how good each version of a job is, or what each device brought to it.",
+        "fedge job metrics digits --csv > digits.csv",
+    )
+    metrics.add_argument("name", metavar="NAME")
+    metrics.add_argument("--devices", action="store_true", help="a row for each version and device")
+    metrics.add_argument("--csv", action="store_true", help="all measures, a column each")
+    metrics.add_argument("--json", action="store_true", help="all that is known of each version")
+    metrics.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write curves there (pip install fedge[tensorboard])"
+    )
+    _add_config(metrics, "aggregator.toml")
     for name, command, what, example in (
         ("pause", commands.job_pause, "Open no round of a job until it is resumed.", "digits"),
         ("resume", commands.job_resume, "Go on with a job that is paused, or at rest.", "digits"),

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from models import statistic
 from models.codec.coding import max_body_bytes
 from models.job import JobSpec
+from models.measures import table, tally
 from models.params import Spec
 
 FORMAT = 1
@@ -32,6 +33,8 @@ _HEADER_BYTES = len(MARK) + 2
 DELTA = "delta"
 STATISTICS = "statistics"
 """What a device says of its rows, before anybody trains (models/statistic.py)."""
+EVALUATION = "evaluation"
+"""How a device scores the base on rows that it holds back: a tally (models/measures/tally.py)."""
 
 
 class SectionError(ValueError):
@@ -51,12 +54,24 @@ def _none(_job: JobSpec, _spec: Spec) -> int:
     return 0
 
 
+def curves_of(job: JobSpec) -> bool:
+    """Return whether devices score with histograms: they weigh far more than all else, and only two measures want
+    them.
+    """
+    return table.split(job.rounds.stop.metric)[0] in ("auc", "average_precision")
+
+
+def _evaluation(job: JobSpec, _spec: Spec) -> int:
+    return tally.max_bytes(job.model, curves=curves_of(job)) if job.contract.validation else 0
+
+
 REGISTRY: dict[str, Section] = {
     DELTA: Section(1, lambda _job, spec: max_body_bytes(spec)),
     "control": Section(2, _none),
     "buffers": Section(3, _none),
     STATISTICS: Section(4, lambda job, _spec: statistic.max_bytes(job)),
     "masked": Section(5, _none),
+    EVALUATION: Section(6, _evaluation),
 }
 """All there are. A row whose limit is `_none` keeps its name and number for what comes: no job has it."""
 _NAMES = {section.number: name for name, section in REGISTRY.items()}
@@ -73,6 +88,11 @@ def most_bytes(limits: Mapping[str, int]) -> int:
     if not limits.keys() - {DELTA}:
         return limits.get(DELTA, 0)
     return _HEADER_BYTES + sum(_ROW.size + most for most in limits.values())
+
+
+def is_evaluation_alone(body: bytes) -> bool:
+    """Return whether a body begins as one that has no other section than an evaluation."""
+    return body[: _HEADER_BYTES + 1] == MARK + bytes((FORMAT, 1, REGISTRY[EVALUATION].number))
 
 
 def join(sections: Mapping[str, bytes]) -> bytes:

@@ -37,6 +37,7 @@ HOMES = {
     "sqlite3": "aggregator/database.py",
     "nacl": "identity/keys.py",
     "cryptography": "identity/certificates.py",
+    "tensorboardX": "fleet/console/tensorboard.py",
 }
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py"}

@@ -45,6 +45,7 @@ from broker.messages import (
 from broker.operator_seal import OperatorSeal
 from broker.transport import Denied, Offline, SessionTakenOver
 from edge_agent.fetch import Fetch
+from fleet.console.by_devices import ByDevices
 from fleet.console.observer import Garbage, Said, over_mqtt
 from fleet.identity import wire_of_operator
 from identity.settings import IdentitySettings
@@ -142,6 +143,8 @@ class JobDetails(Struct, frozen=True):
     devices: list[DeviceLine]
     scores: Scores | None = None
     """None where the aggregator does not say them: the job is at rest, or an older one answers."""
+    federated: ByDevices | None = None
+    """The last version that its devices have scored, and how."""
 
 
 class RoundLine(Struct, frozen=True):
@@ -381,7 +384,8 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
         pages = [
             convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
         ]
-    return JobDetails(pages[0].job, [device for page in pages for device in page.devices], pages[0].scores)
+    devices = [device for page in pages for device in page.devices]
+    return JobDetails(pages[0].job, devices, pages[0].scores, pages[0].federated)
 
 
 def jobs(config: OperatorConfig, *, past: bool = False) -> list[JobLine]:

@@ -15,7 +15,7 @@ from aggregator import commands
 from aggregator.effects import Attempt, Close
 from aggregator.learner import SWALLOWED
 from aggregator.store import Store, StoreError
-from broker.messages import Explain, Jobs, Message, Offer, Presence, Reply, Resume, Show, Stop, Submit, Version
+from broker.messages import Curve, Explain, Jobs, Message, Offer, Presence, Reply, Resume, Show, Stop, Submit, Version
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent import work
@@ -401,3 +401,52 @@ def test_many_jobs_and_many_devices_come_in_pages(fleet: Fleet, ask: Ask, spec: 
     assert shown == sorted(shown)
     assert len([device for device in shown if device.startswith("device-")]) == 600
     assert commands.PAGE_BYTES < SMALLEST_BROKER
+
+
+# How a job has gone.
+
+
+def test_every_version_is_told_of_in_pages_that_any_broker_takes(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(submit(spec(rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=5, wait="all", deadline_s=30.0))))
+    fleet.finish()
+    at_once = list(pages(ask, Curve("cli", "", "toy")))
+    assert [line["version"] for page in at_once for line in page["versions"]] == [f"1.{n}" for n in range(6)]
+    assert all(line["metrics"]["participants"] == 3 for page in at_once for line in page["versions"][1:])
+    monkeypatch.setattr("aggregator.commands.PAGE_BYTES", 500)
+    by_page = list(pages(ask, Curve("cli", "", "toy")))
+    assert len(by_page) > 2
+    assert [line for page in by_page for line in page["versions"]] == at_once[0]["versions"]
+
+
+def test_what_each_device_brought_is_told_of_in_pages_too(
+    fleet: Fleet, ask: Ask, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(submit(spec()))
+    fleet.finish()
+    at_once = [line for page in pages(ask, Curve("cli", "", "toy", devices=True)) for line in page["devices"]]
+    assert [(line["version"], line["device"]) for line in at_once] == [(n, f"d{d}") for n in range(3) for d in range(3)]
+    assert all(line["counted"] and line["fate"] == "counted" and line["n_examples"] == 20 for line in at_once)
+    monkeypatch.setattr("aggregator.commands.PAGE_BYTES", 500)
+    by_page = list(pages(ask, Curve("cli", "", "toy", devices=True)))
+    assert len(by_page) > 2
+    assert [line for page in by_page for line in page["devices"]] == at_once
+
+
+def test_who_was_refused_stands_there_with_the_reason(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    ask(submit(spec(aggregate=AggregateSpec(max_examples=10), rounds=RoundsSpec(quorum=3, min_devices=3))))
+    fleet.run(lambda: bool(fleet.aggregator.runs) and len(fleet.store.verdicts(fleet.job().job)) == 3)
+    lines = [line for page in pages(ask, Curve("cli", "", "toy", devices=True)) for line in page["devices"]]
+    assert [line["device"] for line in lines] == ["d0", "d1", "d2"]
+    assert all(not line["counted"] and line["weight"] == 0 for line in lines)
+    assert all("claims more examples" in line["fate"] for line in lines)
+
+
+@pytest.mark.parametrize("after", ["", "x", "-1", "9" * 50, "1:", ":d1", "1:\x00", "٣:d1"])
+def test_whoever_asks_on_with_nonsense_is_answered(after: str, fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    ask(submit(spec()))
+    fleet.finish()
+    for devices in (False, True):
+        assert ask(Curve("cli", f"c{devices}", "toy", devices=devices, after=after)).ok
+    assert ask(Curve("cli", "n", "nobody")).text == "no job at work has the name nobody"

@@ -403,7 +403,9 @@ def test_a_step_that_is_missing_or_has_rotted_is_named(store: Store, damage: str
 
 def test_a_version_that_is_missing_or_there_twice_is_named(store: Store) -> None:
     commit(store)
-    store._db.execute("INSERT INTO versions SELECT job, 9, number, sha256, metrics, NULL, at, NULL, NULL FROM versions")
+    store._db.execute(
+        "INSERT INTO versions SELECT job, 9, number, sha256, metrics, NULL, at, NULL, NULL, NULL FROM versions"
+    )
     with pytest.raises(DamageError, match=r"job j .* a version is missing, or there twice"):
         store.history("j")
     store._db.execute("DELETE FROM versions WHERE number = 0")

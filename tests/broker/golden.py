@@ -9,6 +9,7 @@ from broker.messages import (
     Body,
     Candidate,
     Chunk,
+    Curve,
     DeltaAt,
     Explain,
     Failure,
@@ -245,6 +246,17 @@ GOLDEN: list[tuple[Message, Packet]] = [
     (
         Show("cli", "r1", "digits", "d7"),
         Packet("fedge/1/f/command/cli", b'{"command":"show","request":"r1","name":"digits","after":"d7"}'),
+    ),
+    (
+        Curve("cli", "r1", "digits"),
+        Packet("fedge/1/f/command/cli", b'{"command":"metrics","request":"r1","name":"digits"}'),
+    ),
+    (
+        Curve("cli", "r1", "digits", devices=True, after="3:d7"),
+        Packet(
+            "fedge/1/f/command/cli",
+            b'{"command":"metrics","request":"r1","name":"digits","devices":true,"after":"3:d7"}',
+        ),
     ),
 ]
 

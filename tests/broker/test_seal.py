@@ -16,6 +16,7 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Candidate,
+    Curve,
     Explain,
     Head,
     Job,
@@ -258,7 +259,7 @@ def test_a_command_is_said_to_one_life_of_the_aggregator() -> None:
 
 def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> None:
     one = server()
-    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 1)):
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 1), Curve("cli", "r", "toy")):
         assert one.unpack(PLAIN.pack_query(query)) == query
         with pytest.raises(ForgedError, match="signed by nobody"):
             one.unpack(Wire("f", OperatorSeal("f", TRUST, DEVICE)).pack_query(query))
@@ -266,7 +267,7 @@ def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> No
 
 def test_who_only_looks_asks_without_a_key_and_commands_nothing() -> None:
     one, olga = server(), Wire("f", OperatorSeal("f", TRUST))
-    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 3)):
+    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 3), Curve("cli", "r", "toy")):
         assert one.unpack(olga.pack_query(query)) == query
     for command in (Submit("cli", "r", {}), Stop("cli", "r", "toy"), Resume("cli", "r", "toy")):
         with pytest.raises(ForgedError, match="not signed"):

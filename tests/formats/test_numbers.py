@@ -88,6 +88,9 @@ def with_raised_training(tree: dict[str, Any]) -> None:
 # The server.
 
 
+NEWER = f"schema {SCHEMA_VERSION + 1}, where this one reads 1 to {SCHEMA_VERSION}"
+
+
 def raise_schema(file: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
@@ -101,7 +104,7 @@ def test_a_store(folder: Path, journal: str) -> None:
     db.execute(f"PRAGMA journal_mode = {journal}")
     db.close()
     before = on_disk(folder / "aggregator")
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 6, where this one reads 1 to 5\): upgrade this one"):
+    with pytest.raises(StoreError, match=rf"newer fedge \({NEWER}\): upgrade this one"):
         Store(folder / "aggregator", synced=False)
     assert on_disk(folder / "aggregator") == before
 
@@ -160,7 +163,7 @@ def with_another_seal(file: Path) -> None:
     [
         (
             again_sealed,
-            r"backup\.sqlite was written by a newer fedge \(schema 6, where this one reads 1 to 5\): upgrade",
+            rf"backup\.sqlite was written by a newer fedge \({NEWER}\): upgrade",
         ),
         (
             with_another_seal,

@@ -42,7 +42,7 @@ def test_golden_bytes(raw: str, named: dict[str, bytes]) -> None:
 
 def test_the_names_and_numbers_are_those_of_the_page() -> None:
     assert {name: section.number for name, section in REGISTRY.items()} == {
-        "delta": 1, "control": 2, "buffers": 3, "statistics": 4, "masked": 5
+        "delta": 1, "control": 2, "buffers": 3, "statistics": 4, "masked": 5, "evaluation": 6
     }  # fmt: skip
 
 

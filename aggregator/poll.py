@@ -1,0 +1,127 @@
+"""What the devices of one job say of its current version, from the store: read when that is left, or the job ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from aggregator import federated
+from aggregator.contributions import Contribution, Evaluation
+from aggregator.federated import Federated, TallyError, Voice
+from aggregator.store import Scored, Store
+from broker.ceilings import MOST_ROWS
+from broker.messages import Offer, Verdict, Version, echo
+from models.job import JobSpec
+from models.measures import tally
+from models.measures.scores import scores
+from models.sections import EVALUATION, SectionError, split
+
+log = logging.getLogger(__name__)
+
+UNSCORED = "unscored"
+"""Of a version of which it is not known how good it is: it says nothing for or against going on."""
+
+
+class Poll:
+    """The devices of one job, asked how good its versions are.
+
+    has_test: versions are scored on a test split here, so that what devices say stands beside that ("federated_…"), and
+    not in its place. share: what one of them may weigh. stated_rows: of each device, as its operator stated them.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        store: Store,
+        *,
+        has_test: bool,
+        share: float | None,
+        stated_rows: Mapping[str, int] | None = None,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._store = store
+        self._has_test = has_test
+        self._share = federated.limit_of(share)
+        self._stated_rows = stated_rows
+        self._limits = {EVALUATION: tally.max_bytes(spec.model)}
+        self.is_on = spec.contract.validation > 0
+        """Whether devices hold rows back to score versions on."""
+
+    def note(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of a new version, of which nothing is known by its devices yet."""
+        waits = self.is_on and not self._has_test and self._spec.rounds.stop.metric not in metrics
+        return dict(metrics) | ({UNSCORED: 1.0} if waits else {})
+
+    def scored(self, version: Version, metrics: Mapping[str, float], one: Evaluation | None = None) -> Scored | None:
+        """Return how good the current version is, now that its devices have said so; None where none has.
+
+        metrics: what is known of it. one: what a device says, which is not durable yet. Raises StoreError.
+        """
+        found = self._heard(version, one) if self.is_on else None
+        if found is None:
+            return None
+        prefix = "federated_" if self._has_test else ""
+        by_devices = {f"{prefix}{name}": value for name, value in found.metrics.items()}
+        by_devices |= {"federated_devices": float(found.told["devices"]), "federated_rows": float(found.told["rows"])}
+        known = {name: value for name, value in metrics.items() if name != UNSCORED}
+        told = " ".join(f"{name}={value:.4g}" for name, value in found.metrics.items() if ":" not in name)
+        log.info(
+            "version job=%s version=%s by %d devices on %d rows: %s",
+            *(self._job, version, found.told["devices"], found.told["rows"], told),
+        )
+        return self.note(known | by_devices), found.told
+
+    def hear_last(
+        self, offer: Offer, version: Version, metrics: Mapping[str, float], *, has_taken_part: bool
+    ) -> tuple[Verdict, Scored | None]:
+        """Make durable what a device says of the last version of a job that has ended.
+
+        Return the verdict on it and, where it is news, how good that version is by now. It is said once: who says it
+        again is answered as before, and who says something else is refused. metrics: what is known of that version.
+        has_taken_part: there is a verdict on an update of this device. Raises StoreError.
+        """
+        why, now = "", None
+        said = {one.device: one for one in self._store.evaluations(self._job, version)}
+        try:
+            content = split(offer.body, self._limits).get(EVALUATION, b"")
+            one = Evaluation(offer.device, offer.n_examples, content)
+            federated.heard(self._spec, one.device, one.rows, content)
+            known = said.get(offer.device)
+            if not has_taken_part:
+                why = "this device has not taken part in the job"
+            elif offer.n_examples > (self._spec.aggregate.max_examples or MOST_ROWS):
+                why = "it claims more examples than a device of this job may have"
+            elif known is not None and known.content != content:
+                why = "this device has said before what the last version is worth, and something else"
+            elif known is None:
+                now = self.scored(version, metrics, one)
+        except (SectionError, TallyError) as error:
+            why = f"its body is not as the job has it: {error}"
+        if now is not None:
+            self._store.add_last_evaluation(self._job, version, one, now)
+        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=why[:500]), now
+
+    def _heard(self, version: Version, one: Evaluation | None) -> Federated | None:
+        said = {each.device: each for each in self._store.evaluations(self._job, version)}
+        if one is not None:
+            said[one.device] = one
+        voices = [voice for device in sorted(said) if (voice := self._voice(said[device])) is not None]
+        return federated.together(voices, self._share)
+
+    def _voice(self, one: Evaluation) -> Voice | None:
+        rows = one.rows if self._stated_rows is None else min(one.rows, self._stated_rows.get(one.device, one.rows))
+        try:
+            return federated.heard(self._spec, one.device, rows, one.content)
+        except TallyError as error:
+            log.warning("job=%s device=%s: its evaluation is passed over: %s", self._job, one.device, error)
+            return None
+
+    def scores_of(self, brought: Contribution) -> dict[str, float]:
+        """Return what a device says of a version, by measure; nothing where it said nothing."""
+        try:
+            one = tally.from_bytes(brought.evaluation, self._spec.model) if brought.evaluation else None
+        except TallyError:
+            return {}
+        return {} if one is None else {"n": float(one.n)} | scores(one, self._spec.contract.classes)

@@ -1,0 +1,56 @@
+"""How a device scores a version on the rows that it holds back: in steps, as it trains, into a section of its update.
+
+The same version and rows come to the same bytes, whatever was paused in between: rows are taken in blocks that follow
+from the model alone, and what blocks come to adds up exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from models.data.dataset import Dataset
+from models.job import JobSpec
+from models.measures import tally
+from models.nets.mlp import quietly
+from models.nets.net import Net
+from models.params import Params
+from models.sections import curves_of
+
+ROWS = 4096
+"""Scored in one step, at most."""
+CELLS = 2**20
+"""Inputs and outputs of the rows of one step, about: 4 MB each."""
+
+
+class Scoring:
+    """One version, scored by one device. Where nothing is held back it is over before it has begun."""
+
+    __slots__ = ("_at", "_held_out", "_net", "_params", "_spec", "_tally")
+
+    def __init__(self, net: Net, params: Params, held_out: Dataset | None, spec: JobSpec) -> None:
+        """Begin. params: of the version; they must stay as they are until it is over. held_out: as the net takes it."""
+        self._net = net
+        self._params = params
+        self._held_out = held_out if spec.contract.validation else None
+        self._spec = spec
+        self._tally = tally.empty(spec.model, curves=curves_of(spec))
+        self._at = 0
+
+    def steps(self) -> Iterator[None]:
+        """Score a block of rows at each step; what is begun once more goes on where it stood."""
+        model = self._spec.model
+        n = 0 if self._held_out is None else len(self._held_out.y)
+        rows = max(1, min(ROWS, CELLS // max(model.inputs, model.outputs)))
+        while self._at < n and self._held_out is not None:
+            some = slice(self._at, self._at + rows)
+            with quietly():
+                answers = self._net.predict(self._params, self._held_out.X[some])
+            here = tally.tally(model, answers, self._held_out.y[some], curves=curves_of(self._spec))
+            self._tally = tally.merged((self._tally, here))
+            self._at += rows
+            yield
+
+    @property
+    def section(self) -> bytes:
+        """What it has come to, as a section of an update; empty where nothing is held back."""
+        return tally.to_bytes(tally.rounded(self._tally)) if self._tally.n else b""
