@@ -12,6 +12,8 @@ import msgspec
 from aggregator import effects, restoring
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
+from aggregator.starting import Given
+from aggregator.uploads import Uploads
 from broker.messages import Export, Pause, RollBack
 from models.job import JobSpec
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 24_576
 """Of a body that is exported, in one answer: a third more in base64, and the smallest broker known takes 64 kB."""
-MOST_NAMED = 12
+UPLOAD = "upload:"
 
 
 class Found(NamedTuple):
@@ -138,6 +140,25 @@ def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
         raise ValueError(_not_kept(past.job, version, there))
     said = f"{past.generation}.{state.number}"
     return Found(past.job, past.spec, said, state, number == past.best, past.reason)
+
+
+def given(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
+    """Return the weights that a job is to start from: NAME, NAME@VERSION or upload:DIGEST.
+
+    Raises ValueError or StoreError.
+    """
+    if text.startswith(UPLOAD):
+        return Given(uploads.whole(text.removeprefix(UPLOAD)), "the weights that were sent")
+    name, _, version = text.partition("@")
+    found = find(aggregator, name, version or "last")
+    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec)
+
+
+def of_start(run: Run, text: str) -> str:
+    """Return in words what a job started from, and what that costs."""
+    n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
+    what = "the weights that were sent" if text.startswith(UPLOAD) else text
+    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
 
 
 class Exports:
