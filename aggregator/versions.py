@@ -68,6 +68,8 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
     Raises ValueError or StoreError.
     """
     run = _at_work(aggregator, command.name)
+    if run.coordinator.is_busy:
+        return None  # which is the best may be another one then
     number = _number(run, command.version)
     if restoring.is_again(run.history) == number:
         return f"{run.job}: version {run.version} is version {number} again"
@@ -82,9 +84,7 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
         raise RuntimeError(f"{run.job} could not be rolled back: its state cannot be written now")
     if restoring.is_again(after.history) == number:
         return f"{run.job}: version {after.version} is version {number} again"
-    if after.coordinator.ended:
-        raise ValueError(f"job {run.job} has ended: {after.reason}")
-    return None
+    raise ValueError(f"{run.job} stays at version {after.version}: version {number} cannot be had, see the log")
 
 
 def delete(aggregator: Aggregator, name: str) -> str:
