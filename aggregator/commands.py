@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import curves, evaluation, notes, signed, starting, versions, waits
+from aggregator import curves, evaluation, notes, signed, versions, waits
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from aggregator.uploads import Uploads
@@ -171,12 +171,12 @@ class Commands:
         job = aggregator.store.job_of_request(request)
         if job is None:
             spec = convert(command.spec, JobSpec, "job")
-            start = starting.find(aggregator, self.uploads, command.start) if command.start else None
+            start = versions.given(aggregator, self.uploads, command.start) if command.start else None
             job = aggregator.submit(spec, request, signed.of(command), start)
         run = aggregator.runs.get(job)
         said = notes.at_submit(run, aggregator.roster) if run else []
         if command.start and run is not None:
-            said = [starting.said(run, command.start), *said]
+            said = [versions.of_start(run, command.start), *said]
         return job, {"notes": said} if said else {}
 
     def _stop(self, name: str) -> str | None:

@@ -294,6 +294,11 @@ class Coordinator:
         return self.rounds.expects_more(len(self._judging))
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a version is being made, or updates are being judged: what would begin or end anything waits."""
+        return self._state is COMMITTING or bool(self._judging)
+
+    @property
     def state(self) -> Literal["waiting", "running", "finished", "stopped"]:
         """What the head says of the job."""
         return self.ended or ("waiting" if self._state is WAITING else "running")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from aggregator.config import AggregatorConfig
 from models import agreement
@@ -11,13 +11,6 @@ from models.codec import CodecError
 from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
-
-if TYPE_CHECKING:
-    from aggregator.run import Run
-    from aggregator.service import Aggregator
-    from aggregator.uploads import Uploads
-
-UPLOAD = "upload:"
 
 
 class Given(NamedTuple):
@@ -55,21 +48,3 @@ class Given(NamedTuple):
                 f'this job says "{here}"'
             )
         return Held(1, found.model, agreed=found.agreed if agreement.fits(found.agreed, spec) else None)
-
-
-def find(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
-    """Return the weights that a command names: NAME, NAME@VERSION or upload:DIGEST. Raises ValueError or StoreError."""
-    from aggregator import versions  # which needs runs, and these what is here
-
-    if text.startswith(UPLOAD):
-        return Given(uploads.whole(text.removeprefix(UPLOAD)), "the weights that were sent")
-    name, _, version = text.partition("@")
-    found = versions.find(aggregator, name, version or "last")
-    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec)
-
-
-def said(run: Run, text: str) -> str:
-    """Return in words what a job started from, and what that costs."""
-    n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
-    what = "the weights that were sent" if text.startswith(UPLOAD) else text
-    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"

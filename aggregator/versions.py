@@ -12,6 +12,8 @@ import msgspec
 from aggregator import effects, restoring
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
+from aggregator.starting import Given
+from aggregator.uploads import Uploads
 from broker.messages import Export, Pause, RollBack
 from models.job import JobSpec
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 24_576
 """Of a body that is exported, in one answer: a third more in base64, and the smallest broker known takes 64 kB."""
-MOST_NAMED = 12
+UPLOAD = "upload:"
 
 
 class Found(NamedTuple):
@@ -66,6 +68,8 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
     Raises ValueError or StoreError.
     """
     run = _at_work(aggregator, command.name)
+    if run.coordinator.is_busy:
+        return None  # which is the best may be another one then
     number = _number(run, command.version)
     if restoring.is_again(run.history) == number:
         return f"{run.job}: version {run.version} is version {number} again"
@@ -80,9 +84,7 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
         raise RuntimeError(f"{run.job} could not be rolled back: its state cannot be written now")
     if restoring.is_again(after.history) == number:
         return f"{run.job}: version {after.version} is version {number} again"
-    if after.coordinator.ended:
-        raise ValueError(f"job {run.job} has ended: {after.reason}")
-    return None
+    raise ValueError(f"{run.job} stays at version {after.version}: version {number} cannot be had, see the log")
 
 
 def delete(aggregator: Aggregator, name: str) -> str:
@@ -138,6 +140,25 @@ def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
         raise ValueError(_not_kept(past.job, version, there))
     said = f"{past.generation}.{state.number}"
     return Found(past.job, past.spec, said, state, number == past.best, past.reason)
+
+
+def given(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
+    """Return the weights that a job is to start from: NAME, NAME@VERSION or upload:DIGEST.
+
+    Raises ValueError or StoreError.
+    """
+    if text.startswith(UPLOAD):
+        return Given(uploads.whole(text.removeprefix(UPLOAD)), "the weights that were sent")
+    name, _, version = text.partition("@")
+    found = find(aggregator, name, version or "last")
+    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec)
+
+
+def of_start(run: Run, text: str) -> str:
+    """Return in words what a job started from, and what that costs."""
+    n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
+    what = "the weights that were sent" if text.startswith(UPLOAD) else text
+    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
 
 
 class Exports:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.convergence import best_of, reason_to_end
+from aggregator.convergence import RESTORED, STARTED, best_of, reason_to_end, to_serve
 from models.job import RoundsSpec, StopSpec
 
 
@@ -112,11 +112,57 @@ def test_the_other_ends_name_a_constant_answer_too() -> None:
     )
 
 
-def best(history: list[dict[str, float]], **stop: object) -> int:
+# The best version, and what a job serves.
+
+
+def best(history: list[dict[str, float]], **stop: object) -> int | None:
     return best_of(history, RoundsSpec(stop=StopSpec(**stop)))  # type: ignore[arg-type]
 
 
-def test_the_best_version_is_that_of_the_rule_to_stop_and_of_equal_ones_the_earliest() -> None:
+def served(history: list[dict[str, float]], max_rounds: int = 100, **stop: object) -> int | None:
+    return to_serve(history, RoundsSpec(max_rounds=max_rounds, stop=StopSpec(**stop)))  # type: ignore[arg-type]
+
+
+def test_the_best_version_is_the_first_of_equal_ones_and_was_trained() -> None:
+    assert best(accuracies(0.9, 0.5, 0.8, 0.8)) == 2
+    assert best([{"loss": 1.0}, {"loss": 3.0}, {"loss": 2.0}], metric="loss") == 2
+    assert best([{}, {"loss": 2.0}, {"loss": 1.0}]) == 2, "by the loss where nobody measures accuracy"
+    assert best([{"accuracy": 0.5}, {}, {}]) is None
+    assert best([]) is None
+
+
+def test_a_job_that_ends_by_its_patience_serves_its_best_version() -> None:
+    assert served(accuracies(0.1, 0.5, 0.4, 0.5), patience=2) == 1
+    assert served(accuracies(0.1, 0.5, 0.4, 0.505), patience=2, min_delta=0.1) is None, "the last is the best"
+
+
+def test_a_job_that_ends_otherwise_serves_its_last_version() -> None:
+    assert served(accuracies(0.1, 0.5, 0.4, 0.4), max_rounds=3, patience=2) is None
+    assert served(accuracies(0.1, 0.95, 0.4, 0.4), target=0.9, patience=2) is None
+    assert served(accuracies(0.1, 0.5, 0.4, 0.5)) is None
+    assert served([{}, {}, {}], patience=2) is None
+
+
+def test_a_version_that_is_the_best_again_is_not_restored_again() -> None:
+    history = [*accuracies(0.1, 0.5, 0.4, 0.5), {"accuracy": 0.5, RESTORED: 1.0}]
+    assert served(history, patience=2) is None
+
+
+def test_patience_begins_anew_with_a_version_that_was_restored() -> None:
+    history = [*accuracies(0.1, 0.5, 0.4), {"accuracy": 0.5, RESTORED: 1.0}, {"accuracy": 0.5}]
+    assert ends(history, patience=2) is None
+    assert ends([*history, {"accuracy": 0.5}], patience=2) == "no better accuracy than 0.5000 for 2 rounds"
+    better = [*accuracies(0.1, 0.9, 0.2), {"accuracy": 0.2, RESTORED: 2.0}, *accuracies(0.3, 0.4)]
+    assert ends(better, patience=2) is None, "by what has come since"
+
+
+def test_versions_that_no_round_has_made_are_no_rounds() -> None:
+    history: list[dict[str, float]] = [{}, {STARTED: 1.0}, {}, {RESTORED: 1.0}, {}]
+    assert ends(history, max_rounds=3) is None
+    assert ends([*history, {}], max_rounds=3) == "max_rounds = 3 are done"
+
+
+def test_the_best_version_is_that_of_the_rule_to_stop() -> None:
     history = [
         {"accuracy": 0.5, "loss": 1.0, "recall:1": 0.1},
         {"accuracy": 0.9, "loss": 0.8, "recall:1": 0.0},
@@ -126,9 +172,3 @@ def test_the_best_version_is_that_of_the_rule_to_stop_and_of_equal_ones_the_earl
     assert best(history) == 1
     assert best(history, metric="loss") == 2
     assert best(history, metric="recall:1", patience=3) == 2
-
-
-def test_where_no_version_has_that_metric_the_best_is_by_accuracy_or_by_loss_or_the_last() -> None:
-    assert best([{"accuracy": 0.5}, {"accuracy": 0.4}, {}], metric="auc") == 0
-    assert best([{}, {"loss": 2.0}, {"loss": 1.0}, {"loss": 3.0}]) == 2
-    assert best([{}, {}, {}]) == 2
