@@ -512,11 +512,12 @@ class Run:
                 *(self.job, offer.base, offer.device, admitted.factor.value, admitted.norm),
                 self._learner.intake.usual,
             )
-        if not refused and scale.is_clamped(self._believed(offer), self.coordinator.shift):
+        believed = self.coordinator.ledger.believed(offer.device, offer.n_examples)
+        if not refused and scale.is_clamped(believed, self.coordinator.shift):
             log.warning(
                 "update job=%s base=%s device=%s counts as one of %d examples, not of %d: more than its round's "
                 "devices said they have",
-                *(self.job, offer.base, offer.device, scale.MOST << self.coordinator.shift, self._believed(offer)),
+                *(self.job, offer.base, offer.device, scale.MOST << self.coordinator.shift, believed),
             )
         if admitted.weight < weight:
             log.warning(
@@ -533,12 +534,9 @@ class Run:
         opened = self.coordinator.rounds.now
         return None if opened is None else max(0.0, now - opened.opened_at)
 
-    def _believed(self, offer: Offer) -> int:
-        """Return how many examples a device has, as it claims, and no more than what was stated of it."""
-        return min(offer.n_examples, (self._stated_rows or {}).get(offer.device, offer.n_examples))
-
     def _clamped(self, shift: int) -> dict[str, tuple[int, int]]:
-        return scale.clamped(self._store.claims(self.job), shift, self._stated_rows)
+        believed, claims = self.coordinator.ledger.believed, self._store.claims(self.job)
+        return scale.clamped(((claim.device, believed(claim.device, claim.n_examples)) for claim in claims), shift)
 
     def _make(self, close: Close, now: float) -> Committed | CommitFailed | None:
         """Turn the fold into the next version, and have it evaluated; return what came of it if that is known at once.

@@ -17,11 +17,7 @@ and those who claim it count as MOST units, which is as much as they could claim
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from aggregator.rows import Claim
+from collections.abc import Iterable
 
 MOST = 2**20
 """What one update may weigh: `models.fold.MAX_WEIGHT`."""
@@ -57,14 +53,9 @@ def is_clamped(rows: int, shift: int) -> bool:
     return rows >> shift > MOST
 
 
-def clamped(claims: Iterable[Claim], shift: int, stated: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
-    """Return the devices whose rows count as fewer than they are: how many they claim, and as how many they count.
+def clamped(claims: Iterable[tuple[str, int]], shift: int) -> dict[str, tuple[int, int]]:
+    """Return the devices whose rows count as fewer than they are: how many those are, and as how many they count.
 
-    stated: the rows of each device as its operator stated them, beyond which its claim counts for nothing anyway.
+    claims: devices with the rows that they are believed to have.
     """
-    found = {}
-    for claim in claims:
-        rows = min(claim.n_examples, (stated or {}).get(claim.device, claim.n_examples))
-        if is_clamped(rows, shift):
-            found[claim.device] = (rows, MOST << shift)
-    return found
+    return {device: (rows, MOST << shift) for device, rows in claims if is_clamped(rows, shift)}

@@ -61,6 +61,7 @@ PURE = (
     "aggregator/remarks.py",
     "aggregator/round.py",
     "aggregator/rounds.py",
+    "aggregator/scale.py",
     "aggregator/shares.py",
     "aggregator/shortlist.py",
     "aggregator/streaks.py",

@@ -214,6 +214,16 @@ def test_a_device_that_says_it_has_four_billion_rows_leaves_the_others_their_sha
     assert "it weighs" in round_.fates["a"]
 
 
+def test_who_counts_with_the_rows_that_were_stated_of_it_is_not_named_for_its_claim(store: Store) -> None:
+    run = start(store, job_spec(), {"a": 100})
+    meet(run, {"a": 2**32, "bb": 10, "ccc": 20})
+    for device, n in (("a", 2**32), ("bb", 10), ("ccc", 20)):
+        hear(run, offer(run, device, n))
+    (round_,) = store.attempts("toy-1", Version(1, 0))
+    assert round_.attempt.shift == 0
+    assert round_.fates == {"a": "counted; capped: it weighs 30, not 100", "bb": "counted", "ccc": "counted"}
+
+
 def test_what_is_claimed_beyond_the_rows_that_were_stated_counts_for_nothing(store: Store) -> None:
     stated = {"a": 100, "bb": 10}
     run = start(store, job_spec(), stated)
