@@ -10,9 +10,10 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
                  at work  10  the sum; what a strategy keeps of each update
                  passing      while a version is made of the sum and stored (`MAKING`)
 
-and beside it what the rows of a batch make in every layer. `held` is taken as long as the job is known, `training` (or
-what it takes at work) until it has ended; what passes is taken by one job at a time. The numbers of PASSING and MAKING
-are measured: the peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot
+and beside it what the rows of a batch make in every layer, and what devices say of their rows where their fleet has to
+agree (models/statistic.py; at most MOST_VOICES of them are kept). `held` is taken as long as the job is known,
+`training` (or what it takes at work) until it has ended; what passes is taken by one job at a time. The numbers of
+PASSING and MAKING are measured: the peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot
 (tests/fleet/test_needs.py). What a sketch takes depends on its buckets, which nobody knows before; there are never more
 than parameters.
 
@@ -24,6 +25,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from models import statistic
+from models.agreement import MOST_VOICES
 from models.job import JobSpec
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.size import Size
@@ -76,7 +79,7 @@ def of_simulation(job: JobSpec, size: Size, *, devices: int, torch: bool, rows: 
     once more where its disk is in memory too. rows: of the test split.
     """
     server, device = of_aggregator(job, size, rows=rows), of_device(job, size, serves=False)
-    updates = devices * (2 * _body_bytes(job, size.parameters) + DEVICE_BYTES)
+    updates = devices * (2 * _body_bytes(job, size.parameters) + DEVICE_BYTES) + _said_bytes(job, devices)
     return together([server, device]) + SHARED_BYTES + server.disk_bytes + updates + (TORCH_BYTES if torch else 0)
 
 
@@ -120,6 +123,7 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
     held, working = (20 + 8 * state) * n, 10 * n
     if most := STRATEGIES[job.aggregate.strategy].most_held_bytes:
         working += min(4 * n * updates, max(most, 4 * n))
+    working += _said_bytes(job, updates)
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
     passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
@@ -132,9 +136,18 @@ def _rows_of_state(job: JobSpec) -> int:
     return STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
 
 
+def _said_bytes(job: JobSpec, devices: int) -> int:
+    """Return what the statistics of so many devices take; 0 where nobody has to agree."""
+    return min(devices, MOST_VOICES) * statistic.max_bytes(job)
+
+
 def _of_layers(job: JobSpec, size: Size, rows: float, *, torch: bool) -> int:
-    """Return what so many rows make in every layer: what it gives, its gradient, and what is made on the way."""
-    return math.ceil(rows) * 4 * ((6 if torch else 4) * size.units + 2 * job.model.inputs)
+    """Return what so many rows make in every layer: what it gives, its gradient, and what is made on the way.
+
+    Where they are normalised they are there once more.
+    """
+    inputs = (2 if job.contract.normalise == "none" else 3) * job.model.inputs
+    return math.ceil(rows) * 4 * ((6 if torch else 4) * size.units + inputs)
 
 
 def _body_bytes(job: JobSpec, n: int) -> int:

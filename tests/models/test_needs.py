@@ -89,3 +89,12 @@ def test_torch_counts_once() -> None:
 def test_more_simulated_devices_take_more() -> None:
     few, many = (of_simulation(job(), size(10**6), devices=n, torch=False, rows=100) for n in (10, 1000))
     assert many - few > 990 * 2 * 10**6 // 8
+
+
+def test_what_a_fleet_agrees_on_counts_where_it_is_made() -> None:
+    agreeing = {"contract": {"normalise": "standard"}, "rounds": {"quorum": 100}}
+    plain = {"rounds": {"quorum": 100}}
+    of_one = size(10**6, units=1000)
+    before, after = (of_aggregator(job(**more), of_one) for more in (plain, agreeing))
+    assert after.training_bytes - before.training_bytes == 100 * (9 + 22 * 1000)
+    assert of_device(job(**agreeing), of_one).passing_bytes > of_device(job(), of_one).passing_bytes

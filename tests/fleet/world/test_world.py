@@ -73,7 +73,7 @@ FIRST = {
     "let-go-at-an-alias": 26,
     "unknown-job-refused": 23,
     "listening-for-ever": 47,
-    "queued-while-offline": 38,
+    "queued-while-offline": 23,
     "offered-once": 8,
     "nobody-dropped": 73,
     "failure-lasts": 144,
