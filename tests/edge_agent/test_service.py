@@ -2275,7 +2275,7 @@ def test_a_job_that_is_put_off_for_want_of_rows_is_told_what_ails_its_live_sourc
     class Empty:
         snapshot = nothing
 
-    bench = Bench(tmp_path, open_source=lambda _: Empty())
+    bench = Bench(tmp_path, open_source=lambda *_, **__: Empty())
     bench.kill()
     bench.live = played = Played()
     played.said = {"toy": "no connection to 127.0.0.1:1884"}
