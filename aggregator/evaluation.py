@@ -19,7 +19,7 @@ from msgspec import structs
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
-from models.data.dataset import Dataset
+from models.data.dataset import Dataset, DatasetError
 from models.data.source import read, stamp
 from models.job import JobSpec, StopSpec
 from models.lattice import Model
@@ -56,6 +56,21 @@ def check_measured(spec: JobSpec, config: AggregatorConfig) -> None:
             f"nobody would measure {spec.rounds.stop.metric}, which [rounds.stop] goes by: add "
             f"[tests.{spec.data_name}] to aggregator.toml and start the aggregator again, or validation = 0.1 to "
             "[contract], or leave [rounds.stop] out"
+        )
+
+
+def check_defined(spec: JobSpec, test: Dataset | None, metrics: Metrics) -> None:
+    """Raise DatasetError where the rows of a test split never give what a job's rule to stop goes by.
+
+    metrics: of any version. A class that no row has, has no recall, and labels that are all the same have no R2.
+    """
+    metric = spec.rounds.stop.metric
+    others = {"accuracy", "rmse"} & metrics.keys()
+    if test is not None and spec.rounds.stop.is_set and others and metric != "loss" and metric not in metrics:
+        what = "none is of that class, or all are" if spec.model.classifies else "all have the same label"
+        raise DatasetError(
+            f"[tests.{spec.data_name}]: {metric}, which [rounds.stop] goes by, is not defined on its {len(test.y):,} "
+            f"rows: {what}; test on others as well, or stop by another measure"
         )
 
 

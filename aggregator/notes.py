@@ -8,6 +8,7 @@ from aggregator import evaluation, streaks, waits
 from aggregator.roster import Known, Roster
 from aggregator.run import Run
 from aggregator.waits import Waits
+from models.measures import table as measures
 
 
 def waits_of(run: Run, roster: Roster, now: float) -> Waits:
@@ -26,6 +27,8 @@ def of(run: Run) -> list[str]:
     told = [run.alarm] if run.alarm else []
     if run.no_better:
         told.append(f"version {run.version} is {run.no_better}")
+    elif run.version.number and (unseen := _never_found(run)):
+        told.append(f"version {run.version} finds no row of {unseen}")
     told += _refused_again_and_again(run)
     if not stop.is_set:
         return told
@@ -45,13 +48,25 @@ def of(run: Run) -> list[str]:
     return told
 
 
+def _never_found(run: Run) -> str:
+    """Return the classes of the test split of which not one row is found, as words; empty where there are none."""
+    classes = [
+        measures.split(name)[1] for name, value in run.metrics.items() if not value and name.startswith("recall:")
+    ]
+    return _some([f"'{of}'" for of in classes])
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - waits.NAMED} more" if len(names) > waits.NAMED else ""
+    return ", ".join(names[: waits.NAMED]) + more
+
+
 def _refused_again_and_again(run: Run) -> list[str]:
     found = list(streaks.named(run.streaks).items())
     if not found:
         return []
-    names = ", ".join(f"{device} ({n} times)" for device, n in found[: waits.NAMED])
-    more = f" and {len(found) - waits.NAMED} more" if len(found) > waits.NAMED else ""
-    return [f"refused {streaks.MANY} times in a row or more: {names}{more}: see fedge round explain"]
+    names = _some([f"{device} ({n} times)" for device, n in found])
+    return [f"refused {streaks.MANY} times in a row or more: {names}: see fedge round explain"]
 
 
 def at_submit(run: Run, roster: Roster) -> list[str]:

@@ -648,6 +648,7 @@ def create(
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
     metrics = scorer(first.model)
+    evaluation.check_defined(spec, scorer.test, metrics)
     store.add_job(job, spec, first.sha256, first.to_bytes(), metrics, replaces=replaces, request=request)
     return JobRow(job, spec.name, spec, 1, "", "")
 

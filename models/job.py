@@ -108,10 +108,13 @@ class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     min_delta: Annotated[float, Meta(ge=0, le=1e30)] = 0.0
 
     def __post_init__(self) -> None:
-        measure = measures.find(self.metric)
+        try:
+            measure = measures.find(self.metric)
+        except ValueError as error:
+            raise ValueError(f"metric: {error}") from None
         if self.target is not None:
             measures.check_target(self.metric, self.target)
-        if self.min_delta >= measure.most - max(measure.least, 0.0):
+        if measure.is_bounded and self.min_delta >= measure.most:
             raise ValueError(f"min_delta = {self.min_delta:g}: no {self.metric} improves by so much")
 
     @property

@@ -49,13 +49,6 @@ def overall(outcomes: Int64) -> dict[str, float]:
     }
 
 
-def most_frequent(outcomes: Int64) -> tuple[int, int, int]:
-    """Return the class that most rows have, the first of several; how many have it; and how many are answered so."""
-    right, wrong, missed = outcomes
-    of = int((right + missed).argmax())
-    return of, int(right[of] + missed[of]), int(right[of] + wrong[of])
-
-
 FOUND = 0.05
 """Who gets no more than this of all other classes right has found none of them."""
 ANSWERED = 0.95
@@ -65,10 +58,11 @@ ANSWERED = 0.95
 def always(outcomes: Int64, n: int) -> int | None:
     """Return the class that a model is as good as always answering; None where it is better than that.
 
-    So it is where nearly every answer is the most frequent class, and hardly more rows are right than have that.
+    So it is where nearly every answer is this class, and hardly more rows are right than have it.
     """
-    of, have, answered = most_frequent(outcomes)
-    is_right = int(outcomes[0].sum())
+    right, wrong, missed = outcomes
+    of = int((right + wrong).argmax())
+    have, answered, is_right = int(right[of] + missed[of]), int(right[of] + wrong[of]), int(right.sum())
     return of if answered >= ANSWERED * n and is_right - have <= FOUND * (n - have) else None
 
 

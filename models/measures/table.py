@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from models.job import ModelSpec
 
 
+NO_LIMIT = 1e30
+"""As much as a job file may say."""
+
+
 class Measure(NamedTuple):
     """What there is to know of a measure."""
 
@@ -21,13 +25,18 @@ class Measure(NamedTuple):
     """Models that have it."""
     is_high: bool
     """Whether higher is better."""
-    most: float = 1e30
+    most: float = NO_LIMIT
     """What it is at most."""
     least: float = 0.0
     alone: Literal["all", "second"] = "all"
     """What it is without a class behind it: of all classes (their mean), or, of two, of the second one."""
     by_class: bool = False
     """Whether it may have a class behind it."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it cannot improve by more than `most`."""
+        return self.least == 0 and self.most < NO_LIMIT
 
 
 MEASURES: dict[str, Measure] = {
@@ -46,7 +55,7 @@ MEASURES: dict[str, Measure] = {
     "brier": Measure("classes", False, 2.0),
     "rmse": Measure("values", False),
     "mae": Measure("values", False),
-    "r2": Measure("values", True, 1.0, least=-1e30),
+    "r2": Measure("values", True, 1.0, least=-NO_LIMIT),
 }
 MOST_CURVES = 32
 """Classes of a model that has an AUC and an average precision: each takes a histogram, or a sort of all scores."""
@@ -70,7 +79,8 @@ def find(name: str) -> Measure:
     measure = MEASURES.get(base)
     if measure is None:
         near = difflib.get_close_matches(base.lower().replace("-", "_"), MEASURES, 1, 0.6)
-        meant = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(MEASURES)}"
+        behind = f":{of[:100]}" if of is not None and near and MEASURES[near[0]].by_class else ""
+        meant = f'did you mean "{near[0]}{behind}"?' if near else f"there are {', '.join(MEASURES)}"
         raise ValueError(f'"{name[:100]}" is no measure: {meant}')
     if of is not None and not measure.by_class:
         named = ", ".join(f'"{each}"' for each, row in MEASURES.items() if row.by_class)

@@ -8,7 +8,7 @@ counts are follows from the model (`layout`), never from the bytes:
     classes   up to 64 classes: the confusion matrix, a row for each true class, a column for each answer, the last one
               for rows whose answer is not finite ("no answer"); beyond: right, wrongly answered, missed of each class
               up to 32 classes: of each class a histogram of its scores, over rows of other classes and over its own, in
-              256 bins of equal width in log(p / (1 - p)) from -16 to 16; of two classes, that of the second
+              256 bins of equal width in asinh(log(p / (1 - p))); of two classes, that of the second
               sums of the log loss and of the Brier score, in 2**-20
     values    of each output, up to 64, and beyond of all together: sums of squares and magnitudes of the errors, of the
               labels, and of their squares (models/measures/values.py)
@@ -50,8 +50,9 @@ LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What a probability is at least, in the log loss: as scikit-learn takes it of float32. So no row costs more than
 LARGEST_LOG_LOSS, as one without an answer does."""
 LARGEST_LOG_LOSS = -float(np.log(LEAST_PROBABILITY))
-EDGES = (1.0 / (1.0 + np.exp(-np.linspace(-16.0, 16.0, BINS - 1)))).astype(np.float32)
-"""Between the bins; a probability that equals one lies above it."""
+EDGES = (1.0 / (1.0 + np.exp(-np.sinh(np.linspace(-3.5, 3.5, BINS - 1))))).astype(np.float32)
+"""Between the bins; a probability that equals one lies above it. They are finest about 1/2, where the scores of a
+timid model lie, and reach to log-odds of 16.5 on either side, where a float32 of nearly 1 ends."""
 _CELLS_AT_ONCE = 2**20
 """Answers that are taken apart together: some 40 MB."""
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from aggregator.convergence import reason_to_end
+import pytest
+
+from aggregator.convergence import best_of, reason_to_end
 from models.job import RoundsSpec, StopSpec
 
 
@@ -62,3 +64,71 @@ def test_versions_that_were_not_evaluated_in_time_do_not_use_up_the_patience() -
     assert ends(history, patience=3) is None
     assert ends([*history, *accuracies(0.4)], patience=3) == "no better accuracy than 0.5000 for 3 rounds"
     assert ends([*accuracies(0.5), {}, {}, {}], patience=3) == "no better accuracy than 0.5000 for 3 rounds"
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "target", "reached"),
+    [
+        ("rmse", (3.0, 0.6), 0.5, None),
+        ("rmse", (3.0, 0.4), 0.5, "rmse 0.4000 has reached the target 0.5"),
+        ("brier", (0.3, 0.1), 0.2, "brier 0.1000 has reached the target 0.2"),
+        ("r2", (-4.0, -0.5), -1.0, "r2 -0.5000 has reached the target -1, but the model is no better than always"),
+        ("recall:fault", (0.1, 0.4), 0.5, None),
+        ("recall:fault", (0.1, 0.6), 0.5, "recall:fault 0.6000 has reached the target 0.5"),
+        ("auc", (0.5, 0.9), 0.8, "auc 0.9000 has reached the target 0.8"),
+    ],
+)
+def test_a_target_on_any_measure_is_reached_from_its_own_side(
+    metric: str, values: tuple[float, ...], target: float, reached: str | None
+) -> None:
+    found = ends([{metric: value} for value in values], metric=metric, target=target)
+    assert (found or "").startswith(reached or "")
+    assert (found is None) == (reached is None)
+
+
+def test_patience_goes_by_the_direction_of_its_measure() -> None:
+    falling = [{"rmse": value} for value in (1.0, 0.9, 0.8, 0.7)]
+    assert ends(falling, metric="rmse", patience=2) is None
+    assert ends(falling[::-1], metric="rmse", patience=2) == "no better rmse than 0.7000 for 2 rounds"
+
+
+def test_a_target_that_a_constant_answer_reaches_is_named_as_that() -> None:
+    rounds = RoundsSpec(stop=StopSpec(target=0.95))
+    history = [{"accuracy": 0.5}, {"accuracy": 0.97, "always": 0.0}]
+    reached = "accuracy 0.9700 has reached the target 0.95"
+    assert reason_to_end(history, rounds, ("ok", "fault")) == (
+        f"{reached}, but the model is as good as always answering 'ok'"
+    )
+    assert reason_to_end(history, rounds) == f"{reached}, but the model is as good as always answering '0'"
+
+
+def test_the_other_ends_name_a_constant_answer_too() -> None:
+    always = {"accuracy": 0.97, "always": 1.0}
+    assert ends([always] * 4, patience=3) == (
+        "no better accuracy than 0.9700 for 3 rounds, but the model is as good as always answering '1'"
+    )
+    assert ends([always] * 3, max_rounds=2) == (
+        "max_rounds = 2 are done, but the model is as good as always answering '1'"
+    )
+
+
+def best(history: list[dict[str, float]], **stop: object) -> int:
+    return best_of(history, RoundsSpec(stop=StopSpec(**stop)))  # type: ignore[arg-type]
+
+
+def test_the_best_version_is_that_of_the_rule_to_stop_and_of_equal_ones_the_earliest() -> None:
+    history = [
+        {"accuracy": 0.5, "loss": 1.0, "recall:1": 0.1},
+        {"accuracy": 0.9, "loss": 0.8, "recall:1": 0.0},
+        {"accuracy": 0.9, "loss": 0.4, "recall:1": 0.7},
+        {"accuracy": 0.8, "loss": 0.4, "recall:1": 0.7},
+    ]
+    assert best(history) == 1
+    assert best(history, metric="loss") == 2
+    assert best(history, metric="recall:1", patience=3) == 2
+
+
+def test_where_no_version_has_that_metric_the_best_is_by_accuracy_or_by_loss_or_the_last() -> None:
+    assert best([{"accuracy": 0.5}, {"accuracy": 0.4}, {}], metric="auc") == 0
+    assert best([{}, {"loss": 2.0}, {"loss": 1.0}, {"loss": 3.0}]) == 2
+    assert best([{}, {}, {}]) == 2

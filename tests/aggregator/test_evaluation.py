@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.store import UpdateRow
+from broker.messages import Metrics
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec
+from models.job import JobSpec, ModelSpec, StopSpec
 from models.lattice import Model, initial
+from models.measures import exact
 from models.nets import table as nets
 from models.nets.net import ModelError
 
@@ -126,3 +129,49 @@ def test_fewer_than_half_of_the_devices_cannot_move_the_loss_beyond_what_honest_
     rows = [row(f"d{k}", 1 + 2**19 * (k >= len(honest)), loss) for k, loss in enumerate([*honest, *lies])]
     random.shuffle(rows)
     assert min(honest) <= evaluation.reported_loss(rows)["loss"] <= max(honest)
+
+
+def test_a_version_has_every_measure_of_its_kind_and_its_confusion_matrix() -> None:
+    found = evaluation.evaluate(NET, knows(), TEST, ("ok", "fault"))
+    assert {"auc", "macro_f1", "recall:fault", "brier", "log_loss", "balanced_accuracy"} <= found.keys()
+    assert evaluation.scores_of(3, found, SPEC)["confusion"] == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_loss_and_accuracy_are_the_nets_own_words_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    test = Dataset(rng.normal(size=(3000, 2)).astype(np.float32), rng.integers(0, 2, 3000))
+    model = initial(NET.spec, 1)
+    found, own = evaluation.evaluate(NET, model, test), NET.evaluate(model.params(NET.spec), test.X, test.y)
+    assert (found["loss"], found["accuracy"]) == (own.loss, own.accuracy)
+
+
+def test_a_test_split_that_is_too_large_to_go_through_at_once_has_the_same_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    test = Dataset(rng.normal(size=(3000, 2)).astype(np.float32), rng.integers(0, 2, 3000))
+    model = initial(NET.spec, 1)
+    whole = evaluation.evaluate(NET, model, test)
+    monkeypatch.setattr(exact, "MOST_ROWS_AT_ONCE", 700)
+    assert evaluation.evaluate(NET, model, test) == pytest.approx(whole, abs=1e-6)
+
+
+def test_everybody_is_told_what_the_rule_to_stop_goes_by() -> None:
+    metrics = {"accuracy": 0.5, "recall:fault": 1 / 3, "auc": 0.7, f"recall:{'x' * 99}": 0.25}
+    assert evaluation.announced(metrics, StopSpec("recall:fault", target=0.5)) == {
+        "accuracy": 0.5,
+        "recall:fault": 0.3333,
+    }
+    assert evaluation.announced(metrics, StopSpec("auc")) == {"accuracy": 0.5}, "nothing is to end it"
+    told = evaluation.announced(metrics, StopSpec(f"recall:{'x' * 99}", patience=3))
+    assert told == {"accuracy": 0.5, "recall:" + "x" * 32 + "…": 0.25}
+    assert msgspec.convert(told, Metrics) == told
+
+
+def test_what_is_kept_in_memory_of_former_versions_is_not_of_single_classes() -> None:
+    metrics = {"accuracy": 0.5, "f1:0": 0.1, "recall:fault": 0.2, "confusion:0:1": 3.0, "participants": 4.0}
+    assert evaluation.lean(metrics, StopSpec("recall:fault", target=0.9)) == {
+        "accuracy": 0.5,
+        "recall:fault": 0.2,
+        "participants": 4.0,
+    }
