@@ -144,6 +144,15 @@ def job_submit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def job_draft(arguments: argparse.Namespace) -> int:
+    from fleet.console.draft import draft_of
+    from fleet.console.operator import as_json
+
+    found = draft_of(arguments.file, arguments.label)
+    print(as_json(found) if arguments.json else found.job, end="\n" if arguments.json else "")
+    return 0
+
+
 def _refuse_json(arguments: argparse.Namespace) -> None:
     if arguments.json:
         raise SettingsError("--json goes with --check")

@@ -252,6 +252,18 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     submit.add_argument("job", type=Path, metavar="JOB.toml")
     _add_config(submit, "aggregator.toml")
     _add_check(submit, "look at the job, and at the test split that FILE has for it, and exit")
+    draft = _add(
+        job,
+        "draft",
+        commands.job_draft,
+        "Print a job file for a table: its features, label, classes and model, to be looked at and put right.",
+        "fedge job draft readings.csv --label fault > job.toml",
+    )
+    draft.add_argument(
+        "file", type=Path, metavar="FILE", help="a table as devices have it: CSV, NPZ, SQLite, JSON lines"
+    )
+    draft.add_argument("--label", metavar="NAME", help="the column that the model learns to tell (guessed)")
+    draft.add_argument("--json", action="store_true", help="what was found, and the job file, as JSON")
     list_ = _add(job, "list", commands.job_list, "Show every job.", "fedge job list --json")
     _add_config(list_, "aggregator.toml")
     list_.add_argument("--json", action="store_true")

@@ -87,9 +87,9 @@ class Cells(NamedTuple):
         other = "," if self.decimal == "." else "."
         ways = [f'decimal = "{other}"'] * self._fits(cell, other, self.thousands)
         ways += [f'thousands = "{mark}"' for mark in _MARKS if self._fits(cell, self.decimal, mark)]
-        ways = ways or [
-            f'decimal = "{other}" and thousands = "{mark}"' for mark in _MARKS if self._fits(cell, other, mark)
-        ]
+        if not ways:
+            both = [f'decimal = "{other}" and thousands = "{mark}"' for mark in _MARKS if self._fits(cell, other, mark)]
+            ways = [f'decimal = "{other}"'] if self._fits(cell, other, "") else both[:1]
         return f": say {' or '.join(ways)}, if it is meant as one" if ways else ""
 
     @staticmethod
@@ -98,7 +98,7 @@ class Cells(NamedTuple):
         return decimal != thousands and _is_float(Cells(decimal, thousands)._plain(cell))
 
     def quick(self, cells: Sequence[str]) -> Doubles | None:
-        """Return the numbers of cells, none with an underscore, if all are plain; None where one needs a look."""
+        """Return the numbers of cells, none with an underscore, if all are plain or missing; else None."""
         if self.thousands:
             return None
         if self.decimal != ".":
@@ -106,11 +106,14 @@ class Cells(NamedTuple):
                 return None
             cells = [cell.replace(self.decimal, ".") for cell in cells]
         try:
-            values = np.fromiter(map(float, cells), np.float64, len(cells))
+            try:
+                values = np.fromiter(map(float, cells), np.float64, len(cells))
+            except ValueError:
+                filled = ("nan" if self.is_missing(cell.strip()) else cell for cell in cells)
+                values = np.fromiter(map(float, filled), np.float64, len(cells))
         except ValueError:
             return None
-        # nan compares with nothing, so that this finds it as well
-        if len(cells) and not (values.max() <= MOST_OF_FLOAT32 and values.min() >= -MOST_OF_FLOAT32):
+        if (np.abs(values) > MOST_OF_FLOAT32).any():
             return None
         for gap in self.gaps:
             values[values == gap] = math.nan

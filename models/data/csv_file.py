@@ -16,6 +16,7 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from models.data.cells import CellError, Doubles, Why, each
 from models.data.columns import choose, dataset_of
 from models.data.dataset import Dataset, DatasetError, checked
 from models.data.dialect import Dialect, NoHeaderError
-from models.data.naming import called, places
+from models.data.naming import called, counted, places
 from models.data.settings import SourceSettings
 from models.data.textfile import PIECE, Piece, TextFile, split
 from models.params import Float32
@@ -58,8 +59,6 @@ class CsvTable:
             self._dialect = dialects.found(self._beginning(), settings)
         except NoHeaderError as error:
             raise DatasetError(f"{file.path}, {error}") from None
-        except csv.Error as error:
-            raise DatasetError(f"{file.path}: cannot be read as CSV: {error}") from None
         if not self._dialect.header:
             raise DatasetError(f"{file.path}: no rows yet: it is empty")
         if len(self._dialect.header) > MOST_COLUMNS:
@@ -116,12 +115,22 @@ class _Reading:
         self._is_quick = dialect.delimiter != " " and self._width > 1 and Kind.NUMBER in wanted.values()
 
     def blocks(self, pieces: Iterator[Piece]) -> Iterator[Block]:
-        for piece in pieces:
+        for whole in pieces:
+            piece = self._without_header(whole)
             quick = self._quick(piece) if self._is_quick and piece.line >= self._dialect.first else None
             if quick is not None:
                 yield from quick
             else:
                 yield from self._slow(piece, pieces)
+
+    def _without_header(self, piece: Piece) -> Piece:
+        """Return a piece from the first row on, if that is in it."""
+        n_lines = self._dialect.first - piece.line
+        if n_lines <= 0:
+            return piece
+        above = list(islice(split(piece), n_lines))
+        text = piece.text[sum(map(len, above)) :]
+        return Piece(text, self._dialect.first) if text else piece
 
     # A piece of plain cells: divided at once.
 
@@ -152,6 +161,8 @@ class _Reading:
             else:
                 columns[name], whys = self._column(name, kind, own)
                 faults += [Fault(piece.line + at, name, why) for at, why in whys]
+        if _has_empty_rows(columns):
+            return None
         found = np.arange(piece.line, piece.line + len(lines))
         return list(_cut(Block(columns, found, tuple(faults)), self._n_rows))
 
@@ -207,7 +218,7 @@ class _Reading:
         hint = ""
         if more and self._dialect.delimiter == ",":
             hint = ": a comma within a cell wants quotes around the cell, a decimal comma another delimiter"
-        faults.append(Fault(line, "", f"has {len(cells)} cells where the header has {self._width}{hint}"))
+        faults.append(Fault(line, "", f"has {counted(len(cells), 'cell')} where the header has {self._width}{hint}"))
         return [""] * self._width
 
     def _block(self, rows: Sequence[Sequence[str]], lines: Sequence[int], faults: list[Fault]) -> Block:
@@ -279,6 +290,17 @@ class _Lines:
                     continue
                 self.begins = self._line
             return line
+
+
+def _has_empty_rows(columns: Mapping[str, Doubles | list[str]]) -> bool:
+    """Return whether a row has no number at all: it may be empty."""
+    numbers = [values for values in columns.values() if not isinstance(values, list)]
+    empty = np.isnan(numbers[0])
+    for values in numbers[1:]:
+        if not empty.any():
+            break
+        empty &= np.isnan(values)
+    return bool(empty.any())
 
 
 def _breaks(cells: Sequence[str]) -> int:

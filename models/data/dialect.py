@@ -29,12 +29,15 @@ _LINES = 200
 """Rows that are looked at."""
 _DIVIDED = 50
 """Of these, for the delimiter."""
+_PAIR = re.compile(r"\w[\w ]*[:=]\s*[+-]?[\d.]")
+"""A cell with its name, as sketches for the Arduino print them: T:21.5."""
 _SEP = re.compile(r'\A"?sep=(.)"?\s*\Z')
 _TOA5 = {'"TOA5"': 4, '"TOACI1"': 2, "TOA5": 4, "TOACI1": 2}
 """Lines of the header of a Campbell logger's file; the second one has the names."""
 _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
+_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+")
 _BOTH = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+")
 
 
@@ -69,8 +72,11 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterable[list[s
 
 
 def _divided(text: str, delimiter: str, quote: str) -> list[str]:
-    """Return the stripped cells of one row."""
-    return [cell.strip() for cell in next(iter(_reader(io.StringIO(text, newline=""), delimiter, quote)), [])]
+    """Return the stripped cells of one row; none where one is longer than Python's csv has them."""
+    try:
+        return [cell.strip() for cell in next(iter(_reader(io.StringIO(text, newline=""), delimiter, quote)), [])]
+    except csv.Error:
+        return []
 
 
 def found(text: str, settings: SourceSettings) -> Dialect:
@@ -105,6 +111,10 @@ def found(text: str, settings: SourceSettings) -> Dialect:
     if not rows:
         return Dialect(delimiter, quote, comment, cells, (), first + 1, tuple(notes))
     header, start = table[0], rows[0].last + 1
+    if not header:
+        raise NoHeaderError(f"line {rows[0].line}: there are no names of columns: is a quote left open there?")
+    if all(map(_PAIR.match, header)):
+        raise NoHeaderError(_pairs(rows[0].line))
     if not names_at and _is_headless(header, table[1:], wanted):
         said = next(
             (names for remark in reversed(remarks) if len(names := _divided(remark, delimiter, quote)) == len(header)),
@@ -201,7 +211,11 @@ def _cells(settings: SourceSettings, delimiter: str, cells: Sequence[str], notes
         commas = [cell for cell in cells if "," in cell]
         if thousands == ".":
             decimal = ","
-        elif thousands != "," and commas and not any(map(_POINT.fullmatch, cells)):
+        elif (
+            thousands != ","
+            and commas
+            and not any(_POINT.fullmatch(one) and not _GROUPS.fullmatch(one) for one in cells)
+        ):
             plain = [cell for cell in commas if _COMMA.fullmatch(cell) or _BOTH.fullmatch(cell)]
             sure = delimiter == ";" or any(not _EITHER.fullmatch(cell) for cell in plain)
             if plain and sure:
@@ -225,12 +239,20 @@ def _is_headless(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: C
     return len(counts) < len(figures) or len(counts) < 4 or sorted(set(counts)) != counts
 
 
+def _pairs(line: int) -> str:
+    return (
+        f"line {line}: each cell has its name in it (NAME:VALUE): write the names once, in a line above the rows, and "
+        "the values alone; or JSON lines"
+    )
+
+
 def _no_header(line: int, n: int, label: str) -> str:
     names = [f'"c{at}"' for at in range(1, n)] + [f'"{label}"']
     shown = ", ".join(names if n <= 12 else [*names[:3], "…", names[-1]])
+    which = f"all {n} of them in their order" if n > 1 else "the one"
     return (
-        f"line {line}: there are no names of columns, only numbers: write them there, or name all {n} of them in their "
-        f"order beside the path: header = [{shown}]"
+        f"line {line}: there are no names of columns: write them above the rows, or name {which} beside the path: "
+        f"header = [{shown}]"
     )
 
 

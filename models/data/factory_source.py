@@ -53,11 +53,10 @@ def open_table(settings: SourceSettings, *, ended: bool, allow: Sequence[str] = 
             "aggregator.toml)"
         )
     source = _Factory(name, settings.options)
-    match source.made():
-        case (X, y):
-            return FactoryArrays(name, X, y)
-        case rows:
-            return FactoryTable(source, settings, rows)
+    made = source.made()
+    if isinstance(made, tuple) and len(made) == 2 and not any(isinstance(one, dict | Block) for one in made):
+        return FactoryArrays(name, *made)
+    return FactoryTable(source, settings, made)
 
 
 class _Factory:

@@ -35,6 +35,11 @@ def places(header: Sequence[str], wanted: Iterable[str], path: str) -> Mapping[s
     return found
 
 
+def counted(n: int, what: str) -> str:
+    """Return a number of things: "1 cell", "2 cells"."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names for a message, the first of them where there are many."""
     shown = ", ".join(names[:_SHOWN])

@@ -45,7 +45,7 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What stands between cells (CSV): "," ";" "|" or a tab, "\\t"; spaces, " ", in any number."""
     decimal: Literal[".", ","] | None = None
     """The decimal sign (CSV)."""
-    encoding: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    encoding: Annotated[str, Meta(pattern=r"\A[!-~]{1,50}\Z", description='it is a name, as "latin-1"')] | None = None
     """Of the text (CSV, JSON lines), where it has no mark and is not UTF-8: "latin-1", "cp1252", "utf-16-le"."""
     comment: Annotated[str, Meta(max_length=10)] | None = None
     """What begins a line that is skipped (CSV); "" for nothing. A # when not given."""

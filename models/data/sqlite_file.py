@@ -42,6 +42,17 @@ MOST_CELLS = 2**20
 """Of a block: fewer rows where there are many columns."""
 MOST_NAMED = 20
 """Tables that a message names."""
+_OF_QUERIES = (
+    "no such ",
+    "near ",
+    "incomplete ",
+    "ambiguous ",
+    "wrong number ",
+    "unrecognized ",
+    "not authorized",
+    "misuse ",
+)
+"""How what SQLite says begins where it is about a query's own words; anything else may be about what a row holds."""
 _MAGIC = b"SQLite format 3\x00"
 _WAL = b"\x02\x02"
 _BETWEEN_LOOKS = 100_000
@@ -138,14 +149,17 @@ class SqliteTable:
         faults.sort(key=lambda fault: fault.line)
         return Block(columns, np.arange(first, first + len(rows)), tuple(faults))
 
-    def _failed(self, error: Exception, row: int | None = None) -> DatasetError:
+    def _failed(self, error: Exception, row: int = 0) -> DatasetError:
         """Return the error as one of ours. What SQLite says of a row may hold what is in it."""
         import sqlite3
 
         if isinstance(error, DatasetError):
             return error
         code = getattr(error, "sqlite_errorcode", None)
-        if row is not None and (code is None or code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH)):
+        of_a_row = code is None if row else False
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):
+            of_a_row = not str(error).startswith(_OF_QUERIES)
+        if of_a_row:
             told = f"{self._path}: query: failed at row {row} or soon after it: the log of this machine has why"
             return DatasetError(told, cell=str(error))
         return DatasetError(f"{self._path}: {_explained(error, self._settings)}")

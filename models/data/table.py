@@ -9,6 +9,7 @@ that is heavy is imported where the file is read, not before.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -172,7 +173,8 @@ def _check_marks(settings: SourceSettings) -> None:
     if settings.encoding is not None:
         try:
             codecs.getincrementaldecoder(settings.encoding)
-            b"".decode(settings.encoding)
+            with contextlib.suppress(UnicodeError):
+                b"    ".decode(settings.encoding)  # of nothing at all it would not even look for the codec
         except LookupError:
             raise ValueError(
                 f'encoding = "{settings.encoding}" is not known: "utf-8", "latin-1", "cp1252", "utf-16-le"'

@@ -113,16 +113,19 @@ class TextFile:
 
     def _read(self, file: io.BufferedIOBase | io.RawIOBase, n: int) -> bytes:
         """Return up to n bytes; none at the end."""
+        found = b""
         try:
-            return file.read(n) or b""
+            while len(found) < n and (more := _some(file, n - len(found))):
+                found += more
         except EOFError:
             if self.ended:
-                return b""  # what is compressed to the end is not yet written
+                return found  # what is compressed to the end is not yet written
             raise DatasetError(
                 f"{self.path}: ends in the middle: copy it again, or leave out what is damaged"
             ) from None
         except (OSError, zlib.error) as error:
             raise self._unreadable(error) from error
+        return found
 
     def _unreadable(self, error: Exception) -> DatasetError:
         why = getattr(error, "strerror", None) or error
@@ -165,6 +168,11 @@ class TextFile:
             while found := self._read(file, PIECE):
                 yield decoder.decode(found)
             yield decoder.decode(b"", final=not self.ended)
+
+
+def _some(file: io.BufferedIOBase | io.RawIOBase, n: int) -> bytes:
+    """Return what there is at once, so that nothing is lost before a place that is damaged."""
+    return (file.read1(n) if isinstance(file, gzip.GzipFile) else file.read(n)) or b""
 
 
 def _at_once(path: str, flags: int) -> int:

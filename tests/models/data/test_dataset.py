@@ -81,3 +81,10 @@ def test_the_fingerprint_is_the_crc_of_the_rows_and_then_the_labels() -> None:
 )
 def test_other_rows_have_another_fingerprint(other: Dataset) -> None:
     assert Dataset(np.array([[1, 2], [3, 4]], np.float32), np.array([0, 1])).fingerprint != other.fingerprint
+
+
+def test_what_a_cell_holds_is_for_the_log_of_this_machine_and_no_part_of_the_message() -> None:
+    error = DatasetError("x.csv, line 3, column a is no number", cell="s" * 1000)
+    assert str(error) == "x.csv, line 3, column a is no number"
+    assert error.cell == "s" * 200
+    assert DatasetError("x.csv: no rows").cell == ""

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
+from models.data.source import DataSource
 
 
 def test_a_format_is_known_by_the_ending_of_the_path() -> None:
@@ -47,3 +51,56 @@ def test_a_stamp_is_another_after_a_file_was_written_to_or_replaced(tmp_path: Pa
 
 def test_what_cannot_be_looked_at_has_a_stamp_too() -> None:
     assert table.stamp(SourceSettings("x" * 3000 + ".csv")) == ((),)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "name"),
+    [
+        ("a.csv.gz", {}, "CSV"),
+        ("a.TXT", {}, "CSV"),
+        ("a.tsv", {}, "CSV"),
+        ("a.jsonl.gz", {}, "JSON lines"),
+        ("a.ndjson", {}, "JSON lines"),
+        ("a.log", {"format": "jsonl"}, "JSON lines"),
+        ("a.csv", {"format": "sqlite"}, "SQLite"),
+        ("a.bin", {"format": "ours.logger:rows"}, "code"),
+        ("ours.logger:rows", {}, "code"),
+    ],
+)
+def test_a_format_is_known_by_what_is_said_or_by_the_ending(path: str, keys: dict[str, Any], name: str) -> None:
+    assert table.known(DataSource(path, **keys)).name == name
+
+
+@pytest.mark.parametrize("path", ["a.npz.gz", "a.db.gz", "a.gz"])
+def test_only_text_may_be_compressed(path: str) -> None:
+    with pytest.raises(DatasetError, match=r"or of text with \.gz behind it"):
+        table.known(SourceSettings(path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"path": "x.csv", "format": "excel"}, 'format = "excel" is none of "npz", "csv", "sqlite", "jsonl", "package'),
+        ({"path": "x.npz", "delimiter": ";"}, "delimiter is no key of a source in NPZ"),
+        ({"path": "x.jsonl", "decimal": ","}, "decimal is no key of a source in JSON lines"),
+        ({"path": "x.db", "header": ["a", "y"]}, "header is no key of a source in SQLite"),
+        ({"path": "x.npz", "encoding": "latin-1"}, "encoding is no key of a source in NPZ"),
+        ({"path": "x.csv", "options": {"a": 1}}, "options is no key of a source in CSV"),
+        ({"path": "x.csv", "delimiter": ";;"}, "$.delimiter"),
+        ({"path": "x.csv", "delimiter": ",", "decimal": ","}, "delimiter and decimal are both ','"),
+        ({"path": "x.csv", "thousands": ",", "decimal": ","}, "thousands and decimal are both ','"),
+        ({"path": "x.csv", "encoding": "utf-9"}, 'encoding = "utf-9" is not known: "utf-8", "latin-1", "cp1252"'),
+        ({"path": "x.csv", "encoding": "hex"}, 'encoding = "hex" is not known'),
+        ({"path": "x.csv", "time_format": "dd.mm."}, 'time_format = "dd.mm." is none of s, ms'),
+        ({"path": "x.csv", "header": ["a", "a", "y"]}, "header names 'a' twice"),
+        ({"path": "x.csv", "rename": {"a": "c", "b": "c"}}, "rename gives two columns the name 'c'"),
+        ({"path": "x.csv", "time": "y"}, "time is the label 'y'"),
+        ({"path": "x.csv", "group": "y"}, "group is the label 'y'"),
+        ({"path": "x.csv", "skip_lines": -1}, "skip_lines"),
+        ({"path": "x.csv", "max_skipped": 1.5}, "max_skipped"),
+        ({"path": "x.csv", "missing": "mask"}, "missing"),
+    ],
+)
+def test_keys_that_make_no_sense_are_refused(keys: dict[str, Any], why: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=re.escape(why)):
+        msgspec.convert(keys, DataSource)

@@ -1,0 +1,133 @@
+"""The lines of a drafted job file: TOML, with what was found as comments. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from msgspec import Struct
+
+from models.contract import MOST_FEATURES
+from models.data.settings import SourceSettings
+
+_UNIT = re.compile(r"[(\[]([^()\[\]]{1,20})[)\]]\s*\Z")
+
+
+class Column(Struct, frozen=True):
+    """What a column seems to be."""
+
+    name: str
+    role: str
+    """feature, label, time, group or unused."""
+    why: str
+    """Why it is that; of a feature, what is worth knowing."""
+    missing: float
+    """Share of its cells."""
+
+
+def head(settings: SourceSettings, n_rows: int, notes: Iterable[str], columns: Sequence[Column]) -> list[str]:
+    """Return the comments on top: what was found."""
+    found = "".join(f"; {note}" for note in notes)
+    lines = [
+        f"# A draft for {_remark(PurePath(settings.path).name)}: {n_rows:,} rows{_remark(found)}.",
+        "# Look at every line, then: fedge job submit FILE --check",
+        "#",
+    ]
+    missing = [one for one in columns if one.missing and one.role in ("feature", "label")]
+    lines += [f"# missing: {one.missing:.1%} of {_remark(one.name)}" for one in missing[:20]]
+    lines += [f"# left out: {_remark(one.name)}: {one.why}" for one in columns if one.role == "unused"][:20]
+    keys = {"path": settings.path}
+    keys |= {one.role: one.name for one in reversed(columns) if one.role in ("time", "group")}
+    lines += ["# On each device, in agent.toml:", f"#   [data.{_name(settings)}]"]
+    return [*lines, *(f"#   {key} = {_remark(quoted(text))}" for key, text in keys.items()), ""]
+
+
+def body(
+    settings: SourceSettings,
+    features: Sequence[str],
+    label: str,
+    why: str,
+    classes: Sequence[str] | None,
+    *,
+    pixels: str,
+    labels: Counter[str],
+    inputs: int | None = None,
+    outputs: int = 1,
+) -> list[str]:
+    """Return the lines of the job."""
+    named = list(features) if len(features) <= MOST_FEATURES else []
+    n_inputs = len(features) if inputs is None else inputs
+    n_outputs = outputs if classes is None else max(2, len(classes))
+    counted = bool(classes) and list(classes or ()) == [str(at) for at in range(len(classes or ()))]
+    lines = [f"name = {quoted(_name(settings))}", "", "[model]", 'kind = "mlp"', f"inputs = {n_inputs}"]
+    lines += [f"hidden = [{min(256, max(16, 2 ** math.ceil(math.log2(n_inputs + 1))))}]", f"outputs = {n_outputs}"]
+    lines += [f'loss = "{"mse" if classes is None else "cross_entropy"}"', "", "[contract]"]
+    if named:
+        lines += ["# In this order, whatever that of a device's columns.", "features = ["]
+        lines += [f"    {quoted(name)}," for name in named] + ["]"]
+    elif features:
+        lines += [f"# {len(features):,} columns are more than a contract names: they go by position."]
+    else:
+        lines += ["# Columns have no names here: they go by position."]
+    lines += [f"# {why[0].upper()}{why[1:]}.", f"label = {quoted(label)}"]
+    if classes is not None and len(classes) == 1:
+        lines += ["# There is one class alone: a second one was made room for. Do other devices have it?"]
+    if classes is not None:
+        most = ", ".join(f"{_remark(name)}: {labels[name]:,}" for name in classes[:20])
+        said = counted or len(classes) == 1
+        lines += [f"# Rows of each: {most}", f"{'# ' * said}classes = [{', '.join(map(quoted, classes))}]"]
+    units = {name: match[1].strip() for name in (*named, label) if (match := _UNIT.search(name))}
+    if units and named:
+        lines += [f"units = {{ {', '.join(f'{quoted(name)} = {quoted(unit)}' for name, unit in units.items())} }}"]
+    how = {"pixels": "Bytes of images are divided by 255.", "standard": "Mean 0 and variance 1 over the fleet."}
+    lines += [
+        f"# {how[pixels]}",
+        f'normalise = "{pixels}"',
+        '# Rows with an empty cell are left out; or "mean", "last".',
+    ]
+    lines += [
+        'missing = "skip"',
+        "",
+        "[train]",
+        "epochs = 1",
+        "batch_size = 20",
+        "learning_rate = 0.05",
+        "",
+        "[rounds]",
+    ]
+    lines += [
+        "# Fewest devices that make a version: at least half of those that you have.",
+        "quorum = 2",
+        "deadline_s = 60",
+    ]
+    return [
+        *lines,
+        "max_rounds = 50",
+        "# Ends when nothing is gained any more.",
+        'stop = { metric = "loss", patience = 8 }',
+    ]
+
+
+def _name(settings: SourceSettings) -> str:
+    """Return what the job is called: as the file."""
+    stem = PurePath(settings.path).name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:64] or "job"
+
+
+def quoted(text: str) -> str:
+    """Return a text as TOML has it, in quotes."""
+    plain = json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else _escaped(ord(sign)) for sign in plain)
+
+
+def _escaped(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _remark(text: str) -> str:
+    """Return a text for a comment, which is one line."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)[:200]

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import re
+import sqlite3
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.data import table
+from models.data.dataset import DatasetError
+from models.data.draft import Draft, draft
+from models.data.source import DataSource
+from models.job import JobSpec
+
+
+def drafted(path: Path, label: str | None = None) -> tuple[Draft, JobSpec]:
+    """Return a draft, and the job that it is, read as every job file is."""
+    source = DataSource(str(path), label=label or "y")
+    opened = table.known(source).open(source, ended=False)
+    try:
+        found = draft(opened, source, label)
+    finally:
+        opened.close()
+    return found, msgspec.convert(tomllib.loads(found.job), JobSpec)
+
+
+def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in (header, *rows)))
+    return path
+
+
+ROWS = [
+    (f"2024-01-01 00:{n:02}:00", n, n % 7 + 0.5, 300 - n * n % 11, n // 10, "x", 5, "ok" if n % 3 else "bad")
+    for n in range(60)
+]
+HEADER = ("when", "n", "Temp (°C)", "vib [g]", "trial", "note", "same", "state")
+
+
+def test_a_table_becomes_a_job_that_the_loader_accepts_with_what_was_found_as_comments(tmp_path: Path) -> None:
+    rows = [list(row) for row in ROWS]
+    rows[7][2] = "NA"
+    found, job = drafted(write(tmp_path / "pump 7.csv", HEADER, rows))
+    assert (job.name, job.model.kind, job.model.inputs, job.model.outputs) == ("pump_7", "mlp", 2, 2)
+    contract = job.contract
+    assert (contract.features, contract.label, contract.classes) == (("Temp (°C)", "vib [g]"), "state", ("bad", "ok"))
+    assert contract.units == {"Temp (°C)": "°C", "vib [g]": "g"}
+    assert (contract.normalise, contract.missing) == ("standard", "skip")
+    assert {column.name: (column.role, column.why) for column in found.columns} == {
+        "when": ("time", "it has times"),
+        "n": ("unused", "it counts the rows"),
+        "Temp (°C)": ("feature", "0.5 to 6.5"),
+        "vib [g]": ("feature", "291 to 300"),
+        "trial": ("group", "because of its name"),
+        "note": ("unused", "it has words"),
+        "same": ("unused", "it is the same in all rows"),
+        "state": ("label", "because of its name"),
+    }
+    for comment in (
+        "# A draft for pump 7.csv: 60 rows.",
+        "# missing: 1.7% of Temp (°C)",
+        "# left out: note: it has words",
+        '#   time = "when"',
+        '#   group = "trial"',
+        "# Rows of each: bad: 20, ok: 40",
+    ):
+        assert comment in found.job.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("header", "label", "why"),
+    [
+        (("a", "Class", "b"), "Class", "because of its name"),
+        (("a", "y", "target"), "y", "because of its name"),
+        (("a", "b", "c"), "c", "the last column"),
+    ],
+)
+def test_the_label_is_guessed_and_why_is_said(tmp_path: Path, header: Sequence[str], label: str, why: str) -> None:
+    found, job = drafted(write(tmp_path / "x.csv", header, [(n * n % 7, n % 2, n % 3) for n in range(20)]))
+    assert (found.label, found.label_why, job.contract.label) == (label, why, label)
+    assert f"# {why.capitalize()}." in found.job.splitlines()
+    asked, job = drafted(tmp_path / "x.csv", header[0])
+    assert (asked.label, asked.label_why) == (header[0], "as was asked for")
+
+
+def test_the_only_column_of_words_is_the_label(tmp_path: Path) -> None:
+    found, job = drafted(
+        write(tmp_path / "x.csv", ("a", "kind", "b"), [(n % 5, "cat" if n % 2 else "dog", n % 7) for n in range(20)])
+    )
+    assert (found.label, found.label_why, job.contract.classes) == ("kind", "the only column of words", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "loss", "outputs"),
+    [
+        (["0", "1", "2"], (), "cross_entropy", 3),
+        (["0.0", "1.0"], (), "cross_entropy", 2),
+        (["1", "2", "10"], ("1", "2", "10"), "cross_entropy", 3),
+        (["-1", "1"], ("-1", "1"), "cross_entropy", 2),
+        (["True", "False"], ("False", "True"), "cross_entropy", 2),
+        (["1.5", "2.5", "3"], (), "mse", 1),
+        ([str(n) for n in range(40)], (), "mse", 1),
+    ],
+)
+def test_classes_and_values_are_told_apart(
+    tmp_path: Path, labels: list[str], classes: tuple[str, ...], loss: str, outputs: int
+) -> None:
+    rows = [(n * n % 7 + 0.5, labels[n % len(labels)]) for n in range(120)]
+    _, job = drafted(write(tmp_path / "x.csv", ("a", "y"), rows))
+    assert (job.contract.classes, job.model.loss, job.model.outputs) == (classes, loss, outputs)
+
+
+def test_one_class_alone_is_said(tmp_path: Path) -> None:
+    found, job = drafted(write(tmp_path / "x.csv", ("a", "y"), [(n * n % 7, "ok") for n in range(20)]))
+    assert (job.model.outputs, job.contract.classes) == (2, ())
+    assert "# There is one class alone: a second one was made room for. Do other devices have it?" in found.job
+
+
+def test_images_are_divided_by_255(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = [[*rng.integers(0, 256, 64), n % 10] for n in range(50)]
+    _, job = drafted(write(tmp_path / "x.csv", [*(f"p{n}" for n in range(64)), "label"], rows))
+    assert (job.contract.normalise, job.model.inputs, job.model.outputs) == ("pixels", 64, 10)
+    np.savez(tmp_path / "x.npz", X=rng.integers(0, 256, (50, 8, 8)).astype(np.uint8), y=np.arange(50) % 10)
+    _, job = drafted(tmp_path / "x.npz")
+    assert (job.contract.normalise, job.model.inputs, job.model.outputs) == ("pixels", 64, 10)
+    assert job.contract.features == ()
+
+
+def npz(path: Path) -> None:
+    np.savez(path, a=np.arange(20) % 7, b=np.arange(20) / 3, y=np.array(["ok", "bad"] * 10))
+
+
+def named(path: Path) -> None:
+    np.savez(
+        path, X=np.stack([np.arange(20) % 7, np.arange(20) / 3], 1), columns=["a", "b"], y=np.array(["ok", "bad"] * 10)
+    )
+
+
+def jsonl(path: Path) -> None:
+    path.write_text("".join(f'{{"a": {n % 7}, "b": {n / 3}, "y": "{("ok", "bad")[n % 2]}"}}\n' for n in range(20)))
+
+
+def database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE readings (a, b, y)")
+    connection.executemany(
+        "INSERT INTO readings VALUES (?, ?, ?)", [(n % 7, n / 3, ("ok", "bad")[n % 2]) for n in range(20)]
+    )
+    connection.commit()
+    connection.close()
+
+
+def german(path: Path) -> None:
+    text = "a;b;y\n" + "".join(f"{n % 7};{n / 3:.3f};{('ok', 'bad')[n % 2]}\n".replace(".", ",") for n in range(20))
+    path.write_text(text, encoding="utf-16")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("x.npz", npz), ("x.npz", named), ("x.jsonl", jsonl), ("x.db", database), ("x.csv", german)],
+)
+def test_every_format_gives_the_same_job(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    make(tmp_path / name)
+    _, job = drafted(tmp_path / name)
+    assert (job.name, job.model.inputs, job.model.outputs) == ("x", 2, 2)
+    assert (job.contract.features, job.contract.label, job.contract.classes) == (("a", "b"), "y", ("bad", "ok"))
+
+
+def test_arrays_of_values_go_by_position(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=np.ones((20, 3)), y=np.random.default_rng(1).normal(size=(20, 2)))
+    _, job = drafted(tmp_path / "x.npz")
+    assert (job.model.inputs, job.model.outputs, job.model.loss) == (3, 2, "mse")
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "why"),
+    [
+        ("a,y\n", None, "no rows yet: a draft needs some"),
+        ("a,y\n1,0\n", "z", "--label z: no such column, or more than one: it has a, y"),
+        ("a,a,y\n1,2,0\n", "a", "--label a: no such column, or more than one"),
+        ("y\n0\n1\n", None, "no column of numbers is left for a feature, beside the label 'y'"),
+        ("a,y\n1,\n2,\n", "y", "the label 'y' is empty in all rows"),
+        ("a,y\n" + "".join(f"{n},w{n}\n" for n in range(60)), None, "the label 'y' has more than 50 different words"),
+    ],
+)
+def test_a_table_that_gives_no_job_says_why(tmp_path: Path, text: str, label: str | None, why: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DatasetError, match=rf"x\.csv: {re.escape(why)}"):
+        drafted(tmp_path / "x.csv", label)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(names=st.lists(NAMES, min_size=2, max_size=6, unique=True), words=st.lists(NAMES, min_size=1, max_size=5))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_whatever_columns_and_classes_are_called_the_draft_is_a_job(
+    tmp_path: Path, names: list[str], words: list[str]
+) -> None:
+    columns: dict[str, Any] = {name: [(at * at + n) % 9 / 2 for at in range(20)] for n, name in enumerate(names[1:])}
+    lines = [
+        msgspec.json.encode({name: cells[at] for name, cells in columns.items()} | {names[0]: words[at % len(words)]})
+        for at in range(20)
+    ]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    try:
+        found, job = drafted(tmp_path / "x.jsonl", names[0])
+    except DatasetError:
+        return
+    assert job.contract.label == names[0]
+    assert all(line.isprintable() for line in found.job.split("\n")), "it is shown on a terminal"
