@@ -110,8 +110,7 @@ def test_a_job_is_stopped_and_its_last_version_scored_by_devices_alone(
         return found
 
     def devices() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(ask("metrics", "pumps", "--devices", "--json"))["devices"]
-        return found
+        return brought(ask)
 
     ask("submit", str(pumps.folder / "job.toml"))
     until(lambda: int(line()["version"][2:]) >= 1, 60.0)
@@ -152,3 +151,36 @@ def test_a_job_is_stopped_and_its_last_version_scored_by_devices_alone(
     # What it costs a device, each round.
     costs = [one["body_bytes"] for one in devices() if one["version"] == 0]
     assert all(cost < 100 for cost in costs)  # 16 bytes of the frame, some 25 of the scoring, and the sketch
+
+
+def test_who_is_away_at_the_end_says_it_when_it_is_back(
+    pumps: Pumps, until: Until, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ("--config", str(pumps.folder / "aggregator.toml"))
+
+    def ask(*words: str) -> str:
+        capsys.readouterr()
+        assert main(["job", *words, *config]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    def show() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(ask("show", "pumps", "--json"))
+        return found
+
+    ask("submit", str(pumps.folder / "job.toml"))
+    until(lambda: int(show()["job"]["version"][2:]) >= 2, 60.0)
+    pumps.kill("d1")
+    until(lambda: sum(one.get("counted", False) for one in brought(ask)) % 3 == 2, 60.0)
+    ask("stop", "pumps")
+    last = int(show()["job"]["version"][2:])
+    until(lambda: (show()["federated"]["version"], show()["federated"]["devices"]) == (last, 2), 60.0)
+    pumps.kill("aggregator")
+    pumps.start("aggregator", "d1")
+    until(lambda: (show()["federated"]["version"], show()["federated"]["devices"]) == (last, 3), 60.0)
+    assert show()["job"]["state"] == "stopped"
+    assert {one["device"] for one in brought(ask) if one["version"] == last and one["scores"]["n"]} == set(DEVICES)
+
+
+def brought(ask: Callable[..., str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ask("metrics", "pumps", "--devices", "--json"))["devices"]
+    return found
