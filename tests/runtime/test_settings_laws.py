@@ -157,7 +157,7 @@ def bounds(info: inspect.IntType | inspect.FloatType) -> list[object]:
 
 
 VALID: dict[str, object] = {"data": {"path": "x.csv"}, "tests": {"path": "x.csv"}, "labels": "v", "rounds": "v"}
-JOB = {"name": "j", "model": {"inputs": 3, "hidden": [1], "outputs": 2}}
+JOB = {"name": "j", "model": {"inputs": 12, "hidden": [1], "outputs": 2}}
 FILES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "job.toml": (JobSpec, JOB),
     "agent.toml": (AgentConfig, {"fleet": "f", "device": "d", "data": {"some": {"path": "x.csv"}}}),
@@ -165,11 +165,18 @@ FILES: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 
 
+TABLES: dict[str, dict[str, Any]] = {"mqtt": {"topics": {"t": "hall/t"}}, "window": {"length": 2}}
+"""Tables that cannot do without a key, as they are where another key of theirs is tried."""
+
+
 def with_value(tree: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
     if len(path) == 1:
         return {**tree, path[0]: value}
-    below = tree.get(path[0])
-    return {**tree, path[0]: with_value(below if isinstance(below, dict) else {}, path[1:], value)}
+    below = tree.get(path[0], TABLES.get(path[0]))
+    found = {**tree, path[0]: with_value(below if isinstance(below, dict) else {}, path[1:], value)}
+    if path[0] == "mqtt":  # a live source has no file
+        found.pop("path", None)
+    return found
 
 
 def toml(value: object) -> str:
