@@ -127,6 +127,8 @@ def keys(info: inspect.Type, path: tuple[str, ...] = ()) -> Iterator[Key]:
         case inspect.VarTupleType():
             items = [value for key in keys(info.item_type, path) for value in key.values]
             yield Key(path, [[], *([item] for item in items), [items[0]] * 65, [1] * 65, ["a"] * 1000, "a"])
+        case inspect.TupleType():
+            yield Key(path, [[], [0, 1], [1, 0], [0, math.nan], [0, 1, 2], "a"])
         case inspect.FloatType():
             yield Key(path, [*FLOATS, *bounds(info)])
         case inspect.IntType():
@@ -158,6 +160,9 @@ FILES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "agent.toml": (AgentConfig, {"fleet": "f", "device": "d", "data": {"some": {"path": "x.csv"}}}),
     "aggregator.toml": (AggregatorConfig, {"fleet": "f", "tests": {"some": {"path": "x.csv"}}}),
 }
+
+LIVE = {"fleet": "f", "device": "d", "data": {"some": {"mqtt": {"topics": {"t": "hall/t"}}}}}
+"""What a key of a live source stands in."""
 
 
 def with_value(tree: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
@@ -191,6 +196,7 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("file", "key"), list(cases()))
 def test_an_extreme_value_is_refused_in_one_line_or_is_of_use(file: str, key: Key, tmp_path: Path) -> None:
     kind, base = FILES[file]
+    base = LIVE if "mqtt" in key.path else base
     for value in key.values:
         path = tmp_path / file
         path.write_text(
