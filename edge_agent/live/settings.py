@@ -70,10 +70,14 @@ class TopicSettings(BrokerSettings, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         """Raise ValueError for keys that do not go together."""
-        for topic in (*self.filters, *self._label_filters):
-            check_filter(topic)
-            if topic.startswith(PROOF):
-                raise ValueError(f"{topic!r} is a topic of fedge itself, not of a sensor")
+        for key, filters in (("topics", self.filters), ("label_topic", self._label_filters)):
+            for topic in filters:
+                try:
+                    check_filter(topic)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from error
+                if topic.startswith(PROOF):
+                    raise ValueError(f"{key}: {topic!r} is a topic of fedge itself, not of a sensor")
         if isinstance(self.topics, Mapping) and self.fields:
             raise ValueError('fields are of JSON objects: write topics as a list, as in topics = ["hall/+/state"]')
         if not self.columns:
@@ -83,9 +87,10 @@ class TopicSettings(BrokerSettings, frozen=True, forbid_unknown_fields=True, kw_
             )
         own = {TIME: "the time of a row", CRC: "the checksum of a row"}
         own |= {self.group: "what a wildcard stands for (group)"} if self.is_grouped else {}
+        key = "topics" if isinstance(self.topics, Mapping) else "fields"
         for name in self.columns:
             if name in own:
-                raise ValueError(f"{name!r} is the column of {own[name]}: give the reading another name")
+                raise ValueError(f"{key}: {name!r} is the column of {own[name]}: give the reading another name")
         if self.period_s is None and len(self.filters) > 1:
             raise ValueError("several topics are joined by time, which needs the key period_s: the seconds of a row")
         if self.period_s is None and self.tolerance_s is not None:

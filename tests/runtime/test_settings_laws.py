@@ -121,7 +121,7 @@ def keys(info: inspect.Type, path: tuple[str, ...] = ()) -> Iterator[Key]:
             yield Key(path, ANYTHING)
         case inspect.DictType():
             yield from keys(info.value_type, (*path, "some"))
-            below = VALID.get(path[0])
+            below = VALID.get(path[-1], VALID.get(path[0], "v"))
             yield Key(path, [{}, *({name: below} for name in STRINGS if isinstance(name, str))])
             yield Key(path, [{f"k{n}": below for n in range(count)} for count in (64, 65, 1000)])
         case inspect.VarTupleType():
@@ -156,7 +156,8 @@ def bounds(info: inspect.IntType | inspect.FloatType) -> list[object]:
     return [math.nextafter(limit, to) for limit in limits for to in (-math.inf, limit, math.inf)]
 
 
-VALID: dict[str, object] = {"data": {"path": "x.csv"}, "tests": {"path": "x.csv"}, "labels": "v", "rounds": "v"}
+_FILE = {"path": "x.csv"}
+VALID: dict[str, object] = {"data": _FILE, "tests": _FILE, "ranges": [0.0, 1.0], "class_weight": 2.0}
 JOB = {"name": "j", "model": {"inputs": 12, "hidden": [1], "outputs": 2}}
 FILES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "job.toml": (JobSpec, JOB),
@@ -164,8 +165,11 @@ FILES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "aggregator.toml": (AggregatorConfig, {"fleet": "f", "tests": {"some": {"path": "x.csv"}}}),
 }
 
+LIVE = {"fleet": "f", "device": "d", "data": {"some": {"mqtt": {"topics": {"t": "hall/t"}}}}}
+"""What a key of a live source stands in."""
 
-TABLES: dict[str, dict[str, Any]] = {"mqtt": {"topics": {"t": "hall/t"}}, "window": {"length": 2}}
+
+TABLES: dict[str, dict[str, Any]] = {"window": {"length": 2}}
 """Tables that cannot do without a key, as they are where another key of theirs is tried."""
 
 
@@ -173,10 +177,7 @@ def with_value(tree: dict[str, Any], path: tuple[str, ...], value: object) -> di
     if len(path) == 1:
         return {**tree, path[0]: value}
     below = tree.get(path[0], TABLES.get(path[0]))
-    found = {**tree, path[0]: with_value(below if isinstance(below, dict) else {}, path[1:], value)}
-    if path[0] == "mqtt":  # a live source has no file
-        found.pop("path", None)
-    return found
+    return {**tree, path[0]: with_value(below if isinstance(below, dict) else {}, path[1:], value)}
 
 
 def toml(value: object) -> str:
@@ -203,6 +204,7 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("file", "key"), list(cases()))
 def test_an_extreme_value_is_refused_in_one_line_or_is_of_use(file: str, key: Key, tmp_path: Path) -> None:
     kind, base = FILES[file]
+    base = LIVE if "mqtt" in key.path else base
     for value in key.values:
         path = tmp_path / file
         path.write_text(
