@@ -182,7 +182,7 @@ class NpzTable:
             cells = np.char.decode(cells, "utf-8", "replace")
         if cells.dtype.kind not in "buifU":
             raise CellError(f"is {cells.dtype}, neither numbers nor text")
-        if kind is Kind.NUMBER and cells.dtype.kind in "bu":
+        if kind is Kind.NUMBER and cells.dtype.kind == "b":
             return cells.astype(np.float64), ()
         return self._values.column(name, kind, cells.tolist())
 

@@ -65,6 +65,12 @@ def test_an_array_a_column(npz: Path) -> None:
     assert faults == (Fault(2, "temp", "is beyond what a float32 holds"),)
 
 
+def test_a_number_may_stand_for_nothing(npz: Path) -> None:
+    np.savez(npz, a=np.array([1, 255], np.uint8), b=np.array([255.0, 2.0]), y=np.array([0, 1]))
+    columns, _ = by_name(npz, {"a": Kind.NUMBER, "b": Kind.NUMBER}, features=("a", "b"), missing_values=("255",))
+    assert [np.isnan(columns[name]).tolist() for name in "ab"] == [[False, True], [True, False]]
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("naming", ["columns", "names", "feature_names"])
