@@ -241,6 +241,9 @@ def _described(data: Dataset) -> tuple[str, Facts]:
     labels, facts = _labels(data.y)
     rows = f"{len(data.X):,} row{'s' if len(data.X) > 1 else ''}"
     text = f"{rows} of {sides}{n_features:,} feature{'s' if n_features > 1 else ''}, {labels}"
+    if data.told:
+        told = data.told.removeprefix(f"{data.source}: ")
+        text, facts = f"{text}; {told}", {**facts, "left_out": told}
     return text, {"rows": len(data.X), "features": n_features, **facts}
 
 

@@ -5,6 +5,7 @@ Table ──match──▶ take ──▶ examples ──▶ Reading: the Datase
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
 from models.data.spool import NoRoomError, Spools
+
+MOST_WRONG = 0.9
+"""Share of a column's cells that are no numbers beyond which it is no column of numbers."""
 
 
 class Reading(NamedTuple):
@@ -111,7 +115,7 @@ def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
 def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
     """Raise DatasetError for a column that is of another type than the job wants, as a whole."""
     for name, kind in match.wanted.items():
-        if kind is not Kind.NUMBER or skipped.share_wrong(name) < 0.5:
+        if kind is not Kind.NUMBER or skipped.share_wrong(name) < MOST_WRONG:
             continue
         if name in match.labels:
             raise DatasetError(
@@ -151,11 +155,14 @@ def read_file(
     allow: the factories that may run here. ended: leave out a last row that is being written. See `read`.
     """
     row = table.known(settings)
-    opened = row.open(settings, ended=ended, allow=allow)
     try:
-        if isinstance(opened, Arrays):
-            return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
-        place = "line" if row.name in _OF_LINES else "row"
-        return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
-    finally:
-        opened.close()
+        with contextlib.closing(row.open(settings, ended=ended, allow=allow)) as opened:
+            if isinstance(opened, Arrays):
+                return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
+            place = "line" if row.name in _OF_LINES else "row"
+            return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
+    except DatasetError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:  # whose text may have a cell in it
+        told = f"{settings.path}: reading failed with {type(error).__name__}: the log of this machine has why"
+        raise DatasetError(told, cell=str(error)) from error
