@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import evaluation, projection, refusals, remarks, shares, streaks
+from aggregator import agreeing, evaluation, projection, refusals, remarks, shares, streaks
 from aggregator.config import AggregatorConfig
 from aggregator.coordinator import Coordinator
 from aggregator.effects import (
@@ -178,6 +178,7 @@ class Run:
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             base=version,
+            untrained=version.number if agreeing.is_due(self.spec, self._learner.now.held) else None,
             verdicts=list(store.verdicts(self.job)),
             counted=counted,
             attempt=attempt if is_open else None,

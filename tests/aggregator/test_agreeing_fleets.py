@@ -142,3 +142,14 @@ def test_the_counts_of_classes_are_agreed_on_where_they_are_to_be_balanced(
     agreed = fleet.job()._learner.now.held.agreed
     assert agreed is not None
     assert agreed.class_counts == (60, 60)
+
+
+def test_the_first_trained_round_has_all_the_time_that_there_is(fleet: Fleet, spec: Callable[..., JobSpec]) -> None:
+    """Statistics come at once: a deadline that is learned of them would cut all who train."""
+    rounds = structs.replace(ROUNDS, deadline_s="learned", max_deadline_s=500.0)
+    fleet.submit(spec(contract=STANDARD, rounds=rounds))
+    while not fleet.aggregator.runs or fleet.job().version.number < 1:
+        one_thing_each(fleet)
+    opened = fleet.job().coordinator.rounds.last
+    assert opened is not None
+    assert (opened.base.number, opened.seconds) == (1, 500.0)
