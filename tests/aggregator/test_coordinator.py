@@ -625,7 +625,7 @@ def test_how_long_devices_take_to_agree_says_nothing_of_how_long_they_train() ->
     (second,) = of(Open, bench.commit(now=1.0))
     bench.count("a", now=21.0, base=second.attempt.base)
     bench.count("b", now=31.0, base=second.attempt.base)
-    (third,) = of(Open, bench.commit(Version(1, 2), now=31.0))
+    (third,) = of(Open, bench.commit(V2, now=31.0))
     assert (second.attempt.seconds, third.attempt.seconds) == (500.0, SLACK * 30.0)
 
 
