@@ -251,6 +251,8 @@ class Setup(Struct, frozen=True, kw_only=True):
 
     base: Version
     """The current version."""
+    untrained: int | None = None
+    """Number of a base that devices do not train on, but agree at: how long they take says nothing of later ones."""
     verdicts: Sequence[Verdict] = ()
     """The last verdict of every device, for the job's life."""
     counted: Sequence[str] | None = None

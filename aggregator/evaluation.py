@@ -88,12 +88,13 @@ class Scorer:
     def __call__(self, model: Model, agreed: Agreed | None = None) -> Metrics:
         """Return all measures of a version; nothing without a test split, or where its fleet has yet to agree on what a
         net takes. agreed: what it has agreed on.
+
+        It is evaluated all the same: who submits a job hears at once of a net or a split that cannot be.
         """
         contract, stop = self._made_of[0].contract, self._made_of[0].rounds.stop
-        if contract.agrees and agreed is None:
-            return {}
         net = normalised(self.net, contract, agreed)
-        return evaluate(net, model, self.test, contract.classes, (stop.metric,))
+        found = evaluate(net, model, self.test, contract.classes, (stop.metric,))
+        return {} if contract.agrees and agreed is None else found
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
         """Return how it is made elsewhere: once for all versions of a job, and again where its file is another one."""

@@ -42,6 +42,7 @@ class Rounds:
         self._ledger = ledger
         self._attendance = attendance
         self._pace = Pace(setup.rules.max_deadline_s)
+        self._untrained = setup.untrained
         self.now: OpenRound | None = None
         """The one under way."""
         self.last = setup.last if setup.last is not None and setup.last.base == setup.base else None
@@ -163,7 +164,8 @@ class Rounds:
 
     def hear(self, device: str, base: Version, now: float) -> None:
         """Note that a device has offered an update to a base, by its present name: it has had so long for it."""
-        self._pace.hear(device, base, now)
+        if base.number != self._untrained:
+            self._pace.hear(device, base, now)
 
     def welcome(self, seen: DeviceStatus, now: float) -> None:
         """Let a device join the round under way if it was drawn before it was known: the round may wait for it too."""

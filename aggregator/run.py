@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import structs
 
-from aggregator import convergence, evaluation, projection, refusals, remarks, restoring, scale, shares, streaks
+from aggregator import (
+    agreeing,
+    convergence,
+    evaluation,
+    projection,
+    refusals,
+    remarks,
+    restoring,
+    scale,
+    shares,
+    streaks,
+)
 from aggregator.config import AggregatorConfig
 from aggregator.convergence import STARTED, best_of
 from aggregator.coordinator import Coordinator
@@ -202,6 +213,7 @@ class Run:
             heartbeat_s=self._limits.heartbeat_s,
             hint_s=self._limits.spread_s + HINT_MARGIN_S,
             base=version,
+            untrained=version.number if agreeing.is_due(self.spec, self._learner.now.held) else None,
             verdicts=list(store.verdicts(self.job)),
             counted=counted,
             attempt=attempt if is_open else None,

@@ -66,7 +66,8 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     normalise: Literal["none", "standard", "minmax", "pixels"] = "none"
     """What is done to every feature before the net sees it, on all devices and in the exported model alike. "standard":
     mean 0 and variance 1 over the fleet; "minmax": 0 to 1 over the fleet, or over `ranges`, where those name all
-    features; "pixels": divided by 255."""
+    features; "pixels": divided by 255. Over the fleet is over the devices that its first round draws, those with 20
+    examples or more; that round trains nothing, and counts among `max_rounds`."""
     missing: Literal["skip", "mean", "last", "mask"] = "skip"
     """What becomes of a row with an empty cell: left out; filled with the mean of the column on this device, or with
     the last value before; or filled with the mean and told to the net, by one more input a feature, 1 where it was

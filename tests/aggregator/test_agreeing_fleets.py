@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from msgspec import structs
 
+from aggregator.config import AggregatorConfig
+from aggregator.evaluation import Scorer
+from models.agreement import Agreed
+from models.chain import Chain
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import AggregateSpec, CompressionSpec, JobSpec, RoundsSpec
 from models.nets.normalised import normalised
 from tests.aggregator.conftest import INPUTS, OUTPUTS, Fleet
@@ -142,3 +149,36 @@ def test_the_counts_of_classes_are_agreed_on_where_they_are_to_be_balanced(
     agreed = fleet.job()._learner.now.held.agreed
     assert agreed is not None
     assert agreed.class_counts == (60, 60)
+
+
+def test_the_first_trained_round_has_all_the_time_that_there_is(fleet: Fleet, spec: Callable[..., JobSpec]) -> None:
+    """Statistics come at once: a deadline that is learned of them would cut all who train."""
+    rounds = structs.replace(ROUNDS, deadline_s="learned", max_deadline_s=500.0)
+    fleet.submit(spec(contract=STANDARD, rounds=rounds))
+    while not fleet.aggregator.runs or fleet.job().version.number < 1:
+        one_thing_each(fleet)
+    opened = fleet.job().coordinator.rounds.last
+    assert opened is not None
+    assert (opened.base.number, opened.seconds) == (1, 500.0)
+
+
+def test_a_version_before_the_fleet_has_agreed_has_no_score_but_is_tried(
+    tmp_path: Path, spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whoever submits a job whose net cannot be evaluated hears of it at once."""
+    test = raw(99)
+    np.savez(tmp_path / "test.npz", X=test.X, y=test.y)
+    config = AggregatorConfig(fleet="f", tests={"toy": DataSource(str(tmp_path / "test.npz"))})
+    scorer = Scorer(spec(contract=STANDARD), config)
+    first = Chain(scorer.net.spec, spec()).first().model
+    agreed = Agreed(test.X.mean(axis=0), 1 / test.X.std(axis=0))
+    assert scorer(first) == {}
+    assert scorer(first, agreed).keys() == {"loss", "accuracy"}
+    assert pickle.loads(pickle.dumps(scorer))(first, agreed) == scorer(first, agreed)  # noqa: S301 -- its own
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("of the net")
+
+    monkeypatch.setattr(scorer.net, "evaluate", fail)
+    with pytest.raises(RuntimeError, match="of the net"):
+        scorer(first)

@@ -668,6 +668,18 @@ def test_the_first_deadline_is_the_jobs_ceiling_and_the_next_one_what_was_learne
     assert (first.attempt.seconds, second.attempt.seconds) == (500.0, SLACK * 60.0)
 
 
+def test_how_long_devices_take_to_agree_says_nothing_of_how_long_they_train() -> None:
+    bench = Bench(RoundsSpec(target=2, min_devices=2, deadline_s="learned", max_deadline_s=500.0), untrained=0)
+    bench.see("a", "b")
+    bench.count("a", now=1.0)
+    bench.count("b", now=1.0)
+    (second,) = of(Open, bench.commit(now=1.0))
+    bench.count("a", now=21.0, base=second.attempt.base)
+    bench.count("b", now=31.0, base=second.attempt.base)
+    (third,) = of(Open, bench.commit(V2, now=31.0))
+    assert (second.attempt.seconds, third.attempt.seconds) == (500.0, SLACK * 30.0)
+
+
 def test_a_device_that_comes_while_the_round_is_open_is_measured_from_then() -> None:
     bench = Bench(RoundsSpec(target=3, min_devices=1, deadline_s="learned", max_deadline_s=500.0))
     bench.see("a")
