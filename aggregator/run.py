@@ -60,7 +60,6 @@ from aggregator.starting import Given
 from aggregator.store import BodyRow, DamageError, JobRow, Judgement, KeptState, Leaving, Start, Store
 from broker.errors import WireError
 from broker.messages import Metrics, Offer, Verdict, Version, Want, body_name, echo
-from models.chain import Held
 from models.codec import Terms
 from models.deltas import Delta
 from models.job import JobSpec
@@ -644,10 +643,9 @@ def create(
     begins = None
     if given is not None:
         learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
-        model = given.model(scorer.net, spec, config)
-        following = learner.jump(Held(1, model))
+        following = learner.jump(given.held(scorer.net, spec, config))
         rows = _rows(Version(1, 1), following, config.limits.cut_for(config.broker.max_packet_bytes))
-        begins = Start(following.sha256, learner.kept(following), scorer(model) | {STARTED: 1.0}, rows)
+        begins = Start(following.sha256, learner.kept(following), scorer(following.model) | {STARTED: 1.0}, rows)
     store.add_job(
         *(job, spec, first.sha256, first.to_bytes(), metrics),
         replaces=replaces,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from aggregator.config import AggregatorConfig
-from models.chain import Chain
+from models.chain import Chain, Held
 from models.codec import CodecError
 from models.job import JobSpec
-from models.lattice import Model
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
+from models.strategies.state import State
 
 
 class Given(NamedTuple):
@@ -20,8 +20,11 @@ class Given(NamedTuple):
     what: str
     of: JobSpec | None = None
 
-    def model(self, net: Net, spec: JobSpec, config: AggregatorConfig) -> Model:
-        """Return them for the net of a job. Raises ModelError where they are for another one."""
+    def held(self, net: Net, spec: JobSpec, config: AggregatorConfig) -> Held:
+        """Return them as version 1 of a job: its server's optimizer begins anew, and all else goes along.
+
+        Raises ModelError where they are for another net.
+        """
         source = net if self.of is None else nets.build(self.of.model, allow=config.models.allow)
         for theirs, ours in zip(source.spec, net.spec, strict=False):
             if theirs != ours:
@@ -36,6 +39,6 @@ class Given(NamedTuple):
             )
         chain = Chain(net.spec, spec if self.of is None else self.of)
         try:
-            return chain.take(chain.first(), 1, self.body).model
+            return chain.take(chain.first(), 1, self.body)._replace(state=State())
         except CodecError as error:
             raise ModelError(f"it cannot start from {self.what}: {error}") from error
