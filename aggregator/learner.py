@@ -33,6 +33,7 @@ from models.job import JobSpec
 from models.lattice import LatticeError, add
 from models.nets.net import Net
 from models.steering import Choice, Report, RoundSummary
+from models.strategies.state import State
 from models.strategies.strategy import Gains
 from models.strategies.table import STRATEGIES
 
@@ -196,7 +197,7 @@ class Learner:
         """Return the body that leads to a version from nothing; in float32 without the state, which stays here."""
         if self.terms != FLOAT32:
             return self._chain.exact(held)
-        bare = Held(held.number, held.model, agreed=held.agreed)
+        bare = held._replace(state=State())
         try:
             body = self._chain.whole(held.model, held.agreed)
             if self._chain.take(bare, held.number, body).model == held.model:
