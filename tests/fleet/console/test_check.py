@@ -144,9 +144,8 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, cap
     code, lines, complaints = check_agent(capsys, sources(digits="digits.npz", bad="bad.csv", broken="broken.npz"))
     assert code == 2
     assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
-    no_numbers = (
-        "column 'a' holds no numbers, which the job wants there: have numbers there, or leave it out of the job's features"
-    )
+    no_numbers = "column 'a' holds no numbers, which the job wants there: have numbers there, or leave it out of the "
+    no_numbers += "job's features"
     assert complaints == [
         f"fedge: agent.toml: [data.bad]: bad.csv: {no_numbers}",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
