@@ -14,7 +14,7 @@ from typing import NamedTuple
 from models.contract import NO_CONTRACT, ContractSpec
 from models.data import matching, positional, rows, table
 from models.data.blocks import Arrays, Kind, Table
-from models.data.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError, KindError
 from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
@@ -113,16 +113,16 @@ def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
 
 
 def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
-    """Raise DatasetError for a column that is of another type than the job wants, as a whole."""
+    """Raise KindError for a column that is of another type than the job wants, as a whole."""
     for name, kind in match.wanted.items():
         if kind is not Kind.NUMBER or skipped.share_wrong(name) < MOST_WRONG:
             continue
         if name in match.labels:
-            raise DatasetError(
+            raise KindError(
                 f"{path}: the label {name!r} is no number: name the job's classes, classes = [...] in [contract] "
                 f"(`fedge job draft {path}` writes the line)"
             )
-        raise DatasetError(
+        raise KindError(
             f"{path}: column {name!r} holds no numbers, which the job wants there: have numbers there, or leave it "
             "out of the job's features"
         )
