@@ -18,7 +18,7 @@ from models.data.dataset import Dataset, DatasetError, KindError
 from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
-from models.data.spool import NoRoomError, Spools
+from models.data.spool import NoRoomError, Spools, is_mapped
 
 MOST_WRONG = 0.9
 """Share of a column's cells that are no numbers beyond which it is no column of numbers."""
@@ -78,7 +78,7 @@ def _read(
     skipped.check()
     if not len(data.y):
         raise DatasetError(f"{path}: no example is left")
-    notes = tuple(filter(None, (*opened.notes, skipped.exact, _too_few(data, contract))))
+    notes = tuple(filter(None, (*opened.notes, skipped.exact, _too_few(data, contract), _lies(data))))
     return Reading(data._replace(told=skipped.told), notes)
 
 
@@ -126,6 +126,11 @@ def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
             f"{path}: column {name!r} holds no numbers, which the job wants there: have numbers there, or leave it "
             "out of the job's features"
         )
+
+
+def _lies(data: Dataset) -> str:
+    """Return where examples lie that are too many for the memory."""
+    return f"{len(data.y):,} examples lie in a file, not in memory" if is_mapped(data.X) else ""
 
 
 def _too_few(data: Dataset, contract: ContractSpec) -> str:
