@@ -43,7 +43,7 @@ from identity.registry import RegistryError, read_registry
 from identity.settings import IdentitySettings, ServerIdentity
 from models import needs
 from models.budget import Capacity, said
-from models.data.dataset import Dataset, DatasetError, fit
+from models.data.dataset import Dataset, DatasetError, KindError, fit
 from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
 from models.job import JobSpec, Name
@@ -218,7 +218,12 @@ def _live(where: str, source: DeviceSource) -> Line:
 
 
 def _source(where: str, source: DataSource) -> Line:
-    data = load_source(source)
+    try:
+        data = load_source(source)
+    except KindError as error:
+        told = str(error).removeprefix(f"{source.path}: ")
+        text = f"only jobs that name their columns and classes can use it ([contract]): {told}"
+        return Line(where, f"{source.path}: {text}", {"path": source.path, "needs_contract": told})
     text, facts = _described(data)
     return Line(where, f"{source.path}: {text}", {"path": source.path, **facts})
 

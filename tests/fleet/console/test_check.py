@@ -62,7 +62,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez("one.npz", X=np.zeros((1, 1)), y=np.zeros(1))
     np.savez("many.npz", X=np.zeros((2, 3)), y=np.array([[0.5, -1], [2, 3]]))
     Path("table.csv").write_text("a,b,y\n1,2,0.5\n3,4,1.25\n")
-    Path("bad.csv").write_text("a,y\nhot,0\nwarm,1\n")
+    Path("bad.csv").write_text("a,y\n")
     Path("broken.npz").write_bytes(Path("digits.npz").read_bytes()[:3000])
     Path("check_nets.py").write_text(FACTORIES)
     Path("check_thrower.py").write_text("print('hello')\nraise ZeroDivisionError('one over nothing')\n")
@@ -140,16 +140,20 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
     assert lines[0] == f"[data.none] readings.db: {left_out} (row 2)", "the only table is meant"
 
 
+def test_a_table_that_only_a_job_with_a_contract_can_use_is_no_complaint(here: Path, capsys: Capture) -> None:
+    Path("words.csv").write_text("a,y\n1,ok\n2,fault\n")
+    code, lines, complaints = check_agent(capsys, sources(words="words.csv"))
+    assert lines[0].startswith("[data.words] words.csv: only jobs that name their columns and classes can use it")
+    assert "the label 'y' is no number: name the job's classes" in lines[0]
+    assert (code, complaints) == (0, [])
+
+
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
     code, lines, complaints = check_agent(capsys, sources(digits="digits.npz", bad="bad.csv", broken="broken.npz"))
     assert code == 2
     assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
-    no_numbers = (
-        "column 'a' holds no numbers, which the job wants there: have numbers there, or leave it out of the job's "
-        "features"
-    )
     assert complaints == [
-        f"fedge: agent.toml: [data.bad]: bad.csv: {no_numbers}",
+        "fedge: agent.toml: [data.bad]: bad.csv: no rows yet",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
     ]
 
