@@ -76,6 +76,14 @@ _MOVE = (
     " body_bytes, seconds, evaluation FROM updates"
     " WHERE job = ?1 AND (body IS NOT NULL OR (generation = ?2 AND number = ?3)) ORDER BY generation"
 )
+_OF_UPDATES = (
+    "SELECT device, n_examples, evaluation FROM updates WHERE job = ?1 AND generation = ?2 AND number = ?3"
+    " AND refused = '' AND evaluation IS NOT NULL AND (?4 IS NULL OR device = ?4)"
+)
+_OF_LAST = (
+    "SELECT device, n_examples, evaluation FROM contributions WHERE job = ?1 AND ?2 > 0 AND number = ?3"
+    " AND evaluation IS NOT NULL AND (?4 IS NULL OR device = ?4)"
+)
 _PRUNE = (
     "DELETE FROM contributions WHERE job = ?1 AND number < (SELECT number FROM contributions WHERE job = ?1"
     " ORDER BY number DESC, device DESC LIMIT 1 OFFSET ?2)"
@@ -108,25 +116,25 @@ def add_last(write: Transaction, job: str, number: int, one: Evaluation) -> None
     )
 
 
-def evaluations(db: Database, job: str, version: Version) -> list[Evaluation]:
+def evaluations(db: Database, job: str, version: Version, device: str | None = None) -> list[Evaluation]:
     """Return the evaluations of the current version, by device: of those whose updates count. Raises DamageError.
 
-    Of the last version of a job also those that came after its end.
+    Of the last version of a job also those that came after its end. device: of this one alone.
     """
-    sql = (
-        "SELECT device, n_examples, evaluation FROM updates WHERE job = ?1 AND generation = ?2 AND number = ?3"
-        " AND refused = '' AND evaluation IS NOT NULL"
-    )
-    last = (
-        "SELECT device, n_examples, evaluation FROM contributions WHERE job = ?1 AND number = ?3"
-        " AND evaluation IS NOT NULL"
-    )
     found = {}
-    for table, query in (("updates", sql), ("contributions", last)):
-        for cells in db.rows(f"job {job}, table {table},", query, (job, version.generation, version.number)):
+    for table, query in (("updates", _OF_UPDATES), ("contributions", _OF_LAST)):
+        values = (job, version.generation, version.number, device)
+        for cells in db.rows(f"job {job}, table {table},", query, values):
             one = _evaluation(job, table, cells)
             found[one.device] = one
-    return [found[device] for device in sorted(found)]
+    return [found[name] for name in sorted(found)]
+
+
+def n_evaluations(db: Database, job: str, number: int) -> int:
+    """Count the evaluations of the last version of a job that has ended."""
+    sql = "SELECT count(evaluation) FROM contributions WHERE job = ? AND number = ?"
+    row = db.one(f"job {job}, table contributions,", sql, (job, number))
+    return 0 if row is None else int(row[0])
 
 
 def of(db: Database, job: str, number: int) -> list[Contribution]:

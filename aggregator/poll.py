@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from aggregator import federated
 from aggregator.contributions import Contribution, Evaluation
-from aggregator.federated import Federated, TallyError, Voice
+from aggregator.federated import TallyError, Voice
 from aggregator.store import Scored, Store
 from broker.ceilings import MOST_ROWS
 from broker.messages import Offer, Verdict, Version, echo
@@ -54,12 +54,14 @@ class Poll:
         waits = self.is_on and not self._has_test and self._spec.rounds.stop.metric not in metrics
         return dict(metrics) | ({UNSCORED: 1.0} if waits else {})
 
-    def scored(self, version: Version, metrics: Mapping[str, float], one: Evaluation | None = None) -> Scored | None:
+    def scored(self, version: Version, metrics: Mapping[str, float]) -> Scored | None:
         """Return how good the current version is, now that its devices have said so; None where none has.
 
-        metrics: what is known of it. one: what a device says, which is not durable yet. Raises StoreError.
+        metrics: what is known of it. Raises StoreError.
         """
-        found = self._heard(version, one) if self.is_on else None
+        said = self._store.evaluations(self._job, version) if self.is_on else []
+        voices = [voice for one in said if (voice := self._voice(one)) is not None]
+        found = federated.together(voices, self._share)
         if found is None:
             return None
         prefix = "federated_" if self._has_test else ""
@@ -73,42 +75,35 @@ class Poll:
         )
         return self.note(known | by_devices), found.told
 
-    def hear_last(
-        self, offer: Offer, version: Version, metrics: Mapping[str, float], *, has_taken_part: bool
-    ) -> tuple[Verdict, Scored | None]:
+    def is_behind(self, version: Version, metrics: Mapping[str, float]) -> bool:
+        """Return whether more devices have said what the last version is worth than its metrics know of."""
+        return self.is_on and self._store.n_evaluations(self._job, version) > metrics.get("federated_devices", 0)
+
+    def hear_last(self, offer: Offer, version: Version, *, has_taken_part: bool) -> tuple[Verdict, bool]:
         """Make durable what a device says of the last version of a job that has ended.
 
-        Return the verdict on it and, where it is news, how good that version is by now. It is said once: who says it
-        again is answered as before, and who says something else is refused. metrics: what is known of that version.
-        has_taken_part: there is a verdict on an update of this device. Raises StoreError.
+        Return the verdict on it, and whether it is news. It is said once: who says it again is answered as before, and
+        who says something else is refused. has_taken_part: there is a verdict on an update of this device. Raises
+        StoreError.
         """
-        why, now = "", None
-        said = {one.device: one for one in self._store.evaluations(self._job, version)}
+        why, is_news = "", False
         try:
             content = split(offer.body, self._limits).get(EVALUATION, b"")
-            one = Evaluation(offer.device, offer.n_examples, content)
-            federated.heard(self._spec, one.device, one.rows, content)
-            known = said.get(offer.device)
+            federated.heard(self._spec, offer.device, offer.n_examples, content)
+        except (SectionError, TallyError) as error:
+            why, content = f"its body is not as the job has it: {error}", b""
+        if not why:
+            known = self._store.evaluations(self._job, version, offer.device)
+            is_news = not known
             if not has_taken_part:
                 why = "this device has not taken part in the job"
             elif offer.n_examples > (self._spec.aggregate.max_examples or MOST_ROWS):
                 why = "it claims more examples than a device of this job may have"
-            elif known is not None and known.content != content:
+            elif known and known[0].content != content:
                 why = "this device has said before what the last version is worth, and something else"
-            elif known is None:
-                now = self.scored(version, metrics, one)
-        except (SectionError, TallyError) as error:
-            why = f"its body is not as the job has it: {error}"
-        if now is not None:
-            self._store.add_last_evaluation(self._job, version, one, now)
-        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=why[:500]), now
-
-    def _heard(self, version: Version, one: Evaluation | None) -> Federated | None:
-        said = {each.device: each for each in self._store.evaluations(self._job, version)}
-        if one is not None:
-            said[one.device] = one
-        voices = [voice for device in sorted(said) if (voice := self._voice(said[device])) is not None]
-        return federated.together(voices, self._share)
+        if is_news and not why:
+            self._store.add_last_evaluation(self._job, version, Evaluation(offer.device, offer.n_examples, content))
+        return Verdict(offer.device, offer.job, offer.base, echo(offer), refused=why[:500]), is_news and not why
 
     def _voice(self, one: Evaluation) -> Voice | None:
         rows = one.rows if self._stated_rows is None else min(one.rows, self._stated_rows.get(one.device, one.rows))

@@ -95,6 +95,8 @@ HINT_MARGIN_S = 5.0
 """What a device may need to answer a roll call, beyond the window over which answers are spread."""
 STOP_WAITS_S = 60.0
 """How long a job that is to end waits for the score of its last version."""
+RESCORE_S = 2.0
+"""From the first word on the last version, since it was scored, to its being scored anew by all that have come."""
 NAMED = 3
 """Devices that a line of the log names, of many."""
 
@@ -167,9 +169,13 @@ class Run:
             stated_rows=stated_rows,
         )
         """What devices say of versions."""
+        self._rescore_at = math.inf
+        """When the last version is scored anew; inf for not."""
         self._dominant = ""
         """Who held most of the last version's mean, and was named for it."""
         self._load(row, now)
+        if row.ended and self.poll.is_behind(self.version, self.metrics):
+            self._rescore_at = now
 
     def _load(self, row: JobRow, now: float) -> None:
         store = self._store
@@ -329,20 +335,29 @@ class Run:
             if not self.coordinator.ended:
                 return []  # of a job that goes on it is no update, and a verdict would be the only one on this base
             if self.poll.is_on and self.coordinator.ledger.present(event.base) == self.version:
-                return self._hear_last(event)
+                return self._hear_last(event, now)
         return list(self._carry_out(self.coordinator.receive(event, now), now))
 
-    def _hear_last(self, offer: Offer) -> list[Out]:
+    def _hear_last(self, offer: Offer, now: float) -> list[Out]:
         """Take what a device says of the last version of a job that has ended.
 
         It is no update: the coordinator, whose law is of those, does not hear of it.
         """
         has_taken_part = self.coordinator.ledger.last_of(offer.device) is not None
-        verdict, now = self.poll.hear_last(offer, self.version, self._history[-1], has_taken_part=has_taken_part)
+        verdict, is_news = self.poll.hear_last(offer, self.version, has_taken_part=has_taken_part)
+        if is_news:
+            self._rescore_at = min(self._rescore_at, now + RESCORE_S)
+        return [verdict]
+
+    def _rescore(self) -> list[Out]:
+        """Work out anew how good the last version is: many devices say so at about the same time, and it is of all."""
+        self._rescore_at = math.inf
+        now = self.poll.scored(self.version, self._history[-1])
         if now is None:
-            return [verdict]
+            return []
+        self._store.score(self.job, self.version, now)
         self._history[-1] = dict(now[0])
-        return [verdict, projection.status(self)]
+        return [projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:
@@ -386,7 +401,7 @@ class Run:
             messages += self._end_making(now)
         for name in self._shelf.take_due(now):
             self._store.forget_body(self.job, name)
-        return messages
+        return messages if now < self._rescore_at else [*messages, *self._rescore()]
 
     def announce(self, now: float) -> list[Out]:
         """Return the open round once more, if there is one."""
@@ -397,7 +412,7 @@ class Run:
         """When `tick` wants to be called."""
         making = math.inf if self._making is None else self._making.scores.until
         deadline = self.coordinator.deadline
-        at = min(math.inf if deadline is None else deadline, self._shelf.retires_at, making)
+        at = min(math.inf if deadline is None else deadline, self._shelf.retires_at, making, self._rescore_at)
         return None if math.isinf(at) else at
 
     def retained(self) -> list[Out]:

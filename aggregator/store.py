@@ -517,14 +517,22 @@ class Store:
 
     # How good versions are, and who brought what to them.
 
-    def evaluations(self, job: str, version: Version) -> list[Evaluation]:
-        """Return what devices say of the current version, by device."""
-        return contributions.evaluations(self._db, job, version)
+    def evaluations(self, job: str, version: Version, device: str | None = None) -> list[Evaluation]:
+        """Return what devices say of the current version, by device. device: this one alone."""
+        return contributions.evaluations(self._db, job, version, device)
 
-    def add_last_evaluation(self, job: str, version: Version, one: Evaluation, now: Scored) -> None:
-        """Make durable what a device says of the last version of a job, and how good that is by all of them."""
+    def n_evaluations(self, job: str, version: Version) -> int:
+        """Count the devices that have said what the last version of a job is worth, once that has ended."""
+        return contributions.n_evaluations(self._db, job, version.number)
+
+    def add_last_evaluation(self, job: str, version: Version, one: Evaluation) -> None:
+        """Make durable what a device says of the last version of a job."""
         with self._writing(job) as write:
             contributions.add_last(write, job, version.number, one)
+
+    def score(self, job: str, version: Version, now: Scored) -> None:
+        """Make durable how good a version is by now."""
+        with self._writing(job) as write:
             contributions.score(write, job, version, *now)
 
     def contributions(self, job: str, number: int) -> list[Contribution]:

@@ -74,7 +74,11 @@ def test_a_job_that_is_stopped_keeps_what_had_come(store: Store) -> None:
     store.end_job(JOB, "stopped", "an operator stopped it", V0, ({"accuracy": 0.5}, {"devices": 1}))
     assert [one.device for one in store.contributions(JOB, 0)] == ["a"]
     assert store.history(JOB) == [{"accuracy": 0.5}]
-    store.add_last_evaluation(JOB, V0, Evaluation("z", 7, b"z"), ({"accuracy": 0.6}, {"devices": 2}))
+    store.add_last_evaluation(JOB, V0, Evaluation("z", 7, b"z"))
+    store.score(JOB, V0, ({"accuracy": 0.6}, {"devices": 2}))
+    assert store.n_evaluations(JOB, V0) == 2
+    assert store.evaluations(JOB, V0, "z") == [Evaluation("z", 7, b"z")]
+    assert store.evaluations(JOB, V0, "y") == []
     assert store.evaluations(JOB, V0) == [Evaluation("a", 20, b"a"), Evaluation("z", 7, b"z")]
     assert store.federated(JOB) == (0, {"devices": 2})
 
