@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from aggregator import effects, restoring
+from aggregator.convergence import best_of
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
 from aggregator.starting import Given
+from aggregator.store import JobRow
 from aggregator.uploads import Uploads
 from broker.messages import Export, Pause, RollBack
 from models.job import JobSpec
@@ -67,7 +69,7 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
 
     Raises ValueError or StoreError.
     """
-    run = _at_work(aggregator, command.name)
+    run = _at_work(aggregator, command.name, "; to train on from a version of it, submit a job with --from")
     if run.coordinator.is_busy:
         return None  # which is the best may be another one then
     number = _number(run, command.version)
@@ -125,10 +127,24 @@ def find(aggregator: Aggregator, name: str, version: str) -> Found:
     for past in aggregator.store.states.past():
         if name in (past.job, past.name):
             return _of_past(aggregator, past, version)
-    for job, rest in aggregator.resting.items():
-        if name in (job, rest.name):
-            raise ValueError(f"{job} is at rest: {rest.why}"[:500])
+    for row in aggregator.store.jobs():
+        if name in (row.job, row.name) and row.job in aggregator.resting:
+            return _of_resting(aggregator, row, version)
     raise ValueError(f"no job has the name {name}: fedge job list --all shows those there are")
+
+
+def _of_resting(aggregator: Aggregator, row: JobRow, version: str) -> Found:
+    """Return a version of a job that is at rest, as far as it was kept; the current one cannot be had."""
+    states, why = aggregator.store.states, aggregator.resting[row.job].why
+    number: int | None = None
+    if row.spec is not None and version != "last":
+        best = best_of(aggregator.store.history(row.job), row.spec.rounds)
+        number = best if version == "best" else _natural(version)
+        state = None if number is None else states.get(row.job, number)
+        if state is not None:
+            return Found(row.job, row.spec, f"{row.generation}.{number}", state, number == best, why)
+    kept = ", ".join(map(str, states.sizes(row.job))) or "none"
+    raise ValueError(f"{row.job} is at rest, and of its versions these can be had: {kept}; it is at rest: {why}"[:500])
 
 
 def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
@@ -226,13 +242,13 @@ def _named(aggregator: Aggregator, name: str) -> list[Run]:
     return [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
 
 
-def _at_work(aggregator: Aggregator, name: str) -> Run:
+def _at_work(aggregator: Aggregator, name: str, what_to_do: str = "") -> Run:
     found = _named(aggregator, name)
     for run in found:
         if not run.coordinator.ended:
             return run
     for run in found:
-        raise ValueError(f"job {run.job} has ended: {run.reason}"[:500])
+        raise ValueError(f"job {run.job} has ended: {run.reason}"[: 500 - len(what_to_do)] + what_to_do)
     for job, rest in aggregator.resting.items():
         if name in (job, rest.name):
             raise ValueError(f"job {job} is at rest: {rest.why}"[:500])

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from broker.errors import WireError
-from broker.messages import Export, Head, Job, Version
+from broker.messages import Export, Head, Job, Message, Version
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.operator import Console, OperatorConfig, OperatorError
 from models.agreement import Agreed
@@ -68,18 +68,23 @@ def export(config: OperatorConfig, name: str, out: Path, version: str | None = N
     replaced. Raises SettingsError, OperatorError, ModelError or ExportError.
     """
     with Console(config) as fleet:
-        served = None if version else _served(fleet, name, out)
-        return served or _kept(fleet, name, version or "last", out)
+        if version is not None:
+            return _kept(fleet, name, version, out)
+        messages = fleet.gather("job", "head")
+        jobs = [m for m in messages if isinstance(m, Job) and m.spec is not None]
+        job = next((m for m in jobs if name in (m.job, (m.spec or {}).get("name"))), None)
+        if job is not None:
+            return _served(fleet, name, job, messages, out)
+        try:
+            return _kept(fleet, name, "last", out)  # of one that was replaced
+        except OperatorError as error:
+            known = ", ".join(sorted({str((m.spec or {}).get("name")) for m in jobs})) or "none at all"
+            why = "" if "no job has the name" in str(error) else f" ({error})"
+            raise OperatorError(f"there is no job {name}; there is {known}{why}") from error
 
 
-def _served(fleet: Console, name: str, out: Path) -> Exported | None:
-    """Write what devices serve of a job; None where there is no such job at the broker."""
-    messages = fleet.gather("job", "head")
-    job = next(
-        (m for m in messages if isinstance(m, Job) and m.spec is not None and name in (m.job, m.spec.get("name"))), None
-    )
-    if job is None:
-        return None
+def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: Path) -> Exported:
+    """Write what devices serve of a job."""
     head = next((m for m in messages if isinstance(m, Head) and m.job == job.job), None)
     if head is None:
         raise OperatorError(f"job {name} has no version yet")

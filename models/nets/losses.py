@@ -148,8 +148,8 @@ def classes(y: Labels, outputs: int) -> npt.NDArray[np.int64]:
         some = column[at : at + ROWS_AT_ONCE, 0]
         wrong = np.flatnonzero((some < 0) | (some >= outputs) | (some != np.trunc(some)))
         if len(wrong):
-            row = int(wrong[0])
-            told = f"the label is not one of 0..{outputs - 1}: where labels are called otherwise, the job names its classes"
+            row, most = int(wrong[0]), outputs - 1
+            told = f"the label is not one of 0..{most}: where labels are called otherwise, the job names its classes"
             raise LabelError(told, at + row, str(some[row]))
     return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
 

@@ -30,6 +30,7 @@ from aggregator.effects import (
     Open,
     Pause,
     Publish,
+    Restore,
     RollBack,
     SendVerdict,
     Setup,
@@ -1275,6 +1276,122 @@ def ended() -> Bench:
     bench = opened()
     bench.receive(EndJob("enough"))
     return bench
+
+
+# Older versions again, and pauses: laws 11 and 12.
+
+BACK = RollBack(0, "version 0 was restored by anna")
+
+
+def test_a_rollback_abandons_the_round_and_the_next_one_leaves_what_is_restored() -> None:
+    bench = opened()
+    bench.count("a")
+    close, restore = bench.receive(BACK, now=2.0)
+    assert (close.outcome, close.reason, close.fates["a"]) == ("abandoned", "version 0 was restored by anna", "counted")
+    assert restore == Restore(0)
+    assert bench.core.receive(offer("b"), 2.0) == [], "which is offered meanwhile waits"
+    effects = bench.commit(V1)
+    assert kinds(effects)[:3] == ["Publish", "Open", "Announce"]
+    (late,) = of(SendVerdict, effects)
+    assert late.verdict == refused("b", "stale: it is based on version 1.0, the current one is 1.1")
+    assert bench.core.counted == []
+    bench.core.check()
+
+
+def test_a_rollback_waits_for_the_version_that_is_being_made() -> None:
+    bench = committing()
+    assert bench.receive(BACK) == []
+    assert kinds(bench.commit(V1)) == ["Publish", "Restore"]
+    assert kinds(bench.commit(V2)) == ["Publish", "Open", "Announce"]
+    bench.core.check()
+
+
+def test_a_rollback_waits_for_verdicts() -> None:
+    bench = opened()
+    bench.receive(offer("a"), VerdictPending("a"), now=1.0)
+    assert bench.receive(BACK, now=1.0) == []
+    assert bench.core.is_busy
+    assert kinds(bench.receive(VerdictStored(counted("a")), now=1.0)) == ["Close", "Restore"]
+
+
+def test_a_rollback_that_comes_to_nothing_lets_the_next_attempt_open_with_what_was_counted() -> None:
+    bench = opened()
+    bench.count("a")
+    bench.receive(BACK, now=2.0)
+    effects = bench.receive(NotRestored("version 0 is not kept"), now=2.0)
+    (again,) = of(Open, effects)
+    assert (again.attempt.base, again.attempt.number) == (V0, 2)
+    assert bench.core.counted == ["a"]
+    bench.core.check()
+
+
+def test_a_stop_wins_over_a_rollback() -> None:
+    bench = committing()
+    bench.receive(BACK, EndJob("enough"))
+    assert bench.commit(V1) == [Publish("stopped", "enough")]
+    assert bench.receive(BACK) == []
+
+
+PATIENT = RoundsSpec(quorum=2, stop=StopSpec(metric="loss", patience=2))
+HISTORY = [{}, {"loss": 1.0}, {"loss": 2.0}]
+REASON = "no better loss than 1.0000 for 2 rounds"
+
+
+def at_its_end(**state: Any) -> Bench:
+    bench = Bench(PATIENT, base=V2, history=HISTORY, **state)
+    bench.see("a", "b")
+    bench.count("a", "b", base=V2)
+    return bench
+
+
+def test_a_job_that_ends_by_its_patience_restores_its_best_version_and_ends_with_it() -> None:
+    bench = at_its_end()
+    why = f"{REASON}: version 1.4 is version 1 again, the best"
+    assert kinds(bench.commit(Version(1, 3), loss=2.0)) == ["Publish", "Restore"]
+    assert bench.core.state == "running"
+    assert bench.commit(Version(1, 4), loss=1.0, restored=1.0) == [Publish("finished", why)]
+    bench.core.check()
+
+
+def test_a_start_before_the_best_version_was_restored_restores_it() -> None:
+    bench = Bench(PATIENT, base=Version(1, 3), history=[*HISTORY, {"loss": 2.0}])
+    (restore,) = bench.core.tick(1.0)
+    assert restore == Restore(1, f"{REASON}: version 1.4 is version 1 again, the best")
+    assert bench.receive(NotRestored("version 1 is not kept")) == [
+        Publish("finished", f"{REASON}; version 1 is not kept")
+    ]
+
+
+def test_a_job_that_serves_a_mean_ends_with_its_last_version() -> None:
+    bench = at_its_end(serves_best=False)
+    assert bench.commit(Version(1, 3), loss=2.0) == [Publish("finished", REASON)]
+
+
+def test_while_a_job_is_paused_no_round_opens_and_what_was_counted_waits() -> None:
+    bench = opened()
+    bench.count("a")
+    (close,) = bench.receive(Pause("paused by anna since noon"), now=2.0)
+    assert (close.outcome, close.reason) == ("abandoned", "the job is paused by anna since noon")
+    assert bench.see("c", now=3.0) == []
+    assert waits.of(bench.core, 3.0) == waits.Waits("it is paused by anna since noon", "fedge job resume, or job stop")
+    assert kinds(bench.count("b", now=3.0)) == []
+    effects = bench.receive(Unpause(), now=4.0)
+    assert kinds(effects)[:2] == ["Open", "Announce"]
+    assert bench.core.counted == ["a", "b"]
+
+
+def test_a_job_is_paused_once_the_verdicts_are_durable() -> None:
+    bench = opened()
+    bench.receive(offer("a"), VerdictPending("a"), now=1.0)
+    assert bench.receive(Pause("paused by anna since noon"), now=1.0) == []
+    assert kinds(bench.receive(VerdictStored(counted("a")), now=1.0)) == ["Close"]
+
+
+def test_a_job_that_was_paused_before_a_start_is_paused_and_ends_the_round_that_was_open() -> None:
+    attempt = Attempt(V0, 1, "salt", draw.MAX_TICKET, None, ("a", "b"))
+    bench = Bench(RoundsSpec(quorum=2), attempt=attempt, last=attempt, paused="paused by anna since noon")
+    assert kinds(bench.core.tick(0.0))[0] == "Close"
+    assert bench.see("a", "b") == []
 
 
 STATES = {State.WAITING: waiting, State.OPEN: opened, State.COMMITTING: committing, State.ENDED: ended}

@@ -459,6 +459,31 @@ def test_an_untrained_version_is_exported_as_what_it_is(fleet: Fleet, spec: Spec
     assert (said["number"], held.model) == (0, fleet.job()._learner.first().model)
 
 
+@pytest.mark.usefixtures("losses")
+def test_of_a_job_at_rest_what_is_kept_can_be_had(fleet: Fleet, spec: SpecMaker, anna: Operator) -> None:
+    job = fleet.submit(spec(rounds=ROUNDS))
+    go_to(fleet, 5)
+    sha256 = shas(fleet, job)
+    fleet.aggregator.jobs._rest(job, "toy", "its own code fails: TypeError")
+    said, held = anna.export("toy", "best")
+    assert (said["number"], held.sha256()) == (3, sha256[3])
+    assert anna.ask(Export, "toy", "last").text == (
+        f"{job} is at rest, and of its versions these can be had: 3; it is at rest: its own code fails: TypeError"
+    )
+    assert "is at rest: its own code fails" in anna.ask(Pause, "toy").text
+    assert "is at rest: its own code fails" in anna.ask(RollBack, "toy", "3").text
+
+
+def test_a_job_that_has_ended_is_not_rolled_back_and_the_answer_says_what_to_do(
+    fleet: Fleet, spec: SpecMaker, anna: Operator
+) -> None:
+    job = fleet.submit(spec())
+    fleet.finish()
+    assert anna.ask(RollBack, "toy", "1").text == (
+        f"job {job} has ended: max_rounds = 3 are done; to train on from a version of it, submit a job with --from"
+    )
+
+
 # Starting from weights.
 
 

@@ -10,22 +10,27 @@ from broker.messages import (
     Candidate,
     Chunk,
     Curve,
+    Delete,
     DeltaAt,
     Explain,
+    Export,
     Failure,
     Head,
     Job,
     Jobs,
     Message,
     Offer,
+    Pause,
     Presence,
     Reply,
     Resume,
+    RollBack,
     Round,
     Show,
     Status,
     Stop,
     Submit,
+    Upload,
     Verdict,
     Version,
     Want,
@@ -242,7 +247,40 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Resume("cli", "r1", "digits"),
         Packet("fedge/1/f/command/cli", b'{"command":"resume","request":"r1","name":"digits"}'),
     ),
+    (
+        Submit("cli", "r1", {"name": "x"}, start="digits@best"),
+        Packet(
+            "fedge/1/f/command/cli", b'{"command":"submit","request":"r1","spec":{"name":"x"},"start":"digits@best"}'
+        ),
+    ),
+    (
+        Pause("cli", "r1", "digits"),
+        Packet("fedge/1/f/command/cli", b'{"command":"pause","request":"r1","name":"digits"}'),
+    ),
+    (
+        RollBack("cli", "r1", "digits", "best"),
+        Packet("fedge/1/f/command/cli", b'{"command":"rollback","request":"r1","name":"digits","version":"best"}'),
+    ),
+    (
+        Delete("cli", "r1", "digits-1f"),
+        Packet("fedge/1/f/command/cli", b'{"command":"delete","request":"r1","name":"digits-1f"}'),
+    ),
+    (
+        Upload("cli", "r1", D[:16], 3, 0, "AAr/"),
+        Packet(
+            "fedge/1/f/command/cli",
+            b'{"command":"upload","request":"r1","digest":"%s","n_bytes":3,"at":0,"data":"AAr/"}' % D[:16].encode(),
+        ),
+    ),
+    (
+        Export("cli", "r1", "digits", "7", "24576:ab"),
+        Packet(
+            "fedge/1/f/command/cli",
+            b'{"command":"export","request":"r1","name":"digits","version":"7","after":"24576:ab"}',
+        ),
+    ),
     (Jobs("cli", "r1"), Packet("fedge/1/f/command/cli", b'{"command":"jobs","request":"r1"}')),
+    (Jobs("cli", "r1", past=True), Packet("fedge/1/f/command/cli", b'{"command":"jobs","request":"r1","past":true}')),
     (
         Show("cli", "r1", "digits", "d7"),
         Packet("fedge/1/f/command/cli", b'{"command":"show","request":"r1","name":"digits","after":"d7"}'),

@@ -17,20 +17,25 @@ from broker.messages import (
     Beacon,
     Candidate,
     Curve,
+    Delete,
     Explain,
+    Export,
     Head,
     Job,
     Jobs,
     Message,
     Offer,
+    Pause,
     Presence,
     Reply,
     Resume,
+    RollBack,
     Round,
     Show,
     Status,
     Stop,
     Submit,
+    Upload,
     Verdict,
     Version,
     Want,
@@ -267,9 +272,23 @@ def test_who_only_asks_need_not_sign_and_who_signs_has_to_be_an_operator() -> No
 
 def test_who_only_looks_asks_without_a_key_and_commands_nothing() -> None:
     one, olga = server(), Wire("f", OperatorSeal("f", TRUST))
-    for query in (Jobs("cli", "r"), Show("cli", "r", "toy"), Explain("cli", "r", "toy", 3), Curve("cli", "r", "toy")):
+    for query in (
+        Jobs("cli", "r"),
+        Show("cli", "r", "toy"),
+        Explain("cli", "r", "toy", 3),
+        Curve("cli", "r", "toy"),
+        Export("cli", "r", "toy"),
+    ):
         assert one.unpack(olga.pack_query(query)) == query
-    for command in (Submit("cli", "r", {}), Stop("cli", "r", "toy"), Resume("cli", "r", "toy")):
+    for command in (
+        Submit("cli", "r", {}),
+        Stop("cli", "r", "toy"),
+        Resume("cli", "r", "toy"),
+        Pause("cli", "r", "toy"),
+        RollBack("cli", "r", "toy", "best"),
+        Delete("cli", "r", "toy"),
+        Upload("cli", "r", "ab" * 8, 3, 0, "AAAA"),
+    ):
         with pytest.raises(ForgedError, match="not signed"):
             one.unpack(olga.pack(command))
 

@@ -141,7 +141,7 @@ def test_what_nobody_expected_is_told_with_its_type_and_where_the_trace_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
 
-    def burst(_config: object) -> None:
+    def burst(_config: object, **_more: object) -> None:
         raise ZeroDivisionError("one over nothing")
 
     monkeypatch.setattr("fleet.console.operator.jobs", burst)
