@@ -62,7 +62,8 @@ class Scoring:
         """Begin to evaluate a version. agreed: what its fleet has agreed on."""
         is_free = not self.runs_on and (self._behind is None or self._behind.done())
         executor = self._executor if self.has_test and is_free else Inline()
-        future = executor.submit(self._scorer if is_free else _no_scores, model, agreed)
+        asked = (model,) if agreed is None else (model, agreed)
+        future = executor.submit(self._scorer if is_free else _no_scores, *asked)
         if not future.done():
             future.add_done_callback(lambda _: self._wake())
         return Pending(future, now + self._limit_s, is_begun=is_free)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from aggregator.shelf import Shelf, lying, needed
 from aggregator.store import BodyRow
 from broker.messages import Version
-from models.chain import GROUP, SNAPSHOT, SPAN, STEP, WHOLE
+from models.chain import AGREED, AGREEMENT, GROUP, SNAPSHOT, SPAN, STEP, WHOLE
 from models.deltas import SINGLES, Delta
 
 
@@ -91,3 +91,12 @@ def test_the_ways_are_those_that_lead_here_and_the_step_is_the_last_one() -> Non
     shelved.add([body(0, 3, WHOLE)], Version(1, 3), 0.0)
     assert shelved.step == b""
     assert Delta(0, 3, 5) in shelved.ways
+
+
+def test_an_agreement_is_a_step_that_a_round_may_carry() -> None:
+    shelved = Shelf([], Version(1, 0), 0.0, averaged_from=lambda number: number, grace_s=1.0)
+    agreed = body(0, 1, AGREEMENT)
+    shelved.add([agreed], Version(1, 1), 0.0)
+    assert shelved.step == agreed.data
+    shelved.add([body(0, 2, AGREED)], Version(1, 2), 1.0)  # a version whole, behind what was agreed on
+    assert shelved.step == b""

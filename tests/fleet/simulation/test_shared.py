@@ -15,9 +15,11 @@ from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from fleet.simulation.shared import DRAWS, PACKETS, Once, SharedChain, SharedResources, SharedWire, Unmarked
+from models.agreement import Agreed
 from models.chain import SPAN, Chain, Grids, Held, Step, grouped, write
 from models.codec import CodecError, Terms
 from models.codec.steps import step_near
+from models.contract import ContractSpec
 from models.job import AggregateSpec, JobSpec, ModelSpec
 from models.params import TensorSpec
 
@@ -203,3 +205,16 @@ def test_marks_of_a_simulation_write_nothing_and_stop_nobody(tmp_path: Path, mon
     marks.leave("j-1")
     assert (marks.reason("j-1"), marks.forgive("j-1")) == ("", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_fleet_agrees_on_is_shared_with_the_version_that_has_it() -> None:
+    spec = JobSpec("j", ModelSpec(inputs=10, outputs=12), contract=ContractSpec(normalise="standard"))
+    chain = SharedChain(SPEC, spec)
+    agreed = Agreed(np.ones(10, np.float32), np.ones(10, np.float32))
+    first = chain.take(chain.first(), 1, chain.agreement(chain.first(), agreed))
+    assert (first.number, first.agreed) == (1, agreed)
+    assert first.sha256() == Chain(SPEC, spec).take(chain.first(), 1, chain.agreement(chain.first(), agreed)).sha256()
+    whole = chain.whole(first.model, agreed)
+    assert chain.take(chain.first(), 5, whole) is chain.take(first, 5, whole)  # whatever it was taken from
+    step = chain.agreement(chain.first(), agreed)
+    assert chain.take(first._replace(number=3, agreed=None), 4, step) is not first

@@ -584,3 +584,15 @@ def test_the_garbage_collector_is_left_as_it_was_found(was_on: bool, monkeypatch
         assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("compression", ["strong", "off"])
+def test_a_simulated_fleet_agrees_before_it_trains(compression: Any) -> None:
+    """On raw features, where without it no update is let in."""
+    data, test = blobs(200), blobs(100, seed=1)
+    raw, far = np.array([1e5, 1, 1e-2, 1e4], np.float32), np.array([1e5, 0, 0, 1e9], np.float32)
+    shares = [Dataset(data.X[rows] * raw + far, data.y[rows]) for rows in deal("iid", data.y, 5, 0)]
+    job = structs.replace(spec(max_rounds=12), compression=compression, contract=ContractSpec(normalise="standard"))
+    result = simulate(job, shares, test._replace(X=test.X * raw + far))
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9
