@@ -36,7 +36,7 @@ def commit(store: Store, version: Version, left: object = None) -> None:
     attempt = Attempt(base, 1, "salt", 1, None, ("a", "b"))
     store.open_attempt(JOB, attempt)
     close = Close(attempt, "committed", "all are counted", {"a": "counted"})
-    store.commit(JOB, version, SHA, Kept(b"state"), {}, [], close, left)  # type: ignore[arg-type]
+    store.commit(JOB, version, SHA, Kept(b"state"), {}, [], close, left=left)  # type: ignore[arg-type]
 
 
 def test_what_came_is_there_before_and_after_its_base_is_left(store: Store) -> None:

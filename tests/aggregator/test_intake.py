@@ -219,7 +219,7 @@ def test_a_fleet_that_grows_is_clipped_for_a_version_and_then_counts_as_it_is() 
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-@pytest.mark.parametrize("normalise", ["none", "standard"])
+@pytest.mark.parametrize("normalise", ["none", "pixels"])
 def test_a_first_round_in_which_everybody_is_far_says_what_to_do_and_blames_no_peers(n: int, normalise: str) -> None:
     spec = structs.replace(SPECS["off"], contract=ContractSpec(normalise=normalise))  # type: ignore[arg-type]
     learner = fresh(spec)
