@@ -41,7 +41,7 @@ from identity.registry import RegistryError, read_registry
 from identity.settings import IdentitySettings, ServerIdentity
 from models import needs
 from models.budget import Capacity, said
-from models.data.dataset import Dataset, DatasetError, fit
+from models.data.dataset import Dataset, DatasetError, KindError, fit
 from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
 from models.job import JobSpec, Name
@@ -203,7 +203,12 @@ def _look_around(
 
 
 def _source(where: str, source: DataSource) -> Line:
-    data = load_source(source)
+    try:
+        data = load_source(source)
+    except KindError as error:
+        told = str(error).removeprefix(f"{source.path}: ")
+        text = f"only jobs that name their columns and classes can use it ([contract]): {told}"
+        return Line(where, f"{source.path}: {text}", {"path": source.path, "needs_contract": told})
     text, facts = _described(data)
     return Line(where, f"{source.path}: {text}", {"path": source.path, **facts})
 
@@ -226,6 +231,9 @@ def _described(data: Dataset) -> tuple[str, Facts]:
     labels, facts = _labels(data.y)
     rows = f"{len(data.X):,} row{'s' if len(data.X) > 1 else ''}"
     text = f"{rows} of {sides}{n_features:,} feature{'s' if n_features > 1 else ''}, {labels}"
+    if data.told:
+        told = data.told.removeprefix(f"{data.source}: ")
+        text, facts = f"{text}; {told}", {**facts, "left_out": told}
     return text, {"rows": len(data.X), "features": n_features, **facts}
 
 

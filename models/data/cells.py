@@ -48,7 +48,7 @@ class Cells(NamedTuple):
     @property
     def gaps(self) -> tuple[float, ...]:
         """Return the numbers that stand for nothing: -999."""
-        return tuple(float(plain) for cell in self.missing if _is_float(plain := self._plain(cell)))
+        return _gaps(self)
 
     def is_missing(self, cell: str) -> bool:
         """Return whether a stripped cell stands for nothing."""
@@ -168,6 +168,11 @@ def _is_float(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+@lru_cache
+def _gaps(cells: Cells) -> tuple[float, ...]:
+    return tuple(float(plain) for cell in cells.missing if _is_float(plain := cells._plain(cell)))
 
 
 @lru_cache

@@ -25,8 +25,7 @@ from models.data import dialect as dialects
 from models.data import times
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
 from models.data.cells import CellError, Doubles, Why, each
-from models.data.columns import choose, dataset_of
-from models.data.dataset import Dataset, DatasetError, checked
+from models.data.dataset import DatasetError, checked
 from models.data.dialect import Dialect, NoHeaderError
 from models.data.naming import called, counted, places
 from models.data.settings import SourceSettings
@@ -318,25 +317,6 @@ def _cut(block: Block, n_rows: int) -> Iterator[Block]:
 
 
 # What callers use that know no tables.
-
-
-def read(settings: SourceSettings, *, ended: bool = False) -> Dataset:
-    """Read the file's examples. Raises DatasetError.
-
-    ended: leave out a last line that has no end: somebody is in the middle of writing it, and a number that is cut off
-    is a number too.
-    """
-    path = Path(settings.path)
-    lines = _lines(path, ended=ended)
-    _, header = next(lines, (0, []))
-    names = choose(settings, header, "the header")
-    wanted = [header.index(name) for name in names]
-    numbers = array("d")
-    for line, cells in lines:
-        if len(cells) != len(header):
-            raise DatasetError(f"{path}, line {line}: {len(cells)} columns where the header has {len(header)}")
-        numbers.extend(_numbers(path, line, [cells[i] for i in wanted], names))
-    return dataset_of(settings, numbers, len(names))
 
 
 def load_rows(path: Path, inputs: int) -> Float32:

@@ -37,6 +37,13 @@ class DatasetError(ValueError):
         self.cell = cell[:MOST_CELL]
 
 
+class KindError(DatasetError):
+    """A column that is of another type, as a whole, than it has to be; a job that names its columns may do without it.
+
+    Also labels that are text, where a job does not name its classes.
+    """
+
+
 class Dataset(NamedTuple):
     """X: (n, ...) float32, C-contiguous. y: n labels. n is at least 1; everything is finite."""
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from models.data import npy
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
 from models.data.cells import CellError, Cells, Doubles, Why, missing_of
-from models.data.dataset import Dataset, DatasetError, checked, float32
+from models.data.dataset import DatasetError, checked, float32
 from models.data.naming import called, listed, places
 from models.data.npy import Array
 from models.data.settings import SourceSettings
@@ -182,7 +182,7 @@ class NpzTable:
             cells = np.char.decode(cells, "utf-8", "replace")
         if cells.dtype.kind not in "buifU":
             raise CellError(f"is {cells.dtype}, neither numbers nor text")
-        if kind is Kind.NUMBER and cells.dtype.kind in "bu":
+        if kind is Kind.NUMBER and cells.dtype.kind == "b":
             return cells.astype(np.float64), ()
         return self._values.column(name, kind, cells.tolist())
 
@@ -256,23 +256,6 @@ def _told(path: str) -> Iterator[None]:
         raise
     except NPZ_ERRORS as error:
         raise DatasetError(f"{path}: cannot be read as NPZ: {error}") from error
-
-
-def read(settings: SourceSettings) -> Dataset:
-    """Read the file's examples. Raises DatasetError."""
-    path, label = Path(settings.path), settings.label
-    if len(settings.columns) > 1:
-        raise DatasetError(
-            f"{path}: features names {len(settings.columns)} arrays, which only a contract of a job can use"
-        )
-    key = settings.columns[0] if settings.columns else "X"
-    X, y = read_arrays(path, (key, label)).values()
-    for name, values in ((key, X), (label, y)):
-        if values.dtype.kind not in "buif" or values.ndim == 0:
-            raise DatasetError(f"{path}: {name} is {values.dtype} {values.shape}, not rows of numbers")
-    if len(X) != len(y):
-        raise DatasetError(f"{path}: {len(X)} rows in {key} but {len(y)} in {label}")
-    return Dataset(checked(_scaled(X), key, path), checked(_plain(y), label, path), str(path))
 
 
 def _scaled(X: npt.NDArray[Any]) -> Float32:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from models.contract import ContractSpec
 from models.data.blocks import Arrays, Block, Kind
-from models.data.dataset import Dataset, DatasetError, checked
+from models.data.dataset import Dataset, DatasetError, KindError, checked
 from models.data.labels import Classes
 from models.data.settings import SourceSettings
 from models.data.spool import Spool, Spools
@@ -93,7 +93,7 @@ def as_they_are(arrays: Arrays, settings: SourceSettings, spools: Spools, pause:
     labels: Spool | None = None
     for X, y in arrays.parts():
         if y.dtype.kind == "U":
-            raise DatasetError(
+            raise KindError(
                 f"{path}: {settings.label} is text: name the job's classes, classes = [...] in [contract] (`fedge job "
                 f"draft {path}` writes the line)"
             )

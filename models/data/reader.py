@@ -5,6 +5,7 @@ Table ──match──▶ take ──▶ examples ──▶ Reading: the Datase
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import NamedTuple
 from models.contract import NO_CONTRACT, ContractSpec
 from models.data import matching, positional, rows, table
 from models.data.blocks import Arrays, Kind, Table
-from models.data.dataset import Dataset, DatasetError
+from models.data.dataset import Dataset, DatasetError, KindError
 from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
-from models.data.spool import NoRoomError, Spools
+from models.data.spool import NoRoomError, Spools, is_mapped
+
+MOST_WRONG = 0.9
+"""Share of a column's cells that are no numbers beyond which it is no column of numbers."""
 
 
 class Reading(NamedTuple):
@@ -74,7 +78,7 @@ def _read(
     skipped.check()
     if not len(data.y):
         raise DatasetError(f"{path}: no example is left")
-    notes = tuple(filter(None, (*opened.notes, skipped.exact, _too_few(data, contract))))
+    notes = tuple(filter(None, (*opened.notes, skipped.exact, _too_few(data, contract), _lies(data))))
     return Reading(data._replace(told=skipped.told), notes)
 
 
@@ -109,19 +113,24 @@ def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
 
 
 def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
-    """Raise DatasetError for a column that is of another type than the job wants, as a whole."""
+    """Raise KindError for a column that is of another type than the job wants, as a whole."""
     for name, kind in match.wanted.items():
-        if kind is not Kind.NUMBER or skipped.share_wrong(name) < 0.5:
+        if kind is not Kind.NUMBER or skipped.share_wrong(name) < MOST_WRONG:
             continue
         if name in match.labels:
-            raise DatasetError(
+            raise KindError(
                 f"{path}: the label {name!r} is no number: name the job's classes, classes = [...] in [contract] "
                 f"(`fedge job draft {path}` writes the line)"
             )
-        raise DatasetError(
+        raise KindError(
             f"{path}: column {name!r} holds no numbers, which the job wants there: have numbers there, or leave it "
             "out of the job's features"
         )
+
+
+def _lies(data: Dataset) -> str:
+    """Return where examples lie that are too many for the memory."""
+    return f"{len(data.y):,} examples lie in a file, not in memory" if is_mapped(data.X) else ""
 
 
 def _too_few(data: Dataset, contract: ContractSpec) -> str:
@@ -151,11 +160,14 @@ def read_file(
     allow: the factories that may run here. ended: leave out a last row that is being written. See `read`.
     """
     row = table.known(settings)
-    opened = row.open(settings, ended=ended, allow=allow)
     try:
-        if isinstance(opened, Arrays):
-            return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
-        place = "line" if row.name in _OF_LINES else "row"
-        return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
-    finally:
-        opened.close()
+        with contextlib.closing(row.open(settings, ended=ended, allow=allow)) as opened:
+            if isinstance(opened, Arrays):
+                return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
+            place = "line" if row.name in _OF_LINES else "row"
+            return read(opened, settings, contract, scratch, classifies=classifies, place=place, pause=pause)
+    except DatasetError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:  # whose text may have a cell in it
+        told = f"{settings.path}: reading failed with {type(error).__name__}: the log of this machine has why"
+        raise DatasetError(told, cell=str(error)) from error

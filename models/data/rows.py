@@ -135,7 +135,9 @@ class _Taker:
         values = _numbers(block, name)
         with np.errstate(over="ignore"):
             into[:] = values
-        ok.skip(name, NOT_FINITE, np.isinf(into))
+        infinite = np.isinf(into)
+        ok.skip(name, NOT_FINITE, infinite)
+        into[infinite] = np.nan  # which nothing is filled with, in a row after it
         outside = np.zeros(len(into), bool) if limits is None else (values < limits[0]) | (values > limits[1])
         into[outside] = np.nan
         if self._how == "skip":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from array import array
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -25,8 +24,7 @@ import numpy as np
 
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
 from models.data.cells import CellError, Cells, Doubles, missing_of
-from models.data.columns import choose, dataset_of
-from models.data.dataset import Dataset, DatasetError
+from models.data.dataset import DatasetError
 from models.data.naming import called, places
 from models.data.settings import SourceSettings
 from models.data.values import Values
@@ -57,25 +55,6 @@ _MAGIC = b"SQLite format 3\x00"
 _WAL = b"\x02\x02"
 _BETWEEN_LOOKS = 100_000
 """Steps of SQLite's machine after which Python has a look: it is there that a query without an end is stopped."""
-
-
-def read(settings: SourceSettings) -> Dataset:
-    """Return the rows of the query as they are now. Raises DatasetError."""
-    import sqlite3  # here alone: see the law
-
-    path, query = settings.path, settings.query or ""
-    alone = _is_alone(path)
-    before = _state(path)
-    try:
-        with contextlib.closing(_connect(path, alone=alone)) as connection:
-            found = _rows(connection, settings, query)
-    except (sqlite3.Error, sqlite3.Warning, UnicodeError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path}: {_explained(error, settings)}") from error
-    if alone and _state(path) != before:
-        raise DatasetError(f"{path}: somebody has begun to write to it while it was read: it is read again")
-    return found
 
 
 def open_table(settings: SourceSettings, *, ended: bool) -> SqliteTable:  # noqa: ARG001 -- no row is half there
@@ -206,30 +185,6 @@ def _allow(action: int, _first: str | None, second: str | None, _database: str |
     if action in reading or (action == sqlite3.SQLITE_FUNCTION and second != "load_extension"):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
-
-
-def _rows(connection: sqlite3.Connection, settings: SourceSettings, query: str) -> Dataset:
-    cursor = connection.execute(query or _only_table(connection, settings.path)[0])
-    header = [column[0] for column in cursor.description or ()]
-    names = choose(settings, header, "the query")
-    wanted = [header.index(name) for name in names]
-    numbers = array("d")
-    for n, row in enumerate(cursor):
-        cells = [row[i] for i in wanted]
-        for name, cell in zip(names, cells, strict=True):
-            if not isinstance(cell, int | float):
-                raise DatasetError(f"{settings.path}, row {n}, column {name}: {_described(cell)}")
-        numbers.extend(cells)
-    return dataset_of(settings, numbers, len(names))
-
-
-def _described(cell: object) -> str:
-    match cell:
-        case None:
-            return "NULL is no number: leave such rows out (WHERE ... IS NOT NULL)"
-        case str():
-            return f"the text {cell[:40]!r} is no number: store numbers, or CAST them in the query"
-    return "a blob is no number"
 
 
 def _is_alone(path: str) -> bool:

@@ -12,15 +12,12 @@ import codecs
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import PurePath
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from models.data import csv_file, factory_source, jsonl_file, npz_file, sqlite_file, times
-from models.data.blocks import Arrays, Kind, Table
-from models.data.dataset import Dataset, DatasetError, checked, float32
+from models.data.blocks import Table
+from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
 
 Stamp = tuple[tuple[int, ...], ...]
@@ -47,10 +44,6 @@ class Format(NamedTuple):
     endings: tuple[str, ...]
     """Of the paths of such files, in small letters."""
     open: Opening
-    read: Callable[[SourceSettings], Dataset]
-    """Read them as they are now. Raises DatasetError, naming the file and the row, line or column."""
-    read_ended: Callable[[SourceSettings], Dataset] | None = None
-    """The same without a last row that is being written; None where no row can be half there."""
     is_ended: Callable[[SourceSettings], bool] = lambda _settings: True
     """Return whether the last row is whole, as far as that shows."""
     keys: frozenset[str] = frozenset()
@@ -69,56 +62,29 @@ def _always(open_table: Callable[..., Table]) -> Opening:
     return opening
 
 
-def _read(opening: Opening, settings: SourceSettings, *, ended: bool = False) -> Dataset:
-    """Read a table whose every cell is a number. Raises DatasetError."""
-    table = opening(settings, ended=ended)
-    try:
-        if isinstance(table, Arrays):
-            X, y = table.arrays()
-            if y.dtype.kind == "U":
-                raise DatasetError(f"{settings.path}: {settings.label} is text, not rows of numbers")
-            return Dataset(X, y, settings.path)
-        features = settings.columns or tuple(name for name in table.header if name != settings.label)
-        wanted = dict.fromkeys((*features, settings.label), Kind.NUMBER)
-        parts = []
-        for block in table.blocks(wanted):
-            if block.faults:
-                line, column, why = block.faults[0]
-                place = f", column {column} " if column else " "
-                raise DatasetError(f"{settings.path}, line {line}{place}{why}")
-            parts.append(np.stack([np.asarray(block.columns[name]) for name in wanted], axis=1))
-        numbers = float32(np.concatenate(parts)) if parts else np.zeros((0, len(wanted)), np.float32)
-        X = checked(float32(numbers[:, :-1]), "the features", settings.path)
-        return Dataset(X, checked(float32(numbers[:, -1]), settings.label, settings.path), settings.path)
-    finally:
-        table.close()
-
-
 _TEXT = frozenset({"encoding", "time_format", "missing_values"})
 _JSONL = _always(jsonl_file.open_table)
 
 FORMATS = (
-    Format("NPZ", "npz", (".npz",), _always(npz_file.open_table), npz_file.read, keys=_TEXT - {"encoding"}),
+    Format("NPZ", "npz", (".npz",), _always(npz_file.open_table), keys=_TEXT - {"encoding"}),
     Format(
-        *("CSV", "csv", (".csv", ".tsv", ".txt"), _always(csv_file.open_table), csv_file.read),
-        read_ended=partial(csv_file.read, ended=True),
+        *("CSV", "csv", (".csv", ".tsv", ".txt"), _always(csv_file.open_table)),
         is_ended=csv_file.is_ended,
         keys=_TEXT | {"delimiter", "decimal", "comment", "thousands", "quote", "header", "skip_lines"},
     ),
     Format(
-        *("SQLite", "sqlite", (".db", ".sqlite", ".sqlite3"), _always(sqlite_file.open_table), sqlite_file.read),
+        *("SQLite", "sqlite", (".db", ".sqlite", ".sqlite3"), _always(sqlite_file.open_table)),
         keys=(_TEXT - {"encoding"}) | {"query"},
         beside=("-wal", "-journal"),
     ),
     Format(
-        *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL, partial(_read, _JSONL)),
-        read_ended=partial(_read, _JSONL, ended=True),
+        *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL),
         is_ended=csv_file.is_ended,
         keys=_TEXT,
     ),
 )
 FACTORY = Format(
-    *("code", "package.module:factory", (), factory_source.open_table, partial(_read, factory_source.open_table)),
+    *("code", "package.module:factory", (), factory_source.open_table),
     keys=(_TEXT - {"encoding"}) | {"options"},
 )
 """All others."""

@@ -117,7 +117,8 @@ def classes(y: Labels, outputs: int) -> npt.NDArray[np.int64]:
     wrong = np.flatnonzero((column[:, 0] < 0) | (column[:, 0] >= outputs) | (column[:, 0] != np.trunc(column[:, 0])))
     if len(wrong):
         row = int(wrong[0])
-        raise LabelError(f"the label is not one of 0..{outputs - 1}", row, str(column[row, 0]))
+        told = f"the label is not one of 0..{outputs - 1}: where labels are called otherwise, the job names its classes"
+        raise LabelError(told, row, str(column[row, 0]))
     return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
 
 

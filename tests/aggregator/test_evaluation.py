@@ -14,6 +14,7 @@ from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.store import UpdateRow
 from broker.messages import Metrics
+from models.contract import ContractSpec
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 from models.job import JobSpec, ModelSpec, StopSpec
@@ -107,6 +108,19 @@ def test_the_split_is_the_one_of_the_jobs_data_source(tmp_path: Path) -> None:
     assert net.spec == NET.spec
     assert test is not None
     assert np.array_equal(test.X, TEST.X)
+
+
+def test_the_split_goes_by_the_jobs_contract_and_all_of_it_is_scored(tmp_path: Path) -> None:
+    lines = [f"{at % 3},x,{('no', 'yes')[at % 2]},{at}" for at in range(40)]
+    (tmp_path / "test.csv").write_text("\n".join(["v,note,label,t", *lines, ""]))
+    config = AggregatorConfig("f", tests={"eyes": DataSource(str(tmp_path / "test.csv"))})
+    contract = ContractSpec(features=("t", "v"), label="label", classes=("yes", "no"), validation=0.5)
+    spec = JobSpec("toy", ModelSpec(inputs=2, outputs=2), data="eyes", contract=contract)
+    _, test = evaluation.prepare(spec, config)
+    assert test is not None
+    assert test.held_out is None
+    assert test.X.tolist() == [[at, at % 3] for at in range(40)]
+    assert test.y.tolist() == [1 - at % 2 for at in range(40)]
 
 
 def test_a_net_or_a_split_that_cannot_be_had_is_named(tmp_path: Path) -> None:

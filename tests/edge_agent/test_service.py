@@ -59,6 +59,7 @@ from models import chain
 from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
 from models.codec.steps import step_near
+from models.contract import NO_CONTRACT, ContractSpec
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource, InMemory, Opener, Source
 from models.data.source import open as open_source
@@ -80,7 +81,7 @@ SKETCH = Terms(64, 1)
 FIRST = Chain(NET.spec, SPEC).first()
 
 
-def rows(*_: object, **__: object) -> Dataset:
+def rows(*_: object) -> Dataset:
     rng = np.random.default_rng(0)
     y = np.arange(20) % 2
     return Dataset(np.ascontiguousarray(rng.standard_normal((20, 4)) + y[:, None], np.float32), y)
@@ -2143,6 +2144,58 @@ def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_the
     assert [(meant.name, source) for meant, source in bench.agent.jobs._sources] == [("toy", opened[0])]
     bench.say(Job(JOB, 1))
     assert bench.agent.jobs._sources == ()
+
+
+def test_two_jobs_with_different_contracts_mean_different_things_by_one_source(bench: Bench, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    opened: list[tuple[Any, ...]] = []
+
+    def note(settings: DataSource, *more: Any, **others: Any) -> Source:
+        opened.append((*more, others["classifies"], others["allow"]))
+        return open_source(DataSource(str(data)), *more, **others)
+
+    bench.agent.jobs._open_source = note
+    bench.begin()
+    turned = ContractSpec(features=("d", "c", "b", "a"), label="y", classes=("0", "1"))
+    bench.say(Job("other-2", 1, msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy", contract=turned))))
+    assert [one[0] for one in opened] == [NO_CONTRACT, turned]
+    assert {one[1:] for one in opened} == {(bench.folder / "scratch", True, ())}
+    first, second = (work._read().data for work in bench.agent.works.values())
+    np.testing.assert_array_equal(first.X, second.X[:, ::-1])
+    bench.say(Job("other-2", 1))
+    assert [meant.contract for meant, _ in bench.agent.jobs._sources] == [NO_CONTRACT]
+
+
+def test_what_is_left_out_of_the_rows_is_told_to_the_operator_and_not_what_stands_there(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    write_csv(data, 20)
+    bench = Bench(tmp_path / "state", open_source=on_disk(data))
+    bench.begin()
+    bench.offered()
+    with data.open("a") as file:
+        file.write("1,2,warm,4,0\n1,2,3,,1\n")
+    leave(bench, version_1())
+    bench.settle(30.0)
+    told = f"{data}: about 9 % of the rows are left out, most because 'c' is no number (line 22)"
+    assert bench.of(Presence)[-1].trouble == {JOB: told}
+    assert bench.of(Presence)[-1].ready == {JOB: 20}
+    write_csv(data, 20)
+    assert bench.agent.jobs.trouble == {JOB: told}, "until they are read again"
+    bench.agent.stop()
+
+
+def test_what_stands_in_a_cell_is_in_this_machines_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def snapshot(self) -> Dataset:
+            raise DatasetError("x.csv, line 3: is wrong", cell="warm")
+
+    bench = Bench(tmp_path, open_source=lambda *_, **__: Broken())
+    bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC)))
+    bench.settle(30.0)
+    assert bench.of(Presence)[-1].unready == {JOB: "x.csv, line 3: is wrong"}
+    assert "x.csv, line 3: is wrong (it holds 'warm')" in caplog.text
+    bench.agent.stop()
 
 
 @pytest.mark.parametrize("ends", ["trained", "halted"])

@@ -53,11 +53,14 @@ epochs = {epochs}
 class Two:
     """An aggregator and one agent, each a process."""
 
-    def __init__(self, folder: Path, broker: EmbeddedBroker, source: str) -> None:
+    def __init__(self, folder: Path, broker: EmbeddedBroker, source: str, models: str = "") -> None:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         where = f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\n'
-        for role, more in (("aggregator", ""), ("agent", f"[data.readings]\n{source}\n[models]\ninference = false\n")):
+        for role, more in (
+            ("aggregator", ""),
+            ("agent", f"[data.readings]\n{source}\n[models]\ninference = false\n{models}"),
+        ):
             (folder / f"{role}.toml").write_text(
                 f'fleet = "f"\nstate_dir = "{folder / role}"\n'
                 + ('device = "d"\n' if role == "agent" else "")
@@ -98,8 +101,8 @@ class Two:
 
 
 @contextlib.contextmanager
-def fleet(folder: Path, broker: EmbeddedBroker, source: str) -> Iterator[Two]:
-    two = Two(folder, broker, source)
+def fleet(folder: Path, broker: EmbeddedBroker, source: str, models: str = "") -> Iterator[Two]:
+    two = Two(folder, broker, source, models)
     try:
         yield two
     finally:
@@ -173,8 +176,9 @@ def test_a_file_that_does_not_answer_holds_up_nothing_else(
     tmp_path: Path, mosquitto: EmbeddedBroker, until: Until
 ) -> None:
     """A pipe that nobody writes to. The device says that its data are being read, and ends when it is asked to."""
-    pipe = tmp_path / "pipe.csv"
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    source = f'path = "{pipe}"\nformat = "os:open"\noptions = {{ path = "{pipe}", flags = 0 }}'
     listener = MqttTransport(BrokerSettings(host=mosquitto.host, port=mosquitto.port), "listener")
     listener.subscribe(Wire("f").filter_for("device"))
     listener.open()
@@ -187,7 +191,7 @@ def test_a_file_that_does_not_answer_holds_up_nothing_else(
         return bool(said) and READING in said[-1].unready.values()
 
     try:
-        with fleet(tmp_path, mosquitto, f'path = "{pipe}"') as two:
+        with fleet(tmp_path, mosquitto, source, 'allow = ["os:open"]\n') as two:
             two.start("aggregator", "agent")
             until(lambda: "leads" in two.log("aggregator"))
             two.submit(epochs=1)

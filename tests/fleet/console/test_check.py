@@ -62,7 +62,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez("one.npz", X=np.zeros((1, 1)), y=np.zeros(1))
     np.savez("many.npz", X=np.zeros((2, 3)), y=np.array([[0.5, -1], [2, 3]]))
     Path("table.csv").write_text("a,b,y\n1,2,0.5\n3,4,1.25\n")
-    Path("bad.csv").write_text("a,y\n1,0\nwarm,1\n")
+    Path("bad.csv").write_text("a,y\n")
     Path("broken.npz").write_bytes(Path("digits.npz").read_bytes()[:3000])
     Path("check_nets.py").write_text(FACTORIES)
     Path("check_thrower.py").write_text("print('hello')\nraise ZeroDivisionError('one over nothing')\n")
@@ -125,11 +125,27 @@ def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Cap
     assert (code, complaints) == (0, [])
     bad = '[data.bad]\npath = "readings.db"\nquery = "SELECT t, v, y FROM readings"\n'
     code, lines, complaints = check_agent(capsys, good + bad)
+    left_out = "2 rows of 2 features, labels 0..1 (2 classes); about 30 % of the rows are left out, most because 'v' "
+    left_out += "is empty"
+    assert lines[1] == f"[data.bad] readings.db: {left_out} (row 2)"
+    assert (code, complaints) == (0, [])
+    code, lines, complaints = check_agent(capsys, f"{bad}max_skipped = 0.1")
     assert len(complaints) == 1
-    assert "agent.toml: [data.bad]: readings.db, row 2, column v: NULL is no number" in complaints[0]
+    assert complaints[0] == (
+        "fedge: agent.toml: [data.bad]: readings.db: 1 of 3 rows cannot be used, more than max_skipped = 0.1 allows: 1 "
+        "because 'v' is empty (row 2)"
+    )
     assert code == 2
     code, lines, complaints = check_agent(capsys, '[data.none]\npath = "readings.db"')
-    assert "agent.toml: [data.none]: readings.db, row 2, column v: NULL" in complaints[0], "the only table is meant"
+    assert lines[0] == f"[data.none] readings.db: {left_out} (row 2)", "the only table is meant"
+
+
+def test_a_table_that_only_a_job_with_a_contract_can_use_is_no_complaint(here: Path, capsys: Capture) -> None:
+    Path("words.csv").write_text("a,y\n1,ok\n2,fault\n")
+    code, lines, complaints = check_agent(capsys, sources(words="words.csv"))
+    assert lines[0].startswith("[data.words] words.csv: only jobs that name their columns and classes can use it")
+    assert "the label 'y' is no number: name the job's classes" in lines[0]
+    assert (code, complaints) == (0, [])
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
@@ -137,7 +153,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, cap
     assert code == 2
     assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
     assert complaints == [
-        "fedge: agent.toml: [data.bad]: bad.csv, line 3, column a: 'warm' is no number",
+        "fedge: agent.toml: [data.bad]: bad.csv: no rows yet",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
     ]
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.data.csv_file import is_ended, load_rows, read
+from models.data import reader, source
+from models.data.csv_file import is_ended, load_rows
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 
 
 def load(path: Path, *, label: str = "y", features: Sequence[str] | None = None) -> Dataset:
-    return read(DataSource(str(path), label, None if features is None else tuple(features)))
+    return source.load(DataSource(str(path), label, None if features is None else tuple(features)))
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def test_a_csv_gives_all_columns_but_the_label_or_those_asked_for(csv: Path) -> 
     [
         ("a,b\n1,2\n", "no column 'y'; the header has a, b"),
         ("a,a,y\n1,2,3\n", "more than one column 'a'"),
-        ("a,y\n1,0\n1,0,9\n", "line 3: 3 columns where the header has 2"),
-        ("a,y\n1,0\nwarm,0\n", "line 3, column a: 'warm' is no number"),
-        ("a,y\n1,\n", "line 2, column y: '' is no number"),
-        ("a,y\n1,0\nnan,0\n", "row 1: the features has"),
-        ("a,y\n", "no rows"),
-        ("", "no column 'y'; the header has nothing"),
-        ("y\n1\n", "no rows"),
+        ("a,y\n1,0,9\n1,0,9\n", "none of its 2 rows can be used: 2 because the line .*lines 2, 3"),
+        ("a,y\nwarm,0\nhot,0\n", "column 'a' holds no numbers"),
+        ("a,y\n1,\n", "none of its 1 rows can be used: 1 because 'y' is empty .line 2"),
+        ("a,y\n1,0\nnan,0\n,1\n", "2 of 3 rows cannot be used.* 2 because 'a' is empty .lines 3, 4"),
+        ("a,y\n", "no rows yet"),
+        ("", "no rows yet: it is empty"),
+        ("y\n1\n", "there is no feature"),
     ],
 )
 def test_a_csv_that_cannot_be_trained_on_says_where(csv: Path, text: str, message: str) -> None:
@@ -84,7 +85,7 @@ def test_a_csv_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_last_line_that_has_no_end_can_be_left_out(csv: Path, text: str, rows: int) -> None:
     csv.write_bytes(text.encode())
     settings = DataSource(str(csv))
-    assert len(read(settings, ended=True).y) == rows
+    assert len(reader.read_file(settings, ended=True).data.y) == rows
     assert is_ended(settings) == text.endswith(("\r", "\n"))
 
 

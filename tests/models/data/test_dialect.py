@@ -54,7 +54,7 @@ NAMES = st.lists(
 
 
 @given(names=NAMES, data=st.data(), way=WAYS)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_written_is_read_back_in_any_dialect(
     tmp_path: Path, names: list[str], data: st.DataObject, way: Way
 ) -> None:
@@ -95,7 +95,7 @@ CELLS = st.sampled_from(
     keys=st.fixed_dictionaries({}, optional={"decimal": st.just(","), "missing_values": st.just(("1",))}),
     kinds=st.tuples(st.sampled_from(Kind), st.sampled_from(Kind)),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_quick_way_and_row_by_row_come_to_the_same(
     tmp_path: Path, rows: list[list[str]], way: str, end: str, keys: dict[str, Any], kinds: tuple[Kind, Kind]
 ) -> None:
@@ -125,7 +125,7 @@ def test_the_quick_way_and_row_by_row_come_to_the_same(
 
 
 @given(body=st.binary(max_size=200) | st.text('ay,;\t"\n\r01.#\x00é', max_size=80).map(str.encode))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.npz"])
 def test_any_bytes_raise_nothing_but_a_dataset_error(tmp_path: Path, name: str, body: bytes) -> None:
     path = tmp_path / name
@@ -175,3 +175,34 @@ def test_what_is_said_is_not_looked_for() -> None:
     assert (dialect.delimiter, dialect.comment, dialect.quote, dialect.notes) == (";", "", "", ())
     assert dialect.header == ("a", '"y')
     assert (dialect.cells.decimal, dialect.cells.thousands) == (".", ",")
+
+
+SECRETS = st.sampled_from(["SECRET", "7SECRET", "SECRET,5", '"SECRET', "SECRET\x00", "1", "2.5", "2024-01-01", ""])
+
+
+@given(
+    rows=st.lists(st.lists(SECRETS, min_size=1, max_size=4), min_size=1, max_size=6),
+    way=st.sampled_from([",", ";", "\t"]),
+    kind=st.sampled_from(Kind),
+    encoding=st.sampled_from(["utf-8", "utf-16"]),
+)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_no_cell_stands_in_what_is_told(
+    tmp_path: Path, rows: list[list[str]], way: str, kind: Kind, encoding: str
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("".join(way.join(row) + "\n" for row in (["a", "b", "y"], *rows)).encode(encoding))
+    source = DataSource(str(path), time="b")
+    told: list[object] = []
+    try:
+        opened = csv_file.open_table(source, ended=False)
+    except table.DatasetError as error:
+        told.append(error)
+    else:
+        with contextlib.closing(opened):
+            told.append(opened.notes)
+            try:
+                told += [block.faults for block in opened.blocks(dict.fromkeys(opened.header, kind))]
+            except table.DatasetError as error:
+                told.append(error)
+    assert "SECRET" not in str(told)

@@ -200,7 +200,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
 
 
 @given(names=st.lists(NAMES, min_size=2, max_size=6, unique=True), words=st.lists(NAMES, min_size=1, max_size=5))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_columns_and_classes_are_called_the_draft_is_a_job(
     tmp_path: Path, names: list[str], words: list[str]
 ) -> None:

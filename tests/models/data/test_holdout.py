@@ -55,6 +55,14 @@ def test_neither_side_is_empty_where_there_are_two(values: list[int], share: flo
     assert 0 < limit.held(hashes).sum() < len(hashes)
 
 
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30), st.sampled_from([0.25, 0.5]))
+def test_what_else_there_is_does_not_matter_where_both_sides_have_something(values: list[int], share: float) -> None:
+    hashes = np.array([0, *values, 2**64 - 1], np.uint64)
+    limit = Limit(share)
+    limit.note(hashes)
+    assert limit.held(hashes).tolist() == [int(value) < share * 2**64 for value in hashes]
+
+
 @pytest.mark.parametrize("values", [[], [5], [5, 5]])
 def test_where_all_are_alike_nothing_is_held_back(values: list[int]) -> None:
     limit = Limit(0.5)

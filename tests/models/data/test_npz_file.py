@@ -9,14 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.data import source
 from models.data.dataset import Dataset, DatasetError, fit
-from models.data.npz_file import read, read_arrays
+from models.data.npz_file import read_arrays
 from models.data.source import DataSource
 from models.job import ModelSpec
 
 
 def load(path: Path, *, key: str | None = None, label: str = "y") -> Dataset:
-    return read(DataSource(str(path), label, key))
+    return source.load(DataSource(str(path), label, key))
 
 
 def save(path: Path, **arrays: Any) -> Path:
@@ -70,7 +71,7 @@ def test_an_npz_that_cannot_be_trained_on_says_where(npz: Path, X: Any, y: Any, 
 
 
 def test_a_missing_array_is_named_with_those_there_are(npz: Path) -> None:
-    with pytest.raises(DatasetError, match="no array y; it has X, labels"):
+    with pytest.raises(DatasetError, match="no column 'y'; the header has X, labels"):
         load(save(npz, X=np.ones((1, 1)), labels=np.ones(1)))
 
 

@@ -193,6 +193,12 @@ def test_the_last_value_is_that_before_in_time_and_in_the_group() -> None:
     assert (found.X.tolist(), found.y.tolist()) == ([[1], [1], [5], [5]], [1, 0, 3, 2])
 
 
+def test_what_cannot_be_used_is_no_last_value() -> None:
+    columns = {"a": [1.0, float("inf"), None, 4.0, 5.0, 6.0], "y": [0.0] * 6}
+    found = examples(columns, features=["a"], label="y", missing="last", window={"length": 2, "hop": 1})
+    assert found.X.tolist() == [[1, 4], [4, 5], [5, 6]]
+
+
 def test_a_column_without_any_value_has_no_mean() -> None:
     with pytest.raises(DatasetError, match="column 'a' has no value in any row"):
         examples({"a": [None, None], "y": [0.0, 1.0]}, features=["a"], label="y", missing="mean")

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.contract import ContractSpec
 from models.data import table
 from models.data.blocks import Block, Kind, Table
 from models.data.dataset import Dataset, DatasetError
@@ -296,6 +297,67 @@ def test_who_asks_while_an_earlier_reading_hangs_is_told_so(csv: str, monkeypatc
         go_on.set()
         hanging.join()
     assert len(rows.snapshot().y) == 2
+
+
+def test_two_jobs_may_mean_different_things_by_one_file(csv: str) -> None:
+    one = open_source(source(path=csv), ContractSpec(features=("b", "a"), label="y", classes=("0", "1"))).snapshot()
+    other = open_source(source(path=csv), ContractSpec(features=("y",), label="a"), classifies=False).snapshot()
+    assert (one.X.tolist(), one.y.tolist()) == ([[2, 1], [4, 3]], [0, 1])
+    assert (other.X.tolist(), other.y.tolist()) == ([[0], [1]], [1, 3])
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_large_file_that_cannot_be_used_is_not_read_again_before_it_has_changed(
+    csv: str, readings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.data.source.LARGE_BYTES", Path(csv).stat().st_size)
+    rows = open_source(source(path=csv), ContractSpec(features=("c",), label="y"))
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="no column 'c'"):
+            rows.snapshot()
+    assert len(readings) == 1
+    Path(csv).write_text("a,c,y\n1,2,0\n3,4,1\n5,6,1\n")
+    assert rows.snapshot().X.tolist() == [[2], [4], [6]]
+    assert len(readings) == 2
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_small_file_that_cannot_be_used_is_looked_at_each_time(csv: str, readings: list[str]) -> None:
+    """What hinders it may not show in its stamp."""
+    rows = open_source(source(path=csv), ContractSpec(features=("c",), label="y"))
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="no column 'c'"):
+            rows.snapshot()
+    assert len(readings) == 3
+
+
+def test_what_is_left_out_is_said_in_the_log_once_and_again_when_it_is_another(
+    csv: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "models.data.source")
+    rows = open_source(source(path=csv))
+    append(csv, "5,,1\n")
+    rows.snapshot()
+    rows.snapshot()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"data={csv} 1 of 3 rows are left out: 1 because 'b' is empty (line 4)"
+    ]
+    append(csv, "6,,1\n")
+    assert rows.snapshot().told == f"{csv}: about 50 % of the rows are left out, most because 'b' is empty (line 4)"
+    assert len(caplog.records) == 2
+
+
+def test_what_reading_throws_is_told_without_its_text(csv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def throw(*_: object, **__: object) -> Table:
+        return float("warm")  # type: ignore[return-value]
+
+    monkeypatch.setattr(table, "FORMATS", (table.FORMATS[1]._replace(open=throw),))
+    with pytest.raises(
+        DatasetError, match=r"reading failed with ValueError: the log of this machine has why"
+    ) as caught:
+        load(source(path=csv))
+    assert "warm" not in str(caught.value)
+    assert "warm" in caught.value.cell
 
 
 def test_rows_in_memory_are_given_as_they_are() -> None:

@@ -190,7 +190,7 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path, content: bytes, why:
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     for path in (tmp_path / "none.db", tmp_path, tmp_path / f"{'x' * 300}.db"):
         with pytest.raises(DatasetError, match="cannot be read as SQLite"):
-            sqlite_file.read(source(path))
+            sqlite_file.open_table(source(path), ended=False)
     assert list(tmp_path.iterdir()) == []
 
 
