@@ -80,7 +80,7 @@ FIRST = {
     "halt-frees-nobody": 676,
     "stale-base-counted": 55,
     "asked-once": 910,
-    "clone-unseen": 52,
+    "clone-unseen": 74,
     "new-card-ignored": 6,
     "resumed-by-one-name": 119,
     "presence-believed": 50347,
