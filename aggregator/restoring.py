@@ -58,8 +58,11 @@ def is_again(history: History) -> int | None:
     return None if number is None else int(number)
 
 
-def named(numbers: Iterable[int], best: int | None, current: int) -> str:
-    """Return in words which versions can be had."""
-    there = sorted({*numbers, current})
-    words = {best: "the best", current: "the current one"}
-    return ", ".join(f"{number} ({words[number]})" if number in words else f"{number}" for number in there)
+def named(numbers: Iterable[int], best: int | None, last: int, *, ended: bool = False) -> str:
+    """Return in words which versions can be had. last: the current one; of a job that is gone the last one.
+
+    The current one can be had anyway, the last of one that is gone if it is kept.
+    """
+    there = sorted({*numbers} if ended else {*numbers, last})
+    words = {best: "the best", last: "the last" if ended else "the current one"}
+    return ", ".join(f"{number} ({words[number]})" if number in words else f"{number}" for number in there) or "none"

@@ -152,7 +152,7 @@ def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
     number = past.best if version == "best" else past.last if version == "last" else _natural(version)
     state = None if number is None else states.get(past.job, number)
     if state is None:
-        there = restoring.named(states.sizes(past.job), past.best, past.last)
+        there = restoring.named(states.sizes(past.job), past.best, past.last, ended=True)
         raise ValueError(_not_kept(past.job, version, there))
     said = f"{past.generation}.{state.number}"
     return Found(past.job, past.spec, said, state, number == past.best, past.reason)
@@ -231,7 +231,7 @@ def past_lines(aggregator: Aggregator) -> Iterator[dict[str, Any]]:
             "version": f"{past.generation}.{past.last}",
             "metrics": {name: metrics[name] for name in ("accuracy", "loss", "participants") if name in metrics},
             "reason": f"{past.ended}: {past.reason}; another of its name replaced it at {past.at} UTC; "
-            f"kept: {restoring.named(states.sizes(past.job), past.best, past.last)}"[:500],
+            f"kept: {restoring.named(states.sizes(past.job), past.best, past.last, ended=True)}"[:500],
         }
 
 

@@ -399,7 +399,7 @@ def test_a_replaced_job_is_listed_and_exported_by_its_id(fleet: Fleet, spec: Spe
         (line,) = (line for line in anna.ask(Jobs, past=True).data["jobs"] if line["job"] == first)
         assert (line["state"], line["version"], line["metrics"]["loss"]) == ("replaced", "1.5", 3.0)
         assert line["reason"].startswith("finished: max_rounds = 5 are done; another of its name replaced it at 2")
-        assert line["reason"].endswith("kept: 3 (the best), 5 (the current one)")
+        assert line["reason"].endswith("kept: 3 (the best), 5 (the last)")
         assert first not in [line["job"] for line in anna.ask(Jobs).data["jobs"]]
         for word, number in (("best", 3), ("last", 5), ("3", 3)):
             said, held = anna.export(first, word)
@@ -410,7 +410,7 @@ def test_a_replaced_job_is_listed_and_exported_by_its_id(fleet: Fleet, spec: Spe
         fleet.start_aggregator()
         fleet.lead()
     assert anna.ask(Export, first, "2").text == (
-        f"version 2 of {first} is not kept; these are: 3 (the best), 5 (the current one)"
+        f"version 2 of {first} is not kept; these are: 3 (the best), 5 (the last)"
     )
     assert anna.ask(Delete, first).text == f"{first} is deleted, with its versions"
     assert "no job has the name" in anna.ask(Export, first, "best").text
