@@ -80,7 +80,10 @@ def test_only_text_may_be_compressed(path: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        ({"path": "x.csv", "format": "excel"}, 'format = "excel" is none of "npz", "csv", "sqlite", "jsonl", "package'),
+        (
+            {"path": "x.csv", "format": "excel"},
+            'format = "excel" is none of "npz", "csv", "sqlite", "ring", "jsonl", "package',
+        ),
         ({"path": "x.npz", "delimiter": ";"}, "delimiter is no key of a source in NPZ"),
         ({"path": "x.jsonl", "decimal": ","}, "decimal is no key of a source in JSON lines"),
         ({"path": "x.db", "header": ["a", "y"]}, "header is no key of a source in SQLite"),

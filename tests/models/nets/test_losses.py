@@ -77,6 +77,6 @@ def test_labels_of_many_rows_are_looked_at_some_at_a_time(monkeypatch: pytest.Mo
     monkeypatch.setattr(losses, "ROWS_AT_ONCE", 10)
     y = np.arange(25) % 3
     assert classes(y, 3) is y
-    with pytest.raises(LabelError, match=r"label 2 is not one of 0\.\.1") as caught:
+    with pytest.raises(LabelError, match=r"the label is not one of 0\.\.1") as caught:
         classes(np.append(np.zeros(21, np.int64), [2, 3]), 2)
     assert caught.value.row == 21
