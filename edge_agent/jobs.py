@@ -17,7 +17,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -73,17 +72,22 @@ SCRATCH = "scratch"
 _NOBODY: Mapping[str, tuple[Work, float]] = {}
 
 
-class _Meant(NamedTuple):
-    """What a job means by a source."""
+class _Open(Struct, frozen=True):
+    """A source that is open, and what is meant by it."""
 
     name: str
     contract: ContractSpec
     classifies: bool
-    """Whether its labels are classes, where that makes another source of it: the label of a window goes by it."""
+    source: Source
 
-    @classmethod
-    def of(cls, spec: JobSpec) -> _Meant:
-        return cls(spec.data_name, spec.contract, spec.contract.window is None or spec.model.classifies)
+    def is_for(self, spec: JobSpec) -> bool:
+        """Return whether it is what a job means."""
+        return (self.name, self.classifies, self.contract) == (spec.data_name, _classifies(spec), spec.contract)
+
+
+def _classifies(spec: JobSpec) -> bool:
+    """Return whether a job's labels are classes, where that makes another source of it: a window's label goes by it."""
+    return spec.contract.window is None or spec.model.classifies
 
 
 class _Later(Struct):
@@ -159,7 +163,7 @@ class Jobs:
         only goes along with one (presence.py)."""
         self._beginning: Mapping[str, tuple[Work, float]] = _NOBODY
         """Jobs whose data are being looked at, and since when."""
-        self._sources: tuple[tuple[_Meant, Source], ...] = ()
+        self._sources: tuple[_Open, ...] = ()
         """What is open, with what is meant by it: one for all jobs that mean the same, so that they share its rows.
         (Most devices have one or two, for which a dict weighs twice as much.)"""
         self._later: dict[str, _Later] = {}
@@ -500,16 +504,15 @@ class Jobs:
 
     def _source(self, spec: JobSpec) -> Source:
         """Return the source of a job, open."""
-        meant = _Meant.of(spec)
-        known = next((source for other, source in self._sources if other == meant), None)
+        known = next((one.source for one in self._sources if one.is_for(spec)), None)
         if known is None:
-            settings = self._config.data[meant.name]
+            settings, classifies = self._config.data[spec.data_name], _classifies(spec)
             known = self._open_source(
-                *(settings, meant.contract, self._home.folder / SCRATCH),
-                classifies=meant.classifies,
+                *(settings, spec.contract, self._home.folder / SCRATCH),
+                classifies=classifies,
                 allow=self._config.models.allow,
             )
-            self._sources += ((meant, known),)
+            self._sources += (_Open(spec.data_name, spec.contract, classifies, known),)
         return known
 
     def _note_readings(self) -> None:
@@ -559,8 +562,8 @@ class Jobs:
             outbox.forget(folder, disk)
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
-        needed = [_Meant.of(spec) for spec in self._going_on()]
-        self._sources = tuple((meant, source) for meant, source in self._sources if meant in needed)
+        needed = list(self._going_on())
+        self._sources = tuple(one for one in self._sources if any(map(one.is_for, needed)))
         self._sweep()
 
     def _drop(self, job: str) -> None:
