@@ -2144,7 +2144,7 @@ def test_jobs_on_the_same_data_share_the_source_and_it_goes_with_the_last_of_the
     assert len(bench.agent.works) == 2
     assert len(opened) == 1
     bench.say(Job("other-2", 1))
-    assert [(meant.name, source) for meant, source in bench.agent.jobs._sources] == [("toy", opened[0])]
+    assert [(one.name, one.source) for one in bench.agent.jobs._sources] == [("toy", opened[0])]
     bench.say(Job(JOB, 1))
     assert bench.agent.jobs._sources == ()
 
@@ -2167,7 +2167,7 @@ def test_two_jobs_with_different_contracts_mean_different_things_by_one_source(b
     first, second = (work._read().data for work in bench.agent.works.values())
     np.testing.assert_array_equal(first.X, second.X[:, ::-1])
     bench.say(Job("other-2", 1))
-    assert [meant.contract for meant, _ in bench.agent.jobs._sources] == [NO_CONTRACT]
+    assert [one.contract for one in bench.agent.jobs._sources] == [NO_CONTRACT]
 
 
 def test_what_is_left_out_of_the_rows_is_told_to_the_operator_and_not_what_stands_there(tmp_path: Path) -> None:
