@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from broker.errors import StartError
 from broker.messages import Beacon, Presence, Reply, Status
 from broker.wire import Wire
 from fleet.console.observer import over_mqtt
-from fleet.console.watch import Watch, WatchError
+from fleet.console.watch import Watch, WatchError, out_for
 from fleet.local.meter import Meter
 from fleet.local.processes import FEDGE, Children
 from fleet.local.toml import written
@@ -34,8 +35,13 @@ from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 
 FLEET = "air"
 HIDDEN = (32,)
+FAST = {"max_per_s": 10_000.0, "sync_s": 1.0}
+"""Years come within a minute."""
+ALL_ROUNDS = StopSpec(patience=1000)
 STARTING_S = 120.0
-PUBLISHED_S = 300.0
+PUBLISHED_S = 120.0
+PIECE, PAUSE_S = 250, 0.15
+"""Messages that are published at once, and the seconds between."""
 """What listeners may take until they have written down what was published."""
 
 
@@ -64,7 +70,12 @@ class Plan(Struct, frozen=True):
 def jobs(plan: Plan, names: Sequence[str]) -> list[JobSpec]:
     """Return the job of levels and that of values. names: of the readings."""
     rounds = RoundsSpec(
-        max_rounds=plan.rounds, min_devices=12, quorum=12, deadline_s=600.0, wait="all", stop=StopSpec(metric="loss")
+        max_rounds=plan.rounds,
+        min_devices=12,
+        quorum=12,
+        deadline_s=600.0,
+        wait="all",
+        stop=ALL_ROUNDS,
     )
     train = TrainSpec(epochs=1, batch_size=32, learning_rate=0.05)
     levels = JobSpec(
@@ -81,6 +92,7 @@ def jobs(plan: Plan, names: Sequence[str]) -> list[JobSpec]:
         name="values",
         data="dust",
         model=ModelSpec(inputs=len(names), hidden=HIDDEN, outputs=1, loss="mse", activation="tanh"),
+        rounds=structs.replace(rounds, stop=StopSpec(metric="r2", patience=1000)),
         train=structs.replace(train, learning_rate=0.0002, batch_size=16),
     )
     if not plan.raw:
@@ -92,7 +104,7 @@ def jobs(plan: Plan, names: Sequence[str]) -> list[JobSpec]:
     more = structs.replace(rounds, max_rounds=plan.rounds + 1)
     return [
         structs.replace(levels, contract=of_levels, rounds=more),
-        structs.replace(values, contract=of_values, rounds=more, data="air"),
+        structs.replace(values, contract=of_values, rounds=structs.replace(more, stop=values.rounds.stop), data="air"),
     ]
 
 
@@ -176,7 +188,7 @@ def _raw(air: Air, folder: Path, site_port: int, rng: np.random.Generator) -> di
             fields = tables.columns_of(air, rng)
             fields.remove(TIME)
             source = {
-                "mqtt": {"port": site_port, "topics": [_topic(station)], "fields": fields, "max_per_s": 10_000.0},
+                "mqtt": {"port": site_port, "topics": [_topic(station)], "fields": fields} | FAST,
             }
         trees[_device(number)] = _agent(folder, number, {"air": source})
     place = folder / "aggregator"
@@ -227,12 +239,25 @@ def _publish(air: Air, folder: Path, port: int, say: Callable[[str], None]) -> N
         raise StartError("mosquitto_pub is needed: `apt install mosquitto-clients` brings it")
     for number, station in enumerate(air.train[len(LOGGERS) :], len(LOGGERS)):
         log = folder / _device(number) / "log"
-        _until(lambda log=log: "listening" in log.read_text(encoding="utf-8"), STARTING_S, f"{log}: nobody listens")
+        _until(lambda log=log: "rows are kept" in log.read_text(encoding="utf-8"), STARTING_S, f"{log}: nobody listens")
         names = [*air.names, LEVEL, DUST, "battery"]
         lines = tables.json_lines(tables.rows_of(air, station, names, "ms"))
         say(f"{_device(number)} hears {len(station.time):,} hours from its site's broker")
         command = [program, "-p", str(port), "-t", _topic(station), "-q", "1", "-l"]
-        subprocess.run(command, input="".join(lines).encode(), check=True, timeout=PUBLISHED_S)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as client:
+            assert client.stdin is not None
+            for n, line in enumerate(lines):
+                client.stdin.write(line)
+                if n % PIECE == 0:  # else the broker drops what nobody has taken yet
+                    client.stdin.flush()
+                    time.sleep(PAUSE_S)
+        _until(partial(_has_rows, folder, number, len(station.time)), PUBLISHED_S, f"{log}: rows are missing")
+
+
+def _has_rows(folder: Path, number: int, n: int) -> bool:
+    """Return whether a device has written down as many rows: a line each, and one for what each file of them is."""
+    ring = folder / _device(number) / "state" / "live" / "air.ring"
+    return sum(file.read_bytes().count(b"\n") - 1 for file in ring.glob("*.jsonl")) >= n
 
 
 def _until(is_so: Callable[[], bool], within_s: float, what: str) -> None:
@@ -275,8 +300,8 @@ def _until_the_end(
     _submit(watch, waiting.pop(0))
     for heard in watch.hear():
         children.check()
-        if isinstance(heard, Presence) and heard.unready:
-            raise WatchError(f"{heard.device} cannot take part: {'; '.join(heard.unready.values())}")
+        if isinstance(heard, Presence) and (why := out_for(heard)):
+            raise WatchError(f"{heard.device} cannot take part: {why}")
         if isinstance(heard, Reply) and not heard.ok:
             raise WatchError(f"the aggregator refuses: {heard.text}")
         if isinstance(heard, Reply) and waiting:

@@ -133,6 +133,7 @@ class Listener:
         transport.subscribe(*session.filters)
         transport.open()
         looked_at = began = now
+        kept = False
         while not self._stopping.is_set():
             wait_s = max(0.0, min(LOOK_S, ring.due_at - now, session.due_in(time.time())))
             event = transport.take(wait_s)
@@ -140,6 +141,10 @@ class Listener:
             if event is not None:
                 session.receive(event, now, time.time())
             session.tick(now, time.time())
+            if session.is_trusted(now) != kept:
+                kept = not kept
+                what = "rows are kept" if kept else "no rows are kept"
+                log.info("live data=%s: %s from %s:%d", self.name, what, self._source.mqtt.host, self._source.mqtt.port)
             if session.refused:
                 ring.drop_waiting()
                 self._say(session.refused)

@@ -72,6 +72,10 @@ class Session:
         """Return whether more comes than this device should even throw away."""
         return self._label_health.floods or any(health.floods for health in self._topics.values())
 
+    def is_trusted(self, now: float) -> bool:
+        """Return whether rows go to the ring."""
+        return now >= self._trusted_at
+
     def due_in(self, wall: float) -> float:
         """Return the seconds until `tick` has a row to give; inf for never."""
         return max(0.0, self._join.due_at - wall)

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Round, Status, Submit, Verdict
 from broker.operator_seal import OperatorSeal
 from broker.transport import Offline, Online
+from edge_agent.jobs import READING
 from fleet.console.observer import Garbage, Observer, Said
 from models.job import JobSpec
 
@@ -52,8 +53,8 @@ class Sights(Struct):
         match message:
             case Beacon():
                 self.led = message.online
-            case Presence() if message.unready:
-                raise WatchError(f"{message.device} cannot take part: {'; '.join(message.unready.values())}")
+            case Presence() if why := out_for(message):
+                raise WatchError(f"{message.device} cannot take part: {why}")
             case Presence():
                 (self.ready.add if message.ready else self.ready.discard)(message.device)
                 self._note_failures(message)
@@ -89,6 +90,11 @@ class Sights(Struct):
         new = status.version.number not in self.statuses
         self.statuses.setdefault(status.version.number, status)
         return new
+
+
+def out_for(presence: Presence) -> str:
+    """Return why a device cannot take part; "" where it can, or is about to know: its data are being read."""
+    return "; ".join(why for why in presence.unready.values() if why != READING)
 
 
 class Watch:
