@@ -74,6 +74,22 @@ def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
 
 
+_TABLES = "CSV, JSON lines, SQLite, NPZ"
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    """What says which columns of a file are meant."""
+    parser.add_argument("--label", metavar="NAME", help="the column or array of labels (as the job says, or y)")
+    parser.add_argument(
+        "--features", metavar="A,B,C", help="the columns of features, or the one array of them (as the job says, or X)"
+    )
+    parser.add_argument(
+        "--source",
+        metavar="KEYS",
+        help='more keys of the file, as in agent.toml: \'encoding = "cp1252", time = "when"\'',
+    )
+
+
 def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = _add(
         table,
@@ -83,7 +99,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "fedge simulate job.toml --data digits --devices 100 --partition dirichlet:0.5",
     )
     simulate.add_argument("job", type=Path, metavar="JOB.toml")
-    simulate.add_argument("--data", required=True, metavar="FILE.npz|digits", help="all devices' examples together")
+    simulate.add_argument("--data", required=True, metavar="FILE|digits", help=f"all devices' rows together: {_TABLES}")
     simulate.add_argument("--devices", type=_count, default=10, metavar="N")
     simulate.add_argument(
         "--partition",
@@ -91,11 +107,13 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="HOW",
         help="iid, shards:K, dirichlet:A or column:NAME (one device a value)",
     )
-    simulate.add_argument("--test", type=Path, metavar="FILE.npz", help="a test split; else a fifth of the data")
-    simulate.add_argument("--features", metavar="NAME", help="the array of features in the NPZ files (X)")
+    simulate.add_argument("--test", type=Path, metavar="FILE", help="a test split; else a fifth of the data")
+    _add_columns(simulate)
     simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
     simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
-    simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument(
+        "--target", metavar="[MEASURE=]VALUE", help="stop at this accuracy, or at a measure: rmse=4, recall:fault=0.9"
+    )
     simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
 

@@ -28,13 +28,17 @@ def command(arguments: argparse.Namespace) -> int:
         n_devices=arguments.devices,
         test=arguments.test,
         features=arguments.features,
+        label=arguments.label,
+        source=arguments.source,
         seed=arguments.seed,
         rounds=arguments.rounds,
         target=arguments.target,
     )
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem)
-    result = simulate(problem.spec, problem.shares, problem.test, report.tell, keys=arguments.keys)
+    result = simulate(
+        problem.spec, problem.shares, problem.test, report.tell, keys=arguments.keys, test_file=problem.test_file
+    )
     report.sum_up(result)
     if arguments.json is not None:
         text = msgspec.json.format(msgspec.json.encode(result)).decode() + "\n"

@@ -38,6 +38,7 @@ from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
+from fleet.problems.tables import Share
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
 from models.data import dataset
@@ -50,6 +51,7 @@ from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.nets.size import of_spec
 from models.trail import Trail
+from runtime.settings import convert
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
@@ -128,10 +130,12 @@ def simulate(
     on_round: Callable[[RoundRow], None] = lambda _: None,
     *,
     keys: bool = False,
+    test_file: Share | DataSource | None = None,
 ) -> Result:
     """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
 
-    keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do.
+    keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do. test_file: where
+    `test` is from, for the aggregator to read by the job's contract; arrays of what a model takes when not given.
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
@@ -140,7 +144,7 @@ def simulate(
     n_parameters = sum(tensor.size for tensor in net.spec)
     memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
-        simulation = _Simulation(spec, shares, test, folder, keys=keys)
+        simulation = _Simulation(spec, shares, test, folder, keys=keys, test_file=test_file)
         try:
             return simulation.run(n_parameters, on_round, go_on)
         finally:
@@ -235,7 +239,14 @@ class _Simulation:
     """The aggregator, the devices and the broker between them, driven from one thread."""
 
     def __init__(
-        self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path, *, keys: bool = False
+        self,
+        spec: JobSpec,
+        shares: Sequence[Dataset],
+        test: Dataset,
+        folder: Path,
+        *,
+        keys: bool = False,
+        test_file: Share | DataSource | None = None,
     ) -> None:
         self.spec = spec
         self._trust = made_keys.trust_of(FLEET, operator=False) if keys else None
@@ -262,14 +273,22 @@ class _Simulation:
         """When each device has something to do, if it hears nothing before,"""
         self._stirred = set(range(len(self._agents)))
         """but for these, which have done something since."""
-        self._aggregator, self._uplink = self._lead(test, folder)
+        self._aggregator, self._uplink = self._lead(self._tested(test, test_file, folder), folder)
 
-    def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
+    def _tested(self, test: Dataset, file: Share | DataSource | None, folder: Path) -> DataSource:
+        """Return the source of what versions are scored on."""
+        if isinstance(file, DataSource):
+            return file
+        if file is not None:
+            return convert(file.write(folder, "test"), DataSource, "the rows to test on")
         np.savez(folder / "test.npz", X=test.X, y=test.y)
+        return DataSource(str(folder / "test.npz"))
+
+    def _lead(self, test: DataSource, folder: Path) -> tuple[Aggregator, MemoryTransport]:
         config = AggregatorConfig(
             fleet=FLEET,
             state_dir=str(folder / "aggregator"),
-            tests={self.spec.data_name: DataSource(str(folder / "test.npz"))},
+            tests={self.spec.data_name: test},
             # No device is ever late, so the bodies of outdated versions can go at once.
             limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
         )

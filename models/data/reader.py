@@ -96,15 +96,15 @@ def of_arrays(
         found = _read(named.table, named.settings, named.contract, scratch, classifies, "row", pause)
     except NoRoomError as error:
         raise DatasetError(str(error)) from error
-    data = _shaped(found.data, named.shape)
+    data = shaped(found.data, named.shape)
     return Reading(data, tuple(filter(None, (*arrays.notes, named.note, *found.notes))))
 
 
-def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
+def shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
     """Return the data with inputs of this shape, where they are those of one row still."""
     if data.X.shape[1:] == shape or math.prod(data.X.shape[1:]) != math.prod(shape):
         return data
-    held_out = None if data.held_out is None else _shaped(data.held_out, shape)
+    held_out = None if data.held_out is None else shaped(data.held_out, shape)
     return data._replace(X=data.X.reshape(-1, *shape), held_out=held_out)
 
 

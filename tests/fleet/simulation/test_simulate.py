@@ -383,7 +383,7 @@ def test_data_that_do_not_fit_the_model_are_explained(files: Path) -> None:
 
 
 def test_a_data_set_by_name_has_no_columns(files: Path) -> None:
-    with pytest.raises(SettingsError, match="name an NPZ file"):
+    with pytest.raises(SettingsError, match="name a file with --data"):
         read_problem(files / "job.toml", "breast_cancer", how="column:user")
 
 
