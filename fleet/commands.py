@@ -46,7 +46,8 @@ def agent_run(arguments: argparse.Namespace) -> int:
 def agent_predict(arguments: argparse.Namespace) -> int:
     from fleet.console.predict import predict
 
-    return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
+    more = {"as_json": arguments.json, "source": arguments.source}
+    return predict(arguments.config, arguments.input, arguments.job, **more)
 
 
 def agent_source(arguments: argparse.Namespace) -> int:
@@ -163,7 +164,7 @@ def job_draft(arguments: argparse.Namespace) -> int:
     from fleet.console.draft import draft_of
     from fleet.console.operator import as_json
 
-    found = draft_of(arguments.file, arguments.label)
+    found = draft_of(arguments.file, arguments.label, arguments.source)
     print(as_json(found) if arguments.json else found.job, end="\n" if arguments.json else "")
     return 0
 
@@ -325,9 +326,13 @@ def round_explain(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    from fleet.demo.command import demo
+    from fleet.demo.command import Data, demo
 
-    return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json)
+    more = arguments.partition, arguments.features, arguments.label, arguments.source
+    if arguments.data is None and any(one is not None for one in more):
+        raise SettingsError("--partition, --features, --label and --source are of a file: name it with --data")
+    data = None if arguments.data is None else Data(arguments.data, *more)
+    return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
 
 
 def simulate(arguments: argparse.Namespace) -> int:

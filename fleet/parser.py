@@ -60,21 +60,25 @@ def _group(
     return parser.add_subparsers(required=True, metavar="COMMAND")
 
 
+_TABLES = "CSV, JSON lines, SQLite, NPZ"
+_HOW = "iid, shards:K, dirichlet:A or column:NAME (one device a value)"
+
+
 def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = _add(
         table,
         "demo",
         commands.demo,
         "Start a broker, an aggregator and ten devices, and watch them train one model together.",
-        "fedge demo --devices 20 --out my-demo",
+        "fedge demo --job job.toml --data readings.csv --partition column:site",
     )
     demo.add_argument("--devices", type=_count, default=10, metavar="N", help="device processes (10)")
     demo.add_argument("--job", type=Path, metavar="FILE", help="another job than the handwritten digits")
+    demo.add_argument("--data", metavar="FILE", help=f"train on these rows: {_TABLES}")
+    demo.add_argument("--partition", metavar="HOW", help=f"{_HOW} (iid), of --data")
+    _add_columns(demo)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
-
-
-_TABLES = "CSV, JSON lines, SQLite, NPZ"
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +87,10 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", metavar="A,B,C", help="the columns of features, or the one array of them (as the job says, or X)"
     )
+    _add_source(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         metavar="KEYS",
@@ -105,7 +113,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--partition",
         default="iid",
         metavar="HOW",
-        help="iid, shards:K, dirichlet:A or column:NAME (one device a value)",
+        help=_HOW,
     )
     simulate.add_argument("--test", type=Path, metavar="FILE", help="a test split; else a fifth of the data")
     _add_columns(simulate)
@@ -216,8 +224,11 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "fedge agent predict --config agent.toml --input rows.csv",
     )
     _add_config(predict, "agent.toml")
-    predict.add_argument("--input", type=Path, required=True, metavar="ROWS.csv", help="rows of features")
+    predict.add_argument(
+        "--input", type=Path, required=True, metavar="FILE", help=f"rows to answer, labels ignored: {_TABLES}"
+    )
     predict.add_argument("--job", metavar="NAME", help="whose model, where there are several")
+    _add_source(predict)
     predict.add_argument("--json", action="store_true", help="JSON instead of CSV")
 
 
@@ -297,6 +308,7 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "file", type=Path, metavar="FILE", help="a table as devices have it: CSV, NPZ, SQLite, JSON lines"
     )
     draft.add_argument("--label", metavar="NAME", help="the column that the model learns to tell (guessed)")
+    _add_source(draft)
     draft.add_argument("--json", action="store_true", help="what was found, and the job file, as JSON")
     list_ = _add(job, "list", commands.job_list, "Show every job.", "fedge job list --json")
     _add_config(list_, "aggregator.toml")

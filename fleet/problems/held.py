@@ -102,10 +102,11 @@ def held(table: Table, wanted: Mapping[str, Kind]) -> Held:
         else:  # labels of arrays are numbers, whatever was asked for
             columns[name] = np.concatenate([np.asarray(part) for part in parts] or [np.empty(0)])
     lines = np.concatenate([block.lines for block in blocks] or [np.empty(0, np.int64)])
-    faults, at = [], 0
-    for block in blocks:
-        for fault in block.faults:  # of a cell behind a line break, it is a line within the row
-            faults.append(_FaultAt(at + max(0, int(np.searchsorted(block.lines, fault.line, "right")) - 1), fault))
+    faults: list[_FaultAt] = []
+    at = 0
+    for block in blocks:  # the line of a fault is within its row, which may go on for several
+        within = np.searchsorted(block.lines, [fault.line for fault in block.faults], "right") - 1
+        faults += [_FaultAt(at + max(0, row), fault) for row, fault in zip(within.tolist(), block.faults, strict=True)]
         at += len(block.lines)
     return Held(columns, wanted, lines, faults)
 

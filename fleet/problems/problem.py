@@ -1,9 +1,8 @@
-"""A job and the data that it trains on, dealt out to devices: what `fedge simulate`, `fedge demo` and the benchmarks run."""
+"""A job and the data that it trains on, dealt out to devices: what runs on this machine begins with one."""
 
 from __future__ import annotations
 
 import csv
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from models.data.source import DataSource
 from models.data.source import load as load_source
 from models.job import JobSpec, StopSpec
 from models.measures import table as measures
-from runtime.settings import SettingsError, convert, load
+from runtime.settings import SettingsError, convert, inline, load
 
 SERIES_TEST = 5
 """One row in so many is to test on; of a series the last ones."""
@@ -97,13 +96,7 @@ def source_of(
     """Return a file as a device's agent.toml would name it. Raises SettingsError."""
     keys: dict[str, object] = {"path": data}
     if source is not None:
-        try:
-            keys |= tomllib.loads(f"source = {{ {source} }}")["source"]
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(
-                f'--source {source}: write keys of a source as TOML has them, such as --source \'encoding = "cp1252", '
-                f'time = "when"\': {error}'
-            ) from error
+        keys |= inline(source, "--source")
     settings = convert(keys, DataSource, f"--source {source}" if source is not None else data)
     names = None if features is None else names_of(features)
     try:
@@ -286,6 +279,19 @@ def _by_column(cells: Sequence[str], rows: Rows, how: str) -> dict[str, Rows]:
     names = device_names(len(found))
     column = how.partition(":")[2]
     return {f"{name} ({column} {owner})": part for name, (owner, part) in zip(names, found.items(), strict=True)}
+
+
+def told_of(problem: Problem) -> list[str]:
+    """Return in words what one should know of the data before anything is trained on them: a line each."""
+    found = [f"the file: {'; '.join(problem.notes)}"] if problem.notes else []
+    if refused := problem.refused:
+        owner, why = next(iter(refused.items()))
+        found.append(f"{len(refused)} of {len(refused) + len(problem.shares)} devices are left out: {owner}: {why}")
+    told = list(dict.fromkeys(share.told for share in problem.shares if share.told))
+    if told:
+        others = f" (and {len(told) - 1} devices more)" if len(told) > 1 else ""
+        found.append(f"{told[0]}{others}")
+    return found
 
 
 def dealt(data: Dataset, shares: Sequence[Rows]) -> list[Dataset]:

@@ -206,9 +206,9 @@ def _texts(opened: Any, column: str) -> list[str]:
 
 
 def by_owner(owners: Sequence[str], rows: RowNumbers) -> dict[str, RowNumbers]:
-    """Return the rows of each owner; numbers in their order, names in that of the alphabet. Rows of nobody are left out.
+    """Return the rows of each owner: numbers in their order, then names in that of the alphabet.
 
-    Raises PartitionError where nobody is named.
+    Rows of nobody are left out. Raises PartitionError where nobody is named.
     """
     found: dict[str, list[int]] = {}
     for row in rows.tolist():
@@ -238,8 +238,8 @@ def stretches(rows: Rows, n_devices: int) -> list[RowNumbers]:
         groups.setdefault(cells[row], []).append(row)
     if len(groups) < n_devices:
         raise PartitionError(
-            f"{n_devices} devices are more than the {len(groups)} groups in {name!r}, which windows are not cut across: "
-            "say fewer --devices"
+            f"{n_devices} devices are more than the {len(groups)} groups in {name!r}, which no window goes across: say "
+            "fewer --devices"
         )
     parts = np.array_split(np.arange(len(groups)), n_devices)
     listed = list(groups.values())

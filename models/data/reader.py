@@ -18,6 +18,7 @@ from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
 from models.data.spool import NoRoomError, Spools
+from models.params import Float32
 
 
 class Reading(NamedTuple):
@@ -37,15 +38,17 @@ def read(
     classifies: bool = True,
     place: str = "line",
     pause: Callable[[], None] = rows.breathe,
+    fill: Float32 | None = None,
 ) -> Reading:
     """Return the examples of a table as a contract means them.
 
     scratch: where examples lie that are too many for the memory; all are in memory where it is None. classifies:
     whether labels are classes. place: what a row's `line` is called, "line" or "row". pause: called after each block.
+    fill: what stands for missing values that are filled with a mean, where it is not that of these rows.
     Raises DatasetError, naming the source and the place.
     """
     try:
-        return _read(opened, settings, contract, scratch, classifies, place, pause)
+        return _read(opened, settings, contract, scratch, classifies, place, pause, fill)
     except NoRoomError as error:
         raise DatasetError(str(error)) from error
 
@@ -58,6 +61,7 @@ def _read(
     classifies: bool,
     place: str,
     pause: Callable[[], None],
+    fill: Float32 | None = None,
 ) -> Reading:
     path = settings.path
     match = matching.match(settings, contract, opened.header, "the query" if settings.query else "the header")
@@ -69,6 +73,7 @@ def _read(
         *(contract, matching.how(settings, contract), match.features, path, skipped, spools),
         classifies=classifies and len(match.labels) == 1,
         pause=pause,
+        fill=fill,
     )
     data = maker.examples(taken)
     skipped.check()
