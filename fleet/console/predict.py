@@ -18,10 +18,9 @@ from edge_agent.config import AgentConfig
 from edge_agent.slot import Card, Slot, SlotError, open_slot
 from edge_agent.slots import slot_path
 from models.agreement import of_model
-from models.contract import NO_CONTRACT, ContractSpec
+from models.contract import NO_CONTRACT
 from models.data import asked, matching, table
 from models.data.asked import Asked
-from models.data.blocks import Table
 from models.data.csv_file import load_rows
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
@@ -32,7 +31,7 @@ from models.serving.session import Session
 from runtime.settings import SettingsError, convert, inline, load
 
 _ROWS_AT_ONCE = 2**14
-_OWN_KEYS = ("label", "features", "time", "time_format", "group", "rename", "missing", "missing_values")
+_OWN_KEYS = ("label", "features", "time", "group", "rename", "missing", "missing_values")
 """Of a device's source: those that mean the same in a file of another format."""
 
 
@@ -50,16 +49,16 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool, so
         if card is None:
             raise SlotError(f"job {name} has no model here yet")
         own = _own_source(config, name)
-        settings = _settings_of(rows, own, source)
-        if card.contract == NO_CONTRACT and _is_plain(settings):
+        ways = _settings_of(rows, own, source)
+        if card.contract == NO_CONTRACT and _is_plain(ways[0]):
             X = load_rows(rows, card.model.inputs)
             found = Asked(X, np.arange(len(X)), np.arange(len(X)), ())
         else:
-            found = _read(settings, card, own)
+            found = _read(ways, card, own)
         answers = _answers(slot, found.X)
     finally:
         slot.close()
-    _tell(found, table.find(settings))
+    _tell(found)
     if as_json:
         _write_json(card, found, answers)
     else:
@@ -77,22 +76,38 @@ def _own_source(config: AgentConfig, job: str) -> DataSource | None:
     return next(iter(config.data.values())) if len(config.data) == 1 else None
 
 
-def _settings_of(path: Path, own: DataSource | None, source: str | None) -> SourceSettings:
-    """Return how a file is read: as the device's own, as far as both are of one format; source: more keys."""
+def _settings_of(path: Path, own: DataSource | None, source: str | None) -> list[SourceSettings]:
+    """Return the ways in which a file may be meant to be read, the likeliest first. source: more keys.
+
+    As the device's own, if it is that; else as what is found by looking, with the names that the device's has.
+    """
     usual = SourceSettings(str(path))
     keys = {} if source is None else inline(source, "--source")
+    found = [usual]
     if own is not None:
-        same = table.find(own) is table.find(structs.replace(usual, format=keys.get("format")))
-        names = SourceSettings.__struct_fields__ if same else _OWN_KEYS
-        kept = {one: getattr(own, one) for one in names if one not in ("path", "query", "format", "max_skipped")}
-        usual = structs.replace(usual, **kept)
-    plain = {one: getattr(usual, one) for one in SourceSettings.__struct_fields__}
-    settings = convert({**plain, **keys}, SourceSettings, str(path))
+        same_format = table.find(own) is table.find(structs.replace(usual, format=keys.get("format")))
+        as_named, as_own = (_like(own, usual, names) for names in (_OWN_KEYS, SourceSettings.__struct_fields__))
+        found = [as_own, as_named] if Path(own.path).absolute() == path.absolute() else [as_named, as_own]
+        if not same_format:
+            found.remove(as_own)
+        found += [structs.replace(one, rename={}) for one in found if one.rename]  # called as the job calls them
+    return [_with(one, keys) for one in found]
+
+
+def _like(own: DataSource, usual: SourceSettings, names: Sequence[str]) -> SourceSettings:
+    kept = {one: getattr(own, one) for one in names if one not in ("path", "query", "format", "max_skipped")}
+    return structs.replace(usual, **kept)
+
+
+def _with(settings: SourceSettings, keys: dict[str, object]) -> SourceSettings:
+    """Return the settings with these keys in place of their own. Raises SettingsError."""
+    plain = {one: getattr(settings, one) for one in SourceSettings.__struct_fields__}
+    found = convert({**plain, **keys}, SourceSettings, settings.path)
     try:
-        table.check(settings)
+        table.check(found)
     except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    return settings
+        raise SettingsError(f"{settings.path}: {error}") from error
+    return found
 
 
 def _is_plain(settings: SourceSettings) -> bool:
@@ -110,36 +125,30 @@ def _is_plain(settings: SourceSettings) -> bool:
         opened.close()
 
 
-def _read(settings: SourceSettings, card: Card, own: DataSource | None) -> Asked:
-    contract = card.contract
-    row = table.known(settings)
-    opened = _opened(settings, contract)
-    try:
-        fill = _fill(card, settings, own)
-        place = "line" if row.called in ("csv", "jsonl") else "row"
-        return asked.ask(opened, settings, contract, fill, place=place)
-    finally:
-        opened.close()
-
-
-def _opened(settings: SourceSettings, contract: ContractSpec) -> Table:
-    """Open a file; one that lacks what the device's own has (names, labels) too. Raises DatasetError."""
-    row = table.known(settings)
-    tries = [settings]
-    if settings.rename:
-        tries.append(structs.replace(settings, rename={}))  # its columns may be called as the job calls them
-    if row.called == "csv" and contract.features:
-        tries.append(structs.replace(settings, rename={}, header=contract.features))  # rows of features, without names
-    if row.called == "npz":
-        key = settings.columns[0] if len(settings.columns) == 1 else "X"
-        tries.append(structs.replace(settings, label=key))  # features alone
+def _read(ways: Sequence[SourceSettings], card: Card, own: DataSource | None) -> Asked:
+    """Return the rows of a file, read in the first way that has what the model takes. Raises DatasetError."""
+    contract, row = card.contract, table.known(ways[0])
+    if row.called == "csv" and contract.features:  # rows of features, without a line of names
+        ways = [*ways, structs.replace(ways[0], rename={}, header=contract.features)]
+    if row.called == "npz":  # features alone
+        key = ways[0].columns[0] if len(ways[0].columns) == 1 else "X"
+        ways = [*ways, structs.replace(ways[0], label=key)]
     first: DatasetError | None = None
-    for one in tries:
+    for settings in ways:
         try:
-            return row.open(one, ended=False, allow=table.factories_of(one))
+            opened = row.open(settings, ended=False, allow=table.factories_of(settings))
         except DatasetError as error:
             first = first or error
-    assert first is not None  # noqa: S101 -- there is a first try
+            continue
+        try:
+            asked.check(opened, settings, contract)
+            place = "line" if row.called in ("csv", "jsonl") else "row"
+            return asked.ask(opened, settings, contract, _fill(card, settings, own), place=place)
+        except DatasetError as error:
+            first = first or error
+        finally:
+            opened.close()
+    assert first is not None  # noqa: S101 -- there is a first way
     raise first
 
 
@@ -172,9 +181,8 @@ def _answers(slot: Slot, X: Float32) -> Float32:
     return np.concatenate(parts)
 
 
-def _tell(found: Asked, row: table.Format | None) -> None:
+def _tell(found: Asked) -> None:
     """Say what was made of the file, where that is worth knowing, beside the answers."""
-    del row
     for note in found.notes:
         if "left out" in note or "position" in note or "missing" in note:
             sys.stderr.write(f"fedge: {note}\n")

@@ -64,6 +64,7 @@ def ask(
         named = positional.named(_Unlabelled(opened), structs.replace(settings, label="y"), contract)
         opened, contract, settings, place = named.table, _unlabelled(named.contract), named.settings, "row"
         names, notes = {"y"}, (*notes, *filter(None, (named.note,)))
+    check(opened, settings, contract)
     numbered = _Numbered(opened, names)
     contract = structs.replace(contract, label=numbered.number)
     settings = structs.replace(settings, label=numbered.number, max_skipped=1.0)
@@ -74,6 +75,12 @@ def ask(
     order = np.argsort(found, kind="stable")
     lines = np.concatenate(numbered.lines or [np.empty(0, np.int64)])
     return Asked(read.data.X[order], found[order], lines, (*notes, *read.notes))
+
+
+def check(opened: Table, settings: SourceSettings, contract: ContractSpec) -> None:
+    """Raise DatasetError where a table has not the columns that a model takes by this contract."""
+    if not isinstance(opened, Arrays):
+        matching.check(settings, contract, opened.header, contract.features or settings.columns, "the header")
 
 
 def means(opened: Table, settings: SourceSettings, contract: ContractSpec) -> Float32 | None:
