@@ -122,6 +122,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     simulate.add_argument(
         "--target", metavar="[MEASURE=]VALUE", help="stop at this accuracy, or at a measure: rmse=4, recall:fault=0.9"
     )
+    simulate.add_argument("--out", type=Path, metavar="DIR", help="leave model.onnx, metrics.csv and curves there")
     simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
 

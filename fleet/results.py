@@ -51,12 +51,13 @@ def draw(
     measure: str,
     values: Sequence[float | None],
     sent: Sequence[float],
-    sent_float32: Sequence[float],
+    sent_float32: Sequence[float] | None = None,
     central: float | None = None,
 ) -> list[Path]:
     """Draw a measure of version 1, 2, … over the rounds, and over the bytes of a device; nothing without matplotlib.
 
-    sent, sent_float32: a number of bytes for each version. Returns the files.
+    sent, sent_float32: a number of bytes for each version; the second of the same rounds in float32, where that is
+    known. Returns the files.
     """
     known = [at for at, value in enumerate(values) if value is not None and math.isfinite(value)]
     if not known or find_spec("matplotlib") is None:
@@ -67,7 +68,6 @@ def draw(
     by_round, by_bytes = out / f"{called}-by-round.png", out / f"{called}-by-bytes.png"
     found = [float(values[at] or 0.0) for at in known]
     plots.by_round([at + 1 for at in known], found, measure, central, title, by_round)
-    plots.by_bytes(
-        *(found, [sent[at] for at in known], [sent_float32[at] for at in known], measure, title, by_bytes),
-    )
+    float32 = None if sent_float32 is None else [sent_float32[at] for at in known]
+    plots.by_bytes(found, [sent[at] for at in known], float32, measure, title, by_bytes)
     return [by_round, by_bytes]

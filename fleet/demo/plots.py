@@ -40,14 +40,14 @@ def by_round(
 def by_bytes(
     values: Sequence[float],
     sent: Sequence[float],
-    sent_float32: Sequence[float],
+    sent_float32: Sequence[float] | None,
     measure: str,
     title: str,
     path: Path,
 ) -> None:
     """Draw a measure over the bytes that a device has sent and received so far, beside the same rounds in float32.
 
-    sent, sent_float32: a number of bytes for each value, none of them falling.
+    sent, sent_float32 (None: not known): a number of bytes for each value, none of them falling.
     """
     figure, axes = _paper(title, "sent and received by a device, MQTT payload", measure)
     axes.set_xscale("log")
@@ -55,6 +55,8 @@ def by_bytes(
         (sent_float32, FLOAT32, 2.0, "the same rounds in float32, computed"),
         (sent, FLEET, 2.2, "fedge"),
     ):
+        if bytes_ is None:
+            continue
         axes.plot(bytes_, values, color=colour, linewidth=width, solid_capstyle="round")
         axes.plot(bytes_[-1], values[-1], "o", color=colour, markersize=6)
         text = f"{name}  {_bytes(bytes_[-1], 0)}"

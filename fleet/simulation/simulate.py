@@ -39,6 +39,7 @@ from edge_agent.service import will as device_will
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
+from fleet.simulation.left import Left, idle, left_of
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
 from models.chain import Chain
 from models.data import dataset
@@ -121,6 +122,12 @@ class Result(Struct, frozen=True):
     """The same with float32 bodies: 4 bytes a parameter for each version that a counted update was trained on, but the
     first, which comes from the seed."""
     seconds: float
+    idle: dict[str, str] = {}
+    """Devices that did nothing for it in the end, and why: their updates are refused, or their training fails."""
+    always: int | None = None
+    """The class that the last version is as good as always answering, where it is no better than that."""
+    refused: dict[str, str] = {}
+    """Those that were left out from the beginning, since their data cannot be used, and why."""
 
 
 def simulate(
@@ -131,11 +138,13 @@ def simulate(
     *,
     keys: bool = False,
     test_file: Share | DataSource | None = None,
+    on_end: Callable[[Left], None] | None = None,
 ) -> Result:
     """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
 
     keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do. test_file: where
     `test` is from, for the aggregator to read by the job's contract; arrays of what a model takes when not given.
+    on_end: told of what devices would serve, also where the job does not come to its end, or is interrupted.
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
@@ -148,7 +157,11 @@ def simulate(
         try:
             return simulation.run(n_parameters, on_round, go_on)
         finally:
-            simulation.close()
+            try:
+                if on_end is not None and (left := simulation.left()) is not None:
+                    on_end(left)
+            finally:
+                simulation.close()
 
 
 class _Clock:
@@ -211,16 +224,17 @@ class _Deployed:
         self._net = net
         self._spec = spec
         self._test = dataset.fit(test, spec.model)
-        self._trail = Trail(chain, chain.first())
+        self.trail = Trail(chain, chain.first())
+        """The versions so far, where the mean of the last ones is deployed."""
 
     def follow(self, number: int, step: bytes) -> Metrics:
         """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
         if self._spec.averaged == 1:
             return {}
         first = self._spec.averaged_from(number)
-        self._trail.take(number, step, first)
-        net = normalised(self._net, self._spec.contract, self._trail.now.agreed)
-        found = evaluation.evaluate(net, self._trail.mean(first), self._test)
+        self.trail.take(number, step, first)
+        net = normalised(self._net, self._spec.contract, self.trail.now.agreed)
+        found = evaluation.evaluate(net, self.trail.mean(first), self._test)
         return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
 
@@ -273,6 +287,8 @@ class _Simulation:
         """When each device has something to do, if it hears nothing before,"""
         self._stirred = set(range(len(self._agents)))
         """but for these, which have done something since."""
+        self._run: Run | None = None
+        self._deployed: _Deployed | None = None
         self._aggregator, self._uplink = self._lead(self._tested(test, test_file, folder), folder)
 
     def _tested(self, test: Dataset, file: Share | DataSource | None, folder: Path) -> DataSource:
@@ -324,7 +340,7 @@ class _Simulation:
         for agent in self._agents:
             agent.start()
         self._settle()
-        run = self._aggregator.runs[self._aggregator.submit(self.spec)]
+        self._run = run = self._aggregator.runs[self._aggregator.submit(self.spec)]
         rows: list[RoundRow] = []
         for row in self._rounds(run):
             if not rows:
@@ -333,6 +349,13 @@ class _Simulation:
             on_round(row)
         self._settle()
         return self._result(run, rows, n_parameters, time.perf_counter() - began)
+
+    def left(self) -> Left | None:
+        """Return what devices would serve now; None before the first version."""
+        if self._run is None or self._deployed is None or not self._run.version.number:
+            return None
+        _, chain = self._resources.chain(self._run.job, self.spec, self._config.models)
+        return left_of(self._run, self.spec, chain, self._deployed.trail)
 
     def close(self) -> None:
         """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
@@ -343,7 +366,7 @@ class _Simulation:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
         shared = self._resources.chain(run.job, self.spec, self._config.models)
-        number, deployed = 0, _Deployed(self.spec, self._test, *shared)
+        number, self._deployed = 0, _Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))
@@ -352,7 +375,7 @@ class _Simulation:
             if run.version.number > number:
                 number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
                 row = _row(number, run.metrics, before, now, seconds - began)
-                yield structs.replace(row, **deployed.follow(number, run.step))
+                yield structs.replace(row, **self._deployed.follow(number, run.step))
                 before, began, since = now, seconds, self._clock.now
 
     def _rouse(self, transport: MemoryTransport) -> None:
@@ -412,10 +435,7 @@ class _Simulation:
         )
 
     def _why_it_stands_still(self, run: Run) -> str:
-        failed = {agent.device: why for agent in self._agents if (why := agent.jobs.unready.get(run.job))}
-        failed |= {
-            agent.device: agent.jobs.failed[run.job].why for agent in self._agents if run.job in agent.jobs.failed
-        }
+        failed = idle(run, self._agents, self._store)
         if rest := self._aggregator.resting.get(run.job):
             return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
         named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
@@ -450,6 +470,8 @@ class _Simulation:
             float32_bytes_up=traffic.up - traffic.body_up + 4 * n_parameters * n_updates,
             float32_bytes_down=traffic.down - traffic.body_down + 4 * n_parameters * n_fetches,
             seconds=round(seconds, 3),
+            always=int(run.metrics["always"]) if "always" in run.metrics else None,
+            idle=idle(run, self._agents, self._store),
         )
 
 
