@@ -19,6 +19,7 @@ from models.data.source import DataSource
 from models.data.source import load as load_source
 from models.job import JobSpec, StopSpec
 from models.measures import table as measures
+from models.statistic import FEWEST
 from runtime.settings import SettingsError, convert, inline, load
 
 SERIES_TEST = 5
@@ -287,6 +288,14 @@ def told_of(problem: Problem) -> list[str]:
     if refused := problem.refused:
         owner, why = next(iter(refused.items()))
         found.append(f"{len(refused)} of {len(refused) + len(problem.shares)} devices are left out: {owner}: {why}")
+    few = sum(len(share.y) < FEWEST for share in problem.shares)
+    if few and problem.spec.contract.agrees:
+        what = "so that nothing is" if few == len(problem.shares) else "the others'"
+        found.append(
+            f"note: {few} of {len(problem.shares)} devices have fewer than {FEWEST} examples and have no say in what "
+            f"normalise and class_weight go by, {what}"
+            + (" normalised" if few == len(problem.shares) else " rows count")
+        )
     told = list(dict.fromkeys(share.told for share in problem.shares if share.told))
     if told:
         others = f" (and {len(told) - 1} devices more)" if len(told) > 1 else ""

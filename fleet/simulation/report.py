@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -50,7 +53,7 @@ def command(arguments: argparse.Namespace) -> int:
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem, None if arguments.out is None else folder(arguments.out))
     try:
-        with interruptible():
+        with interruptible(), _quiet():
             result = simulate(
                 *(problem.spec, problem.shares, problem.test, report.tell),
                 keys=arguments.keys,
@@ -71,6 +74,21 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have fleet and aggregator keep to themselves what a person sees here anyway: each version, and who is away."""
+    logs = [logging.getLogger("aggregator.run"), logging.getLogger("edge_agent.work")]
+    before = [log.level for log in logs]
+    if "FEDGE_LOG" not in os.environ:
+        for log in logs:
+            log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
+
+
 class _Report:
     """What a person sees of a simulation, and what is left of it in a folder."""
 
@@ -83,6 +101,7 @@ class _Report:
             self._other = "r2"
         self._max_rounds = problem.spec.rounds.max_rounds
         self._rows: list[RoundRow] = []
+        self._classifies = problem.spec.model.classifies
         self._n_devices, self._refused = len(problem.shares), problem.refused
         self._left = ""
         self._began = time.perf_counter()
@@ -100,16 +119,22 @@ class _Report:
         )
         other = f"  {self._other}" if self._other else ""
         display.line(
-            f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}{other}"
+            f"{'round':>6} {'updates':>7} {'accuracy' if self._classifies else self._other:>9} {'loss':>8} {'up':>9} "
+            f"{'down':>9} {'seconds':>8}{other if self._classifies else ''}"
         )
 
     def tell(self, row: RoundRow) -> None:
         """Show a round, and how long it may still take."""
         self._rows.append(row)
-        accuracy = "-" if row.accuracy is None else f"{row.accuracy:.4f}"
+        first = row.accuracy if self._classifies else row.measures.get(self._other)
+        accuracy = "-" if first is None else f"{first:.4f}"
         loss = "-" if row.loss is None else f"{row.loss:.4f}"
         value = row.measures.get(self._other)
-        other = f"  {'-' if value is None else f'{value:.4f}':>{len(self._other)}}" if self._other else ""
+        other = (
+            f"  {'-' if value is None else f'{value:.4f}':>{len(self._other)}}"
+            if self._other and self._classifies
+            else ""
+        )
         self._display.line(
             f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
             f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}{other}"

@@ -14,7 +14,15 @@ from msgspec import Struct
 from models.contract import MOST_FEATURES
 from models.data.settings import SourceSettings
 
+_TEXTS = ("format", "query", "delimiter", "decimal", "encoding", "comment", "thousands", "quote", "time_format")
+"""Keys of a source that are in its table on each device as they were said here."""
 _UNIT = re.compile(r"[(\[]([^()\[\]]{1,20})[)\]]\s*\Z")
+
+
+_RATE = 0.05
+"""The learning rate of a draft;"""
+_STEP = 0.1
+"""over the size of labels that are values, where that is less: a net whose answers are large is as steep."""
 
 
 class Column(Struct, frozen=True):
@@ -41,6 +49,7 @@ def head(settings: SourceSettings, n_rows: int, notes: Iterable[str], columns: S
     lines += [f"# missing: {one.missing:.1%} of {_remark(one.name)}" for one in missing[:20]]
     lines += [f"# left out: {_remark(one.name)}: {one.why}" for one in columns if one.role == "unused"][:20]
     keys = {"path": settings.path}
+    keys |= {key: text for key in _TEXTS if isinstance(text := getattr(settings, key), str)}
     keys |= {one.role: one.name for one in reversed(columns) if one.role in ("time", "group")}
     lines += ["# On each device, in agent.toml:", f"#   [data.{_name(settings)}]"]
     return [*lines, *(f"#   {key} = {_remark(quoted(text))}" for key, text in keys.items()), ""]
@@ -57,12 +66,14 @@ def body(
     labels: Counter[str],
     inputs: int | None = None,
     outputs: int = 1,
+    size: float = 1.0,
 ) -> list[str]:
-    """Return the lines of the job."""
+    """Return the lines of the job. size: of labels that are values: large ones want small steps."""
     named = list(features) if len(features) <= MOST_FEATURES else []
     n_inputs = len(features) if inputs is None else inputs
     n_outputs = outputs if classes is None else max(2, len(classes))
     counted = bool(classes) and list(classes or ()) == [str(at) for at in range(len(classes or ()))]
+    rate = max(1e-12, min(_RATE, float(f"{_STEP / max(size, 1e-30):.1g}")))
     lines = [f"name = {quoted(_name(settings))}", "", "[model]", 'kind = "mlp"', f"inputs = {n_inputs}"]
     lines += [f"hidden = [{min(256, max(16, 2 ** math.ceil(math.log2(n_inputs + 1))))}]", f"outputs = {n_outputs}"]
     lines += [f'loss = "{"mse" if classes is None else "cross_entropy"}"', "", "[contract]"]
@@ -95,7 +106,8 @@ def body(
         "[train]",
         "epochs = 1",
         "batch_size = 20",
-        "learning_rate = 0.05",
+        *([f"# Small, since labels are large: about {_STEP:g} / {size:.2g}."] if rate < _RATE else []),
+        f"learning_rate = {rate:g}",
         "",
         "[rounds]",
     ]
