@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,26 @@ def agent_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _source_on_the_line() -> Iterator[None]:
+    """Say of a file that wants more keys in its source's table how this command line gives them."""
+    from models.data.dataset import DatasetError
+
+    try:
+        yield
+    except DatasetError as error:
+        if "beside its path" not in (told := str(error)) and "source's table" not in told and "the key " not in told:
+            raise
+        raise DatasetError(f"{told}; here with --source 'KEY = VALUE'", cell=error.cell) from error
+
+
 def agent_predict(arguments: argparse.Namespace) -> int:
     from fleet.console.predict import predict
 
-    more = {"as_json": arguments.json, "source": arguments.source}
-    return predict(arguments.config, arguments.input, arguments.job, **more)
+    with _source_on_the_line():
+        return predict(
+            *(arguments.config, arguments.input, arguments.job), as_json=arguments.json, source=arguments.source
+        )
 
 
 def agent_source(arguments: argparse.Namespace) -> int:
@@ -164,7 +180,8 @@ def job_draft(arguments: argparse.Namespace) -> int:
     from fleet.console.draft import draft_of
     from fleet.console.operator import as_json
 
-    found = draft_of(arguments.file, arguments.label, arguments.source)
+    with _source_on_the_line():
+        found = draft_of(arguments.file, arguments.label, arguments.source)
     print(as_json(found) if arguments.json else found.job, end="\n" if arguments.json else "")
     return 0
 
@@ -332,13 +349,15 @@ def demo(arguments: argparse.Namespace) -> int:
     if arguments.data is None and any(one is not None for one in more):
         raise SettingsError("--partition, --features, --label and --source are of a file: name it with --data")
     data = None if arguments.data is None else Data(arguments.data, *more)
-    return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
+    with _source_on_the_line():
+        return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
 
 
 def simulate(arguments: argparse.Namespace) -> int:
     from fleet.simulation.report import command
 
-    return command(arguments)
+    with _source_on_the_line():
+        return command(arguments)
 
 
 def chaos(arguments: argparse.Namespace) -> int:

@@ -208,7 +208,7 @@ def _write_json(card: Card, found: Asked, answers: Float32) -> None:
 
 def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     """Yield the answers as CSV: a line for each row, an empty one for a row that cannot be used; of windows a line for
-    each, with the lines of its first and last row.
+    each, with the line of its last row.
     """
     contract, window = card.contract, card.contract.window
     names = ("class", "probability") if card.model.classifies else contract.labels

@@ -123,12 +123,13 @@ def names_of(features: str) -> list[str]:
 def _renamed(spec: JobSpec, features: str | None, label: str | None) -> JobSpec:
     """Return the job with these columns in place of those that its contract names."""
     contract = spec.contract
+    others: dict[str, object] = {}
+    if features is not None and contract.features:
+        others["features"] = tuple(names_of(features))
+    if label is not None and contract.labels:
+        others["label"] = label
     try:
-        if features is not None and contract.features:
-            contract = structs.replace(contract, features=tuple(names_of(features)))
-        if label is not None and contract.labels:
-            contract = structs.replace(contract, label=label)
-        return structs.replace(spec, contract=contract)
+        return structs.replace(spec, contract=structs.replace(contract, **others))
     except ValueError as error:
         option = f"--features {features}" if label is None else f"--label {label}"
         raise SettingsError(f"{option}: {error}") from error
