@@ -109,6 +109,9 @@ def sum_up(display: Display, out: Path, summary: Summary, rows: Path | None) -> 
     say(f"ended after {summary.rounds} rounds: {summary.reason}")
     said, in_one_place = _said(summary.value), _said(summary.central_value)
     say(f"{summary.measure:<10} {said}; the same net trained in one place has {in_one_place}")
+    if summary.measure != "accuracy" and summary.accuracy is not None:
+        in_one_place, in_onnx = _said(summary.central_accuracy), _said(summary.onnx_accuracy)
+        say(f"accuracy   {summary.accuracy:.4f}; trained in one place {in_one_place}, in onnxruntime {in_onnx}")
     for way, n, wire, float32 in (
         (
             "up",

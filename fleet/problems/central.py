@@ -11,7 +11,6 @@ from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets import table as nets
-from models.nets.losses import Metrics
 from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.params import Params
@@ -46,9 +45,3 @@ def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed 
             train.steps(net, state, data, spec.train, version_number=number, weights=weights), state
         ).params
     return net, params
-
-
-def train_centrally(spec: JobSpec, data: Dataset, test: Dataset, rounds: int) -> Metrics:
-    """Return the metrics on the test split of a net that was trained in one place. See `trained_centrally`."""
-    net, params = trained_centrally(spec, data, rounds)
-    return net.evaluate(params, test.X, test.y)

@@ -44,6 +44,8 @@ class Held:
         self.header = tuple(columns)
         self.columns, self.kinds, self.lines = dict(columns), dict(kinds), lines
         self._faults = tuple(faults)
+        """In the order of their rows."""
+        self._fault_rows = np.array([one.row for one in faults], np.int64)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -52,11 +54,8 @@ class Held:
         """See `Table`. wanted: columns that are held, as what they were read as."""
         for begin in range(0, len(self), BLOCK_ROWS):
             part = slice(begin, begin + BLOCK_ROWS)
-            faults = tuple(
-                one
-                for row, one in self._faults
-                if begin <= row < part.stop and (not one.column or one.column in wanted)
-            )
+            here = slice(*np.searchsorted(self._fault_rows, [begin, part.stop]))
+            faults = tuple(one for _, one in self._faults[here] if not one.column or one.column in wanted)
             yield Block({name: self.columns[name][part] for name in wanted}, self.lines[part], faults)
 
     def close(self) -> None:
@@ -65,8 +64,11 @@ class Held:
     def taken(self, rows: Rows) -> Held:
         """Return a table of these rows, in this order."""
         columns = {name: _taken(values, rows) for name, values in self.columns.items()}
-        at = {int(row): new for new, row in enumerate(rows)}
-        faults = [_FaultAt(at[row], fault) for row, fault in self._faults if row in at]
+        order = np.argsort(rows, kind="stable")
+        at = np.searchsorted(rows, self._fault_rows, sorter=order)
+        new = order[np.minimum(at, len(rows) - 1)] if len(rows) else at
+        there = np.flatnonzero((at < len(rows)) & (rows[new] == self._fault_rows)) if len(rows) else at[:0]
+        faults = [_FaultAt(int(new[one]), self._faults[one].fault) for one in there.tolist()]
         return Held(columns, self.kinds, self.lines[rows], sorted(faults, key=lambda one: one.row))
 
     def replaced(self, name: str, kind: Kind, values: Column) -> Held:

@@ -26,6 +26,10 @@ SERIES_TEST = 5
 """One row in so many is to test on; of a series the last ones."""
 
 
+MANY_DEVICES = 5
+"""Among more, a version that one device alone has made says little of the others."""
+
+
 class Problem(Struct, frozen=True):
     """A job and data dealt out to devices."""
 
@@ -289,6 +293,12 @@ def told_of(problem: Problem) -> list[str]:
     if refused := problem.refused:
         owner, why = next(iter(refused.items()))
         found.append(f"{len(refused)} of {len(refused) + len(problem.shares)} devices are left out: {owner}: {why}")
+    if problem.spec.rounds.quorum == 1 and len(problem.shares) > MANY_DEVICES:
+        n = len(problem.shares)
+        found.append(
+            f"note: quorum = 1: where the other {n - 1} devices are refused or late, one device alone makes a version; "
+            f"quorum = {n // 2 + 1} in [rounds] wants more than half of them"
+        )
     few = sum(len(share.y) < FEWEST for share in problem.shares)
     if few and problem.spec.contract.agrees:
         what = "so that nothing is" if few == len(problem.shares) else "the others'"

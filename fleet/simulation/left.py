@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from aggregator import streaks
+from aggregator import evaluation, streaks
 from aggregator.run import Run
 from aggregator.store import Store
+from broker.messages import Metrics
 from edge_agent.service import Agent
 from models.agreement import Agreed
 from models.chain import Chain
+from models.data import dataset
+from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets.net import Net
+from models.nets.normalised import normalised
 from models.params import Params
 from models.trail import Trail
 
@@ -25,6 +30,27 @@ class Left(NamedTuple):
     agreed: Agreed | None
     about: dict[str, str]
     """What the model says of where it is from."""
+
+
+class Deployed:
+    """What a device would deploy that follows every version."""
+
+    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
+        self._net = net
+        self._spec = spec
+        self._test = dataset.fit(test, spec.model)
+        self.trail = Trail(chain, chain.first())
+        """The versions so far, where the mean of the last ones is deployed."""
+
+    def follow(self, number: int, step: bytes) -> Metrics:
+        """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
+        if self._spec.averaged == 1:
+            return {}
+        first = self._spec.averaged_from(number)
+        self.trail.take(number, step, first)
+        net = normalised(self._net, self._spec.contract, self.trail.now.agreed)
+        found = evaluation.evaluate(net, self.trail.mean(first), self._test)
+        return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
 
 def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:

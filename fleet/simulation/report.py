@@ -28,9 +28,6 @@ from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulat
 from models.job import JobSpec
 from runtime.settings import SettingsError
 
-MANY_DEVICES = 5
-"""Among so many, a version that one device alone has made says little of the others."""
-
 
 def command(arguments: argparse.Namespace) -> int:
     """Run `fedge simulate` as the command line says. Raises what `read_problem` and `simulate` raise."""
@@ -108,11 +105,6 @@ class _Report:
         sizes = [len(share.y) for share in problem.shares]
         for note in told_of(problem):
             display.line(note)
-        if problem.spec.rounds.quorum == 1 and len(sizes) > MANY_DEVICES:
-            display.line(
-                f"note: quorum = 1: where the other {len(sizes) - 1} devices are refused or late, one device alone "
-                f"makes a version; quorum = {len(sizes) // 2 + 1} in [rounds] wants more than half of them"
-            )
         display.line(
             f"{problem.spec.name}: {len(sizes)} devices with {min(sizes)} to {max(sizes)} examples, "
             f"{sum(sizes)} in all, {len(problem.test.y)} to test on"

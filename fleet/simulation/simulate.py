@@ -20,14 +20,12 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.messages import Metrics
 from broker.transport import Packet, TransportEvent
 from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
@@ -39,19 +37,14 @@ from edge_agent.service import will as device_will
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
-from fleet.simulation.left import Left, idle, left_of
+from fleet.simulation.left import Deployed, Left, idle, left_of
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
-from models.chain import Chain
-from models.data import dataset
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.measures import table as measures
 from models.nets import table as nets
-from models.nets.net import Net
-from models.nets.normalised import normalised
 from models.nets.size import of_spec
-from models.trail import Trail
 from runtime.settings import convert
 
 FLEET = "simulation"
@@ -217,27 +210,6 @@ class _Share:
         return InMemory(self._rows)
 
 
-class _Deployed:
-    """What a device would deploy that follows every version."""
-
-    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
-        self._net = net
-        self._spec = spec
-        self._test = dataset.fit(test, spec.model)
-        self.trail = Trail(chain, chain.first())
-        """The versions so far, where the mean of the last ones is deployed."""
-
-    def follow(self, number: int, step: bytes) -> Metrics:
-        """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
-        if self._spec.averaged == 1:
-            return {}
-        first = self._spec.averaged_from(number)
-        self.trail.take(number, step, first)
-        net = normalised(self._net, self._spec.contract, self.trail.now.agreed)
-        found = evaluation.evaluate(net, self.trail.mean(first), self._test)
-        return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
-
-
 def _roll() -> int:
     return secrets.randbits(32)
 
@@ -288,7 +260,7 @@ class _Simulation:
         self._stirred = set(range(len(self._agents)))
         """but for these, which have done something since."""
         self._run: Run | None = None
-        self._deployed: _Deployed | None = None
+        self._deployed: Deployed | None = None
         self._aggregator, self._uplink = self._lead(self._tested(test, test_file, folder), folder)
 
     def _tested(self, test: Dataset, file: Share | DataSource | None, folder: Path) -> DataSource:
@@ -366,7 +338,7 @@ class _Simulation:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
         shared = self._resources.chain(run.job, self.spec, self._config.models)
-        number, self._deployed = 0, _Deployed(self.spec, self._test, *shared)
+        number, self._deployed = 0, Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))

@@ -77,6 +77,7 @@ def test_windows_are_told_by_their_last_row_in_order_of_time(tmp_path: Path) -> 
     text = "t,a\n" + "".join(f"{t},{t * 10}\n" for t in (3, 1, 2, 0, 4))
     contract = ContractSpec(features=("a",), window=WindowSpec(2, hop=1))
     found = ask(written(tmp_path, text), contract, time="t", time_format="s")
+    assert found.rows.tolist() == [0, 1, 2, 4]
     assert {int(row): x.tolist() for row, x in zip(found.rows, found.X, strict=True)} == {
         0: [20, 30],  # row 0 is that of time 3
         1: [0, 10],
