@@ -44,6 +44,9 @@ def agent_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_OF_A_SOURCE = ("beside its path", "beside the path", "source's table", "needs the key")
+
+
 @contextmanager
 def _source_on_the_line() -> Iterator[None]:
     """Say of a file that wants more keys in its source's table how this command line gives them."""
@@ -52,7 +55,7 @@ def _source_on_the_line() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        if "beside its path" not in (told := str(error)) and "source's table" not in told and "the key " not in told:
+        if not any(words in (told := str(error)) for words in _OF_A_SOURCE):
             raise
         raise DatasetError(f"{told}; here with --source 'KEY = VALUE'", cell=error.cell) from error
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from models.data.blocks import Arrays, Kind, Table
 from models.data.cells import Cells
 from models.data.dataset import DatasetError
-from models.data.job_file import Column, body, head
+from models.data.job_file import Column, Values, body, head
 from models.data.settings import SourceSettings
 from models.data.times import is_time
 
@@ -97,7 +97,8 @@ def draft(table: Table, settings: SourceSettings, label: str | None = None) -> D
             *(settings, features, label, why, classes),
             pixels="pixels" if pixels else "standard",
             labels=labels,
-            size=_size(table, label) if classes is None else 1.0,
+            values=_values(table, label) if classes is None else None,
+            missing=sum(one.missing for one in columns if one.role == "feature"),
         ),
     ]
     return Draft(settings.path, n_rows, columns, label, why, classes or [], list(table.notes), "\n".join(lines) + "\n")
@@ -163,14 +164,13 @@ def _look_through(table: Table, seen: Mapping[str, _Seen], label: str, labels: C
     return n_rows
 
 
-def _size(table: Table, label: str) -> float:
-    """Return how large labels of values are: the root of the mean of their squares."""
-    squares, n = 0.0, 0
+def _values(table: Table, label: str) -> Values:
+    """Return how large labels of values are."""
+    found = Values()
     for block in table.blocks({label: Kind.NUMBER}):
         values = np.asarray(block.columns[label], np.float64)
-        values = values[np.isfinite(values)]
-        squares, n = squares + float(np.square(values).sum()), n + len(values)
-    return math.sqrt(squares / n) if n else 1.0
+        found = found.noted(values[np.isfinite(values)])
+    return found
 
 
 def _note(seen: _Seen, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
@@ -265,13 +265,13 @@ def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
     """Return a job for features and labels by position."""
     n_rows, shape, width, is_text, is_bytes = 0, (), 1, False, any("255" in note for note in table.notes)
     labels = Counter[str]()
-    whole, squares, n_values = True, 0.0, 0
+    whole, values = True, Values()
     for X, y in table.parts():
         n_rows, shape = n_rows + len(X), X.shape[1:]
         width, is_text = math.prod(y.shape[1:]), y.dtype.kind == "U"
         if not is_text:
             whole = whole and bool((y == np.floor(y)).all())
-            squares, n_values = squares + float(np.square(y, dtype=np.float64).sum()), n_values + y.size
+            values = values.noted(y.astype(np.float64).reshape(-1))
         if len(labels) <= 10 * MOST_CLASSES and width == 1:
             labels.update(map(str, y.reshape(-1).tolist()))
     _make_plain(labels)
@@ -287,7 +287,7 @@ def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
             labels=labels,
             inputs=math.prod(shape),
             outputs=width,
-            size=math.sqrt(squares / n_values) if n_values and classes is None else 1.0,
+            values=values if classes is None else None,
         ),
     ]
     columns = [Column(settings.label, "label", "the array of that name", 0.0)]
