@@ -346,7 +346,8 @@ def round_explain(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    from fleet.demo.command import Data, demo
+    from fleet.demo.command import demo
+    from fleet.demo.given import Data
 
     more = arguments.partition, arguments.features, arguments.label, arguments.source
     if arguments.data is None and any(one is not None for one in more):

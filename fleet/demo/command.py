@@ -16,11 +16,9 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import structs
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
@@ -29,46 +27,34 @@ from broker.wire import Wire
 from edge_agent.slot import Card
 from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
-from fleet.console.metrics import Cell, VersionLine, row_of_version, versions
+from fleet.console.metrics import Cell, VersionLine, versions
 from fleet.console.observer import over_mqtt
 from fleet.console.operator import OperatorConfig, OperatorError
 from fleet.console.versions import export
 from fleet.console.watch import Sights, Watch, WatchError
-from fleet.demo.outcome import Summary, Version, accuracy_of, score_of, sum_up
+from fleet.demo.given import Data, for_devices, problem_of
+from fleet.demo.outcome import Summary, Version, accuracy_of, score_of, sum_up, table_of
 from fleet.local import stage
 from fleet.local.meter import Meter
 from fleet.local.processes import Children, interruptible
 from fleet.local.stage import DEVICES, FLEET, Stage
 from fleet.problems.central import together, trained_centrally
-from fleet.problems.examples import find_job, load_split
-from fleet.problems.partition import deal
-from fleet.problems.problem import Problem, dealt, for_all, read_problem, told_of
+from fleet.problems.examples import find_job
+from fleet.problems.problem import Problem, told_of
 from fleet.problems.tables import Share
 from fleet.results import draw, headline, write_metrics
 from models.agreement import of_model
-from models.data import dataset
 from models.job import JobSpec
 from models.measures import exact
 from models.nets import table as nets
 from models.nets.size import of_spec
 from models.serving.export import ExportError
-from runtime.settings import SettingsError, load
+from runtime.settings import SettingsError
 
 DEFAULT_JOB = Path("digits")
-PARTITION = "dirichlet:0.5"
 DEPLOYING_S = 60.0
 """How long the devices may take to put the last version into service."""
 N_SAMPLE_ROWS = 5
-
-
-class Data(NamedTuple):
-    """What to train on, as the command line says it."""
-
-    file: str
-    partition: str | None = None
-    features: str | None = None
-    label: str | None = None
-    source: str | None = None
 
 
 class DemoError(RuntimeError):
@@ -82,8 +68,8 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
     process ends early, WatchError or DemoError when the fleet does not come to its end.
     """
     began = time.monotonic()
-    problem = _problem(find_job(job or DEFAULT_JOB), devices, data)
-    spec = _for_devices(problem.spec, len(problem.shares))
+    problem = problem_of(find_job(job or DEFAULT_JOB), devices, data)
+    spec = for_devices(problem.spec, len(problem.shares))
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
     for note in told_of(problem):
@@ -98,29 +84,6 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
     else:
         sum_up(display, out, summary, run.rows)
     return 0
-
-
-def _problem(job: Path, devices: int, data: Data | None) -> Problem:
-    """Return the job with its data, dealt out. Raises SettingsError, PartitionError or DatasetError."""
-    if data is not None:
-        return read_problem(
-            *(job, data.file),
-            how=data.partition or "iid",
-            n_devices=devices,
-            features=data.features,
-            label=data.label,
-            source=data.source,
-        )
-    spec = load(job, JobSpec)
-    split = load_split(spec.data_name)
-    train, test = dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model)
-    return Problem(spec, dealt(train, deal(PARTITION, train.y, devices, spec.seed)), test)
-
-
-def _for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
-    """Have the first round wait for all devices, however many there are."""
-    quorum = min(spec.rounds.quorum, n_devices)
-    return for_all(structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum)), n_devices)
 
 
 class _Demo:
@@ -365,20 +328,7 @@ class _Demo:
         )
 
     def _table(self) -> list[dict[str, Cell]]:
-        """Return a row for each version: what was measured of it, and the bytes of a device so far."""
-        sent = {version.round: version for version in self._history}
-        found = []
-        for line in self._lines:
-            row = row_of_version(line)
-            if (version := sent.get(int(line.version.rpartition(".")[2]))) is not None:
-                n = self._n_devices
-                row |= {"bytes_up": round(version.bytes_up / n), "bytes_down": round(version.bytes_down / n)}
-                row |= {"seconds": version.seconds}
-            found.append(row)
-        return found or [
-            {"version": f"1.{one.round}", "accuracy": one.accuracy, "loss": one.loss, **one.measures}
-            for one in self._history
-        ]
+        return table_of(self._lines, self._history, self._n_devices)
 
     def _draw(self, central: float | None) -> list[Path]:
         rounds = {version.round: version for version in self._history[1:]}

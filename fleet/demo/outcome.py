@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
 from fleet.console.display import Display, n_bytes
+from fleet.console.metrics import Cell, VersionLine, row_of_version
 from fleet.results import NO_PICTURES
 from models.data.dataset import Dataset
 from models.job import JobSpec
@@ -100,6 +101,27 @@ def score_of(onnx: Path, spec: JobSpec, test: Dataset, measure: str) -> float | 
         spec.model, lambda X: inference.run(model, X), test.X, test.y, contract.classes, (measure,)
     ).found
     return found.get(measure)
+
+
+def table_of(lines: Sequence[VersionLine], history: Sequence[Version], n_devices: int) -> list[dict[str, Cell]]:
+    """Return a row for each version: what was measured of it, and the bytes of a device so far.
+
+    lines: what the aggregator has measured; where it could not be asked, what was heard stands for it.
+    """
+    sent = {version.round: version for version in history}
+    found = []
+    for line in lines:
+        row = row_of_version(line)
+        if (version := sent.get(int(line.version.rpartition(".")[2]))) is not None:
+            row |= {
+                "bytes_up": round(version.bytes_up / n_devices),
+                "bytes_down": round(version.bytes_down / n_devices),
+            }
+            row |= {"seconds": version.seconds}
+        found.append(row)
+    return found or [
+        {"version": f"1.{one.round}", "accuracy": one.accuracy, "loss": one.loss, **one.measures} for one in history
+    ]
 
 
 def sum_up(display: Display, out: Path, summary: Summary, rows: Path | None) -> None:
