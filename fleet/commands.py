@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,29 @@ def agent_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_OF_A_SOURCE = ("beside its path", "beside the path", "source's table", "needs the key")
+
+
+@contextmanager
+def _source_on_the_line() -> Iterator[None]:
+    """Say of a file that wants more keys in its source's table how this command line gives them."""
+    from models.data.dataset import DatasetError
+
+    try:
+        yield
+    except DatasetError as error:
+        if not any(words in (told := str(error)) for words in _OF_A_SOURCE):
+            raise
+        raise DatasetError(f"{told}; here with --source 'KEY = VALUE'", cell=error.cell) from error
+
+
 def agent_predict(arguments: argparse.Namespace) -> int:
     from fleet.console.predict import predict
 
-    return predict(arguments.config, arguments.input, arguments.job, as_json=arguments.json)
+    with _source_on_the_line():
+        return predict(
+            *(arguments.config, arguments.input, arguments.job), as_json=arguments.json, source=arguments.source
+        )
 
 
 def agent_source(arguments: argparse.Namespace) -> int:
@@ -163,7 +183,8 @@ def job_draft(arguments: argparse.Namespace) -> int:
     from fleet.console.draft import draft_of
     from fleet.console.operator import as_json
 
-    found = draft_of(arguments.file, arguments.label)
+    with _source_on_the_line():
+        found = draft_of(arguments.file, arguments.label, arguments.source)
     print(as_json(found) if arguments.json else found.job, end="\n" if arguments.json else "")
     return 0
 
@@ -326,14 +347,21 @@ def round_explain(arguments: argparse.Namespace) -> int:
 
 def demo(arguments: argparse.Namespace) -> int:
     from fleet.demo.command import demo
+    from fleet.demo.given import Data
 
-    return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json)
+    more = arguments.partition, arguments.features, arguments.label, arguments.source
+    if arguments.data is None and any(one is not None for one in more):
+        raise SettingsError("--partition, --features, --label and --source are of a file: name it with --data")
+    data = None if arguments.data is None else Data(arguments.data, *more)
+    with _source_on_the_line():
+        return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
 
 
 def simulate(arguments: argparse.Namespace) -> int:
     from fleet.simulation.report import command
 
-    return command(arguments)
+    with _source_on_the_line():
+        return command(arguments)
 
 
 def chaos(arguments: argparse.Namespace) -> int:

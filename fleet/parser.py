@@ -60,18 +60,42 @@ def _group(
     return parser.add_subparsers(required=True, metavar="COMMAND")
 
 
+_TABLES = "CSV, JSON lines, SQLite, NPZ"
+_HOW = "iid, shards:K, dirichlet:A or column:NAME (one device a value)"
+
+
 def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = _add(
         table,
         "demo",
         commands.demo,
         "Start a broker, an aggregator and ten devices, and watch them train one model together.",
-        "fedge demo --devices 20 --out my-demo",
+        "fedge demo --job job.toml --data readings.csv --partition column:site",
     )
     demo.add_argument("--devices", type=_count, default=10, metavar="N", help="device processes (10)")
     demo.add_argument("--job", type=Path, metavar="FILE", help="another job than the handwritten digits")
+    demo.add_argument("--data", metavar="FILE", help=f"train on these rows: {_TABLES}")
+    demo.add_argument("--partition", metavar="HOW", help=f"{_HOW} (iid), of --data")
+    _add_columns(demo)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    """What says which columns of a file are meant."""
+    parser.add_argument("--label", metavar="NAME", help="the column or array of labels (as the job says, or y)")
+    parser.add_argument(
+        "--features", metavar="A,B,C", help="the columns of features, or the one array of them (as the job says, or X)"
+    )
+    _add_source(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="KEYS",
+        help='more keys of the file, as in agent.toml: \'encoding = "cp1252", time = "when"\'',
+    )
 
 
 def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,19 +107,22 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "fedge simulate job.toml --data digits --devices 100 --partition dirichlet:0.5",
     )
     simulate.add_argument("job", type=Path, metavar="JOB.toml")
-    simulate.add_argument("--data", required=True, metavar="FILE.npz|digits", help="all devices' examples together")
+    simulate.add_argument("--data", required=True, metavar="FILE|digits", help=f"all devices' rows together: {_TABLES}")
     simulate.add_argument("--devices", type=_count, default=10, metavar="N")
     simulate.add_argument(
         "--partition",
         default="iid",
         metavar="HOW",
-        help="iid, shards:K, dirichlet:A or column:NAME (one device a value)",
+        help=_HOW,
     )
-    simulate.add_argument("--test", type=Path, metavar="FILE.npz", help="a test split; else a fifth of the data")
-    simulate.add_argument("--features", metavar="NAME", help="the array of features in the NPZ files (X)")
+    simulate.add_argument("--test", type=Path, metavar="FILE", help="a test split; else a fifth of the data")
+    _add_columns(simulate)
     simulate.add_argument("--rounds", type=_count, metavar="R", help="instead of the job's max_rounds")
     simulate.add_argument("--seed", type=int, metavar="S", help="instead of the job's seed")
-    simulate.add_argument("--target", type=float, metavar="ACC", help="stop at this accuracy")
+    simulate.add_argument(
+        "--target", metavar="[MEASURE=]VALUE", help="stop at this accuracy, or at a measure: rmse=4, recall:fault=0.9"
+    )
+    simulate.add_argument("--out", type=Path, metavar="DIR", help="leave model.onnx, metrics.csv and curves there")
     simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
 
@@ -198,8 +225,11 @@ def _add_agent(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "fedge agent predict --config agent.toml --input rows.csv",
     )
     _add_config(predict, "agent.toml")
-    predict.add_argument("--input", type=Path, required=True, metavar="ROWS.csv", help="rows of features")
+    predict.add_argument(
+        "--input", type=Path, required=True, metavar="FILE", help=f"rows to answer, labels ignored: {_TABLES}"
+    )
     predict.add_argument("--job", metavar="NAME", help="whose model, where there are several")
+    _add_source(predict)
     predict.add_argument("--json", action="store_true", help="JSON instead of CSV")
 
 
@@ -279,6 +309,7 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "file", type=Path, metavar="FILE", help="a table as devices have it: CSV, NPZ, SQLite, JSON lines"
     )
     draft.add_argument("--label", metavar="NAME", help="the column that the model learns to tell (guessed)")
+    _add_source(draft)
     draft.add_argument("--json", action="store_true", help="what was found, and the job file, as JSON")
     list_ = _add(job, "list", commands.job_list, "Show every job.", "fedge job list --json")
     _add_config(list_, "aggregator.toml")

@@ -41,6 +41,18 @@ def load(path: Path, kind: type[T]) -> T:
     return convert(tree, kind, str(path))
 
 
+def inline(keys: str, option: str) -> dict[str, Any]:
+    """Return the keys of a table that a command line gives in one line, as TOML has them. Raises SettingsError."""
+    try:
+        found: dict[str, Any] = tomllib.loads(f"keys = {{ {keys} }}")["keys"]
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{option} {clean(keys)}: write keys as TOML has them, with commas between them, such as {option} "
+            f'\'encoding = "cp1252", time = "when"\''
+        ) from error
+    return found
+
+
 def convert(tree: object, kind: type[T], source: str) -> T:
     """Turn plain values (of a TOML or JSON file called `source`) into `kind`. Raises SettingsError."""
     try:

@@ -14,12 +14,11 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from msgspec import Struct, structs
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
@@ -28,27 +27,31 @@ from broker.wire import Wire
 from edge_agent.slot import Card
 from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
+from fleet.console.metrics import Cell, VersionLine, versions
 from fleet.console.observer import over_mqtt
-from fleet.console.watch import Sights, Watch
-from fleet.demo import plots
+from fleet.console.operator import OperatorConfig, OperatorError
+from fleet.console.versions import export
+from fleet.console.watch import Sights, Watch, WatchError
+from fleet.demo.given import Data, for_devices, problem_of
+from fleet.demo.outcome import Summary, Version, accuracy_of, score_of, sum_up, table_of
 from fleet.local import stage
 from fleet.local.meter import Meter
 from fleet.local.processes import Children, interruptible
 from fleet.local.stage import DEVICES, FLEET, Stage
-from fleet.problems.central import train_centrally
-from fleet.problems.examples import Split, find_job, load_split
-from fleet.problems.partition import deal
-from fleet.problems.problem import dealt, for_all
-from models.data import dataset
-from models.data.dataset import Dataset
+from fleet.problems.central import together, trained_centrally
+from fleet.problems.examples import find_job
+from fleet.problems.problem import Problem, told_of
+from fleet.problems.tables import Share
+from fleet.results import draw, headline, write_metrics
+from models.agreement import of_model
 from models.job import JobSpec
+from models.measures import exact
 from models.nets import table as nets
 from models.nets.size import of_spec
-from models.serving import inference
-from runtime.settings import SettingsError, load
+from models.serving.export import ExportError
+from runtime.settings import SettingsError
 
 DEFAULT_JOB = Path("digits")
-PARTITION = "dirichlet:0.5"
 DEPLOYING_S = 60.0
 """How long the devices may take to put the last version into service."""
 N_SAMPLE_ROWS = 5
@@ -58,102 +61,45 @@ class DemoError(RuntimeError):
     """A demo that cannot be brought to its end; the message says why."""
 
 
-class Version(Struct, frozen=True):
-    """A version, and what had passed when it appeared. Bytes: MQTT payload of all devices so far, everything."""
-
-    round: int
-    participants: int
-    accuracy: float
-    loss: float
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    """Since the devices were started."""
-    measures: dict[str, float] = {}
-    """What the job's rule to stop goes by, where that is neither accuracy nor loss."""
-
-
-class Summary(Struct, frozen=True):
-    """summary.json. Bytes a device are MQTT payload, counted by a proxy before the broker, control included."""
-
-    job: str
-    data: str
-    accuracy: float
-    central_accuracy: float
-    """The same net, trained in one place on all devices' examples together."""
-    onnx_accuracy: float
-    """Of the ONNX file of a device, in onnxruntime."""
-    rounds: int
-    devices: int
-    examples: int
-    test_examples: int
-    parameters: int
-    compression: str
-    reason: str
-    """Why it ended."""
-    seconds: float
-    broker: str
-    bytes_up_per_device: int
-    bytes_down_per_device: int
-    body_bytes_up_per_device: int
-    """Of bytes_up_per_device, those of updates."""
-    body_bytes_down_per_device: int
-    """Of bytes_down_per_device, those of versions."""
-    wire_bytes_up_per_device: int
-    """Everything that MQTT sent, headers, acknowledgements, subscriptions and pings included; counted by the proxy."""
-    wire_bytes_down_per_device: int
-    float32_bytes_up_per_device: int
-    """Had the same updates been float32: control as it was, 4 bytes a parameter for each update that was counted."""
-    float32_bytes_down_per_device: int
-    """Had the versions been float32: 4 bytes a parameter for each that a counted update was trained on, but the first,
-    which comes from the seed, and for the last one, which every device serves."""
-    onnx: str
-    plots: list[str]
-    sha256: str
-    """Of the last version: what its head says."""
-    history: list[Version]
-
-
-def demo(out: Path, devices: int, job: Path | None, *, as_json: bool) -> int:
-    """Run the demo and write everything below `out`.
+def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data | None = None) -> int:
+    """Run the demo and write everything below `out`. data: what to train on in place of the job's example data.
 
     Raises SettingsError for a job or a folder that cannot be used, StartError without a broker, ChildDiedError when a
     process ends early, WatchError or DemoError when the fleet does not come to its end.
     """
     began = time.monotonic()
-    spec = _for_devices(load(find_job(job or DEFAULT_JOB), JobSpec), devices)
-    split = load_split(spec.data_name)
-    split = Split(dataset.fit(split.train, spec.model), dataset.fit(split.test, spec.model))
-    if not spec.model.classifies:
-        raise SettingsError(f'job {spec.name}: the demo shows an accuracy, which needs loss = "cross_entropy"')
+    problem = problem_of(find_job(job or DEFAULT_JOB), devices, data)
+    spec = for_devices(problem.spec, len(problem.shares))
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
+    for note in told_of(problem):
+        display.line(note)
     with interruptible():
-        summary = _Demo(out, devices, spec, split, display).run(began)
+        run = _Demo(out, spec, problem, display)
+        summary = run.run(began)
     text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
     if as_json:
         sys.stdout.write(text)
     else:
-        _sum_up(display, out, summary)
+        sum_up(display, out, summary, run.rows)
     return 0
-
-
-def _for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
-    """Have the first round wait for all devices, however many there are."""
-    quorum = min(spec.rounds.quorum, n_devices)
-    return for_all(structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum)), n_devices)
 
 
 class _Demo:
     """The demo between its start and its end."""
 
-    def __init__(self, out: Path, n_devices: int, spec: JobSpec, split: Split, display: Display) -> None:
+    def __init__(self, out: Path, spec: JobSpec, problem: Problem, display: Display) -> None:
         self._out = out
-        self._n_devices = n_devices
+        self._n_devices = n_devices = len(problem.shares)
         self._spec = spec
-        self._split = split
+        self._problem = problem
         self._display = display
+        self._measure = headline(spec)
+        self._lines: list[VersionLine] = []
+        """What the aggregator has measured of each version."""
+        self.rows: Path | None = None
+        """Some to ask the model about."""
         self._sights = Sights()
         self._history: list[Version] = []
         net = nets.build(spec.model, allow=nets.factories_of(spec.model))
@@ -163,12 +109,12 @@ class _Demo:
     def run(self, began: float) -> Summary:
         """Start everything, look on, stop everything, and see what came of it."""
         folder, say = self._out / "fleet", self._display.line
-        rows = deal(PARTITION, self._split.train.y, self._n_devices, self._spec.seed)
-        shares = dealt(self._split.train, rows)
+        problem, shares = self._problem, self._problem.shares
         with start_broker(folder / "broker") as broker, Children() as children:
             self._meter = Meter(broker.host, broker.port)
             behind = BrokerSettings(port=self._meter.start(), protocol=broker.protocol)
-            plan = stage.build(folder, self._spec, shares, self._split.test, behind)
+            test = problem.test if problem.test_file is None else problem.test_file
+            plan = stage.build(folder, self._spec, problem.files or shares, test, behind)
             sizes = [len(share.y) for share in shares]
             say(f"{broker.kind}, an aggregator and {self._n_devices} devices: each a process of its own")
             say(
@@ -176,14 +122,39 @@ class _Demo:
                 f"{min(sizes)} to {max(sizes)} on a device"
             )
             direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
-            with Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
-                self._start(children, plan)
-                self._follow(watch, children)
-                model = self._collect_model(watch, children, plan)
+            console = OperatorConfig(FLEET, direct)
+            try:
+                with Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
+                    self._start(children, plan)
+                    self._follow(watch, children)
+                    model = self._collect_model(watch, children, plan)
+            except (KeyboardInterrupt, WatchError, DemoError):
+                self._leave_results(console)
+                raise
             traffic, wire = self._traffic(), self._wire_traffic()
             fetched = self._body_bytes_down()
+            self._lines = versions(console, self._spec.name)
         self._meter.stop()
         return self._summarise(began, broker.kind, model, traffic, wire, fetched)
+
+    def _leave_results(self, console: OperatorConfig) -> None:
+        """Write what there is by now of a fleet that does not come to its end; it is still there to be asked."""
+        if len(self._history) < 2:
+            return
+        self._display.status("keeping the results so far")
+        onnx = self._out / "model.onnx"
+        try:
+            self._lines = versions(console, self._spec.name)
+            export(console, self._spec.name, onnx)
+        except (OperatorError, SettingsError, ExportError, OSError) as error:
+            self._display.line(f"no model: {error}")
+        table = write_metrics(self._out, self._table())
+        pictures = self._draw(None)
+        number = self._history[-1].round
+        self._display.line(
+            f"not at its end: what there is at version {number} is kept, "
+            f"{'  '.join(str(path) for path in (onnx, table, *pictures) if path.exists())}"
+        )
 
     def _start(self, children: Children, plan: Stage) -> None:
         self._started = time.monotonic()
@@ -195,7 +166,7 @@ class _Demo:
         """Submit the job and look on until it has ended."""
         self._display.line()
         self._display.line(
-            f"{'round':>6} {'updates':>8} {'accuracy':>9} {'up a device':>12} {'down a device':>14} {'time':>7}"
+            f"{'round':>6} {'updates':>8} {self._column:>9} {'up a device':>12} {'down a device':>14} {'time':>7}"
         )
         asked = False
         for heard in watch.hear():
@@ -216,8 +187,8 @@ class _Demo:
         version = Version(
             number,
             int(status.metrics.get("participants", 0)),
-            status.metrics["accuracy"],
-            status.metrics["loss"],
+            status.metrics.get("accuracy"),
+            status.metrics.get("loss"),
             up,
             down,
             round(time.monotonic() - self._started, 2),
@@ -226,10 +197,16 @@ class _Demo:
         self._history.append(version)
         if number:
             others = "".join(f"  {name} {value:.4f}" for name, value in version.measures.items())
+            first = version.accuracy if self._spec.model.classifies else version.loss
+            said = "-" if first is None else f"{first:.4f}"
             self._display.line(
-                f"{number:>6} {version.participants:>8} {version.accuracy:>9.4f} {n_bytes(up / self._n_devices):>12} "
+                f"{number:>6} {version.participants:>8} {said:>9} {n_bytes(up / self._n_devices):>12} "
                 f"{n_bytes(down / self._n_devices):>14} {version.seconds:>5.1f} s{others}"
             )
+
+    @property
+    def _column(self) -> str:
+        return "accuracy" if self._spec.model.classifies else "loss"
 
     def _doing(self) -> str:
         """Say what goes on now, and how long it may take."""
@@ -296,28 +273,35 @@ class _Demo:
         last, ended = self._history[-1], self._sights.ended
         assert ended is not None  # noqa: S101 -- `_follow` has returned
         self._display.status("training the same net in one place, for comparison")
-        central = train_centrally(self._spec, self._split.train, self._split.test, last.round).accuracy or 0.0
+        test, shares, classifies = self._problem.test, self._problem.shares, self._spec.model.classifies
+        card = card_of(slot)
+        agreed = of_model(card.agreed, card.model, card.contract)
+        net, params = trained_centrally(self._spec, together(shares), last.round, agreed)
+        central, also = net.evaluate(params, test.X, test.y).accuracy, (self._measure,)
+        predict, classes = partial(net.predict, params), self._spec.contract.classes
+        in_one_place = exact.on_rows(self._spec.model, predict, test.X, test.y, classes, also).found
         onnx = self._out / "model.onnx"
         shutil.copyfile(slot / "model.onnx", onnx)
-        onnx_accuracy = accuracy_of(onnx, self._split.test)
+        onnx_value = score_of(onnx, self._spec, test, self._measure)
         self._write_rows()
+        table = self._table()
         up, down = traffic
         n, body_up = self._n_devices, self._sights.body_bytes_up
         n_updates = sum(version.participants for version in self._history)
         n_fetches = sum(version.participants for version in self._history if version.round > 1) + n
         size = 4 * self._n_parameters
         float32_up, float32_down = up - body_up + size * n_updates, down - body_bytes_down + size * n_fetches
-        pictures = self._draw(central)
+        pictures = self._draw(in_one_place.get(self._measure))
         return Summary(
             job=self._spec.name,
-            data=self._spec.data_name,
+            data=self._problem.test.source if self._problem.files else self._spec.data_name,
             accuracy=last.accuracy,
-            central_accuracy=round(central, 4),
-            onnx_accuracy=round(onnx_accuracy, 4),
+            central_accuracy=None if central is None else round(central, 4),
+            onnx_accuracy=round(accuracy_of(onnx, test), 4) if classifies else None,
             rounds=last.round,
             devices=n,
-            examples=len(self._split.train.y),
-            test_examples=len(self._split.test.y),
+            examples=sum(len(share.y) for share in shares),
+            test_examples=len(test.y),
             parameters=self._n_parameters,
             compression=self._spec.coding.codec,
             reason=ended.reason,
@@ -335,17 +319,28 @@ class _Demo:
             plots=[str(path) for path in pictures],
             sha256=self._sights.heads[ended.version.number].sha256,
             history=self._history,
+            measure=self._measure,
+            value=_as_float(table[-1].get(self._measure)),
+            central_value=in_one_place.get(self._measure),
+            onnx_value=onnx_value,
+            refused=self._problem.refused,
+            metrics=str(write_metrics(self._out, table)),
         )
 
-    def _draw(self, central: float) -> list[Path]:
-        by_round, by_bytes = self._out / "accuracy-by-round.png", self._out / "accuracy-by-bytes.png"
-        versions = self._history[1:]
-        accuracies = [version.accuracy for version in versions]
+    def _table(self) -> list[dict[str, Cell]]:
+        return table_of(self._lines, self._history, self._n_devices)
+
+    def _draw(self, central: float | None) -> list[Path]:
+        rounds = {version.round: version for version in self._history[1:]}
+        sent, float32, values = [], [], []
+        for row in self._table():
+            number = int(str(row["version"]).rpartition(".")[2])
+            if (version := rounds.get(number)) is not None:
+                values.append(_as_float(row.get(self._measure)))
+                sent.append((version.bytes_up + version.bytes_down) / self._n_devices)
+                float32.append(self._as_float32()[number - 1] if number <= len(self._history) - 1 else sent[-1])
         title = f"{self._spec.name} on {self._n_devices} devices"
-        plots.accuracy_by_round(accuracies, central, title, by_round)
-        sent = [(version.bytes_up + version.bytes_down) / self._n_devices for version in versions]
-        plots.accuracy_by_bytes(accuracies, sent, self._as_float32(), title, by_bytes)
-        return [by_round, by_bytes]
+        return draw(self._out, title, self._measure, values, sent, float32, central)
 
     def _as_float32(self) -> list[float]:
         """Return what a device would have sent and received of bodies alone until each version, in float32."""
@@ -357,19 +352,23 @@ class _Demo:
 
     def _write_rows(self) -> None:
         """Write some rows that were held back, for `fedge agent predict`."""
-        np.savetxt(self._out / "rows.csv", self._split.test.X[:N_SAMPLE_ROWS], fmt="%g", delimiter=",")
+        file, contract = self._problem.test_file, self._spec.contract
+        if isinstance(file, Share):
+            n = N_SAMPLE_ROWS if contract.window is None else 2 * contract.n_rows
+            self.rows = Path(file._replace(rows=file.rows[:n], apart=None).write(self._out, "rows")["path"])
+        elif not self._problem.files:
+            self.rows = self._out / "rows.csv"
+            np.savetxt(self.rows, self._problem.test.X[:N_SAMPLE_ROWS], fmt="%g", delimiter=",")
 
 
-def accuracy_of(onnx: Path, test: Dataset) -> float:
-    """Return the share of rows that an ONNX file classifies rightly, in onnxruntime."""
-    probabilities = inference.run(inference.open_model(str(onnx)), test.X)
-    return float(np.mean(probabilities.argmax(axis=1) == test.y))
+def _as_float(value: Cell | None) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _serves(slot: Path, status: Status) -> bool:
     """Return whether a slot holds this version, as ONNX."""
     try:
-        card = msgspec.json.decode((slot / "model.json").read_bytes(), type=Card)
+        card = card_of(slot)
     except (OSError, msgspec.MsgspecError):
         return False
     release = card.release
@@ -378,30 +377,6 @@ def _serves(slot: Path, status: Status) -> bool:
     )
 
 
-def _sum_up(display: Display, out: Path, summary: Summary) -> None:
-    """Show what came of it."""
-    say: Callable[[str], None] = display.line
-    say("")
-    say(f"ended after {summary.rounds} rounds: {summary.reason}")
-    say(f"accuracy   {summary.accuracy:.4f}; the same net trained in one place has {summary.central_accuracy:.4f}")
-    for way, n, wire, float32 in (
-        (
-            "up",
-            summary.bytes_up_per_device,
-            summary.wire_bytes_up_per_device,
-            summary.float32_bytes_up_per_device,
-        ),
-        (
-            "down",
-            summary.bytes_down_per_device,
-            summary.wire_bytes_down_per_device,
-            summary.float32_bytes_down_per_device,
-        ),
-    ):
-        times = f"the same rounds in float32 would be {n_bytes(float32)}, {float32 / n:.1f} times as much"
-        say(f"bytes {way:<4} {n_bytes(n)} of payload a device ({n_bytes(wire)} with MQTT's own); {times}")
-    say(f"model      {summary.onnx}, taken from a device: {summary.onnx_accuracy:.4f} in onnxruntime")
-    say(f"pictures   {'  '.join(summary.plots)}")
-    say(f"figures    {out / 'summary.json'}")
-    config = out / "fleet" / "device-00" / "agent.toml"
-    say(f"ask it     fedge agent predict --config {config} --input {out / 'rows.csv'}")
+def card_of(slot: Path) -> Card:
+    """Return what a slot says of its model. Raises OSError or MsgspecError."""
+    return msgspec.json.decode((slot / "model.json").read_bytes(), type=Card)

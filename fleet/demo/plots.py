@@ -17,43 +17,54 @@ SIZE_INCHES = (7.2, 4.4)
 DPI = 150
 
 
-def accuracy_by_round(accuracies: Sequence[float], central: float, title: str, path: Path) -> None:
-    """Draw the accuracy of version 1, 2, ... as a line over the rounds, with the central net's for comparison."""
-    figure, axes = _paper(title, "round")
-    rounds = range(1, len(accuracies) + 1)
-    axes.axhline(central, color=CENTRAL, linewidth=1.4, linestyle=(0, (5, 3)))
-    axes.plot(rounds, accuracies, color=FLEET, linewidth=2.2, solid_capstyle="round")
-    axes.plot(rounds[-1], accuracies[-1], "o", color=FLEET, markersize=6)
+def by_round(
+    rounds: Sequence[int], values: Sequence[float], measure: str, central: float | None, title: str, path: Path
+) -> None:
+    """Draw a measure of versions over their rounds, with the central net's for comparison where that is known."""
+    figure, axes = _paper(title, "round", measure)
+    if central is not None:
+        axes.axhline(central, color=CENTRAL, linewidth=1.4, linestyle=(0, (5, 3)))
+    axes.plot(rounds, values, color=FLEET, linewidth=2.2, solid_capstyle="round")
+    axes.plot(rounds[-1], values[-1], "o", color=FLEET, markersize=6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(0, len(accuracies) * 1.02)
-    end, last = len(accuracies), accuracies[-1]
-    _label(axes, (end, central), f"trained in one place  {central:.1%}", CENTRAL, above=central >= last)
-    _label(axes, (end, last), f"the fleet  {last:.1%}", FLEET, above=central < last)
-    _fit(axes, [*accuracies, central])
+    axes.set_xlim(0, rounds[-1] * 1.02)
+    end, last = rounds[-1], values[-1]
+    if central is not None:
+        text = f"trained in one place  {_value(central, measure)}"
+        _label(axes, (end, central), text, CENTRAL, above=central >= last)
+    _label(axes, (end, last), f"the fleet  {_value(last, measure)}", FLEET, above=central is None or central < last)
+    _fit(axes, values if central is None else [*values, central])
     figure.savefig(path, dpi=DPI)
 
 
-def accuracy_by_bytes(
-    accuracies: Sequence[float], sent: Sequence[float], sent_float32: Sequence[float], title: str, path: Path
+def by_bytes(
+    values: Sequence[float],
+    sent: Sequence[float],
+    sent_float32: Sequence[float] | None,
+    measure: str,
+    title: str,
+    path: Path,
 ) -> None:
-    """Draw the accuracy over the bytes that a device has sent and received so far, beside the same rounds in float32.
+    """Draw a measure over the bytes that a device has sent and received so far, beside the same rounds in float32.
 
-    sent, sent_float32: a number of bytes for each accuracy, none of them falling.
+    sent, sent_float32 (None: not known): a number of bytes for each value, none of them falling.
     """
-    figure, axes = _paper(title, "sent and received by a device, MQTT payload")
+    figure, axes = _paper(title, "sent and received by a device, MQTT payload", measure)
     axes.set_xscale("log")
     for bytes_, colour, width, name in (
         (sent_float32, FLOAT32, 2.0, "the same rounds in float32, computed"),
         (sent, FLEET, 2.2, "fedge"),
     ):
-        axes.plot(bytes_, accuracies, color=colour, linewidth=width, solid_capstyle="round")
-        axes.plot(bytes_[-1], accuracies[-1], "o", color=colour, markersize=6)
+        if bytes_ is None:
+            continue
+        axes.plot(bytes_, values, color=colour, linewidth=width, solid_capstyle="round")
+        axes.plot(bytes_[-1], values[-1], "o", color=colour, markersize=6)
         text = f"{name}  {_bytes(bytes_[-1], 0)}"
-        at = (bytes_[-1], accuracies[-1])
+        at = (bytes_[-1], values[-1])
         _label(axes, at, text, FLEET if colour == FLEET else FAINT, above=True)
     axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _fit(axes, accuracies)
+    _fit(axes, values)
     figure.savefig(path, dpi=DPI)
 
 
@@ -78,13 +89,21 @@ def accuracy_by_bytes_of(lines: Sequence[tuple[str, Sequence[float], Sequence[fl
     figure.savefig(path, dpi=DPI)
 
 
-def _paper(title: str, xlabel: str) -> tuple[Figure, Axes]:
+_PERCENT = ("accuracy", "balanced_accuracy")
+
+
+def _value(value: float, measure: str) -> str:
+    return f"{value:.1%}" if measure in _PERCENT else f"{value:.4g}"
+
+
+def _paper(title: str, xlabel: str, measure: str = "accuracy") -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", pad=12)
     axes.set_xlabel(xlabel, color=FAINT, fontsize=10)
-    axes.set_ylabel("accuracy on the test split", color=FAINT, fontsize=10)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylabel(f"{measure.replace('_', ' ')} on the test split", color=FAINT, fontsize=10)
+    if measure in _PERCENT:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", colors=FAINT, length=0, labelsize=9.5)

@@ -23,7 +23,9 @@ from edge_agent.slots import slot_path
 from fleet.local.processes import FEDGE, Child, Children
 from fleet.local.toml import written
 from fleet.problems.problem import device_names
+from fleet.problems.tables import Share
 from models.data.dataset import Dataset
+from models.data.source import DataSource
 from models.job import JobSpec
 from models.nets import table as nets
 from runtime.settings import SettingsError
@@ -111,8 +113,8 @@ def clear(folder: Path) -> None:
 def build(
     folder: Path,
     spec: JobSpec,
-    shares: Sequence[Dataset],
-    test: Dataset | None,
+    shares: Sequence[Dataset | Share],
+    test: Dataset | Share | DataSource | None,
     broker: BrokerSettings | Callable[[str], BrokerSettings],
     *,
     inference: bool = True,
@@ -154,20 +156,19 @@ def write(
     role: Role,
     fleet: str,
     broker: BrokerSettings,
-    data: Mapping[str, Dataset],
+    data: Mapping[str, Dataset | Share | DataSource],
     more: Mapping[str, object],
 ) -> None:
     """Make the folder of a role, with its configuration and its data. Raises OSError.
 
-    data: by the name of their source: what a device trains on, or what the aggregator tests on. more: other keys.
+    data: by the name of their source: what a device trains on, or what the aggregator tests on: arrays, rows of a
+    table, or a file that is there. more: other keys.
     """
     role.folder.mkdir(parents=True)
     is_device = role.kind == "agent"
     sources = {}
     for name, rows in data.items():
-        path = role.folder / ("data.npz" if is_device else "test.npz")
-        np.savez(path, X=rows.X, y=rows.y)
-        sources[name] = {"path": str(path)}
+        sources[name] = _source_of(rows, role.folder, "data" if is_device else "test")
     tree = {
         "fleet": fleet,
         "device": role.name if is_device else None,
@@ -178,6 +179,18 @@ def write(
         **{key: value for key, value in more.items() if isinstance(value, Mapping)},
     }
     role.config.write_text(written(tree, COMMENTS), encoding="utf-8")
+
+
+def _source_of(rows: Dataset | Share | DataSource, folder: Path, stem: str) -> dict[str, object]:
+    """Write rows where they are to be read, unless they are there; return the keys of their source."""
+    if isinstance(rows, Share):
+        return rows.write(folder, stem)
+    if isinstance(rows, DataSource):
+        usual, plain = msgspec.to_builtins(DataSource(rows.path)), msgspec.to_builtins(rows)
+        return {"path": rows.path} | {key: value for key, value in plain.items() if value != usual[key]}
+    path = folder / f"{stem}.npz"
+    np.savez(path, X=rows.X, y=rows.y)
+    return {"path": str(path)}
 
 
 def _unusual(broker: BrokerSettings) -> dict[str, object]:

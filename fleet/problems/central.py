@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.agreement import Agreed
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets import table as nets
-from models.nets.losses import Metrics
+from models.nets.net import Net
+from models.nets.normalised import normalised
+from models.params import Params
 from models.training import train
+from models.training.weights import weights_of
 
 
-def train_centrally(spec: JobSpec, data: Dataset, test: Dataset, rounds: int) -> Metrics:
-    """Train as a fleet of one device would that holds all the data, and give the metrics on the test split.
+def together(shares: Sequence[Dataset]) -> Dataset:
+    """Return the examples of all devices, one after the other."""
+    weights = [one.weights for one in shares if one.weights is not None]
+    return Dataset(
+        np.concatenate([one.X for one in shares]),
+        np.concatenate([one.y for one in shares]),
+        "all devices' examples",
+        np.concatenate(weights) if len(weights) == len(shares) else None,
+    )
+
+
+def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed | None = None) -> tuple[Net, Params]:
+    """Train as a fleet of one device would that holds all the data; return the net, which takes raw rows.
 
     The same start, optimizer, learning rate and batch size, and as many passes over the data as each device of the
-    fleet made: `rounds` times the job's epochs. Raises ModelError or TrainingError.
+    fleet made: `rounds` times the job's epochs. agreed: what the fleet has agreed on. Raises ModelError, TrainingError
+    or WeightError.
     """
-    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    net = normalised(nets.build(spec.model, allow=nets.factories_of(spec.model)), spec.contract, agreed)
     params = initial(net.spec, spec.seed).params(net.spec)
+    weights = weights_of(data, spec.contract, () if agreed is None else agreed.class_counts)
     for number in range(rounds):
         state = train.begin(params, train.seed_for(spec.seed, number, "central"))
-        params = train.finish(train.steps(net, state, data, spec.train, version_number=number), state).params
-    return net.evaluate(params, test.X, test.y)
+        params = train.finish(
+            train.steps(net, state, data, spec.train, version_number=number, weights=weights), state
+        ).params
+    return net, params

@@ -41,7 +41,7 @@ def find_job(name: Path) -> Path:
 def load_split(name: str) -> Split:
     """Return a data set by its name. Raises SettingsError where there is none of it, or scikit-learn is missing."""
     if name not in DATA:
-        raise SettingsError(f"there is no example data set {name}: there are {', '.join(DATA)}")
+        raise SettingsError(f"there is no example data set {name}: there are {', '.join(DATA)}; or name a file, --data")
     if find_spec("sklearn") is None:
         raise SettingsError(f'the data set {name} comes from scikit-learn: pip install "fedge[demo]"')
     X, y = DATA[name]()

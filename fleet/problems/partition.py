@@ -53,9 +53,14 @@ def by_column(values: npt.NDArray[Any]) -> list[Rows]:
         raise PartitionError(f"a column of shape {values.shape} names no device a row")
     _, owners = np.unique(values, return_inverse=True)
     n_devices = int(owners.max()) + 1
+    check_devices(n_devices)
+    return [np.flatnonzero(owners == owner) for owner in range(n_devices)]
+
+
+def check_devices(n_devices: int) -> None:
+    """Raise PartitionError where a column has too many values."""
     if n_devices > MAX_DEVICES:
         raise PartitionError(f"the column has {n_devices} values: that many devices cannot be simulated")
-    return [np.flatnonzero(owners == owner) for owner in range(n_devices)]
 
 
 def _shards(y: npt.NDArray[Any], n_devices: int, per_device: int, rng: np.random.Generator) -> list[Rows]:

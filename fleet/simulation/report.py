@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
+import numpy as np
+from msgspec import structs
 
+from aggregator.convergence import no_better
 from fleet.console.display import Display, duration, n_bytes
-from fleet.problems.problem import Problem, read_problem
-from fleet.simulation.simulate import Result, RoundRow, simulate
+from fleet.console.metrics import Cell
+from fleet.local.processes import interruptible
+from fleet.problems.problem import Problem, read_problem, told_of
+from fleet.results import NO_PICTURES, draw, folder, headline, write_metrics
+from fleet.simulation.left import Left
+from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulate
+from models.job import JobSpec
 from runtime.settings import SettingsError
 
 
@@ -28,13 +41,26 @@ def command(arguments: argparse.Namespace) -> int:
         n_devices=arguments.devices,
         test=arguments.test,
         features=arguments.features,
+        label=arguments.label,
+        source=arguments.source,
         seed=arguments.seed,
         rounds=arguments.rounds,
         target=arguments.target,
     )
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
-    report = _Report(Display(stream), problem)
-    result = simulate(problem.spec, problem.shares, problem.test, report.tell, keys=arguments.keys)
+    report = _Report(Display(stream), problem, None if arguments.out is None else folder(arguments.out))
+    try:
+        with interruptible(), _quiet():
+            result = simulate(
+                *(problem.spec, problem.shares, problem.test, report.tell),
+                keys=arguments.keys,
+                test_file=problem.test_file,
+                on_end=None if arguments.out is None else report.leave,
+            )
+    except (KeyboardInterrupt, SimulationError):
+        report.break_off()
+        raise
+    result = structs.replace(result, refused=problem.refused)
     report.sum_up(result)
     if arguments.json is not None:
         text = msgspec.json.format(msgspec.json.encode(result)).decode() + "\n"
@@ -45,32 +71,62 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Report:
-    """What a person sees of a simulation."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have fleet and aggregator keep to themselves what a person sees here anyway: each version, and who is away."""
+    logs = [logging.getLogger("aggregator.run"), logging.getLogger("edge_agent.work")]
+    before = [log.level for log in logs]
+    if "FEDGE_LOG" not in os.environ:
+        for log in logs:
+            log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
 
-    def __init__(self, display: Display, problem: Problem) -> None:
-        self._display = display
+
+class _Report:
+    """What a person sees of a simulation, and what is left of it in a folder."""
+
+    def __init__(self, display: Display, problem: Problem, out: Path | None) -> None:
+        self._display, self._spec, self._out = display, problem.spec, out
         stop = problem.spec.rounds.stop
         self._other = stop.metric if stop.is_set and stop.metric not in ("accuracy", "loss") else ""
-        """What the rule to stop goes by, where no other column says it."""
+        """What no other column says: what the rule to stop goes by, or R2 of values."""
+        if not problem.spec.model.classifies and not self._other:
+            self._other = "r2"
         self._max_rounds = problem.spec.rounds.max_rounds
+        self._rows: list[RoundRow] = []
+        self._classifies = problem.spec.model.classifies
+        self._n_devices, self._refused = len(problem.shares), problem.refused
+        self._left = ""
         self._began = time.perf_counter()
         sizes = [len(share.y) for share in problem.shares]
+        for note in told_of(problem):
+            display.line(note)
         display.line(
             f"{problem.spec.name}: {len(sizes)} devices with {min(sizes)} to {max(sizes)} examples, "
             f"{sum(sizes)} in all, {len(problem.test.y)} to test on"
         )
         other = f"  {self._other}" if self._other else ""
         display.line(
-            f"{'round':>6} {'updates':>7} {'accuracy':>9} {'loss':>8} {'up':>9} {'down':>9} {'seconds':>8}{other}"
+            f"{'round':>6} {'updates':>7} {'accuracy' if self._classifies else self._other:>9} {'loss':>8} {'up':>9} "
+            f"{'down':>9} {'seconds':>8}{other if self._classifies else ''}"
         )
 
     def tell(self, row: RoundRow) -> None:
         """Show a round, and how long it may still take."""
-        accuracy = "-" if row.accuracy is None else f"{row.accuracy:.4f}"
+        self._rows.append(row)
+        first = row.accuracy if self._classifies else row.measures.get(self._other)
+        accuracy = "-" if first is None else f"{first:.4f}"
         loss = "-" if row.loss is None else f"{row.loss:.4f}"
         value = row.measures.get(self._other)
-        other = f"  {'-' if value is None else f'{value:.4f}':>{len(self._other)}}" if self._other else ""
+        other = (
+            f"  {'-' if value is None else f'{value:.4f}':>{len(self._other)}}"
+            if self._other and self._classifies
+            else ""
+        )
         self._display.line(
             f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
             f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}{other}"
@@ -78,9 +134,41 @@ class _Report:
         left = (time.perf_counter() - self._began) / row.round * (self._max_rounds - row.round)
         self._display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")
 
+    def leave(self, left: Left) -> None:
+        """Write the model and the curves. Raises OSError."""
+        assert self._out is not None  # noqa: S101 -- who has no folder asks for nothing
+        files = [
+            _write_model(self._out, self._spec, left),
+            write_metrics(self._out, [_cells(row) for row in self._rows]),
+        ]
+        pictures = self._draw(self._out)
+        self._left = f"version {left.number} is in {'  '.join(map(str, [*files, *pictures]))}"
+        if not pictures and find_spec("matplotlib") is None:
+            self._left += f"; {NO_PICTURES}"
+
+    def _draw(self, out: Path) -> list[Path]:
+        measure, n = headline(self._spec), self._n_devices
+        sent = np.cumsum([row.bytes_up + row.bytes_down for row in self._rows]) / n
+        values = [row.measures.get(measure) for row in self._rows]
+        return draw(out, f"{self._spec.name} on {n} devices", measure, values, sent.tolist())
+
+    def break_off(self) -> None:
+        """Say what there is of a run that has not come to its end."""
+        if self._left:
+            self._display.line(f"not at its end: {self._left}")
+
     def sum_up(self, result: Result) -> None:
-        """Show the totals."""
+        """Show the totals, what matters most first."""
+        if told := self._who_was_away(result.idle):
+            self._display.line(told)
         self._display.line(f"ended after {len(result.rounds)} rounds in {duration(result.seconds)}: {result.reason}")
+        words = (
+            no_better(result.rounds[-1].measures | _always(result), self._spec.contract.classes)
+            if result.rounds
+            else ""
+        )
+        if words and words not in result.reason:
+            self._display.line(f"the model is {words}")
         if result.deployed_accuracy is not None:
             self._display.line(f"deployed is the mean of the last versions: accuracy {result.deployed_accuracy:.4f}")
         for way, n, float32 in (
@@ -92,3 +180,39 @@ class _Report:
                 f"{way:>4}: {n_bytes(n)} in all, {per_device} a device; "
                 f"float32 would have taken {n_bytes(float32)}, {float32 / max(n, 1):.1f} times as much"
             )
+        if self._left:
+            self._display.line(self._left)
+
+    def _who_was_away(self, idle: Mapping[str, str]) -> str:
+        """Return how many devices did nothing for the model, in words; "" where all did."""
+        away = {**self._refused, **idle}
+        if not away:
+            return ""
+        device, why = next(iter(away.items()))
+        return f"{len(away)} of {self._n_devices + len(self._refused)} devices were refused: {device}: {why}"
+
+
+def _always(result: Result) -> dict[str, float]:
+    return {} if result.always is None else {"always": float(result.always)}
+
+
+def _cells(row: RoundRow) -> dict[str, Cell]:
+    """Return a round as a row of metrics.csv: bytes are of all devices, of this round."""
+    fields = structs.asdict(row)
+    measured = fields.pop("measures")
+    number = fields.pop("round")
+    plain = {name: value for name, value in fields.items() if value is not None}
+    return {"version": f"1.{number}", **plain, **measured}
+
+
+def _write_model(out: Path, spec: JobSpec, left: Left) -> Path:
+    """Write the model as ONNX; where that cannot be written here, as NPZ. Raises ExportError, OSError."""
+    if find_spec("onnx") is None:
+        path = out / "model.npz"
+        np.savez(path, **left.params)  # type: ignore[arg-type]  # its stub takes the names for options
+        return path
+    from models.serving.export import to_onnx  # onnx is an extra
+
+    path = out / "model.onnx"
+    path.write_bytes(to_onnx(spec.model, left.params, metadata=left.about, contract=spec.contract, agreed=left.agreed))
+    return path

@@ -20,14 +20,12 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
-from aggregator import evaluation
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.messages import Metrics
 from broker.transport import Packet, TransportEvent
 from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings
@@ -38,18 +36,16 @@ from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
+from fleet.problems.tables import Share
+from fleet.simulation.left import Deployed, Left, idle, left_of
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
-from models.chain import Chain
-from models.data import dataset
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.measures import table as measures
 from models.nets import table as nets
-from models.nets.net import Net
-from models.nets.normalised import normalised
 from models.nets.size import of_spec
-from models.trail import Trail
+from runtime.settings import convert
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
@@ -119,6 +115,12 @@ class Result(Struct, frozen=True):
     """The same with float32 bodies: 4 bytes a parameter for each version that a counted update was trained on, but the
     first, which comes from the seed."""
     seconds: float
+    idle: dict[str, str] = {}
+    """Devices that did nothing for it in the end, and why: their updates are refused, or their training fails."""
+    always: int | None = None
+    """The class that the last version is as good as always answering, where it is no better than that."""
+    refused: dict[str, str] = {}
+    """Those that were left out from the beginning, since their data cannot be used, and why."""
 
 
 def simulate(
@@ -128,10 +130,14 @@ def simulate(
     on_round: Callable[[RoundRow], None] = lambda _: None,
     *,
     keys: bool = False,
+    test_file: Share | DataSource | None = None,
+    on_end: Callable[[Left], None] | None = None,
 ) -> Result:
     """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
 
-    keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do.
+    keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do. test_file: where
+    `test` is from, for the aggregator to read by the job's contract; arrays of what a model takes when not given.
+    on_end: told of what devices would serve, also where the job does not come to its end, or is interrupted.
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
@@ -140,11 +146,15 @@ def simulate(
     n_parameters = sum(tensor.size for tensor in net.spec)
     memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
-        simulation = _Simulation(spec, shares, test, folder, keys=keys)
+        simulation = _Simulation(spec, shares, test, folder, keys=keys, test_file=test_file)
         try:
             return simulation.run(n_parameters, on_round, go_on)
         finally:
-            simulation.close()
+            try:
+                if on_end is not None and (left := simulation.left()) is not None:
+                    on_end(left)
+            finally:
+                simulation.close()
 
 
 class _Clock:
@@ -200,26 +210,6 @@ class _Share:
         return InMemory(self._rows)
 
 
-class _Deployed:
-    """What a device would deploy that follows every version."""
-
-    def __init__(self, spec: JobSpec, test: Dataset, net: Net, chain: Chain) -> None:
-        self._net = net
-        self._spec = spec
-        self._test = dataset.fit(test, spec.model)
-        self._trail = Trail(chain, chain.first())
-
-    def follow(self, number: int, step: bytes) -> Metrics:
-        """Go on to the next version; return how good the mean is, as fields of a row; nothing where none is wanted."""
-        if self._spec.averaged == 1:
-            return {}
-        first = self._spec.averaged_from(number)
-        self._trail.take(number, step, first)
-        net = normalised(self._net, self._spec.contract, self._trail.now.agreed)
-        found = evaluation.evaluate(net, self._trail.mean(first), self._test)
-        return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
-
-
 def _roll() -> int:
     return secrets.randbits(32)
 
@@ -235,7 +225,14 @@ class _Simulation:
     """The aggregator, the devices and the broker between them, driven from one thread."""
 
     def __init__(
-        self, spec: JobSpec, shares: Sequence[Dataset], test: Dataset, folder: Path, *, keys: bool = False
+        self,
+        spec: JobSpec,
+        shares: Sequence[Dataset],
+        test: Dataset,
+        folder: Path,
+        *,
+        keys: bool = False,
+        test_file: Share | DataSource | None = None,
     ) -> None:
         self.spec = spec
         self._trust = made_keys.trust_of(FLEET, operator=False) if keys else None
@@ -262,14 +259,24 @@ class _Simulation:
         """When each device has something to do, if it hears nothing before,"""
         self._stirred = set(range(len(self._agents)))
         """but for these, which have done something since."""
-        self._aggregator, self._uplink = self._lead(test, folder)
+        self._run: Run | None = None
+        self._deployed: Deployed | None = None
+        self._aggregator, self._uplink = self._lead(self._tested(test, test_file, folder), folder)
 
-    def _lead(self, test: Dataset, folder: Path) -> tuple[Aggregator, MemoryTransport]:
+    def _tested(self, test: Dataset, file: Share | DataSource | None, folder: Path) -> DataSource:
+        """Return the source of what versions are scored on."""
+        if isinstance(file, DataSource):
+            return file
+        if file is not None:
+            return convert(file.write(folder, "test"), DataSource, "the rows to test on")
         np.savez(folder / "test.npz", X=test.X, y=test.y)
+        return DataSource(str(folder / "test.npz"))
+
+    def _lead(self, test: DataSource, folder: Path) -> tuple[Aggregator, MemoryTransport]:
         config = AggregatorConfig(
             fleet=FLEET,
             state_dir=str(folder / "aggregator"),
-            tests={self.spec.data_name: DataSource(str(folder / "test.npz"))},
+            tests={self.spec.data_name: test},
             # No device is ever late, so the bodies of outdated versions can go at once.
             limits=AggregatorLimits(body_grace_s=0.0, spread_s=0.0),
         )
@@ -305,7 +312,7 @@ class _Simulation:
         for agent in self._agents:
             agent.start()
         self._settle()
-        run = self._aggregator.runs[self._aggregator.submit(self.spec)]
+        self._run = run = self._aggregator.runs[self._aggregator.submit(self.spec)]
         rows: list[RoundRow] = []
         for row in self._rounds(run):
             if not rows:
@@ -314,6 +321,13 @@ class _Simulation:
             on_round(row)
         self._settle()
         return self._result(run, rows, n_parameters, time.perf_counter() - began)
+
+    def left(self) -> Left | None:
+        """Return what devices would serve now; None before the first version."""
+        if self._run is None or self._deployed is None or not self._run.version.number:
+            return None
+        _, chain = self._resources.chain(self._run.job, self.spec, self._config.models)
+        return left_of(self._run, self.spec, chain, self._deployed.trail)
 
     def close(self) -> None:
         """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
@@ -324,7 +338,7 @@ class _Simulation:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
         shared = self._resources.chain(run.job, self.spec, self._config.models)
-        number, deployed = 0, _Deployed(self.spec, self._test, *shared)
+        number, self._deployed = 0, Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
                 raise SimulationError(self._why_it_stands_still(run))
@@ -333,7 +347,7 @@ class _Simulation:
             if run.version.number > number:
                 number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
                 row = _row(number, run.metrics, before, now, seconds - began)
-                yield structs.replace(row, **deployed.follow(number, run.step))
+                yield structs.replace(row, **self._deployed.follow(number, run.step))
                 before, began, since = now, seconds, self._clock.now
 
     def _rouse(self, transport: MemoryTransport) -> None:
@@ -393,10 +407,7 @@ class _Simulation:
         )
 
     def _why_it_stands_still(self, run: Run) -> str:
-        failed = {agent.device: why for agent in self._agents if (why := agent.jobs.unready.get(run.job))}
-        failed |= {
-            agent.device: agent.jobs.failed[run.job].why for agent in self._agents if run.job in agent.jobs.failed
-        }
+        failed = idle(run, self._agents, self._store)
         if rest := self._aggregator.resting.get(run.job):
             return f"job {self.spec.name} is at rest at version {run.version.number}: {rest.why}"
         named = "; ".join(f"{device}: {why}" for device, why in list(failed.items())[:3])
@@ -431,6 +442,8 @@ class _Simulation:
             float32_bytes_up=traffic.up - traffic.body_up + 4 * n_parameters * n_updates,
             float32_bytes_down=traffic.down - traffic.body_down + 4 * n_parameters * n_fetches,
             seconds=round(seconds, 3),
+            always=int(run.metrics["always"]) if "always" in run.metrics else None,
+            idle=idle(run, self._agents, self._store),
         )
 
 

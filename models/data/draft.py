@@ -20,7 +20,7 @@ from msgspec import Struct
 from models.data.blocks import Arrays, Kind, Table
 from models.data.cells import Cells
 from models.data.dataset import DatasetError
-from models.data.job_file import Column, body, head
+from models.data.job_file import Column, Values, body, head
 from models.data.settings import SourceSettings
 from models.data.times import is_time
 
@@ -93,7 +93,13 @@ def draft(table: Table, settings: SourceSettings, label: str | None = None) -> D
     pixels = _are_pixels(seen, label)
     lines = [
         *head(settings, n_rows, table.notes, columns),
-        *body(settings, features, label, why, classes, pixels="pixels" if pixels else "standard", labels=labels),
+        *body(
+            *(settings, features, label, why, classes),
+            pixels="pixels" if pixels else "standard",
+            labels=labels,
+            values=_values(table, label) if classes is None else None,
+            missing=sum(one.missing for one in columns if one.role == "feature"),
+        ),
     ]
     return Draft(settings.path, n_rows, columns, label, why, classes or [], list(table.notes), "\n".join(lines) + "\n")
 
@@ -158,6 +164,15 @@ def _look_through(table: Table, seen: Mapping[str, _Seen], label: str, labels: C
     return n_rows
 
 
+def _values(table: Table, label: str) -> Values:
+    """Return how large labels of values are."""
+    found = Values()
+    for block in table.blocks({label: Kind.NUMBER}):
+        values = np.asarray(block.columns[label], np.float64)
+        found = found.noted(values[np.isfinite(values)])
+    return found
+
+
 def _note(seen: _Seen, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
     filled = values[np.isfinite(values)]
     seen.n_missing += len(values) - len(filled)
@@ -211,12 +226,19 @@ def _role(seen: _Seen, label: str, why: str, n_rows: int, *, pixels: bool) -> tu
         case _ if _GROUPS.match(seen.name):
             return "group", "because of its name"
         case _ if not seen.is_number:
-            return "unused", "it has words"
+            few = 1 < len(set(seen.texts)) <= MOST_CLASSES
+            return "unused", "it has words" + few * f" (fedge simulate --partition {_column_option(seen.name)})"
         case _ if seen.counts_rows and n_rows > 2 and (_COUNTERS.match(seen.name) or seen.last == seen.high):
             return "unused", "it counts the rows"
         case _ if seen.low == seen.high and n_rows > 1 and not pixels:
             return "unused", "it is the same in all rows"
     return "feature", f"{seen.low:g} to {seen.high:g}"
+
+
+def _column_option(name: str) -> str:
+    """Return how a command line names a column to deal rows out by."""
+    text = f"column:{name}"
+    return text if re.fullmatch(r"[\w:.-]+", text) else f"'{text}'"
 
 
 def _classes(labels: Counter[str], seen: _Seen, path: str) -> list[str] | None:
@@ -243,12 +265,13 @@ def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
     """Return a job for features and labels by position."""
     n_rows, shape, width, is_text, is_bytes = 0, (), 1, False, any("255" in note for note in table.notes)
     labels = Counter[str]()
-    whole = True
+    whole, values = True, Values()
     for X, y in table.parts():
         n_rows, shape = n_rows + len(X), X.shape[1:]
         width, is_text = math.prod(y.shape[1:]), y.dtype.kind == "U"
         if not is_text:
             whole = whole and bool((y == np.floor(y)).all())
+            values = values.noted(y.astype(np.float64).reshape(-1))
         if len(labels) <= 10 * MOST_CLASSES and width == 1:
             labels.update(map(str, y.reshape(-1).tolist()))
     _make_plain(labels)
@@ -264,6 +287,7 @@ def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
             labels=labels,
             inputs=math.prod(shape),
             outputs=width,
+            values=values if classes is None else None,
         ),
     ]
     columns = [Column(settings.label, "label", "the array of that name", 0.0)]

@@ -34,7 +34,7 @@ class Maker:
     """Makes the examples of one reading.
 
     how: what becomes of missing values. columns: what the features are called. classifies: whether labels are classes.
-    pause: called after each block.
+    pause: called after each block. fill: (n_features,) what stands for missing values, where it is not the mean here.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class Maker:
         *,
         classifies: bool,
         pause: Callable[[], None],
+        fill: Float32 | None = None,
     ) -> None:
+        self._fill = fill
         self._contract, self._how, self._columns, self._whose = contract, how, columns, whose
         self._skipped, self._spools = skipped, spools
         self._classifies = classifies
@@ -155,19 +157,21 @@ class Maker:
 
             X = self._changed(rows.X, forward)
             return rows._replace(X=X, usable=self._changed(X, lambda some, at: self._whole(rows.usable, some, at)))
+        fill = self._fill
         means = Means(k)
-        for part in slices(len(rows.X)):
+        for part in slices(len(rows.X)) if fill is None else ():
             used = slice(None) if rows.usable is None else rows.usable[part] > 0
             means.note(rows.X[part, :k][used])
-        fill = means.values()
-        if len(means.empty):
+        if fill is None and len(means.empty):
             raise DatasetError(
                 f"{self._whose}: column {self._columns[means.empty[0]]!r} has no value in any row, so that there is no "
                 "mean to fill it with: leave it out of the job's features, or have it measured"
             )
 
+        values = means.values() if fill is None else fill
+
         def mean(some: Float32, _at: int) -> Float32:
-            return np.concatenate([filled(some[:, :k], fill), *masks(some), some[:, k:]], axis=1)
+            return np.concatenate([filled(some[:, :k], values), *masks(some), some[:, k:]], axis=1)
 
         return rows._replace(X=self._changed(rows.X, mean))
 

@@ -9,12 +9,65 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from models.contract import MOST_FEATURES
 from models.data.settings import SourceSettings
 
+_TEXTS = ("format", "query", "delimiter", "decimal", "encoding", "comment", "thousands", "quote", "time_format")
+"""Keys of a source that are in its table on each device as they were said here."""
+_MOST_OFFSET = 100.0
+"""How much larger than their spread labels of values may be before that is remarked on;"""
+_SMALL = 0.05
+"""and how small."""
 _UNIT = re.compile(r"[(\[]([^()\[\]]{1,20})[)\]]\s*\Z")
+
+
+_RATE = 0.05
+"""The learning rate of a draft;"""
+_STEP = 0.1
+"""over the size of labels that are values, where that is less: a net whose answers are large is as steep."""
+
+
+_MOST_LEFT_OUT = 0.2
+"""Share of the rows that may be left out for their empty cells, at most; else these are filled."""
+
+
+class Values(Struct, frozen=True):
+    """How large labels are that are values."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def noted(self, values: npt.NDArray[np.float64]) -> Values:
+        """Return the same with some more."""
+        return Values(
+            self.n + len(values), self.total + float(values.sum()), self.squares + float(np.square(values).sum())
+        )
+
+    @property
+    def size(self) -> float:
+        """The root of the mean of their squares."""
+        return math.sqrt(self.squares / self.n) if self.n else 1.0
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation, as exact as these sums are."""
+        return math.sqrt(max(0.0, self.squares / self.n - (self.total / self.n) ** 2)) if self.n else 1.0
+
+    @property
+    def advice(self) -> list[str]:
+        """Comments on labels that a net learns badly as they are: labels are not normalised."""
+        if self.spread < self.size / _MOST_OFFSET:
+            mean = self.total / max(1, self.n)
+            told = f"# Its values vary by about {self.spread:.1g} around {mean:.4g}: a net learns what they differ by"
+            return [f"{told} well, these badly."]
+        if self.size < _SMALL:
+            return [f"# Its values are small, about {self.size:.1g}: a net learns them better in a smaller unit."]
+        return []
 
 
 class Column(Struct, frozen=True):
@@ -41,9 +94,13 @@ def head(settings: SourceSettings, n_rows: int, notes: Iterable[str], columns: S
     lines += [f"# missing: {one.missing:.1%} of {_remark(one.name)}" for one in missing[:20]]
     lines += [f"# left out: {_remark(one.name)}: {one.why}" for one in columns if one.role == "unused"][:20]
     keys = {"path": settings.path}
+    keys |= {key: text for key in _TEXTS if isinstance(text := getattr(settings, key), str)}
     keys |= {one.role: one.name for one in reversed(columns) if one.role in ("time", "group")}
     lines += ["# On each device, in agent.toml:", f"#   [data.{_name(settings)}]"]
-    return [*lines, *(f"#   {key} = {_remark(quoted(text))}" for key, text in keys.items()), ""]
+    told = [f"#   {key} = {_remark(quoted(text))}" for key, text in keys.items()]
+    if settings.header is not None:
+        told.append(f"#   header = [{', '.join(_remark(quoted(name)) for name in settings.header)}]")
+    return [*lines, *told, ""]
 
 
 def body(
@@ -57,12 +114,21 @@ def body(
     labels: Counter[str],
     inputs: int | None = None,
     outputs: int = 1,
+    values: Values | None = None,
+    missing: float = 0.0,
 ) -> list[str]:
-    """Return the lines of the job."""
+    """Return the lines of the job.
+
+    values: how large labels are that are values: large ones want small steps. missing: the shares of the features'
+    cells, added up.
+    """
     named = list(features) if len(features) <= MOST_FEATURES else []
     n_inputs = len(features) if inputs is None else inputs
     n_outputs = outputs if classes is None else max(2, len(classes))
     counted = bool(classes) and list(classes or ()) == [str(at) for at in range(len(classes or ()))]
+    size = 1.0 if values is None else values.size
+    rate = max(1e-12, min(_RATE, float(f"{_STEP / max(size, 1e-30):.1g}")))
+    fills = missing > _MOST_LEFT_OUT
     lines = [f"name = {quoted(_name(settings))}", "", "[model]", 'kind = "mlp"', f"inputs = {n_inputs}"]
     lines += [f"hidden = [{min(256, max(16, 2 ** math.ceil(math.log2(n_inputs + 1))))}]", f"outputs = {n_outputs}"]
     lines += [f'loss = "{"mse" if classes is None else "cross_entropy"}"', "", "[contract]"]
@@ -73,6 +139,7 @@ def body(
         lines += [f"# {len(features):,} columns are more than a contract names: they go by position."]
     else:
         lines += ["# Columns have no names here: they go by position."]
+    lines += [] if values is None else values.advice
     lines += [f"# {why[0].upper()}{why[1:]}.", f"label = {quoted(label)}"]
     if classes is not None and len(classes) == 1:
         lines += ["# There is one class alone: a second one was made room for. Do other devices have it?"]
@@ -87,15 +154,18 @@ def body(
     lines += [
         f"# {how[pixels]}",
         f'normalise = "{pixels}"',
-        '# Rows with an empty cell are left out; or "mean", "last".',
+        f"# {missing:.0%} of the rows would be left out: empty cells are filled."
+        if fills
+        else '# Rows with an empty cell are left out; or "mean", "last".',
     ]
     lines += [
-        'missing = "skip"',
+        f'missing = "{"mean" if fills else "skip"}"',
         "",
         "[train]",
         "epochs = 1",
         "batch_size = 20",
-        "learning_rate = 0.05",
+        *([f"# Small, since labels are large: about {_STEP:g} / {size:.2g}."] if rate < _RATE else []),
+        f"learning_rate = {rate:g}",
         "",
         "[rounds]",
     ]

@@ -71,7 +71,7 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
             'nobody says: add time = "COLUMN" to the source\'s table'
         )
     names = [*features, *labels, *(name for name in (weight, group, time) if name is not None)]
-    _check(settings, contract, header, names, whose)
+    check(settings, contract, header, names, whose)
     for name in (*labels, *([weight] if weight is not None else ())):
         if name in features:
             raise DatasetError(
@@ -90,9 +90,10 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
     return Match(features, labels, weight, group, time, wanted)
 
 
-def _check(
+def check(
     settings: SourceSettings, contract: ContractSpec, header: Sequence[str], names: Sequence[str], whose: str
 ) -> None:
+    """Raise DatasetError, naming all of these columns that are missing or there more than once."""
     known = set(header)
     missing = [name for name in dict.fromkeys(names) if name not in known]
     doubled = [name for name in dict.fromkeys(names) if header.count(name) > 1]

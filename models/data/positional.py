@@ -45,8 +45,12 @@ def named(arrays: Arrays, settings: SourceSettings, contract: ContractSpec) -> N
         raise DatasetError(f"{path}: no rows yet")
     X, y = first
     width, features, note = math.prod(X.shape[1:]), contract.features, ""
-    if features and window is not None and width == contract.n_inputs != len(features):
-        features = tuple(f"{name}, row {row}" for row in range(window.length) for name in contract.columns)
+    if features and width == contract.n_inputs != len(features):
+        note = "columns go by position, and its rows are what the model takes already"
+        features = contract.columns
+        if window is not None:
+            features = tuple(f"{name}, row {row}" for row in range(window.length) for name in contract.columns)
+            note = f"columns go by position, and its rows are windows of {window.length} already"
         contract = structs.replace(
             contract,
             features=features,
@@ -55,8 +59,8 @@ def named(arrays: Arrays, settings: SourceSettings, contract: ContractSpec) -> N
             units={},
             missing="mean" if contract.missing == "mask" else contract.missing,
             time_features=(),
+            by=None,
         )
-        note = f"columns go by position, and its rows are windows of {window.length} already"
     elif features:
         if width != len(features):
             raise DatasetError(

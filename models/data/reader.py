@@ -19,6 +19,7 @@ from models.data.examples import Maker
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
 from models.data.spool import NoRoomError, Spools, is_mapped
+from models.params import Float32
 
 MOST_WRONG = 0.9
 """Share of a column's cells that are no numbers beyond which it is no column of numbers."""
@@ -41,15 +42,17 @@ def read(
     classifies: bool = True,
     place: str = "line",
     pause: Callable[[], None] = rows.breathe,
+    fill: Float32 | None = None,
 ) -> Reading:
     """Return the examples of a table as a contract means them.
 
     scratch: where examples lie that are too many for the memory; all are in memory where it is None. classifies:
     whether labels are classes. place: what a row's `line` is called, "line" or "row". pause: called after each block.
+    fill: what stands for missing values that are filled with a mean, where it is not that of these rows.
     Raises DatasetError, naming the source and the place.
     """
     try:
-        return _read(opened, settings, contract, scratch, classifies, place, pause)
+        return _read(opened, settings, contract, scratch, classifies, place, pause, fill)
     except NoRoomError as error:
         raise DatasetError(str(error)) from error
 
@@ -62,6 +65,7 @@ def _read(
     classifies: bool,
     place: str,
     pause: Callable[[], None],
+    fill: Float32 | None = None,
 ) -> Reading:
     path = settings.path
     match = matching.match(settings, contract, opened.header, "the query" if settings.query else "the header")
@@ -73,6 +77,7 @@ def _read(
         *(contract, matching.how(settings, contract), match.features, path, skipped, spools),
         classifies=classifies and len(match.labels) == 1,
         pause=pause,
+        fill=fill,
     )
     data = maker.examples(taken)
     skipped.check()
@@ -100,15 +105,15 @@ def of_arrays(
         found = _read(named.table, named.settings, named.contract, scratch, classifies, "row", pause)
     except NoRoomError as error:
         raise DatasetError(str(error)) from error
-    data = _shaped(found.data, named.shape)
+    data = shaped(found.data, named.shape)
     return Reading(data, tuple(filter(None, (*arrays.notes, named.note, *found.notes))))
 
 
-def _shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
+def shaped(data: Dataset, shape: tuple[int, ...]) -> Dataset:
     """Return the data with inputs of this shape, where they are those of one row still."""
     if data.X.shape[1:] == shape or math.prod(data.X.shape[1:]) != math.prod(shape):
         return data
-    held_out = None if data.held_out is None else _shaped(data.held_out, shape)
+    held_out = None if data.held_out is None else shaped(data.held_out, shape)
     return data._replace(X=data.X.reshape(-1, *shape), held_out=held_out)
 
 

@@ -274,8 +274,8 @@ class _Rows:
         lines = self._block.lines
         for fault in self._block.faults:
             self._skipped.note_fault(fault.column)
-            at = int(np.searchsorted(lines, fault.line))
-            if at < len(lines) and lines[at] == fault.line and self.ok[at]:
+            at = int(np.searchsorted(lines, fault.line, "right")) - 1  # a row may go on for several lines
+            if at >= 0 and self.ok[at]:
                 self.ok[at] = False
                 self._skipped.skip(fault.column, fault.why, lines[at : at + 1])
 

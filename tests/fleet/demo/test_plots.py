@@ -15,8 +15,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_every_curve_can_be_drawn(accuracies: list[float], tmp_path: Path) -> None:
     by_round, by_bytes = tmp_path / "round.png", tmp_path / "bytes.png"
     sent = [1000.0 * (i + 1) for i in range(len(accuracies))]
-    plots.accuracy_by_round(accuracies, 0.95, "title", by_round)
-    plots.accuracy_by_bytes(accuracies, sent, [100 * n for n in sent], "title", by_bytes)
+    rounds = range(1, len(accuracies) + 1)
+    plots.by_round(rounds, accuracies, "accuracy", 0.95, "title", by_round)
+    plots.by_bytes(accuracies, sent, [100 * n for n in sent], "accuracy", "title", by_bytes)
+    assert by_round.read_bytes().startswith(PNG)
+    assert by_bytes.read_bytes().startswith(PNG)
+    plots.by_round(rounds, [10 * one for one in accuracies], "rmse", None, "title", by_round)
+    plots.by_bytes(accuracies, sent, [100 * n for n in sent], "r2", "title", by_bytes)
     assert by_round.read_bytes().startswith(PNG)
     assert by_bytes.read_bytes().startswith(PNG)
     plots.accuracy_by_bytes_of([("strong", sent, accuracies), ("off", sent, accuracies)], "title", by_bytes)

@@ -159,12 +159,13 @@ def test_the_same_seed_gives_the_same_rounds_and_the_same_bits() -> None:
 
 
 def test_a_fleet_of_one_equals_training_in_one_place_when_nothing_is_compressed() -> None:
-    from fleet.problems.central import train_centrally
+    from fleet.problems.central import trained_centrally
 
     data, test = blobs(60), blobs(200, seed=1)
     job = structs.replace(spec(quorum=1), train=TrainSpec(learning_rate=0.05))
     fleet = simulate(job, [data], test)
-    central = train_centrally(job, data, test, 4)
+    net, params = trained_centrally(job, data, 4)
+    central = net.evaluate(params, test.X, test.y)
     # The order of the examples differs, hence not the same bits; the loss agrees.
     assert fleet.rounds[-1].loss == pytest.approx(central.loss, rel=0.05)
 
@@ -383,7 +384,7 @@ def test_data_that_do_not_fit_the_model_are_explained(files: Path) -> None:
 
 
 def test_a_data_set_by_name_has_no_columns(files: Path) -> None:
-    with pytest.raises(SettingsError, match="name an NPZ file"):
+    with pytest.raises(SettingsError, match="name a file with --data"):
         read_problem(files / "job.toml", "breast_cancer", how="column:user")
 
 

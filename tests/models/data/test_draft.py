@@ -216,3 +216,55 @@ def test_whatever_columns_and_classes_are_called_the_draft_is_a_job(
         return
     assert job.contract.label == names[0]
     assert all(line.isprintable() for line in found.job.split("\n")), "it is shown on a terminal"
+
+
+def test_empty_cells_are_filled_where_too_many_rows_would_be_left_out(tmp_path: Path) -> None:
+    rows = [["" if n % 4 == 0 else n % 9, n % 5 + 0.5, n % 2] for n in range(60)]
+    found, job = drafted(write(tmp_path / "x.csv", ("a", "b", "y"), rows))
+    assert job.contract.missing == "mean"
+    assert "# 25% of the rows would be left out: empty cells are filled." in found.job
+    few = [["" if n % 8 == 0 else n % 9, n % 5 + 0.5, n % 2] for n in range(60)]
+    assert drafted(write(tmp_path / "x.csv", ("a", "b", "y"), few))[1].contract.missing == "skip"
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "rate", "remark"),
+    [
+        (1.0, 0.0, 0.05, ""),
+        (100.0, 0.0, 0.001, ""),
+        (0.001, 0.0, 0.05, "# Its values are small, about 0.001"),
+        (10.0, -1e6, 1e-7, "# Its values vary by about 1e+01 around -1e+06"),
+    ],
+)
+def test_values_have_a_learning_rate_for_their_size_and_what_is_learned_badly_is_remarked_on(
+    tmp_path: Path, scale: float, offset: float, rate: float, remark: str
+) -> None:
+    values = np.random.default_rng(0).normal(size=200) * scale + offset
+    rows = [[n % 9, n % 5 + 0.5, f"{value:.6f}"] for n, value in enumerate(values)]
+    found, job = drafted(write(tmp_path / "x.csv", ("a", "b", "y"), rows))
+    assert (job.model.loss, job.train.learning_rate) == ("mse", rate)
+    assert ("# Its values" in found.job) == bool(remark)
+    assert remark in found.job
+    np.savez(tmp_path / "x.npz", X=np.ones((200, 2)), y=values)
+    found, job = drafted(tmp_path / "x.npz")
+    assert (job.model.loss, job.train.learning_rate) == ("mse", rate)
+    assert remark in found.job
+
+
+def test_how_a_file_is_read_is_among_the_lines_for_the_devices(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes("1;2,5;schön\n2;3;gut\n".encode("cp1252"))
+    source = DataSource(str(tmp_path / "x.csv"), encoding="cp1252", delimiter=";", header=("a", "b", "wie"))
+    opened = table.known(source).open(source, ended=False)
+    try:
+        found = draft(opened, source, "wie")
+    finally:
+        opened.close()
+    lines = found.job.splitlines()
+    for line in ('#   encoding = "cp1252"', '#   delimiter = ";"', '#   header = ["a", "b", "wie"]'):
+        assert line in lines
+
+
+def test_a_column_of_words_says_how_rows_are_dealt_out_by_it(tmp_path: Path) -> None:
+    rows = [[n % 9, ("here", "there")[n % 2], n % 2] for n in range(40)]
+    found, _ = drafted(write(tmp_path / "x.csv", ("a", "my site", "y"), rows))
+    assert "# left out: my site: it has words (fedge simulate --partition 'column:my site')" in found.job

@@ -567,6 +567,28 @@ def test_rows_that_are_windows_already_are_taken_as_they_are() -> None:
     assert positioned(X.reshape(18, 2), np.zeros(18), **NAMED | {"window": {"length": 3}}).data.X.shape == (16, 6)
 
 
+def test_rows_that_have_all_inputs_already_are_taken_as_they_are() -> None:
+    X = np.arange(24.0).reshape(6, 4)
+    found = positioned(X, np.arange(6) % 2, **NAMED | {"missing": "mask", "by": "trial"})
+    assert found.data.X.tolist() == X.tolist()
+    assert "its rows are what the model takes already" in found.notes[1]
+
+
+class Wide(Memory):
+    """A table whose rows are three lines each, as cells with line breaks make them."""
+
+    def blocks(self, wanted: Mapping[str, Kind]) -> Iterator[Block]:
+        for block in super().blocks(wanted):
+            faults = tuple(fault._replace(line=3 * fault.line + 2) for fault in block.faults)
+            yield Block(block.columns, block.lines * 3, faults)
+
+
+def test_a_cell_that_is_wrong_behind_a_line_break_takes_its_own_row_out() -> None:
+    table = Wide({"a": [1.0, "x", 3.0], "y": [0.0, 1.0, 2.0]})
+    found = read(table, SourceSettings("x.csv"), ContractSpec(features=("a",), label="y", missing="mean"))
+    assert found.data.y.tolist() == [0, 2]
+
+
 def test_without_a_contract_arrays_are_taken_as_they_are_or_not_at_all() -> None:
     X, y = np.ones((10, 2), np.float32), np.arange(10)
     found = of_arrays(Two(X, y), SourceSettings("x.npz")).data
