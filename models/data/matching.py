@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from models.contract import ContractSpec
 from models.data.blocks import Kind
+from models.data.cells import MISSING
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
 
@@ -80,7 +81,7 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
     if not features:
         raise DatasetError(f"{settings.path}: {whose} has no column beside {', '.join(labels)}: there is no feature")
     wanted = dict.fromkeys(features, Kind.NUMBER)
-    wanted |= dict.fromkeys(labels, Kind.TEXT if contract.classes else Kind.NUMBER)
+    wanted |= dict.fromkeys(labels, _kind(settings, contract))
     if weight is not None:
         wanted[weight] = Kind.NUMBER
     if group is not None:
@@ -88,6 +89,16 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
     if time is not None:
         wanted[time] = Kind.TIME
     return Match(features, labels, weight, group, time, wanted)
+
+
+def _kind(settings: SourceSettings, contract: ContractSpec) -> Kind:
+    """Return what labels are read as. A class may be called as what stands for nothing elsewhere ("None", "NA"), unless
+    the source says what stands for nothing.
+    """
+    if not contract.classes:
+        return Kind.NUMBER
+    marked = any(name.strip().lower() in MISSING for name in contract.classes)
+    return Kind.LABEL if marked and settings.missing_values is None else Kind.TEXT
 
 
 def _check(

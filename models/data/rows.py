@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from models.contract import ContractSpec
 from models.data import holdout, moments
-from models.data.blocks import Block, Table
+from models.data.blocks import Block, Kind, Table
+from models.data.cells import MISSING
 from models.data.dataset import DatasetError
 from models.data.labels import NONE, Classes
 from models.data.matching import Match, how
@@ -154,7 +155,9 @@ class _Taker:
             cells = block.columns[names[0]]
             if isinstance(cells, list):
                 indices = self._classes.indices(cells)
-                empty = np.fromiter((not cell for cell in cells), bool, len(cells))
+                marks = MISSING if self._match.wanted[names[0]] is Kind.LABEL else ()
+                empty = np.fromiter((not cell or cell.lower() in marks for cell in cells), bool, len(cells))
+                empty &= indices == NONE
             else:
                 indices, empty = self._classes.of_numbers(cells), np.isnan(cells)
             ok.skip(names[0], EMPTY, empty)

@@ -33,9 +33,9 @@ class Values:
             case Kind.NUMBER:
                 quick = self._quick(values)
                 return (quick, ()) if quick is not None else each(self._number, values)
-            case Kind.TEXT:
+            case Kind.TEXT | Kind.LABEL:
                 whys: list[Why] = []
-                texts = [self._text(at, value, whys) for at, value in enumerate(values)]
+                texts = [self._text(at, value, whys, kind) for at, value in enumerate(values)]
                 return texts, whys
         return each(self._reader(name, values), values)
 
@@ -70,13 +70,13 @@ class Values:
                 return self._cells.number(value)
         raise CellError(described(value))
 
-    def _text(self, at: int, value: object, whys: list[Why]) -> str:
+    def _text(self, at: int, value: object, whys: list[Why], kind: Kind) -> str:
         match value:
             case None:
                 return ""
             case str():
                 text = value.strip()
-                return "" if self._cells.is_missing(text) else text
+                return "" if kind is Kind.TEXT and self._cells.is_missing(text) else text
             case bool() | np.bool_():
                 return "true" if value else "false"
             case int() | np.integer() if -(2**63) <= value < 2**63:
