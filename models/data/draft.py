@@ -22,7 +22,7 @@ from models.data.cells import Cells
 from models.data.dataset import DatasetError
 from models.data.job_file import Column, body, head
 from models.data.settings import SourceSettings
-from models.data.times import is_time
+from models.data.times import compact_format, is_time
 
 SAMPLE = 5_000
 """Rows that show what a column is."""
@@ -109,10 +109,14 @@ def _sampled(table: Table, names: Sequence[str]) -> dict[str, _Seen]:
     found = {}
     for name in names:
         filled = [cell for cell in islice(texts[name], SAMPLE) if cell]
-        n_times = sum(map(is_time, filled[:200]))
-        found[name] = _Seen(name, filled, is_time=bool(filled) and n_times * 2 > len(filled[:200]))
+        found[name] = _Seen(name, filled, is_time=_are_times(filled[:200]))
     _find_numbers(table, found)
     return found
+
+
+def _are_times(cells: Sequence[str]) -> bool:
+    """Return whether most of these cells are dates, or all of them dates written in digits."""
+    return sum(map(is_time, cells)) * 2 > len(cells) or (len(set(cells)) > 2 and bool(compact_format(cells)))
 
 
 def _find_numbers(table: Table, seen: Mapping[str, _Seen]) -> None:

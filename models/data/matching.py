@@ -73,11 +73,19 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
         )
     names = [*features, *labels, *(name for name in (weight, group, time) if name is not None)]
     _check(settings, contract, header, names, whose)
-    for name in (*labels, *([weight] if weight is not None else ())):
+    weights = () if weight is None else (weight,)
+    for name in (*labels, *weights):
         if name in features:
             raise DatasetError(
                 f"{settings.path}: column {_short(name)!r} is a label or a weight, and a feature as well"
             )
+    if weight in labels:
+        raise DatasetError(f"{settings.path}: column {_short(weight or '')!r} is the label, and the weight as well")
+    if time in (*features, *labels, *weights):
+        raise DatasetError(
+            f"{settings.path}: column {_short(time or '')!r} is the time of a row, and a feature, a label or a weight "
+            "as well: it can be one of them (time_features in the job's [contract] make inputs of a time)"
+        )
     if not features:
         raise DatasetError(f"{settings.path}: {whose} has no column beside {', '.join(labels)}: there is no feature")
     wanted = dict.fromkeys(features, Kind.NUMBER)

@@ -41,6 +41,9 @@ OUTSIDE = "is outside its range"
 NO_WEIGHT = "is no weight above 0"
 NO_TIME = "has no time"
 
+_FIRST_S = 1e8
+"""Seconds since 1970, in the year 1973: what is below, in all rows, is of a clock that began with the device."""
+
 _Mask = npt.NDArray[np.bool_]
 
 
@@ -111,6 +114,8 @@ class _Taker:
         self._times = spools.spool(np.float64) if ordered else None
         self._usable = spools.spool(np.uint8) if self._series else None
         self._last_time, self._last_group = np.nan, -1
+        self._are_moments = not contract.time_features or settings.time_format is not None
+        """Whether the times of the rows are known to have a date."""
 
     def take(self, block: Block) -> None:
         n = len(block.lines)
@@ -195,6 +200,7 @@ class _Taker:
         latest = np.maximum.accumulate(np.where(wrong, -1, np.arange(len(times))))
         times = np.where(latest < 0, self._last_time, times[np.maximum(latest, 0)])
         self._last_time = times[-1]
+        self._are_moments = self._are_moments or bool((~wrong & ((times < 0) | (times >= _FIRST_S))).any())
         return times
 
     def _grouped(self, block: Block, ok: _Rows) -> npt.NDArray[np.int64] | None:
@@ -245,6 +251,13 @@ class _Taker:
                 spool.append(values[kept])
 
     def taken(self) -> Taken:
+        """Return all of them. Raises DatasetError where the job wants the dates of rows and their times have none."""
+        if not self._are_moments and not np.isnan(self._last_time):
+            raise DatasetError(
+                f"{self._whose}: column {self._match.time!r} has no date in any row: its numbers are too small for "
+                "seconds since 1970, or of a clock that was not set, and the job makes inputs of the date: say "
+                'what they are, as in time_format = "excel" (days) or "s" (seconds of a day)'
+            )
         return Taken(
             self._X.array(),
             self._width,

@@ -92,6 +92,8 @@ class Values:
         if not form:
             texts = [value.strip() for value in values if isinstance(value, str)]
             form = times.found_format([text for text in texts if not self._cells.is_missing(text)])
+            if not texts:
+                form = times.compact_format([_digits(value) for value in values if value is not None])
             if form:
                 self._formats[name] = form
         read = times.reader(form)
@@ -114,6 +116,16 @@ class Values:
             raise CellError(times.NO_TIME)
 
         return time
+
+
+def _digits(value: object) -> str:
+    """Return a whole number in digits; "" for anything else."""
+    match value:
+        case int() | np.integer() if 0 <= value < 10**15:
+            return str(int(value))
+        case float() if value.is_integer() and 0 <= value < 10**15:
+            return str(int(value))
+    return ""
 
 
 def described(value: object) -> str:

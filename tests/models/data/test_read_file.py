@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -78,3 +79,50 @@ def test_a_class_may_be_called_as_what_stands_for_nothing(
     assert "3 because 'state' is empty" in told
     said = read(path, {"max_skipped": 1.0, "missing_values": ["none"]}, classes=["None", "ok"]).data
     assert (said.X.tolist(), said.y.tolist()) == ([[21, 2]], [1])
+
+
+def hourly(name: str, form: Callable[[int], object], path: Path) -> None:
+    """Write rows whose time is form(n), of hour n since 2024 began."""
+    if name.endswith(".jsonl"):
+        path.write_text(
+            "".join(json.dumps({"t": form(n), "temp": n, "vib": 0, "state": "ok"}) + "\n" for n in range(48))
+        )
+    else:
+        path.write_text("t,temp,vib,state\n" + "".join(f"{form(n)},{n},0,ok\n" for n in range(48)))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+@pytest.mark.parametrize("keys", [{}, {"time_format": "%Y%m%d%H"}])
+def test_hours_of_dates_in_digits_are_those_of_the_day(tmp_path: Path, name: str, keys: dict[str, str]) -> None:
+    path = tmp_path / name
+    hourly(name, lambda n: 2024010100 + n // 24 * 100 + n % 24, path)
+    found = read(path, {"time": "t", **keys}, time_features=["hour"]).data
+    assert found.X[:, 2].tolist() == pytest.approx([math.sin(math.tau * n / 24) for n in range(48)], abs=1e-6)
+    whole = read(path, {"time": "t", **keys}, window={"length": 48}).data
+    assert len(whole.y) == 1  # no gap at midnight
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_small_numbers_have_no_hour_unless_it_is_said_what_they_are(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    hourly(name, lambda n: 45292 + n / 24, path)
+    told = error(path, {"time": "t"}, time_features=["hour"])
+    assert told.startswith(f"{path}: column 't' has no date in any row: its numbers are too small")
+    found = read(path, {"time": "t", "time_format": "excel"}, time_features=["hour"]).data
+    assert found.X[:, 2].tolist() == pytest.approx([math.sin(math.tau * n / 24) for n in range(48)], abs=1e-3)
+    assert len(read(path, {"time": "t"}, window={"length": 48}).data.y) == 1  # which wants no date
+
+
+@pytest.mark.parametrize(
+    ("contract", "told"),
+    [
+        ({"features": ["t", "vib"]}, "column 't' is the time of a row, and a feature, a label or a weight as well"),
+        ({"label": "t", "classes": []}, "column 't' is the time of a row, and a feature, a label or a weight as well"),
+        ({"weight": "t"}, "column 't' is the time of a row, and a feature, a label or a weight as well"),
+        ({"weight": "state"}, "column 'state' is the label, and the weight as well"),
+    ],
+)
+def test_a_column_has_one_part(tmp_path: Path, contract: dict[str, Any], told: str) -> None:
+    path = tmp_path / "x.csv"
+    hourly("x.csv", lambda n: 1704067200 + 3600 * n, path)
+    assert told in error(path, {"time": "t"}, window={"length": 2}, **contract)
