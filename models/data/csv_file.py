@@ -26,7 +26,7 @@ from models.data import times
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
 from models.data.cells import CellError, Doubles, Why, each, is_number
 from models.data.dataset import DatasetError, checked
-from models.data.dialect import Dialect, NoHeaderError
+from models.data.dialect import Dialect, NoHeaderError, is_comment
 from models.data.naming import called, counted, places
 from models.data.settings import SourceSettings
 from models.data.textfile import PIECE, Piece, TextFile, split
@@ -308,7 +308,7 @@ class _Lines:
                 continue
             self._line += 1
             if not self.begins:
-                if self._line < first or (comment and line.lstrip().startswith(comment)):
+                if self._line < first or is_comment(line, comment):
                     continue
                 self.begins = self._line
             return line

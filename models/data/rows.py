@@ -289,7 +289,7 @@ class _Rows:
         """Leave out the rows with a cell that is not what was asked for."""
         lines = self._block.lines
         for fault in self._block.faults:
-            self._skipped.note_fault(fault.column)
+            self._skipped.note_fault(fault.column, fault.line, fault.why)
             at = int(np.searchsorted(lines, fault.line))
             if at < len(lines) and lines[at] == fault.line and self.ok[at]:
                 self.ok[at] = False

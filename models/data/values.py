@@ -67,7 +67,12 @@ class Values:
                     number = math.inf
                 return math.nan if number in self._cells.gaps else bounded(number)
             case str() if self._texts_count or self._cells.is_missing(value.strip()):
-                return self._cells.number(value)
+                try:
+                    return self._cells.number(value)
+                except CellError as error:
+                    if "say " in str(error):  # no such keys are there for what is no CSV
+                        raise CellError(f"{NO_NUMBER}: a number has a point, and nothing else between digits") from None
+                    raise
         raise CellError(described(value))
 
     def _text(self, at: int, value: object, whys: list[Why], kind: Kind) -> str:

@@ -126,3 +126,58 @@ def test_a_column_has_one_part(tmp_path: Path, contract: dict[str, Any], told: s
     path = tmp_path / "x.csv"
     hourly("x.csv", lambda n: 1704067200 + 3600 * n, path)
     assert told in error(path, {"time": "t"}, window={"length": 2}, **contract)
+
+
+TABLE = "time;temp;vib;state\n" + "".join(f"2024-01-01 00:{n:02d};{t};{v};{s}\n" for n, (t, v, s) in enumerate(ROWS))
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "Patient Name;Erika Muster\nDOB;1980-01-02\nId;12345\n\n",
+        "Erika Muster\n",
+        "Version CSV1|Tool SE|Delimiter semicolon\n\n;SN: 20012;SN: 20012;\n",
+        "Pump 7 of Erika Muster, room 12\nfrom;1;to;30;in;minutes\n",
+    ],
+)
+@pytest.mark.parametrize("comma", [False, True])
+def test_lines_above_a_table_are_counted_and_not_told(tmp_path: Path, above: str, *, comma: bool) -> None:
+    path = tmp_path / "x.csv"
+    text = above + TABLE
+    path.write_text(text.replace(";", ",") if comma else text)
+    n = above.count("\n")
+    assert error(path) == (
+        f"{path}, line 1: is none of the table: its names of columns seem to be in line {n + 1}: say how many lines "
+        f"are above them, beside the path: skip_lines = {n}"
+    )
+    assert read(path, {"skip_lines": n}).data.X.tolist() == [[t, v] for t, v, _ in ROWS]
+
+
+def test_the_first_row_of_a_table_without_a_header_is_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("NA,17.25,fault\n" + "".join(f"{t},{v},{s}\n" for t, v, s in ROWS))
+    assert error(path).startswith(f"{path}, line 1: there are no names of columns: write them above the rows")
+
+
+def test_commas_between_thousands_are_no_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("temp;vib;state\n1,234;1,234.5;ok\n2,345;2,345.5;ok\n")
+    assert error(path) == (
+        f"{path}: column 'temp' holds no numbers, which the job wants there (in line 2 it is no number: say decimal = "
+        '"," or thousands = ",", if it is meant as one): have numbers there, or leave it out of the job\'s features'
+    )
+    assert read(path, {"thousands": ","}).data.X.tolist() == [[1234, 1234.5], [2345, 2345.5]]
+
+
+@pytest.mark.parametrize("code", ["#N/A", "#NV", "#DIV/0!", "#WERT!"])
+def test_a_row_that_begins_with_an_error_of_a_spreadsheet_is_no_comment(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"temp,vib,state\n1,1,ok\n{code},2,ok\n# 3,3,ok\n4,4,ok\n5,5,ok\n")
+    assert "(line 3)" in read(path).notes[0]
+    assert read(path, window={"length": 2, "hop": 1}).data.X.tolist() == [[4, 4, 5, 5]]
+
+
+def test_a_decimal_comma_in_json_is_told_without_keys_that_are_of_csv(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"temp": "21,5", "vib": 1, "state": "ok"}\n')
+    assert "(in line 1 it is no number: a number has a point, and nothing else between digits)" in error(path)
