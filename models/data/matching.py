@@ -14,6 +14,7 @@ Names of columns may travel in a message; what stands in them may not.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
@@ -136,12 +137,21 @@ def _listed(names: Sequence[str], known: Collection[str]) -> str:
     small: dict[str, str] = {}
     for name in sorted(known):
         small.setdefault(name.casefold(), name)
+    looks = {_look(name): name for name in small.values()}
     told = []
     for name in names[:MOST_NAMED]:
         near = difflib.get_close_matches(name.casefold(), small, 1, 0.75) if len(small) <= 1000 else []
-        told.append(repr(_short(name)) + (f" (is it {_short(small[near[0]])!r}?)" if near else ""))
+        like = f" (is it {_short(small[near[0]])!r}?)" if near else ""
+        if (same := looks.get(_look(name))) is not None and same.lower() != name.lower():
+            like = f" (is it {_short(same)!r}, which looks alike and is written in other characters?)"
+        told.append(repr(_short(name)) + like)
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(told) + more
+
+
+def _look(name: str) -> str:
+    """Return what a name looks like: letters that are written in several ways, and kinds of spaces, are one."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from models.contract import ContractSpec
@@ -181,3 +182,37 @@ def test_a_decimal_comma_in_json_is_told_without_keys_that_are_of_csv(tmp_path: 
     path = tmp_path / "x.jsonl"
     path.write_text('{"temp": "21,5", "vib": 1, "state": "ok"}\n')
     assert "(in line 1 it is no number: a number has a point, and nothing else between digits)" in error(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "has"), [("Temp °C", "Temp\u00a0°C"), ("PM (µg/m³)", "PM (μg/m³)"), ("Débit", "De\u0301bit")]
+)
+def test_names_that_look_alike_are_told_apart(tmp_path: Path, name: str, has: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"{has},vib,state\n1,2,ok\n")
+    told = error(path, features=[name, "vib"])
+    assert f"no column {name!r} (is it {has!r}, which looks alike and is written in other characters?);" in told
+
+
+@pytest.mark.parametrize("columns", [{"X": np.ones((2, 1))}, {"temp": np.ones(2)}])
+def test_labels_in_bytes_are_utf_8(tmp_path: Path, columns: dict[str, Any]) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, y=np.array(["défaut".encode(), b"ok"]), **columns)
+    found = read(path, {"label": "y"}, features=["temp"], label="y", classes=["ok", "défaut"]).data
+    assert found.y.tolist() == [1, 0]
+
+
+def test_an_array_label_that_is_nan_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, X=np.ones((3, 2)), y=np.array([0.0, np.nan, 1.0]))
+    assert "1 because 'state' is empty (row 1)" in " ".join(read(path).notes)
+
+
+def test_the_lines_of_a_json_list_say_how_to_make_lines_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    rows = [json.dumps({"temp": t, "vib": v, "state": s}) for t, v, s in ROWS]
+    for text in ("[\n" + ",\n".join(rows) + "\n]\n", "[" + ",\n".join(rows) + "]\n"):
+        path.write_text(text)
+        assert "write one object a line (jq -c '.[]' makes such lines of a list)" in error(path)
+    path.write_text(rows[0] + '\n{"temp": 1, "vi\n')
+    assert "1 because the line is no JSON object (line 2)" in read(path).notes[0]
