@@ -30,6 +30,8 @@ class Kind(Enum):
 
     NUMBER = "number"
     TEXT = "text"
+    LABEL = "label"
+    """Text, in which what stands for nothing elsewhere is a word as any other: a class may be called "None"."""
     TIME = "time"
 
 
@@ -46,7 +48,8 @@ class Block(NamedTuple):
     """Some rows, in the file's order."""
 
     columns: dict[str, NDArray[np.float64] | list[str]]
-    """Of each column that was asked for. NUMBER: nan where missing; TEXT: stripped, "" where missing; TIME: seconds
+    """Of each column that was asked for. NUMBER: nan where missing; TEXT: stripped, "" where missing; LABEL: the
+    same, but missing only where nothing stands; TIME: seconds
     since 1970 (UTC, or as the table writes it), nan where missing."""
     lines: NDArray[np.int64]
     """Of each row: its line as an editor counts (CSV, JSON lines), else its row from 0."""

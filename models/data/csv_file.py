@@ -6,7 +6,7 @@ has quotes, comments or anything else goes through Python's csv, row by row.
 
 Lines are counted from 1, as in an editor. A row that has more or fewer cells than the header is a fault of the whole
 line (its column is ""), but for empty cells at its end. Rows of empty cells, and headers that a logger has written
-again, are no rows.
+again, are no rows; a header of other columns ends the reading with an error.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from models.data import dialect as dialects
 from models.data import times
 from models.data.blocks import BLOCK_ROWS, Block, Fault, Kind
-from models.data.cells import CellError, Doubles, Why, each
+from models.data.cells import CellError, Doubles, Why, each, is_number
 from models.data.dataset import DatasetError, checked
-from models.data.dialect import Dialect, NoHeaderError
+from models.data.dialect import Dialect, NoHeaderError, is_comment
 from models.data.naming import called, counted, places
 from models.data.settings import SourceSettings
 from models.data.textfile import PIECE, Piece, TextFile, split
@@ -110,6 +110,7 @@ class _Reading:
     ) -> None:
         self._file, self._dialect, self._settings, self._formats = file, dialect, settings, formats
         self._wanted, self._at, self._width = wanted, at, len(dialect.header)
+        self._names = frozenset(filter(None, dialect.header))
         self._n_rows = max(1, min(BLOCK_ROWS, MOST_CELLS // max(1, self._width)))
         self._is_quick = dialect.delimiter != " " and self._width > 1 and Kind.NUMBER in wanted.values()
 
@@ -191,7 +192,7 @@ class _Reading:
 
     def _rows(self, piece: Piece, pieces: Iterator[Piece]) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows of a piece with their lines, and of those after it as far as a row goes on there."""
-        lines, header = _Lines(piece, pieces, self._dialect), list(self._dialect.header)
+        lines = _Lines(piece, pieces, self._dialect)
         try:
             for cells in self._dialect.reader(lines):
                 line, lines.begins = lines.begins, 0
@@ -201,13 +202,33 @@ class _Reading:
                     raise DatasetError(f"{self._file.path}, line {line}: a quote is opened there that is never closed")
                 if not any(map(str.strip, cells)):
                     continue
-                if cells[0].strip() == header[0] and [cell.strip() for cell in cells[: self._width]] == header:
+                if self._is_header(line, cells):
                     continue
                 yield line, cells
         except csv.Error as error:
             raise DatasetError(
                 f"{self._file.path}, line {lines.begins}: cannot be read as CSV: {error}: is a quote left open there?"
             ) from None
+
+    def _is_header(self, line: int, cells: Sequence[str]) -> bool:
+        """Return whether a row is the header once more, as where files were joined or a logger began anew.
+
+        Raises DatasetError where it names the columns in another order, or others: the rows after it are others too.
+        """
+        if self._names.isdisjoint(map(str.strip, cells)):
+            return False
+        names, header = [cell.strip() for cell in cells], self._dialect.header
+        if names[0] == header[0] and tuple(names[: self._width]) == header:
+            return True
+        known = self._names.intersection(names)
+        if len(known) < 2 or len(known) * 2 < sum(map(bool, names)) or any(map(is_number, names)):
+            return False
+        if all(at < len(names) and names[at] == header[at] for at in self._at.values()):
+            return True
+        raise DatasetError(
+            f"{self._file.path}, line {line}: there is another header, with other columns or in another order, for the "
+            "rows after it: put them into a file of their own, with that header"
+        )
 
     def _fitted(self, line: int, cells: list[str], faults: list[Fault]) -> list[str]:
         """Return a row of as many cells as there are columns: without empty ones at its end, else with a fault."""
@@ -235,6 +256,8 @@ class _Reading:
         match kind:
             case Kind.TEXT:
                 return form.texts(cells), ()
+            case Kind.LABEL:
+                return [cell.strip() for cell in cells], ()
             case Kind.NUMBER:
                 return form.numbers(cells)
         read = self._time(name, cells)
@@ -285,7 +308,7 @@ class _Lines:
                 continue
             self._line += 1
             if not self.begins:
-                if self._line < first or (comment and line.lstrip().startswith(comment)):
+                if self._line < first or is_comment(line, comment):
                     continue
                 self.begins = self._line
             return line

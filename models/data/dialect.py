@@ -38,6 +38,9 @@ _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 _GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+")
+_US = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+\.\d+")
+_CODES = re.compile(r"#(?:N/A|NV|DIV/0!|VALUE!|WERT!|REF!|BEZUG!|NAME\?|NUM!|ZAHL!|NULL!)")
+"""What a spreadsheet writes into a cell that it cannot work out: no comment, where it is the first one of a line."""
 _BOTH = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+")
 
 
@@ -71,6 +74,12 @@ def _reader(lines: Iterable[str], delimiter: str, quote: str) -> Iterable[list[s
     return csv.reader(lines, delimiter=delimiter, quotechar=None, quoting=csv.QUOTE_NONE, skipinitialspace=True)
 
 
+def is_comment(line: str, comment: str) -> bool:
+    """Return whether a line is none of the table. comment: what such lines begin with; "" for nothing."""
+    begins = line.lstrip()
+    return bool(comment) and begins.startswith(comment) and not (comment == "#" and _CODES.match(begins))
+
+
 def _divided(text: str, delimiter: str, quote: str) -> list[str]:
     """Return the stripped cells of one row; none where one is longer than Python's csv has them."""
     try:
@@ -97,6 +106,10 @@ def found(text: str, settings: SourceSettings) -> Dialect:
     if settings.comment is None and comment and _is_data(lines[first:], comment):
         comment = ""
     rows, remarks = _rows(lines, first, comment, quote)
+    if settings.skip_lines is None and settings.header is None and not first:
+        texts = [row.text for row in rows[:_DIVIDED]]
+        if at := _names_below(texts, DELIMITERS[:-1] if delimiter is None else delimiter, quote, wanted):
+            raise NoHeaderError(_above(rows[0].line, rows[at].line))
     if delimiter is None:
         delimiter = _delimiter([row.text for row in rows[:_DIVIDED]], quote, wanted)
         if delimiter != ",":
@@ -145,7 +158,7 @@ def _rows(lines: Sequence[str], first: int, comment: str, quote: str) -> tuple[l
     while at < len(lines) and len(rows) < _LINES:
         begin, text = at, lines[at]
         at += 1
-        if comment and text.lstrip().startswith(comment):
+        if is_comment(text, comment):
             if not rows:
                 remarks.append(text.lstrip().removeprefix(comment))
             continue
@@ -214,6 +227,7 @@ def _cells(settings: SourceSettings, delimiter: str, cells: Sequence[str], notes
         elif (
             thousands != ","
             and commas
+            and not any(_US.fullmatch(one) for one in commas)
             and not any(_POINT.fullmatch(one) and not _GROUPS.fullmatch(one) for one in cells)
         ):
             plain = [cell for cell in commas if _COMMA.fullmatch(cell) or _BOTH.fullmatch(cell)]
@@ -232,11 +246,49 @@ def _is_headless(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: C
         return False
     for at, cell in enumerate(header):
         below = [row[at] for row in rows if len(row) > at and row[at]]
-        if cell and at not in figures and below and all(map(is_number, below)):
+        named = cell and cell.lower() not in MISSING and at not in figures
+        if named and below and all(map(is_number, below)):
             return False  # a word over numbers
     counts = [int(header[at]) for at in figures if header[at].isdecimal()]
     # columns may be called after wavelengths, or after their own numbers
     return len(counts) < len(figures) or len(counts) < 4 or sorted(set(counts)) != counts
+
+
+def _names_below(texts: Sequence[str], delimiters: Iterable[str], quote: str, wanted: frozenset[str]) -> int:
+    """Return which row has the names of the columns, where the first one is no row of the table, as a title and who it
+    is about; 0 where it may be the header.
+    """
+    for delimiter in delimiters:
+        table = [_divided(text, delimiter, quote) for text in texts]
+        for at in range(1, len(table) // 2):
+            names, below = table[at], table[at + 1 :]
+            if (
+                len(names) > 1
+                and len(names) != len(table[0])
+                and len({name for name in names if name}) == len(names)
+                and wanted.isdisjoint(table[0])
+                and set(names).isdisjoint(table[0])
+                and not any(is_number(name) or is_time(name) for name in names)
+                and _are_rows(below, len(names))
+            ):
+                return at
+    return 0
+
+
+def _are_rows(table: Sequence[Sequence[str]], width: int) -> bool:
+    """Return whether most of these are rows of so many cells, and one of their columns is of numbers."""
+    alike = [row for row in table if len(row) == width]
+    if len(alike) * 10 < len(table) * 9:
+        return False
+    return any(sum(is_number(row[at]) for row in alike) * 10 > len(alike) * 9 for at in range(width))
+
+
+def _above(line: int, names: int) -> str:
+    """Return what to do about lines above the table. What they say may be about a person, and is not told."""
+    return (
+        f"line {line}: is none of the table: its names of columns seem to be in line {names}: say how many lines are "
+        f"above them, beside the path: skip_lines = {names - 1}"
+    )
 
 
 def _pairs(line: int) -> str:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 from msgspec import Struct
 
 from models.data.blocks import Arrays, Kind, Table
-from models.data.cells import Cells
+from models.data.cells import MISSING, Cells
 from models.data.dataset import DatasetError
 from models.data.job_file import Column, Values, body, head
 from models.data.settings import SourceSettings
-from models.data.times import is_time
+from models.data.times import compact_format, is_time
 
 SAMPLE = 5_000
 """Rows that show what a column is."""
@@ -82,8 +82,8 @@ def draft(table: Table, settings: SourceSettings, label: str | None = None) -> D
     if not any(one.texts for one in seen.values()):
         raise DatasetError(f"{settings.path}: no rows yet: a draft needs some")
     label, why = (label, "as was asked for") if label is not None else _label(list(seen.values()), settings)
-    labels = Counter[str]()
-    n_rows = _look_through(table, seen, label, labels)
+    labels, marks = Counter[str](), Counter[str]()
+    n_rows = _look_through(table, seen, label, labels, marks if settings.missing_values is None else None)
     columns = [_column(one, n_rows, label, why, pixels=_are_pixels(seen, label)) for one in seen.values()]
     columns += [Column(name, "unused", "its name is doubled", 0.0) for name in sorted(doubled)]
     classes = _classes(labels, seen[label], settings.path)
@@ -91,8 +91,12 @@ def draft(table: Table, settings: SourceSettings, label: str | None = None) -> D
     if not features:
         raise DatasetError(f"{settings.path}: no column of numbers is left for a feature, beside the label {label!r}")
     pixels = _are_pixels(seen, label)
+    notes = list(table.notes)
+    if marks:
+        stand = ", ".join(f"{mark} ({n:,} rows)" for mark, n in marks.most_common(5))
+        notes.append(f"taken for no label, unless classes has them: {stand}")
     lines = [
-        *head(settings, n_rows, table.notes, columns),
+        *head(settings, n_rows, notes, columns),
         *body(
             *(settings, features, label, why, classes),
             pixels="pixels" if pixels else "standard",
@@ -101,7 +105,7 @@ def draft(table: Table, settings: SourceSettings, label: str | None = None) -> D
             missing=sum(one.missing for one in columns if one.role == "feature"),
         ),
     ]
-    return Draft(settings.path, n_rows, columns, label, why, classes or [], list(table.notes), "\n".join(lines) + "\n")
+    return Draft(settings.path, n_rows, columns, label, why, classes or [], notes, "\n".join(lines) + "\n")
 
 
 def _sampled(table: Table, names: Sequence[str]) -> dict[str, _Seen]:
@@ -115,10 +119,14 @@ def _sampled(table: Table, names: Sequence[str]) -> dict[str, _Seen]:
     found = {}
     for name in names:
         filled = [cell for cell in islice(texts[name], SAMPLE) if cell]
-        n_times = sum(map(is_time, filled[:200]))
-        found[name] = _Seen(name, filled, is_time=bool(filled) and n_times * 2 > len(filled[:200]))
+        found[name] = _Seen(name, filled, is_time=_are_times(filled[:200]))
     _find_numbers(table, found)
     return found
+
+
+def _are_times(cells: Sequence[str]) -> bool:
+    """Return whether most of these cells are dates, or all of them dates written in digits."""
+    return sum(map(is_time, cells)) * 2 > len(cells) or (len(set(cells)) > 2 and bool(compact_format(cells)))
 
 
 def _find_numbers(table: Table, seen: Mapping[str, _Seen]) -> None:
@@ -146,12 +154,20 @@ def _label(seen: Sequence[_Seen], settings: SourceSettings) -> tuple[str, str]:
     return likely[-1].name, "the last column"
 
 
-def _look_through(table: Table, seen: Mapping[str, _Seen], label: str, labels: Counter[str]) -> int:
-    """Note of all rows what is missing, the extremes, and the labels. Return how many there are."""
+def _look_through(
+    table: Table, seen: Mapping[str, _Seen], label: str, labels: Counter[str], marks: Counter[str] | None
+) -> int:
+    """Note of all rows what is missing, the extremes, and the labels. Return how many there are.
+
+    marks: what stands for nothing in the place of a label, as everybody writes it; None where the source says it.
+    """
     kinds = {one.name: Kind.NUMBER for one in seen.values() if one.is_number and one.name != label}
     kinds |= {one.name: Kind.TEXT for one in seen.values() if not one.is_number or one.name == label}
+    kinds[label] = Kind.TEXT if marks is None else Kind.LABEL
     n_rows = 0
     for block in table.blocks(kinds):
+        if marks is not None:
+            block.columns[label] = _without(block.columns[label], marks)
         n_rows += len(block.lines)
         for name, cells in block.columns.items():
             if isinstance(cells, list):
@@ -171,6 +187,13 @@ def _values(table: Table, label: str) -> Values:
         values = np.asarray(block.columns[label], np.float64)
         found = found.noted(values[np.isfinite(values)])
     return found
+
+
+def _without(cells: Iterable[object], marks: Counter[str]) -> list[str]:
+    """Return labels, "" for what stands for nothing, which is counted."""
+    texts = list(map(str, cells))
+    marks.update(text for text in texts if text.lower() in MISSING)
+    return ["" if text.lower() in MISSING else text for text in texts]
 
 
 def _note(seen: _Seen, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:

@@ -29,6 +29,8 @@ MOST_COLUMNS = 10_000
 MOST_DEPTH = 8
 _SAMPLE = 4 * PIECE
 NO_OBJECT = "is no JSON object"
+_LIST = "write one object a line (jq -c '.[]' makes such lines of a list)"
+_OF_A_LIST = f"is part of a list, and no JSON object alone: {_LIST}"
 
 
 def open_table(settings: SourceSettings, *, ended: bool) -> JsonlTable:
@@ -69,9 +71,7 @@ class JsonlTable:
             return tuple(found)
         if not n_lines:
             raise DatasetError(f"{self._file.path}: no rows yet: it is empty")
-        raise DatasetError(
-            f"{self._file.path}, line 1: {NO_OBJECT}: write one object a line (jq -c '.[]' makes such lines of a list)"
-        )
+        raise DatasetError(f"{self._file.path}, line 1: {NO_OBJECT}: {_LIST}")
 
     def close(self) -> None:
         """See `Table`."""
@@ -89,9 +89,9 @@ class JsonlTable:
             lines: list[int] = []
             faults: list[Fault] = []
             for line, row in _rows(piece):
-                if row is None:
-                    faults.append(Fault(line, "", NO_OBJECT))
-                rows.append(row or {})
+                if isinstance(row, str):
+                    faults.append(Fault(line, "", row))
+                rows.append({} if isinstance(row, str) else row)
                 lines.append(line)
                 if len(rows) == BLOCK_ROWS:
                     yield self._block(wanted, paths, rows, lines, faults)
@@ -134,10 +134,16 @@ def lookup(row: Mapping[str, object], path: str) -> object:
     return found
 
 
-def _rows(piece: Piece) -> Iterator[tuple[int, dict[str, object] | None]]:
+def _rows(piece: Piece) -> Iterator[tuple[int, dict[str, object] | str]]:
+    """Yield the objects of lines; why a line is none."""
     for at, line in enumerate(split(piece), piece.line):
-        if line.strip():
-            yield at, _object(line)
+        if plain := line.strip():
+            found = _object(line)
+            if found is None:
+                listed = plain in ("[", "]") or _object(plain.removeprefix("[").rstrip(",]")) is not None
+                yield at, _OF_A_LIST if listed else NO_OBJECT
+            else:
+                yield at, found
 
 
 def _object(line: str) -> dict[str, object] | None:

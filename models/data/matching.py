@@ -14,11 +14,13 @@ Names of columns may travel in a message; what stands in them may not.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from models.contract import ContractSpec
 from models.data.blocks import Kind
+from models.data.cells import MISSING
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
 
@@ -72,15 +74,23 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
         )
     names = [*features, *labels, *(name for name in (weight, group, time) if name is not None)]
     check(settings, contract, header, names, whose)
-    for name in (*labels, *([weight] if weight is not None else ())):
+    weights = () if weight is None else (weight,)
+    for name in (*labels, *weights):
         if name in features:
             raise DatasetError(
                 f"{settings.path}: column {_short(name)!r} is a label or a weight, and a feature as well"
             )
+    if weight in labels:
+        raise DatasetError(f"{settings.path}: column {_short(weight or '')!r} is the label, and the weight as well")
+    if time in (*features, *labels, *weights):
+        raise DatasetError(
+            f"{settings.path}: column {_short(time or '')!r} is the time of a row, and a feature, a label or a weight "
+            "as well: it can be one of them (time_features in the job's [contract] make inputs of a time)"
+        )
     if not features:
         raise DatasetError(f"{settings.path}: {whose} has no column beside {', '.join(labels)}: there is no feature")
     wanted = dict.fromkeys(features, Kind.NUMBER)
-    wanted |= dict.fromkeys(labels, Kind.TEXT if contract.classes else Kind.NUMBER)
+    wanted |= dict.fromkeys(labels, _kind(settings, contract))
     if weight is not None:
         wanted[weight] = Kind.NUMBER
     if group is not None:
@@ -88,6 +98,16 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
     if time is not None:
         wanted[time] = Kind.TIME
     return Match(features, labels, weight, group, time, wanted)
+
+
+def _kind(settings: SourceSettings, contract: ContractSpec) -> Kind:
+    """Return what labels are read as. A class may be called as what stands for nothing elsewhere ("None", "NA"), unless
+    the source says what stands for nothing.
+    """
+    if not contract.classes:
+        return Kind.NUMBER
+    marked = any(name.strip().lower() in MISSING for name in contract.classes)
+    return Kind.LABEL if marked and settings.missing_values is None else Kind.TEXT
 
 
 def check(
@@ -118,12 +138,21 @@ def _listed(names: Sequence[str], known: Collection[str]) -> str:
     small: dict[str, str] = {}
     for name in sorted(known):
         small.setdefault(name.casefold(), name)
+    looks = {_look(name): name for name in small.values()}
     told = []
     for name in names[:MOST_NAMED]:
         near = difflib.get_close_matches(name.casefold(), small, 1, 0.75) if len(small) <= 1000 else []
-        told.append(repr(_short(name)) + (f" (is it {_short(small[near[0]])!r}?)" if near else ""))
+        like = f" (is it {_short(small[near[0]])!r}?)" if near else ""
+        if (same := looks.get(_look(name))) is not None and same.lower() != name.lower():
+            like = f" (is it {_short(same)!r}, which looks alike and is written in other characters?)"
+        told.append(repr(_short(name)) + like)
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(told) + more
+
+
+def _look(name: str) -> str:
+    """Return what a name looks like: letters that are written in several ways, and kinds of spaces, are one."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def _short(name: str) -> str:

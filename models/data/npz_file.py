@@ -179,7 +179,9 @@ class NpzTable:
             whole = cells.astype("datetime64[us]").astype(np.int64)
             return np.where(np.isnat(cells), np.nan, whole / 1e6), ()
         if cells.dtype.kind == "S":
-            cells = np.char.decode(cells, "utf-8", "replace")
+            cells = _texts(cells)
+        if cells.dtype.kind == "M" and kind is not Kind.NUMBER:
+            return ["" if np.isnat(cell) else str(cell) for cell in cells], ()
         if cells.dtype.kind not in "buifU":
             raise CellError(f"is {cells.dtype}, neither numbers nor text")
         if kind is Kind.NUMBER and cells.dtype.kind == "b":
@@ -228,7 +230,7 @@ class NpzArrays:
         with _told(self._path):
             features = npy.rows(self._file, self._X, n_rows)
             for X, y in zip(features, npy.rows(self._file, self._y, n_rows), strict=True):
-                yield _scaled(X) if scaled else float32(X), y.astype(str) if y.dtype.kind in "US" else _plain(y)
+                yield _scaled(X) if scaled else float32(X), _texts(y) if y.dtype.kind in "US" else _plain(y)
 
     def arrays(self, *, scaled: bool = True) -> tuple[Float32, Labels | NDArray[np.str_]]:
         """Return all rows: features (n, ...) float32, and labels: int64, float32 or text.
@@ -264,6 +266,11 @@ def _scaled(X: npt.NDArray[Any]) -> Float32:
     if X.dtype == np.uint8:
         scaled /= 255.0
     return scaled
+
+
+def _texts(cells: npt.NDArray[Any]) -> NDArray[np.str_]:
+    """Return text; bytes are UTF-8."""
+    return np.char.decode(cells, "utf-8", "replace") if cells.dtype.kind == "S" else cells
 
 
 def _plain(y: npt.NDArray[Any]) -> Labels:

@@ -156,4 +156,7 @@ class Positional:
         numbers = labels.astype(np.float64)
         if not self._classes:
             return numbers
-        return [self._classes.get(int(n), "?") if np.isfinite(n) and n == int(n) else "?" for n in numbers]
+        return [
+            "" if np.isnan(n) else self._classes.get(int(n), "?") if np.isfinite(n) and n == int(n) else "?"
+            for n in numbers
+        ]

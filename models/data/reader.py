@@ -128,8 +128,8 @@ def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
                 f"(`fedge job draft {path}` writes the line)"
             )
         raise KindError(
-            f"{path}: column {name!r} holds no numbers, which the job wants there: have numbers there, or leave it "
-            "out of the job's features"
+            f"{path}: column {name!r} holds no numbers, which the job wants there ({skipped.first_wrong(name)}): have "
+            "numbers there, or leave it out of the job's features"
         )
 
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from models.contract import ContractSpec
 from models.data import holdout, moments
-from models.data.blocks import Block, Table
+from models.data.blocks import Block, Kind, Table
+from models.data.cells import MISSING
 from models.data.dataset import DatasetError
 from models.data.labels import NONE, Classes
 from models.data.matching import Match, how
@@ -39,6 +40,9 @@ NO_CLASS = "is none of the job's classes"
 OUTSIDE = "is outside its range"
 NO_WEIGHT = "is no weight above 0"
 NO_TIME = "has no time"
+
+_FIRST_S = 1e8
+"""Seconds since 1970, in the year 1973: what is below, in all rows, is of a clock that began with the device."""
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -110,6 +114,8 @@ class _Taker:
         self._times = spools.spool(np.float64) if ordered else None
         self._usable = spools.spool(np.uint8) if self._series else None
         self._last_time, self._last_group = np.nan, -1
+        self._are_moments = not contract.time_features or settings.time_format is not None
+        """Whether the times of the rows are known to have a date."""
 
     def take(self, block: Block) -> None:
         n = len(block.lines)
@@ -154,7 +160,9 @@ class _Taker:
             cells = block.columns[names[0]]
             if isinstance(cells, list):
                 indices = self._classes.indices(cells)
-                empty = np.fromiter((not cell for cell in cells), bool, len(cells))
+                marks = MISSING if self._match.wanted[names[0]] is Kind.LABEL else ()
+                empty = np.fromiter((not cell or cell.lower() in marks for cell in cells), bool, len(cells))
+                empty &= indices == NONE
             else:
                 indices, empty = self._classes.of_numbers(cells), np.isnan(cells)
             ok.skip(names[0], EMPTY, empty)
@@ -192,6 +200,7 @@ class _Taker:
         latest = np.maximum.accumulate(np.where(wrong, -1, np.arange(len(times))))
         times = np.where(latest < 0, self._last_time, times[np.maximum(latest, 0)])
         self._last_time = times[-1]
+        self._are_moments = self._are_moments or bool((~wrong & ((times < 0) | (times >= _FIRST_S))).any())
         return times
 
     def _grouped(self, block: Block, ok: _Rows) -> npt.NDArray[np.int64] | None:
@@ -242,6 +251,13 @@ class _Taker:
                 spool.append(values[kept])
 
     def taken(self) -> Taken:
+        """Return all of them. Raises DatasetError where the job wants the dates of rows and their times have none."""
+        if not self._are_moments and not np.isnan(self._last_time):
+            raise DatasetError(
+                f"{self._whose}: column {self._match.time!r} has no date in any row: its numbers are too small for "
+                "seconds since 1970, or of a clock that was not set, and the job makes inputs of the date: say "
+                'what they are, as in time_format = "excel" (days) or "s" (seconds of a day)'
+            )
         return Taken(
             self._X.array(),
             self._width,
@@ -273,7 +289,7 @@ class _Rows:
         """Leave out the rows with a cell that is not what was asked for."""
         lines = self._block.lines
         for fault in self._block.faults:
-            self._skipped.note_fault(fault.column)
+            self._skipped.note_fault(fault.column, fault.line, fault.why)
             at = int(np.searchsorted(lines, fault.line, "right")) - 1  # a row may go on for several lines
             if at >= 0 and self.ok[at]:
                 self.ok[at] = False

@@ -26,6 +26,11 @@ class _Found(NamedTuple):
     lines: tuple[int, ...]
 
 
+class _Wrong(NamedTuple):
+    n: int
+    first: str
+
+
 class Skipped:
     """What is left out of one reading.
 
@@ -39,7 +44,7 @@ class Skipped:
         self.n_skipped = 0
         self._whose, self._most, self._place = whose, most, place
         self._reasons: dict[tuple[str, str], _Found] = {}
-        self._wrong: dict[str, int] = {}
+        self._wrong: dict[str, _Wrong] = {}
         self._replaced: dict[tuple[str, str], _Found] = {}
 
     def skip(self, column: str, why: str, lines: npt.NDArray[np.int64], n: int | None = None) -> None:
@@ -52,13 +57,19 @@ class Skipped:
         """Note values that count as missing though something stands there."""
         _note(self._replaced, column, why, lines, len(lines))
 
-    def note_fault(self, column: str) -> None:
+    def note_fault(self, column: str, line: int, why: str) -> None:
         """Count a cell that is not what was asked for."""
-        self._wrong[column] = self._wrong.get(column, 0) + 1
+        found = self._wrong.get(column) or _Wrong(0, f"in {self._place} {line} it {why}")
+        self._wrong[column] = found._replace(n=found.n + 1)
 
     def share_wrong(self, column: str) -> float:
         """Return the share of a column's cells that are not what was asked for."""
-        return self._wrong.get(column, 0) / max(1, self.n_rows)
+        found = self._wrong.get(column)
+        return 0.0 if found is None else found.n / max(1, self.n_rows)
+
+    def first_wrong(self, column: str) -> str:
+        """Return where the first such cell of a column is, and why: "in line 3 it is no number"."""
+        return self._wrong[column].first
 
     def check(self) -> None:
         """Raise DatasetError where there are no rows, or too many of them cannot be used."""

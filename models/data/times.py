@@ -1,8 +1,8 @@
 """What the time of a row is, in seconds since 1970, from however a table writes it. Pure.
 
 A time without a zone is taken as if it were UTC: a device's rows are compared with each other alone. Numbers are
-seconds, milliseconds, microseconds or nanoseconds since 1970, told by their size; small ones are seconds of a device's
-own.
+seconds, milliseconds, microseconds or nanoseconds since 1970, told by their size, where they are no dates written in
+digits (20240131, 2024013123); small ones are seconds of a device's own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _DATE = re.compile(
     r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})"
     r"(?:[ T,]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?\s*([AaPp])?\.?(?:[Mm]\.?)?)?"
 )
+_COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""Dates of so many digits alone, as weather services have them."""
 _EXCEL_DAYS = 25_569
 """From its day 0 to 1970."""
 
@@ -45,11 +47,32 @@ def found_format(cells: Sequence[str]) -> str:
     cells = [cell for cell in map(str.strip, cells) if cell]
     numbers = [abs(value) for value in map(_number, cells) if value is not None]
     if cells and len(numbers) == len(cells):
+        if form := compact_format(cells):
+            return form
         return next(unit for most, unit in _SIZES if max(numbers) < most)
     dates = [match for match in map(_DATE.fullmatch, cells) if match is not None and len(match[1]) <= 2]
     if dates:
         return _order(dates)
     return "iso" if any(_is_iso(cell) for cell in cells) else ""
+
+
+def compact_format(cells: Sequence[str]) -> str:
+    """Return the format of dates that are digits alone, of these centuries; "" where one is none.
+
+    Seconds since 1970 look so in the years from 2030 to 2036, until they go on: no hour has the number 24.
+    """
+    form = _COMPACT.get(len(cells[0])) if cells else None
+    if form is None or not all(
+        len(cell) == len(cells[0]) and cell.isascii() and cell.isdecimal() and "1900" <= cell[:4] < "2100"
+        for cell in cells
+    ):
+        return ""
+    try:
+        for cell in cells:
+            datetime.strptime(cell, form)
+    except ValueError:
+        return ""
+    return form
 
 
 def _order(dates: Sequence[re.Match[str]]) -> str:
@@ -68,8 +91,10 @@ def reader(time_format: str) -> Callable[[str], float]:
         return lambda cell: of_number(_known(cell), time_format)
     if time_format == "excel":
         return lambda cell: (_known(cell) - _EXCEL_DAYS) * 86_400.0
-    if time_format in ("iso", ""):
+    if time_format == "iso":
         return _iso
+    if not time_format:
+        return _unknown
     if time_format in ("day-first", "month-first"):
         return lambda cell: _dated(cell, day_first=time_format == "day-first")
     return lambda cell: _by_format(cell, time_format)
@@ -81,6 +106,8 @@ def of_number(value: float, time_format: str = "") -> float:
         raise CellError(NO_TIME)
     if time_format == "excel":
         return (value - _EXCEL_DAYS) * 86_400.0
+    if "%" in time_format:
+        return _by_format(str(int(value)) if value.is_integer() else repr(value), time_format)
     unit = time_format if time_format in _UNITS else next(unit for most, unit in _SIZES if abs(value) < most)
     return value / _UNITS[unit]
 
@@ -119,7 +146,18 @@ def _is_iso(cell: str) -> bool:
     return True
 
 
+def _unknown(cell: str) -> float:
+    """Return the seconds of a time in a column that shows no format. Raises CellError, which says what to do."""
+    try:
+        return _iso(cell)
+    except CellError:
+        raise CellError(
+            f'{NO_TIME} in a known form: say how it is written, as in time_format = "%d-%b-%Y %H:%M:%S"'
+        ) from None
+
+
 def _iso(cell: str) -> float:
+    cell = cell.removesuffix(" UTC")
     try:
         return seconds(datetime.fromisoformat(cell))
     except (ValueError, OverflowError):

@@ -33,9 +33,9 @@ class Values:
             case Kind.NUMBER:
                 quick = self._quick(values)
                 return (quick, ()) if quick is not None else each(self._number, values)
-            case Kind.TEXT:
+            case Kind.TEXT | Kind.LABEL:
                 whys: list[Why] = []
-                texts = [self._text(at, value, whys) for at, value in enumerate(values)]
+                texts = [self._text(at, value, whys, kind) for at, value in enumerate(values)]
                 return texts, whys
         return each(self._reader(name, values), values)
 
@@ -67,16 +67,21 @@ class Values:
                     number = math.inf
                 return math.nan if number in self._cells.gaps else bounded(number)
             case str() if self._texts_count or self._cells.is_missing(value.strip()):
-                return self._cells.number(value)
+                try:
+                    return self._cells.number(value)
+                except CellError as error:
+                    if "say " in str(error):  # no such keys are there for what is no CSV
+                        raise CellError(f"{NO_NUMBER}: a number has a point, and nothing else between digits") from None
+                    raise
         raise CellError(described(value))
 
-    def _text(self, at: int, value: object, whys: list[Why]) -> str:
+    def _text(self, at: int, value: object, whys: list[Why], kind: Kind) -> str:
         match value:
             case None:
                 return ""
             case str():
                 text = value.strip()
-                return "" if self._cells.is_missing(text) else text
+                return "" if kind is Kind.TEXT and self._cells.is_missing(text) else text
             case bool() | np.bool_():
                 return "true" if value else "false"
             case int() | np.integer() if -(2**63) <= value < 2**63:
@@ -92,6 +97,8 @@ class Values:
         if not form:
             texts = [value.strip() for value in values if isinstance(value, str)]
             form = times.found_format([text for text in texts if not self._cells.is_missing(text)])
+            if not texts:
+                form = times.compact_format([_digits(value) for value in values if value is not None])
             if form:
                 self._formats[name] = form
         read = times.reader(form)
@@ -114,6 +121,16 @@ class Values:
             raise CellError(times.NO_TIME)
 
         return time
+
+
+def _digits(value: object) -> str:
+    """Return a whole number in digits; "" for anything else."""
+    match value:
+        case int() | np.integer() if 0 <= value < 10**15:
+            return str(int(value))
+        case float() if value.is_integer() and 0 <= value < 10**15:
+            return str(int(value))
+    return ""
 
 
 def described(value: object) -> str:

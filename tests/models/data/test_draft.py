@@ -268,3 +268,26 @@ def test_a_column_of_words_says_how_rows_are_dealt_out_by_it(tmp_path: Path) -> 
     rows = [[n % 9, ("here", "there")[n % 2], n % 2] for n in range(40)]
     found, _ = drafted(write(tmp_path / "x.csv", ("a", "my site", "y"), rows))
     assert "# left out: my site: it has words (fedge simulate --partition 'column:my site')" in found.job
+
+
+def test_a_word_that_stands_for_nothing_may_be_a_class_and_is_shown(tmp_path: Path) -> None:
+    labels = ["None", "mild", "severe", "", "None"]
+    found, job = drafted(write(tmp_path / "x.csv", ("a", "y"), [(n % 7, labels[n % 5]) for n in range(50)]))
+    assert job.contract.classes == ("mild", "severe")
+    assert found.notes == ["taken for no label, unless classes has them: None (20 rows)"]
+    assert "# missing: 60.0% of y" in found.job.splitlines()
+
+
+@pytest.mark.parametrize("form", ["{}", "{}00", "{}0000", "{}000000"])
+def test_dates_in_digits_are_times(tmp_path: Path, form: str) -> None:
+    rows = [(form.format(20240101 + n % 31), n * n % 7, n % 2) for n in range(50)]
+    found, _ = drafted(write(tmp_path / "x.csv", ("MESS_DATUM", "a", "y"), rows))
+    assert found.columns[0].role == "time"
+
+
+def test_arrays_of_dates_are_times(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    when = np.datetime64("2024-01-01") + np.arange(50) * np.timedelta64(1, "h")
+    np.savez(path, when=when, a=np.arange(50) % 7, y=np.arange(50) % 2)
+    found, job = drafted(path)
+    assert (found.columns[0].role, job.contract.features) == ("time", ("a",))

@@ -30,7 +30,7 @@ def test_an_object_is_a_row_and_what_is_nested_is_named_with_points(read_back: C
         "extra.name": [None, None, 1],
     }
     assert found.lines == [1, 2, 4]
-    assert found.faults == [Fault(2, "v.temp", 'is no number: say decimal = ",", if it is meant as one')]
+    assert found.faults == [Fault(2, "v.temp", "is no number: a number has a point, and nothing else between digits")]
 
 
 def test_numbers_in_quotes_are_numbers_as_home_assistant_writes_them(read_back: Callable[..., Any]) -> None:

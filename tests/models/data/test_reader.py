@@ -205,7 +205,7 @@ def test_a_column_without_any_value_has_no_mean() -> None:
 
 
 def test_the_time_of_a_row_is_made_into_inputs_after_all_others() -> None:
-    columns = {"a": [1.0, None, 3.0], "t": [0.0, 21_600.0, None], "y": [0.0] * 3}
+    columns = {"a": [1.0, None, 3.0], "t": [86_400.0 * 20_000, 86_400.0 * 20_000 + 21_600.0, None], "y": [0.0] * 3}
     found = examples(columns, {"time": "t"}, features=["a"], label="y", time_features=["hour"], missing="mask")
     np.testing.assert_allclose(found.X, [[1, 0, 0, 1], [1, 1, 1, 0]], atol=1e-6)
     assert "'t' has no time" in found.told

@@ -93,3 +93,39 @@ def test_a_format_that_is_none_is_refused() -> None:
 )
 def test_a_time_is_known_from_a_number(cell: str, is_one: bool) -> None:
     assert is_time(cell) == is_one
+
+
+@pytest.mark.parametrize(
+    ("cells", "form"),
+    [
+        (["20231231", "20240101"], "%Y%m%d"),
+        (["2023123123", "2024010100"], "%Y%m%d%H"),
+        (["202312312359", "202401010000"], "%Y%m%d%H%M"),
+        (["20231231235959", "20240101000000"], "%Y%m%d%H%M%S"),
+        (["20240131", "20240132"], "s"),
+        (["2024013123", "2024013124"], "s"),
+        (["20240131", "202401"], "s"),
+        (["1704110400", "1704114000"], "s"),
+        (["20240131", "-20240131"], "s"),
+    ],
+)
+def test_dates_may_be_digits_alone(cells: list[str], form: str) -> None:
+    assert found_format(cells) == form
+
+
+def test_a_number_is_read_by_the_format_of_dates_that_is_said() -> None:
+    assert of_number(2024010112.0, "%Y%m%d%H") == NOON
+    for value in (2024010124.0, 2024.5):
+        with pytest.raises(CellError, match=r'is no time as time_format = "%Y%m%d%H" has it'):
+            of_number(value, "%Y%m%d%H")
+
+
+def test_where_no_time_is_known_the_sentence_says_what_to_do() -> None:
+    assert found_format(["01-Jan-2024 12:00"]) == ""
+    with pytest.raises(CellError, match=r"is no time in a known form: say how it is written, as in time_format = "):
+        reader("")("01-Jan-2024 12:00")
+
+
+def test_utc_may_be_named_in_words() -> None:
+    assert reader("iso")("2024-01-01 12:00:00 UTC") == NOON
+    assert is_time("2024-01-01 12:00 UTC")
