@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 NAMED = 3
 """Columns that an alarm names, and devices that a line of the log does."""
 NOBODY = (
-    f"no device that was drawn has {statistic.FEWEST} examples or more, so that nothing is normalised, for the rest of "
-    "this job: submit it again when more rows are there"
+    f"no device that was drawn has {statistic.FEWEST} examples or more, so that nothing is normalised or "
+    "balanced by what the fleet has, for the rest of this job: submit it again when more rows are there"
 )
 
 
