@@ -707,7 +707,7 @@ class Run:
             return NotRestored(str(error))
         log.info("restored job=%s: version %s is version %d again", self.job, self.version.following(), restore.number)
         left = self.poll.scored(self.version, self._history[-1])
-        lean = self._commit(following, metrics, None, now, restore.ends[:500], left)
+        lean = self._commit(following, self.poll.note(metrics), None, now, restore.ends[:500], left)
         self.alarm = ""
         return Committed(self.version.following(), lean, None if left is None else self._history[-2])
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 from onnxruntime import InferenceSession
 
+from aggregator.effects import RollBack
 from aggregator.poll import Poll
 from aggregator.run import Run, as_tree
 from aggregator.store import Scored
@@ -207,3 +208,38 @@ def test_where_no_device_has_enough_rows_they_train_all_the_same(
     monkeypatch.setattr(FLEET, "rows", lambda seed: raw(seed, 15, (1, 1, 1, 1e-5)))
     fleet.submit(spec(contract=structs.replace(CONTRACT, normalise="none"), rounds=ROUNDS))
     assert fleet.finish().version.number == 6
+
+
+def roll_back(fleet: Fleet, number: int) -> None:
+    fleet.aggregator.jobs.inside(fleet.job().job, lambda run, now: run.handle(RollBack(number, "it was restored"), now))
+
+
+def go_to(fleet: Fleet, number: int) -> Run:
+    while not fleet.aggregator.runs or fleet.job().version.number < number:
+        one_thing_each(fleet)
+    return fleet.job()
+
+
+@every_kind
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_rollback_also_to_before_the_agreement_leaves_that_as_it_is(
+    number: int, rules: AggregateSpec, coding: Any, installs: list[Install], fleet: Fleet, spec: SpecMaker
+) -> None:
+    rounds = structs.replace(asked(rules, ROUNDS), max_rounds=9)
+    fleet.submit(spec(contract=CONTRACT, rounds=rounds, aggregate=rules, compression=coding, deploy="final"))
+    run = go_to(fleet, 5)
+    agreed = run._learner.now.held.agreed
+    roll_back(fleet, number)
+    assert run._learner.now.held.agreed == agreed
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.agents["d3"] = fleet.start_agent("d3")
+    run = fleet.finish()
+    assert run.reason == "max_rounds = 9 are done"
+    assert run.version.number == 10
+    history = fleet.store.history(run.job)
+    assert sum("agreeing" in metrics for metrics in history) == (2 if history[6].get("restored") == 1 else 1)
+    assert run._learner.now.held.agreed == agreed
+    fleet.run(lambda: len(installs) == 4)
+    assert all(install.agreed == agreed for install in installs)
+    assert len({install.release.sha256 for install in installs}) == 1
