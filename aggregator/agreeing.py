@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from msgspec import structs
 
 from aggregator import gates, shares
+from aggregator.convergence import AGREEING
 from aggregator.gates import RefusedError
 from aggregator.intake import Counted, Intake
 from aggregator.record import MOST_LEFT, Next, Record
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 NAMED = 3
 """Columns that an alarm names, and devices that a line of the log does."""
 NOBODY = (
-    f"no device that was drawn has {statistic.FEWEST} examples or more, so that nothing is normalised, for the rest of "
-    "this job: submit it again when more rows are there"
+    f"no device that was drawn has {statistic.FEWEST} examples or more, so that nothing is normalised or "
+    "balanced by what the fleet has, for the rest of this job: submit it again when more rows are there"
 )
 
 
@@ -153,7 +154,7 @@ class Agreeing(Intake):
             )
         body = self._chain.agreement(now.held, outcome.agreed)
         held = self._chain.take(now.held, now.held.number + 1, body)
-        told = (("agreeing", float(outcome.n_voices)),)
+        told = ((AGREEING, float(outcome.n_voices)),)
         return Next(held, self._record(held, body), ((now.held.number, body),), told, self.alarm)
 
     def _record(self, held: Held, body: bytes) -> Record:

@@ -9,6 +9,8 @@ from msgspec import structs
 from models.job import RoundsSpec
 from models.measures import table as measures
 
+AGREEING = "agreeing"
+"""In the metrics of the version on which a fleet has agreed: how many devices had something to say."""
 RESTORED, STARTED = "restored", "started"
 """In the metrics of a version that no round has made: the number of the one that it is again, or 1 for the start that a
 job was given."""
@@ -18,14 +20,28 @@ def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int |
     """Return the number of the best version, the first of equal ones; None where nothing says which it is.
 
     By the metric of the stop rule; where no version has it, by accuracy, else by loss. Version 0 is none: it is drawn,
-    not trained.
+    not trained; nor is that on which the fleet has agreed, which has its numbers. What an operator has rolled back is
+    none either, however good it seems: patience would serve it again.
     """
+    out = _out_of_the_running(history)
     for metric in dict.fromkeys((rounds.stop.metric, "accuracy", "loss")):
         sign = _sign(metric)
-        found = [(sign * metrics[metric], -number) for number, metrics in enumerate(history) if metric in metrics]
-        if found := [one for one in found if one[1]]:
+        there = ((number, metrics) for number, metrics in enumerate(history) if number and number not in out)
+        if found := [(sign * metrics[metric], -number) for number, metrics in there if metric in metrics]:
             return -max(found)[1]
     return None
+
+
+def _out_of_the_running(history: Sequence[Mapping[str, float]]) -> set[int]:
+    """Return the numbers of the versions that nobody has trained, or that were rolled back."""
+    is_given = any(STARTED in metrics for metrics in history)  # then what the fleet agrees on is of trained weights
+    untrained = {
+        number
+        for number, metrics in enumerate(history)
+        if not is_given and (AGREEING in metrics or metrics.get(RESTORED) == 0)
+    }
+    back = ((int(metrics[RESTORED]), number) for number, metrics in enumerate(history) if RESTORED in metrics)
+    return untrained.union(*(range(wanted + 1, number) for wanted, number in back))
 
 
 def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:

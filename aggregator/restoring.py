@@ -39,13 +39,14 @@ def keeping(
 def again(learner: Learner, number: int, state: KeptState | None, history: History) -> tuple[Next, dict[str, float]]:
     """Return the next version, which is the one of this number again, and its metrics.
 
-    state: of that version, as it was kept; version 0 needs none. Raises RestoreError.
+    state: of that version, as it was kept; version 0 needs none. What the fleet has agreed on stays, also where that
+    version is from before it: it is for the life of the job, and nobody is asked twice. Raises RestoreError.
     """
     try:
         if state is None and number:
             raise RestoreError(f"version {number} is not kept")
         held = learner.first() if state is None else learner.read_exact(state.body)
-        following = learner.jump(held)
+        following = learner.jump(held._replace(agreed=held.agreed or learner.now.held.agreed))
     except LearnerError as error:
         raise RestoreError(f"version {number} cannot be made again: {error}") from error
     metrics = {name: value for name, value in history[number].items() if name != STARTED}

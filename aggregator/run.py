@@ -678,8 +678,10 @@ class Run:
         """
         version, sha256 = self.version.following(), following.sha256
         rows = _rows(version, following, self.chunk_bytes)
+        known = self._history[-1] if left is None else dict(left[0])
         states = restoring.keeping(
-            [*self._history, metrics], self.spec.rounds, self._store.states.sizes(self.job), self.state
+            *([*self._history[:-1], known, metrics], self.spec.rounds, self._store.states.sizes(self.job)),
+            lambda: structs.replace(self.state(), metrics=dict(known)),
         )
         kept = self._learner.kept(following)
         self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends, left)
@@ -689,7 +691,6 @@ class Run:
         self._newest = rows
         stop = self.spec.rounds.stop
         lean = evaluation.lean(metrics, stop)
-        known = self._history[-1] if left is None else dict(left[0])
         self._history[-1:] = [evaluation.lean(known, stop), metrics]
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
@@ -705,9 +706,10 @@ class Run:
             log.warning("job=%s stays at version %s: %s", self.job, self.version, error)
             return NotRestored(str(error))
         log.info("restored job=%s: version %s is version %d again", self.job, self.version.following(), restore.number)
-        lean = self._commit(following, metrics, None, now, restore.ends[:500])
+        left = self.poll.scored(self.version, self._history[-1])
+        lean = self._commit(following, self.poll.note(metrics), None, now, restore.ends[:500], left)
         self.alarm = ""
-        return Committed(self.version.following(), lean)
+        return Committed(self.version.following(), lean, None if left is None else self._history[-2])
 
     def state(self) -> KeptState:
         """Return the current version as it would be kept: said exactly, from nothing."""

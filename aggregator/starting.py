@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from aggregator.config import AggregatorConfig
@@ -25,6 +26,9 @@ class Given(NamedTuple):
 
         What their fleet has agreed on goes along: the job has the same columns, and normalises as that did.
         """
+        if self.of is not None:
+            _check_same("features", self.of.contract.columns, spec.contract.columns, self.what)
+            _check_same("classes", self.of.contract.classes, spec.contract.classes, self.what)
         source = net if self.of is None else nets.build(self.of.model, allow=config.models.allow)
         for theirs, ours in zip(source.spec, net.spec, strict=False):
             if theirs != ours:
@@ -48,3 +52,16 @@ class Given(NamedTuple):
                 f'this job says "{here}"'
             )
         return Held(1, found.model, agreed=found.agreed if agreement.fits(found.agreed, spec) else None)
+
+
+def _check_same(key: str, there: Sequence[str], here: Sequence[str], what: str) -> None:
+    """Raise ModelError where weights are of columns, or classes, that have other names, or another order."""
+    if not there or not here or there == here:
+        return
+    order = "the same in another order" if sorted(there) == sorted(here) else "others"
+    at = next((at for at, (one, other) in enumerate(zip(there, here, strict=False)) if one != other), None)
+    first = f", as the {at + 1}. of them {there[at]!r} and {here[at]!r}" if at is not None else ""
+    raise ModelError(
+        f"it cannot start from {what}: the {key} that [contract] of this job names are {order}{first}: say them as "
+        "that job did"
+    )

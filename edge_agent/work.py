@@ -681,7 +681,9 @@ class Work:
             said.give_up()
             return
         self.n_examples = len(data.y)
-        said.scoring = Scoring(self.net, self._trail.now.model.params(self.net.spec), data.held_out, self.spec)
+        held = self._trail.now
+        net = normalised(self.net, self.spec.contract, held.agreed)
+        said.scoring = Scoring(net, held.model.params(self.net.spec), data.held_out, self.spec)
 
     def _score_for(self, until: float, now: float, clock: Callable[[], float]) -> None:
         """Take steps of scoring the last version until then; at their end, have it offered."""

@@ -29,9 +29,12 @@ from models.nets import table as nets
 from models.nets.net import Net
 from models.params import Params, Spec
 from models.serving.export import to_onnx
+from models.strategies.state import State
 from runtime.settings import SettingsError, convert
 
 UNTRAINED = "it is untrained: version 0 is drawn from the seed of the job"
+AS_DRAWN = "it is untrained: its weights are those of version 0, drawn from the seed of the job"
+"""Of a later one: that on which the fleet has agreed, or version 0 again."""
 HEAD_BYTES = 4096
 """What an array may have in an NPZ beside its numbers."""
 
@@ -102,7 +105,7 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
     if served.since is not None:
         metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-    note = "" if head.version.number else UNTRAINED
+    note = _untrained(trail.now, spec, net)
     _write(out, spec, served.model.params(net.spec), trail.now.agreed, metadata, note)
     return Exported(head.version, served.since, job.job, note)
 
@@ -122,11 +125,19 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     spec = convert(said.spec, JobSpec, said.job)
     net = nets.build(spec.model, allow=nets.factories_of(spec.model))
     held = _read(net, spec, said, bytes(body))
-    note = UNTRAINED if not said.number else f"{said.version} is the best one" * said.best
+    untrained = _untrained(held, spec, net)
+    note = untrained or f"{said.version} is the best one" * said.best
     metadata = {"job": said.job, "version": said.version, "sha256": said.sha256}
-    _write(out, spec, held.model.params(net.spec), held.agreed, metadata, "" if said.number else UNTRAINED)
+    _write(out, spec, held.model.params(net.spec), held.agreed, metadata, untrained)
     generation, _, number = said.version.partition(".")
     return Exported(Version(int(generation), int(number)), None, said.job, note)
+
+
+def _untrained(held: Held, spec: JobSpec, net: Net) -> str:
+    """Return that nobody has trained a version, in words; "" where somebody has."""
+    if held.model != Chain(net.spec, spec).first().model:
+        return ""
+    return AS_DRAWN if held.number else UNTRAINED
 
 
 def _read(net: Net, spec: JobSpec, said: _Said, body: bytes) -> Held:
@@ -137,7 +148,8 @@ def _read(net: Net, spec: JobSpec, said: _Said, body: bytes) -> Held:
         held = chain.take(chain.first(), said.number, body)
     except CodecError as error:
         raise OperatorError(f"the version that has come is damaged: {error}") from error
-    if said.sha256 not in (held.sha256(), held.model.sha256()):  # in float32 it goes by its model's alone
+    bare = held._replace(state=State())  # in float32 a version goes by what is published, without the server's state
+    if said.sha256 not in (held.sha256(), bare.sha256()):
         raise OperatorError("the version that has come is another than was announced: ask again")
     return held
 

@@ -3,6 +3,7 @@
 --schedules 2000 --seed 1 --jobs 2      2,000 of them, on two processors; exit 1 when a law was broken
 --plant NAME                            take a fix out, and look for the first schedule that finds it; exit 1 if none
 --schedules 1 --seed 7 --verbose        one of them, with everything that happened
+--rich                                  others: jobs that ask for all there is: agreeing, scoring, patience
 --hostile                               others: somebody says anything, with absurd numbers, and is gone; exit 1 where
                                         the fleet did not go on by itself (hostile.py)
 """
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     plant = plants.PLANTS[args.plant] if args.plant else None
     profile = args.profile or (plant.profile if plant is not None else None)
     seeds = range(args.seed, args.seed + args.schedules)
-    reports = _aloud(seeds, profile, plant) if args.verbose else _run_all(seeds, profile, plant, args.jobs)
+    rich = args.rich
+    reports = (
+        _aloud(seeds, profile, plant, rich=rich)
+        if args.verbose
+        else _run_all(seeds, profile, plant, args.jobs, rich=rich)
+    )
     return _look_for(plant, reports) if plant is not None else _sum_up(reports, len(seeds))
 
 
@@ -48,24 +54,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=sorted(PROFILES), help="only this kind of weather")
     parser.add_argument("--plant", choices=sorted(plants.PLANTS), help="take this fix out, and look for it")
     parser.add_argument("--hostile", action="store_true", help="somebody says anything, with absurd numbers")
+    parser.add_argument("--rich", action="store_true", help="with jobs that ask for all there is")
     parser.add_argument("--jobs", type=int, default=1, help="processes to run them in (1)")
     parser.add_argument("--verbose", action="store_true", help="tell all that happens")
     return parser.parse_args(argv)
 
 
-def _one(seed: int, profile: str | None, plant: str) -> WorldReport:
+def _one(seed: int, profile: str | None, plant: str, rich: bool) -> WorldReport:
     with plants.planted(plants.PLANTS[plant]) if plant else nullcontext():
-        return run(seed, profile)
+        return run(seed, profile, rich=rich)
 
 
-def _run_all(seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int) -> Iterator[WorldReport]:
+def _run_all(
+    seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int, *, rich: bool
+) -> Iterator[WorldReport]:
     name = plant.name if plant is not None else ""
     if jobs < 2:
-        yield from (_one(seed, profile, name) for seed in seeds)
+        yield from (_one(seed, profile, name, rich) for seed in seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(_one, seeds, [profile] * len(seeds), [name] * len(seeds), chunksize=4)
+            yield from pool.map(_one, seeds, *([one] * len(seeds) for one in (profile, name, rich)), chunksize=4)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -101,10 +110,10 @@ def _attacks(seeds: Sequence[int], jobs: int, *, verbose: bool) -> Iterator[Host
             pool.shutdown(cancel_futures=True)
 
 
-def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None) -> Iterator[WorldReport]:
+def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None, *, rich: bool) -> Iterator[WorldReport]:
     for seed in seeds:
         with plants.planted(plant) if plant is not None else nullcontext():
-            yield run(seed, profile, log.info)
+            yield run(seed, profile, log.info, rich=rich)
 
 
 def _look_for(plant: Plant, reports: Iterator[WorldReport]) -> int:

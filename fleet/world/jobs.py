@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from broker.errors import WireError
 from broker.messages import Command, Explain, Reply, Stop, Submit
@@ -22,7 +22,7 @@ from fleet.world.agenda import Agenda
 from fleet.world.network import WorldBroker
 from fleet.world.nodes import TRUST, WIRE
 from models.contract import NO_CONTRACT, ContractSpec
-from models.job import CompressionSpec, JobSpec, RoundsSpec, TrainSpec
+from models.job import CompressionSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
 
 REPEAT_S = 5.0
 AGAIN_S = 20.0
@@ -38,6 +38,7 @@ NETS = ((), (12,))
 """Hidden layers: ten numbers, too few for a sketch, or eighty-six."""
 AGREEING, ONE_IN = ContractSpec(normalise="standard"), 5
 """Of one job in so many the fleet agrees on how its rows are normalised, before it trains."""
+RICH = ContractSpec(normalise="standard", class_weight="balanced", validation=0.2)
 CODINGS: tuple[Literal["off", "strong"] | CompressionSpec, ...] = ("off", "strong", CompressionSpec(codec="int8"))
 
 
@@ -82,6 +83,13 @@ def draw_job(rng: random.Random, name: str, n_devices: int, pace: Pace, *, poiso
         train=TrainSpec(epochs=rng.choice([1, 1, 2]), batch_size=BATCH),
         rounds=rounds,
     )
+
+
+def enriched(rng: random.Random, spec: JobSpec) -> JobSpec:
+    """Return a job that asks for all there is: its fleet agrees and scores, its best version is kept, and served."""
+    stop = StopSpec(metric="accuracy", patience=rng.choice((1, 2, 3)))
+    rounds = structs.replace(spec.rounds, stop=stop, keep_every=rng.choice((None, 2)))
+    return structs.replace(spec, contract=RICH, rounds=rounds)
 
 
 class World(Protocol):

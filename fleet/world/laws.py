@@ -4,7 +4,8 @@
     Who restores a backup goes on from the copy's history (a *lineage*): nothing is counted twice within that; what
     was counted after the copy went with it. Over all lineages, a number names one model for ever:
     (job, generation, number) → one SHA-256, and the name of a body → its bytes.
- 2. Versions go up one by one within a lineage, never beyond max_rounds, and each has a quorum behind it.
+ 2. Versions go up one by one within a lineage, never beyond max_rounds, and each has a quorum behind it, but for one
+    that is an older one again: that has the same SHA-256.
  3. A round ends at its deadline, counted from its announcement or from the last start of the aggregator, whatever dies
     for good; a deadline that is learned has a ceiling.
  4. A device never finishes two trainings for one (job, base), nor an epoch twice, unless its disk was put back; and
@@ -199,6 +200,11 @@ class Laws:
         server.record.unsure.clear()
         record = self._job(server, job, nodes.runs(server)[job].spec)
         expected = self._expected.pop((server.name, job), None)
+        if (older := nodes.is_again(server, job)) is not None:
+            if sha256 != nodes.sha256_in_store(server, job, older):
+                self.broken(1, "a version is not the one that it is said to be again", f"{job} {version}: {older}")
+            self._leave(record, job, version, restored=True)
+            return
         if expected is not None and expected != sha256:
             self.broken(1, "a version is not what the store's updates make", f"{job} {version}")
         said = nodes.n_participants(server, job)
@@ -206,13 +212,15 @@ class Laws:
             self.broken(1, "a version of other updates than were counted", f"{version}: {said}, {record.sum}")
         self._leave(record, job, version)
 
-    def _leave(self, record: JobRecord, job: str, version: Version) -> None:
+    def _leave(self, record: JobRecord, job: str, version: Version, *, restored: bool = False) -> None:
         before, rounds = record.version, record.spec.rounds
         if version.number != before.number + 1 or version.generation < before.generation:
             self.broken(2, "versions do not go up one by one", f"{job}: {before} → {version}")
         if version.number > rounds.max_rounds:
             self.broken(2, "a version beyond max_rounds", f"{job}: {version} > {rounds.max_rounds}")
-        if len({update.device for update in record.sum}) < rounds.quorum:
+        if restored and record.sum:  # patience restores one when the round before has ended, so nothing waits
+            self.broken(1, "an older version again takes updates with it", f"{job} {version}: {record.sum}")
+        if not restored and len({update.device for update in record.sum}) < rounds.quorum:
             self.broken(2, "a version without a quorum", f"{job} {version}: {record.sum}, quorum {rounds.quorum}")
         record.members[version.number], record.sum, record.version = record.sum, [], version
         self.made[job] = self.made.get(job, 0) + 1
@@ -412,6 +420,8 @@ class Laws:
             return
         written = job.judged.get((verdict.device, verdict.base.number))
         same = written is not None and written.update == update_of(verdict)
+        if verdict.counted and nodes.has_scored(server, verdict):
+            return  # of the last version of a job that has ended: no update, and as durable
         if verdict.counted and not (same and written is not None and written.counted):
             self.broken(5, "a verdict is sent that is not durable", f"{server.name}: {verdict}")
         if not (verdict.counted or nodes.knows(server, verdict.job, verdict.base)):
@@ -459,7 +469,7 @@ class Laws:
                 if any(update_of(each) == update_of(one) for each in nodes.verdicts_in_store(server, job)):
                     self._add(record, one)
             elif one == job and version.number > record.version.number:
-                self._leave(record, job, version)
+                self._leave(record, job, version, restored=nodes.is_again(server, job) is not None)
         if version.number != record.version.number:
             self.broken(1, "a version is not in the store", f"{job}: {record.version}, the store has {version}")
         held, known = nodes.sum_in_store(server, job), sorted(update.device for update in record.sum)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aggregator import generations, notes
+from aggregator import generations, notes, restoring
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as ServerLimits
 from aggregator.coordinator import COMMITTING, Coordinator
@@ -32,6 +32,7 @@ from aggregator.learner import Learner
 from aggregator.run import HINT_MARGIN_S, Run
 from aggregator.service import Aggregator
 from aggregator.store import ROW_BYTES, Store
+from broker import chunks
 from broker.messages import Verdict, Version
 from broker.wire import Wire, levels
 from edge_agent import work
@@ -50,7 +51,7 @@ from fleet.world.patches import patching
 from fleet.world.process import Process
 from fleet.world.process import World as ProcessWorld
 from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
-from models import draw, statistic
+from models import draw, sections, statistic
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
 from models.job import JobSpec
@@ -310,11 +311,12 @@ FEWEST = 8
 
 
 def rows_of(device: str, n: int) -> Dataset:
-    """Return a device's data: two clouds, a little different everywhere."""
+    """Return a device's data: two clouds, a little different everywhere. Jobs that ask for it score on some of them."""
     rng = np.random.default_rng(list(device.encode()))
     y = np.arange(n) % world_nets.OUTPUTS
     X = rng.standard_normal((n, world_nets.INPUTS)) + 2.0 * y[:, None]
-    return Dataset(np.ascontiguousarray(X, np.float32), y)
+    rows = Dataset(np.ascontiguousarray(X, np.float32), y)
+    return rows._replace(held_out=Dataset(rows.X[::3], y[::3]))
 
 
 # What passes.
@@ -527,6 +529,26 @@ def expected_sha256(server: Server, job: str) -> str:
 def n_participants(server: Server, job: str) -> int:
     """Return how many updates the last version of a job says that it was made of."""
     return int(server.store.history(job)[-1].get("participants", 0)) if server.store is not None else 0
+
+
+def is_again(server: Server, job: str) -> int | None:
+    """Return the number of the version that the last one of a job is again; None where it is one of its own."""
+    return restoring.is_again(server.store.history(job)) if server.store is not None else None
+
+
+def sha256_in_store(server: Server, job: str, number: int) -> str | None:
+    """Return what the version of this number goes by."""
+    found = server.store.versions(job) if server.store is not None else []
+    return next((sha256 for version, sha256 in found if version.number == number), None)
+
+
+def has_scored(server: Server, verdict: Verdict) -> bool:
+    """Return whether a verdict is on what its device says of a version, and that is durable."""
+    if server.store is None:
+        return False
+    said = server.store.evaluations(verdict.job, verdict.base, verdict.device)
+    bodies = (sections.join({sections.EVALUATION: one.content}) for one in said)
+    return any(chunks.digest(body, len(verdict.digest)) == verdict.digest for body in bodies)
 
 
 def sum_in_store(server: Server, job: str) -> list[str]:

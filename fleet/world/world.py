@@ -326,9 +326,21 @@ class World:
             process.switch_off("never")
 
 
-def run(seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None) -> WorldReport:
-    """Run one schedule. profile: its weather, drawn when not given. tell: is given the trace, line by line."""
-    return run_in(World, World.run, seed, profile, tell)
+class RichWorld(World):
+    """A world whose jobs ask for all there is."""
+
+    def new_job(self, name: str | None) -> JobSpec:
+        """See `World.new_job`."""
+        return jobs.enriched(self.rng, super().new_job(name))
+
+
+def run(
+    seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None, *, rich: bool = False
+) -> WorldReport:
+    """Run one schedule. profile: its weather, drawn when not given. tell: is given the trace, line by line. rich: its
+    jobs ask for all there is.
+    """
+    return run_in(RichWorld if rich else World, World.run, seed, profile, tell)
 
 
 def run_in(

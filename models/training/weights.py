@@ -92,8 +92,9 @@ def weights_of(data: Dataset, contract: ContractSpec, counts: Sequence[int] = ()
 def class_weights(contract: ContractSpec, counts: Sequence[int] = ()) -> Float32 | None:
     """Return the weight of each class, (k,) float32; None where all count alike.
 
-    With "balanced" a class that did not occur when the fleet's rows were counted has 1: late joiners may have it.
-    Raises WeightError where there are no counts then.
+    With "balanced" a class that did not occur when the fleet's rows were counted has 1: late joiners may have it. Where
+    no device had enough rows to say how many of each class, all count alike. Raises WeightError where there are no
+    counts.
     """
     said = contract.class_weight
     if said == "none" or not said:
@@ -101,8 +102,10 @@ def class_weights(contract: ContractSpec, counts: Sequence[int] = ()) -> Float32
     if isinstance(said, dict):
         return np.array([said.get(name, 1.0) for name in contract.classes], np.float32)
     n_rows, n_classes = sum(counts), sum(count > 0 for count in counts)
-    if not n_rows:
+    if not counts:
         raise WeightError('class_weight = "balanced" goes by the fleet\'s counts of classes, which are not known here')
+    if not n_rows:
+        return None
     return np.array([n_rows / (n_classes * count) if count else 1.0 for count in counts], np.float32)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.convergence import RESTORED, STARTED, best_of, reason_to_end, to_serve
+from aggregator.convergence import AGREEING, RESTORED, STARTED, best_of, reason_to_end, to_serve
 from models.job import RoundsSpec, StopSpec
 
 
@@ -172,3 +172,22 @@ def test_the_best_version_is_that_of_the_rule_to_stop() -> None:
     assert best(history) == 1
     assert best(history, metric="loss") == 2
     assert best(history, metric="recall:1", patience=3) == 2
+
+
+def test_the_version_on_which_a_fleet_has_agreed_is_not_the_best_unless_it_was_trained_before() -> None:
+    agreed = {"accuracy": 0.9, AGREEING: 3.0}
+    history: list[dict[str, float]] = [{}, agreed, *accuracies(0.5, 0.6)]
+    assert best(history) == 3
+    assert best([*history, agreed | {RESTORED: 1.0}]) is None
+    assert best([*history, {"accuracy": 0.9, RESTORED: 0.0}, {"accuracy": 0.4}]) == 5
+    assert best([{}, {STARTED: 1.0}, agreed, *accuracies(0.5, 0.6)]) == 2
+
+
+def test_what_was_rolled_back_is_not_served_again_by_patience() -> None:
+    history = [*accuracies(0.1, 0.5, 0.9, 0.8), {"accuracy": 0.5, RESTORED: 1.0}]
+    assert best(history) == 1
+    history += accuracies(0.6, 0.55)
+    assert best(history) == 5
+    assert served([*history, {"accuracy": 0.5}], patience=2) == 5
+    assert best([*history, {"accuracy": 0.9, RESTORED: 2.0}]) == 7, "an operator may think again"
+    assert best([*accuracies(0.1, 0.7, 0.3), {"accuracy": 0.3, RESTORED: 2.0}, *accuracies(0.4)]) == 1

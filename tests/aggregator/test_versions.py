@@ -31,6 +31,7 @@ from broker.transport import Packet
 from broker.wire import Wire
 from models.chain import Chain, Held
 from models.codec.decoded import Decoded
+from models.contract import ContractSpec
 from models.job import AggregateSpec, CompressionSpec, JobSpec, RoundsSpec, StopSpec
 from models.lattice import add
 from models.nets import table as nets
@@ -525,6 +526,24 @@ def test_a_start_that_does_not_fit_is_refused_and_nothing_begins(fleet: Fleet, s
     assert "no job has the name nobody" in anna.ask(Submit, {"name": "o", "model": {}}, start="nobody").text
     assert 'is no version: say its number, "best"' in anna.ask(Submit, {"name": "o", "model": {}}, start="toy@x").text
     assert len(fleet.aggregator.runs) == 1
+
+
+def test_a_start_from_weights_of_columns_in_another_order_is_refused(
+    fleet: Fleet, spec: SpecMaker, anna: Operator
+) -> None:
+    names = ("a", "b", "c", "d")
+    contract = ContractSpec(features=names, label="y", classes=("ok", "fault"))
+    fleet.submit(spec(contract=contract))
+    fleet.finish()
+    tree = msgspec.to_builtins(spec(contract=contract)) | {"name": "other", "data": "toy"}
+    for key, there, why in (
+        ("features", names[::-1], "are the same in another order, as the 1. of them 'a' and 'd': say them as that job"),
+        ("features", ("a", "b", "c", "e"), "are others, as the 4. of them 'd' and 'e'"),
+        ("classes", ("fault", "ok"), "are the same in another order, as the 1. of them 'ok' and 'fault'"),
+    ):
+        reply = anna.ask(Submit, tree | {"contract": tree["contract"] | {key: there}}, start="toy")
+        assert (reply.ok, why in reply.text) == (False, True), reply.text
+    assert anna.ask(Submit, tree, start="toy").ok
 
 
 def pieces(body: bytes, size: int = 300) -> Iterator[tuple[str, int, int, str]]:
