@@ -128,6 +128,9 @@ def sum_up(display: Display, out: Path, summary: Summary, rows: Path | None) -> 
     """Show what came of it. rows: some to ask the model about."""
     say: Callable[[str], None] = display.line
     say("")
+    if summary.refused:
+        owner, why = next(iter(summary.refused.items()))
+        say(f"{len(summary.refused)} of {summary.devices + len(summary.refused)} devices were refused: {owner}: {why}")
     say(f"ended after {summary.rounds} rounds: {summary.reason}")
     said, in_one_place = _said(summary.value), _said(summary.central_value)
     say(f"{summary.measure:<10} {said}; the same net trained in one place has {in_one_place}")

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,7 +139,7 @@ class _Report:
         assert self._out is not None  # noqa: S101 -- who has no folder asks for nothing
         files = [
             _write_model(self._out, self._spec, left),
-            write_metrics(self._out, [_cells(row) for row in self._rows]),
+            write_metrics(self._out, _cells(self._rows, self._n_devices)),
         ]
         pictures = self._draw(self._out)
         self._left = f"version {left.number} is in {'  '.join(map(str, [*files, *pictures]))}"
@@ -196,13 +196,17 @@ def _always(result: Result) -> dict[str, float]:
     return {} if result.always is None else {"always": float(result.always)}
 
 
-def _cells(row: RoundRow) -> dict[str, Cell]:
-    """Return a round as a row of metrics.csv: bytes are of all devices, of this round."""
-    fields = structs.asdict(row)
-    measured = fields.pop("measures")
-    number = fields.pop("round")
-    plain = {name: value for name, value in fields.items() if value is not None}
-    return {"version": f"1.{number}", **plain, **measured}
+def _cells(rows: Sequence[RoundRow], n_devices: int) -> list[dict[str, Cell]]:
+    """Return the rounds as rows of metrics.csv: bytes are those of a device so far, as in a demo's."""
+    found, sums = [], {"bytes_up": 0, "bytes_down": 0, "body_bytes_up": 0, "body_bytes_down": 0}
+    for row in rows:
+        fields = structs.asdict(row)
+        number, measured = fields.pop("round"), fields.pop("measures")
+        sums = {name: so_far + fields[name] for name, so_far in sums.items()}
+        fields |= {name: round(so_far / n_devices) for name, so_far in sums.items()}
+        plain = {name: value for name, value in fields.items() if value is not None}
+        found.append({"version": f"1.{number}", **plain, **measured})
+    return found
 
 
 def _write_model(out: Path, spec: JobSpec, left: Left) -> Path:
