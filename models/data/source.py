@@ -167,7 +167,7 @@ class File:
         while True:
             found = table.stamp(self._settings)
             settled = _is_settled(found, time.time_ns())
-            if settled or row is None or row.is_ended(self._settings) or time.monotonic() >= give_up_at:
+            if settled or row is None or row.is_ended(self._settings.path) or time.monotonic() >= give_up_at:
                 return found, settled
             time.sleep(LOOK_S)
 

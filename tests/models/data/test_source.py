@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -358,6 +359,14 @@ def test_what_reading_throws_is_told_without_its_text(csv: str, monkeypatch: pyt
         load(source(path=csv))
     assert "warm" not in str(caught.value)
     assert "warm" in caught.value.cell
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.npz", "x.db"])
+def test_a_pipe_in_the_place_of_a_file_is_said_and_holds_nobody(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match="it is no file"):
+        load(source(path=path))
 
 
 def test_rows_in_memory_are_given_as_they_are() -> None:
