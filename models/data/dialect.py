@@ -31,6 +31,8 @@ _DIVIDED = 50
 """Of these, for the delimiter."""
 _PAIR = re.compile(r"\w[\w ]*[:=]\s*[+-]?[\d.]")
 """A cell with its name, as sketches for the Arduino print them: T:21.5."""
+_NAMED = re.compile(r"\w[\w ]*[:=]\s*\S")
+"""The same, with a word: state=ok."""
 _SEP = re.compile(r'\A"?sep=(.)"?\s*\Z')
 _TOA5 = {'"TOA5"': 4, '"TOACI1"': 2, "TOA5": 4, "TOACI1": 2}
 """Lines of the header of a Campbell logger's file; the second one has the names."""
@@ -126,7 +128,7 @@ def found(text: str, settings: SourceSettings) -> Dialect:
     header, start = table[0], rows[0].last + 1
     if not header:
         raise NoHeaderError(f"line {rows[0].line}: there are no names of columns: is a quote left open there?")
-    if all(map(_PAIR.match, header)):
+    if any(map(_PAIR.match, header)) and all(map(_NAMED.match, header)):
         raise NoHeaderError(_pairs(rows[0].line))
     if not names_at and _is_headless(header, table[1:], wanted):
         said = next(
