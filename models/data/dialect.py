@@ -262,15 +262,16 @@ def _names_below(texts: Sequence[str], delimiters: Iterable[str], quote: str, wa
     """
     for delimiter in delimiters:
         table = [_divided(text, delimiter, quote) for text in texts]
+        title = _trimmed(table[0], []) if table and table[0] else ()
         for at in range(1, len(table) // 2):
             names, below = table[at], table[at + 1 :]
             if (
                 len(names) > 1
-                and len(names) != len(table[0])
+                and len(names) not in (len(title), len(table[0]))
                 and len({name for name in names if name}) == len(names)
                 and wanted.isdisjoint(table[0])
                 and set(names).isdisjoint(table[0])
-                and not any(is_number(name) or is_time(name) for name in names)
+                and not any(is_number(name) or is_time(name) or name.lower() in MISSING for name in names)
                 and _are_rows(below, len(names))
             ):
                 return at
