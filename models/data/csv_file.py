@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -356,16 +355,6 @@ def load_rows(path: Path, inputs: int) -> Float32:
             raise DatasetError(f"{path}, line {line}: {len(cells)} columns where the model has inputs = {inputs}")
         numbers.extend(_numbers(path, line, cells, [f"column {i + 1}" for i in range(inputs)]))
     return checked(np.frombuffer(numbers, np.float32).reshape(-1, inputs), "X", path)
-
-
-def is_ended(settings: SourceSettings) -> bool:
-    """Return whether the last line has its end, as far as that can be read."""
-    try:
-        with Path(settings.path).open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) in b"\r\n"
-    except OSError:
-        return True
 
 
 def _lines(path: Path, *, ended: bool = False) -> Iterator[tuple[int, list[str]]]:

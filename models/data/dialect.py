@@ -31,6 +31,8 @@ _DIVIDED = 50
 """Of these, for the delimiter."""
 _PAIR = re.compile(r"\w[\w ]*[:=]\s*[+-]?[\d.]")
 """A cell with its name, as sketches for the Arduino print them: T:21.5."""
+_NAMED = re.compile(r"\w[\w ]*[:=]\s*\S")
+"""The same, with a word: state=ok."""
 _SEP = re.compile(r'\A"?sep=(.)"?\s*\Z')
 _TOA5 = {'"TOA5"': 4, '"TOACI1"': 2, "TOA5": 4, "TOACI1": 2}
 """Lines of the header of a Campbell logger's file; the second one has the names."""
@@ -126,7 +128,7 @@ def found(text: str, settings: SourceSettings) -> Dialect:
     header, start = table[0], rows[0].last + 1
     if not header:
         raise NoHeaderError(f"line {rows[0].line}: there are no names of columns: is a quote left open there?")
-    if all(map(_PAIR.match, header)):
+    if any(map(_PAIR.match, header)) and all(map(_NAMED.match, header)):
         raise NoHeaderError(_pairs(rows[0].line))
     if not names_at and _is_headless(header, table[1:], wanted):
         said = next(
@@ -260,15 +262,16 @@ def _names_below(texts: Sequence[str], delimiters: Iterable[str], quote: str, wa
     """
     for delimiter in delimiters:
         table = [_divided(text, delimiter, quote) for text in texts]
+        title = _trimmed(table[0], []) if table and table[0] else ()
         for at in range(1, len(table) // 2):
             names, below = table[at], table[at + 1 :]
             if (
                 len(names) > 1
-                and len(names) != len(table[0])
+                and len(names) not in (len(title), len(table[0]))
                 and len({name for name in names if name}) == len(names)
                 and wanted.isdisjoint(table[0])
                 and set(names).isdisjoint(table[0])
-                and not any(is_number(name) or is_time(name) for name in names)
+                and not any(is_number(name) or is_time(name) or name.lower() in MISSING for name in names)
                 and _are_rows(below, len(names))
             ):
                 return at

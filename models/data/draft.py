@@ -175,7 +175,12 @@ def _look_through(
                 continue
             _note(seen[name], cells)
         if len(labels) <= 10 * MOST_CLASSES:
-            labels.update(cell for cell in block.columns[label] if cell)
+            wrong = {fault.line for fault in block.faults}  # as a row of units has it, that no job trains on
+            labels.update(
+                str(cell)
+                for cell, line in zip(block.columns[label], block.lines.tolist(), strict=True)
+                if cell and line not in wrong
+            )
     _make_plain(labels)
     return n_rows
 
@@ -214,6 +219,16 @@ def _make_plain(labels: Counter[str]) -> None:
     labels.clear()
     for cell, n in counts:
         labels[_plain(cell)] += n
+    words: dict[str, list[str]] = {"true": [], "false": []}
+    for cell in labels:
+        words.get(cell.lower(), []).append(cell)
+    if labels["0"] + labels["1"] and any(words.values()):  # True and 1 are one class
+        words = {"true": ["1", *words["true"]], "false": ["0", *words["false"]]}
+    for first, *others in filter(None, words.values()):
+        for cell in others:
+            labels[first] += labels.pop(cell)
+    for cell in [cell for cell, n in labels.items() if not n]:
+        del labels[cell]
 
 
 def _plain(cell: str) -> str:

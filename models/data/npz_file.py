@@ -10,6 +10,8 @@ Labels may be text. Nothing is unpickled, ever: a pickle is a program.
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import tokenize
 import zipfile
 import zlib
@@ -28,6 +30,7 @@ from models.data.dataset import DatasetError, checked, float32
 from models.data.naming import called, listed, places
 from models.data.npy import Array
 from models.data.settings import SourceSettings
+from models.data.textfile import at_once
 from models.data.values import Values
 from models.nets.losses import Labels
 from models.params import Float32
@@ -59,7 +62,9 @@ def open_table(settings: SourceSettings, *, ended: bool) -> NpzTable | NpzArrays
     with contextlib.ExitStack() as stack:
         try:
             # opened here because ZipFile leaves a damaged file open
-            stream = stack.enter_context(open(path, "rb"))  # noqa: PTH123 -- Path throws for a name that is too long
+            stream = stack.enter_context(open(path, "rb", opener=at_once))
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise DatasetError(f"{path}: cannot be read as NPZ: it is no file")
             if stream.read(6) == b"\x93NUMPY":
                 raise DatasetError(f"{path}: a single array, not an NPZ: write one with numpy.savez")
             file = zipfile.ZipFile(stream)

@@ -35,6 +35,8 @@ written within a tick of the kernel's clock (10 ms; 2 s on FAT) leaves no trace 
 LOOK_S = 0.1
 LARGE_BYTES = 8 * 2**20
 """A file of this size that cannot be used is not read again as it is: that takes long, and comes to the same."""
+BUFFER = 4096
+"""Bytes that C's stdio writes at a time, or a multiple of it."""
 TRIES = 3
 """How often a file that is written to while it is read is read before it counts as damaged."""
 
@@ -100,6 +102,10 @@ class File:
         self.scratch, self._classifies, self._allow = scratch, classifies, tuple(allow)
         self._kept: Dataset | None = None
         self._stamp: Stamp = ()
+        self._read_last: tuple[int, ...] = ()
+        """Device, inode and size of the file that was last read."""
+        self._grows = False
+        """Whether somebody appends to it."""
         self._failed: tuple[Stamp, DatasetError] | None = None
         """A stamp under which the rows could not be used, and why."""
         self._notes: tuple[str, ...] = ()
@@ -143,7 +149,7 @@ class File:
             found = None  # one copy of the rows, no more
             before, settled = self._look()
             try:
-                found = self._read(settled=settled)
+                found = self._read(ended=not settled or self._is_cut(before))
             except DatasetError as error:
                 if table.stamp(self._settings) == before:
                     if settled and sum(one[2] for one in before if one) >= LARGE_BYTES:
@@ -167,16 +173,36 @@ class File:
         while True:
             found = table.stamp(self._settings)
             settled = _is_settled(found, time.time_ns())
-            if settled or row is None or row.is_ended(self._settings) or time.monotonic() >= give_up_at:
+            if settled or row is None or row.is_ended(self._settings.path) or time.monotonic() >= give_up_at:
                 return found, settled
             time.sleep(LOOK_S)
 
-    def _read(self, *, settled: bool) -> Dataset:
+    def _is_cut(self, now: Stamp) -> bool:
+        """Return whether a last row without its end may be half of one, however long ago it was written.
+
+        A program that appends to its file writes whole buffers, which end anywhere; what a person saves may have no end
+        in its last line. The file has grown since it was last read, or is as long as so many buffers.
+        """
+        file = now[0][:3] if now else ()
+        if not file:
+            return False
+        size = file[2]
+        if self._read_last[:2] != file[:2] or size < self._read_last[2]:
+            self._grows = False  # another file, maybe of the same number
+        elif size > self._read_last[2]:
+            self._grows = True
+        self._read_last = file
+        row = table.find(self._settings)
+        if row is None or row.is_ended(self._settings.path):
+            return False
+        return self._grows or size % BUFFER == 0
+
+    def _read(self, *, ended: bool) -> Dataset:
         found = reader.read_file(
             *(self._settings, self._contract, self.scratch),
             classifies=self._classifies,
             allow=self._allow,
-            ended=not settled,
+            ended=ended,
         )
         if found.notes != self._notes:
             self._notes = found.notes

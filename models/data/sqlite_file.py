@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from models.data.cells import CellError, Cells, Doubles, missing_of
 from models.data.dataset import DatasetError
 from models.data.naming import called, places
 from models.data.settings import SourceSettings
+from models.data.textfile import at_once
 from models.data.values import Values
 
 if TYPE_CHECKING:
@@ -190,7 +192,9 @@ def _allow(action: int, _first: str | None, second: str | None, _database: str |
 def _is_alone(path: str) -> bool:
     """Return whether a database is in WAL mode, and nobody has it open. Raises DatasetError for what is no database."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 -- Path throws for a name that is too long
+        with open(path, "rb", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DatasetError(f"{path}: cannot be read as SQLite: it is no file")
             head = file.read(20)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read as SQLite: {error.strerror or error}") from error

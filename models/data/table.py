@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import NamedTuple, Protocol
 
-from models.data import csv_file, factory_source, jsonl_file, npz_file, ring_file, sqlite_file, times
+from models.data import csv_file, factory_source, jsonl_file, npz_file, ring_file, sqlite_file, textfile, times
 from models.data.blocks import Table
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
@@ -44,7 +44,7 @@ class Format(NamedTuple):
     endings: tuple[str, ...]
     """Of the paths of such files, in small letters."""
     open: Opening
-    is_ended: Callable[[SourceSettings], bool] = lambda _settings: True
+    is_ended: Callable[[str], bool] = lambda _path: True
     """Return whether the last row is whole, as far as that shows."""
     keys: frozenset[str] = frozenset()
     """Those that it takes beside those that all formats have."""
@@ -74,7 +74,7 @@ FORMATS = (
     Format("NPZ", "npz", (".npz",), _always(npz_file.open_table), keys=_TEXT - {"encoding"}),
     Format(
         *("CSV", "csv", (".csv", ".tsv", ".txt"), _always(csv_file.open_table)),
-        is_ended=csv_file.is_ended,
+        is_ended=textfile.is_ended,
         keys=_TEXT | {"delimiter", "decimal", "comment", "thousands", "quote", "header", "skip_lines"},
     ),
     Format(
@@ -90,7 +90,7 @@ FORMATS = (
     ),
     Format(
         *("JSON lines", "jsonl", (".jsonl", ".ndjson", ".jsonlines", ".json"), _JSONL),
-        is_ended=csv_file.is_ended,
+        is_ended=textfile.is_ended,
         keys=_TEXT,
     ),
 )

@@ -57,7 +57,7 @@ class TextFile:
         self.path = path
         self._what, self.ended = what, ended
         try:
-            self._file = open(path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115 -- until it is closed
+            self._file = open(path, "rb", buffering=0, opener=at_once)  # noqa: SIM115 -- until it is closed
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
         try:
@@ -175,7 +175,7 @@ def _some(file: io.BufferedIOBase | io.RawIOBase, n: int) -> bytes:
     return (file.read1(n) if isinstance(file, gzip.GzipFile) else file.read(n)) or b""
 
 
-def _at_once(path: str, flags: int) -> int:
+def at_once(path: str, flags: int) -> int:
     """Open a file without waiting for whoever might write to a pipe of that name."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -210,8 +210,8 @@ def _ends(text: str) -> int:
 def is_ended(path: str) -> bool:
     """Return whether the last line has its end, as far as that can be read; of a compressed file that does not show."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 -- Path throws for a name that is too long
-            if file.read(2) == _GZIP:
+        with open(path, "rb", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(2) == _GZIP:
                 return True
             file.seek(0, os.SEEK_END)
             file.seek(-min(4, file.tell()), os.SEEK_END)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.data import reader, source
-from models.data.csv_file import is_ended, load_rows
+from models.data.csv_file import load_rows
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 
@@ -86,10 +86,3 @@ def test_a_last_line_that_has_no_end_can_be_left_out(csv: Path, text: str, rows:
     csv.write_bytes(text.encode())
     settings = DataSource(str(csv))
     assert len(reader.read_file(settings, ended=True).data.y) == rows
-    assert is_ended(settings) == text.endswith(("\r", "\n"))
-
-
-def test_a_file_that_is_not_there_has_no_line_that_is_half_there(csv: Path) -> None:
-    assert is_ended(DataSource(str(csv)))
-    csv.touch()
-    assert is_ended(DataSource(str(csv)))

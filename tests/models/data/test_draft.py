@@ -104,6 +104,8 @@ def test_the_only_column_of_words_is_the_label(tmp_path: Path) -> None:
         (["1", "2", "10"], ("1", "2", "10"), "cross_entropy", 3),
         (["-1", "1"], ("-1", "1"), "cross_entropy", 2),
         (["True", "False"], ("False", "True"), "cross_entropy", 2),
+        (["True", "FALSE", "TRUE", "false"], ("FALSE", "True"), "cross_entropy", 2),
+        (["True", "0", "1.0", "false"], (), "cross_entropy", 2),
         (["1.5", "2.5", "3"], (), "mse", 1),
         ([str(n) for n in range(40)], (), "mse", 1),
     ],
@@ -291,3 +293,10 @@ def test_arrays_of_dates_are_times(tmp_path: Path) -> None:
     np.savez(path, when=when, a=np.arange(50) % 7, y=np.arange(50) % 2)
     found, job = drafted(path)
     assert (found.columns[0].role, job.contract.features) == ("time", ("a",))
+
+
+@pytest.mark.parametrize("row", ["deg C,mm/s,", "-----,---,---", "mean,mean,first"])
+def test_a_row_of_units_gives_no_class(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"a,b,y\n{row}\n" + "".join(f"{n % 7},{n % 5},{('ok', 'bad')[n % 2]}\n" for n in range(40)))
+    assert drafted(path)[1].contract.classes == ("bad", "ok")

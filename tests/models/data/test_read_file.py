@@ -216,3 +216,20 @@ def test_the_lines_of_a_json_list_say_how_to_make_lines_of_it(tmp_path: Path) ->
         assert "write one object a line (jq -c '.[]' makes such lines of a list)" in error(path)
     path.write_text(rows[0] + '\n{"temp": 1, "vi\n')
     assert "1 because the line is no JSON object (line 2)" in read(path).notes[0]
+
+
+@pytest.mark.parametrize("row", ["T:{} V:{} S:{}\n", "temp={}, vib={}, state={}\n"])
+def test_cells_with_their_names_in_them_are_no_header_and_not_told(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("".join(row.format(*cells) for cells in ROWS))
+    assert error(path).startswith(f"{path}, line 1: each cell has its name in it (NAME:VALUE): write the names once")
+
+
+@pytest.mark.parametrize("first", ["NA,-,ok", "warm,much,ok"])
+@pytest.mark.parametrize("header", ["temp,vib,state,", "temp,vib,state"])
+def test_a_row_of_words_below_the_header_is_a_row(tmp_path: Path, header: str, first: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"{header}\n{first}\n" + "".join(f"{t},{v},{s}\n" for t, v, s in ROWS))
+    found = read(path, {"label": "other"})
+    assert found.data.X.tolist() == [[t, v] for t, v, _ in ROWS]
+    assert "1 of 31 rows are left out" in found.notes[-1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -358,6 +359,35 @@ def test_what_reading_throws_is_told_without_its_text(csv: str, monkeypatch: pyt
         load(source(path=csv))
     assert "warm" not in str(caught.value)
     assert "warm" in caught.value.cell
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_half_a_row_that_a_program_has_in_its_buffer_is_left_however_old_it_is(csv: str) -> None:
+    rows = open_source(source(path=csv))
+    assert rows.snapshot().y.tolist() == [0, 1]
+    append(csv, "5,6,1")
+    assert rows.snapshot().y.tolist() == [0, 1]
+    append(csv, "00\n7,8,1")
+    assert rows.snapshot().y.tolist() == [0, 1, 100]
+    Path(csv).unlink()
+    Path(csv).write_text("a,b,y\n9,9,0")
+    assert rows.snapshot().y.tolist() == [0], "another file, which somebody has saved so"
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("n_bytes", "labels"), [(4096, {100}), (4095, {100, 1}), (8192, {100})])
+def test_a_file_as_long_as_buffers_ends_in_half_a_row(tmp_path: Path, n_bytes: int, labels: set[int]) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes((b"aaa,bbb,y\n" + b"1,2,100\n" * 2000)[:n_bytes])
+    assert set(open_source(source(path=str(path))).snapshot().y.tolist()) == labels
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.npz", "x.db"])
+def test_a_pipe_in_the_place_of_a_file_is_said_and_holds_nobody(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match="it is no file"):
+        load(source(path=path))
 
 
 def test_rows_in_memory_are_given_as_they_are() -> None:

@@ -118,3 +118,8 @@ def test_whether_the_last_line_has_its_end_shows_at_the_end_of_the_file(
     path.write_bytes(body)
     assert is_ended(str(path)) == ended
     assert is_ended(str(tmp_path / "none"))
+
+
+def test_nobody_waits_for_the_end_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.csv")
+    assert is_ended(str(tmp_path / "x.csv"))
