@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -278,3 +279,24 @@ def test_a_job_that_is_replaced_amid_its_agreement_leaves_nothing_of_it(fleet: F
     assert fleet.finish().job == second
     assert fleet.job().version.number == 6
     assert fleet.store.history(second)[1]["agreeing"] == 3
+
+
+@pytest.mark.parametrize("late", ["refuse", "fold"])
+def test_what_is_said_under_the_former_name_of_a_restored_version_counts_in_its_score(
+    late: Any, fleet: Fleet, spec: SpecMaker
+) -> None:
+    job = fleet.submit(spec(contract=CONTRACT, rounds=structs.replace(ROUNDS, late=late)))
+    while not fleet.aggregator.runs or fleet.job().version.number < 2 or fleet.job().coordinator.attempt is None:
+        one_thing_each(fleet)
+    fleet.kill_aggregator()
+    for _ in range(50):  # they train, and their updates wait
+        for agent in fleet.agents.values():
+            agent.step(0.0)
+    state = fleet.folder / "aggregator"
+    state.rename(fleet.folder / "before")
+    shutil.copytree(fleet.folder / "before", state)
+    fleet.start_aggregator()
+    assert fleet.finish().version.number == 6
+    assert fleet.job().version.generation > 1
+    history = fleet.store.history(job)
+    assert [metrics.get("federated_devices") for metrics in history[1:6]] == [3] * 5
