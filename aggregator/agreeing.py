@@ -78,9 +78,15 @@ class Agreeing(Intake):
         outcome = self.outcome()
         if not outcome.n_voices:
             return NOBODY
+        names = self._job.contract.columns
+        if outcome.apart:
+            columns = ", ".join(names[column] if names else str(column) for column in outcome.apart[:NAMED])
+            return (
+                f"values of column {columns} lie far apart on its {outcome.n_voices} devices, which are too few to "
+                "tell who is wrong, so that all count: have some other units?"
+            )
         if not outcome.far:
             return ""
-        names = self._job.contract.columns
         said = [f"column {names[column] if names else column} of {len(who)}" for column, who in outcome.far[:NAMED]]
         more = f" and {len(outcome.far) - NAMED} more columns" if len(outcome.far) > NAMED else ""
         return (

@@ -16,7 +16,9 @@ What a device claims is held against the others'. It weighs what its update woul
 column, once MOST_WANTED devices speak of it, those are left out that lie FAR times further from the middle than the
 third quarter of all of them does. So where fewer than a quarter lie they can shift a mean by no more than their share
 of FAR times what is usual, and widen a scale by FAR times the square root of that share ("minmax": by FAR). (A column
-in which three quarters have one and the same value has no usual size: there liars can make it a constant for all.)
+in which three quarters have one and the same value has no usual size: there liars can make it a constant for all.) Of
+two or three devices all count, whatever they say: one that lies can spoil a column for good, and all there is, is that
+the operator is told.
 """
 
 from __future__ import annotations
@@ -105,12 +107,15 @@ class Voice(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a fleet has come to. far: of each column where some were left out, its number and their devices."""
+    """What a fleet has come to. far: of each column where some were left out, its number and their devices. apart: the
+    columns where one of two or three devices is as far from the others, and counts all the same.
+    """
 
     agreed: Agreed
     n_voices: int
     """Devices that had something to say."""
     far: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    apart: tuple[int, ...] = ()
 
 
 def max_bytes(job: JobSpec) -> int:
@@ -212,7 +217,7 @@ def agreed_of(job: JobSpec, voices: Sequence[Voice]) -> Outcome:
         (column, tuple(sorted(speaking[at].device for at in np.flatnonzero(~kept[:, column]))))
         for column in np.flatnonzero(~kept.all(axis=0)).tolist()
     )
-    return Outcome(agreed, len(speaking), far)
+    return Outcome(agreed, len(speaking), far, _apart(centres, sizes))
 
 
 # Who is held to be one of them.
@@ -259,6 +264,17 @@ def _kept(centres: Float64, spreads: Float64) -> npt.NDArray[np.bool_]:
     # where three quarters of all have one and the same value, whoever has another one is no stranger for that
     found: npt.NDArray[np.bool_] = (reach <= FAR * usual) | (usual == 0)
     return found
+
+
+def _apart(centres: Float64, spreads: Float64) -> tuple[int, ...]:
+    """Return the columns where one of too few devices to tell who is wrong lies FAR times further than the others."""
+    n = len(centres)
+    if not 1 < n < MOST_WANTED:
+        return ()
+    middle = np.sort(centres, axis=0)[(n - 1) // 2]
+    reach = np.sort(np.abs(centres - middle) + spreads, axis=0)
+    found = (reach[-1] > FAR * reach[-2]) & (reach[-2] > 0)
+    return tuple(np.flatnonzero(found).tolist())
 
 
 # What comes of it.

@@ -250,6 +250,18 @@ def test_a_stranger_is_left_out_and_named() -> None:
     assert 1 / following.held.agreed.scale[0] < 1e6
 
 
+def test_where_too_few_speak_to_tell_a_stranger_its_column_is_named() -> None:
+    spec = job()
+    learner = fresh(spec)
+    say(learner, range(2))
+    X, y = rows(9)
+    X[:, 0] *= 1e20
+    learner.admit(sections.join({"statistics": statistic.to_bytes(statistic.of_rows(spec, X, y))}), 40, device="liar")
+    assert learner.next().alarm.startswith(
+        "values of column 0 lie far apart on its 3 devices, which are too few to tell"
+    )
+
+
 def test_where_all_have_too_few_rows_nothing_changes_and_it_is_said() -> None:
     learner = fresh(job())
     say(learner, range(4), n=5)

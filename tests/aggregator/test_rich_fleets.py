@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from msgspec import structs
 from onnxruntime import InferenceSession
 
-from aggregator.effects import RollBack
+from aggregator.effects import EndJob, Pause, RollBack, Unpause
 from aggregator.poll import Poll
 from aggregator.run import Run, as_tree
 from aggregator.store import Scored
@@ -243,3 +244,59 @@ def test_a_rollback_also_to_before_the_agreement_leaves_that_as_it_is(
     fleet.run(lambda: len(installs) == 4)
     assert all(install.agreed == agreed for install in installs)
     assert len({install.release.sha256 for install in installs}) == 1
+
+
+@pytest.mark.parametrize("coding", CODINGS.values(), ids=CODINGS)
+def test_a_pause_amid_the_agreement_and_a_death_change_nothing(
+    coding: Any, fleet: Fleet, spec: SpecMaker, undisturbed: Callable[[JobSpec], str]
+) -> None:
+    wanted = spec(contract=CONTRACT, rounds=ROUNDS, compression=coding)
+    job = fleet.submit(wanted)
+    while not fleet.aggregator.runs or fleet.job().coordinator.attempt is None:
+        one_thing_each(fleet)
+    fleet.kill_agent("d2")
+    away = fleet.agents.pop("d2")
+    fleet.run(lambda: len(fleet.store.verdicts(job)) == 2)
+    fleet.store.pause(job, "paused by anna")
+    fleet.aggregator.jobs.inside(job, lambda run, now: run.handle(Pause("paused by anna"), now))
+    fleet.kill_aggregator()
+    fleet.start_aggregator()
+    fleet.agents["d2"] = fleet.start_agent(away.home.device)
+    for _ in range(100):
+        fleet.step(5.0)
+    assert fleet.job().version.number == 0
+    fleet.store.pause(job, "")
+    fleet.aggregator.jobs.inside(job, lambda run, now: run.handle(Unpause(), now))
+    assert fleet.finish().sha256 == undisturbed(wanted)
+
+
+def test_a_job_that_is_replaced_amid_its_agreement_leaves_nothing_of_it(fleet: Fleet, spec: SpecMaker) -> None:
+    first = fleet.submit(spec(contract=CONTRACT, rounds=ROUNDS))
+    while not fleet.aggregator.runs or not fleet.store.verdicts(first):
+        one_thing_each(fleet)
+    fleet.aggregator.jobs.inside(first, lambda run, now: run.handle(EndJob("stopped by anna"), now))
+    second = fleet.submit(spec(contract=structs.replace(CONTRACT, normalise="minmax"), rounds=ROUNDS))
+    assert fleet.finish().job == second
+    assert fleet.job().version.number == 6
+    assert fleet.store.history(second)[1]["agreeing"] == 3
+
+
+@pytest.mark.parametrize("late", ["refuse", "fold"])
+def test_what_is_said_under_the_former_name_of_a_restored_version_counts_in_its_score(
+    late: Any, fleet: Fleet, spec: SpecMaker
+) -> None:
+    job = fleet.submit(spec(contract=CONTRACT, rounds=structs.replace(ROUNDS, late=late)))
+    while not fleet.aggregator.runs or fleet.job().version.number < 2 or fleet.job().coordinator.attempt is None:
+        one_thing_each(fleet)
+    fleet.kill_aggregator()
+    for _ in range(50):  # they train, and their updates wait
+        for agent in fleet.agents.values():
+            agent.step(0.0)
+    state = fleet.folder / "aggregator"
+    state.rename(fleet.folder / "before")
+    shutil.copytree(fleet.folder / "before", state)
+    fleet.start_aggregator()
+    assert fleet.finish().version.number == 6
+    assert fleet.job().version.generation > 1
+    history = fleet.store.history(job)
+    assert [metrics.get("federated_devices") for metrics in history[1:6]] == [3] * 5

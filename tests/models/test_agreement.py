@@ -226,3 +226,19 @@ def test_the_bytes_are_these(normalise: str) -> None:
     X = np.array([[1 + k, -0.5, 0] for k in range(20)], np.float32)
     found = agreed_of(spec, [voice(spec, X, "d0")]).agreed.to_bytes()
     assert found == bytes.fromhex(GOLDEN[normalise] + 2 * "0a00000000000000")
+
+
+@pytest.mark.parametrize("normalise", ["standard", "minmax"])
+def test_of_two_or_three_devices_all_count_and_columns_that_are_far_apart_are_named(normalise: str) -> None:
+    spec = job(normalise)
+    for seeds in ((0, 1), (0, 1, 2)):
+        honest = [voice(spec, rows(40, seed), f"d{seed}") for seed in seeds]
+        assert agreed_of(spec, honest).apart == ()
+        other = rows(40, 9)
+        other[:, 1] *= 100
+        for at in range(len(seeds)):
+            mixed = [*honest[:at], voice(spec, other, f"d{at}"), *honest[at + 1 :]]
+            found = agreed_of(spec, mixed)
+            assert (found.apart, found.far) == ((1,), ())
+    assert agreed_of(spec, honest[:1]).apart == ()
+    assert agreed_of(spec, [*mixed, *(voice(spec, rows(40, seed), f"e{seed}") for seed in range(3))]).apart == ()
