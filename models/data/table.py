@@ -176,6 +176,8 @@ def known(settings: SourceSettings) -> Format:
     """Return the format of a source. Raises DatasetError for none that is known."""
     row = find(settings)
     if row is None:
+        if settings.path.lower().endswith((".xlsx", ".xls", ".xlsm", ".ods")):
+            raise DatasetError(f"{settings.path}: is a workbook of a spreadsheet: save its table as CSV")
         endings = ", ".join(ending for row in FORMATS for ending in row.endings)
         raise DatasetError(
             f"{settings.path} is none of {endings} (or of text with {COMPRESSED} behind it): say its format beside its "

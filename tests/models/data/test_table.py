@@ -107,3 +107,9 @@ def test_only_text_may_be_compressed(path: str) -> None:
 def test_keys_that_make_no_sense_are_refused(keys: dict[str, Any], why: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=re.escape(why)):
         msgspec.convert(keys, DataSource)
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "X.XLS", "x.ods"])
+def test_a_workbook_is_to_be_saved_as_csv(name: str) -> None:
+    with pytest.raises(DatasetError, match="is a workbook of a spreadsheet: save its table as CSV"):
+        table.known(SourceSettings(name))
