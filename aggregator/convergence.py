@@ -45,17 +45,19 @@ def _out_of_the_running(history: Sequence[Mapping[str, float]]) -> set[int]:
 
 
 def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
-    """Return the number of the version that a job serves which ends here by its patience; None for its last.
+    """Return the number of the version that a job serves which ends here by its rule to stop; None for its last.
 
-    It is the best one, where that is another. What ends for another reason serves its last version: the one that has
-    reached the target, or that max_rounds came to.
+    By patience it is the best one, where that is another; by a target the one that has reached it, where devices have
+    said so when it was left already. What ends by max_rounds serves its last version.
     """
-    stop = rounds.stop
-    others = structs.replace(rounds, stop=structs.replace(stop, patience=None))
-    if stop.patience is None or not history or reason_to_end(history, others) is not None:
-        return None
-    best = best_of(history, rounds)
+    stop, best = rounds.stop, best_of(history, rounds)
     if best is None or stop.metric not in history[best]:
+        return None
+    patient = structs.replace(rounds, stop=structs.replace(stop, patience=None))
+    by_target = stop.target is not None and _sign(stop.metric) * (history[best][stop.metric] - stop.target) >= 0
+    if by_target:
+        return best if stop.metric not in history[-1] and RESTORED not in history[-1] else None
+    if stop.patience is None or reason_to_end(history, patient) is not None:
         return None
     return None if best in (len(history) - 1, history[-1].get(RESTORED)) else best
 

@@ -191,3 +191,10 @@ def test_what_was_rolled_back_is_not_served_again_by_patience() -> None:
     assert served([*history, {"accuracy": 0.5}], patience=2) == 5
     assert best([*history, {"accuracy": 0.9, RESTORED: 2.0}]) == 7, "an operator may think again"
     assert best([*accuracies(0.1, 0.7, 0.3), {"accuracy": 0.3, RESTORED: 2.0}, *accuracies(0.4)]) == 1
+
+
+def test_a_target_that_devices_said_was_reached_when_it_was_left_serves_the_version_that_reached_it() -> None:
+    history = [{}, {"accuracy": 0.5}, {"accuracy": 0.93}, {"unscored": 1.0}]
+    assert served(history, target=0.9) == 2
+    assert served([*history, {"accuracy": 0.93, RESTORED: 2.0}], target=0.9) is None
+    assert served(history, target=0.95) is None
