@@ -29,8 +29,9 @@ from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
 from aggregator.intake import Counted
 from aggregator.learner import Learner
-from aggregator.run import HINT_MARGIN_S, Run
+from aggregator.run import Run
 from aggregator.service import Aggregator
+from aggregator.standing import HINT_MARGIN_S
 from aggregator.store import ROW_BYTES, Store
 from broker import chunks
 from broker.messages import Verdict, Version

@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from aggregator import notes
-from aggregator import run as runs
+from aggregator import creation, notes
 from aggregator.config import AggregatorConfig
 from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
@@ -64,7 +63,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def start(store: Store, spec: JobSpec, stated_rows: Mapping[str, int] | None = None) -> Run:
-    row = runs.create("toy-1", spec, store, CONFIG)
+    row = creation.create("toy-1", spec, store, CONFIG)
     return Run(row, store, CONFIG, Inbox(10**6), 1, 0.0, marks=MARKS, stated_rows=stated_rows)
 
 
