@@ -32,7 +32,8 @@ from aggregator.streaks import MANY
 from broker import chunks
 from broker.messages import Offer, Verdict, Version
 from broker.server_seal import ServerSeal
-from edge_agent import work
+from edge_agent import workspace
+from edge_agent.work import Work
 from fleet.problems.problem import read_problem
 from fleet.simulation.simulate import Result, simulate
 from identity.keys import SigningKey, text_of
@@ -381,9 +382,9 @@ def test_a_job_without_a_test_split_ends_where_more_than_half_of_its_devices_say
 
 def have_one_lie(monkeypatch: pytest.MonkeyPatch, push: float) -> None:
     """Have a device push one bias instead of training, claim 2^20 rows for it, and a loss of 0."""
-    finish, offered = work.Work._finish, work.Offer
+    finish, offered = Work._finish, workspace.Offer
 
-    def lie(self: work.Work, training: Any, now: float) -> list[Any]:
+    def lie(self: Work, training: Any, now: float) -> list[Any]:
         if self._device == LIAR:
             for name, values in training.state.params.items():
                 values[...] = training.start[name]
@@ -395,8 +396,8 @@ def have_one_lie(monkeypatch: pytest.MonkeyPatch, push: float) -> None:
     def claim(job: str, device: str, base: Version, n: int, *rest: Any) -> Offer:
         return offered(job, device, base, 2**20 if device == LIAR else n, *rest)
 
-    monkeypatch.setattr(work.Work, "_finish", lie)
-    monkeypatch.setattr(work, "Offer", claim)
+    monkeypatch.setattr(Work, "_finish", lie)
+    monkeypatch.setattr(workspace, "Offer", claim)
 
 
 def digits(compression: str, aggregate: AggregateSpec, **rounds: Any) -> Result:
