@@ -71,9 +71,9 @@ class Standing:
         self.job = row.job
         self.spec: JobSpec = row.spec
         self.reason = row.reason
+        """Why the job has ended, rests, or what it waits for."""
         self.alarm = ""
         """What an operator should know of the current version."""
-        """Why the job has ended, rests, or what it waits for."""
         self.resting = False
         self.term = term
         self.signed = signed
