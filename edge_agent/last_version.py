@@ -8,14 +8,14 @@ from collections.abc import Callable
 from edge_agent.afterword import Afterword
 from edge_agent.effects import Connected, Disconnected, ParticipantEvent
 from edge_agent.evaluating import Scoring
-from edge_agent.workspace import Workspace
+from edge_agent.rows import RowReader
 from models import sections
 from models.nets.normalised import normalised
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
 
 
-class LastVersion(Workspace):
+class LastVersion(RowReader):
     """A job that scores its last version."""
 
     __slots__ = ()
@@ -32,7 +32,7 @@ class LastVersion(Workspace):
         is_here = over is not None and over == self._version and self._trail is not None and over.number > 0
         is_free = self._training is None and self._pending is None
         if said is None and over is not None and is_here and is_free and self._scores:
-            reading = self._readings.ask(self.job, self._rows.read)
+            reading = self._readings.ask(self.job, self._read)
             self._afterword = Afterword(self._device, over, reading, online=self.participant.online)
             self._begin_scoring()
 

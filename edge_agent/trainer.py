@@ -12,8 +12,7 @@ from edge_agent.evaluating import Scoring
 from edge_agent.last_version import LastVersion
 from edge_agent.outbox import OutboxFullError
 from edge_agent.report import Reporter, rng_of
-from edge_agent.rows import Rows
-from edge_agent.workspace import Asked, Out, Training
+from edge_agent.workspace import Asked, Out, Rows, Training
 from models import sections
 from models.codec import CodecError
 from models.nets.normalised import normalised
@@ -41,10 +40,10 @@ class Trainer(LastVersion):
         held = self._trail.now
         asked = Asked(effect, held.model, held.agreed)
         is_to_agree = self.spec.contract.agrees and held.agreed is None
-        rows = None if is_to_agree else self._rows.kept()
+        rows = None if is_to_agree else self._kept()
         if rows is not None:
             return self._start(asked, rows, now)
-        read = self._rows.read_to_agree if is_to_agree else self._rows.read
+        read = self._read_to_agree if is_to_agree else self._read
         self._asked, self._pending = asked, self._readings.ask(self.job, read)
         return self.go_on(now)
 

@@ -100,7 +100,7 @@ class Work(Fetcher, Trainer):
 
     def look(self) -> None:
         """Begin to read the data for the first time: is there something to train on?"""
-        self._pending = self._readings.ask(self.job, self._rows.read)
+        self._pending = self._readings.ask(self.job, self._read)
 
     def note_look(self) -> None:
         """Note what the first look has found. Raises DatasetError, and whatever else reading has thrown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,15 +23,15 @@ from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
-from edge_agent.rows import RowReader, Rows
 from edge_agent.slots import Install
 from models.agreement import Agreed
 from models.codec import Coding, Terms
+from models.data.dataset import Dataset
 from models.data.source import Source
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets.net import Net
-from models.params import Params
+from models.params import Float32, Params
 from models.trail import Trail
 from models.training.train import TrainingState, TrainingStep
 from runtime.faults import Marks
@@ -52,6 +53,15 @@ class Unsubscribe(Struct, frozen=True):
 
 
 Out = Message | Subscribe | Unsubscribe | Install
+
+
+class Rows(Struct, frozen=True):
+    """A device's rows as the job's model takes them, and their fingerprint."""
+
+    data: Dataset
+    fingerprint: int
+    statistic: bytes = b""
+    """What is said of them, where the fleet has to agree first."""
 
 
 class Asked(Struct, frozen=True):
@@ -100,14 +110,16 @@ class Workspace:
         "_deploys",
         "_device",
         "_fetch",
+        "_file_system",
         "_flush_at",
         "_head_topic",
+        "_last",
         "_marks",
         "_outbox",
         "_pending",
         "_reading",
         "_readings",
-        "_rows",
+        "_source",
         "_stalled",
         "_stalls_at",
         "_trail",
@@ -144,11 +156,14 @@ class Workspace:
         self.job = job
         self.spec = spec
         self.net, self._chain = resources.chain(job, spec, config.models)
-        self._rows = RowReader(spec, source, home.file_system)
+        self._source = source
+        self._file_system = home.file_system
         self._readings = readings
         self._pending: Future[Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
         self._asked: Asked | None = None
+        self._last: tuple[weakref.ref[Float32], int] | None = None
+        """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
         self.n_examples = 0
         """About how many rows this device trains on, as it tells people; an offer says it exactly."""
         self.told = ""

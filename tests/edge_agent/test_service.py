@@ -2083,9 +2083,9 @@ def test_the_fingerprint_that_a_checkpoint_is_tied_to_is_that_of_the_rows_of_its
     bench = Bench(tmp_path / "state", open_source=on_disk(data))
     bench.begin()
     work = bench.agent.works[JOB]
-    before = work._rows.read()
+    before = work._read()
     write_csv(data, 19)
-    after = work._rows.read()
+    after = work._read()
     assert before.fingerprint == before.data.fingerprint
     assert after.fingerprint == after.data.fingerprint
     assert before.fingerprint != after.fingerprint
@@ -2166,7 +2166,7 @@ def test_two_jobs_with_different_contracts_mean_different_things_by_one_source(b
     bench.say(Job("other-2", 1, msgspec.to_builtins(structs.replace(SPEC, name="other", data="toy", contract=turned))))
     assert [one[0] for one in opened] == [NO_CONTRACT, turned]
     assert {one[1:] for one in opened} == {(bench.folder / "scratch", True, ())}
-    first, second = (work._rows.read().data for work in bench.agent.works.values())
+    first, second = (work._read().data for work in bench.agent.works.values())
     np.testing.assert_array_equal(first.X, second.X[:, ::-1])
     bench.say(Job("other-2", 1))
     assert [one.contract for one in bench.agent.jobs._sources] == [NO_CONTRACT]
