@@ -24,6 +24,9 @@ from aggregator.rows import Natural, Norm, damaged, is_whole, read, read_json, s
 from broker.ceilings import Number
 from broker.messages import Id, Version
 
+Scored = tuple[Mapping[str, float], Mapping[str, object]]
+"""How good a version is: its metrics, and what devices say of it one by one and together (federated.py)."""
+
 MOST_ROWS = 50_000
 """Rows of one job that are kept for people, in whole versions: 500 rounds of a hundred devices, about 15 MB."""
 PRUNED_EVERY = 16

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from runtime.children import end_with
 from runtime.faults import Fault, contain, describe
 
 P = ParamSpec("P")
@@ -105,13 +106,8 @@ def _answer(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _begin(parent: int) -> None:
-    """Have the child end with its parent, however that ends (on Linux), and leave Ctrl-C to it."""
+    """Have the child end with its parent, however that ends, and leave Ctrl-C to it."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)

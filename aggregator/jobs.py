@@ -21,8 +21,7 @@ from concurrent.futures import Executor
 import msgspec
 from msgspec import Struct, structs
 
-from aggregator import projection
-from aggregator import run as runs
+from aggregator import creation, projection
 from aggregator import signed as signeds
 from aggregator.config import AggregatorConfig
 from aggregator.effects import BrokerLost, DeviceStatus, Doubted, EndJob
@@ -367,7 +366,7 @@ class Jobs:
         def create() -> JobRow:
             with self._marks.entered(submitted, "submit", f"job {spec.name} was submitted", most_s=ENTRY_S):
                 leaving = [run.leaving() for other in replaces if (run := self.runs.get(other)) is not None]
-                return runs.create(
+                return creation.create(
                     *(job, spec, self._store, self._config, check),
                     replaces=replaces,
                     leaving=leaving,
@@ -381,7 +380,7 @@ class Jobs:
         return row
 
     def _check_size(self, job: str, spec: JobSpec, signed: SignedSpec | None) -> None:
-        said = Job(job, self.term, runs.as_tree(spec)) if signed is None else signed.said(job, self.term, None)
+        said = Job(job, self.term, creation.as_tree(spec)) if signed is None else signed.said(job, self.term, None)
         packet = self._wire.pack(said)
         limit = min(self.packet_bytes or math.inf, MAX_CONTROL_BYTES)
         if wire_bytes(packet) > limit:

@@ -20,7 +20,7 @@ from broker.messages import Offer, Verdict, Version
 from edge_agent.evaluating import Scoring
 
 if TYPE_CHECKING:
-    from edge_agent.work import Rows
+    from edge_agent.workspace import Rows
 
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 3600.0

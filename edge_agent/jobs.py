@@ -30,7 +30,8 @@ from edge_agent.home import Home
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Slots
-from edge_agent.work import Out, Subscribe, Unsubscribe, Work
+from edge_agent.work import Work
+from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models.budget import Capacity
 from models.contract import ContractSpec
 from models.data.dataset import DatasetError

@@ -36,7 +36,8 @@ from edge_agent.reading import Readings, Start, inline
 from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Install, Slots
-from edge_agent.work import Out, Subscribe, Unsubscribe, Work
+from edge_agent.work import Work
+from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models.budget import Capacity
 from models.data import source
 from models.data.source import Opener

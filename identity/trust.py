@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 import msgspec
 
 from identity.keys import KeyFileError, Signer, key_of, verify
 from runtime import formats
-from runtime.disk import sync
+from runtime.disk import write_over
 from runtime.words import clean
 
 FORMAT = 1
@@ -137,22 +136,7 @@ def replace_trust(path: Path, new: Path) -> Trust:
 
 def write_trust(path: Path, trust: Trust) -> None:
     """Write a file of pinned keys, durably, with owner and mode of the one in whose place it is put. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.new")
-    before = path.stat() if path.exists() else None
-    try:
-        with temporary.open("wb") as file:
-            if before is not None:
-                os.fchmod(file.fileno(), before.st_mode & 0o777)
-                if os.geteuid() == 0:  # who is not could give it to nobody else
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            file.write(msgspec.json.format(msgspec.json.encode(trust)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    write_over(path, msgspec.json.format(msgspec.json.encode(trust)) + b"\n")
 
 
 def _said(trust: Trust) -> bytes:

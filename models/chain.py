@@ -10,16 +10,7 @@
 A snapshot is not a copy of a version: its version is rounded to a grid *as part of the version*, by all who hold it,
 and so can be said in a few bits a coordinate. The grid is chosen so that this adds less noise than the round itself.
 
-Formats of a body, by its first byte (integers little-endian; BODY.md):
-
-    0x10 whole      float32 of every coordinate's distance from version 0, for jobs without compression
-    0x20 step       flags; maybe the grids of a snapshot; late updates, each with its base; terms; the published sum
-    0x21 group      steps, each behind its length in 4 bytes
-    0x22 snapshot   flags, the grids, and for each bit plane of eight its length and its deflated bytes
-    0x23 agreement  what the fleet agrees on (models/agreement.py)
-    0x24 exact      any version at all, from nothing: its integers, and those of the state (models/exact.py)
-    0x25 agreed     an agreement behind its length in 4 bytes; then a body that begins anywhere
-
+What a body is byte for byte stands in body.py, and how long one may be in lengths.py.
 Every function is pure; `Held` is all there is to keep of a version.
 """
 
@@ -27,47 +18,78 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from models import agreement, exact
 from models.agreement import Agreed, AgreementError
+from models.body import (
+    AGREED,
+    AGREEMENT,
+    ANYWHERE,
+    EXACT,
+    GRID,
+    GROUP,
+    SNAPSHOT,
+    SPAN,
+    STATE,
+    STEP,
+    WHOLE,
+    Grids,
+    Late,
+    Step,
+    begins_anywhere,
+    grouped,
+    kind_of,
+    pieces,
+    read,
+    write,
+)
 from models.codec import planes
-from models.codec.coding import Coding, Tensors, max_body_bytes
+from models.codec.coding import Coding, Tensors
 from models.codec.decoded import CodecError, Decoded
 from models.codec.plain import Floats, read_float32, write_float32
-from models.codec.plan import FEWEST, shape
 from models.codec.steps import read_step
-from models.codec.terms import INT8, WIDEST, Terms
+from models.codec.terms import Terms
 from models.grid import COARSEST, counted, measured
 from models.integers import Int64, bits, rescale
 from models.job import JobSpec
 from models.lattice import EXPONENT, LatticeError, Model, add, add_row, initial
+from models.lengths import SLACK, agreed_bytes, max_step_bytes, max_way_bytes, max_way_bytes_of
 from models.params import Spec, n_parameters
 from models.rows import carved
 from models.strategies.state import State
-from models.strategies.strategy import MOST_ROWS
 from models.strategies.table import STRATEGIES
 
-WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, EXACT, AGREED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25
-ANYWHERE = (WHOLE, SNAPSHOT, EXACT)
-"""What begins from nothing. AGREED does too: one of these is in it."""
-GRID, STATE = 1, 2
-"""Flags: grids follow; among them one for the state of the server's optimizer."""
-LATE = 4
-"""Flags: times so many late updates, at most three."""
-SPAN = 8
-"""Steps in a group."""
-_BITS_AT = 26
-"""Terms are one uint32: buckets, and from this bit on the bits of each."""
-_LATE = struct.Struct("<HHII")
-"""Of a late update: how many versions its base lies back, its share (a step word), its terms, its length."""
+__all__ = [
+    "AGREED",
+    "AGREEMENT",
+    "EXACT",
+    "GROUP",
+    "SLACK",
+    "SNAPSHOT",
+    "SPAN",
+    "STEP",
+    "WHOLE",
+    "Chain",
+    "Grids",
+    "Held",
+    "Late",
+    "Step",
+    "begins_anywhere",
+    "grouped",
+    "kind_of",
+    "max_step_bytes",
+    "max_way_bytes",
+    "max_way_bytes_of",
+    "read",
+    "write",
+]
+
 SLAB = 2**14
 """Coordinates that are rounded at a time."""
-SLACK = 2**16
-"""Bytes that a body may always have; steps of a group have an eighth of it (aggregator/learner.py)."""
 
 
 class Held(NamedTuple):
@@ -95,31 +117,6 @@ class Held(NamedTuple):
         return digest.hexdigest()
 
 
-class Grids(NamedTuple):
-    """What a version is rounded to: two step words (steps.py); the state's is 0 where there is none."""
-
-    model: int
-    state: int = 0
-
-
-class Late(NamedTuple):
-    """A late update on its way to everybody: a body under the hash of its own base, and its share in the step."""
-
-    back: int
-    share: int
-    terms: Terms
-    body: bytes
-
-
-class Step(NamedTuple):
-    """What a step says. terms: of `sum`."""
-
-    terms: Terms
-    sum: bytes
-    late: tuple[Late, ...] = ()
-    grids: Grids | None = None
-
-
 class Chain:
     """The versions of one job."""
 
@@ -131,7 +128,7 @@ class Chain:
         self._strategy = STRATEGIES[job.aggregate.strategy]
         self._first = initial(spec, job.seed)
         self._last: Coding | None = None
-        self.most_bytes = max_way_bytes(spec) + 2 * _agreed_bytes(job)
+        self.most_bytes = max_way_bytes(spec) + 2 * agreed_bytes(job)
         """That a body may have."""
 
     def first(self) -> Held:
@@ -194,7 +191,7 @@ class Chain:
             case 0x23 if self._job.contract.agrees:
                 yield self._stepped(held, body)
             case 0x21:
-                for piece in _pieces(body[1:]):
+                for piece in pieces(body[1:]):
                     held = self._stepped(held, piece)
                     yield held
             case 0x22:
@@ -372,108 +369,6 @@ class Chain:
     def _at(self, counts: Iterable[Int64], grid: int) -> Model:
         """Return the model that is so many steps away, tensor by tensor: a device holds no more than one in int64."""
         return add(self._first, (measured(cells, grid) for cells in counts))
-
-
-def kind_of(body: bytes) -> int:
-    """Return the kind of a body, its first byte; of one behind an agreement, that one's. 0 where there is none."""
-    at = 5 + int.from_bytes(body[1:5], "little") if body[:1] == bytes((AGREED,)) else 0
-    return int.from_bytes(body[at : at + 1], "little")
-
-
-def begins_anywhere(body: bytes) -> bool:
-    """Return whether a body leads to its version from nothing."""
-    return kind_of(body) in ANYWHERE
-
-
-def write(step: Step) -> bytes:
-    """Return the body of a step."""
-    flags = (GRID if step.grids else 0) | LATE * len(step.late)
-    if step.grids and step.grids.state:
-        flags |= STATE
-    out = [struct.pack("<BB", STEP, flags)]
-    if step.grids:
-        out.append(struct.pack("<H", step.grids.model))
-        if step.grids.state:
-            out.append(struct.pack("<H", step.grids.state))
-    for late in step.late:
-        out += [_LATE.pack(late.back, late.share, _packed(late.terms), len(late.body)), late.body]
-    return b"".join((*out, struct.pack("<I", _packed(step.terms)), step.sum))
-
-
-def read(body: bytes) -> Step:
-    """Read the body of a step. Raises CodecError, or struct.error where it ends early."""
-    kind, flags = struct.unpack_from("<BB", body)
-    if kind != STEP or flags >> 4 or flags & (GRID | STATE) == STATE:
-        raise CodecError(f"a step of an unknown kind {kind:#04x}, {flags:#04x}")
-    at, grids, late = 2, None, []
-    if flags & GRID:
-        words = struct.unpack_from("<HH" if flags & STATE else "<H", body, at)
-        grids, at = Grids(*words), at + 2 * len(words)
-    for _ in range(flags // LATE):
-        back, share, terms, length = _LATE.unpack_from(body, at)
-        at += _LATE.size
-        late.append(Late(back, share, _unpacked(terms), body[at : at + length]))
-        at += length
-    (terms,) = struct.unpack_from("<I", body, at)
-    return Step(_unpacked(terms), body[at + 4 :], tuple(late), grids)
-
-
-def grouped(steps: Sequence[bytes]) -> bytes:
-    """Return the group of these steps."""
-    return bytes((GROUP,)) + b"".join(struct.pack("<I", len(step)) + step for step in steps)
-
-
-def max_step_bytes(spec: Spec) -> int:
-    """Return the most bytes that a step may have; one that carries late updates too."""
-    return 4 * (max_body_bytes(spec) + _LATE.size)
-
-
-def _agreed_bytes(job: JobSpec) -> int:
-    """Return how much longer a body may be for what the fleet agrees on."""
-    most = agreement.max_bytes(job)
-    return most and most + 5
-
-
-def max_way_bytes(spec: Spec) -> int:
-    """Return the most bytes that any body of a version may have."""
-    n = n_parameters(spec)
-    whole = max(planes.max_bytes((1 + MOST_ROWS) * n), exact.max_bytes(n, MOST_ROWS) + 2 * len(spec) + SLACK)
-    return max(SPAN * (max_step_bytes(spec) + 4), whole) + 8
-
-
-def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
-    """Return the most bytes that a body of a version of this job may have: what a device lets in.
-
-    By what its coding writes: a version whole; else a step with late updates, small ones in a group, or a snapshot.
-    """
-    n, agreed = n_parameters(spec), _agreed_bytes(job)
-    if job.coding.codec == "float32":
-        return max(4 * n, exact.max_bytes(n, 0)) + SLACK + agreed
-    widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
-    step = 4 * (max_body_bytes(spec, widest) + _LATE.size) + 4
-    rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
-    whole = max(planes.max_bytes((1 + rows) * n), exact.max_bytes(n, rows))
-    return max(step, SPAN * (min(step, SLACK) + 4), whole) + SLACK + agreed
-
-
-def _pieces(rest: bytes) -> Iterable[bytes]:
-    at, found = 0, []
-    while at < len(rest):
-        (length,) = struct.unpack_from("<I", rest, at)
-        at += 4
-        found.append(rest[at : at + length])
-        if len(found[-1]) != length or len(found) > SPAN:
-            raise CodecError("a group is not made of its steps")
-        at += length
-    return found
-
-
-def _packed(terms: Terms) -> int:
-    return terms.bits << _BITS_AT | terms.m
-
-
-def _unpacked(word: int) -> Terms:
-    return Terms(word & (1 << _BITS_AT) - 1, word >> _BITS_AT)
 
 
 def _times(value: Decoded, mantissa: int, exponent: int) -> Decoded:

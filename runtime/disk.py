@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 _EXCHANGE, _HERE = 2, -100
@@ -23,12 +24,33 @@ def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
 
     Nobody whom the mode does not let read it can read it at any time. Raises OSError; the old file is then as it was.
     """
+    _write(path, content, 0o600, lambda descriptor: os.fchmod(descriptor, mode))
+
+
+def write_over(path: Path, content: bytes) -> None:
+    """Write a file whole as `write_private` does, with owner and mode of the one in whose place it is put.
+
+    Where there is none it has those of any new file. Raises OSError; the old file is then as it was.
+    """
+    before = path.stat() if path.exists() else None
+
+    def like_before(descriptor: int) -> None:
+        if before is not None:
+            os.fchmod(descriptor, before.st_mode & 0o777)
+            if os.geteuid() == 0:  # who is not could give it to nobody else
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+
+    _write(path, content, 0o666 if before is None else 0o600, like_before)
+
+
+def _write(path: Path, content: bytes, mode: int, give: Callable[[int], None]) -> None:
+    """Write a file whole. mode: of its beginning. give: sets its mode and its owner, before anything stands in it."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
+            give(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -29,13 +29,14 @@ from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
 from aggregator.intake import Counted
 from aggregator.learner import Learner
-from aggregator.run import HINT_MARGIN_S, Run
+from aggregator.run import Run
 from aggregator.service import Aggregator
+from aggregator.standing import HINT_MARGIN_S
 from aggregator.store import ROW_BYTES, Store
 from broker import chunks
 from broker.messages import Verdict, Version
 from broker.wire import Wire, levels
-from edge_agent import work
+from edge_agent import workspace
 from edge_agent.config import AgentConfig, ModelSettings
 from edge_agent.config import DeviceLimits as DeviceLimits
 from edge_agent.effects import Settle
@@ -43,6 +44,7 @@ from edge_agent.home import Home, _read_mark
 from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
+from edge_agent.work import Work
 from fleet import made_keys
 from fleet.world import nets as world_nets
 from fleet.world.disk import Disk
@@ -416,7 +418,7 @@ def installed(trail: Trail, device_chunk_bytes: int) -> Iterator[None]:
     with patching() as patches:
         patches.set(failpoints, "_points", trail)
         patches.set(os, "fsync", lambda _fd: None)
-        patches.set(work, "CHUNK_BYTES", device_chunk_bytes)
+        patches.set(workspace, "CHUNK_BYTES", device_chunk_bytes)
         patches.set(statistic, "FEWEST", FEWEST)
         patches.set(generations, "place", lambda _file: trail.place())
         yield
@@ -675,7 +677,7 @@ def idle_though_drawn(device: Device) -> list[str]:
     return [job for job, one in service.works.items() if _should_train(one, now) and not one.participant.doing]
 
 
-def _should_train(one: work.Work, now: float) -> bool:
+def _should_train(one: Work, now: float) -> bool:
     core, told = one.participant, one.participant.announced
     round_, trained = told.round, core.trained
     return (

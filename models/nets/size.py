@@ -15,8 +15,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from models.nets.net import ModelError
-from runtime.children import environment
+from runtime.children import end_with, environment
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -117,7 +115,8 @@ def _asked(model: ModelSpec, most_bytes: int) -> Size | None:
 def main() -> None:
     """Read a model from stdin and say how large its net is, in no more memory than the line says."""
     most_bytes = int(sys.argv[1])
-    _end_with(os.getppid())
+    signal.alarm(int(PATIENCE_S) + 10)
+    end_with(os.getppid())
     model_bytes = sys.stdin.buffer.read()
     answers = os.dup(1)
     os.dup2(2, 1)  # a factory may print
@@ -137,18 +136,6 @@ def main() -> None:
         os._exit(TOO_MUCH if "alloc" in str(error) else 1)
     found = of_spec(spec, units)
     os.write(answers, msgspec.json.encode(_Told(*found)))
-
-
-def _end_with(asker: int) -> None:
-    """Have this process end soon after the one that has asked, whatever the factory does."""
-    signal.alarm(int(PATIENCE_S) + 10)
-
-    def watch() -> None:
-        while os.getppid() == asker:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _limit(most_bytes: int) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from aggregator import evaluation, run
+from aggregator import creation, evaluation
 from aggregator.capacity import capacity
 from aggregator.commands import Commands
 from aggregator.config import ServerLimits
@@ -41,7 +41,7 @@ def test_a_job_that_does_not_fit_is_refused_and_nothing_of_it_is_made(
     restart(fleet, memory_bytes=200 * MB)
     job = fleet.submit(spec())
     with monkeypatch.context() as patched:
-        patched.setattr(run, "create", None)
+        patched.setattr(creation, "create", None)
         with pytest.raises(ModelError, match=r"its net of 20,037,002 parameters takes about .* there are 200 MB"):
             fleet.aggregator.submit(ENORMOUS)
     assert set(fleet.aggregator.runs) == {job}

@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from aggregator import notes
-from aggregator import run as runs
+from aggregator import creation, notes
 from aggregator.config import AggregatorConfig
 from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
@@ -33,7 +32,8 @@ from aggregator.streaks import MANY
 from broker import chunks
 from broker.messages import Offer, Verdict, Version
 from broker.server_seal import ServerSeal
-from edge_agent import work
+from edge_agent import workspace
+from edge_agent.work import Work
 from fleet.problems.problem import read_problem
 from fleet.simulation.simulate import Result, simulate
 from identity.keys import SigningKey, text_of
@@ -64,7 +64,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def start(store: Store, spec: JobSpec, stated_rows: Mapping[str, int] | None = None) -> Run:
-    row = runs.create("toy-1", spec, store, CONFIG)
+    row = creation.create("toy-1", spec, store, CONFIG)
     return Run(row, store, CONFIG, Inbox(10**6), 1, 0.0, marks=MARKS, stated_rows=stated_rows)
 
 
@@ -382,9 +382,9 @@ def test_a_job_without_a_test_split_ends_where_more_than_half_of_its_devices_say
 
 def have_one_lie(monkeypatch: pytest.MonkeyPatch, push: float) -> None:
     """Have a device push one bias instead of training, claim 2^20 rows for it, and a loss of 0."""
-    finish, offered = work.Work._finish, work.Offer
+    finish, offered = Work._finish, workspace.Offer
 
-    def lie(self: work.Work, training: Any, now: float) -> list[Any]:
+    def lie(self: Work, training: Any, now: float) -> list[Any]:
         if self._device == LIAR:
             for name, values in training.state.params.items():
                 values[...] = training.start[name]
@@ -396,8 +396,8 @@ def have_one_lie(monkeypatch: pytest.MonkeyPatch, push: float) -> None:
     def claim(job: str, device: str, base: Version, n: int, *rest: Any) -> Offer:
         return offered(job, device, base, 2**20 if device == LIAR else n, *rest)
 
-    monkeypatch.setattr(work.Work, "_finish", lie)
-    monkeypatch.setattr(work, "Offer", claim)
+    monkeypatch.setattr(Work, "_finish", lie)
+    monkeypatch.setattr(workspace, "Offer", claim)
 
 
 def digits(compression: str, aggregate: AggregateSpec, **rounds: Any) -> Result:

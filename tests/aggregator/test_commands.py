@@ -18,7 +18,7 @@ from aggregator.store import Store, StoreError
 from broker.messages import Curve, Explain, Jobs, Message, Offer, Presence, Reply, Resume, Show, Stop, Submit, Version
 from broker.transport import Packet
 from broker.wire import Wire
-from edge_agent import work
+from edge_agent import workspace
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
 
@@ -237,7 +237,7 @@ def test_operators_see_how_often_in_a_row_a_device_was_refused_and_with_which_nu
     def claim(job: str, device: str, base: Version, n: int, *rest: Any) -> Offer:
         return Offer(job, device, base, 30 if device == "d0" else n, *rest)
 
-    monkeypatch.setattr(work, "Offer", claim)
+    monkeypatch.setattr(workspace, "Offer", claim)
     rounds = RoundsSpec(quorum=2, min_devices=3, max_rounds=50, deadline_s=30.0)
     job = fleet.submit(spec(rounds=rounds, aggregate=AggregateSpec(max_examples=29)))
     fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number >= 7)

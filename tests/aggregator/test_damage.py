@@ -21,8 +21,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from aggregator import run as runs
-from aggregator import waits
+from aggregator import creation, waits
 from aggregator.config import AggregatorConfig
 from aggregator.effects import CoordinatorEvent, DeviceStatus
 from aggregator.inbox import Inbox
@@ -89,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(folder, synced=False)
     store.raise_term()
     for job in ("hurt", "well"):
-        run = load(runs.create(job, spec(job), store, CONFIG), store)
+        run = load(creation.create(job, spec(job), store, CONFIG), store)
         for device in ("a", "bb", "ccc"):
             hear(run, DeviceStatus(device, online=True, ready=True), 0.0)
         for _ in range(2):

@@ -13,7 +13,8 @@ from msgspec import structs
 from aggregator import curves
 from aggregator.learner import Learner
 from broker.messages import Offer, Verdict, Version
-from edge_agent import work
+from edge_agent import trainer, workspace
+from edge_agent.work import Work
 from models import sections
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
@@ -162,12 +163,12 @@ def test_beside_a_test_split_it_has_names_of_its_own(scoring: Fleet, made: dict[
 def test_what_was_reported_in_mid_round_outlives_the_aggregator(
     scoring: Fleet, made: dict[int, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, waits = work.Work.train_for, [True]
+    train, waits = Work.train_for, [True]
 
-    def slow(self: work.Work, *how: Any) -> list[work.Out]:
+    def slow(self: Work, *how: Any) -> list[workspace.Out]:
         return [] if self._device == "d2" and waits[0] else train(self, *how)
 
-    monkeypatch.setattr(work.Work, "train_for", slow)
+    monkeypatch.setattr(Work, "train_for", slow)
     spec = evaluated(rounds=rounds(1))
     scoring.submit(spec)
     scoring.run(lambda: bool(scoring.aggregator.runs) and len(scoring.store.verdicts(scoring.job().job)) == 2)
@@ -205,16 +206,16 @@ def test_a_claim_of_perfection_moves_the_mean_by_no_more_than_its_share(
 ) -> None:
     section = tally.to_bytes(ABSURD)
     inner = with_section(section)
-    start = work.Work._finish
+    start = Work._finish
 
-    def finish(self: work.Work, training: work._Training, now: float) -> list[work.Out]:
+    def finish(self: Work, training: workspace.Training, now: float) -> list[workspace.Out]:
         with monkeypatch.context() as patch:
             if self._device == "d0":
-                patch.setattr(work.sections, "join", inner)
-                patch.setattr(work, "Offer", lambda *fields: Offer(*fields[:3], claims, *fields[4:]))
+                patch.setattr(trainer.sections, "join", inner)
+                patch.setattr(workspace, "Offer", lambda *fields: Offer(*fields[:3], claims, *fields[4:]))
             return start(self, training, now)
 
-    monkeypatch.setattr(work.Work, "_finish", finish)
+    monkeypatch.setattr(Work, "_finish", finish)
     spec = evaluated(rounds=structs.replace(rounds(), max_share=0.4))
     scoring.submit(spec)
     run = scoring.finish()
@@ -241,7 +242,7 @@ def test_a_claim_of_perfection_moves_the_mean_by_no_more_than_its_share(
 def test_what_is_no_scoring_is_refused_with_its_update(
     section: bytes, why: str, scoring: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work.sections, "join", with_section(section))
+    monkeypatch.setattr(trainer.sections, "join", with_section(section))
     scoring.submit(evaluated())
     scoring.run(lambda: bool(scoring.aggregator.runs) and len(scoring.store.verdicts(scoring.job().job)) == 3)
     refused = {verdict.refused for verdict in scoring.store.verdicts(scoring.job().job)}
@@ -309,7 +310,7 @@ def test_rows_of_earlier_versions_go_beyond_the_bound(scoring: Fleet, monkeypatc
 
 def offers_of_last(fleet: Fleet, said: tally.Tally, device: str, base: Version, rows: int = 20) -> Offer:
     body = sections.join({sections.EVALUATION: tally.to_bytes(said)})
-    return Offer(fleet.job().job, device, base, rows, work.chunks.digest(body, 16), len(body), body=body)
+    return Offer(fleet.job().job, device, base, rows, workspace.chunks.digest(body, 16), len(body), body=body)
 
 
 def scored_last(fleet: Fleet, device: str, n: int = 20) -> tally.Tally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aggregator import run as runs
+from aggregator import creation
 from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.effects import Announce, Attempt
 from aggregator.inbox import Inbox
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def renamed(store: Store, devices: list[str], chunk_bytes: int = 100_000, times: int = 1) -> Run:
     """A job whose current version has former names, and these devices are done with it."""
     config = AggregatorConfig(fleet="f", limits=ServerLimits(chunk_bytes=chunk_bytes))
-    row = runs.create("toy-1", SPEC, store, config)
+    row = creation.create("toy-1", SPEC, store, config)
     for device in devices:
         store.add_verdicts("toy-1", [Judgement(Verdict(device, "toy-1", Version(1, 0), "a" * 8, refused="absurd"))])
     for _ in range(times):

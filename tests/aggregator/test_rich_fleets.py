@@ -12,9 +12,10 @@ import pytest
 from msgspec import structs
 from onnxruntime import InferenceSession
 
+from aggregator.creation import as_tree
 from aggregator.effects import EndJob, Pause, RollBack, Unpause
 from aggregator.poll import Poll
-from aggregator.run import Run, as_tree
+from aggregator.run import Run
 from aggregator.store import Scored
 from broker.messages import Version
 from edge_agent.config import ModelSettings

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from aggregator import creation
 from aggregator import intake as intakes
 from aggregator import learner as learners
-from aggregator import run as runs
 from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.effects import CoordinatorEvent, DeviceStatus, EndJob
 from aggregator.inbox import Inbox
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def start(store: Store, spec: JobSpec | None = None) -> Run:
-    row = runs.create("toy-1", spec or job_spec(), store, CONFIG)
+    row = creation.create("toy-1", spec or job_spec(), store, CONFIG)
     return Run(row, store, CONFIG, Inbox(10**6), 1, 0.0, marks=MARKS)
 
 

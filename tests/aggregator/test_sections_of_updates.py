@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from aggregator.store import Store
-from edge_agent import work
+from edge_agent import trainer
 from edge_agent.outbox import Outbox
 from edge_agent.work import Work
 from models import sections
@@ -26,7 +26,7 @@ def have_devices_say(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def more(some: Mapping[str, bytes]) -> bytes:
         return join({**some, "masked": said})
 
-    monkeypatch.setattr(work.sections, "join", more)
+    monkeypatch.setattr(trainer.sections, "join", more)
 
 
 def have_jobs_want(most: int, monkeypatch: pytest.MonkeyPatch) -> None:

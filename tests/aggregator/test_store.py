@@ -194,7 +194,7 @@ def test_of_the_rounds_on_one_base_the_first_and_so_many_of_the_last_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 1000 < MOST_ATTEMPTS < 100_000
-    monkeypatch.setattr("aggregator.store.MOST_ATTEMPTS", 3)
+    monkeypatch.setattr("aggregator.attempts.MOST_ATTEMPTS", 3)
     store.open_attempt("j", attempt(1, V1))
     store.open_attempt("j", attempt(2, V1))
     for number in range(1, 9):

@@ -12,7 +12,8 @@ from broker.errors import WireError
 from broker.messages import MOST_WAYS, PROOF_BYTES, Body, DeltaAt, Head, Round, Version, along, body_name
 from broker.wire import Wire
 from edge_agent.fetch import MOST_CHUNKS, Fetch, FetchError
-from edge_agent.work import Unsubscribe, Work
+from edge_agent.work import Work
+from edge_agent.workspace import Unsubscribe
 from models import average, chain
 from models import deltas as ways
 from models.chain import SPAN, Chain, Grids, Held, Step

@@ -44,6 +44,7 @@ from broker.wire import Wire
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
 from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
+from edge_agent.fetcher import STALL_S
 from edge_agent.home import Home
 from edge_agent.jobs import FIRST_REST_S, LOOK_AGAIN_S, READING, SAID_S, TURN_S, UNANNOUNCED
 from edge_agent.live.listeners import Live
@@ -55,7 +56,7 @@ from edge_agent.resources import Resources
 from edge_agent.service import DENY_S, Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
 from edge_agent.versions import REFETCH_S
-from edge_agent.work import FLUSH_S, STALL_S
+from edge_agent.work import FLUSH_S
 from models import chain
 from models.chain import Chain, Grids, Held, Step
 from models.codec import FLOAT32, INT8, Terms
@@ -1109,7 +1110,7 @@ def never_done(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: str, checkp
             bench.now += 0.25
             yield step
 
-    monkeypatch.setattr("edge_agent.work.train.steps", steps)
+    monkeypatch.setattr("edge_agent.trainer.train.steps", steps)
     for job in jobs:
         proof = along(head().sha256, b"")
         for message in (Job(job, 1, msgspec.to_builtins(bench.spec)), Round(job, 1, V0, 6000.0, along=proof)):
@@ -1500,7 +1501,7 @@ def test_a_device_that_is_killed_soon_after_each_start_gets_on_by_epochs(
             if lived == 2:
                 raise KilledError
 
-    monkeypatch.setattr("edge_agent.work.reach", watch)
+    monkeypatch.setattr("edge_agent.trainer.reach", watch)
     for _ in range(20):
         try:
             bench.begin()
@@ -1533,7 +1534,7 @@ def test_a_training_that_fails_leaves_the_device_ready_for_the_next_base(
         raise TrainingError("training diverged")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edge_agent.work.train.steps", diverge)
+        patch.setattr("edge_agent.trainer.train.steps", diverge)
         bench.begin()
         bench.settle(5.0)
     said = bench.of(Presence)[-1]
@@ -1839,7 +1840,7 @@ def test_a_training_goes_on_where_it_stood_on_the_same_rows_and_begins_anew_on_o
     write_csv(data, 20)
     begun: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "edge_agent.work.reach", lambda name, *what: begun.append(what[0][2:]) if name == "training.begin" else None
+        "edge_agent.trainer.reach", lambda name, *what: begun.append(what[0][2:]) if name == "training.begin" else None
     )
     bench = never_done(tmp_path / "state", monkeypatch, checkpoint_s=0.0)
     for _ in range(2):
@@ -2060,7 +2061,8 @@ def test_a_training_that_is_halted_before_its_rows_are_there_and_is_not_drawn_ag
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed: list[str] = []
-    monkeypatch.setattr("edge_agent.work.reach", lambda name, *_: passed.append(name))
+    for module in ("work", "trainer"):
+        monkeypatch.setattr(f"edge_agent.{module}.reach", lambda name, *_: passed.append(name))
     readers = Readers()
     bench = Bench(tmp_path, reading=readers)
     bench.begin()

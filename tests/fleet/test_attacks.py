@@ -253,7 +253,7 @@ def test_swapped_bodies_of_a_version_are_not_installed(tmp_path: Path) -> None:
 def test_an_update_in_pieces_is_under_a_digest_that_cannot_be_matched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.work.CHUNK_BYTES", 1024)
+    monkeypatch.setattr("edge_agent.workspace.CHUNK_BYTES", 1024)
     fleet = KeyedFleet(tmp_path / "fleet", chunk_bytes=1024)
     fleet.submit(toy(model=ModelSpec(inputs=4, hidden=(300,), outputs=2), compression="off"))
     fleet.finish()
@@ -269,7 +269,7 @@ def test_an_update_in_pieces_is_under_a_digest_that_cannot_be_matched(
 def test_an_update_from_before_there_were_keys_counts_once_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.work.CHUNK_BYTES", 1024)
+    monkeypatch.setattr("edge_agent.workspace.CHUNK_BYTES", 1024)
     shas = []
     for keys in (True, False):
         fleet = KeyedFleet(tmp_path / str(keys), chunk_bytes=1024)

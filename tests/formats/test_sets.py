@@ -18,7 +18,7 @@ from aggregator.backup import backup, restore
 from aggregator.store import Store
 from broker.messages import Offer
 from broker.transport import Packet
-from edge_agent import files, home, outbox, slot, work
+from edge_agent import files, home, outbox, slot, trainer
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox
 from edge_agent.slot import Slot, open_slot
@@ -108,7 +108,7 @@ def test_the_fleet_goes_on_and_makes_the_version_that_it_would_have_made(
             job, base, epoch, batch = what
             begun.append((job, base.number, epoch, batch))
 
-    monkeypatch.setattr(work, "reach", reach)
+    monkeypatch.setattr(trainer, "reach", reach)
     fleet = Fleet(folder)
     ear = fleet.broker.transport("ear")
     ear.subscribe(WIRE.filter_for("offer"))

@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(pinned: Path, monkeypa
 
     new = file(pinned.parent, sign_trust(NEXT, ROOT))
     before = pinned.read_bytes()
-    monkeypatch.setattr("identity.trust.os.fsync", full)
+    monkeypatch.setattr("runtime.disk.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         replace_trust(pinned, new)
     assert pinned.read_bytes() == before

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.disk import exchange, sync
+from runtime.disk import exchange, sync, write_over
 
 
 def test_files_and_folders_are_synced_and_closed_also_where_that_fails(
@@ -47,3 +47,23 @@ def test_where_no_library_can_be_called_nothing_is_exchanged(tmp_path: Path, mon
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     assert not exchange(tmp_path / "one", tmp_path / "other")
+
+
+def test_what_is_written_over_a_file_has_its_mode_and_is_a_usual_file_where_there_was_none(tmp_path: Path) -> None:
+    usual, file = tmp_path / "usual", tmp_path / "file"
+    usual.touch()
+    write_over(file, b"first")
+    assert file.stat().st_mode == usual.stat().st_mode
+    for mode in (0o640, 0o604):
+        file.chmod(mode)
+        write_over(file, b"second")
+        assert (file.stat().st_mode & 0o777, file.read_bytes()) == (mode, b"second")
+
+
+def test_nothing_is_written_through_a_link_that_lies_where_a_file_is_begun(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"as it was")
+    (tmp_path / ".file.new").symlink_to(victim)
+    write_over(tmp_path / "file", b"new")
+    assert (victim.read_bytes(), (tmp_path / "file").read_bytes()) == (b"as it was", b"new")
+    assert not (tmp_path / ".file.new").exists()

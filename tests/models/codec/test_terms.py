@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.chain import _packed, _unpacked
+from models.body import _packed, _unpacked
 from models.codec.plan import FEWEST, MOST_BUCKETS, shape
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
 

@@ -1,0 +1,106 @@
+"""How a job comes to a version on this device: what is fetched of it, and what is made of that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from broker.errors import WireError
+from broker.messages import Body, Version
+from edge_agent.effects import FetchFailed, Installed
+from edge_agent.effects import FetchVersion as FetchEffect
+from edge_agent.fetch import Fetch, FetchError
+from edge_agent.slot import Release
+from edge_agent.slots import Install
+from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
+from models.chain import max_way_bytes_of
+from models.trail import Trail
+
+log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
+
+STALL_S = 60.0
+"""Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
+
+
+class Fetcher(Workspace):
+    """A job that fetches versions and installs them."""
+
+    __slots__ = ()
+
+    def take(self, chunk: Body, now: float) -> list[Out]:
+        """Take a chunk of the version that is being fetched. Raises WireError for a wrong one."""
+        fetch = self._fetch
+        if fetch is None or fetch.done:
+            return []
+        try:
+            came = fetch.add(chunk)
+        except WireError:
+            failed = FetchFailed(fetch.version)
+            return [*self._end_fetch(), *self.handle(failed, now)]
+        self._stalls_at, self._stalled = now + STALL_S, False
+        # What has come must not come again at the next connect.
+        come = [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
+        return [*come, *self._install(fetch, now)] if fetch.done else [*come]
+
+    def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
+        yield from self._end_fetch()
+        try:
+            since = None if self._trail is None else self._trail.since
+            self._fetch = Fetch(
+                *(effect.version, effect.source, self.net.spec, self._version),
+                held_since=since,
+                since=effect.since,
+                most_bytes=max_way_bytes_of(self.spec, self.net.spec),
+            )
+        except FetchError as error:
+            log.warning("fetch refused job=%s: %s", self.job, error)
+            yield from self.handle(FetchFailed(effect.version), now)
+            return
+        if self._fetch.done:
+            yield from self._install(self._fetch, now)
+        else:
+            self._stalls_at, self._stalled = now + STALL_S, False
+            yield Subscribe(self.subscribed)
+
+    def _stall(self, now: float) -> list[Out]:
+        """Subscribe again to the chunks that have not come: the broker may have dropped them.
+
+        Where that does not help, go by a new head: the bodies may have other names by now, or be cut otherwise.
+        """
+        if self._fetch is None:
+            return []
+        if self._stalled:
+            failed = FetchFailed(self._fetch.version)
+            return [*self._end_fetch(), *self.handle(failed, now)]
+        self._stalled = True
+        missing = tuple(self._fetch.filters(self._wire))
+        self._stalls_at = now + STALL_S
+        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, len(missing))
+        return [Unsubscribe(missing), Subscribe(missing)]
+
+    def _end_fetch(self) -> list[Out]:
+        filters, self._fetch, self._stalls_at = self.subscribed, None, None
+        return [Unsubscribe(filters)] if filters else []
+
+    def _install(self, fetch: Fetch, now: float) -> list[Out]:
+        version = fetch.version
+        messages = self._end_fetch()
+        first = self.spec.averaged_from(version.number) if self._deploys else version.number
+        try:
+            self._trail = fetch.install(self._chain, self._trail, first)
+        except FetchError as error:
+            log.warning("version refused job=%s version=%s: %s", self.job, version, error)
+            self._version = self._trail = None  # the next way is from version 0, which needs nothing of what is here
+            return [*messages, *self.handle(FetchFailed(version), now)]
+        self._version = version
+        log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:16])
+        return [*messages, *self.handle(Installed(version, self._trail.since), now)]
+
+    def _deployed(self, version: Version, trail: Trail) -> Install:
+        """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
+        model, since, why = trail.served(self.spec.averaged_from(version.number))
+        if why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
+        release = Release(self.job, version.generation, version.number, model.sha256(), since)
+        params = model.params(self.net.spec)
+        return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)
