@@ -21,7 +21,7 @@ from collections.abc import Callable
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, TransportEvent
 from edge_agent.live import refusal
 from edge_agent.live.decoding import MANY, Decoder, Rubbish
-from edge_agent.live.health import TopicHealth, clock
+from edge_agent.live.health import StrayHealth, TopicHealth, clock
 from edge_agent.live.joining import Join, Row
 from edge_agent.live.settings import LiveSettings
 from runtime.words import clean
@@ -52,6 +52,7 @@ class Session:
         )
         self._topics = {topic: TopicHealth(mqtt.max_per_s, now, wall) for topic in mqtt.filters}
         self._label_health = TopicHealth(mqtt.max_per_s, now, wall)
+        self._strays = StrayHealth(now)
         self._trusted_at = math.inf
         self._on_trial: list[Row] = []
         self._offline_since: float | None = wall
@@ -70,7 +71,8 @@ class Session:
     @property
     def floods(self) -> bool:
         """Return whether more comes than this device should even throw away."""
-        return self._label_health.floods or any(health.floods for health in self._topics.values())
+        healths = (self._strays, self._label_health, *self._topics.values())
+        return any(health.floods for health in healths)
 
     def is_trusted(self, now: float) -> bool:
         """Return whether rows go to the ring."""
@@ -110,6 +112,7 @@ class Session:
         if self._offline_since is not None:
             return f"no connection to {where} since {clock(self._offline_since)}: {clean(self._reason, 200)}"
         found += [f"{where} refuses topic {clean(topic, 80)}: {clean(why, 80)}" for topic, why in self._denied.items()]
+        found += self._strays.said()
         for topic, health in self._topics.items():
             found += health.said(topic, now, self._mqtt.stall_s)
         if self._label_topic is not None:
@@ -127,9 +130,12 @@ class Session:
         if packet.topic == self._label_topic:
             self._hear_label(packet, now, wall)
             return
-        for topic, group in self._decoder.routes(packet.topic):
+        routes = [] if packet.retain else self._decoder.routes(packet.topic)
+        if not routes:
+            self._strays.note(now)
+        for topic, group in routes:
             health = self._topics[topic]
-            if packet.retain or not health.allows(now):
+            if not health.allows(now):
                 continue
             read = self._decoder.read(topic, group, packet.payload)
             if isinstance(read, Rubbish):

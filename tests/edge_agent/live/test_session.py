@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver
 from broker.wire import Wire
+from edge_agent.live import health
 from edge_agent.live.joining import Row
 from edge_agent.live.refusal import proofs
 from edge_agent.live.session import MOST_ON_TRIAL, PROOF_S, Session
@@ -123,6 +126,20 @@ def test_a_flood_is_thinned_and_does_not_silence_another_topic() -> None:
     assert played.kept[-1].values == {"t": 1.0, "v": 2.0}
     assert played.session.floods
     assert "nearly all of them are passed over" in played.said
+
+
+@pytest.mark.parametrize(("topic", "retain"), [("hall/t", True), ("attic/x", False)])
+def test_a_flood_of_what_nobody_asked_for_is_a_flood(topic: str, retain: bool) -> None:
+    played = Played().trusted()
+    for _ in range(health.STRAYS):
+        played.hear(topic, b"1", retain=retain)
+    assert not played.session.floods
+    played.hear(topic, b"1", retain=retain)
+    assert played.session.floods
+    assert "that are retained or that nobody asked for" in played.said
+    assert played.kept == []
+    played.later(health.STRAY_S).hear(topic, b"1", retain=retain)
+    assert not played.session.floods
 
 
 def test_rows_of_a_connection_on_trial_are_bounded() -> None:
