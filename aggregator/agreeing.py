@@ -78,9 +78,17 @@ class Agreeing(Intake):
         outcome = self.outcome()
         if not outcome.n_voices:
             return NOBODY
+        names = self._job.contract.columns
+        if outcome.apart:
+            said = [str(names[column] if names else column) for column in outcome.apart[:NAMED]]
+            more = f" and {len(outcome.apart) - NAMED} more" if len(outcome.apart) > NAMED else ""
+            return (
+                f"the two devices that the fleet's agreement is of have very different values in column(s) "
+                f"{', '.join(said)}{more}, and nothing shows which one is right: has one of them other units? What is "
+                "agreed on holds for the life of a job: if one is wrong, mend it and submit the job again"
+            )
         if not outcome.far:
             return ""
-        names = self._job.contract.columns
         said = [f"column {names[column] if names else column} of {len(who)}" for column, who in outcome.far[:NAMED]]
         more = f" and {len(outcome.far) - NAMED} more columns" if len(outcome.far) > NAMED else ""
         return (

@@ -250,6 +250,21 @@ def test_a_stranger_is_left_out_and_named() -> None:
     assert 1 / following.held.agreed.scale[0] < 1e6
 
 
+def test_one_of_three_is_left_out_and_one_of_two_is_told_of() -> None:
+    spec = job()
+    X, y = rows(9)
+    X[:, 0] *= 1e20
+    body = sections.join({"statistics": statistic.to_bytes(statistic.of_rows(spec, X, y))})
+    for n_honest, told in ((2, "column 0 of 1 device(s)"), (1, "very different values in column(s) 0, and nothing")):
+        learner = fresh(spec)
+        say(learner, range(n_honest))
+        learner.admit(body, 40, None, None, "liar")
+        following = learner.next()
+        assert told in following.alarm
+        assert following.held.agreed is not None
+        assert (1 / following.held.agreed.scale[0] < 1e6) == (n_honest == 2)
+
+
 def test_where_all_have_too_few_rows_nothing_changes_and_it_is_said() -> None:
     learner = fresh(job())
     say(learner, range(4), n=5)
