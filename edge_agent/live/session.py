@@ -29,7 +29,8 @@ from runtime.words import clean
 PROOF_S = 3.0
 """What is retained comes at once behind the answer to a subscription."""
 MOST_ON_TRIAL = 10_000
-"""Rows that wait so long."""
+"""Rows that wait so long; and, with TEXTS_ON_TRIAL, the characters of texts in them."""
+TEXTS_ON_TRIAL = 2**20
 
 
 class Session:
@@ -55,6 +56,7 @@ class Session:
         self._strays = StrayHealth(now)
         self._trusted_at = math.inf
         self._on_trial: list[Row] = []
+        self._texts_on_trial = 0
         self._offline_since: float | None = wall
         self._reason = "it has not answered yet"
         self._denied: dict[str, str] = {}
@@ -124,7 +126,7 @@ class Session:
     def _hear(self, packet: Packet, now: float, wall: float) -> None:
         if packet.topic in self._proofs:
             self.refused = refusal.recognised(self._mqtt, packet.topic)
-            self._on_trial.clear()
+            self._drop_on_trial()
             self._trusted_at = math.inf
             return
         if packet.topic == self._label_topic:
@@ -164,15 +166,20 @@ class Session:
             self._offline_since = wall
         self._reason = reason
         self._trusted_at = math.inf
-        self._on_trial.clear()
+        self._drop_on_trial()
         self._join.forget()
 
     def _give(self, rows: list[Row], now: float) -> None:
         for row in rows:
             full = row if not self._group else row._replace(values={self._group: row.group, **row.values})
-            if len(self._on_trial) < MOST_ON_TRIAL:
+            if len(self._on_trial) < MOST_ON_TRIAL and self._texts_on_trial < TEXTS_ON_TRIAL:
                 self._on_trial.append(full)
+                self._texts_on_trial += sum(len(value) for value in full.values.values() if isinstance(value, str))
         if now >= self._trusted_at:
             for row in self._on_trial:
                 self._keep(row)
-            self._on_trial.clear()
+            self._drop_on_trial()
+
+    def _drop_on_trial(self) -> None:
+        self._on_trial.clear()
+        self._texts_on_trial = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver
@@ -150,6 +152,19 @@ def test_rows_of_a_connection_on_trial_are_bounded() -> None:
         played.now += 0.9
     played.later(PROOF_S)
     assert len(played.kept) == MOST_ON_TRIAL
+
+
+def test_long_texts_on_trial_are_bounded_and_rows_of_a_trusted_connection_are_not() -> None:
+    names = tuple(f"c{n}" for n in range(256))
+    said = json.dumps(dict.fromkeys(names, "x" * 200)).encode()
+    played = Played(topics=["hall/t"], fields=names, max_per_s=10_000.0).online()
+    for _ in range(100):
+        played.hear("hall/t", said)
+    played.later(PROOF_S)
+    assert len(played.kept) == 21
+    for _ in range(100):
+        played.hear("hall/t", said)
+    assert len(played.kept) == 121
 
 
 def test_who_takes_our_name_at_the_site_is_told_of() -> None:
