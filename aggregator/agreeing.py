@@ -80,10 +80,12 @@ class Agreeing(Intake):
             return NOBODY
         names = self._job.contract.columns
         if outcome.apart:
-            columns = ", ".join(names[column] if names else str(column) for column in outcome.apart[:NAMED])
+            said = [str(names[column] if names else column) for column in outcome.apart[:NAMED]]
+            more = f" and {len(outcome.apart) - NAMED} more" if len(outcome.apart) > NAMED else ""
             return (
-                f"values of column {columns} lie far apart on its {outcome.n_voices} devices, which are too few to "
-                "tell who is wrong, so that all count: have some other units?"
+                f"the two devices that the fleet's agreement is of have very different values in column(s) "
+                f"{', '.join(said)}{more}, and nothing shows which one is right: has one of them other units? What is "
+                "agreed on holds for the life of a job: if one is wrong, mend it and submit the job again"
             )
         if not outcome.far:
             return ""

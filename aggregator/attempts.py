@@ -19,6 +19,14 @@ CLOSE_ATTEMPT = (
     " WHERE job = ? AND generation = ? AND number = ? AND attempt = ?"
 )
 
+_GENERATIONS = (
+    "WITH RECURSIVE found (generation) AS (SELECT min(generation) FROM attempts WHERE job = ?1 UNION ALL"
+    " SELECT (SELECT min(a.generation) FROM attempts a WHERE a.job = ?1 AND a.generation > found.generation)"
+    " FROM found WHERE found.generation IS NOT NULL)"
+)
+"""The generations that a job's rounds are of: few, so that a round is found by the key of its table."""
+_OF_ANY = "generation IN (SELECT generation FROM found)"
+
 
 class Attempts(Part):
     """What stands in the table `attempts`."""
@@ -67,15 +75,15 @@ class Attempts(Part):
         number: of the version. It alone says which version: its generation may have changed since.
         """
         sql = (
-            "SELECT generation, number, attempt, round, crc, outcome, reason, fates, opened, closed FROM attempts"
-            " WHERE job = ? AND number = ? AND attempt > ? ORDER BY attempt LIMIT ?"
+            f"{_GENERATIONS} SELECT generation, number, attempt, round, crc, outcome, reason, fates, opened, closed"  # noqa: S608 -- ours
+            f" FROM attempts WHERE job = ?1 AND {_OF_ANY} AND number = ?2 AND attempt > ?3 ORDER BY attempt LIMIT ?4"
         )
         found = self._rows(job, "attempts", sql, (job, number, after, most))
         return [rows.attempt_row(job, row) for row in found]
 
     def last_round(self, job: str, number: int) -> AttemptRow | None:
         """Return the last round that tried to leave the version of this number, with what became of whom."""
-        sql = "SELECT max(attempt) FROM attempts WHERE job = ? AND number = ?"
+        sql = f"{_GENERATIONS} SELECT max(attempt) FROM attempts WHERE job = ?1 AND {_OF_ANY} AND number = ?2"  # noqa: S608 -- ours
         last = (self._one(job, "attempts", sql, (job, number)) or (None,))[0]
         found = [] if last is None else self.attempts_page(job, number, after=last - 1, most=1)
         return found[0] if found else None

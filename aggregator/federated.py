@@ -8,7 +8,9 @@ What a device says is a claim, and nothing shows whether it is so. It is bounded
  1. A device weighs the rows that it says it has scored, at most those that it says it trains on, and at most `share`
     of all who have the measure (shares.py). So whatever it claims moves a measure between 0 and 1 by no more than that.
  2. A measure that has no bound counts as FACTOR times the median of all devices, one voice each, where it is worse than
-    that; so one device cannot make it as large as it likes, and fewer than half of them not either.
+    that; so one device cannot make it as large as it likes, and fewer than half of them not either. Of two devices
+    nobody can say which one is absurd, and both count as they are: else one that claims no error at all would make the
+    other's nothing, and reach any target.
  3. A device that says nothing has no say, and one whose rows are all of one class none in measures that want two.
 
 Devices report on the version that they were drawn to leave, so that its score is known when the next one is made: one
@@ -32,6 +34,8 @@ __all__ = ["Federated", "TallyError", "Voice", "heard", "limit_of", "together"]
 
 FACTOR = 10.0
 """Times the median: a measure without a bound counts as no worse."""
+FEWEST_VOICES = 3
+"""Devices whose median one of them cannot choose."""
 UNBOUNDED = ("log_loss", "rmse", "mae", "r2")
 """Measures that one device could make as bad as it likes, or nearly. Of R2 it is 1 - R2."""
 MOST_LABELS = 32
@@ -142,7 +146,7 @@ def _mean(measure: str, voices: Sequence[Voice], share: float) -> float:
 def _bounded(measure: str, values: list[float]) -> list[float]:
     """Return values of which none is worse than FACTOR times their median, where the measure has no bound itself."""
     base = table.split(measure)[0]
-    if base not in UNBOUNDED:
+    if base not in UNBOUNDED or len(values) < FEWEST_VOICES:
         return values
     errors = [1.0 - value for value in values] if base == "r2" else values
     most = FACTOR * statistics.median_low(errors)

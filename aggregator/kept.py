@@ -128,6 +128,12 @@ class KeptStates:
         found = self._db.rows(f"job {job}, table kept,", sql, (job,))
         return {read(Number, job, "kept", number): int(size or 0) for number, size in found}
 
+    def metrics(self, job: str, number: int) -> dict[str, float]:
+        """Return the metrics of a version of a job; none where it is not kept. Raises DamageError."""
+        sql = "SELECT metrics FROM kept WHERE job = ? AND number = ?"
+        row = self._db.one(f"job {job}, table kept,", sql, (job, number))
+        return {} if row is None else read_json(dict[str, float], job, "kept", row[0])
+
     def get(self, job: str, number: int) -> KeptState | None:
         """Return a version of a job; None where it is not kept. Raises DamageError."""
         sql = "SELECT number, sha256, metrics, body, crc FROM kept WHERE job = ? AND number = ?"

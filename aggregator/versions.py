@@ -222,8 +222,7 @@ def past_lines(aggregator: Aggregator) -> Iterator[dict[str, Any]]:
     """Return what `job list --all` shows of replaced jobs, by id."""
     states = aggregator.store.states
     for past in sorted(states.past(), key=lambda past: past.job):
-        best = None if past.best is None else states.get(past.job, past.best)
-        metrics = {} if best is None else best.metrics
+        metrics = {} if past.best is None else states.metrics(past.job, past.best)
         yield {
             "name": past.name,
             "job": past.job,

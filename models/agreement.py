@@ -13,12 +13,12 @@ The sums are whole numbers and added exactly, so the result has the same bits in
 no whole number goes by single operations of IEEE arithmetic on one number a column, and a square root.
 
 What a device claims is held against the others'. It weighs what its update would (`max_share` holds). And of each
-column, once MOST_WANTED devices speak of it, those are left out that lie FAR times further from the middle than the
-third quarter of all of them does. So where fewer than a quarter lie they can shift a mean by no more than their share
-of FAR times what is usual, and widen a scale by FAR times the square root of that share ("minmax": by FAR). (A column
-in which three quarters have one and the same value has no usual size: there liars can make it a constant for all.) Of
-two or three devices all count, whatever they say: one that lies can spoil a column for good, and all there is, is that
-the operator is told.
+column, once FEWEST_VOICES devices speak of it, those are left out that lie FAR times further from the middle than the
+third quarter of all of them does (of three: than the second). So where fewer than a quarter lie, or one of three, they
+can shift a mean by no more than their share of FAR times what is usual, and widen a scale by FAR times the square root
+of that share ("minmax": by FAR). (A column in which three quarters have one and the same value has no usual size: there
+liars can make it a constant for all.) Of two nobody can say which one is right: where they lie so far apart that is
+told, and both count.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ FORMAT = 1
 FAR = 16.0
 """Times the third quarter of the devices: who lies further from the middle has other units, or is hostile."""
 QUARTERS = 3, 4
-MOST_WANTED = 4
-"""Devices of which a quarter is one: fewer cannot be held against each other."""
+FEWEST_VOICES = 3
+"""Devices of which two can be held against one."""
 MOST_VOICES = 1024
 """Devices whose statistics are used: those whose names have the lowest hashes."""
 SHIFT = 32
@@ -108,7 +108,7 @@ class Voice(NamedTuple):
 
 class Outcome(NamedTuple):
     """What a fleet has come to. far: of each column where some were left out, its number and their devices. apart: the
-    columns where one of two or three devices is as far from the others, and counts all the same.
+    columns of which two devices alone speak, and very differently.
     """
 
     agreed: Agreed
@@ -255,26 +255,27 @@ def _spread(total: int, square: int, n: int) -> float:
 def _kept(centres: Float64, spreads: Float64) -> npt.NDArray[np.bool_]:
     """Return whether each device counts for each column, (devices, columns)."""
     n = len(centres)
-    if n < MOST_WANTED:
+    if n < FEWEST_VOICES:
         return np.ones(centres.shape, np.bool_)
     middle = np.sort(centres, axis=0)[(n - 1) // 2]
     reach = np.abs(centres - middle) + spreads
     share, parts = QUARTERS
-    usual = np.sort(reach, axis=0)[-(-n * share // parts) - 1]
+    usual = np.sort(reach, axis=0)[min(-(-n * share // parts) - 1, n - 2)]
     # where three quarters of all have one and the same value, whoever has another one is no stranger for that
     found: npt.NDArray[np.bool_] = (reach <= FAR * usual) | (usual == 0)
     return found
 
 
 def _apart(centres: Float64, spreads: Float64) -> tuple[int, ...]:
-    """Return the columns where one of too few devices to tell who is wrong lies FAR times further than the others."""
-    n = len(centres)
-    if not 1 < n < MOST_WANTED:
+    """Return the columns in which two devices lie so far apart that in a larger fleet one of them would be left out.
+
+    A column that has one value on each of them, or on one in the midst of the other's, is not among them.
+    """
+    if len(centres) != 2:
         return ()
-    middle = np.sort(centres, axis=0)[(n - 1) // 2]
-    reach = np.sort(np.abs(centres - middle) + spreads, axis=0)
-    found = (reach[-1] > FAR * reach[-2]) & (reach[-2] > 0)
-    return tuple(np.flatnonzero(found).tolist())
+    narrow, wide = np.sort(spreads, axis=0)
+    strange = (np.abs(centres[0] - centres[1]) > FAR * wide) | ((narrow > 0) & (wide > FAR * narrow))
+    return tuple(np.flatnonzero(strange & (wide > 0)).tolist())
 
 
 # What comes of it.

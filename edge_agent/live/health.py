@@ -6,6 +6,8 @@ say since when something is so, and shares in tenths.
 
     a topic       is thinned beyond max_per_s, by a bucket of its own: what floods one does not silence the others
     a flood       more than FLOOD times max_per_s over FLOOD_S seconds: nothing is listened to for a while
+    what nobody   has asked for, and what is retained, is passed over, and counted for all topics together: beyond
+    has asked for STRAYS of them in STRAY_S seconds it is a flood as well
     rubbish       is told of from a twentieth of what a topic has said in the last two spans of SPAN_S
 """
 
@@ -19,8 +21,34 @@ from runtime.words import clean
 
 SPAN_S = 300.0
 FLOOD, FLOOD_S = 20.0, 5.0
+STRAYS, STRAY_S = 60_000, 60.0
+"""Retained messages of a large site come once, behind the answer to a subscription."""
 FEW = 5
 """Messages that are too few to say anything of."""
+
+
+class StrayHealth:
+    """The count of messages that are no readings: of topics that nobody has asked for, or retained."""
+
+    def __init__(self, now: float) -> None:
+        self._began, self._n = now, 0
+
+    @property
+    def floods(self) -> bool:
+        """Whether more has come than a device should even throw away."""
+        return self._n > STRAYS
+
+    def note(self, now: float) -> None:
+        """Count a message."""
+        if now - self._began >= STRAY_S:
+            self._began, self._n = now, 0
+        self._n += 1
+
+    def said(self) -> list[str]:
+        """Return what there is to say of it."""
+        if not self.floods:
+            return []
+        return [f"the broker sends more than {STRAYS:,} messages a minute that are retained or that nobody asked for"]
 
 
 class TopicHealth:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, TransportEvent
 from edge_agent.live import refusal
 from edge_agent.live.decoding import MANY, Decoder, Rubbish
-from edge_agent.live.health import TopicHealth, clock
+from edge_agent.live.health import StrayHealth, TopicHealth, clock
 from edge_agent.live.joining import Join, Row
 from edge_agent.live.settings import LiveSettings
 from runtime.words import clean
@@ -29,7 +29,8 @@ from runtime.words import clean
 PROOF_S = 3.0
 """What is retained comes at once behind the answer to a subscription."""
 MOST_ON_TRIAL = 10_000
-"""Rows that wait so long."""
+"""Rows that wait so long; and, with TEXTS_ON_TRIAL, the characters of texts in them."""
+TEXTS_ON_TRIAL = 2**20
 
 
 class Session:
@@ -52,8 +53,10 @@ class Session:
         )
         self._topics = {topic: TopicHealth(mqtt.max_per_s, now, wall) for topic in mqtt.filters}
         self._label_health = TopicHealth(mqtt.max_per_s, now, wall)
+        self._strays = StrayHealth(now)
         self._trusted_at = math.inf
         self._on_trial: list[Row] = []
+        self._texts_on_trial = 0
         self._offline_since: float | None = wall
         self._reason = "it has not answered yet"
         self._denied: dict[str, str] = {}
@@ -70,7 +73,8 @@ class Session:
     @property
     def floods(self) -> bool:
         """Return whether more comes than this device should even throw away."""
-        return self._label_health.floods or any(health.floods for health in self._topics.values())
+        healths = (self._strays, self._label_health, *self._topics.values())
+        return any(health.floods for health in healths)
 
     def is_trusted(self, now: float) -> bool:
         """Return whether rows go to the ring."""
@@ -110,6 +114,7 @@ class Session:
         if self._offline_since is not None:
             return f"no connection to {where} since {clock(self._offline_since)}: {clean(self._reason, 200)}"
         found += [f"{where} refuses topic {clean(topic, 80)}: {clean(why, 80)}" for topic, why in self._denied.items()]
+        found += self._strays.said()
         for topic, health in self._topics.items():
             found += health.said(topic, now, self._mqtt.stall_s)
         if self._label_topic is not None:
@@ -121,15 +126,18 @@ class Session:
     def _hear(self, packet: Packet, now: float, wall: float) -> None:
         if packet.topic in self._proofs:
             self.refused = refusal.recognised(self._mqtt, packet.topic)
-            self._on_trial.clear()
+            self._drop_on_trial()
             self._trusted_at = math.inf
             return
         if packet.topic == self._label_topic:
             self._hear_label(packet, now, wall)
             return
-        for topic, group in self._decoder.routes(packet.topic):
+        routes = [] if packet.retain else self._decoder.routes(packet.topic)
+        if not routes:
+            self._strays.note(now)
+        for topic, group in routes:
             health = self._topics[topic]
-            if packet.retain or not health.allows(now):
+            if not health.allows(now):
                 continue
             read = self._decoder.read(topic, group, packet.payload)
             if isinstance(read, Rubbish):
@@ -158,15 +166,20 @@ class Session:
             self._offline_since = wall
         self._reason = reason
         self._trusted_at = math.inf
-        self._on_trial.clear()
+        self._drop_on_trial()
         self._join.forget()
 
     def _give(self, rows: list[Row], now: float) -> None:
         for row in rows:
             full = row if not self._group else row._replace(values={self._group: row.group, **row.values})
-            if len(self._on_trial) < MOST_ON_TRIAL:
+            if len(self._on_trial) < MOST_ON_TRIAL and self._texts_on_trial < TEXTS_ON_TRIAL:
                 self._on_trial.append(full)
+                self._texts_on_trial += sum(len(value) for value in full.values.values() if isinstance(value, str))
         if now >= self._trusted_at:
             for row in self._on_trial:
                 self._keep(row)
-            self._on_trial.clear()
+            self._drop_on_trial()
+
+    def _drop_on_trial(self) -> None:
+        self._on_trial.clear()
+        self._texts_on_trial = 0

@@ -250,16 +250,19 @@ def test_a_stranger_is_left_out_and_named() -> None:
     assert 1 / following.held.agreed.scale[0] < 1e6
 
 
-def test_where_too_few_speak_to_tell_a_stranger_its_column_is_named() -> None:
+def test_one_of_three_is_left_out_and_one_of_two_is_told_of() -> None:
     spec = job()
-    learner = fresh(spec)
-    say(learner, range(2))
     X, y = rows(9)
     X[:, 0] *= 1e20
-    learner.admit(sections.join({"statistics": statistic.to_bytes(statistic.of_rows(spec, X, y))}), 40, device="liar")
-    assert learner.next().alarm.startswith(
-        "values of column 0 lie far apart on its 3 devices, which are too few to tell"
-    )
+    body = sections.join({"statistics": statistic.to_bytes(statistic.of_rows(spec, X, y))})
+    for n_honest, told in ((2, "column 0 of 1 device(s)"), (1, "very different values in column(s) 0, and nothing")):
+        learner = fresh(spec)
+        say(learner, range(n_honest))
+        learner.admit(body, 40, None, None, "liar")
+        following = learner.next()
+        assert told in following.alarm
+        assert following.held.agreed is not None
+        assert (1 / following.held.agreed.scale[0] < 1e6) == (n_honest == 2)
 
 
 def test_where_all_have_too_few_rows_nothing_changes_and_it_is_said() -> None:

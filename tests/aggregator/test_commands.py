@@ -15,7 +15,21 @@ from aggregator import commands
 from aggregator.effects import Attempt, Close
 from aggregator.learner import SWALLOWED
 from aggregator.store import Store, StoreError
-from broker.messages import Curve, Explain, Jobs, Message, Offer, Presence, Reply, Resume, Show, Stop, Submit, Version
+from broker.messages import (
+    Curve,
+    Explain,
+    Jobs,
+    Message,
+    Offer,
+    Presence,
+    Reply,
+    Resume,
+    Show,
+    Stop,
+    Submit,
+    Upload,
+    Version,
+)
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent import workspace
@@ -77,6 +91,15 @@ def test_a_command_that_comes_again_is_answered_again_and_not_done_again(
     assert not ask(submit(spec(data="elsewhere"), "another")).ok
     stopped = ask(Stop("cli", "t", "toy"))
     assert ask(Stop("cli", "t", "toy")) == stopped
+
+
+def test_pieces_of_weights_take_no_turn_of_commands(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "MOST_TAKEN", 1)
+    obey = fleet.aggregator._commands.obey
+    for at in range(3):
+        assert obey(Upload("cli", f"u{at}", "0" * 32, 9, 3 * at, "AAAA", to="0" * 16)).ok
+    assert obey(Stop("cli", "t", "toy", to="0" * 16)) is not None
+    assert obey(Stop("cli", "u", "toy", to="0" * 16)) is None
 
 
 def test_a_submit_that_comes_again_after_a_restart_is_answered_with_the_job_it_made(

@@ -68,8 +68,20 @@ def test_so_does_r2_which_has_no_lower_bound() -> None:
     assert mean([*honest, voice("liar", 20, r2=-1e30)], "r2", 0.2) == pytest.approx((4 * 0.9 + 1 - FACTOR * 0.1) / 5)
 
 
-def test_where_two_are_there_the_better_is_the_measure_of_what_is_absurd() -> None:
-    assert mean([voice("a", 1, rmse=1.0), voice("b", 1, rmse=1e9)], "rmse") == pytest.approx((1 + FACTOR) / 2)
+@pytest.mark.parametrize(
+    ("measure", "honest", "perfect"), [("rmse", 1.0, 0.0), ("log_loss", 1.0, 0.0), ("r2", 0.2, 1.0)]
+)
+@pytest.mark.parametrize("n_honest", [1, 2, 4])
+def test_a_claim_of_perfection_makes_the_errors_of_others_no_smaller(
+    measure: str, honest: float, perfect: float, n_honest: int
+) -> None:
+    voices = [voice(f"d{n}", 20, **{measure: honest}) for n in range(n_honest)]
+    found = mean([*voices, voice("liar", 20, **{measure: perfect})], measure, 0.5)
+    assert found == pytest.approx((n_honest * honest + perfect) / (n_honest + 1))
+
+
+def test_where_two_are_there_both_count_as_they_are() -> None:
+    assert mean([voice("a", 1, rmse=1.0), voice("b", 1, rmse=99.0)], "rmse") == pytest.approx(50.0)
 
 
 def test_a_measure_is_the_mean_of_those_who_have_it() -> None:

@@ -616,3 +616,31 @@ def test_a_store_is_synced_unless_it_is_told_not_to_be(store: Store, tmp_path: P
     loose = Store(tmp_path / "loose", synced=False)
     assert loose._db.one("", "PRAGMA synchronous") == (0,)
     loose.close()
+
+
+def test_a_round_is_found_in_as_few_steps_whatever_came_before_it(store: Store) -> None:
+    """A page of a long job's metrics asks for hundreds, and nothing else goes on meanwhile."""
+
+    def steps(number: int) -> int:
+        found = 0
+
+        def count() -> int:
+            nonlocal found
+            found += 1
+            return 0
+
+        store._db._db.set_progress_handler(count, 1)
+        last = store.last_round("j", number)
+        assert len(store.attempts_page("j", number, after=0, most=9)) == 2
+        store._db._db.set_progress_handler(None, 1)
+        assert last is not None
+        assert last.attempt.number == 2
+        return found
+
+    for number in range(500):
+        for attempt in (1, 2):
+            store.open_attempt("j", Attempt(Version(1, number), attempt, "0" * 16, 1, None, ("a", "b")))
+        if number == 5:
+            few = steps(5)
+    assert steps(499) < 2 * few
+    assert steps(100) < 2 * few

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aggregator import evaluation
-from aggregator.kept import MOST_PAST
+from aggregator.kept import MOST_PAST, KeptStates
 from aggregator.run import Run
 from broker.messages import (
     Delete,
@@ -388,6 +388,18 @@ def test_a_paused_job_can_be_stopped(fleet: Fleet, spec: SpecMaker, anna: Operat
 
 
 # Replaced jobs.
+
+
+@pytest.mark.usefixtures("losses")
+def test_a_list_of_replaced_jobs_reads_none_of_their_states(
+    fleet: Fleet, spec: SpecMaker, anna: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fleet.submit(spec(rounds=msgspec.structs.replace(ROUNDS, max_rounds=3)))
+    fleet.finish()
+    fleet.aggregator.submit(spec())
+    monkeypatch.setattr(KeptStates, "get", None)
+    (line,) = (line for line in anna.ask(Jobs, past=True).data["jobs"] if line["job"] == first)
+    assert "loss" in line["metrics"]
 
 
 @pytest.mark.usefixtures("losses")

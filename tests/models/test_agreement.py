@@ -112,6 +112,32 @@ def test_one_hostile_device_in_five_does_not_poison_the_fleet(normalise: str) ->
             assert moved <= agreement.FAR
 
 
+@pytest.mark.parametrize("normalise", ["standard", "minmax"])
+@pytest.mark.parametrize("times", [1e3, 1e25])
+def test_one_hostile_device_in_three_is_left_out_and_named(normalise: str, times: float) -> None:
+    spec = job(normalise)
+    fleet = voices(spec, (300, 400))
+    honest = agreed_of(spec, fleet)
+    liar = voice(spec, (rows(1000, 9) * np.float32(times)).astype(np.float32), "liar")
+    outcome = agreed_of(spec, [*fleet, liar])
+    assert {0, 1, 2} <= {column for column, who in outcome.far if who == ("liar",)}
+    assert outcome.agreed.offset[:3].tolist() == honest.agreed.offset[:3].tolist()
+    assert outcome.agreed.scale[:3].tolist() == honest.agreed.scale[:3].tolist()
+    assert not outcome.apart
+
+
+def test_of_two_that_lie_far_apart_both_count_and_it_is_told() -> None:
+    spec = job()
+    fleet = voices(spec, (300, 400))
+    assert not agreed_of(spec, fleet).apart
+    for other in (rows(400, 9, 1e3), rows(400, 9) + np.float32(1e12), rows(400, 9, 1e-2)):
+        outcome = agreed_of(spec, [fleet[0], voice(spec, other.astype(np.float32), "other")])
+        assert set(outcome.apart) >= {0, 1, 2}
+        assert not outcome.far
+    idle = np.tile(np.float32(OFFSETS), (400, 1))
+    assert not agreed_of(spec, [fleet[0], voice(spec, idle, "idle")]).apart
+
+
 def test_without_the_rule_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "FAR", 1e300)
     spec = job()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver
 from broker.wire import Wire
+from edge_agent.live import health
 from edge_agent.live.joining import Row
 from edge_agent.live.refusal import proofs
 from edge_agent.live.session import MOST_ON_TRIAL, PROOF_S, Session
@@ -125,6 +130,20 @@ def test_a_flood_is_thinned_and_does_not_silence_another_topic() -> None:
     assert "nearly all of them are passed over" in played.said
 
 
+@pytest.mark.parametrize(("topic", "retain"), [("hall/t", True), ("attic/x", False)])
+def test_a_flood_of_what_nobody_asked_for_is_a_flood(topic: str, retain: bool) -> None:
+    played = Played().trusted()
+    for _ in range(health.STRAYS):
+        played.hear(topic, b"1", retain=retain)
+    assert not played.session.floods
+    played.hear(topic, b"1", retain=retain)
+    assert played.session.floods
+    assert "that are retained or that nobody asked for" in played.said
+    assert played.kept == []
+    played.later(health.STRAY_S).hear(topic, b"1", retain=retain)
+    assert not played.session.floods
+
+
 def test_rows_of_a_connection_on_trial_are_bounded() -> None:
     played = Played(max_per_s=10_000.0).online()
     for _ in range(3):
@@ -133,6 +152,19 @@ def test_rows_of_a_connection_on_trial_are_bounded() -> None:
         played.now += 0.9
     played.later(PROOF_S)
     assert len(played.kept) == MOST_ON_TRIAL
+
+
+def test_long_texts_on_trial_are_bounded_and_rows_of_a_trusted_connection_are_not() -> None:
+    names = tuple(f"c{n}" for n in range(256))
+    said = json.dumps(dict.fromkeys(names, "x" * 200)).encode()
+    played = Played(topics=["hall/t"], fields=names, max_per_s=10_000.0).online()
+    for _ in range(100):
+        played.hear("hall/t", said)
+    played.later(PROOF_S)
+    assert len(played.kept) == 21
+    for _ in range(100):
+        played.hear("hall/t", said)
+    assert len(played.kept) == 121
 
 
 def test_who_takes_our_name_at_the_site_is_told_of() -> None:
