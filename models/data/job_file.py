@@ -162,8 +162,8 @@ def body(
     ]
     lines += [
         f'missing = "{"mean" if fills else "skip"}"',
-        "# Each device holds rows back and scores versions on them; else only [tests] of the aggregator measure more than",
-        "# the loss.",
+        "# Each device holds rows back and scores versions on them; else only [tests] of the aggregator measure more",
+        "# than the loss.",
         "#validation = 0.1",
         *_on_rare(classes, labels),
         "",
@@ -198,8 +198,8 @@ def _on_rare(classes: Sequence[str] | None, labels: Counter[str]) -> list[str]:
         return []
     share, measure = labels[name] / n_rows, quoted(f"recall:{name}")
     return [
-        f"# {_remark(name)} is {share:.1%} of the rows, so accuracy says little: balanced, a row of it weighs more; and",
-        f"# [rounds] stop can go by macro_f1, or by {_remark(measure)}.",
+        f"# {_remark(name)} is {share:.1%} of the rows, so accuracy says little: balanced, a row of it weighs more;",
+        f"# and [rounds] stop can go by macro_f1, or by {_remark(measure)}.",
         '#class_weight = "balanced"',
     ]
 
