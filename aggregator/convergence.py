@@ -34,14 +34,15 @@ def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int |
 
 def _out_of_the_running(history: Sequence[Mapping[str, float]]) -> set[int]:
     """Return the numbers of the versions that nobody has trained, or that were rolled back."""
-    is_given = any(STARTED in metrics for metrics in history)  # then what the fleet agrees on is of trained weights
-    untrained = {
-        number
-        for number, metrics in enumerate(history)
-        if not is_given and (AGREEING in metrics or metrics.get(RESTORED) == 0)
-    }
     back = ((int(metrics[RESTORED]), number) for number, metrics in enumerate(history) if RESTORED in metrics)
-    return untrained.union(*(range(wanted + 1, number) for wanted, number in back))
+    return _untrained(history).union(*(range(wanted + 1, number) for wanted, number in back))
+
+
+def _untrained(history: Sequence[Mapping[str, float]]) -> set[int]:
+    """Return the numbers of the versions after 0 whose weights are as they were drawn."""
+    if any(STARTED in metrics for metrics in history):  # then what the fleet agrees on is of trained weights
+        return set()
+    return {number for number, metrics in enumerate(history) if AGREEING in metrics or metrics.get(RESTORED) == 0}
 
 
 def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
@@ -68,12 +69,14 @@ def reason_to_end(
     """Return why the job ends here, or None while it goes on.
 
     history: the metrics of version 0, 1, …; a version without the metric is no improvement, and patience begins with
-    the first version that has it. One that was not evaluated in time (`unscored`) says nothing either way. classes:
-    their names, for the words.
+    the first version that has it. One that was not evaluated in time (`unscored`) says nothing either way, and so does
+    that on which a fleet has agreed: nothing is trained yet, and it may by chance answer one class always, whose recall
+    nothing exceeds. classes: their names, for the words.
     """
     stop = rounds.stop
-    sign = _sign(stop.metric)
-    values = [(number, sign * metrics[stop.metric]) for number, metrics in enumerate(history) if stop.metric in metrics]
+    sign, out = _sign(stop.metric), _untrained(history)
+    there = ((number, metrics) for number, metrics in enumerate(history) if number not in out)
+    values = [(number, sign * metrics[stop.metric]) for number, metrics in there if stop.metric in metrics]
     last = len(history) - 1
     if values and stop.target is not None:
         best = max(value for _, value in values)

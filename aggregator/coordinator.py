@@ -305,7 +305,7 @@ class Coordinator:
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
-        return fates.of(self, self.rounds.now.attempt) if self.rounds.now else {}
+        return fates.of(self, self.rounds.now.attempt, is_open=True) if self.rounds.now else {}
 
     # Offers.
 
@@ -402,7 +402,7 @@ class Coordinator:
 
     def _close(self, outcome: Literal["committed", "abandoned", "stopped"], reason: str) -> Close:
         self._state, attempt = WAITING, self.rounds.close()
-        return Close(attempt, outcome, reason, fates.of(self, attempt))
+        return Close(attempt, outcome, reason, fates.of(self, attempt, is_open=False))
 
     def _leave(self, made: Committed, now: float) -> list[Effect]:
         self.ledger.leave(made.version, self.rounds.last)

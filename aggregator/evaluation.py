@@ -51,6 +51,11 @@ def is_measured(spec: JobSpec, *, has_test: bool) -> bool:
     return has_test or spec.contract.validation > 0 or spec.rounds.stop.metric == "loss"
 
 
+def is_by_devices(spec: JobSpec, *, has_test: bool) -> bool:
+    """Return whether what a job's rule to stop goes by is what devices measure of a version once they have it."""
+    return spec.contract.validation > 0 and not has_test and spec.rounds.stop.metric != "loss"
+
+
 def check_measured(spec: JobSpec, config: AggregatorConfig) -> None:
     """Raise ValueError, with what to do, for a job whose rule to stop would never hold: nobody measures its metric."""
     if spec.rounds.stop.is_set and not is_measured(spec, has_test=spec.data_name in config.tests):

@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from aggregator.coordinator import Coordinator
 
 
-def of(core: Coordinator, attempt: Attempt) -> dict[str, str]:
-    """Return for everybody whom an attempt drew, or who counts, what has become of it; by name."""
-    return {name: _fate(core, name) for name in sorted({*attempt.cohort, *core.ledger.counted})}
+def of(core: Coordinator, attempt: Attempt, *, is_open: bool) -> dict[str, str]:
+    """Return for everybody whom an attempt drew, or who counts, what has become of it; by name.
+
+    is_open: whether the attempt goes on, so that something may still come.
+    """
+    return {name: _fate(core, name, is_open=is_open) for name in sorted({*attempt.cohort, *core.ledger.counted})}
 
 
-def _fate(core: Coordinator, name: str) -> str:
+def _fate(core: Coordinator, name: str, *, is_open: bool) -> str:
     verdict, member = core.ledger.last_of(name), core.members.get(name)
     if name in core.ledger.counted and verdict is not None and verdict.base != core.base:
         return f"counted late: its update was to version {verdict.base}"
@@ -30,4 +33,6 @@ def _fate(core: Coordinator, name: str) -> str:
         return "not counted: it was offline"
     if not member.ready:
         return f"not counted: it could not take part: {member.why}"
+    if is_open:
+        return "awaited: nothing has arrived yet"
     return "not counted: nothing had arrived when the round ended"

@@ -38,7 +38,7 @@ def of(run: Run) -> list[str]:
             f"nobody measures {stop.metric}: there is no [tests.{run.spec.data_name}] in aggregator.toml, so its stop "
             f"rule never holds and it goes on to max_rounds = {run.spec.rounds.max_rounds}"
         )
-    elif run.version.number and not measured:
+    elif run.version.number > evaluation.is_by_devices(run.spec, has_test=run.has_test) and not measured:
         alone = (
             ""
             if stop.metric != "loss" or run.has_test or run.metrics.get("participants", 0.0) > 1

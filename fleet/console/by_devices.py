@@ -43,14 +43,14 @@ def lines(told: ByDevices | None) -> list[str]:
     found = [f"version {told.version} by {told.devices} devices, on {told.rows} rows that they hold back:"]
     for name in SHOWN:
         if name in told.mean and name in told.spread and name in told.quartiles and name in told.worst:
-            quartiles, (device, value) = "  ".join(f"{each:.4g}" for each in told.quartiles[name]), told.worst[name]
+            quartiles, (device, value) = "  ".join(f"{each:.4f}" for each in told.quartiles[name]), told.worst[name]
             found.append(
                 f"  {name:<18} mean {told.mean[name]:.4f}  spread {told.spread[name]:.4f}  quartiles {quartiles}  "
-                f"worst {value:.4g} ({device})"
+                f"worst {value:.4f} ({device})"
             )
     for name, label in list(told.labels.items())[:MOST_SHOWN]:
         device, value = label.worst
-        found.append(f"  {name:<18} found {label.recall:.4f} of {label.rows} rows  worst {value:.4g} ({device})")
+        found.append(f"  {name:<18} found {label.recall:.4f} of {label.rows} rows  worst {value:.4f} ({device})")
     if len(told.labels) > MOST_SHOWN:
         found.append(f"  and {len(told.labels) - MOST_SHOWN} labels that are found more often (--json has them)")
     return found

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from broker.messages import Curve
 from fleet.console import operator
-from fleet.console.by_devices import ByDevices
+from fleet.console.by_devices import SHOWN, ByDevices
 from runtime.settings import SettingsError, convert
 
 Cell = str | int | float | bool | None
@@ -158,7 +158,7 @@ def metrics(arguments: argparse.Namespace) -> int:
     elif arguments.csv:
         _say(as_csv([row_of_version(line) for line in lines]).rstrip("\n"))
     else:
-        _say(table(lines, _shortlist(lines)))
+        _say(table(lines, shortlist(lines)))
     return 0
 
 
@@ -186,14 +186,19 @@ MOST_COLUMNS = 8
 """Of a table for a person; CSV and JSON have all."""
 
 
-def _shortlist(lines: Sequence[VersionLine]) -> list[str]:
-    """Return the measures that a person is shown: what is known of most versions, without what says how it was made."""
+def shortlist(lines: Sequence[VersionLine]) -> list[str]:
+    """Return the measures that a person is shown: those that say most, then what is known of most versions, without
+    what says how it was made.
+    """
     passed = ("buckets", "bits", "noise", "examples", "unscored")
     counts: dict[str, int] = {}
     for line in lines:
         for name in line.metrics:
             counts[name] = counts.get(name, 0) + (name not in passed and ":" not in name and "[" not in name)
-    known = sorted((name for name, n in counts.items() if n), key=lambda name: (-counts[name], name))
+    first = {name: at for at, name in enumerate((*SHOWN, "loss", "participants"))}
+    known = sorted(
+        (name for name, n in counts.items() if n), key=lambda name: (first.get(name, len(first)), -counts[name], name)
+    )
     return known[:MOST_COLUMNS]
 
 

@@ -265,11 +265,17 @@ class Console:
         return f"upload:{digest}"
 
     def pages(self, command: Query) -> Iterator[dict[str, Any]]:
-        """Ask page after page, and give what is on each. Raises OperatorError."""
+        """Ask page after page, and give what is on each, fit for a screen. Raises OperatorError."""
+        return map(_cleaned, self.raw_pages(command))
+
+    def raw_pages(self, command: Query) -> Iterator[dict[str, Any]]:
+        """Ask page after page, and give what is on each as it came: for what is read, and not shown. Raises
+        OperatorError.
+        """
         after = command.after
         while True:
             reply = self.ask(structs.replace(command, request=secrets.token_hex(4), after=after))
-            yield _cleaned(reply.data)
+            yield reply.data
             if not reply.more or reply.more == after:
                 return
             after = reply.more

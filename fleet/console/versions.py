@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker.errors import WireError
 from broker.messages import Export, Head, Job, Message, Version
@@ -31,6 +31,7 @@ from models.params import Params, Spec
 from models.serving.export import to_onnx
 from models.strategies.state import State
 from runtime.settings import SettingsError, convert
+from runtime.words import clean
 
 UNTRAINED = "it is untrained: version 0 is drawn from the seed of the job"
 AS_DRAWN = "it is untrained: its weights are those of version 0, drawn from the seed of the job"
@@ -113,7 +114,7 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
 def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     """Write a version that the aggregator has."""
     said, body = None, bytearray()
-    for page in fleet.pages(Export(fleet.client, "", name, version)):
+    for page in fleet.raw_pages(Export(fleet.client, "", name, version)):
         said = said or convert({k: v for k, v in page.items() if k != "piece"}, _Said, "the aggregator's answer")
         try:
             body += base64.b64decode(str(page.get("piece", "")), validate=True)
@@ -122,6 +123,8 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
         if len(body) > said.n_bytes:
             raise OperatorError("the aggregator says more bytes than the version has")
     assert said is not None  # noqa: S101 -- there is a page, or an error
+    shown = {key: clean(getattr(said, key)) for key in ("job", "version", "sha256")}
+    said = structs.replace(said, **shown)
     spec = convert(said.spec, JobSpec, said.job)
     net = nets.build(spec.model, allow=nets.factories_of(spec.model))
     held = _read(net, spec, said, bytes(body))

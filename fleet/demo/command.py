@@ -332,22 +332,22 @@ class _Demo:
 
     def _draw(self, central: float | None) -> list[Path]:
         rounds = {version.round: version for version in self._history[1:]}
-        sent, float32, values = [], [], []
+        sent, float32, values, in_float32 = [], [], [], self._as_float32()
         for row in self._table():
             number = int(str(row["version"]).rpartition(".")[2])
             if (version := rounds.get(number)) is not None:
                 values.append(_as_float(row.get(self._measure)))
                 sent.append((version.bytes_up + version.bytes_down) / self._n_devices)
-                float32.append(self._as_float32()[number - 1] if number <= len(self._history) - 1 else sent[-1])
+                float32.append(in_float32[number])
         title = f"{self._spec.name} on {self._n_devices} devices"
         return draw(self._out, title, self._measure, values, sent, float32, central)
 
-    def _as_float32(self) -> list[float]:
+    def _as_float32(self) -> dict[int, float]:
         """Return what a device would have sent and received of bodies alone until each version, in float32."""
-        size, so_far, found = 4 * self._n_parameters, 0, []
+        size, so_far, found = 4 * self._n_parameters, 0, {}
         for version in self._history[1:]:
             so_far += size * version.participants * (2 if version.round > 1 else 1)
-            found.append(so_far / self._n_devices)
+            found[version.round] = so_far / self._n_devices
         return found
 
     def _write_rows(self) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+from models.measures import table as measures
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 FLEET, CENTRAL, FLOAT32 = "#0b6e99", "#c05621", "#a0aec0"
@@ -33,7 +35,7 @@ def by_round(
         text = f"trained in one place  {_value(central, measure)}"
         _label(axes, (end, central), text, CENTRAL, above=central >= last)
     _label(axes, (end, last), f"the fleet  {_value(last, measure)}", FLEET, above=central is None or central < last)
-    _fit(axes, values if central is None else [*values, central])
+    _fit(axes, values if central is None else [*values, central], measure)
     figure.savefig(path, dpi=DPI)
 
 
@@ -61,10 +63,10 @@ def by_bytes(
         axes.plot(bytes_[-1], values[-1], "o", color=colour, markersize=6)
         text = f"{name}  {_bytes(bytes_[-1], 0)}"
         at = (bytes_[-1], values[-1])
-        _label(axes, at, text, FLEET if colour == FLEET else FAINT, above=True)
-    axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    _fit(axes, values)
+        is_near = sent_float32 is not None and sent_float32[-1] < _NEAR * sent[-1]  # then their names would overlap
+        _label(axes, at, text, FLEET if colour == FLEET else FAINT, above=colour != FLEET or not is_near)
+    _mark_bytes(axes, [*sent, *(sent_float32 or ())])
+    _fit(axes, values, measure)
     figure.savefig(path, dpi=DPI)
 
 
@@ -83,12 +85,13 @@ def accuracy_by_bytes_of(lines: Sequence[tuple[str, Sequence[float], Sequence[fl
         sent, accuracies = next((sent, accuracies) for name, sent, accuracies in lines if name == coding)
         colour = FAINT if coding == codings[-1] else SERIES[codings.index(coding) % len(SERIES)]
         _label(axes, (sent[-1], accuracies[-1]), coding, colour, above=True)
-    axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _mark_bytes(axes, [n for _, sent, _ in lines for n in sent])
     _fit(axes, [value for _, _, accuracies in lines for value in accuracies])
     figure.savefig(path, dpi=DPI)
 
 
+_NEAR = 30.0
+"""Times as many bytes: what is nearer is not half a picture apart."""
 _PERCENT = ("accuracy", "balanced_accuracy")
 
 
@@ -129,10 +132,22 @@ def _label(axes: Axes, at: tuple[float, float], text: str, colour: str, *, above
     )
 
 
-def _fit(axes: Axes, values: Sequence[float]) -> None:
-    """Leave room for the labels above and below."""
+def _fit(axes: Axes, values: Sequence[float], measure: str = "accuracy") -> None:
+    """Leave room for the labels above and below, and mark no value there that the measure cannot have."""
     room = 0.15 * (max(values) - min(values)) + 0.005
-    axes.set_ylim(min(values) - room, max(values) + room)
+    low, high = min(values) - room, max(values) + room
+    axes.set_ylim(low, high)
+    known = measures.find(measure)
+    marks = [float(mark) for mark in axes.get_yticks() if low <= mark <= high]
+    axes.yaxis.set_major_locator(FixedLocator([mark for mark in marks if known.least <= mark <= known.most]))
+
+
+def _mark_bytes(axes: Axes, sent: Sequence[float]) -> None:
+    """Name bytes on an axis: powers of ten, and numbers between them where there are few of these."""
+    if max(sent) < _NEAR * max(min(sent), 1.0):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _bytes(n: float, _position: int) -> str:

@@ -161,7 +161,8 @@ class _Report:
         """Show the totals, what matters most first."""
         if told := self._who_was_away(result.idle):
             self._display.line(told)
-        self._display.line(f"ended after {len(result.rounds)} rounds in {duration(result.seconds)}: {result.reason}")
+        n_rounds = sum(row.participants > 0 for row in result.rounds)  # the last version may be an older one again
+        self._display.line(f"ended after {n_rounds} rounds in {duration(result.seconds)}: {result.reason}")
         words = (
             no_better(result.rounds[-1].measures | _always(result), self._spec.contract.classes)
             if result.rounds

@@ -22,6 +22,7 @@ from msgspec import Struct, structs
 
 from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as AggregatorLimits
+from aggregator.convergence import RESTORED
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.store import Store
@@ -64,6 +65,7 @@ class RoundRow(Struct, frozen=True):
 
     round: int
     participants: int
+    """0 of a version that is an older one again."""
     bytes_up: int
     bytes_down: int
     body_bytes_up: int
@@ -344,10 +346,14 @@ class _Simulation:
                 raise SimulationError(self._why_it_stands_still(run))
             if not self._work() and not self._let_time_pass():
                 raise SimulationError(self._why_it_stands_still(run))
-            if run.version.number > number:
-                number, now, seconds = run.version.number, self._traffic(), time.perf_counter()
-                row = _row(number, run.metrics, before, now, seconds - began)
-                yield structs.replace(row, **self._deployed.follow(number, run.step))
+            while (
+                run.version.number > number
+            ):  # what patience ends with comes right behind the last one that was trained
+                number, now, seconds = number + 1, self._traffic(), time.perf_counter()
+                is_last = number == run.version.number
+                metrics = run.metrics if is_last else self._store.history(run.job)[number]
+                row = _row(number, metrics, before, now, seconds - began)
+                yield structs.replace(row, **(self._deployed.follow(number, run.step) if is_last else {}))
                 before, began, since = now, seconds, self._clock.now
 
     def _rouse(self, transport: MemoryTransport) -> None:
@@ -450,7 +456,7 @@ class _Simulation:
 def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic, seconds: float) -> RoundRow:
     return RoundRow(
         round=number,
-        participants=int(metrics["participants"]),
+        participants=0 if RESTORED in metrics else int(metrics["participants"]),
         bytes_up=now.up - before.up,
         bytes_down=now.down - before.down,
         body_bytes_up=now.body_up - before.body_up,

@@ -31,6 +31,8 @@ _STEP = 0.1
 """over the size of labels that are values, where that is less: a net whose answers are large is as steep."""
 
 
+_RARE = 0.3
+"""A class is rare that has less than this share of what it would have if all had as many rows."""
 _MOST_LEFT_OUT = 0.2
 """Share of the rows that may be left out for their empty cells, at most; else these are filled."""
 
@@ -95,7 +97,7 @@ def head(settings: SourceSettings, n_rows: int, notes: Iterable[str], columns: S
     lines += [f"# left out: {_remark(one.name)}: {one.why}" for one in columns if one.role == "unused"][:20]
     keys = {"path": settings.path}
     keys |= {key: text for key in _TEXTS if isinstance(text := getattr(settings, key), str)}
-    keys |= {one.role: one.name for one in reversed(columns) if one.role in ("time", "group")}
+    keys |= {one.role: one.name for one in reversed(columns) if one.role in ("time", "group", "label")}
     lines += ["# On each device, in agent.toml:", f"#   [data.{_name(settings)}]"]
     told = [f"#   {key} = {_remark(quoted(text))}" for key, text in keys.items()]
     if settings.header is not None:
@@ -160,6 +162,10 @@ def body(
     ]
     lines += [
         f'missing = "{"mean" if fills else "skip"}"',
+        "# Each device holds rows back and scores versions on them; else only [tests] of the aggregator measure more",
+        "# than the loss.",
+        "#validation = 0.1",
+        *_on_rare(classes, labels),
         "",
         "[train]",
         "epochs = 1",
@@ -179,6 +185,22 @@ def body(
         "max_rounds = 50",
         "# Ends when nothing is gained any more.",
         'stop = { metric = "loss", patience = 8 }',
+    ]
+
+
+def _on_rare(classes: Sequence[str] | None, labels: Counter[str]) -> list[str]:
+    """Return what to think of where a class is rare: to say always another one is nearly always right."""
+    n_rows = sum(labels[name] for name in classes or ())
+    if not classes or len(classes) < 2 or not n_rows:
+        return []
+    name = min(classes, key=lambda one: labels[one])
+    if labels[name] * len(classes) > _RARE * n_rows:
+        return []
+    share, measure = labels[name] / n_rows, quoted(f"recall:{name}")
+    return [
+        f"# {_remark(name)} is {share:.1%} of the rows, so accuracy says little: balanced, a row of it weighs more;",
+        f"# and [rounds] stop can go by macro_f1, or by {_remark(measure)}.",
+        '#class_weight = "balanced"',
     ]
 
 

@@ -112,6 +112,19 @@ def test_the_other_ends_name_a_constant_answer_too() -> None:
     )
 
 
+def test_the_version_on_which_a_fleet_has_agreed_ends_no_job_for_nothing_is_trained_yet() -> None:
+    agreed = {"recall:fault": 1.0, "always": 1.0, AGREEING: 3.0}
+    rest = [{"recall:fault": value} for value in (0.5, 0.9, 0.8, 0.9)]
+    rule = StopSpec(metric="recall:fault", target=0.95, patience=2)
+    rounds = RoundsSpec(stop=rule)
+    assert reason_to_end([{}, agreed], rounds) is None
+    assert reason_to_end([{}, agreed, *rest[:3]], rounds) is None, "patience begins with what was trained"
+    assert reason_to_end([{}, agreed, *rest], rounds) == "no better recall:fault than 0.9000 for 2 rounds"
+    started = [{}, {STARTED: 1.0}, agreed]
+    reached = "recall:fault 1.0000 has reached the target 0.95, but the model is as good as always answering '1'"
+    assert reason_to_end(started, rounds) == reached, "of weights that were trained before"
+
+
 # The best version, and what a job serves.
 
 

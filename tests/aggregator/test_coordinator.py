@@ -745,7 +745,7 @@ def test_the_fates_of_an_open_round_can_be_asked() -> None:
     bench = Bench(RoundsSpec(quorum=2))
     bench.see("a", "b")
     bench.count("a")
-    assert bench.core.fates() == {"a": "counted", "b": "not counted: nothing had arrived when the round ended"}
+    assert bench.core.fates() == {"a": "counted", "b": "awaited: nothing has arrived yet"}
 
 
 # Devices that are absent, silent or have failed.

@@ -39,10 +39,13 @@ def test_everybody_has_a_fate(device: str) -> None:
     core.receive(DeviceStatus("offline", online=False, ready=True), 0.0)
     core.receive(DeviceStatus("unready", online=True, ready=False, why="no data"), 0.0)
     core.receive(DeviceStatus("there", online=True, ready=True), 0.0)
-    assert fates.of(core, attempt)[device] == FATES[device]
-    assert list(fates.of(core, attempt)) == sorted(FATES)
+    assert fates.of(core, attempt, is_open=False)[device] == FATES[device]
+    assert list(fates.of(core, attempt, is_open=False)) == sorted(FATES)
+    meanwhile = FATES | {"there": "awaited: nothing has arrived yet"}
+    assert fates.of(core, attempt, is_open=True)[device] == meanwhile[device]
 
 
 def test_who_counts_and_was_not_drawn_has_one_too() -> None:
     setup = Setup(rules=RoundsSpec(), seed=7, base=V0, verdicts=[Verdict("a", "j", V0, "ab" * 4)])
-    assert fates.of(Coordinator(setup, 0.0), Attempt(V0, 1, "salt", 0, None, ())) == {"a": "counted"}
+    attempt = Attempt(V0, 1, "salt", 0, None, ())
+    assert fates.of(Coordinator(setup, 0.0), attempt, is_open=False) == {"a": "counted"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from aggregator import curves
+from aggregator import curves, notes
 from aggregator.learner import Learner
 from broker.messages import Offer, Verdict, Version
 from edge_agent import trainer, workspace
@@ -120,6 +120,21 @@ def test_a_version_is_scored_by_its_devices_one_round_later_and_without_test_dat
     assert told["spread"]["accuracy"] == pytest.approx(float(np.std(list(of.values()))))  # type: ignore[index]
     assert set(told["labels"]) == {"ok", "fault"}  # type: ignore[call-overload]
     assert sum(label["rows"] for label in told["labels"].values()) == 70  # type: ignore[attr-defined]
+
+
+def test_nobody_is_said_to_measure_nothing_while_devices_have_the_first_version_still_before_them(
+    scoring: Fleet,
+) -> None:
+    contract = ContractSpec(validation=0.2, classes=("ok", "fault"), normalise="standard")
+    scoring.submit(evaluated(contract=contract, rounds=rounds(3, patience=9)))
+    run, seen = scoring.job(), dict[int, list[str]]()
+    while not run.coordinator.ended:
+        for part in (scoring.aggregator, *scoring.agents.values()):
+            part.step(0.0)
+            seen[run.version.number] = notes.of(run)
+        scoring.now += 0.01
+    assert seen.keys() == {0, 1, 2, 3}
+    assert not any("nobody measures" in said for told in seen.values() for said in told)
 
 
 def test_a_job_is_stopped_by_what_its_devices_say(scoring: Fleet) -> None:

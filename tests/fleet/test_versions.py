@@ -34,7 +34,7 @@ deploy = "{deploy}"
 seed = {seed}
 [model]
 inputs = 4
-hidden = [8]
+hidden = [{hidden}]
 outputs = 3
 [rounds]
 quorum = 2
@@ -61,7 +61,7 @@ def built(folder: Path, mosquitto: EmbeddedBroker) -> Stage:
 
 
 def job(folder: Path, name: str = "blobs", **changes: object) -> Path:
-    values = {"name": name, "deploy": "never", "seed": 0, "max_rounds": 500, "min_delta": 0.0} | changes
+    values = {"name": name, "deploy": "never", "seed": 0, "hidden": 8, "max_rounds": 500, "min_delta": 0.0} | changes
     path = folder / f"{name}.toml"
     path.write_text(PATIENT.format(**values), encoding="utf-8")
     return path
@@ -153,7 +153,7 @@ def test_versions_are_exported_restored_and_started_from(
     with Children() as children:
         aggregator(children, stage)
         until(lambda: "online" in stage.aggregator.log.read_text())
-        first = console.did("job", "submit", job(tmp_path)).strip()
+        first = console.did("job", "submit", job(tmp_path, hidden=96)).strip()  # more bytes than a line shows
         code, said, note = console.ask("job", "export", "blobs", "--out", out)
         assert (code, said) == (0, f"{out}: blobs version 1.0\n")
         assert note == "note: it is untrained: version 0 is drawn from the seed of the job\n"
@@ -168,14 +168,14 @@ def test_versions_are_exported_restored_and_started_from(
         assert (told["job"], told["version"]) == (first, [1, int(best)])
         with np.load(weights) as found:
             assert [(name, found[name].shape) for name in found] == [
-                *(("0.weight", (8, 4)), ("0.bias", (8,)), ("2.weight", (3, 8)), ("2.bias", (3,))),
+                *(("0.weight", (96, 4)), ("0.bias", (96,)), ("2.weight", (3, 96)), ("2.bias", (3,))),
             ]
             assert all(found[name].dtype == np.float32 for name in found)
         assert "has ended" in console.ask("job", "pause", "blobs")[2]
 
         # One that starts from the best version of it, and takes its name.
         code, _, notes = console.ask(
-            "job", "submit", job(tmp_path, min_delta=0.0, seed=5, max_rounds=100_000), "--from", f"{first}@best"
+            "job", "submit", job(tmp_path, hidden=96, seed=5, max_rounds=100_000), "--from", f"{first}@best"
         )
         assert code == 0, notes
         assert f"note: it starts from {first}@best: that is version 1, of " in notes
@@ -189,7 +189,7 @@ def test_versions_are_exported_restored_and_started_from(
 
         # One that goes on for ever, paused and rolled back.
         until(lambda: console.line("blobs")["state"] == "finished", timeout_s=60.0)
-        endless = job(tmp_path, "endless", max_rounds=100_000)
+        endless = job(tmp_path, "endless", hidden=96, max_rounds=100_000)
         endless.write_text(endless.read_text().replace("patience = 3", "patience = 100000"), encoding="utf-8")
         code, _, notes = console.ask("job", "submit", endless, "--from", weights)
         assert (code, "it starts from the weights that were sent: that is version 1, of " in notes) == (0, True), notes

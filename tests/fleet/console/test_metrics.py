@@ -80,11 +80,20 @@ def test_a_person_is_shown_mean_spread_worst_and_labels() -> None:
     said = by_devices.lines(TOLD)
     assert said[0] == "version 4 by 3 devices, on 60 rows that they hold back:"
     assert said[1].split() == [
-        *("accuracy", "mean", "0.9000", "spread", "0.0500", "quartiles", "0.85", "0.9", "0.95"),
-        *("worst", "0.84", "(d2)"),
+        *("accuracy", "mean", "0.9000", "spread", "0.0500", "quartiles", "0.8500", "0.9000", "0.9500"),
+        *("worst", "0.8400", "(d2)"),
     ]
-    assert said[3].split() == ["fault", "found", "0.4000", "of", "7", "rows", "worst", "0", "(d2)"]
+    assert said[3].split() == ["fault", "found", "0.4000", "of", "7", "rows", "worst", "0.0000", "(d2)"]
     assert by_devices.lines(None) == []
+
+
+def test_the_columns_for_a_person_are_those_that_say_most_and_not_those_that_come_first_by_name() -> None:
+    known = ("accuracy", "balanced_accuracy", "brier", "buckets", "device_loss", "f1", "federated_rows", "log_loss")
+    rest = ("loss", "macro_f1", "macro_precision", "participants", "recall:fault")
+    lines = [VersionLine("1.0", "", {}), VersionLine("1.1", "", dict.fromkeys((*known, *rest), 0.5))]
+    assert metrics.shortlist(lines) == [
+        *("accuracy", "balanced_accuracy", "macro_f1", "f1", "log_loss", "loss", "participants", "brier"),
+    ]
 
 
 def test_curves_have_a_step_a_version_and_are_written_anew(tmp_path: Path) -> None:

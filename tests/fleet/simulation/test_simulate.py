@@ -112,6 +112,16 @@ def test_a_fleet_learns() -> None:
     assert result.reason == "max_rounds = 12 are done"
 
 
+def test_a_job_that_serves_its_best_version_again_tells_of_every_version_and_counts_no_update_for_that_one() -> None:
+    job = spec(max_rounds=200)
+    patient = structs.replace(job.rounds, stop=StopSpec("accuracy", patience=3))
+    result = run(structs.replace(job, rounds=patient))
+    assert " again, the best" in result.reason
+    assert [row.round for row in result.rounds] == list(range(1, len(result.rounds) + 1))
+    *trained, again = [row.participants for row in result.rounds]
+    assert (min(trained) > 0, again) == (True, 0)
+
+
 @pytest.mark.parametrize("kind", nets.NETS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("compression", ["off", "strong"])

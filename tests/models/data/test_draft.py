@@ -68,9 +68,25 @@ def test_a_table_becomes_a_job_that_the_loader_accepts_with_what_was_found_as_co
         "# left out: note: it has words",
         '#   time = "when"',
         '#   group = "trial"',
+        '#   label = "state"',
         "# Rows of each: bad: 20, ok: 40",
     ):
         assert comment in found.job.splitlines()
+
+
+def test_what_to_do_about_a_rare_class_is_in_a_draft_to_be_taken_as_it_stands(tmp_path: Path) -> None:
+    rows = [(n * n % 7, "fault" if n % 20 == 0 else "ok") for n in range(200)]
+    found, _ = drafted(write(tmp_path / "x.csv", ("a", "state"), rows))
+    assert "# fault is 5.0% of the rows, so accuracy says little" in found.job
+    advised = found.job.replace('#class_weight = "balanced"', 'class_weight = "balanced"')
+    advised = advised.replace("#validation = 0.1", "validation = 0.1").replace('"loss"', '"recall:fault"')
+    job = msgspec.convert(tomllib.loads(advised), JobSpec)
+    assert (job.contract.class_weight, job.contract.validation) == ("balanced", 0.1)
+    assert job.rounds.stop.metric == "recall:fault"
+    even, _ = drafted(
+        write(tmp_path / "y.csv", ("a", "state"), [(n * n % 7, "fault" if n % 3 else "ok") for n in range(40)])
+    )
+    assert "class_weight" not in even.job
 
 
 @pytest.mark.parametrize(
