@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from aggregator.attempts import MOST_ATTEMPTS
 from aggregator.effects import Attempt, Close
 from aggregator.rows import AMONG_BODIES
 from aggregator.store import (
-    MOST_ATTEMPTS,
     BodyRow,
     Claim,
     Current,
