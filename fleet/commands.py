@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,9 @@ def _source_on_the_line() -> Iterator[None]:
     except DatasetError as error:
         if not any(words in (told := str(error)) for words in _OF_A_SOURCE):
             raise
-        raise DatasetError(f"{told}; here with --source 'KEY = VALUE'", cell=error.cell) from error
+        said = re.search(r'\b\w+ = "[^"]*"', told)
+        key = said[0] if said else "KEY = VALUE"
+        raise DatasetError(f"{told}; here with --source '{key}'", cell=error.cell) from error
 
 
 def agent_predict(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ columns by name, in any order, the label ignored. So the very file that a device
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,10 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool, so
     else:
         sys.stdout.write("\n".join(_lines(card, found, answers)) + "\n")
     return 0
+
+
+_NUMBER = re.compile(r"[-+]?[\d.,']*(?:e[-+]?\d+)?|nan|na|n/a|null|none", re.IGNORECASE)
+"""A cell, or what stands for none."""
 
 
 # What is asked.
@@ -125,10 +130,22 @@ def _is_plain(settings: SourceSettings) -> bool:
         opened.close()
 
 
+def _has_no_names(row: table.Format, settings: SourceSettings) -> bool:
+    """Return whether a CSV begins with numbers: a file whose columns have other names is not read by position."""
+    try:
+        opened = row.open(settings, ended=False)
+    except DatasetError:
+        return True
+    try:
+        return all(_NUMBER.fullmatch(name.strip()) for name in opened.header)
+    finally:
+        opened.close()
+
+
 def _read(ways: Sequence[SourceSettings], card: Card, own: DataSource | None) -> Asked:
     """Return the rows of a file, read in the first way that has what the model takes. Raises DatasetError."""
     contract, row = card.contract, table.known(ways[0])
-    if row.called == "csv" and contract.features:  # rows of features, without a line of names
+    if row.called == "csv" and contract.features and _has_no_names(row, ways[0]):  # rows of features alone
         ways = [*ways, structs.replace(ways[0], rename={}, header=contract.features)]
     if row.called == "npz":  # features alone
         key = ways[0].columns[0] if len(ways[0].columns) == 1 else "X"

@@ -130,6 +130,8 @@ def check(
         advice = (
             ': call them so there, or say in the source\'s table what they are called here, rename = {"HERE" = "NAME"}'
         )
+    elif settings.label in missing:
+        advice = ': is another one the label? Say in the source\'s table label = "ITS NAME"'
     raise DatasetError(f"{settings.path}: {' and '.join(told)}; {whose} has {has}{more}{advice}")
 
 

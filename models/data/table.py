@@ -12,7 +12,7 @@ import codecs
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple, Protocol
 
 from models.data import csv_file, factory_source, jsonl_file, npz_file, ring_file, sqlite_file, textfile, times
@@ -175,6 +175,8 @@ def _check_names(settings: SourceSettings) -> None:
 def known(settings: SourceSettings) -> Format:
     """Return the format of a source. Raises DatasetError for none that is known."""
     row = find(settings)
+    if row is None and Path(settings.path).is_dir():
+        raise DatasetError(f"{settings.path} is a folder: name the file in it that has the rows")
     if row is None:
         if settings.path.lower().endswith((".xlsx", ".xls", ".xlsm", ".ods")):
             raise DatasetError(f"{settings.path}: is a workbook of a spreadsheet: save its table as CSV")

@@ -206,7 +206,8 @@ def test_names_that_act_on_a_terminal_are_shown_harmless(here: Path, capsys: Cap
     Path("evil.csv").write_text('"\x1b[2J\x1b[31m",a\n1,2\n')
     code, _, complaints = check_agent(capsys, sources(evil="evil.csv"))
     assert code == 2
-    assert complaints == ["fedge: agent.toml: [data.evil]: evil.csv: no column 'y'; the header has �, a"]
+    (complaint,) = complaints
+    assert complaint.startswith("fedge: agent.toml: [data.evil]: evil.csv: no column 'y'; the header has �, a: is ")
 
 
 # Factories.

@@ -151,7 +151,7 @@ def test_more_keys_of_the_file_are_said_on_the_line(
     (tmp_path / "x.csv").write_bytes("Temp °C;vib\n1;2\n".encode("cp1252"))
     assert device.ask(tmp_path / "x.csv") == 1
     assert "is no UTF-8" in (said := capsys.readouterr().err)
-    assert "here with --source 'KEY = VALUE'" in said
+    assert """; here with --source 'encoding = "latin-1"'\n""" in said
     more = 'encoding = "cp1252", rename = { "Temp °C" = "temp" }'
     assert device.ask(tmp_path / "x.csv", "--source", more) == 0
     assert lines(capsys)[1:] == ["all good,0.731059"]

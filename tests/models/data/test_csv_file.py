@@ -36,7 +36,10 @@ def test_a_csv_gives_all_columns_but_the_label_or_those_asked_for(csv: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "no column 'y'; the header has a, b"),
+        (
+            "a,b\n1,2\n",
+            "no column 'y'; the header has a, b: is another one the label. Say in the source's table label = ",
+        ),
         ("a,a,y\n1,2,3\n", "more than one column 'a'"),
         ("a,y\n1,0,9\n1,0,9\n", "none of its 2 rows can be used: 2 because the line .*lines 2, 3"),
         ("a,y\nwarm,0\nhot,0\n", "column 'a' holds no numbers"),

@@ -31,6 +31,11 @@ def test_a_path_of_no_format_is_told_those_there_are(path: str) -> None:
         table.known(SourceSettings(path))
 
 
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=rf"{tmp_path} is a folder: name the file in it that has the rows"):
+        table.known(SourceSettings(str(tmp_path)))
+
+
 def test_a_stamp_is_another_after_a_file_was_written_to_or_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     settings = SourceSettings(str(path))
