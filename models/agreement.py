@@ -320,7 +320,7 @@ class _Terms(NamedTuple):
 def _terms(voice: Voice, some: slice) -> _Terms:
     whole, rows, weight = voice.statistic.columns, voice.statistic.rows, voice.weight
     assert isinstance(whole, Moments)  # noqa: S101 -- as its job has it, or it was refused
-    moments = Moments(*(each[some] for each in whole))
+    moments = Moments(whole.exponents[some], whole.sums[some], whole.high[some], whole.low[some])
     sums = [(total * weight << SHIFT) // rows for total in moments.sums.tolist()]
     return _Terms(moments.exponents.tolist(), sums, [(square * weight << SHIFT) // rows for square in squares(moments)])
 
