@@ -8,6 +8,9 @@ To the coordinator it is a round as any other: who is drawn, what a quorum is, d
 when, all that is as it always is. So whoever is drawn is asked (with `fraction` below 1 not everybody), and a late
 statistic is refused as its base has been left. What steers the coding, and what the gate holds usual, stays as it was:
 nobody has trained.
+
+A device weighs what its update would, and half of all at most whatever the job says: what is agreed on holds for the
+life of a job, and a mean of rows that one device claims to have would be no other one's.
 """
 
 from __future__ import annotations
@@ -143,9 +146,9 @@ class Agreeing(Intake):
     def outcome(self) -> Outcome:
         """Return what the fleet agrees on, by what has come."""
         if self._outcome is None:
-            voices = [
-                Voice(one.device, one.weight, self._said[one.device]) for one in self.counted if self._is_heard(one)
-            ]
+            weights = {one.device: one.weight for one in self.counted if self._is_heard(one)}
+            cap = shares.cap_for(weights.values(), shares.USUAL) if weights else 0
+            voices = [Voice(device, min(weight, cap), self._said[device]) for device, weight in weights.items()]
             self._outcome = agreement.agreed_of(self._job, voices)
         return self._outcome
 

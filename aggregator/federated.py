@@ -51,11 +51,13 @@ class Voice(NamedTuple):
     rows: Mapping[str, int]
     outcomes: Any = None
     """Of a model of classes, as `Tally.outcomes`, as many as it weighs."""
+    n: int = 0
+    """All of its rows, where they are of classes."""
 
     def weight_of(self, measure: str) -> int:
         """Return what it weighs in a mean of this measure: of one class, by the rows of that class."""
         of = table.split(measure)[1]
-        return self.weight if of is None else max(1, self.weight * self.rows.get(of, 0) // sum(self.rows.values()))
+        return self.weight if of is None else max(1, self.weight * self.rows.get(of, 0) // self.n)
 
 
 class Federated(NamedTuple):
@@ -71,7 +73,7 @@ def heard(spec: JobSpec, device: str, rows: int, content: bytes) -> Voice:
     if not one.n:
         raise TallyError("it is of no rows")
     names = _classes(spec)
-    also = [f"recall:{name}" for name in names] + [spec.rounds.stop.metric]
+    also = {f"recall:{name}" for name in names} | {spec.rounds.stop.metric}
     by_class = (one.outcomes[0] + one.outcomes[2]).tolist() if names else []
     weight = max(1, min(one.n, rows))
     return Voice(
@@ -80,6 +82,7 @@ def heard(spec: JobSpec, device: str, rows: int, content: bytes) -> Voice:
         scores(one, spec.contract.classes, also=also),
         dict(zip(names, by_class, strict=True)),
         one.outcomes * (weight / one.n) if names else None,
+        one.n,
     )
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -61,6 +61,7 @@ MOST_VOICES = 1024
 """Devices whose statistics are used: those whose names have the lowest hashes."""
 SHIFT = 32
 """Bits that a sum is refined by where it is multiplied by a weight that is not its examples'."""
+COLUMNS_AT_ONCE = 256
 MOST_COUNT = 2**53
 _HEAD = struct.Struct("<BII")
 
@@ -282,11 +283,21 @@ def _apart(centres: Float64, spreads: Float64) -> tuple[int, ...]:
 
 
 def _standard(voices: Sequence[Voice], kept: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Return mean and 1 over the standard deviation of each column, of exact sums."""
-    terms = [_terms(voice) for voice in voices]
-    found = []
+    """Return mean and 1 over the standard deviation of each column, of exact sums: some columns at a time, since whole
+    numbers take ten times the bytes in which they were said.
+    """
+    found: list[tuple[float, float]] = []
+    for first in range(0, kept.shape[1], COLUMNS_AT_ONCE):
+        some = slice(first, first + COLUMNS_AT_ONCE)
+        found += _standard_of([_terms(voice, some) for voice in voices], voices, kept[:, some])
+    return found
+
+
+def _standard_of(
+    terms: Sequence[_Terms], voices: Sequence[Voice], kept: npt.NDArray[np.bool_]
+) -> Iterator[tuple[float, float]]:
     for column in range(kept.shape[1]):
-        ours = [at for at in range(len(voices)) if kept[at, column]]
+        ours = np.flatnonzero(kept[:, column]).tolist()
         exponents = [terms[at].exponents[column] for at in ours]
         finest = min((exponent for exponent in exponents if exponent != NOTHING), default=NOTHING)
         total = square = 0
@@ -295,8 +306,7 @@ def _standard(voices: Sequence[Voice], kept: npt.NDArray[np.bool_]) -> list[tupl
                 total += terms[at].sums[column] << exponent - finest
                 square += terms[at].squares[column] << 2 * (exponent - finest)
         weight = sum(voices[at].weight for at in ours)
-        found.append(_mean_and_scale(total, square, weight << SHIFT, finest - BITS))
-    return found
+        yield _mean_and_scale(total, square, weight << SHIFT, finest - BITS)
 
 
 class _Terms(NamedTuple):
@@ -307,9 +317,10 @@ class _Terms(NamedTuple):
     squares: list[int]
 
 
-def _terms(voice: Voice) -> _Terms:
-    moments, rows, weight = voice.statistic.columns, voice.statistic.rows, voice.weight
-    assert isinstance(moments, Moments)  # noqa: S101 -- as its job has it, or it was refused
+def _terms(voice: Voice, some: slice) -> _Terms:
+    whole, rows, weight = voice.statistic.columns, voice.statistic.rows, voice.weight
+    assert isinstance(whole, Moments)  # noqa: S101 -- as its job has it, or it was refused
+    moments = Moments(whole.exponents[some], whole.sums[some], whole.high[some], whole.low[some])
     sums = [(total * weight << SHIFT) // rows for total in moments.sums.tolist()]
     return _Terms(moments.exponents.tolist(), sums, [(square * weight << SHIFT) // rows for square in squares(moments)])
 

@@ -96,12 +96,17 @@ class Model:
         return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
 
     def params(self, spec: Spec) -> Params:
-        """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py)."""
+        """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py).
+
+        What is beyond float32, as somebody may say of a version, is infinite; training on that ends with an error.
+        """
         if len(set(self.exponents)) == 1 and SAFE_LOWEST <= self.exponents[0] <= SAFE_HIGHEST:
             values = self.row.astype(np.float32)
             values *= np.float32(2.0 ** self.exponents[0])  # exact: a power of two, and far from the smallest float
             return params_of(values, spec)
-        return copy_of({t.name: np.asarray(value, np.float32) for t, value in zip(spec, self.values(), strict=True)})
+        with np.errstate(over="ignore"):
+            rounded = {t.name: np.asarray(value, np.float32) for t, value in zip(spec, self.values(), strict=True)}
+        return copy_of(rounded)
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` reads it back."""

@@ -73,8 +73,8 @@ class Session:
     @property
     def floods(self) -> bool:
         """Return whether more comes than this device should even throw away."""
-        healths = (self._strays, self._label_health, *self._topics.values())
-        return any(health.floods for health in healths)
+        of_topics = (self._label_health, *self._topics.values())
+        return self._strays.floods or any(health.floods for health in of_topics)
 
     def is_trusted(self, now: float) -> bool:
         """Return whether rows go to the ring."""

@@ -63,7 +63,8 @@ class CsvTable:
             raise DatasetError(
                 f"{file.path}: has {len(self._dialect.header):,} columns, where {MOST_COLUMNS:,} can be read"
             )
-        self.header = called(self._dialect.header, settings)
+        self.is_named = self._dialect.is_named
+        self.header = called(self._dialect.header, settings, is_named=self.is_named)
         self.notes = (*file.notes, *self._dialect.notes)
         self._formats: dict[str, str] = {}
         """Of the columns whose times were looked at: how they are written."""

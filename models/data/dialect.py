@@ -64,6 +64,8 @@ class Dialect(NamedTuple):
     first: int
     """The line of the first row, from 1; lines before it are not of the table."""
     notes: tuple[str, ...]
+    is_named: bool = True
+    """Whether the header can be nothing else: a name that is wanted stands there, or numbers stand below."""
 
     def reader(self, lines: Iterable[str]) -> Iterable[list[str]]:
         """Return the cells of lines: those of one row a list, none for an empty line."""
@@ -143,6 +145,7 @@ def found(text: str, settings: SourceSettings) -> Dialect:
         *(delimiter, quote, comment, cells, _trimmed(header, table[1:])),
         max(start, (after or 0) + 1),
         tuple(notes),
+        bool(names_at) or not wanted.isdisjoint(header) or _has_figures(table[1:]),
     )
 
 
@@ -254,6 +257,11 @@ def _is_headless(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: C
     counts = [int(header[at]) for at in figures if header[at].isdecimal()]
     # columns may be called after wavelengths, or after their own numbers
     return len(counts) < len(figures) or len(counts) < 4 or sorted(set(counts)) != counts
+
+
+def _has_figures(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether rows of a table have a number or a time anywhere: a row of words may be a header, or a row."""
+    return any(is_number(cell) or is_time(cell) for row in rows for cell in row)
 
 
 def _names_below(texts: Sequence[str], delimiters: Iterable[str], quote: str, wanted: frozenset[str]) -> int:

@@ -22,6 +22,7 @@ from models.contract import ContractSpec
 from models.data.blocks import Kind
 from models.data.cells import MISSING
 from models.data.dataset import DatasetError
+from models.data.naming import UNNAMED
 from models.data.settings import SourceSettings
 
 MOST_NAMED = 20
@@ -52,8 +53,17 @@ def how(settings: SourceSettings, contract: ContractSpec) -> Literal["skip", "me
     return "mean" if contract.missing == "mask" else contract.missing
 
 
-def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str], whose: str = "the table") -> Match:
-    """Return which columns are meant. whose: what has the header, for messages.
+def match(
+    settings: SourceSettings,
+    contract: ContractSpec,
+    header: Sequence[str],
+    whose: str = "the table",
+    *,
+    is_named: bool = True,
+) -> Match:
+    """Return which columns are meant.
+
+    whose: what has the header, for messages. is_named: whether the header can be nothing else, whatever is asked for.
 
     Raises DatasetError, naming all that are missing or there more than once.
     """
@@ -73,7 +83,8 @@ def match(settings: SourceSettings, contract: ContractSpec, header: Sequence[str
             'nobody says: add time = "COLUMN" to the source\'s table'
         )
     names = [*features, *labels, *(name for name in (weight, group, time) if name is not None)]
-    check(settings, contract, header, names, whose)
+    asked = (*contract.features, *settings.columns, *labels, weight, group, time)
+    check(settings, contract, header, names, whose, is_named=is_named or not set(header).isdisjoint(asked))
     weights = () if weight is None else (weight,)
     for name in (*labels, *weights):
         if name in features:
@@ -111,14 +122,26 @@ def _kind(settings: SourceSettings, contract: ContractSpec) -> Kind:
 
 
 def check(
-    settings: SourceSettings, contract: ContractSpec, header: Sequence[str], names: Sequence[str], whose: str
+    settings: SourceSettings,
+    contract: ContractSpec,
+    header: Sequence[str],
+    names: Sequence[str],
+    whose: str,
+    *,
+    is_named: bool = True,
 ) -> None:
-    """Raise DatasetError, naming all of these columns that are missing or there more than once."""
+    """Raise DatasetError, naming all of these columns that are missing or there more than once.
+
+    is_named: whether the header is one for certain. Where it may be a row its words are told to nobody.
+    """
     known = set(header)
     missing = [name for name in dict.fromkeys(names) if name not in known]
     doubled = [name for name in dict.fromkeys(names) if header.count(name) > 1]
     if not missing and not doubled:
         return
+    if not is_named:
+        said = f"{settings.path}: no column {_listed(missing, ())}; {UNNAMED}"
+        raise DatasetError(said, cell=", ".join(header[:MOST_NAMED]))
     told = [f"no column {_listed(missing, known)}"] if missing else []
     told += [f"more than one column {_listed(doubled, ())}"] if doubled else []
     has = ", ".join(_short(name) for name in header[:MOST_NAMED]) or "nothing"

@@ -11,13 +11,22 @@ _SHOWN = 20
 """Names that a message has."""
 
 
-def called(names: Sequence[str], settings: SourceSettings) -> tuple[str, ...]:
+UNNAMED = (
+    "none of the names that are wanted is in its first line, and no number stands below: is that line a row? Write the "
+    'names of the columns above it, or beside the path, header = ["NAME", …] (the log of this machine has the line)'
+)
+"""What is said of a table whose first line may be a row as well as names, of which nothing may travel."""
+
+
+def called(names: Sequence[str], settings: SourceSettings, *, is_named: bool = True) -> tuple[str, ...]:
     """Return the names that a table's columns go by: its own, but for those that the settings rename.
 
-    Raises DatasetError where they rename what is not there.
+    is_named: whether they are names for certain. Raises DatasetError where they rename what is not there.
     """
     for name in settings.rename:
         if name not in names:
+            if not is_named:
+                raise DatasetError(f"{settings.path}: rename: no column {name!r}; {UNNAMED}", cell=listed(names))
             raise DatasetError(f"{settings.path}: rename: no column {name!r}; the header has {listed(names)}")
     return tuple(settings.rename.get(name, name) for name in names)
 

@@ -68,7 +68,8 @@ def _read(
     fill: Float32 | None = None,
 ) -> Reading:
     path = settings.path
-    match = matching.match(settings, contract, opened.header, "the query" if settings.query else "the header")
+    whose, is_named = "the query" if settings.query else "the header", bool(getattr(opened, "is_named", True))
+    match = matching.match(settings, contract, opened.header, whose, is_named=is_named)
     spools, skipped = Spools(scratch, path), Skipped(path, settings.max_skipped, place)
     taken = rows.take(opened, match, settings, contract, skipped, spools, pause)
     _check_kinds(match, skipped, path)

@@ -236,6 +236,18 @@ def test_a_device_holds_no_more_than_its_share() -> None:
     assert np.abs((heavy.offset - alone.offset) * alone.scale).max() < 0.2
 
 
+def test_a_device_that_claims_all_rows_and_one_class_has_half_of_what_is_agreed_on_at_most() -> None:
+    spec = job()
+    learner = fresh(spec)
+    say(learner, range(6))
+    X, y = rows(9)
+    said = statistic.of_rows(spec, X, np.zeros_like(y))
+    learner.admit(sections.join({"statistics": statistic.to_bytes(said)}), 2**20, None, None, "liar")
+    agreed = learner.next().held.agreed
+    assert agreed is not None
+    assert agreed.class_counts[0] < 5 * agreed.class_counts[1]
+
+
 def test_a_stranger_is_left_out_and_named() -> None:
     spec = job()
     learner = fresh(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,3 +170,23 @@ def test_values_have_no_labels() -> None:
 def test_what_is_no_tally_of_the_model_is_one_error(content: bytes) -> None:
     with pytest.raises(TallyError):
         federated.heard(SPEC, "d", 9, content)
+
+
+def test_very_many_classes_are_looked_at_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may have 100,000 of them: the square of that would hold the aggregator up for hours."""
+
+    class Rows(dict[str, int]):
+        def values(self) -> Any:
+            raise AssertionError("all classes are gone through for one of them")
+
+    model = ModelSpec(inputs=4, outputs=300)
+    wanted: list[object] = []
+    real = federated.scores
+    monkeypatch.setattr(federated, "scores", lambda *args, also: wanted.append(also) or real(*args, also=also))
+    one = federated.heard(
+        JobSpec("j", model, contract=ContractSpec(validation=0.2)), "d", 9, said([5] * 9, [5] * 9, model)
+    )
+    assert isinstance(wanted[0], set)
+    found = federated.together([one._replace(rows=Rows(one.rows)), one._replace(device="e")], 0.5)
+    assert found is not None
+    assert found.told["labels"]["5"]["recall"] == 1.0

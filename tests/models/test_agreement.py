@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,20 @@ def test_standard_is_mean_and_deviation_over_the_rows_of_all() -> None:
     np.testing.assert_allclose(1 / agreed.scale[:3], together[:, :3].std(axis=0), rtol=1e-5)
     assert agreed.offset[3] == np.float32(0.1)  # to the bit: nothing of a column of one value is left
     assert agreed.scale[3] == 1
+
+
+def test_very_many_columns_take_memory_by_what_was_said_of_them() -> None:
+    columns, fleet = 4000, 30
+    spec = job(inputs=columns)
+    X = np.random.default_rng(0).standard_normal((25, columns)).astype(np.float32)
+    said = [voice(spec, X, f"d{n}") for n in range(fleet)]
+    tracemalloc.start()
+    try:
+        agreed_of(spec, said)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * fleet * len(statistic.to_bytes(said[0].statistic)) + 4_000_000
 
 
 def test_minmax_has_all_rows_within_0_to_1_and_fills_most_of_it() -> None:

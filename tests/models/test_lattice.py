@@ -129,3 +129,9 @@ def test_the_norm_is_over_tensors_of_any_exponents() -> None:
     assert model.norm == math.sqrt(25 * 16 + 4)
     assert Model((), ()).norm == 0.0
     assert Model((np.zeros(3, np.int32),), (5,)).norm == 0.0
+
+
+def test_what_is_beyond_float32_is_infinite_and_warns_of_nothing() -> None:
+    first = initial(SPEC, 3)
+    found = Model(first.ints, (200,) * len(SPEC)).params(SPEC)
+    assert np.isinf(found["norm.weight"]).all()

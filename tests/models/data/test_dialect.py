@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.data import csv_file, table
+from models.contract import NO_CONTRACT, ContractSpec
+from models.data import csv_file, source, table
 from models.data.blocks import Kind
 from models.data.dialect import found
 from models.data.settings import SourceSettings
@@ -206,3 +207,25 @@ def test_no_cell_stands_in_what_is_told(
             except table.DatasetError as error:
                 told.append(error)
     assert "SECRET" not in str(told)
+
+
+@pytest.mark.parametrize("contract", [NO_CONTRACT, ContractSpec(features=("a", "b"), label="y")])
+@pytest.mark.parametrize("keys", [{}, {"rename": {"name": "a"}}])
+@pytest.mark.parametrize("text", ["SECRET,Rome\nMiller,Oslo\nBo,Bonn\n", "SECRET;Rome\n", "SECRET,x,\nMiller,,n/a\n"])
+def test_a_first_line_that_may_be_a_row_is_told_to_nobody(
+    tmp_path: Path, text: str, keys: dict[str, Any], contract: ContractSpec
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(table.DatasetError, match=r"no column '.*is that line a row") as error:
+        source.open(DataSource(str(path), **keys), contract).snapshot()
+    assert "SECRET" not in str(error.value)
+    assert "SECRET" in error.value.cell
+
+
+@pytest.mark.parametrize("text", ["temp,state\n1,ok\n", "temp,y\nwarm,ok\n", "temp,when\nwarm,2024-01-02\n"])
+def test_names_over_numbers_or_with_one_that_is_wanted_are_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(table.DatasetError, match=r"no column .*the header has temp, "):
+        source.open(DataSource(str(path)), ContractSpec(features=("a", "b"), label="y")).snapshot()
