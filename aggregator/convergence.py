@@ -25,8 +25,8 @@ def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int |
     """
     out = _out_of_the_running(history)
     for metric in dict.fromkeys((rounds.stop.metric, "accuracy", "loss")):
-        sign = _sign(metric)
-        there = ((number, metrics) for number, metrics in enumerate(history) if number and number not in out)
+        sign, thin = _sign(metric), _thinly_scored(history, metric)
+        there = ((n, metrics) for n, metrics in enumerate(history) if n and n not in out and n not in thin)
         if found := [(sign * metrics[metric], -number) for number, metrics in there if metric in metrics]:
             return -max(found)[1]
     return None
@@ -43,6 +43,21 @@ def _untrained(history: Sequence[Mapping[str, float]]) -> set[int]:
     if any(STARTED in metrics for metrics in history):  # then what the fleet agrees on is of trained weights
         return set()
     return {number for number, metrics in enumerate(history) if AGREEING in metrics or metrics.get(RESTORED) == 0}
+
+
+def _thinly_scored(history: Sequence[Mapping[str, float]], metric: str) -> set[int]:
+    """Return the numbers of the versions that devices have scored on less than half of the rows that another was
+    scored on: a score on few rows is good by luck, and is held against none.
+
+    metric: what they are compared by; where it is a test split's, devices have no say in it.
+    """
+    rows = {
+        number: metrics["federated_rows"]
+        for number, metrics in enumerate(history)
+        if "federated_rows" in metrics and metric in metrics and f"federated_{metric}" not in metrics
+    }
+    most = max(rows.values(), default=0.0)
+    return {number for number, n in rows.items() if 2 * n < most}
 
 
 def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
@@ -74,7 +89,7 @@ def reason_to_end(
     nothing exceeds. classes: their names, for the words.
     """
     stop = rounds.stop
-    sign, out = _sign(stop.metric), _untrained(history)
+    sign, out = _sign(stop.metric), _untrained(history) | _thinly_scored(history, stop.metric)
     there = ((number, metrics) for number, metrics in enumerate(history) if number not in out)
     values = [(number, sign * metrics[stop.metric]) for number, metrics in there if stop.metric in metrics]
     last = len(history) - 1

@@ -211,3 +211,13 @@ def test_a_target_that_devices_said_was_reached_when_it_was_left_serves_the_vers
     assert served(history, target=0.9) == 2
     assert served([*history, {"accuracy": 0.93, RESTORED: 2.0}], target=0.9) is None
     assert served(history, target=0.95) is None
+
+
+def test_a_score_on_few_rows_is_held_against_none_on_many() -> None:
+    few, many = {"federated_rows": 40.0}, {"federated_rows": 100.0}
+    history = [{}, {"accuracy": 0.99} | few, {"accuracy": 0.8} | many, {"accuracy": 0.9} | many]
+    assert best(history) == 3
+    assert ends(history, target=0.95) is None
+    assert best([*history, {"accuracy": 0.95} | {"federated_rows": 60.0}]) == 4
+    tested = [one | {"federated_accuracy": 0.5} for one in history[1:]]
+    assert best([{}, *tested]) == 1, "a test split is the same for all"
