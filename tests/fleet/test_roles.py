@@ -76,7 +76,10 @@ def test_a_bad_agent_toml_names_table_and_key(
 
 
 def test_a_bad_aggregator_toml_names_table_and_key(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"\[tests.digits\] path: nowhere.xls is none of .npz, .csv"):
+    with pytest.raises(
+        SettingsError,
+        match=r"\[tests.digits\] path: nowhere.xls: is a workbook of a spreadsheet: save its table as CSV",
+    ):
         roles.load_aggregator(aggregator_toml(tmp_path, '[tests.digits]\npath = "nowhere.xls"'))
 
 

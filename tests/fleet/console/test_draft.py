@@ -28,7 +28,12 @@ def test_a_draft_is_printed_and_can_be_checked(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("none.csv", "cannot be read as CSV: No such file"), ("x.xls", "x.xls is none of .npz, .csv")]
+    ("name", "why"),
+    [
+        ("none.csv", "cannot be read as CSV: No such file"),
+        ("x.xls", "is a workbook of a spreadsheet: save its table as CSV"),
+        ("x.dat", "x.dat is none of .npz, .csv"),
+    ],
 )
 def test_a_file_that_is_no_table_is_a_line(tmp_path: Path, capsys: Capture, name: str, why: str) -> None:
     assert main(["job", "draft", str(tmp_path / name)]) == 1
