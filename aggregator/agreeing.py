@@ -60,7 +60,6 @@ class Agreeing(Intake):
     ) -> None:
         """See `Intake`."""
         super().__init__(chain, spec, now, allowed, terms_of)
-        self._job = spec
         self._said: dict[str, Statistic] = {}
         """By device: of the MOST_VOICES that are heard, or of all where they are fewer."""
         self._outcome: Outcome | None = None
@@ -81,7 +80,7 @@ class Agreeing(Intake):
         outcome = self.outcome()
         if not outcome.n_voices:
             return NOBODY
-        names = self._job.contract.columns
+        names = self._spec.contract.columns
         if outcome.apart:
             said = [str(names[column] if names else column) for column in outcome.apart[:NAMED]]
             more = f" and {len(outcome.apart) - NAMED} more" if len(outcome.apart) > NAMED else ""
@@ -120,7 +119,7 @@ class Agreeing(Intake):
         if found.keys() != {sections.STATISTICS}:
             raise sections.SectionError('it has other sections than "statistics", on which its fleet is to agree first')
         try:
-            return statistic.from_bytes(found[sections.STATISTICS], self._job)
+            return statistic.from_bytes(found[sections.STATISTICS], self._spec)
         except StatisticError as error:
             raise sections.SectionError(f'section "statistics": {error}') from error
 
@@ -149,7 +148,7 @@ class Agreeing(Intake):
             weights = {one.device: one.weight for one in self.counted if self._is_heard(one)}
             cap = shares.cap_for(weights.values(), shares.USUAL) if weights else 0
             voices = [Voice(device, min(weight, cap), self._said[device]) for device, weight in weights.items()]
-            self._outcome = agreement.agreed_of(self._job, voices)
+            self._outcome = agreement.agreed_of(self._spec, voices)
         return self._outcome
 
     def _is_heard(self, one: Counted) -> bool:
@@ -174,7 +173,7 @@ class Agreeing(Intake):
         after = structs.replace(
             before,
             streaks=tuple(self.streaks.items()),
-            left=(*before.left, before.terms)[-MOST_LEFT:] if self._job.rounds.late == "fold" else (),
+            left=(*before.left, before.terms)[-MOST_LEFT:] if self._spec.rounds.late == "fold" else (),
         )
         if before.choice.terms == FLOAT32:  # whose bodies begin from nothing
             return after

@@ -106,7 +106,7 @@ def _answer(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _begin(parent: int) -> None:
-    """Have the child end with its parent, however that ends, and leave Ctrl-C to it."""
+    """End the child with its parent, however that ends, and leave Ctrl-C to the parent."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

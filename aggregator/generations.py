@@ -178,7 +178,7 @@ def _renamed(
 
 
 def _rename_last_round(db: Database, write: Transaction, base: tuple[str, int, int], new: Version) -> None:
-    """Have the last round of a base, which may be open, be one of its new name: it draws the same devices."""
+    """Rename the last round of a base, which may be open, with its base: it draws the same devices."""
     job, *_ = base
     row = db.one(
         f"job {job}, table attempts",

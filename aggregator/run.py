@@ -246,7 +246,7 @@ class Run(Maker):
         return [], self._judge(self._weighed(offer, weight, body, now), now)
 
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
-        """Have a verdict become durable with those that come in one go with it."""
+        """Make a verdict durable, together with those that come in one go with it."""
         self._unwritten.append(judgement)
         verdict = judgement.verdict
         if verdict.refused and verdict.base == self.version:

@@ -620,7 +620,7 @@ class Aggregator:
         self.jobs.say_everything()
 
     def _read_again(self) -> None:
-        """Have the broker send the retained presences once more."""
+        """Ask the broker for the retained presences once more."""
         self._read_again_at = self.clock() + max(READ_AGAIN_S, READ_AGAIN_EACH_S * len(self.roster.devices))
         if self.guard.is_cordoned("device"):
             return

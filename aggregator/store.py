@@ -327,7 +327,7 @@ class Store(Words, History, Updates, Attempts):
         return [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job,))]
 
     def recut(self, job: str, chunk_bytes: int) -> None:
-        """Have every body of a job lie at the broker in pieces of this size."""
+        """Note that every body of a job lies at the broker in pieces of this size."""
         self._write("UPDATE bodies SET chunk_bytes = ? WHERE job = ?", (chunk_bytes, job), job)
 
     def forget_body(self, job: str, name: str) -> None:

@@ -12,7 +12,7 @@ _TABLES = ("types", "names", "properties")
 
 
 def share_tables(kind: type[Any]) -> bool:
-    """Have the objects of paho's class `Properties` share its tables; return whether they do.
+    """Share the tables of paho's class `Properties` among its objects; return whether they do.
 
     A class of another shape than is known here, as of a later paho, is left as it is: it works, and costs more.
     """

@@ -12,7 +12,7 @@ _SLICE_S = 0.05
 
 
 def tune(sock: Any) -> None:
-    """Have small packets leave at once, and let few bytes wait in the kernel, where no control packet can pass them."""
+    """Send small packets at once, and let few bytes wait in the kernel, where no control packet can pass them."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

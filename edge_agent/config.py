@@ -62,7 +62,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     limits: DeviceLimits = DeviceLimits()
 
     def __post_init__(self) -> None:
-        """Give live sources that name no place one in the state directory."""
+        """Place live sources that name no folder in the state directory."""
         if any(not source.path for source in self.data.values()):
             placed = {
                 name: source if source.path else structs.replace(source, path=f"{self.state_dir}/live/{name}{ENDING}")

@@ -160,7 +160,7 @@ class Upload(Struct, frozen=True):
 
 
 class RequestHead(Struct, frozen=True):
-    """Have the broker send the retained head."""
+    """Ask the broker for the retained head."""
 
 
 class Settle(Struct, frozen=True):

@@ -130,7 +130,7 @@ class Home:
 
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Have an OSError name the state directory."""
+    """Name the state directory in an OSError."""
     try:
         yield
     except OSError as error:

@@ -220,7 +220,7 @@ class Slot:
         self._reload()
 
     def _reload(self) -> None:
-        """Have the child serve what is installed, or do without it."""
+        """Load what is installed into the child, or do without it."""
         try:
             self._load(self._serving)
         except InferenceError as error:
@@ -300,7 +300,7 @@ class Slot:
             raise SlotError(f"onnxruntime's answers differ by {worst:.3g} from our own")
 
     def _load(self, serving: _Serving | None) -> None:
-        """Have the child serve this version, if there is a child and the version has ONNX."""
+        """Load this version into the child, if there is a child and the version has ONNX."""
         if self._session is None or serving is None or "model.onnx" not in serving.card.files:
             return
         try:

@@ -326,7 +326,7 @@ class Authority:
             raise AuthorityError(str(error)) from error
 
     def keep_tokens(self, tokens: Tokens) -> bool:
-        """Have these tokens from now on; return whether others were before. Call `publish` then. Raises OSError."""
+        """Replace the tokens by these; return whether they were others. Call `publish` then. Raises OSError."""
         return self._directory.put("tokens.json", written(tokens))
 
     def issued(self, device: str) -> bytes:

@@ -24,7 +24,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def end_with(parent: int) -> None:
-    """Have this process end with its parent, the process of this id, however that ends and whatever is done here.
+    """End this process with its parent, the process of this id, however that ends and whatever is done here.
 
     On Linux the kernel sees to it (prctl(2)): it kills this process when the thread that has started it ends, so that
     one must wait for it. Elsewhere, and where no library can be called, a thread looks every so often.

@@ -79,7 +79,7 @@ class Listener:
         self._thread.start()
 
     def ask_to_stop(self) -> None:
-        """Have the thread end; returns at once."""
+        """Ask the thread to end, and return at once."""
         self._stopping.set()
         if (transport := self._transport) is not None:
             transport.wake()

@@ -121,7 +121,7 @@ class Ring:
         return sum(segment.n_bytes for segment in self._segments)
 
     def put_off(self, now: float) -> None:
-        """Have what waits wait a while longer: the disk did not take it."""
+        """Put off writing what waits: the disk did not take it."""
         self._tried_at = now
 
     def drop_waiting(self) -> None:

@@ -37,7 +37,7 @@ class Step(Struct, frozen=True):
 
 
 def reload(broker: BrokerSide) -> Step:
-    """Have the broker read its files anew."""
+    """Tell the broker to read its files anew."""
     what = "broker reads its lists"
     if broker.pid_file is not None:
         return _hang_up(what, Path(broker.pid_file))

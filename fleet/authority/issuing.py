@@ -45,7 +45,7 @@ def public_of(request: Request) -> bytes:
 
 
 def change(authority: Authority, name: str, token: Token | None) -> None:
-    """Have a token in another state, or gone. Raises OSError."""
+    """Change the state of a token, or remove it. Raises OSError."""
     authority.keep_tokens(authority.tokens.with_(name, token))
 
 

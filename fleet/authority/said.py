@@ -32,7 +32,7 @@ def say(done: Struct, text: Sequence[str], arguments: argparse.Namespace) -> int
 
 
 def told(authority: Authority) -> tuple[str, ...]:
-    """Have the broker read its files anew where it is known how; return what failed."""
+    """Tell the broker to read its files anew where it is known how; return what failed."""
     broker = authority.settings.broker
     if broker.pid_file is None and not broker.reload:
         return ()

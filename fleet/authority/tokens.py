@@ -91,7 +91,7 @@ def token(arguments: argparse.Namespace) -> int:
 
 
 def published(authority: Authority, at: dt.datetime) -> tuple[str, ...]:
-    """Have the broker know the tokens that there are now; return what failed."""
+    """Tell the broker which tokens there are now; return what failed."""
     failed = authority.publish(at).failed
     step = cut.reload(authority.settings.broker)
     return failed if step.done else (*failed, step.text)

@@ -26,7 +26,7 @@ class Repaired(Struct, frozen=True):
 
 
 def take_over(arguments: argparse.Namespace) -> int:
-    """Have the next start of an aggregator lead, whoever else does. Raises SettingsError or StoreError."""
+    """Note that the next start of an aggregator leads, whoever else does. Raises SettingsError or StoreError."""
     with _store(arguments.config) as store:
         done = store.take_over()
     line = (

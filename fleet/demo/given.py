@@ -46,6 +46,6 @@ def problem_of(job: Path, devices: int, data: Data | None) -> Problem:
 
 
 def for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
-    """Have the first round wait for all devices, however many there are."""
+    """Return the job with a first round that waits for all devices, however many there are."""
     quorum = min(spec.rounds.quorum, n_devices)
     return for_all(structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum)), n_devices)

@@ -327,7 +327,7 @@ def device_names(n: int) -> list[str]:
 
 
 def for_all(spec: JobSpec, n_devices: int) -> JobSpec:
-    """Have a job wait for all devices before its first round, so that every draw is from all of them.
+    """Return a job that waits for all devices before its first round, so that every draw is from all of them.
 
     Raises SettingsError where it wants more than there are.
     """

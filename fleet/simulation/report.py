@@ -73,7 +73,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Have fleet and aggregator keep to themselves what a person sees here anyway: each version, and who is away."""
+    """Silence what fleet and aggregator would log that a person sees here anyway: each version, and who is away."""
     logs = [logging.getLogger("aggregator.run"), logging.getLogger("edge_agent.work")]
     before = [log.level for log in logs]
     if "FEDGE_LOG" not in os.environ:

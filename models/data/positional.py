@@ -35,7 +35,7 @@ class Named(NamedTuple):
 
 
 def named(arrays: Arrays, settings: SourceSettings, contract: ContractSpec) -> Named:
-    """Give the columns of two arrays names. Raises DatasetError where they are not as many as the job's.
+    """Name the columns of two arrays. Raises DatasetError where they are not as many as the job's.
 
     uint8 inputs are scaled to [0, 1] where the job does not say how inputs are scaled, as without a contract.
     """

@@ -93,7 +93,7 @@ def _described(contract: ContractSpec) -> dict[str, str]:
 
 
 def _normalise(graph: onnx.GraphProto, offset: Float32, scale: Float32) -> None:
-    """Have a graph take raw rows: (input - offset) * scale stands where its input did."""
+    """Let a graph take raw rows: (input - offset) * scale stands where its input did."""
     _rename(graph, "input", "normalise.output")
     graph.initializer.extend(
         [numpy_helper.from_array(offset, "normalise.offset"), numpy_helper.from_array(scale, "normalise.scale")]
@@ -110,7 +110,7 @@ def _normalise(graph: onnx.GraphProto, offset: Float32, scale: Float32) -> None:
 
 
 def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:
-    """Have all nodes, also those of graphs within them, take another value."""
+    """Replace a value in all nodes, also in those of graphs within them."""
     for node in graph.node:
         for at, name in enumerate(node.input):
             if name == before:
@@ -142,7 +142,7 @@ def _graph(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx
 
 
 def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
-    """Have Torch's exporter write it. Raises ModelError or ParamsError."""
+    """Write it by Torch's exporter. Raises ModelError or ParamsError."""
     net = nets.by_torch(model)
     from models.nets.torch_net import export_module  # here alone: it loads torch
 
