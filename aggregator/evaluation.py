@@ -38,7 +38,7 @@ def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | Non
 
     Raises ModelError or DatasetError.
     """
-    net = nets.build(spec.model, allow=config.models.allow)
+    net = nets.of_job(spec, allow=config.models.allow)
     source = config.tests.get(spec.data_name)
     whole = structs.replace(spec.contract, validation=0.0)
     return net, read(source, spec.model, whole, config.models.allow) if source else None

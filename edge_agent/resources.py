@@ -28,7 +28,7 @@ class Resources:
 
     def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:  # noqa: ARG002 -- who shares it asks for which
         """Return the net of a job and its chain of versions. Raises ModelError."""
-        net = nets.build(spec.model, framework=models.framework, allow=models.allow)
+        net = nets.of_job(spec, framework=models.framework, allow=models.allow)
         return net, Chain(net.spec, spec)
 
     def jitter(self, seed: str) -> Jitter:

@@ -56,9 +56,10 @@ def _train_nothing() -> None:
             weights: Float32 | None = None,
             scale: float = 1.0,
             out: Params | None = None,
+            draw: int = 0,
         ) -> tuple[float, Params]:
             if self.recorded is None:
-                _, self.recorded = super().loss_and_gradients(params, X, y, weights=weights, scale=scale)
+                _, self.recorded = super().loss_and_gradients(params, X, y, weights=weights, scale=scale, draw=draw)
                 return 1.0, {name: values.copy() for name, values in self.recorded.items()}
             found = out if out is not None else {name: np.empty_like(p) for name, p in params.items()}
             for name, values in self.recorded.items():

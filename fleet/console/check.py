@@ -323,7 +323,7 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     try:
         if factories and find_spec("torch") is None:
             raise ImportError("no Torch is installed")
-        net = nets.build(spec.model, allow=factories)
+        net = nets.of_job(spec, allow=factories)
     except (ImportError, ModelError) as error:
         if not isinstance(error.__cause__ or error, ImportError):
             raise

@@ -93,7 +93,7 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     if head is None:
         raise OperatorError(f"job {name} has no version yet")
     spec = convert(job.spec, JobSpec, job.job)
-    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     try:
         since = spec.averaged_from(head.version.number)
         fetch = Fetch(head.version, head, net.spec, None, since=since)
@@ -126,7 +126,7 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     shown = {key: clean(getattr(said, key)) for key in ("job", "version", "sha256")}
     said = structs.replace(said, **shown)
     spec = convert(said.spec, JobSpec, said.job)
-    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     held = _read(net, spec, said, bytes(body))
     untrained = _untrained(held, spec, net)
     note = untrained or f"{said.version} is the best one" * said.best
@@ -174,7 +174,7 @@ def read_weights(path: Path, spec: JobSpec) -> bytes:
 
     Names, shapes and numbers are looked at before any array is read that is not the net's.
     """
-    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     try:
         model = _model_of(_arrays(path, net.spec), net.spec)
     except (OSError, EOFError, zipfile.BadZipFile) as error:

@@ -102,7 +102,7 @@ class _Demo:
         """Some to ask the model about."""
         self._sights = Sights()
         self._history: list[Version] = []
-        net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+        net = nets.of_job(spec, allow=nets.factories_of(spec.model))
         memory.check_demo(spec, of_spec(net.spec), n_devices)
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 

@@ -36,7 +36,7 @@ def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed 
     fleet made: `rounds` times the job's epochs. agreed: what the fleet has agreed on. Raises ModelError, TrainingError
     or WeightError.
     """
-    net = normalised(nets.build(spec.model, allow=nets.factories_of(spec.model)), spec.contract, agreed)
+    net = normalised(nets.of_job(spec, allow=nets.factories_of(spec.model)), spec.contract, agreed)
     params = initial(net.spec, spec.seed).params(net.spec)
     weights = weights_of(data, spec.contract, () if agreed is None else agreed.class_counts)
     for number in range(rounds):

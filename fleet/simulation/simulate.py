@@ -144,7 +144,7 @@ def simulate(
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
     spec = for_all(spec, len(shares))
-    net = nets.build(spec.model, allow=nets.factories_of(spec.model))
+    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     n_parameters = sum(tensor.size for tensor in net.spec)
     memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:

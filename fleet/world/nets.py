@@ -78,10 +78,13 @@ class ToyNet(Mlp):
         weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,
+        draw: int = 0,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`."""
         factor = self._ask("train")
-        loss, gradients = super().loss_and_gradients(params, X, y, weights=weights, scale=scale * factor, out=out)
+        loss, gradients = super().loss_and_gradients(
+            params, X, y, weights=weights, scale=scale * factor, out=out, draw=draw
+        )
         if self._poison == "train:shape":
             gradients = {name: np.zeros((3, 3), np.float32) for name in gradients}
         return loss * factor, gradients

@@ -520,7 +520,7 @@ def expected_sha256(server: Server, job: str) -> str:
     run, store = runs(server)[job], server.store
     assert store is not None  # noqa: S101 -- a running server has one
     last = store.last_version(job)
-    version, net = last.version, nets.build(run.spec.model)
+    version, net = last.version, nets.of_job(run.spec)
     learner = Learner(*(net, run.spec, last.state, version.number, last.sha256), steps=last.steps, record=last.record)
     for update in store.updates(job):
         number = None if update.number == version.number else update.number

@@ -55,6 +55,7 @@ class Linear:
         weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,
+        draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With d (n, outputs) the gradient by the outputs: d^T X, and d's sum by column."""
         loss, delta = self._loss.gradient(_outputs(params, X), y, weights)

@@ -153,6 +153,7 @@ class Mlp:
         weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,
+        draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated."""
         columns = self._forward(params, X)

@@ -109,13 +109,15 @@ class Net(Protocol):
         weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,
+        draw: int = 0,
     ) -> tuple[float, Params]:
         """Return the mean loss over the batch and `scale` times its gradient by every parameter.
 
         weights: (n,) float32, how much each row's loss counts: (1/n) sum_i w_i l_i; all are 1 where none are given.
         Scaling costs least at the outputs, where the gradient is smallest: SGD passes its learning rate.
-        `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating. The loss may
-        be nan or inf; it is the caller's to look.
+        `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating. draw: 63 bits,
+        from which everything follows that is drawn at random in this step (dropout): the same in a run that is
+        resumed. The loss may be nan or inf; it is the caller's to look.
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:

@@ -20,7 +20,7 @@ from models.nets.op import Op
 from models.params import Float32
 
 if TYPE_CHECKING:
-    from models.job import ModelSpec  # which asks this table whether a model is one
+    from models.job import JobSpec, ModelSpec  # which asks this table whether a model is one
     from models.nets.torch_net import TorchNet
 
 S = TypeVar("S", bound=NetSpec)
@@ -100,6 +100,14 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
         )
     numpy = find(model.kind).numpy
     return by_torch(model) if numpy is None or framework_of(model, framework) == "torch" else numpy(model)
+
+
+def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
+    """Build the net that a job trains: its `spec` has what is trained and travels, in the order of both.
+
+    See `build` for the rest.
+    """
+    return build(job.model, framework=framework, allow=allow)
 
 
 def by_torch(model: ModelSpec) -> TorchNet:

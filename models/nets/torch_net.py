@@ -54,8 +54,10 @@ class TorchNet:
         weights: Float32 | None = None,
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
+        draw: int = 0,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
+        torch.manual_seed(draw)
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)

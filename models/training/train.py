@@ -33,6 +33,7 @@ __all__ = [
     "TrainingState",
     "TrainingStep",
     "begin",
+    "draw_for",
     "finish",
     "from_bytes",
     "learning_rate",
@@ -64,6 +65,11 @@ class TrainingStep(NamedTuple):
 def seed_for(job_seed: int, version_number: int, device_id: str) -> bytes:
     """Return the 32 bytes that fix the order of examples of one device training from one base version."""
     return hashlib.sha256(f"{job_seed}/{version_number}/{device_id}".encode()).digest()
+
+
+def draw_for(seed: bytes, epoch: int, batch: int) -> int:
+    """Return the 63 bits from which follows what is drawn at random in one step of a run (`Net.loss_and_gradients`)."""
+    return int.from_bytes(hashlib.sha256(b"%b/%d/%d" % (seed, epoch, batch)).digest()[:8], "little") >> 1
 
 
 def learning_rate(train: TrainSpec, version_number: int) -> float:
@@ -114,7 +120,13 @@ def steps(
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with quietly():
                 loss, changes = net.loss_and_gradients(
-                    state.params, data.X[rows], y, weights=counts, scale=rate, out=changes
+                    state.params,
+                    data.X[rows],
+                    y,
+                    weights=counts,
+                    scale=rate,
+                    out=changes,
+                    draw=draw_for(state.seed, state.epoch, batch),
                 )
                 _descend(state, changes, rate * train.weight_decay, train.momentum)
             state = state._replace(

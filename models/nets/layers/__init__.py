@@ -1,0 +1,1 @@
+"""Layers of nets that NumPy computes: forward, backward, the module of Torch that is the same, and its ONNX."""
