@@ -58,7 +58,7 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
 }
 """The built-in kinds."""
