@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.job import ModelSpec
+from models.nets import size, table
 from models.nets.table import NETS
-from tests.models.nets.twins import bytes_of_a_step, hold
+from tests.models.nets.twins import bytes_held_by_a_step, bytes_of_a_step, hold
 
 ACTIVATIONS = st.sampled_from(["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"])
 SMALL = st.integers(1, 7)
@@ -70,3 +71,11 @@ def test_every_kind_has_a_wider_model() -> None:
 def test_a_step_allocates_nothing_that_grows_with_its_layers(name: str) -> None:
     model = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name])
     assert bytes_of_a_step(model, 512) < 80_000  # one layer of 300 units: 614,400; NumPy's own buffers: 33,000
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_a_step_works_in_is_what_its_units_say(name: str) -> None:
+    model, n = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name]), 200
+    held = bytes_held_by_a_step(model, n)
+    said = 4 * n * size.of_net(table.build(model)).units
+    assert said / 2 <= held <= 3 * said + 2**22  # models/needs.py counts four arrays a unit; blocks of some MB are free
