@@ -109,14 +109,16 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         raise ValueError(
             f'a model with loss = "{model.loss}" has no {base}: say metric = "{has}" (or another of {learns}: {other})'
         )
-    if needs_curves(name) and not 2 <= model.outputs <= MOST_CURVES:
+    if needs_curves(name) and not 2 <= model.n_classes <= MOST_CURVES:
         raise ValueError(
-            f'"{name[:100]}" is measured of 2 to {MOST_CURVES} classes, and this model has {model.outputs}'
+            f'"{name[:100]}" is measured of 2 to {MOST_CURVES} classes, and this model has {model.n_classes}'
         )
     if of is None:
-        if measure.alone == "second" and model.outputs != 2:
+        several = model.task == "labels"
+        if measure.alone == "second" and (several or model.n_classes != 2):
+            has = "has several labels a row" if several else f"has {model.n_classes}"
             raise ValueError(
-                f'"{base}" without a class is of two classes, and this model has {model.outputs}: say "{base}:CLASS", '
+                f'"{base}" without a class is of two classes, and this model {has}: say "{base}:CLASS", '
                 f'or "{_KIN[base]}" for the mean of all'
             )
         return
@@ -126,10 +128,10 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         known = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         meant = f'did you mean "{base}:{near[0]}"?' if near else f"[contract] classes are {known}"
         raise ValueError(f'"{name[:100]}": there is no such class: {meant}')
-    if not names and not (of.isdecimal() and of.isascii() and str(int(of)) == of and int(of) < model.outputs):
+    if not names and not (of.isdecimal() and of.isascii() and str(int(of)) == of and int(of) < model.n_classes):
         raise ValueError(
-            f'"{name[:100]}": [contract] names no classes, so that they are 0 to {model.outputs - 1}: say '
-            f'"{base}:{model.outputs - 1}", or classes = [...]'
+            f'"{name[:100]}": [contract] names no classes, so that they are 0 to {model.n_classes - 1}: say '
+            f'"{base}:{model.n_classes - 1}", or classes = [...]'
         )
 
 
