@@ -99,6 +99,13 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return losses.of(self).task
 
     @property
+    def levels(self) -> tuple[float, ...]:
+        """Return of which quantiles of each value there is an output; none where an output is a value, or a class."""
+        from models.nets import losses
+
+        return losses.of(self).levels
+
+    @property
     def n_classes(self) -> int:
         """Return how many classes it tells apart, or of how many labels it says whether they are there; 0 of values."""
         from models.nets import losses

@@ -93,5 +93,7 @@ def _scores_of_values(one: Tally) -> dict[str, float]:
         "rmse": values.mean([values.rmse(s, n) for s in sums]),
         "mae": values.mean([values.mae(s, n) for s in sums]),
     }
+    if one.layout.has_interval:
+        found["coverage"] = int(one.counts[-1]) / (one.n * one.layout.labels)
     r2 = [value for s in sums if (value := values.r2(s, n)) is not None]
     return found | ({"r2": values.mean(r2)} if r2 else {})

@@ -21,8 +21,8 @@ NO_LIMIT = 1e30
 class Measure(NamedTuple):
     """What there is to know of a measure."""
 
-    of: Literal["classes", "values", "both"]
-    """Models that have it."""
+    of: Literal["classes", "values", "both", "quantiles"]
+    """Models that have it; of quantiles: those of values that answer several."""
     is_high: bool
     """Whether higher is better."""
     most: float = NO_LIMIT
@@ -56,6 +56,7 @@ MEASURES: dict[str, Measure] = {
     "rmse": Measure("values", False),
     "mae": Measure("values", False),
     "r2": Measure("values", True, 1.0, least=-NO_LIMIT),
+    "coverage": Measure("quantiles", True, 1.0),
 }
 MOST_CURVES = 32
 """Classes of a model that has an AUC and an average precision: each takes a histogram, or a sort of all scores."""
@@ -108,6 +109,11 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         other = ", ".join(each for each, row in MEASURES.items() if row.of in (learns, "both") and each != has)
         raise ValueError(
             f'a model with loss = "{model.loss}" has no {base}: say metric = "{has}" (or another of {learns}: {other})'
+        )
+    if measure.of == "quantiles" and len(model.levels) < 2:
+        raise ValueError(
+            f'{base} is the share of labels between the lowest and the highest quantile: loss = "{model.loss}" answers '
+            'none, or one; say metric = "loss"'
         )
     if needs_curves(name) and not 2 <= model.n_classes <= MOST_CURVES:
         raise ValueError(

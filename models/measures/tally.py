@@ -13,7 +13,8 @@ counts are follows from the model (`layout`), never from the bytes:
     labels    several labels a row, each there or not: of each one right, wrongly answered and missed, and up to 32 a
               histogram; an answer is "there" above 1/2; a row whose answer is not finite has every label wrong
     values    of each value, up to 64, and beyond of all together: sums of squares and magnitudes of the errors, of the
-              labels, and of their squares (models/measures/values.py)
+              labels, and of their squares (models/measures/values.py); where answers are several quantiles, the errors
+              of that next to the median, and how many labels lie between the outermost two
 
 A tally from elsewhere is a claim: what it says is held against its own n, and nothing else can be.
 """
@@ -75,6 +76,8 @@ class Layout(NamedTuple):
     """Histograms."""
     labels: int
     """Numbers that the label of one row is."""
+    has_interval: bool = False
+    """Whether the labels between the lowest and the highest quantile are counted: of values that have several."""
 
     @property
     def is_each(self) -> bool:
@@ -94,7 +97,7 @@ class Layout(NamedTuple):
     @property
     def n_counts(self) -> int:
         """Return how many counts there are."""
-        return self.n_outcomes + self.curves * 2 * BINS
+        return self.n_outcomes + self.curves * 2 * BINS + self.has_interval
 
     @property
     def n_sums(self) -> int:
@@ -155,7 +158,7 @@ def layout(model: ModelSpec, *, curves: bool = True) -> Layout:
     loss = losses.of(model)
     if loss.task == "values":
         k = loss.n_columns
-        return Layout(0, k if k <= MOST_APART else 1, 0, k)
+        return Layout(0, k if k <= MOST_APART else 1, 0, k, len(loss.levels) > 1)
     k = loss.n_classes
     histograms = k if loss.task == "labels" else {1: 0, 2: 1}.get(k, k)
     return Layout(k, 0, histograms if curves and k <= MOST_CURVES else 0, loss.n_columns)
@@ -173,9 +176,11 @@ def tally(model: ModelSpec, answers: Float32, y: Labels, *, curves: bool = True)
     curves: with histograms, of which the AUC and the average precision are made.
     """
     found = empty(model, curves=curves)
-    answers = losses.of(model).judged(answers)
+    loss, quantiles = losses.of(model), answers
+    answers = loss.judged(answers)
     if not found.layout.classes:
-        return _of_values(found.layout, answers, y.reshape(answers.shape))
+        within = [_within(quantiles, y, len(loss.levels))] if found.layout.has_interval else []
+        return _of_values(found.layout, answers, y.reshape(answers.shape))._replace(counts=np.array(within, np.int64))
     rows = max(1, _CELLS_AT_ONCE // found.layout.classes)
     parts = (slice(start, start + rows) for start in range(0, len(y), rows))
     of = _of_labels if found.layout.is_each else _of_classes
@@ -187,6 +192,12 @@ def _of_values(found: Layout, answers: Float32, y: Labels) -> Tally:
     columns = zip(answers.T, y.T, strict=True) if answers.shape[1] == found.outputs else [(answers.ravel(), y.ravel())]
     sums = tuple(sum_ for answer, label in columns for sum_ in values.of_column(answer, label))
     return Tally(found, len(y), broken, np.zeros(0, np.int64), sums)
+
+
+def _within(quantiles: Float32, y: Labels, each: int) -> int:
+    """Return how many labels lie between the lowest and the highest of their quantiles, of which there are so many."""
+    y = y.reshape(len(quantiles), quantiles.shape[1] // each)
+    return int(((quantiles[:, ::each] <= y) & (y <= quantiles[:, each - 1 :: each])).sum())
 
 
 def _of_classes(found: Layout, answers: Float32, y: Labels) -> Tally:
@@ -309,7 +320,7 @@ def from_bytes(data: bytes, model: ModelSpec) -> Tally:
 def _read(reader: Reader, found: Layout) -> Tally:
     n = reader.gamma(MOST_ROWS + 1) - 1
     broken = reader.gamma(n + 1) - 1
-    counts = reader.counts(found.n_counts, n)
+    counts = reader.counts(found.n_counts, n * found.labels if found.has_interval else n)
     sums = tuple(reader.integer(most) for most in _most_sums(found, n))
     reader.end()
     return Tally(found, n, broken, counts, sums)
@@ -374,7 +385,7 @@ def _total(counts: Int64) -> int:
 @functools.lru_cache(maxsize=64)
 def _max_bytes(found: Layout, n: int) -> int:
     outcomes = found.classes if found.is_each else 1 if found.is_confusion else 2
-    total = n * (outcomes + found.curves) if found.classes else 0
+    total = n * (outcomes + found.curves) if found.classes else n * found.labels * found.has_interval
     bits = 2 * (2 * (n + 1).bit_length()) + most_bits_of_counts(found.n_counts, total)
     return 2 + (bits + sum(map(most_bits_of_integer, _most_sums(found, n)))) // 8
 

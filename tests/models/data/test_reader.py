@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.contract import ContractSpec
 from models.data import spool
 from models.data.blocks import Block, Fault, Kind
-from models.data.dataset import Dataset, DatasetError, fit
+from models.data.dataset import Dataset, DatasetError, KindError, fit
 from models.data.reader import Reading, of_arrays, read
 from models.data.settings import SourceSettings
 from models.data.spool import is_mapped

@@ -146,12 +146,23 @@ def test_errors_of_quantiles_are_those_of_the_median() -> None:
     assert found["mae"] == 0.5
 
 
+def test_coverage_is_the_share_of_labels_within_the_outermost_quantiles() -> None:
+    rng = np.random.default_rng(0)
+    answers = np.sort(rng.normal(size=(500, 2, 3)).astype(np.float32), axis=2)
+    y = rng.normal(size=(500, 2)).astype(np.float32)
+    model = ModelSpec(outputs=6, loss="quantile")
+    found = on_rows(model, lambda X: answers[X].reshape(-1, 6), np.arange(500), y).found  # type: ignore[arg-type]
+    assert found["coverage"] == pytest.approx(((answers[:, :, 0] <= y) & (y <= answers[:, :, 2])).mean())
+    assert found["mae"] == pytest.approx(np.abs(answers[:, :, 1] - y).mean(), rel=1e-6)
+
+
 def test_every_measure_but_the_loss_is_among_them() -> None:
     p, y = data(2, 50, "random")
     of_classes = on_rows(ModelSpec(outputs=2), lambda X: p[X], np.arange(50), y).found  # type: ignore[arg-type]
     values = np.arange(4, dtype=np.float32)[:, np.newaxis]
     of_values = on_rows(ModelSpec(loss="mse"), lambda X: X, values, values).found
-    assert set(MEASURES) - {"loss"} <= of_classes.keys() | of_values.keys()
+    of_quantiles = on_rows(ModelSpec(outputs=3, loss="quantile"), lambda X: X.repeat(3, axis=1), values, values).found
+    assert set(MEASURES) - {"loss"} <= of_classes.keys() | of_values.keys() | of_quantiles.keys()
 
 
 def test_the_confusion_matrix_of_few_classes_is_kept() -> None:
