@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import numpy as np
@@ -19,4 +20,4 @@ def test_a_job_may_say_every_activation_there_is() -> None:
 def test_a_sigmoid_of_any_number_is_right_without_a_warning(x: float) -> None:
     z = np.array([x], np.float32)
     sigmoid(z, z)
-    assert z[0] == pytest.approx(1 / (1 + np.exp(np.longdouble(-x))), abs=1e-7)
+    assert z[0] == pytest.approx((1 + math.tanh(x / 2)) / 2, abs=1e-7)

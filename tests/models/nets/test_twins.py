@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models.job import ModelSpec
 from models.nets import size, table
+from models.nets.losses import LOSSES
 from models.nets.table import NETS
 from tests.models.nets.twins import bytes_held_by_a_step, bytes_of_a_step, hold
 
@@ -34,17 +35,29 @@ KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 }
 """Keys of a small model of each kind: a row here for each row of NETS."""
 
+OF_LOSS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "mse": {},
+    "huber": {},
+    "multilabel": {},
+    "focal": {},
+    "binary": {"outputs": 1},
+    "quantile": {"outputs": 2, "loss_options": {"quantiles": [0.1, 0.9]}},
+}
+"""Keys that fit a loss: a row here for each row of LOSSES."""
+
 
 @st.composite
 def models(draw: st.DrawFn) -> ModelSpec:
     kind = draw(st.sampled_from(sorted(KINDS)))
-    loss: Any = draw(st.sampled_from(["cross_entropy", "mse"]))
-    keys = {"outputs": draw(st.integers(1, 4))} | draw(KINDS[kind])
+    loss: Any = draw(st.sampled_from(sorted(OF_LOSS)))
+    keys = {"outputs": draw(st.integers(2, 4))} | draw(KINDS[kind]) | OF_LOSS[loss]
     return ModelSpec(kind, loss=loss, **keys)
 
 
-def test_every_kind_is_drawn() -> None:
+def test_every_kind_and_every_loss_is_drawn() -> None:
     assert KINDS.keys() == NETS.keys()
+    assert OF_LOSS.keys() == LOSSES.keys()
 
 
 @given(model=models(), seed=st.integers(0, 2**20))
