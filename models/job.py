@@ -318,6 +318,13 @@ def _check_contract(job: JobSpec) -> None:
         raise ValueError(
             f"[model] inputs = {model.inputs} is no multiple of [contract.window] length = {contract.n_rows}"
         )
+    columns = _columns_of(model)
+    if columns and contract.window and model.inputs != columns * contract.n_rows:
+        each = model.inputs // contract.n_rows
+        raise ValueError(
+            f"[model] options.columns = {columns}, where a window of [contract.window] has {contract.n_rows} rows of "
+            f"{each}: say columns = {each}"
+        )
     if not model.classifies and (contract.classes or contract.class_weight != "none"):
         raise ValueError(f'[contract] classes and class_weight: a model with loss = "{model.loss}" learns no classes')
     if contract.classes and len(contract.classes) != model.outputs:
@@ -328,6 +335,14 @@ def _check_contract(job: JobSpec) -> None:
         raise ValueError(
             f"[contract] label names {len(contract.labels)} columns, where the model has {model.outputs} outputs"
         )
+
+
+def _columns_of(model: ModelSpec) -> int | None:
+    """Return how many numbers a row of a window has, where that is a key of the model's kind."""
+    from models.nets import table  # here alone, as above
+
+    found = getattr(table.find(model.kind).spec.of(model), "columns", None)
+    return found if isinstance(found, int) else None
 
 
 def _check_strategy(job: JobSpec) -> None:

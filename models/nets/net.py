@@ -37,6 +37,11 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """A row of `models.nets.losses`."""
     framework: str = "any"
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return which shapes an example may have, beside that of a flat row; none where that is of no matter."""
+        return ()
+
     @classmethod
     def of(cls, model: ModelSpec) -> Self:
         """Return what a model says, as the specification of this kind.
