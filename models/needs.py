@@ -28,7 +28,7 @@ from typing import NamedTuple
 from models import statistic
 from models.agreement import MOST_VOICES
 from models.job import JobSpec
-from models.nets.mlp import ROWS_AT_ONCE
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.size import Size
 from models.strategies.table import STRATEGIES
 from models.training.probe import ROWS as PROBED_ROWS

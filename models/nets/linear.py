@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.nets.batches import quietly
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
-from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.params import Float32, Params, TensorSpec

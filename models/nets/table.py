@@ -61,7 +61,7 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
     "cnn1d": Kind(cnn1d.Cnn1dSpec, cnn1d.net, cnn1d.module, cnn1d.operations, flat_rows),
     "cnn2d": Kind(cnn2d.Cnn2dSpec, cnn2d.net, cnn2d.module, cnn2d.operations, flat_rows),

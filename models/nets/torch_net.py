@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
-from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.params import Float32, Params, Spec, TensorSpec, check
 
@@ -44,6 +44,11 @@ class TorchNet:
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self._loss = LOSSES[model.loss].torch(nn)
+        self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
+        for name, part in module.named_modules():
+            if hasattr(part, "draws_as"):
+                part.draws_as = name
+                self._drawing.append(part)
 
     def loss_and_gradients(
         self,
@@ -58,6 +63,8 @@ class TorchNet:
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         torch.manual_seed(draw)
+        for part in self._drawing:
+            part.draw = draw
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
         loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)

@@ -67,7 +67,7 @@ def to_onnx(
             proto = _by_torch(model, params)
         else:
             check(params, kind.numpy(model).spec)
-            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
+            proto = graph_of(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
@@ -129,7 +129,8 @@ def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
     return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
 
 
-def _graph(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+    """Return the model of operations on raw rows, (batch, inputs), whose last one gives (batch, outputs)."""
     graph = helper.make_graph(
         [helper.make_node(op.type, list(op.inputs), [op.output], **op.attributes) for op in operations],
         "fedge",

@@ -69,8 +69,8 @@ class Place:
         return self.scratch.array(self._name, what, shape=shape, dtype=dtype)
 
     def within(self, name: str, *, free: bool) -> Place:
-        """Return the place of a layer within this one."""
-        return Place(self.scratch, f"{self._name}.{name}", draw=self.draw, free=free)
+        """Return the place of a layer within this one. The place of a whole net has the name ""."""
+        return Place(self.scratch, f"{self._name}.{name}" if self._name else name, draw=self.draw, free=free)
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ class Layer(Protocol):
 
     @property
     def n_units(self) -> int:
-        """Numbers that it makes of one example, those on the way too: what memory hangs on."""
+        """Numbers that forward makes of one example in scratch, those on the way too: what memory hangs on."""
 
     @property
     def keeps_output(self) -> bool:
