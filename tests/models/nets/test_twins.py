@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import given, settings
@@ -26,9 +27,41 @@ def mlp(draw: st.DrawFn) -> dict[str, Any]:
     return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
 
 
+@st.composite
+def convolutional(draw: st.DrawFn, axes: int) -> dict[str, Any]:
+    sizes = [draw(st.integers(3, 9)) for _ in range(axes)]
+    last = draw(st.integers(1, 3))
+    channels = draw(st.lists(st.sampled_from([2, 4]), min_size=1, max_size=3))
+    options: dict[str, Any] = {"channels": channels}
+    options |= {"columns": last} if axes == 1 else dict(zip(("height", "width"), sizes, strict=True))
+    drawn = {
+        "kernel": st.integers(1, 3),
+        "pool": st.just(1),
+        "pooling": st.sampled_from(["max", "average"]),
+        "norm": st.sampled_from(["none", "layer", "group"]),
+        "dropout": st.sampled_from([0.0, 0.3]),
+        "head": st.sampled_from(["flatten", "mean"]),
+    }
+    options |= {key: draw(values) for key, values in drawn.items() if draw(st.booleans())}
+    options |= {key: draw(st.booleans()) for key in ("residual", "separable") if len(channels) > 1}
+    if options.get("norm") == "group":
+        options["norm_groups"] = draw(st.sampled_from([1, 2]))
+    if options.get("pool") == 1:  # so that there are always places left for a kernel
+        options["stride"] = [draw(st.integers(1, 2)), *[1] * (len(channels) - 1)]
+    if "kernel" in options:  # else as many as there are, at most
+        options["kernel"] = [1 if i else options["kernel"] for i in range(len(channels))]
+    if not options.get("residual"):
+        options["padding"] = draw(st.sampled_from(["same", "valid"]))
+    hidden = tuple(draw(st.lists(SMALL, max_size=1)))
+    inputs = math.prod(sizes) * last
+    return {"inputs": inputs, "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
 KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "linear": st.fixed_dictionaries({"inputs": SMALL}),
     "mlp": mlp(),
+    "cnn1d": convolutional(1),
+    "cnn2d": convolutional(2),
 }
 """Keys of a small model of each kind: a row here for each row of NETS."""
 
