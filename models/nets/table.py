@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import factory, linear, mlp
+from models.nets import factory, gru, linear, mlp
 from models.nets.losses import LOSSES, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
@@ -60,6 +60,7 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 NETS: dict[str, Kind[Any]] = {
     "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+    "gru": Kind(gru.GruSpec, gru.numpy, gru.module, gru.operations, flat_rows),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
