@@ -1,4 +1,4 @@
-"""A net of convolutions over images: `height` rows of `width` places, with one number each (grey) or several (colours)."""
+"""A net of convolutions over images: `height` rows of `width` places, with one number each or, in colour, several."""
 
 from __future__ import annotations
 

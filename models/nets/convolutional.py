@@ -9,6 +9,7 @@ fewer places.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -27,11 +28,16 @@ from models.nets.layers.pool import MeanOfPlaces, Pool, Pooling
 from models.nets.layers.residual import Residual
 from models.nets.layers.rows import Flatten, Rows
 from models.nets.layers.separable import Depthwise, Pointwise
-from models.nets.net import NetSpec
+from models.nets.net import NetSpec, check_size
+from models.params import n_parameters
 
 Places = Annotated[int, Meta(ge=1, le=1_000_000)]
 """Along an axis."""
 MOST_LAYERS = 32
+MOST_UNITS = 2**21
+"""Of all layers together, for one example: 8 MB. How many a batch may have is between the device and its memory."""
+MOST_SEEN = 2**22
+"""Numbers that a convolution may see of one example, at all places: 16 MB."""
 KERNEL = {1: 5, 2: 3}
 """Places along one axis, or each of two."""
 RISING = ("relu", "leaky_relu", "tanh", "sigmoid")
@@ -90,20 +96,17 @@ class ConvolutionalSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_d
                 )
         if self.norm != "group" and self.norm_groups != 1:
             raise ValueError(f'options.norm_groups = {self.norm_groups} wants options.norm = "group"')
-        if self.residual and len(self.channels) < 2:
-            raise ValueError(
-                "options.residual = true: it goes around every convolution but the first one, so options.channels has to "
-                "have two numbers or more"
-            )
+        for key in ("residual", "separable"):
+            if getattr(self, key) and len(self.channels) < 2:
+                raise ValueError(
+                    f"options.{key} = true is of every convolution but the first one, so options.channels has to have two "
+                    "numbers or more"
+                )
         if self.residual and self.padding != "same":
-            raise ValueError('options.residual = true wants options.padding = "same": what is added has the same places')
-        if self.separable and len(self.channels) < 2:
-            raise ValueError(
-                "options.separable = true: it is of every convolution but the first one, so options.channels has to have "
-                "two numbers or more"
-            )
-        shape = " x ".join(map(str, self.example[:-1]))
-        layered.check(layers(self), f"options.channels = {list(self.channels)} at {shape} places, hidden = {list(self.hidden)}")
+            raise ValueError('options.residual = true wants options.padding = "same": both have the same places then')
+        made = layers(self)
+        shape = f"options.channels = {list(self.channels)} at {_said(self.example)}, hidden = {list(self.hidden)}"
+        check_size(n_parameters(layered.spec_of(made)), layered.n_units(made), shape, MOST_UNITS)
 
     def of_layer(self, key: str, i: int, places: int) -> int:
         """Return the number of a convolution, of a key that has one for all or one for each. places: that there are."""
@@ -132,13 +135,17 @@ def _block(spec: ConvolutionalSpec, i: int, shape: Shape) -> list[Layer]:
     places = min(shape[:-1])
     if (kernel := spec.of_layer("kernel", i, places)) > places:
         raise ValueError(
-            f"options.kernel = {kernel}: convolution {i + 1} is given {_said(shape)}: say {places} or less, or a smaller "
-            "options.pool or options.stride before it"
+            f"options.kernel = {kernel}: convolution {i + 1} is given {_said(shape)}: say {places} or less, or a "
+            "smaller options.pool or options.stride before it"
+        )
+    if (stride := spec.of_layer("stride", i, places)) > places:
+        raise ValueError(
+            f"options.stride = {stride}: convolution {i + 1} is given {_said(shape)}, so that it would look at one "
+            f"alone: say {places} or less"
         )
     block = _convolution(spec, i, shape)
     found: list[Layer] = block
     if spec.residual and i:
-        stride = spec.of_layer("stride", i, places)
         plain = Pointwise(shape, spec.channels[i]) if stride == 1 else Conv(shape, spec.channels[i], 1, stride)
         found = [Residual(shape, block, None if shape == block[-1].shape else plain)]
     return [*found, *_after(spec, i, block[-1].shape)]
@@ -151,7 +158,13 @@ def _convolution(spec: ConvolutionalSpec, i: int, shape: Shape) -> list[Layer]:
         depthwise = Depthwise(shape, kernel, stride, spec.padding)
         found: list[Layer] = [depthwise, Pointwise(depthwise.shape, spec.channels[i])]
     else:
-        found = [Conv(shape, spec.channels[i], kernel, stride, spec.padding)]
+        conv = Conv(shape, spec.channels[i], kernel, stride, spec.padding)
+        if conv.n_seen > MOST_SEEN:
+            raise ValueError(
+                f"options.kernel = {kernel}: convolution {i + 1} would see {conv.n_seen:,} numbers of an example, at "
+                f"{_said(conv.shape)}, where it can see {MOST_SEEN:,}: say a smaller one, or a larger options.stride"
+            )
+        found = [conv]
     if spec.norm == "group" and spec.channels[i] % spec.norm_groups:
         raise ValueError(
             f"options.norm_groups = {spec.norm_groups} does not divide the {spec.channels[i]} of options.channels"
@@ -167,8 +180,8 @@ def _after(spec: ConvolutionalSpec, i: int, shape: Shape) -> list[Layer]:
     size = spec.of_layer("pool", i, min(shape[:-1]))
     if size > min(shape[:-1]):
         raise ValueError(
-            f"options.pool = {size}: after convolution {i + 1} there are {_said(shape)}, so that nothing would be left: "
-            "say 1 for no pool there, or have fewer convolutions"
+            f"options.pool = {size}: convolution {i + 1} gives {_said(shape)}, so that nothing would be left: say 1 "
+            "for no pool there, or have fewer convolutions"
         )
     if size == 1:
         return [Activation(spec.activation, shape)]
@@ -179,4 +192,4 @@ def _after(spec: ConvolutionalSpec, i: int, shape: Shape) -> list[Layer]:
 
 
 def _said(shape: Shape) -> str:
-    return f"{' x '.join(map(str, shape[:-1]))} places"
+    return f"{' x '.join(map(str, shape[:-1]))} place{'' if math.prod(shape[:-1]) == 1 else 's'}"

@@ -77,7 +77,8 @@ def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
 
     kind = table.find(model.kind)
     if kind.numpy is not None:
-        return of_spec(kind.numpy(model).spec)
+        net = kind.numpy(model)
+        return of_spec(net.spec, getattr(net, "n_units", None))
     if most_bytes is None or find_spec("torch") is None:
         return None
     return _asked(model, max(most_bytes, LEAST_BYTES))

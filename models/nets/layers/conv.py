@@ -1,4 +1,4 @@
-"""A convolution along one axis (windows) or two (images): a kernel goes over all places, and gives channels for each."""
+"""A convolution along one axis (windows) or two (images): a kernel goes over all places and gives channels for each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from models.nets.layers.axis import Axis, Padding, attributes_of, module_of
 from models.nets.layers.columns import Columns
@@ -35,6 +33,8 @@ class Conv:
         self.tensors: Spec = (TensorSpec("weight", (outputs, channels, *taps)), TensorSpec("bias", (outputs,)))
         self.n_units = math.prod(self.shape)
         self._columns = Columns(self._axes, channels, "columns", ones=True)
+        self.n_seen = self._columns.n_places * self._columns.width
+        """Numbers that it sees of one example, at all places."""
         self._back = Columns(tuple(axis.back for axis in self._axes), outputs, "columns back")
 
     def forward(self, place: Place, tensors: Sequence[Float32], x: Float32) -> Float32:

@@ -96,7 +96,8 @@ class Depthwise:
 class Pointwise:
     """See `models.nets.layers.layer.Layer`. x: (n, *sizes, channels): the same dense layer at each place.
 
-    weight: (outputs, channels, 1) or (outputs, channels, 1, 1), as torch.nn.Conv1d and Conv2d have it; bias: (outputs,).
+    weight: (outputs, channels, 1) or (outputs, channels, 1, 1), as torch.nn.Conv1d and Conv2d have it.
+    bias: (outputs,).
     """
 
     keeps_output = False

@@ -57,11 +57,19 @@ def convolutional(draw: st.DrawFn, axes: int) -> dict[str, Any]:
     return {"inputs": inputs, "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
 
 
+@st.composite
+def gru(draw: st.DrawFn) -> dict[str, Any]:
+    length, columns = draw(SMALL), draw(st.integers(1, 3))
+    options = {"columns": columns, "units": draw(SMALL), "layers": draw(st.integers(1, 2))}
+    return {"inputs": length * columns, "options": options | {"head": draw(st.sampled_from(["last", "mean"]))}}
+
+
 KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "linear": st.fixed_dictionaries({"inputs": SMALL}),
     "mlp": mlp(),
     "cnn1d": convolutional(1),
     "cnn2d": convolutional(2),
+    "gru": gru(),
 }
 """Keys of a small model of each kind: a row here for each row of NETS."""
 
