@@ -99,7 +99,7 @@ class ConvolutionalSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_d
         for key in ("residual", "separable"):
             if getattr(self, key) and len(self.channels) < 2:
                 raise ValueError(
-                    f"options.{key} = true is of every convolution but the first one, so options.channels has to have two "
+                    f"options.{key} = true is of every convolution but the first, so options.channels has to have two "
                     "numbers or more"
                 )
         if self.residual and self.padding != "same":
