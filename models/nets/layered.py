@@ -7,18 +7,18 @@ A kind of net is a specification and a function that makes the list of it; `kind
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from models.nets.batches import quietly, rows_at_once
-from models.nets.layers.layer import Layer, Place, Scratch
+from models.nets.layers.layer import Layer, Place
 from models.nets.layers.stack import Stack
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
+from models.nets.scratch import Scratch, scratch_of
 from models.params import Float32, Params, Spec, n_parameters
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def operations(layers: Layers) -> tuple[Op, ...]:
 
 
 class Layered:
-    """A net behind the face of `models.nets.net.Net`. Of its own it has room to work in, for each thread."""
+    """A net behind the face of `models.nets.net.Net`. n_units: see `models.nets.size.Size`, as for at_once."""
 
     def __init__(self, model: ModelSpec, layers: Layers) -> None:
         self.model = model
@@ -65,8 +65,8 @@ class Layered:
         self._stack = Stack(layers)
         self.spec = self._stack.tensors
         self.n_units = self._stack.n_units
+        self.at_once = rows_at_once(self.n_units)
         self._loss = LOSSES[model.loss]
-        self._here = threading.local()
 
     def loss_and_gradients(
         self,
@@ -85,7 +85,7 @@ class Layered:
         """
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
         tensors = [params[tensor.name] for tensor in self.spec]
-        scratch = self._scratch()
+        scratch = scratch_of(self)
         ran = self._stack.run(Place(scratch, "", draw=draw, free=False), tensors, X, free=False)
         raw = scratch.array("outputs", shape=ran.a.shape)
         raw[...] = ran.a
@@ -104,19 +104,12 @@ class Layered:
         with quietly():
             return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
 
-    def _scratch(self) -> Scratch:
-        found: Scratch | None = getattr(self._here, "scratch", None)
-        if found is None:
-            found = self._here.scratch = Scratch()
-        return found
-
     def _outputs(self, params: Params, X: Float32) -> Float32:
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         tensors = [params[tensor.name] for tensor in self.spec]
         place = Place(Scratch(), "", draw=None, free=False)  # room for a few rows, gone afterwards
-        some = rows_at_once(self.n_units)
-        for start in range(0, len(X), some):
-            rows = slice(start, start + some)
+        for start in range(0, len(X), self.at_once):
+            rows = slice(start, start + self.at_once)
             outputs[rows] = self._stack.run(place, tensors, X[rows], free=False).a
         return outputs
 

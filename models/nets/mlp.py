@@ -12,7 +12,6 @@ width, the residual connection: x + f(x), or P x + f(x) where the widths differ.
 from __future__ import annotations
 
 import difflib
-import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -26,13 +25,14 @@ from models.nets.layers.activation import Activation
 from models.nets.layers.dense import Dense
 from models.nets.layers.dropout import MOST as MOST_DROPOUT
 from models.nets.layers.dropout import Dropout
-from models.nets.layers.layer import Layer, Scratch
+from models.nets.layers.layer import Layer
 from models.nets.layers.norm import LayerNorm
 from models.nets.layers.product import multiply
 from models.nets.layers.residual import Residual
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
+from models.nets.scratch import Scratch, scratch_of
 from models.params import Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
@@ -136,17 +136,17 @@ def operations(spec: MlpSpec) -> tuple[Op, ...]:
 
 
 class Mlp:
-    """The net of a ModelSpec of kind "mlp" that is plain. Of its own it has room to work in, for each thread."""
+    """The net of a plain model of kind "mlp". Holds no state: everything is a function of params and data."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)
+        self.at_once = ROWS_AT_ONCE
         self.n_units = sum(n_out for _, n_out in layer_sizes(model))
         self._names = tuple(tensor.name for tensor in self.spec)
         self._n_layers = len(self.spec) // 2
         self._activation = IN_PLACE[model.activation]
         self._loss = LOSSES[model.loss]
-        self._here = threading.local()
 
     def loss_and_gradients(
         self,
@@ -163,7 +163,7 @@ class Mlp:
 
         A tensor that is not in `out` does not move: its gradient is not worked out.
         """
-        scratch = self._scratch()
+        scratch = scratch_of(self)
         columns = self._forward(scratch, params, X)
         loss, rows = self._loss.gradient(columns.pop().T, y, weights)
         rows *= scale
@@ -193,12 +193,6 @@ class Mlp:
         """See `models.nets.net.Net`."""
         with quietly():
             return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
-
-    def _scratch(self) -> Scratch:
-        found: Scratch | None = getattr(self._here, "scratch", None)
-        if found is None:
-            found = self._here.scratch = Scratch()
-        return found
 
     def _forward(self, scratch: Scratch, params: Params, X: Float32) -> list[Float32]:
         """Return X, the activations of each hidden layer and the raw outputs, each example a column.

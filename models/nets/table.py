@@ -126,4 +126,7 @@ def by_torch(model: ModelSpec) -> TorchNet:
     from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
-    return TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    net = TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    if kind.numpy is not None:
+        net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
+    return net

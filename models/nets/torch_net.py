@@ -44,6 +44,8 @@ class TorchNet:
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self._loss = LOSSES[model.loss].torch(nn)
+        self.at_once = ROWS_AT_ONCE
+        """Rows that go through it together where nobody trains; who knows what it makes of each may lower it."""
         self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
         for name, part in module.named_modules():
             if hasattr(part, "draws_as"):
@@ -99,8 +101,8 @@ class TorchNet:
         tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
-            for start in range(0, len(X), ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
+            for start in range(0, len(X), self.at_once):
+                rows = slice(start, start + self.at_once)
                 outputs[rows] = self._call(tensors, X[rows], training=False).numpy()
         return outputs
 

@@ -3,7 +3,7 @@
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
 output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free. The rows are
 raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
-metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
+metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has; and the "opset".
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -72,7 +72,7 @@ def to_onnx(
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
-    helper.set_model_props(proto, dict(metadata) | _described(contract))
+    helper.set_model_props(proto, dict(metadata) | {"opset": str(OPSET)} | _described(contract))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:

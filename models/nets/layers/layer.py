@@ -23,30 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.nets.op import Op
+from models.nets.scratch import Array, Scratch, Shape
 from models.params import Float32, Spec
 
-Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
-
-
-class Scratch:
-    """Arrays that are used again for every batch, by name. For one thread."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[object, ...], Array] = {}
-
-    def array(self, *name: object, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Array:
-        """Return an array of this shape whose content is anything, the same memory for the same name.
-
-        A smaller batch gets the first part of the memory.
-        """
-        size = 1
-        for length in shape:
-            size *= length
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
+__all__ = ["Array", "Layer", "Place", "Scratch", "Shape"]
 
 
 class Place:

@@ -29,6 +29,7 @@ from models.nets.layers.layer import Layer, Shape
 from models.nets.layers.rows import Flatten, Rows
 from models.nets.losses import Labels
 from models.nets.net import Net
+from models.nets.scratch import scratch_of
 from models.nets.torch_net import TorchNet, nn
 from models.params import Float32, Params, Spec
 from models.serving.export import graph_of, to_onnx
@@ -157,6 +158,14 @@ def hold_layers(layers: Layers, inputs: int, outputs: int, seed: int = 0) -> Non
         rounded = functools.partial(theirs.predict, nudged(params), X)
         near(ours.predict(params, X), theirs.predict(params, X), "predictions of Torch", rounded)
         near(ours.predict(params, X), session.run(None, {"input": X})[0], "answers of onnxruntime", rounded)
+
+
+def bytes_held_by_a_step(model: ModelSpec, n: int) -> int:
+    """Return how much memory a step with n rows leaves in place for the next one, without weights and gradients."""
+    net = table.build(model)
+    X, y = random_rows(model, n, 0)
+    net.loss_and_gradients(random_params(net.spec, 0), X, y)
+    return scratch_of(net).n_bytes
 
 
 @contextmanager
