@@ -60,7 +60,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     inputs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"] = "relu"
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
