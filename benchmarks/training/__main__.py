@@ -6,9 +6,9 @@
 
 A step is what a device does for a batch: loss, gradients, SGD, and the state that a checkpoint would hold. Torch is
 eager, as its tutorial writes it, with its own SGD; products are those of a perceptron, x W^T, d^T x and d W, as NumPy
-does them, and pieces the same as fast as we know how to. All times are CPU times, medians of pairs in one process on one
-thread, so that a busy machine slows both; the ratio is the median of the ratios of pairs. Memory is the peak (VmHWM) of an agent that is
-connected to a broker and trains three rounds, compressed by "strong".
+does them, and pieces the same as fast as we know how to. All times are CPU times, medians of pairs in one process on
+one thread, so that a busy machine slows both; the ratio is the median of the ratios of pairs. Memory is the peak
+(VmHWM) of an agent that is connected to a broker and trains three rounds, compressed by "strong".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The memory of agents that train: each a process, connected to a real mosquitto, with everything that an agent does."""
+"""The memory of agents that train: each a process that is connected to a real mosquitto."""
 
 from __future__ import annotations
 

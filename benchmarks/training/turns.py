@@ -78,7 +78,7 @@ def _other_of(row: Row, batch: int) -> Callable[[], object]:
 
 
 def _seconds(step: Callable[[], object]) -> float:
-    """Return the CPU time of a step, of several running: its own numbers are in the cache then, as where it runs alone."""
+    """Return the CPU time of a step, of several running: its numbers are in the cache then, as where it runs alone."""
     start = time.process_time()
     for _ in range(RUNNING):
         step()

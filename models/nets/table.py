@@ -65,7 +65,7 @@ NETS: dict[str, Kind[Any]] = {
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
     "cnn1d": Kind(cnn1d.Cnn1dSpec, cnn1d.net, cnn1d.module, cnn1d.operations, flat_rows),
     "cnn2d": Kind(cnn2d.Cnn2dSpec, cnn2d.net, cnn2d.module, cnn2d.operations, flat_rows),
-    "gru": Kind(gru.GruSpec, gru.numpy, gru.module, gru.operations, flat_rows),
+    "gru": Kind(gru.GruSpec, gru.net, gru.module, gru.operations, flat_rows),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)

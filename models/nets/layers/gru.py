@@ -41,7 +41,8 @@ class Gru:
                 TensorSpec(f"bias_hh_l{i}", (3 * units,)),
             )
         )
-        self.n_units = 2 * length * units * n_layers + units  # eight arrays a layer, where four a unit are counted
+        # A layer has seven arrays of all its states, of which two are there on the way back alone.
+        self.n_units = 3 * length * units * n_layers + length * columns + units
 
     def forward(self, place: Place, tensors: Sequence[Float32], x: Float32) -> Float32:
         """See `Layer`."""

@@ -3,49 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.data.dataset import Dataset
 from models.job import ModelSpec, TrainSpec
 from models.lattice import initial
 from models.nets.size import of_model
 from models.nets.table import build
-from models.serving.export import to_onnx
 from models.training.train import begin, finish, seed_for, steps
 
 
 def model_of(inputs: int, outputs: int = 3, hidden: tuple[int, ...] = (), **options: Any) -> ModelSpec:
     return ModelSpec("gru", inputs=inputs, outputs=outputs, hidden=hidden, options=options)
-
-
-@given(
-    length=st.integers(1, 12),
-    columns=st.integers(1, 4),
-    units=st.integers(1, 8),
-    n_layers=st.integers(1, 4),
-    head=st.sampled_from(["last", "mean"]),
-    hidden=st.sampled_from([(), (5,), (4, 3)]),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=15, deadline=None)
-def test_onnxruntime_numpy_and_torch_agree(
-    length: int, columns: int, units: int, n_layers: int, head: str, hidden: tuple[int, ...], seed: int
-) -> None:
-    options = {"columns": columns, "units": units, "layers": n_layers, "head": head}
-    model = model_of(length * columns, hidden=hidden, **options)
-    ours, theirs = build(model), build(model, framework="torch")
-    assert ours.spec == theirs.spec
-    rng = np.random.default_rng(seed)
-    params = {t.name: rng.standard_normal(t.shape).astype(np.float32) for t in ours.spec}
-    session = onnxruntime.InferenceSession(to_onnx(model, params, metadata={}), providers=["CPUExecutionProvider"])
-    for n in (1, 6):  # the batch is free
-        X = rng.standard_normal((n, length * columns)).astype(np.float32)
-        predicted = ours.predict(params, X)
-        np.testing.assert_allclose(theirs.predict(params, X), predicted, atol=1e-5)
-        np.testing.assert_allclose(session.run(None, {"input": X})[0], predicted, atol=1e-5)
 
 
 def test_dense_layers_after_the_states_are_those_of_the_envelope() -> None:

@@ -61,9 +61,17 @@ def convolutional(draw: st.DrawFn, axes: int) -> dict[str, Any]:
 
 @st.composite
 def gru(draw: st.DrawFn) -> dict[str, Any]:
-    length, columns = draw(SMALL), draw(st.integers(1, 3))
-    options = {"columns": columns, "units": draw(SMALL), "layers": draw(st.integers(1, 2))}
-    return {"inputs": length * columns, "options": options | {"head": draw(st.sampled_from(["last", "mean"]))}}
+    options = {
+        "columns": draw(st.integers(1, 4)),
+        "units": draw(SMALL),
+        "layers": draw(st.integers(1, 4)),
+        "head": draw(st.sampled_from(["last", "mean"])),
+        "norm": draw(st.sampled_from(["none", "layer"])),
+        "dropout": draw(st.sampled_from([0.0, 0.3])),
+    }
+    hidden = tuple(draw(st.lists(SMALL, max_size=2)))
+    inputs = draw(st.integers(1, 9)) * options["columns"]
+    return {"inputs": inputs, "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
 
 
 KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
@@ -99,6 +107,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "linear": {"inputs": 300},
     "mlp": WIDE,
     "mlp of gelu": WIDE | {"activation": "gelu"},
+    "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
     "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
 }
 """A wider model of each kind, and of what has other layers."""
