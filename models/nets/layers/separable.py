@@ -60,7 +60,8 @@ class Depthwise:
         padded: Float32 = place.kept
         part = place.array("part", da.shape)
         if (weight := gradients[0]) is not None:
-            ones, flat = np.ones(part.size // self._channels, np.float32), part.reshape(-1, self._channels)
+            flat = part.reshape(-1, self._channels)
+            ones = _ones(place, len(flat))
             into = place.array("taps", (math.prod(self._taps), self._channels))
             for tap, (_, met) in zip(into, self._met(place, tensors[0], padded), strict=True):
                 np.multiply(met, da, out=part)
@@ -129,7 +130,7 @@ class Pointwise:
         if weight is not None:
             multiply(rows.T, x, _flat(weight))
         if bias is not None:
-            np.matmul(np.ones(len(rows), np.float32), rows, out=bias)
+            np.matmul(_ones(place, len(rows)), rows, out=bias)
         if first:
             return None
         dx = place.array("dx", place.kept.shape)
@@ -147,3 +148,10 @@ class Pointwise:
 
 def _flat(weight: Float32) -> Float32:
     return weight.reshape(weight.shape[:2])
+
+
+def _ones(place: Place, n: int) -> Float32:
+    """Return so many, to sum rows by a product, which is faster than a sum."""
+    ones = place.array("ones", (n,))
+    ones.fill(1.0)
+    return ones

@@ -108,6 +108,13 @@ LARGE: dict[str, dict[str, Any]] = {
     "mlp": WIDE,
     "mlp of gelu": WIDE | {"activation": "gelu"},
     "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
+    "cnn1d": {"inputs": 240, "options": {"columns": 6, "channels": [16, 16]}},
+    "cnn2d": {"inputs": 256, "options": {"channels": [8, 8]}},
+    "cnn2d with all": {
+        "inputs": 256,
+        "hidden": (50,),
+        "options": {"separable": True, "residual": True, "norm": "group", "dropout": 0.3, "pooling": "average"},
+    },
     "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
 }
 """A wider model of each kind, and of what has other layers."""
