@@ -1,4 +1,4 @@
-"""What a job starts from, where it is not its seed: a version of another job here, or weights that an operator sent."""
+"""What a job starts from, where it is not its seed: a version of another job, what is sent, or a factory gives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from models import agreement
 from models.chain import Chain, Held
 from models.codec import CodecError
 from models.job import JobSpec
+from models.lattice import LatticeError, of_params
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
 
@@ -52,6 +53,18 @@ class Given(NamedTuple):
                 f'this job says "{here}"'
             )
         return Held(1, found.model, agreed=found.agreed if agreement.fits(found.agreed, spec) else None)
+
+
+def of_net(net: Net) -> Held | None:
+    """Return the weights that a net's own code gives, as version 1 of its job; None where it has none, and version 0 is
+    what the job begins with. Raises ModelError.
+    """
+    if (start := net.start) is None:
+        return None
+    try:
+        return Held(1, of_params(start, net.spec))
+    except LatticeError as error:
+        raise ModelError(f'it cannot start from the weights of model.kind = "{net.model.kind}": {error}') from error
 
 
 def _check_same(key: str, there: Sequence[str], here: Sequence[str], what: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import energy, splitmix
-from models.codec.decoded import Decoded
+from models.codec.decoded import Decoded, exact
 from models.integers import bits, largest, rescale
 from models.params import Params, Spec, TensorSpec, n_parameters
 from models.rows import carved, copy_of, params_of, row_of
@@ -125,6 +125,18 @@ class Model:
         if largest(row) > LIMIT:
             raise LatticeError("stored model has integers beyond the lattice")
         return Model(carved(row, spec), tuple(_exponent(e) for e in exponents))
+
+
+def of_params(params: Mapping[str, npt.NDArray[np.floating]], spec: Spec) -> Model:
+    """Return the model whose values lie next to these, of the spec's names and shapes.
+
+    Raises LatticeError, with the tensor's name, where one is not finite or too large.
+    """
+    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
+    for tensor in spec:
+        if not np.isfinite(params[tensor.name]).all():
+            raise LatticeError(f"{tensor.name} has numbers that are not finite")
+    return add(zero, [exact(np.asarray(params[t.name], np.float64)) for t in spec])
 
 
 def initial(spec: Spec, seed: int) -> Model:

@@ -40,8 +40,10 @@ HOMES = {
     "tensorboardX": "fleet/console/tensorboard.py",
 }
 """A heavy library and the one file that imports it."""
-SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py"}
-"""Where one is needed on the device as well: a source that is an SQLite file, and nothing else."""
+SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py", "torch": "models/nets/torch_trial.py"}
+"""Where one is needed on the device as well: a source that is an SQLite file, and nothing else. And where a module of
+Torch's is tried, in a process of its own.
+"""
 
 PURE = (
     "runtime/states.py",

@@ -19,12 +19,12 @@ from broker.errors import WireError
 from broker.messages import Export, Head, Job, Message, Version
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.operator import Console, OperatorConfig, OperatorError
+from models import lattice
 from models.agreement import Agreed
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
-from models.codec.decoded import exact
 from models.job import JobSpec
-from models.lattice import EXPONENT, LatticeError, Model, add
+from models.lattice import LatticeError
 from models.nets import table as nets
 from models.nets.net import Net
 from models.params import Params, Spec
@@ -176,7 +176,7 @@ def read_weights(path: Path, spec: JobSpec) -> bytes:
     """
     net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     try:
-        model = _model_of(_arrays(path, net.spec), net.spec)
+        model = lattice.of_params(_arrays(path, net.spec), net.spec)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path}: it cannot be read as NPZ: {error}") from error
     except (ValueError, LatticeError, NotImplementedError) as error:
@@ -206,9 +206,3 @@ def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.flo
             if not np.isfinite(found[tensor.name]).all():
                 raise ValueError(f"array {tensor.name!r} has numbers that are not finite")
     return found
-
-
-def _model_of(arrays: dict[str, Any], spec: Spec) -> Model:
-    """Return the model whose weights lie next to these. Raises LatticeError where some are too large."""
-    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
-    return add(zero, [exact(arrays[t.name]) for t in spec])

@@ -58,6 +58,9 @@ def operations(layers: Layers) -> tuple[Op, ...]:
 class Layered:
     """A net behind the face of `models.nets.net.Net`. Of its own it has room to work in, for each thread."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec, layers: Layers) -> None:
         self.model = model
         self.layers = tuple(layers)

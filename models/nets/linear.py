@@ -41,6 +41,9 @@ def operations(spec: LinearSpec) -> tuple[Op, ...]:  # noqa: ARG001  (the shapes
 class Linear:
     """The net of a ModelSpec of kind "linear". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))

@@ -136,6 +136,9 @@ def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
 class Mlp:
     """The net of a ModelSpec of kind "mlp". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)

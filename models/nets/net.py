@@ -17,6 +17,12 @@ MOST_PARAMETERS = 25_000_000
 MOST_UNITS = 2**17
 """Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
 
+NO_WEIGHTS = (
+    "rows count differently (class_weight in [contract]), and its own loss gives one number for all of them: let it "
+    "give one for each row, or take them, loss(outputs, y, weights)"
+)
+"""Why the rows of a job cannot count differently, where a module brings a loss along."""
+
 
 class ModelError(ValueError):
     """A model that cannot be built here; the message says what to change."""
@@ -99,6 +105,16 @@ class Net(Protocol):
     @property
     def spec(self) -> Spec:
         """Names and shapes of the parameters, in their order."""
+
+    @property
+    def start(self) -> Params | None:
+        """The weights that its code wants a job to begin with, fresh arrays in the order of `spec`; None: version 0's,
+        which everybody draws from the job's seed.
+        """
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a step has to have at least, but for the only one of an epoch: BatchNorm takes no single one."""
 
     def loss_and_gradients(
         self,
