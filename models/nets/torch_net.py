@@ -210,7 +210,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 def shapes_of(module: nn.Module, model: ModelSpec) -> Shapes | None:
     """Return the shapes that a module wants a row in; None where it says nothing. Raises ModelError."""
-    one, many = (getattr(module, name, None) for name in ("input_shape", "input_shapes"))
+    one, many = getattr(module, "input_shape", None), getattr(module, "input_shapes", None)
     if one is None and many is None:
         return None
     name, said = ("input_shape", one) if many is None else ("input_shapes", many)
@@ -329,4 +329,5 @@ def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> 
 
 def _tensor(values: np.ndarray[Any, Any]) -> Tensor:
     """Share the array's memory; a read-only one is copied, since Torch knows no such thing."""
+    values = np.asarray(values)
     return torch.from_numpy(values if values.flags.writeable else values.copy())

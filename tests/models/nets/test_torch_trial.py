@@ -39,7 +39,7 @@ def found(make: Callable[[], nn.Module], outputs: int = 3, most: int = MOST, **f
 class Words(nn.Module):
     """Takes its rows for indices."""
 
-    def __init__(self, end: str = "mean") -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.embedding, self.last = nn.Embedding(5, 4), nn.Linear(4, 3)
 
@@ -139,10 +139,6 @@ def leaves(_outputs: object) -> None:
     raise SystemExit(0)
 
 
-def nothing_random(_outputs: object) -> torch.Tensor:
-    return torch.zeros(8, 3)
-
-
 GOOD = {
     "dense": dense,
     "twice as precise": lambda: dense().to(torch.float64),
@@ -170,10 +166,10 @@ REFUSED = {
     "softmax": (lambda: dense(then=lambda outputs: outputs.softmax(dim=1)), "gives probabilities, where loss = "),
     "tuple": (
         lambda: Sequence(given=True),
-        "gave a tuple of 2 for 8 rows where the model has outputs = 3: forward has",
+        "gave a tuple of 2 for 8 rows where the model has outputs = 3: forward",
     ),
     "dict": (lambda: dense(then=lambda outputs: {"logits": outputs}), "gave a dict of 1 for 8 rows"),
-    "nothing": (lambda: dense(then=lambda outputs: None), "gave a NoneType for 8 rows"),
+    "nothing": (lambda: dense(then=print), "gave a NoneType for 8 rows"),
     "another width": (lambda: dense(4), "gave outputs of shape (8, 4) for 8 rows where the model has outputs = 3"),
     "one column less": (lambda: dense(then=lambda outputs: outputs[:, 0]), "gave outputs of shape (8,) for 8 rows"),
     "no parameters": (lambda: Given(nn.Flatten()), "has no parameters to train"),
@@ -190,7 +186,7 @@ REFUSED = {
         "layers.0 has track_running_stats = False, so that an answer hangs on the rows",
     ),
     "a loss of three numbers": (
-        lambda: WithLoss(lambda outputs, y: outputs.mean(dim=0)),
+        lambda: WithLoss(lambda outputs, _y: outputs.mean(dim=0)),
         "its own loss gave shape (3,): it has to give one number, or one for each row",
     ),
 }
