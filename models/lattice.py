@@ -93,7 +93,9 @@ class Model:
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
         """Return the exact values, float64."""
-        return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
+        return tuple(
+            np.asarray(np.ldexp(i.astype(np.float64), e)) for i, e in zip(self.ints, self.exponents, strict=True)
+        )
 
     def params(self, spec: Spec) -> Params:
         """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py).
@@ -189,7 +191,7 @@ def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:
     while bits(total) > 30:
         common = _exponent(common + 1)
         total = rescale(total, -1)
-    return total.astype(np.int32), common
+    return np.asarray(total, np.int32), common  # of one number too, which NumPy makes a scalar of
 
 
 def _exponent(value: int) -> int:

@@ -25,7 +25,7 @@ from fleet.simulation.simulate import Result, simulate
 from models.chain import Chain
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
-from models.job import JobSpec, ModelSpec, RoundsSpec
+from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec
 from models.nets import table as nets
 from models.nets.net import ModelError
 from models.params import Params
@@ -47,10 +47,22 @@ def make(bias: float = 0.25) -> nn.Module:
     return module
 
 
+class Scaled(nn.Module):
+    """Has a parameter that is one number, without an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, 2), nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.scale * self.layer(X)
+        return outputs
+
+
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     code: Any = ModuleType("starting_nets")
-    code.make = make
+    code.make, code.scaled = make, Scaled
     monkeypatch.setitem(sys.modules, "starting_nets", code)
 
 
@@ -151,6 +163,17 @@ def test_a_fleet_trains_on_from_them(normalise: Any) -> None:
     assert (result.accuracy or 0) > 0.8
     drawn = simulated(spec(3, "seed", contract=ContractSpec(normalise=normalise)))
     assert [row.participants for row in drawn.rounds] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("compression", ["off", "strong", CompressionSpec(codec="int8")])
+@pytest.mark.parametrize(
+    "aggregate",
+    [AggregateSpec(server_momentum=0.5), AggregateSpec(strategy="fedadam", server_learning_rate=0.02)],
+)
+def test_a_parameter_that_is_one_number_trains_like_any_other(compression: Any, aggregate: AggregateSpec) -> None:
+    job = structs.replace(spec(3, compression=compression), aggregate=aggregate)
+    job = structs.replace(job, model=structs.replace(job.model, kind="starting_nets:scaled"))
+    assert [row.participants for row in simulated(job).rounds] == [0, 2, 2, 2]
 
 
 def test_the_central_comparison_starts_from_them_and_trains_as_often() -> None:
