@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import factory, linear, mlp
-from models.nets.losses import LOSSES, Labels
+from models.nets import factory, linear, losses, mlp
+from models.nets.losses import Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -49,12 +49,12 @@ class Kind(NamedTuple, Generic[S]):
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
-    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), LOSSES[spec.loss].labels(y, spec.outputs)
+    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
 def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X in its own shape, and the labels of the loss. Raises LabelError."""
-    return X, LOSSES[spec.loss].labels(y, spec.outputs)
+    return X, losses.of(spec).labels(y)
 
 
 NETS: dict[str, Kind[Any]] = {

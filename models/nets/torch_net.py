@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure, measure_all
+from models.nets import losses
+from models.nets.losses import Labels, Metrics, measure, measure_all
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import NO_WEIGHTS, ModelError
 from models.params import Float32, Params, TensorSpec, check
@@ -57,6 +58,7 @@ class TorchNet:
         self.own_loss = own_loss(module)
         """The module's, in place of the job's."""
         self._gives_start = gives_start
+        self._loss = losses.of(model)
         self._step = _Step(self.module, shapes_of(module, model), model, self.own_loss)
 
     @property
@@ -112,19 +114,19 @@ class TorchNet:
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
-        return LOSSES[self.model.loss].answer(self.outputs(params, X))
+        return self._loss.answer(self.outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`. The loss is the module's own, where it has one."""
         if self.own_loss is None:
-            return measure_all(self.model.loss, lambda some: self.outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: self.outputs(params, some), X, y)
         loss = right = 0.0
         tensors, classifies = {t.name: _tensor(params[t.name]) for t in self.spec}, False
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
             with torch.no_grad():
                 outputs, value = self._call(tensors, X[rows], (_tensor(y[rows]), None), training=False)
-            found = measure(self.model.loss, outputs.numpy().copy(), y[rows])
+            found = measure(self._loss, outputs.numpy().copy(), y[rows])
             loss += math.nan if value is None else found.n * float(value)
             classifies = found.accuracy is not None
             right += found.n * (found.accuracy or 0.0)
@@ -161,7 +163,7 @@ class _Step(nn.Module):
         self.model = model
         self._shapes = shapes
         self._own = own
-        self._usual = LOSSES[model.loss].torch(nn)
+        self._usual = losses.of(model).torch(nn)
 
     def forward(self, X: Tensor, labels: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Tensor | None]:
         outputs = self._checked(self.module(*cut(X, self._shapes)), len(X))
@@ -291,7 +293,7 @@ class _Served(nn.Module):
         super().__init__()
         self.module = net.module
         self.shapes = shapes_of(net.module, net.model) or ((net.model.inputs,),)
-        self.answer = LOSSES[net.model.loss].torch_answer(nn)
+        self.answer = losses.of(net.model).torch_answer(nn)
 
     def forward(self, X: Tensor) -> Tensor:
         outputs: Tensor = self.answer(self.module(*cut(X, self.shapes)))

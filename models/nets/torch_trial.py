@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from models.nets.losses import LOSSES, LabelError, Labels
+from models.nets import losses
+from models.nets.losses import LabelError, Labels
 from models.nets.net import NO_WEIGHTS, ModelError
 from models.nets.torch_net import TorchNet, cut, in_float32, seeded, shapes_of, takes_weights
 from models.params import Float32, Params, Spec, TensorSpec, n_parameters
@@ -210,12 +211,12 @@ def _rows(inputs: int) -> Float32:
 
 def _labels(model: ModelSpec, n: int) -> Labels:
     """Return labels that the loss takes."""
-    row = LOSSES[model.loss]
-    columns = (n, row.n_columns(model.outputs))
+    loss = losses.of(model)
+    shape = (n, loss.n_columns)
     try:
-        return row.labels(np.broadcast_to((np.arange(n) % 2).astype(np.float32)[:, None], columns), model.outputs)
+        return loss.labels(np.broadcast_to((np.arange(n) % 2).astype(np.float32)[:, None], shape))
     except LabelError:
-        return row.labels(np.zeros(columns, np.float32), model.outputs)
+        return loss.labels(np.zeros(shape, np.float32))
 
 
 def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[str]:
@@ -224,15 +225,15 @@ def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[st
     if not np.isfinite(outputs).all():
         yield f"{kind} gives outputs that are not finite, on rows of numbers up to {np.abs(X).max():.0f}"
         return
-    answers = LOSSES[net.model.loss].answer(outputs.copy())
-    if _is_answer(net.module, outputs, answers):
+    applies = losses.of(net.model).applies
+    if _is_answer(net.module, outputs, applies):
         why = f'probabilities, where loss = "{net.model.loss}" makes them of raw outputs itself'
         if net.own_loss is None:
-            raise ModelError(f"{kind} gives {why}: leave the softmax or sigmoid out at its end")
+            raise ModelError(f"{kind} gives {why}: leave the {applies} out at its end")
         yield f"{kind} gives {why}: it trains by its own loss, but its answers are made of its outputs once more"
     if (outputs == outputs[0]).all():
         yield f"{kind} gives the same outputs for every row"
-    elif np.array_equal(answers, outputs) and (outputs >= 0).all() and (outputs == 0).any():
+    elif not applies and (outputs >= 0).all() and (outputs == 0).any():
         yield f"{kind} gives values that are never below 0: is there a relu at its end?"
     if not np.array_equal(outputs, net.outputs(params, X)):
         yield (
@@ -243,14 +244,15 @@ def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[st
         yield f"{kind} gives a row other outputs beside other rows: what it answers in use is one row at a time"
 
 
-def _is_answer(module: nn.Module, outputs: Float32, answers: Float32) -> bool:
-    """Return whether outputs are what answers are, and the loss makes those of raw outputs: shares that add up to 1, or
-    each between 0 and 1.
+def _is_answer(module: nn.Module, outputs: Float32, applies: str) -> bool:
+    """Return whether outputs are what the loss makes of raw ones: shares that add up to 1, or each between 0 and 1.
+
+    applies: as in `models.nets.losses.Loss`.
     """
-    if np.array_equal(outputs, answers) or not ((outputs >= 0).all() and (outputs <= 1.0001).all()):
+    if not applies or not ((outputs >= 0).all() and (outputs <= 1.0001).all()):
         return False
-    if answers.shape == outputs.shape and answers.shape[1] > 1 and np.allclose(answers.sum(axis=1), 1, atol=1e-4):
-        return np.allclose(outputs.sum(axis=1), 1, atol=1e-4)
+    if applies == "softmax":
+        return outputs.shape[1] > 1 and np.allclose(outputs.sum(axis=1), 1, atol=1e-4)
     return float(np.ptp(outputs)) > 0 or _ends_in(module, nn.Sigmoid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from models.job import ModelSpec
+from models.nets.losses import LOSSES
 from models.nets.net import ModelError
 from models.nets.torch_trial import Found, find
 
@@ -192,9 +194,22 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_raw_outputs_are_good_for_every_loss(loss: Any) -> None:
+    options = {"quantiles": [0.1, 0.5, 0.9]} if loss == "quantile" else {}
+    for outputs in (1, 3):
+        try:
+            model = ModelSpec("trial_nets:any", 6, (), outputs, loss=loss, loss_options=options)
+        except ValueError:
+            continue  # it takes no such number of outputs
+        result = find(model, partial(dense, outputs), MOST)
+        assert (result.refusal, result.notes) == ("", ())
+
+
 @pytest.mark.parametrize(("make", "why"), REFUSED.values(), ids=REFUSED)
 def test_a_module_that_cannot_be_trained_is_refused_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
-    result = found(make)
+    fields: dict[str, Any] = {"outputs": 1, "loss": "binary"} if "binary" in why else {}
+    result = found(make, **fields)
     assert result.refusal.startswith('model.kind = "trial_nets:any"')
     assert why in result.refusal
 
