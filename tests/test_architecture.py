@@ -40,7 +40,7 @@ HOMES = {
     "tensorboardX": "fleet/console/tensorboard.py",
 }
 """A heavy library and the one file that imports it."""
-SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py"}
+SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py", "torch": "models/nets/torch_buffers.py"}
 """Where one is needed on the device as well: a source that is an SQLite file, and nothing else."""
 
 PURE = (

@@ -1,10 +1,10 @@
 """Nets that Torch computes: whatever nn.Module the row of a kind makes.
 
-Parameters cross as float32 in the order of named_parameters(), shared ones once. Buffers do not cross: BatchNorm's
-statistics and integer counters stay in this object, on this device, and start afresh with the process. A module
-that draws random numbers (dropout) or keeps statistics is therefore not repeated bit for bit by a resumed run.
+Parameters cross as float32 in the order of named_parameters(), shared ones once; so do float buffers, as BatchNorm's
+statistics. What becomes of other buffers says torch_buffers.py.
 
-The one file that imports torch. Importing it sets Torch to one thread: small nets are slower on more.
+With torch_buffers.py the one file that imports torch. Importing it sets Torch to one thread: small nets are slower on
+more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
+from models.nets.torch_buffers import TorchBuffers, check_exported
 from models.params import Float32, Params, Spec, TensorSpec, check
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ torch.set_num_threads(1)
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps nothing.
 
     A module may have an attribute `input_shape` (a tuple of ints, without the batch): X is reshaped to it. It must
     give (n, outputs) raw outputs: no softmax at its end.
@@ -41,7 +42,9 @@ class TorchNet:
 
     def __init__(self, model: ModelSpec, module: nn.Module) -> None:
         self.model = model
-        self.module = module.to(torch.float32)
+        self._beside = TorchBuffers(module, f'model.kind = "{model.kind}"')
+        self.buffers, self.first_buffers = self._beside.spec, self._beside.first
+        self.module = module.float()  # not .to(torch.float32), which takes complex constants for real ones
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self._loss = LOSSES[model.loss].torch(nn)
 
@@ -60,7 +63,11 @@ class TorchNet:
         torch.manual_seed(draw)
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
-        loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)
+        beside = self._beside.given(params, training=True)
+        with self._beside.constants_of(self.module):
+            outputs = self._call(leaves, beside, X, training=True)
+        self._beside.take(beside, params)
+        loss = self._loss(outputs, _tensor(y), counts)
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
@@ -76,11 +83,16 @@ class TorchNet:
         """See `models.nets.net.Net`."""
         return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
 
-    def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
-        """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
+    def _call(self, tensors: dict[str, Tensor], beside: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
+        """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape.
+
+        beside: its buffers; afterwards what the call has left of them.
+        """
         shape = getattr(self.module, "input_shape", X.shape[1:])
         self.module.train(training)
-        outputs: Tensor = torch.func.functional_call(self.module, tensors, (_tensor(X).reshape(len(X), *shape),))
+        both = tensors | beside
+        outputs: Tensor = torch.func.functional_call(self.module, both, (_tensor(X).reshape(len(X), *shape),))
+        beside.update({key: both[key] for key in beside})  # those that the module has put in their place
         if outputs.shape != (len(X), self.model.outputs):
             raise ModelError(
                 f'model.kind = "{self.model.kind}" gave outputs of shape {tuple(outputs.shape)} for {len(X)} '
@@ -94,7 +106,8 @@ class TorchNet:
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):
                 rows = slice(start, start + ROWS_AT_ONCE)
-                outputs[rows] = self._call(tensors, X[rows], training=False).numpy()
+                beside = self._beside.given(params, training=False)
+                outputs[rows] = self._call(tensors, beside, X[rows], training=False).numpy()
         return outputs
 
 
@@ -113,13 +126,14 @@ class _Served(nn.Module):
 
 
 def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> bytes:
-    """Return the net's module, which gets these params, as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
+    """Return the net's module as ONNX: (batch, inputs) float32 in, (batch, outputs) out. params: with the buffers.
 
     By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
     needs onnxscript. Raises ModelError if the module has something that cannot be written, and ParamsError if the
     params are not its own.
     """
-    check(params, net.spec)
+    check(params, net.spec + net.buffers)
+    check_exported(net.module, f'model.kind = "{net.model.kind}"')
     net.module.load_state_dict({name: _tensor(value) for name, value in params.items()}, strict=False)
     body = io.BytesIO()
     export: Any = torch.onnx.export  # older versions take other keywords, and all of them a buffer
@@ -152,7 +166,7 @@ def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int
             module = make()
     except (ModelError, RuntimeError, NotImplementedError):
         module = make()
-    units = _units(module.to(torch.float32), model)
+    units = _units(module.float(), model)
     return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
 
 
