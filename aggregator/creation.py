@@ -39,7 +39,7 @@ def create(
     scorer = evaluation.Scorer(spec, config)
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
-    metrics = scorer(first.model)
+    metrics = scorer(first.model, None, first.held.buffers)
     evaluation.check_defined(spec, scorer.test, metrics)
     begins = None
     held = starting.of_net(scorer.net) if given is None else given.held(scorer.net, spec, config)
@@ -47,7 +47,7 @@ def create(
         learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
         following = learner.jump(held)
         rows = rows_of(Version(1, 1), following, config.limits.cut_for(config.broker.max_packet_bytes))
-        scores = scorer(held.model, held.agreed)
+        scores = scorer(held.model, held.agreed, held.buffers)
         begins = Start(following.sha256, learner.kept(following), scores | {STARTED: 1.0}, rows)
     store.add_job(
         *(job, spec, first.sha256, first.to_bytes(), metrics),

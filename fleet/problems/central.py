@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.agreement import Agreed
+from models.buffers import NO_BUFFERS, for_training
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.lattice import initial, of_params
@@ -38,11 +39,10 @@ def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed 
     """
     net = normalised(nets.of_job(spec, allow=nets.factories_of(spec.model)), spec.contract, agreed)
     first = initial(net.spec, spec.seed) if net.start is None else of_params(net.start, net.spec)
-    params = first.params(net.spec)
+    params, beside = first.params(net.spec), for_training(net, NO_BUFFERS)
     weights = weights_of(data, spec.contract, () if agreed is None else agreed.class_counts)
     for number in range(0 if net.start is None else 1, rounds):
-        state = train.begin(params, train.seed_for(spec.seed, number, "central"))
-        params = train.finish(
-            train.steps(net, state, data, spec.train, version_number=number, weights=weights), state
-        ).params
-    return net, params
+        state = train.begin(params, train.seed_for(spec.seed, number, "central"), beside)
+        ended = train.finish(train.steps(net, state, data, spec.train, version_number=number, weights=weights), state)
+        params, beside = ended.params, dict(ended.buffers)
+    return net, params | beside

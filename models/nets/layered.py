@@ -19,7 +19,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import ROWS_AT_ONCE, quietly
 from models.nets.net import NetSpec
 from models.nets.op import Op
-from models.params import Float32, Params, Spec, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -66,6 +66,8 @@ class Layered:
         self.model = model
         self.layers = tuple(layers)
         self.spec = spec_of(layers)
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.n_units = n_units(layers)
         self._loss = losses.of(model)
         self._here = threading.local()

@@ -15,7 +15,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
-from models.params import Float32, Params, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -48,6 +48,8 @@ class Linear:
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self._loss = losses.of(model)
 
     def loss_and_gradients(

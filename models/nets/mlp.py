@@ -18,7 +18,7 @@ from models.nets import losses
 from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
-from models.params import Float32, Params, Spec, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -143,6 +143,8 @@ class Mlp:
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self._names = tuple(tensor.name for tensor in self.spec)
         self._n_layers = len(self.spec) // 2
         self._activation = ACTIVATIONS[model.activation]

@@ -10,7 +10,7 @@ from msgspec import Struct
 if TYPE_CHECKING:  # it asks the table, whose rows stand on this
     from models.job import ModelSpec
     from models.nets.losses import Labels, Metrics
-    from models.params import Float32, Params, Spec
+    from models.params import Beside, Float32, Params, Spec
 
 MOST_PARAMETERS = 25_000_000
 """Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
@@ -117,6 +117,18 @@ class Net(Protocol):
     @property
     def least_rows(self) -> int:
         """Rows that a step has to have at least, but for the only one of an epoch: BatchNorm takes no single one."""
+
+    @property
+    def buffers(self) -> Spec:
+        """Names and shapes of the float buffers that travel beside the parameters; () for most nets.
+
+        The params that a call is given may hold them by name; where one is missing, what `first_buffers` says counts.
+        A step of training changes those that it is given in place, as it does what else `first_buffers` has.
+        """
+
+    @property
+    def first_buffers(self) -> Beside:
+        """What the code gives the buffers, and whatever else training changes that stays here. Nobody changes it."""
 
     def loss_and_gradients(
         self,

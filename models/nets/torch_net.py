@@ -1,16 +1,14 @@
 """Nets that Torch computes: whatever nn.Module the row of a kind makes.
 
-Parameters cross as float32 in the order of named_parameters(), shared ones once. Buffers do not cross: BatchNorm's
-statistics and integer counters stay in this object, on this device, and start afresh with the process; a module that
-keeps statistics is therefore not repeated bit for bit by a resumed run.
-
-What a module may say of itself:
+Parameters cross as float32 in the order of named_parameters(), shared ones once; so do float buffers, as BatchNorm's
+statistics. What becomes of other buffers says torch_buffers.py. What a module may say of itself:
 
     input_shape     a tuple of ints, without the batch: each row is reshaped to it
     input_shapes    a tuple of such tuples: forward takes as many tensors, which a row is cut into, in this order
     loss            a method loss(outputs, y), or with weights as well, in place of the job's: a number, or one a row
 
-Torch is imported here and in torch_trial.py. Importing it sets Torch to one thread: small nets are slower on more.
+Torch is imported here, and in other files of this folder with its name. Importing it sets Torch to one thread: small
+nets are slower on more.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from models.nets import losses
 from models.nets.losses import Labels, Metrics, measure, measure_all
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import NO_WEIGHTS, ModelError
+from models.nets.torch_buffers import TorchBuffers, check_exported
 from models.params import Float32, Params, TensorSpec, check
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ torch.set_num_threads(1)
 
 
 class TorchNet:
-    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps only the module's buffers.
+    """A module behind the face of `models.nets.net.Net`, in float32. Of its own it keeps nothing.
 
     It must give (n, outputs) raw outputs: no softmax at its end. gives_start: whether the weights that the module has
     now are the first ones of its job. Raises ModelError for a module that cannot be trained like this.
@@ -53,6 +52,8 @@ class TorchNet:
     def __init__(self, model: ModelSpec, module: nn.Module, *, gives_start: bool = False) -> None:
         self.model = model
         self.module = in_float32(module, model.kind)
+        self._beside = TorchBuffers(module, f'model.kind = "{model.kind}"')
+        self.buffers, self.first_buffers = self._beside.spec, self._beside.first
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self.least_rows = 2 if any(isinstance(part, _BatchNorm) for part in module.modules()) else 1
         self.own_loss = own_loss(module)
@@ -103,7 +104,10 @@ class TorchNet:
         torch.manual_seed(draw)
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
-        _, loss = self._call(leaves, X, (_tensor(y), counts), training=True)
+        beside = self._beside.given(params, training=True)
+        with self._beside.constants_of(self.module):
+            _, loss = self._call(leaves, beside, X, (_tensor(y), counts), training=True)
+        self._beside.take(beside, params)
         if loss is None or not loss.requires_grad:
             raise ModelError(
                 f'model.kind = "{self.model.kind}": its loss hangs on none of its parameters, so that there is nothing '
@@ -124,8 +128,9 @@ class TorchNet:
         tensors, classifies = {t.name: _tensor(params[t.name]) for t in self.spec}, False
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
+            beside = self._beside.given(params, training=False)
             with torch.no_grad():
-                outputs, value = self._call(tensors, X[rows], (_tensor(y[rows]), None), training=False)
+                outputs, value = self._call(tensors, beside, X[rows], (_tensor(y[rows]), None), training=False)
             found = measure(self._loss, outputs.numpy().copy(), y[rows])
             loss += math.nan if value is None else found.n * float(value)
             classifies = found.accuracy is not None
@@ -139,16 +144,27 @@ class TorchNet:
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):
                 rows = slice(start, start + ROWS_AT_ONCE)
-                outputs[rows] = self._call(tensors, X[rows], None, training=False)[0].numpy()
+                beside = self._beside.given(params, training=False)
+                outputs[rows] = self._call(tensors, beside, X[rows], None, training=False)[0].numpy()
         return outputs
 
     def _call(
-        self, tensors: dict[str, Tensor], X: Float32, labels: tuple[Tensor, Tensor | None] | None, *, training: bool
+        self,
+        tensors: dict[str, Tensor],
+        beside: dict[str, Tensor],
+        X: Float32,
+        labels: tuple[Tensor, Tensor | None] | None,
+        *,
+        training: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return outputs and loss; no loss without labels and their weights."""
+        """Return outputs and loss; no loss without labels and their weights.
+
+        beside: the module's buffers; afterwards what the call has left of them.
+        """
         self._step.train(training)
-        named = {f"module.{name}": tensor for name, tensor in tensors.items()}
+        named = {f"module.{name}": tensor for name, tensor in (tensors | beside).items()}
         given: tuple[Tensor, Tensor | None] = torch.func.functional_call(self._step, named, (_tensor(X), labels))
+        beside.update({key: named[f"module.{key}"] for key in beside})  # those that the module has put in their place
         return given
 
 
@@ -271,7 +287,7 @@ def in_float32(module: nn.Module, kind: str) -> nn.Module:
                 f'model.kind = "{kind}": its parameter {name} is {value.dtype}, where only floats can be trained'
             )
     try:
-        return module.to("cpu", torch.float32)
+        return module.to("cpu").float()  # not .to(torch.float32), which takes complex constants for real ones
     except NotImplementedError as error:
         raise ModelError(
             f'model.kind = "{kind}": its parameters have shapes and no numbers (the meta device)'
@@ -301,13 +317,14 @@ class _Served(nn.Module):
 
 
 def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> bytes:
-    """Return the net's module, which gets these params, as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
+    """Return the net's module as ONNX: (batch, inputs) float32 in, (batch, outputs) out. params: with the buffers.
 
     By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
     needs onnxscript. Raises ModelError if the module has something that cannot be written, and ParamsError if the
     params are not its own.
     """
-    check(params, net.spec)
+    check(params, net.spec + net.buffers)
+    check_exported(net.module, f'model.kind = "{net.model.kind}"')
     net.module.load_state_dict({name: _tensor(value) for name, value in params.items()}, strict=False)
     body = io.BytesIO()
     export: Any = torch.onnx.export  # older versions take other keywords, and all of them a buffer

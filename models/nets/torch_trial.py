@@ -104,7 +104,7 @@ def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int
         module = make()
     if any(is_lazy(parameter) for parameter in module.parameters()):
         in_float32(module, model.kind)  # says which
-    units = _units(module.to(torch.float32), model)
+    units = _units(module.float(), model)
     return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
 
 

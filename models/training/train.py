@@ -22,7 +22,7 @@ from models.data.dataset import Dataset
 from models.job import TrainSpec
 from models.nets.mlp import quietly
 from models.nets.net import Net
-from models.params import Params
+from models.params import Beside, Params
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 from models.training.order import order_of, rows_of
 from models.training.weights import Weights
@@ -82,9 +82,9 @@ def n_steps(train: TrainSpec, n_examples: int) -> int:
     return train.epochs * -(-n_examples // train.batch_size)
 
 
-def begin(params: Params, seed: bytes) -> TrainingState:
-    """Return the state before the first step."""
-    return TrainingState(params, {}, seed)
+def begin(params: Params, seed: bytes, buffers: Beside | None = None) -> TrainingState:
+    """Return the state before the first step. buffers: what the net has beside its params (`buffers.for_training`)."""
+    return TrainingState(params, {}, seed, buffers=buffers or {})
 
 
 def steps(
@@ -122,7 +122,7 @@ def steps(
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with quietly():
                 loss, changes = net.loss_and_gradients(
-                    state.params,
+                    state.all_params,
                     data.X[rows],
                     y,
                     weights=counts,
@@ -202,7 +202,7 @@ def _descend(state: TrainingState, changes: Params, decay: float, momentum: floa
 def _check_finite(step: TrainingStep, loss: float, rate: float, advice: str) -> None:
     """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
     ended = step.batch + 1 == step.n_batches
-    finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))
+    finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.all_params.values()))
     if not finite:
         raise TrainingError(
             f"training diverged (loss {loss}) in epoch {step.epoch}, batch {step.batch}, at a learning rate of "

@@ -81,7 +81,7 @@ def as_before(tree: dict[str, Any]) -> None:
 
 
 def with_raised_training(tree: dict[str, Any]) -> None:
-    content = tree["training"][:-4].replace(checkpoint.MAGIC, b"fedgeck2")
+    content = tree["training"][:-4].replace(checkpoint.MAGIC + b"1", b"fedgeck9")
     tree["training"] = content + zlib.crc32(content).to_bytes(4, "little")
 
 
