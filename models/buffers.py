@@ -85,7 +85,7 @@ def named(values: Mapping[str, npt.NDArray[Any]], spec: Spec) -> Buffers:
     for tensor in spec:
         if not np.isfinite(values[tensor.name]).all():
             raise BuffersError(f'buffer "{tensor.name}" has numbers that are not finite')
-    return Buffers(spec, tuple(_frozen(values[t.name].astype(np.float32).reshape(t.shape)) for t in spec))
+    return Buffers(spec, tuple(frozen(values[t.name].astype(np.float32).reshape(t.shape)) for t in spec))
 
 
 def first_of(net: Net) -> Buffers:
@@ -147,7 +147,7 @@ def decode(data: bytes, spec: Spec, base: Buffers | None = None) -> Buffers:
         value = _read(how, data[at + 1 : end], theirs)
         if not np.isfinite(value).all():
             raise BuffersError(f'buffer "{tensor.name}" has numbers that are not finite')
-        found.append(value if value is theirs else _frozen(value.reshape(tensor.shape)))
+        found.append(value if value is theirs else frozen(value.reshape(tensor.shape)))
         at = end
     if at != len(data):
         raise BuffersError(f"{len(data) - at} bytes stand behind the last buffer")
@@ -202,7 +202,8 @@ def _holds(now: Float32, said: Float32) -> bool:
     return bool((is_near & (np.sign(theirs) == np.sign(ours))).all())
 
 
-def _frozen(value: Float32) -> Float32:
+def frozen(value: Float32) -> Float32:
+    """Return an array that nobody changes any more."""
     value.flags.writeable = False
     return value
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.agreement import FAR, FEWEST_VOICES, QUARTERS
-from models.buffers import Buffers, Float64, named, statistics
+from models.buffers import Buffers, Float64, frozen, statistics
 from models.params import Float32
 
 MOST_VOICES = 1024
@@ -85,17 +85,17 @@ def mean(voices: Sequence[Voice], base: Buffers, *, median: bool = False) -> Out
     """Return the buffers that follow those of the base; the same ones where nobody has spoken."""
     if not voices or not base:
         return Outcome(base)
-    found, kept = {}, _kept(voices, base)
+    found, kept = [], _kept(voices, base)
     for at, tensor in enumerate(base.spec):
         said = [voice.buffers.values[at] for voice in voices]
         if all(value is base.values[at] for value in said):
-            found[tensor.name] = base.values[at]
+            found.append(base.values[at])
             continue
         values = np.stack([value.reshape(-1) for value in said])
         weights = [voice.weight for voice in voices]
         numbers = _median(values, kept[at]) if median else _mean(values, weights, kept[at])
-        found[tensor.name] = numbers.astype(np.float32).reshape(tensor.shape)
-    return Outcome(named(found, base.spec), _named_far(voices, base, kept))
+        found.append(frozen(numbers.astype(np.float32).reshape(tensor.shape)))
+    return Outcome(Buffers(base.spec, tuple(found)), _named_far(voices, base, kept))
 
 
 def _named_far(voices: Sequence[Voice], base: Buffers, kept: Sequence[Kept]) -> tuple[tuple[str, tuple[str, ...]], ...]:

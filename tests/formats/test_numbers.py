@@ -198,7 +198,7 @@ OUTBOX = [
     ("d0", "update2.bin", raised, "update2.bin has format 2"),
     ("d2", "settled.bin", raised, "settled.bin has format 2"),
     ("d2", "checkpoint.bin", raised, "checkpoint.bin has format 2"),
-    ("d2", "checkpoint.bin", with_raised_training, "the training in .*checkpoint.bin has format 2"),
+    ("d2", "checkpoint.bin", with_raised_training, "the training in .*checkpoint.bin has format 9"),
 ]
 
 
