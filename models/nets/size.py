@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.net import NO_WEIGHTS, ModelError
 from runtime.children import end_with, environment
 
 if TYPE_CHECKING:
     from models.job import JobSpec, ModelSpec
+    from models.nets.net import Net
     from models.params import Spec
 
 CHILD = (sys.executable, "-P", "-m", "models.nets.size")
@@ -53,6 +55,8 @@ class Size(NamedTuple):
     """Parameters of its largest tensor."""
     units: int
     """Numbers that all layers together give for one row; about, where only the code of a factory knows."""
+    at_once: int = ROWS_AT_ONCE
+    """Rows that go through it together where nobody trains, at most."""
 
 
 class Trial(NamedTuple):
@@ -89,6 +93,12 @@ def of_spec(spec: Spec, units: int | None = None) -> Size:
     return Size(sum(sizes), max(sizes, default=0), guessed if units is None else units)
 
 
+def of_net(net: Net) -> Size:
+    """Return the size of a net that is built. What it knows of its units and rows at once, it says itself."""
+    found = of_spec(net.spec, getattr(net, "n_units", None))
+    return found._replace(at_once=getattr(net, "at_once", ROWS_AT_ONCE))
+
+
 def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
     """Return the size of a model's net, without making it here; None where that takes trying. See `tried`."""
     trial = tried(model, most_bytes)
@@ -106,7 +116,7 @@ def tried(model: ModelSpec, most_bytes: int | None = None) -> Trial | None:
 
     kind = table.find(model.kind)
     if kind.numpy is not None:
-        return Trial(of_spec(kind.numpy(model).spec))
+        return Trial(of_net(kind.numpy(model)))
     if most_bytes is None or find_spec("torch") is None:
         return None
     return _asked(model, max(most_bytes, LEAST_BYTES))
@@ -185,7 +195,12 @@ def main() -> None:
         os._exit(TOO_MUCH)
     size = of_spec(found.spec, found.units)
     told = Told(
-        *size, found.refusal, missing=found.missing, notes=found.notes, least_rows=found.least_rows, weighs=found.weighs
+        *size[:3],
+        found.refusal,
+        missing=found.missing,
+        notes=found.notes,
+        least_rows=found.least_rows,
+        weighs=found.weighs,
     )
     os.write(answers, msgspec.json.encode(told))
     os._exit(0)  # whatever else the code has begun

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import factory, linear, losses, mlp
-from models.nets.losses import Labels
+from models.nets import cnn1d, cnn2d, factory, gru, linear, losses, mlp
+from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -48,7 +48,10 @@ class Kind(NamedTuple, Generic[S]):
 
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
-    """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
+    """Return X as (n, inputs), and the labels of the loss. Raises LabelError, for X of another shape too."""
+    if X.ndim > 2 and spec.shapes and X.shape[1:] not in spec.shapes:
+        given, taken = (" x ".join(map(str, shape)) for shape in (X.shape[1:], spec.shapes[0]))
+        raise LabelError(f"an example is {given}, where the model takes {taken} (channels last), or flat rows of that")
     return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
@@ -58,8 +61,11 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+    "cnn1d": Kind(cnn1d.Cnn1dSpec, cnn1d.net, cnn1d.module, cnn1d.operations, flat_rows),
+    "cnn2d": Kind(cnn2d.Cnn2dSpec, cnn2d.net, cnn2d.module, cnn2d.operations, flat_rows),
+    "gru": Kind(gru.GruSpec, gru.net, gru.module, gru.operations, flat_rows),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
@@ -125,8 +131,9 @@ def by_torch(model: ModelSpec, seed: int | None = None) -> TorchNet:
 
     kind = find(model.kind)
     own = kind.spec.of(model)
-    if seed is None or not kind.is_code:
-        return TorchNet(model, kind.torch(own, nn))
-    with seeded(seed):
+    with seeded(0 if seed is None else seed):
         module = kind.torch(own, nn)
-    return TorchNet(model, module, gives_start=own.start != "seed")
+    net = TorchNet(model, module, gives_start=kind.is_code and seed is not None and own.start != "seed")
+    if kind.numpy is not None:
+        net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
+    return net

@@ -28,8 +28,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from models.nets import losses
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import Labels, Metrics, measure, measure_all
-from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import NO_WEIGHTS, ModelError
 from models.nets.torch_buffers import TorchBuffers, check_exported
 from models.params import Float32, Params, TensorSpec, check
@@ -61,6 +61,13 @@ class TorchNet:
         self._gives_start = gives_start
         self._loss = losses.of(model)
         self._step = _Step(self.module, shapes_of(module, model), model, self.own_loss)
+        self.at_once = ROWS_AT_ONCE
+        """Rows that go through it together where nobody trains; who knows what it makes of each may lower it."""
+        self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
+        for name, part in module.named_modules():
+            if hasattr(part, "draws_as"):
+                part.draws_as = name
+                self._drawing.append(part)
 
     @property
     def start(self) -> Params | None:
@@ -102,6 +109,8 @@ class TorchNet:
         Raises ModelError for outputs, or a loss, of another shape, and where the loss hangs on no parameter at all.
         """
         torch.manual_seed(draw)
+        for part in self._drawing:
+            part.draw = draw
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
         beside = self._beside.given(params, training=True)
@@ -142,8 +151,8 @@ class TorchNet:
         tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
-            for start in range(0, len(X), ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
+            for start in range(0, len(X), self.at_once):
+                rows = slice(start, start + self.at_once)
                 beside = self._beside.given(params, training=False)
                 outputs[rows] = self._call(tensors, beside, X[rows], None, training=False)[0].numpy()
         return outputs
