@@ -61,7 +61,10 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         """See `NetSpec.of`. Options that say nothing of this kind are of no use, but jobs have always been free to say
         them; one that is nearly a key of this kind is refused.
         """
-        if any(key in OPTIONS or difflib.get_close_matches(key, OPTIONS, cutoff=0.7) for key in model.options):
+        said = [key for key in model.options if len(key) < 2 * max(map(len, OPTIONS))]
+        if not OPTIONS.isdisjoint(said) or any(
+            difflib.get_close_matches(key, OPTIONS, cutoff=0.7) for key in said[:64]
+        ):
             return super().of(model)
         return super().of(structs.replace(model, options={}) if model.options else model)
 
@@ -84,7 +87,7 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         return not extra and self.activation in IN_PLACE
 
 
-OPTIONS = ("norm", "dropout", "residual")
+OPTIONS = {"norm", "dropout", "residual"}
 """Keys of a MlpSpec that are not those of every model: they stand in its `options`."""
 
 

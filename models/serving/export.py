@@ -4,7 +4,7 @@ Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input`
 output (batch, outputs) float32: `probabilities` of classes (where one output stands for two classes, of the second; of
 several labels a row, of each), else `values` (of quantiles, those of the first value, then of the next); the batch is
 free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of them
-stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it has;
+stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it has,
 and the "opset".
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m

@@ -32,20 +32,18 @@ class Conv:
         self.shape: Shape = (*(axis.outputs for axis in self._axes), outputs)
         self.tensors: Spec = (TensorSpec("weight", (outputs, channels, *taps)), TensorSpec("bias", (outputs,)))
         self.n_units = math.prod(self.shape)
-        self._columns = Columns(self._axes, channels, "columns", ones=True)
+        self._columns = Columns(self._axes, channels, ones=True)
         self.n_seen = self._columns.n_places * self._columns.width
         """Numbers that it sees of one example, at all places."""
-        self._back = Columns(tuple(axis.back for axis in self._axes), outputs, "columns back")
+        self._back = Columns(tuple(axis.back for axis in self._axes), outputs)
 
     def forward(self, place: Place, tensors: Sequence[Float32], x: Float32) -> Float32:
         """See `Layer`."""
         a = place.array("a", (len(x), *self.shape))
         matrix, rows = self._matrix(place, tensors), a.reshape(-1, self._outputs)
-        columns = None
         for examples, some in self._columns.blocks(len(x)):
-            columns = self._columns.of(place, x[examples])
-            multiply(columns, matrix, rows[some])
-        place.kept = x, columns if len(x) <= self._columns.examples else None
+            multiply(self._columns.of(place, x[examples]), matrix, rows[some])
+        place.kept = x
         return a
 
     def backward(
@@ -80,10 +78,10 @@ class Conv:
 
     def _of_tensors(self, place: Place, gradients: Sequence[Float32 | None], da: Float32) -> None:
         """Write the gradients of weight and bias: of each block of places, summed."""
-        (x, columns), rows = place.kept, da.reshape(-1, self._outputs)
+        x, rows = place.kept, da.reshape(-1, self._outputs)
         total = place.array("total", (self._columns.width + 1, self._outputs))
         for examples, some in self._columns.blocks(len(x)):
-            seen = self._columns.of(place, x[examples]) if columns is None else columns
+            seen = self._columns.of(place, x[examples])
             if not some.start:
                 multiply(seen.T, rows[some], total)
             else:

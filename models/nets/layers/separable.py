@@ -60,7 +60,9 @@ class Depthwise:
         padded: Float32 = place.kept
         part = place.array("part", da.shape)
         if (weight := gradients[0]) is not None:
-            ones, flat = np.ones(part.size // self._channels, np.float32), part.reshape(-1, self._channels)
+            flat = part.reshape(-1, self._channels)
+            ones = place.array("ones", (len(flat),))
+            ones.fill(1.0)
             into = place.array("taps", (math.prod(self._taps), self._channels))
             for tap, (_, met) in zip(into, self._met(place, tensors[0], padded), strict=True):
                 np.multiply(met, da, out=part)
@@ -129,7 +131,9 @@ class Pointwise:
         if weight is not None:
             multiply(rows.T, x, _flat(weight))
         if bias is not None:
-            np.matmul(np.ones(len(rows), np.float32), rows, out=bias)
+            ones = place.array("ones", (len(rows),))
+            ones.fill(1.0)
+            np.matmul(ones, rows, out=bias)
         if first:
             return None
         dx = place.array("dx", place.kept.shape)

@@ -56,6 +56,6 @@ def test_the_room_for_a_matrix_does_not_grow_with_the_batch() -> None:
     tensors = [np.zeros(t.shape, np.float32) for t in layer.tensors]
     x = np.zeros((20, 32, 32, 8), np.float32)
     layer.forward(Place(scratch, "0", draw=None, free=False), tensors, x)
-    taken = scratch.array("0", "columns", shape=(1,)).base
+    taken = scratch.array("columns", shape=(1,)).base
     assert taken is not None
     assert taken.nbytes <= 4 * columns.MOST_NUMBERS
