@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from aggregator import evaluation
+from aggregator import evaluation, starting
 from aggregator.config import AggregatorConfig
 from aggregator.convergence import STARTED
 from aggregator.learner import Learner
@@ -31,22 +31,23 @@ def create(
 ) -> JobRow:
     """Make a job and its version 0 durable, in the place of those that it replaces, in one.
 
-    leaving: what remains of these. given: weights that it starts from, as version 1. check: told how many rows the test
-    split has before anything of the net's size is made; raises ModelError where that is too much. Raises ModelError or
-    DatasetError when it cannot be run here, StoreError when it cannot be written.
+    leaving: what remains of these. given: weights that it starts from, as version 1, in place of those that its net's
+    own code gives. check: told how many rows the test split has before anything of the net's size is made; raises
+    ModelError where that is too much. Raises ModelError or DatasetError when it cannot be run here, StoreError when it
+    cannot be written.
     """
     scorer = evaluation.Scorer(spec, config)
     check(0 if scorer.test is None else len(scorer.test.y))
     first = start(scorer.net, spec)
-    metrics = scorer(first.model)
+    metrics = scorer(first.model, None, first.held.buffers)
     evaluation.check_defined(spec, scorer.test, metrics)
     begins = None
-    if given is not None:
+    held = starting.of_net(scorer.net) if given is None else given.held(scorer.net, spec, config)
+    if held is not None:
         learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
-        held = given.held(scorer.net, spec, config)
         following = learner.jump(held)
         rows = rows_of(Version(1, 1), following, config.limits.cut_for(config.broker.max_packet_bytes))
-        scores = scorer(held.model, held.agreed)
+        scores = scorer(held.model, held.agreed, held.buffers)
         begins = Start(following.sha256, learner.kept(following), scores | {STARTED: 1.0}, rows)
     store.add_job(
         *(job, spec, first.sha256, first.to_bytes(), metrics),

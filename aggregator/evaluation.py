@@ -20,6 +20,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
 from models.agreement import Agreed
+from models.buffers import NO_BUFFERS, Buffers
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import read, stamp
 from models.job import JobSpec, StopSpec
@@ -27,6 +28,7 @@ from models.lattice import Model
 from models.measures import exact
 from models.measures import table as measures
 from models.nets import table as nets
+from models.nets.buffered import buffered
 from models.nets.net import Net
 from models.nets.normalised import normalised
 
@@ -90,14 +92,14 @@ class Scorer:
         self._made_of = spec, config, "" if source is None else str(stamp(source))
         self.net, self.test = prepare(spec, config)
 
-    def __call__(self, model: Model, agreed: Agreed | None = None) -> Metrics:
+    def __call__(self, model: Model, agreed: Agreed | None = None, buffers: Buffers = NO_BUFFERS) -> Metrics:
         """Return all measures of a version; nothing without a test split, or where its fleet has yet to agree on what a
-        net takes. agreed: what it has agreed on.
+        net takes. agreed: what it has agreed on. buffers: of the version.
 
         It is evaluated all the same: who submits a job hears at once of a net or a split that cannot be.
         """
         contract, stop = self._made_of[0].contract, self._made_of[0].rounds.stop
-        net = normalised(self.net, contract, agreed)
+        net = normalised(buffered(self.net, buffers), contract, agreed)
         found = evaluate(net, model, self.test, contract.class_names, (stop.metric,))
         return {} if contract.agrees and agreed is None else found
 

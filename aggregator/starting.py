@@ -1,4 +1,4 @@
-"""What a job starts from, where it is not its seed: a version of another job here, or weights that an operator sent."""
+"""What a job starts from, where it is not its seed: a version of another job, what is sent, or a factory gives."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from aggregator.config import AggregatorConfig
 from models import agreement
+from models.buffers import first_of
 from models.chain import Chain, Held
 from models.codec import CodecError
 from models.job import JobSpec
+from models.lattice import LatticeError, of_params
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
 
@@ -31,18 +33,18 @@ class Given(NamedTuple):
             if self.of.model.classifies:
                 _check_same("classes", self.of.contract.class_names, spec.contract.class_names, self.what)
         source = net if self.of is None else nets.of_job(self.of, allow=config.models.allow)
-        for theirs, ours in zip(source.spec, net.spec, strict=False):
+        for theirs, ours in zip(source.spec + source.buffers, net.spec + net.buffers, strict=False):
             if theirs != ours:
                 raise ModelError(
                     f"it cannot start from {self.what}: that has {theirs.name} of shape {theirs.shape}, where the net "
                     f"of this job has {ours.name} of shape {ours.shape}"
                 )
-        if len(source.spec) != len(net.spec):
+        n_theirs, n_ours = len(source.spec + source.buffers), len(net.spec + net.buffers)
+        if n_theirs != n_ours:
             raise ModelError(
-                f"it cannot start from {self.what}: that has {len(source.spec)} arrays, where the net of this job has "
-                f"{len(net.spec)}"
+                f"it cannot start from {self.what}: that has {n_theirs} arrays, where the net of this job has {n_ours}"
             )
-        chain = Chain(net.spec, spec if self.of is None else self.of)
+        chain = Chain(net.spec, spec if self.of is None else self.of, first_of(source))
         try:
             found = chain.take(chain.first(), 1, self.body)
         except CodecError as error:
@@ -52,7 +54,20 @@ class Given(NamedTuple):
                 f'it cannot start from {self.what}: that was trained with normalise = "{there}", where [contract] of '
                 f'this job says "{here}"'
             )
-        return Held(1, found.model, agreed=found.agreed if agreement.fits(found.agreed, spec) else None)
+        agreed = found.agreed if agreement.fits(found.agreed, spec) else None
+        return Held(1, found.model, agreed=agreed, buffers=found.buffers)
+
+
+def of_net(net: Net) -> Held | None:
+    """Return the weights that a net's own code gives, as version 1 of its job; None where it has none, and version 0 is
+    what the job begins with. Raises ModelError.
+    """
+    if (start := net.start) is None:
+        return None
+    try:
+        return Held(1, of_params(start, net.spec), buffers=first_of(net))
+    except LatticeError as error:
+        raise ModelError(f'it cannot start from the weights of model.kind = "{net.model.kind}": {error}') from error
 
 
 def _check_same(key: str, there: Sequence[str], here: Sequence[str], what: str) -> None:

@@ -50,7 +50,7 @@ class Fetcher(Workspace):
                 *(effect.version, effect.source, self.net.spec, self._version),
                 held_since=since,
                 since=effect.since,
-                most_bytes=max_way_bytes_of(self.spec, self.net.spec),
+                most_bytes=max_way_bytes_of(self.spec, self.net.spec, self.net.buffers),
             )
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
@@ -98,9 +98,9 @@ class Fetcher(Workspace):
 
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        model, since, why = trail.served(self.spec.averaged_from(version.number))
-        if why:
-            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
-        release = Release(self.job, version.generation, version.number, model.sha256(), since)
-        params = model.params(self.net.spec)
+        served = trail.served(self.spec.averaged_from(version.number))
+        if served.why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, served.why)
+        release = Release(self.job, version.generation, version.number, served.model.sha256(), served.since)
+        params = served.params(self.net.spec)
         return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)

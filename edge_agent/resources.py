@@ -12,6 +12,7 @@ import random
 from broker.messages import Job
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
+from models.buffers import first_of
 from models.chain import Chain
 from models.job import JobSpec
 from models.nets import table as nets
@@ -29,7 +30,7 @@ class Resources:
     def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:  # noqa: ARG002 -- who shares it asks for which
         """Return the net of a job and its chain of versions. Raises ModelError."""
         net = nets.of_job(spec, framework=models.framework, allow=models.allow)
-        return net, Chain(net.spec, spec)
+        return net, Chain(net.spec, spec, first_of(net))
 
     def jitter(self, seed: str) -> Jitter:
         """Return the numbers that follow from a seed."""

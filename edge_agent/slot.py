@@ -1,7 +1,7 @@
 """The model slot: the directory in which a device keeps the model that its applications use.
 
     SLOT/model.onnx -> current/model.onnx     what applications open
-    SLOT/model.npz  -> current/model.npz      the same parameters, float32, for whoever has no ONNX runtime
+    SLOT/model.npz  -> current/model.npz      the same parameters and buffers, float32, for whoever has no ONNX runtime
     SLOT/model.json -> current/model.json     the card: job, version, inputs, outputs, SHA-256 of both files
     SLOT/current    -> versions/7-12-x3k9     the one link that moves, by an atomic rename
     SLOT/versions/                            the current version and the one before it
@@ -246,7 +246,8 @@ class Slot:
         """
         directory, card, params, _ = serving
         release, model = card.release, card.model
-        check(params, self._net(model).spec)
+        net = self._net(model)
+        check(params, net.spec + net.buffers)
         buffer = io.BytesIO()
         np.savez(buffer, **params)  # type: ignore[arg-type]  # its stub takes the names for options
         content = buffer.getbuffer()

@@ -24,12 +24,12 @@ from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Install
-from models.agreement import Agreed
+from models.buffers import Buffers
+from models.chain import Held
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Source
 from models.job import JobSpec
-from models.lattice import Model
 from models.nets.net import Net
 from models.params import Float32, Params
 from models.trail import Trail
@@ -65,14 +65,10 @@ class Rows(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """A training that begins as soon as the rows are there. model: its base, whatever is installed meanwhile.
-
-    agreed: what the fleet has agreed on.
-    """
+    """A training that begins as soon as the rows are there. held: its base, whatever is installed meanwhile."""
 
     effect: Train
-    model: Model
-    agreed: Agreed | None
+    held: Held
 
 
 class Training(Struct):
@@ -80,9 +76,11 @@ class Training(Struct):
 
     effect: Train
     net: Net
-    """Which takes the rows as they are."""
+    """Which takes the rows as they are, and has the buffers of its base."""
     rows: Rows
     start: Params
+    buffers: Buffers
+    """Of its base."""
     steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None

@@ -173,8 +173,11 @@ def job_submit(arguments: argparse.Namespace) -> int:
     config, start, weights = operator.load_config(arguments.config), arguments.start or "", b""
     if start.endswith(".npz"):
         from fleet.console.versions import read_weights
+        from fleet.factories import find_beside
 
-        start, weights = "", read_weights(Path(start), operator.load_job(arguments.job))
+        spec = operator.load_job(arguments.job)
+        find_beside(arguments.job, spec)
+        start, weights = "", read_weights(Path(start), spec)
     job, notes = operator.submit(config, arguments.job, start, weights)
     print(job)
     for note in notes:

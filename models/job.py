@@ -69,6 +69,10 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     "multilabel", delta of "huber", quantiles of "quantile"."""
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
+    start: Literal["factory", "seed"] | None = None
+    """Of a factory: the weights that a job begins with. "factory", or nothing: those of its module, made once by the
+    aggregator with Torch's generator at the job's seed; they are version 1, and sent. "seed": drawn from the job's seed
+    by everybody, so that nothing is sent."""
     options: dict[str, Any] = {}
     """Keyword arguments of a factory, or keys that only this kind has: what TOML and JSON both have, so no dates, and
     no inf or nan."""

@@ -1,7 +1,8 @@
 """Versions as files: `fedge job export` writes one, `fedge job submit --from FILE.npz` reads the weights of one.
 
 What the fleet serves is read as devices read it, from the broker. Any other version is asked of the aggregator, which
-says it exactly, in pieces. An NPZ has an array for each parameter of the net, by name, in float32.
+says it exactly, in pieces. An NPZ has an array for each parameter of the net, and each of its buffers that travels, by
+name, in float32.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from broker.errors import WireError
 from broker.messages import Export, Head, Job, Message, Version
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.operator import Console, OperatorConfig, OperatorError
+from models import lattice
 from models.agreement import Agreed
+from models.buffers import first_of, named
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
-from models.codec.decoded import exact
 from models.job import JobSpec
-from models.lattice import EXPONENT, LatticeError, Model, add
+from models.lattice import LatticeError
 from models.nets import table as nets
 from models.nets.net import Net
 from models.params import Params, Spec
@@ -96,10 +98,11 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     try:
         since = spec.averaged_from(head.version.number)
-        fetch = Fetch(head.version, head, net.spec, None, since=since)
+        most = max_way_bytes(net.spec, net.buffers)
+        fetch = Fetch(head.version, head, net.spec, None, since=since, most_bytes=most)
         if not fetch.done:
             fleet.fetch(fetch)
-        trail = fetch.install(Chain(net.spec, spec), None)
+        trail = fetch.install(_chain(net, spec), None)
     except (FetchError, WireError) as error:
         raise OperatorError(str(error)) from error
     served = trail.served(since)
@@ -107,7 +110,7 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     if served.since is not None:
         metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
     note = _untrained(trail.now, spec, net)
-    _write(out, spec, served.model.params(net.spec), trail.now.agreed, metadata, note)
+    _write(out, spec, served.params(net.spec), trail.now.agreed, metadata, note)
     return Exported(head.version, served.since, job.job, note)
 
 
@@ -131,22 +134,26 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     untrained = _untrained(held, spec, net)
     note = untrained or f"{said.version} is the best one" * said.best
     metadata = {"job": said.job, "version": said.version, "sha256": said.sha256}
-    _write(out, spec, held.model.params(net.spec), held.agreed, metadata, untrained)
+    _write(out, spec, held.params(net.spec), held.agreed, metadata, untrained)
     generation, _, number = said.version.partition(".")
     return Exported(Version(int(generation), int(number)), None, said.job, note)
 
 
 def _untrained(held: Held, spec: JobSpec, net: Net) -> str:
     """Return that nobody has trained a version, in words; "" where somebody has."""
-    if held.model != Chain(net.spec, spec).first().model:
+    if held.model != _chain(net, spec).first().model:
         return ""
     return AS_DRAWN if held.number else UNTRAINED
 
 
+def _chain(net: Net, spec: JobSpec) -> Chain:
+    return Chain(net.spec, spec, first_of(net))
+
+
 def _read(net: Net, spec: JobSpec, said: _Said, body: bytes) -> Held:
-    if len(body) > max_way_bytes(net.spec) or len(body) != said.n_bytes:
+    if len(body) > max_way_bytes(net.spec, net.buffers) or len(body) != said.n_bytes:
         raise OperatorError("the version has not come as it was announced: ask again")
-    chain = Chain(net.spec, spec)
+    chain = _chain(net, spec)
     try:
         held = chain.take(chain.first(), said.number, body)
     except CodecError as error:
@@ -176,12 +183,13 @@ def read_weights(path: Path, spec: JobSpec) -> bytes:
     """
     net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     try:
-        model = _model_of(_arrays(path, net.spec), net.spec)
+        arrays = _arrays(path, net.spec + net.buffers)
+        model, buffers = lattice.of_params(arrays, net.spec), named(arrays, net.buffers)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path}: it cannot be read as NPZ: {error}") from error
     except (ValueError, LatticeError, NotImplementedError) as error:
         raise SettingsError(f"{path}: {error}") from error
-    return Chain(net.spec, spec).exact(Held(1, model))
+    return _chain(net, spec).exact(Held(1, model, buffers=buffers))
 
 
 def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -206,9 +214,3 @@ def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.flo
             if not np.isfinite(found[tensor.name]).all():
                 raise ValueError(f"array {tensor.name!r} has numbers that are not finite")
     return found
-
-
-def _model_of(arrays: dict[str, Any], spec: Spec) -> Model:
-    """Return the model whose weights lie next to these. Raises LatticeError where some are too large."""
-    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
-    return add(zero, [exact(arrays[t.name]) for t in spec])

@@ -15,6 +15,7 @@ from models.chain import Chain
 from models.data import dataset
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.nets.buffered import buffered
 from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.params import Params
@@ -48,7 +49,8 @@ class Deployed:
             return {}
         first = self._spec.averaged_from(number)
         self.trail.take(number, step, first)
-        net = normalised(self._net, self._spec.contract, self.trail.now.agreed)
+        now = self.trail.now
+        net = normalised(buffered(self._net, now.buffers), self._spec.contract, now.agreed)
         found = evaluation.evaluate(net, self.trail.mean(first), self._test)
         return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
@@ -62,8 +64,8 @@ def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:
         served = trail.served(spec.averaged_from(number))
         if served.since is not None:
             about |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-        return Left(number, served.model.params(chain.spec), held.agreed, about)
-    return Left(number, held.model.params(chain.spec), held.agreed, about)
+        return Left(number, served.params(chain.spec), held.agreed, about)
+    return Left(number, held.params(chain.spec), held.agreed, about)
 
 
 def idle(run: Run, agents: Iterable[Agent], store: Store) -> dict[str, str]:

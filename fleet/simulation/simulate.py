@@ -456,7 +456,7 @@ class _Simulation:
 def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic, seconds: float) -> RoundRow:
     return RoundRow(
         round=number,
-        participants=0 if RESTORED in metrics else int(metrics["participants"]),
+        participants=0 if RESTORED in metrics else int(metrics.get("participants", 0)),
         bytes_up=now.up - before.up,
         bytes_down=now.down - before.down,
         body_bytes_up=now.body_up - before.body_up,

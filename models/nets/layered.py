@@ -20,7 +20,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
-from models.params import Float32, Params, Spec, n_parameters
+from models.params import Beside, Float32, Params, Spec, n_parameters
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -60,11 +60,16 @@ def operations(layers: Layers) -> tuple[Op, ...]:
 class Layered:
     """A net behind the face of `models.nets.net.Net`. n_units: see `models.nets.size.Size`, as for at_once."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec, layers: Layers) -> None:
         self.model = model
         self.layers = tuple(layers)
         self._stack = Stack(layers)
         self.spec = self._stack.tensors
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.n_units = self._stack.n_units
         self.at_once = rows_at_once(self.n_units)
         self._loss = losses.of(model)

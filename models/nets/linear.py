@@ -16,7 +16,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import scratch_of
-from models.params import Float32, Params, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -43,9 +43,14 @@ def operations(spec: LinearSpec) -> tuple[Op, ...]:  # noqa: ARG001  (the shapes
 class Linear:
     """The net of a ModelSpec of kind "linear". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.n_units = model.outputs
         self._loss = losses.of(model)
 

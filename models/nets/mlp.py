@@ -33,7 +33,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
-from models.params import Float32, Params, Spec, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -141,9 +141,14 @@ def operations(spec: MlpSpec) -> tuple[Op, ...]:
 class Mlp:
     """The net of a plain model of kind "mlp". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.at_once = ROWS_AT_ONCE
         self.n_units = sum(n_out for _, n_out in layer_sizes(model))
         self._names = tuple(tensor.name for tensor in self.spec)

@@ -10,12 +10,18 @@ from msgspec import Struct
 if TYPE_CHECKING:  # it asks the table, whose rows stand on this
     from models.job import ModelSpec
     from models.nets.losses import Labels, Metrics
-    from models.params import Float32, Params, Spec
+    from models.params import Beside, Float32, Params, Spec
 
 MOST_PARAMETERS = 25_000_000
 """Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
 MOST_UNITS = 2**17
 """Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
+
+NO_WEIGHTS = (
+    "rows count differently (class_weight in [contract]), and its own loss gives one number for all of them: let it "
+    "give one for each row, or take them, loss(outputs, y, weights)"
+)
+"""Why the rows of a job cannot count differently, where a module brings a loss along."""
 
 
 class ModelError(ValueError):
@@ -107,6 +113,28 @@ class Net(Protocol):
     @property
     def spec(self) -> Spec:
         """Names and shapes of the parameters, in their order."""
+
+    @property
+    def start(self) -> Params | None:
+        """The weights that its code wants a job to begin with, fresh arrays in the order of `spec`; None: version 0's,
+        which everybody draws from the job's seed.
+        """
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a step has to have at least, but for the only one of an epoch: BatchNorm takes no single one."""
+
+    @property
+    def buffers(self) -> Spec:
+        """Names and shapes of the float buffers that travel beside the parameters; () for most nets.
+
+        The params that a call is given may hold them by name; where one is missing, what `first_buffers` says counts.
+        A step of training changes those that it is given in place, as it does what else `first_buffers` has.
+        """
+
+    @property
+    def first_buffers(self) -> Beside:
+        """What the code gives the buffers, and whatever else training changes that stays here. Nobody changes it."""
 
     def loss_and_gradients(
         self,

@@ -92,12 +92,13 @@ def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:
     return preferred if model.framework == "any" else model.framework
 
 
-def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
+def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = (), seed: int | None = None) -> Net:
     """Build the net of a model.
 
     framework: what this machine prefers where the model leaves it open. allow: the "package.module:factory"
-    strings that may run here, since a factory is code. Raises ModelError if the kind is not allowed, Torch is
-    wanted and missing, or the factory does not give a module.
+    strings that may run here, since a factory is code. seed: of the job that begins with the weights which a factory
+    gives. Raises ModelError if the kind is not allowed, Torch is wanted and missing, or the factory does not give a
+    module.
     """
     if not set(factories_of(model)) <= set(allow):
         raise ModelError(
@@ -105,7 +106,9 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
             "if you trust it, add it to allow in [models] of agent.toml (or aggregator.toml)"
         )
     numpy = find(model.kind).numpy
-    return by_torch(model) if numpy is None or framework_of(model, framework) == "torch" else numpy(model)
+    if numpy is None or framework_of(model, framework) == "torch":
+        return by_torch(model, seed)
+    return numpy(model)
 
 
 def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
@@ -113,20 +116,24 @@ def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = ())
 
     See `build` for the rest.
     """
-    return build(job.model, framework=framework, allow=allow)
+    return build(job.model, framework=framework, allow=allow, seed=job.seed)
 
 
-def by_torch(model: ModelSpec) -> TorchNet:
+def by_torch(model: ModelSpec, seed: int | None = None) -> TorchNet:
     """Build the net that Torch computes, of any model: who calls this has decided that its code may run.
 
-    Raises ModelError if Torch is missing or the factory does not give a module.
+    seed: what Torch draws by while a factory is called; its weights are then the job's first ones, unless the model
+    says start = "seed". Raises ModelError if Torch is missing or the factory does not give a module.
     """
     if find_spec("torch") is None:
         raise ModelError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
-    from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
+    from models.nets.torch_net import TorchNet, nn, seeded  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
-    net = TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    own = kind.spec.of(model)
+    with seeded(0 if seed is None else seed):
+        module = kind.torch(own, nn)
+    net = TorchNet(model, module, gives_start=kind.is_code and seed is not None and own.start != "seed")
     if kind.numpy is not None:
         net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
     return net
