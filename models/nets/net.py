@@ -34,8 +34,15 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Features of one example."""
     outputs: int = 1
     loss: str = "cross_entropy"
-    """A row of `models.nets.losses`."""
+    """A row of `models.nets.losses`;"""
+    loss_options: dict[str, Any] = {}
+    """and what it may be told."""
     framework: str = "any"
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return which shapes an example may have, beside that of a flat row; none where that is of no matter."""
+        return ()
 
     @classmethod
     def of(cls, model: ModelSpec) -> Self:
@@ -57,17 +64,18 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
             raise ValueError(_worded(str(error), own)) from error
 
 
-def check_size(n_parameters: int, n_units: int, shape: str) -> None:
+def check_size(n_parameters: int, n_units: int, shape: str, most_units: int = MOST_UNITS) -> None:
     """Raise ValueError for a built-in net that is too large to be computed.
 
-    n_units: outputs of all layers together. shape: the keys that say how large it is, for the message.
+    n_units: outputs of all layers together. shape: the keys that say how large it is, for the message. most_units: of a
+    kind whose layers have many outputs, and of which fewer rows are in memory at once (models/nets/batches.py).
     """
     if n_parameters > MOST_PARAMETERS:
         raise ValueError(
             f"{n_parameters:,} parameters are more than the {MOST_PARAMETERS:,} of a built-in net: {shape}"
         )
-    if n_units > MOST_UNITS:
-        raise ValueError(f"{n_units:,} units are more than the {MOST_UNITS:,} of a built-in net: {shape}")
+    if n_units > most_units:
+        raise ValueError(f"{n_units:,} units are more than the {most_units:,} of a built-in net: {shape}")
 
 
 def _no_key(cls: type[NetSpec], model: ModelSpec, key: str) -> str:
@@ -88,8 +96,8 @@ def _worded(message: str, own: dict[str, Any]) -> str:
 class Net(Protocol):
     """Pure functions over explicit params (float32, in the order of `spec`).
 
-    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 where the
-    labels are classes and else float32 (n, outputs) (`models.data.dataset.fit` gives both). n is at least 1.
+    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) where a label
+    is one of several classes, else float32 (n, columns) (`models.data.dataset.fit` gives both). n is at least 1.
     """
 
     @property
@@ -122,7 +130,7 @@ class Net(Protocol):
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """Return (n, outputs) float32: softmax probabilities for cross_entropy, the raw outputs for mse."""
+        """Return (n, outputs) float32: what the loss makes of raw outputs (`Loss.answer`): probabilities, or values."""
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """Return mean loss, accuracy where the labels are classes, and n."""
