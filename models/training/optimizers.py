@@ -30,8 +30,8 @@ class Pace(NamedTuple):
 
     rate: float
     """The learning rate of this step."""
-    before: float
-    """That of the step before; the same for the first."""
+    grown: float
+    """By what it is more, or less, than that of the step before: 1 where it is the same, and for the first."""
     number: int
     """Of the step, counted from 1 through all epochs."""
 
@@ -75,7 +75,7 @@ def sgd(train: TrainSpec, params: Params, kept: Kept, changes: Params, pace: Pac
     changes: rate * gradients. The velocity has the rate in it too; where that changes between two steps, it is taken
     from the one to the other.
     """
-    decay, keep = pace.rate * train.weight_decay, train.momentum * (pace.rate / pace.before)
+    decay, keep = pace.rate * train.weight_decay, train.momentum * pace.grown
     if not (decay or train.nesterov):
         for name, p in params.items():
             change = changes[name]
