@@ -60,7 +60,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     inputs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"] = "relu"
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
@@ -85,6 +85,14 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return LOSSES[self.loss].classifies
 
 
+OPTIMIZER_KEYS = {
+    "sgd": ("momentum", "nesterov"),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon"),
+}
+"""What only some optimizers have."""
+
+
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
 
@@ -94,9 +102,42 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     learning_rate: Rate = 0.1
     learning_rate_decay: Annotated[float, Meta(ge=1e-3, le=1)] = 1.0
     """Multiplies the learning rate once per round: rate = learning_rate * decay ** version number."""
-    optimizer: Literal["sgd"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """torch.optim's SGD, Adam or AdamW (models/training/optimizers.py), with fresh state in every round. Of the latter
+    two a usual learning_rate is 0.001."""
     momentum: Momentum = 0.0
+    """Of "sgd"."""
+    nesterov: bool = False
+    """Of "sgd" with momentum."""
     weight_decay: Annotated[float, Meta(ge=0, le=1e3)] = 0.0
+    """A part of the gradient, but of "adamw" apart from it."""
+    beta1: Momentum = 0.9
+    """Of "adam" and "adamw": how much of the mean of gradients stays from one step to the next."""
+    beta2: Annotated[float, Meta(ge=0, le=0.99999)] = 0.999
+    """Of "adam" and "adamw": the same of the mean of their squares."""
+    epsilon: Annotated[float, Meta(ge=1e-12, le=1)] = 1e-8
+    """Of "adam" and "adamw": a weight whose gradients are smaller moves by less than the learning rate."""
+    clip_norm: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
+    """Largest norm of a step's gradient, over all weights together: a longer one is scaled down to it."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls from a round's first step to its last (models/training/schedule.py)."""
+    warmup: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of a round's steps in which the learning rate rises first."""
+
+    def __post_init__(self) -> None:
+        own = OPTIMIZER_KEYS[self.optimizer]
+        for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
+            is_of_some = any(key in keys for keys in OPTIMIZER_KEYS.values())
+            if is_of_some and key not in own and getattr(self, key) != default:
+                raise ValueError(
+                    f'{key}: optimizer = "{self.optimizer}" has none: leave it out (it has {", ".join(own)})'
+                )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true wants momentum, such as 0.9: without it there is no velocity to add")
+        if self.optimizer == "adamw" and not self.weight_decay:
+            raise ValueError(
+                'optimizer = "adamw" is "adam" as long as weight_decay is 0: say weight_decay, 0.01 in Torch, or "adam"'
+            )
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

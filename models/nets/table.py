@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import factory, linear, mlp
+from models.nets import factory, gru, linear, mlp
 from models.nets.losses import LOSSES, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
@@ -58,8 +58,9 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+    "gru": Kind(gru.GruSpec, gru.net, gru.module, gru.operations, flat_rows),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
@@ -120,4 +121,7 @@ def by_torch(model: ModelSpec) -> TorchNet:
     from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
-    return TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    net = TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    if kind.numpy is not None:
+        net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
+    return net

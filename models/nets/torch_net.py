@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import LOSSES, Labels, Metrics, measure_all
-from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.nets.torch_buffers import TorchBuffers, check_exported
 from models.params import Float32, Params, Spec, TensorSpec, check
@@ -47,6 +47,13 @@ class TorchNet:
         self.module = module.float()  # not .to(torch.float32), which takes complex constants for real ones
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self._loss = LOSSES[model.loss].torch(nn)
+        self.at_once = ROWS_AT_ONCE
+        """Rows that go through it together where nobody trains; who knows what it makes of each may lower it."""
+        self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
+        for name, part in module.named_modules():
+            if hasattr(part, "draws_as"):
+                part.draws_as = name
+                self._drawing.append(part)
 
     def loss_and_gradients(
         self,
@@ -61,6 +68,8 @@ class TorchNet:
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         torch.manual_seed(draw)
+        for part in self._drawing:
+            part.draw = draw
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
         beside = self._beside.given(params, training=True)
@@ -104,8 +113,8 @@ class TorchNet:
         tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
-            for start in range(0, len(X), ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
+            for start in range(0, len(X), self.at_once):
+                rows = slice(start, start + self.at_once)
                 beside = self._beside.given(params, training=False)
                 outputs[rows] = self._call(tensors, beside, X[rows], training=False).numpy()
         return outputs

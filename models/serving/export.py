@@ -3,7 +3,7 @@
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
 output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free. The rows are
 raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
-metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
+metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has; and the "opset".
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -67,12 +67,12 @@ def to_onnx(
             proto = _by_torch(model, params)
         else:
             check(params, kind.numpy(model).spec)
-            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
+            proto = graph_of(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
-    helper.set_model_props(proto, dict(metadata) | _described(contract))
+    helper.set_model_props(proto, dict(metadata) | {"opset": str(OPSET)} | _described(contract))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -129,7 +129,8 @@ def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
     return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
 
 
-def _graph(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+    """Return the model of operations on raw rows, (batch, inputs), whose last one gives (batch, outputs)."""
     graph = helper.make_graph(
         [helper.make_node(op.type, list(op.inputs), [op.output], **op.attributes) for op in operations],
         "fedge",

@@ -3,11 +3,11 @@
 Nothing is hidden: the order of the examples follows from `seed` and the epoch, so a position is two numbers, and a
 run that is resumed from these bytes ends in the very bits of one that was never disturbed.
 
-    8 bytes   "fedgeck1": the last one is the number of the format, a digit; 2 where there are buffers
+    8 bytes   "fedgeck1": the last one is the number of the format, a digit; 2 where there are squares or buffers
     4 bytes   length of the header, little-endian
     n bytes   the header, JSON
-    rest      params, then momentum if the header says so: float32 little-endian, in the order of the spec; then the
-              buffers that the header names, as it says
+    rest      params, then momentum and squares if the header says so: float32 little-endian, in the order of the spec;
+              then the buffers that the header names, as it says
     4 bytes   CRC-32 of everything before it (bit rot; whoever can write the file can write this too)
 
 Its first eight bytes and its last four are the same in every format.
@@ -39,12 +39,16 @@ class CheckpointError(ValueError):
     """Bytes that are no checkpoint of this net. Training then starts its version afresh."""
 
 
+_NONE: Params = {}
+
+
 class TrainingState(NamedTuple):
     """Where a training run stands: the next batch to do is `batch` of `epoch`, both counted from 0."""
 
     params: Params
     momentum: Params
-    """SGD's velocity times the learning rate, in the order of the params; empty when the run uses none."""
+    """What the optimizer keeps (`models.training.optimizers.Kept`), in the order of the params: SGD's velocity times
+    the learning rate, or Adam's sum of gradients; empty when the run uses none."""
     seed: bytes
     """32 bytes from which every epoch's order is derived (`models.training.train.seed_for`)."""
     epoch: int = 0
@@ -53,6 +57,8 @@ class TrainingState(NamedTuple):
     """Sum over the examples of this epoch so far of the loss that each had in its step."""
     n_seen: int = 0
     """Examples of this epoch so far."""
+    squares: Params = _NONE
+    """Adam's sum of their squares, in the order of the params; empty when the run uses none."""
     buffers: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
     """What the net has beside its params and training changes, by name: float32, or whole numbers."""
 
@@ -73,6 +79,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     loss_sum: float
     n_seen: int
     momentum: bool
+    squares: bool = False
     buffers: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
     """Of each its name, the kind of its numbers and its shape."""
 
@@ -86,18 +93,17 @@ def format_of(body: bytes) -> int:
 
 def copy(state: TrainingState) -> TrainingState:
     """Return a state that shares no array with this one."""
+    params, momentum, squares = map(copy_of, (state.params, state.momentum, state.squares))
     buffers = {name: np.array(value) for name, value in state.buffers.items()}
-    return state._replace(params=copy_of(state.params), momentum=copy_of(state.momentum), buffers=buffers)
+    return state._replace(params=params, momentum=momentum, squares=squares, buffers=buffers)
 
 
 def to_bytes(state: TrainingState) -> bytes:
     """Write the state down."""
-    beside = _kinds_of(state.buffers)
-    header = msgspec.json.encode(
-        _Header(state.seed.hex(), state.epoch, state.batch, state.loss_sum, state.n_seen, bool(state.momentum), beside)
-    )
-    arrays = (*state.params.values(), *state.momentum.values())
-    magic = MAGIC + str(NEWEST if beside else FORMAT).encode()
+    where, beside = (state.epoch, state.batch, state.loss_sum, state.n_seen), _kinds_of(state.buffers)
+    header = msgspec.json.encode(_Header(state.seed.hex(), *where, bool(state.momentum), bool(state.squares), beside))
+    arrays = (*state.params.values(), *state.momentum.values(), *state.squares.values())
+    magic = MAGIC + str(NEWEST if state.squares or beside else FORMAT).encode()
     parts = (magic, len(header).to_bytes(4, "little"), header, *(a.astype("<f4").tobytes() for a in arrays))
     body = b"".join((*parts, *(state.buffers[name].astype(kind).tobytes() for name, kind, _ in beside)))
     return body + zlib.crc32(body).to_bytes(4, "little")
@@ -113,21 +119,23 @@ def from_bytes(body: bytes, spec: Spec) -> TrainingState:
     if not found:
         raise CheckpointError("not a checkpoint, or a damaged one")
     if not FORMAT <= found <= NEWEST:
-        raise CheckpointError(f"the checkpoint has format {found}, where this fedge reads {NEWEST} at most")
+        raise CheckpointError(f"the checkpoint has format {found}, where this fedge reads {FORMAT} to {NEWEST}")
     end = 12 + int.from_bytes(body[8:12], "little")
     try:
         header = msgspec.json.decode(body[12:end], type=_Header)
         seed = bytes.fromhex(header.seed)
     except ValueError as error:  # msgspec's errors are ValueErrors
         raise CheckpointError(f"the header of the checkpoint: {error}") from error
-    if len(body) != end + 4 * n_parameters(spec) * (1 + header.momentum) + _n_bytes(header) + 4:
+    n_arrays = 1 + header.momentum + header.squares
+    if len(body) != end + 4 * n_parameters(spec) * n_arrays + _n_bytes(header) + 4:
         raise CheckpointError("the checkpoint belongs to another net")
     if len(seed) != 32 or min(header.epoch, header.batch, header.n_seen) < 0:
         raise CheckpointError("the checkpoint stands nowhere")
     params, rest = _arrays(body, end, spec)
     momentum, rest = _arrays(body, rest, spec) if header.momentum else ({}, rest)
+    squares, rest = _arrays(body, rest, spec) if header.squares else ({}, rest)
     where = header.epoch, header.batch, header.loss_sum, header.n_seen
-    return TrainingState(params, momentum, seed, *where, buffers=_beside(body, rest, header))
+    return TrainingState(params, momentum, seed, *where, squares=squares, buffers=_beside(body, rest, header))
 
 
 def _n_bytes(header: _Header) -> int:

@@ -159,7 +159,8 @@ def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
     net, (X, y, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     _, gradients = net.loss_and_gradients(params, X, y)
-    for name, index in ((t.name, index) for t in net.spec for index in np.ndindex(t.shape)):
+    every = [(t.name, index) for t in net.spec for index in np.ndindex(t.shape)]
+    for name, index in every[:: max(1, len(every) // 100)]:
         ahead, behind = (net.loss_and_gradients(moved(params, name, index, h), X, y)[0] for h in (1e-2, -1e-2))
         assert (ahead - behind) / 2e-2 == pytest.approx(gradients[name][index], rel=1e-2, abs=2e-3), (name, index)
 
@@ -203,7 +204,8 @@ def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
 def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
     net, (X, y, *_) = build(model), make_data(model)
-    params = {t.name: np.full(t.shape, 3e38, np.float32) for t in net.spec}
+    # Of a recurrent net, what leads to the gates from below is negative: else all is kept, of a state that is zero.
+    params = {t.name: np.full(t.shape, -3e38 if "_ih_" in t.name else 3e38, np.float32) for t in net.spec}
     X = np.abs(X) + np.float32(1)
     assert not np.isfinite(net.evaluate(params, X, y).loss)
     assert not np.isfinite(net.predict(params, X)).any()
@@ -211,7 +213,7 @@ def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: s
 
 @pytest.mark.parametrize("kind", nets.NETS)
 def test_a_net_beyond_all_size_is_refused_before_anything_is_allocated(kind: str) -> None:
-    with pytest.raises(ValueError, match="parameters are more than the 25,000,000"):
+    with pytest.raises(ValueError, match=r"(parameters|units) are more than the (25,000,000|131,072)"):
         ModelSpec(kind, inputs=1_000_000, outputs=100_000)
     ModelSpec("a:b", inputs=1_000_000, outputs=100_000)
 

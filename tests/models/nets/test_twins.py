@@ -1,0 +1,98 @@
+"""Every kind of net with options at random: the same in NumPy, in Torch and as ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.job import ModelSpec
+from models.nets import size, table
+from models.nets.table import NETS
+from tests.models.nets.twins import bytes_held_by_a_step, bytes_of_a_step, hold
+
+ACTIVATIONS = st.sampled_from(["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"])
+SMALL = st.integers(1, 7)
+
+
+@st.composite
+def mlp(draw: st.DrawFn) -> dict[str, Any]:
+    hidden = tuple(draw(st.lists(SMALL, max_size=4)))
+    options: dict[str, Any] = {}
+    if draw(st.booleans()):
+        options["norm"] = draw(st.sampled_from(["none", "layer"]))
+        options["dropout"] = draw(st.sampled_from([0.0, 0.2, 0.9]))
+        options["residual"] = len(hidden) > 1 and draw(st.booleans())
+    return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
+@st.composite
+def gru(draw: st.DrawFn) -> dict[str, Any]:
+    options = {
+        "columns": draw(st.integers(1, 4)),
+        "units": draw(SMALL),
+        "layers": draw(st.integers(1, 4)),
+        "head": draw(st.sampled_from(["last", "mean"])),
+        "norm": draw(st.sampled_from(["none", "layer"])),
+        "dropout": draw(st.sampled_from([0.0, 0.3])),
+    }
+    hidden = tuple(draw(st.lists(SMALL, max_size=2)))
+    inputs = draw(st.integers(1, 9)) * options["columns"]
+    return {"inputs": inputs, "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
+KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "linear": st.fixed_dictionaries({"inputs": SMALL}),
+    "mlp": mlp(),
+    "gru": gru(),
+}
+"""Keys of a small model of each kind: a row here for each row of NETS."""
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelSpec:
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    loss: Any = draw(st.sampled_from(["cross_entropy", "mse"]))
+    keys = {"outputs": draw(st.integers(1, 4))} | draw(KINDS[kind])
+    return ModelSpec(kind, loss=loss, **keys)
+
+
+def test_every_kind_is_drawn() -> None:
+    assert KINDS.keys() == NETS.keys()
+
+
+@given(model=models(), seed=st.integers(0, 2**20))
+@settings(max_examples=40, deadline=None)
+def test_a_net_of_any_kind_is_the_same_in_numpy_in_torch_and_as_onnx(model: ModelSpec, seed: int) -> None:
+    hold(model, seed)
+
+
+WIDE = {"inputs": 60, "hidden": (300, 200)}
+LARGE: dict[str, dict[str, Any]] = {
+    "linear": {"inputs": 300},
+    "mlp": WIDE,
+    "mlp of gelu": WIDE | {"activation": "gelu"},
+    "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
+    "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
+}
+"""A wider model of each kind, and of what has other layers."""
+
+
+def test_every_kind_has_a_wider_model() -> None:
+    assert {name.partition(" ")[0] for name in LARGE} == NETS.keys()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_step_allocates_nothing_that_grows_with_its_layers(name: str) -> None:
+    model = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name])
+    assert bytes_of_a_step(model, 512) < 80_000  # one layer of 300 units: 614,400; NumPy's own buffers: 33,000
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_a_step_works_in_is_what_its_units_say(name: str) -> None:
+    model, n = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name]), 200
+    held = bytes_held_by_a_step(model, n)
+    said = 4 * n * size.of_net(table.build(model)).units
+    assert said / 2 <= held <= 3 * said + 2**22  # models/needs.py counts four arrays a unit; blocks of some MB are free
