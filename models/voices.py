@@ -32,8 +32,10 @@ from models.params import Float32
 MOST_VOICES = 1024
 """Devices whose buffers are used in one round: those whose hashes are lowest, others in every round."""
 FEWEST_HEARD = 16
-MOST_BYTES = 2**25
+MOST_BYTES = 2**23
 """Of the buffers that are held until a round ends: of large ones fewer devices are heard."""
+CELLS_AT_ONCE = 2**18
+"""Numbers that are added in one go: where their sizes have nothing to do with each other each takes 40 bytes."""
 _MANTISSA_BITS = 24
 Kept = npt.NDArray[np.bool_]
 
@@ -150,6 +152,12 @@ def _near(reach: Float64) -> Kept:
 
 def _mean(values: Float32, weights: Sequence[int], kept: Kept) -> Float64:
     """Return the mean by weight of each number, of those that are kept: (devices, numbers) -> (numbers,)."""
+    n, kept = max(1, CELLS_AT_ONCE // len(values)), np.broadcast_to(kept, values.shape)
+    parts = [slice(at, at + n) for at in range(0, values.shape[1], n)]
+    return np.concatenate([np.empty(0), *(_mean_of(values[:, part], weights, kept[:, part]) for part in parts)])
+
+
+def _mean_of(values: Float32, weights: Sequence[int], kept: Kept) -> Float64:
     mantissas, exponents = np.frexp(values.astype(np.float64))
     whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
     low = int(exponents[whole != 0].min(initial=0))
@@ -158,8 +166,7 @@ def _mean(values: Float32, weights: Sequence[int], kept: Kept) -> Float64:
     kind = np.dtype(np.int64 if widest < 63 else object)  # whole numbers of Python's have any length
     by = (np.array(weights, kind)[:, np.newaxis] * kept).astype(kind)
     total = ((whole.astype(kind) << up.astype(kind)) * by).sum(axis=0)
-    weight = np.broadcast_to(by.sum(axis=0), total.shape)
-    pairs = zip(total.tolist(), weight.tolist(), strict=True)
+    pairs = zip(total.tolist(), by.sum(axis=0).tolist(), strict=True)
     return np.array([math.ldexp(one / of, low - _MANTISSA_BITS) for one, of in pairs])
 
 
