@@ -1,6 +1,6 @@
 """The buffers of a fleet's next version: the mean of what devices say, by what their updates weigh.
 
-    mean = sum_k w_k x_k / sum_k w_k        added as whole numbers, and rounded once: the same bits in whatever order
+    mean = sum_k w_k x_k / sum_k w_k        added exactly, and then rounded: the same bits in whatever order
 
 What a device claims is held against the others', as what it says of its rows is (agreement.py). Once FEWEST_VOICES
 devices speak, those are left out that lie FAR times further from the middle than the third quarter of all of them does
@@ -32,9 +32,12 @@ from models.params import Float32
 MOST_VOICES = 1024
 """Devices whose buffers are used in one round: those whose hashes are lowest, others in every round."""
 FEWEST_HEARD = 16
-MOST_BYTES = 2**25
+MOST_BYTES = 2**23
 """Of the buffers that are held until a round ends: of large ones fewer devices are heard."""
-_MANTISSA_BITS = 24
+CELLS_AT_ONCE = 2**18
+"""Numbers that are added in one go: each takes some 100 bytes then."""
+_HALF = 27
+"""Bits of the lower half of a weight."""
 Kept = npt.NDArray[np.bool_]
 
 
@@ -150,17 +153,19 @@ def _near(reach: Float64) -> Kept:
 
 def _mean(values: Float32, weights: Sequence[int], kept: Kept) -> Float64:
     """Return the mean by weight of each number, of those that are kept: (devices, numbers) -> (numbers,)."""
-    mantissas, exponents = np.frexp(values.astype(np.float64))
-    whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
-    low = int(exponents[whole != 0].min(initial=0))
-    up = np.where(whole != 0, exponents - low, 0)
-    widest = _MANTISSA_BITS + int(up.max(initial=0)) + sum(weights).bit_length()
-    kind = np.dtype(np.int64 if widest < 63 else object)  # whole numbers of Python's have any length
-    by = (np.array(weights, kind)[:, np.newaxis] * kept).astype(kind)
-    total = ((whole.astype(kind) << up.astype(kind)) * by).sum(axis=0)
-    weight = np.broadcast_to(by.sum(axis=0), total.shape)
-    pairs = zip(total.tolist(), weight.tolist(), strict=True)
-    return np.array([math.ldexp(one / of, low - _MANTISSA_BITS) for one, of in pairs])
+    n, kept = max(1, CELLS_AT_ONCE // len(values)), np.broadcast_to(kept, values.shape)
+    parts = [slice(at, at + n) for at in range(0, values.shape[1], n)]
+    return np.concatenate([np.empty(0), *(_mean_of(values[:, part], weights, kept[:, part]) for part in parts)])
+
+
+def _mean_of(values: Float32, weights: Sequence[int], kept: Kept) -> Float64:
+    # a weight below 2**53 in two halves: its products with 24 bits of a number are exact, and fsum adds exactly
+    halves = np.array([(weight >> _HALF, weight & (1 << _HALF) - 1) for weight in weights])
+    high, low = ((halves[:, at, np.newaxis] * kept) for at in (0, 1))
+    wide = values.astype(np.float64)
+    terms = np.concatenate([wide * np.ldexp(high.astype(np.float64), _HALF), wide * low])
+    of = zip(high.sum(axis=0).tolist(), low.sum(axis=0).tolist(), strict=True)
+    return np.array([math.fsum(ours) / ((a << _HALF) + b) for ours, (a, b) in zip(terms.T.tolist(), of, strict=True)])
 
 
 def _median(values: Float32, kept: Kept) -> Float64:

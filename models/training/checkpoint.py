@@ -126,8 +126,8 @@ def from_bytes(body: bytes, spec: Spec) -> TrainingState:
         seed = bytes.fromhex(header.seed)
     except ValueError as error:  # msgspec's errors are ValueErrors
         raise CheckpointError(f"the header of the checkpoint: {error}") from error
-    n_rows = 1 + header.momentum + header.squares
-    if len(body) != end + 4 * n_parameters(spec) * n_rows + _n_bytes(header) + 4:
+    n_arrays = 1 + header.momentum + header.squares
+    if len(body) != end + 4 * n_parameters(spec) * n_arrays + _n_bytes(header) + 4:
         raise CheckpointError("the checkpoint belongs to another net")
     if len(seed) != 32 or min(header.epoch, header.batch, header.n_seen) < 0:
         raise CheckpointError("the checkpoint stands nowhere")

@@ -134,3 +134,10 @@ def test_of_more_devices_than_are_heard_it_does_not_matter_who_came_first(monkey
         found.append(heard.mean(weights))
     assert found[0] == found[1] == found[2]
     assert found[0] != mean(said, BASE)
+
+
+def test_it_does_not_matter_how_many_numbers_are_added_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = fleet(3, 5)
+    at_once = mean(said, BASE)
+    monkeypatch.setattr(voices, "CELLS_AT_ONCE", 1)
+    assert mean(said, BASE) == at_once

@@ -97,7 +97,7 @@ def test_torch_and_numpy_are_one_net(
     assert my_metrics[1:] == their_metrics[1:]
 
 
-def test_a_factorys_parameters_cross_in_order_once_and_nothing_of_a_step_stays_behind() -> None:
+def test_a_factorys_parameters_cross_in_order_once_and_its_statistics_beside_them() -> None:
     net = build_here("make_normed", inputs=6, outputs=2, options={"width": 5})
     assert [t.name for t in net.spec] == [
         "spare",
@@ -108,6 +108,7 @@ def test_a_factorys_parameters_cross_in_order_once_and_nothing_of_a_step_stays_b
         "last.weight",
         "last.bias",
     ]
+    assert [t.name for t in net.buffers] == ["norm.running_mean", "norm.running_var"]
     params = make_params(net)
     X = np.random.default_rng(1).standard_normal((8, 2, 3)).astype(np.float32)
     before = net.predict(params, X)
@@ -115,8 +116,10 @@ def test_a_factorys_parameters_cross_in_order_once_and_nothing_of_a_step_stays_b
     assert spec_of(gradients) == net.spec
     assert not gradients["spare"].any()
     assert all(gradient.dtype == np.float32 for gradient in gradients.values())
-    # the statistics that a step has moved stay nowhere but in the arrays that it was given
-    np.testing.assert_array_equal(net.predict(params, X), before)
+    np.testing.assert_array_equal(net.predict(params, X), before)  # nothing of a step stays in this object
+    beside = {name: np.array(value) for name, value in net.first_buffers.items()}
+    net.loss_and_gradients({**params, **beside}, X, np.zeros(8, np.int64))
+    assert not np.allclose(net.predict({**params, **beside}, X), before)
     np.testing.assert_array_equal(net.predict(params, X), net.predict(params, X.reshape(8, 6)))
 
 
