@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from models.nets import losses
 from models.nets.batches import quietly, rows_at_once
 from models.nets.layers.layer import Layer, Place
 from models.nets.layers.stack import Stack
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
@@ -66,7 +67,7 @@ class Layered:
         self.spec = self._stack.tensors
         self.n_units = self._stack.n_units
         self.at_once = rows_at_once(self.n_units)
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -102,7 +103,7 @@ class Layered:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
         outputs = np.empty((len(X), self.model.outputs), np.float32)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.nets import losses
 from models.nets.batches import quietly
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import scratch_of
@@ -46,7 +47,7 @@ class Linear:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
         self.n_units = model.outputs
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -78,7 +79,7 @@ class Linear:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: _outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: _outputs(params, some), X, y)
 
 
 def _outputs(params: Params, X: Float32, out: Float32 | None = None) -> Float32:

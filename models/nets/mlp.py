@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from msgspec import Meta, structs
 
-from models.nets import layered
+from models.nets import layered, losses
 from models.nets.activations import IN_PLACE, Name
 from models.nets.batches import ROWS_AT_ONCE, quietly
 from models.nets.layers.activation import Activation
@@ -29,7 +29,7 @@ from models.nets.layers.layer import Layer
 from models.nets.layers.norm import LayerNorm
 from models.nets.layers.product import multiply
 from models.nets.layers.residual import Residual
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
@@ -61,7 +61,10 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         """See `NetSpec.of`. Options that say nothing of this kind are of no use, but jobs have always been free to say
         them; one that is nearly a key of this kind is refused.
         """
-        if any(key in OPTIONS or difflib.get_close_matches(key, OPTIONS, cutoff=0.7) for key in model.options):
+        said = [key for key in model.options if len(key) < 2 * max(map(len, OPTIONS))]
+        if not OPTIONS.isdisjoint(said) or any(
+            difflib.get_close_matches(key, OPTIONS, cutoff=0.7) for key in said[:64]
+        ):
             return super().of(model)
         return super().of(structs.replace(model, options={}) if model.options else model)
 
@@ -84,7 +87,7 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         return not extra and self.activation in IN_PLACE
 
 
-OPTIONS = ("norm", "dropout", "residual")
+OPTIONS = {"norm", "dropout", "residual"}
 """Keys of a MlpSpec that are not those of every model: they stand in its `options`."""
 
 
@@ -146,7 +149,7 @@ class Mlp:
         self._names = tuple(tensor.name for tensor in self.spec)
         self._n_layers = len(self.spec) // 2
         self._activation = IN_PLACE[model.activation]
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -192,7 +195,7 @@ class Mlp:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _forward(self, scratch: Scratch, params: Params, X: Float32) -> list[Float32]:
         """Return X, the activations of each hidden layer and the raw outputs, each example a column.

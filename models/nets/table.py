@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import cnn1d, cnn2d, factory, gru, linear, mlp
-from models.nets.losses import LOSSES, LabelError, Labels
+from models.nets import cnn1d, cnn2d, factory, gru, linear, losses, mlp
+from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -52,12 +52,12 @@ def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     if X.ndim > 2 and spec.shapes and X.shape[1:] not in spec.shapes:
         given, taken = (" x ".join(map(str, shape)) for shape in (X.shape[1:], spec.shapes[0]))
         raise LabelError(f"an example is {given}, where the model takes {taken} (channels last), or flat rows of that")
-    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), LOSSES[spec.loss].labels(y, spec.outputs)
+    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
 def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X in its own shape, and the labels of the loss. Raises LabelError."""
-    return X, LOSSES[spec.loss].labels(y, spec.outputs)
+    return X, losses.of(spec).labels(y)
 
 
 NETS: dict[str, Kind[Any]] = {

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.nets import losses
 from models.nets.batches import ROWS_AT_ONCE
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import ModelError
 from models.params import Float32, Params, Spec, TensorSpec, check
 
@@ -43,7 +44,8 @@ class TorchNet:
         self.model = model
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
-        self._loss = LOSSES[model.loss].torch(nn)
+        self._loss = losses.of(model)
+        self._mean_loss = self._loss.torch(nn)
         self.at_once = ROWS_AT_ONCE
         """Rows that go through it together where nobody trains; who knows what it makes of each may lower it."""
         self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
@@ -69,7 +71,7 @@ class TorchNet:
             part.draw = draw
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
-        loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)
+        loss = self._mean_loss(self._call(leaves, X, training=True), _tensor(y), counts)
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
@@ -79,11 +81,11 @@ class TorchNet:
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
-        return LOSSES[self.model.loss].answer(self._outputs(params, X))
+        return self._loss.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
-        return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+        return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
         """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
@@ -114,7 +116,7 @@ class _Served(nn.Module):
         super().__init__()
         self.module = net.module
         self.shape = getattr(net.module, "input_shape", (net.model.inputs,))
-        self.answer = LOSSES[net.model.loss].torch_answer(nn)
+        self.answer = losses.of(net.model).torch_answer(nn)
 
     def forward(self, X: Tensor) -> Tensor:
         outputs: Tensor = self.answer(self.module(X.reshape(-1, *self.shape)))

@@ -41,7 +41,7 @@ class TrainingState(NamedTuple):
     params: Params
     momentum: Params
     """What the optimizer keeps (`models.training.optimizers.Kept`), in the order of the params: SGD's velocity times
-    the learning rate, or Adam's mean of gradients; empty when the run uses none."""
+    the learning rate, or Adam's sum of gradients; empty when the run uses none."""
     seed: bytes
     """32 bytes from which every epoch's order is derived (`models.training.train.seed_for`)."""
     epoch: int = 0
@@ -51,7 +51,7 @@ class TrainingState(NamedTuple):
     n_seen: int = 0
     """Examples of this epoch so far."""
     squares: Params = _NONE
-    """Adam's mean of squares, in the order of the params; empty when the run uses none."""
+    """Adam's sum of their squares, in the order of the params; empty when the run uses none."""
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

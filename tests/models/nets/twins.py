@@ -22,7 +22,7 @@ import onnxruntime
 from onnx import checker
 
 from models.job import ModelSpec
-from models.nets import layered, table
+from models.nets import layered, losses, table
 from models.nets.layered import Layered, Layers
 from models.nets.layers.dense import Dense
 from models.nets.layers.layer import Layer, Shape
@@ -116,9 +116,12 @@ def random_rows(model: ModelSpec, n: int, seed: int) -> tuple[Float32, Labels]:
     """Return rows and labels that fit a model, as `models.data.dataset.fit` gives them."""
     generator = np.random.default_rng(seed)
     X = generator.standard_normal((n, model.inputs)).astype(np.float32)
-    if model.classifies:
-        return X, generator.integers(0, model.outputs, n)
-    return X, generator.standard_normal((n, model.outputs)).astype(np.float32)
+    loss = losses.of(model)
+    if loss.task == "classes":
+        return X, loss.labels(generator.integers(0, loss.n_classes, n))
+    if loss.task == "labels":
+        return X, loss.labels(generator.integers(0, 2, (n, loss.n_columns)))
+    return X, loss.labels(generator.standard_normal((n, loss.n_columns)).astype(np.float32))
 
 
 def bytes_of_a_step(model: ModelSpec, n: int) -> int:
