@@ -187,6 +187,8 @@ def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
 
 def _pace(train: TrainSpec, base: float, done: int, n_all: int) -> Pace:
     """Return the pace of the step after `done` of all. base: the rate of the round."""
+    if train.schedule == "constant" and not train.warmup:
+        return Pace(base, 1.0, done + 1)
     now, before = (schedule.factor(train, step, n_all) for step in (done, max(0, done - 1)))
     return Pace(base * now, now / before, done + 1)
 

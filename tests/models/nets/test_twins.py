@@ -121,8 +121,6 @@ LARGE: dict[str, dict[str, Any]] = {
     "mlp": WIDE,
     "mlp of gelu": WIDE | {"activation": "gelu"},
     "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
-    "cnn1d": {"inputs": 240, "options": {"columns": 6, "channels": [16, 16]}},
-    "cnn2d": {"inputs": 256, "options": {"channels": [8, 8]}},
     "cnn2d with all": {
         "inputs": 256,
         "hidden": (50,),
