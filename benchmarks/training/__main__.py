@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.training import agents, epochs, turns
 from benchmarks.training.agents import Peak
-from benchmarks.training.rows import BATCHES, ROWS, Row
+from benchmarks.training.rows import BATCHES, MLP, ROWS, Row
 from benchmarks.training.turns import Timed
 
 HEADER = f"{'net':<16} {'shape':<52} {'batch':>5} {'against':>9} {'ms':>8} {'its ms':>8} {'ratio':>6} {'goal':>5}"
@@ -74,7 +74,7 @@ def _said(one: Timed) -> Timed:
 def _figures(times: Sequence[Timed]) -> dict[str, float]:
     """Return the figures of the perceptron at batch 10 against Torch, where they were measured."""
     for one in times:
-        if (one.row.name, one.row.against, one.batch) == ("mlp", "torch", 10):
+        if one.row.model is MLP and (one.row.against, one.batch) == ("torch", 10):
             return {
                 "numpy_ms_per_step": one.ours_ms,
                 "torch_ms_per_step": one.other_ms,

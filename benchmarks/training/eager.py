@@ -73,11 +73,11 @@ class _Gru(nn.Module):
 
 
 MODULES: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
-    "mlp": _mlp,
-    "cnn1d": _cnn1d,
+    "mlp 2NN": _mlp,
+    "cnn1d windows": _cnn1d,
     "cnn2d small 3x3": lambda: _cnn2d((8, 16), 3, nn.Linear(49 * 16, 10)),
     "cnn2d small 5x5": lambda: _cnn2d((8, 16), 5, nn.Linear(49 * 16, 10)),
     "cnn2d McMahan": lambda: _cnn2d((32, 64), 5, nn.Linear(49 * 64, 512), nn.ReLU(), nn.Linear(512, 10)),
-    "gru": lambda: (_Gru(), (64, 6)),
+    "gru windows": lambda: (_Gru(), (64, 6)),
 }
 """By the name of a row: the module, and the shape of an example as it takes it."""

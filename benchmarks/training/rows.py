@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from models.job import ModelSpec
-from models.nets.table import NETS
 
 BATCHES = (10, 32)
 HAR, DIGITS = 64 * 6, 28 * 28
@@ -31,16 +30,15 @@ MLP = ModelSpec("mlp", DIGITS, (200, 200), 10)
 CNN1D = ModelSpec("cnn1d", HAR, (), 6, options={"columns": 6, "channels": [16, 32], "kernel": 5})
 MCMAHAN = ModelSpec("cnn2d", DIGITS, (512,), 10, options={"channels": [32, 64], "kernel": 5})
 """The CNN of McMahan et al. 2017, section 3: 1,663,370 parameters."""
+GRU = ModelSpec("gru", HAR, (), 6, options={"columns": 6, "units": 32})
 
 ROWS: list[Row] = [
-    Row("mlp", "784-200-200-10", MLP, "products", 1.25),
-    Row("mlp", "784-200-200-10", MLP, "pieces", 1.25),
-    Row("mlp", "784-200-200-10", MLP, "torch", 1.25),
-    Row("cnn1d", "64x6, channels 16 32, kernel 5, pool 2", CNN1D, "torch", 1.25),
+    Row("mlp 2NN", "784-200-200-10", MLP, "products", 1.25),
+    Row("mlp 2NN", "784-200-200-10", MLP, "pieces", 1.25),
+    Row("mlp 2NN", "784-200-200-10", MLP, "torch", 1.25),
+    Row("cnn1d windows", "64x6, channels 16 32, kernel 5, pool 2", CNN1D, "torch", 1.25),
     _small(3),
     _small(5),
     Row("cnn2d McMahan", "28x28, channels 32 64, kernel 5, pool 2, dense 512", MCMAHAN, "torch", 1.25),
+    Row("gru windows", "64x6, units 32", GRU, "torch", 2.0),
 ]
-if "gru" in NETS:
-    GRU = ModelSpec("gru", HAR, (), 6, options={"columns": 6, "units": 32})
-    ROWS.append(Row("gru", "64x6, units 32", GRU, "torch", 2.0))

@@ -61,8 +61,7 @@ class Depthwise:
         part = place.array("part", da.shape)
         if (weight := gradients[0]) is not None:
             flat = part.reshape(-1, self._channels)
-            ones = place.array("ones", (len(flat),))
-            ones.fill(1.0)
+            ones = _ones(place, len(flat))
             into = place.array("taps", (math.prod(self._taps), self._channels))
             for tap, (_, met) in zip(into, self._met(place, tensors[0], padded), strict=True):
                 np.multiply(met, da, out=part)
@@ -131,9 +130,7 @@ class Pointwise:
         if weight is not None:
             multiply(rows.T, x, _flat(weight))
         if bias is not None:
-            ones = place.array("ones", (len(rows),))
-            ones.fill(1.0)
-            np.matmul(ones, rows, out=bias)
+            np.matmul(_ones(place, len(rows)), rows, out=bias)
         if first:
             return None
         dx = place.array("dx", place.kept.shape)
@@ -151,3 +148,10 @@ class Pointwise:
 
 def _flat(weight: Float32) -> Float32:
     return weight.reshape(weight.shape[:2])
+
+
+def _ones(place: Place, n: int) -> Float32:
+    """Return so many, to sum rows by a product, which is faster than a sum."""
+    ones = place.array("ones", (n,))
+    ones.fill(1.0)
+    return ones

@@ -119,14 +119,15 @@ WIDE = {"inputs": 60, "hidden": (300, 200)}
 LARGE: dict[str, dict[str, Any]] = {
     "linear": {"inputs": 300},
     "mlp": WIDE,
-    "cnn1d": {"inputs": 192, "options": {"columns": 6, "channels": [16, 16], "norm": "layer", "dropout": 0.2}},
-    "cnn2d": {"inputs": 196, "options": {"height": 14, "width": 14, "channels": [8, 16], "norm": "group"}},
-    "cnn2d in two steps": {
-        "inputs": 196,
-        "options": {"height": 14, "width": 14, "channels": [8, 16], "separable": True, "residual": True},
-    },
     "mlp of gelu": WIDE | {"activation": "gelu"},
     "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
+    "cnn1d": {"inputs": 240, "options": {"columns": 6, "channels": [16, 16]}},
+    "cnn2d": {"inputs": 256, "options": {"channels": [8, 8]}},
+    "cnn2d with all": {
+        "inputs": 256,
+        "hidden": (50,),
+        "options": {"separable": True, "residual": True, "norm": "group", "dropout": 0.3, "pooling": "average"},
+    },
     "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
 }
 """A wider model of each kind, and of what has other layers."""

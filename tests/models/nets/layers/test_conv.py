@@ -52,9 +52,9 @@ def test_a_frozen_weight_has_no_gradient_and_a_frozen_bias_neither() -> None:
 
 
 def test_the_room_for_a_matrix_does_not_grow_with_the_batch() -> None:
-    layer, scratch = Conv((32, 32, 8), 8, 5), Scratch()
+    layer, scratch = Conv((16, 16, 8), 8, 5), Scratch()
     tensors = [np.zeros(t.shape, np.float32) for t in layer.tensors]
-    x = np.zeros((20, 32, 32, 8), np.float32)
+    x = np.zeros((20, 16, 16, 8), np.float32)
     layer.forward(Place(scratch, "0", draw=None, free=False), tensors, x)
     taken = scratch.array("columns", shape=(1,)).base
     assert taken is not None
