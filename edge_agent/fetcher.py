@@ -14,6 +14,7 @@ from edge_agent.slot import Release
 from edge_agent.slots import Install
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
 from models.chain import max_way_bytes_of
+from models.nets.finetune import served
 from models.trail import Trail
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
@@ -102,5 +103,5 @@ class Fetcher(Workspace):
         if why:
             log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
         release = Release(self.job, version.generation, version.number, model.sha256(), since)
-        params = model.params(self.net.spec)
+        params = served(self.net, model.params(self.net.spec))
         return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)

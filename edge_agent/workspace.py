@@ -28,6 +28,7 @@ from models.agreement import Agreed
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Source
+from models.frozen import Find
 from models.job import JobSpec
 from models.lattice import Model
 from models.nets.net import Net
@@ -97,8 +98,8 @@ class Training(Struct):
 class Workspace:
     """A job of this device; what is done about it stands in classes of its own (work.py).
 
-    source: its rows. readings: where they are read. Raises ModelError, OSError or NewerFormatError when it cannot be
-    begun.
+    source: its rows. readings: where they are read. find: gives what is frozen of its net. Raises ModelError,
+    OSError or NewerFormatError when it cannot be begun, and what `find` raises.
     """
 
     __slots__ = (
@@ -151,11 +152,12 @@ class Workspace:
         source: Source,
         readings: Readings,
         resources: Resources | None = None,
+        find: Find | None = None,
     ) -> None:
         resources = resources or Resources()
         self.job = job
         self.spec = spec
-        self.net, self._chain = resources.chain(job, spec, config.models)
+        self.net, self._chain = resources.chain(job, spec, config.models, find)
         self._source = source
         self._file_system = home.file_system
         self._readings = readings

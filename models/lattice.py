@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import energy, splitmix
-from models.codec.decoded import Decoded
+from models.codec.decoded import Decoded, exact
 from models.integers import bits, largest, rescale
 from models.params import Params, Spec, TensorSpec, n_parameters
 from models.rows import carved, copy_of, params_of, row_of
@@ -154,6 +154,12 @@ def add(model: Model, update: Iterable[Decoded]) -> Model:
     """
     sums = [_sum(i, e, d) for i, e, d in zip(model.ints, model.exponents, update, strict=True)]
     return Model(tuple(ints for ints, _ in sums), tuple(exponent for _, exponent in sums))
+
+
+def written(values: Params, spec: Spec) -> Model:
+    """Return the model whose values lie next to these. Raises LatticeError where some are too large."""
+    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
+    return add(zero, [exact(values[t.name].astype(np.float64)) for t in spec])
 
 
 def add_row(model: Model, row: Int32, spec: Spec) -> Model | None:

@@ -20,6 +20,7 @@ from msgspec import structs
 from aggregator.convergence import no_better
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell
+from fleet.console.versions import read_weights
 from fleet.local.processes import interruptible
 from fleet.problems.problem import Problem, read_problem, told_of
 from fleet.results import NO_PICTURES, draw, folder, headline, write_metrics
@@ -47,6 +48,7 @@ def command(arguments: argparse.Namespace) -> int:
         rounds=arguments.rounds,
         target=arguments.target,
     )
+    weights = None if arguments.base is None else read_weights(arguments.base, problem.spec)
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem, None if arguments.out is None else folder(arguments.out))
     try:
@@ -56,6 +58,7 @@ def command(arguments: argparse.Namespace) -> int:
                 keys=arguments.keys,
                 test_file=problem.test_file,
                 on_end=None if arguments.out is None else report.leave,
+                weights=weights,
             )
     except (KeyboardInterrupt, SimulationError):
         report.break_off()

@@ -8,7 +8,7 @@ A kind of net is a specification and a function that makes the list of it; `kind
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -79,6 +79,7 @@ class Layered:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen."""
         scratch = self._scratch("training")
@@ -88,10 +89,12 @@ class Layered:
         raw[...] = outputs
         loss, da = self._loss.gradient(raw, y, weights)
         da *= scale
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
+        wanted = [name for name, _ in self.spec if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
         for i in reversed(range(len(self.layers))):
+            moves = [gradients[name] if name in wanted else None for name in self._names(i)]
             given = self.layers[i].backward(
-                places[i], self._of(i, params), self._of(i, gradients), da, first=not self._before(i)
+                places[i], self._of(i, params), moves, da, first=not self._before(i, wanted)
             )
             if given is None:
                 break
@@ -125,11 +128,14 @@ class Layered:
         return X
 
     def _of(self, i: int, params: Params) -> list[Float32]:
-        return [params[f"{i}.{tensor.name}"] for tensor in self.layers[i].tensors]
+        return [params[name] for name in self._names(i)]
 
-    def _before(self, i: int) -> bool:
-        """Return whether a layer before this one has parameters."""
-        return any(layer.tensors for layer in self.layers[:i])
+    def _names(self, i: int) -> list[str]:
+        return [f"{i}.{tensor.name}" for tensor in self.layers[i].tensors]
+
+    def _before(self, i: int, wanted: Collection[str]) -> bool:
+        """Return whether the gradient of a layer before this one is wanted."""
+        return any(name in wanted for before in range(i) for name in self._names(before))
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
         outputs = np.empty((len(X), self.model.outputs), np.float32)

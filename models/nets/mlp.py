@@ -7,7 +7,7 @@ that one fleet may mix both. float32 throughout. What is overwritten is always o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -154,18 +154,22 @@ class Mlp:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated."""
         columns = self._forward(params, X)
         loss, rows = self._loss.gradient(columns.pop().T, y, weights)
         rows *= scale
         delta, ones = rows.T, np.ones(len(rows), np.float32)
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
+        wanted = [name for name in self._names if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
         for i in reversed(range(self._n_layers)):
             weight, bias = self._names[2 * i], self._names[2 * i + 1]
-            multiply(delta, columns[i].T, gradients[weight])
-            np.matmul(delta, ones, out=gradients[bias])
-            if i:
+            if weight in wanted:
+                multiply(delta, columns[i].T, gradients[weight])
+            if bias in wanted:
+                np.matmul(delta, ones, out=gradients[bias])
+            if any(name in wanted for name in self._names[: 2 * i]):
                 delta = params[weight].T @ delta
                 self._activation.backward(delta, columns[i])
         return loss, gradients

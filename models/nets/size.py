@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from models.nets import finetune
 from models.nets.net import ModelError
 from runtime.children import end_with, environment
 
 if TYPE_CHECKING:
-    from models.job import ModelSpec
+    from models.job import JobSpec, ModelSpec
+    from models.nets.net import Net
     from models.params import Spec
 
 CHILD = (sys.executable, "-P", "-m", "models.nets.size")
@@ -37,6 +39,8 @@ LEAST_BYTES = 64 * 2**20
 TOO_MUCH = 3
 """Exit code of a child whose limit was not enough."""
 MOST_ANSWER = 4096
+MOST_WHY = 1500
+"""Characters of it."""
 
 
 class Size(NamedTuple):
@@ -47,6 +51,10 @@ class Size(NamedTuple):
     """Parameters of its largest tensor."""
     units: int
     """Numbers that all layers together give for one row; about, where only the code of a factory knows."""
+    frozen: int = 0
+    """Parameters beside those that are trained: they are here once, and do not travel."""
+    adapted: int = 0
+    """Of these, those that are put together with their adapters in every step."""
 
 
 class _Told(Struct):
@@ -55,6 +63,10 @@ class _Told(Struct):
     parameters: int
     largest: int
     units: int
+    frozen: int = 0
+    adapted: int = 0
+    why: str = ""
+    """What is wrong with what the job freezes."""
 
 
 def of_spec(spec: Spec, units: int | None = None) -> Size:
@@ -67,28 +79,50 @@ def of_spec(spec: Spec, units: int | None = None) -> Size:
     return Size(sum(sizes), max(sizes, default=0), guessed if units is None else units)
 
 
-def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
-    """Return the size of a model's net, without making it here; None where that takes trying.
+def of_net(net: Net) -> Size:
+    """Return the size of a net that a job trains."""
+    return _sized(net.whole.spec, net.plan) if isinstance(net, finetune.Tuned) else of_spec(net.spec)
+
+
+def _sized(spec: Spec, plan: finetune.Plan | None, units: int | None = None) -> Size:
+    """Return the size of a whole net of which this is trained."""
+    if plan is None:
+        return of_spec(spec, units)
+    trained, whole = of_spec(plan.trained), of_spec(spec, units)
+    return Size(trained.parameters, trained.largest, whole.units, of_spec(plan.frozen).parameters, plan.n_adapted)
+
+
+def of_job(job: JobSpec, most_bytes: int | None = None) -> Size | None:
+    """Return the size of the net that a job trains, without making it here; None where that takes trying.
 
     most_bytes: what a factory's child may take. None: it is not asked. So it is where Torch is missing or the factory
     throws: who builds the net hears the reason. Raises ModelError where it takes more, or does not come to an end.
     """
     from models.nets import table  # its rows stand on this folder
 
-    kind = table.find(model.kind)
+    kind = table.find(job.model.kind)
     if kind.numpy is not None:
-        return of_spec(kind.numpy(model).spec)
+        net = kind.numpy(job.model)
+        return _sized(net.spec, table.plan_of(job, net))
     if most_bytes is None or find_spec("torch") is None:
         return None
-    return _asked(model, max(most_bytes, LEAST_BYTES))
+    return _asked(job, max(most_bytes, LEAST_BYTES))
 
 
-def _asked(model: ModelSpec, most_bytes: int) -> Size | None:
+def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
+    """Return the same of a model, all of which is trained."""
+    from models.job import JobSpec
+
+    return of_job(JobSpec("model", model), most_bytes)
+
+
+def _asked(job: JobSpec, most_bytes: int) -> Size | None:
     """Return what a child says of a factory's net. Raises ModelError where it takes too much."""
+    model = job.model
     try:
         done = subprocess.run(
             [*CHILD, str(most_bytes)],
-            input=msgspec.json.encode(model),
+            input=msgspec.json.encode(job),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=PATIENCE_S,
@@ -109,7 +143,9 @@ def _asked(model: ModelSpec, most_bytes: int) -> Size | None:
         told = msgspec.json.decode(done.stdout[-MOST_ANSWER:].rpartition(b"\n")[2], type=_Told)
     except msgspec.MsgspecError:
         return None
-    return Size(told.parameters, told.largest, told.units)
+    if told.why:
+        raise ModelError(told.why)
+    return Size(told.parameters, told.largest, told.units, told.frozen, told.adapted)
 
 
 def main() -> None:
@@ -117,25 +153,29 @@ def main() -> None:
     most_bytes = int(sys.argv[1])
     signal.alarm(int(PATIENCE_S) + 10)
     end_with(os.getppid())
-    model_bytes = sys.stdin.buffer.read()
+    job_bytes = sys.stdin.buffer.read()
     answers = os.dup(1)
     os.dup2(2, 1)  # a factory may print
-    from models.job import ModelSpec
+    from models.job import JobSpec
     from models.nets import table
     from models.nets.torch_net import measured, nn
 
-    model = msgspec.json.decode(model_bytes, type=ModelSpec)
+    job = msgspec.json.decode(job_bytes, type=JobSpec)
+    model = job.model
     kind = table.find(model.kind)
     own = kind.spec.of(model)
     _limit(most_bytes)
     try:
-        spec, units = measured(model, lambda: kind.torch(own, nn))
+        spec, units, by_code = measured(model, lambda: kind.torch(own, nn))
     except MemoryError:
         os._exit(TOO_MUCH)
     except RuntimeError as error:  # of Torch's allocator, which has no type of its own
         os._exit(TOO_MUCH if "alloc" in str(error) else 1)
-    found = of_spec(spec, units)
-    os.write(answers, msgspec.json.encode(_Told(*found)))
+    try:
+        told = _Told(*_sized(spec, finetune.plan(job.train, spec, by_code), units))
+    except ValueError as error:
+        told = _Told(0, 0, 0, why=str(error)[:MOST_WHY])
+    os.write(answers, msgspec.json.encode(told))
 
 
 def _limit(most_bytes: int) -> None:

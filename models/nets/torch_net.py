@@ -9,10 +9,11 @@ The one file that imports torch. Importing it sets Torch to one thread: small ne
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from models.params import Float32, Params, Spec, TensorSpec, check
 if TYPE_CHECKING:
     from models.job import ModelSpec
 
-__all__ = ["TorchNet", "export_module", "measured", "nn"]
+__all__ = ["TorchNet", "export_module", "measured", "nn", "seeded"]
 
 torch.set_num_threads(1)
 
@@ -43,6 +44,8 @@ class TorchNet:
         self.model = model
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
+        self.frozen = tuple(name for name, p in module.named_parameters() if not p.requires_grad)
+        """The parameters that the module's own code has frozen."""
         self._loss = LOSSES[model.loss].torch(nn)
 
     def loss_and_gradients(
@@ -55,18 +58,31 @@ class TorchNet:
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         torch.manual_seed(draw)
-        leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
+        tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
+        leaves = {name: p.requires_grad_() for name, p in tensors.items() if only is None or name in only}
         counts = None if weights is None else _tensor(weights)
-        loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)
+        loss = self._loss(self._call(tensors, X, training=True), _tensor(y), counts)
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
             name: np.zeros(leaf.shape, np.float32) if gradient is None else gradient.contiguous().numpy()
             for (name, leaf), gradient in named
         }
+
+    def own(self, spec: Spec) -> Params:
+        """Return what the module itself holds in these parameters, in its memory."""
+        there = dict(self.module.named_parameters())
+        return {tensor.name: there[tensor.name].detach().contiguous().numpy() for tensor in spec}
+
+    def hold(self, params: Params) -> None:
+        """Have the module hold these parameters, in their memory, so that they are not there twice."""
+        there = dict(self.module.named_parameters())
+        for name, values in params.items():
+            there[name].data = _tensor(values)
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
@@ -112,6 +128,17 @@ class _Served(nn.Module):
         return outputs
 
 
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Have Torch draw from this seed within, and go on as before afterwards; None: from where it stands."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> bytes:
     """Return the net's module, which gets these params, as ONNX: (batch, inputs) float32 in, (batch, outputs) out.
 
@@ -141,8 +168,9 @@ def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> 
     return body.getvalue()
 
 
-def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int]:
-    """Return the parameters of the module that is made, and how many numbers its modules give for one row, about.
+def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int, tuple[str, ...]]:
+    """Return the parameters of the module that is made, and how many numbers its modules give for one row, about; and
+    the names of the parameters that its own code has frozen.
 
     On the "meta" device, where nothing is allocated; a factory that cannot be called there is called as usual. What is
     between two modules (a flattened view, a sum) is not seen. Raises what the factory throws.
@@ -153,7 +181,9 @@ def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int
     except (ModelError, RuntimeError, NotImplementedError):
         module = make()
     units = _units(module.to(torch.float32), model)
-    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
+    named = list(module.named_parameters())
+    frozen = tuple(name for name, p in named if not p.requires_grad)
+    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in named), units, frozen
 
 
 def _units(module: nn.Module, model: ModelSpec) -> int:
