@@ -19,10 +19,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from models.lattice import initial
 from models.nets.losses import Labels, Metrics
 from models.nets.mlp import quietly
 from models.params import Float32, Params, Spec, TensorSpec, n_parameters
@@ -169,7 +170,8 @@ def _adapters(said: AdapterSpec, spec: Spec, whole: set[str]) -> tuple[Adapter, 
         if said.rank > smaller:
             raise ValueError(
                 f"[train.adapter] rank = {said.rank} is more than the smaller side of {tensor.name}, {smaller} of "
-                f"{tensor.shape}: choose a lower rank, and alpha with it, or other layers, or train it whole by only in [train]"
+                f"{tensor.shape}: choose a lower rank, and alpha with it, other layers, or train it whole by only in "
+                "[train]"
             )
         found.append(Adapter(tensor, said.rank, scale))
     if not found:
@@ -180,11 +182,13 @@ def _adapters(said: AdapterSpec, spec: Spec, whole: set[str]) -> tuple[Adapter, 
 class Tuned:
     """A net behind the face of `models.nets.net.Net`, of which a part stays as it is.
 
-    net: the whole one. frozen: what stays, of the plan's names and shapes; it is never changed, and not copied.
+    net: the whole one. frozen: what stays, of the plan's names and shapes; it is never changed, and not copied. seed:
+    of the job, from which its adapters are drawn.
     """
 
-    def __init__(self, net: Net, plan: Plan, frozen: Params) -> None:
+    def __init__(self, net: Net, plan: Plan, frozen: Params, seed: int = 0) -> None:
         self.whole = net
+        self._seed = seed
         self.plan = plan
         self.frozen = frozen
         self._names = tuple(tensor.name for tensor in net.spec)
@@ -201,6 +205,21 @@ class Tuned:
     def spec(self) -> Spec:
         """What is trained and travels."""
         return self.plan.trained
+
+    @property
+    def start(self) -> Params | None:
+        """See `models.nets.net.Net`: of what is trained whole; adapters begin as in version 0."""
+        given: Params | None = getattr(self.whole, "start", None)
+        if given is None or not self.plan.whole:
+            return None
+        drawn = initial(self.spec, self._seed).params(self.spec)
+        return drawn | {name: given[name] for name in self.plan.whole}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else there is of the whole net (its buffers, the fewest rows that it takes)."""
+        if name.startswith("_") or name == "whole":
+            raise AttributeError(name)
+        return getattr(self.whole, name)
 
     def served(self, params: Params) -> Params:
         """Return all parameters of the whole net, in its order: what is exported and served. Nothing is changed.

@@ -120,7 +120,7 @@ def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = (),
     values = (find or _only_own(job))(plan.frozen, own(job, net, plan.frozen))
     if hold := getattr(net, "hold", None):
         hold(values)
-    return finetune.Tuned(net, plan, values)
+    return finetune.Tuned(net, plan, values, job.seed)
 
 
 def plan_of(job: JobSpec, net: Net) -> finetune.Plan | None:
