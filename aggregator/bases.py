@@ -9,10 +9,11 @@ a file that is not here is made from there again. What follows from a job's seed
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aggregator.config import AggregatorConfig
+from aggregator.store import Store
 from models import frozen
 from models.frozen import Find, FrozenError, MissingError, Own
 from models.job import JobSpec
@@ -25,6 +26,7 @@ from runtime.disk import sync
 log = logging.getLogger(__name__)
 
 FOLDER = "bases"
+NOTE = "base:"
 
 
 def path_of(config: AggregatorConfig, sha256: str) -> Path:
@@ -91,10 +93,27 @@ def restore(config: AggregatorConfig, sha256: str, read: Callable[[], bytes]) ->
         ) from error
 
 
-def sweep(config: AggregatorConfig, needed: Collection[str]) -> None:
-    """Remove the files that no job needs any more."""
-    for path in (Path(config.state_dir) / FOLDER).glob(f"*{frozen.ENDING}"):
-        if path.stem not in needed:
+def of_job(store: Store, job: str) -> str:
+    """Return the SHA-256 of what is frozen of a job's net, also of one that was replaced; "" where there is none."""
+    return store.note(f"{NOTE}{job}")
+
+
+def note(store: Store, job: str) -> None:
+    """Remember it beyond the job, whose versions may be kept. Raises StoreError."""
+    sha256 = store.bases().get(job, "")
+    if sha256 and of_job(store, job) != sha256:
+        store.set_note(f"{NOTE}{job}", sha256)
+
+
+def sweep(store: Store, config: AggregatorConfig) -> None:
+    """Remove the files that no job needs any more, at work or replaced. Raises StoreError."""
+    files = list((Path(config.state_dir) / FOLDER).glob(f"*{frozen.ENDING}*"))
+    if not files:
+        return
+    known = [*(row.job for row in store.jobs()), *(past.job for past in store.states.past())]
+    needed = {of_job(store, job) for job in known}.union(store.bases().values())
+    for path in files:
+        if path.suffix != frozen.ENDING or path.stem not in needed:
             path.unlink(missing_ok=True)
 
 

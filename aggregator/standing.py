@@ -85,6 +85,7 @@ class Standing:
         self.base = store.base_at(row.job)
         """How what is frozen of its net lies at the broker, where devices cannot make it."""
         if self.base is not None:
+            bases.note(store, row.job)
             bases.restore(config, self.base.sha256, lambda: store.base(row.job))
         scorer = evaluation.Scorer(row.spec, config, "" if self.base is None else self.base.sha256)
         self._net = scorer.net

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from aggregator import effects, restoring
+from aggregator import bases, effects, restoring
 from aggregator.convergence import best_of
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
@@ -169,7 +169,7 @@ def given(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
         return Given(uploads.whole(text.removeprefix(BASE)), "the tensors that were sent", begins_with_base=True)
     name, _, version = text.partition("@")
     found = find(aggregator, name, version or "last")
-    base = aggregator.store.bases().get(found.job, "")
+    base = bases.of_job(aggregator.store, found.job)
     return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec, base)
 
 

@@ -27,6 +27,7 @@ from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import ModelError
 from models.params import Params, Spec
+from runtime.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -238,6 +239,7 @@ class Fetching:
         elif data:
             with self._part.open("ab", buffering=0) as file:
                 file.write(data)
+            reach("bases.piece.after", self._job)
 
     def finish(self) -> bytearray | None:
         """Hold what has come against its hash, and call it by that: it is durable then. Return it where it is in
@@ -253,6 +255,7 @@ class Fetching:
             raise
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
+        reach("bases.name.before", self._job)
         self._part.replace(self._folder / f"{self.at.sha256}{frozen.ENDING}")
         files.sync_folder(self._folder)
         return None

@@ -64,12 +64,12 @@ def piece(index: int, data: bytes = DATA) -> Body:
     return Body(JOB, AT.name, index, data[index * CHUNK : (index + 1) * CHUNK])
 
 
-def fetched(there: Bases, most: int = 10**6) -> int:
+def fetched(there: Bases, most: int = 10**6, data: bytes = DATA) -> int:
     """Give pieces as they are asked for, until all is there; return how many were given."""
     waiting, n = asked(there.begin(JOB, TENSORS)), 0
     while waiting and n < most:
         n += 1
-        waiting += asked(there.take(piece(waiting.pop(0))))
+        waiting += asked(there.take(piece(waiting.pop(0), data)))
     return n
 
 
@@ -131,10 +131,8 @@ def test_who_died_before_it_had_its_name_needs_no_piece(tmp_path: Path) -> None:
 def test_what_has_come_to_something_else_is_thrown_away(tmp_path: Path) -> None:
     there = bases(tmp_path)
     wrong = DATA[:-1] + bytes([DATA[-1] ^ 1])
-    waiting = asked(there.begin(JOB, TENSORS))
     with pytest.raises(FrozenError, match="SHA-256"):
-        while waiting:
-            waiting += asked(there.take(piece(waiting.pop(0), wrong)))
+        fetched(there, data=wrong)
     assert not list((tmp_path / "bases").iterdir())
     assert fetched(there) == AT.n_chunks
 
