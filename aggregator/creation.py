@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from aggregator import bases, evaluation
+from aggregator import bases, evaluation, starting
 from aggregator.config import AggregatorConfig
 from aggregator.convergence import STARTED
 from aggregator.learner import Learner
@@ -37,9 +37,10 @@ def create(
 ) -> JobRow:
     """Make a job and its version 0 durable, in the place of those that it replaces, in one.
 
-    leaving: what remains of these. given: weights that it starts from, as version 1. check: told how many rows the test
-    split has before anything of the net's size is made; raises ModelError where that is too much. Raises ModelError or
-    DatasetError when it cannot be run here, StoreError when it cannot be written.
+    leaving: what remains of these. given: weights that it starts from, as version 1, in place of those that its net's
+    own code gives. check: told how many rows the test split has before anything of the net's size is made; raises
+    ModelError where that is too much. Raises ModelError or DatasetError when it cannot be run here, StoreError when it
+    cannot be written.
     """
     find = None if given is None else given.finder(spec, config)
     sha256, row = _based(spec, config, find)
@@ -50,6 +51,8 @@ def create(
     evaluation.check_defined(spec, scorer.test, metrics)
     begins = None
     held = None if given is None else given.held(scorer.net, spec, config)
+    if held is None:
+        held = starting.of_net(scorer.net)
     if held is not None:
         learner = Learner(scorer.net, spec, first.to_bytes(), 0, first.sha256)
         following = learner.jump(held)

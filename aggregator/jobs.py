@@ -336,6 +336,10 @@ class Jobs:
         self.inside(job, Run.tick)
         return job
 
+    def notes_of_net(self, job: str) -> tuple[str, ...]:
+        """Return what the author of a job's net should know of it; nothing of one that was not tried here."""
+        return () if self._capacity is None else self._capacity.notes(job)
+
     def _make_way(self, name: str) -> list[str]:
         """Return the jobs of this name, all of which have ended. Raises ValueError if one has not."""
         runs_ = [run for run in self.runs.values() if run.spec.name == name]

@@ -1,4 +1,4 @@
-"""What a job starts from, where it is not its seed: a version of another job here, or weights that an operator sent."""
+"""What a job starts from, where it is not its seed: a version of another job, what is sent, or a factory gives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.chain import Chain, Held
 from models.codec import CodecError
 from models.frozen import Find, FrozenError, Own
 from models.job import JobSpec
-from models.lattice import LatticeError, Model, initial, written
+from models.lattice import LatticeError, Model, initial, of_params
 from models.nets import table as nets
 from models.nets.finetune import Tuned, served, served_spec
 from models.nets.net import ModelError, Net
@@ -98,7 +98,7 @@ class Given(NamedTuple):
             for tensor in net.spec
         }
         try:
-            return written(values, net.spec)
+            return of_params(values, net.spec)
         except LatticeError as error:
             raise ModelError(f"it cannot start from {self.what}: {error}") from error
 
@@ -150,6 +150,18 @@ def _is_alike(source: Net, net: Net) -> bool:
     """Return whether both train the same: then a version of one is a version of the other, integer by integer."""
     there, here = (one.plan if isinstance(one, Tuned) else None for one in (source, net))
     return there == here and source.spec == net.spec
+
+
+def of_net(net: Net) -> Held | None:
+    """Return the weights that a net's own code gives, as version 1 of its job; None where it has none, and version 0 is
+    what the job begins with. Raises ModelError.
+    """
+    if (start := net.start) is None:
+        return None
+    try:
+        return Held(1, of_params(start, net.spec))
+    except LatticeError as error:
+        raise ModelError(f'it cannot start from the weights of model.kind = "{net.model.kind}": {error}') from error
 
 
 def _check_same(key: str, there: Sequence[str], here: Sequence[str], what: str) -> None:

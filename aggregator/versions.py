@@ -174,13 +174,18 @@ def given(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
 
 
 def of_start(run: Run, text: str) -> str:
-    """Return in words what a job started from, and what that costs."""
+    """Return in words what a job started from, and what that costs. text: as it was asked for; "" if it was not."""
     n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
     n_bytes += 0 if run.base is None else run.base.n_bytes
     if text.startswith(BASE):
         return f"what is frozen of its net has come: {n_bytes:,} bytes, once, for each device that has not got them"
-    what = "the weights that were sent" if text.startswith(UPLOAD) else text
-    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
+    what = (
+        "the weights that were sent"
+        if text.startswith(UPLOAD)
+        else text or f"the weights that {run.spec.model.kind} gives"
+    )
+    told = f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
+    return told if text else f'{told}; start = "seed" in [model] draws others of its seed, which costs none'
 
 
 class Exports:

@@ -176,9 +176,11 @@ def job_submit(arguments: argparse.Namespace) -> int:
         raise SettingsError("--from and --base: say one of them, both are what the job starts from")
     if start.endswith(".npz") or arguments.base:
         from fleet.console.versions import read_weights
+        from fleet.factories import find_beside
 
-        file, start = Path(arguments.base or start), ""
-        found = read_weights(file, operator.load_job(arguments.job))
+        file, start, spec = Path(arguments.base or start), "", operator.load_job(arguments.job)
+        find_beside(arguments.job, spec)
+        found = read_weights(file, spec)
         weights, base = found.said, found.base
         if arguments.base and not base:
             raise SettingsError("--base: nothing of the net is frozen: say freeze, only or adapter in [train]")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,7 +93,9 @@ class Model:
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
         """Return the exact values, float64."""
-        return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
+        return tuple(
+            np.asarray(np.ldexp(i.astype(np.float64), e)) for i, e in zip(self.ints, self.exponents, strict=True)
+        )
 
     def params(self, spec: Spec) -> Params:
         """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py).
@@ -127,6 +129,18 @@ class Model:
         return Model(carved(row, spec), tuple(_exponent(e) for e in exponents))
 
 
+def of_params(params: Mapping[str, npt.NDArray[np.floating]], spec: Spec) -> Model:
+    """Return the model whose values lie next to these, of the spec's names and shapes.
+
+    Raises LatticeError, with the tensor's name, where one is not finite or too large.
+    """
+    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
+    for tensor in spec:
+        if not np.isfinite(params[tensor.name]).all():
+            raise LatticeError(f"{tensor.name} has numbers that are not finite")
+    return add(zero, [exact(np.asarray(params[t.name], np.float64)) for t in spec])
+
+
 def initial(spec: Spec, seed: int) -> Model:
     """Draw version 0 from `seed`, the same integers on every machine.
 
@@ -156,12 +170,6 @@ def add(model: Model, update: Iterable[Decoded]) -> Model:
     return Model(tuple(ints for ints, _ in sums), tuple(exponent for _, exponent in sums))
 
 
-def written(values: Params, spec: Spec) -> Model:
-    """Return the model whose values lie next to these. Raises LatticeError where some are too large."""
-    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
-    return add(zero, [exact(values[t.name].astype(np.float64)) for t in spec])
-
-
 def add_row(model: Model, row: Int32, spec: Spec) -> Model | None:
     """Add integers that are on the lattice of every tensor, as int32 of shape (d,) below 2**30: `row` is used up.
 
@@ -183,7 +191,7 @@ def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:
     while bits(total) > 30:
         common = _exponent(common + 1)
         total = rescale(total, -1)
-    return total.astype(np.int32), common
+    return np.asarray(total, np.int32), common  # of one number too, which NumPy makes a scalar of
 
 
 def _exponent(value: int) -> int:

@@ -62,7 +62,7 @@ def check(params: Mapping[str, npt.NDArray[np.generic]], spec: Spec) -> None:
 
 def subtract(left: Params, right: Params) -> Params:
     """Return left - right, float32, tensor by tensor."""
-    return {name: left[name] - right[name] for name in left}
+    return {name: np.asarray(left[name] - right[name]) for name in left}
 
 
 def zeros(spec: Spec) -> Params:

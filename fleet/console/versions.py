@@ -21,14 +21,13 @@ from broker.messages import Export, Head, Job, Message, Version
 from edge_agent.bases import Fetching
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.operator import Console, OperatorConfig, OperatorError
-from models import frozen
+from models import frozen, lattice
 from models.agreement import Agreed
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
-from models.codec.decoded import exact
 from models.frozen import FrozenError, Own
 from models.job import JobSpec
-from models.lattice import EXPONENT, LatticeError, Model, add, written
+from models.lattice import LatticeError
 from models.nets import table as nets
 from models.nets.finetune import Plan
 from models.nets.finetune import served as served_params
@@ -223,7 +222,7 @@ def read_weights(path: Path, spec: JobSpec) -> Weights:
     if plan is not None:
         return _tuned(path, spec, plan)
     try:
-        model = _model_of(_arrays(path, net.spec), net.spec)
+        model = lattice.of_params(_arrays(path, net.spec), net.spec)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path}: it cannot be read as NPZ: {error}") from error
     except (ValueError, LatticeError, NotImplementedError) as error:
@@ -241,7 +240,7 @@ def _tuned(path: Path, spec: JobSpec, plan: Plan) -> Weights:
     if values:
         chain = Chain(plan.trained, spec)
         try:
-            model = written(chain.first().model.params(plan.trained) | values, plan.trained)
+            model = lattice.of_params(chain.first().model.params(plan.trained) | values, plan.trained)
         except LatticeError as error:
             raise SettingsError(f"{path}: {error}") from error
         said += chain.exact(Held(1, model))
@@ -281,9 +280,3 @@ def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.flo
             if not np.isfinite(found[tensor.name]).all():
                 raise ValueError(f"array {tensor.name!r} has numbers that are not finite")
     return found
-
-
-def _model_of(arrays: dict[str, Any], spec: Spec) -> Model:
-    """Return the model whose weights lie next to these. Raises LatticeError where some are too large."""
-    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
-    return add(zero, [exact(arrays[t.name]) for t in spec])

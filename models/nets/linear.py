@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets import losses
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
@@ -42,10 +43,13 @@ def operations(spec: LinearSpec) -> tuple[Op, ...]:  # noqa: ARG001  (the shapes
 class Linear:
     """The net of a ModelSpec of kind "linear". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -78,7 +82,7 @@ class Linear:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: _outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: _outputs(params, some), X, y)
 
 
 def _outputs(params: Params, X: Float32) -> Float32:

@@ -18,6 +18,12 @@ MOST_PARAMETERS = 25_000_000
 MOST_UNITS = 2**17
 """Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
 
+NO_WEIGHTS = (
+    "rows count differently (class_weight in [contract]), and its own loss gives one number for all of them: let it "
+    "give one for each row, or take them, loss(outputs, y, weights)"
+)
+"""Why the rows of a job cannot count differently, where a module brings a loss along."""
+
 
 class ModelError(ValueError):
     """A model that cannot be built here; the message says what to change."""
@@ -35,7 +41,9 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Features of one example."""
     outputs: int = 1
     loss: str = "cross_entropy"
-    """A row of `models.nets.losses`."""
+    """A row of `models.nets.losses`;"""
+    loss_options: dict[str, Any] = {}
+    """and what it may be told."""
     framework: str = "any"
 
     @classmethod
@@ -89,8 +97,8 @@ def _worded(message: str, own: dict[str, Any]) -> str:
 class Net(Protocol):
     """Pure functions over explicit params (float32, in the order of `spec`).
 
-    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 where the
-    labels are classes and else float32 (n, outputs) (`models.data.dataset.fit` gives both). n is at least 1.
+    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) where a label
+    is one of several classes, else float32 (n, columns) (`models.data.dataset.fit` gives both). n is at least 1.
     """
 
     @property
@@ -100,6 +108,16 @@ class Net(Protocol):
     @property
     def spec(self) -> Spec:
         """Names and shapes of the parameters, in their order."""
+
+    @property
+    def start(self) -> Params | None:
+        """The weights that its code wants a job to begin with, fresh arrays in the order of `spec`; None: version 0's,
+        which everybody draws from the job's seed.
+        """
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a step has to have at least, but for the only one of an epoch: BatchNorm takes no single one."""
 
     def loss_and_gradients(
         self,
@@ -124,7 +142,7 @@ class Net(Protocol):
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """Return (n, outputs) float32: softmax probabilities for cross_entropy, the raw outputs for mse."""
+        """Return (n, outputs) float32: what the loss makes of raw outputs (`Loss.answer`): probabilities, or values."""
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """Return mean loss, accuracy where the labels are classes, and n."""

@@ -61,6 +61,16 @@ class Normalised:
         """See `models.nets.net.Net`."""
         return self._net.spec
 
+    @property
+    def start(self) -> Params | None:
+        """See `models.nets.net.Net`."""
+        return self._net.start
+
+    @property
+    def least_rows(self) -> int:
+        """See `models.nets.net.Net`."""
+        return self._net.least_rows
+
     def rows(self, X: Float32) -> Float32:
         """Return the rows as the net takes them: fresh, in the shape of X."""
         flat = X.reshape(len(X), -1)

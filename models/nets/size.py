@@ -4,7 +4,8 @@ Of a built-in kind the shapes follow from its keys: they are counted in integers
 code knows. That runs in a child process (`python -m models.nets.size`), which may take so much memory and no more, and
 makes the module on Torch's "meta" device, where a tensor has a shape and no numbers; a factory that cannot be called
 there is called again as usual, under the same limit. One that takes more, or does not come to an end, costs the child.
-Who asks has decided that the code may run here.
+There the module is tried on a few rows too (torch_trial.py): what cannot be trained is refused before it is made where
+it could do harm. Who asks has decided that the code may run here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from models.nets import finetune
-from models.nets.net import ModelError
+from models.nets.net import NO_WEIGHTS, ModelError
 from runtime.children import end_with, environment
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ LEAST_BYTES = 64 * 2**20
 """A child may always take so much beyond what Torch itself has."""
 TOO_MUCH = 3
 """Exit code of a child whose limit was not enough."""
-MOST_ANSWER = 4096
-MOST_WHY = 1500
-"""Characters of it."""
+BEGUN = b"begun\n"
+"""What a child says before it runs the code that it is to try."""
+
+
+class UntrainableError(ModelError):
+    """A net that can be trained nowhere, as far as a trial shows."""
 
 
 class Size(NamedTuple):
@@ -57,16 +61,30 @@ class Size(NamedTuple):
     """Of these, those that are put together with their adapters in every step."""
 
 
-class _Told(Struct):
-    """What a child says."""
+class Trial(NamedTuple):
+    """What came of trying a net. notes: what its author should know of it, a sentence each."""
 
-    parameters: int
-    largest: int
-    units: int
+    size: Size
+    notes: tuple[str, ...] = ()
+    least_rows: int = 1
+    """See `models.nets.net.Net`."""
+    weighs: bool = True
+    """Whether rows may count differently: a loss of the module's own may give one number for all of them."""
+
+
+class Told(Struct):
+    """What a child says. refusal: why the net cannot be trained. missing: whether its code is not installed here."""
+
+    parameters: int = 0
+    largest: int = 0
+    units: int = 0
     frozen: int = 0
     adapted: int = 0
-    why: str = ""
-    """What is wrong with what the job freezes."""
+    refusal: str = ""
+    missing: bool = False
+    notes: tuple[str, ...] = ()
+    least_rows: int = 1
+    weighs: bool = True
 
 
 def of_spec(spec: Spec, units: int | None = None) -> Size:
@@ -77,6 +95,19 @@ def of_spec(spec: Spec, units: int | None = None) -> Size:
     sizes = [tensor.size for tensor in spec]
     guessed = sum(tensor.shape[0] for tensor in spec if len(tensor.shape) > 1)
     return Size(sum(sizes), max(sizes, default=0), guessed if units is None else units)
+
+
+def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
+    """Return the size of a model's net, all of which is trained, without making it here: see `of_job`."""
+    from models.job import JobSpec
+
+    return of_job(JobSpec("model", model), most_bytes)
+
+
+def of_job(job: JobSpec, most_bytes: int | None = None) -> Size | None:
+    """Return the size of the net that a job trains, without making it here; None where that takes trying."""
+    trial = tried(job, most_bytes)
+    return None if trial is None else trial.size
 
 
 def of_net(net: Net) -> Size:
@@ -92,32 +123,38 @@ def _sized(spec: Spec, plan: finetune.Plan | None, units: int | None = None) -> 
     return Size(trained.parameters, trained.largest, whole.units, of_spec(plan.frozen).parameters, plan.n_adapted)
 
 
-def of_job(job: JobSpec, most_bytes: int | None = None) -> Size | None:
-    """Return the size of the net that a job trains, without making it here; None where that takes trying.
+def tried(job: JobSpec, most_bytes: int | None = None) -> Trial | None:
+    """Return what came of trying a job's net in a process of its own; a built-in one need not be tried.
 
-    most_bytes: what a factory's child may take. None: it is not asked. So it is where Torch is missing or the factory
-    throws: who builds the net hears the reason. Raises ModelError where it takes more, or does not come to an end.
+    most_bytes: what a factory's child may take. None: it is not asked, and None is returned; so it is where Torch or
+    the factory's code is missing: who builds the net hears the reason. Raises ModelError where it takes more, does not
+    come to an end, throws, or gives what cannot be trained.
     """
     from models.nets import table  # its rows stand on this folder
 
     kind = table.find(job.model.kind)
     if kind.numpy is not None:
         net = kind.numpy(job.model)
-        return _sized(net.spec, table.plan_of(job, net))
+        return Trial(_sized(net.spec, table.plan_of(job, net)))
     if most_bytes is None or find_spec("torch") is None:
         return None
     return _asked(job, max(most_bytes, LEAST_BYTES))
 
 
-def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
-    """Return the same of a model, all of which is trained."""
-    from models.job import JobSpec
+def check_job(trial: Trial, spec: JobSpec) -> None:
+    """Raise UntrainableError where a net cannot be trained as its job says."""
+    kind = f'model.kind = "{spec.model.kind}"'
+    if spec.train.batch_size < trial.least_rows:
+        raise UntrainableError(
+            f"{kind} has a BatchNorm, which takes {trial.least_rows} rows at once at least, where [train] says "
+            f"batch_size = {spec.train.batch_size}"
+        )
+    if spec.contract.class_weight != "none" and not trial.weighs:
+        raise UntrainableError(f"{kind}: {NO_WEIGHTS}")
 
-    return of_job(JobSpec("model", model), most_bytes)
 
-
-def _asked(job: JobSpec, most_bytes: int) -> Size | None:
-    """Return what a child says of a factory's net. Raises ModelError where it takes too much."""
+def _asked(job: JobSpec, most_bytes: int) -> Trial | None:
+    """Return what a child says of a factory's net. Raises ModelError."""
     model = job.model
     try:
         done = subprocess.run(
@@ -140,16 +177,23 @@ def _asked(job: JobSpec, most_bytes: int) -> Size | None:
             f"take {most_bytes / 1e6:,.0f} MB of memory beside Torch, and {how}"
         )
     try:
-        told = msgspec.json.decode(done.stdout[-MOST_ANSWER:].rpartition(b"\n")[2], type=_Told)
+        told = msgspec.json.decode(done.stdout.removeprefix(BEGUN), type=Told)
     except msgspec.MsgspecError:
+        if not done.stdout.startswith(BEGUN):
+            return None
+        raise UntrainableError(
+            f'model.kind = "{model.kind}" ended the process that tried it, with exit code {done.returncode}'
+        ) from None
+    if told.missing:
         return None
-    if told.why:
-        raise ModelError(told.why)
-    return Size(told.parameters, told.largest, told.units, told.frozen, told.adapted)
+    if told.refusal:
+        raise UntrainableError(told.refusal)
+    size = Size(told.parameters, told.largest, told.units, told.frozen, told.adapted)
+    return Trial(size, told.notes, told.least_rows, told.weighs)
 
 
 def main() -> None:
-    """Read a model from stdin and say how large its net is, in no more memory than the line says."""
+    """Read a model from stdin and say what its net is, in no more memory than the line says."""
     most_bytes = int(sys.argv[1])
     signal.alarm(int(PATIENCE_S) + 10)
     end_with(os.getppid())
@@ -158,24 +202,35 @@ def main() -> None:
     os.dup2(2, 1)  # a factory may print
     from models.job import JobSpec
     from models.nets import table
-    from models.nets.torch_net import measured, nn
+    from models.nets.torch_net import nn
+    from models.nets.torch_trial import find
 
     job = msgspec.json.decode(job_bytes, type=JobSpec)
     model = job.model
     kind = table.find(model.kind)
     own = kind.spec.of(model)
     _limit(most_bytes)
+    os.write(answers, BEGUN)
     try:
-        spec, units, by_code = measured(model, lambda: kind.torch(own, nn))
+        found = find(model, lambda: kind.torch(own, nn), most_bytes)
     except MemoryError:
         os._exit(TOO_MUCH)
-    except RuntimeError as error:  # of Torch's allocator, which has no type of its own
-        os._exit(TOO_MUCH if "alloc" in str(error) else 1)
+    size, refusal = of_spec(found.spec, found.units), found.refusal
     try:
-        told = _Told(*_sized(spec, finetune.plan(job.train, spec, by_code), units))
+        if not refusal and not found.missing:
+            size = _sized(found.spec, finetune.plan(job.train, found.spec, found.frozen), found.units)
     except ValueError as error:
-        told = _Told(0, 0, 0, why=str(error)[:MOST_WHY])
+        refusal = str(error)
+    told = Told(
+        *size,
+        refusal=refusal,
+        missing=found.missing,
+        notes=found.notes,
+        least_rows=found.least_rows,
+        weighs=found.weighs,
+    )
     os.write(answers, msgspec.json.encode(told))
+    os._exit(0)  # whatever else the code has begun
 
 
 def _limit(most_bytes: int) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from models import frozen
 from models.frozen import Find, MissingError, Own
 from models.lattice import initial
-from models.nets import factory, finetune, linear, mlp
-from models.nets.losses import LOSSES, Labels
+from models.nets import factory, finetune, linear, losses, mlp
+from models.nets.losses import Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32, Params, Spec
@@ -52,12 +52,12 @@ class Kind(NamedTuple, Generic[S]):
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
-    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), LOSSES[spec.loss].labels(y, spec.outputs)
+    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
 def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X in its own shape, and the labels of the loss. Raises LabelError."""
-    return X, LOSSES[spec.loss].labels(y, spec.outputs)
+    return X, losses.of(spec).labels(y)
 
 
 NETS: dict[str, Kind[Any]] = {
@@ -93,9 +93,9 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
     """Build the net of a model.
 
     framework: what this machine prefers where the model leaves it open. allow: the "package.module:factory"
-    strings that may run here, since a factory is code. seed: of Torch, before the factory is called.
-    Raises ModelError if the kind is not allowed, Torch is
-    wanted and missing, or the factory does not give a module.
+    strings that may run here, since a factory is code. seed: of the job that begins with the weights which a factory
+    gives. Raises ModelError if the kind is not allowed, Torch is wanted and missing, or the factory does not give a
+    module.
     """
     if not set(factories_of(model)) <= set(allow):
         raise ModelError(
@@ -103,7 +103,9 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
             "if you trust it, add it to allow in [models] of agent.toml (or aggregator.toml)"
         )
     numpy = find(model.kind).numpy
-    return by_torch(model, seed=seed) if numpy is None or framework_of(model, framework) == "torch" else numpy(model)
+    if numpy is None or framework_of(model, framework) == "torch":
+        return by_torch(model, seed)
+    return numpy(model)
 
 
 def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = (), find: Find | None = None) -> Net:
@@ -160,16 +162,20 @@ def _only_own(job: JobSpec) -> Find:
     return find
 
 
-def by_torch(model: ModelSpec, *, seed: int | None = None) -> TorchNet:
+def by_torch(model: ModelSpec, seed: int | None = None) -> TorchNet:
     """Build the net that Torch computes, of any model: who calls this has decided that its code may run.
 
-    seed: Torch's, before the factory is called.
-    Raises ModelError if Torch is missing or the factory does not give a module.
+    seed: what Torch draws by while a factory is called; its weights are then the job's first ones, unless the model
+    says start = "seed". Raises ModelError if Torch is missing or the factory does not give a module.
     """
     if find_spec("torch") is None:
         raise ModelError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
     from models.nets.torch_net import TorchNet, nn, seeded  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
+    own = kind.spec.of(model)
+    if seed is None or not kind.is_code:
+        return TorchNet(model, kind.torch(own, nn))
     with seeded(seed):
-        return TorchNet(model, kind.torch(kind.spec.of(model), nn))
+        module = kind.torch(own, nn)
+    return TorchNet(model, module, gives_start=own.start != "seed")

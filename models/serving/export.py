@@ -1,9 +1,10 @@
 """A trained net as an ONNX file that any runtime reads. The one file that imports onnx.
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
-output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free. The rows are
-raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
-metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
+output (batch, outputs) float32: `probabilities` of classes (where one output stands for two classes, of the second; of
+several labels a row, of each), else `values` (of quantiles, those of the first value, then of the next); the batch is
+free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of them
+stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it has.
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -23,8 +24,9 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
+from models.nets import losses
 from models.nets import table as nets
-from models.nets.losses import LOSSES
+from models.nets.losses import Loss
 from models.nets.net import ModelError
 from models.nets.normalised import numbers
 from models.nets.op import Op
@@ -67,12 +69,12 @@ def to_onnx(
             proto = _by_torch(model, params)
         else:
             check(params, kind.numpy(model).spec)
-            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
+            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), losses.of(model)))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
-    helper.set_model_props(proto, dict(metadata) | _described(contract))
+    helper.set_model_props(proto, dict(metadata) | _described(contract, model))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -80,12 +82,13 @@ def to_onnx(
     return bytes(proto.SerializeToString())
 
 
-def _described(contract: ContractSpec) -> dict[str, str]:
+def _described(contract: ContractSpec, model: ModelSpec) -> dict[str, str]:
     """Return what people and programs should know of the rows: each value is JSON."""
     said: dict[str, object] = {
         "features": contract.features,
         "label": contract.label,
-        "classes": contract.classes,
+        "classes": contract.class_names if model.classifies else (),
+        "quantiles": losses.of(model).levels,
         "units": contract.units,
         "normalise": "" if contract.normalise == "none" else contract.normalise,
     }
@@ -120,10 +123,10 @@ def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:
                 _rename(inner, before, after)
 
 
-def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
+def _with_answers(operations: tuple[Op, ...], loss: Loss) -> tuple[Op, ...]:
     """Return the operations up to the answers of a loss, and not only to the raw outputs."""
     *before, last = operations
-    name, answer = LOSSES[loss].answer_name, LOSSES[loss].onnx_answer
+    name, answer = loss.answer_name, loss.onnx_answer
     if answer is None:
         return (*before, last._replace(output=name))
     return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
@@ -146,7 +149,7 @@ def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
     net = nets.by_torch(model)
     from models.nets.torch_net import export_module  # here alone: it loads torch
 
-    return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=LOSSES[model.loss].answer_name))
+    return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=losses.of(model).answer_name))
 
 
 def main() -> None:

@@ -103,10 +103,11 @@ def steps(
     of the data alone, `data.weights`, are not looked at. advice: what to do where training diverges.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
-    epoch may be smaller. Raises TrainingError when the data are none or not those of the state, and when the
-    loss or, at the end of an epoch, a parameter is not finite.
+    epoch may be smaller; with fewer rows than the net takes (BatchNorm: two) they go into the one before. Raises
+    TrainingError when the data are none or not those of the state, and when the loss or, at the end of an epoch, a
+    parameter is not finite.
     """
-    n_batches = -(-len(data.X) // train.batch_size)
+    n_batches = _batches(net, len(data.X), train)
     _check_position(state, train, n_batches)
     state = _prepare(state, train)
     rate = learning_rate(train, version_number)
@@ -114,7 +115,8 @@ def steps(
     while state.epoch < train.epochs:
         order = rows_of(state.seed, state.epoch, len(data.X))
         for batch in range(state.batch, n_batches):
-            rows = order(batch * train.batch_size, (batch + 1) * train.batch_size)
+            ends = len(data.X) if batch + 1 == n_batches else (batch + 1) * train.batch_size
+            rows = order(batch * train.batch_size, ends)
             y = data.y[rows]
             counts = None if weights is None else weights.of(rows, y)
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
@@ -147,6 +149,17 @@ def finish(run: Iterator[TrainingStep], state: TrainingState) -> TrainingState:
     for step in run:
         state = step.state
     return state
+
+
+def _batches(net: Net, n_rows: int, train: TrainSpec) -> int:
+    """Return the batches of an epoch. Raises TrainingError where none has as many rows as the net takes."""
+    full, left = divmod(n_rows, train.batch_size)
+    if n_rows > 0 and min(n_rows, train.batch_size) < net.least_rows:
+        why = f"batch_size = {train.batch_size} in [train]" if n_rows >= net.least_rows else f"{n_rows} example here"
+        raise TrainingError(
+            f"the net takes {net.least_rows} rows at once at least, as BatchNorm does: {why} is too few"
+        )
+    return full + (left >= (net.least_rows if full else 1))
 
 
 def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> None:

@@ -19,7 +19,7 @@ from fleet.console.versions import Weights, read_weights
 from models import frozen
 from models.chain import Chain, Held
 from models.job import AdapterSpec, JobSpec, ModelSpec, TrainSpec
-from models.lattice import initial, written
+from models.lattice import initial, of_params
 from models.nets import table as nets
 from models.nets.finetune import Tuned
 from models.nets.net import ModelError
@@ -63,7 +63,7 @@ def values(spec: JobSpec, config: AggregatorConfig, sha256: str) -> Params:
 def body_of(params: Params, spec: JobSpec) -> bytes:
     """What says a version of a job exactly."""
     net = nets.of_job(spec)
-    return Chain(net.spec, spec).exact(Held(1, written(params, net.spec)))
+    return Chain(net.spec, spec).exact(Held(1, of_params(params, net.spec)))
 
 
 def test_what_follows_from_the_seed_lies_nowhere(store: Store, config: AggregatorConfig) -> None:

@@ -383,8 +383,9 @@ def test_a_job_says_how_large_its_net_is(here: Path, capsys: Capture) -> None:
 def test_a_net_of_every_built_in_kind_takes_a_step_and_says_its_size(
     here: Path, capsys: Capture, kind: str, loss: str
 ) -> None:
-    n = n_parameters(build(ModelSpec(kind, inputs=64, outputs=10)).spec)
-    model = f'kind = "{kind}"\ninputs = 64\noutputs = 10\nloss = "{loss}"'
+    outputs = 1 if loss == "binary" else 9
+    n = n_parameters(build(ModelSpec(kind, inputs=64, outputs=outputs)).spec)
+    model = f'kind = "{kind}"\ninputs = 64\noutputs = {outputs}\nloss = "{loss}"'
     code, lines, _ = check(capsys, "job", "submit", job_toml(model=model))
     assert code == 0
     assert lines[0].startswith(f"[model] {kind}: {n:,} parameters in")
@@ -458,7 +459,7 @@ def test_a_factorys_net_is_built_and_takes_a_step(here: Path, capsys: Capture) -
     ("name", "why"),
     [
         ("wrong", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
-        ("narrow", "gave outputs of shape (2, 5) for 2 rows where the model has outputs = 2"),
+        ("narrow", "gave outputs of shape (8, 5) for 8 rows where the model has outputs = 2"),
         ("empty", 'kind = "check_nets:empty" has no parameters to train'),
         ("thrower", "ZeroDivisionError: one over nothing"),
         ("quitter", "SystemExit: 0"),

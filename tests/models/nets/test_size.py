@@ -125,6 +125,10 @@ def test_one_that_does_not_come_to_an_end_is_refused(factories: None, monkeypatc
         size.of_model(model("sleeps"), MOST)
 
 
-def test_what_one_throws_is_heard_by_who_builds_it(factories: None) -> None:
-    assert size.of_model(model("throws"), MOST) is None
+def test_what_one_throws_is_why_it_is_refused(factories: None) -> None:
+    with pytest.raises(size.UntrainableError, match=r"sized_nets:throws.* throws ZeroDivisionError"):
+        size.of_model(model("throws"), MOST)
+
+
+def test_one_that_is_not_installed_is_heard_of_by_who_builds_it() -> None:
     assert size.of_model(ModelSpec("nowhere.at_all:net", 30), MOST) is None
