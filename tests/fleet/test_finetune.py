@@ -107,7 +107,9 @@ def test_what_is_frozen_is_fetched_once_whatever_dies_and_what_is_served_is_the_
         until(lambda: first.log.read_text().count("takes part job=part") >= 2, timeout_s=60.0)
         assert down(first) - before <= 200_000
         out = tmp_path / "out.npz"
-        assert main(["job", "export", "part", "--out", str(out), "--config", str(stage.aggregator.config)]) == 0
+        export = ["job", "export", "part", "--config", str(stage.aggregator.config), "--out"]
+        assert main([*export, str(out)]) == 0
+        assert main([*export, str(tmp_path / "best.onnx"), "--version", "last"]) == 0
     meter.stop()
     found = np.load(out)
     for name in ("0.weight", "0.bias"):
