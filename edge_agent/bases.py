@@ -15,6 +15,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from broker.ceilings import MOST_CHUNKS
 from broker.messages import BaseAt, Body
 from broker.wire import Wire
 from edge_agent import files
@@ -63,7 +64,7 @@ class Bases:
             found = self._stored(tensors, wanted)
             if found is None and nets.factories_of(spec.model):
                 found = _if_it_is(own(), tensors, wanted, job)
-            if found is None and (at is None or at.n_bytes != frozen.n_bytes(tensors)):
+            if found is None and (at is None or at.n_bytes != frozen.n_bytes(tensors) or at.n_chunks > MOST_CHUNKS):
                 raise ModelError(_not_to_be_had(tensors, wanted, at))
             if found is None:
                 raise MissingError(
@@ -101,6 +102,17 @@ class Bases:
             self._end(fetching, job)
             return None
         return [*out, *fetching.ask()]
+
+    def again(self, job: str) -> list[Out] | None:
+        """Ask again for the pieces that have not come: the broker may have dropped them.
+
+        None: it is to be begun anew, as nothing is on its way, or it lies there otherwise by now.
+        """
+        fetching = self.coming.get(job)
+        if fetching is None or fetching.at != self.announced.get(job):
+            return None
+        log.warning("base=%s job=%s stalls: %s", fetching.at.sha256[:16], job, fetching.stands)
+        return [*fetching.stop(), *fetching.ask()]
 
     def take(self, chunk: Body) -> list[Out] | None:
         """Take a piece; return what follows, None where with it all is here. Raises OSError, or FrozenError where it
@@ -152,7 +164,7 @@ def _not_to_be_had(tensors: Spec, wanted: str, at: BaseAt | None) -> str:
     if at is not None:
         return (
             f"what is frozen of its net has {frozen.n_bytes(tensors):,} bytes, and its aggregator announces "
-            f"{at.n_bytes:,}: it has another net"
+            f"{at.n_bytes:,} in {at.n_chunks:,} pieces: it has another net, or they are more than {MOST_CHUNKS:,}"
         )
     return (
         f"[train] base = {wanted}: these tensors are not here, and its aggregator does not have them: name a file that "

@@ -246,7 +246,7 @@ class Jobs:
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
         for job in [job for job, later in self._later.items() if now >= later.at]:
-            self._begin(job, self._later.pop(job).spec)
+            self._look_again(job, now)
         if now >= self._left_over_at:
             self._left_over_at = math.inf
             self._report_left_over()
@@ -478,6 +478,14 @@ class Jobs:
         self._beginning = {**self._beginning, job: (work, self._clock())}
         work.look()
         self._take_part(job)
+
+    def _look_again(self, job: str, now: float) -> None:
+        """Look again whether this device can take part in a job; or ask again for what is on its way for it."""
+        if (out := self._bases.again(job)) is not None:
+            self._later[job].at = now + STALL_S
+            self._send(out)
+            return
+        self._begin(job, self._later.pop(job).spec)
 
     def _fetch_base(self, job: str, spec: JobSpec, missing: MissingError) -> None:
         """Fetch what is frozen of a job's net, and begin the job with it."""

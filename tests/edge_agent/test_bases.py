@@ -191,3 +191,25 @@ def test_pieces_that_are_large_come_one_by_one(tmp_path: Path) -> None:
     one = Fetching(JOB, BaseAt(SHA256, len(DATA), 2**22), TENSORS, tmp_path / "bases", WIRE)
     assert asked(one.ask()) == [0]
     assert asked(one.ask()) == []
+
+
+def test_pieces_that_do_not_come_are_asked_for_again_and_what_lies_there_otherwise_is_begun_anew(
+    tmp_path: Path,
+) -> None:
+    there = bases(tmp_path)
+    assert there.again(JOB) is None
+    first = asked(there.begin(JOB, TENSORS))
+    there.take(piece(first[2]))
+    again = asked(there.again(JOB))
+    assert again == [index for index in first if index != first[2]] + (
+        [first[-1] + 1] if len(first) < AT.n_chunks else []
+    )
+    there.announced[JOB] = BaseAt(SHA256, len(DATA), CHUNK // 2)
+    assert there.again(JOB) is None
+
+
+def test_more_pieces_than_a_body_can_have_are_refused(tmp_path: Path) -> None:
+    wide = JobSpec("fault", ModelSpec("mlp", 4, (3000,), 3), train=TrainSpec(only=("2",)))
+    n_bytes = frozen.n_bytes(nets.plan_of(wide, nets.build(wide.model)).frozen)  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match=r"in 60,\d+ pieces"):
+        params(bases(tmp_path, at=BaseAt(SHA256, n_bytes, 1)), wide)
