@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from broker.ceilings import MOST_CHUNKS
 from broker.messages import BaseAt, Body
@@ -37,19 +38,29 @@ AT_ONCE, AT_ONCE_BYTES = 16, 2**21
 """Pieces that are asked for at a time, and how many bytes these have: a broker queues no more for one device."""
 
 
+_NOTHING: Mapping[str, Any] = {}
+"""Shared: a fleet in one process has thousands of devices."""
+
+
 class Bases:
     """What is here. home: where files lie, if they lie in a file system; else it is in memory."""
+
+    __slots__ = ("_folder", "_here", "_models", "_wire", "announced", "coming")  # most devices have nothing of it
 
     def __init__(self, home: Home, models: ModelSettings, wire: Wire) -> None:
         self._folder = home.folder / FOLDER if home.file_system is not None else None
         self._models = models
         self._wire = wire
-        self._here: dict[str, bytearray] = {}
+        self._here: Mapping[str, bytearray] = _NOTHING
         """What was fetched, where there is no file system."""
-        self.announced: dict[str, BaseAt] = {}
+        self.announced: Mapping[str, BaseAt] = _NOTHING
         """Job to what was announced of it."""
-        self.coming: dict[str, Fetching] = {}
+        self.coming: Mapping[str, Fetching] = _NOTHING
         """Job to what is on its way for it."""
+
+    def note(self, job: str, at: BaseAt) -> None:
+        """Note what was announced of a job."""
+        self.announced = {**self.announced, job: at}
 
     def finder(self, job: str, spec: JobSpec) -> Find:
         """Return what gives a job's frozen tensors. It raises MissingError where they are not here, and can be had."""
@@ -96,7 +107,8 @@ class Bases:
         out = self.stop(job)
         if any(other.at.sha256 == self.announced[job].sha256 for other in self.coming.values()):
             return out  # it is on its way for another job, and is looked for again later
-        fetching = self.coming[job] = Fetching(job, self.announced[job], tensors, self._folder, self._wire)
+        fetching = Fetching(job, self.announced[job], tensors, self._folder, self._wire)
+        self.coming = {**self.coming, job: fetching}
         log.info("base=%s job=%s is fetched: %s", fetching.at.sha256[:16], job, fetching.stands)
         if fetching.is_done:
             self._end(fetching, job)
@@ -128,22 +140,28 @@ class Bases:
         return None
 
     def _end(self, fetching: Fetching, job: str) -> None:
-        del self.coming[job]
+        self._pop(job)
         data = fetching.finish()
         if data is not None:
-            self._here[fetching.at.sha256] = data
+            self._here = {**self._here, fetching.at.sha256: data}
         log.info("base=%s job=%s is here, %d bytes", fetching.at.sha256[:16], job, fetching.at.n_bytes)
 
     def stop(self, job: str) -> list[Out]:
         """Fetch nothing more for a job; what has come of it stays."""
-        fetching = self.coming.pop(job, None)
+        fetching = self._pop(job)
         return [] if fetching is None else fetching.stop()
+
+    def _pop(self, job: str) -> Fetching | None:
+        fetching = self.coming.get(job)
+        if fetching is not None:
+            self.coming = {other: one for other, one in self.coming.items() if other != job} or _NOTHING
+        return fetching
 
     def sweep(self, needed: Collection[JobSpec], but: str) -> None:
         """Remove what no job here needs any more. but: the job that is forgotten. Raises OSError."""
-        self.announced.pop(but, None)
+        self.announced = {job: at for job, at in self.announced.items() if job != but} or _NOTHING
         names = {spec.train.base for spec in needed} | {at.sha256 for at in self.announced.values()}
-        self._here = {name: data for name, data in self._here.items() if name in names}
+        self._here = {name: data for name, data in self._here.items() if name in names} or _NOTHING
         for path in () if self._folder is None else self._folder.glob(f"*{frozen.ENDING}"):
             if path.stem.removeprefix(".") not in names:
                 path.unlink(missing_ok=True)

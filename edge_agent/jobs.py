@@ -398,7 +398,7 @@ class Jobs:
             self._forget(job.job)
             return
         if job.base is not None:
-            self._bases.announced[job.job] = job.base
+            self._bases.note(job.job, job.base)
         if why := self._objection(job):
             if self.unready.get(job.job) != why:
                 log.error("job=%s is refused: %s", job.job, why)

@@ -44,7 +44,7 @@ def bases(folder: Path, *, files: tuple[str, ...] = (), on_disk: bool = True, at
     home.close()
     found = Bases(home, ModelSettings(bases=files), WIRE)
     if at is not None:
-        found.announced[JOB] = at
+        found.note(JOB, at)
     return found
 
 
@@ -204,7 +204,7 @@ def test_pieces_that_do_not_come_are_asked_for_again_and_what_lies_there_otherwi
     assert again == [index for index in first if index != first[2]] + (
         [first[-1] + 1] if len(first) < AT.n_chunks else []
     )
-    there.announced[JOB] = BaseAt(SHA256, len(DATA), CHUNK // 2)
+    there.note(JOB, BaseAt(SHA256, len(DATA), CHUNK // 2))
     assert there.again(JOB) is None
 
 
