@@ -14,6 +14,7 @@ from edge_agent.slot import Release
 from edge_agent.slots import Install
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
 from models.chain import max_way_bytes_of
+from models.nets.finetune import served
 from models.trail import Trail
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
@@ -98,9 +99,9 @@ class Fetcher(Workspace):
 
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        served = trail.served(self.spec.averaged_from(version.number))
-        if served.why:
-            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, served.why)
-        release = Release(self.job, version.generation, version.number, served.model.sha256(), served.since)
-        params = served.params(self.net.spec)
+        found = trail.served(self.spec.averaged_from(version.number))
+        if found.why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, found.why)
+        release = Release(self.job, version.generation, version.number, found.model.sha256(), found.since)
+        params = served(self.net, found.params(self.net.spec))
         return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)

@@ -29,6 +29,7 @@ from models.chain import Held
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Source
+from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Float32, Params
@@ -95,8 +96,8 @@ class Training(Struct):
 class Workspace:
     """A job of this device; what is done about it stands in classes of its own (work.py).
 
-    source: its rows. readings: where they are read. Raises ModelError, OSError or NewerFormatError when it cannot be
-    begun.
+    source: its rows. readings: where they are read. find: gives what is frozen of its net. Raises ModelError,
+    OSError or NewerFormatError when it cannot be begun, and what `find` raises.
     """
 
     __slots__ = (
@@ -149,11 +150,12 @@ class Workspace:
         source: Source,
         readings: Readings,
         resources: Resources | None = None,
+        find: Find | None = None,
     ) -> None:
         resources = resources or Resources()
         self.job = job
         self.spec = spec
-        self.net, self._chain = resources.chain(job, spec, config.models)
+        self.net, self._chain = resources.chain(job, spec, config.models, find)
         self._source = source
         self._file_system = home.file_system
         self._readings = readings

@@ -219,7 +219,7 @@ class Capacity:
 
     def take(self, job: str, spec: JobSpec, *, rows: int | None = None) -> None:
         """Count a job among those that are here, whether or not there is room; one of unknown size takes nothing."""
-        size_ = self._sizes.get(job) or size.of_model(spec.model)
+        size_ = self._sizes.get(job) or size.of_job(spec)
         if size_ is not None:
             self._taken[job] = self._of(spec, size_, rows)
 
@@ -240,7 +240,7 @@ class Capacity:
         size_ = self._sizes.get(job)
         if size_ is None:
             most = budget.memory_bytes or machine.physical_bytes(self._root)
-            trial = size.tried(spec.model, None if most is None else max(0, most - self._base_bytes))
+            trial = size.tried(spec, None if most is None else max(0, most - self._base_bytes))
             if trial is None:
                 return None
             size.check_job(trial, spec)

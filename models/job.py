@@ -124,6 +124,20 @@ OPTIMIZER_KEYS = {
 }
 """What only some optimizers have."""
 
+Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=64)]
+"""Of names of tensors, or of modules that hold them, with * and ? as in a shell ("0.weight", "*.bias", "encoder.*")."""
+
+
+class AdapterSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Low-rank adapters (Hu et al. 2021, LoRA): of each chosen tensor W only B A is trained, W + (alpha / rank) B A."""
+
+    rank: Annotated[int, Meta(ge=1, le=4096)] = 4
+    """Of B A: no more than the smaller side of any chosen tensor."""
+    alpha: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
+    """As much as the rank when not given, so that alpha / rank is 1."""
+    layers: Patterns = ("*",)
+    """Which tensors of two axes or more are adapted; those that `only` names are trained whole instead."""
+
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
@@ -156,6 +170,16 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     warmup: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Share of a round's steps in which the learning rate rises first."""
 
+    freeze: Patterns = ()
+    """Tensors that stay as they are: they are not trained and do not travel. All others are trained."""
+    only: Patterns = ()
+    """The same the other way round: all other tensors stay as they are."""
+    adapter: AdapterSpec | None = None
+    """Train low-rank adapters, and beside them only what `only` names."""
+    base: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z", description="it is a SHA-256, 64 hex digits")] = ""
+    """SHA-256 of the tensors that stay as they are (models/frozen.py), where a file has them: `fedge job submit --base`
+    writes it. When not given they follow from the seed, are the factory's own, or of the job that this starts from."""
+
     def __post_init__(self) -> None:
         own = OPTIMIZER_KEYS[self.optimizer]
         for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
@@ -170,6 +194,14 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
             raise ValueError(
                 'optimizer = "adamw" is "adam" as long as weight_decay is 0: say weight_decay, 0.01 in Torch, or "adam"'
             )
+        if self.freeze and (self.only or self.adapter is not None):
+            other = "only" if self.only else "adapter"
+            raise ValueError(f"freeze and {other} say both what is trained: leave one of them out")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the job says that a part of its net stays as it is."""
+        return bool(self.freeze or self.only) or self.adapter is not None
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -348,6 +380,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
             )
         _check_contract(self)
         _check_strategy(self)
+        _check_tuning(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -444,6 +477,17 @@ def _check_strategy(job: JobSpec) -> None:
 
     if why := refusal(job):
         raise ValueError(why)
+
+
+def _check_tuning(job: JobSpec) -> None:
+    """Raise ValueError where a part of a built-in net is to stay as it is that it has not, or all of it."""
+    if not job.train.tunes and not job.train.base:
+        return
+    from models.nets import finetune, table  # here alone, as the others
+
+    numpy = table.find(job.model.kind).numpy
+    if numpy is not None:  # of a factory only its code knows the tensors
+        finetune.plan(job.train, numpy(job.model).spec)
 
 
 def _check_plain(value: object, where: str, depth: int = 0) -> None:

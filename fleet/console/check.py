@@ -53,6 +53,7 @@ from models.job import JobSpec, Name
 from models.lattice import initial
 from models.nets import losses
 from models.nets import table as nets
+from models.nets.finetune import n_frozen
 from models.nets.losses import Labels
 from models.nets.net import ModelError, Net
 from models.params import n_parameters
@@ -342,7 +343,7 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     try:
         if factories and find_spec("torch") is None:
             raise ImportError("no Torch is installed")
-        net = nets.of_job(spec, allow=factories)
+        net = nets.of_job(spec, allow=factories, find=lambda _, own: own())
     except (ImportError, ModelError) as error:
         if not isinstance(error.__cause__ or error, ImportError):
             raise
@@ -351,7 +352,8 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     y = np.zeros((2, losses.of(spec.model).n_columns), np.float32)
     _take_a_step(net, spec, fit(Dataset(np.zeros((2, spec.model.inputs), np.float32), y), spec.model))
     n, allowed = n_parameters(net.spec), fleet is None or set(factories) <= set(fleet.models.allow)
-    size = f"{n:,} parameters in {len(net.spec)} tensors, {4 * n:,} bytes a version or an update in float32"
+    beside = f" ({frozen:,} others stay as they are, and do not travel)" if (frozen := n_frozen(net)) else ""
+    size = f"{n:,} parameters in {len(net.spec)} tensors{beside}, {4 * n:,} bytes a version or an update in float32"
     if fleet is not None and spec.coding.codec == "float32" and 4 * n > fleet.limits.unassembled_bytes:
         raise ModelError(f"{size}: more than unassembled_bytes = {fleet.limits.unassembled_bytes:,} in [limits]")
     warning = "" if allowed else "; the aggregator refuses it until its [models] allow names it"

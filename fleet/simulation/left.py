@@ -16,6 +16,7 @@ from models.data import dataset
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.nets.buffered import buffered
+from models.nets.finetune import served as whole
 from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.params import Params
@@ -55,7 +56,7 @@ class Deployed:
         return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
 
-def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:
+def left_of(run: Run, spec: JobSpec, net: Net, chain: Chain, trail: Trail) -> Left:
     """Return what devices would serve of a job. trail: the versions so far, where the mean of the last is deployed."""
     state, number = run.state(), run.version.number
     held = chain.take(chain.first(), state.number, state.body) if number else chain.first()
@@ -64,8 +65,8 @@ def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:
         served = trail.served(spec.averaged_from(number))
         if served.since is not None:
             about |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-        return Left(number, served.params(chain.spec), held.agreed, about)
-    return Left(number, held.params(chain.spec), held.agreed, about)
+        return Left(number, whole(net, served.params(chain.spec)), held.agreed, about)
+    return Left(number, whole(net, held.params(chain.spec)), held.agreed, about)
 
 
 def idle(run: Run, agents: Iterable[Agent], store: Store) -> dict[str, str]:

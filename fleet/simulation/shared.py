@@ -22,6 +22,7 @@ from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
 from models.buffers import NO_BUFFERS, Buffers
 from models.chain import Chain, Held, begins_anywhere
+from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Spec
@@ -83,10 +84,10 @@ class SharedResources(Resources):
             self._specs[job.job] = job.spec, spec
         return spec
 
-    def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+    def chain(self, job: str, spec: JobSpec, models: ModelSettings, find: Find | None = None) -> tuple[Net, Chain]:
         """See `Resources`."""
         if job not in self._chains:
-            net, chain = super().chain(job, spec, models)
+            net, chain = super().chain(job, spec, models, find)
             self._chains[job] = net, SharedChain(chain.spec, spec, chain.buffers)
         return self._chains[job]
 

@@ -7,7 +7,7 @@ A kind of net is a specification and a function that makes the list of it; `kind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -84,12 +84,14 @@ class Layered:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen.
 
         A tensor that is not in `out` does not move: its gradient is not worked out.
         """
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
+        wanted = [name for name, _ in self.spec if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
         tensors = [params[tensor.name] for tensor in self.spec]
         scratch = scratch_of(self)
         ran = self._stack.run(Place(scratch, "", draw=draw, free=False), tensors, X, free=False)
@@ -97,7 +99,8 @@ class Layered:
         raw[...] = ran.a
         loss, da = self._loss.gradient(raw, y, weights)
         da *= scale
-        self._stack.back(ran.places, tensors, [gradients.get(t.name) for t in self.spec], da, first=True)
+        moves = [gradients.get(t.name) if only is None or t.name in only else None for t in self.spec]
+        self._stack.back(ran.places, tensors, moves, da, first=True)
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:

@@ -6,6 +6,7 @@ loss and gradients, so that one fleet may mix NumPy and Torch. float32 throughou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,15 +65,17 @@ class Linear:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With d (n, outputs) the gradient by the outputs: d^T X, and d's sum by column."""
         raw = scratch_of(self).array("outputs", shape=(len(X), self.model.outputs))
         loss, delta = self._loss.gradient(_outputs(params, X, raw), y, weights)
         delta *= scale
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
-        if "weight" in gradients:
+        wanted = [name for name, _ in self.spec if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
+        if "weight" in wanted and "weight" in gradients:
             np.matmul(delta.T, X, out=gradients["weight"])
-        if "bias" in gradients:
+        if "bias" in wanted and "bias" in gradients:
             np.add.reduce(delta, axis=0, out=gradients["bias"])
         return loss, gradients
 

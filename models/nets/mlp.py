@@ -12,6 +12,7 @@ width, the residual connection: x + f(x), or P x + f(x) where the widths differ.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -166,6 +167,7 @@ class Mlp:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen.
 
@@ -177,13 +179,14 @@ class Mlp:
         rows *= scale
         delta, ones = rows.T, scratch.array("ones", shape=(len(rows),))
         ones[...] = 1.0
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
-        last = min((i // 2 for i, name in enumerate(self._names) if name in gradients), default=self._n_layers)
+        wanted = {name for name in self._names if (only is None or name in only) and (out is None or name in out)}
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
+        last = min((i // 2 for i, name in enumerate(self._names) if name in wanted), default=self._n_layers)
         for i in reversed(range(last, self._n_layers)):
             weight, bias = self._names[2 * i], self._names[2 * i + 1]
-            if weight in gradients:
+            if weight in wanted:
                 multiply(delta, columns[i].T, gradients[weight])
-            if bias in gradients:
+            if bias in wanted:
                 np.matmul(delta, ones, out=gradients[bias])
             if i > last:
                 before = scratch.array("delta", i, shape=columns[i].shape)

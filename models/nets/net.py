@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
@@ -146,6 +147,7 @@ class Net(Protocol):
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """Return the mean loss over the batch and `scale` times its gradient by every parameter.
 
@@ -154,7 +156,8 @@ class Net(Protocol):
         `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating; a tensor that is
         not in it does not move, and a net that NumPy computes does not work out its gradient. draw: 63 bits,
         from which everything follows that is drawn at random in this step (dropout): the same in a run that is
-        resumed. The loss may be nan or inf; it is the caller's to look.
+        resumed. only: the names of the parameters whose gradients are wanted, where that is not all of them: the others
+        need not be worked out, nor be there in `out`. The loss may be nan or inf; it is the caller's to look.
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:

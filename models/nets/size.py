@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from models.nets import finetune
 from models.nets.batches import ROWS_AT_ONCE
 from models.nets.net import NO_WEIGHTS, ModelError
 from runtime.children import end_with, environment
@@ -55,6 +56,10 @@ class Size(NamedTuple):
     """Parameters of its largest tensor."""
     units: int
     """Numbers that all layers together give for one row; about, where only the code of a factory knows."""
+    frozen: int = 0
+    """Parameters beside those that are trained: they are here once, and do not travel."""
+    adapted: int = 0
+    """Of these, those that are put together with their adapters in every step."""
     at_once: int = ROWS_AT_ONCE
     """Rows that go through it together where nobody trains, at most."""
 
@@ -76,6 +81,8 @@ class Told(Struct):
     parameters: int = 0
     largest: int = 0
     units: int = 0
+    frozen: int = 0
+    adapted: int = 0
     refusal: str = ""
     missing: bool = False
     notes: tuple[str, ...] = ()
@@ -93,20 +100,39 @@ def of_spec(spec: Spec, units: int | None = None) -> Size:
     return Size(sum(sizes), max(sizes, default=0), guessed if units is None else units)
 
 
-def of_net(net: Net) -> Size:
-    """Return the size of a net that is built. What it knows of its units and rows at once, it says itself."""
-    found = of_spec(net.spec, getattr(net, "n_units", None))
-    return found._replace(at_once=getattr(net, "at_once", ROWS_AT_ONCE))
-
-
 def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
-    """Return the size of a model's net, without making it here; None where that takes trying. See `tried`."""
-    trial = tried(model, most_bytes)
+    """Return the size of a model's net, all of which is trained, without making it here: see `of_job`."""
+    from models.job import JobSpec
+
+    return of_job(JobSpec("model", model), most_bytes)
+
+
+def of_job(job: JobSpec, most_bytes: int | None = None) -> Size | None:
+    """Return the size of the net that a job trains, without making it here; None where that takes trying."""
+    trial = tried(job, most_bytes)
     return None if trial is None else trial.size
 
 
-def tried(model: ModelSpec, most_bytes: int | None = None) -> Trial | None:
-    """Return what came of trying a model's net in a process of its own; a built-in one need not be tried.
+def of_net(net: Net) -> Size:
+    """Return the size of a net that a job trains. What it knows of its units and rows at once, it says itself."""
+    return _of(net.whole, net.plan) if isinstance(net, finetune.Tuned) else _of(net, None)
+
+
+def _of(whole: Net, plan: finetune.Plan | None) -> Size:
+    found = _sized(whole.spec, plan, getattr(whole, "n_units", None))
+    return found._replace(at_once=getattr(whole, "at_once", ROWS_AT_ONCE))
+
+
+def _sized(spec: Spec, plan: finetune.Plan | None, units: int | None = None) -> Size:
+    """Return the size of a whole net of which this is trained."""
+    if plan is None:
+        return of_spec(spec, units)
+    trained, whole = of_spec(plan.trained), of_spec(spec, units)
+    return Size(trained.parameters, trained.largest, whole.units, of_spec(plan.frozen).parameters, plan.n_adapted)
+
+
+def tried(job: JobSpec, most_bytes: int | None = None) -> Trial | None:
+    """Return what came of trying a job's net in a process of its own; a built-in one need not be tried.
 
     most_bytes: what a factory's child may take. None: it is not asked, and None is returned; so it is where Torch or
     the factory's code is missing: who builds the net hears the reason. Raises ModelError where it takes more, does not
@@ -114,12 +140,13 @@ def tried(model: ModelSpec, most_bytes: int | None = None) -> Trial | None:
     """
     from models.nets import table  # its rows stand on this folder
 
-    kind = table.find(model.kind)
+    kind = table.find(job.model.kind)
     if kind.numpy is not None:
-        return Trial(of_net(kind.numpy(model)))
+        net = kind.numpy(job.model)
+        return Trial(_of(net, table.plan_of(job, net)))
     if most_bytes is None or find_spec("torch") is None:
         return None
-    return _asked(model, max(most_bytes, LEAST_BYTES))
+    return _asked(job, max(most_bytes, LEAST_BYTES))
 
 
 def check_job(trial: Trial, spec: JobSpec) -> None:
@@ -134,12 +161,13 @@ def check_job(trial: Trial, spec: JobSpec) -> None:
         raise UntrainableError(f"{kind}: {NO_WEIGHTS}")
 
 
-def _asked(model: ModelSpec, most_bytes: int) -> Trial | None:
+def _asked(job: JobSpec, most_bytes: int) -> Trial | None:
     """Return what a child says of a factory's net. Raises ModelError."""
+    model = job.model
     try:
         done = subprocess.run(
             [*CHILD, str(most_bytes)],
-            input=msgspec.json.encode(model),
+            input=msgspec.json.encode(job),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=PATIENCE_S,
@@ -168,7 +196,8 @@ def _asked(model: ModelSpec, most_bytes: int) -> Trial | None:
         return None
     if told.refusal:
         raise UntrainableError(told.refusal)
-    return Trial(Size(told.parameters, told.largest, told.units), told.notes, told.least_rows, told.weighs)
+    size = Size(told.parameters, told.largest, told.units, told.frozen, told.adapted)
+    return Trial(size, told.notes, told.least_rows, told.weighs)
 
 
 def main() -> None:
@@ -176,15 +205,16 @@ def main() -> None:
     most_bytes = int(sys.argv[1])
     signal.alarm(int(PATIENCE_S) + 10)
     end_with(os.getppid())
-    model_bytes = sys.stdin.buffer.read()
+    job_bytes = sys.stdin.buffer.read()
     answers = os.dup(1)
     os.dup2(2, 1)  # a factory may print
-    from models.job import ModelSpec
+    from models.job import JobSpec
     from models.nets import table
     from models.nets.torch_net import nn
     from models.nets.torch_trial import find
 
-    model = msgspec.json.decode(model_bytes, type=ModelSpec)
+    job = msgspec.json.decode(job_bytes, type=JobSpec)
+    model = job.model
     kind = table.find(model.kind)
     own = kind.spec.of(model)
     _limit(most_bytes)
@@ -193,10 +223,15 @@ def main() -> None:
         found = find(model, lambda: kind.torch(own, nn), most_bytes)
     except MemoryError:
         os._exit(TOO_MUCH)
-    size = of_spec(found.spec, found.units)
+    size, refusal = of_spec(found.spec, found.units), found.refusal
+    try:
+        if not refusal and not found.missing:
+            size = _sized(found.spec, finetune.plan(job.train, found.spec, found.frozen), found.units)
+    except ValueError as error:
+        refusal = str(error)
     told = Told(
-        *size[:3],
-        found.refusal,
+        *size[:5],
+        refusal=refusal,
         missing=found.missing,
         notes=found.notes,
         least_rows=found.least_rows,

@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import cnn1d, cnn2d, factory, gru, linear, losses, mlp
+from models import frozen
+from models.frozen import Find, MissingError, Own
+from models.lattice import initial
+from models.nets import cnn1d, cnn2d, factory, finetune, gru, linear, losses, mlp
 from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
-from models.params import Float32
+from models.params import Float32, Params, Spec
 
 if TYPE_CHECKING:
     from models.job import JobSpec, ModelSpec  # which asks this table whether a model is one
@@ -111,12 +114,58 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
     return numpy(model)
 
 
-def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
+def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = (), find: Find | None = None) -> Net:
     """Build the net that a job trains: its `spec` has what is trained and travels, in the order of both.
 
-    See `build` for the rest.
+    find: gives the values of what is frozen; when not given they are what every device makes itself (`own`). See
+    `build` for the rest. Raises ModelError also where the job freezes what the net has not, or all of it; and what
+    `find` raises.
     """
-    return build(job.model, framework=framework, allow=allow, seed=job.seed)
+    net = build(job.model, framework=framework, allow=allow, seed=job.seed)
+    plan = plan_of(job, net)
+    if plan is None:
+        return net
+    values = (find or _only_own(job))(plan.frozen, own(job, net, plan.frozen))
+    if hold := getattr(net, "hold", None):
+        hold(values)
+    return finetune.Tuned(net, plan, values, job.seed)
+
+
+def plan_of(job: JobSpec, net: Net) -> finetune.Plan | None:
+    """Return which part of a net its job freezes; None where it is all trained. Raises ModelError."""
+    try:
+        return finetune.plan(job.train, net.spec, getattr(net, "frozen", ()))
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def own(job: JobSpec, net: Net, spec: Spec) -> Own:
+    """Return what makes the values of frozen tensors where nobody gives any.
+
+    Of a built-in net they are those that version 0 has where nothing is frozen, on every machine the same; a factory's
+    are what its code gives after torch.manual_seed(job.seed).
+    """
+
+    def make() -> Params:
+        if factories_of(job.model):
+            found: Params = net.own(spec)  # type: ignore[attr-defined]  # Torch's, of every factory
+            return found
+        drawn = initial(net.spec, job.seed).params(net.spec)
+        return {tensor.name: drawn[tensor.name].copy() for tensor in spec}
+
+    return make
+
+
+def _only_own(job: JobSpec) -> Find:
+    """Return what gives the values that everybody makes himself. They must be those that the job names, if it does."""
+
+    def find(spec: Spec, make: Own) -> Params:
+        values = make()
+        if job.train.base and frozen.sha256(values, spec) != job.train.base:
+            raise MissingError(f"[train] base = {job.train.base}: these tensors are not here", spec)
+        return values
+
+    return find
 
 
 def by_torch(model: ModelSpec, seed: int | None = None) -> TorchNet:

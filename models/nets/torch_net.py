@@ -17,7 +17,7 @@ import inspect
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import Labels, Metrics, measure, measure_all
 from models.nets.net import NO_WEIGHTS, ModelError
 from models.nets.torch_buffers import TorchBuffers, check_exported
-from models.params import Float32, Params, TensorSpec, check
+from models.params import Float32, Params, Spec, TensorSpec, check
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -55,6 +55,8 @@ class TorchNet:
         self._beside = TorchBuffers(module, f'model.kind = "{model.kind}"')
         self.buffers, self.first_buffers = self._beside.spec, self._beside.first
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
+        self.frozen = tuple(name for name, p in module.named_parameters() if not p.requires_grad)
+        """The parameters that the module's own code has frozen."""
         self.least_rows = 2 if any(isinstance(part, _BatchNorm) for part in module.modules()) else 1
         self.own_loss = own_loss(module)
         """The module's, in place of the job's."""
@@ -86,13 +88,16 @@ class TorchNet:
         scale: float = 1.0,
         out: Params | None = None,  # noqa: ARG002  (a net may use it and need not)
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
-        loss, gradients = self.differentiated(params, X, y, weights=weights, scale=scale, draw=draw)
-        return loss, {
-            tensor.name: np.zeros(tensor.shape, np.float32) if gradient is None else gradient.contiguous().numpy()
-            for tensor, gradient in zip(self.spec, gradients, strict=True)
-        }
+        loss, gradients = self.differentiated(params, X, y, weights=weights, scale=scale, draw=draw, only=only)
+        found: Params = {}
+        for name, shape in self.spec:
+            if name in gradients:
+                gradient = gradients[name]
+                found[name] = np.zeros(shape, np.float32) if gradient is None else gradient.contiguous().numpy()
+        return loss, found
 
     def differentiated(
         self,
@@ -103,19 +108,22 @@ class TorchNet:
         weights: Float32 | None = None,
         scale: float = 1.0,
         draw: int = 0,
-    ) -> tuple[float, tuple[Tensor | None, ...]]:
+        only: Collection[str] | None = None,
+    ) -> tuple[float, dict[str, Tensor | None]]:
         """Return the loss and `scale` times its gradient by each parameter; None by one that it does not hang on.
+        only: those that are wanted.
 
         Raises ModelError for outputs, or a loss, of another shape, and where the loss hangs on no parameter at all.
         """
         torch.manual_seed(draw)
         for part in self._drawing:
             part.draw = draw
-        leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
+        tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
+        leaves = {name: p.requires_grad_() for name, p in tensors.items() if only is None or name in only}
         counts = None if weights is None else _tensor(weights)
         beside = self._beside.given(params, training=True)
         with self._beside.constants_of(self.module):
-            _, loss = self._call(leaves, beside, X, (_tensor(y), counts), training=True)
+            _, loss = self._call(tensors, beside, X, (_tensor(y), counts), training=True)
         self._beside.take(beside, params)
         if loss is None or not loss.requires_grad:
             raise ModelError(
@@ -123,7 +131,18 @@ class TorchNet:
                 "to train: no detach(), no_grad(), argmax or round between them and the outputs"
             )
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
-        return float(loss.detach()), gradients
+        return float(loss.detach()), dict(zip(leaves, gradients, strict=True))
+
+    def own(self, spec: Spec) -> Params:
+        """Return what the module itself holds in these parameters, in its memory."""
+        there = dict(self.module.named_parameters())
+        return {tensor.name: there[tensor.name].detach().contiguous().numpy() for tensor in spec}
+
+    def hold(self, params: Params) -> None:
+        """Have the module hold these parameters, in their memory, so that they are not there twice."""
+        there = dict(self.module.named_parameters())
+        for name, values in params.items():
+            there[name].data = _tensor(values)
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""

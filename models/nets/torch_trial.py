@@ -55,6 +55,8 @@ class Found(NamedTuple):
     least_rows: int = 1
     weighs: bool = True
     """Whether rows may count differently."""
+    frozen: tuple[str, ...] = ()
+    """The parameters that its own code has frozen."""
 
 
 def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Found:
@@ -73,13 +75,13 @@ def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Fo
 
 
 def _found(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Found:
-    spec, units = measured(model, make)
+    spec, units, frozen = measured(model, make)
     if BYTES_A_PARAMETER * n_parameters(spec) + BYTES_A_UNIT * units > most_bytes:
-        return Found(spec, units)
+        return Found(spec, units, frozen=frozen)
     with seeded(0):
         net = TorchNet(model, make(), gives_start=True)
     notes = tuple(tried(net))
-    return Found(spec, units, notes=notes, least_rows=net.least_rows, weighs=_weighs(net))
+    return Found(spec, units, notes=notes, least_rows=net.least_rows, weighs=_weighs(net), frozen=frozen)
 
 
 def _check_memory(fault: Fault) -> None:
@@ -91,8 +93,9 @@ def _check_memory(fault: Fault) -> None:
 # How large it is.
 
 
-def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int]:
-    """Return the parameters of the module that is made, and how many numbers its modules give for one row, about.
+def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int, tuple[str, ...]]:
+    """Return the parameters of the module that is made, how many numbers its modules give for one row, about, and the
+    names of the parameters that its own code has frozen.
 
     On the "meta" device, where nothing is allocated; a factory that cannot be called there is called as usual. What is
     between two modules (a flattened view, a sum) is not seen. Raises what the factory throws.
@@ -105,7 +108,9 @@ def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int
     if any(is_lazy(parameter) for parameter in module.parameters()):
         in_float32(module, model.kind)  # says which
     units = _units(module.float(), model)
-    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters()), units
+    named = list(module.named_parameters())
+    frozen = tuple(name for name, p in named if not p.requires_grad)
+    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in named), units, frozen
 
 
 def _units(module: nn.Module, model: ModelSpec) -> int:
@@ -171,7 +176,7 @@ def _step(net: TorchNet, params: Params) -> tuple[Float32, tuple[Tensor | None, 
         y = _labels(net.model, len(rows))
         found = contain(partial(net.differentiated, params, rows, y), *PASSES)
         if not isinstance(found, Fault):
-            return rows, found[1]
+            return rows, tuple(found[1].values())
         _check_memory(found)
         faults.append(found)
     return faults[0]
