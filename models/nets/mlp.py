@@ -179,7 +179,7 @@ class Mlp:
         rows *= scale
         delta, ones = rows.T, scratch.array("ones", shape=(len(rows),))
         ones[...] = 1.0
-        wanted = {name for name in self._names if (only is None or name in only) and (out is None or name in out)}
+        wanted = [name for name in self._names if (only is None or name in only) and (out is None or name in out)]
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
         last = min((i // 2 for i, name in enumerate(self._names) if name in wanted), default=self._n_layers)
         for i in reversed(range(last, self._n_layers)):
