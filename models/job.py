@@ -80,9 +80,16 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     @property
     def classifies(self) -> bool:
         """Whether it learns classes, so that it has an accuracy; else it learns values."""
-        from models.nets.losses import LOSSES  # here alone, as the table above
+        from models.nets import losses  # here alone, as the table above
 
-        return LOSSES[self.loss].classifies
+        return losses.of(self).classifies
+
+    @property
+    def finds_anomalies(self) -> bool:
+        """Whether its answers are anomaly scores, one a row: it has neither classes nor values, and needs no labels."""
+        from models.nets import table  # here alone, as above
+
+        return table.find(self.kind).normal_share is not None
 
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -317,6 +324,11 @@ def _check_contract(job: JobSpec) -> None:
     if contract.n_inputs is None and model.inputs % contract.n_rows:
         raise ValueError(
             f"[model] inputs = {model.inputs} is no multiple of [contract.window] length = {contract.n_rows}"
+        )
+    if model.finds_anomalies and (contract.classes or contract.class_weight != "none"):
+        raise ValueError(
+            f'[contract] classes and class_weight: kind = "{model.kind}" learns no classes: leave them out (labels, '
+            "where rows have some, are 0 for normal and 1 for an anomaly)"
         )
     if not model.classifies and (contract.classes or contract.class_weight != "none"):
         raise ValueError(f'[contract] classes and class_weight: a model with loss = "{model.loss}" learns no classes')

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from models.nets import losses
 from models.nets.layers.layer import Layer, Place, Scratch
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import ROWS_AT_ONCE, quietly
 from models.nets.net import NetSpec
 from models.nets.op import Op
@@ -63,7 +64,7 @@ class Layered:
         self.layers = tuple(layers)
         self.spec = spec_of(layers)
         self.n_units = n_units(layers)
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
         self._here = threading.local()
         free = [False, *(not layer.keeps_output for layer in self.layers[:-1])]
         free[1:2] = [False] if not self.layers[0].tensors else free[1:2]  # a view of the rows themselves
@@ -106,7 +107,7 @@ class Layered:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _scratch(self, use: str) -> Scratch:
         found: Scratch | None = getattr(self._here, use, None)

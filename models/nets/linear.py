@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets import losses
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
@@ -44,7 +45,7 @@ class Linear:
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -73,7 +74,7 @@ class Linear:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: _outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: _outputs(params, some), X, y)
 
 
 def _outputs(params: Params, X: Float32) -> Float32:

@@ -8,12 +8,15 @@ a loss is in its row. All arrays are float32 and batches come first: outputs (n,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.params import Float32
+
+if TYPE_CHECKING:
+    from models.job import ModelSpec
 
 Labels = npt.NDArray[Any]
 """int64 (n,) classes or float32 (n, outputs) values."""
@@ -186,11 +189,18 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def of(model: ModelSpec) -> Loss:
+    """Return the loss of a model: its kind's own, where that has one, else the one that the model names."""
+    from models.nets import table  # here alone: its rows stand on this
+
+    return table.find(model.kind).loss or LOSSES[model.loss]
+
+
 ROWS_AT_ONCE = 2**18
 """Rows whose outputs, or labels, are in memory at once; the metrics of as many have always been worked out in one."""
 
 
-def measure_all(loss: str, outputs: Callable[[Float32], Float32], X: Float32, y: Labels) -> Metrics:
+def measure_all(loss: Loss, outputs: Callable[[Float32], Float32], X: Float32, y: Labels) -> Metrics:
     """Return loss, accuracy and count over all rows, whose outputs are worked out ROWS_AT_ONCE at a time.
 
     outputs: X of some rows -> their raw outputs, which are overwritten. n is at least 1.
@@ -200,13 +210,12 @@ def measure_all(loss: str, outputs: Callable[[Float32], Float32], X: Float32, y:
     if len(found) == 1:
         return found[0]
     accuracy = None
-    if LOSSES[loss].classifies:
+    if loss.classifies:
         accuracy = sum(one.n * (one.accuracy or 0.0) for one in found) / len(X)
     return Metrics(sum(one.n * one.loss for one in found) / len(X), accuracy, len(X))
 
 
-def measure(loss: str, outputs: Float32, y: Labels) -> Metrics:
+def measure(loss: Loss, outputs: Float32, y: Labels) -> Metrics:
     """Return loss, accuracy and count of (n, k) raw outputs, which are overwritten. n is at least 1."""
-    row = LOSSES[loss]
-    accuracy = row.accuracy(outputs, y) if row.accuracy else None
-    return Metrics(row.gradient(outputs, y, None)[0], accuracy, len(outputs))
+    accuracy = loss.accuracy(outputs, y) if loss.accuracy else None
+    return Metrics(loss.gradient(outputs, y, None)[0], accuracy, len(outputs))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from msgspec import field
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets import losses
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.params import Float32, Params, Spec, TensorSpec
@@ -142,7 +143,7 @@ class Mlp:
         self._names = tuple(tensor.name for tensor in self.spec)
         self._n_layers = len(self.spec) // 2
         self._activation = ACTIVATIONS[model.activation]
-        self._loss = LOSSES[model.loss]
+        self._loss = losses.of(model)
 
     def loss_and_gradients(
         self,
@@ -178,7 +179,7 @@ class Mlp:
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
         with quietly():
-            return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+            return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _forward(self, params: Params, X: Float32) -> list[Float32]:
         """Return X, the activations of each hidden layer and the raw outputs, each example a column.

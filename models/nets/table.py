@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import factory, linear, mlp
-from models.nets.losses import LOSSES, Labels
+from models.nets import autoencoder, factory, linear, mlp
+from models.nets.losses import LOSSES, Labels, Loss
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -37,6 +37,9 @@ class Kind(NamedTuple, Generic[S]):
     fit: (spec, X, y) -> the rows and labels that it trains on, X of (n, ...) with spec.inputs features an example.
         Raises LabelError. Arrays that fit are given back as they are.
     is_code: its kind names code, which runs only where it is allowed.
+    loss: its own, where it is no row of `models.nets.losses`.
+    normal_share: spec -> the share of normal rows below the threshold, of a kind whose answers are one anomaly score a
+        row: its rows need no label. None of all others.
     """
 
     spec: type[S]
@@ -45,6 +48,8 @@ class Kind(NamedTuple, Generic[S]):
     onnx: Callable[[S], tuple[Op, ...]] | None
     fit: Callable[[S, Float32, Labels], tuple[Float32, Labels]]
     is_code: bool = False
+    loss: Loss | None = None
+    normal_share: Callable[[S], float] | None = None
 
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
@@ -60,6 +65,15 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 NETS: dict[str, Kind[Any]] = {
     "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+    "autoencoder": Kind(
+        autoencoder.AutoencoderSpec,
+        autoencoder.Autoencoder,
+        autoencoder.torch_module,
+        autoencoder.onnx_operations,
+        autoencoder.fit,
+        loss=autoencoder.LOSS,
+        normal_share=lambda spec: spec.normal_share,
+    ),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)
@@ -77,6 +91,12 @@ def find(kind: str) -> Kind[Any]:
 def factories_of(model: ModelSpec) -> tuple[str, ...]:
     """Return what has to be allowed before this model may run: the factory that it names, or nothing."""
     return (model.kind,) if find(model.kind).is_code else ()
+
+
+def normal_share_of(model: ModelSpec) -> float | None:
+    """Return the share of normal rows below a model's threshold; None where its answers are no anomaly scores."""
+    kind = find(model.kind)
+    return None if kind.normal_share is None else kind.normal_share(kind.spec.of(model))
 
 
 def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:

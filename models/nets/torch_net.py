@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.nets.losses import LOSSES, Labels, Metrics, measure_all
+from models.nets import losses
+from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.params import Float32, Params, Spec, TensorSpec, check
@@ -43,7 +44,8 @@ class TorchNet:
         self.model = model
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
-        self._loss = LOSSES[model.loss].torch(nn)
+        self._row = losses.of(model)
+        self._loss = self._row.torch(nn)
 
     def loss_and_gradients(
         self,
@@ -70,11 +72,11 @@ class TorchNet:
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
-        return LOSSES[self.model.loss].answer(self._outputs(params, X))
+        return self._row.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
-        return measure_all(self.model.loss, lambda some: self._outputs(params, some), X, y)
+        return measure_all(self._row, lambda some: self._outputs(params, some), X, y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
         """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""
@@ -105,7 +107,7 @@ class _Served(nn.Module):
         super().__init__()
         self.module = net.module
         self.shape = getattr(net.module, "input_shape", (net.model.inputs,))
-        self.answer = LOSSES[net.model.loss].torch_answer(nn)
+        self.answer = losses.of(net.model).torch_answer(nn)
 
     def forward(self, X: Tensor) -> Tensor:
         outputs: Tensor = self.answer(self.module(X.reshape(-1, *self.shape)))

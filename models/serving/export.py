@@ -23,8 +23,9 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
+from models.nets import losses
 from models.nets import table as nets
-from models.nets.losses import LOSSES
+from models.nets.losses import Loss
 from models.nets.net import ModelError
 from models.nets.normalised import numbers
 from models.nets.op import Op
@@ -67,7 +68,7 @@ def to_onnx(
             proto = _by_torch(model, params)
         else:
             check(params, kind.numpy(model).spec)
-            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), model.loss))
+            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), losses.of(model)))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
@@ -120,10 +121,10 @@ def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:
                 _rename(inner, before, after)
 
 
-def _with_answers(operations: tuple[Op, ...], loss: str) -> tuple[Op, ...]:
+def _with_answers(operations: tuple[Op, ...], loss: Loss) -> tuple[Op, ...]:
     """Return the operations up to the answers of a loss, and not only to the raw outputs."""
     *before, last = operations
-    name, answer = LOSSES[loss].answer_name, LOSSES[loss].onnx_answer
+    name, answer = loss.answer_name, loss.onnx_answer
     if answer is None:
         return (*before, last._replace(output=name))
     return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
@@ -146,7 +147,7 @@ def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
     net = nets.by_torch(model)
     from models.nets.torch_net import export_module  # here alone: it loads torch
 
-    return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=LOSSES[model.loss].answer_name))
+    return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=losses.of(model).answer_name))
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def test_only_classes_have_an_accuracy() -> None:
 
 
 def test_measuring_gives_the_share_of_right_classes() -> None:
-    metrics = measure("cross_entropy", np.eye(3, dtype=np.float32), np.array([0, 1, 1]))
+    metrics = measure(LOSSES["cross_entropy"], np.eye(3, dtype=np.float32), np.array([0, 1, 1]))
     assert metrics.accuracy == pytest.approx(2 / 3)
     assert metrics.n == 3
 
@@ -63,11 +63,11 @@ def test_many_rows_are_measured_some_at_a_time(loss: str, monkeypatch: pytest.Mo
     generator = np.random.default_rng(0)
     X = generator.standard_normal((23, 3)).astype(np.float32)
     y = generator.integers(0, 3, 23) if LOSSES[loss].classifies else generator.random((23, 3), np.float32)
-    whole = measure_all(loss, np.copy, X, y)
+    whole = measure_all(LOSSES[loss], np.copy, X, y)
     assert whole == measure(loss, X.copy(), y)
     monkeypatch.setattr(losses, "ROWS_AT_ONCE", 10)
     seen = []
-    found = measure_all(loss, lambda some: (seen.append(len(some)), some.copy())[1], X, y)
+    found = measure_all(LOSSES[loss], lambda some: (seen.append(len(some)), some.copy())[1], X, y)
     assert seen == [10, 10, 3]
     assert found.loss == pytest.approx(whole.loss, rel=1e-6)
     assert (found.accuracy, found.n) == (whole.accuracy and pytest.approx(whole.accuracy), 23)
