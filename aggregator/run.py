@@ -48,6 +48,7 @@ from aggregator.store import Judgement
 from broker.errors import WireError
 from broker.messages import Offer, Verdict, Version, Want, echo
 from models import sections
+from models.measures.table import THRESHOLD
 from runtime.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Run(Maker):
             return []
         self._store.score(self.job, self.version, now)
         self._history[-1] = dict(now[0])
-        return [projection.status(self)]
+        return [*([projection.head(self)] if THRESHOLD in now[0] else ()), projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:

@@ -38,9 +38,7 @@ def folder(out: Path) -> Path:
 def write_metrics(out: Path, rows: Sequence[Mapping[str, Cell]]) -> Path:
     """Write a row a version. Raises OSError."""
     path = out / "metrics.csv"
-    plain = [
-        {name: value for name, value in row.items() if measures.split(name)[0] != measures.CONFUSION} for row in rows
-    ]
+    plain = [{name: value for name, value in row.items() if not measures.is_detail(name)} for row in rows]
     path.write_text(as_csv(plain), encoding="utf-8")
     return path
 

@@ -85,6 +85,11 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return losses.of(self).classifies
 
     @property
+    def labels_are_classes(self) -> bool:
+        """Whether a label says what a row is, so that a window has that of most of its rows; else it is a value."""
+        return self.classifies or self.finds_anomalies
+
+    @property
     def finds_anomalies(self) -> bool:
         """Whether its answers are anomaly scores, one a row: it has neither classes nor values, and needs no labels."""
         from models.nets import table  # here alone, as above

@@ -1,7 +1,8 @@
 """A trained net as an ONNX file that any runtime reads. The one file that imports onnx.
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
-output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse; the batch is free. The rows are
+output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse, `score` of a net that finds anomalies
+(which has a second output, `anomaly` (batch, 1) bool, where "threshold" is in metadata_props); the batch is free. The rows are
 raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
 metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
 
@@ -23,6 +24,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
+from models.measures.table import THRESHOLD
 from models.nets import losses
 from models.nets import table as nets
 from models.nets.losses import Loss
@@ -58,6 +60,7 @@ def to_onnx(
 ) -> bytes:
     """Return the bytes of the ONNX model, its metadata_props set. Raises ExportError.
 
+    metadata: what stands in metadata_props; a "threshold" of anomaly scores goes into the graph as well.
     contract, agreed: of its job, and what the fleet has agreed on: the graph takes raw rows.
     A factory's module is exported with fresh buffers (BatchNorm statistics do not cross), and only if its
     factory may run: the caller has decided that before it had params of it.
@@ -73,6 +76,8 @@ def to_onnx(
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
+    if model.finds_anomalies and THRESHOLD in metadata:
+        _judge(proto.graph, float(metadata[THRESHOLD]))
     helper.set_model_props(proto, dict(metadata) | _described(contract))
     try:
         checker.check_model(proto, full_check=True)
@@ -108,6 +113,19 @@ def _normalise(graph: onnx.GraphProto, offset: Float32, scale: Float32) -> None:
             *nodes,
         ]
     )
+
+
+def _judge(graph: onnx.GraphProto, threshold: float) -> None:
+    """Let a graph of scores say which rows are anomalies too: those above the threshold, and those without a score."""
+    score = graph.output[0].name
+    graph.initializer.append(numpy_helper.from_array(np.array(threshold, np.float32), "threshold"))
+    graph.node.extend(
+        [
+            helper.make_node("LessOrEqual", [score, "threshold"], ["normal"]),
+            helper.make_node("Not", ["normal"], ["anomaly"]),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info("anomaly", TensorProto.BOOL, ["batch", 1]))
 
 
 def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:

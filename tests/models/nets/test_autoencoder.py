@@ -66,7 +66,9 @@ def test_onnxruntime_answers_the_same_score() -> None:
     params, X = params_of(MODEL), rows()
     session = open_model(to_onnx(MODEL, params, metadata={}))
     assert [value.name for value in session.get_outputs()] == ["score"]
-    np.testing.assert_allclose(session.run(None, {"input": X})[0], table.build(MODEL).predict(params, X), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        session.run(None, {"input": X})[0], table.build(MODEL).predict(params, X), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_known_anomalies_are_not_trained_on() -> None:
@@ -128,7 +130,7 @@ def test_the_gradient_by_the_rows_is_that_of_both_sides_of_the_error() -> None:
         ({"hidden": (3,), "options": {"normal_share": 1.0}}, "options.normal_share = 1"),
         ({"hidden": (3,), "options": {"noise": -1}}, "options.noise = -1"),
         ({"hidden": (3,), "options": {"quantile": 0.9}}, "options.quantile"),
-        ({"hidden": (100_000,), "inputs": 1000}, "parameters"),
+        ({"hidden": (100_000, 3), "inputs": 1000}, "parameters"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_key(keys: dict[str, object], why: str) -> None:
