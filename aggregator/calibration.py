@@ -53,8 +53,8 @@ def calibrated(voices: Sequence[Scored], normal_share: float, share: float) -> C
         return None
     cap = shares.cap_for([voice.weight for voice in speaking], share)
     whole = np.zeros((2, anomalies.BINS), np.int64)
-    for voice in speaking:
-        whole += voice.counts * (_PARTS * min(voice.weight, cap)) // int(voice.counts.sum())
+    for voice in speaking:  # whole numbers, in any order
+        whole += np.rint(voice.counts * (_PARTS * min(voice.weight, cap) / int(voice.counts.sum()))).astype(np.int64)
     if not whole[0].any():
         return None
     threshold = anomalies.threshold_of(whole[0], normal_share)

@@ -104,9 +104,7 @@ class Fetcher(Workspace):
         release = Release(self.job, version.generation, version.number, model.sha256(), since)
         params = model.params(self.net.spec)
         head = self.participant.announced.head
-        threshold = (
-            None if head is None else head.threshold
-        )  # of an earlier version, maybe: `_calibrate` puts that right
+        threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
         about = self.spec.contract, trail.now.agreed, threshold
         return Install(self.spec.name, release, self.spec.model, params, *about)
 

@@ -18,8 +18,8 @@ Its law:
    installed is neither served nor replaced: it stays until this one is upgraded, or an operator removes the slot.
 7. Rows are given raw, to model.onnx as to `predict`. How each column is normalised stands in the card, beside what the
    job says of its columns, for whoever goes by the parameters.
-8. Where a model finds anomalies, the threshold of its fleet stands in the card and in model.onnx. It may come, or become
-   another, after the version was installed: then the same version is installed anew with it (law 1).
+8. Where a model finds anomalies, the threshold of its fleet stands in the card and in model.onnx. It may come, or
+   become another, after the version was installed: then the same version is installed anew with it (law 1).
 """
 
 from __future__ import annotations
@@ -192,19 +192,17 @@ class Slot:
         if (serving := self._serving) is None:
             return None
         release, card = serving.card.release, serving.card
-        if (release.job, release.generation, release.number) != (
-            job,
-            generation,
-            number,
-        ) or card.threshold == threshold:
+        is_it = (release.job, release.generation, release.number) == (job, generation, number)
+        if not is_it or card.threshold == threshold:
             return None
         return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold)
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:
         """Return (n, outputs) float32 for n >= 1 raw rows of X, (n, inputs) or flattened to it.
 
-        What is given are probabilities, or for mse the values; one score a row where it finds anomalies. Raises SlotError if nothing is installed or the
-        rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not run here.
+        What is given are probabilities, or for mse the values, or one anomaly score a row. Raises SlotError if nothing
+        is installed or the rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not
+        run here.
         """
         serving = self._serving
         if serving is None:

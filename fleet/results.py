@@ -23,6 +23,8 @@ def headline(spec: JobSpec) -> str:
     stop = spec.rounds.stop
     if stop.is_set and stop.metric != "loss":
         return stop.metric
+    if spec.model.finds_anomalies:
+        return "auc"
     return "accuracy" if spec.model.classifies else "r2"
 
 

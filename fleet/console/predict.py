@@ -18,6 +18,7 @@ from msgspec import structs
 from edge_agent.config import AgentConfig
 from edge_agent.slot import Card, Slot, SlotError, open_slot
 from edge_agent.slots import slot_path
+from fleet.console import anomalies
 from models.agreement import of_model
 from models.contract import NO_CONTRACT
 from models.data import asked, matching, table
@@ -60,6 +61,8 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool, so
     finally:
         slot.close()
     _tell(found)
+    if card.model.finds_anomalies:
+        sys.stderr.write(f"fedge: {anomalies.note(card)}\n")
     if as_json:
         _write_json(card, found, answers)
     else:
@@ -219,6 +222,8 @@ def _write_json(card: Card, found: Asked, answers: Float32) -> None:
             told |= {"classes": list(contract.classes)}
         elif contract.labels:
             told |= {"labels": list(contract.labels)}
+    if card.model.finds_anomalies:
+        told |= anomalies.facts(card, answers[:, 0].tolist())
     json.dump(told, sys.stdout)
     sys.stdout.write("\n")
 
@@ -229,6 +234,8 @@ def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     """
     contract, window = card.contract, card.contract.window
     names = ("class", "probability") if card.model.classifies else contract.labels
+    if card.model.finds_anomalies:
+        names = anomalies.COLUMNS
     of_windows = window is not None and len(found.X) and len(found.rows) and found.lines.size
     told = [_answer(card, one) for one in answers.tolist()]
     if window is not None and of_windows:
@@ -239,11 +246,13 @@ def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     if names:
         yield ",".join(map(_quoted, names))
     at = dict(zip(found.rows.tolist(), told, strict=True))
-    nothing = "," * (max(2 if card.model.classifies else card.model.outputs, 1) - 1)
+    nothing = "," * (max(2 if card.model.labels_are_classes else card.model.outputs, 1) - 1)
     yield from (at.get(row, nothing) for row in range(len(found.lines)))
 
 
 def _answer(card: Card, answer: Sequence[float]) -> str:
+    if card.model.finds_anomalies:
+        return anomalies.line(card, answer[0])
     if not card.model.classifies:
         return ",".join(f"{value:.6g}" for value in answer)
     best = max(range(len(answer)), key=answer.__getitem__)

@@ -156,7 +156,8 @@ def _adapted(spec: JobSpec, seed: int | None, rounds: int | None, target: float 
 def _stop_at(spec: JobSpec, target: float | str) -> StopSpec:
     """Return the rule to stop at a target: on the measure that it names, else on that of the job's own rule.
 
-    A bare number is never the loss of a model of classes: 0.9 is an accuracy to everybody, or an AUC. Raises ValueError.
+    A bare number is never the loss of a model of classes: 0.9 is an accuracy to everybody (an AUC where anomalies are
+    found). Raises ValueError.
     """
     own, text = spec.rounds.stop, str(target)
     name, equals, number = text.rpartition("=")

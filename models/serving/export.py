@@ -1,9 +1,9 @@
 """A trained net as an ONNX file that any runtime reads. The one file that imports onnx.
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
-output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse, `score` of a net that finds anomalies
-(which has a second output, `anomaly` (batch, 1) bool, where "threshold" is in metadata_props); the batch is free. The rows are
-raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
+output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse, `score` of what finds anomalies,
+with a second output `anomaly` (batch, 1) bool where its "threshold" is in metadata_props. The batch is free. The rows
+are raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
 metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
