@@ -102,7 +102,7 @@ class Scorer:
         """
         contract, stop = self._made_of[0].contract, self._made_of[0].rounds.stop
         net = normalised(self.net, contract, agreed)
-        found = evaluate(net, model, self.test, contract.classes, (stop.metric,))
+        found = evaluate(net, model, self.test, contract.class_names, (stop.metric,))
         return {} if contract.agrees and agreed is None else found
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
@@ -213,7 +213,7 @@ def scores_of(number: int, metrics: Metrics, spec: JobSpec) -> dict[str, Any]:
     kept.
     """
     measures_ = {name: value for name, value in metrics.items() if not measures.is_detail(name)}
-    matrix = measures.confusion_of(metrics, spec.model.outputs) if spec.model.classifies else []
+    matrix = measures.confusion_of(metrics, spec.model.n_classes) if spec.model.classifies else []
     return {"number": number, "measures": measures_, "confusion": matrix}
 
 

@@ -50,7 +50,7 @@ class Voice(NamedTuple):
     scores: Mapping[str, float]
     rows: Mapping[str, int]
     outcomes: Any = None
-    """Of a model of classes, as `Tally.outcomes`, as many as it weighs."""
+    """Of a model of one class a row, as `Tally.outcomes`, as many as it weighs."""
     n: int = 0
     """All of its rows, where they are of classes."""
     counts: Any = None
@@ -81,9 +81,9 @@ def heard(spec: JobSpec, device: str, rows: int, content: bytes) -> Voice:
     return Voice(
         device,
         weight,
-        scores(one, spec.contract.classes, also=also),
+        scores(one, spec.contract.class_names, also=also),
         dict(zip(names, by_class, strict=True)),
-        one.outcomes * (weight / one.n) if names else None,
+        one.outcomes * (weight / one.n) if names and not one.layout.is_each else None,
         one.n,
         one.histograms[0] if spec.model.finds_anomalies else None,
     )
@@ -93,7 +93,7 @@ def _classes(spec: JobSpec) -> Sequence[str]:
     """Return what the classes are called; none of a model of values."""
     if not spec.model.classifies:
         return ()
-    return spec.contract.classes or tuple(map(str, range(spec.model.outputs)))
+    return spec.contract.class_names or tuple(map(str, range(spec.model.n_classes)))
 
 
 def limit_of(max_share: float | None) -> float:

@@ -135,4 +135,4 @@ class Poll:
             one = tally.from_bytes(brought.evaluation, self._spec.model) if brought.evaluation else None
         except TallyError:
             return {}
-        return {} if one is None else {"n": float(one.n)} | scores(one, self._spec.contract.classes)
+        return {} if one is None else {"n": float(one.n)} | scores(one, self._spec.contract.class_names)

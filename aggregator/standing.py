@@ -217,7 +217,7 @@ class Standing:
         best = number if best is None else best
         metrics = self.metrics if best == number else self._store.history(self.job)[best]
         return {
-            "classes": list(self.spec.contract.classes),
+            "classes": list(self.spec.contract.class_names) if self.spec.model.classifies else [],
             "current": evaluation.scores_of(number, self.metrics, self.spec),
             "best": evaluation.scores_of(best, metrics, self.spec),
         }

@@ -124,7 +124,7 @@ def max_bytes(job: JobSpec) -> int:
     if not job.contract.agrees:
         return 0
     columns = n_columns(job) if wanted(job) else 0
-    return _HEAD.size + 8 * columns + (8 * job.model.outputs if counts_classes(job) else 0)
+    return _HEAD.size + 8 * columns + (8 * job.model.n_classes if counts_classes(job) else 0)
 
 
 def from_bytes(data: bytes, job: JobSpec) -> Agreed:
@@ -189,7 +189,7 @@ def by_contract(contract: ContractSpec, inputs: int) -> Agreed | None:
 def identity(job: JobSpec) -> Agreed:
     """Return what changes nothing: where nobody has said anything of its rows."""
     columns = n_columns(job) if wanted(job) else 0
-    counts = (0,) * job.model.outputs if counts_classes(job) else ()
+    counts = (0,) * job.model.n_classes if counts_classes(job) else ()
     return _frozen(np.zeros(columns, np.float32), np.ones(columns, np.float32), counts)
 
 
@@ -358,7 +358,7 @@ def _float(value: Fraction) -> float:
 
 def _counts(job: JobSpec, voices: Sequence[Voice]) -> tuple[int, ...]:
     """Return how many examples each class has, each device's scaled to what it weighs and rounded half up."""
-    found = [0] * job.model.outputs
+    found = [0] * job.model.n_classes
     for voice in voices:
         n, weight = voice.statistic.n, voice.weight
         assert voice.statistic.counts is not None  # noqa: S101 -- as its job has it, or it was refused

@@ -55,9 +55,12 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     features: Annotated[tuple[Column, ...], Meta(max_length=MOST_FEATURES)] = ()
     """The columns that the model takes, in its order; by position when not given."""
     label: Column | Annotated[tuple[Column, ...], Meta(min_length=1, max_length=MOST_CLASSES)] | None = None
-    """The column of the labels; several for a model of several values. As each source says when not given."""
+    """The column of the labels; several for a model of several values, or of several labels a row, each of which is 1
+    (there) or 0 in a column of its own. As each source says when not given."""
     classes: Annotated[tuple[ClassName, ...], Meta(max_length=MOST_CLASSES)] = ()
-    """What labels are called, in the order of the model's outputs. Labels are 0, 1, … when not given."""
+    """What labels are called, in the order of the model's outputs; where it has one output for two classes, first that
+    of 0. Of several labels a row, what each is called; as the columns of `label` when not given. Labels are 0, 1, …
+    when not given."""
     units: Annotated[dict[Column, Annotated[str, Meta(max_length=100)]], Meta(max_length=MOST_FEATURES)] = {}
     """For people, and in the model's card."""
     ranges: Annotated[dict[Column, tuple[Limit, Limit]], Meta(max_length=MOST_FEATURES)] = {}
@@ -109,8 +112,6 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
             raise ValueError(
                 'time_features and missing = "mask" make inputs of named columns: name them, features = [...]'
             )
-        if len(self.labels) > 1 and self.classes:
-            raise ValueError("label names several columns, which is for values: a model of classes has one label")
         if isinstance(self.class_weight, dict):
             for name in self.class_weight:
                 if self.classes and name not in self.classes:
@@ -126,6 +127,11 @@ class ContractSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_default
         if self.label is None:
             return ()
         return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return what classes are called where a model learns any; none where they go by number."""
+        return self.classes or (self.labels if len(self.labels) > 1 else ())
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ line naming file, table and key.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -61,7 +62,15 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
     activation: Literal["relu", "tanh"] = "relu"
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "binary", "multilabel", "huber", "quantile", "focal", "reconstruction"] = (
+        "cross_entropy"
+    )
+    """"cross_entropy", "focal": one class of `outputs`; "binary": one of two, by one output; "multilabel": several
+    labels a row, each there or not; "mse", "huber", "quantile": values. A kind that has a loss of its own
+    ("reconstruction") has it where none is said."""
+    loss_options: dict[str, Any] = {}
+    """What only this loss has: label_smoothing of "cross_entropy", gamma of "focal", pos_weight of "binary" and
+    "multilabel", delta of "huber", quantiles of "quantile"."""
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
     options: dict[str, Any] = {}
@@ -69,13 +78,28 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     no inf or nan."""
 
     def __post_init__(self) -> None:
-        from models.nets import table  # here alone: its rows load NumPy, which who only reads words does without
+        from models.nets import losses, table  # here alone: they load NumPy, which who only reads words does without
 
         kind = table.find(self.kind)
         if len(self.hidden) > 64:
             raise ValueError("hidden has more than 64 layers")
         _check_plain(self.options, "options")
+        _check_plain(self.loss_options, "loss_options")
+        self._settle_loss(kind.loss, {row.loss for row in table.NETS.values()})
         kind.spec.of(self)
+        losses.of(self)
+
+    def _settle_loss(self, own: str | None, owned: Collection[str | None]) -> None:
+        """Have the loss that the kind has to have. own: None for any. owned: those that only some kinds have.
+
+        Raises ValueError for another.
+        """
+        if own is None and self.loss in owned:
+            raise ValueError(f'loss = "{self.loss}" is none of kind = "{self.kind}"')
+        if own is not None and self.loss not in (own, "cross_entropy"):
+            raise ValueError(f'loss = "{self.loss}": kind = "{self.kind}" has a loss of its own: leave loss out')
+        if own is not None:
+            msgspec.structs.force_setattr(self, "loss", own)
 
     @property
     def classifies(self) -> bool:
@@ -92,9 +116,30 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     @property
     def finds_anomalies(self) -> bool:
         """Whether its answers are anomaly scores, one a row: it has neither classes nor values, and needs no labels."""
-        from models.nets import table  # here alone, as above
+        return self.task == "scores"
 
-        return table.find(self.kind).normal_share is not None
+    @property
+    def task(self) -> Literal["classes", "labels", "values", "scores"]:
+        """Return what the label of a row is: one of several classes; several labels, each there or not; numbers; or,
+        where there is one at all, whether the row is an anomaly.
+        """
+        from models.nets import losses
+
+        return losses.of(self).task
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Return of which quantiles of each value there is an output; none where an output is a value, or a class."""
+        from models.nets import losses
+
+        return losses.of(self).levels
+
+    @property
+    def n_classes(self) -> int:
+        """Return how many classes it tells apart, or of how many labels it says whether they are there; 0 of values."""
+        from models.nets import losses
+
+        return losses.of(self).n_classes
 
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -277,7 +322,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         stop = self.rounds.stop
         if stop.is_set or stop.metric != StopSpec().metric:
             try:
-                measures.check(stop.metric, self.model, self.contract.classes)
+                measures.check(stop.metric, self.model, self.contract.class_names)
             except ValueError as error:
                 raise ValueError(f"[rounds.stop] metric: {error}") from None
         if self.averaged > 1 and self.coding.codec == "float32":
@@ -337,13 +382,34 @@ def _check_contract(job: JobSpec) -> None:
         )
     if not model.classifies and (contract.classes or contract.class_weight != "none"):
         raise ValueError(f'[contract] classes and class_weight: a model with loss = "{model.loss}" learns no classes')
-    if contract.classes and len(contract.classes) != model.outputs:
-        raise ValueError(f"[model] outputs = {model.outputs}, where [contract] names {len(contract.classes)} classes")
+    _check_classes(job)
     if isinstance(contract.class_weight, dict) and not contract.classes:
         raise ValueError("[contract] class_weight names classes: say which there are, classes = [...]")
-    if len(contract.labels) > 1 and (model.classifies or len(contract.labels) != model.outputs):
+
+
+def _check_classes(job: JobSpec) -> None:
+    """Raise ValueError where the labels that the contract names are not those of the model's loss."""
+    from models.nets import losses  # here alone, as the table above
+
+    contract, model, loss = job.contract, job.model, losses.of(job.model)
+    n_names, n_labels = len(contract.classes), len(contract.labels)
+    if n_labels > 1 and contract.classes and loss.task == "classes":
         raise ValueError(
-            f"[contract] label names {len(contract.labels)} columns, where the model has {model.outputs} outputs"
+            "[contract] label names several columns, which is for values, and for several labels a row "
+            '(loss = "multilabel"): a model of classes has one label'
+        )
+    if n_labels > 1 and n_labels != loss.n_columns:
+        each = f' (loss = "{model.loss}" takes {loss.n_columns})' if loss.n_columns != model.outputs else ""
+        raise ValueError(
+            f"[contract] label names {n_labels} columns, where the model has {model.outputs} outputs{each}"
+        )
+    if n_names and n_names != loss.n_classes:
+        two = "" if loss.n_classes == model.outputs else f' and loss = "{model.loss}" {loss.n_classes} classes'
+        raise ValueError(f"[model] outputs = {model.outputs}{two}, where [contract] names {n_names} classes")
+    if contract.class_weight != "none" and loss.task == "labels":
+        raise ValueError(
+            f'[contract] class_weight is of one class a row, and loss = "{model.loss}" has several labels a row: say '
+            "pos_weight in [model.loss_options]"
         )
 
 

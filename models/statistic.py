@@ -85,7 +85,7 @@ class Statistic(NamedTuple):
     columns: Moments | Bounds | None = None
     """None where the job wants nothing of columns, or where there is nothing to say."""
     counts: Int64 | None = None
-    """Of each class, (outputs,)."""
+    """Of each class, (n_classes,)."""
     rows: int = 0
     """Those of all examples together: more than one each where they are windows."""
 
@@ -125,7 +125,7 @@ def max_bytes(job: JobSpec) -> int:
     if not job.contract.agrees:
         return 0
     each = sum(np.dtype(dtype).itemsize for dtype in _dtypes(job))
-    return _HEAD.size + each * n_scaled(job) + (8 * job.model.outputs if counts_classes(job) else 0)
+    return _HEAD.size + each * n_scaled(job) + (8 * job.model.n_classes if counts_classes(job) else 0)
 
 
 # Of rows.
@@ -148,7 +148,7 @@ def of_rows(job: JobSpec, X: Float32, y: Labels) -> Statistic:
         columns = _moments(rows[:, : n_scaled(job)])
     elif wanted(job) == "minmax":
         columns = _bounds(rows[:, : n_scaled(job)])
-    counts = np.bincount(y.reshape(-1), minlength=job.model.outputs).astype(np.int64) if counts_classes(job) else None
+    counts = np.bincount(y.reshape(-1), minlength=job.model.n_classes).astype(np.int64) if counts_classes(job) else None
     return Statistic(n, columns, counts, len(rows))
 
 
@@ -242,7 +242,7 @@ def from_bytes(data: bytes, job: JobSpec) -> Statistic:
     elif wanted(job) == "minmax":
         columns = Bounds(*arrays)
         _check_bounds(columns)
-    counts = np.frombuffer(data, "<i8", job.model.outputs, at) if counts_classes(job) else None
+    counts = np.frombuffer(data, "<i8", job.model.n_classes, at) if counts_classes(job) else None
     if counts is not None and ((counts < 0).any() or (counts > n).any() or sum(map(int, counts)) != n):
         raise StatisticError(f"its classes do not add up to {n} examples")
     return Statistic(n, columns, counts, n * job.contract.n_rows)

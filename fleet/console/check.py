@@ -331,7 +331,7 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
             raise
         return Line("[model]", f"{kind}: cannot be built here, so its size is not known: {clean(str(error))}")
     built.append(net)
-    y = np.zeros((2, losses.of(spec.model).n_columns(spec.model.outputs)), np.float32)
+    y = np.zeros((2, losses.of(spec.model).n_columns), np.float32)
     _take_a_step(net, spec, fit(Dataset(np.zeros((2, spec.model.inputs), np.float32), y), spec.model))
     n, allowed = n_parameters(net.spec), fleet is None or set(factories) <= set(fleet.models.allow)
     size = f"{n:,} parameters in {len(net.spec)} tensors, {4 * n:,} bytes a version or an update in float32"

@@ -27,6 +27,7 @@ from models.data.csv_file import load_rows
 from models.data.dataset import DatasetError
 from models.data.settings import SourceSettings
 from models.data.source import DataSource
+from models.nets import losses
 from models.params import Float32
 from models.serving import session
 from models.serving.session import Session
@@ -218,8 +219,8 @@ def _write_json(card: Card, found: Asked, answers: Float32) -> None:
     if contract != NO_CONTRACT:
         told |= {"rows": found.rows.tolist(), "lines": found.lines[found.rows].tolist()}
         told |= {"n_rows": len(found.lines), "notes": list(found.notes)}
-        if contract.classes:
-            told |= {"classes": list(contract.classes)}
+        if card.model.classifies and contract.class_names:
+            told |= {"classes": list(contract.class_names)}
         elif contract.labels:
             told |= {"labels": list(contract.labels)}
     if card.model.finds_anomalies:
@@ -232,10 +233,7 @@ def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     """Yield the answers as CSV: a line for each row, an empty one for a row that cannot be used; of windows a line for
     each, with the line of its last row.
     """
-    contract, window = card.contract, card.contract.window
-    names = ("class", "probability") if card.model.classifies else contract.labels
-    if card.model.finds_anomalies:
-        names = anomalies.COLUMNS
+    window, names = card.contract.window, _header(card)
     of_windows = window is not None and len(found.X) and len(found.rows) and found.lines.size
     told = [_answer(card, one) for one in answers.tolist()]
     if window is not None and of_windows:
@@ -246,15 +244,30 @@ def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     if names:
         yield ",".join(map(_quoted, names))
     at = dict(zip(found.rows.tolist(), told, strict=True))
-    nothing = "," * (max(2 if card.model.labels_are_classes else card.model.outputs, 1) - 1)
+    nothing = "," * (max(2 if card.model.task in ("classes", "scores") else card.model.outputs, 1) - 1)
     yield from (at.get(row, nothing) for row in range(len(found.lines)))
+
+
+def _header(card: Card) -> Sequence[str]:
+    """Return what the columns of the answers are called; nothing where values have no names."""
+    model, contract = card.model, card.contract
+    if model.finds_anomalies:
+        return anomalies.COLUMNS
+    if model.task == "classes":
+        return "class", "probability"
+    if model.task == "labels":
+        return contract.class_names or [str(at) for at in range(model.outputs)]
+    levels = losses.of(model).levels
+    return [f"{name} {level:g}" for name in contract.labels for level in levels] if levels else contract.labels
 
 
 def _answer(card: Card, answer: Sequence[float]) -> str:
     if card.model.finds_anomalies:
         return anomalies.line(card, answer[0])
-    if not card.model.classifies:
-        return ",".join(f"{value:.6g}" for value in answer)
+    if card.model.task != "classes":
+        return ",".join(f"{value:.6f}" if card.model.classifies else f"{value:.6g}" for value in answer)
+    if len(answer) == 1 < card.model.n_classes:  # the second of two
+        answer = (1.0 - answer[0], answer[0])
     best = max(range(len(answer)), key=answer.__getitem__)
     name = card.contract.classes[best] if card.contract.classes else str(best)
     return f"{_quoted(name)},{answer[best]:.6f}"

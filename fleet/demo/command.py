@@ -33,7 +33,7 @@ from fleet.console.operator import OperatorConfig, OperatorError
 from fleet.console.versions import export
 from fleet.console.watch import Sights, Watch, WatchError
 from fleet.demo.given import Data, for_devices, problem_of
-from fleet.demo.outcome import Summary, Version, accuracy_of, score_of, sum_up, table_of
+from fleet.demo.outcome import Summary, Version, score_of, sum_up, table_of
 from fleet.local import stage
 from fleet.local.meter import Meter
 from fleet.local.processes import Children, interruptible
@@ -278,11 +278,12 @@ class _Demo:
         agreed = of_model(card.agreed, card.model, card.contract)
         net, params = trained_centrally(self._spec, together(shares), last.round, agreed)
         central, also = net.evaluate(params, test.X, test.y).accuracy, (self._measure,)
-        predict, classes = partial(net.predict, params), self._spec.contract.classes
+        predict, classes = partial(net.predict, params), self._spec.contract.class_names
         in_one_place = exact.on_rows(self._spec.model, predict, test.X, test.y, classes, also).found
         onnx = self._out / "model.onnx"
         shutil.copyfile(slot / "model.onnx", onnx)
         onnx_value = score_of(onnx, self._spec, test, self._measure)
+        onnx_accuracy = score_of(onnx, self._spec, test, "accuracy") if classifies else None
         self._write_rows()
         table = self._table()
         up, down = traffic
@@ -297,7 +298,7 @@ class _Demo:
             data=self._problem.test.source if self._problem.files else self._spec.data_name,
             accuracy=last.accuracy,
             central_accuracy=None if central is None else round(central, 4),
-            onnx_accuracy=round(accuracy_of(onnx, test), 4) if classifies else None,
+            onnx_accuracy=None if onnx_accuracy is None else round(onnx_accuracy, 4),
             rounds=last.round,
             devices=n,
             examples=sum(len(share.y) for share in shares),

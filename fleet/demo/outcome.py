@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from msgspec import Struct
 
 from fleet.console.display import Display, n_bytes
@@ -89,18 +88,12 @@ class Summary(Struct, frozen=True):
     """Of a model that finds anomalies: the score above which a row is one, as a device's model has it."""
 
 
-def accuracy_of(onnx: Path, test: Dataset) -> float:
-    """Return the share of rows that an ONNX file classifies rightly, in onnxruntime."""
-    probabilities = inference.run(inference.open_model(str(onnx)), test.X)
-    return float(np.mean(probabilities.argmax(axis=1) == test.y))
-
-
 def score_of(onnx: Path, spec: JobSpec, test: Dataset, measure: str) -> float | None:
     """Return a measure of an ONNX file in onnxruntime; None where it is not defined on these rows."""
     model = inference.open_model(str(onnx))
     contract = spec.contract
     found = exact.on_rows(
-        spec.model, lambda X: inference.run(model, X), test.X, test.y, contract.classes, (measure,)
+        spec.model, lambda X: inference.run(model, X), test.X, test.y, contract.class_names, (measure,)
     ).found
     return found.get(measure)
 

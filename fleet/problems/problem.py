@@ -167,7 +167,7 @@ def _stop_at(spec: JobSpec, target: float | str) -> StopSpec:
         raise ValueError("write a number, or a measure and a number, such as rmse=4 or recall:fault=0.9") from None
     if equals:
         metric = name.strip()
-        measures.check(metric, spec.model, spec.contract.classes)
+        measures.check(metric, spec.model, spec.contract.class_names)
     elif own.is_set and not (own.metric == "loss" and spec.model.classifies):
         metric = own.metric
     else:

@@ -61,7 +61,7 @@ class Rows:
         """
         names = self.match.labels
         cells = [self.table.columns[name] for name in names]
-        if self.contract.classes:
+        if self.contract.classes and len(names) == 1:
             classes, first = Classes(self.contract.classes), cells[0]
             return classes.indices(first) if isinstance(first, list) else classes.of_numbers(first)
         columns = [np.asarray(one, np.float64) for one in cells]

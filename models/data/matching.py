@@ -101,7 +101,7 @@ def match(
     if not features:
         raise DatasetError(f"{settings.path}: {whose} has no column beside {', '.join(labels)}: there is no feature")
     wanted = dict.fromkeys(features, Kind.NUMBER)
-    wanted |= dict.fromkeys(labels, _kind(settings, contract))
+    wanted |= dict.fromkeys(labels, _kind(settings, contract, len(labels)))
     if weight is not None:
         wanted[weight] = Kind.NUMBER
     if group is not None:
@@ -111,11 +111,11 @@ def match(
     return Match(features, labels, weight, group, time, wanted)
 
 
-def _kind(settings: SourceSettings, contract: ContractSpec) -> Kind:
+def _kind(settings: SourceSettings, contract: ContractSpec, n_labels: int) -> Kind:
     """Return what labels are read as. A class may be called as what stands for nothing elsewhere ("None", "NA"), unless
-    the source says what stands for nothing.
+    the source says what stands for nothing. Of several labels, classes are what they are called, not what is in them.
     """
-    if not contract.classes:
+    if not contract.classes or n_labels > 1:
         return Kind.NUMBER
     marked = any(name.strip().lower() in MISSING for name in contract.classes)
     return Kind.LABEL if marked and settings.missing_values is None else Kind.TEXT

@@ -130,7 +130,7 @@ class Positional:
         self.header = (*features, *labels)
         self._arrays, self._scaled = arrays, contract.normalise == "none"
         self._features, self._labels = features, labels
-        by_number = contract.classes and not Classes(contract.classes).are_numbers
+        by_number = contract.classes and len(labels) == 1 and not Classes(contract.classes).are_numbers
         self._classes = dict(enumerate(contract.classes)) if by_number else {}
 
     def blocks(self, _wanted: Mapping[str, Kind]) -> Iterator[Block]:

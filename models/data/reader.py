@@ -76,7 +76,7 @@ def _read(
     skipped.check()
     maker = Maker(
         *(contract, matching.how(settings, contract), match.features, path, skipped, spools),
-        classifies=classifies and len(match.labels) == 1,
+        classifies=classifies,
         pause=pause,
         fill=fill,
     )
@@ -123,6 +123,10 @@ def _check_kinds(match: matching.Match, skipped: Skipped, path: str) -> None:
     for name, kind in match.wanted.items():
         if kind is not Kind.NUMBER or skipped.share_wrong(name) < MOST_WRONG:
             continue
+        if name in match.labels and len(match.labels) > 1:
+            raise KindError(
+                f"{path}: the label {name!r} is no number: of several labels a row each is a value, or 1 (there) or 0"
+            )
         if name in match.labels:
             raise KindError(
                 f"{path}: the label {name!r} is no number: name the job's classes, classes = [...] in [contract] "

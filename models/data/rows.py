@@ -95,7 +95,7 @@ class _Taker:
     ) -> None:
         self._match, self._contract, self._skipped = match, contract, skipped
         self._whose = settings.path
-        self._classes = Classes(contract.classes) if contract.classes else None
+        self._classes = Classes(contract.classes) if contract.classes and len(match.labels) == 1 else None
         self._ranges = [contract.ranges.get(name) for name in contract.features] or [None] * len(match.features)
         self._label_ranges = [contract.ranges.get(name) for name in contract.labels] or [None] * len(match.labels)
         self._series = contract.window is not None

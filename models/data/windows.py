@@ -117,16 +117,21 @@ def over(values: Array, run: Run, window: WindowSpec) -> Iterator[Array]:
 
 def label(labels: Array, window: WindowSpec, *, classes: bool) -> Array:
     """Return the label of each of (m, length, ...) labels of windows: the last, the most frequent class (of as frequent
-    ones the lowest), or the mean of values.
+    ones the lowest; each column for itself), or the mean of values.
     """
     if window.label == "last":
         return labels[:, -1]
     if not classes:
         means: Array = labels.mean(axis=1, dtype=np.float64).astype(np.float32)
         return means
-    ordered = np.sort(labels.reshape(len(labels), -1), axis=1)
+    if labels.ndim > 2:
+        each = labels.reshape(*labels.shape[:2], -1)
+        columns = [label(each[:, :, at], window, classes=True) for at in range(each.shape[2])]
+        found: Array = np.stack(columns, axis=1).reshape(len(labels), *labels.shape[2:])
+        return found
+    ordered = np.sort(labels, axis=1)
     at = np.arange(ordered.shape[1])
     begins = np.where(np.diff(ordered, axis=1, prepend=ordered[:, :1]) != 0, at, 0)
     lengths = at - np.maximum.accumulate(begins, axis=1)
-    found: Array = np.take_along_axis(ordered, lengths.argmax(axis=1)[:, None], axis=1)
+    found = np.take_along_axis(ordered, lengths.argmax(axis=1)[:, None], axis=1)
     return found[:, 0]

@@ -49,6 +49,22 @@ def overall(outcomes: Int64) -> dict[str, float]:
     }
 
 
+def overall_of_labels(outcomes: Int64, n: int) -> dict[str, float]:
+    """Return the same of n rows with several labels each, there or not: accuracy is the share of all labels of all rows
+    that are right; balanced accuracy the mean over labels of how many of both kinds of rows are.
+    """
+    right, wrong, missed = outcomes
+    there = right + missed
+    found, occurs = by_class(outcomes), (there + wrong) > 0
+    both = np.stack([found.recall, _share(n - there - wrong, n - there)])
+    macro = {name: _mean(np.nan_to_num(values)[occurs]) for name, values in found._asdict().items() if occurs.any()}
+    return {
+        "accuracy": 1.0 - int((wrong + missed).sum()) / (n * len(right)),
+        "balanced_accuracy": float(np.nanmean(both, axis=0).mean()),
+        **{f"macro_{name}": value for name, value in macro.items()},
+    }
+
+
 FOUND = 0.05
 """Who gets no more than this of all other classes right has found none of them."""
 ANSWERED = 0.95

@@ -18,6 +18,7 @@ from models.measures import curves as of_curves
 from models.measures.scores import Curves, named_scores, scores
 from models.measures.table import ALWAYS, CONFUSION, MOST_CURVES
 from models.measures.tally import Tally, empty, merged, tally
+from models.nets import losses
 from models.nets.losses import Labels
 from models.params import Float32
 
@@ -58,23 +59,24 @@ def on_rows(
 
     classes, also: as in `scores`.
     """
-    k = model.outputs
-    kept = [1] if k == 2 else list(range(k))
-    has_curves = model.finds_anomalies or (model.classifies and 2 <= k <= MOST_CURVES)
+    loss = losses.of(model)
+    k, each = loss.n_classes, loss.task == "labels"
+    kept = [1] if k == 2 and not each else list(range(k or 1))
+    has_curves = loss.task == "scores" or 2 <= k <= MOST_CURVES
     is_exact = has_curves and len(y) * len(kept) <= MOST_KEPT
     columns = np.empty((len(kept) if is_exact else 0, len(y)), np.float32)
     whole = empty(model, curves=not is_exact)
-    step = max(1, min(MOST_PREDICTED, MOST_CELLS_AT_ONCE // k))
+    step = max(1, min(MOST_PREDICTED, MOST_CELLS_AT_ONCE // model.outputs))
     for rows in (slice(start, start + step) for start in range(0, len(y), step)):
         answers = predict(X[rows])
         whole = merged([whole, tally(model, answers, y[rows], curves=not is_exact)])
         if is_exact:
-            columns[:, rows] = answers[:, kept].T
+            columns[:, rows] = loss.judged(answers)[:, kept].T
     if model.finds_anomalies:
         return Measured(_of_anomalies(whole, columns, y), whole)
     found = scores(whole, classes, also=also)
     if is_exact:
-        found |= named_scores(whole.outcomes, _curves(columns, kept, y), classes, also)
+        found |= named_scores(whole.outcomes, _curves(columns, kept, y), classes, also, each=each)
     return Measured(found | besides(whole), whole)
 
 
@@ -85,13 +87,16 @@ def _of_anomalies(whole: Tally, scores_: Float32, y: Labels) -> dict[str, float]
 
 
 def _curves(columns: Float32, kept: Sequence[int], y: Labels) -> Curves:
-    """Return the curves of each class, one after the other: their sorted scores take as much memory as all of one."""
+    """Return the curves of each class, one after the other: their sorted scores take as much memory as all of one.
+
+    y: (n,) classes, or (n, K) of labels that are there or not.
+    """
     found = Curves([], [])
     for scores_, index in zip(columns, kept, strict=True):
-        one = of_curves.ranked(scores_, y == index)
-        for each in (one.reversed, one) if len(kept) == 1 else (one,):
-            found.auc.append(of_curves.roc_auc(each))
-            found.average_precision.append(of_curves.average_precision(each))
+        one = of_curves.ranked(scores_, y == index if y.ndim == 1 else y[:, index] > 0)
+        for scored in (one.reversed, one) if len(kept) == 1 else (one,):
+            found.auc.append(of_curves.roc_auc(scored))
+            found.average_precision.append(of_curves.average_precision(scored))
     return found
 
 
@@ -99,7 +104,7 @@ def besides(one: Tally) -> dict[str, float]:
     """Return what is to be said of a tally beside its measures: its confusion matrix, where that is small, and whether
     the net is as good as always answering one class.
     """
-    if not one.layout.classes or not one.n:
+    if not one.layout.classes or one.layout.is_each or not one.n:
         return {}
     always = of_classes.always(one.outcomes, one.n)
     found = {} if always is None else {ALWAYS: float(always)}

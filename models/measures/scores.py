@@ -35,8 +35,16 @@ def scores(one: Tally, classes: Sequence[str] = (), *, also: Collection[str] = (
     if one.layout.curves == 1:
         bins = [of_curves.reversed_bins(bins[0]), bins[0]]
     curves = Curves([*map(of_curves.roc_auc_of_bins, bins)], [*map(of_curves.average_precision_of_bins, bins)])
-    found = of_classes.overall(one.outcomes) | {"log_loss": one.log_loss, "brier": one.brier}
-    return found | named_scores(one.outcomes, curves if bins else None, classes, also)
+    return overall(one) | named_scores(one.outcomes, curves if bins else None, classes, also, each=one.layout.is_each)
+
+
+def overall(one: Tally) -> dict[str, float]:
+    """Return the measures of a tally of classes that are of all of them together."""
+    if one.layout.is_each:
+        found = of_classes.overall_of_labels(one.outcomes, one.n)
+    else:
+        found = of_classes.overall(one.outcomes)
+    return found | {"log_loss": one.log_loss, "brier": one.brier}
 
 
 def mean_score(one: Tally) -> dict[str, float]:
@@ -53,27 +61,33 @@ class Curves(NamedTuple):
 
 
 def named_scores(
-    outcomes: Int64, curves: Curves | None, classes: Sequence[str] = (), also: Collection[str] = ()
+    outcomes: Int64,
+    curves: Curves | None,
+    classes: Sequence[str] = (),
+    also: Collection[str] = (),
+    *,
+    each: bool = False,
 ) -> dict[str, float]:
     """Return the measures that are of a class each; those of two classes that are of the second; and, of more, the
-    means of AUC and average precision over classes that have one.
+    means of AUC and average precision over classes that have one. each: whether every class is there or not in each
+    row, so that two of them are not one another's opposite.
     """
     k = outcomes.shape[1]
     names = [str(index) for index in range(k)] if len(classes) != k else classes
     own: dict[str, list[float | None]] = {
-        measure: [None if np.isnan(value) else float(value) for value in each]
-        for measure, each in of_classes.by_class(outcomes)._asdict().items()
+        measure: [None if np.isnan(value) else float(value) for value in values_]
+        for measure, values_ in of_classes.by_class(outcomes)._asdict().items()
     }
     found: dict[str, float] = {}
     if curves is not None:
         own |= curves._asdict()
-        for measure, each in curves._asdict().items():
-            if k > 2 and (there := [value for value in each if value is not None]):
+        for measure, found_ in curves._asdict().items():
+            if (each or k > 2) and (there := [value for value in found_ if value is not None]):
                 found[measure] = sum(there) / len(there)
-    for measure, each in own.items():
-        if k == 2 and (second := each[1]) is not None:
+    for measure, by_class in own.items():
+        if k == 2 and not each and (second := by_class[1]) is not None:
             found[measure] = second
-        for name, value in zip(names, each, strict=True):
+        for name, value in zip(names, by_class, strict=True):
             if value is not None and (k <= MOST_NAMED or f"{measure}:{name}" in also):
                 found[f"{measure}:{name}"] = value
     return found
@@ -87,5 +101,7 @@ def _scores_of_values(one: Tally) -> dict[str, float]:
         "rmse": values.mean([values.rmse(s, n) for s in sums]),
         "mae": values.mean([values.mae(s, n) for s in sums]),
     }
+    if one.layout.has_interval:
+        found["coverage"] = int(one.counts[-1]) / (one.n * one.layout.labels)
     r2 = [value for s in sums if (value := values.r2(s, n)) is not None]
     return found | ({"r2": values.mean(r2)} if r2 else {})

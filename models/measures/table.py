@@ -21,8 +21,9 @@ NO_LIMIT = 1e30
 class Measure(NamedTuple):
     """What there is to know of a measure."""
 
-    of: Literal["classes", "values", "anomalies", "both"]
-    """Models that have it; those of anomaly scores have OF_SCORES."""
+    of: Literal["classes", "values", "both", "quantiles", "scores"]
+    """Models that have it; of quantiles: those of values that answer several. Those of anomaly scores have
+    OF_SCORES."""
     is_high: bool
     """Whether higher is better."""
     most: float = NO_LIMIT
@@ -56,7 +57,8 @@ MEASURES: dict[str, Measure] = {
     "rmse": Measure("values", False),
     "mae": Measure("values", False),
     "r2": Measure("values", True, 1.0, least=-NO_LIMIT),
-    "false_alarms": Measure("anomalies", False, 1.0),
+    "coverage": Measure("quantiles", True, 1.0),
+    "false_alarms": Measure("scores", False, 1.0),
 }
 OF_SCORES = ("auc", "loss", "average_precision", "recall", "precision", "f1", "false_alarms")
 """What is measured of anomaly scores, where some rows have labels; "loss" and "false_alarms" where none have. Where a
@@ -120,20 +122,27 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
                 f"another of anomaly scores: {others})"
             )
         return
-    if measure.of not in ("both", "classes" if model.classifies else "values"):
+    if measure.of == "scores" or (measure.of != "both" and (measure.of == "classes") != model.classifies):
         learns, has = ("classes", "accuracy") if model.classifies else ("values", "loss")
         other = ", ".join(each for each, row in MEASURES.items() if row.of in (learns, "both") and each != has)
         raise ValueError(
             f'a model with loss = "{model.loss}" has no {base}: say metric = "{has}" (or another of {learns}: {other})'
         )
-    if needs_curves(name) and not 2 <= model.outputs <= MOST_CURVES:
+    if measure.of == "quantiles" and len(model.levels) < 2:
         raise ValueError(
-            f'"{name[:100]}" is measured of 2 to {MOST_CURVES} classes, and this model has {model.outputs}'
+            f'{base} is the share of labels between the lowest and the highest quantile: loss = "{model.loss}" answers '
+            'none, or one; say metric = "loss"'
+        )
+    if needs_curves(name) and not 2 <= model.n_classes <= MOST_CURVES:
+        raise ValueError(
+            f'"{name[:100]}" is measured of 2 to {MOST_CURVES} classes, and this model has {model.n_classes}'
         )
     if of is None:
-        if measure.alone == "second" and model.outputs != 2:
+        several = model.task == "labels"
+        if measure.alone == "second" and (several or model.n_classes != 2):
+            has = "has several labels a row" if several else f"has {model.n_classes}"
             raise ValueError(
-                f'"{base}" without a class is of two classes, and this model has {model.outputs}: say "{base}:CLASS", '
+                f'"{base}" without a class is of two classes, and this model {has}: say "{base}:CLASS", '
                 f'or "{_KIN[base]}" for the mean of all'
             )
         return
@@ -143,10 +152,10 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
         known = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         meant = f'did you mean "{base}:{near[0]}"?' if near else f"[contract] classes are {known}"
         raise ValueError(f'"{name[:100]}": there is no such class: {meant}')
-    if not names and not (of.isdecimal() and of.isascii() and str(int(of)) == of and int(of) < model.outputs):
+    if not names and not (of.isdecimal() and of.isascii() and str(int(of)) == of and int(of) < model.n_classes):
         raise ValueError(
-            f'"{name[:100]}": [contract] names no classes, so that they are 0 to {model.outputs - 1}: say '
-            f'"{base}:{model.outputs - 1}", or classes = [...]'
+            f'"{name[:100]}": [contract] names no classes, so that they are 0 to {model.n_classes - 1}: say '
+            f'"{base}:{model.n_classes - 1}", or classes = [...]'
         )
 
 

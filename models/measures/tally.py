@@ -10,10 +10,13 @@ counts are follows from the model (`layout`), never from the bytes:
               up to 32 classes: of each class a histogram of its scores, over rows of other classes and over its own, in
               256 bins of equal width in asinh(log(p / (1 - p))); of two classes, that of the second
               sums of the log loss and of the Brier score, in 2**-20
-    values    of each output, up to 64, and beyond of all together: sums of squares and magnitudes of the errors, of the
-              labels, and of their squares (models/measures/values.py)
-    anomalies a histogram of the scores of normal rows, one of those of known anomalies (models/measures/anomalies.py),
-              and sums of both, in 2**-20
+    labels    several labels a row, each there or not: of each one right, wrongly answered and missed, and up to 32 a
+              histogram; an answer is "there" above 1/2; a row whose answer is not finite has every label wrong
+    values    of each value, up to 64, and beyond of all together: sums of squares and magnitudes of the errors, of the
+              labels, and of their squares (models/measures/values.py); where answers are several quantiles, the errors
+              of that next to the median, and how many labels lie between the outermost two
+    scores    a histogram of the anomaly scores of normal rows, one of those of known anomalies (anomalies.py), and sums
+              of both, in 2**-20
 
 A tally from elsewhere is a claim: what it says is held against its own n, and nothing else can be.
 """
@@ -33,6 +36,7 @@ from models.job import ModelSpec
 from models.measures import anomalies, values
 from models.measures.bits import BitsError, Reader, Writer, most_bits_of_counts, most_bits_of_integer
 from models.measures.table import MOST_CURVES
+from models.nets import losses
 from models.nets.losses import Labels
 from models.params import Float32
 
@@ -74,11 +78,18 @@ class Layout(NamedTuple):
     """Histograms."""
     labels: int
     """Numbers that the label of one row is."""
+    has_interval: bool = False
+    """Whether the labels between the lowest and the highest quantile are counted: of values that have several."""
+
+    @property
+    def is_each(self) -> bool:
+        """Whether each class is there or not in every row, instead of one of them."""
+        return self.classes > 0 and self.labels > 1
 
     @property
     def is_confusion(self) -> bool:
         """Whether there is a confusion matrix."""
-        return 0 < self.classes <= MOST_CONFUSED
+        return 0 < self.classes <= MOST_CONFUSED and not self.is_each
 
     @property
     def is_scores(self) -> bool:
@@ -98,7 +109,7 @@ class Layout(NamedTuple):
     @property
     def n_counts(self) -> int:
         """Return how many counts there are."""
-        return self.n_outcomes + self.curves * 2 * self.bins
+        return self.n_outcomes + self.curves * 2 * self.bins + self.has_interval
 
     @property
     def n_sums(self) -> int:
@@ -143,23 +154,28 @@ class Tally(NamedTuple):
 
     @property
     def log_loss(self) -> float:
-        """Return the mean over rows of -log p of the right class, of classes."""
-        return self.sums[0] / (self.n << UNIT)
+        """Return the mean over rows, or all labels of rows, of -log p of the right class."""
+        return self.sums[0] / (self.n * self.layout.labels << UNIT)
 
     @property
     def brier(self) -> float:
-        """Return the mean over rows of the squared errors of all probabilities; of two classes, half of that."""
-        return self.sums[1] / (self.n << UNIT)
+        """Return the mean over rows of the squared errors of all probabilities; of two classes, half of that; the
+        mean over labels as well where a row has several.
+        """
+        return self.sums[1] / (self.n * self.layout.labels << UNIT)
 
 
 def layout(model: ModelSpec, *, curves: bool = True) -> Layout:
     """Return what a tally of this model counts. curves: whether it has histograms, where there are few classes."""
-    k = model.outputs
-    if model.finds_anomalies:
+    loss = losses.of(model)
+    if loss.task == "scores":
         return Layout(0, 0, 1, 1)
-    if not model.classifies:
-        return Layout(0, k if k <= MOST_APART else 1, 0, k)
-    return Layout(k, 0, {1: 0, 2: 1}.get(k, k) if curves and k <= MOST_CURVES else 0, 1)
+    if loss.task == "values":
+        k = loss.n_columns
+        return Layout(0, k if k <= MOST_APART else 1, 0, k, len(loss.levels) > 1)
+    k = loss.n_classes
+    histograms = k if loss.task == "labels" else {1: 0, 2: 1}.get(k, k)
+    return Layout(k, 0, histograms if curves and k <= MOST_CURVES else 0, loss.n_columns)
 
 
 def empty(model: ModelSpec, *, curves: bool = True) -> Tally:
@@ -174,13 +190,17 @@ def tally(model: ModelSpec, answers: Float32, y: Labels, *, curves: bool = True)
     curves: with histograms, of which the AUC and the average precision are made.
     """
     found = empty(model, curves=curves)
+    loss, quantiles = losses.of(model), answers
+    answers = loss.judged(answers)
     if found.layout.is_scores:
         return _of_scores(found.layout, answers[:, 0], y)
-    if not model.classifies:
-        return _of_values(found.layout, answers, y.reshape(answers.shape))
-    rows = max(1, _CELLS_AT_ONCE // model.outputs)
-    starts = range(0, len(y), rows)
-    return merged([found, *(_of_classes(found.layout, answers[a : a + rows], y[a : a + rows]) for a in starts)])
+    if not found.layout.classes:
+        within = [_within(quantiles, y, len(loss.levels))] if found.layout.has_interval else []
+        return _of_values(found.layout, answers, y.reshape(answers.shape))._replace(counts=np.array(within, np.int64))
+    rows = max(1, _CELLS_AT_ONCE // found.layout.classes)
+    parts = (slice(start, start + rows) for start in range(0, len(y), rows))
+    of = _of_labels if found.layout.is_each else _of_classes
+    return merged([found, *(of(found.layout, answers[part], y[part]) for part in parts)])
 
 
 def _of_values(found: Layout, answers: Float32, y: Labels) -> Tally:
@@ -195,6 +215,12 @@ def _of_scores(found: Layout, scores: Float32, y: Labels) -> Tally:
     counted = np.minimum(np.where(np.isfinite(scores), scores, np.float32(anomalies.LARGEST)), anomalies.LARGEST)
     sums = tuple(_whole(counted[y == kind].astype(np.float64)) for kind in (0, 1))
     return Tally(found, len(y), int((~np.isfinite(scores)).sum()), anomalies.histogram(scores, y).reshape(-1), sums)
+
+
+def _within(quantiles: Float32, y: Labels, each: int) -> int:
+    """Return how many labels lie between the lowest and the highest of their quantiles, of which there are so many."""
+    y = y.reshape(len(quantiles), quantiles.shape[1] // each)
+    return int(((quantiles[:, ::each] <= y) & (y <= quantiles[:, each - 1 :: each])).sum())
 
 
 def _of_classes(found: Layout, answers: Float32, y: Labels) -> Tally:
@@ -212,9 +238,25 @@ def _of_classes(found: Layout, answers: Float32, y: Labels) -> Tally:
         wrong = np.bincount(answered[fine & ~is_right], minlength=k)
         outcomes = np.concatenate([right, wrong, np.bincount(y[~is_right], minlength=k)])
     p = np.clip(answers[np.arange(n), y].astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    losses = np.where(fine, -np.log(p), LARGEST_LOG_LOSS)
+    costs = np.where(fine, -np.log(p), LARGEST_LOG_LOSS)
     counts = np.concatenate([outcomes, *_histograms(found, answers, y)]).astype(np.int64)
-    return Tally(found, n, int(n - fine.sum()), counts, (_whole(losses), _whole(_brier(answers, y, fine))))
+    return Tally(found, n, int(n - fine.sum()), counts, (_whole(costs), _whole(_brier(answers, y, fine))))
+
+
+def _of_labels(found: Layout, answers: Float32, y: Labels) -> Tally:
+    """Return the tally of some rows of (n, K) marks, 0 or 1. Where an answer is not finite, its whole row is wrong."""
+    n, there = len(y), y > 0
+    fine: Bools = np.logical_and.reduce(np.isfinite(answers), axis=1)
+    if not fine.all():
+        answers = np.where(fine[:, np.newaxis], answers, np.float32(0))
+    answered = np.where(fine[:, np.newaxis], answers > np.float32(0.5), ~there)
+    outcomes = [(there & answered).sum(axis=0), (~there & answered).sum(axis=0), (there & ~answered).sum(axis=0)]
+    p = answers.astype(np.float64)
+    right = np.clip(np.where(there, p, 1.0 - p), LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+    costs = np.where(fine[:, np.newaxis], -np.log(right), LARGEST_LOG_LOSS)
+    squares = np.where(fine[:, np.newaxis], np.square(np.clip(p - there, -1.0, 1.0)), 1.0)
+    counts = np.concatenate([*outcomes, *_histograms(found, answers, y)]).astype(np.int64)
+    return Tally(found, n, int(n - fine.sum()), counts, (_whole(costs), _whole(squares)))
 
 
 def _brier(answers: Float32, y: Labels, fine: Bools) -> Float64:
@@ -229,13 +271,14 @@ def _histograms(found: Layout, answers: Float32, y: Labels) -> list[Int64]:
         return []
     wanted = np.arange(1, 2) if found.curves == 1 else np.arange(found.curves)
     bins = np.searchsorted(EDGES, answers[:, wanted], side="right")
-    bins += (y[:, np.newaxis] == wanted) * BINS
+    own = y > 0 if found.is_each else y[:, np.newaxis] == wanted
+    bins += own * BINS
     bins += np.arange(found.curves) * (2 * BINS)
     return [np.bincount(bins.ravel(), minlength=found.curves * 2 * BINS)]
 
 
-def _whole(losses: Float64) -> int:
-    return int(np.rint(losses * 2.0**UNIT).astype(np.int64).sum())
+def _whole(costs: Float64) -> int:
+    return int(np.rint(costs * 2.0**UNIT).astype(np.int64).sum())
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
@@ -300,7 +343,7 @@ def from_bytes(data: bytes, model: ModelSpec) -> Tally:
 def _read(reader: Reader, found: Layout) -> Tally:
     n = reader.gamma(MOST_ROWS + 1) - 1
     broken = reader.gamma(n + 1) - 1
-    counts = reader.counts(found.n_counts, n)
+    counts = reader.counts(found.n_counts, n * found.labels if found.has_interval else n)
     sums = tuple(reader.integer(most) for most in _most_sums(found, n))
     reader.end()
     return Tally(found, n, broken, counts, sums)
@@ -311,6 +354,7 @@ def _most_sums(found: Layout, n: int) -> tuple[int, ...]:
     if found.is_scores:
         return (n * int(anomalies.LARGEST) << UNIT,) * 2
     if found.classes:
+        n *= found.labels
         return n * (int(LARGEST_LOG_LOSS * 2**UNIT) + 1), n * 2 ** (UNIT + (found.classes != 2))
     n_labels = n * (found.labels // found.outputs)
     largest = 2 ** (128 + values.UNIT)
@@ -321,6 +365,9 @@ def _checked(one: Tally) -> Tally:
     """Return a tally back. Raises TallyError where what it says cannot all be."""
     if one.layout.classes:
         right, wrong, missed = one.outcomes
+        if one.layout.is_each:
+            _check_labels(one)
+            return one
         rows, wanted = right + missed, slice(1, 2) if one.layout.curves == 1 else slice(None)
         if _total(rows) != one.n or _total(missed) - _total(wrong) != one.broken:
             raise TallyError(f"its answers by class are not those of {one.n} rows, {one.broken} of them without one")
@@ -348,13 +395,28 @@ def _checked(one: Tally) -> Tally:
     return one
 
 
+def _check_labels(one: Tally) -> None:
+    """Raise TallyError where the outcomes of labels that are there or not cannot all be."""
+    right, wrong, missed = one.outcomes
+    there = right + missed  # each is n at most
+    if (there > one.n).any() or (wrong > one.n - there).any() or (wrong + missed < one.broken).any():
+        raise TallyError(f"its answers by label are not those of {one.n} rows, {one.broken} of them without one")
+    if one.layout.curves:
+        others, own = one.histograms.sum(axis=2).T
+        if not (np.array_equal(own, there) and np.array_equal(others, one.n - there)):
+            raise TallyError(f"its histograms are not those of {one.n} rows of these labels")
+    if min(one.sums) < 0:
+        raise TallyError("a sum of losses is below 0")
+
+
 def _total(counts: Int64) -> int:
     return sum(counts.tolist())
 
 
 @functools.lru_cache(maxsize=64)
 def _max_bytes(found: Layout, n: int) -> int:
-    total = n * ((1 if found.is_confusion else 2) + found.curves) if found.classes else n * found.curves
+    outcomes = found.classes if found.is_each else 1 if found.is_confusion else 2
+    total = n * (outcomes + found.curves) if found.classes else n * (found.curves + found.labels * found.has_interval)
     bits = 2 * (2 * (n + 1).bit_length()) + most_bits_of_counts(found.n_counts, total)
     return 2 + (bits + sum(map(most_bits_of_integer, _most_sums(found, n)))) // 8
 

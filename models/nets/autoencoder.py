@@ -17,21 +17,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from models.nets.layered import Layers, module, numpy_net, operations
 from models.nets.layers.activation import Activation
 from models.nets.layers.dense import Dense
 from models.nets.layers.layer import Layer
 from models.nets.layers.reconstruction import Reconstruction
-from models.nets.losses import LabelError, Labels, Loss
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
-from models.params import Float32
 
-NORMAL, ANOMALY = 0, 1
-"""What labels are, where rows have some."""
 LEAST_SHARE, MOST_SHARE = 0.5, 0.9999
 """Of normal rows below the threshold. Beyond, a fleet has too few rows above it to say where it is."""
 MOST_NOISE = 10.0
@@ -45,8 +38,8 @@ class AutoencoderSpec(
     hidden: tuple[int, ...] = ()
     """Units of each layer up to the code, which is the last; behind it they come once more, mirrored."""
     activation: Literal["relu", "tanh"] = "relu"
-    loss: Literal["mse"] = "mse"
-    """Of what is given back; there is no other."""
+    loss: Literal["reconstruction"] = "reconstruction"
+    """Its own, and no other."""
     noise: float = 0.0
     """Standard deviation of what is added to the inputs in training, as the net sees them."""
     normal_share: float = 0.99
@@ -101,53 +94,6 @@ def onnx_operations(spec: AutoencoderSpec) -> tuple[Op, ...]:
     """Return the same as ONNX."""
     return operations(layers_of(spec))
 
-
-def fit(spec: AutoencoderSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
-    """Return X as (n, inputs), and labels (n,) int64, 0 or 1. Raises LabelError."""
-    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), labels(y, 1)
-
-
-def labels(y: Labels, _outputs: int) -> npt.NDArray[np.int64]:
-    """Return (n,) int64, 0 of a normal row and 1 of an anomaly. Raises LabelError."""
-    column = y.reshape(len(y), -1)
-    if column.shape[1] != 1:
-        raise LabelError(f"{column.shape[1]} labels a row where an autoencoder takes one, or none")
-    wrong = np.flatnonzero((column[:, 0] != NORMAL) & (column[:, 0] != ANOMALY))
-    if len(wrong):
-        row = int(wrong[0])
-        raise LabelError("the label is neither 0 (normal) nor 1 (an anomaly)", row, str(column[row, 0]))
-    return y if y.ndim == 1 and y.dtype == np.int64 else column[:, 0].astype(np.int64)
-
-
-def mean_score(scores: Float32, y: Labels, weights: Float32 | None = None) -> tuple[float, Float32]:
-    """Mean over the rows of w s, where w is 0 of an anomaly, and its gradient w / n. scores: (n, 1)."""
-    counted = (y == NORMAL).astype(np.float32)
-    if weights is not None:
-        counted *= weights
-    loss = float(np.dot(counted, scores[:, 0])) / len(scores)
-    np.divide(counted, len(scores), out=scores[:, 0])
-    return loss, scores
-
-
-def _torch_mean_score(_nn: Any) -> Any:
-    def mean(scores: Any, y: Any, weights: Any) -> Any:
-        counted = scores[:, 0] * (y == NORMAL)
-        return (counted if weights is None else counted * weights).mean()
-
-    return mean
-
-
-LOSS = Loss(
-    gradient=mean_score,
-    answer=lambda scores: scores,
-    accuracy=None,
-    labels=labels,
-    answer_name="score",
-    onnx_answer=None,
-    torch=_torch_mean_score,
-    torch_answer=lambda nn: nn.Identity(),
-)
-"""Of what is given back; the outputs that it takes are the scores themselves."""
 
 Autoencoder = numpy_net(AutoencoderSpec, layers_of)
 """What builds the net of a ModelSpec of kind "autoencoder"."""

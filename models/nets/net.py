@@ -34,7 +34,9 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Features of one example."""
     outputs: int = 1
     loss: str = "cross_entropy"
-    """A row of `models.nets.losses`."""
+    """A row of `models.nets.losses`;"""
+    loss_options: dict[str, Any] = {}
+    """and what it may be told."""
     framework: str = "any"
 
     @classmethod
@@ -88,8 +90,8 @@ def _worded(message: str, own: dict[str, Any]) -> str:
 class Net(Protocol):
     """Pure functions over explicit params (float32, in the order of `spec`).
 
-    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) in 0..outputs-1 where the
-    labels are classes and else float32 (n, outputs) (`models.data.dataset.fit` gives both). n is at least 1.
+    X is float32 (n, inputs), or (n, ...) as a factory's module wants it; y is int64 (n,) where a label
+    is one of several classes, else float32 (n, columns) (`models.data.dataset.fit` gives both). n is at least 1.
     """
 
     @property
@@ -121,7 +123,7 @@ class Net(Protocol):
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:
-        """Return (n, outputs) float32: softmax probabilities for cross_entropy, the raw outputs for mse."""
+        """Return (n, outputs) float32: what the loss makes of raw outputs (`Loss.answer`): probabilities, or values."""
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """Return mean loss, accuracy where the labels are classes, and n."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import autoencoder, factory, linear, mlp
-from models.nets.losses import LOSSES, Labels, Loss
+from models.nets import autoencoder, factory, linear, losses, mlp
+from models.nets.losses import Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -37,7 +37,7 @@ class Kind(NamedTuple, Generic[S]):
     fit: (spec, X, y) -> the rows and labels that it trains on, X of (n, ...) with spec.inputs features an example.
         Raises LabelError. Arrays that fit are given back as they are.
     is_code: its kind names code, which runs only where it is allowed.
-    loss: its own, where it is no row of `models.nets.losses`.
+    loss: the row of `models.nets.losses` that it has, where it has one of its own that no other kind has.
     normal_share: spec -> the share of normal rows below the threshold, of a kind whose answers are one anomaly score a
         row: its rows need no label. None of all others.
     """
@@ -48,18 +48,18 @@ class Kind(NamedTuple, Generic[S]):
     onnx: Callable[[S], tuple[Op, ...]] | None
     fit: Callable[[S, Float32, Labels], tuple[Float32, Labels]]
     is_code: bool = False
-    loss: Loss | None = None
+    loss: str | None = None
     normal_share: Callable[[S], float] | None = None
 
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
-    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), LOSSES[spec.loss].labels(y, spec.outputs)
+    return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
 def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
     """Return X in its own shape, and the labels of the loss. Raises LabelError."""
-    return X, LOSSES[spec.loss].labels(y, spec.outputs)
+    return X, losses.of(spec).labels(y)
 
 
 NETS: dict[str, Kind[Any]] = {
@@ -70,8 +70,8 @@ NETS: dict[str, Kind[Any]] = {
         autoencoder.Autoencoder,
         autoencoder.torch_module,
         autoencoder.onnx_operations,
-        autoencoder.fit,
-        loss=autoencoder.LOSS,
+        flat_rows,
+        loss="reconstruction",
         normal_share=lambda spec: spec.normal_share,
     ),
 }

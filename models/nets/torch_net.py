@@ -44,8 +44,8 @@ class TorchNet:
         self.model = model
         self.module = module.to(torch.float32)
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
-        self._row = losses.of(model)
-        self._loss = self._row.torch(nn)
+        self._loss = losses.of(model)
+        self._mean_loss = self._loss.torch(nn)
 
     def loss_and_gradients(
         self,
@@ -62,7 +62,7 @@ class TorchNet:
         torch.manual_seed(draw)
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
-        loss = self._loss(self._call(leaves, X, training=True), _tensor(y), counts)
+        loss = self._mean_loss(self._call(leaves, X, training=True), _tensor(y), counts)
         gradients = torch.autograd.grad(loss, list(leaves.values()), torch.tensor(scale), allow_unused=True)
         named = zip(leaves.items(), gradients, strict=True)
         return float(loss.detach()), {
@@ -72,11 +72,11 @@ class TorchNet:
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
-        return self._row.answer(self._outputs(params, X))
+        return self._loss.answer(self._outputs(params, X))
 
     def evaluate(self, params: Params, X: Float32, y: Labels) -> Metrics:
         """See `models.nets.net.Net`."""
-        return measure_all(self._row, lambda some: self._outputs(params, some), X, y)
+        return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
     def _call(self, tensors: dict[str, Tensor], X: Float32, *, training: bool) -> Tensor:
         """Return the module's raw outputs, (n, outputs) float32. Raises ModelError on another shape."""

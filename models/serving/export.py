@@ -1,10 +1,12 @@
 """A trained net as an ONNX file that any runtime reads. The one file that imports onnx.
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
-output (batch, outputs) float32: `probabilities` for cross_entropy, `values` for mse, `score` of what finds anomalies,
-with a second output `anomaly` (batch, 1) bool where its "threshold" is in metadata_props. The batch is free. The rows
-are raw: what normalises them is in the graph (models/nets/normalised.py). What a contract says of them stands in
-metadata_props, as JSON: "features", "label", "classes", "units", "normalise", those that it has.
+output (batch, outputs) float32: `probabilities` of classes (where one output stands for two classes, of the second; of
+several labels a row, of each), else `values` (of quantiles, those of the first value, then of the next), or `score` of
+what finds anomalies, with a second output `anomaly` (batch, 1) bool where its "threshold" is in metadata_props. The
+batch is free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of
+them stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it
+has.
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -78,7 +80,7 @@ def to_onnx(
         _normalise(proto.graph, *found)
     if model.finds_anomalies and THRESHOLD in metadata:
         _judge(proto.graph, float(metadata[THRESHOLD]))
-    helper.set_model_props(proto, dict(metadata) | _described(contract))
+    helper.set_model_props(proto, dict(metadata) | _described(contract, model))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -86,12 +88,13 @@ def to_onnx(
     return bytes(proto.SerializeToString())
 
 
-def _described(contract: ContractSpec) -> dict[str, str]:
+def _described(contract: ContractSpec, model: ModelSpec) -> dict[str, str]:
     """Return what people and programs should know of the rows: each value is JSON."""
     said: dict[str, object] = {
         "features": contract.features,
         "label": contract.label,
-        "classes": contract.classes,
+        "classes": contract.class_names if model.classifies else (),
+        "quantiles": losses.of(model).levels,
         "units": contract.units,
         "normalise": "" if contract.normalise == "none" else contract.normalise,
     }

@@ -190,3 +190,20 @@ def test_very_many_classes_are_looked_at_once_each(monkeypatch: pytest.MonkeyPat
     found = federated.together([one._replace(rows=Rows(one.rows)), one._replace(device="e")], 0.5)
     assert found is not None
     assert found.told["labels"]["5"]["recall"] == 1.0
+
+
+def test_several_labels_a_row_are_told_each_and_one_output_for_two_classes_as_two() -> None:
+    several = JobSpec("j", ModelSpec(outputs=2, loss="multilabel"), contract=ContractSpec(label=("smoke", "heat")))
+    y, p = np.array([[1, 0], [1, 1]], np.float32), np.array([[0.9, 0.2], [0.8, 0.4]], np.float32)
+    heard = federated.heard(several, "d", 2, tally.to_bytes(tally.tally(several.model, p, y, curves=False)))
+    assert (heard.rows, heard.outcomes) == ({"smoke": 2, "heat": 1}, None)
+    found = federated.together([heard], 1.0)
+    assert found is not None
+    assert (found.metrics["accuracy"], found.metrics["recall:heat"]) == (0.75, 0.0)
+    assert found.told["labels"]["heat"]["rows"] == 1
+
+    two = JobSpec("j", ModelSpec(outputs=1, loss="binary"), contract=ContractSpec(classes=("ok", "bad")))
+    content = tally.to_bytes(tally.tally(two.model, np.array([[0.9], [0.6]], np.float32), np.array([1, 0])))
+    heard = federated.heard(two, "d", 2, content)
+    assert heard.rows == {"ok": 1, "bad": 1}
+    assert heard.scores["recall:bad"] == 1.0

@@ -95,6 +95,21 @@ def test_a_fleet_agrees_on_what_the_job_does_not_state(said: dict[str, Any], agr
         ({"class_weight": {"a": 2.0}}, {}, "say which there are, classes = [...]"),
         ({"classes": ["a", "b"], "class_weight": {"c": 2.0}}, {}, "class_weight names 'c', which is none of classes"),
         ({"feature": ["t"]}, {}, 'did you mean "features"'),
+        (
+            {"classes": ["a", "b", "c"]},
+            {"loss": "binary", "outputs": 1},
+            'outputs = 1 and loss = "binary" 2 classes, where [contract] names 3 classes',
+        ),
+        ({"label": ["a", "b"]}, {"loss": "binary", "outputs": 1}, "label names 2 columns"),
+        ({"label": ["a", "b"]}, {"loss": "multilabel", "outputs": 3}, "where the model has 3 outputs"),
+        ({"classes": ["a", "b"]}, {"loss": "multilabel", "outputs": 3}, "[contract] names 2 classes"),
+        ({"class_weight": "balanced"}, {"loss": "multilabel"}, "say pos_weight in [model.loss_options]"),
+        (
+            {"label": ["a", "b"]},
+            {"loss": "quantile", "outputs": 3},
+            'where the model has 3 outputs (loss = "quantile" takes 1)',
+        ),
+        ({"classes": ["a", "b"]}, {"loss": "huber"}, "learns no classes"),
         ({"window": {"length": 1}}, {}, "length"),
     ],
 )
@@ -110,3 +125,15 @@ def test_what_does_not_go_together_is_said_in_one_line(
 def test_several_values_may_be_learnt_at_once() -> None:
     spec = job({"features": ["t", "v"], "label": ["a", "b"]}, loss="mse")
     assert spec.contract.labels == ("a", "b")
+
+
+def test_one_output_may_stand_for_two_classes_that_have_names_and_weights() -> None:
+    spec = job(CLASSES | {"class_weight": {"fault": 9.0}}, loss="binary", outputs=1)
+    assert (spec.model.n_classes, spec.contract.class_names) == (2, ("ok", "fault"))
+
+
+def test_several_labels_a_row_are_called_as_their_columns_or_as_the_job_says() -> None:
+    said = {"features": ["t", "v"], "label": ["a", "b"]}
+    assert job(said, loss="multilabel").contract.class_names == ("a", "b")
+    assert job(said | {"classes": ["x", "y"]}, loss="multilabel").contract.class_names == ("x", "y")
+    assert job({"features": ["t", "v"], "label": "y"}, loss="mse").contract.class_names == ()

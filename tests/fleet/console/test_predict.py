@@ -136,6 +136,41 @@ def test_several_values_have_their_names(tmp_path: Path, capsys: pytest.CaptureF
     assert lines(capsys) == ['"heat, gas",power', "0,2"]
 
 
+def test_one_output_for_two_classes_is_answered_with_the_class_and_how_probable_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ModelSpec("linear", 2, (), 1, loss="binary")
+    device = Device(tmp_path, CLASSES, model, "temp,vib,state\n3,1,all good\n1,3,all good\n,1,\n")
+    assert device.ask(device.own) == 0
+    assert lines(capsys) == ["class,probability", '"bad, ""very""",0.880797', "all good,0.880797", ","]
+    assert device.ask(device.own, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["classes"] == ["all good", 'bad, "very"']
+    assert [one[0] for one in told["answers"]] == pytest.approx([0.880797, 0.119203], abs=1e-6)
+
+
+def test_several_labels_a_row_are_answered_with_how_probable_each_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = ContractSpec(features=("temp", "vib"), label=("smoke", "heat, gas"))
+    model = ModelSpec("linear", 2, (), 2, loss="multilabel")
+    device = Device(tmp_path, contract, model, 'temp,vib,smoke,"heat, gas"\n3,1,0,1\n')
+    assert device.ask(device.own) == 0
+    assert lines(capsys) == ['smoke,"heat, gas"', "0.500000,0.880797"]
+    assert device.ask(device.own, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == ["smoke", "heat, gas"]
+
+
+def test_quantiles_are_called_by_their_value_and_their_level(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = ContractSpec(features=("temp", "vib"), label="kwh")
+    model = ModelSpec("linear", 2, (), 2, loss="quantile", loss_options={"quantiles": [0.05, 0.95]})
+    device = Device(tmp_path, contract, model, "temp,vib,kwh\n3,1,0\n")
+    assert device.ask(device.own) == 0
+    assert lines(capsys) == ["kwh 0.05,kwh 0.95", "0,2"]
+
+
 def test_windows_are_answered_with_the_line_of_their_last_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

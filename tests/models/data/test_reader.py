@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.contract import ContractSpec
 from models.data import spool
 from models.data.blocks import Block, Fault, Kind
-from models.data.dataset import Dataset, DatasetError, fit
+from models.data.dataset import Dataset, DatasetError, KindError, fit
 from models.data.reader import Reading, of_arrays, read
 from models.data.settings import SourceSettings
 from models.data.spool import is_mapped
@@ -273,6 +273,14 @@ def test_labels_of_windows_are_classes_or_values() -> None:
     weighted = examples(columns | {"w": [1.0, 2, 3, 4, 5, 6]}, **WINDOW, weight="w")
     assert weighted.weights is not None
     assert weighted.weights.tolist() == [2, 3, 4, 5]
+
+
+def test_of_several_labels_a_row_a_window_has_those_that_most_of_its_rows_have() -> None:
+    columns = series(6) | {"y": [0.0, 1.0, 1.0, 0.0, 0.0, 1.0], "z": [1.0, 0.0, 1.0, 1.0, 1.0, 0.0]}
+    both = {"label": ["y", "z"], "classes": ["smoke", "heat"]}
+    assert examples(columns, **WINDOW | both).y.tolist() == [[1, 1], [1, 1], [0, 1], [0, 1]]
+    last = {"window": {"length": 3, "hop": 1, "label": "last"}}
+    assert examples(columns, **WINDOW | both | last).y.tolist() == [[1, 1], [0, 1], [0, 1], [1, 0]]
 
 
 # What is held back.
@@ -542,6 +550,16 @@ def test_labels_of_arrays_are_classes_by_name_or_else_by_position(
     classes: list[str], labels: list[Any], found: list[int]
 ) -> None:
     assert positioned(np.ones((5, 2)), np.array(labels), **NAMED | {"classes": classes}).data.y.tolist() == found
+
+
+def test_of_several_labels_a_row_classes_are_what_they_are_called_and_not_what_is_in_them() -> None:
+    y = np.array([[0, 1], [1, 1], [0, 0]])
+    told = {"features": ["a", "b"], "classes": ["1", "0"]}
+    assert positioned(np.ones((3, 2)), y, **told).data.y.tolist() == y.tolist()
+    columns = {"a": [1.0, 2], "b": [1.0, 2], "p": [1.0, 0], "q": [0.0, 1]}
+    assert examples(columns, **told, label=["p", "q"]).y.tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(KindError, match="the label 'q' is no number: of several labels a row each is"):
+        examples(columns | {"q": ["yes", "no"]}, **told, label=["p", "q"])
 
 
 def test_a_job_that_normalises_gets_bytes_as_they_are_and_any_other_scaled_ones() -> None:

@@ -101,12 +101,68 @@ def test_measures_of_values_are_scikit_learns(outputs: int, noise: float) -> Non
     assert set(found) == {"rmse", "mae", "r2"}
 
 
+@pytest.mark.parametrize("k", [2, 4])
+def test_measures_of_several_labels_a_row_are_scikit_learns(k: int) -> None:
+    rng = np.random.default_rng(k)
+    y = (rng.random((900, k)) < np.linspace(0.1, 0.7, k)).astype(np.float32)
+    p = (1 / (1 + np.exp(-rng.normal(size=y.shape) - 2 * y + 1))).astype(np.float32)
+    model = ModelSpec(outputs=k, loss="multilabel")
+    found = on_rows(model, lambda X: p[X], np.arange(900), y).found  # type: ignore[arg-type]
+    there = p > 0.5
+    assert found["accuracy"] == pytest.approx((there == y).mean())
+    for name in ("precision", "recall", "f1"):
+        each = getattr(oracle, f"{name}_score")(y, there, average=None)
+        assert [found[f"{name}:{at}"] for at in range(k)] == pytest.approx(each)
+        assert found[f"macro_{name}"] == pytest.approx(each.mean())
+        assert name not in found
+    for name, score in (("auc", oracle.roc_auc_score), ("average_precision", oracle.average_precision_score)):
+        each = [score(y[:, at], p[:, at]) for at in range(k)]
+        assert [found[f"{name}:{at}"] for at in range(k)] == pytest.approx(each, abs=1e-6)
+        assert found[name] == pytest.approx(np.mean(each), abs=1e-6)
+    balanced = [oracle.balanced_accuracy_score(y[:, at], there[:, at]) for at in range(k)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(balanced))
+    costs = [oracle.log_loss(y[:, at], p[:, at].astype(float)) for at in range(k)]
+    assert found["log_loss"] == pytest.approx(np.mean(costs), abs=1e-5)
+    assert found["brier"] == pytest.approx(np.square(p.astype(float) - y).mean(), abs=1e-5)
+    assert confusion_of(found, k) == []
+    assert "always" not in found
+
+
+def test_one_output_for_two_classes_is_measured_as_two_outputs_are() -> None:
+    p, y = data(2, 800, "random")
+    p[:, 0] = 1 - p[:, 1]
+    two = on_rows(ModelSpec(outputs=2), lambda X: p[X], np.arange(800), y, ("ok", "bad")).found  # type: ignore[arg-type]
+    model = ModelSpec(outputs=1, loss="binary")
+    one = on_rows(model, lambda X: p[X, 1:], np.arange(800), y, ("ok", "bad")).found  # type: ignore[arg-type]
+    assert one == two
+    assert {"f1:bad", "recall:ok", "auc", "f1"} <= one.keys()
+    assert confusion_of(one, model.n_classes) == confusion_of(two, 2) != []
+
+
+def test_errors_of_quantiles_are_those_of_the_median() -> None:
+    answers = np.array([[0, 1, 2], [0, 5, 9]], np.float32)
+    y = np.array([[2], [5]], np.float32)
+    found = on_rows(ModelSpec(outputs=3, loss="quantile"), lambda X: answers[X], np.arange(2), y).found  # type: ignore[arg-type]
+    assert found["mae"] == 0.5
+
+
+def test_coverage_is_the_share_of_labels_within_the_outermost_quantiles() -> None:
+    rng = np.random.default_rng(0)
+    answers = np.sort(rng.normal(size=(500, 2, 3)).astype(np.float32), axis=2)
+    y = rng.normal(size=(500, 2)).astype(np.float32)
+    model = ModelSpec(outputs=6, loss="quantile")
+    found = on_rows(model, lambda X: answers[X].reshape(-1, 6), np.arange(500), y).found  # type: ignore[arg-type]
+    assert found["coverage"] == pytest.approx(((answers[:, :, 0] <= y) & (y <= answers[:, :, 2])).mean())
+    assert found["mae"] == pytest.approx(np.abs(answers[:, :, 1] - y).mean(), rel=1e-6)
+
+
 def test_every_measure_but_the_loss_is_among_them() -> None:
     p, y = data(2, 50, "random")
     of_classes = on_rows(ModelSpec(outputs=2), lambda X: p[X], np.arange(50), y).found  # type: ignore[arg-type]
     values = np.arange(4, dtype=np.float32)[:, np.newaxis]
     of_values = on_rows(ModelSpec(loss="mse"), lambda X: X, values, values).found
-    assert set(MEASURES) - {"loss"} <= of_classes.keys() | of_values.keys()
+    of_quantiles = on_rows(ModelSpec(outputs=3, loss="quantile"), lambda X: X.repeat(3, axis=1), values, values).found
+    assert set(MEASURES) - {"loss"} <= of_classes.keys() | of_values.keys() | of_quantiles.keys()
 
 
 def test_the_confusion_matrix_of_few_classes_is_kept() -> None:

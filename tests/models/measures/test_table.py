@@ -9,6 +9,7 @@ from models.job import ModelSpec
 from models.measures import table
 
 TWO, TEN, VALUES = ModelSpec(outputs=2), ModelSpec(outputs=10), ModelSpec(loss="mse")
+SEVERAL = ModelSpec(outputs=2, loss="multilabel")
 
 
 def test_its_words_need_no_numbers() -> None:
@@ -51,6 +52,9 @@ def test_what_is_no_measure_is_refused_with_what_may_be_meant(name: str, why: st
         ("auc", ModelSpec(outputs=1), (), "is measured of 2 to 32 classes"),
         ("accuracy", VALUES, (), 'a model with loss = "mse" has no accuracy: say metric = "loss"'),
         ("auc", VALUES, (), "has no auc"),
+        ("f1", SEVERAL, ("a", "b"), 'this model has several labels a row: say "f1:CLASS"'),
+        ("coverage", VALUES, (), 'loss = "mse" answers none, or one'),
+        ("coverage", TWO, (), 'has no coverage: say metric = "accuracy"'),
         ("rmse", TWO, (), 'a model with loss = "cross_entropy" has no rmse: say metric = "accuracy"'),
     ],
 )
@@ -72,6 +76,11 @@ def test_what_a_model_has_no_measure_for_is_refused_with_what_to_say(
         ("recall:fault", TWO, ("ok", "fault")),
         ("recall:a:b", TWO, ("ok", "a:b")),
         ("auc:9", TEN, ()),
+        ("f1", ModelSpec(outputs=1, loss="binary"), ()),
+        ("recall:1", ModelSpec(outputs=1, loss="binary"), ()),
+        ("auc:b", SEVERAL, ("a", "b")),
+        ("macro_f1", SEVERAL, ()),
+        ("coverage", ModelSpec(outputs=3, loss="quantile"), ()),
         ("average_precision", TEN, ()),
     ],
 )

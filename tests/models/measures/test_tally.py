@@ -26,6 +26,7 @@ from models.measures.tally import (
     tally,
     to_bytes,
 )
+from models.nets import losses
 
 MODELS = {
     "two classes": ModelSpec(outputs=2),
@@ -36,6 +37,10 @@ MODELS = {
     "a value": ModelSpec(outputs=1, loss="mse"),
     "three values": ModelSpec(outputs=3, loss="mse"),
     "more values than are kept apart": ModelSpec(outputs=100, loss="mse"),
+    "two classes by one output": ModelSpec(outputs=1, loss="binary"),
+    "two labels a row": ModelSpec(outputs=2, loss="multilabel"),
+    "more labels than have histograms": ModelSpec(outputs=40, loss="multilabel"),
+    "two values of three quantiles": ModelSpec(outputs=6, loss="quantile"),
 }
 models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 
@@ -44,9 +49,14 @@ def rows(model: ModelSpec, n: int, seed: int = 0) -> tuple[np.ndarray, Any]:
     """Return answers, some of them not finite, and labels."""
     rng = np.random.default_rng(seed)
     outputs = 2 * rng.normal(size=(n, model.outputs)).astype(np.float32)
+    loss = losses.of(model)
     if not model.classifies:
-        y = (outputs + rng.normal(size=outputs.shape) + 20).astype(np.float32)
+        y = (loss.judged(outputs) + rng.normal(size=(n, loss.n_columns)) + 20).astype(np.float32)
         answers = outputs + 20
+    elif loss.applies == "sigmoid":
+        y = rng.integers(0, 2, (n, loss.n_columns))
+        y = y[:, 0] if loss.task == "classes" else y.astype(np.float32)
+        answers = loss.answer(outputs + 2 * y.reshape(outputs.shape).astype(np.float32))
     else:
         y = rng.integers(0, model.outputs, n)
         outputs[np.arange(n), y] += 1
@@ -283,3 +293,18 @@ def test_ten_thousand_classes_are_counted() -> None:
     assert one.confusion is None
     assert one.layout.n_counts == 30_000
     assert len(to_bytes(one)) < max_bytes(model, 30) < 1000
+
+
+def test_sums_of_labels_that_cannot_be_are_refused() -> None:
+    model = ModelSpec(outputs=2, loss="multilabel")
+    answers = np.array([[0.9, 0.2], [0.8, np.nan]], np.float32)
+    one = tally(model, answers, np.array([[1, 1], [0, 0]], np.float32))
+    assert one.outcomes.tolist() == [[1, 0], [1, 1], [0, 1]]
+    assert (one.n, one.broken) == (2, 1)
+    for at, by, why in ((3, 1, "answers by label"), (2, -1, "answers by label"), (0, -1, "histograms")):
+        counts = one.counts.copy()
+        counts[at] += by
+        with pytest.raises(TallyError, match=why):
+            from_bytes(to_bytes(one._replace(counts=counts)), model)
+    with pytest.raises(TallyError, match="below 0"):
+        from_bytes(to_bytes(one._replace(sums=(-1, 0))), model)

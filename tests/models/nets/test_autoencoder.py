@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_the_gradient_by_the_rows_is_that_of_both_sides_of_the_error() -> None:
         ({"outputs": 6, "hidden": (3,)}, "leave outputs out"),
         ({}, "hidden is missing"),
         ({"hidden": (6,)}, "a code of 6 units for inputs = 6"),
-        ({"hidden": (3,), "loss": "huber"}, "loss"),
+        ({"hidden": (3,), "loss": "huber"}, "has a loss of its own: leave loss out"),
         ({"hidden": (3,), "options": {"normal_share": 1.0}}, "options.normal_share = 1"),
         ({"hidden": (3,), "options": {"noise": -1}}, "options.noise = -1"),
         ({"hidden": (3,), "options": {"quantile": 0.9}}, "options.quantile"),
@@ -150,5 +151,13 @@ def test_classes_in_the_contract_are_refused(contract: ContractSpec) -> None:
 
 def test_labels_are_nought_or_one() -> None:
     with pytest.raises(losses.LabelError, match="neither 0"):
-        losses.of(MODEL).labels(np.array([0, 1, 2]), 1)
-    assert losses.of(MODEL).labels(np.array([0.0, 1.0], np.float32), 1).tolist() == [0, 1]
+        losses.of(MODEL).labels(np.array([0, 1, 2]))
+    assert losses.of(MODEL).labels(np.array([0.0, 1.0], np.float32)).tolist() == [0, 1]
+
+
+def test_its_loss_is_its_own_whether_it_is_said_or_not_and_no_other_kind_has_it() -> None:
+    said = ModelSpec("autoencoder", inputs=6, hidden=(8, 3), activation="tanh", loss="reconstruction")
+    assert said == MODEL
+    assert msgspec.json.decode(msgspec.json.encode(MODEL), type=ModelSpec) == MODEL
+    with pytest.raises(ValueError, match=r'loss = "reconstruction" is none of kind = "mlp"'):
+        ModelSpec("mlp", inputs=6, loss="reconstruction")

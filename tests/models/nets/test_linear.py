@@ -77,7 +77,8 @@ def test_it_is_torchs_and_an_mlp_without_a_hidden_layer(
 )
 def test_keys_of_an_mlp_are_refused_by_name(key: str, value: object) -> None:
     named = "options.width" if key == "options" else key
-    words = f'[model] kind = "linear" has no key "{named}": leave it out (it has inputs, outputs, loss, framework)'
+    has = "inputs, outputs, loss, loss_options, framework"
+    words = f'[model] kind = "linear" has no key "{named}": leave it out (it has {has})'
     with pytest.raises(SettingsError) as caught:
         convert({**TREE, "model": {"kind": "linear", "inputs": 64, "outputs": 10, key: value}}, JobSpec, "job.toml")
     assert str(caught.value) == f"job.toml: {words}"

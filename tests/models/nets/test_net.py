@@ -37,7 +37,10 @@ def test_keys_that_only_one_kind_has_stand_in_options_and_are_typed_there() -> N
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"hidden": [3]}, 'kind = "conv" has no key "hidden": leave it out (it has inputs, outputs, loss, framework,'),
+        (
+            {"hidden": [3]},
+            'kind = "conv" has no key "hidden": leave it out (it has inputs, outputs, loss, loss_options,',
+        ),
         ({"options": {"depth": 3}}, 'kind = "conv" has no key "options.depth"'),
         ({"options": {"inputs": 3}}, 'kind = "conv" has no key "options.inputs"'),
         ({"options": {"kind": "conv"}}, 'kind = "conv" has no key "options.kind"'),
