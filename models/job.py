@@ -46,6 +46,8 @@ AVERAGED_SHARE = 8
 """They are at most one in so many of all that there are: while versions improve quickly, a mean of more lags behind."""
 KEEP_BYTES = 2**26
 """What the states of every Nth version take on the disk, where a job does not say."""
+USUAL_LOSS = "cross_entropy"
+"""Where a job says none."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -63,7 +65,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
     activation: Literal["relu", "tanh"] = "relu"
     loss: Literal["cross_entropy", "mse", "binary", "multilabel", "huber", "quantile", "focal", "reconstruction"] = (
-        "cross_entropy"
+        USUAL_LOSS
     )
     """"cross_entropy", "focal": one class of `outputs`; "binary": one of two, by one output; "multilabel": several
     labels a row, each there or not; "mse", "huber", "quantile": values. A kind that has a loss of its own
@@ -96,7 +98,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         """
         if own is None and self.loss in owned:
             raise ValueError(f'loss = "{self.loss}" is none of kind = "{self.kind}"')
-        if own is not None and self.loss not in (own, "cross_entropy"):
+        if own is not None and self.loss not in (own, USUAL_LOSS):
             raise ValueError(f'loss = "{self.loss}": kind = "{self.kind}" has a loss of its own: leave loss out')
         if own is not None:
             msgspec.structs.force_setattr(self, "loss", own)

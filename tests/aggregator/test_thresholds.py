@@ -1,0 +1,77 @@
+"""A fleet whose devices have rows without labels: from their scores to a threshold that its head carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregator import projection
+from aggregator.evaluation import announced
+from models.contract import ContractSpec
+from models.data.dataset import Dataset
+from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
+from models.lattice import initial
+from models.measures import anomalies
+from models.nets.table import build
+from tests.aggregator import conftest
+from tests.aggregator.conftest import Fleet
+
+MODEL = ModelSpec("autoencoder", inputs=conftest.INPUTS, hidden=(2,), options={"normal_share": 0.9})
+
+
+def hum(seed: int, n: int = 60) -> Dataset:
+    """Rows near a plane; the scale of each device is a little larger than that of the one before."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 2)) @ np.random.default_rng(99).standard_normal((2, conftest.INPUTS))
+    return Dataset((X * (1 + 0.1 * seed)).astype(np.float32), np.zeros(n, np.int64))
+
+
+def job(**contract: float) -> JobSpec:
+    return JobSpec(
+        "hum",
+        MODEL,
+        data="toy",
+        train=TrainSpec(learning_rate=0.05),
+        contract=ContractSpec(**contract),  # type: ignore[arg-type]  # the tests know the fields
+        rounds=RoundsSpec(quorum=3, min_devices=3, max_rounds=3, wait="all", deadline_s=30.0),
+    )
+
+
+@pytest.fixture
+def humming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    monkeypatch.setattr(conftest, "rows", hum)
+    whole = Fleet(tmp_path, 3)
+    whole.lead()
+    yield whole
+    whole.store.close()
+
+
+def test_the_threshold_of_a_version_is_that_of_all_rows_that_its_devices_train_on(humming: Fleet) -> None:
+    humming.submit(job())
+    run = humming.finish()
+    history = humming.store.history(run.job)
+    net = build(MODEL)
+    params = initial(net.spec, run.spec.seed).params(net.spec)
+    whole = np.concatenate([net.predict(params, hum(seed).X)[:, 0] for seed in range(3)])
+    counts = anomalies.histogram(whole, np.zeros(len(whole), np.int64))
+    assert history[0]["threshold"] == anomalies.threshold_of(counts[0], 0.9)
+    assert history[0]["false_alarms"] <= 0.1
+    assert history[0]["mean_score"] == pytest.approx(float(whole.mean()), rel=1e-3)
+    assert history[2]["federated_devices"] == 3
+    assert history[3]["threshold"] == history[2]["threshold"]  # until somebody has scored it
+    assert projection.head(run).threshold == history[3]["threshold"]
+    assert announced(run.metrics)["threshold"] == pytest.approx(history[3]["threshold"], rel=1e-3)
+
+
+def test_a_device_with_few_rows_says_nothing_of_its_scores(humming: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest, "rows", lambda seed: hum(seed, 19))
+    few = Fleet(humming.folder / "few", 3)
+    few.lead()
+    few.submit(job())
+    run = few.finish()
+    assert all("threshold" not in metrics for metrics in few.store.history(run.job))
+    assert projection.head(run).threshold is None
+    few.store.close()
