@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.measures import tally
-from models.nets.mlp import quietly
+from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Params
 from models.sections import curves_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -46,7 +46,7 @@ AVERAGED_SHARE = 8
 """They are at most one in so many of all that there are: while versions improve quickly, a mean of more lags behind."""
 KEEP_BYTES = 2**26
 """What the states of every Nth version take on the disk, where a job does not say."""
-USUAL_LOSS = "cross_entropy"
+USUAL_LOSS: Final = "cross_entropy"
 """Where a job says none."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
@@ -63,7 +63,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     inputs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"] = "relu"
     loss: Literal["cross_entropy", "mse", "binary", "multilabel", "huber", "quantile", "focal", "reconstruction"] = (
         USUAL_LOSS
     )

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from models import statistic
 from models.agreement import MOST_VOICES
 from models.job import JobSpec
-from models.nets.mlp import ROWS_AT_ONCE
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.size import Size
 from models.strategies.table import STRATEGIES
 from models.training.probe import ROWS as PROBED_ROWS
@@ -110,7 +110,7 @@ def of_device(
     held += CHILD_BYTES + CHILD_OF_EACH * n if served and child else 0
     passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
-    probed = PROBED_ROWS if rows is None else min(PROBED_ROWS, rows)  # without a gradient
+    probed = min(PROBED_ROWS, size.at_once, PROBED_ROWS if rows is None else rows)  # without a gradient
     passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
     disk = 2 * _body_bytes(job, n) + 8 * (1 + momentum) * n + (32 * n if served else 0) + MB
     return Needs(n, held, (12 + 4 * momentum) * n, passing, disk, torch)
@@ -126,7 +126,7 @@ def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | 
     working += _said_bytes(job, updates)
     passing = (MAKING[codec] + MAKING_A_ROW * state) * n
     tested = ROWS_AT_ONCE if rows is None else rows
-    passing += _of_layers(job, size, min(tested, ROWS_AT_ONCE) / 2, torch=torch) + 8 * tested * job.model.outputs
+    passing += _of_layers(job, size, min(tested, size.at_once) / 2, torch=torch) + 8 * tested * job.model.outputs
     kept = (4 + 8 * state) * n + (job.rounds.keep_bytes if job.rounds.keep_every else 0)
     disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + kept + MB
     return Needs(n, held, working, passing, disk, torch)

@@ -47,7 +47,7 @@ from models.agreement import of_model
 from models.job import JobSpec
 from models.measures import exact
 from models.nets import table as nets
-from models.nets.size import of_spec
+from models.nets.size import of_net
 from models.serving.export import ExportError
 from runtime.settings import SettingsError
 
@@ -103,7 +103,7 @@ class _Demo:
         self._sights = Sights()
         self._history: list[Version] = []
         net = nets.of_job(spec, allow=nets.factories_of(spec.model))
-        memory.check_demo(spec, of_spec(net.spec), n_devices)
+        memory.check_demo(spec, of_net(net), n_devices)
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
     def run(self, began: float) -> Summary:

@@ -45,7 +45,7 @@ from models.data.source import DataSource, InMemory
 from models.job import JobSpec
 from models.measures import table as measures
 from models.nets import table as nets
-from models.nets.size import of_spec
+from models.nets.size import of_net
 from runtime.settings import convert
 
 FLEET = "simulation"
@@ -148,7 +148,7 @@ def simulate(
     spec = for_all(spec, len(shares))
     net = nets.of_job(spec, allow=nets.factories_of(spec.model))
     n_parameters = sum(tensor.size for tensor in net.spec)
-    memory.check_simulation(spec, of_spec(net.spec), len(shares), len(test.y))
+    memory.check_simulation(spec, of_net(net), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
         simulation = _Simulation(spec, shares, test, folder, keys=keys, test_file=test_file)
         try:

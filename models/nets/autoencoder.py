@@ -17,6 +17,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Literal
 
+from models.nets.activations import Name
 from models.nets.layered import Layers, module, numpy_net, operations
 from models.nets.layers.activation import Activation
 from models.nets.layers.dense import Dense
@@ -37,7 +38,7 @@ class AutoencoderSpec(
 
     hidden: tuple[int, ...] = ()
     """Units of each layer up to the code, which is the last; behind it they come once more, mirrored."""
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Name = "relu"
     loss: Literal["reconstruction"] = "reconstruction"
     """Its own, and no other."""
     noise: float = 0.0

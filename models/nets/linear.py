@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.nets import losses
+from models.nets.batches import quietly
 from models.nets.losses import Labels, Metrics, measure_all
-from models.nets.mlp import quietly
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
+from models.nets.scratch import scratch_of
 from models.params import Float32, Params, TensorSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Linear:
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
+        self.n_units = model.outputs
         self._loss = losses.of(model)
 
     def loss_and_gradients(
@@ -59,11 +61,14 @@ class Linear:
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With d (n, outputs) the gradient by the outputs: d^T X, and d's sum by column."""
-        loss, delta = self._loss.gradient(_outputs(params, X), y, weights)
+        raw = scratch_of(self).array("outputs", shape=(len(X), self.model.outputs))
+        loss, delta = self._loss.gradient(_outputs(params, X, raw), y, weights)
         delta *= scale
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
-        np.matmul(delta.T, X, out=gradients["weight"])
-        np.add.reduce(delta, axis=0, out=gradients["bias"])
+        if "weight" in gradients:
+            np.matmul(delta.T, X, out=gradients["weight"])
+        if "bias" in gradients:
+            np.add.reduce(delta, axis=0, out=gradients["bias"])
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
@@ -77,8 +82,8 @@ class Linear:
             return measure_all(self._loss, lambda some: _outputs(params, some), X, y)
 
 
-def _outputs(params: Params, X: Float32) -> Float32:
-    """Return the raw outputs, X weight^T + bias, (n, outputs) float32."""
-    outputs = X @ params["weight"].T
+def _outputs(params: Params, X: Float32, out: Float32 | None = None) -> Float32:
+    """Return the raw outputs, X weight^T + bias, (n, outputs) float32, in `out` where that is given."""
+    outputs: Float32 = np.matmul(X, params["weight"].T, out=out)
     outputs += params["bias"]
     return outputs

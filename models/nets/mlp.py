@@ -1,30 +1,45 @@
-"""A multilayer perceptron in NumPy: dense layers with relu or tanh between them.
+"""A multilayer perceptron: dense layers with an activation between them.
 
 It is the torch.nn.Sequential of the same layers, down to the names ("0.weight", "0.bias", "2.weight", ...: the
 activations take the odd numbers), the shapes (weight: outputs x inputs) and, to rounding, loss and gradients, so
 that one fleet may mix both. float32 throughout. What is overwritten is always our own: never params, X or y.
+
+With `norm`, `dropout` or `residual` it is a stack of layers. After each hidden layer then comes its norm, its
+activation and its dropout, and around all of these, but around those of the first hidden layer, which gives them their
+width, the residual connection: x + f(x), or P x + f(x) where the widths differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from msgspec import field
+from msgspec import Meta, structs
 
-from models.nets import losses
+from models.nets import layered, losses
+from models.nets.activations import IN_PLACE, Name
+from models.nets.batches import ROWS_AT_ONCE, quietly
+from models.nets.layers.activation import Activation
+from models.nets.layers.dense import Dense
+from models.nets.layers.dropout import MOST as MOST_DROPOUT
+from models.nets.layers.dropout import Dropout
+from models.nets.layers.layer import Layer
+from models.nets.layers.norm import LayerNorm
+from models.nets.layers.residual import Residual
 from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
+from models.nets.scratch import Scratch, scratch_of
 from models.params import Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
+    from models.nets.net import Net
 
-ROWS_AT_ONCE = 1024
-"""Rows that predict and evaluate push through together: bounds their memory, and is wide enough for BLAS."""
+__all__ = ["ROWS_AT_ONCE", "Mlp", "MlpSpec", "layers", "module", "multiply", "net", "operations", "quietly"]
+__all__ += ["spec_of_mlp"]
 
 SMALL_PRODUCT = 1_000_000
 """Up to this m n k OpenBLAS may multiply as is; beyond it first copies both sides into packed panels, which for a
@@ -36,49 +51,67 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
     hidden: tuple[int, ...] = ()
     """Units of each hidden layer."""
-    activation: Literal["relu", "tanh"] = "relu"
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of no use; but jobs have always been free to say them."""
+    activation: Name = "relu"
+    norm: Literal["none", "layer"] = "none"
+    """"layer": what a hidden layer gives is normalised over its units, before the activation."""
+    dropout: Annotated[float, Meta(ge=0, le=MOST_DROPOUT)] = 0.0
+    """The share of the numbers of a hidden layer that is dropped in training; 0 drops none."""
+    residual: bool = False
+    """Whether what comes into a hidden layer, but the first one, is added to what it gives."""
+
+    @classmethod
+    def of(cls, model: ModelSpec) -> Self:
+        """See `NetSpec.of`. Options that say nothing of this kind are of no use, but jobs have always been free to say
+        them; one that is nearly a key of this kind is refused.
+        """
+        said = [key for key in model.options if len(key) < 2 * max(map(len, OPTIONS))]
+        if not OPTIONS.isdisjoint(said) or any(
+            difflib.get_close_matches(key, OPTIONS, cutoff=0.7) for key in said[:64]
+        ):
+            return super().of(model)
+        return super().of(structs.replace(model, options={}) if model.options else model)
 
     def __post_init__(self) -> None:
         widths = (self.inputs, *self.hidden, self.outputs)
-        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
         shape = f"inputs = {self.inputs}, hidden = {list(self.hidden)}, outputs = {self.outputs}"
-        check_size(n_parameters, sum(widths[1:]), shape)
+        if self.residual and len(self.hidden) < 2:
+            raise ValueError(
+                f"options.residual = true, where hidden = {list(self.hidden)}: it goes around every hidden layer but "
+                "the first one, so there have to be two or more"
+            )
+        check_size(sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths)), sum(widths[1:]), shape)
+        if not self.is_plain:
+            layered.check(layers(self), shape)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but dense layers and an activation that may overwrite what they give."""
+        extra = self.norm != "none" or self.dropout or self.residual
+        return not extra and self.activation in IN_PLACE
 
 
-class Activation(NamedTuple):
-    """forward: overwrites z with a(z). backward: multiplies the gradient in place by a'(z), given a = a(z).
-
-    torch, onnx: what the module of torch.nn and the operator are called.
-    """
-
-    forward: Callable[[Float32], None]
-    backward: Callable[[Float32, Float32], None]
-    torch: str
-    onnx: str
+OPTIONS = {"norm", "dropout", "residual"}
+"""Keys of a MlpSpec that are not those of every model: they stand in its `options`."""
 
 
-def _relu(z: Float32) -> None:
-    np.maximum(z, 0.0, out=z)
+def layers(spec: MlpSpec) -> tuple[Layer, ...]:
+    """Return the layers of a multilayer perceptron, each hidden one with what comes after it."""
+    found: list[Layer] = []
+    for i, (n_in, n_out) in enumerate(pairwise((spec.inputs, *spec.hidden))):
+        block: list[Layer] = [Dense(n_in, n_out)]
+        block += [LayerNorm((n_out,))] if spec.norm == "layer" else []
+        block += [Activation(spec.activation, (n_out,))]
+        block += [Dropout(spec.dropout, (n_out,))] if spec.dropout else []
+        if spec.residual and i:
+            block = [Residual((n_in,), block, None if n_in == n_out else Dense(n_in, n_out))]
+        found += block
+    return (*found, Dense(spec.hidden[-1] if spec.hidden else spec.inputs, spec.outputs))
 
 
-def _relu_backward(gradient: Float32, a: Float32) -> None:
-    gradient *= a > 0.0
-
-
-def _tanh(z: Float32) -> None:
-    np.tanh(z, out=z)
-
-
-def _tanh_backward(gradient: Float32, a: Float32) -> None:
-    gradient *= 1.0 - a * a
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(_relu, _relu_backward, "ReLU", "Relu"),
-    "tanh": Activation(_tanh, _tanh_backward, "Tanh", "Tanh"),
-}
+def net(model: ModelSpec) -> Net:
+    """Return the net of a model of kind "mlp"."""
+    spec = MlpSpec.of(model)
+    return Mlp(model) if spec.is_plain else layered.Layered(model, layers(spec))
 
 
 def layer_sizes(spec: MlpSpec | ModelSpec) -> tuple[tuple[int, int], ...]:
@@ -100,27 +133,12 @@ def spec_of_mlp(spec: MlpSpec | ModelSpec) -> Spec:
 
 def module(spec: MlpSpec, nn: Any) -> Any:
     """Return the torch.nn.Sequential of the same layers. nn: torch.nn, which this file does without."""
-    layers = []
-    for n_in, n_out in layer_sizes(spec):
-        layers += [nn.Linear(n_in, n_out), getattr(nn, ACTIVATIONS[spec.activation].torch)()]
-    return nn.Sequential(*layers[:-1])
+    return layered.module(layers(spec), nn)
 
 
 def operations(spec: MlpSpec) -> tuple[Op, ...]:
     """Return Gemm, activation, Gemm, ...: as many Gemm as there are dense layers."""
-    found, value = [], "input"
-    for i in range(0, 2 * len(layer_sizes(spec)), 2):
-        if i:
-            found.append(Op(ACTIVATIONS[spec.activation].onnx, (value,), f"{i - 1}.output"))
-            value = f"{i - 1}.output"
-        found.append(Op("Gemm", (value, f"{i}.weight", f"{i}.bias"), f"{i}.output", {"transB": 1}))
-        value = f"{i}.output"
-    return tuple(found)
-
-
-def quietly() -> np.errstate:
-    """Parameters that have diverged show in the answer, as inf or nan, and need no warning beside it."""
-    return np.errstate(over="ignore", invalid="ignore")
+    return layered.operations(layers(spec))
 
 
 def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
@@ -135,14 +153,16 @@ def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
 
 
 class Mlp:
-    """The net of a ModelSpec of kind "mlp". Holds no state: everything is a function of params and data."""
+    """The net of a plain model of kind "mlp". Holds no state: everything is a function of params and data."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)
+        self.at_once = ROWS_AT_ONCE
+        self.n_units = sum(n_out for _, n_out in layer_sizes(model))
         self._names = tuple(tensor.name for tensor in self.spec)
         self._n_layers = len(self.spec) // 2
-        self._activation = ACTIVATIONS[model.activation]
+        self._activation = IN_PLACE[model.activation]
         self._loss = losses.of(model)
 
     def loss_and_gradients(
@@ -156,19 +176,29 @@ class Mlp:
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
     ) -> tuple[float, Params]:
-        """See `models.nets.net.Net`. With `out` no large array is allocated."""
-        columns = self._forward(params, X)
+        """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen.
+
+        A tensor that is not in `out` does not move: its gradient is not worked out.
+        """
+        scratch = scratch_of(self)
+        columns = self._forward(scratch, params, X)
         loss, rows = self._loss.gradient(columns.pop().T, y, weights)
         rows *= scale
-        delta, ones = rows.T, np.ones(len(rows), np.float32)
+        delta, ones = rows.T, scratch.array("ones", shape=(len(rows),))
+        ones[...] = 1.0
         gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
-        for i in reversed(range(self._n_layers)):
+        last = min((i // 2 for i, name in enumerate(self._names) if name in gradients), default=self._n_layers)
+        for i in reversed(range(last, self._n_layers)):
             weight, bias = self._names[2 * i], self._names[2 * i + 1]
-            multiply(delta, columns[i].T, gradients[weight])
-            np.matmul(delta, ones, out=gradients[bias])
-            if i:
-                delta = params[weight].T @ delta
-                self._activation.backward(delta, columns[i])
+            if weight in gradients:
+                multiply(delta, columns[i].T, gradients[weight])
+            if bias in gradients:
+                np.matmul(delta, ones, out=gradients[bias])
+            if i > last:
+                before = scratch.array("delta", i, shape=columns[i].shape)
+                delta = np.matmul(params[weight].T, delta, out=before)
+                slope = scratch.array("slope", shape=delta.shape, dtype=self._activation.dtype)
+                self._activation.backward(delta, columns[i], slope)
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:
@@ -181,7 +211,7 @@ class Mlp:
         with quietly():
             return measure_all(self._loss, lambda some: self._outputs(params, some), X, y)
 
-    def _forward(self, params: Params, X: Float32) -> list[Float32]:
+    def _forward(self, scratch: Scratch, params: Params, X: Float32) -> list[Float32]:
         """Return X, the activations of each hidden layer and the raw outputs, each example a column.
 
         Columns, because OpenBLAS multiplies a large weight by a narrow batch faster than the other way round.
@@ -189,7 +219,7 @@ class Mlp:
         columns = [X.T]
         for i in range(self._n_layers):
             weight = params[self._names[2 * i]]
-            z = multiply(weight, columns[-1], np.empty((len(weight), len(X)), np.float32))
+            z = multiply(weight, columns[-1], scratch.array("z", i, shape=(len(weight), len(X))))
             z += params[self._names[2 * i + 1]][:, np.newaxis]
             if i < self._n_layers - 1:
                 self._activation.forward(z)
@@ -198,7 +228,8 @@ class Mlp:
 
     def _outputs(self, params: Params, X: Float32) -> Float32:
         outputs = np.empty((len(X), self.model.outputs), np.float32)
+        scratch = Scratch()  # room for a few rows, gone afterwards
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            outputs[rows] = self._forward(params, X[rows])[-1].T
+            outputs[rows] = self._forward(scratch, params, X[rows])[-1].T
         return outputs

@@ -117,7 +117,8 @@ class Net(Protocol):
 
         weights: (n,) float32, how much each row's loss counts: (1/n) sum_i w_i l_i; all are 1 where none are given.
         Scaling costs least at the outputs, where the gradient is smallest: SGD passes its learning rate.
-        `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating. draw: 63 bits,
+        `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating; a tensor that is
+        not in it does not move, and a net that NumPy computes does not work out its gradient. draw: 63 bits,
         from which everything follows that is drawn at random in this step (dropout): the same in a run that is
         resumed. The loss may be nan or inf; it is the caller's to look.
         """

@@ -14,8 +14,8 @@ import numpy as np
 
 from models.agreement import Agreed, by_contract
 from models.contract import ContractSpec
+from models.nets.batches import ROWS_AT_ONCE, quietly
 from models.nets.losses import Labels, Metrics
-from models.nets.mlp import ROWS_AT_ONCE, quietly
 from models.nets.net import Net
 from models.params import Float32, Params, Spec
 

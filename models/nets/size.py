@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from runtime.children import end_with, environment
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
+    from models.nets.net import Net
     from models.params import Spec
 
 CHILD = (sys.executable, "-P", "-m", "models.nets.size")
@@ -47,6 +49,8 @@ class Size(NamedTuple):
     """Parameters of its largest tensor."""
     units: int
     """Numbers that all layers together give for one row; about, where only the code of a factory knows."""
+    at_once: int = ROWS_AT_ONCE
+    """Rows that go through it together where nobody trains, at most."""
 
 
 class _Told(Struct):
@@ -67,6 +71,12 @@ def of_spec(spec: Spec, units: int | None = None) -> Size:
     return Size(sum(sizes), max(sizes, default=0), guessed if units is None else units)
 
 
+def of_net(net: Net) -> Size:
+    """Return the size of a net that is built. What it knows of its units and rows at once, it says itself."""
+    found = of_spec(net.spec, getattr(net, "n_units", None))
+    return found._replace(at_once=getattr(net, "at_once", ROWS_AT_ONCE))
+
+
 def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
     """Return the size of a model's net, without making it here; None where that takes trying.
 
@@ -77,7 +87,7 @@ def of_model(model: ModelSpec, most_bytes: int | None = None) -> Size | None:
 
     kind = table.find(model.kind)
     if kind.numpy is not None:
-        return of_spec(kind.numpy(model).spec)
+        return of_net(kind.numpy(model))
     if most_bytes is None or find_spec("torch") is None:
         return None
     return _asked(model, max(most_bytes, LEAST_BYTES))
@@ -135,7 +145,7 @@ def main() -> None:
     except RuntimeError as error:  # of Torch's allocator, which has no type of its own
         os._exit(TOO_MUCH if "alloc" in str(error) else 1)
     found = of_spec(spec, units)
-    os.write(answers, msgspec.json.encode(_Told(*found)))
+    os.write(answers, msgspec.json.encode(_Told(found.parameters, found.largest, found.units)))
 
 
 def _limit(most_bytes: int) -> None:

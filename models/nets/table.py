@@ -63,7 +63,7 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 
 
 NETS: dict[str, Kind[Any]] = {
-    "mlp": Kind(mlp.MlpSpec, mlp.Mlp, mlp.module, mlp.operations, flat_rows),
+    "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
     "autoencoder": Kind(
         autoencoder.AutoencoderSpec,
@@ -140,4 +140,7 @@ def by_torch(model: ModelSpec) -> TorchNet:
     from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
-    return TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    net = TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    if kind.numpy is not None:
+        net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
+    return net

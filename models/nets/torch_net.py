@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from models.nets import losses
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import Labels, Metrics, measure_all
-from models.nets.mlp import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.params import Float32, Params, Spec, TensorSpec, check
 
@@ -46,6 +46,13 @@ class TorchNet:
         self.spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in module.named_parameters())
         self._loss = losses.of(model)
         self._mean_loss = self._loss.torch(nn)
+        self.at_once = ROWS_AT_ONCE
+        """Rows that go through it together where nobody trains; who knows what it makes of each may lower it."""
+        self._drawing: list[Any] = []  # modules whose random numbers NumPy draws, by their names
+        for name, part in module.named_modules():
+            if hasattr(part, "draws_as"):
+                part.draws_as = name
+                self._drawing.append(part)
 
     def loss_and_gradients(
         self,
@@ -60,6 +67,8 @@ class TorchNet:
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. The gradients are always fresh arrays."""
         torch.manual_seed(draw)
+        for part in self._drawing:
+            part.draw = draw
         leaves = {t.name: _tensor(params[t.name]).requires_grad_() for t in self.spec}
         counts = None if weights is None else _tensor(weights)
         loss = self._mean_loss(self._call(leaves, X, training=True), _tensor(y), counts)
@@ -94,8 +103,8 @@ class TorchNet:
         tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
-            for start in range(0, len(X), ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
+            for start in range(0, len(X), self.at_once):
+                rows = slice(start, start + self.at_once)
                 outputs[rows] = self._call(tensors, X[rows], training=False).numpy()
         return outputs
 

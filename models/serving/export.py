@@ -6,7 +6,7 @@ several labels a row, of each), else `values` (of quantiles, those of the first 
 what finds anomalies, with a second output `anomaly` (batch, 1) bool where its "threshold" is in metadata_props. The
 batch is free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of
 them stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it
-has.
+has, and the "opset".
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -73,14 +73,14 @@ def to_onnx(
             proto = _by_torch(model, params)
         else:
             check(params, kind.numpy(model).spec)
-            proto = _graph(model, params, _with_answers(kind.onnx(kind.spec.of(model)), losses.of(model)))
+            proto = graph_of(model, params, _with_answers(kind.onnx(kind.spec.of(model)), losses.of(model)))
     except (ModelError, ParamsError) as error:
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
     if model.finds_anomalies and THRESHOLD in metadata:
         _judge(proto.graph, float(metadata[THRESHOLD]))
-    helper.set_model_props(proto, dict(metadata) | _described(contract, model))
+    helper.set_model_props(proto, dict(metadata) | {"opset": str(OPSET)} | _described(contract, model))
     try:
         checker.check_model(proto, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -151,7 +151,8 @@ def _with_answers(operations: tuple[Op, ...], loss: Loss) -> tuple[Op, ...]:
     return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
 
 
-def _graph(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
+    """Return the model of operations on raw rows, (batch, inputs), whose last one gives (batch, outputs)."""
     graph = helper.make_graph(
         [helper.make_node(op.type, list(op.inputs), [op.output], **op.attributes) for op in operations],
         "fedge",

@@ -20,7 +20,7 @@ import numpy as np
 
 from models.data.dataset import Dataset
 from models.job import TrainSpec
-from models.nets.mlp import quietly
+from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Params
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes

@@ -35,6 +35,14 @@ BASE = {"name": "sized", "deploy": "never", "rounds": {"max_rounds": 4}, "train"
 ALL_BUCKETS = {"buckets": 2**26, "bits": 4, "bits_down": 4}
 """So heavy a step that every other version is a snapshot."""
 
+STACK = {
+    "inputs": 1000,
+    "hidden": [600, 600, 600],
+    "outputs": 10,
+    "activation": "gelu",
+    "options": {"norm": "layer", "dropout": 0.1, "residual": True},
+}
+
 
 class Peaks(NamedTuple):
     """MB of an aggregator, and of an agent; bytes on their disks."""
@@ -105,8 +113,9 @@ def test_what_a_job_is_said_to_take_is_what_real_processes_take(
         {"compression": ALL_BUCKETS, "aggregate": {"server_momentum": 0.9}},
         {"compression": ALL_BUCKETS, "aggregate": {"strategy": "fedadam", "server_learning_rate": 0.01}},
         {"train": {"learning_rate": 0.0001, "momentum": 0.9, "weight_decay": 0.001}},
+        {"model": STACK, "train": {"learning_rate": 0.001, "batch_size": 200}},
     ],
-    ids=["float32", "int8", "all buckets", "server momentum", "fedadam", "momentum"],
+    ids=["float32", "int8", "all buckets", "server momentum", "fedadam", "momentum", "a stack of layers"],
 )
 def test_so_it_is_for_every_codec_and_for_who_keeps_a_state(
     more: dict[str, Any], tmp_path: Path, mosquitto: EmbeddedBroker, until: Until

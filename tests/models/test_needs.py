@@ -98,3 +98,10 @@ def test_what_a_fleet_agrees_on_counts_where_it_is_made() -> None:
     before, after = (of_aggregator(job(**more), of_one) for more in (plain, agreeing))
     assert after.training_bytes - before.training_bytes == 100 * (9 + 22 * 1000)
     assert of_device(job(**agreeing), of_one).passing_bytes > of_device(job(), of_one).passing_bytes
+
+
+def test_a_net_of_which_few_rows_go_through_at_once_takes_less_where_it_is_evaluated() -> None:
+    wide = Size(1000, 1000, 100_000)
+    few = wide._replace(at_once=10)
+    assert of_device(job(), few).passing_bytes < of_device(job(), wide).passing_bytes
+    assert of_aggregator(job(), few).passing_bytes < of_aggregator(job(), wide).passing_bytes / 10

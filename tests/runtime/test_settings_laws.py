@@ -39,6 +39,7 @@ from models.chain import Chain
 from models.data.dataset import Dataset
 from models.job import MOST_JSON_BYTES, JobSpec, RoundsSpec
 from models.lattice import initial
+from models.nets import losses
 from models.nets import table as nets
 from models.params import subtract
 from models.steering import Report
@@ -273,8 +274,9 @@ def use_rounds(spec: JobSpec) -> None:
 def use_model(spec: JobSpec) -> None:
     net = nets.build(spec.model)
     X = np.random.default_rng(0).standard_normal((5, spec.model.inputs)).astype(np.float32)
-    classes = spec.model.loss == "cross_entropy"
-    y = np.arange(5) % spec.model.outputs if classes else np.ones((5, spec.model.outputs), np.float32)
+    loss = losses.of(spec.model)
+    n_classes, n_columns = loss.n_classes, loss.n_columns
+    y = np.arange(5) % n_classes if loss.task == "classes" else np.ones((5, n_columns), np.float32)
     learner = Learner(net, spec, start(net, spec).to_bytes())
     params = initial(net.spec, spec.seed).params(net.spec)
     state = train.begin(params, b"s")

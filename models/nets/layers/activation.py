@@ -1,14 +1,13 @@
-"""What stands between layers with weights: relu and tanh, element by element."""
+"""What stands between layers with weights, element by element: the rows of `models.nets.activations`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from models.nets.activations import IN_PLACE, KEEPING, Keeping
 from models.nets.layers.layer import Place, Shape
-from models.nets.mlp import ACTIVATIONS
 from models.nets.op import Op
 from models.params import Float32
 
@@ -17,15 +16,20 @@ class Activation:
     """See `models.nets.layers.layer.Layer`. x: (n, *shape), of any shape."""
 
     tensors = ()
-    keeps_output = True
 
     def __init__(self, name: str, shape: Shape) -> None:
-        self._function = ACTIVATIONS[name]
+        self._function = IN_PLACE.get(name) or KEEPING[name]
+        self.keeps_output = name in IN_PLACE
         self.shape = shape
-        self.n_units = int(np.prod(shape, dtype=np.int64))
+        self.n_units = math.prod(shape) * (1 if self.keeps_output else 2)
 
     def forward(self, place: Place, tensors: Sequence[Float32], x: Float32) -> Float32:  # noqa: ARG002  (it has none)
         """See `Layer`."""
+        if isinstance(self._function, Keeping):
+            a, t = place.array("a", x.shape), place.array("t", x.shape)
+            self._function.forward(x, a, t)
+            place.kept = x, t
+            return a
         a = x
         if not place.free:
             a = place.array("a", x.shape)
@@ -44,13 +48,17 @@ class Activation:
         first: bool,  # noqa: ARG002
     ) -> Float32 | None:
         """See `Layer`."""
-        self._function.backward(da, place.kept)
+        if isinstance(self._function, Keeping):
+            x, t = place.kept
+            self._function.backward(da, x, t, place.array("spare", x.shape))
+        else:
+            self._function.backward(da, place.kept, place.array("slope", da.shape, self._function.dtype))
         return da
 
     def module(self, nn: Any) -> Any:
         """See `Layer`."""
-        return getattr(nn, self._function.torch)()
+        return self._function.torch(nn)
 
     def operations(self, name: str, value: str) -> tuple[Op, ...]:
         """See `Layer`."""
-        return (Op(self._function.onnx, (value,), f"{name}.output"),)
+        return self._function.operations(name, value)

@@ -23,30 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.nets.op import Op
+from models.nets.scratch import Array, Scratch, Shape
 from models.params import Float32, Spec
 
-Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
-
-
-class Scratch:
-    """Arrays that are used again for every batch, by name. For one thread."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[object, ...], Array] = {}
-
-    def array(self, *name: object, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Array:
-        """Return an array of this shape whose content is anything, the same memory for the same name.
-
-        A smaller batch gets the first part of the memory.
-        """
-        size = 1
-        for length in shape:
-            size *= length
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
+__all__ = ["Array", "Layer", "Place", "Scratch", "Shape"]
 
 
 class Place:
@@ -69,8 +49,8 @@ class Place:
         return self.scratch.array(self._name, what, shape=shape, dtype=dtype)
 
     def within(self, name: str, *, free: bool) -> Place:
-        """Return the place of a layer within this one."""
-        return Place(self.scratch, f"{self._name}.{name}", draw=self.draw, free=free)
+        """Return the place of a layer within this one. The place of a whole net has the name ""."""
+        return Place(self.scratch, f"{self._name}.{name}" if self._name else name, draw=self.draw, free=free)
 
     @property
     def name(self) -> str:
@@ -91,7 +71,7 @@ class Layer(Protocol):
 
     @property
     def n_units(self) -> int:
-        """Numbers that it makes of one example, those on the way too: what memory hangs on."""
+        """Numbers that forward makes of one example in scratch, those on the way too: what memory hangs on."""
 
     @property
     def keeps_output(self) -> bool:

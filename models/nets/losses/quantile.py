@@ -42,8 +42,8 @@ class Quantile(LossOptions, frozen=True):
             raise ValueError(f"loss_options.quantiles = {list(levels)} do not ascend: each is above the one before")
         if outputs % n:
             raise ValueError(
-                f"outputs = {outputs} is no multiple of the {n} of loss_options.quantiles: each value has {n} outputs, "
-                f"so that one value wants outputs = {n}"
+                f'outputs = {outputs} is no multiple of the {n} of loss_options.quantiles: with loss = "quantile" each '
+                f"value has {n} outputs, so that one value wants outputs = {n}"
             )
         t = np.tile(np.asarray(levels, np.float32), outputs // n)
         found = of_values(outputs, partial(pinball, t=t, each=n), partial(_torch, t=t, each=n))

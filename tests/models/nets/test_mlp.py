@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.job import ModelSpec
+from models.nets.layered import Layered
 from models.nets.mlp import ROWS_AT_ONCE, Mlp, multiply, spec_of_mlp
+from models.nets.table import build
 from models.params import Params, zeros
 
 
@@ -108,3 +112,61 @@ def test_a_product_in_blocks_is_the_product(m: int, k: int, n: int) -> None:
     out = np.full((m, n), np.nan, np.float32)
     assert multiply(left, right, out) is out
     np.testing.assert_array_equal(out, left @ right)  # small integers: exact in any order
+
+
+# Norm, dropout, residual, and other activations.
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "none", "dropout": 0, "residual": False}, {"width": 3}], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_one_without_options_is_the_fast_one(options: dict[str, Any], activation: Any) -> None:
+    assert isinstance(build(ModelSpec("mlp", 3, (4, 4), 2, activation=activation, options=options)), Mlp)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"activation": "gelu"}, *({"options": one} for one in ({"norm": "layer"}, {"dropout": 0.1}, {"residual": True}))],
+    ids=str,
+)
+def test_any_other_is_a_stack_of_layers(said: dict[str, Any]) -> None:
+    assert isinstance(build(ModelSpec("mlp", 3, (4, 4), 2, **said)), Layered)
+
+
+def test_the_names_say_which_layer_of_a_block_a_tensor_is_of() -> None:
+    options = {"norm": "layer", "dropout": 0.1, "residual": True}
+    spec = build(ModelSpec("mlp", 3, (4, 4, 5), 2, options=options)).spec
+    assert [(t.name, t.shape) for t in spec] == [
+        *(("0.weight", (4, 3)), ("0.bias", (4,)), ("1.weight", (4,)), ("1.bias", (4,))),
+        *(("4.0.weight", (4, 4)), ("4.0.bias", (4,)), ("4.1.weight", (4,)), ("4.1.bias", (4,))),
+        *(("5.0.weight", (5, 4)), ("5.0.bias", (5,)), ("5.1.weight", (5,)), ("5.1.bias", (5,))),
+        *(("5.projection.weight", (5, 4)), ("5.projection.bias", (5,))),
+        *(("6.weight", (2, 5)), ("6.bias", (2,))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"droput": 0.1}, 'has no key "options.droput"'),
+        ({"norms": "layer"}, 'has no key "options.norms"'),
+        ({"norm": "layer", "width": 3}, 'has no key "options.width"'),
+        ({"norm": "batch"}, "options.norm: Invalid enum value"),
+        ({"dropout": 0.95}, r"options.dropout: Expected `float` <= 0.9"),
+        ({"dropout": -0.1}, r"options.dropout: Expected `float` >= 0"),
+        ({"dropout": "much"}, r"options.dropout: Expected `float`"),
+        ({"residual": 1}, r"options.residual: Expected `bool`"),
+        ({"residual": True}, r"options.residual = true, where hidden = \[4\]: .* two or more"),
+        ({"norm": "layer", "hidden": [3]}, 'has no key "options.hidden"'),
+    ],
+)
+def test_an_option_that_is_none_is_refused_by_its_name(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelSpec("mlp", 3, (4,), 2, options=options)
+
+
+def test_a_stack_has_the_size_limits_of_every_net() -> None:
+    ModelSpec("mlp", 3, (60_000,), 2)
+    with pytest.raises(ValueError, match=r"units are more than the 131,072 .* hidden = \[60000\]"):
+        ModelSpec("mlp", 3, (60_000,), 2, options={"norm": "layer"})
+    with pytest.raises(ValueError, match=r"parameters are more than .* hidden = \[3500, 3600\]"):
+        ModelSpec("mlp", 3, (3500, 3600), 2, options={"residual": True})  # the projection counts

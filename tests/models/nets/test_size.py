@@ -9,6 +9,7 @@ import pytest
 
 from models.job import ModelSpec
 from models.nets import size, table
+from models.nets.batches import ROWS_AT_ONCE
 from models.nets.net import ModelError
 from models.nets.size import Size
 from models.params import TensorSpec, n_parameters
@@ -73,6 +74,15 @@ def test_a_built_in_net_has_the_size_of_what_is_built(kind: str) -> None:
 
 def test_every_layer_counts() -> None:
     assert size.of_model(ModelSpec("mlp", 4, (5, 6), 2)) == Size(25 + 36 + 14, 30, 13)
+
+
+def test_layers_with_a_norm_or_a_mask_make_more_numbers_and_fewer_rows_go_through_them_at_once() -> None:
+    plain = size.of_model(ModelSpec("mlp", 4, (5000, 6), 2))
+    normed = size.of_model(ModelSpec("mlp", 4, (5000, 6), 2, options={"norm": "layer", "dropout": 0.5}))
+    assert plain is not None
+    assert normed is not None
+    assert (plain.units, plain.at_once) == (5008, ROWS_AT_ONCE)
+    assert (normed.units, normed.at_once) == (6 * 5006 + 2, 2**20 // (6 * 5006 + 2))
 
 
 def test_the_largest_shapes_are_counted_without_being_made() -> None:

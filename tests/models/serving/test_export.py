@@ -85,7 +85,11 @@ def test_an_old_enough_runtime_can_read_it_and_it_says_what_it_is() -> None:
     body = to_onnx(model, make_params(build(model).spec), metadata={"job": "digits", "number": "7"})
     proto = onnx.load_model_from_string(body)
     assert (proto.ir_version, proto.opset_import[0].version) == (8, 17)
-    assert {entry.key: entry.value for entry in proto.metadata_props} == {"job": "digits", "number": "7"}
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {
+        "job": "digits",
+        "number": "7",
+        "opset": "17",
+    }
     assert [value.name for value in (*proto.graph.input, *proto.graph.output)] == ["input", "probabilities"]
 
 
@@ -146,11 +150,14 @@ def raw(n: int, of: Agreed) -> Any:
     return (z / of.scale + of.offset).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "linear", "convolution"])
+@pytest.mark.parametrize("kind", ["mlp", "linear", "convolution", "stack"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_the_graph_takes_raw_rows_and_all_three_answer_alike(kind: str, loss: Any, factory: str) -> None:
-    name = factory + kind if kind == "convolution" else kind
-    model = ModelSpec(kind=name, inputs=8, outputs=3, loss=loss, hidden=(5,) if kind == "mlp" else ())
+    name = {"convolution": factory + kind, "stack": "mlp"}.get(kind, kind)
+    keys: dict[str, Any] = {"hidden": (5,)} if kind == "mlp" else {}
+    if kind == "stack":
+        keys = {"hidden": (6, 5), "options": {"norm": "layer", "dropout": 0.5, "residual": True}, "activation": "gelu"}
+    model = ModelSpec(kind=name, inputs=8, outputs=3, loss=loss, **keys)
     found, by_torch = agreed(8), normalised(table.by_torch(model), STANDARD, agreed(8))
     params, X = make_params(by_torch.spec), raw(6, found)
     answers = ask(to_onnx(model, params, metadata={}, contract=STANDARD, agreed=found), X)
@@ -209,6 +216,7 @@ def test_it_says_what_its_rows_are() -> None:
         "classes": ["ok", "bad"],
         "units": {"x\ny": "mm/s"},
         "normalise": "pixels",
+        "opset": 17,
     }
 
 

@@ -1,0 +1,106 @@
+"""Every kind of net with options at random: the same in NumPy, in Torch and as ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.job import ModelSpec
+from models.nets import size, table
+from models.nets.losses import LOSSES
+from models.nets.table import NETS
+from tests.models.nets.twins import bytes_held_by_a_step, bytes_of_a_step, hold
+
+ACTIVATIONS = st.sampled_from(["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"])
+SMALL = st.integers(1, 7)
+
+
+@st.composite
+def mlp(draw: st.DrawFn) -> dict[str, Any]:
+    hidden = tuple(draw(st.lists(SMALL, max_size=4)))
+    options: dict[str, Any] = {}
+    if draw(st.booleans()):
+        options["norm"] = draw(st.sampled_from(["none", "layer"]))
+        options["dropout"] = draw(st.sampled_from([0.0, 0.2, 0.9]))
+        options["residual"] = len(hidden) > 1 and draw(st.booleans())
+    return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
+@st.composite
+def autoencoder(draw: st.DrawFn) -> dict[str, Any]:
+    options = {"noise": draw(st.sampled_from([0.1, 2.0]))}  # so that the code may be as wide as it likes
+    hidden = tuple(draw(st.lists(SMALL, min_size=1, max_size=3)))
+    return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
+KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "linear": st.fixed_dictionaries({"inputs": SMALL}),
+    "mlp": mlp(),
+    "autoencoder": autoencoder(),
+}
+"""Keys of a small model of each kind: a row here for each row of NETS."""
+
+OF_LOSS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "mse": {},
+    "huber": {},
+    "multilabel": {},
+    "focal": {},
+    "binary": {"outputs": 1},
+    "quantile": {"outputs": 2, "loss_options": {"quantiles": [0.1, 0.9]}},
+}
+"""Keys that fit a loss: a row here for each row of LOSSES."""
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelSpec:
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    loss: Any = draw(st.sampled_from(sorted(OF_LOSS)))
+    if NETS[kind].loss is not None:  # of its own, and one output
+        return ModelSpec(kind, **draw(KINDS[kind]))
+    keys = {"outputs": draw(st.integers(2, 4))} | draw(KINDS[kind]) | OF_LOSS[loss]
+    return ModelSpec(kind, loss=loss, **keys)
+
+
+def test_every_kind_and_every_loss_is_drawn() -> None:
+    assert KINDS.keys() == NETS.keys()
+    assert OF_LOSS.keys() | {row.loss for row in NETS.values() if row.loss} == LOSSES.keys()
+
+
+@given(model=models(), seed=st.integers(0, 2**20))
+@settings(max_examples=40, deadline=None)
+def test_a_net_of_any_kind_is_the_same_in_numpy_in_torch_and_as_onnx(model: ModelSpec, seed: int) -> None:
+    hold(model, seed)
+
+
+WIDE = {"inputs": 60, "hidden": (300, 200)}
+LARGE: dict[str, dict[str, Any]] = {
+    "linear": {"inputs": 300},
+    "mlp": WIDE,
+    "autoencoder": {"inputs": 200, "hidden": (300, 20), "options": {"noise": 0.1}},
+    "mlp of gelu": WIDE | {"activation": "gelu"},
+    "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
+}
+"""A wider model of each kind, and of what has other layers."""
+OUTPUTS = {"autoencoder": 1}
+
+
+def test_every_kind_has_a_wider_model() -> None:
+    assert {name.partition(" ")[0] for name in LARGE} == NETS.keys()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_step_allocates_nothing_that_grows_with_its_layers(name: str) -> None:
+    model = ModelSpec(name.partition(" ")[0], outputs=OUTPUTS.get(name, 7), **LARGE[name])
+    assert bytes_of_a_step(model, 512) < 80_000  # one layer of 300 units: 614,400; NumPy's own buffers: 33,000
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_a_step_works_in_is_what_its_units_say(name: str) -> None:
+    model, n = ModelSpec(name.partition(" ")[0], outputs=OUTPUTS.get(name, 7), **LARGE[name]), 200
+    held = bytes_held_by_a_step(model, n)
+    said = 4 * n * size.of_net(table.build(model)).units
+    assert said / 2 <= held <= 3 * said + 2**22  # models/needs.py counts four arrays a unit; blocks of some MB are free
