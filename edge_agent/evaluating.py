@@ -14,7 +14,7 @@ from models.measures import tally
 from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Params
-from models.sections import curves_of
+from models.sections import curves_of, scores_versions
 from models.statistic import FEWEST
 
 ROWS = 4096
@@ -49,7 +49,7 @@ class Scoring:
         """Begin. params: of the version; they must stay as they are until it is over. held_out: `rows_of` its data."""
         self._net = net
         self._params = params
-        self._held_out = held_out
+        self._held_out = held_out if scores_versions(spec) else None
         self._spec = spec
         self._tally = tally.empty(spec.model, curves=curves_of(spec))
         self._at = 0

@@ -208,10 +208,8 @@ class Slots:
         whole = False
         try:
             slot = self._slot(install.name)
-            why = slot.install(
-                *(install.release, install.model, install.params, install.contract, install.agreed),
-                threshold=install.threshold,
-            )
+            about = install.contract, install.agreed, install.threshold
+            why = slot.install(install.release, install.model, install.params, *about)
             whole = True
             if why is None:
                 _date(slot_path(self._state_dir, install.name))

@@ -10,14 +10,18 @@ import pytest
 
 from aggregator import projection
 from aggregator.evaluation import announced
+from broker import chunks
+from broker.messages import Head, Offer, Verdict
+from broker.transport import Packet
+from models import sections
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec
 from models.lattice import initial
-from models.measures import anomalies
+from models.measures import anomalies, tally
 from models.nets.table import build
 from tests.aggregator import conftest
-from tests.aggregator.conftest import Fleet
+from tests.aggregator.conftest import WIRE, Fleet
 
 MODEL = ModelSpec("autoencoder", inputs=conftest.INPUTS, hidden=(2,), options={"normal_share": 0.9})
 
@@ -75,3 +79,29 @@ def test_a_device_with_few_rows_says_nothing_of_its_scores(humming: Fleet, monke
     assert all("threshold" not in metrics for metrics in few.store.history(run.job))
     assert projection.head(run).threshold is None
     few.store.close()
+
+
+def test_what_devices_say_of_the_last_version_after_the_end_becomes_its_threshold(humming: Fleet) -> None:
+    humming.submit(job())
+    run = humming.finish()
+    before, last = run.metrics["threshold"], run.version
+    listening = humming.broker.transport("listening")
+    listening.open()
+    listening.subscribe(WIRE.filter_for("head", job=run.job))
+    counts = anomalies.histogram(np.full(40, 8.0, np.float32), np.zeros(40, np.int64))
+    said = tally.to_bytes(tally.tally(MODEL, np.full((40, 1), 8.0, np.float32), np.zeros(40, np.int64)))
+    body = sections.join({sections.EVALUATION: said})
+    for device in humming.agents:
+        offer = Offer(run.job, device, last, 60, chunks.digest(body), len(body), body=body)
+        told = humming.job().handle(offer, humming.now)
+        assert [one.refused for one in told if isinstance(one, Verdict)] == [""]
+    humming.run(lambda: humming.job().metrics["threshold"] != before, 10.0)
+    wanted = anomalies.threshold_of(counts[0], 0.9)
+    assert humming.job().metrics["threshold"] == wanted
+    assert projection.head(humming.job()).threshold == wanted
+    heads = [WIRE.unpack(event) for event in iter(listening.take, None) if isinstance(event, Packet)]
+    assert [head.threshold for head in heads if isinstance(head, Head)] == [before, wanted]
+    humming.kill_aggregator()
+    humming.start_aggregator()
+    humming.lead()
+    assert projection.head(humming.job()).threshold == wanted
