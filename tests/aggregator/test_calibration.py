@@ -39,6 +39,7 @@ def test_it_is_the_quantile_of_all_rows_together_in_any_order() -> None:
 
 def test_a_device_weighs_its_rows() -> None:
     assert threshold([scored([1.0] * 96), scored([8.0] * 4)], share=1.0) == 1.0
+    assert threshold([scored([1.0] * 95), scored([8.0] * 5)], share=1.0) == 1.0
     assert threshold([scored([1.0] * 94), scored([8.0] * 6)], share=1.0) == 8.0
 
 
