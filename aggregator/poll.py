@@ -14,7 +14,7 @@ from broker.messages import Offer, Verdict, Version, echo
 from models.job import JobSpec
 from models.measures import anomalies, tally
 from models.measures.scores import scores
-from models.measures.table import THRESHOLD
+from models.measures.table import THRESHOLD, THRESHOLD_DEVICES
 from models.nets.table import normal_share_of
 from models.sections import EVALUATION, SectionError, scores_versions, split
 
@@ -60,13 +60,21 @@ class Poll:
         """
         waits = self.is_on and not self._has_test and self._spec.rounds.stop.metric not in metrics
         known = dict(metrics) | ({UNSCORED: 1.0} if waits else {})
-        return known if THRESHOLD not in before else self._calibrated(known, before[THRESHOLD])
+        if THRESHOLD not in before:
+            return known
+        return self._calibrated(known, before[THRESHOLD], before.get(THRESHOLD_DEVICES, 0.0))
 
-    def _calibrated(self, metrics: dict[str, float], threshold: float) -> dict[str, float]:
-        """Return the metrics of a version with a threshold, and what that is worth on the test split here."""
+    def _calibrated(self, metrics: Mapping[str, float], threshold: float, devices: float) -> dict[str, float]:
+        """Return the metrics of a version with a threshold, and what that is worth on the test split here.
+
+        It stays as it is where it is by more than twice as many devices: by few of them, of the last version the first
+        ones to speak, it would be their own.
+        """
+        if 2 * devices < metrics.get(THRESHOLD_DEVICES, 0.0):
+            return dict(metrics)
         counts = anomalies.of_named(metrics) if self._has_test else None
         worth = {} if counts is None else anomalies.at_threshold(counts, threshold)
-        return metrics | worth | {THRESHOLD: threshold}
+        return {**metrics, **worth, THRESHOLD: threshold, THRESHOLD_DEVICES: devices}
 
     def scored(self, version: Version, metrics: Mapping[str, float]) -> Scored | None:
         """Return how good the current version is, now that its devices have said so; None where none has.
@@ -82,7 +90,7 @@ class Poll:
         by_devices = {f"{prefix}{name}": value for name, value in found.metrics.items()}
         by_devices |= {"federated_devices": float(found.told["devices"]), "federated_rows": float(found.told["rows"])}
         if (threshold := by_devices.pop(f"{prefix}{THRESHOLD}", None)) is not None:
-            metrics = self._calibrated(dict(metrics), threshold)
+            metrics = self._calibrated(metrics, threshold, float(found.told["devices"]))
         known = {name: value for name, value in metrics.items() if name != UNSCORED}
         told = " ".join(f"{name}={value:.4g}" for name, value in found.metrics.items() if ":" not in name)
         log.info(

@@ -95,8 +95,9 @@ class Run(Maker):
         if now is None:
             return []
         self._store.score(self.job, self.version, now)
+        is_new = now[0].get(THRESHOLD) != self.metrics.get(THRESHOLD)
         self._history[-1] = dict(now[0])
-        return [*([projection.head(self)] if THRESHOLD in now[0] else ()), projection.status(self)]
+        return [*([projection.head(self)] if is_new else ()), projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:

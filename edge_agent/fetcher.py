@@ -105,6 +105,8 @@ class Fetcher(Workspace):
         params = model.params(self.net.spec)
         head = self.participant.announced.head
         threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
+        if head is not None and threshold is not None and head.version == version:
+            self._calibrated = Calibrate(self.spec.name, self.job, version, threshold)
         about = self.spec.contract, trail.now.agreed, threshold
         return Install(self.spec.name, release, self.spec.model, params, *about)
 

@@ -68,6 +68,8 @@ MOST_CURVES = 32
 THRESHOLD = "threshold"
 """Among what was measured of anomaly scores: the fleet's, of the version, or of an earlier one while nobody has scored
 it."""
+THRESHOLD_DEVICES = "threshold_devices"
+"""By how many devices that is."""
 SCORES = "scores"
 """Among what was measured of anomaly scores: a bin that is not empty is called "scores:1:200" (anomalies.py)."""
 CONFUSION = "confusion"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from aggregator.evaluation import announced
 from broker import chunks
 from broker.messages import Head, Offer, Verdict
 from broker.transport import Packet
+from edge_agent.config import ModelSettings
+from edge_agent.slots import Calibrate, Install, InstallOutcome
 from models import sections
 from models.contract import ContractSpec
 from models.data.dataset import Dataset
@@ -91,10 +95,13 @@ def test_what_devices_say_of_the_last_version_after_the_end_becomes_its_threshol
     counts = anomalies.histogram(np.full(40, 8.0, np.float32), np.zeros(40, np.int64))
     said = tally.to_bytes(tally.tally(MODEL, np.full((40, 1), 8.0, np.float32), np.zeros(40, np.int64)))
     body = sections.join({sections.EVALUATION: said})
-    for device in humming.agents:
+    for n, device in enumerate(humming.agents):
         offer = Offer(run.job, device, last, 60, chunks.digest(body), len(body), body=body)
         told = humming.job().handle(offer, humming.now)
         assert [one.refused for one in told if isinstance(one, Verdict)] == [""]
+        if not n:  # one of three alone changes nothing
+            humming.run(lambda: humming.job().metrics.get("federated_devices") == 1, 10.0)
+            assert humming.job().metrics["threshold"] == before
     humming.run(lambda: humming.job().metrics["threshold"] != before, 10.0)
     wanted = anomalies.threshold_of(counts[0], 0.9)
     assert humming.job().metrics["threshold"] == wanted
@@ -105,3 +112,55 @@ def test_what_devices_say_of_the_last_version_after_the_end_becomes_its_threshol
     humming.start_aggregator()
     humming.lead()
     assert projection.head(humming.job()).threshold == wanted
+
+
+class Served:
+    """Model slots of a device that serve at once; what they were told. See `edge_agent.slots.Slots`."""
+
+    all: ClassVar[list[Served]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.threshold: float | None = None
+        self.told: list[float | None] = []
+        self._done: list[InstallOutcome] = []
+        self.all.append(self)
+
+    def deployed(self, _job: str, _name: str) -> None: ...
+
+    def put(self, install: Install) -> None:
+        self.told.append(install.threshold)
+        self._done.append(InstallOutcome(install.name, install.release))
+
+    def calibrate(self, asked: Calibrate) -> None:
+        self.told.append(asked.threshold)
+
+    def finished(self) -> list[InstallOutcome]:
+        done, self._done = self._done, []
+        return done
+
+    def sweep(self, *_: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.usefixtures("humming")
+def test_devices_serve_the_last_version_with_the_threshold_that_they_have_worked_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.service.Slots", Served)
+    monkeypatch.setattr(conftest, "ModelSettings", lambda **_: ModelSettings(inference=True))
+    Served.all.clear()
+    whole = Fleet(tmp_path / "serving", 3)
+    whole.lead()
+    whole.submit(job())
+    run = whole.finish()
+    whole.run(lambda: whole.job().metrics.get("federated_devices", 0) == 3)
+    net = build(MODEL)
+    params = run._learner.now.model.params(net.spec)
+    scores = np.concatenate([net.predict(params, hum(seed).X)[:, 0] for seed in range(3)])
+    wanted = anomalies.threshold_of(anomalies.histogram(scores, np.zeros(len(scores), np.int64))[0], 0.9)
+    assert whole.job().metrics["threshold"] == wanted
+    whole.run(lambda: all(one.told[-1:] == [wanted] for one in Served.all), 60.0)
+    for one in Served.all:
+        assert all(a != b for a, b in pairwise(one.told)), one.told  # the same threshold is put in once
+    whole.store.close()
