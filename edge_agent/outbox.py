@@ -42,7 +42,7 @@ from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
 from models.params import Float32, Spec
-from models.training.checkpoint import FORMAT as TRAINING_FORMAT
+from models.training.checkpoint import NEWEST as TRAINING_FORMAT
 from models.training.checkpoint import CheckpointError, TrainingState
 from models.training.checkpoint import format_of as training_format_of
 from models.training.checkpoint import from_bytes as training_from_bytes
@@ -291,7 +291,7 @@ class Outbox:
             return None
         try:
             state = training_from_bytes(found.training, self._spec)
-            _check_size((*state.params.values(), *state.momentum.values()))
+            _check_size((*state.params.values(), *state.momentum.values(), *state.squares.values()))
             _check_position(state, found.loss, train, n_examples)
         except files.UNREADABLE as error:
             self._ignore("checkpoint.bin", error)

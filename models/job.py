@@ -144,6 +144,14 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return losses.of(self).n_classes
 
 
+OPTIMIZER_KEYS = {
+    "sgd": ("momentum", "nesterov"),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon"),
+}
+"""What only some optimizers have."""
+
+
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
 
@@ -153,9 +161,42 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     learning_rate: Rate = 0.1
     learning_rate_decay: Annotated[float, Meta(ge=1e-3, le=1)] = 1.0
     """Multiplies the learning rate once per round: rate = learning_rate * decay ** version number."""
-    optimizer: Literal["sgd"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """torch.optim's SGD, Adam or AdamW (models/training/optimizers.py), with fresh state in every round. Of the latter
+    two a usual learning_rate is 0.001."""
     momentum: Momentum = 0.0
+    """Of "sgd"."""
+    nesterov: bool = False
+    """Of "sgd" with momentum."""
     weight_decay: Annotated[float, Meta(ge=0, le=1e3)] = 0.0
+    """A part of the gradient, but of "adamw" apart from it."""
+    beta1: Momentum = 0.9
+    """Of "adam" and "adamw": how much of the mean of gradients stays from one step to the next."""
+    beta2: Annotated[float, Meta(ge=0, le=0.99999)] = 0.999
+    """Of "adam" and "adamw": the same of the mean of their squares."""
+    epsilon: Annotated[float, Meta(ge=1e-12, le=1)] = 1e-8
+    """Of "adam" and "adamw": a weight whose gradients are smaller moves by less than the learning rate."""
+    clip_norm: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
+    """Largest norm of a step's gradient, over all weights together: a longer one is scaled down to it."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls from a round's first step to its last (models/training/schedule.py)."""
+    warmup: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of a round's steps in which the learning rate rises first."""
+
+    def __post_init__(self) -> None:
+        own = OPTIMIZER_KEYS[self.optimizer]
+        for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
+            is_of_some = any(key in keys for keys in OPTIMIZER_KEYS.values())
+            if is_of_some and key not in own and getattr(self, key) != default:
+                raise ValueError(
+                    f'{key}: optimizer = "{self.optimizer}" has none: leave it out (it has {", ".join(own)})'
+                )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true wants momentum, such as 0.9: without it there is no velocity to add")
+        if self.optimizer == "adamw" and not self.weight_decay:
+            raise ValueError(
+                'optimizer = "adamw" is "adam" as long as weight_decay is 0: say weight_decay, 0.01 in Torch, or "adam"'
+            )
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -382,6 +423,13 @@ def _check_contract(job: JobSpec) -> None:
             f'[contract] classes and class_weight: kind = "{model.kind}" learns no classes: leave them out (labels, '
             "where rows have some, are 0 for normal and 1 for an anomaly)"
         )
+    columns = _columns_of(model)
+    if columns and contract.window and model.inputs != columns * contract.n_rows:
+        each = model.inputs // contract.n_rows
+        raise ValueError(
+            f"[model] options.columns = {columns}, where a window of [contract.window] has {contract.n_rows} rows of "
+            f"{each}: say columns = {each}"
+        )
     if not model.classifies and (contract.classes or contract.class_weight != "none"):
         raise ValueError(f'[contract] classes and class_weight: a model with loss = "{model.loss}" learns no classes')
     _check_classes(job)
@@ -413,6 +461,14 @@ def _check_classes(job: JobSpec) -> None:
             f'[contract] class_weight is of one class a row, and loss = "{model.loss}" has several labels a row: say '
             "pos_weight in [model.loss_options]"
         )
+
+
+def _columns_of(model: ModelSpec) -> int | None:
+    """Return how many numbers a row of a window has, where that is a key of the model's kind."""
+    from models.nets import table  # here alone, as above
+
+    found = getattr(table.find(model.kind).spec.of(model), "columns", None)
+    return found if isinstance(found, int) else None
 
 
 def _check_strategy(job: JobSpec) -> None:

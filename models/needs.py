@@ -4,7 +4,7 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
 
     device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
                               sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
-                 training 12  the base, the weights, the changes; 4 more with momentum
+                 training 12  the base, the weights, the changes; 4 more a row that the optimizer keeps
                  passing      while an update is coded or a version comes in (`PASSING`)
     aggregator   held     20  version 0, the current one, the hash; 8 a row of the server's optimizer
                  at work  10  the sum; what a strategy keeps of each update
@@ -31,6 +31,7 @@ from models.job import JobSpec
 from models.nets.batches import ROWS_AT_ONCE
 from models.nets.size import Size
 from models.strategies.table import STRATEGIES
+from models.training.optimizers import OPTIMIZERS
 from models.training.probe import ROWS as PROBED_ROWS
 
 MB = 10**6
@@ -103,17 +104,17 @@ def of_device(
     """Return what a job takes of a device. torch: whether Torch computes it. serves: whether models are put into
     service here. child: whether by a process of their own. rows: how many the device trains on, where that is known.
     """
-    n, state, momentum = size.parameters, _rows_of_state(job), 1 if job.train.momentum else 0
+    n, state, kept = size.parameters, _rows_of_state(job), OPTIMIZERS[job.train.optimizer].rows(job.train)
     codec, served = job.coding.codec, serves and job.deploy != "never"
     held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
     held += 4 * n if served else 0
     held += CHILD_BYTES + CHILD_OF_EACH * n if served and child else 0
-    passing = PASSING[codec] * (1 + state) * n + (4 * size.largest if job.train.weight_decay else 0)
+    passing = PASSING[codec] * (1 + state) * n
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
     probed = min(PROBED_ROWS, size.at_once, PROBED_ROWS if rows is None else rows)  # without a gradient
     passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
-    disk = 2 * _body_bytes(job, n) + 8 * (1 + momentum) * n + (32 * n if served else 0) + MB
-    return Needs(n, held, (12 + 4 * momentum) * n, passing, disk, torch)
+    disk = 2 * _body_bytes(job, n) + 8 * (1 + kept) * n + (32 * n if served else 0) + MB
+    return Needs(n, held, (12 + 4 * kept) * n, passing, disk, torch)
 
 
 def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | None = None) -> Needs:

@@ -89,6 +89,9 @@ def _mlp(*widths: int, loss: str = "cross_entropy") -> ModelSpec:
 MNIST = _mlp(784, 200, 200, 10)
 ACTIVITY = _mlp(48, 64, 5)
 CLASSES = _mlp(32, 64, 8)
+IMAGES = ModelSpec("cnn2d", 784, (), 10, options={"channels": [8, 16], "kernel": 5})
+WINDOWS = ModelSpec("cnn1d", 300, (), 5, options={"columns": 6, "channels": [16, 32], "kernel": 5})
+SEQUENCES = ModelSpec("gru", 300, (), 5, options={"columns": 6, "units": 32})
 
 _ALL = (
     Fleet(
@@ -145,6 +148,12 @@ _ALL = (
         seconds=22,
     ),
     Fleet(
+        "mnist-cnn2d",
+        "MNIST, a small net of convolutions, Dirichlet .5",
+        *("mnist", "dirichlet:0.5", 100, 10, IMAGES, 0.1, 30, 0.97),
+        seconds=40,
+    ),
+    Fleet(
         "activity",
         "activity by person and phone or watch, rate .05",
         *("activity", "natural", 46, 46, ACTIVITY, 0.05, 60, 0.86),
@@ -157,6 +166,18 @@ _ALL = (
         "the same at a rate of .1",
         *("activity", "natural", 46, 46, ACTIVITY, 0.1, 60, 0.87),
         seconds=6,
+    ),
+    Fleet(
+        "windows-cnn1d",
+        "raw windows of activity, convolutions along time",
+        *("windows", "natural", 46, 46, WINDOWS, 0.05, 40, 0.86),
+        seconds=25,
+    ),
+    Fleet(
+        "windows-gru",
+        "raw windows of activity, gated recurrent units",
+        *("windows", "natural", 46, 46, SEQUENCES, 0.1, 40, 0.8),
+        seconds=60,
     ),
     Fleet(
         "air",

@@ -4,9 +4,9 @@
     zipf                          a shuffle in shares of 1, 1/2, 1/3, ... of the rows, in a random order
     natural                       one device for each person or place of the file
 
-Features of activity and air are standardised by the mean and the deviation of all rows to train on and cut at 8
-deviations. Of activity whole executions of every device are held out, about a fifth of its windows; air has its own
-test split. The same seed gives the same shares.
+Features of activity and air, and the columns of windows, are standardised by the mean and the deviation of all rows to
+train on and cut at 8 deviations. Of activity and windows whole executions of every device are held out, about a fifth;
+air has its own test split. The same seed gives the same shares.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ Files = Mapping[str, Path]
 NEEDS: dict[str, tuple[str, ...]] = {
     "mnist": ("mnist_train", "mnist_test"),
     "activity": ("har_spsw",),
+    "windows": ("har_spsw",),
     "air": ("beijing_air",),
 }
 """The files that a data set is read from; others come from scikit-learn."""
@@ -101,6 +102,13 @@ def _activity(files: Files) -> Source:
     return _standardised(path, X, y, device, _whole_executions(device, execution))
 
 
+def _windows(files: Files) -> Source:
+    """Return the windows that the features of `activity` are made of: 50 moments of 6 columns, in the same order."""
+    path = files["har_spsw"]
+    X, y, device, execution = _arrays(path, ("X", "y", "device", "execution"))
+    return _standardised(path, X, y, device, _whole_executions(device, execution))
+
+
 def _whole_executions(device: npt.NDArray[Any], execution: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which windows are held out: windows of one execution overlap, so they go one way together."""
     held, rng = np.zeros(len(device), np.bool_), np.random.default_rng(EXECUTIONS_SEED)
@@ -136,9 +144,9 @@ def _standardised(
 ) -> Source:
     if held.all() or not held.any():
         raise DatasetError(f"{path}: nothing to train on, or nothing to test on")
-    X, y = X.reshape(len(X), -1).astype(np.float32), y.astype(np.int64)
-    mean, deviation = X[~held].mean(axis=0), X[~held].std(axis=0) + np.float32(1e-6)
-    X = np.clip((X - mean) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
+    X, y, each = X.astype(np.float32), y.astype(np.int64), tuple(range(X.ndim - 1))
+    mean, deviation = X[~held].mean(axis=each), X[~held].std(axis=each) + np.float32(1e-6)
+    X = np.clip((X - mean) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32).reshape(len(X), -1)
     if not np.isfinite(X).all():
         raise DatasetError(f"{path}: a feature is not a finite number")
     return Source(Dataset(X[~held], y[~held], str(path)), Dataset(X[held], y[held], str(path)), device[~held])
@@ -185,6 +193,7 @@ def _flat(data: Dataset) -> Dataset:
 SOURCES: dict[str, Callable[[Files], Source]] = {
     "mnist": _mnist,
     "activity": _activity,
+    "windows": _windows,
     "air": _air,
     "diabetes": _diabetes,
     "friedman": _friedman,

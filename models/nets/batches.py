@@ -6,8 +6,8 @@ import numpy as np
 
 ROWS_AT_ONCE = 1024
 """Rows that predict and evaluate push through together, at most: bounds their memory, and is wide enough for BLAS."""
-NUMBERS_AT_ONCE = 2**20
-"""Numbers that so many rows may make in all layers of a stack: 4 MB, about the cache of a small processor."""
+NUMBERS_AT_ONCE = 2**18
+"""Numbers that so many rows may make in all layers of a stack: 1 MB, about the cache of a small processor."""
 
 
 def rows_at_once(n_units: int) -> int:

@@ -27,6 +27,7 @@ from models.nets.layers.dropout import MOST as MOST_DROPOUT
 from models.nets.layers.dropout import Dropout
 from models.nets.layers.layer import Layer
 from models.nets.layers.norm import LayerNorm
+from models.nets.layers.product import multiply
 from models.nets.layers.residual import Residual
 from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS_AT_ONCE", "Mlp", "MlpSpec", "layers", "module", "multiply", "net", "operations", "quietly"]
 __all__ += ["spec_of_mlp"]
-
-SMALL_PRODUCT = 1_000_000
-"""Up to this m n k OpenBLAS may multiply as is; beyond it first copies both sides into packed panels, which for a
-narrow batch takes as long as the product (sgemm_small_kernel_permit_skylakex.c; measured: half the time)."""
 
 
 class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="mlp"):
@@ -139,17 +136,6 @@ def module(spec: MlpSpec, nn: Any) -> Any:
 def operations(spec: MlpSpec) -> tuple[Op, ...]:
     """Return Gemm, activation, Gemm, ...: as many Gemm as there are dense layers."""
     return layered.operations(layers(spec))
-
-
-def multiply(left: Float32, right: Float32, out: Float32) -> Float32:
-    """Return left @ right in `out`: (m, k) @ (k, n), in blocks of rows small enough to be multiplied unpacked."""
-    rows = SMALL_PRODUCT // right.size & ~7  # whole vectors of the kernel
-    if rows < 16:  # a wide batch, which is worth packing
-        return np.matmul(left, right, out=out)
-    for start in range(0, len(left), rows):
-        block = slice(start, start + rows)
-        np.matmul(left[block], right, out=out[block])
-    return out
 
 
 class Mlp:

@@ -39,6 +39,11 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """and what it may be told."""
     framework: str = "any"
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return which shapes an example may have, beside that of a flat row; none where that is of no matter."""
+        return ()
+
     @classmethod
     def of(cls, model: ModelSpec) -> Self:
         """Return what a model says, as the specification of this kind.
@@ -59,17 +64,18 @@ class NetSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
             raise ValueError(_worded(str(error), own)) from error
 
 
-def check_size(n_parameters: int, n_units: int, shape: str) -> None:
+def check_size(n_parameters: int, n_units: int, shape: str, most_units: int = MOST_UNITS) -> None:
     """Raise ValueError for a built-in net that is too large to be computed.
 
-    n_units: outputs of all layers together. shape: the keys that say how large it is, for the message.
+    n_units: outputs of all layers together. shape: the keys that say how large it is, for the message. most_units: of a
+    kind whose layers have many outputs, and of which fewer rows are in memory at once (models/nets/batches.py).
     """
     if n_parameters > MOST_PARAMETERS:
         raise ValueError(
             f"{n_parameters:,} parameters are more than the {MOST_PARAMETERS:,} of a built-in net: {shape}"
         )
-    if n_units > MOST_UNITS:
-        raise ValueError(f"{n_units:,} units are more than the {MOST_UNITS:,} of a built-in net: {shape}")
+    if n_units > most_units:
+        raise ValueError(f"{n_units:,} units are more than the {most_units:,} of a built-in net: {shape}")
 
 
 def _no_key(cls: type[NetSpec], model: ModelSpec, key: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import autoencoder, factory, linear, losses, mlp
-from models.nets.losses import Labels
+from models.nets import autoencoder, cnn1d, cnn2d, factory, gru, linear, losses, mlp
+from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
 from models.params import Float32
@@ -53,7 +53,10 @@ class Kind(NamedTuple, Generic[S]):
 
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
-    """Return X as (n, inputs), and the labels of the loss. Raises LabelError."""
+    """Return X as (n, inputs), and the labels of the loss. Raises LabelError, for X of another shape too."""
+    if X.ndim > 2 and spec.shapes and X.shape[1:] not in spec.shapes:
+        given, taken = (" x ".join(map(str, shape)) for shape in (X.shape[1:], spec.shapes[0]))
+        raise LabelError(f"an example is {given}, where the model takes {taken} (channels last), or flat rows of that")
     return X if X.ndim == 2 else X.reshape(len(X), spec.inputs), losses.of(spec).labels(y)
 
 
@@ -74,6 +77,9 @@ NETS: dict[str, Kind[Any]] = {
         loss="reconstruction",
         normal_share=lambda spec: spec.normal_share,
     ),
+    "cnn1d": Kind(cnn1d.Cnn1dSpec, cnn1d.net, cnn1d.module, cnn1d.operations, flat_rows),
+    "cnn2d": Kind(cnn2d.Cnn2dSpec, cnn2d.net, cnn2d.module, cnn2d.operations, flat_rows),
+    "gru": Kind(gru.GruSpec, gru.net, gru.module, gru.operations, flat_rows),
 }
 """The built-in kinds."""
 FACTORY = Kind(factory.FactorySpec, None, factory.module, None, rows_as_they_are, is_code=True)

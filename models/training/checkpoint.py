@@ -3,10 +3,10 @@
 Nothing is hidden: the order of the examples follows from `seed` and the epoch, so a position is two numbers, and a
 run that is resumed from these bytes ends in the very bits of one that was never disturbed.
 
-    8 bytes   "fedgeck1": the last one is the number of the format, a digit
+    8 bytes   "fedgeck1": the last one is the number of the format, a digit; 2 where there are squares
     4 bytes   length of the header, little-endian
     n bytes   the header, JSON
-    rest      params, then momentum if the header says so: float32 little-endian, in the order of the spec
+    rest      params, then momentum and squares if the header says so: float32 little-endian, in the order of the spec
     4 bytes   CRC-32 of everything before it (bit rot; whoever can write the file can write this too)
 
 Its first eight bytes and its last four are the same in every format.
@@ -24,11 +24,15 @@ from models.params import Params, Spec, n_parameters
 from models.rows import copy_of, params_of
 
 FORMAT = 1
-MAGIC = b"fedgeck%d" % FORMAT
+NEWEST = 2
+MAGIC = b"fedgeck"
 
 
 class CheckpointError(ValueError):
     """Bytes that are no checkpoint of this net. Training then starts its version afresh."""
+
+
+_NONE: Params = {}
 
 
 class TrainingState(NamedTuple):
@@ -36,7 +40,8 @@ class TrainingState(NamedTuple):
 
     params: Params
     momentum: Params
-    """SGD's velocity times the learning rate, in the order of the params; empty when the run uses none."""
+    """What the optimizer keeps (`models.training.optimizers.Kept`), in the order of the params: SGD's velocity times
+    the learning rate, or Adam's mean of gradients; empty when the run uses none."""
     seed: bytes
     """32 bytes from which every epoch's order is derived (`models.training.train.seed_for`)."""
     epoch: int = 0
@@ -45,36 +50,40 @@ class TrainingState(NamedTuple):
     """Sum over the examples of this epoch so far of the loss that each had in its step."""
     n_seen: int = 0
     """Examples of this epoch so far."""
+    squares: Params = _NONE
+    """Adam's mean of squares, in the order of the params; empty when the run uses none."""
 
 
-class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     seed: str
     epoch: int
     batch: int
     loss_sum: float
     n_seen: int
     momentum: bool
+    squares: bool = False
 
 
 def format_of(body: bytes) -> int:
     """Return the number of the format that these bytes say they have; 0 for what is no checkpoint, or a damaged one."""
-    if body[:7] != MAGIC[:7] or not body[7:8].isdigit() or zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
+    if body[:7] != MAGIC or not body[7:8].isdigit() or zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         return 0
     return int(body[7:8])
 
 
 def copy(state: TrainingState) -> TrainingState:
     """Return a state that shares no array with this one."""
-    return state._replace(params=copy_of(state.params), momentum=copy_of(state.momentum))
+    params, momentum, squares = map(copy_of, (state.params, state.momentum, state.squares))
+    return state._replace(params=params, momentum=momentum, squares=squares)
 
 
 def to_bytes(state: TrainingState) -> bytes:
     """Write the state down."""
-    header = msgspec.json.encode(
-        _Header(state.seed.hex(), state.epoch, state.batch, state.loss_sum, state.n_seen, bool(state.momentum))
-    )
-    arrays = (*state.params.values(), *state.momentum.values())
-    parts = (MAGIC, len(header).to_bytes(4, "little"), header, *(a.astype("<f4").tobytes() for a in arrays))
+    where = state.epoch, state.batch, state.loss_sum, state.n_seen
+    header = msgspec.json.encode(_Header(state.seed.hex(), *where, bool(state.momentum), bool(state.squares)))
+    arrays = (*state.params.values(), *state.momentum.values(), *state.squares.values())
+    magic = MAGIC + str(NEWEST if state.squares else FORMAT).encode()
+    parts = (magic, len(header).to_bytes(4, "little"), header, *(a.astype("<f4").tobytes() for a in arrays))
     body = b"".join(parts)
     return body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -84,21 +93,23 @@ def from_bytes(body: bytes, spec: Spec) -> TrainingState:
     found = format_of(body)
     if not found:
         raise CheckpointError("not a checkpoint, or a damaged one")
-    if found != FORMAT:
-        raise CheckpointError(f"the checkpoint has format {found}, where this fedge reads {FORMAT}")
+    if not FORMAT <= found <= NEWEST:
+        raise CheckpointError(f"the checkpoint has format {found}, where this fedge reads {FORMAT} to {NEWEST}")
     end = 12 + int.from_bytes(body[8:12], "little")
     try:
         header = msgspec.json.decode(body[12:end], type=_Header)
         seed = bytes.fromhex(header.seed)
     except ValueError as error:  # msgspec's errors are ValueErrors
         raise CheckpointError(f"the header of the checkpoint: {error}") from error
-    if len(body) != end + 4 * n_parameters(spec) * (1 + header.momentum) + 4:
+    if len(body) != end + 4 * n_parameters(spec) * (1 + header.momentum + header.squares) + 4:
         raise CheckpointError("the checkpoint belongs to another net")
     if len(seed) != 32 or min(header.epoch, header.batch, header.n_seen) < 0:
         raise CheckpointError("the checkpoint stands nowhere")
     params, rest = _arrays(body, end, spec)
-    momentum = _arrays(body, rest, spec)[0] if header.momentum else {}
-    return TrainingState(params, momentum, seed, header.epoch, header.batch, header.loss_sum, header.n_seen)
+    momentum, rest = _arrays(body, rest, spec) if header.momentum else ({}, rest)
+    squares, rest = _arrays(body, rest, spec) if header.squares else ({}, rest)
+    where = header.epoch, header.batch, header.loss_sum, header.n_seen
+    return TrainingState(params, momentum, seed, *where, squares=squares)
 
 
 def _arrays(body: bytes, offset: int, spec: Spec) -> tuple[Params, int]:

@@ -5,8 +5,9 @@
         ...                    # look at the clock, the budget, the broker; stop whenever you like
         save(to_bytes(step.state))
 
-SGD is Torch's (torch.optim.SGD, dampening 0): g = gradient + weight_decay * p, v = momentum * v + g,
-p = p - rate * v, with rate = learning_rate * learning_rate_decay ** version_number.
+A step is one of a row of models/training/optimizers.py, with the rate learning_rate * learning_rate_decay **
+version_number, times what the schedule makes of it (models/training/schedule.py). Before it the gradient is clipped,
+all tensors together, where the job says so. Each round starts with fresh state of the optimizer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from models.job import TrainSpec
 from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Params
+from models.training import schedule
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
+from models.training.optimizers import OPTIMIZERS, Kept, Pace, clipped, init
 from models.training.order import order_of, rows_of
 from models.training.weights import Weights
 
@@ -73,7 +76,7 @@ def draw_for(seed: bytes, epoch: int, batch: int) -> int:
 
 
 def learning_rate(train: TrainSpec, version_number: int) -> float:
-    """Return the rate of the round that leaves this version."""
+    """Return the rate of the round that leaves this version, before the schedule."""
     return train.learning_rate * train.learning_rate_decay**version_number
 
 
@@ -109,7 +112,7 @@ def steps(
     n_batches = -(-len(data.X) // train.batch_size)
     _check_position(state, train, n_batches)
     state = _prepare(state, train)
-    rate = learning_rate(train, version_number)
+    base, takes_rate = learning_rate(train, version_number), OPTIMIZERS[train.optimizer].takes_rate
     changes = {name: np.empty_like(p) for name, p in state.params.items()}
     while state.epoch < train.epochs:
         order = rows_of(state.seed, state.epoch, len(data.X))
@@ -117,6 +120,7 @@ def steps(
             rows = order(batch * train.batch_size, (batch + 1) * train.batch_size)
             y = data.y[rows]
             counts = None if weights is None else weights.of(rows, y)
+            pace = _pace(train, base, state.epoch * n_batches + batch, train.epochs * n_batches)
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with quietly():
                 loss, changes = net.loss_and_gradients(
@@ -124,11 +128,11 @@ def steps(
                     data.X[rows],
                     y,
                     weights=counts,
-                    scale=rate,
+                    scale=pace.rate if takes_rate and train.clip_norm is None else 1.0,
                     out=changes,
                     draw=draw_for(state.seed, state.epoch, batch),
                 )
-                _descend(state, changes, rate * train.weight_decay, train.momentum)
+                _descend(train, state, changes, pace)
             state = state._replace(
                 batch=batch + 1,
                 loss_sum=state.loss_sum + loss * len(rows),
@@ -138,7 +142,7 @@ def steps(
             if batch + 1 == n_batches:
                 state = state._replace(epoch=state.epoch + 1, batch=0, loss_sum=0.0, n_seen=0)
                 step = step._replace(state=state)
-            _check_finite(step, loss, rate, advice)
+            _check_finite(step, loss, pace.rate, advice)
             yield step
 
 
@@ -161,29 +165,30 @@ def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> N
 
 
 def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
-    """Return a state of our own, with a velocity if the run uses one."""
+    """Return a state of our own, with what the optimizer keeps."""
     state = copy(state)
-    if train.momentum and not state.momentum:
-        state = state._replace(momentum={name: np.zeros_like(p) for name, p in state.params.items()})
+    if OPTIMIZERS[train.optimizer].rows(train) != bool(state.momentum) + bool(state.squares):
+        state = state._replace(**init(train, state.params)._asdict())
     return state
 
 
-def _descend(state: TrainingState, changes: Params, decay: float, momentum: float) -> None:
-    """Move params and momentum by one step of SGD, in place.
+def _pace(train: TrainSpec, base: float, done: int, n_all: int) -> Pace:
+    """Return the pace of the step after `done` of all. base: the rate of the round."""
+    rate, before = (base * schedule.factor(train, step, n_all) for step in (done, max(0, done - 1)))
+    return Pace(rate, before, done + 1)
 
-    changes: rate * gradients, used up. decay: rate * weight_decay. The rate is one for the whole run, so that a
-    velocity which holds it already gives the same steps as Torch's, which multiplies it in at the end.
+
+def _descend(train: TrainSpec, state: TrainingState, changes: Params, pace: Pace) -> None:
+    """Move params and what the optimizer keeps by one step, in place.
+
+    changes: the gradients, times the rate where the optimizer takes that and nothing is clipped; used up.
     """
-    for name, p in state.params.items():
-        change = changes[name]
-        if decay:
-            change += decay * p
-        if momentum:
-            velocity = state.momentum[name]
-            velocity *= momentum
-            velocity += change
-            change = velocity
-        p -= change
+    optimizer = OPTIMIZERS[train.optimizer]
+    if train.clip_norm is not None:
+        share = clipped(changes, train.clip_norm) * (pace.rate if optimizer.takes_rate else 1.0)
+        for change in changes.values():
+            change *= share
+    optimizer.step(train, state.params, Kept(state.momentum, state.squares), changes, pace)
 
 
 def _check_finite(step: TrainingStep, loss: float, rate: float, advice: str) -> None:

@@ -81,7 +81,7 @@ def as_before(tree: dict[str, Any]) -> None:
 
 
 def with_raised_training(tree: dict[str, Any]) -> None:
-    content = tree["training"][:-4].replace(checkpoint.MAGIC, b"fedgeck2")
+    content = checkpoint.MAGIC + b"%d" % (checkpoint.NEWEST + 1) + tree["training"][8:-4]
     tree["training"] = content + zlib.crc32(content).to_bytes(4, "little")
 
 
@@ -198,7 +198,7 @@ OUTBOX = [
     ("d0", "update2.bin", raised, "update2.bin has format 2"),
     ("d2", "settled.bin", raised, "settled.bin has format 2"),
     ("d2", "checkpoint.bin", raised, "checkpoint.bin has format 2"),
-    ("d2", "checkpoint.bin", with_raised_training, "the training in .*checkpoint.bin has format 2"),
+    ("d2", "checkpoint.bin", with_raised_training, "the training in .*checkpoint.bin has format 3"),
 ]
 
 
@@ -209,7 +209,7 @@ def test_an_outbox_puts_its_job_off_and_the_other_goes_on(
     jobs = folder / device / "jobs"
     resealed(jobs / JOB / name, change)
     before = on_disk(jobs / JOB)
-    why += ", of a newer fedge, where this one reads 1: upgrade this agent, or remove the file"
+    why += ", of a newer fedge, where this one reads 1( to 2)?: upgrade this agent, or remove the file"
     with pytest.raises(NewerFormatError, match=why):
         Outbox(jobs / JOB, SPEC)
     fleet = Fleet(folder)

@@ -82,6 +82,16 @@ def test_a_fleet_agrees_on_what_the_job_does_not_state(said: dict[str, Any], agr
             "features make 8 inputs for 4 rows each, where [model] has inputs = 2: say inputs = 8",
         ),
         ({"window": {"length": 4}}, {"inputs": 6}, "no multiple of [contract.window] length = 4"),
+        (
+            {"window": {"length": 4}},
+            {"kind": "cnn1d", "inputs": 12, "options": {"columns": 2}},
+            "options.columns = 2, where a window of [contract.window] has 4 rows of 3: say columns = 3",
+        ),
+        (
+            {"window": {"length": 4}},
+            {"kind": "gru", "inputs": 12},
+            "options.columns = 1, where a window of [contract.window] has 4 rows of 3: say columns = 3",
+        ),
         ({"units": {"p": "hPa"}}, {}, "units names 'p', which is neither a feature nor the label"),
         ({"features": ["t", "v"], "ranges": {"t": [1, 1]}}, {}, "is no range: the first is below the second"),
         ({"time_features": ["hour"]}, {}, "make inputs of named columns"),

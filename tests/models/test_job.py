@@ -10,7 +10,7 @@ import models.nets.net
 from aggregator.roster import Roster
 from broker import payloads
 from broker.messages import Presence
-from models.job import MOST_JSON_BYTES, MOST_LABELS, PRESETS, CompressionSpec, JobSpec, ModelSpec
+from models.job import MOST_JSON_BYTES, MOST_LABELS, PRESETS, CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets.mlp import Mlp
 from models.params import n_parameters
 
@@ -97,6 +97,16 @@ REFUSED: dict[str, dict[str, Any]] = {
     "with a rate that overflows": {"train": {"learning_rate": 1e300}},
     "with a rate that a float32 does not see": {"train": {"learning_rate": 1e-300}},
     "with a momentum that never forgets": {"train": {"momentum": 0.9999999999}},
+    "with momentum that its optimizer has not": {"train": {"optimizer": "adam", "momentum": 0.9}},
+    "that looks ahead without momentum": {"train": {"nesterov": True}},
+    "with averages that its optimizer has not": {"train": {"beta2": 0.99}},
+    "with an epsilon that its optimizer has not": {"train": {"epsilon": 1e-6}},
+    "with a decay apart from the gradient, and none": {"train": {"optimizer": "adamw"}},
+    "with averages that never forget": {"train": {"optimizer": "adam", "beta2": 1.0}},
+    "with a division by nothing": {"train": {"optimizer": "adam", "epsilon": 0.0}},
+    "with gradients of no norm": {"train": {"clip_norm": 0.0}},
+    "with an optimizer that nobody knows": {"train": {"optimizer": "rmsprop"}},
+    "with a warmup of more than all steps": {"train": {"warmup": 1.5}},
     "with a server's rate beyond sense": {"aggregate": {"server_learning_rate": 1e35}},
     "with a gate that is none": {"aggregate": {"max_norm_ratio": float("inf")}},
     "with a gate that there is not": {"aggregate": {"gate": "shut"}},
@@ -170,6 +180,11 @@ def test_a_job_is_refused(tables: dict[str, Any]) -> None:
 ALLOWED: dict[str, dict[str, Any]] = {
     "with a net of twenty million parameters": {"model": {"inputs": 784, "hidden": [4096, 4096]}},
     "with a table of a million columns": {"model": {"inputs": 1_000_000, "hidden": [16]}},
+    "with every key of SGD": {
+        "train": {"momentum": 0.9, "nesterov": True, "clip_norm": 1.0, "schedule": "cosine", "warmup": 0.1}
+    },
+    "with every key of Adam": {"train": {"optimizer": "adam", "beta1": 0.0, "beta2": 0.99, "epsilon": 1e-6}},
+    "with AdamW": {"train": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "linear"}},
     "that trains on all rows at once": {"train": {"batch_size": 2**31 - 1, "epochs": 100_000}},
     "that waits for a loss of money squared": {"rounds": {"stop": {"metric": "loss", "target": 1e9, "min_delta": 5.0}}},
     "that waits for every answer": {"rounds": {"stop": {"target": 1.0}}},
@@ -197,6 +212,19 @@ ALLOWED: dict[str, dict[str, Any]] = {
 def test_a_job_that_somebody_may_want_is_allowed(tables: dict[str, Any]) -> None:
     job = read(**with_model(tables))
     assert msgspec.json.decode(msgspec.json.encode(job), type=JobSpec) == job
+
+
+def test_a_key_of_another_optimizer_is_refused_by_its_name_and_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r'momentum: optimizer = "adam" has none: .*it has beta1, beta2, epsilon'):
+        TrainSpec(optimizer="adam", momentum=0.9)
+    with pytest.raises(ValueError, match="nesterov = true wants momentum"):
+        TrainSpec(nesterov=True)
+    with pytest.raises(ValueError, match=r"say weight_decay, 0\.01 in Torch"):
+        TrainSpec(optimizer="adamw")
+
+
+def test_a_job_that_says_nothing_of_its_optimizer_travels_as_it_always_has() -> None:
+    assert msgspec.json.encode(TrainSpec(momentum=0.9)) == b'{"momentum":0.9}'
 
 
 def with_model(tables: dict[str, Any]) -> dict[str, Any]:

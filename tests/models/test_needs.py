@@ -37,7 +37,7 @@ def test_a_net_far_too_large_is_counted_in_whole_numbers() -> None:
         {"deploy_average": 4},
         {"aggregate": {"server_momentum": 0.5}},
         {"aggregate": {"strategy": "fedadam", "server_learning_rate": 0.01}},
-        {"train": {"weight_decay": 0.1}},
+        {"train": {"optimizer": "adam", "learning_rate": 0.001}},
         {"train": {"batch_size": 2**31 - 1}},
     ],
 )

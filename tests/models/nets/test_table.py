@@ -3,11 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import product
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnxruntime
 import pytest
+from msgspec import structs
 
 from models.data.dataset import Dataset, fit
 from models.job import ModelSpec
@@ -53,7 +55,7 @@ def test_building_a_numpy_net_loads_neither_torch_nor_onnx() -> None:
         "import sys, models.nets.table, models.nets.mlp, models.training.train\n"
         "from models.job import ModelSpec\n"
         "for kind, row in models.nets.table.NETS.items():\n"
-        "    models.nets.table.build(ModelSpec(kind, inputs=2, hidden=() if row.loss is None else (1,)))\n"
+        "    models.nets.table.build(ModelSpec(kind) if row.loss is None else ModelSpec(kind, inputs=2, hidden=(1,)))\n"
         "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -78,6 +80,12 @@ def model_of(kind: str, loss: str) -> ModelSpec:
     return ModelSpec(kind, inputs=4, outputs=1 if loss == "binary" else 3, loss=loss)  # type: ignore[arg-type]
 
 
+SMOOTH: dict[str, dict[str, Any]] = {
+    kind: {"activation": "tanh", "options": {"pooling": "average"}} for kind in ("cnn1d", "cnn2d")
+}
+"""Keys of a net that has no corners, where a slope is one thing on either side."""
+
+
 def make_params(spec: Spec, seed: int = 0) -> Params:
     generator = np.random.default_rng(seed)
     return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in spec}
@@ -85,7 +93,8 @@ def make_params(spec: Spec, seed: int = 0) -> Params:
 
 def make_data(model: ModelSpec, n: int = 9) -> Dataset:
     generator = np.random.default_rng(1)
-    X = generator.standard_normal((n, 2, model.inputs // 2)).astype(np.float32)
+    shapes = nets.find(model.kind).spec.of(model).shapes or ((2, model.inputs // 2),)
+    X = generator.standard_normal((n, *shapes[0])).astype(np.float32)
     loss = losses.of(model)
     most = loss.n_classes if loss.task == "classes" else 2
     return fit(Dataset(X, generator.integers(0, most, (n, loss.n_columns))), model)
@@ -162,11 +171,12 @@ def test_weights_of_one_change_nothing(kind: str, loss: str) -> None:
 
 @every_kind
 def test_every_gradient_is_the_slope_of_the_loss(kind: str, loss: str) -> None:
-    model = model_of(kind, loss)
+    model = structs.replace(model_of(kind, loss), **SMOOTH.get(kind, {}))
     net, (X, y, *_) = build(model), make_data(model)
     params = make_params(net.spec)
     _, gradients = net.loss_and_gradients(params, X, y)
-    for name, index in ((t.name, index) for t in net.spec for index in np.ndindex(t.shape)):
+    every = [(t.name, index) for t in net.spec for index in np.ndindex(t.shape)]
+    for name, index in every[:: max(1, len(every) // 100)]:
         ahead, behind = (net.loss_and_gradients(moved(params, name, index, h), X, y)[0] for h in (1e-2, -1e-2))
         assert (ahead - behind) / 2e-2 == pytest.approx(gradients[name][index], rel=1e-2, abs=2e-3), (name, index)
 
@@ -210,7 +220,8 @@ def test_onnxruntime_answers_as_predict_does(kind: str, loss: str) -> None:
 def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: str, loss: str) -> None:
     model = model_of(kind, loss)
     net, (X, y, *_) = build(model), make_data(model)
-    params = {t.name: np.full(t.shape, 3e38, np.float32) for t in net.spec}
+    # Of a recurrent net, what leads to the gates from below is negative: else all is kept, of a state that is zero.
+    params = {t.name: np.full(t.shape, -3e38 if "_ih_" in t.name else 3e38, np.float32) for t in net.spec}
     X = np.abs(X) + np.float32(1)
     assert not np.isfinite(net.evaluate(params, X, y).loss)
     assert not np.isfinite(net.predict(params, X)).any()
@@ -218,7 +229,7 @@ def test_params_that_have_diverged_show_in_the_answers_without_a_warning(kind: s
 
 @pytest.mark.parametrize("kind", ANY_LOSS)
 def test_a_net_beyond_all_size_is_refused_before_anything_is_allocated(kind: str) -> None:
-    with pytest.raises(ValueError, match="parameters are more than the 25,000,000"):
+    with pytest.raises(ValueError, match=r"are more than the (25,000,000|131,072)|can see 4,194,304"):
         ModelSpec(kind, inputs=1_000_000, outputs=100_000)
     ModelSpec("a:b", inputs=1_000_000, outputs=100_000)
 

@@ -22,11 +22,15 @@ def seal(body: bytes) -> bytes:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize("state", [STATE, STATE._replace(momentum={})])
+ADAM = STATE._replace(squares={k: v * 3 for k, v in PARAMS.items()})
+
+
+@pytest.mark.parametrize("state", [STATE, STATE._replace(momentum={}), ADAM])
 def test_a_state_comes_back_to_the_bit(state: TrainingState) -> None:
     back = from_bytes(to_bytes(state), SPEC)
-    assert back[2:] == state[2:]
-    for mine, theirs in ((back.params, state.params), (back.momentum, state.momentum)):
+    assert back[2:7] == state[2:7]
+    pairs = ((back.params, state.params), (back.momentum, state.momentum), (back.squares, state.squares))
+    for mine, theirs in pairs:
         assert [(k, v.tobytes(), v.shape) for k, v in mine.items()] == [
             (k, v.tobytes(), v.shape) for k, v in theirs.items()
         ]
@@ -47,9 +51,48 @@ def test_the_layout_is_the_one_described() -> None:
     assert seal(body[:-4]) == body
 
 
+def test_what_has_no_squares_is_written_in_the_first_format_and_read_by_every_fedge() -> None:
+    assert to_bytes(STATE)[:8] == b"fedgeck1"
+    assert b"squares" not in to_bytes(STATE)
+    assert to_bytes(ADAM)[:8] == b"fedgeck2"
+
+
+GOLDEN = {
+    1: STATE._replace(params={"a": np.array([1.5], np.float32)}, momentum={"a": np.array([-2], np.float32)}),
+    2: STATE._replace(
+        params={"a": np.array([1.5], np.float32)},
+        momentum={"a": np.array([-2], np.float32)},
+        squares={"a": np.array([4], np.float32)},
+    ),
+}
+BYTES = {
+    1: (
+        "6665646765636b319a0000007b2273656564223a223030303130323033303430353036303730383039306130623063306430"
+        "6530663130313131323133313431353136313731383139316131623163316431653166222c2265706f6368223a332c226261"
+        "746368223a372c226c6f73735f73756d223a302e33303030303030303030303030303030342c226e5f7365656e223a37302c"
+        "226d6f6d656e74756d223a747275657d0000c03f000000c0ff4af366"
+    ),
+    2: (
+        "6665646765636b32a90000007b2273656564223a223030303130323033303430353036303730383039306130623063306430"
+        "6530663130313131323133313431353136313731383139316131623163316431653166222c2265706f6368223a332c226261"
+        "746368223a372c226c6f73735f73756d223a302e33303030303030303030303030303030342c226e5f7365656e223a37302c"
+        "226d6f6d656e74756d223a747275652c2273717561726573223a747275657d0000c03f000000c00000804028b77f08"
+    ),
+}
+
+
+@pytest.mark.parametrize("number", GOLDEN)
+def test_the_bytes_of_every_format_are_what_they_were(number: int) -> None:
+    state, body = GOLDEN[number], bytes.fromhex(BYTES[number])
+    assert to_bytes(state) == body
+    assert from_bytes(body, spec_of(state.params)) == state
+
+
 def test_a_checkpoint_of_another_net_is_refused() -> None:
     with pytest.raises(CheckpointError, match="another net"):
         from_bytes(to_bytes(STATE), SPEC[:1])
+    with pytest.raises(CheckpointError, match="format 3, where this fedge reads 1 to 2"):
+        from_bytes(seal(b"fedgeck3" + to_bytes(STATE)[8:-4]), SPEC)
 
 
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
@@ -67,6 +110,9 @@ def test_one_flipped_bit_is_noticed(at: int, bit: int) -> None:
         [
             b'{"seed":"00","epoch":0,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
             b'{"seed":"xy","epoch":0,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
+            b'{"seed":"'
+            + b"00" * 32
+            + b'","epoch":0,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false,"squares":true}',
             b'{"seed":"' + b"00" * 32 + b'","epoch":-1,"batch":0,"loss_sum":0.0,"n_seen":0,"momentum":false}',
         ]
     ),

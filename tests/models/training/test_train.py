@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,17 +59,37 @@ def assert_same_bits(left: Params, right: Params) -> None:
     }
 
 
+OPTIMIZERS: list[dict[str, Any]] = [
+    {},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True},
+    {"optimizer": "adam"},
+    {"optimizer": "adamw"},
+]
+
+
 @given(
     cut=st.integers(0, 14),
-    momentum=st.sampled_from([0.0, 0.9]),
+    optimizer=st.sampled_from(OPTIMIZERS),
     weight_decay=st.sampled_from([0.0, 1e-2]),
+    clip_norm=st.sampled_from([None, 0.5]),
+    schedule=st.sampled_from(["constant", "cosine"]),
     batch_size=st.sampled_from([5, 23, 40]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_run_resumed_anywhere_ends_in_the_very_bits_of_an_undisturbed_one(
-    cut: int, momentum: float, weight_decay: float, batch_size: int
+    cut: int, optimizer: dict[str, Any], weight_decay: float, clip_norm: float | None, schedule: Any, batch_size: int
 ) -> None:
-    train = TrainSpec(epochs=3, batch_size=batch_size, learning_rate=0.05, momentum=momentum, weight_decay=weight_decay)
+    train = TrainSpec(
+        epochs=3,
+        batch_size=batch_size,
+        learning_rate=0.05,
+        weight_decay=weight_decay or (0.1 if optimizer.get("optimizer") == "adamw" else 0.0),
+        clip_norm=clip_norm,
+        schedule=schedule,
+        warmup=0.3 if schedule == "cosine" else 0.0,
+        **optimizer,
+    )
     whole = run(train)
     cut = min(cut, len(whole) - 1)
     rest = run(train, whole[cut].state)
@@ -129,6 +150,37 @@ def test_the_step_is_torchs_sgd() -> None:
     done = run(train)[-1].state.params
     for name, tensor in tensors.items():
         np.testing.assert_allclose(done[name], tensor.detach().numpy(), atol=1e-5)
+
+
+def test_a_whole_round_is_torchs_with_its_clipping_and_its_schedule() -> None:
+    import torch
+
+    params, data = make_params(), make_data()
+    train = TrainSpec(
+        epochs=6, batch_size=23, learning_rate=0.05, momentum=0.9, nesterov=True, clip_norm=0.5, schedule="cosine"
+    )
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    module.load_state_dict({name: torch.tensor(value) for name, value in params.items()})
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(torch.tensor(data.X)), torch.tensor(data.y))
+        torch.autograd.backward(loss)
+        assert torch.nn.utils.clip_grad_norm_(module.parameters(), 0.5) > 0.5
+        optimizer.step()
+        scheduler.step()
+    done = run(train)[-1].state.params
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(done[name], parameter.detach().numpy(), atol=1e-5)
+
+
+def test_a_state_of_another_optimizer_goes_on_with_a_fresh_one() -> None:
+    adam = TrainSpec(optimizer="adam", learning_rate=0.01, batch_size=5)
+    state = run(adam)[1].state
+    last = run(TrainSpec(batch_size=5), state)[-1].state
+    assert (last.epoch, last.momentum, last.squares) == (1, {}, {})
+    assert run(adam, last._replace(epoch=0, batch=2, n_seen=10))[-1].state.squares
 
 
 def test_the_learning_rate_decays_with_the_version() -> None:
