@@ -14,7 +14,7 @@ import msgspec
 from aggregator.contributions import Contribution, Point
 from aggregator.run import Run
 from aggregator.store import Store
-from models.measures.table import CONFUSION
+from models.measures.table import is_detail
 
 AT_ONCE = 64
 """Versions that are read in one go."""
@@ -36,7 +36,7 @@ def _points(run: Run, store: Store, after: str) -> Iterator[Point]:
 
 def _told(point: Point, most_bytes: int) -> dict[str, Any]:
     """Return a version as plain values: without the confusion matrix and, where they are too long, single classes."""
-    known = {name: value for name, value in point.metrics.items() if not name.startswith(f"{CONFUSION}:")}
+    known = {name: value for name, value in point.metrics.items() if not is_detail(name)}
     if len(msgspec.json.encode(known)) > most_bytes:
         known = {name: value for name, value in known.items() if ":" not in name}
     told: dict[str, Any] = {"version": str(point.version), "at": point.at, "metrics": known}

@@ -31,6 +31,7 @@ from models.measures import table as measures
 from models.nets.buffered import buffered
 from models.nets.net import Net
 from models.nets.normalised import normalised
+from models.sections import scores_versions
 
 NO_STOP = StopSpec()
 
@@ -51,12 +52,12 @@ def is_measured(spec: JobSpec, *, has_test: bool) -> bool:
     """Return whether anybody measures what a job's rule to stop goes by: a test split here, devices on what they hold
     back, or, of the loss alone, devices in their training.
     """
-    return has_test or spec.contract.validation > 0 or spec.rounds.stop.metric == "loss"
+    return has_test or scores_versions(spec) or spec.rounds.stop.metric == "loss"
 
 
 def is_by_devices(spec: JobSpec, *, has_test: bool) -> bool:
     """Return whether what a job's rule to stop goes by is what devices measure of a version once they have it."""
-    return spec.contract.validation > 0 and not has_test and spec.rounds.stop.metric != "loss"
+    return scores_versions(spec) and not has_test and spec.rounds.stop.metric != "loss"
 
 
 def check_measured(spec: JobSpec, config: AggregatorConfig) -> None:
@@ -76,8 +77,11 @@ def check_defined(spec: JobSpec, test: Dataset | None, metrics: Metrics) -> None
     """
     metric = spec.rounds.stop.metric
     others = {"accuracy", "rmse"} & metrics.keys()
+    what = "none is of that class, or all are" if spec.model.classifies else "all have the same label"
+    if spec.model.finds_anomalies:  # what wants a threshold is known later, and then where the AUC is
+        others = set() if metric == "false_alarms" or "auc" in metrics else {"loss"} & metrics.keys()
+        what = "none is labelled an anomaly, or all are"
     if test is not None and spec.rounds.stop.is_set and others and metric != "loss" and metric not in metrics:
-        what = "none is of that class, or all are" if spec.model.classifies else "all have the same label"
         raise DatasetError(
             f"[tests.{spec.data_name}]: {metric}, which [rounds.stop] goes by, is not defined on its {len(test.y):,} "
             f"rows: {what}; test on others as well, or stop by another measure"
@@ -129,6 +133,8 @@ def evaluate(
     told = [net.evaluate(params, test.X[rows], test.y[rows]) for rows in exact.blocks(n, net.model)]
     found = exact.on_rows(net.model, partial(net.predict, params), test.X, test.y, classes, also).found
     found["loss"] = _mean([(metrics.loss, metrics.n) for metrics in told])
+    if "mean_score" in found:  # of the normal rows alone
+        found["loss"] = found.pop("mean_score")
     if net.model.classifies:
         found["accuracy"] = _mean([(metrics.accuracy or 0.0, metrics.n) for metrics in told])
     return {name: value for name, value in found.items() if math.isfinite(value)}
@@ -181,7 +187,7 @@ def measured(scores: Metrics | None, updates: Sequence[Claim]) -> Metrics:
     }
 
 
-ANNOUNCED = ("accuracy", "loss", "participants")
+ANNOUNCED = ("accuracy", "loss", "participants", "threshold")
 """The metrics that everybody may see, and that of the rule to stop; the rest is in the store."""
 MOST_NAME = 40
 """Characters of a metric's name in a message (broker/messages.py)."""
@@ -209,7 +215,7 @@ def scores_of(number: int, metrics: Metrics, spec: JobSpec) -> dict[str, Any]:
     confusion: a row for each class, of how many rows were answered which, the last one none; empty where it was not
     kept.
     """
-    measures_ = {name: value for name, value in metrics.items() if not name.startswith(f"{measures.CONFUSION}:")}
+    measures_ = {name: value for name, value in metrics.items() if not measures.is_detail(name)}
     matrix = measures.confusion_of(metrics, spec.model.n_classes) if spec.model.classifies else []
     return {"number": number, "measures": measures_, "confusion": matrix}
 

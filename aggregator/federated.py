@@ -24,7 +24,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aggregator import shares
+from aggregator import calibration, shares
 from models.job import JobSpec
 from models.measures import classes, table, tally
 from models.measures.scores import scores
@@ -36,7 +36,7 @@ FACTOR = 10.0
 """Times the median: a measure without a bound counts as no worse."""
 FEWEST_VOICES = 3
 """Devices whose median one of them cannot choose."""
-UNBOUNDED = ("log_loss", "rmse", "mae", "r2")
+UNBOUNDED = ("log_loss", "rmse", "mae", "r2", "mean_score")
 """Measures that one device could make as bad as it likes, or nearly. Of R2 it is 1 - R2."""
 MOST_LABELS = 32
 """Labels that are told of, those first that are found least."""
@@ -53,6 +53,8 @@ class Voice(NamedTuple):
     """Of a model of one class a row, as `Tally.outcomes`, as many as it weighs."""
     n: int = 0
     """All of its rows, where they are of classes."""
+    counts: Any = None
+    """Of a model of anomaly scores, how its rows score (calibration.py)."""
 
     def weight_of(self, measure: str) -> int:
         """Return what it weighs in a mean of this measure: of one class, by the rows of that class."""
@@ -83,6 +85,7 @@ def heard(spec: JobSpec, device: str, rows: int, content: bytes) -> Voice:
         dict(zip(names, by_class, strict=True)),
         one.outcomes * (weight / one.n) if names and not one.layout.is_each else None,
         one.n,
+        one.histograms[0] if spec.model.finds_anomalies else None,
     )
 
 
@@ -98,8 +101,11 @@ def limit_of(max_share: float | None) -> float:
     return shares.USUAL if max_share is None else max_share
 
 
-def together(voices: Sequence[Voice], share: float) -> Federated | None:
-    """Return how good a version is by all that is said of it; None where nothing is. share: of one device, at most."""
+def together(voices: Sequence[Voice], share: float, normal_share: float | None = None) -> Federated | None:
+    """Return how good a version is by all that is said of it; None where nothing is. share: of one device, at most.
+
+    normal_share: of rows below the threshold, of a model of anomaly scores: its "threshold" is among the metrics.
+    """
     if not voices:
         return None
     measures = sorted({name for voice in voices for name in voice.scores})
@@ -110,6 +116,10 @@ def together(voices: Sequence[Voice], share: float) -> Federated | None:
     }
     if (always := _always(voices, share)) is not None:
         metrics[table.ALWAYS] = float(always)
+    if normal_share is not None:
+        scored = [calibration.Scored(voice.weight, voice.counts) for voice in voices if voice.counts is not None]
+        if (found := calibration.calibrated(scored, normal_share, share)) is not None:
+            metrics |= {**found.worth, table.THRESHOLD: found.threshold}
     alone = [name for name in measures if table.split(name)[1] is None]
     told: dict[str, Any] = {
         "devices": len(voices),

@@ -106,7 +106,8 @@ class Maker(Standing):
         metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
         if unscored:
             metrics["unscored"] = 1.0
-        metrics, left = self.poll.note(metrics), self.poll.scored(base, self._history[-1])
+        left = self.poll.scored(base, self._history[-1])
+        metrics = self.poll.note(metrics, self._history[-1] if left is None else left[0])
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         was = self.no_better
         lean = self._commit(following, metrics, close, now, left=left)

@@ -12,12 +12,15 @@ from aggregator.store import Scored, Store
 from broker.ceilings import MOST_ROWS
 from broker.messages import Offer, Verdict, Version, echo
 from models.job import JobSpec
-from models.measures import tally
+from models.measures import anomalies, tally
 from models.measures.scores import scores
-from models.sections import EVALUATION, SectionError, split
+from models.measures.table import THRESHOLD, THRESHOLD_DEVICES
+from models.nets.table import normal_share_of
+from models.sections import EVALUATION, SectionError, scores_versions, split
 
 log = logging.getLogger(__name__)
 
+NOTHING: Mapping[str, float] = {}
 UNSCORED = "unscored"
 """Of a version of which it is not known how good it is: it says nothing for or against going on."""
 
@@ -46,13 +49,32 @@ class Poll:
         self._share = federated.limit_of(share)
         self._stated_rows = stated_rows
         self._limits = {EVALUATION: tally.max_bytes(spec.model)}
-        self.is_on = spec.contract.validation > 0
-        """Whether devices hold rows back to score versions on."""
+        self._normal_share = normal_share_of(spec.model)
+        self.is_on = scores_versions(spec)
+        """Whether devices score versions on rows of theirs."""
 
-    def note(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return the metrics of a new version, of which nothing is known by its devices yet."""
+    def note(self, metrics: Mapping[str, float], before: Mapping[str, float] = NOTHING) -> dict[str, float]:
+        """Return the metrics of a new version, of which nothing is known by its devices yet.
+
+        before: of the version before; its threshold stands until the new one has its own.
+        """
         waits = self.is_on and not self._has_test and self._spec.rounds.stop.metric not in metrics
-        return dict(metrics) | ({UNSCORED: 1.0} if waits else {})
+        known = dict(metrics) | ({UNSCORED: 1.0} if waits else {})
+        if THRESHOLD not in before:
+            return known
+        return self._calibrated(known, before[THRESHOLD], before.get(THRESHOLD_DEVICES, 0.0))
+
+    def _calibrated(self, metrics: Mapping[str, float], threshold: float, devices: float) -> dict[str, float]:
+        """Return the metrics of a version with a threshold, and what that is worth on the test split here.
+
+        It stays as it is where it is by more than twice as many devices: by few of them, of the last version the first
+        ones to speak, it would be their own.
+        """
+        if 2 * devices < metrics.get(THRESHOLD_DEVICES, 0.0):
+            return dict(metrics)
+        counts = anomalies.of_named(metrics) if self._has_test else None
+        worth = {} if counts is None else anomalies.at_threshold(counts, threshold)
+        return {**metrics, **worth, THRESHOLD: threshold, THRESHOLD_DEVICES: devices}
 
     def scored(self, version: Version, metrics: Mapping[str, float]) -> Scored | None:
         """Return how good the current version is, now that its devices have said so; None where none has.
@@ -61,12 +83,14 @@ class Poll:
         """
         said = self._store.evaluations(self._job, version) if self.is_on else []
         voices = [voice for one in said if (voice := self._voice(one)) is not None]
-        found = federated.together(voices, self._share)
+        found = federated.together(voices, self._share, self._normal_share)
         if found is None:
             return None
         prefix = "federated_" if self._has_test else ""
         by_devices = {f"{prefix}{name}": value for name, value in found.metrics.items()}
         by_devices |= {"federated_devices": float(found.told["devices"]), "federated_rows": float(found.told["rows"])}
+        if (threshold := by_devices.pop(f"{prefix}{THRESHOLD}", None)) is not None:
+            metrics = self._calibrated(metrics, threshold, float(found.told["devices"]))
         known = {name: value for name, value in metrics.items() if name != UNSCORED}
         told = " ".join(f"{name}={value:.4g}" for name, value in found.metrics.items() if ":" not in name)
         log.info(

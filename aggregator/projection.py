@@ -26,6 +26,7 @@ from broker.messages import (
     along,
 )
 from models import draw
+from models.measures.table import THRESHOLD
 
 if TYPE_CHECKING:
     from aggregator.run import Run
@@ -96,6 +97,7 @@ def head(run: Run) -> Head:
         state=run.coordinator.state,
         ways=tuple(DeltaAt(*way) for way in run.ways[-MOST_WAYS:]),
         chunk_bytes=run.chunk_bytes,
+        threshold=run.metrics.get(THRESHOLD),
     )
 
 

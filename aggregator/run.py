@@ -48,6 +48,7 @@ from aggregator.store import Judgement
 from broker.errors import WireError
 from broker.messages import Offer, Verdict, Version, Want, echo
 from models import sections
+from models.measures.table import THRESHOLD
 from runtime.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,9 @@ class Run(Maker):
         if now is None:
             return []
         self._store.score(self.job, self.version, now)
+        is_new = now[0].get(THRESHOLD) != self.metrics.get(THRESHOLD)
         self._history[-1] = dict(now[0])
-        return [projection.status(self)]
+        return [*([projection.head(self)] if is_new else ()), projection.status(self)]
 
     @property
     def is_unsettled(self) -> bool:

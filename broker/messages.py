@@ -187,6 +187,9 @@ class Head(Struct, frozen=True, omit_defaults=True):
     state: Literal["waiting", "running", "finished", "stopped"] = "running"
     ways: Annotated[tuple[DeltaAt, ...], Meta(max_length=MOST_WAYS)] = ()
     chunk_bytes: ChunkBytes = CHUNK_BYTES
+    threshold: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    """Of a job that finds anomalies, the score above which a row is one: by what the fleet has said of this version, or
+    while it has said nothing, of an earlier one. The head is said again when that is known."""
 
 
 class Status(Struct, frozen=True, omit_defaults=True):

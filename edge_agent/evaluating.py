@@ -14,12 +14,30 @@ from models.measures import tally
 from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Params
-from models.sections import curves_of
+from models.sections import curves_of, scores_versions
+from models.statistic import FEWEST
 
 ROWS = 4096
 """Scored in one step, at most."""
 CELLS = 2**20
 """Inputs and outputs of the rows of one step, about: 4 MB each."""
+
+
+MOST_TRAINED_ON = 4096
+"""Rows that are scored though they are trained on, where a device that finds anomalies holds too few back."""
+
+
+def rows_of(data: Dataset, spec: JobSpec) -> Dataset | None:
+    """Return the rows that versions are scored on, as the net takes them; None where there are none.
+
+    Those that are held back; or, for the threshold of a fleet that finds anomalies, where these are fewer than FEWEST,
+    some of those that are trained on, at equal distances.
+    """
+    held_out = data.held_out if spec.contract.validation else None
+    if not spec.model.finds_anomalies or (held_out is not None and len(held_out.y) >= FEWEST):
+        return held_out
+    step = -(-len(data.y) // MOST_TRAINED_ON)
+    return Dataset(data.X[::step], data.y[::step], data.source)
 
 
 class Scoring:
@@ -28,10 +46,10 @@ class Scoring:
     __slots__ = ("_at", "_held_out", "_net", "_params", "_spec", "_tally")
 
     def __init__(self, net: Net, params: Params, held_out: Dataset | None, spec: JobSpec) -> None:
-        """Begin. params: of the version; they must stay as they are until it is over. held_out: as the net takes it."""
+        """Begin. params: of the version; they must stay as they are until it is over. held_out: `rows_of` its data."""
         self._net = net
         self._params = params
-        self._held_out = held_out if spec.contract.validation else None
+        self._held_out = held_out if scores_versions(spec) else None
         self._spec = spec
         self._tally = tally.empty(spec.model, curves=curves_of(spec))
         self._at = 0
@@ -52,5 +70,6 @@ class Scoring:
 
     @property
     def section(self) -> bytes:
-        """What it has come to, as a section of an update; empty where nothing is held back."""
-        return tally.to_bytes(tally.rounded(self._tally)) if self._tally.n else b""
+        """What it has come to, as a section of an update; empty where nothing is held back, or of scores too little."""
+        least = FEWEST if self._spec.model.finds_anomalies else 1
+        return tally.to_bytes(tally.rounded(self._tally)) if self._tally.n >= least else b""

@@ -11,7 +11,7 @@ from edge_agent.effects import FetchFailed, Installed
 from edge_agent.effects import FetchVersion as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.slot import Release
-from edge_agent.slots import Install
+from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
 from models.chain import max_way_bytes_of
 from models.nets.finetune import served
@@ -104,4 +104,20 @@ class Fetcher(Workspace):
             log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, found.why)
         release = Release(self.job, version.generation, version.number, found.model.sha256(), found.since)
         params = served(self.net, found.params(self.net.spec))
-        return Install(self.spec.name, release, self.spec.model, params, self.spec.contract, trail.now.agreed)
+        head = self.participant.announced.head
+        threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
+        if head is not None and threshold is not None and head.version == version:
+            self._calibrated = Calibrate(self.spec.name, self.job, version, threshold)
+        about = self.spec.contract, trail.now.agreed, threshold
+        return Install(self.spec.name, release, self.spec.model, params, *about)
+
+    def _calibrate(self) -> list[Out]:
+        """Have what is in the slot go by the threshold that its head names, where that is news."""
+        head, deployed = self.participant.announced.head, self.participant.deployment.deployed
+        if head is None or head.threshold is None or head.version != deployed or not self.participant.calibrates:
+            return []
+        asked = Calibrate(self.spec.name, self.job, head.version, head.threshold)
+        if asked == self._calibrated:
+            return []
+        self._calibrated = asked
+        return [asked]

@@ -85,16 +85,18 @@ class _Open(Struct, frozen=True):
     name: str
     contract: ContractSpec
     classifies: bool
+    labelled: bool
     source: Source
 
     def is_for(self, spec: JobSpec) -> bool:
         """Return whether it is what a job means."""
-        return (self.name, self.classifies, self.contract) == (spec.data_name, _classifies(spec), spec.contract)
+        meant = spec.data_name, _classifies(spec), not spec.model.finds_anomalies, spec.contract
+        return (self.name, self.classifies, self.labelled, self.contract) == meant
 
 
 def _classifies(spec: JobSpec) -> bool:
     """Return whether a job's labels are classes, where that makes another source of it: a window's label goes by it."""
-    return spec.contract.window is None or spec.model.classifies
+    return spec.contract.window is None or spec.model.labels_are_classes
 
 
 class _Later(Struct):
@@ -567,12 +569,14 @@ class Jobs:
         known = next((one.source for one in self._sources if one.is_for(spec)), None)
         if known is None:
             settings, classifies = self._config.data[spec.data_name], _classifies(spec)
+            labelled = not spec.model.finds_anomalies
             known = self._open_source(
                 *(settings, spec.contract, self._home.folder / SCRATCH),
                 classifies=classifies,
+                labelled=labelled,
                 allow=self._config.models.allow,
             )
-            self._sources += (_Open(spec.data_name, spec.contract, classifies, known),)
+            self._sources += (_Open(spec.data_name, spec.contract, classifies, labelled, known),)
         return known
 
     def _note_readings(self) -> None:

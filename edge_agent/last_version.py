@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edge_agent.afterword import Afterword
 from edge_agent.effects import Connected, Disconnected, ParticipantEvent
-from edge_agent.evaluating import Scoring
+from edge_agent.evaluating import Scoring, rows_of
 from edge_agent.rows import RowReader
 from models import sections
 from models.nets.buffered import buffered
@@ -39,8 +39,8 @@ class LastVersion(RowReader):
 
     @property
     def _scores(self) -> bool:
-        """Whether devices hold rows back to score versions on."""
-        return self.spec.contract.validation > 0
+        """Whether devices score versions on rows of theirs."""
+        return sections.scores_versions(self.spec)
 
     def _begin_scoring(self) -> None:
         """Begin to score the last version, if the rows are there by now."""
@@ -53,13 +53,14 @@ class LastVersion(RowReader):
             said.give_up()
             return
         data = reading.result().data
-        if data.held_out is None:
+        scored = rows_of(data, self.spec)
+        if scored is None:
             said.give_up()
             return
         self.n_examples = len(data.y)
         held = self._trail.now
         net = normalised(buffered(self.net, held.buffers), self.spec.contract, held.agreed)
-        said.scoring = Scoring(net, held.model.params(self.net.spec), data.held_out, self.spec)
+        said.scoring = Scoring(net, held.model.params(self.net.spec), scored, self.spec)
 
     def _score_for(self, until: float, now: float, clock: Callable[[], float]) -> None:
         """Take steps of scoring the last version until then; at their end, have it offered."""
@@ -70,7 +71,10 @@ class LastVersion(RowReader):
             for _ in said.scoring.steps():
                 if clock() >= until:
                     return
-        body = sections.join({sections.EVALUATION: said.scoring.section})
+        if not (section := said.scoring.section):
+            said.give_up()  # of too few rows
+            return
+        body = sections.join({sections.EVALUATION: section})
         if len(body) > self._chunk_bytes:
             log.warning("version not scored job=%s: the broker takes no packet of %d bytes", self.job, len(body))
             said.give_up()

@@ -42,6 +42,8 @@
     that is here does as well.
 12. What is deployed is the mean of the last versions where the job says so. If they cannot be had with the version, it
     is deployed by itself: they are asked for once, and no training on a version that is here waits for them.
+13. A head carries the threshold of a job that finds anomalies, which is known after its version: who deploys such goes
+    on hearing them once the job has ended, or where it deploys versions on the way.
 
 Beside this a version may be fetched for the model slot alone, whatever becomes of the update (law 6).
 
@@ -301,9 +303,16 @@ class Participant:
     @property
     def follows(self) -> bool:
         """Whether every head is needed, so that it pays to go on hearing them: not where rounds carry the ways."""
+        if self.calibrates and (self.over or self.deployment.policy.every > 0):
+            return True
         round_ = self.announced.round
         along = round_ is not None and 2 * round_.threshold > draw.MAX_TICKET
         return self.deployment.policy.every == 1 and not along
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether what is deployed goes by a threshold, which heads carry: it may be known after the version is."""
+        return self.deployment.policy.last and self.spec.model.finds_anomalies
 
     # What follows.
 
@@ -352,6 +361,7 @@ class Participant:
         """Ask for the head that describes the wanted version, or for any at the start."""
         if wanted is None:
             behind = self.announced.latest() is None and self.deployment.policy.every > 0
+            behind = behind or (self.follows and self.calibrates and self.announced.head is None)
         else:
             behind = source is None and not self.versions.is_here(wanted, first)
         return self.versions.look(now, behind=behind, online=self._online)

@@ -35,7 +35,7 @@ from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
 from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
-from edge_agent.slots import Install, Slots
+from edge_agent.slots import Calibrate, Install, Slots
 from edge_agent.work import Work
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models.budget import Capacity
@@ -396,6 +396,9 @@ class Agent:
                 case Install():
                     if self.jobs.slots is not None:
                         self.jobs.slots.put(message)
+                case Calibrate():
+                    if self.jobs.slots is not None:
+                        self.jobs.slots.calibrate(message)
                 case Offer():
                     self._offer(message)
                 case _:

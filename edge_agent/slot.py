@@ -18,6 +18,8 @@ Its law:
    installed is neither served nor replaced: it stays until this one is upgraded, or an operator removes the slot.
 7. Rows are given raw, to model.onnx as to `predict`. How each column is normalised stands in the card, beside what the
    job says of its columns, for whoever goes by the parameters.
+8. Where a model finds anomalies, the threshold of its fleet stands in the card and in model.onnx. It may come, or
+   become another, after the version was installed: then the same version is installed anew with it (law 1).
 """
 
 from __future__ import annotations
@@ -99,6 +101,8 @@ class Card(msgspec.Struct, frozen=True):
     """What the rows are that it takes."""
     agreed: bytes = b""
     """What its fleet has agreed on (models/agreement.py), base64; empty where there is nothing."""
+    threshold: float | None = None
+    """The score above which a row is an anomaly; None where that is not known, or none is looked for."""
     checksum: str = ""
     """CRC-32 of the card with eight zeros in this place, hexadecimal; a card of format 1 has none."""
 
@@ -144,10 +148,11 @@ class Slot:
         params: Params,
         contract: ContractSpec = NO_CONTRACT,
         agreed: Agreed | None = None,
+        threshold: float | None = None,
     ) -> str | None:
         """Serve these params from now on: return None, or why the model before it stays. Logs either.
 
-        contract, agreed: what the rows are that it takes, and what its fleet has agreed on.
+        contract, agreed: what the rows are that it takes, and what its fleet has agreed on. threshold: as in `Card`.
         Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
         """
         try:
@@ -157,7 +162,8 @@ class Slot:
         except OSError as error:
             return _refuse(release, error)
         try:
-            blank = Card(release, model, {}, contract=contract, agreed=b"" if agreed is None else agreed.to_bytes())
+            told = b"" if agreed is None else agreed.to_bytes()
+            blank = Card(release, model, {}, contract=contract, agreed=told, threshold=threshold)
             candidate = self._write(_Serving(directory, blank, params, agreed))
             self._try(candidate)
             self._switch(candidate)
@@ -178,11 +184,25 @@ class Slot:
         )
         return None
 
+    def calibrate(self, job: str, generation: int, number: int, threshold: float) -> str | None:
+        """Serve this version with this threshold from now on, if it is the one that is served, and has another one.
+
+        Return None, or why it stays as it is.
+        """
+        if (serving := self._serving) is None:
+            return None
+        release, card = serving.card.release, serving.card
+        is_it = (release.job, release.generation, release.number) == (job, generation, number)
+        if not is_it or card.threshold == threshold:
+            return None
+        return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold)
+
     def predict(self, X: npt.NDArray[Any]) -> Float32:
         """Return (n, outputs) float32 for n >= 1 raw rows of X, (n, inputs) or flattened to it.
 
-        What is given are probabilities, or for mse the values. Raises SlotError if nothing is installed or the
-        rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not run here.
+        What is given are probabilities, or for mse the values, or one anomaly score a row. Raises SlotError if nothing
+        is installed or the rows do not fit, ModelError if onnxruntime does not answer and the model's factory may not
+        run here.
         """
         serving = self._serving
         if serving is None:
@@ -254,6 +274,8 @@ class Slot:
         (directory / "model.npz").write_bytes(content)
         onnx = directory / "model.onnx"
         about = {name: str(value) for name, value in msgspec.to_builtins(release).items() if value is not None}
+        if card.threshold is not None:
+            about["threshold"] = repr(card.threshold)
         reason = self._export(card, directory / "model.npz", onnx, about)
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
@@ -389,6 +411,8 @@ def _encoded(card: Card) -> bytes:
     said = msgspec.to_builtins(card)
     if card.format == FORMAT:
         del said["contract"], said["agreed"]
+    if card.threshold is None:
+        del said["threshold"]
     return msgspec.json.encode(said)
 
 

@@ -6,8 +6,9 @@ that onnxruntime may die of an illegal instruction without taking the agent alon
 Its law:
 1. Of the installs of one slot that wait only the newest is done; one that is passed over leaves no outcome.
 2. Every other install ends as an outcome, whatever becomes of it; it says why where the model before it stays.
-3. A slot with an install that waits or is under way is not swept.
-4. A slot that is swept is renamed away first, durably, and its link goes next: who looks sees a model or none.
+3. A slot with an install or a threshold that waits or is under way is not swept.
+4. A threshold is put into what is served when the installs before it are done, or nowhere; it has no outcome.
+5. A slot that is swept is renamed away first, durably, and its link goes next: who looks sees a model or none.
 
     MODELS/digits/           a slot
     MODELS/.digits.swept     what a cut of the power left of one that was to go; the next sweep finishes it
@@ -52,6 +53,17 @@ class Install(Struct, frozen=True):
     """What the rows are that it takes."""
     agreed: Agreed | None = None
     """What its fleet has agreed on."""
+    threshold: float | None = None
+    """The score above which a row is an anomaly, as far as it is known."""
+
+
+class Calibrate(Struct, frozen=True):
+    """Have the slot of the job of this name serve this version with this threshold, if it still serves it then."""
+
+    name: str
+    job: str
+    version: Version
+    threshold: float
 
 
 class InstallOutcome(Struct, frozen=True):
@@ -94,6 +106,8 @@ class Slots:
         self._lock = threading.Lock()
         self._newest: dict[str, Install] = {}
         """The install of each slot that waits or is under way; while it stands here its slot is the executor's."""
+        self._calibrating: dict[str, Calibrate] = {}
+        """The same of thresholds."""
         self._outcomes: deque[InstallOutcome] = deque()
 
     def deployed(self, job: str, name: str) -> Version | None:
@@ -112,6 +126,12 @@ class Slots:
             self._newest[install.name] = install
         self._executor.submit(self._do, install)
 
+    def calibrate(self, asked: Calibrate) -> None:
+        """Put a threshold into what a slot serves soon; one that still waits is passed over for a newer one."""
+        with self._lock:
+            self._calibrating[asked.name] = asked
+        self._executor.submit(self._put_threshold, asked)
+
     def finished(self) -> list[InstallOutcome]:
         """Return what has come of installs since the last call."""
         return [self._outcomes.popleft() for _ in range(len(self._outcomes))]
@@ -123,7 +143,7 @@ class Slots:
         have open. Logs what it removes, and what it could not.
         """
         with self._lock:
-            left_alone = {*at_work, *self._newest}
+            left_alone = {*at_work, *self._newest, *self._calibrating}
         for name in list(self._slots):
             if name not in left_alone:
                 self._close(name)
@@ -167,12 +187,29 @@ class Slots:
             self._outcomes.append(InstallOutcome(install.name, install.release, why))
             self._wake()
 
+    def _put_threshold(self, asked: Calibrate) -> None:
+        with self._lock:
+            if self._calibrating.get(asked.name) is not asked:
+                return
+        version = asked.version
+        try:
+            slot = self._slot(asked.name)
+            done = contain(lambda: slot.calibrate(asked.job, version.generation, version.number, asked.threshold) or "")
+            if isinstance(done, Fault):
+                log.warning("model=kept job=%s threshold=%g reason=%s", asked.job, asked.threshold, done.why)
+                self._close(asked.name)  # as where an install fails
+        finally:
+            with self._lock:
+                if self._calibrating.get(asked.name) is asked:
+                    del self._calibrating[asked.name]
+
     def _install(self, install: Install) -> str:
         """Return why the model before it stays; empty when this one is served."""
         whole = False
         try:
             slot = self._slot(install.name)
-            why = slot.install(install.release, install.model, install.params, install.contract, install.agreed)
+            about = install.contract, install.agreed, install.threshold
+            why = slot.install(install.release, install.model, install.params, *about)
             whole = True
             if why is None:
                 _date(slot_path(self._state_dir, install.name))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from broker.messages import Failure, Version
 from edge_agent.effects import Train, Trained, TrainingFailed
-from edge_agent.evaluating import Scoring
+from edge_agent.evaluating import Scoring, rows_of
 from edge_agent.last_version import LastVersion
 from edge_agent.outbox import OutboxFullError
 from edge_agent.report import Reporter, rng_of
@@ -85,7 +85,7 @@ class Trainer(LastVersion):
             net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
         )
         self.failure = None
-        scoring = Scoring(net, start, rows.data.held_out, self.spec)
+        scoring = Scoring(net, start, rows_of(rows.data, self.spec), self.spec)
         self._training = Training(effect, net, rows, start, held.buffers, steps, state, loss, now, scoring)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []

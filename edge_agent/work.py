@@ -26,6 +26,7 @@ from broker import chunks
 from broker.messages import Chunk, Head, Offer, Verdict, Want
 from edge_agent.effects import (
     Deploy,
+    Deployed,
     Drop,
     Effect,
     Halt,
@@ -82,6 +83,8 @@ class Work(Fetcher, Trainer):
             return []
         messages = list(self._carry_out(self.participant.receive(event, now), now))
         self._score_last(event, now)
+        if isinstance(event, Head | Deployed):
+            messages += self._calibrate()
         if self.participant.over:
             self._flush_at = min(self._flush_at, now)  # no later update will say it
         if self._reading and isinstance(event, Head) and not self.participant.follows:

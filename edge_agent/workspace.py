@@ -23,7 +23,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
-from edge_agent.slots import Install
+from edge_agent.slots import Calibrate, Install
 from models.buffers import Buffers
 from models.chain import Held
 from models.codec import Coding, Terms
@@ -53,7 +53,7 @@ class Unsubscribe(Struct, frozen=True):
     filters: tuple[str, ...]
 
 
-Out = Message | Subscribe | Unsubscribe | Install
+Out = Message | Subscribe | Unsubscribe | Install | Calibrate
 
 
 class Rows(Struct, frozen=True):
@@ -103,6 +103,7 @@ class Workspace:
     __slots__ = (
         "_afterword",
         "_asked",
+        "_calibrated",
         "_chain",
         "_checkpoint_s",
         "_chunk_bytes",
@@ -185,6 +186,8 @@ class Workspace:
         """The version that is here."""
         self._trail: Trail | None = None
         """The same in numbers, and the way there from the first of the versions that it is averaged with."""
+        self._calibrated: Calibrate | None = None
+        """The threshold that was last put into the slot."""
         self._deploys = policy(spec, has_slot=config.models.inference).last
         self._fetch: Fetch | None = None
         self._head_topic = (wire.filter_for("head", job=job),)

@@ -23,6 +23,8 @@ def headline(spec: JobSpec) -> str:
     stop = spec.rounds.stop
     if stop.is_set and stop.metric != "loss":
         return stop.metric
+    if spec.model.finds_anomalies:
+        return "auc"
     return "accuracy" if spec.model.classifies else "r2"
 
 
@@ -38,9 +40,7 @@ def folder(out: Path) -> Path:
 def write_metrics(out: Path, rows: Sequence[Mapping[str, Cell]]) -> Path:
     """Write a row a version. Raises OSError."""
     path = out / "metrics.csv"
-    plain = [
-        {name: value for name, value in row.items() if measures.split(name)[0] != measures.CONFUSION} for row in rows
-    ]
+    plain = [{name: value for name, value in row.items() if not measures.is_detail(name)} for row in rows]
     path.write_text(as_csv(plain), encoding="utf-8")
     return path
 

@@ -9,7 +9,8 @@ line naming file, table and key.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -45,6 +46,8 @@ AVERAGED_SHARE = 8
 """They are at most one in so many of all that there are: while versions improve quickly, a mean of more lags behind."""
 KEEP_BYTES = 2**26
 """What the states of every Nth version take on the disk, where a job does not say."""
+USUAL_LOSS: Final = "cross_entropy"
+"""Where a job says none."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -61,9 +64,12 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     hidden: tuple[Annotated[int, Meta(ge=1, le=100_000)], ...] = ()
     outputs: Annotated[int, Meta(ge=1, le=100_000)] = 1
     activation: Literal["relu", "tanh", "gelu", "silu", "sigmoid", "leaky_relu"] = "relu"
-    loss: Literal["cross_entropy", "mse", "binary", "multilabel", "huber", "quantile", "focal"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "binary", "multilabel", "huber", "quantile", "focal", "reconstruction"] = (
+        USUAL_LOSS
+    )
     """"cross_entropy", "focal": one class of `outputs`; "binary": one of two, by one output; "multilabel": several
-    labels a row, each there or not; "mse", "huber", "quantile": values."""
+    labels a row, each there or not; "mse", "huber", "quantile": values. A kind that has a loss of its own
+    ("reconstruction") has it where none is said."""
     loss_options: dict[str, Any] = {}
     """What only this loss has: label_smoothing of "cross_entropy", gamma of "focal", pos_weight of "binary" and
     "multilabel", delta of "huber", quantiles of "quantile"."""
@@ -85,8 +91,21 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
             raise ValueError("hidden has more than 64 layers")
         _check_plain(self.options, "options")
         _check_plain(self.loss_options, "loss_options")
+        self._settle_loss(kind.loss, {row.loss for row in table.NETS.values()})
         kind.spec.of(self)
         losses.of(self)
+
+    def _settle_loss(self, own: str | None, owned: Collection[str | None]) -> None:
+        """Have the loss that the kind has to have. own: None for any. owned: those that only some kinds have.
+
+        Raises ValueError for another.
+        """
+        if own is None and self.loss in owned:
+            raise ValueError(f'loss = "{self.loss}" is none of kind = "{self.kind}"')
+        if own is not None and self.loss not in (own, USUAL_LOSS):
+            raise ValueError(f'loss = "{self.loss}": kind = "{self.kind}" has a loss of its own: leave loss out')
+        if own is not None:
+            msgspec.structs.force_setattr(self, "loss", own)
 
     @property
     def classifies(self) -> bool:
@@ -96,8 +115,20 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return losses.of(self).classifies
 
     @property
-    def task(self) -> Literal["classes", "labels", "values"]:
-        """Return what the label of a row is: one of several classes; several labels, each there or not; numbers."""
+    def labels_are_classes(self) -> bool:
+        """Whether a label says what a row is, so that a window has that of most of its rows; else it is a value."""
+        return self.classifies or self.finds_anomalies
+
+    @property
+    def finds_anomalies(self) -> bool:
+        """Whether its answers are anomaly scores, one a row: it has neither classes nor values, and needs no labels."""
+        return self.task == "scores"
+
+    @property
+    def task(self) -> Literal["classes", "labels", "values", "scores"]:
+        """Return what the label of a row is: one of several classes; several labels, each there or not; numbers; or,
+        where there is one at all, whether the row is an anomaly.
+        """
         from models.nets import losses
 
         return losses.of(self).task
@@ -423,6 +454,11 @@ def _check_contract(job: JobSpec) -> None:
     if contract.n_inputs is None and model.inputs % contract.n_rows:
         raise ValueError(
             f"[model] inputs = {model.inputs} is no multiple of [contract.window] length = {contract.n_rows}"
+        )
+    if model.finds_anomalies and (contract.classes or contract.class_weight != "none"):
+        raise ValueError(
+            f'[contract] classes and class_weight: kind = "{model.kind}" learns no classes: leave them out (labels, '
+            "where rows have some, are 0 for normal and 1 for an anomaly)"
         )
     columns = _columns_of(model)
     if columns and contract.window and model.inputs != columns * contract.n_rows:

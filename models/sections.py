@@ -63,8 +63,15 @@ def curves_of(job: JobSpec) -> bool:
     return table.split(job.rounds.stop.metric)[0] in ("auc", "average_precision")
 
 
+def scores_versions(job: JobSpec) -> bool:
+    """Return whether devices say how versions do on their rows: on those that they hold back; and where they find
+    anomalies also without such, since the fleet's threshold is made of it.
+    """
+    return job.contract.validation > 0 or job.model.finds_anomalies
+
+
 def _evaluation(job: JobSpec, _spec: Spec, _buffers: Spec) -> int:
-    return tally.max_bytes(job.model, curves=curves_of(job)) if job.contract.validation else 0
+    return tally.max_bytes(job.model, curves=curves_of(job)) if scores_versions(job) else 0
 
 
 REGISTRY: dict[str, Section] = {

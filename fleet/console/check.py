@@ -242,7 +242,8 @@ def _source(where: str, source: DataSource) -> Line:
 
 def _split(where: str, source: DataSource, spec: JobSpec, built: Sequence[Net]) -> Line:
     contract = structs.replace(spec.contract, validation=0.0)
-    data = load_source(source, contract, classifies=spec.model.classifies)
+    labelled = not spec.model.finds_anomalies
+    data = load_source(source, contract, classifies=spec.model.labels_are_classes, labelled=labelled)
     rows = fit(data, spec.model)
     for net in built:
         _take_a_step(net, spec, Dataset(rows.X[:2], rows.y[:2]))

@@ -18,6 +18,7 @@ from msgspec import structs
 from edge_agent.config import AgentConfig
 from edge_agent.slot import Card, Slot, SlotError, open_slot
 from edge_agent.slots import slot_path
+from fleet.console import anomalies
 from models.agreement import of_model
 from models.contract import NO_CONTRACT
 from models.data import asked, matching, table
@@ -61,6 +62,8 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool, so
     finally:
         slot.close()
     _tell(found)
+    if card.model.finds_anomalies:
+        sys.stderr.write(f"fedge: {anomalies.note(card)}\n")
     if as_json:
         _write_json(card, found, answers)
     else:
@@ -220,6 +223,8 @@ def _write_json(card: Card, found: Asked, answers: Float32) -> None:
             told |= {"classes": list(contract.class_names)}
         elif contract.labels:
             told |= {"labels": list(contract.labels)}
+    if card.model.finds_anomalies:
+        told |= anomalies.facts(card, answers[:, 0].tolist())
     json.dump(told, sys.stdout)
     sys.stdout.write("\n")
 
@@ -239,13 +244,15 @@ def _lines(card: Card, found: Asked, answers: Float32) -> Iterator[str]:
     if names:
         yield ",".join(map(_quoted, names))
     at = dict(zip(found.rows.tolist(), told, strict=True))
-    nothing = "," * (max(2 if card.model.task == "classes" else card.model.outputs, 1) - 1)
+    nothing = "," * (max(2 if card.model.task in ("classes", "scores") else card.model.outputs, 1) - 1)
     yield from (at.get(row, nothing) for row in range(len(found.lines)))
 
 
 def _header(card: Card) -> Sequence[str]:
     """Return what the columns of the answers are called; nothing where values have no names."""
     model, contract = card.model, card.contract
+    if model.finds_anomalies:
+        return anomalies.COLUMNS
     if model.task == "classes":
         return "class", "probability"
     if model.task == "labels":
@@ -255,6 +262,8 @@ def _header(card: Card) -> Sequence[str]:
 
 
 def _answer(card: Card, answer: Sequence[float]) -> str:
+    if card.model.finds_anomalies:
+        return anomalies.line(card, answer[0])
     if card.model.task != "classes":
         return ",".join(f"{value:.6f}" if card.model.classifies else f"{value:.6g}" for value in answer)
     if len(answer) == 1 < card.model.n_classes:  # the second of two

@@ -30,6 +30,7 @@ from models.codec import CodecError
 from models.frozen import FrozenError, Own
 from models.job import JobSpec
 from models.lattice import LatticeError
+from models.measures.table import THRESHOLD
 from models.nets import table as nets
 from models.nets.finetune import Plan
 from models.nets.finetune import served as served_params
@@ -114,6 +115,8 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     metadata = {"job": job.job, "version": str(head.version), "sha256": head.sha256}
     if served.since is not None:
         metadata |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
+    if head.threshold is not None:
+        metadata[THRESHOLD] = repr(head.threshold)
     note = _untrained(trail.now, spec, net)
     _write(out, spec, served_params(net, served.params(net.spec)), trail.now.agreed, metadata, note)
     return Exported(head.version, served.since, job.job, note)
@@ -139,6 +142,8 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     untrained = _untrained(held, spec, net)
     note = untrained or f"{said.version} is the best one" * said.best
     metadata = {"job": said.job, "version": said.version, "sha256": said.sha256}
+    if THRESHOLD in said.metrics:
+        metadata[THRESHOLD] = repr(said.metrics[THRESHOLD])
     _write(out, spec, served_params(net, held.params(net.spec)), held.agreed, metadata, untrained)
     generation, _, number = said.version.partition(".")
     return Exported(Version(int(generation), int(number)), None, said.job, note)

@@ -332,6 +332,7 @@ class _Demo:
             onnx_value=onnx_value,
             refused=self._problem.refused,
             metrics=str(write_metrics(self._out, table)),
+            threshold=card.threshold,
         )
 
     def _table(self) -> list[dict[str, Cell]]:

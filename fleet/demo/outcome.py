@@ -84,6 +84,8 @@ class Summary(Struct, frozen=True):
     """Devices that were left out, and why."""
     metrics: str = ""
     """The file with every measure of every version."""
+    threshold: float | None = None
+    """Of a model that finds anomalies: the score above which a row is one, as a device's model has it."""
 
 
 def score_of(onnx: Path, spec: JobSpec, test: Dataset, measure: str) -> float | None:
@@ -125,8 +127,11 @@ def sum_up(display: Display, out: Path, summary: Summary, rows: Path | None) -> 
         owner, why = next(iter(summary.refused.items()))
         say(f"{len(summary.refused)} of {summary.devices + len(summary.refused)} devices were refused: {owner}: {why}")
     say(f"ended after {summary.rounds} rounds: {summary.reason}")
+    if summary.threshold is not None:
+        say(f"threshold  {summary.threshold:.6g}: a row that scores above it is an anomaly")
     said, in_one_place = _said(summary.value), _said(summary.central_value)
-    say(f"{summary.measure:<10} {said}; the same net trained in one place has {in_one_place}")
+    if summary.value is not None or summary.threshold is None:  # rows without labels have no such measure
+        say(f"{summary.measure:<10} {said}; the same net trained in one place has {in_one_place}")
     if summary.measure != "accuracy" and summary.accuracy is not None:
         in_one_place, in_onnx = _said(summary.central_accuracy), _said(summary.onnx_accuracy)
         say(f"accuracy   {summary.accuracy:.4f}; trained in one place {in_one_place}, in onnxruntime {in_onnx}")

@@ -17,6 +17,7 @@ from models.data import dataset, npz_file
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
 from models.data.source import load as load_source
+from models.data.source import read as read_source
 from models.job import JobSpec, StopSpec
 from models.measures import table as measures
 from models.statistic import FEWEST
@@ -85,9 +86,10 @@ def read_problem(
     kind, _, column = how.partition(":")
     found = read_rows(settings, spec.contract, spec.model, column if kind == "column" else None)
     if found is None:
-        split, owners = _read_arrays(settings, how, spec.seed, whole=test is not None)
+        labelled = not spec.model.finds_anomalies
+        split, owners = _read_arrays(settings, how, spec.seed, whole=test is not None, labelled=labelled)
         if test is not None:
-            split = split._replace(test=load_source(_beside(settings, test)))
+            split = split._replace(test=load_source(_beside(settings, test), labelled=labelled))
         return _plain(spec, split, owners, how, n_devices)
     rows, cells = found
     if cells is None and kind == "column":  # an array beside features and labels that have no names
@@ -154,7 +156,8 @@ def _adapted(spec: JobSpec, seed: int | None, rounds: int | None, target: float 
 def _stop_at(spec: JobSpec, target: float | str) -> StopSpec:
     """Return the rule to stop at a target: on the measure that it names, else on that of the job's own rule.
 
-    A bare number is never the loss of a model of classes: 0.9 is an accuracy to everybody. Raises ValueError.
+    A bare number is never the loss of a model of classes: 0.9 is an accuracy to everybody (an AUC where anomalies are
+    found). Raises ValueError.
     """
     own, text = spec.rounds.stop, str(target)
     name, equals, number = text.rpartition("=")
@@ -168,7 +171,7 @@ def _stop_at(spec: JobSpec, target: float | str) -> StopSpec:
     elif own.is_set and not (own.metric == "loss" and spec.model.classifies):
         metric = own.metric
     else:
-        metric = "accuracy"
+        metric = "auc" if spec.model.finds_anomalies else "accuracy"
     same = own if own.metric == metric else StopSpec(metric)
     return structs.replace(same, target=value)
 
@@ -182,9 +185,14 @@ def _plain(spec: JobSpec, split: Split, owners: list[Rows] | None, how: str, n_d
     return Problem(spec, dealt(train, shares), held)
 
 
-def _read_arrays(settings: DataSource, how: str, seed: int, *, whole: bool) -> tuple[Split, list[Rows] | None]:
-    """Read a file; unless all of it is to train on, hold a fifth back. Give the rows by column, if that is how."""
-    data = load_source(settings)
+def _read_arrays(
+    settings: DataSource, how: str, seed: int, *, whole: bool, labelled: bool
+) -> tuple[Split, list[Rows] | None]:
+    """Read a file; unless all of it is to train on, hold a fifth back. Give the rows by column, if that is how.
+
+    labelled: whether rows need labels.
+    """
+    data = load_source(settings, labelled=labelled)
     y = data.y
     train, test = (np.arange(len(y)), np.arange(0)) if whole else split_rows(len(y), y, seed)
     split = Split(_taken(data, train), _taken(data, test))
@@ -239,7 +247,7 @@ def _of_table(
         raise DatasetError(f"no device can use its share of the rows; {owner}: {why}")
     if test is not None:
         whole = structs.replace(spec.contract, validation=0.0)
-        tested = dataset.fit(load_source(test, whole, classifies=spec.model.classifies), spec.model)
+        tested = read_source(test, spec.model, whole)
         return Problem(spec, shares, tested, refused, rows.notes, kept, test)
     assert held_back is not None  # noqa: S101 -- there is no other file to test on
     return Problem(spec, shares, held_back.read(whole=True), refused, rows.notes, kept, held_back)

@@ -20,7 +20,7 @@ from fleet.problems.held import Held, held
 from fleet.problems.held import Rows as RowNumbers
 from fleet.problems.partition import PartitionError
 from models.contract import NO_CONTRACT, ContractSpec
-from models.data import matching, positional, reader, table
+from models.data import matching, positional, reader, table, unlabelled
 from models.data.blocks import Arrays, Kind
 from models.data.dataset import Dataset, DatasetError, fit
 from models.data.labels import Classes
@@ -66,7 +66,7 @@ class Rows:
             return classes.indices(first) if isinstance(first, list) else classes.of_numbers(first)
         columns = [np.asarray(one, np.float64) for one in cells]
         values = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-        if self.contract != NO_CONTRACT and self.model.classifies and values.ndim == 1:
+        if self.contract != NO_CONTRACT and self.model.labels_are_classes and values.ndim == 1:
             return np.nan_to_num(values, nan=-1).astype(np.int64)
         return values
 
@@ -106,7 +106,7 @@ class Share(NamedTuple):
         found, settings = self._table()
         contract = structs.replace(self.of.contract, validation=0.0) if whole else self.of.contract
         model = self.of.model
-        read = reader.read(found, settings, contract, classifies=model.classifies, place=self.of.place)
+        read = reader.read(found, settings, contract, classifies=model.labels_are_classes, place=self.of.place)
         data = read.data
         if self.of.arrays is not None:
             data = reader.shaped(data, self.of.arrays[0].shape[1:])
@@ -163,7 +163,11 @@ def read_rows(
     None for two arrays without a contract, whose rows are the examples as they are. Raises DatasetError.
     """
     row = table.known(settings)
-    opened = row.open(settings, ended=False, allow=table.factories_of(settings))  # who names code here wants it to run
+    allow = table.factories_of(settings)  # who names code here wants it to run
+    if model.finds_anomalies:
+        opened, settings = unlabelled.opened(row, settings, contract, ended=False, allow=allow)
+    else:
+        opened = row.open(settings, ended=False, allow=allow)
     try:
         if isinstance(opened, Arrays):
             if contract == NO_CONTRACT:

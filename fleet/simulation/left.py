@@ -15,6 +15,7 @@ from models.chain import Chain
 from models.data import dataset
 from models.data.dataset import Dataset
 from models.job import JobSpec
+from models.measures.table import THRESHOLD
 from models.nets.buffered import buffered
 from models.nets.finetune import served as whole
 from models.nets.net import Net
@@ -61,6 +62,8 @@ def left_of(run: Run, spec: JobSpec, net: Net, chain: Chain, trail: Trail) -> Le
     state, number = run.state(), run.version.number
     held = chain.take(chain.first(), state.number, state.body) if number else chain.first()
     about = {"job": run.job, "version": str(run.version), "sha256": run.sha256}
+    if THRESHOLD in run.metrics:
+        about[THRESHOLD] = repr(run.metrics[THRESHOLD])
     if spec.averaged > 1 and trail.now.number == number:
         served = trail.served(spec.averaged_from(number))
         if served.since is not None:

@@ -105,7 +105,7 @@ class _Report:
         self._other = stop.metric if stop.is_set and stop.metric not in ("accuracy", "loss") else ""
         """What no other column says: what the rule to stop goes by, or R2 of values."""
         if not problem.spec.model.classifies and not self._other:
-            self._other = "r2"
+            self._other = headline(problem.spec)
         self._max_rounds = problem.spec.rounds.max_rounds
         self._rows: list[RoundRow] = []
         self._classifies = problem.spec.model.classifies

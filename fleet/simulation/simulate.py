@@ -59,6 +59,8 @@ FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
 HOME = Path("nowhere")
 """What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
+SHOWN = (*measures.MEASURES, measures.THRESHOLD)
+"""What is told of a version."""
 PATIENCE_S = 3600.0
 """Simulated seconds without a new version after which the job is said to stand still."""
 
@@ -505,7 +507,7 @@ def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic
         device_loss=metrics.get("device_loss"),
         buckets=int(metrics["buckets"]) if "buckets" in metrics else None,
         bits=int(metrics["bits"]) if "bits" in metrics else None,
-        measures={name: value for name, value in metrics.items() if measures.split(name)[0] in measures.MEASURES},
+        measures={name: value for name, value in metrics.items() if measures.split(name)[0] in SHOWN},
     )
 
 

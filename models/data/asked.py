@@ -23,7 +23,7 @@ from models.data.missing import Means
 from models.data.settings import SourceSettings
 from models.data.skipped import Skipped
 from models.data.spool import Spools, slices
-from models.nets.losses import Labels
+from models.data.unlabelled import UnlabelledArrays
 from models.params import Float32
 
 MOST_ROWS = 2**24
@@ -57,11 +57,11 @@ def ask(
     fill: what stands for missing values where they are filled with a mean, (n_features,); the means of these rows when
     not given. place: what a line is called. Raises DatasetError.
     """
-    names = {*(contract.labels or (settings.label,)), *filter(None, (contract.weight,))}
+    names = {*(contract.labels or (settings.label,)), *filter(None, (contract.weight,))} - {*contract.features}
     contract = _unlabelled(contract)
     notes: tuple[str, ...] = opened.notes
     if isinstance(opened, Arrays):
-        named = positional.named(_Unlabelled(opened), structs.replace(settings, label="y"), contract)
+        named = positional.named(UnlabelledArrays(opened), structs.replace(settings, label="y"), contract)
         opened, contract, settings, place = named.table, _unlabelled(named.contract), named.settings, "row"
         names, notes = {"y"}, (*notes, *filter(None, (named.note,)))
     check(opened, settings, contract)
@@ -138,33 +138,6 @@ class _Numbered:
             self.lines.append(block.lines)
             self.n_rows += n
             yield block._replace(columns={**block.columns, self.number: numbers})
-
-    def close(self) -> None:
-        """See `Table`."""
-
-
-class _Unlabelled:
-    """Two arrays of which only the features count."""
-
-    header: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._arrays, self.n_rows = arrays, arrays.n_rows
-
-    def parts(self, *, scaled: bool = True) -> Iterator[tuple[Float32, Labels | npt.NDArray[np.str_]]]:
-        """See `Arrays`."""
-        for X, _ in self._arrays.parts(scaled=scaled):
-            yield X, np.zeros(len(X), np.float32)
-
-    def arrays(self, *, scaled: bool = True) -> tuple[Float32, Labels | npt.NDArray[np.str_]]:
-        """See `Arrays`."""
-        X, _ = self._arrays.arrays(scaled=scaled)
-        return X, np.zeros(len(X), np.float32)
-
-    def blocks(self, wanted: Mapping[str, Kind]) -> Iterator[Block]:
-        """See `Arrays`."""
-        return self._arrays.blocks(wanted)
 
     def close(self) -> None:
         """See `Table`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.contract import NO_CONTRACT, ContractSpec
-from models.data import matching, positional, rows, table
+from models.data import matching, positional, rows, table, unlabelled
 from models.data.blocks import Arrays, Kind, Table
 from models.data.dataset import Dataset, DatasetError, KindError
 from models.data.examples import Maker
@@ -161,17 +161,23 @@ def read_file(
     scratch: Path | None = None,
     *,
     classifies: bool = True,
+    labelled: bool = True,
     allow: Sequence[str] = (),
     ended: bool = False,
     pause: Callable[[], None] = rows.breathe,
 ) -> Reading:
     """Return the examples of the file of a source.
 
-    allow: the factories that may run here. ended: leave out a last row that is being written. See `read`.
+    labelled: whether rows need labels; else those that have none are normal ones (unlabelled.py). allow: the factories
+    that may run here. ended: leave out a last row that is being written. See `read`.
     """
     row = table.known(settings)
     try:
-        with contextlib.closing(row.open(settings, ended=ended, allow=allow)) as opened:
+        if labelled:
+            found = row.open(settings, ended=ended, allow=allow)
+        else:
+            found, settings = unlabelled.opened(row, settings, contract, ended=ended, allow=allow)
+        with contextlib.closing(found) as opened:
             if isinstance(opened, Arrays):
                 return of_arrays(opened, settings, contract, scratch, classifies=classifies, pause=pause)
             place = "line" if row.name in _OF_LINES else "row"

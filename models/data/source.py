@@ -95,11 +95,13 @@ class File:
         scratch: Path | None = None,
         *,
         classifies: bool = True,
+        labelled: bool = True,
         allow: Sequence[str] = (),
     ) -> None:
         """Note where it is and what is made of it; nothing is looked at. See `open`."""
         self._settings, self._contract = settings, contract
         self.scratch, self._classifies, self._allow = scratch, classifies, tuple(allow)
+        self._labelled = labelled
         self._kept: Dataset | None = None
         self._stamp: Stamp = ()
         self._read_last: tuple[int, ...] = ()
@@ -201,6 +203,7 @@ class File:
         found = reader.read_file(
             *(self._settings, self._contract, self.scratch),
             classifies=self._classifies,
+            labelled=self._labelled,
             allow=self._allow,
             ended=ended,
         )
@@ -217,15 +220,16 @@ def open(  # noqa: A001 -- as a module's: source.open
     scratch: Path | None = None,
     *,
     classifies: bool = True,
+    labelled: bool = True,
     allow: Sequence[str] = (),
 ) -> Source:
     """Open a source. It is looked at when a snapshot is taken, not before.
 
     contract: what a job makes of its rows. scratch: the folder where examples lie that are too many for the memory; all
-    are in memory where it is None. classifies: whether the labels of the job are classes. allow: the factories
-    that may run here.
+    are in memory where it is None. classifies: whether the labels of the job are classes. labelled: whether rows need
+    labels. allow: the factories that may run here.
     """
-    return File(settings, contract, scratch, classifies=classifies, allow=allow)
+    return File(settings, contract, scratch, classifies=classifies, labelled=labelled, allow=allow)
 
 
 def kept(source: Source, file_system: int | None) -> Dataset | None:
@@ -247,13 +251,14 @@ def load(
     contract: ContractSpec = NO_CONTRACT,
     *,
     classifies: bool = True,
+    labelled: bool = True,
     allow: Sequence[str] = (),
 ) -> Dataset:
-    """Read a source once, as it is. allow: the factories that may run here.
+    """Read a source once, as it is. labelled: whether rows need labels. allow: the factories that may run here.
 
     Raises DatasetError, naming the file and the row or column.
     """
-    found = reader.read_file(settings, contract, classifies=classifies, allow=allow)
+    found = reader.read_file(settings, contract, classifies=classifies, labelled=labelled, allow=allow)
     for note in found.notes:
         log.info("data=%s %s", settings.path, note)
     return found.data
@@ -263,7 +268,8 @@ def read(
     settings: SourceSettings, model: ModelSpec, contract: ContractSpec = NO_CONTRACT, allow: Sequence[str] = ()
 ) -> Dataset:
     """Read a source once, as this model takes it. Raises DatasetError, naming the file and the row or column."""
-    return fit(load(settings, contract, classifies=model.classifies, allow=allow), model)
+    labelled = not model.finds_anomalies
+    return fit(load(settings, contract, classifies=model.labels_are_classes, labelled=labelled, allow=allow), model)
 
 
 def stamp(settings: SourceSettings) -> Stamp:

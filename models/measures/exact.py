@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.job import ModelSpec
+from models.measures import anomalies
 from models.measures import classes as of_classes
 from models.measures import curves as of_curves
 from models.measures.scores import Curves, named_scores, scores
@@ -60,8 +61,9 @@ def on_rows(
     """
     loss = losses.of(model)
     k, each = loss.n_classes, loss.task == "labels"
-    kept = [1] if k == 2 and not each else list(range(k))
-    is_exact = 2 <= k <= MOST_CURVES and len(y) * len(kept) <= MOST_KEPT
+    kept = [1] if k == 2 and not each else list(range(k or 1))
+    has_curves = loss.task == "scores" or 2 <= k <= MOST_CURVES
+    is_exact = has_curves and len(y) * len(kept) <= MOST_KEPT
     columns = np.empty((len(kept) if is_exact else 0, len(y)), np.float32)
     whole = empty(model, curves=not is_exact)
     step = max(1, min(MOST_PREDICTED, MOST_CELLS_AT_ONCE // model.outputs))
@@ -70,10 +72,18 @@ def on_rows(
         whole = merged([whole, tally(model, answers, y[rows], curves=not is_exact)])
         if is_exact:
             columns[:, rows] = loss.judged(answers)[:, kept].T
+    if model.finds_anomalies:
+        return Measured(_of_anomalies(whole, columns, y), whole)
     found = scores(whole, classes, also=also)
     if is_exact:
         found |= named_scores(whole.outcomes, _curves(columns, kept, y), classes, also, each=each)
     return Measured(found | besides(whole), whole)
+
+
+def _of_anomalies(whole: Tally, scores_: Float32, y: Labels) -> dict[str, float]:
+    """Return the measures of anomaly scores, and their histogram: what a threshold is worth is known once it is."""
+    found = scores(whole) | anomalies.named(whole.histograms[0])
+    return found | (anomalies.exact_curves(scores_[0], y) if len(scores_) else {})
 
 
 def _curves(columns: Float32, kept: Sequence[int], y: Labels) -> Curves:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from models.integers import Int64
+from models.measures import anomalies, values
 from models.measures import classes as of_classes
 from models.measures import curves as of_curves
-from models.measures import values
-from models.measures.tally import Tally
+from models.measures.tally import UNIT, Tally
 
 MOST_NAMED = 16
 """Classes whose own measures are among the scores without being asked for."""
@@ -27,6 +27,8 @@ def scores(one: Tally, classes: Sequence[str] = (), *, also: Collection[str] = (
     """
     if not one.n:
         return {}
+    if one.layout.is_scores:
+        return anomalies.curves_of(one.histograms[0]) | mean_score(one)
     if not one.layout.classes:
         return _scores_of_values(one)
     bins = list(one.histograms)
@@ -43,6 +45,12 @@ def overall(one: Tally) -> dict[str, float]:
     else:
         found = of_classes.overall(one.outcomes)
     return found | {"log_loss": one.log_loss, "brier": one.brier}
+
+
+def mean_score(one: Tally) -> dict[str, float]:
+    """Return the mean anomaly score of the normal rows of a tally; none where there are none."""
+    n = int(one.histograms[0, 0].sum())
+    return {"mean_score": one.sums[0] / (n << UNIT)} if n else {}
 
 
 class Curves(NamedTuple):

@@ -21,8 +21,9 @@ NO_LIMIT = 1e30
 class Measure(NamedTuple):
     """What there is to know of a measure."""
 
-    of: Literal["classes", "values", "both", "quantiles"]
-    """Models that have it; of quantiles: those of values that answer several."""
+    of: Literal["classes", "values", "both", "quantiles", "scores"]
+    """Models that have it; of quantiles: those of values that answer several. Those of anomaly scores have
+    OF_SCORES."""
     is_high: bool
     """Whether higher is better."""
     most: float = NO_LIMIT
@@ -57,9 +58,20 @@ MEASURES: dict[str, Measure] = {
     "mae": Measure("values", False),
     "r2": Measure("values", True, 1.0, least=-NO_LIMIT),
     "coverage": Measure("quantiles", True, 1.0),
+    "false_alarms": Measure("scores", False, 1.0),
 }
+OF_SCORES = ("auc", "loss", "average_precision", "recall", "precision", "f1", "false_alarms")
+"""What is measured of anomaly scores, where some rows have labels; "loss" and "false_alarms" where none have. Where a
+threshold is needed it is the fleet's."""
 MOST_CURVES = 32
 """Classes of a model that has an AUC and an average precision: each takes a histogram, or a sort of all scores."""
+THRESHOLD = "threshold"
+"""Among what was measured of anomaly scores: the fleet's, of the version, or of an earlier one while nobody has scored
+it."""
+THRESHOLD_DEVICES = "threshold_devices"
+"""By how many devices that is."""
+SCORES = "scores"
+"""Among what was measured of anomaly scores: a bin that is not empty is called "scores:1:200" (anomalies.py)."""
 CONFUSION = "confusion"
 """Among what was measured: a cell of the confusion matrix that is not 0 is called "confusion:0:1", for rows of class 0
 that were answered 1; behind the last class is no answer."""
@@ -104,7 +116,15 @@ def check(name: str, model: ModelSpec, classes: Sequence[str] = ()) -> None:
     """Raise ValueError where a model has no such measure. classes: their names, where the contract says them."""
     measure = find(name)
     base, of = split(name)
-    if measure.of != "both" and (measure.of == "classes") != model.classifies:
+    if model.finds_anomalies:
+        if base not in OF_SCORES or of is not None:
+            others = ", ".join(OF_SCORES[1:])
+            raise ValueError(
+                f'kind = "{model.kind}" has no {name[:100]}: say metric = "auc", where some rows have labels (or '
+                f"another of anomaly scores: {others})"
+            )
+        return
+    if measure.of == "scores" or (measure.of != "both" and (measure.of == "classes") != model.classifies):
         learns, has = ("classes", "accuracy") if model.classifies else ("values", "loss")
         other = ", ".join(each for each, row in MEASURES.items() if row.of in (learns, "both") and each != has)
         raise ValueError(
@@ -150,6 +170,13 @@ def is_high(name: str) -> bool:
     """Return whether higher is better; of a measure that there is not, that it is not."""
     measure = MEASURES.get(split(name)[0])
     return measure is not None and measure.is_high
+
+
+def is_detail(name: str) -> bool:
+    """Return whether this is one of many counts that stand among what was measured: a cell of the confusion matrix, a
+    bin of scores.
+    """
+    return split(name)[0] in (CONFUSION, SCORES)
 
 
 def confusion_of(found: Mapping[str, float], n_classes: int) -> list[list[int]]:

@@ -15,6 +15,8 @@ counts are follows from the model (`layout`), never from the bytes:
     values    of each value, up to 64, and beyond of all together: sums of squares and magnitudes of the errors, of the
               labels, and of their squares (models/measures/values.py); where answers are several quantiles, the errors
               of that next to the median, and how many labels lie between the outermost two
+    scores    a histogram of the anomaly scores of normal rows, one of those of known anomalies (anomalies.py), and sums
+              of both, in 2**-20
 
 A tally from elsewhere is a claim: what it says is held against its own n, and nothing else can be.
 """
@@ -31,7 +33,7 @@ import numpy.typing as npt
 
 from models.integers import Int64
 from models.job import ModelSpec
-from models.measures import values
+from models.measures import anomalies, values
 from models.measures.bits import BitsError, Reader, Writer, most_bits_of_counts, most_bits_of_integer
 from models.measures.table import MOST_CURVES
 from models.nets import losses
@@ -69,9 +71,9 @@ class Layout(NamedTuple):
     """What the counts of a tally are; it follows from the model."""
 
     classes: int
-    """0 for a model of values."""
+    """0 for a model of values, and for one of anomaly scores."""
     outputs: int
-    """Of values: whose sums are kept apart; 0 for classes."""
+    """Of values: whose sums are kept apart; 0 for classes and for anomaly scores."""
     curves: int
     """Histograms."""
     labels: int
@@ -90,6 +92,16 @@ class Layout(NamedTuple):
         return 0 < self.classes <= MOST_CONFUSED and not self.is_each
 
     @property
+    def is_scores(self) -> bool:
+        """Whether it is of anomaly scores."""
+        return not self.classes and not self.outputs
+
+    @property
+    def bins(self) -> int:
+        """Return how many bins a histogram has."""
+        return anomalies.BINS if self.is_scores else BINS
+
+    @property
     def n_outcomes(self) -> int:
         """Return how many counts the matrix is, or what stands for it."""
         return self.classes * (self.classes + 1 if self.is_confusion else 3)
@@ -97,7 +109,7 @@ class Layout(NamedTuple):
     @property
     def n_counts(self) -> int:
         """Return how many counts there are."""
-        return self.n_outcomes + self.curves * 2 * BINS + self.has_interval
+        return self.n_outcomes + self.curves * 2 * self.bins + self.has_interval
 
     @property
     def n_sums(self) -> int:
@@ -132,8 +144,8 @@ class Tally(NamedTuple):
 
     @property
     def histograms(self) -> Int64:
-        """Return (C, 2, BINS): of each class the scores of other rows and of its own, by bin, ascending."""
-        return self.counts[self.layout.n_outcomes :].reshape(self.layout.curves, 2, BINS)
+        """Return (C, 2, bins): of each class the scores of other rows and of its own, by bin, ascending."""
+        return self.counts[self.layout.n_outcomes :].reshape(self.layout.curves, 2, self.layout.bins)
 
     @property
     def by_output(self) -> list[values.Sums]:
@@ -156,6 +168,8 @@ class Tally(NamedTuple):
 def layout(model: ModelSpec, *, curves: bool = True) -> Layout:
     """Return what a tally of this model counts. curves: whether it has histograms, where there are few classes."""
     loss = losses.of(model)
+    if loss.task == "scores":
+        return Layout(0, 0, 1, 1)
     if loss.task == "values":
         k = loss.n_columns
         return Layout(0, k if k <= MOST_APART else 1, 0, k, len(loss.levels) > 1)
@@ -178,6 +192,8 @@ def tally(model: ModelSpec, answers: Float32, y: Labels, *, curves: bool = True)
     found = empty(model, curves=curves)
     loss, quantiles = losses.of(model), answers
     answers = loss.judged(answers)
+    if found.layout.is_scores:
+        return _of_scores(found.layout, answers[:, 0], y)
     if not found.layout.classes:
         within = [_within(quantiles, y, len(loss.levels))] if found.layout.has_interval else []
         return _of_values(found.layout, answers, y.reshape(answers.shape))._replace(counts=np.array(within, np.int64))
@@ -192,6 +208,13 @@ def _of_values(found: Layout, answers: Float32, y: Labels) -> Tally:
     columns = zip(answers.T, y.T, strict=True) if answers.shape[1] == found.outputs else [(answers.ravel(), y.ravel())]
     sums = tuple(sum_ for answer, label in columns for sum_ in values.of_column(answer, label))
     return Tally(found, len(y), broken, np.zeros(0, np.int64), sums)
+
+
+def _of_scores(found: Layout, scores: Float32, y: Labels) -> Tally:
+    """Return the tally of (n,) anomaly scores. One that is not finite is beyond all others."""
+    counted = np.minimum(np.where(np.isfinite(scores), scores, np.float32(anomalies.LARGEST)), anomalies.LARGEST)
+    sums = tuple(_whole(counted[y == kind].astype(np.float64)) for kind in (0, 1))
+    return Tally(found, len(y), int((~np.isfinite(scores)).sum()), anomalies.histogram(scores, y).reshape(-1), sums)
 
 
 def _within(quantiles: Float32, y: Labels, each: int) -> int:
@@ -276,7 +299,7 @@ def rounded(one: Tally) -> Tally:
 
     Sums of squares are rounded up and those of magnitudes down. What is counted, and the sums of labels, stay exact.
     """
-    if one.layout.classes:
+    if not one.layout.outputs:
         return one
     coarse = [s._replace(squared=_rounded(s.squared, up=True), absolute=_rounded(s.absolute)) for s in one.by_output]
     return one._replace(sums=tuple(sum_ for s in coarse for sum_ in s))
@@ -328,6 +351,8 @@ def _read(reader: Reader, found: Layout) -> Tally:
 
 def _most_sums(found: Layout, n: int) -> tuple[int, ...]:
     """Return the largest magnitude that each sum over so many rows can have."""
+    if found.is_scores:
+        return (n * int(anomalies.LARGEST) << UNIT,) * 2
     if found.classes:
         n *= found.labels
         return n * (int(LARGEST_LOG_LOSS * 2**UNIT) + 1), n * 2 ** (UNIT + (found.classes != 2))
@@ -354,6 +379,12 @@ def _checked(one: Tally) -> Tally:
                 raise TallyError(f"its histograms are not those of {one.n} rows of these classes")
         if min(one.sums) < 0:
             raise TallyError("a sum of losses is below 0")
+        return one
+    if one.layout.is_scores:
+        if _total(one.counts) != one.n or one.broken > int(one.histograms[0, :, -1].sum()):
+            raise TallyError(f"its histograms are not those of {one.n} rows, {one.broken} of them without a score")
+        if min(one.sums) < 0:
+            raise TallyError("a sum of scores is below 0")
         return one
     n = one.n * (one.layout.labels // one.layout.outputs)
     for sums in one.by_output:
@@ -385,7 +416,7 @@ def _total(counts: Int64) -> int:
 @functools.lru_cache(maxsize=64)
 def _max_bytes(found: Layout, n: int) -> int:
     outcomes = found.classes if found.is_each else 1 if found.is_confusion else 2
-    total = n * (outcomes + found.curves) if found.classes else n * found.labels * found.has_interval
+    total = n * (outcomes + found.curves) if found.classes else n * (found.curves + found.labels * found.has_interval)
     bits = 2 * (2 * (n + 1).bit_length()) + most_bits_of_counts(found.n_counts, total)
     return 2 + (bits + sum(map(most_bits_of_integer, _most_sums(found, n)))) // 8
 

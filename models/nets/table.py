@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from models import frozen
 from models.frozen import Find, MissingError, Own
 from models.lattice import initial
-from models.nets import cnn1d, cnn2d, factory, finetune, gru, linear, losses, mlp
+from models.nets import autoencoder, cnn1d, cnn2d, factory, finetune, gru, linear, losses, mlp
 from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
@@ -40,6 +40,9 @@ class Kind(NamedTuple, Generic[S]):
     fit: (spec, X, y) -> the rows and labels that it trains on, X of (n, ...) with spec.inputs features an example.
         Raises LabelError. Arrays that fit are given back as they are.
     is_code: its kind names code, which runs only where it is allowed.
+    loss: the row of `models.nets.losses` that it has, where it has one of its own that no other kind has.
+    normal_share: spec -> the share of normal rows below the threshold, of a kind whose answers are one anomaly score a
+        row: its rows need no label. None of all others.
     """
 
     spec: type[S]
@@ -48,6 +51,8 @@ class Kind(NamedTuple, Generic[S]):
     onnx: Callable[[S], tuple[Op, ...]] | None
     fit: Callable[[S, Float32, Labels], tuple[Float32, Labels]]
     is_code: bool = False
+    loss: str | None = None
+    normal_share: Callable[[S], float] | None = None
 
 
 def flat_rows(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Labels]:
@@ -66,6 +71,15 @@ def rows_as_they_are(spec: NetSpec, X: Float32, y: Labels) -> tuple[Float32, Lab
 NETS: dict[str, Kind[Any]] = {
     "mlp": Kind(mlp.MlpSpec, mlp.net, mlp.module, mlp.operations, flat_rows),
     "linear": Kind(linear.LinearSpec, linear.Linear, linear.module, linear.operations, flat_rows),
+    "autoencoder": Kind(
+        autoencoder.AutoencoderSpec,
+        autoencoder.Autoencoder,
+        autoencoder.torch_module,
+        autoencoder.onnx_operations,
+        flat_rows,
+        loss="reconstruction",
+        normal_share=lambda spec: spec.normal_share,
+    ),
     "cnn1d": Kind(cnn1d.Cnn1dSpec, cnn1d.net, cnn1d.module, cnn1d.operations, flat_rows),
     "cnn2d": Kind(cnn2d.Cnn2dSpec, cnn2d.net, cnn2d.module, cnn2d.operations, flat_rows),
     "gru": Kind(gru.GruSpec, gru.net, gru.module, gru.operations, flat_rows),
@@ -86,6 +100,12 @@ def find(kind: str) -> Kind[Any]:
 def factories_of(model: ModelSpec) -> tuple[str, ...]:
     """Return what has to be allowed before this model may run: the factory that it names, or nothing."""
     return (model.kind,) if find(model.kind).is_code else ()
+
+
+def normal_share_of(model: ModelSpec) -> float | None:
+    """Return the share of normal rows below a model's threshold; None where its answers are no anomaly scores."""
+    kind = find(model.kind)
+    return None if kind.normal_share is None else kind.normal_share(kind.spec.of(model))
 
 
 def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:

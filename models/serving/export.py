@@ -2,10 +2,11 @@
 
 Opset 17 and IR version 8: read by onnxruntime 1.12 and later. One input `input` (batch, inputs) float32 and one
 output (batch, outputs) float32: `probabilities` of classes (where one output stands for two classes, of the second; of
-several labels a row, of each), else `values` (of quantiles, those of the first value, then of the next); the batch is
-free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of them
-stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it has,
-and the "opset".
+several labels a row, of each), else `values` (of quantiles, those of the first value, then of the next), or `score` of
+what finds anomalies, with a second output `anomaly` (batch, 1) bool where its "threshold" is in metadata_props. The
+batch is free. The rows are raw: what normalises them is in the graph (models/nets/normalised.py). What a job says of
+them stands in metadata_props, as JSON: "features", "label", "classes", "units", "normalise", "quantiles", those that it
+has, and the "opset".
 
 A device keeps onnx out of its training process and runs this module as a child instead: `python -m
 models.serving.export PARAMS.npz OUT.onnx` with an `Order` as JSON on stdin; it exits with the reason on failure.
@@ -25,6 +26,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
+from models.measures.table import THRESHOLD
 from models.nets import losses
 from models.nets import table as nets
 from models.nets.losses import Loss
@@ -60,6 +62,7 @@ def to_onnx(
 ) -> bytes:
     """Return the bytes of the ONNX model, its metadata_props set. Raises ExportError.
 
+    metadata: what stands in metadata_props; a "threshold" of anomaly scores goes into the graph as well.
     contract, agreed: of its job, and what the fleet has agreed on: the graph takes raw rows.
     params: with the buffers of a factory's module, by name. It is exported only if its factory may run: the caller has
     decided that before it had params of it.
@@ -75,6 +78,8 @@ def to_onnx(
         raise ExportError(str(error)) from error
     if (found := numbers(contract, agreed, model.inputs)) is not None:
         _normalise(proto.graph, *found)
+    if model.finds_anomalies and THRESHOLD in metadata:
+        _judge(proto.graph, float(metadata[THRESHOLD]))
     helper.set_model_props(proto, dict(metadata) | {"opset": str(OPSET)} | _described(contract, model))
     try:
         checker.check_model(proto, full_check=True)
@@ -111,6 +116,19 @@ def _normalise(graph: onnx.GraphProto, offset: Float32, scale: Float32) -> None:
             *nodes,
         ]
     )
+
+
+def _judge(graph: onnx.GraphProto, threshold: float) -> None:
+    """Let a graph of scores say which rows are anomalies too: those above the threshold, and those without a score."""
+    score = graph.output[0].name
+    graph.initializer.append(numpy_helper.from_array(np.array(threshold, np.float32), "threshold"))
+    graph.node.extend(
+        [
+            helper.make_node("LessOrEqual", [score, "threshold"], ["normal"]),
+            helper.make_node("Not", ["normal"], ["anomaly"]),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info("anomaly", TensorProto.BOOL, ["batch", 1]))
 
 
 def _rename(graph: onnx.GraphProto, before: str, after: str) -> None:

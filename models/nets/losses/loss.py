@@ -53,7 +53,8 @@ class Loss(NamedTuple):
     onnx_answer: the operation that makes answers of raw outputs, by name and attributes; None where they are the same.
     torch: torch.nn -> the function (outputs, y, weights or None) -> mean of weight * loss, of its tensors.
     torch_answer: torch.nn -> the module that makes answers of raw outputs.
-    task: what a row's label is: one of several classes; several labels, each there or not; numbers.
+    task: what a row's label is: one of several classes; several labels, each there or not; numbers; of anomaly scores,
+        whether it is an anomaly, where it has a label at all.
     n_classes: classes, or labels that are there or not; 0 for values.
     n_columns: numbers that the label of one row is.
     judged: answers -> what measures look at: (n, n_classes) probabilities, or (n, n_columns) values.
@@ -69,7 +70,7 @@ class Loss(NamedTuple):
     onnx_answer: tuple[str, dict[str, Any]] | None
     torch: Callable[[Any], TorchLoss]
     torch_answer: Callable[[Any], Any]
-    task: Literal["classes", "labels", "values"]
+    task: Literal["classes", "labels", "values", "scores"]
     n_classes: int
     n_columns: int
     judged: Callable[[Float32], Float32]
@@ -78,7 +79,7 @@ class Loss(NamedTuple):
     @property
     def classifies(self) -> bool:
         """Whether what trains on it has an accuracy: its labels are classes, or are there or not."""
-        return self.task != "values"
+        return self.task in ("classes", "labels")
 
 
 class LossOptions(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from models.nets.losses.focal import Focal
 from models.nets.losses.huber import Huber
 from models.nets.losses.loss import HasLoss, Loss, LossOptions
 from models.nets.losses.quantile import Quantile
+from models.nets.losses.reconstruction import Reconstruction
 from models.nets.losses.sigmoid import Binary, Multilabel
 from models.nets.losses.squared_error import SquaredError
 
@@ -20,6 +21,7 @@ LOSSES: dict[str, type[LossOptions]] = {
     "huber": Huber,
     "quantile": Quantile,
     "focal": Focal,
+    "reconstruction": Reconstruction,
 }
 """What a job may say of each loss; it makes the loss."""
 

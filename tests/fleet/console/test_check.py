@@ -378,8 +378,8 @@ def test_a_job_says_how_large_its_net_is(here: Path, capsys: Capture) -> None:
     assert lines[-2].startswith("[limits] the aggregator takes about ")
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("loss", sorted(LOSSES.keys() - {row.loss for row in NETS.values()}))
+@pytest.mark.parametrize("kind", [kind for kind, row in NETS.items() if row.loss is None])
 def test_a_net_of_every_built_in_kind_takes_a_step_and_says_its_size(
     here: Path, capsys: Capture, kind: str, loss: str
 ) -> None:

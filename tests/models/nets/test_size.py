@@ -63,7 +63,7 @@ def model(factory: str, **options: int) -> ModelSpec:
     return ModelSpec(f"sized_nets:{factory}", 30, (), 2, options=options)
 
 
-@pytest.mark.parametrize("kind", table.NETS)
+@pytest.mark.parametrize("kind", [kind for kind, row in table.NETS.items() if row.loss is None])
 def test_a_built_in_net_has_the_size_of_what_is_built(kind: str) -> None:
     spec = ModelSpec(kind, inputs=16, outputs=3)
     found = size.of_model(spec)

@@ -31,6 +31,13 @@ def mlp(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def autoencoder(draw: st.DrawFn) -> dict[str, Any]:
+    options = {"noise": draw(st.sampled_from([0.1, 2.0]))}  # so that the code may be as wide as it likes
+    hidden = tuple(draw(st.lists(SMALL, min_size=1, max_size=3)))
+    return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
+
+
+@st.composite
 def convolutional(draw: st.DrawFn, axes: int) -> dict[str, Any]:
     sizes = [draw(st.integers(3, 9)) for _ in range(axes)]
     last = draw(st.integers(1, 3))
@@ -78,6 +85,7 @@ def gru(draw: st.DrawFn) -> dict[str, Any]:
 KINDS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "linear": st.fixed_dictionaries({"inputs": SMALL}),
     "mlp": mlp(),
+    "autoencoder": autoencoder(),
     "cnn1d": convolutional(1),
     "cnn2d": convolutional(2),
     "gru": gru(),
@@ -100,13 +108,15 @@ OF_LOSS: dict[str, dict[str, Any]] = {
 def models(draw: st.DrawFn) -> ModelSpec:
     kind = draw(st.sampled_from(sorted(KINDS)))
     loss: Any = draw(st.sampled_from(sorted(OF_LOSS)))
+    if NETS[kind].loss is not None:  # of its own, and one output
+        return ModelSpec(kind, **draw(KINDS[kind]))
     keys = {"outputs": draw(st.integers(2, 4))} | draw(KINDS[kind]) | OF_LOSS[loss]
     return ModelSpec(kind, loss=loss, **keys)
 
 
 def test_every_kind_and_every_loss_is_drawn() -> None:
     assert KINDS.keys() == NETS.keys()
-    assert OF_LOSS.keys() == LOSSES.keys()
+    assert OF_LOSS.keys() | {row.loss for row in NETS.values() if row.loss} == LOSSES.keys()
 
 
 @given(model=models(), seed=st.integers(0, 2**20))
@@ -120,6 +130,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "linear": {"inputs": 300},
     "mlp": WIDE,
     "cnn1d": {"inputs": 192, "options": {"columns": 6, "channels": [16, 16], "norm": "layer", "dropout": 0.2}},
+    "autoencoder": {"inputs": 200, "hidden": (300, 20), "options": {"noise": 0.1}},
     "mlp of gelu": WIDE | {"activation": "gelu"},
     "gru": {"inputs": 240, "options": {"columns": 6, "units": 16, "layers": 2, "head": "mean"}},
     "cnn2d with all": {
@@ -130,6 +141,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "mlp with all": WIDE | {"activation": "tanh", "options": {"norm": "layer", "dropout": 0.3, "residual": True}},
 }
 """A wider model of each kind, and of what has other layers."""
+OUTPUTS = {"autoencoder": 1}
 
 
 def test_every_kind_has_a_wider_model() -> None:
@@ -138,14 +150,14 @@ def test_every_kind_has_a_wider_model() -> None:
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_step_allocates_nothing_that_grows_with_its_layers(name: str) -> None:
-    model = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name])
+    model = ModelSpec(name.partition(" ")[0], outputs=OUTPUTS.get(name, 7), **LARGE[name])
     # one layer of 300 units: 614,400; NumPy's own buffers: 70,000, whatever n is
     assert bytes_of_a_step(model, 512) < 90_000
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_a_step_works_in_is_what_its_units_say(name: str) -> None:
-    model, n = ModelSpec(name.partition(" ")[0], outputs=7, **LARGE[name]), 200
+    model, n = ModelSpec(name.partition(" ")[0], outputs=OUTPUTS.get(name, 7), **LARGE[name]), 200
     held = bytes_held_by_a_step(model, n)
     said = 4 * n * size.of_net(table.build(model)).units
     assert said / 2 <= held <= 3 * said + 2**22  # models/needs.py counts four arrays a unit; blocks of some MB are free

@@ -119,6 +119,8 @@ def random_rows(model: ModelSpec, n: int, seed: int) -> tuple[Float32, Labels]:
     loss = losses.of(model)
     if loss.task == "classes":
         return X, loss.labels(generator.integers(0, loss.n_classes, n))
+    if loss.task == "scores":
+        return X, loss.labels(generator.integers(0, 2, n))
     if loss.task == "labels":
         return X, loss.labels(generator.integers(0, 2, (n, loss.n_columns)))
     return X, loss.labels(generator.standard_normal((n, loss.n_columns)).astype(np.float32))
