@@ -29,6 +29,7 @@ from msgspec import Struct
 
 from broker.messages import Version
 from edge_agent import files
+from edge_agent.quantising import Wish
 from edge_agent.slot import Release, Slot, SlotError, open_slot
 from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
@@ -52,6 +53,8 @@ class Install(Struct, frozen=True):
     """What the rows are that it takes."""
     agreed: Agreed | None = None
     """What its fleet has agreed on."""
+    wish: Wish | None = None
+    """That it be served in int8."""
 
 
 class InstallOutcome(Struct, frozen=True):
@@ -172,7 +175,9 @@ class Slots:
         whole = False
         try:
             slot = self._slot(install.name)
-            why = slot.install(install.release, install.model, install.params, install.contract, install.agreed)
+            why = slot.install(
+                install.release, install.model, install.params, install.contract, install.agreed, install.wish
+            )
             whole = True
             if why is None:
                 _date(slot_path(self._state_dir, install.name))

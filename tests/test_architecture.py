@@ -40,8 +40,9 @@ HOMES = {
     "tensorboardX": "fleet/console/tensorboard.py",
 }
 """A heavy library and the one file that imports it."""
-SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py"}
-"""Where one is needed on the device as well: a source that is an SQLite file, and nothing else."""
+SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py", "onnxruntime": "models/serving/quantise.py"}
+"""Where one is needed on the device as well, or in a process of its own: a source that is an SQLite file; a model that is
+put in int8."""
 
 PURE = (
     "runtime/states.py",
