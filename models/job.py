@@ -342,11 +342,11 @@ def _check_quantise(job: JobSpec) -> None:
     if job.quantise == "none":
         if job.quantise_max_loss is not None:
             raise ValueError(
-                f'quantise_max_loss = {job.quantise_max_loss:g} wants quantise = "int8": without it nothing is lost'
+                f'quantise_max_loss: {job.quantise_max_loss:g} wants quantise = "int8", without which nothing is lost'
             )
     elif job.deploy == "never":
         raise ValueError(
-            f'quantise = "{job.quantise}": with deploy = "never" no device serves a model: leave one of them out'
+            f'quantise: "{job.quantise}" with deploy = "never" is of no use, as no device serves a model: leave one out'
         )
 
 

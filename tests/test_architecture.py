@@ -41,8 +41,8 @@ HOMES = {
 }
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {"sqlite3": "models/data/sqlite_file.py", "onnxruntime": "models/serving/quantise.py"}
-"""Where one is needed on the device as well, or in a process of its own: a source that is an SQLite file; a model that is
-put in int8."""
+"""Where one is needed on the device as well, or in a process of its own: a source that is an SQLite file; a model that
+is put in int8."""
 
 PURE = (
     "runtime/states.py",

@@ -131,7 +131,7 @@ def test_a_slot_serves_float32_where_int8_loses_too_much_and_says_why(
 
 
 def test_what_comes_to_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'quantise_max_loss = 0\.1 wants quantise = "int8"'):
+    with pytest.raises(ValueError, match=r'quantise_max_loss: 0\.1 wants quantise = "int8"'):
         JobSpec("j", MODEL, quantise_max_loss=0.1)
     with pytest.raises(ValueError, match='with deploy = "never"'):
         JobSpec("j", MODEL, quantise="int8", deploy="never")
