@@ -65,6 +65,13 @@ class Rows(Struct, frozen=True):
     """What is said of them, where the fleet has to agree first."""
 
 
+class Waiting(Struct, frozen=True):
+    """A version that waits for rows before it goes into the slot."""
+
+    install: Install
+    reading: Future[Rows]
+
+
 class Asked(Struct, frozen=True):
     """A training that begins as soon as the rows are there. held: its base, whatever is installed meanwhile."""
 
@@ -125,6 +132,7 @@ class Workspace:
         "_trail",
         "_training",
         "_version",
+        "_waiting",
         "_wire",
         "failure",
         "job",
@@ -199,6 +207,8 @@ class Workspace:
         self._training: Training | None = None
         self._afterword: Afterword | None = None
         """What is said of the version that the job has ended with."""
+        self._waiting: Waiting | None = None
+        """A version that goes into the slot once there are rows."""
         self._flush_at = now
         """When what is settled is to be on disk, if no update says it before."""
         setup = Setup(

@@ -48,6 +48,8 @@ KEEP_BYTES = 2**26
 """What the states of every Nth version take on the disk, where a job does not say."""
 USUAL_LOSS: Final = "cross_entropy"
 """Where a job says none."""
+MAX_LOSS = 0.01
+"""Of accuracy or R2: what a model in int8 may lose on a device, where a job does not say."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -391,6 +393,10 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deploy_average: Annotated[int, Meta(ge=1, le=MOST_AVERAGED)] | None = None
     """What is deployed and exported is the mean of so many of the last versions, of fewer early on; 1: the version
     itself, and all there is where nothing is compressed."""
+    quantise: Literal["none", "int8"] = "none"
+    """What is served on a device is computed in: float32, or int8 where that loses little enough on its own rows."""
+    quantise_max_loss: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """What a model in int8 may lose of its accuracy, or of its R2, on a device; MAX_LOSS when not given."""
     contract: ContractSpec = NO_CONTRACT
     """What a row is, and what is made of it before the net sees it."""
     train: TrainSpec = TrainSpec()
@@ -409,6 +415,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_quantise(self)
         _check_contract(self)
         _check_strategy(self)
         _check_tuning(self)
@@ -506,6 +513,19 @@ def _columns_of(model: ModelSpec) -> int | None:
 
     found = getattr(table.find(model.kind).spec.of(model), "columns", None)
     return found if isinstance(found, int) else None
+
+
+def _check_quantise(job: JobSpec) -> None:
+    """Raise ValueError where a job says of int8 what comes to nothing."""
+    if job.quantise == "none":
+        if job.quantise_max_loss is not None:
+            raise ValueError(
+                f'quantise_max_loss: {job.quantise_max_loss:g} wants quantise = "int8", without which nothing is lost'
+            )
+    elif job.deploy == "never":
+        raise ValueError(
+            f'quantise: "{job.quantise}" with deploy = "never" is of no use, as no device serves a model: leave one out'
+        )
 
 
 def _check_strategy(job: JobSpec) -> None:
