@@ -91,8 +91,9 @@ def test_an_installed_version_answers_from_onnxruntime_as_numpy_does(
 def test_every_built_in_kind_is_served_by_onnxruntime_and_by_numpy(
     child: Session, tmp_path: Path, kind: str, framework: Any
 ) -> None:
-    shape: dict[str, Any] = {"outputs": 4} if NETS[kind].loss is None else {"hidden": (2,)}
-    model = ModelSpec(kind, inputs=3, framework=framework, **shape)
+    others: dict[str, Any] = {"autoencoder": {"hidden": (2,)}}
+    others["cnn2d"] = {"outputs": 4, "options": {"height": 1, "width": 1}}
+    model = ModelSpec(kind, inputs=3, framework=framework, **others.get(kind, {"outputs": 4}))
     net = build(structs.replace(model, framework="numpy"))
     generator = np.random.default_rng(1)
     params = {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in net.spec}
