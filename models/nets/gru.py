@@ -81,4 +81,4 @@ def operations(spec: GruSpec) -> tuple[Op, ...]:
 
 
 net = layered.numpy_net(GruSpec, layers)
-"""Return the net of a model of kind "gru"."""
+"""The net that NumPy computes."""

@@ -175,7 +175,7 @@ def _square(row: Float32) -> float:
 
 
 def _slabs(params: Params, gradients: Params, *kept: Params) -> Iterator[tuple[Float32, ...]]:
-    """Give the slabs of each param, of its gradient, a scratch, and of what is kept of it."""
+    """Return the slabs of each param, of its gradient, a scratch, and of what is kept of it."""
     spare = np.empty(min(SLAB, max((p.size for p in params.values()), default=0)), np.float32)
     for name, p in params.items():
         rows = [p.reshape(-1), gradients[name].reshape(-1), *(row[name].reshape(-1) for row in kept if row)]

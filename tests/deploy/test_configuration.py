@@ -90,7 +90,7 @@ def test_a_file_shows_every_key_there_is(name: str, kind: type[Any], tmp_path: P
 def test_the_values_in_comments_are_the_defaults(name: str, kind: type[Any], table: str, tmp_path: Path) -> None:
     shown = getattr(load(uncommented(name, tmp_path), kind), table)
     examples = {"host", "port", "username", "password_file", "ca_file", "certificate_file", "key_file"}
-    examples |= {"max_packet_bytes", "allow", "keep", "memory_bytes", "disk_bytes"}
+    examples |= {"max_packet_bytes", "allow", "bases", "keep", "memory_bytes", "disk_bytes"}
     for key in set(shown.__struct_fields__) - examples:
         assert getattr(shown, key) == getattr(type(shown)(), key), key
 
