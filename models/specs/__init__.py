@@ -1,0 +1,1 @@
+"""The tables of a job file, a struct each, and what has to hold between them; `models/job.py` puts them together."""
