@@ -140,7 +140,7 @@ class Slot:
         self._serving: _Serving | None = None
         self._previous: _Serving | None = None
         self._wish: Wish | None = None
-        """Of what is served."""
+        """Of what is served, where a threshold may come."""
         if (path / "current").is_symlink():
             self._restore()
 
@@ -178,7 +178,7 @@ class Slot:
             self._try(candidate)
             candidate = self._quantised(candidate, wish)
             self._switch(candidate)
-            self._wish = wish
+            self._wish = wish if model.finds_anomalies else None
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
             return _refuse(release, error)
         finally:
