@@ -36,7 +36,8 @@ class Deployer(Fetcher, RowReader):
         if rows is not None:
             yield self._with_rows(install, rows)
             return
-        self._waiting = Waiting(install, self._readings.ask(self.job, self._read))
+        before = self._waiting  # its rows will do: else who is slower to read than versions come would never end
+        self._waiting = Waiting(install, self._readings.ask(self.job, self._read) if before is None else before.reading)
         yield from self._deploy_waiting()
 
     def _deploy_waiting(self) -> Iterator[Out]:
