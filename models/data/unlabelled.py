@@ -1,4 +1,4 @@
-"""Sources without labels, for jobs that need none: a table that lacks the column has it all the same, as of normal rows.
+"""Sources without labels, for jobs that need none: a table that lacks the column has it all the same, of normal rows.
 
 A device that looks for anomalies has rows and nothing else. A table that has the label column, which is what the job
 calls it or else the source, is read as it is: 0 is a normal row, 1 an anomaly, or the first and the second of the job's
