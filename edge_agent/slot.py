@@ -139,8 +139,6 @@ class Slot:
         self._allow = allow
         self._serving: _Serving | None = None
         self._previous: _Serving | None = None
-        self._wish: Wish | None = None
-        """Of what is served, where a threshold may come."""
         if (path / "current").is_symlink():
             self._restore()
 
@@ -178,7 +176,6 @@ class Slot:
             self._try(candidate)
             candidate = self._quantised(candidate, wish)
             self._switch(candidate)
-            self._wish = wish if model.finds_anomalies else None
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
             return _refuse(release, error)
         finally:
@@ -196,10 +193,12 @@ class Slot:
         )
         return None
 
-    def calibrate(self, job: str, generation: int, number: int, threshold: float) -> str | None:
+    def calibrate(
+        self, job: str, generation: int, number: int, threshold: float, wish: Wish | None = None
+    ) -> str | None:
         """Serve this version with this threshold from now on, if it is the one that is served, and has another one.
 
-        Return None, or why it stays as it is.
+        wish: that it be in int8. Return None, or why it stays as it is.
         """
         if (serving := self._serving) is None:
             return None
@@ -207,9 +206,8 @@ class Slot:
         is_it = (release.job, release.generation, release.number) == (job, generation, number)
         if not is_it or card.threshold == threshold:
             return None
-        wish = self._wish
         if wish is None and card.quantised is not None:
-            wish = Wish(MAX_LOSS, None, "its threshold came after a start, when no rows to calibrate on were at hand")
+            wish = Wish(MAX_LOSS, None, "its threshold came when no rows to calibrate on were at hand")
         return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold, wish)
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:

@@ -13,9 +13,10 @@ import pytest
 
 from broker.messages import Version
 from edge_agent.deployer import Deployer
+from edge_agent.fetcher import Fetcher
 from edge_agent.reading import Readings
 from edge_agent.slot import Release
-from edge_agent.slots import Install
+from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Rows
 from models.data.dataset import Dataset, DatasetError
 from models.job import JobSpec, ModelSpec
@@ -105,3 +106,31 @@ def test_one_of_few_rows_says_so(tmp_path: Path) -> None:
     install = only(job.go_on())
     assert install.wish is not None
     assert (install.wish.sample, install.wish.why_not) == (None, "")
+
+
+def announced(job: Job, monkeypatch: pytest.MonkeyPatch, threshold: float) -> list[Out]:
+    """Let its head say a threshold of version 7, which is in the slot."""
+    asked = Calibrate("j", job.job, Version(1, 7), threshold)
+    monkeypatch.setattr(Fetcher, "_calibrate", lambda _: [asked])
+    return job._calibrate()
+
+
+def test_a_threshold_too_comes_with_rows_so_that_what_is_in_int8_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(tmp_path)
+    assert announced(job, monkeypatch, 0.5) == announced(job, monkeypatch, 0.6) == job.go_on() == []
+    job.end_reading()
+    [asked] = job.go_on()
+    assert isinstance(asked, Calibrate)
+    assert (asked.threshold, len(job.begun)) == (0.6, 1)
+    assert asked.wish is not None
+    assert asked.wish.sample is not None
+
+
+def test_a_threshold_does_not_come_before_a_version_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(tmp_path)
+    job.deploy(8)
+    assert announced(job, monkeypatch, 0.5) == []
+    job.end_reading()
+    assert only(job.go_on()).release.number == 8

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 
 from edge_agent.quantising import Quantised, Wish, quantise
 from edge_agent.slot import Release, Slot, open_slot
@@ -132,6 +133,20 @@ def test_a_slot_serves_float32_where_int8_loses_too_much_and_says_why(
     assert "fewer than" in slot.card.quantised.why_not
     assert "not in int8" in caplog.text
     assert "QuantizeLinear" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
+def test_a_threshold_that_comes_after_a_start_leaves_a_model_in_int8(tmp_path: Path) -> None:
+    model = ModelSpec("autoencoder", inputs=32, hidden=(64, 8))
+    data = make_rows(structs.replace(MODEL, outputs=32))
+    sample = sample_of(data._replace(y=np.zeros(len(data.X), np.int64)), "d1")
+    wish, params = Wish(1.0, sample), initial(build(model).spec, 0).params(build(model).spec)
+    assert Slot(tmp_path).install(Release("j", 1, 3, "0" * 64), model, params, wish=wish) is None
+    assert Slot(tmp_path).calibrate("j", 1, 3, 0.5, wish) is None
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert card.quantised is not None
+    assert (card.threshold, card.quantised.why_not) == (0.5, "")
+    assert "anomaly" in {value.name for value in onnx.load(tmp_path / "model.onnx").graph.output}
 
 
 HUM = ModelSpec("autoencoder", inputs=4, hidden=(2,))
