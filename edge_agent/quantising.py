@@ -63,7 +63,10 @@ class Quantised(Struct, frozen=True, omit_defaults=True):
 
 
 def quantise(onnx: Path, model: ModelSpec, wish: Wish) -> Quantised:
-    """Put a model in int8 in the place of the one in this file, if it may be and the disk has room for it."""
+    """Put a model in int8 in the place of the one in this file, if it may be and the disk has room for it.
+
+    Raises InferenceError where the machine, or somebody, ends all processes, which says nothing of the model.
+    """
     if wish.sample is None:
         few = f"this device has fewer than {FEWEST} rows to calibrate on and {FEWEST} to measure with"
         return Quantised(wish.why_not or few)
@@ -75,7 +78,10 @@ def quantise(onnx: Path, model: ModelSpec, wish: Wish) -> Quantised:
 
 
 def _tried(onnx: Path, target: Path, model: ModelSpec, max_loss: float, sample: Sample) -> Quantised:
-    """Return what has come of it; the file is another one only where nothing is against it. Raises OSError."""
+    """Return what has come of it; the file is another one only where nothing is against it.
+
+    Raises OSError or InferenceError.
+    """
     found = _measured(onnx, target, model, sample)
     loss = found.float32 - found.int8
     if not found.why_not and not loss <= max_loss:
@@ -89,7 +95,10 @@ def _tried(onnx: Path, target: Path, model: ModelSpec, max_loss: float, sample: 
 def _measured(onnx: Path, target: Path, model: ModelSpec, sample: Sample) -> Quantised:
     rows, told = target.with_name("rows.npz"), target.with_name("answers.npz")
     np.savez(rows, calibration=sample.calibration, test=sample.X)
-    if why := session.quantise(onnx, target, rows, told):
+    why = session.quantise(onnx, target, rows, told)
+    if why in session.ENDED:
+        raise session.InferenceError(f"the process that puts it in int8 {why}: it is tried again")
+    if why:
         return Quantised(why[:500])
     try:
         answers = read_arrays(told)

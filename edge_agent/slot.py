@@ -52,7 +52,7 @@ from models.nets import table as nets
 from models.nets.net import ModelError, Net
 from models.nets.normalised import normalised, numbers
 from models.params import Float32, Params, ParamsError, check
-from models.serving.session import ChildDiedError, InferenceError, Session, export
+from models.serving.session import ENDED, ChildDiedError, InferenceError, Session, export
 from runtime import formats
 from runtime.failpoints import reach
 from runtime.faults import describe
@@ -275,7 +275,7 @@ class Slot:
     def _write(self, serving: _Serving) -> _Serving:
         """Write and sync the three files, the card with the names of the others; return what is then served.
 
-        Raises OSError, ModelError or ParamsError.
+        Raises OSError, ModelError or ParamsError, and InferenceError where the child ends with its service.
         """
         directory, card, params, _ = serving
         release, model = card.release, card.model
@@ -290,6 +290,8 @@ class Slot:
         if card.threshold is not None:
             about["threshold"] = repr(card.threshold)
         reason = self._export(card, directory / "model.npz", onnx, about)
+        if reason in ENDED:
+            raise InferenceError(f"the process that writes ONNX {reason}: it is tried again")
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
@@ -344,7 +346,7 @@ class Slot:
     def _quantised(self, candidate: _Serving, wish: Wish | None) -> _Serving:
         """Return the version that is served: in int8 where that is wished for, can be had and loses little enough.
 
-        Raises OSError, and InferenceError where the child cannot load it.
+        Raises OSError, and InferenceError where the child cannot load it or all processes are ended.
         """
         if wish is None:
             return candidate

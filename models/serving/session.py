@@ -203,3 +203,7 @@ def _name_signal(number: int) -> str:
     if number == signal.SIGILL:
         return "died of SIGILL: this build of onnxruntime does not run on this processor"
     return f"died of {signal.Signals(number).name}"
+
+
+ENDED = tuple(map(_name_signal, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
+"""What is said of a child that was asked to end, as all of a service's processes are where it is stopped."""

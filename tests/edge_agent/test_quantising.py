@@ -197,6 +197,19 @@ def test_what_kills_the_child_or_fills_the_disk_leaves_the_model_in_float32(
     assert path.read_bytes() == b"in float32"
 
 
+def test_a_child_that_ends_with_its_service_is_no_verdict_the_version_is_tried_again(
+    served: tuple[ModelSpec, Params, Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, params, sample = served
+    monkeypatch.setattr(session, "QUANTISER", (sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"))
+    slot, wish = Slot(tmp_path), Wish(0.01, sample)
+    why = slot.install(Release("j", 1, 3, "0" * 64), model, params, wish=wish)
+    assert why is not None
+    assert "died of SIGTERM: it is tried again" in why
+    assert slot.card is None
+    assert list((tmp_path / "versions").iterdir()) == []
+
+
 def test_what_a_child_that_is_killed_has_written_elsewhere_goes_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
