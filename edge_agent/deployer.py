@@ -11,7 +11,7 @@ from broker.messages import Version
 from edge_agent.fetcher import Fetcher
 from edge_agent.quantising import Wish
 from edge_agent.rows import RowReader
-from edge_agent.slots import Install
+from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Rows, Waiting
 from models.data.dataset import DatasetError
 from models.job import MAX_LOSS
@@ -32,15 +32,28 @@ class Deployer(Fetcher, RowReader):
         if self.spec.quantise == "none":
             yield install
             return
+        yield from self._once_there_are_rows(install)
+
+    def _calibrate(self) -> list[Out]:
+        """Have what is in the slot go by the threshold that its head names, where that is news, as `_deploy`."""
+        asked = super()._calibrate()
+        if self.spec.quantise == "none":
+            return asked
+        if self._waiting is not None and isinstance(self._waiting.install, Install):
+            return []  # another version is about to come
+        return [out for one in asked if isinstance(one, Calibrate) for out in self._once_there_are_rows(one)]
+
+    def _once_there_are_rows(self, install: Install | Calibrate) -> Iterator[Out]:
         rows = self._kept()
         if rows is not None:
             yield self._with_rows(install, rows)
             return
-        self._waiting = Waiting(install, self._readings.ask(self.job, self._read))
+        before = self._waiting  # its rows will do: else who is slower to read than versions come would never end
+        self._waiting = Waiting(install, self._readings.ask(self.job, self._read) if before is None else before.reading)
         yield from self._deploy_waiting()
 
     def _deploy_waiting(self) -> Iterator[Out]:
-        """Have the version installed that waits for rows, if they are there by now, or cannot be had."""
+        """Have installed what waits for rows, if they are there by now, or cannot be had."""
         waiting = self._waiting
         if waiting is None or not waiting.reading.done():
             return
@@ -59,7 +72,7 @@ class Deployer(Fetcher, RowReader):
         if (waiting := self._waiting) is not None:
             self._waiting = Waiting(waiting.install, self._readings.ask(self.job, self._read))
 
-    def _with_rows(self, install: Install, rows: Rows) -> Install:
+    def _with_rows(self, install: Install | Calibrate, rows: Rows) -> Install | Calibrate:
         return structs.replace(install, wish=Wish(self._max_loss, sample_of(rows.data, self._device)))
 
     @property

@@ -3,8 +3,9 @@
     model.onnx ──▶ in int8 ──▶ both answer the same rows ──▶ what is lost is what the job allows: it takes its place
                       └─▶ it cannot be, or too much is lost: the model in float32 stays, and the card says why
 
-The measure is accuracy where labels are classes, and R2 else (of anomaly scores, which have no labels, held against
-those in float32); a loss is a difference of it. Time is that of one row, as an application asks.
+The measure is accuracy where labels are classes, and R2 else; of anomaly scores, which have no labels, that of their
+logarithms, held against those in float32: a few rows that score high would hide what becomes of all others. A loss is a
+difference of it. Time is that of one row, as an application asks.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from models.data.dataset import DatasetError
 from models.data.npz_file import read_arrays
 from models.job import ModelSpec
 from models.measures import exact
+from models.measures.anomalies import EDGES
 from models.nets.losses import Labels
 from models.params import Float32
 from models.serving import session
@@ -61,26 +63,42 @@ class Quantised(Struct, frozen=True, omit_defaults=True):
 
 
 def quantise(onnx: Path, model: ModelSpec, wish: Wish) -> Quantised:
-    """Put a model in int8 in the place of the one in this file, if it may be. Raises OSError where the disk fails."""
+    """Put a model in int8 in the place of the one in this file, if it may be and the disk has room for it.
+
+    Raises InferenceError where the machine, or somebody, ends all processes, which says nothing of the model.
+    """
     if wish.sample is None:
         few = f"this device has fewer than {FEWEST} rows to calibrate on and {FEWEST} to measure with"
         return Quantised(wish.why_not or few)
-    with tempfile.TemporaryDirectory(dir=onnx.parent, prefix=".int8-") as name:
-        target = Path(name) / "model.onnx"
-        found = _measured(onnx, target, model, wish.sample)
-        loss = found.float32 - found.int8
-        if not found.why_not and not loss <= wish.max_loss:
-            why = f"it loses {loss:.4f} of {found.measure}, where the job allows quantise_max_loss = {wish.max_loss:g}"
-            return Quantised(why, found.measure, found.rows, found.float32, found.int8, found.speedup, found.size)
-        if not found.why_not:
-            target.replace(onnx)
-        return found
+    try:
+        with tempfile.TemporaryDirectory(dir=onnx.parent, prefix=".int8-") as name:
+            return _tried(onnx, Path(name) / "model.onnx", model, wish.max_loss, wish.sample)
+    except OSError as error:  # what is there in float32 is whole
+        return Quantised(f"the disk does not take it: {error.strerror or error}"[:500])
+
+
+def _tried(onnx: Path, target: Path, model: ModelSpec, max_loss: float, sample: Sample) -> Quantised:
+    """Return what has come of it; the file is another one only where nothing is against it.
+
+    Raises OSError or InferenceError.
+    """
+    found = _measured(onnx, target, model, sample)
+    loss = found.float32 - found.int8
+    if not found.why_not and not loss <= max_loss:
+        why = f"it loses {loss:.4f} of {found.measure}, where the job allows quantise_max_loss = {max_loss:g}"
+        return structs.replace(found, why_not=why)
+    if not found.why_not:
+        target.replace(onnx)
+    return found
 
 
 def _measured(onnx: Path, target: Path, model: ModelSpec, sample: Sample) -> Quantised:
     rows, told = target.with_name("rows.npz"), target.with_name("answers.npz")
     np.savez(rows, calibration=sample.calibration, test=sample.X)
-    if why := session.quantise(onnx, target, rows, told):
+    why = session.quantise(onnx, target, rows, told)
+    if why in session.ENDED:
+        raise session.InferenceError(f"the process that puts it in int8 {why}: it is tried again")
+    if why:
         return Quantised(why[:500])
     try:
         answers = read_arrays(told)
@@ -100,10 +118,15 @@ def _name(model: ModelSpec) -> str:
 def _measure(model: ModelSpec, answers: Float32, y: Labels) -> float:
     """Return the accuracy of answers, or their R2; of labels that are all the same, minus their mean squared error."""
     if model.finds_anomalies:
-        return _r2(answers, y)
+        return _r2(_octaves(answers), _octaves(y))
     rows = np.arange(len(answers), dtype=np.float32)[:, np.newaxis]
     found = exact.on_rows(model, lambda some: answers[some[:, 0].astype(np.int64)].copy(), rows, y).found
     return found[_name(model)] if _name(model) in found else _r2(answers, y)
+
+
+def _octaves(scores: Float32) -> Float32:
+    """Return the logarithms of anomaly scores, within what their histograms tell apart."""
+    return np.log2(np.clip(scores, EDGES[0], EDGES[-1]))
 
 
 def _r2(answers: Float32, y: Labels) -> float:

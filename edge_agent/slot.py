@@ -52,7 +52,7 @@ from models.nets import table as nets
 from models.nets.net import ModelError, Net
 from models.nets.normalised import normalised, numbers
 from models.params import Float32, Params, ParamsError, check
-from models.serving.session import ChildDiedError, InferenceError, Session, export
+from models.serving.session import ENDED, ChildDiedError, InferenceError, Session, export
 from runtime import formats
 from runtime.failpoints import reach
 from runtime.faults import describe
@@ -139,8 +139,6 @@ class Slot:
         self._allow = allow
         self._serving: _Serving | None = None
         self._previous: _Serving | None = None
-        self._wish: Wish | None = None
-        """Of what is served."""
         if (path / "current").is_symlink():
             self._restore()
 
@@ -178,7 +176,6 @@ class Slot:
             self._try(candidate)
             candidate = self._quantised(candidate, wish)
             self._switch(candidate)
-            self._wish = wish
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
             return _refuse(release, error)
         finally:
@@ -196,10 +193,12 @@ class Slot:
         )
         return None
 
-    def calibrate(self, job: str, generation: int, number: int, threshold: float) -> str | None:
+    def calibrate(
+        self, job: str, generation: int, number: int, threshold: float, wish: Wish | None = None
+    ) -> str | None:
         """Serve this version with this threshold from now on, if it is the one that is served, and has another one.
 
-        Return None, or why it stays as it is.
+        wish: that it be in int8. Return None, or why it stays as it is.
         """
         if (serving := self._serving) is None:
             return None
@@ -207,9 +206,8 @@ class Slot:
         is_it = (release.job, release.generation, release.number) == (job, generation, number)
         if not is_it or card.threshold == threshold:
             return None
-        wish = self._wish
         if wish is None and card.quantised is not None:
-            wish = Wish(MAX_LOSS, None, "its threshold came after a start, when no rows to calibrate on were at hand")
+            wish = Wish(MAX_LOSS, None, "its threshold came when no rows to calibrate on were at hand")
         return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold, wish)
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:
@@ -277,7 +275,7 @@ class Slot:
     def _write(self, serving: _Serving) -> _Serving:
         """Write and sync the three files, the card with the names of the others; return what is then served.
 
-        Raises OSError, ModelError or ParamsError.
+        Raises OSError, ModelError or ParamsError, and InferenceError where the child ends with its service.
         """
         directory, card, params, _ = serving
         release, model = card.release, card.model
@@ -292,6 +290,8 @@ class Slot:
         if card.threshold is not None:
             about["threshold"] = repr(card.threshold)
         reason = self._export(card, directory / "model.npz", onnx, about)
+        if reason in ENDED:
+            raise InferenceError(f"the process that writes ONNX {reason}: it is tried again")
         if reason is not None:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
@@ -346,7 +346,7 @@ class Slot:
     def _quantised(self, candidate: _Serving, wish: Wish | None) -> _Serving:
         """Return the version that is served: in int8 where that is wished for, can be had and loses little enough.
 
-        Raises OSError, and InferenceError where the child cannot load it.
+        Raises OSError, and InferenceError where the child cannot load it or all processes are ended.
         """
         if wish is None:
             return candidate

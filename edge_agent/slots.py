@@ -67,6 +67,8 @@ class Calibrate(Struct, frozen=True):
     job: str
     version: Version
     threshold: float
+    wish: Wish | None = None
+    """That it be served in int8, as the version was."""
 
 
 class InstallOutcome(Struct, frozen=True):
@@ -197,7 +199,8 @@ class Slots:
         version = asked.version
         try:
             slot = self._slot(asked.name)
-            done = contain(lambda: slot.calibrate(asked.job, version.generation, version.number, asked.threshold) or "")
+            about = asked.job, version.generation, version.number, asked.threshold, asked.wish
+            done = contain(lambda: slot.calibrate(*about) or "")
             if isinstance(done, Fault):
                 log.warning("model=kept job=%s threshold=%g reason=%s", asked.job, asked.threshold, done.why)
                 self._close(asked.name)  # as where an install fails

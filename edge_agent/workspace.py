@@ -66,9 +66,9 @@ class Rows(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """A version that waits for rows before it goes into the slot."""
+    """A version, or a threshold for it, that waits for rows before it goes into the slot."""
 
-    install: Install
+    install: Install | Calibrate
     reading: Future[Rows]
 
 

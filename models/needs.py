@@ -5,7 +5,8 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
     device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
                               sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
                  training 12  the base, the weights, the changes; 4 more a row that the optimizer keeps
-                 passing      while an update is coded or a version comes in (`PASSING`)
+                 passing      while an update is coded or a version comes in (`PASSING`); and beside it, where the job
+                              says `quantise`, while a version is put in int8 (`QUANTISER_BYTES`)
     aggregator   held     20  version 0, the current one, the hash; 8 a row of the server's optimizer
                  at work  10  the sum; what a strategy keeps of each update
                  passing      while a version is made of the sum and stored (`MAKING`)
@@ -33,6 +34,8 @@ from models.agreement import MOST_VOICES
 from models.job import JobSpec
 from models.nets.batches import ROWS_AT_ONCE
 from models.nets.size import Size
+from models.serving.sample import ROWS_AT_ONCE as QUANTISED_AT_ONCE
+from models.serving.sample import most_rows
 from models.strategies.table import STRATEGIES
 from models.training.optimizers import OPTIMIZERS
 from models.training.probe import ROWS as PROBED_ROWS
@@ -46,6 +49,11 @@ TORCH_BYTES = 260 * MB
 """Of Torch, once for all jobs that it computes."""
 CHILD_BYTES, CHILD_OF_EACH = 80 * MB, 36
 """Of the child process that holds the ONNX model for applications, and writes it; a parameter."""
+QUANTISER_BYTES, QUANTISER_OF_EACH, QUANTISER_OF_ROWS = 94 * MB, 24, 2.5
+"""Of the process that puts a version in int8, while it does; a parameter; a byte of its rows, with those that the agent
+has (models/serving/sample.py)."""
+QUANTISED_ON_DISK = 8
+"""A parameter meanwhile, beside those rows."""
 
 DEVICE_BYTES, SHARED_BYTES = 20_000, 64 * MB
 """Of a simulated device, and of the versions that all of them share, at most."""
@@ -122,6 +130,11 @@ def of_device(
     probed = min(PROBED_ROWS, size.at_once, PROBED_ROWS if rows is None else rows)  # without a gradient
     passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
     disk = 2 * _body_bytes(job, n) + 8 * (1 + kept) * n + (32 * whole if served else 0) + MB + 4 * size.frozen
+    if served and child and job.quantise != "none":
+        sampled = 4 * job.model.inputs * sum(most_rows(job.model.inputs))
+        passing += QUANTISER_BYTES + QUANTISER_OF_EACH * whole + math.ceil(QUANTISER_OF_ROWS * sampled)
+        passing += 16 * QUANTISED_AT_ONCE * size.units
+        disk += QUANTISED_ON_DISK * whole + sampled
     return Needs(whole, held, (12 + 4 * kept) * n + ADAPTED * size.adapted, passing, disk, torch)
 
 

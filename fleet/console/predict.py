@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from edge_agent.config import AgentConfig
 from edge_agent.slot import Card, Slot, SlotError, open_slot
@@ -64,6 +64,8 @@ def predict(config_path: Path, rows: Path, job: str | None, *, as_json: bool, so
     _tell(found)
     if card.model.finds_anomalies:
         sys.stderr.write(f"fedge: {anomalies.note(card)}\n")
+    if card.quantised is not None:
+        sys.stderr.write(f"fedge: model.onnx: {card.quantised}\n")
     if as_json:
         _write_json(card, found, answers)
     else:
@@ -225,6 +227,8 @@ def _write_json(card: Card, found: Asked, answers: Float32) -> None:
             told |= {"labels": list(contract.labels)}
     if card.model.finds_anomalies:
         told |= anomalies.facts(card, answers[:, 0].tolist())
+    if card.quantised is not None:
+        told["quantised"] = to_builtins(card.quantised)
     json.dump(told, sys.stdout)
     sys.stdout.write("\n")
 

@@ -151,7 +151,8 @@ def sum_up(display: Display, out: Path, summary: Summary, rows: Path | None) -> 
     ):
         times = f"the same rounds in float32 would be {n_bytes(float32)}, {float32 / n:.1f} times as much"
         say(f"bytes {way:<4} {n_bytes(n)} of payload a device ({n_bytes(wire)} with MQTT's own); {times}")
-    say(f"model      {summary.onnx}, taken from a device: {_said(summary.onnx_value)} in onnxruntime")
+    worth = "" if summary.onnx_value is None else f": {summary.onnx_value:.4f} in onnxruntime"
+    say(f"model      {summary.onnx}, taken from a device{worth}")
     say(f"pictures   {'  '.join(summary.plots) or NO_PICTURES}")
     say(f"figures    {out / 'summary.json'}  {summary.metrics}")
     config = out / "fleet" / "device-00" / "agent.toml"

@@ -1,8 +1,8 @@
-"""Sources without labels, for jobs that need none: a table that lacks the column has it all the same, and it is 0.
+"""Sources without labels, for jobs that need none: a table that lacks the column has it all the same, of normal rows.
 
 A device that looks for anomalies has rows and nothing else. A table that has the label column, which is what the job
-calls it or else the source, is read as it is: 0 is a normal row, 1 an anomaly. What is a feature by the job's contract
-is no label, whatever the source calls one.
+calls it or else the source, is read as it is: 0 is a normal row, 1 an anomaly, or the first and the second of the job's
+`classes`. What is a feature by the job's contract is no label, whatever the source calls one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def opened(
     if label in contract.features:
         label = _free(found.header)
         settings = structs.replace(settings, label=label)
-    return UnlabelledTable(found, label), settings
+    return UnlabelledTable(found, label, contract.class_names[0] if contract.class_names else "0"), settings
 
 
 def _free(header: Sequence[str]) -> str:
@@ -59,10 +59,10 @@ def _free(header: Sequence[str]) -> str:
 
 
 class UnlabelledTable:
-    """See `Table`. label: the column that is added."""
+    """See `Table`. label: the column that is added. normal: what a normal row is called in it."""
 
-    def __init__(self, table: Table, label: str) -> None:
-        self._table, self._label = table, label
+    def __init__(self, table: Table, label: str, normal: str) -> None:
+        self._table, self._label, self._normal = table, label, normal
         self.header = (*table.header, label)
         self.notes = (*table.notes, "no labels: all rows count as normal")
         self.is_named = bool(getattr(table, "is_named", True))
@@ -70,7 +70,9 @@ class UnlabelledTable:
     def blocks(self, wanted: Mapping[str, Kind]) -> Iterator[Block]:
         """See `Table`."""
         for block in self._table.blocks({name: kind for name, kind in wanted.items() if name != self._label}):
-            yield block._replace(columns={**block.columns, self._label: np.zeros(len(block.lines))})
+            n = len(block.lines)
+            normal = np.zeros(n) if wanted.get(self._label) is Kind.NUMBER else [self._normal] * n
+            yield block._replace(columns={**block.columns, self._label: normal})
 
     def close(self) -> None:
         """See `Table`."""

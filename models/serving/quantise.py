@@ -26,10 +26,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from models.params import Float32
 from models.serving.inference import RUNTIME_ERRORS, open_model, run
+from models.serving.sample import ROWS_AT_ONCE
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """The operators that are computed in int8."""
-ROWS_AT_ONCE = 32
 TIMED = 200
 """Rows that are asked one by one of either model, in turn."""
 

@@ -15,6 +15,10 @@ CALIBRATION_ROWS = 256
 TEST_ROWS = 1024
 FEWEST = 20
 """Rows of each kind that say anything."""
+ROWS_AT_ONCE = 32
+"""That a model answers together while it is calibrated."""
+MOST_BYTES = 2**24
+"""Of both kinds together: of wide rows there are fewer, but the fewest."""
 
 
 class Sample(NamedTuple):
@@ -23,6 +27,13 @@ class Sample(NamedTuple):
     calibration: Float32
     X: Float32
     y: Labels
+
+
+def most_rows(inputs: int) -> tuple[int, int]:
+    """Return how many rows of so many inputs are calibrated on, and measured with, at most."""
+    fit = MOST_BYTES // (4 * inputs)
+    calibration = min(CALIBRATION_ROWS, max(FEWEST, fit * CALIBRATION_ROWS // (CALIBRATION_ROWS + TEST_ROWS)))
+    return calibration, min(TEST_ROWS, max(FEWEST, fit - calibration))
 
 
 def sample_of(data: Dataset, device: str) -> Sample | None:
@@ -39,7 +50,8 @@ def sample_of(data: Dataset, device: str) -> Sample | None:
     else:
         half = len(order) // 2
         chosen, tested, of = order[:half], order[half:], data
-    chosen, tested = np.sort(chosen[:CALIBRATION_ROWS]), np.sort(tested[:TEST_ROWS])
+    most_chosen, most_tested = most_rows(data.X[:1].size or 1)
+    chosen, tested = np.sort(chosen[:most_chosen]), np.sort(tested[:most_tested])
     if min(len(chosen), len(tested)) < FEWEST:
         return None
     return Sample(_flat(data.X[chosen]), _flat(of.X[tested]), of.y[tested])

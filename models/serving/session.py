@@ -157,9 +157,11 @@ def export(
 def quantise(source: Path, target: Path, rows: Path, told: Path, *, timeout_s: float = 600.0) -> str | None:
     """Write a model in int8, and how both answer, in a process of its own: give None, or why it could not be.
 
-    See `models.serving.quantise` for what is in the files.
+    See `models.serving.quantise` for what is in the files. What else it writes lies beside the target, so that it goes
+    with that where the process is killed.
     """
-    return _run((*QUANTISER, str(source), str(target), str(rows), str(told)), b"", timeout_s)
+    command = (*QUANTISER, str(source), str(target), str(rows), str(told))
+    return _run(command, b"", timeout_s, TMPDIR=str(target.parent))
 
 
 def _start(command: Sequence[str]) -> _Child:
@@ -171,11 +173,11 @@ def _start(command: Sequence[str]) -> _Child:
     return _Child(process, cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout))
 
 
-def _run(command: Sequence[str], given: bytes, timeout_s: float) -> str | None:
-    """Run to the end: give None on success, else one line of why."""
+def _run(command: Sequence[str], given: bytes, timeout_s: float, **more: str) -> str | None:
+    """Run to the end: give None on success, else one line of why. more: of its environment."""
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, timeout=timeout_s, env=environment(), check=False
+            command, input=given, capture_output=True, timeout=timeout_s, env=environment(**more), check=False
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {timeout_s:g} s"
@@ -201,3 +203,7 @@ def _name_signal(number: int) -> str:
     if number == signal.SIGILL:
         return "died of SIGILL: this build of onnxruntime does not run on this processor"
     return f"died of {signal.Signals(number).name}"
+
+
+ENDED = tuple(map(_name_signal, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
+"""What is said of a child that was asked to end, as all of a service's processes are where it is stopped."""

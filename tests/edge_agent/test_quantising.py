@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 
 from edge_agent.quantising import Quantised, Wish, quantise
 from edge_agent.slot import Release, Slot, open_slot
@@ -12,7 +16,8 @@ from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, TrainSpec
 from models.lattice import initial
 from models.nets.table import build
-from models.params import Params
+from models.params import Float32, Params
+from models.serving import session
 from models.serving.export import to_onnx
 from models.serving.sample import Sample, sample_of
 from models.training import train
@@ -128,6 +133,92 @@ def test_a_slot_serves_float32_where_int8_loses_too_much_and_says_why(
     assert "fewer than" in slot.card.quantised.why_not
     assert "not in int8" in caplog.text
     assert "QuantizeLinear" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
+def test_a_threshold_that_comes_after_a_start_leaves_a_model_in_int8(tmp_path: Path) -> None:
+    model = ModelSpec("autoencoder", inputs=32, hidden=(64, 8))
+    data = make_rows(structs.replace(MODEL, outputs=32))
+    sample = sample_of(data._replace(y=np.zeros(len(data.X), np.int64)), "d1")
+    wish, params = Wish(1.0, sample), initial(build(model).spec, 0).params(build(model).spec)
+    assert Slot(tmp_path).install(Release("j", 1, 3, "0" * 64), model, params, wish=wish) is None
+    assert Slot(tmp_path).calibrate("j", 1, 3, 0.5, wish) is None
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert card.quantised is not None
+    assert (card.threshold, card.quantised.why_not) == (0.5, "")
+    assert "anomaly" in {value.name for value in onnx.load(tmp_path / "model.onnx").graph.output}
+
+
+HUM = ModelSpec("autoencoder", inputs=4, hidden=(2,))
+SOME = Sample(np.zeros((20, 4), np.float32), np.zeros((20, 4), np.float32), np.zeros(20, np.int64))
+
+
+def answering(before: Float32, after: Float32) -> Callable[..., None]:
+    """Return a child that answers so, before and after it has put a model in int8."""
+
+    def act(source: Path, target: Path, rows: Path, told: Path) -> None:
+        assert rows.is_file()
+        target.write_bytes(source.read_bytes()[:5])
+        np.savez(told, float=before, int8=after, float_s=1.0, int8_s=0.5)
+
+    return act
+
+
+def test_rows_that_score_high_do_not_hide_what_becomes_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    scores = np.geomspace(0.01, 0.1, 20, dtype=np.float32)[:, np.newaxis]
+    scores[-2:] = 1e4  # what was broken when it was recorded
+    others = np.vstack([30 * scores[:-2], scores[-2:]])
+    for after, is_kept in ((others, True), (1.001 * scores, False)):
+        path.write_bytes(b"in float32")
+        monkeypatch.setattr(session, "quantise", answering(scores, after))
+        found = quantise(path, HUM, Wish(0.01, SOME))
+        assert bool(found.why_not) == is_kept, found
+        assert path.read_bytes() == (b"in float32" if is_kept else b"in fl")
+
+
+def test_what_kills_the_child_or_fills_the_disk_leaves_the_model_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, killer = tmp_path / "model.onnx", "import os, sys; os.kill(os.getpid(), 9)"
+    path.write_bytes(b"in float32")
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "QUANTISER", (sys.executable, "-c", killer))
+        assert quantise(path, HUM, Wish(0.01, SOME)).why_not == "died of SIGKILL"
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", no_room)
+    assert "No space left" in quantise(path, HUM, Wish(0.01, SOME)).why_not
+    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == b"in float32"
+
+
+def test_a_child_that_ends_with_its_service_is_no_verdict_the_version_is_tried_again(
+    served: tuple[ModelSpec, Params, Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, params, sample = served
+    monkeypatch.setattr(session, "QUANTISER", (sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"))
+    slot, wish = Slot(tmp_path), Wish(0.01, sample)
+    why = slot.install(Release("j", 1, 3, "0" * 64), model, params, wish=wish)
+    assert why is not None
+    assert "died of SIGTERM: it is tried again" in why
+    assert slot.card is None
+    assert list((tmp_path / "versions").iterdir()) == []
+
+
+def test_what_a_child_that_is_killed_has_written_elsewhere_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"in float32")
+    told = "import tempfile; raise SystemExit(tempfile.mkdtemp())"
+    monkeypatch.setattr(session, "QUANTISER", (sys.executable, "-c", told))
+    place = Path(quantise(path, HUM, Wish(0.01, SOME)).why_not)
+    assert (place.parent.parent, place.exists()) == (tmp_path, False)
 
 
 def test_what_comes_to_nothing_is_refused() -> None:

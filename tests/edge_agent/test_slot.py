@@ -105,6 +105,21 @@ def test_every_built_in_kind_is_served_by_onnxruntime_and_by_numpy(
         np.testing.assert_allclose(slot.predict(X), net.predict(params, X), atol=1e-5)
 
 
+@pytest.mark.parametrize("why", ["died of SIGTERM", "died of SIGINT"])
+def test_an_export_that_ends_with_its_service_leaves_the_model_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    slot = Slot(tmp_path)
+    assert slot.install(make_release(1), MODEL, make_params(1)) is None
+    monkeypatch.setattr(slot_module, "export", lambda *_, **__: why)
+    refused = slot.install(make_release(2), MODEL, make_params(2))
+    assert refused is not None
+    assert why in refused
+    card = open_slot(tmp_path).card
+    assert card is not None
+    assert (card.release.number, "model.onnx" in card.files) == (1, True)
+
+
 @pytest.mark.parametrize("since", [None, 5])
 def test_card_and_onnx_say_which_versions_a_mean_is_of(slot: Slot, tmp_path: Path, since: int | None) -> None:
     release = Release("digits", 1, 8, f"{8:064x}", since)

@@ -54,6 +54,25 @@ def test_a_job_that_serves_its_model_takes_a_child_process_more_and_disk() -> No
     assert of_device(job(), size(10**6), child=False).held_bytes - never.held_bytes == 4 * 10**6
 
 
+@pytest.mark.parametrize(
+    ("inputs", "net", "peak_mb", "disk_mb"),
+    [  # of real processes
+        (784, Size(1796010, 10**6, 4010), 132.0, 13.2),
+        (20_000, Size(1000560, 10**6, 60), 130.0, 21.8),
+        (64 * 64 * 3, Size(183242, 163840, 393226), 184.0, 17.8),
+        (60 * 6, Size(205200, 120000, 36960), 119.0, 6.6),
+    ],
+    ids=["dense", "wide rows", "images", "sequences"],
+)
+def test_the_process_that_puts_a_version_in_int8_counts(inputs: int, net: Size, peak_mb: float, disk_mb: float) -> None:
+    model = {"model": {"inputs": inputs, "outputs": 10}}
+    in_int8, plain = (of_device(job(**model, quantise=quantise), net) for quantise in ("int8", "none"))
+    assert peak_mb <= (in_int8.passing_bytes - plain.passing_bytes) / 1e6 < 2 * peak_mb
+    assert in_int8.held_bytes == plain.held_bytes
+    assert in_int8.disk_bytes / 1e6 >= disk_mb
+    assert of_device(job(**model, quantise="int8"), net, serves=False) == of_device(job(**model), net, serves=False)
+
+
 def test_a_batch_is_no_larger_than_a_devices_rows() -> None:
     whole = job(train={"batch_size": 2**31 - 1})
     few, many, unknown = (of_device(whole, size(1000, 5000), rows=rows).passing_bytes for rows in (10, 10**6, None))

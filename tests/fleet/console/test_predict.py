@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_agent.quantising import Wish
 from edge_agent.slot import Release, Slot
 from edge_agent.slots import slot_path
 from fleet.cli import main
@@ -201,6 +202,18 @@ def test_a_file_without_what_the_model_takes_says_what_it_has(
     assert device.ask(tmp_path / "x.csv") == 1
     assert "no column 'temp'" in (said := capsys.readouterr().err)
     assert "the header has temperature, vib" in said
+
+
+def test_a_model_that_was_to_be_in_int8_says_what_has_come_of_it(
+    device: Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slot, params = Slot(slot_path(tmp_path, "job")), {"weight": np.eye(2, dtype=np.float32), "bias": np.zeros(2, "f4")}
+    model, wish = ModelSpec("linear", 2, (), 2), Wish(0.01, None)
+    assert slot.install(Release("job", 1, 4, "0" * 64), model, params, CLASSES, wish=wish) is None
+    assert device.ask(device.own, "--json") == 0
+    told = capsys.readouterr()
+    assert "model.onnx: not in int8: this device has fewer than 20 rows" in told.err
+    assert "fewer than 20 rows" in json.loads(told.out)["quantised"]["why_not"]
 
 
 def test_without_a_contract_rows_go_by_position_as_ever(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,13 @@ def columns(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("write", [csv, jsonl, sqlite, npz, columns])
+def test_so_they_do_where_the_job_has_names_for_normal_and_not(write: object, tmp_path: Path) -> None:
+    named = ContractSpec(features=("a", "b"), label="state", classes=("ok", "worn"))
+    found = read(SourceSettings(str(write(tmp_path))), MODEL, named)  # type: ignore[operator]
+    assert found.y.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("write", [csv, jsonl, sqlite, npz, columns])
 def test_all_rows_count_as_normal(write: object, tmp_path: Path) -> None:
     found = read(SourceSettings(str(write(tmp_path))), MODEL, CONTRACT)  # type: ignore[operator]
     assert found.X.tolist() == [list(row) for row in ROWS]

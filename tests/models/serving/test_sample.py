@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models.data.dataset import Dataset
-from models.serving.sample import CALIBRATION_ROWS, FEWEST, TEST_ROWS, sample_of
+from models.serving.sample import CALIBRATION_ROWS, FEWEST, MOST_BYTES, TEST_ROWS, most_rows, sample_of
 
 
 def rows(n: int, *, at: int = 0) -> Dataset:
@@ -45,3 +46,18 @@ def test_images_are_flat_rows() -> None:
     found = sample_of(images, "d1")
     assert found is not None
     assert found.calibration.shape[1:] == found.X.shape[1:] == (32,)
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 3276, 3277, 10_000, 100_000])
+def test_of_wide_rows_there_are_fewer(inputs: int) -> None:
+    most = most_rows(inputs)
+    assert most == (CALIBRATION_ROWS, TEST_ROWS) or inputs > 3276
+    assert min(most) >= FEWEST
+    assert 4 * inputs * sum(most) <= MOST_BYTES
+
+
+def test_a_device_with_very_wide_rows_takes_the_fewest() -> None:
+    assert most_rows(1_000_000) == (FEWEST, FEWEST)
+    found = sample_of(Dataset(np.zeros((200, 40, 5000), np.float32), np.zeros(200, np.int64)), "d1")
+    assert found is not None
+    assert (len(found.calibration), len(found.X)) == (FEWEST, FEWEST)
