@@ -44,7 +44,7 @@ def levels(n: int, own: Array, rng: np.random.Generator, faulty: Array) -> Array
     found += np.where(faulty == 1, 10, 0)[:, None] * hump(0.4 * speed + 8, 1.2)  # a bearing: a band of its own
     found += np.where(faulty == 2, 10, 0)[:, None] * hump(0.5 * speed, 1.0)  # something loose: half the speed
     found -= np.where(faulty == 3, 12, 0)[:, None] * hump(2 * speed, 1.3)  # a belt that slips: its hum is gone
-    return found + rng.normal(0, 1.0, found.shape)
+    return np.asarray(found + rng.normal(0, 1.0, found.shape))
 
 
 def main(folder: Path) -> None:
