@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,14 @@ SCALE = np.array([0.1, 0.1, 0.1, 1.0, 1.0, 1.0], np.float32)
 FOLDS = 4
 CODINGS = ("off", "strong")
 LENGTH, COLUMNS, CLASSES = 50, 6, 5
-OPTIONS: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "cnn1d": {"columns": COLUMNS, "channels": [16, 32], "kernel": 5, "head": "mean"},
-    "gru": {"columns": COLUMNS, "units": 32},
-}
+MODELS = (
+    ModelSpec("linear", LENGTH * COLUMNS, (), CLASSES),
+    ModelSpec(
+        *("cnn1d", LENGTH * COLUMNS, (), CLASSES),
+        options={"columns": COLUMNS, "channels": [16, 32], "kernel": 5, "head": "mean"},
+    ),
+    ModelSpec("gru", LENGTH * COLUMNS, (), CLASSES, options={"columns": COLUMNS, "units": 32}),
+)
 
 
 class People(NamedTuple):
@@ -63,12 +66,12 @@ class Asked(NamedTuple):
     rate: float
 
 
-def job(kind: str, compression: str, asked: Asked) -> JobSpec:
+def job(model: ModelSpec, compression: str, asked: Asked) -> JobSpec:
     """Return what is trained."""
     return JobSpec(
         name="windows",
         seed=1,
-        model=ModelSpec(kind, LENGTH * COLUMNS, (), CLASSES, options=OPTIONS[kind]),
+        model=model,
         compression=compression,  # type: ignore[arg-type]
         deploy="never",
         train=TrainSpec(asked.epochs, 20, asked.rate, 0.97, "adam"),
@@ -76,24 +79,25 @@ def job(kind: str, compression: str, asked: Asked) -> JobSpec:
     )
 
 
-def pooled(people: People, kind: str, asked: Asked) -> float:
+def pooled(people: People, model: ModelSpec, asked: Asked) -> float:
     """Return the accuracy of the net trained in one place."""
-    net, params = trained_centrally(job(kind, "off", asked), together(people.shares), asked.rounds)
+    net, params = trained_centrally(job(model, "off", asked), together(people.shares), asked.rounds)
     return net.evaluate(params, people.test.X, people.test.y).accuracy or 0.0
 
 
-def federated(people: People, kind: str, compression: str, asked: Asked) -> tuple[float, float, float]:
+def federated(people: People, model: ModelSpec, compression: str, asked: Asked) -> tuple[float, float, float]:
     """Return the accuracy of the fleet's last version, and bytes up and down, a device and round."""
-    result = simulate(job(kind, compression, asked), people.shares, people.test)
+    result = simulate(job(model, compression, asked), people.shares, people.test)
     each = result.devices * len(result.rounds)
     return result.rounds[-1].accuracy or 0.0, result.bytes_up / each, result.bytes_down / each
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
+    kinds = [model.kind for model in MODELS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="har_spsw.npz")
-    parser.add_argument("--kinds", nargs="+", choices=OPTIONS, default=list(OPTIONS))
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rate", type=float, default=0.003)
@@ -104,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     n_devices, n_test = len(folds[0].shares), sum(len(people.test.y) for people in folds)
     print(f"{n_devices} devices, {asked.rounds} rounds of {asked.epochs} passes; {n_test:,} windows to test on")
     print(f"{'':<8} {'coding':>8} {'fleet':>8} {'pooled':>8} {'points':>8} {'up':>10} {'down':>10}", flush=True)
-    for kind in asked.kinds:
-        central = float(np.mean([pooled(people, kind, how) for people in folds]))
+    for model in (model for model in MODELS if model.kind in asked.kinds):
+        central = float(np.mean([pooled(people, model, how) for people in folds]))
         for coding in CODINGS:
-            runs = [federated(people, kind, coding, how) for people in folds]
+            runs = [federated(people, model, coding, how) for people in folds]
             accuracy, up, down = np.mean(runs, axis=0).tolist()
             apart = 100 * (accuracy - central)
             print(
-                f"{kind:<8} {coding:>8} {accuracy:>8.4f} {central:>8.4f} {apart:>+8.2f} {up:>8,.0f} B {down:>8,.0f} B",
+                f"{model.kind:<8} {coding:>8} {accuracy:>8.4f} {central:>8.4f} {apart:>+8.2f} {up:>8,.0f} B {down:>8,.0f} B",
                 flush=True,
             )
 
