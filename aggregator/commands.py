@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aggregator import curves, evaluation, notes, signed, versions, waits
+from aggregator.convergence import STARTED
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from aggregator.uploads import Uploads
@@ -176,7 +177,8 @@ class Commands:
             job = aggregator.submit(spec, request, signed.of(command), start)
         run = aggregator.runs.get(job)
         said = notes.at_submit(run, aggregator.roster) if run else []
-        if command.start and run is not None:
+        said = [*aggregator.jobs.notes_of_net(job), *said]
+        if run is not None and STARTED in run.metrics:
             said = [versions.of_start(run, command.start), *said]
         return job, {"notes": said} if said else {}
 

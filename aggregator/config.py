@@ -21,6 +21,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which factories may run here: [models]."""
 
     allow: tuple[Factory, ...] = ()
+    bases: Annotated[tuple[FilePath, ...], Meta(max_length=1024)] = ()
+    """Files of tensors that jobs may freeze, known by SHA-256: NPZ, or *.base as devices keep them."""
 
 
 class ServerLimits(Struct, frozen=True, forbid_unknown_fields=True):

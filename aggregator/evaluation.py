@@ -16,17 +16,19 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from aggregator import bases
 from aggregator.config import AggregatorConfig
 from aggregator.store import Claim
 from broker.messages import Metrics
 from models.agreement import Agreed
+from models.buffers import NO_BUFFERS, Buffers
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import read, stamp
 from models.job import JobSpec, StopSpec
 from models.lattice import Model
 from models.measures import exact
 from models.measures import table as measures
-from models.nets import table as nets
+from models.nets.buffered import buffered
 from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.sections import scores_versions
@@ -34,12 +36,13 @@ from models.sections import scores_versions
 NO_STOP = StopSpec()
 
 
-def prepare(spec: JobSpec, config: AggregatorConfig) -> tuple[Net, Dataset | None]:
+def prepare(spec: JobSpec, config: AggregatorConfig, base: str = "") -> tuple[Net, Dataset | None]:
     """Build a job's net and read its test split by its contract, if there is one here: all of it is scored.
 
-    Raises ModelError or DatasetError.
+    base: SHA-256 of what is frozen of the net, where that does not follow from the job. Raises ModelError or
+    DatasetError.
     """
-    net = nets.of_job(spec, allow=config.models.allow)
+    net = bases.net_of(spec, config, bases.finder(spec, config, base))
     source = config.tests.get(spec.data_name)
     whole = structs.replace(spec.contract, validation=0.0)
     return net, read(source, spec.model, whole, config.models.allow) if source else None
@@ -88,32 +91,32 @@ def check_defined(spec: JobSpec, test: Dataset | None, metrics: Metrics) -> None
 class Scorer:
     """Scores versions on a job's test split, here or in another process: pickled it is how to be made there."""
 
-    def __init__(self, spec: JobSpec, config: AggregatorConfig) -> None:
-        """Build the net and read the test split. Raises ModelError or DatasetError."""
+    def __init__(self, spec: JobSpec, config: AggregatorConfig, base: str = "") -> None:
+        """Build the net and read the test split. base: as `prepare`. Raises ModelError or DatasetError."""
         source = config.tests.get(spec.data_name)
-        self._made_of = spec, config, "" if source is None else str(stamp(source))
-        self.net, self.test = prepare(spec, config)
+        self._made_of = spec, config, "" if source is None else str(stamp(source)), base
+        self.net, self.test = prepare(spec, config, base)
 
-    def __call__(self, model: Model, agreed: Agreed | None = None) -> Metrics:
+    def __call__(self, model: Model, agreed: Agreed | None = None, buffers: Buffers = NO_BUFFERS) -> Metrics:
         """Return all measures of a version; nothing without a test split, or where its fleet has yet to agree on what a
-        net takes. agreed: what it has agreed on.
+        net takes. agreed: what it has agreed on. buffers: of the version.
 
         It is evaluated all the same: who submits a job hears at once of a net or a split that cannot be.
         """
         contract, stop = self._made_of[0].contract, self._made_of[0].rounds.stop
-        net = normalised(self.net, contract, agreed)
+        net = normalised(buffered(self.net, buffers), contract, agreed)
         found = evaluate(net, model, self.test, contract.class_names, (stop.metric,))
         return {} if contract.agrees and agreed is None else found
 
-    def __reduce__(self) -> tuple[Callable[[bytes, bytes, str], Scorer], tuple[bytes, bytes, str]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, bytes, str, str], Scorer], tuple[bytes, bytes, str, str]]:
         """Return how it is made elsewhere: once for all versions of a job, and again where its file is another one."""
-        spec, config, stamp = self._made_of
-        return _scorer, (msgspec.json.encode(spec), msgspec.json.encode(config), stamp)
+        spec, config, stamp, base = self._made_of
+        return _scorer, (msgspec.json.encode(spec), msgspec.json.encode(config), stamp, base)
 
 
 @functools.lru_cache(maxsize=4)
-def _scorer(spec: bytes, config: bytes, _stamp: str) -> Scorer:
-    return Scorer(msgspec.json.decode(spec, type=JobSpec), msgspec.json.decode(config, type=AggregatorConfig))
+def _scorer(spec: bytes, config: bytes, _stamp: str, base: str) -> Scorer:
+    return Scorer(msgspec.json.decode(spec, type=JobSpec), msgspec.json.decode(config, type=AggregatorConfig), base)
 
 
 def evaluate(

@@ -114,4 +114,9 @@ def add_version(
     step = rows.sealed(stored.step) if stored.step else None
     write(ADD_VERSION, (*row, stored.state or None, step, stored.record or None))
     for body in bodies:
-        write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))
+        add_body(write, job, body)
+
+
+def add_body(write: Transaction, job: str, body: BodyRow) -> None:
+    """Add what is to lie at the broker."""
+    write(_ADD_BODY, (job, body.name, body.number, body.chunk_bytes, body.data, crc(body.data)))

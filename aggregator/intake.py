@@ -16,7 +16,8 @@ from aggregator import federated, gates, shares, streaks
 from aggregator.gates import RefusedError
 from aggregator.peers import Peers
 from aggregator.record import Next
-from models import sections, sums
+from models import buffers, sections, sums
+from models.buffers import Buffers, BuffersError
 from models.chain import Chain
 from models.clip import Factor, clipped
 from models.codec import CodecError
@@ -26,6 +27,7 @@ from models.fold import FoldError
 from models.job import JobSpec
 from models.steering import Report
 from models.strategies.table import STRATEGIES
+from models.voices import Heard, Outcome
 
 MOST_LATE = 2
 """Late updates that a version relays: each is a body of its own, under the hash of its own base."""
@@ -101,6 +103,7 @@ class Intake:
         self.sum = self._strategy.combine(chain.coding(now.held.number, now.record.choice.terms), now.model)
         self.late: list[LateUpdate] = []
         self.counted: list[Counted] = []
+        self._heard = Heard(now.held.buffers, now.held.number)
         self._refused: set[str] = set()
         self._before = dict(now.record.streaks)
         self.peers = Peers(now.record.norms(now.held.number), now.held.number)
@@ -153,9 +156,10 @@ class Intake:
     def restore(self, body: bytes, counted: Counted) -> None:
         """Add an update that was counted before. Raises one of DAMAGE where it is not what it was."""
         number = self._now.held.number if counted.number is None else counted.number
-        delta = self._delta(body)
+        delta, said = self._delta(body), self._buffers(body, counted)
         factor = self._gate(counted.norm, 1).factor if self._rules.gate == "clip" else None
         self._add(delta, self._decode(delta, number), counted.weight, number, factor)
+        self._hear(said, counted)
         self._note(structs.replace(counted, factor=factor))
 
     def admit(self, body: bytes, counted: Counted) -> gates.Admitted:
@@ -170,6 +174,7 @@ class Intake:
         try:
             delta = self._delta(body)
             self.evaluation_of(body)  # it is all as the job has it, or nothing of it counts
+            said = self._buffers(body, counted)
             update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = self._gate(norm, counted.weight, counted.device)
@@ -181,6 +186,7 @@ class Intake:
         except FoldError as error:
             far = f"its norm is far from the model's: {self._advice}; "
             raise RefusedError(f"{far if norm > self.model_norm else ''}it does not fit the sum", str(error)) from error
+        self._hear(said, counted)
         self._note(structs.replace(counted, weight=admitted.weight, norm=norm, factor=admitted.factor))
         return admitted
 
@@ -242,6 +248,34 @@ class Intake:
             except federated.TallyError as error:
                 raise sections.SectionError(f'section "{sections.EVALUATION}" is no scoring: {error}') from error
         return found
+
+    # What a net has beside its parameters.
+
+    def buffers(self) -> Outcome:
+        """Return the buffers of the next version: the mean of what has come to the current one. No late update has a
+        say in it: what that says is of another version.
+        """
+        weights = {one.device: one.weight for one in self.counted if one.number is None}
+        return self._heard.mean(weights, median=not self._strategy.weighs)
+
+    def _buffers(self, body: bytes, counted: Counted) -> Buffers | None:
+        """Return the buffers of an update; None of one to an earlier base. Raises SectionError."""
+        base = self._now.held.buffers
+        found = sections.split(body, self._sections).get(sections.BUFFERS)
+        if (found is None) == bool(base):
+            raise sections.SectionError(f'section "{sections.BUFFERS}" is missing')
+        if found is None or counted.number is not None:
+            return None
+        try:
+            said = buffers.decode(found, base.spec, base)
+            buffers.check_statistics(said)
+        except BuffersError as error:
+            raise sections.SectionError(f'section "{sections.BUFFERS}": {error}') from error
+        return said
+
+    def _hear(self, said: Buffers | None, counted: Counted) -> None:
+        if said is not None:
+            self._heard.add(counted.device, said)
 
     def _decode(self, delta: bytes, number: int) -> Update:
         return self._coding_of(number).decode(delta)

@@ -21,7 +21,7 @@ from concurrent.futures import Executor
 import msgspec
 from msgspec import Struct, structs
 
-from aggregator import creation, projection
+from aggregator import bases, creation, projection
 from aggregator import signed as signeds
 from aggregator.config import AggregatorConfig
 from aggregator.effects import BrokerLost, DeviceStatus, Doubted, EndJob
@@ -159,6 +159,7 @@ class Jobs:
 
     def load_all(self) -> None:
         """Load every job of the store that is not deleted. Raises StoreError when it cannot be read at all."""
+        bases.sweep(self._store, self._config)
         for row in self._store.jobs():
             if row.ended != "deleted":
                 self._load(row)
@@ -335,6 +336,10 @@ class Jobs:
         self.inside(job, Run.tick)
         return job
 
+    def notes_of_net(self, job: str) -> tuple[str, ...]:
+        """Return what the author of a job's net should know of it; nothing of one that was not tried here."""
+        return () if self._capacity is None else self._capacity.notes(job)
+
     def _make_way(self, name: str) -> list[str]:
         """Return the jobs of this name, all of which have ended. Raises ValueError if one has not."""
         runs_ = [run for run in self.runs.values() if run.spec.name == name]
@@ -418,6 +423,7 @@ class Jobs:
         """Forget a job that has ended, with its versions: its devices are told to. Raises StoreError."""
         self._store.end_job(job, "deleted", "")
         self._drop(job)
+        bases.sweep(self._store, self._config)
         self._send(projection.tombstone(job, self.term))
         self._litter.clear()
 

@@ -15,11 +15,12 @@ import numpy as np
 from msgspec import structs
 
 from aggregator import agreeing, gates
-from aggregator.agreeing import Agreeing
+from aggregator.agreeing import NAMED, Agreeing
 from aggregator.intake import DAMAGE, Counted, Intake, LateUpdate
 from aggregator.record import MOST_LEFT, Next, Record, RecordError, RecordFormatError, beside, opened
 from aggregator.rows import AMONG_BODIES, Kept
 from models import chain, sections, steering, sums
+from models.buffers import Buffers, first_of
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
 from models.codec.coding import shaped
@@ -85,12 +86,12 @@ class Learner:
     ) -> None:
         self._net = net
         self._spec = spec
-        self._chain = Chain(net.spec, spec)
-        self._sections = sections.allowed(spec, net.spec)
+        self._chain = Chain(net.spec, spec, first_of(net))
+        self._sections = sections.allowed(spec, net.spec, net.buffers)
         """What an update's body may have, and how much of each."""
         self._strategy = STRATEGIES[spec.aggregate.strategy]
         try:
-            now = self._gone_on(blob, steps, number or 0, record) if steps else opened(blob, net.spec, spec)
+            now = self._gone_on(blob, steps, number or 0, record) if steps else self._opened(blob)
         except RecordFormatError as error:
             raise StateFormatError(str(error)) from error
         except (RecordError, CodecError) as error:
@@ -104,14 +105,13 @@ class Learner:
         self._take(now)
 
     def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
-        held = (
-            opened(blob, self._net.spec, self._spec).held
-            if blob
-            else self._chain.first()._replace(number=number - len(steps))
-        )
+        held = self._opened(blob).held if blob else self._chain.first()._replace(number=number - len(steps))
         for step in steps:
             held = self._chain.take(held, held.number + 1, step)
         return Next(held, beside(record, held.number, self._net.spec))
+
+    def _opened(self, blob: bytes) -> Next:
+        return opened(blob, self._net.spec, self._spec, self._chain.buffers)
 
     @property
     def now(self) -> Next:
@@ -199,7 +199,7 @@ class Learner:
             return self._chain.exact(held)
         bare = held._replace(state=State())
         try:
-            body = self._chain.whole(held.model, held.agreed)
+            body = self._chain.whole(held.model, held.agreed, held.buffers)
             if self._chain.take(bare, held.number, body).model == held.model:
                 return body
         except (CodecError, LatticeError):
@@ -261,7 +261,7 @@ class Learner:
         rate = gains.published * self._intake.sum.weight / total
         seen = self._seen(total)
         if self.terms == FLOAT32:
-            held, body = self._whole(mean.values * rate)
+            held, body = self._whole(mean.values * rate, self._buffers())
             record = self._record(now.record.choice, seen, total)
             return Next(held, record, ((0, body),), self._told(held), self._intake.alarm)
         # of a sketch nothing is rounded at random
@@ -277,9 +277,11 @@ class Learner:
 
     def _following(self, step: Step, seen: RoundSummary, total: int, noise: float) -> Next:
         now, record = self._now, self._now.record
-        rounded = self._rounded(step, self._grids(noise)) if self._is_due(len(step.sum), noise) else None
-        step, held, snapshot = rounded or (step, self._chain.step(now.held, step), b"")
-        written = chain.write(step)
+        said = self._chain.say(self._buffers(), now.held.buffers)
+        base = now.held._replace(buffers=self._chain.hear(said, now.held.buffers))
+        rounded = self._rounded(base, step, self._grids(noise)) if self._is_due(len(step.sum), noise) else None
+        step, held, snapshot = rounded or (step, self._chain.step(base, step), b"")
+        written = self._chain.buffered(chain.write(step), said)
         ways = [(now.held.number, written)]
         recent = (*record.recent, written)
         if max(map(len, recent)) > LONGEST_IN_GROUP:
@@ -312,14 +314,24 @@ class Learner:
     def _gains(self, held: Held) -> Gains:
         return self._strategy.gains(self._chain.state(held), self._spec.aggregate)
 
-    def _whole(self, step: Float64) -> tuple[Held, bytes]:
+    def _buffers(self) -> Buffers:
+        """Return the mean of what devices say of the net's buffers."""
+        outcome = self._intake.buffers()
+        for name, who in outcome.far:
+            log.warning(
+                "buffer=%s of %d device(s) is far from all others' and left out of the mean: %s",
+                *(name, len(who), ", ".join(who[:NAMED]) + (", …" if len(who) > NAMED else "")),
+            )
+        return outcome.buffers
+
+    def _whole(self, step: Float64, buffers: Buffers) -> tuple[Held, bytes]:
         """Return the next version of a job that publishes every one of them whole, in float32, and its body."""
         now = self._now.held
         if not (np.abs(step) < 2.0**100).all():
             raise CodecError("a step is not finite or far too large")
         published = shaped(exact(step), self._net.spec)
         steps, state = self._chain.optimized(now, published)
-        body = self._chain.whole(add(now.model, steps), now.agreed)
+        body = self._chain.whole(add(now.model, steps), now.agreed, buffers)
         return self._chain.take(now, now.number + 1, body)._replace(state=state), body
 
     def _seen(self, total: int) -> RoundSummary:
@@ -354,20 +366,21 @@ class Learner:
         is_first = not self._now.held.number or (self._now.held.agreed is not None and not record.weight)
         return not is_first and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
 
-    def _rounded(self, step: Step, grids: Grids) -> tuple[Step, Held, bytes] | None:
+    def _rounded(self, base: Held, step: Step, grids: Grids) -> tuple[Step, Held, bytes] | None:
         """Return the step that rounds its version to these grids as well, that version, and its snapshot.
 
+        base: the version that is left, with the buffers of the next.
         None where the snapshot would lead elsewhere, as at the very edge of the lattice: the next round tries again.
         """
         step = step._replace(grids=grids)
         try:
-            held = self._chain.step(self._now.held, step)
+            held = self._chain.step(base, step)
             snapshot = self._chain.snapshot(held, grids)
             found = self._chain.take(self._chain.first(), held.number, snapshot)
         except (CodecError, LatticeError) as error:
             log.warning("no snapshot of version %d: %s", self._now.held.number + 1, error)
             return None
-        same = (found.model, found.state) == (held.model, held.state)
+        same = (found.model, found.state, found.buffers) == (held.model, held.state, held.buffers)
         return (step, held, snapshot) if same else None
 
     def _grids(self, noise: float) -> Grids:

@@ -52,7 +52,8 @@ class Maker(Standing):
         except BaseException:
             self._marks.leave(self.job, "commit")
             raise
-        self._making = _Making(close, following, self._scoring.begin(following.model, now, following.held.agreed))
+        held = following.held
+        self._making = _Making(close, following, self._scoring.begin(held.model, now, held.agreed, held.buffers))
         return self._made(now) if self._making.scores.is_done else None
 
     def _capped(self, close: Close) -> Close:

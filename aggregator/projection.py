@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aggregator import evaluation
 from aggregator.effects import Announce
@@ -59,6 +59,7 @@ Out = Message | Clear | Question
 def retained(run: Run) -> list[Out]:
     """Return everything of a job that should lie at the broker, the head last."""
     lying: list[Out] = [m for row in run.bodies() for m in chunks_of(run, row)]
+    lying += base(run)
     described: list[Out] = [head(run), status(run)]
     return [*lying, *described, job(run)] if run.coordinator.ended else [job(run), *lying, *described]
 
@@ -74,8 +75,16 @@ def job(run: Run) -> Job:
     """Return the job as devices read it."""
     last = run.version if run.coordinator.ended else None
     if run.signed is not None:
-        return run.signed.said(run.job, run.term, last)
-    return Job(run.job, run.term, msgspec.to_builtins(run.spec), last)
+        return structs.replace(run.signed.said(run.job, run.term, last), base=run.base)
+    return Job(run.job, run.term, msgspec.to_builtins(run.spec), last, base=run.base)
+
+
+def base(run: Run) -> list[Body]:
+    """Return what is frozen of the job's net, in pieces, where devices may have to fetch it."""
+    if run.base is None:
+        return []
+    pieces = chunks.cut(run.base_bytes(), run.base.chunk_bytes)
+    return [Body(run.job, run.base.name, index, piece) for index, piece in enumerate(pieces)]
 
 
 def head(run: Run) -> Head:

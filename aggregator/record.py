@@ -13,7 +13,9 @@ from aggregator import peers, streaks
 from aggregator.peers import Peer
 from aggregator.rows import is_whole
 from models import agreement, steering
+from models import buffers as beside_params
 from models.agreement import AgreementError
+from models.buffers import NO_BUFFERS, Buffers, BuffersError, first_of
 from models.chain import AGREEMENT, SPAN, STEP, WHOLE, Chain, Held, kind_of
 from models.codec.terms import FLOAT32, INT8, WIDEST, Terms, terms_for
 from models.job import CompressionSpec, JobSpec
@@ -108,9 +110,12 @@ class Next(NamedTuple):
         """Serialise, with a checksum; a `Learner` is made from it."""
         held = self.held
         cells = held.number, held.model.to_bytes(), held.state.parts(), self.record
-        if held.agreed is None:  # as an older fedge reads it
+        agreed = b"" if held.agreed is None else held.agreed.to_bytes()
+        if held.buffers:
+            return _sealed(_Buffered(_WITH_BUFFERS, *cells, agreed, held.buffers.to_bytes()))
+        if not agreed:  # as an older fedge reads it
             return _sealed(_Stored(_FORMAT, *cells))
-        return _sealed(_Agreed(_WITH_AGREEMENT, *cells, held.agreed.to_bytes()))
+        return _sealed(_Agreed(_WITH_AGREEMENT, *cells, agreed))
 
     def beside(self) -> bytes:
         """Serialise what is kept beside the version itself, with a checksum."""
@@ -125,6 +130,8 @@ class Next(NamedTuple):
 _FORMAT = 2
 _WITH_AGREEMENT = 3
 """Of a state with what the fleet has agreed on; others are of the format before, which older fedges read."""
+_WITH_BUFFERS = 4
+"""Of one whose net has buffers that travel."""
 _OLDER = "use that one again, or begin the job anew"
 _STEPS = (STEP, WHOLE, AGREEMENT)
 
@@ -142,6 +149,10 @@ class _Agreed(_Stored, frozen=True, array_like=True):
     agreed: bytes = b""
 
 
+class _Buffered(_Agreed, frozen=True, array_like=True):
+    buffers: bytes = b""
+
+
 class _Numbered(Struct, frozen=True, array_like=True):
     """What every format begins with, but the first, which had a blob of its own there."""
 
@@ -154,7 +165,7 @@ class _Beside(Struct, frozen=True, array_like=True):
     record: Record
 
 
-T = TypeVar("T", _Stored, _Agreed, _Beside)
+T = TypeVar("T", _Buffered, _Beside)
 
 
 def _sealed(stored: _Stored | _Beside) -> bytes:
@@ -162,9 +173,12 @@ def _sealed(stored: _Stored | _Beside) -> bytes:
     return zlib.crc32(packed).to_bytes(4, "little") + packed
 
 
-def opened(blob: bytes, spec: Spec, job: JobSpec) -> Next:
-    """Read what `Next.to_bytes` wrote of this job. Raises RecordError."""
-    stored = _read(blob, _Agreed, spec)
+def opened(blob: bytes, spec: Spec, job: JobSpec, first: Buffers = NO_BUFFERS) -> Next:
+    """Read what `Next.to_bytes` wrote of this job. first: the buffers of version 0. Raises RecordError.
+
+    What an older fedge has stored of a net with buffers has those of version 0: it left all others on the devices.
+    """
+    stored = _read(blob, _Buffered, spec)
     try:
         model = Model.from_bytes(stored.model, spec)
     except ValueError as error:
@@ -172,9 +186,10 @@ def opened(blob: bytes, spec: Spec, job: JobSpec) -> Next:
     try:
         state = STRATEGIES[job.aggregate.strategy].read(stored.state, spec)
         agreed = agreement.from_bytes(stored.agreed, job) if stored.agreed else None
-    except (StateError, AgreementError) as error:
+        buffers = beside_params.from_bytes(stored.buffers, first.spec) if stored.buffers else first
+    except (StateError, AgreementError, BuffersError) as error:
         raise RecordError(str(error)) from error
-    return Next(Held(stored.number, model, state, agreed), stored.record)
+    return Next(Held(stored.number, model, state, agreed, buffers), stored.record)
 
 
 def beside(blob: bytes, number: int, spec: Spec) -> Record:
@@ -191,7 +206,7 @@ def _read(blob: bytes, kind: type[T], spec: Spec) -> T:
     try:
         number = msgspec.msgpack.decode(blob[4:], type=_Numbered).format
         found = 1 if isinstance(number, bytes) else number
-        newest = _WITH_AGREEMENT if kind is _Agreed else _FORMAT
+        newest = _WITH_BUFFERS if kind is _Buffered else _FORMAT
         formats.check("its server state", found, newest, oldest=_FORMAT, older=_OLDER)
         stored = msgspec.msgpack.decode(blob[4:], type=kind)
     except formats.FormatError as error:
@@ -210,7 +225,9 @@ def start(net: Net, spec: JobSpec) -> Next:
     """Return version 0."""
     d, coding = n_parameters(net.spec), spec.coding
     choice = _first(d, coding)
-    return Next(Chain(net.spec, spec).first(), Record((choice.terms.m, choice.terms.bits), choice.down, None))
+    return Next(
+        Chain(net.spec, spec, first_of(net)).first(), Record((choice.terms.m, choice.terms.bits), choice.down, None)
+    )
 
 
 def _first(d: int, coding: CompressionSpec) -> Choice:

@@ -14,6 +14,7 @@ from aggregator.evaluation import Scorer
 from aggregator.executor import Inline
 from broker.messages import Metrics
 from models.agreement import Agreed
+from models.buffers import NO_BUFFERS, Buffers
 from models.lattice import Model
 
 
@@ -58,11 +59,11 @@ class Scoring:
         """Whether an evaluation still runs that nobody waits for."""
         return self._unended is not None and not self._unended.done()
 
-    def begin(self, model: Model, now: float, agreed: Agreed | None = None) -> Pending:
-        """Begin to evaluate a version. agreed: what its fleet has agreed on."""
+    def begin(self, model: Model, now: float, agreed: Agreed | None = None, buffers: Buffers = NO_BUFFERS) -> Pending:
+        """Begin to evaluate a version. agreed: what its fleet has agreed on. buffers: those of the version."""
         is_free = not self.runs_on and (self._behind is None or self._behind.done())
         executor = self._executor if self.has_test and is_free else Inline()
-        asked = (model,) if agreed is None else (model, agreed)
+        asked = (model, agreed, buffers) if buffers else (model,) if agreed is None else (model, agreed)
         future = executor.submit(self._scorer if is_free else _no_scores, *asked)
         if not future.done():
             future.add_done_callback(lambda _: self._wake())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from aggregator import agreeing, convergence, evaluation, remarks, scale, shares
+from aggregator import agreeing, bases, convergence, evaluation, remarks, scale, shares
 from aggregator.config import AggregatorConfig
 from aggregator.convergence import best_of
 from aggregator.coordinator import Coordinator
@@ -82,7 +82,12 @@ class Standing:
         self._inbox = inbox
         self._limits = config.limits
         self._marks = marks
-        scorer = evaluation.Scorer(row.spec, config)
+        self.base = store.base_at(row.job)
+        """How what is frozen of its net lies at the broker, where devices cannot make it."""
+        if self.base is not None:
+            bases.note(store, row.job)
+            bases.restore(config, self.base.sha256, lambda: store.base(row.job))
+        scorer = evaluation.Scorer(row.spec, config, "" if self.base is None else self.base.sha256)
         self._net = scorer.net
         executor = Inline() if executor is None else executor
         self._scoring = Scoring(scorer, executor, config.limits.evaluation_s, wake)
@@ -178,9 +183,12 @@ class Standing:
         Never coarser: the last of the pieces that lie there would stay.
         """
         lying = {body.chunk_bytes for body in self._store.bodies(self.job)}
+        if self.base is not None:
+            lying.add(self.base.chunk_bytes)
         cut = min({self._limits.cut_for(self._packet_bytes), *lying})
         if lying - {cut}:
             self._store.recut(self.job, cut)
+            self.base = self._store.base_at(self.job)
         return cut
 
     # What can be asked.
@@ -255,6 +263,10 @@ class Standing:
     def bodies(self) -> list[BodyRow]:
         """Return what lies, or should lie, at the broker."""
         return self._store.bodies(self.job)
+
+    def base_bytes(self) -> bytes:
+        """Return what is frozen of its net, as it lies at the broker."""
+        return self._store.base(self.job)
 
     def is_behind(self, version: Version) -> bool:
         """Return whether this version can only be of a store that had come further than this one."""

@@ -37,7 +37,7 @@ from aggregator.contributions import Scored
 from aggregator.database import DamageError, Database, StoreError, crc
 from aggregator.effects import Close
 from aggregator.generations import Chance
-from aggregator.history import ADD_VERSION, History, Start, add_version
+from aggregator.history import ADD_VERSION, History, Start, add_body, add_version
 from aggregator.kept import Keep, KeptState, KeptStates, Leaving
 from aggregator.lock import Lock
 from aggregator.part import durable
@@ -56,7 +56,7 @@ from aggregator.rows import (
 from aggregator.schema import SCHEMA_VERSION
 from aggregator.updates import Updates
 from aggregator.words import TAKE_OVER, Words
-from broker.messages import Version
+from broker.messages import BASE, BaseAt, Version
 from models.job import JobSpec
 from runtime.failpoints import reach
 
@@ -190,11 +190,13 @@ class Store(Words, History, Updates, Attempts):
         leaving: Sequence[Leaving] = (),
         request: str = "",
         start: Start | None = None,
+        base: BodyRow | None = None,
     ) -> None:
         """Add a job with its version 0, in the place of those that it replaces: all of it or nothing.
 
         leaving: what remains of these, as far as that is not in the store. request: what asked for the job, so that
-        whoever asks again is told of the same one. start: its version 1, where it starts from given weights.
+        whoever asks again is told of the same one. start: its version 1, where it starts from given weights. base: what
+        is frozen of its net, where devices cannot make that themselves.
         """
         remains = {one.job: one for one in leaving}
         text = msgspec.json.encode(spec)
@@ -210,6 +212,8 @@ class Store(Words, History, Updates, Attempts):
             write(ADD_VERSION, (job, 1, 0, sha256, msgspec.json.encode(metrics), state, None, None))
             if start is not None:
                 add_version(write, job, Version(1, 1), *start)
+            if base is not None:
+                add_body(write, job, base)
         for other in replaces:
             self._bodies.forget(other)
 
@@ -322,9 +326,28 @@ class Store(Words, History, Updates, Attempts):
     # Bodies.
 
     def bodies(self, job: str) -> list[BodyRow]:
-        """Return what lies, or should lie, at the broker."""
-        sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ?"
-        return [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job,))]
+        """Return what lies, or should lie, at the broker; without what is frozen of its net (`base_at`)."""
+        sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ? AND substr(name, 1, 5) != ?"
+        return [rows.body_row(job, row) for row in self._rows(job, "bodies", sql, (job, BASE))]
+
+    def base_at(self, job: str) -> BaseAt | None:
+        """Return how what is frozen of a job's net lies at the broker; None where it need not lie there."""
+        sql = "SELECT substr(name, 6), length(data), chunk_bytes FROM bodies WHERE job = ? AND substr(name, 1, 5) = ?"
+        row = self._db.one(f"job {job}, table bodies,", sql, (job, BASE))
+        return None if row is None else rows.read(BaseAt, job, "bodies", list(row))
+
+    def base(self, job: str) -> bytes:
+        """Return the bytes that say it. Raises DamageError."""
+        sql = "SELECT name, number, chunk_bytes, data, crc FROM bodies WHERE job = ? AND substr(name, 1, 5) = ?"
+        row = self._db.one(f"job {job}, table bodies,", sql, (job, BASE))
+        if row is None:
+            raise damaged(job, "bodies", "what is frozen of its net is missing")
+        return rows.body_row(job, row).data
+
+    def bases(self) -> dict[str, str]:
+        """Return the jobs whose nets have something frozen that lies here, and its SHA-256."""
+        sql = "SELECT job, substr(name, 6) FROM bodies WHERE substr(name, 1, 5) = ?"
+        return {str(job): str(sha256) for job, sha256 in self._db.rows("table bodies", sql, (BASE,))}
 
     def recut(self, job: str, chunk_bytes: int) -> None:
         """Note that every body of a job lies at the broker in pieces of this size."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from aggregator import effects, restoring
+from aggregator import bases, effects, restoring
 from aggregator.convergence import best_of
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 24_576
 """Of a body that is exported, in one answer: a third more in base64, and the smallest broker known takes 64 kB."""
-UPLOAD = "upload:"
+UPLOAD, BASE = "upload:", "base:"
 
 
 class Found(NamedTuple):
@@ -159,22 +159,33 @@ def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
 
 
 def given(aggregator: Aggregator, uploads: Uploads, text: str) -> Given:
-    """Return the weights that a job is to start from: NAME, NAME@VERSION or upload:DIGEST.
+    """Return the weights that a job is to start from: NAME, NAME@VERSION, upload:DIGEST or base:DIGEST.
 
     Raises ValueError or StoreError.
     """
     if text.startswith(UPLOAD):
         return Given(uploads.whole(text.removeprefix(UPLOAD)), "the weights that were sent")
+    if text.startswith(BASE):
+        return Given(uploads.whole(text.removeprefix(BASE)), "the tensors that were sent", begins_with_base=True)
     name, _, version = text.partition("@")
     found = find(aggregator, name, version or "last")
-    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec)
+    base = bases.of_job(aggregator.store, found.job)
+    return Given(found.state.body, f"{found.job} version {found.state.number}", found.spec, base)
 
 
 def of_start(run: Run, text: str) -> str:
-    """Return in words what a job started from, and what that costs."""
+    """Return in words what a job started from, and what that costs. text: as it was asked for; "" if it was not."""
     n_bytes = sum(len(body.data) for body in run.bodies() if body.number == 1)
-    what = "the weights that were sent" if text.startswith(UPLOAD) else text
-    return f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
+    n_bytes += 0 if run.base is None else run.base.n_bytes
+    if text.startswith(BASE):
+        return f"what is frozen of its net has come: {n_bytes:,} bytes, once, for each device that has not got them"
+    what = (
+        "the weights that were sent"
+        if text.startswith(UPLOAD)
+        else text or f"the weights that {run.spec.model.kind} gives"
+    )
+    told = f"it starts from {what}: that is version 1, of {n_bytes:,} bytes for each device"
+    return told if text else f'{told}; start = "seed" in [model] draws others of its seed, which costs none'
 
 
 class Exports:

@@ -129,6 +129,31 @@ class Candidate(Struct, frozen=True, omit_defaults=True):
     empty: bool = False
 
 
+BASE = "base-"
+"""What the name of a body begins with that says frozen tensors; no version's does."""
+
+
+class BaseAt(Struct, frozen=True, array_like=True):
+    """The frozen tensors of a job's net, where devices cannot make them: [sha256, n_bytes, chunk_bytes].
+
+    They lie at the topics body/<job>/base-<sha256>/0 … n-1, as models/frozen.py says them.
+    """
+
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    n_bytes: BodyBytes
+    chunk_bytes: ChunkBytes
+
+    @property
+    def name(self) -> str:
+        """The name of the body that says them."""
+        return f"{BASE}{self.sha256}"
+
+    @property
+    def n_chunks(self) -> int:
+        """In how many pieces it lies there."""
+        return -(-self.n_bytes // self.chunk_bytes)
+
+
 class Job(Struct, frozen=True, omit_defaults=True):
     """A job's specification, or its tombstone when `spec` is absent. Retained.
 
@@ -142,6 +167,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     operator: Short = ""
     """Who has signed the specification, in a fleet with keys."""
     signature: Signature = ""
+    base: BaseAt | None = None
+    """The frozen tensors of its net, where they are not what every device makes itself from the seed."""
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
@@ -380,7 +407,8 @@ class Submit(Struct, frozen=True, tag="submit", tag_field="command"):
     operator: Short = ""
     signature: Signature = ""
     start: Short = ""
-    """What it starts from: NAME, NAME@VERSION (a number, "best" or "last"), or upload:DIGEST; else from its seed."""
+    """What it starts from: NAME, NAME@VERSION (a number, "best" or "last"), upload:DIGEST, or
+    base:DIGEST: its frozen tensors (models/frozen.py), and a body behind them, or none; else from its seed."""
 
 
 class Stop(Struct, frozen=True, tag="stop", tag_field="command"):

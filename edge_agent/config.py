@@ -25,6 +25,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What computes a job that leaves it open."""
     inference: bool = True
     """Export ONNX and hold a session as the job's deploy policy says."""
+    bases: Annotated[tuple[FilePath, ...], Meta(max_length=1024)] = ()
+    """Files of tensors that jobs may freeze, known by SHA-256: NPZ, or *.base. What is not in them is fetched once."""
     keep: Annotated[int, Meta(ge=1)] | None = None
     """How many model slots of jobs that are not at work here stay, the last installed first; all when not given."""
 

@@ -14,6 +14,7 @@ from edge_agent.slot import Release
 from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
 from models.chain import max_way_bytes_of
+from models.nets.finetune import served
 from models.trail import Trail
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
@@ -50,7 +51,7 @@ class Fetcher(Workspace):
                 *(effect.version, effect.source, self.net.spec, self._version),
                 held_since=since,
                 since=effect.since,
-                most_bytes=max_way_bytes_of(self.spec, self.net.spec),
+                most_bytes=max_way_bytes_of(self.spec, self.net.spec, self.net.buffers),
             )
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
@@ -98,11 +99,11 @@ class Fetcher(Workspace):
 
     def _deployed(self, version: Version, trail: Trail) -> Install:
         """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        model, since, why = trail.served(self.spec.averaged_from(version.number))
-        if why:
-            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, why)
-        release = Release(self.job, version.generation, version.number, model.sha256(), since)
-        params = model.params(self.net.spec)
+        found = trail.served(self.spec.averaged_from(version.number))
+        if found.why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, found.why)
+        release = Release(self.job, version.generation, version.number, found.model.sha256(), found.since)
+        params = served(self.net, found.params(self.net.spec))
         head = self.participant.announced.head
         threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
         if head is not None and threshold is not None and head.version == version:

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker.messages import Failure, Job, Version
+from broker.messages import BASE, Body, Failure, Job, Version
 from broker.wire import Wire
 from edge_agent import outbox
+from edge_agent.bases import Bases
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
 from edge_agent.heard import Heard
@@ -36,6 +37,7 @@ from models.budget import Capacity
 from models.contract import ContractSpec
 from models.data.dataset import DatasetError
 from models.data.source import Opener, Source
+from models.frozen import FrozenError, MissingError
 from models.job import JobSpec
 from models.nets.net import ModelError
 from runtime.faults import ENTRY_S, Fault, Marks, contain
@@ -50,6 +52,10 @@ LOOK_AGAIN_S = 60.0
 """Data or a disk that could not be used are looked at again after this long; so is whether others have made room."""
 NO_ROOM_S = 600.0
 """A job that is too large for this device is weighed again after this long: a disk may have been emptied."""
+STALL_S = 60.0
+"""What is frozen of a net is asked for again where no piece of it has come for so long;"""
+WAIT_S = 5.0
+"""and looked for again after this long where it is on its way for another job."""
 TURN_S = 5.0
 """How long a job trains until another has its turn."""
 FIRST_REST_S = 600.0
@@ -111,6 +117,7 @@ class Jobs:
 
     __slots__ = (  # beyond thirty names a dict of each object weighs a kilobyte
         "_announced",
+        "_bases",
         "_beginning",
         "_capacity",
         "_clock",
@@ -195,6 +202,8 @@ class Jobs:
         self._resources = resources
         self._capacity = capacity
         self._heard = heard
+        self._bases = Bases(home, config.models, wire)
+        """What is frozen of the nets of jobs."""
         self._marks = marks
         self.slots = slots
         self._send = send
@@ -239,7 +248,7 @@ class Jobs:
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
         for job in [job for job, later in self._later.items() if now >= later.at]:
-            self._begin(job, self._later.pop(job).spec)
+            self._look_again(job, now)
         if now >= self._left_over_at:
             self._left_over_at = math.inf
             self._report_left_over()
@@ -361,6 +370,27 @@ class Jobs:
             self.changed = True
         self._send(out)
 
+    def take(self, chunk: Body) -> None:
+        """Take a piece of a version, or of what is frozen of a job's net."""
+        if not chunk.name.startswith(BASE):
+            self.inside(chunk.job, lambda work, now: work.take(chunk, now))
+            return
+        later = self._later.get(chunk.job)
+        if later is None or chunk.job not in self._bases.coming:
+            return
+        try:
+            out = self._bases.take(chunk)
+        except (FrozenError, OSError) as error:
+            why = f"what is frozen of its net cannot be fetched: {error}"
+            self._put_off(chunk.job, later.spec, why, NO_ROOM_S if isinstance(error, FrozenError) else LOOK_AGAIN_S)
+            return
+        if out is None:
+            self._later.pop(chunk.job)
+            self._begin(chunk.job, later.spec)
+            return
+        later.at = self._clock() + STALL_S
+        self._send(out)
+
     def meet(self, job: Job) -> None:
         """Take what the broker says of a job: that it is there, has ended, or is deleted."""
         self.changed = True
@@ -369,6 +399,8 @@ class Jobs:
                 self._heard.end(job.job)
             self._forget(job.job)
             return
+        if job.base is not None:
+            self._bases.note(job.job, job.base)
         if why := self._objection(job):
             if self.unready.get(job.job) != why:
                 log.error("job=%s is refused: %s", job.job, why)
@@ -435,7 +467,10 @@ class Jobs:
         if not self._fits(job, spec):
             return
         try:
-            work = contain(lambda: self._make(job, spec), ModelError, NewerFormatError, OSError)
+            work = contain(lambda: self._make(job, spec), ModelError, NewerFormatError, MissingError, OSError)
+        except MissingError as error:
+            self._fetch_base(job, spec, error)
+            return
         except (ModelError, NewerFormatError, OSError) as error:
             self._put_off(job, spec, str(error), LOOK_AGAIN_S)
             return
@@ -445,6 +480,29 @@ class Jobs:
         self._beginning = {**self._beginning, job: (work, self._clock())}
         work.look()
         self._take_part(job)
+
+    def _look_again(self, job: str, now: float) -> None:
+        """Look again whether this device can take part in a job; or ask again for what is on its way for it."""
+        if (out := self._bases.again(job)) is not None:
+            self._later[job].at = now + STALL_S
+            self._send(out)
+            return
+        self._begin(job, self._later.pop(job).spec)
+
+    def _fetch_base(self, job: str, spec: JobSpec, missing: MissingError) -> None:
+        """Fetch what is frozen of a job's net, and begin the job with it."""
+        try:
+            out = self._bases.begin(job, missing.spec)
+        except (FrozenError, OSError) as error:
+            self._put_off(job, spec, f"what is frozen of its net cannot be kept: {error}", LOOK_AGAIN_S)
+            return
+        if out is None:  # all of it had come before this process began, but for its name
+            self._begin(job, spec)
+            return
+        self.changed = True
+        self.unready[job] = str(missing)
+        self._later[job] = _Later(spec, self._clock() + (STALL_S if job in self._bases.coming else WAIT_S), STALL_S)
+        self._send(out)
 
     def _take_part(self, job: str) -> None:
         """Take part in a job whose data have been looked at, if they have; or say why not and look again later."""
@@ -499,6 +557,7 @@ class Jobs:
                 source=self._source(spec),
                 readings=self._readings,
                 resources=self._resources,
+                find=self._bases.finder(job, spec),
             )
 
     def _looked_at(self, job: str) -> None:
@@ -568,6 +627,7 @@ class Jobs:
         except OSError as error:
             log.error("job=%s is deleted, and %s stays on disk: %s", job, folder, error.strerror or error)
         needed = list(self._going_on())
+        self._bases.sweep(needed, job)
         self._sources = tuple(one for one in self._sources if any(map(one.is_for, needed)))
         self._sweep()
 
@@ -579,6 +639,7 @@ class Jobs:
             self._capacity.forget(job)
         self._looked_at(job)
         self._readings.forget(job)
+        self._send(self._bases.stop(job))
         if job in self.works:
             self._leave(job)
         self._marks.leave(job)

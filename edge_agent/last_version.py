@@ -10,6 +10,7 @@ from edge_agent.effects import Connected, Disconnected, ParticipantEvent
 from edge_agent.evaluating import Scoring, rows_of
 from edge_agent.rows import RowReader
 from models import sections
+from models.nets.buffered import buffered
 from models.nets.normalised import normalised
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
@@ -58,7 +59,7 @@ class LastVersion(RowReader):
             return
         self.n_examples = len(data.y)
         held = self._trail.now
-        net = normalised(self.net, self.spec.contract, held.agreed)
+        net = normalised(buffered(self.net, held.buffers), self.spec.contract, held.agreed)
         said.scoring = Scoring(net, held.model.params(self.net.spec), scored, self.spec)
 
     def _score_for(self, until: float, now: float, clock: Callable[[], float]) -> None:

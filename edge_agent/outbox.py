@@ -291,7 +291,7 @@ class Outbox:
             return None
         try:
             state = training_from_bytes(found.training, self._spec)
-            _check_size((*state.params.values(), *state.momentum.values(), *state.squares.values()))
+            _check_size((*state.all_params.values(), *state.momentum.values(), *state.squares.values()))
             _check_position(state, found.loss, train, n_examples)
         except files.UNREADABLE as error:
             self._ignore("checkpoint.bin", error)

@@ -53,7 +53,7 @@ class Reporter:
         """Return the loss on these rows at an earlier version, and its number: the last reported on, or the first."""
         if last is not None and last.version.generation == base.generation and last.version.number < base.number:
             return last.loss, last.version.number
-        return probe.loss(self._net, self._chain.first().model.params(self._net.spec), rows), 0
+        return probe.loss(self._net, self._chain.first().params(self._net.spec), rows), 0
 
 
 def rng_of(*names: object) -> np.random.Generator:

@@ -282,7 +282,7 @@ class Agent:
             case Head() | Round() | Want() | Verdict():
                 self.jobs.pass_on(message.job, message)
             case Body():
-                self.jobs.inside(message.job, lambda work, now: work.take(message, now))
+                self.jobs.take(message)
             case Beacon():
                 self._greet(message, live=not packet.retain)
             case Presence():

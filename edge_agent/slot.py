@@ -1,7 +1,7 @@
 """The model slot: the directory in which a device keeps the model that its applications use.
 
     SLOT/model.onnx -> current/model.onnx     what applications open
-    SLOT/model.npz  -> current/model.npz      the same parameters, float32, for whoever has no ONNX runtime
+    SLOT/model.npz  -> current/model.npz      the same parameters and buffers, float32, for whoever has no ONNX runtime
     SLOT/model.json -> current/model.json     the card: job, version, inputs, outputs, SHA-256 of both files
     SLOT/current    -> versions/7-12-x3k9     the one link that moves, by an atomic rename
     SLOT/versions/                            the current version and the one before it
@@ -11,7 +11,8 @@ Its law:
    is never written again.
 2. So whoever opens SLOT/model.onnx, at any moment, gets the whole of the old model or the whole of the new one.
    Whoever wants several files of one version resolves SLOT/current once and opens them there.
-3. A model that onnxruntime answers otherwise than NumPy (or Torch, for a factory's) does is not installed.
+3. A model that onnxruntime answers otherwise than NumPy (or Torch, for a factory's) does is not installed. One in int8
+   (quantising.py) does a little: it takes the place of one that does not, and is held to what its job lets it lose.
 4. Where ONNX cannot be written or run, predictions come from the parameters, and the log says why.
 5. One process installs. Any number read.
 6. The card has the number of the slot's format; none is 1, of cards without a checksum. What a newer fedge has
@@ -41,11 +42,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
+from edge_agent.quantising import Quantised, Wish, quantise
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
 from models.data.dataset import DatasetError
 from models.data.npz_file import read_arrays
-from models.job import ModelSpec
+from models.job import MAX_LOSS, ModelSpec
 from models.nets import table as nets
 from models.nets.net import ModelError, Net
 from models.nets.normalised import normalised, numbers
@@ -62,6 +64,8 @@ FORMAT = 2
 """Of a slot. 2: the card has a checksum over itself."""
 WITH_CONTRACT = 3
 """Of one whose card has a contract; others are of the format before, which older fedges read."""
+WITH_QUANTISED = 4
+"""Of one whose card says what has come of int8."""
 TOLERANCE = 1e-4
 """Largest difference between onnxruntime and our own net, relative to the larger of 1 and the largest answer."""
 N_TRIAL_ROWS = 4
@@ -103,6 +107,8 @@ class Card(msgspec.Struct, frozen=True):
     """What its fleet has agreed on (models/agreement.py), base64; empty where there is nothing."""
     threshold: float | None = None
     """The score above which a row is an anomaly; None where that is not known, or none is looked for."""
+    quantised: Quantised | None = None
+    """What has come of putting it in int8, where its job wants that: a measured loss and gain, or why it is not."""
     checksum: str = ""
     """CRC-32 of the card with eight zeros in this place, hexadecimal; a card of format 1 has none."""
 
@@ -133,6 +139,8 @@ class Slot:
         self._allow = allow
         self._serving: _Serving | None = None
         self._previous: _Serving | None = None
+        self._wish: Wish | None = None
+        """Of what is served."""
         if (path / "current").is_symlink():
             self._restore()
 
@@ -149,10 +157,12 @@ class Slot:
         contract: ContractSpec = NO_CONTRACT,
         agreed: Agreed | None = None,
         threshold: float | None = None,
+        wish: Wish | None = None,
     ) -> str | None:
         """Serve these params from now on: return None, or why the model before it stays. Logs either.
 
         contract, agreed: what the rows are that it takes, and what its fleet has agreed on. threshold: as in `Card`.
+        wish: that it be in int8.
         Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
         """
         try:
@@ -166,7 +176,9 @@ class Slot:
             blank = Card(release, model, {}, contract=contract, agreed=told, threshold=threshold)
             candidate = self._write(_Serving(directory, blank, params, agreed))
             self._try(candidate)
+            candidate = self._quantised(candidate, wish)
             self._switch(candidate)
+            self._wish = wish
         except (OSError, ModelError, ParamsError, InferenceError, SlotError) as error:
             return _refuse(release, error)
         finally:
@@ -195,7 +207,10 @@ class Slot:
         is_it = (release.job, release.generation, release.number) == (job, generation, number)
         if not is_it or card.threshold == threshold:
             return None
-        return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold)
+        wish = self._wish
+        if wish is None and card.quantised is not None:
+            wish = Wish(MAX_LOSS, None, "its threshold came after a start, when no rows to calibrate on were at hand")
+        return self.install(release, card.model, serving.params, card.contract, serving.agreed, threshold, wish)
 
     def predict(self, X: npt.NDArray[Any]) -> Float32:
         """Return (n, outputs) float32 for n >= 1 raw rows of X, (n, inputs) or flattened to it.
@@ -266,7 +281,8 @@ class Slot:
         """
         directory, card, params, _ = serving
         release, model = card.release, card.model
-        check(params, self._net(model).spec)
+        net = self._net(model)
+        check(params, net.spec + net.buffers)
         buffer = io.BytesIO()
         np.savez(buffer, **params)  # type: ignore[arg-type]  # its stub takes the names for options
         content = buffer.getbuffer()
@@ -280,8 +296,14 @@ class Slot:
             log.warning("export=failed job=%s reason=%s", release.job, reason)
             onnx.write_bytes(content)  # about as large: if this fails too it was the disk, which may have room later
             onnx.unlink()
-        digests = {path.name: _sync(path) for path in sorted(directory.iterdir())}
+        return self._seal(serving)
+
+    def _seal(self, serving: _Serving) -> _Serving:
+        """Sync the files of a version, and write its card with their names. Raises OSError."""
+        directory, card, _, _ = serving
+        digests = {path.name: _sync(path) for path in sorted(directory.iterdir()) if path.name != "model.json"}
         number = FORMAT if card.contract == NO_CONTRACT else WITH_CONTRACT
+        number = number if card.quantised is None else WITH_QUANTISED
         blank = msgspec.structs.replace(card, files=digests, format=number, checksum=formats.ZEROS)
         written = formats.stamped(msgspec.json.format(_encoded(blank)) + b"\n")
         (directory / "model.json").write_bytes(written)
@@ -320,6 +342,26 @@ class Slot:
         worst = float(np.abs(found - right).max()) if found.shape == right.shape else math.inf
         if not worst <= TOLERANCE * max(1.0, float(np.abs(right).max())):
             raise SlotError(f"onnxruntime's answers differ by {worst:.3g} from our own")
+
+    def _quantised(self, candidate: _Serving, wish: Wish | None) -> _Serving:
+        """Return the version that is served: in int8 where that is wished for, can be had and loses little enough.
+
+        Raises OSError, and InferenceError where the child cannot load it.
+        """
+        if wish is None:
+            return candidate
+        directory, card, _, _ = candidate
+        if "model.onnx" not in card.files:
+            found = Quantised("there is no model.onnx here")
+        else:
+            found = quantise(directory / "model.onnx", card.model, wish)
+        log.log(
+            logging.WARNING if found.why_not else logging.INFO, "model=quantised job=%s %s", card.release.job, found
+        )
+        candidate = self._seal(candidate._replace(card=msgspec.structs.replace(card, quantised=found)))
+        if not found.why_not:
+            self._load(candidate)
+        return candidate
 
     def _load(self, serving: _Serving | None) -> None:
         """Load this version into the child, if there is a child and the version has ONNX."""
@@ -412,6 +454,8 @@ def _encoded(card: Card) -> bytes:
         del said["contract"], said["agreed"]
     if card.threshold is None:
         del said["threshold"]
+    if card.format < WITH_QUANTISED:
+        del said["quantised"]
     return msgspec.json.encode(said)
 
 
@@ -423,7 +467,7 @@ def _card(directory: Path) -> Card:
         number = msgspec.json.decode(content, type=_Numbered).format
         if (number > 1 or formats.is_stamped(content)) and not formats.is_whole(content):
             raise SlotError(f"{path} is damaged: its checksum is wrong")
-        formats.check(str(path), number, WITH_CONTRACT, newer="upgrade this agent, or remove the slot")
+        formats.check(str(path), number, WITH_QUANTISED, newer="upgrade this agent, or remove the slot")
         return msgspec.json.decode(content, type=Card)
     except formats.NewerFormatError as error:
         raise NewerSlotError(str(error)) from error

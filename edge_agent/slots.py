@@ -30,6 +30,7 @@ from msgspec import Struct
 
 from broker.messages import Version
 from edge_agent import files
+from edge_agent.quantising import Wish
 from edge_agent.slot import Release, Slot, SlotError, open_slot
 from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
@@ -55,6 +56,8 @@ class Install(Struct, frozen=True):
     """What its fleet has agreed on."""
     threshold: float | None = None
     """The score above which a row is an anomaly, as far as it is known."""
+    wish: Wish | None = None
+    """That it be served in int8."""
 
 
 class Calibrate(Struct, frozen=True):
@@ -208,7 +211,7 @@ class Slots:
         whole = False
         try:
             slot = self._slot(install.name)
-            about = install.contract, install.agreed, install.threshold
+            about = install.contract, install.agreed, install.threshold, install.wish
             why = slot.install(install.release, install.model, install.params, *about)
             whole = True
             if why is None:

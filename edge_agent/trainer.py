@@ -13,8 +13,10 @@ from edge_agent.last_version import LastVersion
 from edge_agent.outbox import OutboxFullError
 from edge_agent.report import Reporter, rng_of
 from edge_agent.workspace import Asked, Out, Rows, Training
-from models import sections
+from models import buffers, sections
+from models.buffers import for_training
 from models.codec import CodecError
+from models.nets.buffered import buffered
 from models.nets.normalised import normalised
 from models.training import train
 from models.training.train import TrainingError
@@ -38,7 +40,7 @@ class Trainer(LastVersion):
         except CodecError as error:
             return self._fail(effect.base, str(error), now)
         held = self._trail.now
-        asked = Asked(effect, held.model, held.agreed)
+        asked = Asked(effect, held)
         is_to_agree = self.spec.contract.agrees and held.agreed is None
         rows = None if is_to_agree else self._kept()
         if rows is not None:
@@ -66,24 +68,25 @@ class Trainer(LastVersion):
             self.n_examples = n
         if rows.statistic:
             return self._tell(asked, rows, now)
-        start = asked.model.params(self.net.spec)
-        fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device)), None
+        held = asked.held
+        start, beside = held.model.params(self.net.spec), for_training(self.net, held.buffers)
+        fresh = train.begin(start, train.seed_for(self.spec.seed, effect.base.number, self._device), beside)
         known = self._outbox.resume(effect.base, rows.fingerprint, self.spec.train, n, effect.names)
-        state, loss = known or fresh
+        state, loss = known if known is not None and fresh.has_as_much(known[0]) else (fresh, None)
         reach("training.begin", (self.job, effect.base, state.epoch, state.batch))
-        counts = () if asked.agreed is None else asked.agreed.class_counts
+        counts = () if held.agreed is None else held.agreed.class_counts
         try:
             weights = weights_of(rows.data, self.spec.contract, counts)
         except WeightError as error:
             return self._fail(effect.base, str(error), now)
-        net = normalised(self.net, self.spec.contract, asked.agreed)
+        net = normalised(buffered(self.net, held.buffers), self.spec.contract, held.agreed)
         number, advice = effect.base.number, self.spec.contract.advice
         steps = train.steps(
             net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
         )
         self.failure = None
         scoring = Scoring(net, start, rows_of(rows.data, self.spec), self.spec)
-        self._training = Training(effect, net, rows, start, steps, state, loss, now, scoring)
+        self._training = Training(effect, net, rows, start, held.buffers, steps, state, loss, now, scoring)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
 
@@ -159,8 +162,9 @@ class Trainer(LastVersion):
         if not coding.terms.is_sketch:
             training.start.clear()  # nothing is measured on it
         coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
-        scored = training.scoring.section
-        body = sections.join({sections.DELTA: coded} | ({sections.EVALUATION: scored} if scored else {}))
+        found = {sections.DELTA: coded, sections.BUFFERS: self._buffers(training)}
+        found[sections.EVALUATION] = training.scoring.section
+        body = sections.join({name: content for name, content in found.items() if content})
         delta.clear()
         told: tuple[float, ...] = ()
         probed = None
@@ -172,6 +176,11 @@ class Trainer(LastVersion):
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
         return self.handle(Trained(self._with_body(offer, body)), now)
+
+    def _buffers(self, training: Training) -> bytes:
+        """Return what training has made of the buffers; empty where the net has none. Raises CodecError."""
+        now = buffers.named(training.state.buffers, self.net.buffers)
+        return buffers.encode(now, training.buffers, whole=self.spec.coding.codec == "float32")
 
     def _fail(self, base: Version, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, base, why)

@@ -9,6 +9,7 @@ What is durable is so before its message is given.
     workspace.py      what the job has on this device
     rows.py           its rows, read
     fetcher.py        how it comes to a version
+    deployer.py       how that goes into service
     trainer.py        how it trains, or helps its fleet to agree
     last_version.py   what it says of the version that it has ended with
     work.py           what the service tells it, and the effects of its participant
@@ -24,6 +25,7 @@ from msgspec import structs
 
 from broker import chunks
 from broker.messages import Chunk, Head, Offer, Verdict, Want
+from edge_agent.deployer import Deployer
 from edge_agent.effects import (
     Deploy,
     Deployed,
@@ -40,7 +42,6 @@ from edge_agent.effects import (
     Upload,
 )
 from edge_agent.effects import FetchVersion as FetchEffect
-from edge_agent.fetcher import Fetcher
 from edge_agent.participant import without_body
 from edge_agent.trainer import Trainer
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
@@ -52,7 +53,7 @@ FLUSH_S = 60.0
 """After an update is settled that is durable by then, if no later one has said so."""
 
 
-class Work(Fetcher, Trainer):
+class Work(Deployer, Trainer):
     """A job of this device, once its data have been looked at."""
 
     __slots__ = ()
@@ -112,6 +113,13 @@ class Work(Fetcher, Trainer):
             rows = pending.result()
             self.n_examples, self.told = len(rows.data.y), rows.data.told
 
+    def go_on(self, now: float) -> list[Out]:
+        """Go on with what waited for rows, if they are there by now: a version to deploy, or a training.
+
+        Raises OSError, DatasetError, and whatever else reading has thrown.
+        """
+        return [*self._deploy_waiting(), *super().go_on(now)]
+
     def begin(self, now: float) -> list[Out]:
         """Say that the data are there, and return what follows: an update from before may wait to be offered."""
         return self.handle(Ready(), now)
@@ -150,6 +158,7 @@ class Work(Fetcher, Trainer):
                     self.step_out()
                     self._training = self._asked = self._pending = None
                     self._readings.forget(self.job)
+                    self._ask_again()
                 case Send(offer, with_body):
                     yield self._cut(offer) if with_body else without_body(self._cut(offer))
                 case Upload(want):
@@ -160,7 +169,7 @@ class Work(Fetcher, Trainer):
                     log.info("update job=%s base=%s %s", self.job, settle.base, _outcome(settle))
                 case Deploy(version):
                     if self._trail is not None:
-                        yield self._deployed(version, self._trail)
+                        yield from self._deploy(version, self._trail)
             reach(f"agent.{type(effect).__name__}.after", effect)
 
     # The update.

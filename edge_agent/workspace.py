@@ -24,12 +24,13 @@ from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install
-from models.agreement import Agreed
+from models.buffers import Buffers
+from models.chain import Held
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
 from models.data.source import Source
+from models.frozen import Find
 from models.job import JobSpec
-from models.lattice import Model
 from models.nets.net import Net
 from models.params import Float32, Params
 from models.trail import Trail
@@ -64,15 +65,18 @@ class Rows(Struct, frozen=True):
     """What is said of them, where the fleet has to agree first."""
 
 
-class Asked(Struct, frozen=True):
-    """A training that begins as soon as the rows are there. model: its base, whatever is installed meanwhile.
+class Waiting(Struct, frozen=True):
+    """A version that waits for rows before it goes into the slot."""
 
-    agreed: what the fleet has agreed on.
-    """
+    install: Install
+    reading: Future[Rows]
+
+
+class Asked(Struct, frozen=True):
+    """A training that begins as soon as the rows are there. held: its base, whatever is installed meanwhile."""
 
     effect: Train
-    model: Model
-    agreed: Agreed | None
+    held: Held
 
 
 class Training(Struct):
@@ -80,9 +84,11 @@ class Training(Struct):
 
     effect: Train
     net: Net
-    """Which takes the rows as they are."""
+    """Which takes the rows as they are, and has the buffers of its base."""
     rows: Rows
     start: Params
+    buffers: Buffers
+    """Of its base."""
     steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None
@@ -97,8 +103,8 @@ class Training(Struct):
 class Workspace:
     """A job of this device; what is done about it stands in classes of its own (work.py).
 
-    source: its rows. readings: where they are read. Raises ModelError, OSError or NewerFormatError when it cannot be
-    begun.
+    source: its rows. readings: where they are read. find: gives what is frozen of its net. Raises ModelError,
+    OSError or NewerFormatError when it cannot be begun, and what `find` raises.
     """
 
     __slots__ = (
@@ -126,6 +132,7 @@ class Workspace:
         "_trail",
         "_training",
         "_version",
+        "_waiting",
         "_wire",
         "failure",
         "job",
@@ -152,11 +159,12 @@ class Workspace:
         source: Source,
         readings: Readings,
         resources: Resources | None = None,
+        find: Find | None = None,
     ) -> None:
         resources = resources or Resources()
         self.job = job
         self.spec = spec
-        self.net, self._chain = resources.chain(job, spec, config.models)
+        self.net, self._chain = resources.chain(job, spec, config.models, find)
         self._source = source
         self._file_system = home.file_system
         self._readings = readings
@@ -199,6 +207,8 @@ class Workspace:
         self._training: Training | None = None
         self._afterword: Afterword | None = None
         """What is said of the version that the job has ended with."""
+        self._waiting: Waiting | None = None
+        """A version that goes into the slot once there are rows."""
         self._flush_at = now
         """When what is settled is to be on disk, if no update says it before."""
         setup = Setup(

@@ -170,12 +170,21 @@ def job_submit(arguments: argparse.Namespace) -> int:
     _refuse_json(arguments)
     from fleet.console import operator
 
-    config, start, weights = operator.load_config(arguments.config), arguments.start or "", b""
-    if start.endswith(".npz"):
+    config, start = operator.load_config(arguments.config), arguments.start or ""
+    weights, base = b"", ""
+    if start and arguments.base:
+        raise SettingsError("--from and --base: say one of them, both are what the job starts from")
+    if start.endswith(".npz") or arguments.base:
         from fleet.console.versions import read_weights
+        from fleet.factories import find_beside
 
-        start, weights = "", read_weights(Path(start), operator.load_job(arguments.job))
-    job, notes = operator.submit(config, arguments.job, start, weights)
+        file, start, spec = Path(arguments.base or start), "", operator.load_job(arguments.job)
+        find_beside(arguments.job, spec)
+        found = read_weights(file, spec)
+        weights, base = found.said, found.base
+        if arguments.base and not base:
+            raise SettingsError("--base: nothing of the net is frozen: say freeze, only or adapter in [train]")
+    job, notes = operator.submit(config, arguments.job, start, weights, base)
     print(job)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

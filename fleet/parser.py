@@ -99,6 +99,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_BASE = "what is frozen of the net (freeze, only or adapter in [train]): NPZ, an array for each tensor, by name"
+
+
 def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = _add(
         table,
@@ -123,6 +126,7 @@ def _add_simulate(table: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     simulate.add_argument(
         "--target", metavar="[MEASURE=]VALUE", help="stop at this accuracy, or at a measure: rmse=4, recall:fault=0.9"
     )
+    simulate.add_argument("--base", type=Path, metavar="FILE", help=_BASE)
     simulate.add_argument("--out", type=Path, metavar="DIR", help="leave model.onnx, metrics.csv and curves there")
     simulate.add_argument("--keys", action="store_true", help="everybody signs, and checks what it hears")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write every round there; - for standard output")
@@ -299,6 +303,7 @@ def _add_job(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="JOB[@VERSION]|FILE.npz",
         help="start from these weights, of a number, best or last, and not from the seed",
     )
+    submit.add_argument("--base", metavar="FILE", help=_BASE)
     draft = _add(
         job,
         "draft",

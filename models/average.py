@@ -49,7 +49,7 @@ def mean(models: Iterable[Model]) -> Model:
     if not n:
         raise LatticeError("a mean of no models")
     means = (_divided(total, n << top - bottom) for total, bottom, top in zip(sums, low, high, strict=True))
-    return Model(tuple(ints.astype(np.int32) for ints in means), tuple(high))
+    return Model(tuple(np.asarray(ints, np.int32) for ints in means), tuple(high))
 
 
 def _divided(total: Int64, by: int) -> Int64:

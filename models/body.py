@@ -9,8 +9,11 @@ Formats of a body, by its first byte (integers little-endian; BODY.md):
     0x23 agreement  what the fleet agrees on (models/agreement.py)
     0x24 exact      any version at all, from nothing: its integers, and those of the state (models/exact.py)
     0x25 agreed     an agreement behind its length in 4 bytes; then a body that begins anywhere
+    0x26 buffered   the buffers of its version behind their length in 4 bytes (models/buffers.py); then a step, or what
+                    begins anywhere and has no agreement before it
 
-What a snapshot, a whole version and an agreement hold is read where it is understood: chain.py, exact.py, agreement.py.
+What a snapshot, a whole version, an agreement and buffers hold is read where it is understood: chain.py, exact.py,
+agreement.py, buffers.py.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from typing import NamedTuple
 from models.codec.decoded import CodecError
 from models.codec.terms import Terms
 
-WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, EXACT, AGREED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25
+WHOLE, STEP, GROUP, SNAPSHOT, AGREEMENT, EXACT, AGREED, BUFFERED = 0x10, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26
 ANYWHERE = (WHOLE, SNAPSHOT, EXACT)
-"""What begins from nothing. AGREED does too: one of these is in it."""
+"""What begins from nothing. AGREED does too, and BUFFERED may: one of these is in it."""
+_BEFORE = struct.Struct("<BI")
+"""Of what stands before another body: its kind, its length."""
 GRID, STATE = 1, 2
 """Flags: grids follow; among them one for the state of the server's optimizer."""
 LATE = 4
@@ -63,9 +68,26 @@ class Step(NamedTuple):
 
 
 def kind_of(body: bytes) -> int:
-    """Return the kind of a body, its first byte; of one behind an agreement, that one's. 0 where there is none."""
-    at = 5 + int.from_bytes(body[1:5], "little") if body[:1] == bytes((AGREED,)) else 0
+    """Return the kind of a body, its first byte; of one behind an agreement or buffers, that one's. 0 for none."""
+    at = 0
+    for before in (AGREED, BUFFERED):
+        if body[at : at + 1] == bytes((before,)):
+            at += _BEFORE.size + int.from_bytes(body[at + 1 : at + _BEFORE.size], "little")
     return int.from_bytes(body[at : at + 1], "little")
+
+
+def behind(kind: int, said: bytes, body: bytes) -> bytes:
+    """Return a body with something before it: `kind` is AGREED or BUFFERED."""
+    return _BEFORE.pack(kind, len(said)) + said + body
+
+
+def unwrapped(body: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before a body, and that body. Raises CodecError or struct.error."""
+    _, length = _BEFORE.unpack_from(body)
+    end = _BEFORE.size + length
+    if end >= len(body):
+        raise CodecError("nothing stands behind what comes before a body")
+    return body[_BEFORE.size : end], body[end:]
 
 
 def begins_anywhere(body: bytes) -> bool:

@@ -19,7 +19,7 @@ from models.job import JobSpec
 from models.needs import Needs, together
 from models.nets import size
 from models.nets.net import ModelError
-from models.nets.size import Size
+from models.nets.size import Size, UntrainableError
 from runtime import machine
 
 MOST_PARAMETERS = 25_000_000
@@ -66,10 +66,11 @@ class Budget(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a job cannot be taken. waits: it can once others have ended."""
+    """Why a job cannot be taken. waits: it can once others have ended. of_net: its net could be trained nowhere."""
 
     why: str
     waits: bool = False
+    of_net: bool = False
 
 
 def found(limits: Limits, folder: Path | None, root: Path = machine.ROOT) -> Budget:
@@ -175,6 +176,7 @@ class Capacity:
         self._root = root
         self._taken: dict[str, Needs] = {}
         self._sizes: dict[str, Size] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
 
     @property
     def budget(self) -> Budget:
@@ -184,6 +186,10 @@ class Capacity:
     def size(self, job: str) -> Size | None:
         """Return how large the net of a job is that was weighed; None where that is not known."""
         return self._sizes.get(job)
+
+    def notes(self, job: str) -> tuple[str, ...]:
+        """Return what its author should know of the net of a job that was weighed."""
+        return self._notes.get(job, ())
 
     def weigh(
         self,
@@ -204,7 +210,7 @@ class Capacity:
         try:
             needs = self._needs(job, spec, rows, budget)
         except ModelError as error:
-            return Refusal(str(error))
+            return Refusal(str(error), of_net=isinstance(error, UntrainableError))
         except OSError as error:  # of the child that counts
             return Refusal(f"how large its net is cannot be found out: {error.strerror or error}", waits=True)
         if needs is None:
@@ -213,7 +219,7 @@ class Capacity:
 
     def take(self, job: str, spec: JobSpec, *, rows: int | None = None) -> None:
         """Count a job among those that are here, whether or not there is room; one of unknown size takes nothing."""
-        size_ = self._sizes.get(job) or size.of_model(spec.model)
+        size_ = self._sizes.get(job) or size.of_job(spec)
         if size_ is not None:
             self._taken[job] = self._of(spec, size_, rows)
 
@@ -225,6 +231,7 @@ class Capacity:
         """Note that a job does not come back."""
         self.leave(job)
         self._sizes.pop(job, None)
+        self._notes.pop(job, None)
 
     def _others(self, but: Collection[str]) -> dict[str, Needs]:
         return {job: needs for job, needs in self._taken.items() if job not in but}
@@ -233,8 +240,10 @@ class Capacity:
         size_ = self._sizes.get(job)
         if size_ is None:
             most = budget.memory_bytes or machine.physical_bytes(self._root)
-            size_ = size.of_model(spec.model, None if most is None else max(0, most - self._base_bytes))
-        if size_ is None:
-            return None
+            trial = size.tried(spec, None if most is None else max(0, most - self._base_bytes))
+            if trial is None:
+                return None
+            size.check_job(trial, spec)
+            size_, self._notes[job] = trial.size, trial.notes
         self._sizes[job] = size_
         return self._of(spec, size_, rows)

@@ -7,6 +7,8 @@
     anything ────────────────────▶ s        a snapshot: for who is new, or was away for long
     v ──▶ v+1                               an agreement: the same numbers, and what the fleet has agreed on of its rows
 
+The buffers of a net (models/buffers.py) are in the version, beside its integers: what leads to it says them too.
+
 A snapshot is not a copy of a version: its version is rounded to a grid *as part of the version*, by all who hold it,
 and so can be said in a few bits a coordinate. The grid is chosen so that this adds less noise than the round itself.
 
@@ -29,6 +31,7 @@ from models.body import (
     AGREED,
     AGREEMENT,
     ANYWHERE,
+    BUFFERED,
     EXACT,
     GRID,
     GROUP,
@@ -41,12 +44,15 @@ from models.body import (
     Late,
     Step,
     begins_anywhere,
+    behind,
     grouped,
     kind_of,
     pieces,
     read,
+    unwrapped,
     write,
 )
+from models.buffers import NO_BUFFERS, Buffers, decode, encode
 from models.codec import planes
 from models.codec.coding import Coding, Tensors
 from models.codec.decoded import CodecError, Decoded
@@ -58,7 +64,7 @@ from models.integers import Int64, bits, rescale
 from models.job import JobSpec
 from models.lattice import EXPONENT, LatticeError, Model, add, add_row, initial
 from models.lengths import SLACK, agreed_bytes, max_step_bytes, max_way_bytes, max_way_bytes_of
-from models.params import Spec, n_parameters
+from models.params import Params, Spec, n_parameters
 from models.rows import carved
 from models.strategies.state import State
 from models.strategies.table import STRATEGIES
@@ -66,6 +72,7 @@ from models.strategies.table import STRATEGIES
 __all__ = [
     "AGREED",
     "AGREEMENT",
+    "BUFFERED",
     "EXACT",
     "GROUP",
     "SLACK",
@@ -101,39 +108,48 @@ class Held(NamedTuple):
     """Of the server's optimizer: none in version 0, whose state follows from the job, nor where it keeps none."""
     agreed: Agreed | None = None
     """What the fleet has agreed on before it trained; None before that, and in jobs where there is nothing of it."""
+    buffers: Buffers = NO_BUFFERS
+    """What its net has beside parameters; none for most nets."""
+
+    def params(self, spec: Spec) -> Params:
+        """Return the parameters of a net of this spec and its buffers, by name."""
+        return self.model.params(spec) | self.buffers.params()
 
     def sha256(self) -> str:
-        """Return what the version goes by: the model's SHA-256, or one over that, the state and the agreement, if
-        there are any.
+        """Return what the version goes by: the model's SHA-256, or one over that, the state, the agreement and the
+        buffers, if there are any.
         """
         name = self.model.sha256()
-        if not self.state and self.agreed is None:
+        if not self.state and self.agreed is None and not self.buffers:
             return name
         digest = hashlib.sha256(name.encode())
         for part in self.state.digested():
             digest.update(part)
         if self.agreed is not None:
             digest.update(bytes((AGREEMENT,)) + self.agreed.to_bytes())
+        if self.buffers:
+            digest.update(bytes((BUFFERED,)) + self.buffers.to_bytes())
         return digest.hexdigest()
 
 
 class Chain:
-    """The versions of one job."""
+    """The versions of one job. buffers: those that its net has in version 0."""
 
-    def __init__(self, spec: Spec, job: JobSpec) -> None:
+    def __init__(self, spec: Spec, job: JobSpec, buffers: Buffers = NO_BUFFERS) -> None:
         self.spec = spec
+        self.buffers = buffers
         self.d = n_parameters(spec)
         self._job = job
         self._rules = job.aggregate
         self._strategy = STRATEGIES[job.aggregate.strategy]
         self._first = initial(spec, job.seed)
         self._last: Coding | None = None
-        self.most_bytes = max_way_bytes(spec) + 2 * agreed_bytes(job)
+        self.most_bytes = max_way_bytes(spec, buffers.spec) + 2 * agreed_bytes(job)
         """That a body may have."""
 
     def first(self) -> Held:
         """Return version 0."""
-        return Held(0, self._first)
+        return Held(0, self._first, buffers=self.buffers)
 
     def state(self, held: Held) -> State:
         """Return the state of the server's optimizer from which a version is left; False where it keeps none."""
@@ -185,7 +201,7 @@ class Chain:
     def _walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
         match body[0]:
             case 0x10:
-                yield Held(number, self._from_first(read_float32(body[1:], self.d)))
+                yield Held(number, self._from_first(read_float32(body[1:], self.d)), buffers=self.buffers)
             case 0x20:
                 yield self.step(held, read(body))
             case 0x23 if self._job.contract.agrees:
@@ -198,7 +214,12 @@ class Chain:
                 yield self._open(number, body)
             case 0x24:
                 rows = self._strategy.rows(self._rules)
-                yield Held(number, *exact.read(body[1:], self._first, self.spec, rows, self._strategy))
+                model, state = exact.read(body[1:], self._first, self.spec, rows, self._strategy)
+                yield Held(number, model, state, buffers=self.buffers)
+            case 0x26 if self.buffers:
+                buffers, rest = self._unbuffered(held, body)
+                for found in self._walk(held, number, rest):
+                    yield found._replace(buffers=buffers)
             case 0x25 if self._job.contract.agrees:
                 agreed, rest = self._unwrapped(body)
                 for found in self._walk(held, number, rest):
@@ -217,22 +238,45 @@ class Chain:
             raise CodecError(f"version {held.number} has an agreement already")
         return bytes((AGREEMENT,)) + agreed.to_bytes()
 
-    def wrapped(self, body: bytes, agreed: Agreed | None) -> bytes:
-        """Return a body that begins anywhere, with what the fleet has agreed on before it, if it has."""
-        if agreed is None:
-            return body
-        said = agreed.to_bytes()
-        return struct.pack("<BI", AGREED, len(said)) + said + body
+    def wrapped(self, body: bytes, agreed: Agreed | None, buffers: Buffers = NO_BUFFERS) -> bytes:
+        """Return a body that begins anywhere, with the buffers of its version and what the fleet has agreed on before
+        it, if there are any.
+        """
+        if buffers:
+            body = behind(BUFFERED, encode(buffers, whole=True), body)
+        return body if agreed is None else behind(AGREED, agreed.to_bytes(), body)
 
     def _unwrapped(self, body: bytes) -> tuple[Agreed, bytes]:
-        _, length = struct.unpack_from("<BI", body)
-        rest = body[5 + length :]
+        said, rest = unwrapped(body)
         if kind_of(rest) not in ANYWHERE or rest[0] == AGREED:
             raise CodecError("an agreement stands before a body that does not begin from nothing")
-        return agreement.from_bytes(body[5 : 5 + length], self._job), rest
+        return agreement.from_bytes(said, self._job), rest
+
+    # What a net has beside its parameters.
+
+    def say(self, after: Buffers, before: Buffers) -> bytes:
+        """Return how buffers travel to who holds those from before; empty where they are the same."""
+        return b"" if after == before else encode(after, before, whole=self._job.coding.codec == "float32")
+
+    def hear(self, said: bytes, before: Buffers) -> Buffers:
+        """Return the buffers that were said so. Raises CodecError."""
+        return decode(said, self.buffers.spec, before) if said else before
+
+    def buffered(self, step: bytes, said: bytes) -> bytes:
+        """Return a step with what is said of the buffers of the version that it leads to, if anything is."""
+        return behind(BUFFERED, said, step) if said else step
+
+    def _unbuffered(self, held: Held, body: bytes) -> tuple[Buffers, bytes]:
+        said, rest = unwrapped(body)
+        if rest[0] not in (STEP, *ANYWHERE):
+            raise CodecError("buffers stand before a body that says no version")
+        return decode(said, self.buffers.spec, held.buffers if rest[0] == STEP else None), rest
 
     def _stepped(self, held: Held, body: bytes) -> Held:
         """Return the version that a step leads to, or an agreement."""
+        if body[:1] == bytes((BUFFERED,)) and self.buffers and kind_of(body) == STEP:
+            buffers, rest = self._unbuffered(held, body)
+            return self.step(held, read(rest))._replace(buffers=buffers)
         if body[:1] != bytes((AGREEMENT,)):
             return self.step(held, read(body))
         agreed = agreement.from_bytes(body[1:], self._job)
@@ -255,11 +299,11 @@ class Chain:
         coding = self.coding(held.number, step.terms)
         row = coding.rounded(coding.decode(step.sum), exponents.pop())
         model = None if row is None else add_row(held.model, row, self.spec)
-        return None if model is None else Held(held.number + 1, model, agreed=held.agreed)
+        return None if model is None else held._replace(number=held.number + 1, model=model, state=State())
 
     def _by_tensor(self, held: Held, step: Step) -> Held:
         steps, state = self.optimized(held, self._published(held.number, step))
-        return Held(held.number + 1, add(held.model, steps), state, held.agreed)
+        return held._replace(number=held.number + 1, model=add(held.model, steps), state=state)
 
     def _published(self, number: int, step: Step) -> Tensors:
         coding = self.coding(number, step.terms)
@@ -275,12 +319,12 @@ class Chain:
 
     # Whole versions.
 
-    def whole(self, model: Model, agreed: Agreed | None = None) -> bytes:
-        """Return the body that says a model in float32, with what the fleet has agreed on, if it has.
+    def whole(self, model: Model, agreed: Agreed | None = None, buffers: Buffers = NO_BUFFERS) -> bytes:
+        """Return the body that says a model in float32, with what the fleet has agreed on and the buffers, if any.
 
-        What it leads to may differ in the last bits.
+        What it leads to may differ in the last bits; the buffers do not.
         """
-        return self.wrapped(self._floats(model), agreed)
+        return self.wrapped(self._floats(model), agreed, buffers)
 
     def _floats(self, model: Model) -> bytes:
         if model.exponents == self._first.exponents:
@@ -292,8 +336,9 @@ class Chain:
         )
 
     def exact(self, held: Held) -> bytes:
-        """Return the body that says a version exactly, from nothing, with the state and the agreement that it has."""
-        return self.wrapped(bytes((EXACT,)) + exact.write(held.model, held.state, self._first), held.agreed)
+        """Return the body that says a version exactly, from nothing, with all that it has beside its model."""
+        said = bytes((EXACT,)) + exact.write(held.model, held.state, self._first)
+        return self.wrapped(said, held.agreed, held.buffers)
 
     def _from_first(self, found: Floats) -> Model:
         row = found.rounded(EXPONENT)
@@ -309,7 +354,7 @@ class Chain:
             head += struct.pack("<H", grids.state)
             counts += self._strategy.counts(held.state, grids.state, self._rules)
         said = head + planes.write(np.concatenate([count.reshape(-1) for count in counts]))
-        return self.wrapped(said, held.agreed)
+        return self.wrapped(said, held.agreed, held.buffers)
 
     def _open(self, number: int, body: bytes) -> Held:
         _, flags, grid = struct.unpack_from("<BBH", body)
@@ -323,9 +368,10 @@ class Chain:
         counts = planes.read(body[at:], self.d * (1 + rows))
         model = self._at(carved(counts[: self.d], self.spec), grid)
         if not rows:
-            return Held(number, model)
+            return Held(number, model, buffers=self.buffers)
         rest = carved(counts[self.d :], self.spec * rows)
-        return Held(number, model, self._strategy.restored(rest, of_state, self.spec, self._rules))
+        state = self._strategy.restored(rest, of_state, self.spec, self._rules)
+        return Held(number, model, state, buffers=self.buffers)
 
     def _rounded(self, held: Held, grids: Grids) -> Held:
         model = self._near(held.model, grids.model)

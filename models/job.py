@@ -48,6 +48,8 @@ KEEP_BYTES = 2**26
 """What the states of every Nth version take on the disk, where a job does not say."""
 USUAL_LOSS: Final = "cross_entropy"
 """Where a job says none."""
+MAX_LOSS = 0.01
+"""Of accuracy or R2: what a model in int8 may lose on a device, where a job does not say."""
 MOST_DEPTH = 16
 """Of tables and lists within each other in `options`."""
 
@@ -75,6 +77,10 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     "multilabel", delta of "huber", quantiles of "quantile"."""
     framework: Literal["numpy", "torch", "any"] = "any"
     """Who computes it: "any" leaves it to the device (NumPy unless agent.toml says torch)."""
+    start: Literal["factory", "seed"] | None = None
+    """Of a factory: the weights that a job begins with. "factory", or nothing: those of its module, made once by the
+    aggregator with Torch's generator at the job's seed; they are version 1, and sent. "seed": drawn from the job's seed
+    by everybody, so that nothing is sent."""
     options: dict[str, Any] = {}
     """Keyword arguments of a factory, or keys that only this kind has: what TOML and JSON both have, so no dates, and
     no inf or nan."""
@@ -151,6 +157,20 @@ OPTIMIZER_KEYS = {
 }
 """What only some optimizers have."""
 
+Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=64)]
+"""Of names of tensors, or of modules that hold them, with * and ? as in a shell ("0.weight", "*.bias", "encoder.*")."""
+
+
+class AdapterSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Low-rank adapters (Hu et al. 2021, LoRA): of each chosen tensor W only B A is trained, W + (alpha / rank) B A."""
+
+    rank: Annotated[int, Meta(ge=1, le=4096)] = 4
+    """Of B A: no more than the smaller side of any chosen tensor."""
+    alpha: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
+    """As much as the rank when not given, so that alpha / rank is 1."""
+    layers: Patterns = ("*",)
+    """Which tensors of two axes or more are adapted; those that `only` names are trained whole instead."""
+
 
 class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a device trains. The client optimizer is its own setting, apart from the server's."""
@@ -183,6 +203,16 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     warmup: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Share of a round's steps in which the learning rate rises first."""
 
+    freeze: Patterns = ()
+    """Tensors that stay as they are: they are not trained and do not travel. All others are trained."""
+    only: Patterns = ()
+    """The same the other way round: all other tensors stay as they are."""
+    adapter: AdapterSpec | None = None
+    """Train low-rank adapters, and beside them only what `only` names."""
+    base: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z", description="it is a SHA-256, 64 hex digits")] = ""
+    """SHA-256 of the tensors that stay as they are (models/frozen.py), where a file has them: `fedge job submit --base`
+    writes it. When not given they follow from the seed, are the factory's own, or of the job that this starts from."""
+
     def __post_init__(self) -> None:
         own = OPTIMIZER_KEYS[self.optimizer]
         for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True):
@@ -197,6 +227,14 @@ class TrainSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
             raise ValueError(
                 'optimizer = "adamw" is "adam" as long as weight_decay is 0: say weight_decay, 0.01 in Torch, or "adam"'
             )
+        if self.freeze and (self.only or self.adapter is not None):
+            other = "only" if self.only else "adapter"
+            raise ValueError(f"freeze and {other} say both what is trained: leave one of them out")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the job says that a part of its net stays as it is."""
+        return bool(self.freeze or self.only) or self.adapter is not None
 
 
 class StopSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -355,6 +393,10 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deploy_average: Annotated[int, Meta(ge=1, le=MOST_AVERAGED)] | None = None
     """What is deployed and exported is the mean of so many of the last versions, of fewer early on; 1: the version
     itself, and all there is where nothing is compressed."""
+    quantise: Literal["none", "int8"] = "none"
+    """What is served on a device is computed in: float32, or int8 where that loses little enough on its own rows."""
+    quantise_max_loss: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """What a model in int8 may lose of its accuracy, or of its R2, on a device; MAX_LOSS when not given."""
     contract: ContractSpec = NO_CONTRACT
     """What a row is, and what is made of it before the net sees it."""
     train: TrainSpec = TrainSpec()
@@ -373,8 +415,10 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
                 f"deploy_average = {self.deploy_average}: where nothing is compressed a version travels whole, so that "
                 "those before it cannot be had: leave it out, or choose another compression"
             )
+        _check_quantise(self)
         _check_contract(self)
         _check_strategy(self)
+        _check_tuning(self)
         n_bytes = len(msgspec.json.encode(self))
         if n_bytes > MOST_JSON_BYTES:
             raise ValueError(
@@ -471,11 +515,35 @@ def _columns_of(model: ModelSpec) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _check_quantise(job: JobSpec) -> None:
+    """Raise ValueError where a job says of int8 what comes to nothing."""
+    if job.quantise == "none":
+        if job.quantise_max_loss is not None:
+            raise ValueError(
+                f'quantise_max_loss: {job.quantise_max_loss:g} wants quantise = "int8", without which nothing is lost'
+            )
+    elif job.deploy == "never":
+        raise ValueError(
+            f'quantise: "{job.quantise}" with deploy = "never" is of no use, as no device serves a model: leave one out'
+        )
+
+
 def _check_strategy(job: JobSpec) -> None:
     from models.strategies.table import refusal  # here alone: it loads NumPy, and whoever reads only words does without
 
     if why := refusal(job):
         raise ValueError(why)
+
+
+def _check_tuning(job: JobSpec) -> None:
+    """Raise ValueError where a part of a built-in net is to stay as it is that it has not, or all of it."""
+    if not job.train.tunes and not job.train.base:
+        return
+    from models.nets import finetune, table  # here alone, as the others
+
+    numpy = table.find(job.model.kind).numpy
+    if numpy is not None:  # of a factory only its code knows the tensors
+        finetune.plan(job.train, numpy(job.model).spec)
 
 
 def _check_plain(value: object, where: str, depth: int = 0) -> None:

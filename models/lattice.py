@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import energy, splitmix
-from models.codec.decoded import Decoded
+from models.codec.decoded import Decoded, exact
 from models.integers import bits, largest, rescale
 from models.params import Params, Spec, TensorSpec, n_parameters
 from models.rows import carved, copy_of, params_of, row_of
@@ -93,7 +93,9 @@ class Model:
 
     def values(self) -> tuple[npt.NDArray[np.float64], ...]:
         """Return the exact values, float64."""
-        return tuple(np.ldexp(i.astype(np.float64), e) for i, e in zip(self.ints, self.exponents, strict=True))
+        return tuple(
+            np.asarray(np.ldexp(i.astype(np.float64), e)) for i, e in zip(self.ints, self.exponents, strict=True)
+        )
 
     def params(self, spec: Spec) -> Params:
         """Return the values as float32, each rounded once: fresh arrays, in a row (models/rows.py).
@@ -125,6 +127,18 @@ class Model:
         if largest(row) > LIMIT:
             raise LatticeError("stored model has integers beyond the lattice")
         return Model(carved(row, spec), tuple(_exponent(e) for e in exponents))
+
+
+def of_params(params: Mapping[str, npt.NDArray[np.floating]], spec: Spec) -> Model:
+    """Return the model whose values lie next to these, of the spec's names and shapes.
+
+    Raises LatticeError, with the tensor's name, where one is not finite or too large.
+    """
+    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
+    for tensor in spec:
+        if not np.isfinite(params[tensor.name]).all():
+            raise LatticeError(f"{tensor.name} has numbers that are not finite")
+    return add(zero, [exact(np.asarray(params[t.name], np.float64)) for t in spec])
 
 
 def initial(spec: Spec, seed: int) -> Model:
@@ -177,7 +191,7 @@ def _sum(ints: Int32, exponent: int, update: Decoded) -> tuple[Int32, int]:
     while bits(total) > 30:
         common = _exponent(common + 1)
         total = rescale(total, -1)
-    return total.astype(np.int32), common
+    return np.asarray(total, np.int32), common  # of one number too, which NumPy makes a scalar of
 
 
 def _exponent(value: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import agreement, exact
+from models import agreement, buffers, exact
 from models.body import LATE_HEAD, SPAN
 from models.codec import planes
 from models.codec.coding import max_body_bytes
@@ -28,23 +28,29 @@ def agreed_bytes(job: JobSpec) -> int:
     return most and most + 5
 
 
-def max_way_bytes(spec: Spec) -> int:
-    """Return the most bytes that any body of a version may have."""
+def buffered_bytes(of_buffers: Spec) -> int:
+    """Return how much longer a body may be for the buffers of its net; a group says them with each step."""
+    most = buffers.max_bytes(of_buffers)
+    return most and SPAN * (most + 5)
+
+
+def max_way_bytes(spec: Spec, of_buffers: Spec = ()) -> int:
+    """Return the most bytes that any body of a version may have. of_buffers: the buffers of its net."""
     n = n_parameters(spec)
     whole = max(planes.max_bytes((1 + MOST_ROWS) * n), exact.max_bytes(n, MOST_ROWS) + 2 * len(spec) + SLACK)
-    return max(SPAN * (max_step_bytes(spec) + 4), whole) + 8
+    return max(SPAN * (max_step_bytes(spec) + 4), whole) + 8 + buffered_bytes(of_buffers)
 
 
-def max_way_bytes_of(job: JobSpec, spec: Spec) -> int:
+def max_way_bytes_of(job: JobSpec, spec: Spec, of_buffers: Spec = ()) -> int:
     """Return the most bytes that a body of a version of this job may have: what a device lets in.
 
     By what its coding writes: a version whole; else a step with late updates, small ones in a group, or a snapshot.
     """
-    n, agreed = n_parameters(spec), agreed_bytes(job)
+    n, beside = n_parameters(spec), agreed_bytes(job) + buffered_bytes(of_buffers)
     if job.coding.codec == "float32":
-        return max(4 * n, exact.max_bytes(n, 0)) + SLACK + agreed
+        return max(4 * n, exact.max_bytes(n, 0)) + SLACK + beside
     widest = Terms(shape(n)[0], WIDEST) if job.coding.codec == "sketch" and n >= FEWEST else INT8
     step = 4 * (max_body_bytes(spec, widest) + LATE_HEAD.size) + 4
     rows = STRATEGIES[job.aggregate.strategy].rows(job.aggregate)
     whole = max(planes.max_bytes((1 + rows) * n), exact.max_bytes(n, rows))
-    return max(step, SPAN * (min(step, SLACK) + 4), whole) + SLACK + agreed
+    return max(step, SPAN * (min(step, SLACK) + 4), whole) + SLACK + beside

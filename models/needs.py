@@ -11,9 +11,12 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
                  passing      while a version is made of the sum and stored (`MAKING`)
 
 and beside it what the rows of a batch make in every layer, and what devices say of their rows where their fleet has to
-agree (models/statistic.py; at most MOST_VOICES of them are kept). `held` is taken as long as the job is known,
-`training` (or what it takes at work) until it has ended; what passes is taken by one job at a time. The numbers of
-PASSING and MAKING are measured: the peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot
+agree (models/statistic.py; at most MOST_VOICES of them are kept). Where a part of the net is frozen, n is what is
+trained; a frozen parameter is held once (4), and one that is adapted is put together in every step (FROZEN, ADAPTED).
+
+`held` is taken as long as the job is known, `training` (or what it takes at work) until it has ended; what passes is
+taken by one job at a time. The numbers of PASSING and MAKING are
+measured: the peaks of real processes (VmHWM), in the rounds that take most: those of a snapshot
 (tests/fleet/test_needs.py). What a sketch takes depends on its buckets, which nobody knows before; there are never more
 than parameters.
 
@@ -53,6 +56,10 @@ snapshots the most is that of one, which says the server's optimizer as well: as
 MAKING, MAKING_A_ROW = {"sketch": 72, "float32": 60, "int8": 82}, 78
 """By codec, on an aggregator: version, sum, body, snapshot, what is stored, and how good it is; and for each row of the
 server's optimizer (models/strategies)."""
+FROZEN, FROZEN_TO_SERVE = 4, 4
+"""A frozen parameter: it is there once; and while the whole net is put together to be evaluated or put into service."""
+ADAPTED = 12
+"""A parameter that is adapted, where it is trained: the sum with its adapter, its gradient, and the next one."""
 BODY_BITS = {"sketch": 1, "float32": 32, "int8": 8}
 """A coordinate of an update or a version; a sketch has as many buckets as coordinates at most."""
 
@@ -107,30 +114,31 @@ def of_device(
     n, state, kept = size.parameters, _rows_of_state(job), OPTIMIZERS[job.train.optimizer].rows(job.train)
     codec, served = job.coding.codec, serves and job.deploy != "never"
     held = 8 * n + (4 * n if job.averaged > 1 else 0) + (6 * n if codec == "sketch" else 0) + 8 * n * state
-    held += 4 * n if served else 0
-    held += CHILD_BYTES + CHILD_OF_EACH * n if served and child else 0
-    passing = PASSING[codec] * (1 + state) * n
+    whole = n + size.frozen
+    held += FROZEN * size.frozen + (4 * whole if served else 0)
+    held += CHILD_BYTES + CHILD_OF_EACH * whole if served and child else 0
+    passing = PASSING[codec] * (1 + state) * n + FROZEN_TO_SERVE * size.adapted
     batch = min(job.train.batch_size, ROWS_AT_ONCE if rows is None else rows)
     probed = min(PROBED_ROWS, size.at_once, PROBED_ROWS if rows is None else rows)  # without a gradient
     passing += _of_layers(job, size, max(batch, probed / 2), torch=torch)
-    disk = 2 * _body_bytes(job, n) + 8 * (1 + kept) * n + (32 * n if served else 0) + MB
-    return Needs(n, held, (12 + 4 * kept) * n, passing, disk, torch)
+    disk = 2 * _body_bytes(job, n) + 8 * (1 + kept) * n + (32 * whole if served else 0) + MB + 4 * size.frozen
+    return Needs(whole, held, (12 + 4 * kept) * n + ADAPTED * size.adapted, passing, disk, torch)
 
 
 def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | None = None) -> Needs:
     """Return what a job takes of an aggregator. rows: of its test split, where that is known; 0 for none."""
     n, state, codec = size.parameters, _rows_of_state(job), job.coding.codec
     updates = job.rounds.target or max(job.rounds.quorum, job.rounds.min_devices or 0)
-    held, working = (20 + 8 * state) * n, 10 * n
+    held, working = (20 + 8 * state) * n + FROZEN * size.frozen, 10 * n
     if most := STRATEGIES[job.aggregate.strategy].most_held_bytes:
         working += min(4 * n * updates, max(most, 4 * n))
     working += _said_bytes(job, updates)
-    passing = (MAKING[codec] + MAKING_A_ROW * state) * n
+    passing = (MAKING[codec] + MAKING_A_ROW * state) * n + FROZEN_TO_SERVE * size.frozen
     tested = ROWS_AT_ONCE if rows is None else rows
     passing += _of_layers(job, size, min(tested, size.at_once) / 2, torch=torch) + 8 * tested * job.model.outputs
     kept = (4 + 8 * state) * n + (job.rounds.keep_bytes if job.rounds.keep_every else 0)
-    disk = (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + kept + MB
-    return Needs(n, held, working, passing, disk, torch)
+    disk = 8 * size.frozen + (16 + 16 * state) * n + (6 + 2 * updates) * _body_bytes(job, n) + kept + MB
+    return Needs(n + size.frozen, held, working, passing, disk, torch)
 
 
 def _rows_of_state(job: JobSpec) -> int:

@@ -18,6 +18,10 @@ Params = dict[str, Float32]
 """Name to float32 array, in the order of the spec."""
 
 
+Beside = dict[str, npt.NDArray[np.generic]]
+"""Name to array of what a net has beside its parameters: float32, or whole numbers."""
+
+
 class TensorSpec(NamedTuple):
     """One named array of a net. A dense layer's weight has shape (outputs, inputs), as in Torch and ONNX Gemm."""
 
@@ -62,7 +66,7 @@ def check(params: Mapping[str, npt.NDArray[np.generic]], spec: Spec) -> None:
 
 def subtract(left: Params, right: Params) -> Params:
     """Return left - right, float32, tensor by tensor."""
-    return {name: left[name] - right[name] for name in left}
+    return {name: np.asarray(left[name] - right[name]) for name in left}
 
 
 def zeros(spec: Spec) -> Params:

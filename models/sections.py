@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from models import statistic
+from models import buffers, statistic
 from models.codec.coding import max_body_bytes
 from models.job import JobSpec
 from models.measures import table, tally
@@ -33,6 +33,8 @@ _HEADER_BYTES = len(MARK) + 2
 DELTA = "delta"
 STATISTICS = "statistics"
 """What a device says of its rows, before anybody trains (models/statistic.py)."""
+BUFFERS = "buffers"
+"""What a device's training has made of the buffers of the net (models/buffers.py)."""
 EVALUATION = "evaluation"
 """How a device scores the base on rows that it holds back: a tally (models/measures/tally.py)."""
 
@@ -46,11 +48,11 @@ class Section(NamedTuple):
 
     number: int
     """On the wire: never given to another."""
-    max_bytes: Callable[[JobSpec, Spec], int]
-    """How long it may be in an update to this job, whose net has these parameters; 0: there is none."""
+    max_bytes: Callable[[JobSpec, Spec, Spec], int]
+    """How long it may be in an update to this job, whose net has these parameters and buffers; 0: there is none."""
 
 
-def _none(_job: JobSpec, _spec: Spec) -> int:
+def _none(_job: JobSpec, _spec: Spec, _buffers: Spec) -> int:
     return 0
 
 
@@ -68,15 +70,15 @@ def scores_versions(job: JobSpec) -> bool:
     return job.contract.validation > 0 or job.model.finds_anomalies
 
 
-def _evaluation(job: JobSpec, _spec: Spec) -> int:
+def _evaluation(job: JobSpec, _spec: Spec, _buffers: Spec) -> int:
     return tally.max_bytes(job.model, curves=curves_of(job)) if scores_versions(job) else 0
 
 
 REGISTRY: dict[str, Section] = {
-    DELTA: Section(1, lambda _job, spec: max_body_bytes(spec)),
+    DELTA: Section(1, lambda _job, spec, _buffers: max_body_bytes(spec)),
     "control": Section(2, _none),
-    "buffers": Section(3, _none),
-    STATISTICS: Section(4, lambda job, _spec: statistic.max_bytes(job)),
+    BUFFERS: Section(3, lambda _job, _spec, of_buffers: buffers.max_bytes(of_buffers)),
+    STATISTICS: Section(4, lambda job, _spec, _buffers: statistic.max_bytes(job)),
     "masked": Section(5, _none),
     EVALUATION: Section(6, _evaluation),
 }
@@ -84,9 +86,12 @@ REGISTRY: dict[str, Section] = {
 _NAMES = {section.number: name for name, section in REGISTRY.items()}
 
 
-def allowed(job: JobSpec, spec: Spec) -> dict[str, int]:
-    """Return the sections that an update to this job may have, each with the most bytes of it."""
-    limits = {name: section.max_bytes(job, spec) for name, section in REGISTRY.items()}
+def allowed(job: JobSpec, spec: Spec, of_buffers: Spec = ()) -> dict[str, int]:
+    """Return the sections that an update to this job may have, each with the most bytes of it.
+
+    spec, of_buffers: the parameters of its net, and the buffers.
+    """
+    limits = {name: section.max_bytes(job, spec, of_buffers) for name, section in REGISTRY.items()}
     return {name: most for name, most in limits.items() if most}
 
 

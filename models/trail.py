@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from models import average
+from models.buffers import NO_BUFFERS, Buffers
 from models.chain import Chain, Held
 from models.codec import CodecError
 from models.deltas import is_snapshot
 from models.lattice import LatticeError, Model
+from models.params import Params, Spec
 
 
 class Served(NamedTuple):
@@ -27,6 +29,12 @@ class Served(NamedTuple):
     """Number of the first version that it is the mean of; None: it is the version itself."""
     why: str = ""
     """Why it is the version itself, where a mean was asked for."""
+    buffers: Buffers = NO_BUFFERS
+    """Of the last version, also beside a mean: they are one over its rows, and no other's."""
+
+    def params(self, spec: Spec) -> Params:
+        """Return the parameters of a net and its buffers, by name."""
+        return self.model.params(spec) | self.buffers.params()
 
 
 class Trail:
@@ -83,11 +91,11 @@ class Trail:
         Where the mean cannot be had it is `now` as well, with the reason: a version in service is worth more than none.
         """
         if first >= self.now.number:
-            return Served(self.now.model)
+            return Served(self.now.model, buffers=self.now.buffers)
         try:
-            return Served(self.mean(first), first)
+            return Served(self.mean(first), first, buffers=self.now.buffers)
         except CodecError as error:
-            return Served(self.now.model, why=str(error))
+            return Served(self.now.model, why=str(error), buffers=self.now.buffers)
 
     def _walk(self) -> Iterator[Held]:
         at = self._base

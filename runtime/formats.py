@@ -3,7 +3,7 @@
     what                                        where its number stands                       written, read
     aggregator.sqlite, and all in its rows      SQLite's user_version (aggregator/schema.py)  5, from 1 on
       … updates/JOB.bin beside it               the same: what lies where stands in a row
-      … state and record of a version           first in the blob (aggregator/record.py)      2; 3: agreed
+      … state and record of a version           first in the blob (aggregator/record.py)      2; 3: agreed; 4: buffers
     a backup                                    in its seal, none is 1 (aggregator/backup.py) 1
     STATE/heard                                 `format`, none is 1 (edge_agent/heard.py)     1
     trust.json, registry.json                   `format`, none is 1 (identity)                1
@@ -11,7 +11,7 @@
     update.bin, update2.bin                     `format`, none is 1 (edge_agent/outbox.py)    1
     settled.bin; residual.bin before it         `format`, none is 1                           1
     checkpoint.bin                              `format`, none is 1                           1
-      … the training in it                      eighth byte (models/training/checkpoint.py)   1
+      … the training in it                      eighth byte (models/training/checkpoint.py)   1; 2: squares, buffers
     model.json, of a model slot                 `format`, none is 1 (edge_agent/slot.py)      1 to 3 (a contract)
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
     segments of a ring of live rows             `format` of the head (models/data/ring_file.py)   1

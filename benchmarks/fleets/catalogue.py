@@ -150,7 +150,7 @@ _ALL = (
     Fleet(
         "mnist-cnn2d",
         "MNIST, a small net of convolutions, Dirichlet .5",
-        *("mnist", "dirichlet:0.5", 100, 10, IMAGES, 0.1, 30, 0.97),
+        *("mnist", "dirichlet:0.5", 100, 10, IMAGES, 0.1, 30, 0.974),
         seconds=40,
     ),
     Fleet(
@@ -170,13 +170,13 @@ _ALL = (
     Fleet(
         "windows-cnn1d",
         "raw windows of activity, convolutions along time",
-        *("windows", "natural", 46, 46, WINDOWS, 0.05, 40, 0.86),
+        *("windows", "natural", 46, 46, WINDOWS, 0.05, 40, 0.825),
         seconds=25,
     ),
     Fleet(
         "windows-gru",
         "raw windows of activity, gated recurrent units",
-        *("windows", "natural", 46, 46, SEQUENCES, 0.1, 40, 0.8),
+        *("windows", "natural", 46, 46, SEQUENCES, 0.1, 30, 0.64),
         seconds=60,
     ),
     Fleet(

@@ -39,10 +39,10 @@ def make_params(spec: Spec) -> Params:
 
 def time_epoch_numpy(params: Params, data: Dataset, weights: Weights | None = None) -> float:
     net = build(MODEL)
-    start = time.perf_counter()
+    start = time.process_time()
     state = begin(params, seed_for(0, 0, "bench"))
     finish(steps(net, state, data, TRAIN, version_number=0, weights=weights), state)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def time_epoch_weighed(params: Params, data: Dataset) -> float:
@@ -53,7 +53,7 @@ def time_epoch_weighed(params: Params, data: Dataset) -> float:
 def time_epoch_bare(params: Params, data: Dataset) -> float:
     """The net and SGD alone: no state, no position, no weights."""
     net = build(MODEL)
-    start = time.perf_counter()
+    start = time.process_time()
     params = {name: value.copy() for name, value in params.items()}
     changes = {name: np.empty_like(value) for name, value in params.items()}
     order = order_of(seed_for(0, 0, "bench"), 0, N_SAMPLES)
@@ -62,7 +62,7 @@ def time_epoch_bare(params: Params, data: Dataset) -> float:
         _, changes = net.loss_and_gradients(params, data.X[rows], data.y[rows], scale=TRAIN.learning_rate, out=changes)
         for name, value in params.items():
             value -= changes[name]
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def measured() -> dict[str, float]:

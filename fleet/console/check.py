@@ -30,19 +30,22 @@ from msgspec import Struct, field, structs
 from aggregator.capacity import capacity
 from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
+from aggregator.starting import of_net
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
 from edge_agent.capacity import capacity_of as of_agent
 from edge_agent.live.settings import DeviceSource, live_sources
 from fleet.concerns import list_concerns
 from fleet.console.live import look
+from fleet.factories import find_beside
 from fleet.identity import wire_of_aggregator
 from fleet.roles import load_agent, load_aggregator
 from identity.keys import fingerprint
 from identity.registry import RegistryError, read_registry
 from identity.settings import IdentitySettings, ServerIdentity
 from models import needs
-from models.budget import Capacity, said
+from models.budget import Capacity, Refusal, said
+from models.chain import Chain
 from models.data.dataset import Dataset, DatasetError, KindError, fit
 from models.data.source import DataSource, FilePath
 from models.data.source import load as load_source
@@ -50,6 +53,7 @@ from models.job import JobSpec, Name
 from models.lattice import initial
 from models.nets import losses
 from models.nets import table as nets
+from models.nets.finetune import n_frozen
 from models.nets.losses import Labels
 from models.nets.net import ModelError, Net
 from models.params import n_parameters
@@ -141,13 +145,20 @@ def check_job(path: Path, config: Path) -> CheckReport:
     folder = None if fleet is None or fleet.state_dir is None else Path(fleet.state_dir)
     weighed = CheckReport(str(path))
     is_here = folder is not None or limits.memory_bytes is not None  # else its machine may be another one
-    weighed.look("[limits]", partial(_fits, spec, capacity(limits, folder), is_here=is_here))
+    find_beside(path, spec)
+    room, refused = capacity(limits, folder), list[Refusal]()
+    weighed.look("[model]", partial(_tried, spec, room, refused))
+    if refused and weighed.good:
+        weighed.look("[limits]", partial(_fits, spec, room, refused[0], is_here=is_here))
+    weighed.lines = [line for line in weighed.lines if line.text]
     if not weighed.good:  # nothing of its size is made
         return weighed
     report.look("[model]", partial(_model, spec, built, fleet))
-    taken = [line for line in weighed.lines if line.text]
+    if built and built[0].start is not None:
+        report.look("[model] start", partial(_start, spec, built[0]))
+    report.lines += [Line("[model]", note) for note in room.notes(spec.name)]
     if fleet is None:
-        report.lines += taken
+        report.lines += weighed.lines
         return report
     where, source = f"[tests.{spec.data_name}]", fleet.tests.get(spec.data_name)
     if source is not None:
@@ -157,7 +168,7 @@ def check_job(path: Path, config: Path) -> CheckReport:
         report.lines.append(
             Line("[rounds.stop]", f"metric = {spec.rounds.stop.metric}: {why}, or validation = 0.1 to [contract]")
         )
-    report.lines += taken
+    report.lines += weighed.lines
     return report
 
 
@@ -280,12 +291,20 @@ def _budget(capacity_: Capacity) -> Line:
     return Line("[limits]", str(budget), facts)
 
 
-def _fits(spec: JobSpec, capacity_: Capacity, *, is_here: bool) -> Line:
+def _tried(spec: JobSpec, capacity_: Capacity, refused: list[Refusal]) -> Line:
+    """Try a factory's net in a process of its own, and weigh it. Raises ModelError for one that trains nowhere."""
+    refused.append(capacity_.weigh(spec.name, spec))
+    if refused[0].of_net:
+        raise ModelError(refused[0].why)
+    return Line("[model]", "")
+
+
+def _fits(spec: JobSpec, capacity_: Capacity, refusal: Refusal, *, is_here: bool) -> Line:
     """Say what a job takes of the aggregator and of a device. Raises ModelError where the aggregator has no room.
 
     is_here: whether the aggregator is on this machine; of another one's memory and disk nothing is known.
     """
-    refusal, size = capacity_.weigh(spec.name, spec), capacity_.size(spec.name)
+    size = capacity_.size(spec.name)
     if refusal.why and (is_here or size is None or size.parameters > capacity_.budget.parameters):
         raise ModelError(refusal.why)
     if size is None:
@@ -325,7 +344,7 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     try:
         if factories and find_spec("torch") is None:
             raise ImportError("no Torch is installed")
-        net = nets.of_job(spec, allow=factories)
+        net = nets.of_job(spec, allow=factories, find=lambda _, own: own())
     except (ImportError, ModelError) as error:
         if not isinstance(error.__cause__ or error, ImportError):
             raise
@@ -334,11 +353,20 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
     y = np.zeros((2, losses.of(spec.model).n_columns), np.float32)
     _take_a_step(net, spec, fit(Dataset(np.zeros((2, spec.model.inputs), np.float32), y), spec.model))
     n, allowed = n_parameters(net.spec), fleet is None or set(factories) <= set(fleet.models.allow)
-    size = f"{n:,} parameters in {len(net.spec)} tensors, {4 * n:,} bytes a version or an update in float32"
+    beside = f" ({frozen:,} others stay as they are, and do not travel)" if (frozen := n_frozen(net)) else ""
+    size = f"{n:,} parameters in {len(net.spec)} tensors{beside}, {4 * n:,} bytes a version or an update in float32"
     if fleet is not None and spec.coding.codec == "float32" and 4 * n > fleet.limits.unassembled_bytes:
         raise ModelError(f"{size}: more than unassembled_bytes = {fleet.limits.unassembled_bytes:,} in [limits]")
     warning = "" if allowed else "; the aggregator refuses it until its [models] allow names it"
     return Line("[model]", f"{kind}: {size}{warning}", {"kind": kind, "parameters": n, "float32_bytes": 4 * n})
+
+
+def _start(spec: JobSpec, net: Net) -> Line:
+    """Say what the weights cost that a factory gives. Raises ModelError where they cannot be a version."""
+    held = of_net(net)
+    n_bytes = 0 if held is None else len(Chain(net.spec, spec).exact(held))
+    text = f"the weights that its factory gives are version 1, of {n_bytes:,} bytes for each device"
+    return Line("[model] start", f'{text}; start = "seed" draws others, which costs none', {"start_bytes": n_bytes})
 
 
 def _take_a_step(net: Net, spec: JobSpec, data: Dataset) -> None:

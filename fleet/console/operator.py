@@ -44,12 +44,16 @@ from broker.messages import (
 )
 from broker.operator_seal import OperatorSeal
 from broker.transport import Denied, Offline, SessionTakenOver
+from broker.wire import Wire
+from edge_agent.bases import Fetching
 from edge_agent.fetch import Fetch
+from edge_agent.workspace import Subscribe
 from fleet.console.by_devices import ByDevices
 from fleet.console.observer import Garbage, Said, over_mqtt
 from fleet.identity import wire_of_operator
 from identity.settings import IdentitySettings
 from models.job import JobSpec, Name
+from models.params import Params
 from runtime.settings import SettingsError, convert, load
 from runtime.words import clean
 
@@ -252,8 +256,16 @@ class Console:
         """Return a job that is submitted as one of this operator's: under an id that is drawn here, and signed."""
         return command if self._seal is None else self._seal.signed(command, name, secrets.token_hex(4))
 
-    def upload(self, weights: bytes) -> str:
-        """Send weights that a job is to start from, and return what they are called there. Raises OperatorError."""
+    @property
+    def wire(self) -> Wire:
+        """What says the topics of its fleet."""
+        return self._observer.wire
+
+    def upload(self, weights: bytes, called: str = "upload") -> str:
+        """Send weights that a job is to start from, and return what they are called there. Raises OperatorError.
+
+        called: "base" where they begin with what is frozen of its net.
+        """
         digest, at = hashlib.sha256(weights).hexdigest()[:32], 0
         while at < len(weights):
             piece = base64.b64encode(weights[at : at + PIECE_BYTES]).decode()
@@ -262,7 +274,7 @@ class Console:
             if not (here.isascii() and here.isdigit() and at < int(here) <= len(weights)):
                 raise OperatorError(f"the aggregator has not taken the weights: {here[:100]}")
             at = int(here)
-        return f"upload:{digest}"
+        return f"{called}:{digest}"
 
     def pages(self, command: Query) -> Iterator[dict[str, Any]]:
         """Ask page after page, and give what is on each, fit for a screen. Raises OperatorError."""
@@ -291,6 +303,21 @@ class Console:
         if not fetch.done:
             raise OperatorError("the bodies of this version are not at the broker: is the aggregator running?")
 
+    def fetch_base(self, fetching: Fetching) -> Params:
+        """Get what is frozen of a job's net. Raises OperatorError when it does not come, FrozenError."""
+        asked = fetching.ask()
+        while True:
+            self._observer.subscribe(*(name for one in asked if isinstance(one, Subscribe) for name in one.filters))
+            asked = []
+            for message in self._messages(PATIENCE_S):
+                asked = fetching.take(message) if isinstance(message, Body) else []
+                if fetching.is_done:
+                    return fetching.tensors()
+                if any(isinstance(one, Subscribe) for one in asked):
+                    break
+            else:
+                raise OperatorError("what is frozen of its net is not at the broker: is the aggregator running?")
+
     def _messages(self, quiet_s: float, until: Callable[[Message], bool] = lambda _: False) -> Iterator[Message]:
         """Return messages until nothing retained has come for quiet_s, or this one was the last wanted."""
         ends_at = time.monotonic() + quiet_s
@@ -318,17 +345,22 @@ def load_job(path: Path) -> JobSpec:
     return load(path, JobSpec)
 
 
-def submit(config: OperatorConfig, path: Path, start: str = "", weights: bytes = b"") -> tuple[str, list[str]]:
+def submit(
+    config: OperatorConfig, path: Path, start: str = "", weights: bytes = b"", base: str = ""
+) -> tuple[str, list[str]]:
     """Start the job of a file; return its id, and what can be said of it already.
 
     start: the version that it starts from, JOB or JOB@VERSION. weights: those that it starts from, as a body that says
-    them exactly. Raises SettingsError or OperatorError.
+    them exactly. base: SHA-256 of what is frozen of its net, where the weights begin with that. Raises SettingsError or
+    OperatorError.
     """
     spec = load_job(path)
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    if base:
+        tree.setdefault("train", {})["base"] = base
     with Console(config) as fleet:
         if weights:
-            start = fleet.upload(weights)
+            start = fleet.upload(weights, "base" if base else "upload")
         command = structs.replace(Submit(fleet.client, secrets.token_hex(4), tree), start=start)
         reply = fleet.ask(fleet.sign(command, spec.name))
     return reply.text, [str(note) for note in _cleaned(reply.data).get("notes", [])]

@@ -1,32 +1,39 @@
 """Versions as files: `fedge job export` writes one, `fedge job submit --from FILE.npz` reads the weights of one.
 
 What the fleet serves is read as devices read it, from the broker. Any other version is asked of the aggregator, which
-says it exactly, in pieces. An NPZ has an array for each parameter of the net, by name, in float32.
+says it exactly, in pieces. An NPZ has an array for each parameter of the net, and each of its buffers that travels, by
+name, in float32.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct, structs
 
 from broker.errors import WireError
 from broker.messages import Export, Head, Job, Message, Version
+from edge_agent.bases import Fetching
 from edge_agent.fetch import Fetch, FetchError
 from fleet.console.operator import Console, OperatorConfig, OperatorError
+from models import frozen, lattice
 from models.agreement import Agreed
+from models.buffers import first_of, named
 from models.chain import Chain, Held, max_way_bytes
 from models.codec import CodecError
-from models.codec.decoded import exact
+from models.frozen import FrozenError, Own
 from models.job import JobSpec
-from models.lattice import EXPONENT, LatticeError, Model, add
+from models.lattice import LatticeError
 from models.measures.table import THRESHOLD
 from models.nets import table as nets
+from models.nets.finetune import Plan
+from models.nets.finetune import served as served_params
 from models.nets.net import Net
 from models.params import Params, Spec
 from models.serving.export import to_onnx
@@ -94,13 +101,14 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     if head is None:
         raise OperatorError(f"job {name} has no version yet")
     spec = convert(job.spec, JobSpec, job.job)
-    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
+    net = _net_of(fleet, spec, job)
     try:
         since = spec.averaged_from(head.version.number)
-        fetch = Fetch(head.version, head, net.spec, None, since=since)
+        most = max_way_bytes(net.spec, net.buffers)
+        fetch = Fetch(head.version, head, net.spec, None, since=since, most_bytes=most)
         if not fetch.done:
             fleet.fetch(fetch)
-        trail = fetch.install(Chain(net.spec, spec), None)
+        trail = fetch.install(_chain(net, spec), None)
     except (FetchError, WireError) as error:
         raise OperatorError(str(error)) from error
     served = trail.served(since)
@@ -110,7 +118,7 @@ def _served(fleet: Console, name: str, job: Job, messages: list[Message], out: P
     if head.threshold is not None:
         metadata[THRESHOLD] = repr(head.threshold)
     note = _untrained(trail.now, spec, net)
-    _write(out, spec, served.model.params(net.spec), trail.now.agreed, metadata, note)
+    _write(out, spec, served_params(net, served.params(net.spec)), trail.now.agreed, metadata, note)
     return Exported(head.version, served.since, job.job, note)
 
 
@@ -129,29 +137,56 @@ def _kept(fleet: Console, name: str, version: str, out: Path) -> Exported:
     shown = {key: clean(getattr(said, key)) for key in ("job", "version", "sha256")}
     said = structs.replace(said, **shown)
     spec = convert(said.spec, JobSpec, said.job)
-    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
+    net = _net_of(fleet, spec, Job(said.job, 0))
     held = _read(net, spec, said, bytes(body))
     untrained = _untrained(held, spec, net)
     note = untrained or f"{said.version} is the best one" * said.best
     metadata = {"job": said.job, "version": said.version, "sha256": said.sha256}
     if THRESHOLD in said.metrics:
         metadata[THRESHOLD] = repr(said.metrics[THRESHOLD])
-    _write(out, spec, held.model.params(net.spec), held.agreed, metadata, untrained)
+    _write(out, spec, served_params(net, held.params(net.spec)), held.agreed, metadata, untrained)
     generation, _, number = said.version.partition(".")
     return Exported(Version(int(generation), int(number)), None, said.job, note)
 
 
+def _net_of(fleet: Console, spec: JobSpec, job: Job) -> Net:
+    """Build the net of a job, with what is frozen of it, which is fetched as devices do. Raises OperatorError."""
+
+    def find(tensors: Spec, own: Own) -> Params:
+        at = job.base
+        if at is None and (spec.train.base or nets.factories_of(spec.model)):
+            said = (m for m in fleet.gather("job") if isinstance(m, Job) and m.job == job.job)
+            at = next((m.base for m in said), None)
+        wanted = spec.train.base or ("" if at is None else at.sha256)
+        if not wanted:
+            return own()
+        if nets.factories_of(spec.model) and frozen.sha256(values := own(), tensors) == wanted:
+            return values
+        if at is None or at.n_bytes != frozen.n_bytes(tensors):
+            raise OperatorError(f"what is frozen of its net ({wanted}) does not lie at the broker any more")
+        return fleet.fetch_base(Fetching(job.job, at, tensors, None, fleet.wire))
+
+    try:
+        return nets.of_job(spec, allow=nets.factories_of(spec.model), find=find)
+    except FrozenError as error:
+        raise OperatorError(f"what is frozen of its net has come damaged: {error}") from error
+
+
 def _untrained(held: Held, spec: JobSpec, net: Net) -> str:
     """Return that nobody has trained a version, in words; "" where somebody has."""
-    if held.model != Chain(net.spec, spec).first().model:
+    if held.model != _chain(net, spec).first().model:
         return ""
     return AS_DRAWN if held.number else UNTRAINED
 
 
+def _chain(net: Net, spec: JobSpec) -> Chain:
+    return Chain(net.spec, spec, first_of(net))
+
+
 def _read(net: Net, spec: JobSpec, said: _Said, body: bytes) -> Held:
-    if len(body) > max_way_bytes(net.spec) or len(body) != said.n_bytes:
+    if len(body) > max_way_bytes(net.spec, net.buffers) or len(body) != said.n_bytes:
         raise OperatorError("the version has not come as it was announced: ask again")
-    chain = Chain(net.spec, spec)
+    chain = _chain(net, spec)
     try:
         held = chain.take(chain.first(), said.number, body)
     except CodecError as error:
@@ -174,19 +209,66 @@ def _write(
     out.write_bytes(to_onnx(spec.model, params, metadata=metadata, contract=spec.contract, agreed=agreed))
 
 
-def read_weights(path: Path, spec: JobSpec) -> bytes:
-    """Return the body that says the weights of a file exactly, for the net of a job. Raises SettingsError.
+class Weights(NamedTuple):
+    """What a file says for a job to start from. base: the SHA-256 of its frozen tensors, which `said` begins with."""
 
-    Names, shapes and numbers are looked at before any array is read that is not the net's.
+    said: bytes
+    base: str = ""
+    n_frozen_bytes: int = 0
+
+    @property
+    def frozen(self) -> bytes:
+        """The frozen tensors alone."""
+        return self.said[: self.n_frozen_bytes]
+
+
+def read_weights(path: Path, spec: JobSpec) -> Weights:
+    """Return what says the weights of a file exactly, for the net of a job. Raises SettingsError.
+
+    Of a net a part of which is frozen, the file must have that part; of what is trained the job starts from what the
+    file has in its shape, and from its seed for the rest. Names, shapes and numbers are looked at before any array is
+    read that is not the net's.
     """
-    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
+    net = nets.build(spec.model, allow=nets.factories_of(spec.model), seed=spec.seed)
+    plan = nets.plan_of(spec, net)
+    if plan is not None:
+        return _tuned(path, spec, plan)
     try:
-        model = _model_of(_arrays(path, net.spec), net.spec)
+        arrays = _arrays(path, net.spec + net.buffers)
+        model, buffers = lattice.of_params(arrays, net.spec), named(arrays, net.buffers)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path}: it cannot be read as NPZ: {error}") from error
     except (ValueError, LatticeError, NotImplementedError) as error:
         raise SettingsError(f"{path}: {error}") from error
-    return Chain(net.spec, spec).exact(Held(1, model))
+    return Weights(_chain(net, spec).exact(Held(1, model, buffers=buffers)))
+
+
+def _tuned(path: Path, spec: JobSpec, plan: Plan) -> Weights:
+    """Return the frozen tensors of a file, and behind them what it has of those that are trained."""
+    try:
+        base, values = frozen.read(path, plan.frozen, spec.train.base), _whole(path, plan)
+    except (OSError, FrozenError) as error:
+        raise SettingsError(str(error)) from error
+    said = b"".join(frozen.parts(base, plan.frozen))
+    if values:
+        chain = Chain(plan.trained, spec)
+        try:
+            model = lattice.of_params(chain.first().model.params(plan.trained) | values, plan.trained)
+        except LatticeError as error:
+            raise SettingsError(f"{path}: {error}") from error
+        said += chain.exact(Held(1, model))
+    return Weights(said, frozen.sha256(base, plan.frozen), frozen.n_bytes(plan.frozen))
+
+
+def _whole(path: Path, plan: Plan) -> Params:
+    """Return the tensors of a file that are trained whole, and have its shape there."""
+    found: Params = {}
+    there = frozen.names_in(path) if path.suffix != frozen.ENDING else set()
+    for tensor in plan.trained:
+        if tensor.name in there and tensor.name in plan.whole:
+            with contextlib.suppress(FrozenError):
+                found |= frozen.read_npz(path, (tensor,))
+    return found
 
 
 def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -211,9 +293,3 @@ def _arrays(path: Path, spec: Spec) -> dict[str, np.ndarray[Any, np.dtype[np.flo
             if not np.isfinite(found[tensor.name]).all():
                 raise ValueError(f"array {tensor.name!r} has numbers that are not finite")
     return found
-
-
-def _model_of(arrays: dict[str, Any], spec: Spec) -> Model:
-    """Return the model whose weights lie next to these. Raises LatticeError where some are too large."""
-    zero = Model(tuple(np.zeros(t.shape, np.int32) for t in spec), (EXPONENT,) * len(spec))
-    return add(zero, [exact(arrays[t.name]) for t in spec])

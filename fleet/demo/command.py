@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from fleet.console.versions import export
 from fleet.console.watch import Sights, Watch, WatchError
 from fleet.demo.given import Data, for_devices, problem_of
 from fleet.demo.outcome import Summary, Version, score_of, sum_up, table_of
+from fleet.factories import find_beside
+from fleet.factories import told_of as told_of_net
 from fleet.local import stage
 from fleet.local.meter import Meter
 from fleet.local.processes import Children, interruptible
@@ -69,13 +72,16 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
     process ends early, WatchError or DemoError when the fleet does not come to its end.
     """
     began = time.monotonic()
-    problem = problem_of(find_job(job or DEFAULT_JOB), devices, data)
+    file = find_job(job or DEFAULT_JOB)
+    problem = problem_of(file, devices, data)
+    find_beside(file, problem.spec)
+    notes = [*told_of(problem), *told_of_net(problem.spec)]
     spec = for_devices(problem.spec, len(problem.shares))
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
-    for note in told_of(problem):
+    for note in notes:
         display.line(note)
-    with interruptible():
+    with interruptible(), redirect_stdout(sys.stderr if as_json else sys.stdout):  # a factory may print
         run = _Demo(out, spec, problem, display)
         summary = run.run(began)
     text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"

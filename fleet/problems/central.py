@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.agreement import Agreed
+from models.buffers import NO_BUFFERS, for_training
 from models.data.dataset import Dataset
 from models.job import JobSpec
-from models.lattice import initial
+from models.lattice import initial, of_params
 from models.nets import table as nets
 from models.nets.net import Net
 from models.nets.normalised import normalised
@@ -33,15 +34,15 @@ def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed 
     """Train as a fleet of one device would that holds all the data; return the net, which takes raw rows.
 
     The same start, optimizer, learning rate and batch size, and as many passes over the data as each device of the
-    fleet made: `rounds` times the job's epochs. agreed: what the fleet has agreed on. Raises ModelError, TrainingError
-    or WeightError.
+    fleet made: `rounds` times the job's epochs, less version 1's where that is what the net's own code gives. agreed:
+    what the fleet has agreed on. Raises ModelError, TrainingError or WeightError.
     """
     net = normalised(nets.of_job(spec, allow=nets.factories_of(spec.model)), spec.contract, agreed)
-    params = initial(net.spec, spec.seed).params(net.spec)
+    first = initial(net.spec, spec.seed) if net.start is None else of_params(net.start, net.spec)
+    params, beside = first.params(net.spec), for_training(net, NO_BUFFERS)
     weights = weights_of(data, spec.contract, () if agreed is None else agreed.class_counts)
-    for number in range(rounds):
-        state = train.begin(params, train.seed_for(spec.seed, number, "central"))
-        params = train.finish(
-            train.steps(net, state, data, spec.train, version_number=number, weights=weights), state
-        ).params
-    return net, params
+    for number in range(0 if net.start is None else 1, rounds):
+        state = train.begin(params, train.seed_for(spec.seed, number, "central"), beside)
+        ended = train.finish(train.steps(net, state, data, spec.train, version_number=number, weights=weights), state)
+        params, beside = ended.params, dict(ended.buffers)
+    return net, params | beside

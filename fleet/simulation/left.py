@@ -16,6 +16,8 @@ from models.data import dataset
 from models.data.dataset import Dataset
 from models.job import JobSpec
 from models.measures.table import THRESHOLD
+from models.nets.buffered import buffered
+from models.nets.finetune import served as whole
 from models.nets.net import Net
 from models.nets.normalised import normalised
 from models.params import Params
@@ -49,12 +51,13 @@ class Deployed:
             return {}
         first = self._spec.averaged_from(number)
         self.trail.take(number, step, first)
-        net = normalised(self._net, self._spec.contract, self.trail.now.agreed)
+        now = self.trail.now
+        net = normalised(buffered(self._net, now.buffers), self._spec.contract, now.agreed)
         found = evaluation.evaluate(net, self.trail.mean(first), self._test)
         return {f"deployed_{name}": found[name] for name in ("accuracy", "loss") if name in found}
 
 
-def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:
+def left_of(run: Run, spec: JobSpec, net: Net, chain: Chain, trail: Trail) -> Left:
     """Return what devices would serve of a job. trail: the versions so far, where the mean of the last is deployed."""
     state, number = run.state(), run.version.number
     held = chain.take(chain.first(), state.number, state.body) if number else chain.first()
@@ -65,8 +68,8 @@ def left_of(run: Run, spec: JobSpec, chain: Chain, trail: Trail) -> Left:
         served = trail.served(spec.averaged_from(number))
         if served.since is not None:
             about |= {"sha256": served.model.sha256(), "averaged_since": str(served.since)}
-        return Left(number, served.model.params(chain.spec), held.agreed, about)
-    return Left(number, held.model.params(chain.spec), held.agreed, about)
+        return Left(number, whole(net, served.params(chain.spec)), held.agreed, about)
+    return Left(number, whole(net, held.params(chain.spec)), held.agreed, about)
 
 
 def idle(run: Run, agents: Iterable[Agent], store: Store) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +20,11 @@ from msgspec import structs
 from aggregator.convergence import no_better
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell
+from fleet.console.versions import read_weights
+from fleet.factories import find_beside
+from fleet.factories import told_of as told_of_net
 from fleet.local.processes import interruptible
+from fleet.problems.examples import find_job
 from fleet.problems.problem import Problem, read_problem, told_of
 from fleet.results import NO_PICTURES, draw, folder, headline, write_metrics
 from fleet.simulation.left import Left
@@ -47,15 +51,21 @@ def command(arguments: argparse.Namespace) -> int:
         rounds=arguments.rounds,
         target=arguments.target,
     )
+    find_beside(find_job(arguments.job), problem.spec)
+    notes = told_of_net(problem.spec)
+    weights = None if arguments.base is None else read_weights(arguments.base, problem.spec)
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem, None if arguments.out is None else folder(arguments.out))
+    for note in notes:
+        report.display.line(note)
     try:
-        with interruptible(), _quiet():
+        with interruptible(), _quiet(), redirect_stdout(stream):  # a factory may print, and a script reads our JSON
             result = simulate(
                 *(problem.spec, problem.shares, problem.test, report.tell),
                 keys=arguments.keys,
                 test_file=problem.test_file,
                 on_end=None if arguments.out is None else report.leave,
+                weights=weights,
             )
     except (KeyboardInterrupt, SimulationError):
         report.break_off()
@@ -90,7 +100,7 @@ class _Report:
     """What a person sees of a simulation, and what is left of it in a folder."""
 
     def __init__(self, display: Display, problem: Problem, out: Path | None) -> None:
-        self._display, self._spec, self._out = display, problem.spec, out
+        self.display, self._spec, self._out = display, problem.spec, out
         stop = problem.spec.rounds.stop
         self._other = stop.metric if stop.is_set and stop.metric not in ("accuracy", "loss") else ""
         """What no other column says: what the rule to stop goes by, or R2 of values."""
@@ -127,12 +137,12 @@ class _Report:
             if self._other and self._classifies
             else ""
         )
-        self._display.line(
+        self.display.line(
             f"{row.round:>6} {row.participants:>7} {accuracy:>9} {loss:>8} "
             f"{n_bytes(row.bytes_up):>9} {n_bytes(row.bytes_down):>9} {row.seconds:>8.2f}{other}"
         )
         left = (time.perf_counter() - self._began) / row.round * (self._max_rounds - row.round)
-        self._display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")
+        self.display.status(f"round {row.round} of at most {self._max_rounds}, at most {duration(left)} left")
 
     def leave(self, left: Left) -> None:
         """Write the model and the curves. Raises OSError."""
@@ -155,34 +165,34 @@ class _Report:
     def break_off(self) -> None:
         """Say what there is of a run that has not come to its end."""
         if self._left:
-            self._display.line(f"not at its end: {self._left}")
+            self.display.line(f"not at its end: {self._left}")
 
     def sum_up(self, result: Result) -> None:
         """Show the totals, what matters most first."""
         if told := self._who_was_away(result.idle):
-            self._display.line(told)
+            self.display.line(told)
         n_rounds = sum(row.participants > 0 for row in result.rounds)  # the last version may be an older one again
-        self._display.line(f"ended after {n_rounds} rounds in {duration(result.seconds)}: {result.reason}")
+        self.display.line(f"ended after {n_rounds} rounds in {duration(result.seconds)}: {result.reason}")
         words = (
             no_better(result.rounds[-1].measures | _always(result), self._spec.contract.classes)
             if result.rounds
             else ""
         )
         if words and words not in result.reason:
-            self._display.line(f"the model is {words}")
+            self.display.line(f"the model is {words}")
         if result.deployed_accuracy is not None:
-            self._display.line(f"deployed is the mean of the last versions: accuracy {result.deployed_accuracy:.4f}")
+            self.display.line(f"deployed is the mean of the last versions: accuracy {result.deployed_accuracy:.4f}")
         for way, n, float32 in (
             ("up", result.bytes_up, result.float32_bytes_up),
             ("down", result.bytes_down, result.float32_bytes_down),
         ):
             per_device = n_bytes(n / result.devices)
-            self._display.line(
+            self.display.line(
                 f"{way:>4}: {n_bytes(n)} in all, {per_device} a device; "
                 f"float32 would have taken {n_bytes(float32)}, {float32 / max(n, 1):.1f} times as much"
             )
         if self._left:
-            self._display.line(self._left)
+            self.display.line(self._left)
 
     def _who_was_away(self, idle: Mapping[str, str]) -> str:
         """Return how many devices did nothing for the model, in words; "" where all did."""

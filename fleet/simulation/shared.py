@@ -20,7 +20,9 @@ from broker.wire import Wire
 from edge_agent.config import ModelSettings
 from edge_agent.resend import Jitter
 from edge_agent.resources import Resources
+from models.buffers import NO_BUFFERS, Buffers
 from models.chain import Chain, Held, begins_anywhere
+from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Spec
@@ -82,11 +84,11 @@ class SharedResources(Resources):
             self._specs[job.job] = job.spec, spec
         return spec
 
-    def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+    def chain(self, job: str, spec: JobSpec, models: ModelSettings, find: Find | None = None) -> tuple[Net, Chain]:
         """See `Resources`."""
         if job not in self._chains:
-            net, chain = super().chain(job, spec, models)
-            self._chains[job] = net, SharedChain(chain.spec, spec)
+            net, chain = super().chain(job, spec, models, find)
+            self._chains[job] = net, SharedChain(chain.spec, spec, chain.buffers)
         return self._chains[job]
 
     def jitter(self, seed: str) -> Jitter:
@@ -102,8 +104,10 @@ class SharedChain(Chain):
     `most_bytes`.
     """
 
-    def __init__(self, spec: Spec, job: JobSpec, most_bytes: int = KEPT_BYTES) -> None:
-        super().__init__(spec, job)
+    def __init__(
+        self, spec: Spec, job: JobSpec, buffers: Buffers = NO_BUFFERS, *, most_bytes: int = KEPT_BYTES
+    ) -> None:
+        super().__init__(spec, job, buffers)
         self._version_0 = _Known.of(super().first())
         self._most_bytes = most_bytes
         self._n_bytes = 0
@@ -145,7 +149,8 @@ class _Known(Held):
     @property
     def n_bytes(self) -> int:
         agreed = 0 if self.agreed is None else self.agreed.offset.nbytes + self.agreed.scale.nbytes
-        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes + agreed
+        buffers = sum(value.nbytes for value in self.buffers.values)
+        return sum(ints.nbytes for ints in self.model.ints) + self.state.n_bytes + agreed + buffers
 
     def sha256(self) -> str:
         return self._name

@@ -25,6 +25,7 @@ from aggregator.config import ServerLimits as AggregatorLimits
 from aggregator.convergence import RESTORED
 from aggregator.run import Run
 from aggregator.service import Aggregator
+from aggregator.starting import Given
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Packet, TransportEvent
@@ -36,16 +37,22 @@ from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys, memory
+from fleet.console.versions import Weights
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
 from fleet.simulation.left import Deployed, Left, idle, left_of
 from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
+from models import frozen
+from models.chain import Chain
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
+from models.frozen import ENDING, Own
 from models.job import JobSpec
 from models.measures import table as measures
 from models.nets import table as nets
+from models.nets.net import Net
 from models.nets.size import of_net
+from models.params import Params, Spec
 from runtime.settings import convert
 
 FLEET = "simulation"
@@ -136,21 +143,25 @@ def simulate(
     keys: bool = False,
     test_file: Share | DataSource | None = None,
     on_end: Callable[[Left], None] | None = None,
+    weights: Weights | None = None,
 ) -> Result:
     """Run a job to its end, one simulated device for each share of the data. on_round: told of each version.
 
     keys: whether everybody signs, and checks what it hears: each device for itself, as real ones do. test_file: where
     `test` is from, for the aggregator to read by the job's contract; arrays of what a model takes when not given.
+    weights: what it starts from (`fleet.console.versions.read_weights`).
     on_end: told of what devices would serve, also where the job does not come to its end, or is interrupted.
 
     Raises ModelError, DatasetError, SimulationError, or SettingsError for a job that this many devices cannot do.
     """
     spec = for_all(spec, len(shares))
-    net = nets.of_job(spec, allow=nets.factories_of(spec.model))
+    if weights is not None and weights.base:
+        spec = structs.replace(spec, train=structs.replace(spec.train, base=weights.base))
+    net = nets.of_job(spec, allow=nets.factories_of(spec.model), find=lambda _, own: own())
     n_parameters = sum(tensor.size for tensor in net.spec)
     memory.check_simulation(spec, of_net(net), len(shares), len(test.y))
     with _workshop(20 * n_parameters * (len(shares) + 10) + 8 * test.X.size) as folder, _no_collections() as go_on:
-        simulation = _Simulation(spec, shares, test, folder, keys=keys, test_file=test_file)
+        simulation = _Simulation(spec, shares, test, folder, keys=keys, test_file=test_file, weights=weights)
         try:
             return simulation.run(n_parameters, on_round, go_on)
         finally:
@@ -218,6 +229,15 @@ def _roll() -> int:
     return secrets.randbits(32)
 
 
+def _bases(weights: Weights | None, folder: Path) -> tuple[str, ...]:
+    """Write what is frozen of the net where every device finds it: none fetches it, and it is here once."""
+    if weights is None or not weights.base:
+        return ()
+    file = folder / f"given{ENDING}"
+    file.write_bytes(weights.frozen)
+    return (str(file),)
+
+
 class _Traffic(Struct, frozen=True):
     up: int
     down: int
@@ -237,8 +257,10 @@ class _Simulation:
         *,
         keys: bool = False,
         test_file: Share | DataSource | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.spec = spec
+        self._weights = weights
         self._trust = made_keys.trust_of(FLEET, operator=False) if keys else None
         self._n_examples = sum(len(share.y) for share in shares)
         self._test = test
@@ -255,7 +277,7 @@ class _Simulation:
             fleet=FLEET,
             state_dir=str(HOME),
             data={spec.data_name: DeviceSource(path="its share")},
-            models=ModelSettings(allow=nets.factories_of(spec.model), inference=False),
+            models=ModelSettings(nets.factories_of(spec.model), inference=False, bases=_bases(weights, folder)),
         )
         named = zip(device_names(len(shares)), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]
@@ -316,7 +338,7 @@ class _Simulation:
         for agent in self._agents:
             agent.start()
         self._settle()
-        self._run = run = self._aggregator.runs[self._aggregator.submit(self.spec)]
+        self._run = run = self._aggregator.runs[self._aggregator.submit(self.spec, start=self._start())]
         rows: list[RoundRow] = []
         for row in self._rounds(run):
             if not rows:
@@ -326,12 +348,27 @@ class _Simulation:
         self._settle()
         return self._result(run, rows, n_parameters, time.perf_counter() - began)
 
+    def _start(self) -> Given | None:
+        """Return what the job starts from, where that is not its seed."""
+        if self._weights is None:
+            return None
+        return Given(self._weights.said, "the file", begins_with_base=bool(self._weights.base))
+
     def left(self) -> Left | None:
         """Return what devices would serve now; None before the first version."""
         if self._run is None or self._deployed is None or not self._run.version.number:
             return None
-        _, chain = self._resources.chain(self._run.job, self.spec, self._config.models)
-        return left_of(self._run, self.spec, chain, self._deployed.trail)
+        net, chain = self._chain(self._run)
+        return left_of(self._run, self.spec, net, chain, self._deployed.trail)
+
+    def _chain(self, run: Run) -> tuple[Net, Chain]:
+        """Return the net and the versions that all devices share."""
+
+        def find(tensors: Spec, own: Own) -> Params:
+            given = self._config.models.bases
+            return frozen.read(Path(given[0]), tensors) if given else own()
+
+        return self._resources.chain(run.job, self.spec, self._config.models, find)
 
     def close(self) -> None:
         """End everything. Devices are let go without a goodbye: nobody would hear it, and nobody comes back."""
@@ -341,7 +378,7 @@ class _Simulation:
     def _rounds(self, run: Run) -> Iterator[RoundRow]:
         """Return each version as soon as it is there."""
         before, began, since = _Traffic(0, 0, 0, 0), time.perf_counter(), self._clock.now
-        shared = self._resources.chain(run.job, self.spec, self._config.models)
+        shared = self._chain(run)
         number, self._deployed = 0, Deployed(self.spec, self._test, *shared)
         while not run.coordinator.ended:
             if self._clock.now - since > PATIENCE_S:
@@ -355,7 +392,8 @@ class _Simulation:
                 is_last = number == run.version.number
                 metrics = run.metrics if is_last else self._store.history(run.job)[number]
                 row = _row(number, metrics, before, now, seconds - began)
-                yield structs.replace(row, **(self._deployed.follow(number, run.step) if is_last else {}))
+                way = run.step or next((body.data for body in run.bodies() if body.number == number), b"")
+                yield structs.replace(row, **(self._deployed.follow(number, way) if is_last else {}))
                 before, began, since = now, seconds, self._clock.now
 
     def _rouse(self, transport: MemoryTransport) -> None:
@@ -458,7 +496,7 @@ class _Simulation:
 def _row(number: int, metrics: dict[str, float], before: _Traffic, now: _Traffic, seconds: float) -> RoundRow:
     return RoundRow(
         round=number,
-        participants=0 if RESTORED in metrics else int(metrics["participants"]),
+        participants=0 if RESTORED in metrics else int(metrics.get("participants", 0)),
         bytes_up=now.up - before.up,
         bytes_down=now.down - before.down,
         body_bytes_up=now.body_up - before.body_up,

@@ -9,7 +9,7 @@ whether it throws, diverges or lies. A job is *poisoned* by a word in its model'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -79,11 +79,12 @@ class ToyNet(Mlp):
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`."""
         factor = self._ask("train")
         loss, gradients = super().loss_and_gradients(
-            params, X, y, weights=weights, scale=scale * factor, out=out, draw=draw
+            params, X, y, weights=weights, scale=scale * factor, out=out, draw=draw, only=only
         )
         if self._poison == "train:shape":
             gradients = {name: np.zeros((3, 3), np.float32) for name in gradients}

@@ -24,11 +24,11 @@ class Decoded(NamedTuple):
 
     def values(self) -> npt.NDArray[np.float64]:
         """Return the exact values, float64 in the tensor's shape."""
-        return np.ldexp(self.integers.astype(np.float64), self.exponent)
+        return np.asarray(np.ldexp(self.integers.astype(np.float64), self.exponent))
 
 
 def exact(values: npt.NDArray[np.float64]) -> Decoded:
     """Put floats on the finest lattice that the budget allows: exact to 2**-51 of the largest magnitude."""
     largest = float(np.abs(values).max()) if values.size else 0.0
     exponent = max(int(np.frexp(largest)[1]) - (BUDGET - 1), -149)
-    return Decoded(np.rint(np.ldexp(values, -exponent)).astype(np.int64), exponent)
+    return Decoded(np.asarray(np.rint(np.ldexp(values, -exponent)), np.int64), exponent)

@@ -14,6 +14,7 @@ windows that lie in two of them are left out (windows.py).
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def of_rows(*columns: npt.NDArray[Any]) -> Hashes:
     for values in columns:
         canonical = np.where(np.isnan(values), np.float32("nan"), values + np.float32(0.0))  # no -0
         flat = np.ascontiguousarray(canonical, "<f4")
-        for column in flat.reshape(len(flat), -1).view("<u4").T:
+        for column in flat.reshape(len(flat), math.prod(flat.shape[1:])).view("<u4").T:
             found = _mixed(found + _GOLDEN + column.astype(np.uint64))
     return found
 

@@ -7,7 +7,7 @@ only where agent.toml or aggregator.toml allows it by name (`models.nets.table.b
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -33,6 +33,8 @@ class FactorySpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_default
     hidden: tuple[int, ...] = ()
     """Of no use to a factory, as is the activation; but jobs have always been free to say them."""
     activation: str = "relu"
+    start: Literal["factory", "seed"] | None = None
+    """Where a job's first weights are from: the module as it was made, or the job's seed (models/lattice.py)."""
 
 
 def is_factory(kind: str) -> bool:
@@ -49,7 +51,12 @@ def module(spec: FactorySpec, nn: Any) -> Any:
     name, _, attribute = spec.kind.partition(":")
     try:
         made = getattr(importlib.import_module(name), attribute)(**spec.options)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except ImportError as error:
+        raise ModelError(
+            f'model.kind = "{spec.kind}": {error}: this process has to find it: install the package beside fedge, or '
+            "name the folder that it lies in in PYTHONPATH"
+        ) from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f'model.kind = "{spec.kind}" with options {spec.options}: {error}') from error
     if not isinstance(made, nn.Module):
         raise ModelError(f'model.kind = "{spec.kind}" gave a {type(made).__name__}, not a torch.nn.Module')

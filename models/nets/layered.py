@@ -7,7 +7,7 @@ A kind of net is a specification and a function that makes the list of it; `kind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
-from models.params import Float32, Params, Spec, n_parameters
+from models.params import Beside, Float32, Params, Spec, n_parameters
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -60,11 +60,16 @@ def operations(layers: Layers) -> tuple[Op, ...]:
 class Layered:
     """A net behind the face of `models.nets.net.Net`. n_units: see `models.nets.size.Size`, as for at_once."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec, layers: Layers) -> None:
         self.model = model
         self.layers = tuple(layers)
         self._stack = Stack(layers)
         self.spec = self._stack.tensors
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.n_units = self._stack.n_units
         self.at_once = rows_at_once(self.n_units)
         self._loss = losses.of(model)
@@ -79,12 +84,14 @@ class Layered:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen.
 
         A tensor that is not in `out` does not move: its gradient is not worked out.
         """
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
+        wanted = [name for name, _ in self.spec if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
         tensors = [params[tensor.name] for tensor in self.spec]
         scratch = scratch_of(self)
         ran = self._stack.run(Place(scratch, "", draw=draw, free=False), tensors, X, free=False)
@@ -92,7 +99,8 @@ class Layered:
         raw[...] = ran.a
         loss, da = self._loss.gradient(raw, y, weights)
         da *= scale
-        self._stack.back(ran.places, tensors, [gradients.get(t.name) for t in self.spec], da, first=True)
+        moves = [gradients.get(t.name) if only is None or t.name in only else None for t in self.spec]
+        self._stack.back(ran.places, tensors, moves, da, first=True)
         return loss, gradients
 
     def predict(self, params: Params, X: Float32) -> Float32:

@@ -6,6 +6,7 @@ loss and gradients, so that one fleet may mix NumPy and Torch. float32 throughou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import scratch_of
-from models.params import Float32, Params, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -43,9 +44,14 @@ def operations(spec: LinearSpec) -> tuple[Op, ...]:  # noqa: ARG001  (the shapes
 class Linear:
     """The net of a ModelSpec of kind "linear". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = (TensorSpec("weight", (model.outputs, model.inputs)), TensorSpec("bias", (model.outputs,)))
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.n_units = model.outputs
         self._loss = losses.of(model)
 
@@ -59,15 +65,17 @@ class Linear:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With d (n, outputs) the gradient by the outputs: d^T X, and d's sum by column."""
         raw = scratch_of(self).array("outputs", shape=(len(X), self.model.outputs))
         loss, delta = self._loss.gradient(_outputs(params, X, raw), y, weights)
         delta *= scale
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name, _ in self.spec}
-        if "weight" in gradients:
+        wanted = [name for name, _ in self.spec if only is None or name in only]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
+        if "weight" in wanted and "weight" in gradients:
             np.matmul(delta.T, X, out=gradients["weight"])
-        if "bias" in gradients:
+        if "bias" in wanted and "bias" in gradients:
             np.add.reduce(delta, axis=0, out=gradients["bias"])
         return loss, gradients
 

@@ -12,6 +12,7 @@ width, the residual connection: x + f(x), or P x + f(x) where the widths differ.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -33,7 +34,7 @@ from models.nets.losses import Labels, Metrics, measure_all
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
 from models.nets.scratch import Scratch, scratch_of
-from models.params import Float32, Params, Spec, TensorSpec
+from models.params import Beside, Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -141,9 +142,14 @@ def operations(spec: MlpSpec) -> tuple[Op, ...]:
 class Mlp:
     """The net of a plain model of kind "mlp". Holds no state: everything is a function of params and data."""
 
+    start: Params | None = None
+    least_rows = 1
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
         self.spec = spec_of_mlp(model)
+        self.buffers: Spec = ()
+        self.first_buffers: Beside = {}
         self.at_once = ROWS_AT_ONCE
         self.n_units = sum(n_out for _, n_out in layer_sizes(model))
         self._names = tuple(tensor.name for tensor in self.spec)
@@ -161,6 +167,7 @@ class Mlp:
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,  # noqa: ARG002  (nothing is drawn at random)
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """See `models.nets.net.Net`. With `out` no large array is allocated once a batch of the size was seen.
 
@@ -172,13 +179,14 @@ class Mlp:
         rows *= scale
         delta, ones = rows.T, scratch.array("ones", shape=(len(rows),))
         ones[...] = 1.0
-        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in self._names}
-        last = min((i // 2 for i, name in enumerate(self._names) if name in gradients), default=self._n_layers)
+        wanted = [name for name in self._names if (only is None or name in only) and (out is None or name in out)]
+        gradients = out if out is not None else {name: np.empty_like(params[name]) for name in wanted}
+        last = min((i // 2 for i, name in enumerate(self._names) if name in wanted), default=self._n_layers)
         for i in reversed(range(last, self._n_layers)):
             weight, bias = self._names[2 * i], self._names[2 * i + 1]
-            if weight in gradients:
+            if weight in wanted:
                 multiply(delta, columns[i].T, gradients[weight])
-            if bias in gradients:
+            if bias in wanted:
                 np.matmul(delta, ones, out=gradients[bias])
             if i > last:
                 before = scratch.array("delta", i, shape=columns[i].shape)

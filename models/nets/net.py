@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
@@ -10,12 +11,18 @@ from msgspec import Struct
 if TYPE_CHECKING:  # it asks the table, whose rows stand on this
     from models.job import ModelSpec
     from models.nets.losses import Labels, Metrics
-    from models.params import Float32, Params, Spec
+    from models.params import Beside, Float32, Params, Spec
 
 MOST_PARAMETERS = 25_000_000
 """Of a built-in net: 100 MB in float32, and some 600 MB of the server's state, which SQLite takes up to 1 GB."""
 MOST_UNITS = 2**17
 """Of a built-in net, all layers together: 1,024 rows at once are then 512 MB of activations."""
+
+NO_WEIGHTS = (
+    "rows count differently (class_weight in [contract]), and its own loss gives one number for all of them: let it "
+    "give one for each row, or take them, loss(outputs, y, weights)"
+)
+"""Why the rows of a job cannot count differently, where a module brings a loss along."""
 
 
 class ModelError(ValueError):
@@ -108,6 +115,28 @@ class Net(Protocol):
     def spec(self) -> Spec:
         """Names and shapes of the parameters, in their order."""
 
+    @property
+    def start(self) -> Params | None:
+        """The weights that its code wants a job to begin with, fresh arrays in the order of `spec`; None: version 0's,
+        which everybody draws from the job's seed.
+        """
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that a step has to have at least, but for the only one of an epoch: BatchNorm takes no single one."""
+
+    @property
+    def buffers(self) -> Spec:
+        """Names and shapes of the float buffers that travel beside the parameters; () for most nets.
+
+        The params that a call is given may hold them by name; where one is missing, what `first_buffers` says counts.
+        A step of training changes those that it is given in place, as it does what else `first_buffers` has.
+        """
+
+    @property
+    def first_buffers(self) -> Beside:
+        """What the code gives the buffers, and whatever else training changes that stays here. Nobody changes it."""
+
     def loss_and_gradients(
         self,
         params: Params,
@@ -118,6 +147,7 @@ class Net(Protocol):
         scale: float = 1.0,
         out: Params | None = None,
         draw: int = 0,
+        only: Collection[str] | None = None,
     ) -> tuple[float, Params]:
         """Return the mean loss over the batch and `scale` times its gradient by every parameter.
 
@@ -126,7 +156,8 @@ class Net(Protocol):
         `out`: arrays of the spec's shapes that it may overwrite and give back instead of allocating; a tensor that is
         not in it does not move, and a net that NumPy computes does not work out its gradient. draw: 63 bits,
         from which everything follows that is drawn at random in this step (dropout): the same in a run that is
-        resumed. The loss may be nan or inf; it is the caller's to look.
+        resumed. only: the names of the parameters whose gradients are wanted, where that is not all of them: the others
+        need not be worked out, nor be there in `out`. The loss may be nan or inf; it is the caller's to look.
         """
 
     def predict(self, params: Params, X: Float32) -> Float32:

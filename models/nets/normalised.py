@@ -17,7 +17,7 @@ from models.contract import ContractSpec
 from models.nets.batches import ROWS_AT_ONCE, quietly
 from models.nets.losses import Labels, Metrics
 from models.nets.net import Net
-from models.params import Float32, Params, Spec
+from models.params import Beside, Float32, Params, Spec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
@@ -60,6 +60,26 @@ class Normalised:
     def spec(self) -> Spec:
         """See `models.nets.net.Net`."""
         return self._net.spec
+
+    @property
+    def start(self) -> Params | None:
+        """See `models.nets.net.Net`."""
+        return self._net.start
+
+    @property
+    def least_rows(self) -> int:
+        """See `models.nets.net.Net`."""
+        return self._net.least_rows
+
+    @property
+    def buffers(self) -> Spec:
+        """See `models.nets.net.Net`."""
+        return self._net.buffers
+
+    @property
+    def first_buffers(self) -> Beside:
+        """See `models.nets.net.Net`."""
+        return self._net.first_buffers
 
     def rows(self, X: Float32) -> Float32:
         """Return the rows as the net takes them: fresh, in the shape of X."""

@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from models.nets import autoencoder, cnn1d, cnn2d, factory, gru, linear, losses, mlp
+from models import frozen
+from models.frozen import Find, MissingError, Own
+from models.lattice import initial
+from models.nets import autoencoder, cnn1d, cnn2d, factory, finetune, gru, linear, losses, mlp
 from models.nets.losses import LabelError, Labels
 from models.nets.net import ModelError, Net, NetSpec
 from models.nets.op import Op
-from models.params import Float32
+from models.params import Float32, Params, Spec
 
 if TYPE_CHECKING:
     from models.job import JobSpec, ModelSpec  # which asks this table whether a model is one
@@ -112,12 +115,13 @@ def framework_of(model: ModelSpec, preferred: str = "numpy") -> str:
     return preferred if model.framework == "any" else model.framework
 
 
-def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
+def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = (), seed: int | None = None) -> Net:
     """Build the net of a model.
 
     framework: what this machine prefers where the model leaves it open. allow: the "package.module:factory"
-    strings that may run here, since a factory is code. Raises ModelError if the kind is not allowed, Torch is
-    wanted and missing, or the factory does not give a module.
+    strings that may run here, since a factory is code. seed: of the job that begins with the weights which a factory
+    gives. Raises ModelError if the kind is not allowed, Torch is wanted and missing, or the factory does not give a
+    module.
     """
     if not set(factories_of(model)) <= set(allow):
         raise ModelError(
@@ -125,28 +129,80 @@ def build(model: ModelSpec, *, framework: str = "numpy", allow: Sequence[str] = 
             "if you trust it, add it to allow in [models] of agent.toml (or aggregator.toml)"
         )
     numpy = find(model.kind).numpy
-    return by_torch(model) if numpy is None or framework_of(model, framework) == "torch" else numpy(model)
+    if numpy is None or framework_of(model, framework) == "torch":
+        return by_torch(model, seed)
+    return numpy(model)
 
 
-def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = ()) -> Net:
+def of_job(job: JobSpec, *, framework: str = "numpy", allow: Sequence[str] = (), find: Find | None = None) -> Net:
     """Build the net that a job trains: its `spec` has what is trained and travels, in the order of both.
 
-    See `build` for the rest.
+    find: gives the values of what is frozen; when not given they are what every device makes itself (`own`). See
+    `build` for the rest. Raises ModelError also where the job freezes what the net has not, or all of it; and what
+    `find` raises.
     """
-    return build(job.model, framework=framework, allow=allow)
+    net = build(job.model, framework=framework, allow=allow, seed=job.seed)
+    plan = plan_of(job, net)
+    if plan is None:
+        return net
+    values = (find or _only_own(job))(plan.frozen, own(job, net, plan.frozen))
+    if hold := getattr(net, "hold", None):
+        hold(values)
+    return finetune.Tuned(net, plan, values, job.seed)
 
 
-def by_torch(model: ModelSpec) -> TorchNet:
+def plan_of(job: JobSpec, net: Net) -> finetune.Plan | None:
+    """Return which part of a net its job freezes; None where it is all trained. Raises ModelError."""
+    try:
+        return finetune.plan(job.train, net.spec, getattr(net, "frozen", ()))
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def own(job: JobSpec, net: Net, spec: Spec) -> Own:
+    """Return what makes the values of frozen tensors where nobody gives any.
+
+    Of a built-in net they are those that version 0 has where nothing is frozen, on every machine the same; a factory's
+    are what its code gives after torch.manual_seed(job.seed).
+    """
+
+    def make() -> Params:
+        if factories_of(job.model):
+            found: Params = net.own(spec)  # type: ignore[attr-defined]  # Torch's, of every factory
+            return found
+        drawn = initial(net.spec, job.seed).params(net.spec)
+        return {tensor.name: drawn[tensor.name].copy() for tensor in spec}
+
+    return make
+
+
+def _only_own(job: JobSpec) -> Find:
+    """Return what gives the values that everybody makes himself. They must be those that the job names, if it does."""
+
+    def find(spec: Spec, make: Own) -> Params:
+        values = make()
+        if job.train.base and frozen.sha256(values, spec) != job.train.base:
+            raise MissingError(f"[train] base = {job.train.base}: these tensors are not here", spec)
+        return values
+
+    return find
+
+
+def by_torch(model: ModelSpec, seed: int | None = None) -> TorchNet:
     """Build the net that Torch computes, of any model: who calls this has decided that its code may run.
 
-    Raises ModelError if Torch is missing or the factory does not give a module.
+    seed: what Torch draws by while a factory is called; its weights are then the job's first ones, unless the model
+    says start = "seed". Raises ModelError if Torch is missing or the factory does not give a module.
     """
     if find_spec("torch") is None:
         raise ModelError(f'model.kind = "{model.kind}" needs Torch here: pip install "fedge[torch]"')
-    from models.nets.torch_net import TorchNet, nn  # here alone: it loads torch, which most devices do without
+    from models.nets.torch_net import TorchNet, nn, seeded  # here alone: it loads torch, which most devices do without
 
     kind = find(model.kind)
-    net = TorchNet(model, kind.torch(kind.spec.of(model), nn))
+    own = kind.spec.of(model)
+    with seeded(0 if seed is None else seed):
+        module = kind.torch(own, nn)
+    net = TorchNet(model, module, gives_start=kind.is_code and seed is not None and own.start != "seed")
     if kind.numpy is not None:
         net.at_once = getattr(kind.numpy(model), "at_once", net.at_once)
     return net

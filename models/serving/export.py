@@ -64,8 +64,8 @@ def to_onnx(
 
     metadata: what stands in metadata_props; a "threshold" of anomaly scores goes into the graph as well.
     contract, agreed: of its job, and what the fleet has agreed on: the graph takes raw rows.
-    A factory's module is exported with fresh buffers (BatchNorm statistics do not cross), and only if its
-    factory may run: the caller has decided that before it had params of it.
+    params: with the buffers of a factory's module, by name. It is exported only if its factory may run: the caller has
+    decided that before it had params of it.
     """
     kind = nets.find(model.kind)
     try:

@@ -27,6 +27,7 @@ PYTHON = (sys.executable, "-P", "-m")
 """-P: the working directory is not searched, where somebody else's `models` may lie."""
 CHILD = (*PYTHON, "models.serving.inference")
 EXPORTER = (*PYTHON, "models.serving.export")
+QUANTISER = (*PYTHON, "models.serving.quantise")
 
 
 class InferenceError(RuntimeError):
@@ -151,6 +152,14 @@ def export(
     """
     order = msgspec.json.encode({"model": model, "metadata": metadata, "contract": contract, "agreed": agreed})
     return _run((*EXPORTER, str(params), str(target)), order, timeout_s)
+
+
+def quantise(source: Path, target: Path, rows: Path, told: Path, *, timeout_s: float = 600.0) -> str | None:
+    """Write a model in int8, and how both answer, in a process of its own: give None, or why it could not be.
+
+    See `models.serving.quantise` for what is in the files.
+    """
+    return _run((*QUANTISER, str(source), str(target), str(rows), str(told)), b"", timeout_s)
 
 
 def _start(command: Sequence[str]) -> _Child:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from models import grid
 from models.codec.decoded import CodecError, Decoded
 from models.integers import Int64, bits, rescale
@@ -30,7 +32,7 @@ def from_sum(published: Decoded) -> Int64:
 
 def bounded(arrays: Iterable[Int64]) -> tuple[Int64, ...]:
     """Return the arrays. Raises CodecError where one has left the lattice."""
-    found = tuple(arrays)
+    found = tuple(map(np.asarray, arrays))  # of one number too, which NumPy makes a scalar of
     if any(bits(array) > MOST_BITS for array in found):
         raise CodecError("the server's optimizer has grown beyond its lattice")
     return found
@@ -47,4 +49,4 @@ def measured(counts: Int64, word: int) -> Int64:
     shift = steps.exponent - EXPONENT
     if bits(counts) + 8 + shift > MOST_BITS:
         raise CodecError("a snapshot's state is beyond its lattice")
-    return rescale(steps.integers, shift)
+    return np.asarray(rescale(steps.integers, shift))

@@ -21,8 +21,8 @@ import numpy as np
 from models.job import TrainSpec
 from models.params import Float32, Params
 
-SLAB = 2**14
-"""Coordinates that are moved at a time: of five arrays they are 320 kB."""
+SLAB = 2**16
+"""Coordinates that are moved at a time: a scratch of them has 256 kB."""
 
 
 class Pace(NamedTuple):
@@ -30,8 +30,8 @@ class Pace(NamedTuple):
 
     rate: float
     """The learning rate of this step."""
-    before: float
-    """That of the step before; the same for the first."""
+    grown: float
+    """By what it is more, or less, than that of the step before: 1 where it is the same, and for the first."""
     number: int
     """Of the step, counted from 1 through all epochs."""
 
@@ -40,9 +40,9 @@ class Kept(NamedTuple):
     """What an optimizer keeps from step to step, in the order of the params; {} where it keeps none."""
 
     momentum: Params
-    """SGD's velocity, times the learning rate of its step; the mean of gradients of "adam" and "adamw"."""
+    """SGD's velocity, times the learning rate of its step; of "adam" and "adamw" M = m / (1 - beta1)."""
     squares: Params
-    """The mean of their squares."""
+    """Of these V = v / (1 - beta2)."""
 
 
 class Optimizer(NamedTuple):
@@ -75,10 +75,16 @@ def sgd(train: TrainSpec, params: Params, kept: Kept, changes: Params, pace: Pac
     changes: rate * gradients. The velocity has the rate in it too; where that changes between two steps, it is taken
     from the one to the other.
     """
-    decay, keep = pace.rate * train.weight_decay, train.momentum * (pace.rate / pace.before)
-    if not (decay or keep):
+    decay, keep = pace.rate * train.weight_decay, train.momentum * pace.grown
+    if not (decay or train.nesterov):
         for name, p in params.items():
-            p -= changes[name]
+            change = changes[name]
+            if keep:
+                velocity = kept.momentum[name]
+                velocity *= keep
+                velocity += change
+                change = velocity
+            p -= change
         return
     for p, change, spare, *rows in _slabs(params, changes, kept.momentum):
         if decay:
@@ -101,6 +107,8 @@ def adam(train: TrainSpec, params: Params, kept: Kept, gradients: Params, pace: 
     g = gradient + weight_decay p
     m = beta1 m + (1 - beta1) g,    v = beta2 v + (1 - beta2) g^2
     p = p - rate m' / (sqrt(v') + epsilon),    m' = m / (1 - beta1^t),    v' = v / (1 - beta2^t)
+
+    What is kept is M = beta1 M + g and V = beta2 V + g^2, which takes fewer passes over the weights.
     """
     _adam(train, params, kept, gradients, pace, coupled=train.weight_decay, decoupled=0.0)
 
@@ -123,24 +131,21 @@ def _adam(
     coupled: float,
     decoupled: float,
 ) -> None:
-    root = math.sqrt(1.0 - train.beta2**pace.number)  # so that v needs no division
-    size, epsilon = pace.rate * root / (1.0 - train.beta1**pace.number), train.epsilon * root
-    for p, g, spare, mean, square in _slabs(params, gradients, kept.momentum, kept.squares):
+    root = math.sqrt((1.0 - train.beta2**pace.number) / (1.0 - train.beta2))  # sqrt(v') is sqrt(V) / root
+    size = pace.rate * root * (1.0 - train.beta1) / (1.0 - train.beta1**pace.number)
+    for p, g, spare, sums, squares in _slabs(params, gradients, kept.momentum, kept.squares):
         if coupled:
             np.multiply(p, coupled, out=spare)
             g += spare
         if decoupled:
             p *= 1.0 - decoupled
-        np.subtract(g, mean, out=spare)
-        spare *= 1.0 - train.beta1
-        mean += spare
-        np.square(g, out=g)
-        g -= square
-        g *= 1.0 - train.beta2
-        square += g
-        np.sqrt(square, out=spare)
-        spare += epsilon
-        np.divide(mean, spare, out=spare)
+        sums *= train.beta1
+        sums += g
+        squares *= train.beta2
+        squares += np.square(g, out=g)
+        np.sqrt(squares, out=spare)
+        spare += train.epsilon * root
+        np.divide(sums, spare, out=spare)
         spare *= size
         p -= spare
 
@@ -175,5 +180,5 @@ def _slabs(params: Params, gradients: Params, *kept: Params) -> Iterator[tuple[F
     for name, p in params.items():
         rows = [p.reshape(-1), gradients[name].reshape(-1), *(row[name].reshape(-1) for row in kept if row)]
         for at in range(0, p.size, SLAB):
-            p_slab, g_slab, *others = (row[at : at + SLAB] for row in rows)
+            p_slab, g_slab, *others = (row[at : at + SLAB] for row in rows) if p.size > SLAB else rows
             yield p_slab, g_slab, spare[: p_slab.size], *others

@@ -23,7 +23,7 @@ from models.data.dataset import Dataset
 from models.job import TrainSpec
 from models.nets.batches import quietly
 from models.nets.net import Net
-from models.params import Params
+from models.params import Beside, Params
 from models.training import schedule
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 from models.training.optimizers import OPTIMIZERS, Kept, Pace, clipped, init
@@ -85,9 +85,9 @@ def n_steps(train: TrainSpec, n_examples: int) -> int:
     return train.epochs * -(-n_examples // train.batch_size)
 
 
-def begin(params: Params, seed: bytes) -> TrainingState:
-    """Return the state before the first step."""
-    return TrainingState(params, {}, seed)
+def begin(params: Params, seed: bytes, buffers: Beside | None = None) -> TrainingState:
+    """Return the state before the first step. buffers: what the net has beside its params (`buffers.for_training`)."""
+    return TrainingState(params, {}, seed, buffers=buffers or {})
 
 
 def steps(
@@ -106,10 +106,11 @@ def steps(
     of the data alone, `data.weights`, are not looked at. advice: what to do where training diverges.
 
     The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
-    epoch may be smaller. Raises TrainingError when the data are none or not those of the state, and when the
-    loss or, at the end of an epoch, a parameter is not finite.
+    epoch may be smaller; with fewer rows than the net takes (BatchNorm: two) they go into the one before. Raises
+    TrainingError when the data are none or not those of the state, and when the loss or, at the end of an epoch, a
+    parameter is not finite.
     """
-    n_batches = -(-len(data.X) // train.batch_size)
+    n_batches = _batches(net, len(data.X), train)
     _check_position(state, train, n_batches)
     state = _prepare(state, train)
     base, takes_rate = learning_rate(train, version_number), OPTIMIZERS[train.optimizer].takes_rate
@@ -117,14 +118,15 @@ def steps(
     while state.epoch < train.epochs:
         order = rows_of(state.seed, state.epoch, len(data.X))
         for batch in range(state.batch, n_batches):
-            rows = order(batch * train.batch_size, (batch + 1) * train.batch_size)
+            ends = len(data.X) if batch + 1 == n_batches else (batch + 1) * train.batch_size
+            rows = order(batch * train.batch_size, ends)
             y = data.y[rows]
             counts = None if weights is None else weights.of(rows, y)
             pace = _pace(train, base, state.epoch * n_batches + batch, train.epochs * n_batches)
             # Between two yields NumPy's error state is the caller's: it is set around the step alone.
             with quietly():
                 loss, changes = net.loss_and_gradients(
-                    state.params,
+                    state.all_params,
                     data.X[rows],
                     y,
                     weights=counts,
@@ -153,6 +155,17 @@ def finish(run: Iterator[TrainingStep], state: TrainingState) -> TrainingState:
     return state
 
 
+def _batches(net: Net, n_rows: int, train: TrainSpec) -> int:
+    """Return the batches of an epoch. Raises TrainingError where none has as many rows as the net takes."""
+    full, left = divmod(n_rows, train.batch_size)
+    if n_rows > 0 and min(n_rows, train.batch_size) < net.least_rows:
+        why = f"batch_size = {train.batch_size} in [train]" if n_rows >= net.least_rows else f"{n_rows} example here"
+        raise TrainingError(
+            f"the net takes {net.least_rows} rows at once at least, as BatchNorm does: {why} is too few"
+        )
+    return full + (left >= (net.least_rows if full else 1))
+
+
 def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> None:
     """Raise TrainingError if there are no data, or data that cannot have brought the run to where it stands."""
     if not n_batches:
@@ -174,8 +187,10 @@ def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
 
 def _pace(train: TrainSpec, base: float, done: int, n_all: int) -> Pace:
     """Return the pace of the step after `done` of all. base: the rate of the round."""
-    rate, before = (base * schedule.factor(train, step, n_all) for step in (done, max(0, done - 1)))
-    return Pace(rate, before, done + 1)
+    if train.schedule == "constant" and not train.warmup:
+        return Pace(base, 1.0, done + 1)
+    now, before = (schedule.factor(train, step, n_all) for step in (done, max(0, done - 1)))
+    return Pace(base * now, now / before, done + 1)
 
 
 def _descend(train: TrainSpec, state: TrainingState, changes: Params, pace: Pace) -> None:
@@ -194,7 +209,7 @@ def _descend(train: TrainSpec, state: TrainingState, changes: Params, pace: Pace
 def _check_finite(step: TrainingStep, loss: float, rate: float, advice: str) -> None:
     """Raise TrainingError on a loss, or at the end of an epoch a parameter, that is not finite."""
     ended = step.batch + 1 == step.n_batches
-    finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.params.values()))
+    finite = math.isfinite(loss) and (not ended or all(np.isfinite(p).all() for p in step.state.all_params.values()))
     if not finite:
         raise TrainingError(
             f"training diverged (loss {loss}) in epoch {step.epoch}, batch {step.batch}, at a learning rate of "

@@ -1015,8 +1015,8 @@ def test_a_state_of_an_older_format_is_refused_by_name() -> None:
     model = start(NET, job()).model.to_bytes()
     older = msgspec.msgpack.encode([msgspec.msgpack.encode([1, 0, model, [], []]), [], [], []])
     newer = msgspec.msgpack.decode(start(NET, job()).to_bytes()[4:])
-    newer[0] = 4
-    for packed, why in ((older, "format 1.* reads 2 to 3"), (msgspec.msgpack.encode(newer), "format 4.* reads 2 to 3")):
+    newer[0] = 5
+    for packed, why in ((older, "format 1.* reads 2 to 4"), (msgspec.msgpack.encode(newer), "format 5.* reads 2 to 4")):
         with pytest.raises(LearnerError, match=why):
             Learner(NET, job(), zlib.crc32(packed).to_bytes(4, "little") + packed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from broker.messages import (
+    BaseAt,
     Beacon,
     Body,
     Candidate,
@@ -73,6 +74,14 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Packet("fedge/1/f/job/digits-1f", b'{"term":7,"spec":{"name":"digits"}}', retain=True),
     ),
     (Job("digits-1f", 7), Packet("fedge/1/f/job/digits-1f", b'{"term":7}', retain=True)),
+    (
+        Job("digits-1f", 7, {"name": "digits"}, base=BaseAt("0123456789abcdef" * 4, 81_455_592, 100_000)),
+        Packet(
+            "fedge/1/f/job/digits-1f",
+            b'{"term":7,"spec":{"name":"digits"},"base":["' + b"0123456789abcdef" * 4 + b'",81455592,100000]}',
+            retain=True,
+        ),
+    ),
     (
         Head("digits-1f", 7, V, D),
         Packet("fedge/1/f/head/digits-1f", b'{"term":7,"version":[1,3],"sha256":"%s"}' % D.encode(), retain=True),

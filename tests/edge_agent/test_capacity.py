@@ -25,6 +25,7 @@ from edge_agent.service import Agent, will
 from models.chain import Chain
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
+from models.frozen import Find
 from models.job import JobSpec, ModelSpec, TrainSpec
 from models.needs import AGENT_BYTES, MB, of_device, together
 from models.nets.mlp import Mlp
@@ -44,9 +45,9 @@ class Counting(Resources):
     def __init__(self) -> None:
         self.made: list[str] = []
 
-    def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+    def chain(self, job: str, spec: JobSpec, models: ModelSettings, find: Find | None = None) -> tuple[Net, Chain]:
         self.made.append(job)
-        return super().chain(job, spec, models)
+        return super().chain(job, spec, models, find)
 
 
 class Bench:

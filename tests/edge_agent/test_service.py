@@ -65,6 +65,7 @@ from models.contract import NO_CONTRACT, ContractSpec
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource, InMemory, Opener, Source
 from models.data.source import open as open_source
+from models.frozen import Find
 from models.job import CompressionSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import table as nets
 from models.nets.mlp import Mlp
@@ -1680,9 +1681,9 @@ def test_devices_that_share_resources_build_by_them(tmp_path: Path) -> None:
     calls: list[str] = []
 
     class Counted(Resources):
-        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings, find: Find | None = None) -> tuple[Net, Chain]:
             calls.append("chain")
-            return super().chain(job, spec, models)
+            return super().chain(job, spec, models, find)
 
         def spec(self, job: Job) -> JobSpec:
             calls.append("spec")

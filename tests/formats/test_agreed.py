@@ -31,8 +31,8 @@ def test_the_state_of_a_version_on_which_a_fleet_agreed_is_read() -> None:
 def test_a_newer_one_is_refused_by_its_number() -> None:
     tree = msgspec.msgpack.decode(STATE[4:])
     assert tree[0] == 3
-    packed = msgspec.msgpack.encode([4, *tree[1:], "more"])
-    with pytest.raises(StateFormatError, match="has format 4, of a newer fedge, where this one reads 2 to 3"):
+    packed = msgspec.msgpack.encode([5, *tree[1:], "more"])
+    with pytest.raises(StateFormatError, match="has format 5, of a newer fedge, where this one reads 2 to 4"):
         Learner(NET, JOB, zlib.crc32(packed).to_bytes(4, "little") + packed)
 
 

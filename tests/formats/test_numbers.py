@@ -234,10 +234,10 @@ def test_an_update_in_the_code_of_before_is_refused_by_its_number(
 
 def test_a_slot_is_neither_served_nor_filled(folder: Path) -> None:
     path = folder / "d2" / "models" / "sketched"
-    restamped(path / "model.json", 4)
+    restamped(path / "model.json", 5)
     before = on_disk(path)
     why = (
-        "model.json has format 4, of a newer fedge, where this one reads 1 to 3: upgrade this agent, or remove the slot"
+        "model.json has format 5, of a newer fedge, where this one reads 1 to 4: upgrade this agent, or remove the slot"
     )
     with pytest.raises(SlotError, match=why):
         open_slot(path)

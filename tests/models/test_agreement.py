@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from models import agreement, statistic
 from models.agreement import Agreed, AgreementError, Voice, agreed_of, by_contract, from_bytes, identity
@@ -75,6 +76,8 @@ def test_classes_are_those_of_all() -> None:
     agreed = agreed_of(spec, voices(spec)).agreed
     assert agreed.class_counts == (13 + 150 + 20 + 500 + 11, 12 + 150 + 20 + 500 + 10)
     assert len(agreed.offset) == 0
+    by_one_output = structs.replace(spec, model=structs.replace(spec.model, outputs=1, loss="binary"))
+    assert agreed_of(by_one_output, voices(by_one_output)).agreed.class_counts == agreed.class_counts
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models import average, chain
+from models.buffers import NO_BUFFERS
 from models.chain import SPAN, Chain, Grids, Held, Step
 from models.codec import INT8, CodecError, Terms
 from models.codec.steps import step_near
@@ -135,6 +136,6 @@ def test_what_is_served_is_the_mean_where_there_is_one_and_else_the_version_itse
     now = server("a sketch")
     one = walked(now, (8, 9), (9, 10), wanted=9, start=8)
     assert (one.served(9).model.sha256(), one.served(9).since, one.served(9).why) == (now.mean(9, 10), 9, "")
-    assert one.served(10) == (one.now.model, None, "")
+    assert one.served(10) == (one.now.model, None, "", NO_BUFFERS)
     assert one.served(8).model is one.now.model
     assert "version 8 is not on the way here" in one.served(8).why

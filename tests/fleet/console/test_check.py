@@ -459,7 +459,7 @@ def test_a_factorys_net_is_built_and_takes_a_step(here: Path, capsys: Capture) -
     ("name", "why"),
     [
         ("wrong", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
-        ("narrow", "gave outputs of shape (2, 5) for 2 rows where the model has outputs = 2"),
+        ("narrow", "gave outputs of shape (8, 5) for 8 rows where the model has outputs = 2"),
         ("empty", 'kind = "check_nets:empty" has no parameters to train'),
         ("thrower", "ZeroDivisionError: one over nothing"),
         ("quitter", "SystemExit: 0"),

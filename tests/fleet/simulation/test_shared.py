@@ -169,7 +169,7 @@ def test_nobody_can_change_a_version_that_others_hold() -> None:
 def test_what_is_kept_of_versions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     _, bodies, _ = steps(SPAN)
     room = 3 * (4 * 132 + max(map(len, bodies)))
-    shared = SharedChain(SPEC, job(), room)
+    shared = SharedChain(SPEC, job(), most_bytes=room)
     at: Held = shared.first()
     for number, body in enumerate(bodies, 1):
         at = shared.take(at, number, body)

@@ -35,6 +35,7 @@ from models.chain import Chain, Held
 from models.codec.terms import terms_for
 from models.contract import ContractSpec
 from models.data.dataset import Dataset, DatasetError
+from models.frozen import Find
 from models.job import AggregateSpec, CompressionSpec, JobSpec, ModelSpec, RoundsSpec, StopSpec, TrainSpec
 from models.nets import losses
 from models.nets import table as nets
@@ -136,8 +137,8 @@ def test_a_fleet_may_mix_numpy_and_torch(
     made: list[str] = []
 
     class Mixed(SharedResources):
-        def chain(self, job: str, spec: JobSpec, models: ModelSettings) -> tuple[Net, Chain]:
-            _, chain = super().chain(job, spec, models)
+        def chain(self, job: str, spec: JobSpec, models: ModelSettings, find: Find | None = None) -> tuple[Net, Chain]:
+            _, chain = super().chain(job, spec, models, find)
             made.append("numpy" if len(made) % 2 else "torch")
             return nets.build(spec.model, framework=made[-1]), chain
 

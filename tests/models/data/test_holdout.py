@@ -69,3 +69,7 @@ def test_where_all_are_alike_nothing_is_held_back(values: list[int]) -> None:
     limit.note(np.array(values, np.uint64))
     assert limit.is_one
     assert not limit.held(np.array(values, np.uint64)).any()
+
+
+def test_a_block_of_which_no_row_can_be_used_has_no_hashes() -> None:
+    assert len(holdout.of_rows(np.zeros((0, 3), np.float32), np.zeros(0, np.float32))) == 0

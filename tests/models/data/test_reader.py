@@ -145,6 +145,11 @@ def test_labels_that_are_all_no_class_take_the_device_out() -> None:
         examples({"a": [1.0, 2.0], "y": ["0", "1"]}, features=["a"], label="y", classes=["ok", "fault"])
 
 
+def test_labels_that_are_text_say_so_where_rows_are_held_back_too() -> None:
+    with pytest.raises(KindError, match="the label 'y' is no number: name the job's classes"):
+        examples(TABLE, features=["a", "c"], label="y", validation=0.2)
+
+
 def test_what_no_float32_holds_and_weights_that_are_none_are_left_out() -> None:
     columns = {"a": [1.0, 1e300, float("inf"), 4.0, 5.0, 6.0], "y": [0.0] * 6, "w": [2.0, 1.0, 1.0, 0.0, -1.0, None]}
     found = examples(columns, {"max_skipped": 0.9}, features=["a"], label="y", weight="w")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.job import ModelSpec
+from models.job import AdapterSpec, JobSpec, ModelSpec, TrainSpec
 from models.nets import size, table
 from models.nets.batches import ROWS_AT_ONCE
 from models.nets.net import ModelError
@@ -87,6 +87,15 @@ def test_layers_with_a_norm_or_a_mask_make_more_numbers_and_fewer_rows_go_throug
     assert (normed.units, normed.at_once) == (6 * 5006 + 2, 2**18 // (6 * 5006 + 2))
 
 
+def test_what_is_frozen_is_counted_beside_what_is_trained() -> None:
+    part = JobSpec("part", ModelSpec("mlp", 4, (5, 6), 2), train=TrainSpec(only=("4",)))
+    assert size.of_job(part) == Size(14, 12, 13, 25 + 36)
+    adapts = JobSpec("part", ModelSpec("mlp", 4, (5, 6), 2), train=TrainSpec(adapter=AdapterSpec(1), only=("4",)))
+    found = size.of_job(adapts)
+    assert found == Size(4 + 5 + 5 + 6 + 14, 12, 13, 25 + 36, 20 + 30)
+    assert size.of_net(table.of_job(adapts)) == found
+
+
 def test_the_largest_shapes_are_counted_without_being_made() -> None:
     tracemalloc.start()
     found = size.of_spec((TensorSpec("w", (2**31, 2**31)), TensorSpec("b", (2**31,))))
@@ -102,6 +111,14 @@ def test_a_factory_is_not_called_where_nobody_says_what_it_may_take() -> None:
 
 def test_a_factorys_net_is_counted_in_a_process_of_its_own(factories: None) -> None:
     assert size.of_model(model("good"), MOST) == Size(124 + 10, 120, 4 + 4 + 2)
+
+
+def test_what_a_job_freezes_of_a_factorys_net_is_counted_and_refused_there(factories: None) -> None:
+    part = JobSpec("part", model("good"), train=TrainSpec(only=("0",)))
+    assert size.of_job(part, MOST) == Size(124, 120, 4 + 4 + 2, 10)
+    wrong = JobSpec("part", model("good"), train=TrainSpec(freeze=("encoder",)))
+    with pytest.raises(ModelError, match=r"freeze: no tensor is called 'encoder'; the net has 0.weight \(4, 30\)"):
+        size.of_job(wrong, MOST)
 
 
 def test_a_convolution_gives_more_numbers_than_it_has_weights(factories: None) -> None:
@@ -137,6 +154,10 @@ def test_one_that_does_not_come_to_an_end_is_refused(factories: None, monkeypatc
         size.of_model(model("sleeps"), MOST)
 
 
-def test_what_one_throws_is_heard_by_who_builds_it(factories: None) -> None:
-    assert size.of_model(model("throws"), MOST) is None
+def test_what_one_throws_is_why_it_is_refused(factories: None) -> None:
+    with pytest.raises(size.UntrainableError, match=r"sized_nets:throws.* throws ZeroDivisionError"):
+        size.of_model(model("throws"), MOST)
+
+
+def test_one_that_is_not_installed_is_heard_of_by_who_builds_it() -> None:
     assert size.of_model(ModelSpec("nowhere.at_all:net", 30), MOST) is None

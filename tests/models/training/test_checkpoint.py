@@ -130,3 +130,32 @@ def test_well_sealed_nonsense_raises_nothing_but_a_checkpoint_error(header: byte
 def test_any_bytes_raise_nothing_but_a_checkpoint_error(body: bytes) -> None:
     with pytest.raises(CheckpointError):
         from_bytes(body, SPEC)
+
+
+BESIDE = {"mean": np.array([1.5, -2], np.float32), "n": np.array(2**40, np.int64), "table": np.zeros((0, 2), np.uint8)}
+
+
+def test_buffers_come_back_to_the_bit_each_in_its_own_kind() -> None:
+    state = STATE._replace(buffers=BESIDE)
+    body = to_bytes(state)
+    back = from_bytes(body, SPEC)
+    assert body[:8] == b"fedgeck2"
+    assert state.has_as_much(back)
+    assert not STATE.has_as_much(back)
+    for name, value in BESIDE.items():
+        np.testing.assert_array_equal(back.buffers[name], value)
+        assert back.buffers[name].flags.writeable
+    assert back.all_params.keys() == PARAMS.keys() | BESIDE.keys()
+    twin = copy(state)
+    twin.buffers["mean"][0] = 9
+    assert state.buffers["mean"][0] == 1.5
+
+
+@pytest.mark.parametrize("said", [b'["n","|O8",[]]', b'["n","<i8",[-1]]', b'["n","<i8",[9999999999999999]]'])
+def test_buffers_of_no_kind_are_refused_before_anything_is_allocated(said: bytes) -> None:
+    body = to_bytes(STATE._replace(buffers={"n": BESIDE["n"]}))
+    n = int.from_bytes(body[8:12], "little")
+    header = body[12 : 12 + n].replace(b'["n","<i8",[]]', said)
+    assert header != body[12 : 12 + n]
+    with pytest.raises(CheckpointError):
+        from_bytes(seal(body[:8] + len(header).to_bytes(4, "little") + header + body[12 + n : -4]), SPEC)

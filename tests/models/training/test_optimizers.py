@@ -83,7 +83,7 @@ def test_fifty_steps_are_those_of_torch(
         optimizer.step()
         share = (1.0 if clip_norm is None else clipped(gradients, clip_norm)) * (rate if row.takes_rate else 1.0)
         changes = {name: np.asarray(np.float32(share) * gradient) for name, gradient in gradients.items()}
-        row.step(train, ours, kept, changes, Pace(rate, before or rate, number))
+        row.step(train, ours, kept, changes, Pace(rate, rate / (before or rate), number))
         before, farthest = rate, max(farthest, *(float(np.abs(p).max()) for p in ours.values()))
     for name, tensor in theirs.items():
         np.testing.assert_allclose(ours[name], tensor.detach().numpy(), rtol=1e-5, atol=1e-5 * farthest, err_msg=name)
@@ -101,7 +101,7 @@ def test_a_tensor_of_several_slabs_is_moved_everywhere_alike(train: TrainSpec) -
     shape = (3, SLAB // 2 + 1)
     params, gradients = {"w": np.ones(shape, np.float32)}, {"w": np.full(shape, 0.5, np.float32)}
     kept = init(train, params)
-    OPTIMIZERS[train.optimizer].step(train, params, kept, gradients, Pace(0.1, 0.1, 1))
+    OPTIMIZERS[train.optimizer].step(train, params, kept, gradients, Pace(0.1, 1.0, 1))
     assert len(np.unique(params["w"])) == 1
     assert params["w"][0, 0] < 1
     assert all(len(np.unique(row["w"])) == 1 for row in kept if row)

@@ -187,6 +187,16 @@ def test_the_learning_rate_decays_with_the_version() -> None:
     assert learning_rate(TrainSpec(learning_rate=0.5, learning_rate_decay=0.9), 2) == pytest.approx(0.405)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_rate_that_has_decayed_to_nothing_moves_nothing(optimizer: dict[str, Any]) -> None:
+    decay = {"weight_decay": 0.1} if optimizer.get("optimizer") == "adamw" else {}
+    train = TrainSpec(learning_rate_decay=1e-3, schedule="cosine", batch_size=5, **optimizer, **decay)
+    state, params = begin(make_params(), SEED), make_params()
+    done = finish(steps(NET, state, make_data(), train, version_number=1000), state)
+    assert learning_rate(train, 1000) == 0.0
+    assert all(np.array_equal(done.params[name], p) for name, p in params.items())
+
+
 def test_a_run_that_is_over_has_no_steps() -> None:
     train = TrainSpec(batch_size=10)
     over = run(train)[-1].state

@@ -26,7 +26,7 @@ shapes = st.one_of(
     most=st.sampled_from([columns.MOST_NUMBERS, 200]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_convolution_is_torchs_whatever_its_shape_and_however_many_examples_are_taken_at_once(
     shape: Shape, outputs: int, kernel: int, stride: int, padding: Padding, most: int, seed: int
 ) -> None:

@@ -1,0 +1,67 @@
+"""How a version comes into this device's model slot: with rows to calibrate on, where its job wants it in int8."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from broker.messages import Version
+from edge_agent.fetcher import Fetcher
+from edge_agent.quantising import Wish
+from edge_agent.rows import RowReader
+from edge_agent.slots import Install
+from edge_agent.workspace import Out, Rows, Waiting
+from models.data.dataset import DatasetError
+from models.job import MAX_LOSS
+from models.serving.sample import sample_of
+from models.trail import Trail
+
+log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
+
+
+class Deployer(Fetcher, RowReader):
+    """A job that puts versions into service."""
+
+    __slots__ = ()
+
+    def _deploy(self, version: Version, trail: Trail) -> Iterator[Out]:
+        """Have a version installed, once there are rows if it needs any. Raises DatasetError or OSError."""
+        install = self._deployed(version, trail)
+        if self.spec.quantise == "none":
+            yield install
+            return
+        rows = self._kept()
+        if rows is not None:
+            yield self._with_rows(install, rows)
+            return
+        self._waiting = Waiting(install, self._readings.ask(self.job, self._read))
+        yield from self._deploy_waiting()
+
+    def _deploy_waiting(self) -> Iterator[Out]:
+        """Have the version installed that waits for rows, if they are there by now, or cannot be had."""
+        waiting = self._waiting
+        if waiting is None or not waiting.reading.done():
+            return
+        self._waiting = None
+        error = waiting.reading.exception()
+        if error is None:
+            yield self._with_rows(waiting.install, waiting.reading.result())
+            return
+        log.warning("version not in int8 job=%s: its rows cannot be read: %s", self.job, error)
+        why = str(error) if isinstance(error, DatasetError) else type(error).__name__
+        wish = Wish(self._max_loss, None, f"its rows cannot be read: {why}"[:500])
+        yield structs.replace(waiting.install, wish=wish)
+
+    def _ask_again(self) -> None:
+        """Ask for the rows that a version waits for once more: what was asked for this job has been forgotten."""
+        if (waiting := self._waiting) is not None:
+            self._waiting = Waiting(waiting.install, self._readings.ask(self.job, self._read))
+
+    def _with_rows(self, install: Install, rows: Rows) -> Install:
+        return structs.replace(install, wish=Wish(self._max_loss, sample_of(rows.data, self._device)))
+
+    @property
+    def _max_loss(self) -> float:
+        return MAX_LOSS if self.spec.quantise_max_loss is None else self.spec.quantise_max_loss
