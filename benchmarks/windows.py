@@ -113,11 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for coding in CODINGS:
             runs = [federated(people, model, coding, how) for people in folds]
             accuracy, up, down = np.mean(runs, axis=0).tolist()
-            apart = 100 * (accuracy - central)
-            print(
-                f"{model.kind:<8} {coding:>8} {accuracy:>8.4f} {central:>8.4f} {apart:>+8.2f} {up:>8,.0f} B {down:>8,.0f} B",
-                flush=True,
-            )
+            said = f"{accuracy:>8.4f} {central:>8.4f} {100 * (accuracy - central):>+8.2f}"
+            print(f"{model.kind:<8} {coding:>8} {said} {up:>8,.0f} B {down:>8,.0f} B", flush=True)
 
 
 if __name__ == "__main__":
