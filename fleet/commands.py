@@ -361,9 +361,9 @@ def demo(arguments: argparse.Namespace) -> int:
     from fleet.demo.command import demo
     from fleet.demo.given import Data
 
-    more = arguments.partition, arguments.features, arguments.label, arguments.source
+    more = arguments.partition, arguments.features, arguments.label, arguments.source, arguments.test
     if arguments.data is None and any(one is not None for one in more):
-        raise SettingsError("--partition, --features, --label and --source are of a file: name it with --data")
+        raise SettingsError("--partition, --test, --features, --label and --source are of a file: name it with --data")
     data = None if arguments.data is None else Data(arguments.data, *more)
     with _source_on_the_line():
         return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)

@@ -76,6 +76,7 @@ def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     demo.add_argument("--job", type=Path, metavar="FILE", help="another job than the handwritten digits")
     demo.add_argument("--data", metavar="FILE", help=f"train on these rows: {_TABLES}")
     demo.add_argument("--partition", metavar="HOW", help=f"{_HOW} (iid), of --data")
+    demo.add_argument("--test", type=Path, metavar="FILE", help="rows to test on; else a fifth of --data")
     _add_columns(demo)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")

@@ -47,6 +47,7 @@ from fleet.problems.problem import Problem, told_of
 from fleet.problems.tables import Share
 from fleet.results import draw, headline, write_metrics
 from models.agreement import of_model
+from models.data.source import DataSource
 from models.job import JobSpec
 from models.measures import exact
 from models.nets import table as nets
@@ -359,11 +360,13 @@ class _Demo:
         return found
 
     def _write_rows(self) -> None:
-        """Write some rows that were held back, for `fedge agent predict`."""
+        """Write some rows that were held back, for `fedge agent predict`, where they have no file of their own."""
         file, contract = self._problem.test_file, self._spec.contract
         if isinstance(file, Share):
             n = N_SAMPLE_ROWS if contract.window is None else 2 * contract.n_rows
             self.rows = Path(file._replace(rows=file.rows[:n], apart=None).write(self._out, "rows")["path"])
+        elif isinstance(file, DataSource):
+            self.rows = Path(file.path)
         elif not self._problem.files:
             self.rows = self._out / "rows.csv"
             np.savetxt(self.rows, self._problem.test.X[:N_SAMPLE_ROWS], fmt="%g", delimiter=",")

@@ -26,6 +26,8 @@ class Data(NamedTuple):
     features: str | None = None
     label: str | None = None
     source: str | None = None
+    test: Path | None = None
+    """Rows of their own to test on, such as those of people whom no device has seen; else a fifth of the file."""
 
 
 def problem_of(job: Path, devices: int, data: Data | None) -> Problem:
@@ -38,6 +40,7 @@ def problem_of(job: Path, devices: int, data: Data | None) -> Problem:
             features=data.features,
             label=data.label,
             source=data.source,
+            test=data.test,
         )
     spec = load(job, JobSpec)
     split = load_split(spec.data_name)

@@ -183,6 +183,21 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest
     assert (tmp_path / "fleet" / "precious").exists()
 
 
+@pytest.mark.parametrize("option", ["--test", "--partition", "--source"])
+def test_what_is_of_a_file_wants_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    said = refused(capsys, "--out", tmp_path, option, "rows.csv")
+    assert "are of a file: name it with --data" in said
+
+
+def test_a_file_to_test_on_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("a,y\n" + "1,0\n2,1\n" * 9, encoding="utf-8")
+    path = tmp_path / "job.toml"
+    path.write_text('name = "j"\n[model]\ninputs = 1\noutputs = 2\n', encoding="utf-8")
+    words = ["demo", "--job", path, "--data", tmp_path / "rows.csv", "--test", tmp_path / "others.csv"]
+    assert main([*map(str, words), "--devices", "2", "--out", str(tmp_path / "out")]) == 1
+    assert "others.csv: cannot be read as CSV: No such file" in capsys.readouterr().err
+
+
 def test_more_devices_than_examples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--job", job(tmp_path, 1), "--out", tmp_path, "--devices", 1000)
     assert "1000 devices are more than the" in said
