@@ -18,7 +18,8 @@ Early rounds have no more than `tolerance` of what they gain to spend, later one
 The curvature is a median of reports; the gain is a clipped and trimmed mean over devices, in which each has one value
 however often it has reported, over a window that doubles until it is three standard errors: one that lies in every
 round moves what is allowed by about a fifth, more where honest gains are few and spread widely.
-Where it never is, the job is on a plateau, and what was allowed last stays allowed.
+Where it never is, the job is on a plateau, and what was allowed last stays allowed. Where it has not been in any round
+yet, the noise may be what hides it, as with few devices and a small net: it is halved until there is a gain to see.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from models.codec.terms import INT8, Terms, terms_for
 FEWEST_REPORTS = 5
 FEWEST_GAINS = 2
 """Rounds that reported a gain before any is believed."""
+DROWNED = 4
+"""Rounds that reported a gain, after which one should have shown."""
 LOOKS_BACK = 8
 """Rounds whose reports on the curvature may be pooled."""
 WINDOWS = (1, 2, 4, 8, 16, 32)
@@ -133,6 +136,8 @@ def choose(d: int, before: Choice, history: Sequence[RoundSummary], tolerance: f
         told = max(least, min(told, RAISED**2 * _noise(d, now, latest)))
         most = told if told < most else math.sqrt(told * most)
     limit = min(most, (EARLY_OF_MODEL if math.isinf(most) else MOST_OF_MODEL) * model_energy)
+    if told is None and math.isinf(most) and _is_drowned(history):
+        limit = min(limit, _noise(d, now, latest) / RAISED)
     wanted = _cheapest(d, latest, limit)
     if told is None and wanted.size < size and not math.isinf(most):
         return before._replace(allowed=most)
@@ -154,6 +159,11 @@ def allowed(history: Sequence[RoundSummary], tolerance: float) -> float | None:
         return None
     curvature = statistics.median(curvatures)
     return tolerance * gain / curvature if curvature > 0 else math.inf
+
+
+def _is_drowned(history: Sequence[RoundSummary]) -> bool:
+    """Return whether devices have told of gains for rounds, and none has ever shown: the noise may be why."""
+    return sum(any(report.gain is not None for report in seen.reports) for seen in history) >= DROWNED
 
 
 def clipped(values: Sequence[float]) -> list[float]:
