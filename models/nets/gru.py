@@ -14,7 +14,7 @@ from models.nets.activations import Name
 from models.nets.layers.dropout import MOST as MOST_DROPOUT
 from models.nets.layers.dropout import Dropout
 from models.nets.layers.gru import Gru, Head
-from models.nets.layers.layer import Layer
+from models.nets.layers.layer import Layer, Shape
 from models.nets.layers.norm import LayerNorm
 from models.nets.net import NetSpec, check_size
 from models.nets.op import Op
@@ -52,6 +52,11 @@ class GruSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         shape = f"inputs = {self.inputs}, options.units = {self.units}, options.layers = {self.layers}, hidden"
         n_units = states + layered.n_units(made[1:])
         check_size(n_parameters(layered.spec_of(made)), n_units, f"{shape} = {list(self.hidden)}")
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """See `NetSpec`."""
+        return ((self.inputs // self.columns, self.columns),)
 
 
 def layers(spec: GruSpec) -> tuple[Layer, ...]:
