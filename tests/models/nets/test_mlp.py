@@ -157,6 +157,7 @@ def test_the_names_say_which_layer_of_a_block_a_tensor_is_of() -> None:
         ({"residual": 1}, r"options.residual: Expected `bool`"),
         ({"residual": True}, r"options.residual = true, where hidden = \[4\]: .* two or more"),
         ({"norm": "layer", "hidden": [3]}, 'has no key "options.hidden"'),
+        ({"hidden": [3]}, r'has no key "options.hidden": hidden stands in \[model\] itself$'),
         ({"units": 3}, 'has no key "options.units": leave it out, or say kind = "gru"$'),
         ({"columns": 3, "width": 3}, 'has no key "options.columns": leave it out, or say kind = "cnn1d" or "gru"$'),
     ],
