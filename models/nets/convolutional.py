@@ -38,6 +38,8 @@ MOST_UNITS = 2**21
 """Of all layers together, for one example: 8 MB. How many a batch may have is between the device and its memory."""
 MOST_SEEN = 2**22
 """Numbers that a convolution may see of one example, at all places: 16 MB."""
+MOST_SPREAD = 2**20
+"""Numbers that the weights of a depthwise convolution may be, laid out for all places of an axis: 4 MB."""
 KERNEL = {1: 5, 2: 3}
 """Places along one axis, or each of two."""
 RISING = ("relu", "leaky_relu", "tanh", "sigmoid")
@@ -156,6 +158,11 @@ def _convolution(spec: ConvolutionalSpec, i: int, shape: Shape) -> list[Layer]:
     kernel, stride = (spec.of_layer(key, i, min(shape[:-1])) for key in ("kernel", "stride"))
     if spec.separable and i:
         depthwise = Depthwise(shape, kernel, stride, spec.padding)
+        if depthwise.n_spread > MOST_SPREAD:
+            raise ValueError(
+                f"options.kernel = {kernel}: convolution {i + 1}, which is separable, would lay {depthwise.n_spread:,} "
+                f"weights out along {_said(depthwise.shape)}, where it can {MOST_SPREAD:,}: say a smaller one"
+            )
         found: list[Layer] = [depthwise, Pointwise(depthwise.shape, spec.channels[i])]
     else:
         conv = Conv(shape, spec.channels[i], kernel, stride, spec.padding)

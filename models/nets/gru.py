@@ -69,8 +69,8 @@ def layers(spec: GruSpec) -> tuple[Layer, ...]:
         hidden=spec.hidden,
         outputs=spec.outputs,
         activation=spec.activation,
-        norm=spec.norm,
-        dropout=spec.dropout,
+        norm=spec.norm if spec.hidden else "none",
+        dropout=spec.dropout if spec.hidden else 0.0,
     )
     return (*made, *mlp.layers(head))
 

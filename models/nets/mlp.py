@@ -77,6 +77,9 @@ class MlpSpec(NetSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
                 f"options.residual = true, where hidden = {list(self.hidden)}: it goes around every hidden layer but "
                 "the first one, so there have to be two or more"
             )
+        said = [name for name, value in (("norm", self.norm != "none"), ("dropout", self.dropout)) if value]
+        if said and not self.hidden:
+            raise ValueError(f"options.{said[0]} is of hidden layers, where hidden = []: say hidden, or leave it out")
         check_size(sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths)), sum(widths[1:]), shape)
         if not self.is_plain:
             layered.check(layers(self), shape)

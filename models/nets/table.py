@@ -97,6 +97,19 @@ def find(kind: str) -> Kind[Any]:
     return NETS.get(kind, FACTORY)
 
 
+def check_options(model: ModelSpec) -> None:
+    """Raise ValueError for an option that a built-in kind has not, and another kind or [model] itself has."""
+    if model.kind not in NETS:
+        return
+    own = {*NETS[model.kind].spec.__struct_fields__} - {*model.__struct_fields__}
+    for key in sorted(model.options.keys() - own):
+        said = f'kind = "{model.kind}" has no key "options.{key}"'
+        if key in model.__struct_fields__:
+            raise ValueError(f"{said}: {key} stands in [model] itself")
+        if having := [f'"{name}"' for name, kind in NETS.items() if key in kind.spec.__struct_fields__]:
+            raise ValueError(f"{said}: leave it out, or say kind = {' or '.join(having)}")
+
+
 def factories_of(model: ModelSpec) -> tuple[str, ...]:
     """Return what has to be allowed before this model may run: the factory that it names, or nothing."""
     return (model.kind,) if find(model.kind).is_code else ()

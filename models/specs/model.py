@@ -54,6 +54,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         check_plain(self.options, "options")
         check_plain(self.loss_options, "loss_options")
         self._settle_loss(kind.loss, {row.loss for row in table.NETS.values()})
+        table.check_options(self)
         kind.spec.of(self)
         losses.of(self)
 

@@ -22,7 +22,10 @@ EPSILON = 1e-5
 
 
 class _Norm:
-    """x is looked at as (rows, positions, groups * width): each row and group has a mean and a variance."""
+    """x is looked at as (rows, positions, groups * width): each row and group has a mean and a variance.
+
+    Raises ValueError where that is of one number.
+    """
 
     keeps_output = False
 
@@ -30,6 +33,11 @@ class _Norm:
         self.shape = shape
         channels = shape[-1]
         self._parts, self._groups = (positions, channels), (groups, channels // groups)
+        if positions * channels == groups:
+            raise ValueError(
+                "options.norm is over one number alone somewhere, of which it makes 0 whatever it is, so that nothing "
+                "of a row would go on: have more units or channels there, or fewer groups, or leave the norm out"
+            )
         self.tensors: Spec = (TensorSpec("weight", (channels,)), TensorSpec("bias", (channels,)))
         self.n_units = 2 * math.prod(shape)
 

@@ -37,6 +37,8 @@ class Depthwise:
         self.shape: Shape = (*(axis.outputs for axis in self._axes), self._channels)
         self.tensors: Spec = (TensorSpec("weight", (self._channels, 1, *self._taps)),)
         self.n_units = 2 * math.prod(self.shape) + math.prod(self._padded)
+        self.n_spread = math.prod(self._taps) * math.prod(self.shape[-2:])
+        """Numbers that its weights are, each once for every place of the last axis, however many rows there are."""
 
     def forward(self, place: Place, tensors: Sequence[Float32], x: Float32) -> Float32:
         """See `Layer`."""

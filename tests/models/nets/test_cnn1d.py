@@ -68,6 +68,11 @@ def test_what_is_left_out_fits_the_shortest_window() -> None:
         ({"norm": "batch"}, r"options\.norm: "),
         ({"norm": "group", "norm_groups": 3}, r"options\.norm_groups = 3 does not divide the 16 of options\.channels"),
         ({"norm_groups": 2}, r'options\.norm_groups = 2 wants options\.norm = "group"'),
+        ({"norm": "layer", "channels": [4, 1]}, r"options\.norm is over one number alone"),
+        (
+            {"norm": "group", "norm_groups": 4, "columns": 384, "channels": [4]},
+            r"options\.norm is over one number alone",
+        ),
         ({"dropout": 1.0}, r"options\.dropout: "),
         ({"residual": True, "channels": [4]}, r"options\.residual = true is of every convolution but the first"),
         ({"residual": True, "padding": "valid"}, r'options\.residual = true wants options\.padding = "same"'),

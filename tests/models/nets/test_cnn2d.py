@@ -37,6 +37,11 @@ def test_an_image_is_square_and_grey_where_nothing_else_is_said() -> None:
         ),
         (784, {"height": -1}, r"options\.height: "),
         (10**6, {"channels": [1], "kernel": 99}, r"options\.kernel = 99: .* would see .* where it can see 4,194,304"),
+        (
+            64**2,
+            {"channels": [16, 2], "kernel": [1, 64], "pool": 1, "separable": True},
+            r"options\.kernel = 64: convolution 2, which is separable, would lay 4,194,304 weights out",
+        ),
         (256**2, {"channels": [64], "kernel": 1, "pool": 1, "head": "mean"}, r"units are more than the 2,097,152"),
         (784, {"columns": 28}, r'kind = "cnn2d" has no key "options\.columns"'),
     ],

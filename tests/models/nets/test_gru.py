@@ -46,11 +46,20 @@ def test_the_memory_that_it_is_said_to_take_grows_with_the_length() -> None:
         ({"cells": 3}, r'kind = "gru" has no key "options\.cells"'),
         ({"columns": 6, "units": 4096}, r"parameters are more than"),
         ({"columns": 1, "units": 1024}, r"units are more than"),
+        ({"units": 1, "norm": "layer"}, r"options\.norm is over one number alone"),
     ],
 )
 def test_a_net_that_does_not_fit_is_refused_by_the_key(model: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         model_of(384, **model)
+
+
+def test_a_window_with_its_columns_first_is_refused_and_not_read_as_moments() -> None:
+    X, y = np.zeros((5, 4, 3), np.float32), np.zeros(5, np.int64)
+    model = model_of(12, columns=3)
+    assert fit(Dataset(X, y), model).X.shape == (5, 12)
+    with pytest.raises(DatasetError, match=r"an example is 3 x 4, where the model takes 4 x 3 \(channels last\)"):
+        fit(Dataset(X.swapaxes(1, 2), y), model)
 
 
 def alternating(n: int, length: int, seed: int) -> Dataset:

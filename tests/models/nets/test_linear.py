@@ -73,10 +73,10 @@ def test_it_is_torchs_and_an_mlp_without_a_hidden_layer(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("hidden", [3]), ("activation", "tanh"), ("options", {"width": 3})], ids=str
+    ("key", "value"), [("hidden", [3]), ("activation", "tanh"), ("options", {"colour": 3})], ids=str
 )
 def test_keys_of_an_mlp_are_refused_by_name(key: str, value: object) -> None:
-    named = "options.width" if key == "options" else key
+    named = "options.colour" if key == "options" else key
     has = "inputs, outputs, loss, loss_options, framework"
     words = f'[model] kind = "linear" has no key "{named}": leave it out (it has {has})'
     with pytest.raises(SettingsError) as caught:

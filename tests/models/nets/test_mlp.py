@@ -117,7 +117,7 @@ def test_a_product_in_blocks_is_the_product(m: int, k: int, n: int) -> None:
 # Norm, dropout, residual, and other activations.
 
 
-@pytest.mark.parametrize("options", [{}, {"norm": "none", "dropout": 0, "residual": False}, {"width": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"norm": "none", "dropout": 0, "residual": False}, {"colour": 3}], ids=str)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 def test_one_without_options_is_the_fast_one(options: dict[str, Any], activation: Any) -> None:
     assert isinstance(build(ModelSpec("mlp", 3, (4, 4), 2, activation=activation, options=options)), Mlp)
@@ -157,11 +157,27 @@ def test_the_names_say_which_layer_of_a_block_a_tensor_is_of() -> None:
         ({"residual": 1}, r"options.residual: Expected `bool`"),
         ({"residual": True}, r"options.residual = true, where hidden = \[4\]: .* two or more"),
         ({"norm": "layer", "hidden": [3]}, 'has no key "options.hidden"'),
+        ({"hidden": [3]}, r'has no key "options.hidden": hidden stands in \[model\] itself$'),
+        ({"units": 3}, 'has no key "options.units": leave it out, or say kind = "gru"$'),
+        ({"columns": 3, "width": 3}, 'has no key "options.columns": leave it out, or say kind = "cnn1d" or "gru"$'),
     ],
 )
 def test_an_option_that_is_none_is_refused_by_its_name(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ModelSpec("mlp", 3, (4,), 2, options=options)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options", "words"),
+    [
+        ((), {"norm": "layer"}, r"options\.norm is of hidden layers, where hidden = \[\]"),
+        ((), {"dropout": 0.1}, r"options\.dropout is of hidden layers, where hidden = \[\]"),
+        ((4, 1), {"norm": "layer"}, r"options\.norm is over one number alone"),
+    ],
+)
+def test_options_that_come_to_nothing_are_refused(hidden: tuple[int, ...], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelSpec("mlp", 3, hidden, 2, options=options)
 
 
 def test_a_stack_has_the_size_limits_of_every_net() -> None:

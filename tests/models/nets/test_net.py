@@ -61,7 +61,7 @@ def test_a_key_of_another_kind_with_its_default_cannot_be_told_from_none() -> No
 
 
 def test_what_jobs_have_always_been_free_to_say_is_read() -> None:
-    assert ModelSpec("mlp", options={"width": 3}).options == {"width": 3}
+    assert ModelSpec("mlp", options={"colour": 3}).options == {"colour": 3}
     assert ModelSpec("a:b", hidden=(3,), activation="tanh").hidden == (3,)
 
 

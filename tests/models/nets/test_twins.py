@@ -19,12 +19,17 @@ ACTIVATIONS = st.sampled_from(["relu", "tanh", "gelu", "silu", "sigmoid", "leaky
 SMALL = st.integers(1, 7)
 
 
+def norm_of(units: tuple[int, ...]) -> st.SearchStrategy[str]:
+    """Draw a norm of layers with so many units: none where one has a single one."""
+    return st.just("none") if 1 in units else st.sampled_from(["none", "layer"])
+
+
 @st.composite
 def mlp(draw: st.DrawFn) -> dict[str, Any]:
     hidden = tuple(draw(st.lists(SMALL, max_size=4)))
     options: dict[str, Any] = {}
-    if draw(st.booleans()):
-        options["norm"] = draw(st.sampled_from(["none", "layer"]))
+    if hidden and draw(st.booleans()):
+        options["norm"] = draw(norm_of(hidden))
         options["dropout"] = draw(st.sampled_from([0.0, 0.2, 0.9]))
         options["residual"] = len(hidden) > 1 and draw(st.booleans())
     return {"inputs": draw(SMALL), "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
@@ -69,15 +74,16 @@ def convolutional(draw: st.DrawFn, axes: int) -> dict[str, Any]:
 
 @st.composite
 def gru(draw: st.DrawFn) -> dict[str, Any]:
+    units = draw(SMALL)
+    hidden = tuple(draw(st.lists(SMALL, max_size=2)))
     options = {
         "columns": draw(st.integers(1, 4)),
-        "units": draw(SMALL),
+        "units": units,
         "layers": draw(st.integers(1, 4)),
         "head": draw(st.sampled_from(["last", "mean"])),
-        "norm": draw(st.sampled_from(["none", "layer"])),
+        "norm": draw(norm_of((units, *hidden))),
         "dropout": draw(st.sampled_from([0.0, 0.3])),
     }
-    hidden = tuple(draw(st.lists(SMALL, max_size=2)))
     inputs = draw(st.integers(1, 9)) * options["columns"]
     return {"inputs": inputs, "hidden": hidden, "activation": draw(ACTIVATIONS), "options": options}
 
