@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
+OPSET = 17
+"""Of ONNX: read by onnxruntime 1.12 and later."""
+
 
 class Op(NamedTuple):
     """A node of the graph, of opset 17.

@@ -42,6 +42,8 @@ class TorchBuffers:
         for key, value in there.items():
             if (why := _why_not(value)) is not None:
                 raise ModelError(f'{name} has a buffer "{key}" {why}')
+        _apart(module)
+        there = {key: value for key, value in module.named_buffers() if key in lasting}
         floats = {key: value for key, value in there.items() if value.is_floating_point()}
         self.spec: Spec = tuple(TensorSpec(key, tuple(value.shape)) for key, value in floats.items())
         """Those that travel."""
@@ -86,6 +88,18 @@ def check_exported(module: nn.Module, name: str) -> None:
                 f'{name} cannot be written as ONNX: "{key}" has track_running_stats=False, so that its answer to a row '
                 "hangs on the rows beside it: leave that out, or take a GroupNorm or a LayerNorm"
             )
+
+
+def _apart(module: nn.Module) -> None:
+    """Give each buffer that is a view (of another one, or of one number many times) a memory of its own.
+
+    A step is given them apart anyway, and in one memory they could not be written.
+    """
+    own: dict[int, tuple[Tensor, Tensor]] = {}
+    for part in module.modules():
+        for key, value in part._buffers.items():
+            if value is not None and value._is_view():
+                part._buffers[key] = own.setdefault(id(value), (value, value.detach().clone()))[1]
 
 
 def _why_not(value: Tensor) -> str | None:

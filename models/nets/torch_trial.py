@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from models.buffers import NO_BUFFERS, for_training
 from models.nets import losses
 from models.nets.losses import LabelError, Labels
 from models.nets.net import NO_WEIGHTS, ModelError
-from models.nets.torch_net import TorchNet, cut, in_float32, seeded, shapes_of, takes_weights
+from models.nets.op import OPSET
+from models.nets.torch_net import TorchNet, cut, export_module, in_float32, seeded, shapes_of, takes_weights
 from models.params import Float32, Params, Spec, TensorSpec, n_parameters
 from runtime.faults import Fault, contain
 
@@ -137,19 +139,21 @@ def tried(net: TorchNet) -> Iterator[str]:
     """Yield what the author of a module should know. Raises ModelError where it cannot be trained."""
     kind = f'model.kind = "{net.model.kind}"'
     _check_parameters(net, kind)
-    params = net.start or {}
+    params = (net.start or {}) | for_training(net, NO_BUFFERS)
     modes = {name: part.training for name, part in net.module.train().named_modules()}
     found = _step(net, params)
     if isinstance(found, Fault):
         yield _other_rows(net, params, found, kind)
         return
     X, gradients = found
+    for name in (name for name, value in params.items() if not np.isfinite(value).all()):
+        yield f"{kind}: after one step its buffer {name} has numbers that are not finite"
     changed = [name or "the module itself" for name, part in net.module.named_modules() if part.training != modes[name]]
     if changed:
         yield f"{kind} puts {_some(changed)} into eval() within forward: it stays there for the rest of the step"
     if unused := [t.name for t, gradient in zip(net.spec, gradients, strict=True) if gradient is None]:
         yield f"{kind}: the loss does not hang on {_some(unused)}, which is sent and never trained"
-    yield from _in_use(net, params, X, kind)
+    yield from _in_use(net, {tensor.name: params[tensor.name] for tensor in net.spec}, X, kind)
 
 
 def _check_parameters(net: TorchNet, kind: str) -> None:
@@ -226,7 +230,12 @@ def _labels(model: ModelSpec, n: int) -> Labels:
 
 def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[str]:
     """Yield what its outputs are, in use. Raises ModelError where they are no raw outputs."""
+    before = {name: value.copy() for name, value in params.items()}
     outputs = net.outputs(params, X)
+    for name in (name for name, value in params.items() if not np.array_equal(value, before[name], equal_nan=True)):
+        raise ModelError(
+            f"{kind} changes {name} as it answers: forward may use parameters, and only training moves them"
+        )
     if not np.isfinite(outputs).all():
         yield f"{kind} gives outputs that are not finite, on rows of numbers up to {np.abs(X).max():.0f}"
         return
@@ -247,6 +256,20 @@ def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[st
         )
     elif not _by_row(net, params, X, outputs):
         yield f"{kind} gives a row other outputs beside other rows: what it answers in use is one row at a time"
+    if why := _not_written(net):
+        yield f"{why}; so nothing can be exported, and a device answers by Torch itself"
+
+
+def _not_written(net: TorchNet) -> str:
+    """Return why a net cannot be written as ONNX; "" where it can, or where there is no memory to see."""
+    params = (net.start or {}) | {tensor.name: np.array(net.first_buffers[tensor.name]) for tensor in net.buffers}
+    try:
+        export_module(net, params, opset=OPSET, output="answers")
+    except ModelError as error:
+        return "" if "alloc" in str(error) else str(error)
+    except MemoryError:
+        return ""
+    return ""
 
 
 def _is_answer(module: nn.Module, outputs: Float32, applies: str) -> bool:

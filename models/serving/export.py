@@ -32,10 +32,9 @@ from models.nets import table as nets
 from models.nets.losses import Loss
 from models.nets.net import ModelError
 from models.nets.normalised import numbers
-from models.nets.op import Op
+from models.nets.op import OPSET, Op
 from models.params import Float32, Params, ParamsError, check
 
-OPSET = 17
 IR_VERSION = 8
 
 

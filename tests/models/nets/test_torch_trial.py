@@ -49,6 +49,31 @@ class Words(nn.Module):
         return self.last(self.embedding(X.long()).mean(dim=1))
 
 
+class Short(nn.Module):
+    """An embedding that its own forward keeps short, as Torch's max_norm does: the same again changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 8, max_norm=0.5)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.embedding(X.long()).sum(dim=1)
+
+
+class Restless(nn.Linear):
+    """Does something to itself in forward."""
+
+    def __init__(self, change: Callable[[Restless], Any]) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("seen", torch.ones(2))
+        self.change = change
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  (Torch's own name)
+        with torch.no_grad():
+            self.change(self)
+        return super().forward(input)
+
+
 class Sequence(nn.Module):
     """A recurrent module; `given`: whether it gives all that its layer does."""
 
@@ -154,6 +179,7 @@ GOOD = {
     "group norm": lambda: Given(nn.GroupNorm(2, 6), nn.Linear(6, 3)),
     "batch norm": lambda: Given(nn.BatchNorm1d(6), nn.Linear(6, 3)),
     "dropout": lambda: Given(nn.Linear(6, 5), nn.Dropout(), nn.Linear(5, 3)),
+    "a weight that is kept short as it is used": lambda: Given(Short(), nn.Linear(8, 3)),
 }
 
 
@@ -186,6 +212,14 @@ REFUSED = {
     "batch statistics": (
         lambda: Given(nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)),
         "layers.0 has track_running_stats = False, so that an answer hangs on the rows",
+    ),
+    "a weight that each answer changes": (
+        lambda: Restless(lambda module: module.weight.mul_(0.9)),
+        "changes weight as it answers: forward may use parameters",
+    ),
+    "a buffer that grows": (
+        lambda: Restless(lambda module: setattr(module, "seen", torch.cat([module.seen, module.seen]))),
+        'has made of its buffer "seen" one of another shape or kind',
     ),
     "a loss of three numbers": (
         lambda: WithLoss(lambda outputs, _y: outputs.mean(dim=0)),
@@ -227,6 +261,21 @@ NOTED = {
     "by batch": (lambda: dense(then=lambda outputs: outputs - outputs.mean(dim=0)), {}, "beside other rows"),
     "infinite": (lambda: dense(then=lambda outputs: outputs / 0), {}, "outputs that are not finite"),
     "another shape": (Images, {}, "give the module input_shape = (3, 2), to which they are then reshaped"),
+    "a buffer that is infinite": (
+        lambda: Restless(lambda module: module.seen.div_(0)),
+        {},
+        "its buffer seen has numbers",
+    ),
+    "written for one row": (
+        lambda: dense(then=lambda outputs: outputs.reshape(len(outputs), 3)),
+        {},
+        "cannot be written as ONNX: as it is written down with one row it answers several wrongly",
+    ),
+    "no operation of ONNX": (
+        lambda: dense(then=lambda outputs: outputs + torch.linalg.eigvals(outputs.T @ outputs).real.detach() * 0),
+        {},
+        "so nothing can be exported, and a device answers by Torch itself",
+    ),
     "own loss on shares": (lambda: WithLoss(nll), {}, "its answers are made of its outputs once more"),
 }
 

@@ -53,6 +53,48 @@ def make_unwritable() -> nn.Module:
     return Unwritable(3, 2)
 
 
+def make_spectral() -> nn.Module:
+    return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 6)), nn.ReLU(), nn.Linear(6, 3))
+
+
+def make_orthogonal() -> nn.Module:
+    return nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 3))
+
+
+def make_frozen_transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(4, 2, 16, batch_first=True).requires_grad_(False)
+    layers = nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 3))
+    layers.input_shape = (2, 4)  # type: ignore[assignment]
+    return layers
+
+
+def make_views() -> nn.Module:
+    return WithViews()
+
+
+class WithViews(nn.Linear):
+    """Its buffers are one number many times, and two that overlap."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 3)
+        both = torch.ones(9)
+        self.register_buffer("same", torch.ones(1).expand(8))
+        self.register_buffer("first", both[:8])
+        self.register_buffer("last", both[1:])
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  (Torch's own name)
+        return super().forward(input * self.same + self.first - self.last)
+
+
+def make_for_one_row() -> nn.Module:
+    return ForOneRow(8, 3)
+
+
+class ForOneRow(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  (Torch's own name)
+        return super().forward(input[torch.arange(len(input))])
+
+
 def make_params(spec: Spec) -> Params:
     generator = np.random.default_rng(0)
     return {t.name: generator.standard_normal(t.shape).astype(np.float32) for t in spec}
@@ -100,6 +142,23 @@ def test_a_factorys_module_is_exported_with_flat_rows_and_probabilities(factory:
     X = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
     answers = ask(to_onnx(model, params, metadata={}), X)
     np.testing.assert_allclose(answers, net.predict(params, X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["spectral", "orthogonal", "frozen_transformer", "views"])
+def test_onnx_answers_as_the_module_does_whatever_torch_makes_its_weights_of(factory: str, name: str) -> None:
+    model = ModelSpec(kind=factory + name, inputs=8, outputs=3)
+    net = build(model, allow=(model.kind,))
+    params = make_params(net.spec) | {k: np.array(net.first_buffers[k]) + 0.25 for k, _ in net.buffers}
+    X = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    expected = net.predict(params, X)
+    for _ in range(2):  # what is written down stays a module that can be written down
+        np.testing.assert_allclose(ask(to_onnx(model, params, metadata={}), X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_module_that_takes_the_number_of_rows_for_a_constant_is_not_written(factory: str) -> None:
+    model = ModelSpec(kind=factory + "for_one_row", inputs=8, outputs=3)
+    with pytest.raises(ExportError, match=r"answers several wrongly: of X use X\.shape\[0\]"):
+        to_onnx(model, make_params(build(model, allow=(model.kind,)).spec), metadata={})
 
 
 def test_params_that_do_not_fit_are_an_export_error(factory: str) -> None:
