@@ -80,11 +80,3 @@ def test_it_learns_from_version_0_what_came_first_long_ago() -> None:
     train = TrainSpec(epochs=12, batch_size=20, learning_rate=0.1, momentum=0.9)
     done = finish(steps(net, state, rows, train, version_number=0), state)
     assert (net.evaluate(done.params, others.X, others.y).accuracy or 0) > 0.95
-
-
-def test_windows_with_their_channels_first_are_refused() -> None:
-    model = ModelSpec("gru", inputs=12, outputs=2, options={"columns": 3})
-    rows = Dataset(np.zeros((5, 4, 3), np.float32), np.zeros(5, np.int64))
-    assert fit(rows, model).X.shape == (5, 12)
-    with pytest.raises(DatasetError, match="an example is 3 x 4, where the model takes 4 x 3"):
-        fit(rows._replace(X=np.zeros((5, 3, 4), np.float32)), model)
