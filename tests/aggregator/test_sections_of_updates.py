@@ -30,7 +30,7 @@ def have_devices_say(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def have_jobs_want(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(REGISTRY, "masked", Section(5, lambda _job, _spec: most))
+    monkeypatch.setitem(REGISTRY, "masked", Section(5, lambda _job, _spec, _buffers: most))
 
 
 @pytest.mark.parametrize("said", [SAID, LONG])
