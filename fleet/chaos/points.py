@@ -44,9 +44,6 @@ ELSEWHERE = ("aggregator.Restore",)
 """Effects of jobs that chaos does not run: that an operator rolls back, or whose patience ends. Tests of their own kill
 there (tests/fleet/test_versions.py)."""
 
-STEPS_ELSEWHERE = ("bases.name.before", "bases.piece.after")
-"""The same of steps: those of a device that fetches frozen tensors (tests/fleet/test_finetune.py)."""
-
 OFTEN = {
     "aggregator.Announce": 3,
     "aggregator.SendVerdict": 2,
