@@ -73,7 +73,9 @@ def test_a_tree_is_the_same_as_itself(own: list[str], tmp_path: Path, capsys: py
 def test_another_model_is_told_and_is_a_failure_where_exactness_is_asked_for(
     own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = changed(tmp_path / "other", "models/job.py", "learning_rate: Rate = 0.1\n", "learning_rate: Rate = 0.2\n")
+    other = changed(
+        tmp_path / "other", "models/specs/train.py", "learning_rate: Rate = 0.1\n", "learning_rate: Rate = 0.2\n"
+    )
     assert same.main([str(ROOT), str(other), *own]) == 0
     assert same.main([str(ROOT), str(other), "--exact", *own]) == 1
     assert "own off: the first version that differs is 1" in capsys.readouterr().out
@@ -82,7 +84,7 @@ def test_another_model_is_told_and_is_a_failure_where_exactness_is_asked_for(
 def test_more_bytes_are_a_failure(own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = changed(
         tmp_path / "other",
-        "models/job.py",
+        "models/specs/compression.py",
         '"off": CompressionSpec(codec="float32")',
         '"off": CompressionSpec(codec="int8")',
     )

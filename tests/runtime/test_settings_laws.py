@@ -37,11 +37,12 @@ from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
 from models.chain import Chain
 from models.data.dataset import Dataset
-from models.job import MOST_JSON_BYTES, OPTIMIZER_KEYS, JobSpec, RoundsSpec
+from models.job import MOST_JSON_BYTES, JobSpec, RoundsSpec
 from models.lattice import initial
 from models.nets import losses
 from models.nets import table as nets
 from models.params import subtract
+from models.specs.train import OPTIMIZER_KEYS
 from models.steering import Report
 from models.training import train
 from models.training.train import TrainingError

@@ -67,6 +67,7 @@ def test_the_trace_tells_who_did_what_and_when() -> None:
 
 FIRST = {
     "generation-kept": 25,
+    "litter-forgotten": 15,
     "checkpoint-forgotten": 6,
     "settled-by-any-verdict": 231,
     "let-go-once-sent": 6,
@@ -108,7 +109,7 @@ def test_a_planted_fault_is_found(plant: Plant) -> None:
 
 
 def test_the_fleet_keeps_its_laws_with_jobs_that_ask_for_all_there_is() -> None:
-    reports = [run(seed, rich=True) for seed in range(1, 40)]
+    reports = [run(seed, rich=True) for seed in range(1, 13)]
     assert [violation for report in reports for violation in report.violations] == []
     assert any(report != run(report.seed) for report in reports[:1])
-    assert sum(report.versions for report in reports) > 100
+    assert sum(report.versions for report in reports) > 30

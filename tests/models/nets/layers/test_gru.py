@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.nets.batches import quietly
 from models.nets.layers.gru import Gru, Head
 from models.nets.layers.layer import Place, Scratch
 from models.params import Float32
@@ -41,7 +42,7 @@ def place_of(scratch: Scratch, draw: int | None = 1) -> Place:
     head=st.sampled_from(["last", "mean"]),
     scale=st.sampled_from([0.1, 0.5, 1.0]),  # beyond, Torch is as far from float64 as this is
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_it_gives_and_every_gradient_are_those_of_torch(
     length: int, columns: int, units: int, n_layers: int, n: int, head: Head, scale: float
 ) -> None:
@@ -53,11 +54,13 @@ def test_what_it_gives_and_every_gradient_are_those_of_torch(
     theirs = module(given_x)
     torch.autograd.backward(theirs, torch.tensor(da))
     place = place_of(scratch)
-    ours = layer.forward(place, tensors, x)
-    np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5)
-    np.testing.assert_allclose(layer.forward(place_of(Scratch(), None), tensors, x), ours, atol=1e-6)
     gradients = [np.empty_like(values) for values in tensors]
-    dx = layer.backward(place, tensors, gradients, da.copy(), first=False)
+    with quietly():  # products of a few columns may raise flags for what lies behind them, and count nothing of it
+        ours = layer.forward(place, tensors, x)
+        again = layer.forward(place_of(Scratch(), None), tensors, x)
+        dx = layer.backward(place, tensors, gradients, da.copy(), first=False)
+    np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5)
+    np.testing.assert_allclose(again, ours, atol=1e-6)
     assert dx is not None
     assert given_x.grad is not None
     assert dx.shape == x.shape
