@@ -19,7 +19,7 @@ def capacity_of(config: AggregatorConfig) -> Capacity:
 
 def capacity(limits: Limits, folder: Path | None) -> Capacity:
     """Return the capacity of an aggregator with these limits; of its disk nothing is known without a folder."""
-    return Capacity(limits, folder, _needs, AGGREGATOR_BYTES)
+    return Capacity(limits, folder, _needs, AGGREGATOR_BYTES, exports=True)
 
 
 def _needs(spec: JobSpec, size: Size, rows: int | None) -> Needs:

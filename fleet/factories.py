@@ -32,7 +32,7 @@ def told_of(spec: JobSpec) -> list[str]:
     """
     if not factories_of(spec.model):
         return []
-    trial = size.tried(spec, budget.found(DeviceLimits(), None).memory_bytes)
+    trial = size.tried(spec, budget.found(DeviceLimits(), None).memory_bytes, exports=True)
     if trial is None:
         return []
     size.check_job(trial, spec)

@@ -158,7 +158,7 @@ class Capacity:
     """The jobs that one process has taken, and whether it can take another.
 
     of: what a job takes, by its size and how many rows it has, where that is known. base_bytes: what the process takes
-    without any. folder: its state directory.
+    without any. folder: its state directory. exports: whether somebody reads if a factory's net can be exported.
     """
 
     def __init__(
@@ -168,7 +168,10 @@ class Capacity:
         of: Callable[[JobSpec, Size, int | None], Needs],
         base_bytes: int,
         root: Path = machine.ROOT,
+        *,
+        exports: bool = False,
     ) -> None:
+        self._exports = exports
         self._limits = limits
         self._folder = folder
         self._of = of
@@ -240,7 +243,7 @@ class Capacity:
         size_ = self._sizes.get(job)
         if size_ is None:
             most = budget.memory_bytes or machine.physical_bytes(self._root)
-            trial = size.tried(spec, None if most is None else max(0, most - self._base_bytes))
+            trial = size.tried(spec, None if most is None else max(0, most - self._base_bytes), exports=self._exports)
             if trial is None:
                 return None
             size.check_job(trial, spec)

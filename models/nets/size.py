@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CHILD = (sys.executable, "-P", "-m", "models.nets.size")
 PATIENCE_S = 120.0
 """What importing Torch and calling a factory may take, on a slow card too."""
+EXPORTS = "--exports"
 LEAST_BYTES = 64 * 2**20
 """A child may always take so much beyond what Torch itself has."""
 TOO_MUCH = 3
@@ -131,11 +132,12 @@ def _sized(spec: Spec, plan: finetune.Plan | None, units: int | None = None) -> 
     return Size(trained.parameters, trained.largest, whole.units, of_spec(plan.frozen).parameters, plan.n_adapted)
 
 
-def tried(job: JobSpec, most_bytes: int | None = None) -> Trial | None:
+def tried(job: JobSpec, most_bytes: int | None = None, *, exports: bool = False) -> Trial | None:
     """Return what came of trying a job's net in a process of its own; a built-in one need not be tried.
 
     most_bytes: what a factory's child may take. None: it is not asked, and None is returned; so it is where Torch or
-    the factory's code is missing: who builds the net hears the reason. Raises ModelError where it takes more, does not
+    the factory's code is missing: who builds the net hears the reason. exports: whether it is seen that it can be
+    written as ONNX, for who reads the notes. Raises ModelError where it takes more, does not
     come to an end, throws, or gives what cannot be trained.
     """
     from models.nets import table  # its rows stand on this folder
@@ -146,7 +148,7 @@ def tried(job: JobSpec, most_bytes: int | None = None) -> Trial | None:
         return Trial(_of(net, table.plan_of(job, net)))
     if most_bytes is None or find_spec("torch") is None:
         return None
-    return _asked(job, max(most_bytes, LEAST_BYTES))
+    return _asked(job, max(most_bytes, LEAST_BYTES), exports=exports)
 
 
 def check_job(trial: Trial, spec: JobSpec) -> None:
@@ -161,12 +163,12 @@ def check_job(trial: Trial, spec: JobSpec) -> None:
         raise UntrainableError(f"{kind}: {NO_WEIGHTS}")
 
 
-def _asked(job: JobSpec, most_bytes: int) -> Trial | None:
+def _asked(job: JobSpec, most_bytes: int, *, exports: bool) -> Trial | None:
     """Return what a child says of a factory's net. Raises ModelError."""
     model = job.model
     try:
         done = subprocess.run(
-            [*CHILD, str(most_bytes)],
+            [*CHILD, str(most_bytes), *([EXPORTS] if exports else [])],
             input=msgspec.json.encode(job),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -220,7 +222,7 @@ def main() -> None:
     _limit(most_bytes)
     os.write(answers, BEGUN)
     try:
-        found = find(model, lambda: kind.torch(own, nn), most_bytes)
+        found = find(model, lambda: kind.torch(own, nn), most_bytes, exports=EXPORTS in sys.argv)
     except MemoryError:
         os._exit(TOO_MUCH)
     size, refusal = of_spec(found.spec, found.units), found.refusal

@@ -61,13 +61,14 @@ class Found(NamedTuple):
     """The parameters that its own code has frozen."""
 
 
-def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Found:
+def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int, *, exports: bool = False) -> Found:
     """Return what is to be known of the module that is made, whatever its code throws. Raises MemoryError.
 
-    most_bytes: what there is. A net that takes more is counted, and not tried.
+    most_bytes: what there is. A net that takes more is counted, and not tried. exports: whether it is written as ONNX,
+    too.
     """
     try:
-        found = contain(lambda: _found(model, make, most_bytes), *PASSES)
+        found = contain(lambda: _found(model, make, most_bytes, exports=exports), *PASSES)
     except ModelError as error:
         return Found(refusal=str(error), missing=isinstance(error.__cause__, ImportError))
     if isinstance(found, Found):
@@ -76,13 +77,13 @@ def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Fo
     return Found(refusal=f'model.kind = "{model.kind}" throws {found.why}')
 
 
-def _found(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int) -> Found:
+def _found(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int, *, exports: bool) -> Found:
     spec, units, frozen = measured(model, make)
     if BYTES_A_PARAMETER * n_parameters(spec) + BYTES_A_UNIT * units > most_bytes:
         return Found(spec, units, frozen=frozen)
     with seeded(0):
         net = TorchNet(model, make(), gives_start=True)
-    notes = tuple(tried(net))
+    notes = (*tried(net), *(unwritten(net) if exports else ()))
     return Found(spec, units, notes=notes, least_rows=net.least_rows, weighs=_weighs(net), frozen=frozen)
 
 
@@ -256,6 +257,10 @@ def _in_use(net: TorchNet, params: Params, X: Float32, kind: str) -> Iterator[st
         )
     elif not _by_row(net, params, X, outputs):
         yield f"{kind} gives a row other outputs beside other rows: what it answers in use is one row at a time"
+
+
+def unwritten(net: TorchNet) -> Iterator[str]:
+    """Yield what its author should know where a net cannot be written as ONNX: what takes longest to find out."""
     if why := _not_written(net):
         yield f"{why}; so nothing can be exported, and a device answers by Torch itself"
 

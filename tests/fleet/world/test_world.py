@@ -118,7 +118,7 @@ def test_a_planted_fault_is_found(plant: Plant) -> None:
 
 
 def test_the_fleet_keeps_its_laws_with_jobs_that_ask_for_all_there_is() -> None:
-    reports = [run(seed, rich=True) for seed in range(1, 13)]
+    reports = [run(seed, rich=True) for seed in range(1, 7)]
     assert [violation for report in reports for violation in report.violations] == []
     assert any(report != run(report.seed) for report in reports[:1])
-    assert sum(report.versions for report in reports) > 30
+    assert sum(report.versions for report in reports) > 15

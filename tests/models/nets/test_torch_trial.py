@@ -35,7 +35,7 @@ def dense(outputs: int = 3, **how: Any) -> nn.Module:
 
 
 def found(make: Callable[[], nn.Module], outputs: int = 3, most: int = MOST, **fields: Any) -> Found:
-    return find(ModelSpec("trial_nets:any", 6, (), outputs, **fields), make, most)
+    return find(ModelSpec("trial_nets:any", 6, (), outputs, **fields), make, most, exports=True)
 
 
 class Words(nn.Module):
