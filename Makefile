@@ -1,6 +1,7 @@
 # make demo    a fleet of ten devices learns on this machine, in about a minute after the install
 # make test    every test, with a real mosquitto
 # make check   format, lint, types, dead code and circles of imports, as CI checks them
+# make long    the tests that take half a minute or more each, in some two minutes
 # make bench   the figures of README, measured on this machine
 # make world   2,000 schedules of the real services in made-up weather, in some ten minutes
 # make chaos   a fleet of real processes, killed 140 times, in some ten minutes
@@ -11,15 +12,19 @@ BIN := $(VENV)/bin
 # The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
 TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2
 
-.PHONY: demo test check bench world chaos format clean
+.PHONY: demo test long check bench world chaos format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedge demo $(ARGS)
 
-# Tests wait more than they compute: four at a time keep two cores busy, a file each, so that what a file sets up is made once.
+# Tests wait more than they compute: three at a time keep two cores busy, a file each, so that what a file sets up is made once.
 test: $(VENV)/.dev
 	deploy/need.sh $(TEST_PACKAGES)
-	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+
+long: $(VENV)/.dev
+	deploy/need.sh $(TEST_PACKAGES)
+	$(BIN)/pytest -n 2 -m long $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -41,7 +41,7 @@ def rows_of(path: Path, n: int, seed: int) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_keys_cost_as_little_as_they_may_and_neither_they_nor_tls_change_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

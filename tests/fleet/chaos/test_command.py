@@ -301,7 +301,7 @@ def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: O
     assert msgspec.json.decode(msgspec.json.encode(report), type=ChaosReport) == report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fleet_whose_aggregator_forgets_its_verdicts_is_found_out(
     options: Options, before: ChaosRun, quick_disk: Path
 ) -> None:
