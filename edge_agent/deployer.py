@@ -27,7 +27,7 @@ class Deployer(Fetcher, RowReader):
     __slots__ = ()
 
     def _deploy(self, version: Version, trail: Trail) -> Iterator[Out]:
-        """Have a version installed, once there are rows if it needs any. Raises DatasetError or OSError."""
+        """Yield the install of a version, once there are rows if it needs any. Raises DatasetError or OSError."""
         install = self._deployed(version, trail)
         if self.spec.quantise == "none":
             yield install
@@ -35,7 +35,7 @@ class Deployer(Fetcher, RowReader):
         yield from self._once_there_are_rows(install)
 
     def _calibrate(self) -> list[Out]:
-        """Have what is in the slot go by the threshold that its head names, where that is news, as `_deploy`."""
+        """Yield the threshold that the head names for what is in the slot, where that is news, as `_deploy` does."""
         asked = super()._calibrate()
         if self.spec.quantise == "none":
             return asked
@@ -53,7 +53,7 @@ class Deployer(Fetcher, RowReader):
         yield from self._deploy_waiting()
 
     def _deploy_waiting(self) -> Iterator[Out]:
-        """Have installed what waits for rows, if they are there by now, or cannot be had."""
+        """Yield what waits for rows, if they are there by now, or cannot be had."""
         waiting = self._waiting
         if waiting is None or not waiting.reading.done():
             return

@@ -112,7 +112,7 @@ class Fetcher(Workspace):
         return Install(self.spec.name, release, self.spec.model, params, *about)
 
     def _calibrate(self) -> list[Out]:
-        """Have what is in the slot go by the threshold that its head names, where that is news."""
+        """Return the threshold that the head names for what is in the slot, where that is news."""
         head, deployed = self.participant.announced.head, self.participant.deployment.deployed
         if head is None or head.threshold is None or head.version != deployed or not self.participant.calibrates:
             return []

@@ -61,7 +61,7 @@ class Install(Struct, frozen=True):
 
 
 class Calibrate(Struct, frozen=True):
-    """Have the slot of the job of this name serve this version with this threshold, if it still serves it then."""
+    """Serve this version with this threshold from the slot of the job of this name, if it still serves it then."""
 
     name: str
     job: str

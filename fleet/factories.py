@@ -13,7 +13,7 @@ from models.nets.table import factories_of
 
 
 def find_beside(job: Path, spec: JobSpec) -> None:
-    """Have the factory of a job found in the folder of its file, and in the current one, behind all that is installed.
+    """Let Python find the factory of a job in the folder of its file, and in the current one, behind all installed.
 
     Processes that are started from here on look there too (runtime/children.py). A service does not look there: who
     runs one says which code it has.

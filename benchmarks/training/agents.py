@@ -43,7 +43,7 @@ class Peak(NamedTuple):
 
 
 def peak(row: Row) -> Peak:
-    """Have a fleet of one device train a net, compressed by "strong". Raises StartError."""
+    """Train a net on a fleet of one device, compressed by "strong". Raises StartError."""
     generator = np.random.default_rng(0)
     X = generator.random((N_ROWS, row.model.inputs), np.float32)
     data = Dataset(X, generator.integers(0, row.model.outputs, N_ROWS))

@@ -362,7 +362,7 @@ def _model(spec: JobSpec, built: list[Net], fleet: _Fleet | None) -> Line:
 
 
 def _start(spec: JobSpec, net: Net) -> Line:
-    """Say what the weights cost that a factory gives. Raises ModelError where they cannot be a version."""
+    """Return what the weights cost that a factory gives. Raises ModelError where they cannot be a version."""
     held = of_net(net)
     n_bytes = 0 if held is None else len(Chain(net.spec, spec).exact(held))
     text = f"the weights that its factory gives are version 1, of {n_bytes:,} bytes for each device"

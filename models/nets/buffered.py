@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.buffers import Buffers
+from models.nets.around import Around
 from models.nets.losses import Labels, Metrics
 from models.nets.net import Net
-from models.params import Beside, Float32, Params, Spec
+from models.params import Float32, Params
 
 if TYPE_CHECKING:
-    from models.job import ModelSpec
+    pass
 
 
 def buffered(net: Net, buffers: Buffers) -> Net:
@@ -18,42 +19,12 @@ def buffered(net: Net, buffers: Buffers) -> Net:
     return Buffered(net, buffers) if buffers else net
 
 
-class Buffered:
+class Buffered(Around):
     """A net behind the face of `models.nets.net.Net`."""
 
     def __init__(self, net: Net, buffers: Buffers) -> None:
-        self._net = net
+        super().__init__(net)
         self._own = buffers.params()
-
-    @property
-    def model(self) -> ModelSpec:
-        """See `models.nets.net.Net`."""
-        return self._net.model
-
-    @property
-    def spec(self) -> Spec:
-        """See `models.nets.net.Net`."""
-        return self._net.spec
-
-    @property
-    def start(self) -> Params | None:
-        """See `models.nets.net.Net`."""
-        return self._net.start
-
-    @property
-    def least_rows(self) -> int:
-        """See `models.nets.net.Net`."""
-        return self._net.least_rows
-
-    @property
-    def buffers(self) -> Spec:
-        """See `models.nets.net.Net`."""
-        return self._net.buffers
-
-    @property
-    def first_buffers(self) -> Beside:
-        """See `models.nets.net.Net`."""
-        return self._net.first_buffers
 
     def loss_and_gradients(self, params: Params, X: Float32, y: Labels, **how: Any) -> tuple[float, Params]:
         """See `models.nets.net.Net`."""

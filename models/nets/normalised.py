@@ -14,13 +14,14 @@ import numpy as np
 
 from models.agreement import Agreed, by_contract
 from models.contract import ContractSpec
+from models.nets.around import Around
 from models.nets.batches import ROWS_AT_ONCE, quietly
 from models.nets.losses import Labels, Metrics
 from models.nets.net import Net
-from models.params import Beside, Float32, Params, Spec
+from models.params import Float32, Params
 
 if TYPE_CHECKING:
-    from models.job import ModelSpec
+    pass
 
 
 def numbers(contract: ContractSpec, agreed: Agreed | None, inputs: int) -> tuple[Float32, Float32] | None:
@@ -43,43 +44,13 @@ def normalised(net: Net, contract: ContractSpec, agreed: Agreed | None) -> Net:
     return net if found is None else Normalised(net, *found)
 
 
-class Normalised:
+class Normalised(Around):
     """A net behind the face of `models.nets.net.Net`. offset, scale: (inputs,) float32. X is never changed."""
 
     def __init__(self, net: Net, offset: Float32, scale: Float32) -> None:
-        self._net = net
+        super().__init__(net)
         self._offset = offset
         self._scale = scale
-
-    @property
-    def model(self) -> ModelSpec:
-        """See `models.nets.net.Net`."""
-        return self._net.model
-
-    @property
-    def spec(self) -> Spec:
-        """See `models.nets.net.Net`."""
-        return self._net.spec
-
-    @property
-    def start(self) -> Params | None:
-        """See `models.nets.net.Net`."""
-        return self._net.start
-
-    @property
-    def least_rows(self) -> int:
-        """See `models.nets.net.Net`."""
-        return self._net.least_rows
-
-    @property
-    def buffers(self) -> Spec:
-        """See `models.nets.net.Net`."""
-        return self._net.buffers
-
-    @property
-    def first_buffers(self) -> Beside:
-        """See `models.nets.net.Net`."""
-        return self._net.first_buffers
 
     def rows(self, X: Float32) -> Float32:
         """Return the rows as the net takes them: fresh, in the shape of X."""

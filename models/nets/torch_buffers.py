@@ -91,7 +91,7 @@ def check_exported(module: nn.Module, name: str) -> None:
 
 
 def _apart(module: nn.Module) -> None:
-    """Give each buffer that is a view (of another one, or of one number many times) a memory of its own.
+    """Copy each buffer that is a view (of another one, or of one number many times) into a memory of its own.
 
     A step is given them apart anyway, and in one memory they could not be written.
     """

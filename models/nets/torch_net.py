@@ -144,7 +144,7 @@ class TorchNet:
         return {tensor.name: there[tensor.name].detach().contiguous().numpy() for tensor in spec}
 
     def hold(self, params: Params) -> None:
-        """Have the module hold these parameters, in their memory, so that they are not there twice."""
+        """Put these parameters into the module, in their memory, so that they are not there twice."""
         there = dict(self.module.named_parameters())
         for name, values in params.items():
             there[name].data = _tensor(values)
