@@ -15,7 +15,7 @@ from broker.connection import BrokerSettings
 from broker.occupant import Occupant
 from broker.transport import Offline, Online, Packet, SessionTakenOver, TransportEvent
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 Mosquitto = Any
 
 

@@ -56,7 +56,7 @@ def test_mosquitto_gives_out_aliased_packets_under_their_topic(mosquitto: Embedd
     try:
         for transport in (sender, receiver):
             transport.open()
-            assert isinstance(transport.take(10), Online)
+            assert isinstance(transport.take(120), Online)
         sent = [Packet(topic, str(n).encode()) for n, topic in enumerate(["a/b", "a/b", "c", "a/b", "a/b", "c", "c"])]
         for packet in sent:
             assert sender.publish(packet)

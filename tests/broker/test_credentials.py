@@ -14,7 +14,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
 from broker.transport import Offline, Online, Packet, TransportEvent
 
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 
 
 def make_certificate(folder: Path, name: str, days: int = 2) -> None:

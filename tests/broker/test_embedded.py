@@ -14,7 +14,7 @@ from broker import embedded
 from broker.embedded import Kind, start_broker
 from broker.errors import StartError
 
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 
 
 def answers(port: int) -> bool:

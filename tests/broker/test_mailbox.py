@@ -225,7 +225,7 @@ def test_a_waker_woken_often_is_readable_once() -> None:
     waker.clear()
     assert not select.select([waker], [], [], 0)[0]
     waker.wake()
-    waker.wait(10.0)
+    waker.wait(120.0)
     waker.close()
     waker.wake()
     waker.clear()

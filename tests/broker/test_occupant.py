@@ -12,7 +12,7 @@ from broker import occupant as module
 from broker.connection import BrokerSettings
 from broker.occupant import Occupant, connect_packet
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 Mosquitto = Any
 
 

@@ -17,7 +17,7 @@ from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from fleet.local.meter import Meter
 
-PATIENCE_S = 10.0  # never waited for in a test that passes
+PATIENCE_S = 120.0  # never waited for in a test that passes
 AFTERWARDS = Packet("afterwards", b"1", retain=True)
 
 
@@ -494,22 +494,24 @@ def test_a_second_client_of_the_same_id_takes_the_name_from_the_first(rig5: Rig)
 
 
 def test_a_retained_packet_expires(rig5: Rig) -> None:
-    publisher = online(rig5, "publisher", "a")
-    publisher.publish(Packet("a", b"1", retain=True, expiry_s=1))
-    assert next_packet(publisher) == Packet("a", b"1", expiry_s=1)
-    assert next_packet(online(rig5, "in-time", "a")).payload == b"1"
+    publisher = online(rig5, "publisher", "b")
+    for topic, expiry_s in (("a", 1), ("b", 1000)):
+        publisher.publish(Packet(topic, b"1", retain=True, expiry_s=expiry_s))
+    assert next_packet(publisher).topic == "b", "the broker has both"
     rig5.sleep(2.1)
-    assert silence(online(rig5, "too-late", "a"))
+    reader = online(rig5, "reader", "a", "b")
+    assert next_packet(reader).topic == "b"
+    assert silence(reader)
 
 
 def test_what_is_left_until_expiry_is_told(rig5: Rig) -> None:
     publisher = online(rig5, "publisher", "a")
-    publisher.publish(Packet("a", b"1", retain=True, expiry_s=100))
+    publisher.publish(Packet("a", b"1", retain=True, expiry_s=1000))
     next_packet(publisher)
     rig5.sleep(1.1)
     left = next_packet(online(rig5, "reader", "a")).expiry_s
     assert left is not None
-    assert 90 <= left <= 99
+    assert 500 <= left <= 999
 
 
 def test_what_is_sent_to_be_kept_is_told_as_such_where_that_was_asked_for(rig5: Rig) -> None:

@@ -171,7 +171,7 @@ class Site:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(120)
 
     def context(self, who: str | None, *, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """Return how somebody of these credentials speaks TLS; None: without a certificate."""

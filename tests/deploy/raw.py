@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
-WAIT_S = 20.0
+WAIT_S = 120.0
 """Longest wait for an answer that must come."""
 
 

@@ -20,7 +20,7 @@ from broker.occupant import Occupant
 from broker.wire import Wire
 from tests.deploy.locked import Site
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 Connect = Callable[..., Any]
 LIMITS = ServerLimits(offers_a_minute=10, flood_a_minute=100)
 

@@ -49,7 +49,7 @@ class Device:
     def tick(self, *, online: bool = True) -> None:
         """Tick, and until the child has ended if one was started; nothing else goes on meanwhile."""
         self.renewal.tick(self.now, online=online)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while self.renewal.is_at_work:
             assert time.monotonic() < until
             time.sleep(0.005)

@@ -79,7 +79,7 @@ def two_devices(tmp_path: Path, mosquitto: EmbeddedBroker, until: Until) -> Iter
 def until() -> Until:
     """Wait until something holds."""
 
-    def wait(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
         give_up_at = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < give_up_at, "it does not come true"

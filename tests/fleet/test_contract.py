@@ -86,7 +86,7 @@ def logs(tmp_path: Path, mosquitto: EmbeddedBroker) -> Iterator[Callable[[str], 
 
 def fedge(folder: Path, *words: str) -> str:
     command = [*FEDGE, *words, "--config", str(folder / "server.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -87,7 +87,7 @@ class Two:
             "--config",
             str(self.folder / "aggregator.toml"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
 
     def kill(self) -> None:
@@ -197,7 +197,7 @@ def test_a_file_that_does_not_answer_holds_up_nothing_else(
             two.submit(epochs=1)
             until(told)
             two.processes["agent"].send_signal(signal.SIGTERM)
-            assert two.processes["agent"].wait(10) == 0
+            assert two.processes["agent"].wait(120) == 0
             assert list((tmp_path / "agent" / "entered").iterdir()) == []
     finally:
         listener.close()

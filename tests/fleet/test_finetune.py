@@ -88,13 +88,13 @@ def test_what_is_frozen_is_fetched_once_whatever_dies_and_what_is_served_is_the_
         assert main([*map(str, submit), "--config", str(stage.aggregator.config)]) == 0, capsys.readouterr().err
         dying = started(children, first, "bases.piece.after:30")
         started(children, second)
-        until(lambda: dying.process.poll() is not None, timeout_s=60.0)
+        until(lambda: dying.process.poll() is not None, timeout_s=120.0)
         assert dying.process.returncode == -signal.SIGKILL
         dying = started(children, first, "bases.name.before")
-        until(lambda: dying.process.poll() is not None, timeout_s=60.0)
+        until(lambda: dying.process.poll() is not None, timeout_s=120.0)
         last = started(children, first)
-        until(lambda: "finished" in stage.aggregator.log.read_text(), timeout_s=60.0)
-        until(lambda: len(served(stage)) == 2, timeout_s=60.0)
+        until(lambda: "finished" in stage.aggregator.log.read_text(), timeout_s=120.0)
+        until(lambda: len(served(stage)) == 2, timeout_s=120.0)
         n_bytes = 4 * N_FROZEN
         for role in stage.devices:  # what was on its way as one died comes again: 20 pieces at most
             assert n_bytes <= down(role) <= 1.3 * n_bytes + 3 * 2**20
@@ -104,7 +104,7 @@ def test_what_is_frozen_is_fetched_once_whatever_dies_and_what_is_served_is_the_
         last.process.send_signal(signal.SIGKILL)
         last.process.wait()
         started(children, first)
-        until(lambda: first.log.read_text().count("takes part job=part") >= 2, timeout_s=60.0)
+        until(lambda: first.log.read_text().count("takes part job=part") >= 2, timeout_s=120.0)
         assert down(first) - before <= 200_000
         out = tmp_path / "out.npz"
         export = ["job", "export", "part", "--config", str(stage.aggregator.config), "--out"]

@@ -95,7 +95,7 @@ class Site:
 
     def fedge(self, *words: str, config: str = "aggregator.toml") -> subprocess.CompletedProcess[str]:
         command = [*FEDGE, *words, "--config", str(self.folder / config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     def submit(self) -> None:
         (self.folder / "job.toml").write_text(JOB)
@@ -159,7 +159,7 @@ def test_a_device_trains_on_what_it_hears_and_a_kill_while_readings_come_leaves_
     for path in segments(hall.ring):
         assert all(is_whole(line) for line in path.read_bytes().splitlines())
     hall.processes["agent"].send_signal(signal.SIGINT)
-    assert hall.processes["agent"].wait(15) == 0
+    assert hall.processes["agent"].wait(120) == 0
 
 
 def test_an_operator_is_told_on_the_job_of_a_stalled_topic_and_the_command_says_what_was_kept(

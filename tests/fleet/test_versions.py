@@ -120,10 +120,10 @@ def test_an_aggregator_killed_as_it_restores_the_best_version_serves_it_all_the_
         agents(children, stage)
         until(lambda: "online" in stage.aggregator.log.read_text())
         console.did("job", "submit", job(tmp_path, deploy="final"))
-        until(lambda: dying.process.poll() is not None, timeout_s=60.0)
+        until(lambda: dying.process.poll() is not None, timeout_s=120.0)
         assert dying.process.returncode == -signal.SIGKILL
         aggregator(children, stage)
-        until(lambda: console.line("blobs").get("state") == "finished", timeout_s=60.0)
+        until(lambda: console.line("blobs").get("state") == "finished", timeout_s=120.0)
         line = console.line("blobs")
         last, found = int(line["version"].partition(".")[2]), versions(stage, "blobs")
         assert line["reason"].startswith("no better accuracy than ")
@@ -136,7 +136,7 @@ def test_an_aggregator_killed_as_it_restores_the_best_version_serves_it_all_the_
             cards = [Slot(slot).card for slot in stage.slots(JobSpec("blobs", ModelSpec())) if slot.exists()]
             return [card.release.sha256 for card in cards if card is not None]
 
-        until(lambda: served() == [found[last]] * 2, timeout_s=60.0)
+        until(lambda: served() == [found[last]] * 2, timeout_s=120.0)
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_versions_are_exported_restored_and_started_from(
         assert "untrained" in str(onnx.load(out).metadata_props)
 
         agents(children, stage)
-        until(lambda: console.line("blobs")["state"] == "finished", timeout_s=60.0)
+        until(lambda: console.line("blobs")["state"] == "finished", timeout_s=120.0)
         best = console.line("blobs")["reason"].partition(" is version ")[2].partition(" ")[0]
         said = console.did("job", "export", "blobs", "--version", "best", "--out", out)
         assert said == f"{out}: blobs version 1.{best}\n"
@@ -188,7 +188,7 @@ def test_versions_are_exported_restored_and_started_from(
         assert "no job has the name" in console.ask("job", "export", first, "--version", "best", "--out", out)[2]
 
         # One that goes on for ever, paused and rolled back.
-        until(lambda: console.line("blobs")["state"] == "finished", timeout_s=60.0)
+        until(lambda: console.line("blobs")["state"] == "finished", timeout_s=120.0)
         endless = job(tmp_path, "endless", hidden=96, max_rounds=100_000)
         endless.write_text(endless.read_text().replace("patience = 3", "patience = 100000"), encoding="utf-8")
         code, _, notes = console.ask("job", "submit", endless, "--from", weights)

@@ -15,7 +15,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
 from broker.transport import Online, Packet
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Publisher:

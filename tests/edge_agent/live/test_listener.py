@@ -75,7 +75,7 @@ def until() -> Until:
     from time import monotonic, sleep
 
     def wait(holds: Callable[[], bool]) -> None:
-        give_up_at = monotonic() + 30.0
+        give_up_at = monotonic() + 120.0
         while not holds():
             assert monotonic() < give_up_at, "it does not come true"
             sleep(0.02)

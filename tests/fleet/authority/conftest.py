@@ -18,7 +18,7 @@ from broker.connection import BrokerSettings
 from broker.transport import Offline, Online, Packet
 from fleet.cli import main
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 TEMPLATE = """\
 user aggregator
 topic readwrite fedge/1/+/#
@@ -107,7 +107,7 @@ class Site:
     def stop_broker(self) -> None:
         if self.broker is not None:
             self.broker.terminate()
-            self.broker.wait(10)
+            self.broker.wait(120)
             self.broker = None
 
     def until(self, so: Callable[[], bool], what: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.deploy.locked import MOSQUITTO
 from tests.fleet.authority.conftest import CONFIGURATION, Site, free_ports
+from tests.terminal import heard
 
 LISTENER = """\
 listener {enroll_port} 127.0.0.1
@@ -74,7 +75,7 @@ class TokenSite(Site):
 
     def start(self, name: str, *command: object) -> subprocess.Popen[bytes]:
         """Start a process whose output is NAME.log."""
-        with (self.folder / f"{name}.log").open("ab") as log:
+        with (self.folder / f"{name}.log").open("ab") as log, heard(signal.SIGINT):
             words = [sys.executable, *map(str, command)]
             self.processes.append(subprocess.Popen(words, stdout=log, stderr=log, env=ENVIRONMENT))
         return self.processes[-1]
@@ -113,7 +114,7 @@ class TokenSite(Site):
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                process.wait(20)
+                process.wait(120)
         self.stop_broker()
 
 

@@ -32,6 +32,6 @@ def test_an_agent_runs_from_its_bundle_and_says_in_its_log_that_it_was_revoked(
         assert agent.poll() is None, "it goes on, for a card that is enrolled again"
     finally:
         agent.send_signal(signal.SIGTERM)
-        agent.wait(20)
+        agent.wait(120)
     assert (site.folder / "state").stat().st_mode & 0o007 == 0, "what it has learned is not for everybody"
     assert "can be used by everybody" not in log.read_text()

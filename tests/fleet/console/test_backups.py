@@ -55,7 +55,7 @@ def a_store(folder: Path) -> Store:
 
 def fedge(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a command as a process of its own."""
-    return subprocess.run([*FEDGE, *map(str, arguments)], input=stdin, capture_output=True, check=False, timeout=60)
+    return subprocess.run([*FEDGE, *map(str, arguments)], input=stdin, capture_output=True, check=False, timeout=120)
 
 
 # What is said, and how it ends.
@@ -209,7 +209,7 @@ class Fleet(NamedTuple):
     def stop(self) -> None:
         process = self.running.pop()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
     def line(self) -> dict[str, Any]:
         """Return what `fedge job list` says of the job."""

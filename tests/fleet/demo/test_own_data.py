@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from fleet.cli import main
+from tests.terminal import heard
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -100,18 +101,15 @@ def test_an_interrupted_demo_leaves_what_there_is_and_no_process(
         tmp_path, capsys, "Zustand", ("max_rounds = 50", "max_rounds = 100000"), ("patience = 8", "patience = 100000")
     )
     command = [sys.executable, "-m", "fleet.cli", "demo", "--job", job, "--data", data, "--devices", "2"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
-    try:
+    with heard(signal.SIGINT):
         process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     for line in process.stdout:
         if line.split()[:1] == ["3"]:
             break
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "not at its end: what there is at version " in said
     out = tmp_path / "out"

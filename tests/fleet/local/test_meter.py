@@ -14,7 +14,7 @@ from broker.embedded import EmbeddedBroker
 from broker.transport import Offline, Online, Packet
 from fleet.local.meter import Meter
 
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

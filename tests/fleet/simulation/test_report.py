@@ -17,6 +17,7 @@ from fleet.cli import main
 from fleet.problems.examples import JOBS
 from fleet.simulation import report
 from models.serving import inference
+from tests.terminal import heard
 
 PNG = b"\x89PNG"
 
@@ -184,19 +185,16 @@ def test_an_interrupted_run_leaves_what_there_is(drafted: tuple[str, str], tmp_p
     text = Path(job).read_text(encoding="utf-8").replace("patience = 8", "patience = 100000")
     Path(job).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "fleet.cli", "simulate", job, "--data", data, "--devices", "3"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
-    try:
+    with heard(signal.SIGINT):
         process = subprocess.Popen(
             [*command, "--rounds", "1000000", "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     for line in process.stdout:
         if line.split()[:1] == ["3"]:
             break
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "not at its end: version " in said
     assert (tmp_path / "out" / "model.onnx").stat().st_size > 100

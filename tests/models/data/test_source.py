@@ -283,7 +283,7 @@ def test_who_asks_while_an_earlier_reading_hangs_is_told_so(csv: str, monkeypatc
 
     def hang(settings: SourceSettings, **how: Any) -> Table:
         begun.set()
-        assert go_on.wait(30.0)
+        assert go_on.wait(120.0)
         return row.open(settings, **how)
 
     monkeypatch.setattr(table, "FORMATS", (row._replace(open=hang),))
@@ -291,7 +291,7 @@ def test_who_asks_while_an_earlier_reading_hangs_is_told_so(csv: str, monkeypatc
     hanging = threading.Thread(target=rows.snapshot)
     hanging.start()
     try:
-        assert begun.wait(30.0)
+        assert begun.wait(120.0)
         with pytest.raises(DatasetError, match="still being read since an earlier try: does its disk answer"):
             rows.snapshot()
     finally:

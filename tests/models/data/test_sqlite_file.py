@@ -385,7 +385,7 @@ def test_a_query_without_an_end_can_be_stopped(db: Path) -> None:
     time.sleep(0.1)
     assert thread.is_alive()
     throw_into(thread)
-    thread.join(30.0)
+    thread.join(120.0)
     assert not thread.is_alive()
     assert len(found) == 1
 
