@@ -65,8 +65,9 @@ def interrupts() -> None:
     raise OddInterrupt(1, 2)
 
 
-def lingers() -> int:
-    time.sleep(0.5)
+def lingers(until: Path) -> int:
+    while not until.exists():
+        time.sleep(0.01)
     return os.getpid()
 
 
@@ -140,11 +141,13 @@ def test_a_child_that_dies_is_replaced() -> None:
         assert executor.submit(where).result()[0] not in (first, os.getpid())
 
 
-def test_a_child_that_dies_takes_the_call_along_that_it_was_at_and_no_other() -> None:
+def test_a_child_that_dies_takes_the_call_along_that_it_was_at_and_no_other(tmp_path: Path) -> None:
+    end = tmp_path / "end"
     with of_kind("processes") as executor:
-        first, deadly = executor.submit(lingers), executor.submit(dies)
-        second, again = executor.submit(lingers), executor.submit(dies)
-        third = executor.submit(lingers)
+        first, deadly = executor.submit(lingers, end), executor.submit(dies)
+        second, again = executor.submit(lingers, end), executor.submit(dies)
+        third = executor.submit(lingers, end)
+        end.touch()
         for broken in (deadly, again):
             with pytest.raises(BrokenExecutor):
                 broken.result()
@@ -169,18 +172,22 @@ def test_what_is_thrown_in_a_child_comes_as_words_and_the_child_lives(call: Call
         assert after.result() == child.result()
 
 
-def test_what_waits_for_a_child_is_cancelled_at_a_shutdown_that_says_so_and_done_at_another() -> None:
+def test_what_waits_for_a_child_is_cancelled_at_a_shutdown_that_says_so_and_done_at_another(tmp_path: Path) -> None:
     for cancel in (True, False):
+        end = tmp_path / f"end-{cancel}"
         executor = of_kind("processes")
         executor.submit(where).result()
-        first, second = executor.submit(lingers), executor.submit(lingers)
+        first, second = executor.submit(lingers, end), executor.submit(lingers, end)
         while not first.running():
             time.sleep(0.01)
-        executor.shutdown(cancel_futures=cancel)
         if cancel:
+            executor.shutdown(wait=False, cancel_futures=True)
+            end.touch()
             with pytest.raises(CancelledError):
                 second.result()
         else:
+            threading.Timer(0.2, end.touch).start()
+            executor.shutdown()
             assert second.result() == first.result()
 
 

@@ -698,7 +698,7 @@ def test_a_newer_broker_in_the_place_of_an_older_one_is_found(stage: Stage, make
 
 
 def test_amqtt_is_found_to_be_older(amqtt: EmbeddedBroker, make: Make) -> None:
-    client = make(amqtt.port, "a", protocol="auto", connect_timeout_s=0.3)
+    client = make(amqtt.port, "a", protocol="auto", connect_timeout_s=2.0)
     assert "did not answer" in offline_reason(client)
     wait_for_online(client)
     client.publish(Packet("a", b"1", expiry_s=5))

@@ -315,7 +315,7 @@ def test_a_lock_is_waited_for_and_one_that_stays_is_said_in_a_line(db: Path, mon
             load(source(db))
         assert time.monotonic() - began >= 0.2
         assert "\n" not in str(what.value)
-        monkeypatch.setattr(sqlite_file, "LOCKED_S", 30.0)
+        monkeypatch.setattr(sqlite_file, "LOCKED_S", 120.0)
         later = threading.Timer(0.2, tell, (process, "COMMIT"))
         later.start()
         assert len(load(source(db)).y) == 2
