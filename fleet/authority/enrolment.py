@@ -11,7 +11,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from edge_agent.config import AgentConfig
 from fleet.authority import cut, texts
 from fleet.authority.said import inner, now, say
 from identity import adoption, certificates
@@ -114,6 +113,8 @@ def adopt(arguments: argparse.Namespace) -> int:
 
 def check_agent(text: str) -> None:
     """Raise SettingsError unless this is an agent.toml."""
+    from edge_agent.config import AgentConfig  # it brings NumPy, and who only asks or answers needs none
+
     try:
         convert(tomllib.loads(text), AgentConfig, "agent.toml")
     except tomllib.TOMLDecodeError as error:

@@ -24,7 +24,7 @@ from tests.aggregator.conftest import Fleet
 
 SpecMaker = Callable[..., JobSpec]
 ENORMOUS = JobSpec("enormous", ModelSpec("mlp", 4, (5000, 4000), 2), data="toy", deploy="never")
-LARGE = JobSpec("large", ModelSpec("mlp", 4, (800, 700), 2), data="toy", deploy="never")
+LARGE = JobSpec("large", ModelSpec("mlp", 4, (400, 300), 2), data="toy", deploy="never")
 OF_LARGE = of_aggregator(LARGE, of_spec(Mlp(LARGE.model).spec))
 
 
@@ -55,7 +55,7 @@ def test_an_operator_is_answered_with_the_numbers(fleet: Fleet) -> None:
     assert reply is not None
     assert not reply.ok
     assert reply.text == (
-        "the job does not fit here: its net has 566,102 parameters, where model_parameters = 50 in [limits]"
+        "the job does not fit here: its net has 122,902 parameters, where model_parameters = 50 in [limits]"
     )
 
 

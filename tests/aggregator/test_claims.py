@@ -414,10 +414,10 @@ FEDADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
 @pytest.mark.parametrize(
     ("compression", "aggregate"),
     [
-        ("off", AggregateSpec()),
+        pytest.param("off", AggregateSpec(), marks=pytest.mark.long),
         ("strong", AggregateSpec()),
-        ("extreme", AggregateSpec()),
-        ("light", FEDAVGM),
+        pytest.param("extreme", AggregateSpec(), marks=pytest.mark.long),
+        pytest.param("light", FEDAVGM, marks=pytest.mark.long),
         ("off", FEDADAM),
     ],
     ids=["off", "strong", "extreme", "light, FedAvgM", "off, FedAdam"],
