@@ -15,7 +15,7 @@ from aggregator.commands import Commands
 from aggregator.config import ServerLimits
 from broker.messages import Submit
 from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec
+from models.job import JobSpec, ModelSpec, RoundsSpec
 from models.needs import AGGREGATOR_BYTES, MB, of_aggregator, together
 from models.nets.mlp import Mlp
 from models.nets.net import ModelError
@@ -23,8 +23,9 @@ from models.nets.size import of_spec
 from tests.aggregator.conftest import Fleet
 
 SpecMaker = Callable[..., JobSpec]
+NOBODY_TRAINS = RoundsSpec(quorum=50, target=50)
 ENORMOUS = JobSpec("enormous", ModelSpec("mlp", 4, (5000, 4000), 2), data="toy", deploy="never")
-LARGE = JobSpec("large", ModelSpec("mlp", 4, (400, 300), 2), data="toy", deploy="never")
+LARGE = JobSpec("large", ModelSpec("mlp", 4, (400, 300), 2), data="toy", deploy="never", rounds=NOBODY_TRAINS)
 OF_LARGE = of_aggregator(LARGE, of_spec(Mlp(LARGE.model).spec))
 
 
