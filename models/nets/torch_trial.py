@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,11 +79,20 @@ def find(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int, *, ex
 
 
 def _found(model: ModelSpec, make: Callable[[], nn.Module], most_bytes: int, *, exports: bool) -> Found:
-    spec, units, frozen = measured(model, make)
-    if BYTES_A_PARAMETER * n_parameters(spec) + BYTES_A_UNIT * units > most_bytes:
-        return Found(spec, units, frozen=frozen)
+    module = _measured(model, make)
+    named = list(module.named_parameters())
+    spec = tuple(TensorSpec(name, tuple(p.shape)) for name, p in named)
+    frozen = tuple(name for name, p in named if not p.requires_grad)
+    left = most_bytes - BYTES_A_PARAMETER * n_parameters(spec)
+    if left < 0:
+        return Found(spec, _units(module, model), frozen=frozen)
     with seeded(0):
-        net = TorchNet(model, make(), gives_start=True)
+        made = make()
+        copied = contain(lambda: deepcopy(made).float(), MemoryError)  # some modules cannot be
+        units = _units(module if isinstance(copied, Fault) else copied, model, otherwise=module)
+    if BYTES_A_UNIT * units > left:
+        return Found(spec, units, frozen=frozen)
+    net = TorchNet(model, made, gives_start=True)
     notes = (*tried(net), *(unwritten(net) if exports else ()))
     return Found(spec, units, notes=notes, least_rows=net.least_rows, weighs=_weighs(net), frozen=frozen)
 
@@ -96,12 +106,9 @@ def _check_memory(fault: Fault) -> None:
 # How large it is.
 
 
-def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int, tuple[str, ...]]:
-    """Return the parameters of the module that is made, how many numbers its modules give for one row, about, and the
-    names of the parameters that its own code has frozen.
-
-    On the "meta" device, where nothing is allocated; a factory that cannot be called there is called as usual. What is
-    between two modules (a flattened view, a sum) is not seen. Raises what the factory throws.
+def _measured(model: ModelSpec, make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the module that is made on the "meta" device, where nothing is allocated; a factory that cannot be called
+    there is called as usual. Raises what the factory throws.
     """
     try:
         with torch.device("meta"):
@@ -110,14 +117,15 @@ def measured(model: ModelSpec, make: Callable[[], nn.Module]) -> tuple[Spec, int
         module = make()
     if any(is_lazy(parameter) for parameter in module.parameters()):
         in_float32(module, model.kind)  # says which
-    units = _units(module.float(), model)
-    named = list(module.named_parameters())
-    frozen = tuple(name for name, p in named if not p.requires_grad)
-    return tuple(TensorSpec(name, tuple(p.shape)) for name, p in named), units, frozen
+    return module.float()
 
 
-def _units(module: nn.Module, model: ModelSpec) -> int:
-    """Return how many numbers the modules within a module give for one row; its outputs where it does not say."""
+def _units(module: nn.Module, model: ModelSpec, otherwise: nn.Module | None = None) -> int:
+    """Return how many numbers the modules within a module give for one row, about; its outputs where it does not say.
+
+    What is between two modules (a flattened view, a sum) is not seen. otherwise: the same on the "meta" device, which
+    is asked where there is no memory for that of two rows: for its first operation there Torch loads its compiler.
+    """
     given = 0
 
     def add(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -127,9 +135,12 @@ def _units(module: nn.Module, model: ModelSpec) -> int:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     hooks = [part.register_forward_hook(add) for part in module.modules() if not list(part.children())]
     with torch.no_grad():  # what it throws is heard when it is tried
-        contain(lambda: module(*cut(torch.empty((2, model.inputs), device=device), shapes_of(module, model))))
+        rows = torch.zeros((2, model.inputs), device=device)
+        found = contain(lambda: module(*cut(rows, shapes_of(module, model))))
     for hook in hooks:
         hook.remove()
+    if otherwise is not None and isinstance(found, Fault) and "alloc" in found.why:
+        return _units(otherwise, model)
     return max(given // 2, model.outputs)
 
 

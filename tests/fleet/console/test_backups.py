@@ -256,7 +256,7 @@ def test_an_aggregator_is_backed_up_while_it_writes_and_goes_on_from_what_is_res
 
     # Backups, one after the other, while versions are made.
     file, numbers = tmp_path / "fleet.backup", []
-    for _ in range(5):
+    for _ in range(3):
         made = fedge("aggregator", "backup", file, "--config", fleet.config, "--json")
         assert made.returncode == 0, made.stderr
         (held,) = json.loads(made.stdout)["jobs"]

@@ -116,7 +116,12 @@ def gone(children: set[psutil.Process]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    [  # that these two are heard as a Ctrl-C is shown by tests/fleet/local/test_processes.py
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 130, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 130, marks=pytest.mark.long),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_however_a_demo_is_ended_no_process_stays(

@@ -15,7 +15,7 @@ from models.nets.size import Size
 from models.params import TensorSpec, n_parameters
 
 FACTORIES = """
-import os, signal, time
+import os, signal, sys, time
 import numpy as np
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ class Picture(nn.Module):
         super().__init__()
         self.conv, self.dense = nn.Conv2d(1, 8, 3), nn.Linear(8 * 4 * 3, 2)
     def forward(self, X):
+        assert "torch._dynamo" not in sys.modules, "Torch's compiler takes longer to load than all else"
         return self.dense(torch.relu(self.conv(X)).flatten(1))
 
 def looks_at_its_numbers(width=4):
