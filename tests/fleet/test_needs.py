@@ -88,7 +88,7 @@ def holds(needs: Needs, base: int, peak_mb_: float) -> None:
     assert peak_mb_ <= said <= TOO_MUCH * peak_mb_, (peak_mb_, said)
 
 
-@pytest.mark.parametrize("hidden", [[200], [600, 600], [1500, 1500]], ids=str)
+@pytest.mark.parametrize("hidden", [[200], pytest.param([600, 600], marks=pytest.mark.long), [1500, 1500]], ids=str)
 def test_what_a_job_is_said_to_take_is_what_real_processes_take(
     hidden: list[int], tmp_path: Path, mosquitto: EmbeddedBroker, until: Until
 ) -> None:
@@ -108,11 +108,13 @@ def test_what_a_job_is_said_to_take_is_what_real_processes_take(
     "more",
     [
         {"compression": "off"},
-        {"compression": {"codec": "int8"}},
-        {"compression": ALL_BUCKETS},
-        {"compression": ALL_BUCKETS, "aggregate": {"server_momentum": 0.9}},
+        pytest.param({"compression": {"codec": "int8"}}, marks=pytest.mark.long),
+        pytest.param({"compression": ALL_BUCKETS}, marks=pytest.mark.long),
+        pytest.param({"compression": ALL_BUCKETS, "aggregate": {"server_momentum": 0.9}}, marks=pytest.mark.long),
         {"compression": ALL_BUCKETS, "aggregate": {"strategy": "fedadam", "server_learning_rate": 0.01}},
-        {"train": {"learning_rate": 0.0001, "momentum": 0.9, "weight_decay": 0.001}},
+        pytest.param(
+            {"train": {"learning_rate": 0.0001, "momentum": 0.9, "weight_decay": 0.001}}, marks=pytest.mark.long
+        ),
         {"model": STACK, "train": {"learning_rate": 0.001, "batch_size": 200}},
     ],
     ids=["float32", "int8", "all buckets", "server momentum", "fedadam", "momentum", "a stack of layers"],

@@ -109,7 +109,9 @@ def versions(stage: Stage, name: str) -> dict[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["aggregator.Restore.before", "aggregator.Restore.after"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("aggregator.Restore.before", marks=pytest.mark.long), "aggregator.Restore.after"]
+)
 def test_an_aggregator_killed_as_it_restores_the_best_version_serves_it_all_the_same(
     mosquitto: EmbeddedBroker, tmp_path: Path, until: Until, capsys: pytest.CaptureFixture[str], point: str
 ) -> None:

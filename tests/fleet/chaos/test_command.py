@@ -13,6 +13,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from aggregator import effects
 from broker.connection import BrokerSettings
@@ -280,9 +281,20 @@ def quick_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def options(quick_disk: Path) -> Options:
-    # Nobody waits so long: other tests are busy meanwhile.
-    return Options(quick_disk / "run", devices=4, rounds=2, kills=5, seed=3, minutes=30.0, standstill_s=600.0)
+def options(quick_disk: Path) -> Iterator[Options]:
+    """Jobs of fewer steps than those of the command, and a patience that nobody needs: other tests are busy."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("steady", "steered", "loose"):
+            patched.setattr(chaos_stage, name, _shorter(getattr(chaos_stage, name)))
+        yield Options(quick_disk / "run", devices=4, rounds=3, kills=4, seed=3, minutes=30.0, standstill_s=600.0)
+
+
+def _shorter(make: Callable[..., JobSpec]) -> Callable[..., JobSpec]:
+    def made(*counts: int) -> JobSpec:
+        spec = make(*counts)
+        return structs.replace(spec, train=structs.replace(spec.train, epochs=3, batch_size=8))
+
+    return made
 
 
 @pytest.fixture(scope="module")

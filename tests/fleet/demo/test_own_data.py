@@ -78,6 +78,7 @@ def test_a_job_of_classes_runs_on_a_table_and_its_devices_answer_that_very_table
     assert len(capsys.readouterr().out.splitlines()) == 190, "one answer a row"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_job_of_values_runs_and_its_measure_is_r2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job, data = drafted(tmp_path, capsys, "kWh", ("learning_rate = 0.01", "learning_rate = 0.03"))
