@@ -1,7 +1,7 @@
 # make demo    a fleet of ten devices learns on this machine, in about a minute after the install
 # make test    every test, with a real mosquitto
 # make check   format, lint, types, dead code and circles of imports, as CI checks them
-# make long    the tests that take half a minute or more each, in some two minutes
+# make long    the tests that take long, and more cases of what make test shows, in some four minutes
 # make bench   the figures of README, measured on this machine
 # make world   2,000 schedules of the real services in made-up weather, in some ten minutes
 # make chaos   a fleet of real processes, killed 140 times, in some ten minutes
@@ -11,6 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
 TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2
+
+# Tests start some hundred processes: without bytecode on the disk each would compile all of the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test long check bench world chaos format clean
 
