@@ -257,7 +257,7 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import by_devices, operator, scores
+    from fleet.console import by_devices, int8, operator, scores
     from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
@@ -269,7 +269,7 @@ def job_show(arguments: argparse.Namespace) -> int:
     _print_wait(line)
     for text in scores.lines(details.scores) if details.scores is not None else ():
         print(f"    {text}")
-    for text in by_devices.lines(details.federated):
+    for text in (*by_devices.lines(details.federated), *int8.lines(details.int8)):
         print(f"    {text}")
     print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
     for device in details.devices:
