@@ -30,8 +30,9 @@ from msgspec import Struct
 
 from broker.messages import Int8, Version
 from edge_agent import files
+from edge_agent.card import Card, Release, SlotError
 from edge_agent.quantising import Wish
-from edge_agent.slot import Card, Release, Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec

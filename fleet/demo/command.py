@@ -25,7 +25,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
 from broker.wire import Wire
-from edge_agent.slot import Card
+from edge_agent.card import Card
 from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell, VersionLine, versions

@@ -166,7 +166,7 @@ def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> on
 def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
     """Write it by Torch's exporter. Raises ModelError or ParamsError."""
     net = nets.by_torch(model)
-    from models.nets.torch_net import export_module  # here alone: it loads torch
+    from models.nets.torch_export import export_module  # here alone: it loads torch
 
     return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=losses.of(model).answer_name))
 

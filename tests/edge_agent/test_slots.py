@@ -20,8 +20,9 @@ from msgspec import structs
 import edge_agent.slot as slot_module
 from broker.messages import Int8, Version
 from edge_agent import files, slots
+from edge_agent.card import Release, SlotError
 from edge_agent.quantising import Quantised, Wish
-from edge_agent.slot import Release, Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from edge_agent.slots import Install, InstallOutcome, Slots, slot_path
 from models.job import ModelSpec
 from models.nets.table import build
