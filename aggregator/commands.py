@@ -302,7 +302,13 @@ class Commands:
         if known is None:
             return standing
         said = known.presence
-        beside = {"examples": said.ready.get(job), "trouble": said.trouble.get(job), "alarm": known.alarm or None}
+        beside: dict[str, Any] = {
+            "examples": said.ready.get(job),
+            "trouble": said.trouble.get(job),
+            "alarm": known.alarm or None,
+        }
+        if (int8 := said.int8.get(job)) is not None:
+            beside["int8"] = msgspec.structs.asdict(int8) | {"version": str(int8.version), "why": int8.why[:500]}
         return standing | {name: value for name, value in beside.items() if value is not None}
 
     def _run(self, name: str) -> Run:

@@ -316,6 +316,19 @@ class Failure(Struct, frozen=True, array_like=True):
     why: Words
 
 
+class Int8(Struct, frozen=True, array_like=True):
+    """What has come of a model that was to be served in int8: [version, lost, speedup, why].
+
+    lost: of the measure that its card names, on rows of the device. speedup: how many times as fast a row is answered.
+    why: float32 is served; empty where int8 is.
+    """
+
+    version: Version
+    lost: Annotated[float, Meta(ge=-1e9, le=1e9)]
+    speedup: Annotated[float, Meta(ge=0, le=1e9)]
+    why: Words
+
+
 class Presence(Struct, frozen=True, omit_defaults=True):
     """What a device is and does. Retained, with a last will that says it is offline.
 
@@ -347,6 +360,9 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     """In a fleet with keys, the public key that this life agrees on sessions with."""
     to: Tag = ""
     """The life of the aggregator that it is said to, as far as that was heard."""
+    int8: Annotated[dict[Id, Int8], Meta(max_length=256)] = {}
+    """Job id to what has come of int8 in its model slot, where the job wants that. It goes along: only that it is
+    another way by now, or for another reason, is news."""
 
     @property
     def life(self) -> str:

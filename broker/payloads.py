@@ -187,6 +187,7 @@ def cleaned(message: Message) -> Message:
                 unready=_clean(message.unready),
                 trouble=_clean(message.trouble),
                 failed={job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()},
+                int8={job: msgspec.structs.replace(one, why=clean(one.why)) for job, one in message.int8.items()},
                 software=clean(message.software),
                 incarnation=clean(message.incarnation),
                 nonce=clean(message.nonce),

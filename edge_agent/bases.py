@@ -34,6 +34,8 @@ from runtime.failpoints import reach
 log = logging.getLogger(__name__)
 
 FOLDER = "bases"
+FETCHING = "what is frozen of its net is being fetched"
+"""What the reason begins with why a device takes no part yet."""
 AT_ONCE, AT_ONCE_BYTES = 16, 2**21
 """Pieces that are asked for at a time, and how many bytes these have: a broker queues no more for one device."""
 
@@ -78,9 +80,7 @@ class Bases:
             if found is None and (at is None or at.n_bytes != frozen.n_bytes(tensors) or at.n_chunks > MOST_CHUNKS):
                 raise ModelError(_not_to_be_had(tensors, wanted, at))
             if found is None:
-                raise MissingError(
-                    f"what is frozen of its net is being fetched, {frozen.n_bytes(tensors):,} bytes, once", tensors
-                )
+                raise MissingError(f"{FETCHING}, {frozen.n_bytes(tensors):,} bytes, once", tensors)
             return found
 
         return find

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from msgspec import structs
 
 from broker.messages import Version
+from edge_agent.card import Release
 from edge_agent.fetcher import Fetcher
 from edge_agent.quantising import Wish
 from edge_agent.rows import RowReader
@@ -15,6 +16,7 @@ from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Rows, Waiting
 from models.data.dataset import DatasetError
 from models.job import MAX_LOSS
+from models.nets.finetune import served
 from models.serving.sample import sample_of
 from models.trail import Trail
 
@@ -35,13 +37,33 @@ class Deployer(Fetcher, RowReader):
         yield from self._once_there_are_rows(install)
 
     def _calibrate(self) -> list[Out]:
-        """Yield the threshold that the head names for what is in the slot, where that is news, as `_deploy` does."""
-        asked = super()._calibrate()
-        if self.spec.quantise == "none":
-            return asked
-        if self._waiting is not None and isinstance(self._waiting.install, Install):
-            return []  # another version is about to come
-        return [out for one in asked if isinstance(one, Calibrate) for out in self._once_there_are_rows(one)]
+        """Return the threshold that the head names for what is in the slot, where that is news; with rows of this
+        device, once there are any, where the job wants int8.
+        """
+        if self.spec.quantise != "none" and self._waiting is not None and isinstance(self._waiting.install, Install):
+            return []  # another version is about to come, and has the threshold by then
+        head, deployed = self.participant.announced.head, self.participant.deployment.deployed
+        if head is None or head.threshold is None or head.version != deployed or not self.participant.calibrates:
+            return []
+        asked = Calibrate(self.spec.name, self.job, head.version, head.threshold)
+        if asked == self._calibrated:
+            return []
+        self._calibrated = asked
+        return [asked] if self.spec.quantise == "none" else list(self._once_there_are_rows(asked))
+
+    def _deployed(self, version: Version, trail: Trail) -> Install:
+        """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
+        found = trail.served(self.spec.averaged_from(version.number))
+        if found.why:
+            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, found.why)
+        release = Release(self.job, version.generation, version.number, found.model.sha256(), found.since)
+        params = served(self.net, found.params(self.net.spec))
+        head = self.participant.announced.head
+        threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
+        if head is not None and threshold is not None and head.version == version:
+            self._calibrated = Calibrate(self.spec.name, self.job, version, threshold)
+        about = self.spec.contract, trail.now.agreed, threshold
+        return Install(self.spec.name, release, self.spec.model, params, *about)
 
     def _once_there_are_rows(self, install: Install | Calibrate) -> Iterator[Out]:
         rows = self._kept()

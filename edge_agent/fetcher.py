@@ -1,4 +1,4 @@
-"""How a job comes to a version on this device: what is fetched of it, and what is made of that."""
+"""How a job comes to a version on this device: what is fetched of it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import logging
 from collections.abc import Iterator
 
 from broker.errors import WireError
-from broker.messages import Body, Version
+from broker.messages import Body
 from edge_agent.effects import FetchFailed, Installed
 from edge_agent.effects import FetchVersion as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
-from edge_agent.slot import Release
-from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
 from models.chain import max_way_bytes_of
-from models.nets.finetune import served
-from models.trail import Trail
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
 
@@ -96,28 +92,3 @@ class Fetcher(Workspace):
         self._version = version
         log.info("version installed job=%s version=%s sha256=%s", self.job, version, fetch.sha256[:16])
         return [*messages, *self.handle(Installed(version, self._trail.since), now)]
-
-    def _deployed(self, version: Version, trail: Trail) -> Install:
-        """Return what is put into the slot: the mean of the last versions if they are here, else the version itself."""
-        found = trail.served(self.spec.averaged_from(version.number))
-        if found.why:
-            log.warning("version deployed by itself, not averaged job=%s version=%s: %s", self.job, version, found.why)
-        release = Release(self.job, version.generation, version.number, found.model.sha256(), found.since)
-        params = served(self.net, found.params(self.net.spec))
-        head = self.participant.announced.head
-        threshold = None if head is None else head.threshold  # it may be of an earlier version: see `_calibrate`
-        if head is not None and threshold is not None and head.version == version:
-            self._calibrated = Calibrate(self.spec.name, self.job, version, threshold)
-        about = self.spec.contract, trail.now.agreed, threshold
-        return Install(self.spec.name, release, self.spec.model, params, *about)
-
-    def _calibrate(self) -> list[Out]:
-        """Return the threshold that the head names for what is in the slot, where that is news."""
-        head, deployed = self.participant.announced.head, self.participant.deployment.deployed
-        if head is None or head.threshold is None or head.version != deployed or not self.participant.calibrates:
-            return []
-        asked = Calibrate(self.spec.name, self.job, head.version, head.threshold)
-        if asked == self._calibrated:
-            return []
-        self._calibrated = asked
-        return [asked]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import zlib
@@ -99,6 +100,22 @@ def make_folder(path: Path) -> None:
 
 sync_folder = sync
 """Put a folder's entries on disk. Raises OSError."""
+
+
+def sync_file(path: Path) -> str:
+    """Force a file to disk and return its SHA-256, hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest
+
+
+def point(link: Path, target: Path) -> None:
+    """Make a symbolic link, replacing one that is there in a single step. Raises OSError."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
 
 
 def seal(path: Path, content: bytes) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker.messages import BASE, Body, Failure, Job, Version
+from broker.messages import BASE, Body, Failure, Int8, Job, Version
 from broker.wire import Wire
 from edge_agent import outbox
 from edge_agent.bases import Bases
@@ -144,6 +144,7 @@ class Jobs:
         "_turns",
         "_wire",
         "changed",
+        "int8",
         "slots",
         "unready",
         "works",
@@ -179,6 +180,8 @@ class Jobs:
         self._later: dict[str, _Later] = {}
         self._rested_s: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
+        self.int8: dict[str, Int8] = {}
+        """Job id to what has come of its model in int8, where its card says it."""
         self._denied: dict[str, str] = {}
         """Job to what this broker has refused of it."""
         self._overs: dict[str, JobEnded] = {}
@@ -660,6 +663,9 @@ class Jobs:
     def _note_installs(self) -> None:
         if self.slots is None:
             return
+        int8 = {job: one for job, one in self.slots.int8().items() if job in self._announced}
+        if int8 != self.int8:
+            self.int8, self.changed = int8, True
         for outcome in self.slots.finished():
             self.changed = True
             release, why = outcome.release, outcome.why

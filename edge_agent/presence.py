@@ -61,6 +61,9 @@ def _jobs(presence: Presence) -> set[str]:
     return {*presence.ready, *presence.unready}
 
 
-_news = attrgetter(*(name for name in Presence.__struct_fields__ if name not in ("done", "term")))
-"""What is news when it is another: all but what only goes along, changes with every round and is asked for when it
-matters."""
+_plain = attrgetter(*(name for name in Presence.__struct_fields__ if name not in ("done", "term", "int8")))
+
+
+def _news(presence: Presence) -> tuple[object, ...]:
+    """Return what is news when it is another: all but what only goes along, as it changes with every round."""
+    return _plain(presence), {job: one.why for job, one in presence.int8.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, structs
 
+from broker.messages import Int8, Version
 from models.data.dataset import DatasetError
 from models.data.npz_file import read_arrays
 from models.job import ModelSpec
@@ -25,6 +26,10 @@ from models.nets.losses import Labels
 from models.params import Float32
 from models.serving import session
 from models.serving.sample import FEWEST, Sample
+
+MOST_WHY = 200
+"""Characters of the reason why a model is not in int8 that travel; the card has all of it."""
+_MOST = 1e9
 
 
 class Wish(Struct, frozen=True):
@@ -52,6 +57,11 @@ class Quantised(Struct, frozen=True, omit_defaults=True):
     """How many times as fast one row is answered in int8."""
     size: float = 0.0
     """The file in int8, as a share of that in float32."""
+
+    def told(self, version: Version) -> Int8:
+        """Return what the aggregator is told of it."""
+        lost = max(-_MOST, min(round(self.float32 - self.int8, 6), _MOST))
+        return Int8(version, lost, max(0.0, min(self.speedup, _MOST)), self.why_not[:MOST_WHY])
 
     def __str__(self) -> str:
         """Return it in words, for the log."""

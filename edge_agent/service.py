@@ -375,6 +375,7 @@ class Agent:
             ahead=_few(ahead),
             trouble=_few(self._trouble()),
             term=self._term if self._term > self._leader_term else 0,
+            int8=_few(self.jobs.int8),
         )
 
     def _trouble(self) -> Mapping[str, str]:

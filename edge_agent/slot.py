@@ -30,7 +30,6 @@ import hashlib
 import io
 import logging
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -41,7 +40,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent import card as cards
 from edge_agent import files
+from edge_agent.card import FILES, Card, Release, SlotError
 from edge_agent.quantising import Quantised, Wish, quantise
 from models.agreement import Agreed, AgreementError, of_model
 from models.contract import NO_CONTRACT, ContractSpec
@@ -53,70 +54,14 @@ from models.nets.net import ModelError, Net
 from models.nets.normalised import normalised, numbers
 from models.params import Float32, Params, ParamsError, check
 from models.serving.session import ENDED, ChildDiedError, InferenceError, Session, export
-from runtime import formats
 from runtime.failpoints import reach
 from runtime.faults import describe
 
 log = logging.getLogger(__name__)
 
-FILES = ("model.onnx", "model.npz", "model.json")
-FORMAT = 2
-"""Of a slot. 2: the card has a checksum over itself."""
-WITH_CONTRACT = 3
-"""Of one whose card has a contract; others are of the format before, which older fedges read."""
-WITH_QUANTISED = 4
-"""Of one whose card says what has come of int8."""
 TOLERANCE = 1e-4
 """Largest difference between onnxruntime and our own net, relative to the larger of 1 and the largest answer."""
 N_TRIAL_ROWS = 4
-
-
-class SlotError(ValueError):
-    """A slot without a usable model, or rows that do not fit it."""
-
-
-class NewerSlotError(SlotError):
-    """A slot that a newer fedge has filled."""
-
-
-class Release(msgspec.Struct, frozen=True):
-    """Which version of which job: its generation and number, and the SHA-256 of the model.
-
-    That is the one that its head carries, but where it is a mean, or where the server's optimizer has a state.
-    """
-
-    job: str
-    generation: int
-    number: int
-    sha256: str
-    averaged_since: int | None = None
-    """Number of the first version of which this is the mean, up to the one named; None: it is the version itself."""
-
-
-class Card(msgspec.Struct, frozen=True):
-    """What lies in the slot, as model.json says it."""
-
-    release: Release
-    model: ModelSpec
-    files: dict[str, str]
-    """File name to SHA-256, hexadecimal; no model.onnx where it could not be written."""
-    format: int = 1
-    contract: ContractSpec = NO_CONTRACT
-    """What the rows are that it takes."""
-    agreed: bytes = b""
-    """What its fleet has agreed on (models/agreement.py), base64; empty where there is nothing."""
-    threshold: float | None = None
-    """The score above which a row is an anomaly; None where that is not known, or none is looked for."""
-    quantised: Quantised | None = None
-    """What has come of putting it in int8, where its job wants that: a measured loss and gain, or why it is not."""
-    checksum: str = ""
-    """CRC-32 of the card with eight zeros in this place, hexadecimal; a card of format 1 has none."""
-
-
-class _Numbered(msgspec.Struct, frozen=True):
-    """What the cards of all formats have."""
-
-    format: int = 1
 
 
 class _Serving(NamedTuple):
@@ -164,7 +109,7 @@ class Slot:
         Whatever else a factory's code or the machine throws comes through, and then too the model before it stays.
         """
         try:
-            if newer := _newer(self._path):
+            if newer := cards.newer(self._path):
                 return _refuse(release, newer)
             directory = self._make_directory(release)
         except OSError as error:
@@ -301,13 +246,12 @@ class Slot:
     def _seal(self, serving: _Serving) -> _Serving:
         """Sync the files of a version, and write its card with their names. Raises OSError."""
         directory, card, _, _ = serving
-        digests = {path.name: _sync(path) for path in sorted(directory.iterdir()) if path.name != "model.json"}
-        number = FORMAT if card.contract == NO_CONTRACT else WITH_CONTRACT
-        number = number if card.quantised is None else WITH_QUANTISED
-        blank = msgspec.structs.replace(card, files=digests, format=number, checksum=formats.ZEROS)
-        written = formats.stamped(msgspec.json.format(_encoded(blank)) + b"\n")
+        digests = {
+            path.name: files.sync_file(path) for path in sorted(directory.iterdir()) if path.name != "model.json"
+        }
+        written = cards.written(card, digests)
         (directory / "model.json").write_bytes(written)
-        _sync(directory / "model.json")
+        files.sync_file(directory / "model.json")
         files.sync_folder(directory)
         files.sync_folder(directory.parent)
         return serving._replace(card=msgspec.json.decode(written, type=Card))
@@ -391,9 +335,9 @@ class Slot:
         """Move the link. Raises OSError, and then nothing has changed: the move is its last act."""
         for name in FILES:
             if not (self._path / name).is_symlink():
-                _point(self._path / name, Path("current") / name)
+                files.point(self._path / name, Path("current") / name)
         reach("slot.switch.before", candidate.card.release)
-        _point(self._path / "current", Path("versions") / candidate.directory.name)
+        files.point(self._path / "current", Path("versions") / candidate.directory.name)
         reach("slot.switch.after", candidate.card.release)
         self._previous, self._serving = self._serving, candidate
 
@@ -415,7 +359,7 @@ def open_slot(path: Path, *, session: Session | None = None, allow: Sequence[str
     slot = Slot(path, session=session, allow=allow)
     if slot.card is None:
         slot.close()
-        if newer := _newer(path):
+        if newer := cards.newer(path):
             raise newer
         raise SlotError(f"{path}: no model is installed, or it cannot be read")
     return slot
@@ -427,7 +371,7 @@ def _read(path: Path) -> _Serving:
         directory = (path / "current").resolve(strict=True)
     except RuntimeError as error:  # links in a circle, before Python 3.13
         raise SlotError(f"{path}/current leads nowhere: {error}") from error
-    card = _card(directory)
+    card = cards.read(directory)
     if not {"model.npz"} <= card.files.keys() <= set(FILES):
         raise SlotError(f"{directory}/model.json: names other files than a slot has")
     for name, digest in card.files.items():
@@ -447,64 +391,7 @@ def _read(path: Path) -> _Serving:
     return _Serving(directory, card, params, agreed)
 
 
-def _encoded(card: Card) -> bytes:
-    """Return a card as JSON; without what an older fedge has no word for where there is nothing of it."""
-    said = msgspec.to_builtins(card)
-    if card.format == FORMAT:
-        del said["contract"], said["agreed"]
-    if card.threshold is None:
-        del said["threshold"]
-    if card.format < WITH_QUANTISED:
-        del said["quantised"]
-    return msgspec.json.encode(said)
-
-
-def _card(directory: Path) -> Card:
-    """Read the card of a version. Raises OSError or SlotError, NewerSlotError for one of a newer fedge."""
-    path = directory / "model.json"
-    content = path.read_bytes()
-    try:
-        number = msgspec.json.decode(content, type=_Numbered).format
-        if (number > 1 or formats.is_stamped(content)) and not formats.is_whole(content):
-            raise SlotError(f"{path} is damaged: its checksum is wrong")
-        formats.check(str(path), number, WITH_QUANTISED, newer="upgrade this agent, or remove the slot")
-        return msgspec.json.decode(content, type=Card)
-    except formats.NewerFormatError as error:
-        raise NewerSlotError(str(error)) from error
-    except SlotError:
-        raise
-    except files.UNREADABLE as error:
-        raise SlotError(f"{path}: {error}") from error
-
-
-def _newer(path: Path) -> NewerSlotError | None:
-    """Return why a slot is to be left alone, where a newer fedge has filled it."""
-    try:
-        _card(path / "current")
-    except NewerSlotError as error:
-        return error
-    except (OSError, SlotError):
-        return None
-    return None
-
-
 def _refuse(release: Release, error: Exception) -> str:
     reason = describe(error)
     log.warning("model=kept job=%s refused=%d.%d reason=%s", release.job, release.generation, release.number, reason)
     return reason
-
-
-def _sync(path: Path) -> str:
-    """Force a file to disk and give its SHA-256."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return digest
-
-
-def _point(link: Path, target: Path) -> None:
-    """Make a symbolic link, replacing one that is there in a single step."""
-    fresh = link.with_name(f".{link.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)

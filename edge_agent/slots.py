@@ -28,10 +28,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker.messages import Version
+from broker.messages import Int8, Version
 from edge_agent import files
+from edge_agent.card import Card, Release, SlotError
 from edge_agent.quantising import Wish
-from edge_agent.slot import Release, Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec
@@ -87,9 +88,9 @@ def slot_path(state_dir: Path, name: str) -> Path:
 class Slots:
     """All slots under one state directory.
 
-    wake: called on the slots' thread when there is an outcome to fetch. keep: how many slots of jobs that are over
-    `sweep` leaves; None for all. executor: where installs are done, one after the other; a thread when not given. It is
-    shut down by `close`.
+    wake: called on the slots' thread when there is an outcome to fetch, or a threshold was put into what is served.
+    keep: how many slots of jobs that are over `sweep` leaves; None for all. executor: where installs are done, one
+    after the other; a thread when not given. It is shut down by `close`.
     """
 
     def __init__(
@@ -114,6 +115,8 @@ class Slots:
         self._calibrating: dict[str, Calibrate] = {}
         """The same of thresholds."""
         self._outcomes: deque[InstallOutcome] = deque()
+        self._int8: dict[str, tuple[str, Int8]] = {}
+        """Of each slot whose card says it: its job, and what has come of int8."""
 
     def deployed(self, job: str, name: str) -> Version | None:
         """Return the version of this job that its slot holds; None for another job's, or none that can be read."""
@@ -123,7 +126,13 @@ class Slots:
             return None
         if card is None or card.release.job != job:
             return None
+        self._note(name, card)
         return Version(card.release.generation, card.release.number)
+
+    def int8(self) -> dict[str, Int8]:
+        """Return job id to what has come of int8, of the slots that were asked for or filled and whose cards say it."""
+        with self._lock:
+            return dict(self._int8.values())
 
     def put(self, install: Install) -> None:
         """Install this version soon; one that still waits is passed over for a newer one."""
@@ -158,6 +167,7 @@ class Slots:
         try:
             for slot in self._overdue(models, left_alone):
                 _remove(slot)
+                self._note(slot.name, None)
                 log.info("model=removed slot=%s: its job is not at work here, and [models] keep = %s", slot, self._keep)
         except OSError as error:
             log.warning("model=not removed, looking again at the next sweep: %s", error)
@@ -204,10 +214,13 @@ class Slots:
             if isinstance(done, Fault):
                 log.warning("model=kept job=%s threshold=%g reason=%s", asked.job, asked.threshold, done.why)
                 self._close(asked.name)  # as where an install fails
+            else:
+                self._note(asked.name, slot.card)
         finally:
             with self._lock:
                 if self._calibrating.get(asked.name) is asked:
                     del self._calibrating[asked.name]
+            self._wake()
 
     def _install(self, install: Install) -> str:
         """Return why the model before it stays; empty when this one is served."""
@@ -217,12 +230,21 @@ class Slots:
             about = install.contract, install.agreed, install.threshold, install.wish
             why = slot.install(install.release, install.model, install.params, *about)
             whole = True
+            self._note(install.name, slot.card)
             if why is None:
                 _date(slot_path(self._state_dir, install.name))
         finally:
             if not whole:  # its child may be in the middle of an answer: the next install starts from the disk
                 self._close(install.name)
         return why or ""
+
+    def _note(self, name: str, card: Card | None) -> None:
+        """Keep what has come of int8 in a slot, as its card says it."""
+        with self._lock:
+            self._int8.pop(name, None)
+            if card is not None and card.quantised is not None:
+                version = Version(card.release.generation, card.release.number)
+                self._int8[name] = card.release.job, card.quantised.told(version)
 
     def _slot(self, name: str) -> Slot:
         if name not in self._slots:

@@ -91,7 +91,7 @@ class Trainer(LastVersion):
         return []
 
     def _tell(self, asked: Asked, rows: Rows, now: float) -> list[Out]:
-        """Say what the rows are like, instead of training: the fleet agrees on how they are normalised first."""
+        """Return the offer that says what the rows are like: a fleet agrees on how to normalise before it trains."""
         base, n = asked.effect.base, len(rows.data.y)
         body = sections.join({sections.STATISTICS: rows.statistic})
         offer = self._offer(base, n, body)

@@ -235,7 +235,7 @@ class Workspace:
         raise NotImplementedError
 
     def connected(self, spread_s: float, packet_bytes: int | None, now: float) -> list[Out]:
-        """Say that the broker is reachable again, and the largest packet that it takes, if that is known."""
+        """Return what follows now that the broker is reachable again. packet_bytes: what it takes, if that is known."""
         room = CHUNK_BYTES if packet_bytes is None else packet_bytes - ENVELOPE_BYTES
         self._chunk_bytes = max(1, min(CHUNK_BYTES, room))
         return self.handle(Connected(spread_s), now)

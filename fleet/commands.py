@@ -180,10 +180,8 @@ def job_submit(arguments: argparse.Namespace) -> int:
 
         file, start, spec = Path(arguments.base or start), "", operator.load_job(arguments.job)
         find_beside(arguments.job, spec)
-        found = read_weights(file, spec)
+        found = read_weights(file, spec, as_base=bool(arguments.base))
         weights, base = found.said, found.base
-        if arguments.base and not base:
-            raise SettingsError("--base: nothing of the net is frozen: say freeze, only or adapter in [train]")
     job, notes = operator.submit(config, arguments.job, start, weights, base)
     print(job)
     for note in notes:
@@ -257,7 +255,7 @@ def _print_wait(line: operator.JobLine) -> None:
 
 
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import by_devices, operator, scores
+    from fleet.console import by_devices, int8, operator, scores
     from fleet.console.display import duration
 
     details = operator.show(operator.load_config(arguments.config), arguments.name)
@@ -269,7 +267,7 @@ def job_show(arguments: argparse.Namespace) -> int:
     _print_wait(line)
     for text in scores.lines(details.scores) if details.scores is not None else ():
         print(f"    {text}")
-    for text in by_devices.lines(details.federated):
+    for text in (*by_devices.lines(details.federated), *int8.lines(details.int8)):
         print(f"    {text}")
     print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
     for device in details.devices:
@@ -366,7 +364,12 @@ def demo(arguments: argparse.Namespace) -> int:
         raise SettingsError("--partition, --test, --features, --label and --source are of a file: name it with --data")
     data = None if arguments.data is None else Data(arguments.data, *more)
     with _source_on_the_line():
-        return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
+        return demo(
+            *(arguments.out, arguments.devices, arguments.job),
+            as_json=arguments.json,
+            data=data,
+            base=arguments.base,
+        )
 
 
 def simulate(arguments: argparse.Namespace) -> int:

@@ -78,6 +78,7 @@ def _add_demo(table: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     demo.add_argument("--partition", metavar="HOW", help=f"{_HOW} (iid), of --data")
     demo.add_argument("--test", type=Path, metavar="FILE", help="rows to test on; else a fifth of --data")
     _add_columns(demo)
+    demo.add_argument("--base", type=Path, metavar="FILE", help=_BASE)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
 

@@ -12,7 +12,7 @@
     settled.bin; residual.bin before it         `format`, none is 1                           1
     checkpoint.bin                              `format`, none is 1                           1
       … the training in it                      eighth byte (models/training/checkpoint.py)   1; 2: squares, buffers
-    model.json, of a model slot                 `format`, none is 1 (edge_agent/slot.py)      1 to 4 (contract, int8)
+    model.json, of a model slot                 `format`, none is 1 (edge_agent/card.py)      1 to 4 (contract, int8)
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
     segments of a ring of live rows             `format` of the head (models/data/ring_file.py)   1
     authority.json                              `format`, none is 1 (identity/record.py)      1

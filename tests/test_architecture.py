@@ -42,7 +42,7 @@ HOMES = {
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {
     "sqlite3": {"models/data/sqlite_file.py"},
-    "torch": {"models/nets/torch_buffers.py", "models/nets/torch_trial.py"},
+    "torch": {"models/nets/torch_buffers.py", "models/nets/torch_export.py", "models/nets/torch_trial.py"},
     "onnxruntime": {"models/serving/quantise.py"},
 }
 """Where one is needed besides: a source that is an SQLite file, and nothing else; what is done with Torch's modules; a

@@ -8,7 +8,8 @@ A step is what a device does for a batch: loss, gradients, SGD, and the state th
 eager, as its tutorial writes it, with its own SGD; products are those of a perceptron, x W^T, d^T x and d W, as NumPy
 does them, and pieces the same as fast as we know how to. All times are CPU times, medians of pairs in one process on
 one thread, so that a busy machine slows both; the ratio is the median of the ratios of pairs. Memory is the peak
-(VmHWM) of an agent that is connected to a broker and trains three rounds, compressed by "strong".
+(VmHWM) of an agent that is connected to a broker and trains three rounds, compressed by "strong": of each net, on
+made-up rows, and of each demo as it is, on its own rows and with a model in service (--demos: these alone).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training import agents, epochs, turns
+from benchmarks.training import agents, demos, epochs, turns
 from benchmarks.training.agents import Peak
 from benchmarks.training.rows import BATCHES, MLP, ROWS, Row
 from benchmarks.training.turns import Timed
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all rows in turn and print them, then what weights of rows cost, and memory."""
     parser = _parser()
     asked = parser.parse_args(arguments)
+    if asked.demos:
+        _peaks([], demos.NAMES)
+        return
     if asked.peak:
         epochs.print_peak()
         return
@@ -46,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = _figures(times) | (epochs.measured() if not asked.only else {})
     for key, value in figures.items():
         print(f"{key:20} {value:8.3f}")
-    peaks = [] if asked.no_agents else _peaks(rows)
+    print()
+    peaks = [] if asked.no_agents else _peaks(rows, () if asked.only else demos.NAMES)
     if asked.json:
         asked.json.write_text(json.dumps(figures | _tree(times, peaks), indent=2) + "\n")
 
@@ -56,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=[], metavar="NET", help="nets whose names begin like this")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each line, at least 15 pairs")
     parser.add_argument("--no-agents", action="store_true", help="leave the memory of agents out")
+    parser.add_argument("--demos", action="store_true", help="the memory of agents of the demos, and nothing else")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -83,15 +90,15 @@ def _figures(times: Sequence[Timed]) -> dict[str, float]:
     return {}
 
 
-def _peaks(rows: Sequence[Row]) -> list[Peak]:
-    """Measure and print the memory of agents, a net each once."""
-    print(f"\n{'agent that trains':<69} {'parameters':>10} {'peak MB':>8} {'goal':>5}", flush=True)
+def _peaks(rows: Sequence[Row], names: Sequence[str]) -> list[Peak]:
+    """Measure and print the memory of agents: a net each once, and these demos."""
+    print(f"{'agent that trains':<69} {'parameters':>10} {'peak MB':>8} {'goal':>5}", flush=True)
+    of_rows = (agents.peak(row) for row in {row.name: row for row in rows}.values())
     found = []
-    for row in {row.name: row for row in rows}.values():
-        one = agents.peak(row)
+    for one in chain(of_rows, map(agents.peak_of_demo, names)):
         missed = "" if one.holds else "  more than the goal"
         print(
-            f"{row.name:<16} {row.shape:<52} {one.parameters:>10,} {one.agent_mb:8.1f} {agents.GOAL_MB:5.0f}{missed}",
+            f"{one.name:<16} {one.shape:<52} {one.parameters:>10,} {one.agent_mb:8.1f} {agents.GOAL_MB:5.0f}{missed}",
             flush=True,
         )
         found.append(one)
@@ -105,7 +112,10 @@ def _tree(times: Sequence[Timed], peaks: Sequence[Peak]) -> dict[str, Any]:
             | {"ms": one.ours_ms, "other_ms": one.other_ms, "ratio": one.ratio, "goal": one.row.goal}
             for one in times
         ],
-        "agents": [{"net": one.row.name, "parameters": one.parameters, "peak_mb": one.agent_mb} for one in peaks],
+        "agents": [
+            {"net": one.name, "shape": one.shape, "parameters": one.parameters, "peak_mb": one.agent_mb}
+            for one in peaks
+        ],
     }
 
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from benchmarks.memory import peak_mb
+from benchmarks.training import demos
 from benchmarks.training.rows import Row
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
@@ -19,20 +21,22 @@ from fleet.console import operator
 from fleet.local import stage
 from fleet.local.processes import Children, tail
 from fleet.local.toml import written
+from fleet.problems.problem import Problem
 from models.data.dataset import Dataset
-from models.job import JobSpec, RoundsSpec, TrainSpec
+from models.job import JobSpec, StopSpec, TrainSpec
 from models.nets.table import build
 from models.params import n_parameters
 
 GOAL_MB = 60.0
-N_ROWS, N_TESTED = 500, 100
+N_ROWS, N_TESTED, N_ROUNDS = 500, 100, 3
 PATIENCE_S = 300.0
 
 
 class Peak(NamedTuple):
     """What one agent has taken at most, in MB of 10^6 bytes (VmHWM), in three rounds of a job."""
 
-    row: Row
+    name: str
+    shape: str
     parameters: int
     agent_mb: float
 
@@ -48,11 +52,34 @@ def peak(row: Row) -> Peak:
     X = generator.random((N_ROWS, row.model.inputs), np.float32)
     data = Dataset(X, generator.integers(0, row.model.outputs, N_ROWS))
     test = Dataset(data.X[:N_TESTED], data.y[:N_TESTED])
-    job = JobSpec("peak", row.model, train=TrainSpec(learning_rate=0.01), rounds=RoundsSpec(max_rounds=3))
+    job = JobSpec("peak", row.model, train=TrainSpec(learning_rate=0.01))
+    return Peak(row.name, row.shape, n_parameters(build(row.model).spec), _measured(Problem(job, [data], test)))
+
+
+def peak_of_demo(name: str) -> Peak:
+    """Train one of `demos.NAMES` on a fleet of one device, compressed by "strong" whatever its job says.
+
+    The device reads its own file and serves the model, as in the demo. Raises StartError, or what
+    `demos.of_one_device` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        problem = demos.of_one_device(name, Path(folder))
+        model = problem.spec.model
+        sizes = "-".join(str(n) for n in (model.inputs, *model.hidden, model.outputs))
+        shape = f"{model.kind} {sizes}, {len(problem.shares[0].y)} examples"
+        found = _measured(problem, inference=True)
+    return Peak(f"{name}, as it is", shape, n_parameters(build(model).spec), found)
+
+
+def _measured(problem: Problem, *, inference: bool = False) -> float:
+    """Return the peak of the agent of a fleet of one device. Raises StartError, ChildDiedError."""
+    rounds = structs.replace(problem.spec.rounds, max_rounds=N_ROUNDS, stop=StopSpec())
+    job = structs.replace(problem.spec, rounds=rounds, compression="strong")
+    test = problem.test if problem.test_file is None else problem.test_file
     with tempfile.TemporaryDirectory() as name, start_broker(Path(name) / "broker", prefer="mosquitto") as broker:
         folder = Path(name)
         where = BrokerSettings(port=broker.port, protocol=broker.protocol)
-        built = stage.build(folder / "fleet", job, [data], test, where, inference=False)
+        built = stage.build(folder / "fleet", job, problem.files or problem.shares, test, where, inference=inference)
         (folder / "job.toml").write_text(written(msgspec.to_builtins(job), {}), encoding="utf-8")
         log = built.aggregator.log
         with Children() as children:
@@ -60,8 +87,9 @@ def peak(row: Row) -> Peak:
             _wait(children, log, "online")
             operator.submit(operator.load_config(built.aggregator.config), folder / "job.toml")
             _wait(children, log, "job ended")
-            found = peak_mb(agent.process.pid)
-    return Peak(row, n_parameters(build(row.model).spec), found)
+            if inference:
+                _wait(children, built.devices[0].log, "model=installed")
+            return peak_mb(agent.process.pid)
 
 
 def _wait(children: Children, log: Path, words: str) -> None:

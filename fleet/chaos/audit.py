@@ -24,7 +24,8 @@ from msgspec import Struct
 
 from aggregator.store import JobRow, Store
 from edge_agent import files
-from edge_agent.slot import SlotError, open_slot
+from edge_agent.card import SlotError
+from edge_agent.slot import open_slot
 from fleet.chaos.fleet import BROKER, Kill
 from fleet.chaos.stage import ChaosStage
 from fleet.chaos.trace import Line, Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_agent.slot import Card
+from edge_agent.card import Card
 
 COLUMNS = ("score", "anomaly")
 

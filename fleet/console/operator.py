@@ -48,7 +48,9 @@ from broker.wire import Wire
 from edge_agent.bases import Fetching
 from edge_agent.fetch import Fetch
 from edge_agent.workspace import Subscribe
+from fleet.console import int8
 from fleet.console.by_devices import ByDevices
+from fleet.console.int8 import InInt8, OfFleet
 from fleet.console.observer import Garbage, Said, over_mqtt
 from fleet.identity import wire_of_operator
 from identity.settings import IdentitySettings
@@ -121,6 +123,8 @@ class DeviceLine(Struct, frozen=True):
     """What goes wrong though it takes part."""
     alarm: str = ""
     """What an operator should look at: two devices under one id."""
+    int8: InInt8 | None = None
+    """What it has said last of its model in int8; None where the job wants none, or it has said nothing."""
 
 
 class VersionScores(Struct, frozen=True):
@@ -149,6 +153,8 @@ class JobDetails(Struct, frozen=True):
     """None where the aggregator does not say them: the job is at rest, or an older one answers."""
     federated: ByDevices | None = None
     """The last version that its devices have scored, and how."""
+    int8: OfFleet | None = None
+    """What has come of int8 on all devices; None where none has said anything of it."""
 
 
 class RoundLine(Struct, frozen=True):
@@ -423,7 +429,9 @@ def show(config: OperatorConfig, name: str) -> JobDetails:
             convert(page, JobDetails, "the aggregator's answer") for page in fleet.pages(Show(fleet.client, "", name))
         ]
     devices = [device for page in pages for device in page.devices]
-    return JobDetails(pages[0].job, devices, pages[0].scores, pages[0].federated)
+    return JobDetails(
+        pages[0].job, devices, pages[0].scores, pages[0].federated, int8.of_fleet(d.int8 for d in devices)
+    )
 
 
 def jobs(config: OperatorConfig, *, past: bool = False) -> list[JobLine]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from msgspec import structs, to_builtins
 
+from edge_agent.card import Card, SlotError
 from edge_agent.config import AgentConfig
-from edge_agent.slot import Card, Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from edge_agent.slots import slot_path
 from fleet.console import anomalies
 from models.agreement import of_model

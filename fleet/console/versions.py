@@ -215,24 +215,32 @@ class Weights(NamedTuple):
     said: bytes
     base: str = ""
     n_frozen_bytes: int = 0
+    start: Params | None = None
+    """With a base: what the file has of the tensors that are trained, from which the job starts."""
 
     @property
     def frozen(self) -> bytes:
         """The frozen tensors alone."""
         return self.said[: self.n_frozen_bytes]
 
+    def find(self, tensors: Spec, _own: Own) -> Params:
+        """Return these as `models.nets.table.of_job` asks for them. Raises FrozenError."""
+        return frozen.from_bytes(self.frozen, tensors, self.base)
 
-def read_weights(path: Path, spec: JobSpec) -> Weights:
+
+def read_weights(path: Path, spec: JobSpec, *, as_base: bool = False) -> Weights:
     """Return what says the weights of a file exactly, for the net of a job. Raises SettingsError.
 
     Of a net a part of which is frozen, the file must have that part; of what is trained the job starts from what the
     file has in its shape, and from its seed for the rest. Names, shapes and numbers are looked at before any array is
-    read that is not the net's.
+    read that is not the net's. as_base: refuse a net of which nothing is frozen.
     """
     net = nets.build(spec.model, allow=nets.factories_of(spec.model), seed=spec.seed)
     plan = nets.plan_of(spec, net)
     if plan is not None:
         return _tuned(path, spec, plan)
+    if as_base:
+        raise SettingsError("--base: nothing of the net is frozen: say freeze, only or adapter in [train]")
     try:
         arrays = _arrays(path, net.spec + net.buffers)
         model, buffers = lattice.of_params(arrays, net.spec), named(arrays, net.buffers)
@@ -257,7 +265,7 @@ def _tuned(path: Path, spec: JobSpec, plan: Plan) -> Weights:
         except LatticeError as error:
             raise SettingsError(f"{path}: {error}") from error
         said += chain.exact(Held(1, model))
-    return Weights(said, frozen.sha256(base, plan.frozen), frozen.n_bytes(plan.frozen))
+    return Weights(said, frozen.sha256(base, plan.frozen), frozen.n_bytes(plan.frozen), values)
 
 
 def _whole(path: Path, plan: Plan) -> Params:

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from broker.messages import Beacon, Chunk, Head, Message, Offer, Presence, Reply, Round, Status, Submit, Verdict
 from broker.operator_seal import OperatorSeal
 from broker.transport import Offline, Online
+from edge_agent.bases import FETCHING
 from edge_agent.jobs import READING
 from fleet.console.observer import Garbage, Observer, Said
 from models.job import JobSpec
@@ -93,8 +94,8 @@ class Sights(Struct):
 
 
 def out_for(presence: Presence) -> str:
-    """Return why a device cannot take part; "" where it can, or is about to know: its data are being read."""
-    return "; ".join(why for why in presence.unready.values() if why != READING)
+    """Return why a device cannot take part; "" where it can, or is about to: data are being read, or a net fetched."""
+    return "; ".join(why for why in presence.unready.values() if why != READING and not why.startswith(FETCHING))
 
 
 class Watch:
@@ -141,9 +142,13 @@ class Watch:
                 case None:
                     yield None
 
-    def submit(self, spec: JobSpec, request: str = "submit") -> None:
-        """Ask for a job; a Reply follows. request: another one for each job; what is asked for once is done once."""
-        submit, seal = Submit(self._observer.client, request, msgspec.to_builtins(spec)), self._observer.wire.seal
+    def submit(self, spec: JobSpec, request: str = "submit", start: str = "") -> None:
+        """Ask for a job; a Reply follows. request: another one for each job; what is asked for once is done once.
+
+        start: what it starts from, as `Submit` has it.
+        """
+        tree, seal = msgspec.to_builtins(spec), self._observer.wire.seal
+        submit = Submit(self._observer.client, request, tree, start=start)
         if isinstance(seal, OperatorSeal) and seal.signs:
             submit = seal.signed(submit, spec.name, secrets.token_hex(4))
         self._observer.say(submit)

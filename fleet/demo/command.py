@@ -20,18 +20,19 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
 from broker.wire import Wire
-from edge_agent.slot import Card
+from edge_agent.card import Card
 from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell, VersionLine, versions
 from fleet.console.observer import over_mqtt
-from fleet.console.operator import OperatorConfig, OperatorError
-from fleet.console.versions import export
+from fleet.console.operator import Console, OperatorConfig, OperatorError
+from fleet.console.versions import Weights, export, read_weights
 from fleet.console.watch import Sights, Watch, WatchError
 from fleet.demo.given import Data, for_devices, problem_of
 from fleet.demo.outcome import Summary, Version, score_of, sum_up, table_of
@@ -65,8 +66,11 @@ class DemoError(RuntimeError):
     """A demo that cannot be brought to its end; the message says why."""
 
 
-def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data | None = None) -> int:
-    """Run the demo and write everything below `out`. data: what to train on in place of the job's example data.
+def demo(
+    out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data | None = None, base: Path | None = None
+) -> int:
+    """Run the demo and write everything below `out`. data: what to train on in place of the job's example data. base: a
+    file of what is frozen of the net.
 
     Raises SettingsError for a job or a folder that cannot be used, StartError without a broker, ChildDiedError when a
     process ends early, WatchError or DemoError when the fleet does not come to its end.
@@ -77,12 +81,15 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
     find_beside(file, problem.spec)
     notes = [*told_of(problem), *told_of_net(problem.spec)]
     spec = for_devices(problem.spec, len(problem.shares))
+    given = None if base is None else read_weights(base, spec, as_base=True)
+    if given is not None:
+        spec = structs.replace(spec, train=structs.replace(spec.train, base=given.base))
     stage.clear(out / "fleet")
     display = Display(None if as_json else sys.stdout)
     for note in notes:
         display.line(note)
     with interruptible(), redirect_stdout(sys.stderr if as_json else sys.stdout):  # a factory may print
-        run = _Demo(out, spec, problem, display)
+        run = _Demo(out, spec, problem, display, given)
         summary = run.run(began)
     text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
@@ -96,11 +103,15 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
 class _Demo:
     """The demo between its start and its end."""
 
-    def __init__(self, out: Path, spec: JobSpec, problem: Problem, display: Display) -> None:
+    def __init__(
+        self, out: Path, spec: JobSpec, problem: Problem, display: Display, given: Weights | None = None
+    ) -> None:
+        """given: what is frozen of the net, where a file gives it."""
         self._out = out
         self._n_devices = n_devices = len(problem.shares)
         self._spec = spec
         self._problem = problem
+        self._given = given
         self._display = display
         self._measure = headline(spec)
         self._lines: list[VersionLine] = []
@@ -109,7 +120,7 @@ class _Demo:
         """Some to ask the model about."""
         self._sights = Sights()
         self._history: list[Version] = []
-        net = nets.of_job(spec, allow=nets.factories_of(spec.model))
+        net = nets.of_job(spec, allow=nets.factories_of(spec.model), find=lambda _, own: own())
         memory.check_demo(spec, of_net(net), n_devices)
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
@@ -133,7 +144,7 @@ class _Demo:
             try:
                 with Watch(over_mqtt("watch", direct, Wire(FLEET))) as watch:
                     self._start(children, plan)
-                    self._follow(watch, children)
+                    self._follow(watch, children, console)
                     model = self._collect_model(watch, children, plan)
             except (KeyboardInterrupt, WatchError, DemoError):
                 self._leave_results(console)
@@ -169,7 +180,7 @@ class _Demo:
 
     # Looking on.
 
-    def _follow(self, watch: Watch, children: Children) -> None:
+    def _follow(self, watch: Watch, children: Children, console: OperatorConfig) -> None:
         """Submit the job and look on until it has ended."""
         self._display.line()
         self._display.line(
@@ -181,11 +192,18 @@ class _Demo:
             if heard is not None and self._sights.see(heard):
                 self._note(self._sights.statuses[max(self._sights.statuses)])
             if self._sights.led and not asked:
-                watch.submit(self._spec)
+                watch.submit(self._spec, start=self._upload(console))
                 asked = True
             if self._sights.ended is not None:
                 return
             self._display.status(self._doing())
+
+    def _upload(self, console: OperatorConfig) -> str:
+        """Give the aggregator what is frozen of the net, if a file has it; return what the job starts from."""
+        if self._given is None:
+            return ""
+        with Console(console) as fleet:
+            return fleet.upload(self._given.said, "base")
 
     def _note(self, status: Status) -> None:
         """Keep a new version with what has passed by now."""
@@ -283,7 +301,12 @@ class _Demo:
         test, shares, classifies = self._problem.test, self._problem.shares, self._spec.model.classifies
         card = card_of(slot)
         agreed = of_model(card.agreed, card.model, card.contract)
-        net, params = trained_centrally(self._spec, together(shares), last.round, agreed)
+        given = self._given
+        net, params = trained_centrally(
+            *(self._spec, together(shares), last.round, agreed),
+            find=None if given is None else given.find,
+            start=None if given is None else given.start,
+        )
         central, also = net.evaluate(params, test.X, test.y).accuracy, (self._measure,)
         predict, classes = partial(net.predict, params), self._spec.contract.class_names
         in_one_place = exact.on_rows(self._spec.model, predict, test.X, test.y, classes, also).found

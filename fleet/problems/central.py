@@ -9,6 +9,7 @@ import numpy as np
 from models.agreement import Agreed
 from models.buffers import NO_BUFFERS, for_training
 from models.data.dataset import Dataset
+from models.frozen import Find
 from models.job import JobSpec
 from models.lattice import initial, of_params
 from models.nets import table as nets
@@ -30,16 +31,26 @@ def together(shares: Sequence[Dataset]) -> Dataset:
     )
 
 
-def trained_centrally(spec: JobSpec, data: Dataset, rounds: int, agreed: Agreed | None = None) -> tuple[Net, Params]:
+def trained_centrally(
+    spec: JobSpec,
+    data: Dataset,
+    rounds: int,
+    agreed: Agreed | None = None,
+    *,
+    find: Find | None = None,
+    start: Params | None = None,
+) -> tuple[Net, Params]:
     """Train as a fleet of one device would that holds all the data; return the net, which takes raw rows.
 
     The same start, optimizer, learning rate and batch size, and as many passes over the data as each device of the
     fleet made: `rounds` times the job's epochs, less version 1's where that is what the net's own code gives. agreed:
-    what the fleet has agreed on. Raises ModelError, TrainingError or WeightError.
+    what the fleet has agreed on. find, start: what is frozen of the net, and trained tensors that it starts from, where
+    a file gives them. Raises ModelError, TrainingError or WeightError.
     """
-    net = normalised(nets.of_job(spec, allow=nets.factories_of(spec.model)), spec.contract, agreed)
+    net = normalised(nets.of_job(spec, allow=nets.factories_of(spec.model), find=find), spec.contract, agreed)
     first = initial(net.spec, spec.seed) if net.start is None else of_params(net.start, net.spec)
     params, beside = first.params(net.spec), for_training(net, NO_BUFFERS)
+    params |= start or {}
     weights = weights_of(data, spec.contract, () if agreed is None else agreed.class_counts)
     for number in range(0 if net.start is None else 1, rounds):
         state = train.begin(params, train.seed_for(spec.seed, number, "central"), beside)

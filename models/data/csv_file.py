@@ -28,11 +28,12 @@ from models.data.dataset import DatasetError, checked
 from models.data.dialect import Dialect, NoHeaderError, is_comment
 from models.data.naming import called, counted, places
 from models.data.settings import SourceSettings
-from models.data.textfile import PIECE, Piece, TextFile, split
+from models.data.textfile import Piece, TextFile, split
 from models.params import Float32
 
 MOST_COLUMNS = 100_000
-_SAMPLE_LINES = 400
+_SAMPLE_LINES, _SAMPLE = 400, 2**18
+"""How many lines, or if they are long characters, show how a file is written."""
 MOST_CELLS = 2**20
 """Of a block: fewer rows where there are many columns."""
 
@@ -81,7 +82,7 @@ class CsvTable:
             texts.append(piece.text)
             n_lines += piece.text.count("\n") or piece.text.count("\r")
             n_characters += len(piece.text)
-            if n_lines >= wanted or (n_lines > (self._settings.skip_lines or 0) + 2 and n_characters >= PIECE):
+            if n_lines >= wanted or (n_lines > (self._settings.skip_lines or 0) + 2 and n_characters >= _SAMPLE):
                 break
         return "".join(texts)
 

@@ -301,7 +301,7 @@ def _classes(labels: Counter[str], seen: _Seen, path: str) -> list[str] | None:
 
 def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
     """Return a job for features and labels by position."""
-    n_rows, shape, width, is_text, is_bytes = 0, (), 1, False, any("255" in note for note in table.notes)
+    n_rows, shape, width, is_text, is_bytes = 0, (0,), 1, False, any("255" in note for note in table.notes)
     labels = Counter[str]()
     whole, values = True, Values()
     for X, y in table.parts():
@@ -323,7 +323,7 @@ def _of_arrays(table: Arrays, settings: SourceSettings) -> Draft:
             *(settings, [], settings.label, "the array of that name", classes),
             pixels="pixels" if is_bytes else "standard",
             labels=labels,
-            inputs=math.prod(shape),
+            shape=shape,
             outputs=width,
             values=values if classes is None else None,
         ),

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from models.contract import MOST_FEATURES
 from models.data.settings import SourceSettings
+from models.data.suggested_net import Suggested, of_row
 
 _TEXTS = ("format", "query", "delimiter", "decimal", "encoding", "comment", "thousands", "quote", "time_format")
 """Keys of a source that are in its table on each device as they were said here."""
@@ -114,26 +115,29 @@ def body(
     *,
     pixels: str,
     labels: Counter[str],
-    inputs: int | None = None,
+    shape: Sequence[int] | None = None,
     outputs: int = 1,
     values: Values | None = None,
     missing: float = 0.0,
 ) -> list[str]:
     """Return the lines of the job.
 
-    values: how large labels are that are values: large ones want small steps. missing: the shares of the features'
-    cells, added up.
+    shape: of a row, where columns have no names. values: how large labels are that are values: large ones want small
+    steps. missing: the shares of the features' cells, added up.
     """
     named = list(features) if len(features) <= MOST_FEATURES else []
-    n_inputs = len(features) if inputs is None else inputs
+    shape = (len(features),) if shape is None else shape
     n_outputs = outputs if classes is None else max(2, len(classes))
     counted = bool(classes) and list(classes or ()) == [str(at) for at in range(len(classes or ()))]
     size = 1.0 if values is None else values.size
     rate = max(1e-12, min(_RATE, float(f"{_STEP / max(size, 1e-30):.1g}")))
     fills = missing > _MOST_LEFT_OUT
-    lines = [f"name = {quoted(_name(settings))}", "", "[model]", 'kind = "mlp"', f"inputs = {n_inputs}"]
-    lines += [f"hidden = [{min(256, max(16, 2 ** math.ceil(math.log2(n_inputs + 1))))}]", f"outputs = {n_outputs}"]
-    lines += [f'loss = "{"mse" if classes is None else "cross_entropy"}"', "", "[contract]"]
+    net = of_row(shape, n_outputs, are_bytes=pixels == "pixels", are_classes=classes is not None)
+    lines = [f"name = {quoted(_name(settings))}", "", "[model]", *([f"# {net.why}"] if net.why else [])]
+    lines += [f'kind = "{net.kind}"', f"inputs = {math.prod(shape)}", f"hidden = {list(net.hidden)}"]
+    lines += [f"outputs = {n_outputs}", f'loss = "{"mse" if classes is None else "cross_entropy"}"', ""]
+    lines += ["[model.options]", *(f"{key} = {value}" for key, value in net.options.items()), ""] if net.options else []
+    lines += ["[contract]"]
     if named:
         lines += ["# In this order, whatever that of a device's columns.", "features = ["]
         lines += [f"    {quoted(name)}," for name in named] + ["]"]
@@ -170,8 +174,7 @@ def body(
         "[train]",
         "epochs = 1",
         "batch_size = 20",
-        *([f"# Small, since labels are large: about {_STEP:g} / {size:.2g}."] if rate < _RATE else []),
-        f"learning_rate = {rate:g}",
+        *_steps(net, rate, size),
         "",
         "[rounds]",
     ]
@@ -186,6 +189,15 @@ def body(
         "# Ends when nothing is gained any more.",
         'stop = { metric = "loss", patience = 8 }',
     ]
+
+
+def _steps(net: Suggested, rate: float, size: float) -> list[str]:
+    """Return the optimizer. rate: of SGD; size: of the labels."""
+    if net.adam_rate is not None:
+        told = "# Steps of about this size, whatever the gradients."
+        return [told, 'optimizer = "adam"', f"learning_rate = {net.adam_rate:g}"]
+    small = [f"# Small, since labels are large: about {_STEP:g} / {size:.2g}."] if rate < _RATE else []
+    return [*small, f"learning_rate = {rate:g}"]
 
 
 def _on_rare(classes: Sequence[str] | None, labels: Counter[str]) -> list[str]:

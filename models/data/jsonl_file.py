@@ -22,12 +22,12 @@ from models.data.cells import CellError, Cells, Doubles, missing_of
 from models.data.dataset import DatasetError
 from models.data.naming import called, places
 from models.data.settings import SourceSettings
-from models.data.textfile import PIECE, Piece, TextFile, split
+from models.data.textfile import Piece, TextFile, split
 from models.data.values import Values
 
 MOST_COLUMNS = 10_000
 MOST_DEPTH = 8
-_SAMPLE = 4 * PIECE
+_SAMPLE = 2**20
 NO_OBJECT = "is no JSON object"
 _LIST = "write one object a line (jq -c '.[]' makes such lines of a list)"
 _OF_A_LIST = f"is part of a list, and no JSON object alone: {_LIST}"

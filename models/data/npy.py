@@ -82,13 +82,13 @@ def _member(file: zipfile.ZipFile, name: str) -> str:
     return f"{name}.npy" if f"{name}.npy" in file.namelist() else name
 
 
-def _exactly(stream: Any, n_bytes: int) -> bytes:
+def _exactly(stream: Any, n_bytes: int) -> bytearray:
     found = bytearray()
     while len(found) < n_bytes and (more := stream.read(n_bytes - len(found))):
         found += more
     if len(found) < n_bytes:
         raise EOFError("it ends in the middle of an array")
-    return bytes(found)
+    return found
 
 
 def _mapped(file: zipfile.ZipFile, array: Array) -> NDArray[Any]:

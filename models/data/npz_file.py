@@ -52,8 +52,8 @@ NPZ_ERRORS = (
 NAMINGS = ("columns", "names", "feature_names")
 """Arrays that name the columns of the features."""
 MOST_ARRAYS = 100_000
-MOST_BYTES = 2**22
-"""Of the features in a block: fewer rows where they are large."""
+MOST_BYTES = 2**18
+"""Of the features in a block: fewer rows where they are large. A device has room for a few of them beside all rows."""
 
 
 def open_table(settings: SourceSettings, *, ended: bool) -> NpzTable | NpzArrays:  # noqa: ARG001 -- no row is half there

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from models.data.dataset import DatasetError
 
-PIECE = 2**18
-"""Bytes that are read at a time."""
+PIECE = 2**16
+"""Bytes that are read at a time; the cells of a piece take some twenty times as many, which a device has to have."""
 MOST_LINE = 2**22
 """Characters of a line."""
 _MARKS = (

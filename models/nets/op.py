@@ -17,10 +17,11 @@ class Op(NamedTuple):
 
     type: the operator's name, "Gemm". inputs: names of parameters of the net, of outputs of operations before this
     one, or "input": the rows, (batch, inputs) float32. output: the name of what it gives. attributes: the operator's
-    own, {"transB": 1}.
+    own, {"transB": 1}. more: names of what it gives beside.
     """
 
     type: str
     inputs: tuple[str, ...]
     output: str
     attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    more: tuple[str, ...] = ()

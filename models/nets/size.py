@@ -39,10 +39,10 @@ PATIENCE_S = 120.0
 EXPORTS = "--exports"
 LEAST_BYTES = 64 * 2**20
 """A child may always take so much beyond what Torch itself has."""
-TOO_MUCH = 3
-"""Exit code of a child whose limit was not enough."""
 BEGUN = b"begun\n"
 """What a child says before it runs the code that it is to try."""
+TOO_MUCH = b"too much\n"
+"""What it says then, in place of an answer, where its limit was not enough: any exit code may be the module's own."""
 
 
 class UntrainableError(ModelError):
@@ -180,7 +180,7 @@ def _asked(job: JobSpec, most_bytes: int, *, exports: bool) -> Trial | None:
         raise ModelError(
             f'model.kind = "{model.kind}" does not come to an end: its size is not known after {PATIENCE_S:g} s'
         ) from None
-    if done.returncode < 0 or done.returncode == TOO_MUCH:
+    if done.returncode < 0 or done.stdout == BEGUN + TOO_MUCH:
         how = f"it died of signal {-done.returncode}" if done.returncode < 0 else "there was not enough"
         raise ModelError(
             f'model.kind = "{model.kind}" does not fit here: its factory was called in a process of its own that may '
@@ -224,7 +224,8 @@ def main() -> None:
     try:
         found = find(model, lambda: kind.torch(own, nn), most_bytes, exports=EXPORTS in sys.argv)
     except MemoryError:
-        os._exit(TOO_MUCH)
+        os.write(answers, TOO_MUCH)
+        os._exit(1)
     size, refusal = of_spec(found.spec, found.units), found.refusal
     try:
         if not refusal and not found.missing:

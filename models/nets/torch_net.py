@@ -13,11 +13,8 @@ nets are slower on more.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import io
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,24 +24,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 from models.nets import losses
 from models.nets.batches import ROWS_AT_ONCE
 from models.nets.losses import Labels, Metrics, measure, measure_all
 from models.nets.net import NO_WEIGHTS, ModelError
-from models.nets.torch_buffers import TorchBuffers, check_exported
-from models.params import Float32, Params, Spec, TensorSpec, check
+from models.nets.torch_buffers import TorchBuffers
+from models.params import Float32, Params, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from models.job import ModelSpec
 
-__all__ = ["TorchNet", "export_module", "nn", "seeded"]
+__all__ = ["TorchNet", "nn", "seeded"]
 
 torch.set_num_threads(1)
-
-SOME = 3
-"""Rows that an exported module is tried on."""
 
 
 class TorchNet:
@@ -123,12 +116,12 @@ class TorchNet:
         torch.manual_seed(draw)
         for part in self._drawing:
             part.draw = draw
-        tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
+        tensors = {t.name: tensor(params[t.name]) for t in self.spec}
         leaves = {name: p.requires_grad_() for name, p in tensors.items() if only is None or name in only}
-        counts = None if weights is None else _tensor(weights)
+        counts = None if weights is None else tensor(weights)
         beside = self._beside.given(params, training=True)
         with self._beside.constants_of(self.module):
-            _, loss = self._call(tensors, beside, X, (_tensor(y), counts), training=True)
+            _, loss = self._call(tensors, beside, X, (tensor(y), counts), training=True)
         self._beside.take(beside, params)
         if loss is None or not loss.requires_grad:
             raise ModelError(
@@ -147,7 +140,7 @@ class TorchNet:
         """Put these parameters into the module, in their memory, so that they are not there twice."""
         there = dict(self.module.named_parameters())
         for name, values in params.items():
-            there[name].data = _tensor(values)
+            there[name].data = tensor(values)
 
     def predict(self, params: Params, X: Float32) -> Float32:
         """See `models.nets.net.Net`."""
@@ -158,12 +151,12 @@ class TorchNet:
         if self.own_loss is None:
             return measure_all(self._loss, lambda some: self.outputs(params, some), X, y)
         loss = right = 0.0
-        tensors, classifies = {t.name: _tensor(params[t.name]) for t in self.spec}, False
+        tensors, classifies = {t.name: tensor(params[t.name]) for t in self.spec}, False
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
             beside = self._beside.given(params, training=False)
             with torch.no_grad():
-                outputs, value = self._call(tensors, beside, X[rows], (_tensor(y[rows]), None), training=False)
+                outputs, value = self._call(tensors, beside, X[rows], (tensor(y[rows]), None), training=False)
             found = measure(self._loss, outputs.numpy().copy(), y[rows])
             loss += math.nan if value is None else found.n * float(value)
             classifies = found.accuracy is not None
@@ -172,7 +165,7 @@ class TorchNet:
 
     def outputs(self, params: Params, X: Float32) -> Float32:
         """Return the module's raw outputs in use, (n, outputs) float32. Raises ModelError on another shape."""
-        tensors = {t.name: _tensor(params[t.name]) for t in self.spec}
+        tensors = {t.name: tensor(params[t.name]) for t in self.spec}
         outputs = np.empty((len(X), self.model.outputs), np.float32)
         with torch.no_grad():
             for start in range(0, len(X), self.at_once):
@@ -196,7 +189,7 @@ class TorchNet:
         """
         self._step.train(training)
         named = {f"module.{name}": tensor for name, tensor in (tensors | beside).items()}
-        given: tuple[Tensor, Tensor | None] = torch.func.functional_call(self._step, named, (_tensor(X), labels))
+        given: tuple[Tensor, Tensor | None] = torch.func.functional_call(self._step, named, (tensor(X), labels))
         beside.update({key: named[f"module.{key}"] for key in beside})  # those that the module has put in their place
         return given
 
@@ -335,112 +328,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class _Served(nn.Module):
-    """A module as it is served: flat rows in, the answers of `predict` out."""
-
-    def __init__(self, net: TorchNet, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.shapes = shapes_of(net.module, net.model) or ((net.model.inputs,),)
-        self.answer = losses.of(net.model).torch_answer(nn)
-
-    def forward(self, X: Tensor) -> Tensor:
-        outputs: Tensor = self.answer(self.module(*cut(X, self.shapes)))
-        return outputs
-
-
-def export_module(net: TorchNet, params: Params, *, opset: int, output: str) -> bytes:
-    """Return the net's module as ONNX: (batch, inputs) float32 in, (batch, outputs) out. params: with the buffers.
-
-    By the TorchScript exporter, which Torch means to retire but which needs nothing beside Torch; the newer one
-    needs onnxscript. Raises ModelError if the module has something that cannot be written, and ParamsError if the
-    params are not its own.
-    """
-    check(params, net.spec + net.buffers)
-    name = f'model.kind = "{net.model.kind}"'
-    check_exported(net.module, name)
-    body = io.BytesIO()
-    export: Any = torch.onnx.export  # older versions take other keywords, and all of them a buffer
-    chosen = {"dynamo": False} if "dynamo" in inspect.signature(export).parameters else {}
-    try:
-        net.module.load_state_dict({name: _tensor(value) for name, value in params.items()}, strict=False)
-        with _by_its_operations():
-            served = _Served(net, _plain(net.module)).eval()
-            _check_rows_apart(served, net.model.inputs)
-            export(
-                served,
-                (torch.zeros(1, net.model.inputs),),
-                body,
-                opset_version=opset,
-                input_names=["input"],
-                output_names=[output],
-                dynamic_axes={"input": {0: "batch"}, output: {0: "batch"}},
-                **chosen,
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(f"{name} cannot be written as ONNX: {_first_line(error)}") from error
-    return body.getvalue()
-
-
-def _plain(module: nn.Module) -> nn.Module:
-    """Return a module in use whose parametrisations (a spectral norm, an orthogonal matrix) are worked out: numbers
-    alone, since most of what makes them has no ONNX. It is the module itself where it has none.
-    """
-    module.eval()
-    if not any(parametrize.is_parametrized(part) for part in module.modules()):
-        return module
-    plain = copy.deepcopy(module)
-    parametrised: list[Any] = [part for part in plain.modules() if parametrize.is_parametrized(part)]
-    for part in parametrised:
-        found = {name: getattr(part, name).detach() for name in part.parametrizations}
-        # not remove_parametrizations, which takes them out of the class, and so out of what was copied too
-        object.__setattr__(part, "__class__", parametrize.type_before_parametrizations(part))
-        del part.parametrizations
-        for name, value in found.items():
-            part.register_parameter(name, nn.Parameter(value))
-    return plain
-
-
-@contextmanager
-def _by_its_operations() -> Iterator[None]:
-    """Have Torch compute a transformer by the operations that it is made of: in use, where all of one is frozen, it
-    takes one for all of them, which has no ONNX. What it prints of a graph is no result: it goes to stderr.
-    """
-    mha: Any = torch.backends.mha
-    fast = mha.get_fastpath_enabled()
-    torch._C._jit_set_onnx_log_output_stream("stderr")
-    mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        mha.set_fastpath_enabled(fast)
-
-
-def _check_rows_apart(served: nn.Module, inputs: int) -> None:
-    """Raise ValueError where code that was written down with one row answers others wrongly: it has taken something of
-    that row for a constant, such as how many rows there are.
-    """
-    rows = torch.from_numpy((np.random.default_rng(0).standard_normal((SOME, inputs)) > 0).astype(np.float32))
-    right: Tensor = served(rows)
-    trace: Any = torch.jit.trace
-    traced = trace(served, (torch.zeros(1, inputs),), check_trace=False)
-    try:
-        found: Tensor = traced(rows)
-    except RuntimeError:
-        found = torch.empty(0)
-    if found.shape != right.shape or not torch.allclose(found, right, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise ValueError(
-            "as it is written down with one row it answers several wrongly: of X use X.shape[0] in forward, or "
-            "flatten(1), and not len(X); no loop over rows, no if, float() or numpy() of what is in them"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _tensor(values: np.ndarray[Any, Any]) -> Tensor:
+def tensor(values: np.ndarray[Any, Any]) -> Tensor:
     """Share the array's memory; a read-only one is copied, since Torch knows no such thing."""
     values = np.asarray(values)
     return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -29,7 +29,8 @@ from models.nets import losses
 from models.nets.losses import LabelError, Labels
 from models.nets.net import NO_WEIGHTS, ModelError
 from models.nets.op import OPSET
-from models.nets.torch_net import TorchNet, cut, export_module, in_float32, seeded, shapes_of, takes_weights
+from models.nets.torch_export import export_module
+from models.nets.torch_net import TorchNet, cut, in_float32, seeded, shapes_of, takes_weights
 from models.params import Float32, Params, Spec, TensorSpec, n_parameters
 from runtime.faults import Fault, contain
 

@@ -147,13 +147,13 @@ def _with_answers(operations: tuple[Op, ...], loss: Loss) -> tuple[Op, ...]:
     name, answer = loss.answer_name, loss.onnx_answer
     if answer is None:
         return (*before, last._replace(output=name))
-    return (*before, last, Op(answer[0], (last.output,), name, answer[1]))
+    return (*before, last, *answer(last.output, name))
 
 
 def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> onnx.ModelProto:
     """Return the model of operations on raw rows, (batch, inputs), whose last one gives (batch, outputs)."""
     graph = helper.make_graph(
-        [helper.make_node(op.type, list(op.inputs), [op.output], **op.attributes) for op in operations],
+        [helper.make_node(op.type, op.inputs, [op.output, *op.more], **op.attributes) for op in operations],
         "fedge",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", model.inputs])],
         [helper.make_tensor_value_info(operations[-1].output, TensorProto.FLOAT, ["batch", model.outputs])],
@@ -166,7 +166,7 @@ def graph_of(model: ModelSpec, params: Params, operations: tuple[Op, ...]) -> on
 def _by_torch(model: ModelSpec, params: Params) -> onnx.ModelProto:
     """Write it by Torch's exporter. Raises ModelError or ParamsError."""
     net = nets.by_torch(model)
-    from models.nets.torch_net import export_module  # here alone: it loads torch
+    from models.nets.torch_export import export_module  # here alone: it loads torch
 
     return onnx.load_model_from_string(export_module(net, params, opset=OPSET, output=losses.of(model).answer_name))
 

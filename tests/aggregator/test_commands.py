@@ -18,6 +18,7 @@ from aggregator.store import Store, StoreError
 from broker.messages import (
     Curve,
     Explain,
+    Int8,
     Jobs,
     Message,
     Offer,
@@ -33,8 +34,11 @@ from broker.messages import (
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent import workspace
+from fleet.console.int8 import InInt8
+from fleet.console.operator import JobDetails
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import AggregateSpec, JobSpec, RoundsSpec, StopSpec, TrainSpec
+from runtime.settings import convert
 
 WIRE = Wire("f")
 
@@ -271,6 +275,19 @@ def test_operators_see_how_often_in_a_row_a_device_was_refused_and_with_which_nu
     assert named.startswith("refused 5 times in a row or more: d0 (")
     fates = fleet.store.attempts(job, V0)[0].fates
     assert fates["d0"].endswith("(for the operator: 30 where max_examples = 29)")
+
+
+def test_operators_see_what_has_come_of_int8_on_a_device(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
+    job = fleet.submit(spec(rounds=RoundsSpec(quorum=2, min_devices=3, max_rounds=50)))
+    fleet.run(lambda: bool(fleet.aggregator.runs) and fleet.job().version.number > 0)
+    roster = fleet.aggregator.roster
+    said = structs.replace(roster.devices["d1"].presence, int8={job: Int8(V0, 0.004, 2.5, "")})
+    roster.devices["d1"].presence = said
+    devices = {device["device"]: device for device in ask(Show("cli", "x", "toy")).data["devices"]}
+    assert devices["d1"]["int8"] == {"version": "1.0", "lost": 0.004, "speedup": 2.5, "why": ""}
+    assert "int8" not in devices["d0"]
+    line = convert(ask(Show("cli", "x", "toy")).data, JobDetails, "the answer").devices[1]
+    assert line.int8 == InInt8("1.0", 0.004, 2.5)
 
 
 def test_operators_hear_of_updates_that_are_too_fine_to_move_the_model(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:

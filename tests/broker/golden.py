@@ -17,6 +17,7 @@ from broker.messages import (
     Export,
     Failure,
     Head,
+    Int8,
     Job,
     Jobs,
     Message,
@@ -200,12 +201,14 @@ GOLDEN: list[tuple[Message, Packet]] = [
             done={"digits-1f": V},
             trouble={"digits-1f": "no model"},
             term=9,
+            int8={"digits-1f": Int8(V, 0.0031, 2.5, ""), "x-1": Int8(V, 0.0, 0.0, "too few rows")},
         ),
         Packet(
             "fedge/1/f/device/d1",
             b'{"boot":4,"online":true,"ready":{"digits-1f":120},"incarnation":"0a0b0c0d","nonce":"11223344",'
             b'"failed":{"digits-1f":[[1,3],"it diverged"]},"done":{"digits-1f":[1,3]},'
-            b'"trouble":{"digits-1f":"no model"},"term":9}',
+            b'"trouble":{"digits-1f":"no model"},"term":9,'
+            b'"int8":{"digits-1f":[[1,3],0.0031,2.5,""],"x-1":[[1,3],0.0,0.0,"too few rows"]}}',
             retain=True,
         ),
     ),

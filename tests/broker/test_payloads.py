@@ -4,7 +4,7 @@ import pytest
 
 from broker import payloads
 from broker.errors import WireError
-from broker.messages import Beacon, Failure, Message, Offer, Presence, Reply, Round, Status, Verdict, Version
+from broker.messages import Beacon, Failure, Int8, Message, Offer, Presence, Reply, Round, Status, Verdict, Version
 from tests.broker.golden import BODY, BODY_DIGEST, D, V
 
 
@@ -52,6 +52,10 @@ CLEAN = "a�b�c " + "x" * 493 + "…"
         (
             Presence("d", 1, True, failed={"j": Failure(V, SCREEN)}),
             Presence("d", 1, True, failed={"j": Failure(V, CLEAN)}),
+        ),
+        (
+            Presence("d", 1, True, int8={"j": Int8(V, 0.0, 0.0, SCREEN)}),
+            Presence("d", 1, True, int8={"j": Int8(V, 0.0, 0.0, CLEAN)}),
         ),
         (Presence("d", 1, True, nonce="a\nb"), Presence("d", 1, True, nonce="a b")),
         (Presence("d", 1, True, incarnation="a\nb"), Presence("d", 1, True, incarnation="a b")),

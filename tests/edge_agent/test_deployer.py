@@ -6,16 +6,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from broker.messages import Version
+from broker.messages import Head, Version
+from edge_agent.card import Release
 from edge_agent.deployer import Deployer
-from edge_agent.fetcher import Fetcher
 from edge_agent.reading import Readings
-from edge_agent.slot import Release
 from edge_agent.slots import Calibrate, Install
 from edge_agent.workspace import Out, Rows
 from models.data.dataset import Dataset, DatasetError
@@ -32,7 +32,7 @@ class Job(Deployer):
     def __init__(self, folder: Path, n: int = 100) -> None:
         self.begun: list[tuple[Future[Any], Callable[[], Any]]] = []
         self.job, self.spec, self._device, self._n = "j-1", SPEC, "d", n
-        self._waiting, self._last = None, None
+        self._waiting, self._last, self._calibrated = None, None, None
         self._readings = Readings(self._start, Marks(folder))
 
     def deploy(self, number: int) -> list[Out]:
@@ -108,18 +108,20 @@ def test_one_of_few_rows_says_so(tmp_path: Path) -> None:
     assert (install.wish.sample, install.wish.why_not) == (None, "")
 
 
-def announced(job: Job, monkeypatch: pytest.MonkeyPatch, threshold: float) -> list[Out]:
+def announced(job: Job, threshold: float) -> list[Out]:
     """Let its head say a threshold of version 7, which is in the slot."""
-    asked = Calibrate("j", job.job, Version(1, 7), threshold)
-    monkeypatch.setattr(Fetcher, "_calibrate", lambda _: [asked])
+    V7 = Version(1, 7)
+    head = Head(job.job, 1, V7, "0" * 32, "running", threshold=threshold)
+    said: Any = SimpleNamespace(
+        announced=SimpleNamespace(head=head), deployment=SimpleNamespace(deployed=V7), calibrates=True
+    )
+    job.participant = said
     return job._calibrate()
 
 
-def test_a_threshold_too_comes_with_rows_so_that_what_is_in_int8_stays_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_threshold_too_comes_with_rows_so_that_what_is_in_int8_stays_so(tmp_path: Path) -> None:
     job = Job(tmp_path)
-    assert announced(job, monkeypatch, 0.5) == announced(job, monkeypatch, 0.6) == job.go_on() == []
+    assert announced(job, 0.5) == announced(job, 0.6) == job.go_on() == []
     job.end_reading()
     [asked] = job.go_on()
     assert isinstance(asked, Calibrate)
@@ -128,9 +130,9 @@ def test_a_threshold_too_comes_with_rows_so_that_what_is_in_int8_stays_so(
     assert asked.wish.sample is not None
 
 
-def test_a_threshold_does_not_come_before_a_version_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_threshold_does_not_come_before_a_version_that_waits(tmp_path: Path) -> None:
     job = Job(tmp_path)
     job.deploy(8)
-    assert announced(job, monkeypatch, 0.5) == []
+    assert announced(job, 0.5) == []
     job.end_reading()
     assert only(job.go_on()).release.number == 8

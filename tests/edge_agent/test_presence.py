@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from broker.messages import Presence, Version
+from broker.messages import Int8, Presence, Version
 from edge_agent.presence import FIRST_FEW, Announcer
 
 
@@ -51,6 +51,14 @@ def test_what_only_goes_along_is_no_change() -> None:
     announcer = Announcer(30.0)
     announcer.allows(presence(), 0.0)
     assert not announcer.allows(presence(done={"j": Version(1, 4)}, term=9), 60.0)
+
+
+def test_what_has_come_of_int8_is_said_once_and_again_when_it_is_another_way() -> None:
+    announcer = Announcer(30.0)
+    announcer.allows(presence(), 0.0)
+    assert announcer.allows(presence(int8={"j": Int8(Version(1, 3), 0.002, 2.0, "")}), 1.0)
+    assert not announcer.allows(presence(int8={"j": Int8(Version(1, 4), 0.004, 1.9, "")}), 60.0), "it goes along"
+    assert announcer.allows(presence(int8={"j": Int8(Version(1, 5), 0.0, 0.0, "too few rows")}), 120.0)
 
 
 def test_what_may_be_lost_is_said_again_after_the_wait() -> None:

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from msgspec import structs
 
+from edge_agent.card import Release
 from edge_agent.quantising import Quantised, Wish, quantise
-from edge_agent.slot import Release, Slot, open_slot
+from edge_agent.slot import Slot, open_slot
 from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, TrainSpec
 from models.lattice import initial

@@ -27,6 +27,7 @@ from broker.messages import (
     DeltaAt,
     Failure,
     Head,
+    Int8,
     Job,
     Message,
     Offer,
@@ -1602,6 +1603,10 @@ class SlowSlots(Slots):
         self.wanted: list[Install] = []
         self.outcomes: list[InstallOutcome] = []
         self.swept: list[set[str]] = []
+        self.said: dict[str, Int8] = {}
+
+    def int8(self) -> dict[str, Int8]:
+        return self.said
 
     def put(self, install: Install) -> None:
         self.wanted.append(install)
@@ -1646,6 +1651,10 @@ def test_an_install_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
         bench.settle(60.0)
     assert len(slots.wanted) == 4
     assert slots.swept == [{"toy"}] * 4, "a small disk is looked after at each of them"
+    assert bench.of(Presence)[-1].int8 == {}
+    slots.said = {JOB: Int8(V1, 0.002, 3.0, ""), "former-0a0b0c0d": Int8(V1, 0.0, 0.0, "too few rows")}
+    bench.settle(40.0)
+    assert bench.of(Presence)[-1].int8 == {JOB: Int8(V1, 0.002, 3.0, "")}, "of jobs that there are"
     bench.agent.stop()
 
 

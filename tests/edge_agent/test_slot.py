@@ -19,7 +19,8 @@ from msgspec import structs
 
 import edge_agent.slot as slot_module
 from edge_agent import files
-from edge_agent.slot import Card, Release, Slot, SlotError, open_slot
+from edge_agent.card import Card, Release, SlotError
+from edge_agent.slot import Slot, open_slot
 from models.agreement import Agreed
 from models.contract import NO_CONTRACT, ContractSpec
 from models.job import ModelSpec

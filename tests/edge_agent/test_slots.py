@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import edge_agent.slot as slot_module
-from broker.messages import Version
+from broker.messages import Int8, Version
 from edge_agent import files, slots
-from edge_agent.slot import Release, Slot, SlotError, open_slot
+from edge_agent.card import Release, SlotError
+from edge_agent.quantising import Quantised, Wish
+from edge_agent.slot import Slot, open_slot
 from edge_agent.slots import Install, InstallOutcome, Slots, slot_path
 from models.job import ModelSpec
 from models.nets.table import build
@@ -108,6 +111,28 @@ def test_an_install_on_a_full_disk_has_an_outcome_with_the_reason_and_can_be_put
     all_slots.put(one)
     assert all_slots.finished() == [InstallOutcome("digits", one.release, "")]
     assert all_slots.deployed("digits-1", "digits") == Version(1, 1)
+
+
+def test_what_has_come_of_int8_is_known_after_an_install_and_after_a_start_and_goes_with_the_slot(
+    tmp_path: Path,
+) -> None:
+    all_slots = at_once(tmp_path, keep=0)
+    all_slots.put(structs.replace(install(4), wish=Wish(0.01, None, "its rows cannot be read")))
+    told = {"digits-1": Int8(Version(1, 4), 0.0, 0.0, "there is no model.onnx here")}
+    assert all_slots.int8() == told
+    later = at_once(tmp_path, keep=0)
+    assert later.int8() == {}
+    assert later.deployed("digits-1", "digits") == Version(1, 4)
+    assert later.int8() == told
+    later.sweep([])
+    assert later.int8() == {}
+    all_slots.put(install(5))
+    assert all_slots.int8() == {}, "a job that wants none says nothing"
+
+
+def test_what_is_told_of_int8_is_bounded() -> None:
+    worst = Quantised("x" * 500, "r2", 40, float32=1.0, int8=-1e12, speedup=2.0)
+    assert worst.told(Version(1, 1)) == Int8(Version(1, 1), 1e9, 2.0, "x" * 200)
 
 
 THROWN = [

@@ -15,9 +15,10 @@ from msgspec import structs
 
 import edge_agent.slot as slot_module
 from broker.messages import Head, Version
+from edge_agent.card import Card, Release, SlotError
 from edge_agent.effects import Connected, Deploy, Deployed, FetchVersion, Installed, JobEnded, Ready, RequestHead, Setup
 from edge_agent.participant import Participant
-from edge_agent.slot import Card, Release, Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from edge_agent.slots import Calibrate, Install, Slots, slot_path
 from fleet.console import anomalies
 from models.job import JobSpec, ModelSpec

@@ -29,8 +29,9 @@ import msgspec
 
 from aggregator.backup import backup
 from broker.messages import Version
+from edge_agent.card import Release
 from edge_agent.outbox import Outbox
-from edge_agent.slot import Release, Slot
+from edge_agent.slot import Slot
 from models.job import JobSpec
 from models.lattice import initial
 from models.nets.table import build

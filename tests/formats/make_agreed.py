@@ -1,7 +1,7 @@
 """Make the files of a job whose fleet has agreed: python -m tests.formats.make_agreed, into tests/formats/agreed.
 
     state.bin    the state of version 1, in the server's store (aggregator/record.py)
-    slot/        a model slot whose card has a contract (edge_agent/slot.py), without ONNX
+    slot/        a model slot whose card has a contract (edge_agent/card.py), without ONNX
 
 They are committed, and never made anew: they are what some fedge wrote.
 """
@@ -15,7 +15,8 @@ import numpy as np
 from aggregator.learner import Learner
 from aggregator.record import start
 from edge_agent import slot
-from edge_agent.slot import Release, Slot
+from edge_agent.card import Release
+from edge_agent.slot import Slot
 from models import sections, statistic
 from models.contract import ContractSpec
 from models.job import JobSpec, ModelSpec

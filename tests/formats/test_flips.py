@@ -16,9 +16,10 @@ from aggregator.learner import Learner, LearnerError
 from aggregator.store import Store, StoreError
 from edge_agent import files
 from edge_agent import outbox as outbox_module
+from edge_agent.card import SlotError
 from edge_agent.home import ForeignHomeError, Home
 from edge_agent.outbox import SLOTS, Outbox
-from edge_agent.slot import SlotError, open_slot
+from edge_agent.slot import open_slot
 from models.nets.table import build
 from models.training.checkpoint import CheckpointError
 from models.training.checkpoint import from_bytes as training_from_bytes

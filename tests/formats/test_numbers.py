@@ -17,9 +17,10 @@ import pytest
 from aggregator import backup as backups
 from aggregator.backup import BackupError, backup, restore
 from aggregator.store import SCHEMA_VERSION, Store, StoreError
+from edge_agent.card import SlotError
 from edge_agent.home import ForeignHomeError, Home
 from edge_agent.outbox import SLOTS, Outbox
-from edge_agent.slot import Slot, SlotError, open_slot
+from edge_agent.slot import Slot, open_slot
 from edge_agent.slots import Slots
 from models.lattice import initial
 from models.nets.table import build

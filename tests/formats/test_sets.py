@@ -18,7 +18,7 @@ from aggregator.backup import backup, restore
 from aggregator.store import Store
 from broker.messages import Offer
 from broker.transport import Packet
-from edge_agent import files, home, outbox, slot, trainer
+from edge_agent import card, files, home, outbox, trainer
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox
 from edge_agent.slot import Slot, open_slot
@@ -238,7 +238,7 @@ def test_there_is_a_set_of_every_number_that_is_written_now(tmp_path: Path) -> N
     found = [numbers_in(tmp_path / name) for name in SETS]
     written = {
         "schema": schema.SCHEMA_VERSION, "record": record._FORMAT, "update": outbox.FORMAT, "settled": outbox.FORMAT,
-        "checkpoint": outbox.FORMAT, "training": checkpoint.FORMAT, "card": slot.FORMAT, "mark": faults.FORMAT,
+        "checkpoint": outbox.FORMAT, "training": checkpoint.FORMAT, "card": card.FORMAT, "mark": faults.FORMAT,
         "home": home.FORMAT,
     }  # fmt: skip
     for what, number in written.items():

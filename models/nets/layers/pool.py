@@ -15,16 +15,36 @@ from models.params import Float32
 Pooling = Literal["max", "average"]
 
 
-class Pool:
+class _OfPlaces:
+    """What makes one place of several, and learns nothing itself."""
+
+    tensors = ()
+    keeps_output = False
+
+    def backward(
+        self,
+        place: Place,
+        tensors: Sequence[Float32],  # noqa: ARG002  (it has none)
+        gradients: Sequence[Float32 | None],  # noqa: ARG002
+        da: Float32,
+        *,
+        first: bool,
+    ) -> Float32 | None:
+        """See `Layer`."""
+        return None if first else self._spread(place, da)
+
+    def _spread(self, place: Place, da: Float32) -> Float32:
+        """Return the gradient of what came in; da is used up."""
+        raise NotImplementedError
+
+
+class Pool(_OfPlaces):
     """See `models.nets.layers.layer.Layer`. x: (n, length, channels) or (n, height, width, channels).
 
     Of `size` places side by side, or size x size, one is made; what is left over at the end is not looked at. Where
     several are the largest, the first one has the gradient, as in Torch. One axis is gone through after the other, the
     last one first.
     """
-
-    tensors = ()
-    keeps_output = False
 
     def __init__(self, shape: Shape, size: int, pooling: Pooling) -> None:
         """Make it for examples of a shape, channels last. Raises ValueError where an axis is shorter than `size`."""
@@ -55,18 +75,7 @@ class Pool:
             x *= 1.0 / self._size ** (len(self._shapes) - 1)
         return x
 
-    def backward(
-        self,
-        place: Place,
-        tensors: Sequence[Float32],  # noqa: ARG002
-        gradients: Sequence[Float32 | None],  # noqa: ARG002
-        da: Float32,
-        *,
-        first: bool,
-    ) -> Float32 | None:
-        """See `Layer`."""
-        if first:
-            return None
+    def _spread(self, place: Place, da: Float32) -> Float32:
         if self._pooling == "average":
             da *= 1.0 / self._size ** (len(self._shapes) - 1)
         for stage in reversed(range(len(self._shapes) - 1)):
@@ -120,11 +129,8 @@ class Pool:
         return (Op(type_, (value,), f"{name}.output", {"kernel_shape": sizes, "strides": sizes}),)
 
 
-class MeanOfPlaces:
+class MeanOfPlaces(_OfPlaces):
     """See `models.nets.layers.layer.Layer`. x: (n, *sizes, channels) to (n, channels): global average pooling."""
-
-    tensors = ()
-    keeps_output = False
 
     def __init__(self, shape: Shape) -> None:
         self._inputs = shape
@@ -138,18 +144,7 @@ class MeanOfPlaces:
         a *= 1.0 / math.prod(self._inputs[:-1])
         return a
 
-    def backward(
-        self,
-        place: Place,
-        tensors: Sequence[Float32],  # noqa: ARG002
-        gradients: Sequence[Float32 | None],  # noqa: ARG002
-        da: Float32,
-        *,
-        first: bool,
-    ) -> Float32 | None:
-        """See `Layer`."""
-        if first:
-            return None
+    def _spread(self, place: Place, da: Float32) -> Float32:
         da *= 1.0 / math.prod(self._inputs[:-1])
         dx = place.array("dx", (len(da), *self._inputs))
         dx.reshape(len(da), -1, *self.shape)[...] = da[:, np.newaxis]

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from models.nets.losses.labels import classes
-from models.nets.losses.loss import Gradient, Labels, Loss, LossOptions, TorchLoss, as_they_are
+from models.nets.losses.loss import Gradient, Labels, Loss, LossOptions, TorchLoss, as_they_are, one_operation
 from models.params import Float32
 
 
@@ -40,7 +40,7 @@ def of_softmax(outputs: int, gradient: Gradient, torch: Any, name: str) -> Loss:
         labels=partial(classes, n_classes=outputs, name=name),
         applies="softmax",
         answer_name="probabilities",
-        onnx_answer=("Softmax", {"axis": 1}),
+        onnx_answer=one_operation("Softmax", axis=1),
         torch=torch,
         torch_answer=lambda nn: nn.Softmax(dim=1),
         task="classes",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from models.nets.op import Op
 from models.params import Float32
 
 Labels = npt.NDArray[Any]
@@ -50,7 +51,8 @@ class Loss(NamedTuple):
     labels: y of a file -> the labels that it takes, as they are where they fit. Raises LabelError.
     applies: what `answer` applies to raw outputs, "" for nothing; a module that ends with it already is wrong.
     answer_name: what an exported model calls its answers.
-    onnx_answer: the operation that makes answers of raw outputs, by name and attributes; None where they are the same.
+    onnx_answer: names of raw outputs and of answers -> the operations that make these of those; None where they are the
+        same.
     torch: torch.nn -> the function (outputs, y, weights or None) -> mean of weight * loss, of its tensors.
     torch_answer: torch.nn -> the module that makes answers of raw outputs.
     task: what a row's label is: one of several classes; several labels, each there or not; numbers; of anomaly scores,
@@ -67,7 +69,7 @@ class Loss(NamedTuple):
     labels: Callable[[Labels], Labels]
     applies: Literal["softmax", "sigmoid", ""]
     answer_name: str
-    onnx_answer: tuple[str, dict[str, Any]] | None
+    onnx_answer: Callable[[str, str], tuple[Op, ...]] | None
     torch: Callable[[Any], TorchLoss]
     torch_answer: Callable[[Any], Any]
     task: Literal["classes", "labels", "values", "scores"]
@@ -104,6 +106,11 @@ class HasLoss(Protocol):
 def as_they_are(outputs: Float32) -> Float32:
     """Return what is given: of losses whose answers are the raw outputs."""
     return outputs
+
+
+def one_operation(type_: str, **attributes: Any) -> Callable[[str, str], tuple[Op, ...]]:
+    """Return an `onnx_answer` of one operation, by its name and attributes."""
+    return lambda outputs, answers: (Op(type_, (outputs,), answers, attributes),)
 
 
 def identity(nn: Any) -> Any:

@@ -7,7 +7,9 @@ within each by quantile: of the values a, b and quantiles [0.1, 0.5, 0.9] they a
 
     a 0.1   a 0.5   a 0.9   b 0.1   b 0.5   b 0.9
 
-Nothing makes the quantiles of one value ascend; where a net is badly trained they may cross.
+Nothing makes the outputs of one value ascend; where a net is badly trained they cross. Answers are sorted, value by
+value, which never makes them worse (Chernozhukov, Fernández-Val and Galichon 2010, "Quantile and probability curves
+without crossing"); the loss is that of the outputs as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from msgspec import Meta
 from models.nets.losses.labels import values
 from models.nets.losses.loss import Labels, Loss, LossOptions, TorchLoss, by_row, mean, torch_mean
 from models.nets.losses.squared_error import of_values
+from models.nets.op import Op
 from models.params import Float32
 
 MOST_QUANTILES = 99
@@ -48,6 +51,9 @@ class Quantile(LossOptions, frozen=True):
         t = np.tile(np.asarray(levels, np.float32), outputs // n)
         found = of_values(outputs, partial(pinball, t=t, each=n), partial(_torch, t=t, each=n))
         return found._replace(
+            answer=partial(ascending, each=n),
+            onnx_answer=partial(_operations, columns=outputs // n, each=n),
+            torch_answer=partial(_module, columns=outputs // n, each=n),
             labels=partial(values, outputs=outputs, each=n),
             n_columns=outputs // n,
             levels=levels,
@@ -74,6 +80,11 @@ def pinball(
     return mean(lost), outputs
 
 
+def ascending(outputs: Float32, each: int) -> Float32:
+    """Return outputs (n, k), those of each value sorted; what is no number comes last."""
+    return np.sort(outputs.reshape(len(outputs), -1, each), axis=2).reshape(outputs.shape)
+
+
 def middle(answers: Float32, at: int, each: int) -> Float32:
     """Return of each value its quantile next to the median, (n, k / each): what errors are measured of."""
     return np.ascontiguousarray(answers[:, at::each])
@@ -87,3 +98,29 @@ def _torch(nn: Any, t: Float32, each: int) -> TorchLoss:
         return torch_mean(lost, weights)
 
     return loss
+
+
+def _operations(outputs: str, answers: str, columns: int, each: int) -> tuple[Op, ...]:
+    """Return the operations that sort the outputs of each value."""
+    grouped, shape = f"{answers}.grouped", f"{answers}.shape"
+    return (
+        Op("Constant", (), shape, {"value_ints": [0, columns, each]}),  # 0: as many rows as there are
+        Op("Reshape", (outputs, shape), grouped),
+        Op("Constant", (), f"{answers}.each", {"value_ints": [each]}),
+        Op(
+            *("TopK", (grouped, f"{answers}.each"), f"{answers}.sorted"),
+            attributes={"axis": 2, "largest": 0, "sorted": 1},
+            more=(f"{answers}.order",),
+        ),
+        Op("Flatten", (f"{answers}.sorted",), answers, {"axis": 1}),
+    )
+
+
+def _module(nn: Any, columns: int, each: int) -> Any:
+    """Return the same as a module."""
+
+    class Ascending(nn.Module):  # type: ignore[misc]  # Torch is given
+        def forward(self, outputs: Any) -> Any:
+            return outputs.reshape(-1, columns, each).sort(dim=2).values.flatten(1)
+
+    return Ascending()

@@ -24,6 +24,7 @@ from models.nets.losses.loss import (
     as_they_are,
     by_row,
     mean,
+    one_operation,
     torch_mean,
 )
 from models.params import Float32
@@ -89,7 +90,7 @@ def _of_sigmoid(
         labels=labels,
         applies="sigmoid",
         answer_name="probabilities",
-        onnx_answer=("Sigmoid", {}),
+        onnx_answer=one_operation("Sigmoid"),
         torch=partial(_torch, positive=positive),
         torch_answer=lambda nn: nn.Sigmoid(),
         task=task,

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_agent.card import Release
 from edge_agent.quantising import Wish
-from edge_agent.slot import Release, Slot
+from edge_agent.slot import Slot
 from edge_agent.slots import slot_path
 from fleet.cli import main
 from fleet.console import predict

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -74,6 +75,30 @@ def test_a_demo_leaves_a_model_figures_and_pictures_and_no_process(
     agent = out / "fleet" / "device-00" / "agent.toml"
     assert main(["agent", "predict", "--config", str(agent), "--input", str(out / "rows.csv")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_what_is_frozen_of_a_net_comes_of_a_file_and_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, file = job(tmp_path, 2), tmp_path / "out", tmp_path / "net.npz"
+    rng = np.random.default_rng(1)
+    weight, bias = (rng.standard_normal(shape).astype(np.float32) / 4 for shape in ((16, 30), (16,)))
+    np.savez(file, **{"0.weight": weight, "0.bias": bias})
+    words = ["demo", "--devices", "2", "--job", str(path), "--base", str(file), "--out", str(out), "--json"]
+    assert refused(capsys, *words[1:]).endswith(
+        "nothing of the net is frozen: say freeze, only or adapter in [train]\n"
+    )
+    path.write_text(path.read_text().replace("epochs = 2", 'epochs = 2\nfreeze = ["0"]'))
+    assert main(words) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rounds"], summary["parameters"]) == (2, 16 * 2 + 2)
+    assert summary["onnx_accuracy"] == pytest.approx(summary["accuracy"], abs=1e-3)
+    assert abs(summary["central_accuracy"] - summary["accuracy"]) < 0.1
+    for device in ("device-00", "device-01"):
+        served = np.load(out / "fleet" / device / "state" / "models" / "tumours" / "model.npz")
+        np.testing.assert_array_equal(served["0.weight"], weight)
+        np.testing.assert_array_equal(served["0.bias"], bias)
 
 
 def tree(pid: int) -> set[psutil.Process]:

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.data import table
-from models.data.dataset import DatasetError
+from models.data.dataset import Dataset, DatasetError, fit
 from models.data.draft import Draft, draft
 from models.data.source import DataSource
 from models.job import JobSpec
+from models.lattice import initial
+from models.nets.table import build
 
 
 def drafted(path: Path, label: str | None = None) -> tuple[Draft, JobSpec]:
@@ -189,6 +191,33 @@ def test_every_format_gives_the_same_job(tmp_path: Path, name: str, make: Callab
     _, job = drafted(tmp_path / name)
     assert (job.name, job.model.inputs, job.model.outputs) == ("x", 2, 2)
     assert (job.contract.features, job.contract.label, job.contract.classes) == (("a", "b"), "y", ("bad", "ok"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "labels", "kind"),
+    [
+        ((28, 28), np.uint8, "classes", "cnn2d"),
+        ((32, 24, 3), np.uint8, "classes", "cnn2d"),
+        ((3, 32, 32), np.uint8, "classes", "mlp"),
+        ((28 * 28,), np.uint8, "classes", "mlp"),
+        ((64, 6), np.float32, "classes", "cnn1d"),
+        ((24, 3), np.float32, "values", "gru"),
+        ((4, 3), np.float32, "classes", "mlp"),
+        ((9,), np.float32, "values", "mlp"),
+    ],
+)
+def test_images_and_windows_have_the_net_that_is_usual_for_them(
+    tmp_path: Path, shape: tuple[int, ...], dtype: Any, labels: str, kind: str
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (30, *shape)).astype(dtype)
+    y = rng.integers(0, 3, 30) if labels == "classes" else rng.standard_normal(30)
+    np.savez(tmp_path / "rows.npz", X=X, y=y)
+    _, job = drafted(tmp_path / "rows.npz")
+    assert (job.model.kind, job.model.inputs) == (kind, X[0].size)
+    net = build(job.model)
+    fit(Dataset(X.astype(np.float32), y), job.model)  # rows of this shape are its rows
+    assert net.predict(initial(net.spec, 0).params(net.spec), X.reshape(30, -1).astype(np.float32)).shape[0] == 30
 
 
 def test_arrays_of_values_go_by_position(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def hoards():
 def dies():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def leaves(code):
+    os._exit(code)
+
 def sleeps():
     time.sleep(1000)
 
@@ -147,6 +150,12 @@ def test_one_that_takes_more_than_it_may_is_refused_with_the_number(
 def test_one_that_kills_its_process_kills_no_other(factories: None) -> None:
     with pytest.raises(ModelError, match="died of signal 9"):
         size.of_model(model("dies"), MOST)
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_one_that_ends_its_process_is_not_taken_for_one_that_takes_too_much(factories: None, code: int) -> None:
+    with pytest.raises(size.UntrainableError, match=f"ended the process that tried it, with exit code {code}"):
+        size.of_model(model("leaves", code=code), MOST)
 
 
 def test_one_that_does_not_come_to_an_end_is_refused(factories: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from models.job import ModelSpec, TrainSpec
 from models.lattice import initial
 from models.nets.buffered import buffered
 from models.nets.net import ModelError
-from models.nets.torch_net import TorchNet, export_module
+from models.nets.torch_export import export_module
+from models.nets.torch_net import TorchNet
 from models.params import Params
 from models.training import train
 from models.training.checkpoint import from_bytes, to_bytes

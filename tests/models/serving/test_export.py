@@ -49,6 +49,10 @@ def make_convolution() -> nn.Module:
     return Convolution()
 
 
+def make_six() -> nn.Module:
+    return nn.Linear(8, 6)
+
+
 def make_unwritable() -> nn.Module:
     return Unwritable(3, 2)
 
@@ -120,6 +124,22 @@ def test_onnxruntime_answers_as_numpy_does(hidden: tuple[int, ...], activation: 
     for n in (1, 5):  # the batch is free
         X = np.random.default_rng(n).standard_normal((n, 7)).astype(np.float32)
         np.testing.assert_allclose(ask(body, X), net.predict(params, X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "a factory's"])
+def test_quantiles_of_a_value_never_cross_whoever_answers(kind: str, factory: str) -> None:
+    options = {"quantiles": [0.1, 0.5, 0.9]}
+    kind = kind if kind == "mlp" else factory + "six"
+    model = ModelSpec(kind, inputs=8, outputs=6, loss="quantile", loss_options=options)
+    net = build(model, allow=(kind,))
+    params = make_params(net.spec)
+    body = to_onnx(model, params, metadata={})
+    for n in (1, 5):
+        X = np.random.default_rng(n).standard_normal((n, 8)).astype(np.float32)
+        answers = net.predict(params, X)
+        assert (np.diff(answers.reshape(n, 2, 3), axis=2) >= 0).all()
+        assert (answers.reshape(n, 2, 3)[:, 0] != np.sort(answers, axis=1)[:, :3]).any(), "by value"
+        np.testing.assert_allclose(ask(body, X), answers, rtol=1e-5, atol=1e-5)
 
 
 def test_an_old_enough_runtime_can_read_it_and_it_says_what_it_is() -> None:

@@ -31,6 +31,14 @@ def test_errors_are_measured_of_what_is_next_to_the_median() -> None:
     assert of(model(6, 0.45, 0.9)).judged(answers).tolist() == [[0.0, 2.0, 4.0]]
 
 
+def test_answers_of_a_value_ascend_and_the_loss_is_of_outputs_as_they_are() -> None:
+    loss, outputs = of(model(4, 0.25, 0.75)), np.array([[3, 1, 5, 7]], np.float32)
+    assert loss.answer(outputs.copy()).tolist() == [[1, 3, 5, 7]]
+    y = np.array([[2, 6]], np.float32)
+    crossed, sorted_ = (loss.gradient(each, y, None)[0] for each in (outputs.copy(), loss.answer(outputs.copy())))
+    assert crossed > sorted_
+
+
 def test_what_is_no_number_shows() -> None:
     loss, gradient = of(model(1, 0.5)).gradient(np.array([[np.nan]], np.float32), np.ones((1, 1), np.float32), None)
     assert np.isnan(loss)
