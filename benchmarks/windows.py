@@ -8,8 +8,8 @@ Every fourth person is held out, by turns; all devices of the others take part i
 pass a round, and the server steps by FedAdam. "pooled" is the same net and start, trained in one place on all their
 windows for as many passes, by the optimizer that is best there.
 
-All settings, those of the pooled net too, were chosen on the people of fold 0. The table is of folds 1 to 3, whose held
-out people no choice has seen. What counts is the last version, or where the fleet's updates are compressed the mean of
+All settings, those of the pooled net too, were chosen on the people of fold 0. The folds of the
+table are others: of the people that they hold out no choice has seen anything. What counts is the last version, or where the fleet's updates are compressed the mean of
 the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled net.
 """
 
