@@ -6,11 +6,11 @@
 The file has arrays `X` (windows, moments, 6 columns: acceleration in m/s2, turning in rad/s), `y`, `device`, `subject`.
 Every fourth person is held out, by turns; all devices of the others take part in every round. Devices train by SGD, a
 pass a round, and the server steps by FedAdam. "pooled" is the same net and start, trained in one place on all their
-windows for as many passes, by the optimizer that is best there.
+windows for as many passes, by AdamW with a cosine schedule.
 
-All settings, those of the pooled net too, were chosen on the people of fold 0. The folds of the
-table are others: of the people that they hold out no choice has seen anything. What counts is the last version, or where the fleet's updates are compressed the mean of
-the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled net.
+Settings, those of the pooled net too, were chosen among a few on the people of fold 0; how many rounds, also by what the
+table may take. Its folds are others. What counts is the last version, or where the fleet's updates are compressed the
+mean of the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled net.
 """
 
 from __future__ import annotations
