@@ -8,9 +8,10 @@ Every fourth person is held out, by turns; all devices of the others take part i
 pass a round, and the server steps by FedAdam. "pooled" is the same net and start, trained in one place on all their
 windows for as many passes, by AdamW with a cosine schedule.
 
-Settings, those of the pooled net too, were chosen among a few on the people of fold 0; how many rounds, also by what the
-table may take. Its folds are others. What counts is the last version, or where the fleet's updates are compressed the
-mean of the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled net.
+Settings, those of the pooled net too, were chosen among a few on the people of fold 0; how many rounds, also by what
+the table may take. Its folds are others. What counts is the last version, or where the fleet's updates are compressed
+the mean of the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled
+net.
 """
 
 from __future__ import annotations
