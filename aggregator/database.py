@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.failpoints import reach
 
@@ -39,8 +39,23 @@ Progress = Callable[[int, int], None]
 """Is told how many bytes are done, and of how many."""
 
 
+class Pending(Protocol):
+    """Rows that wait for a transaction which is made anyhow. What is wrong with their table is nobody else's fault."""
+
+    def statements(self) -> Sequence[tuple[str, Sequence[object]]]:
+        """Return what the transaction that is about to end writes of them, each in one statement."""
+
+    def written(self) -> None:
+        """Note that it has ended well; if this is not called, they wait for the next one."""
+
+    def refused(self, error: DamageError) -> None:
+        """Note that their table is damaged; the transaction goes on without them."""
+
+
 class Database:
-    """One open file."""
+    """One open file. pending: what its transactions take along."""
+
+    pending: Pending | None = None
 
     def __init__(self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False) -> None:
         """Open a file. Raises StoreError, or DamageError where it is no database.
@@ -49,6 +64,7 @@ class Database:
         journal as it is. new: the file may be made.
         """
         self.file = file
+        self._is_synced = synced
         try:
             uri = f"{file.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
@@ -96,7 +112,23 @@ class Database:
 
     def transaction(self, what: str) -> Transaction:
         """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people."""
-        return Transaction(self._db, what)
+        return Transaction(self._db, what, self.pending)
+
+    def write_pending(self) -> None:
+        """Write what waits to be taken along, in a transaction that is on disk with the next one. Raises StoreError.
+
+        With synchronous = NORMAL no transaction is synced, and a power cut takes the last ones whole; the start of a
+        WAL and a checkpoint are synced as they would be by whoever came next. (OFF would leave out those as well, and
+        then a power cut could mix two states of the file.)
+        """
+        if self._is_synced:
+            self.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with self.transaction("what has happened"):
+                pass
+        finally:
+            if self._is_synced:
+                self.execute("PRAGMA synchronous = FULL")
 
     def things(self) -> set[tuple[str, str]]:
         """Return kind and name of everything in its schema. Raises StoreError or DamageError."""
@@ -143,9 +175,10 @@ class Database:
 class Transaction:
     """BEGIN IMMEDIATE … COMMIT, or ROLLBACK whatever is raised; a full or read-only disk becomes a StoreError."""
 
-    def __init__(self, db: sqlite3.Connection, what: str) -> None:
+    def __init__(self, db: sqlite3.Connection, what: str, pending: Pending | None = None) -> None:
         self._db = db
         self._what = what
+        self._pending = pending
         self._undone = False
 
     def __enter__(self) -> Transaction:
@@ -156,21 +189,40 @@ class Transaction:
     def __call__(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run one statement. Raises StoreError or DamageError, and then all of it is undone."""
         try:
-            reach("store.statement.before", sql[:40])
-            self._db.execute(sql, values)
-            reach("store.statement.after", sql[:40])
+            self._execute(sql, values)
         except (*_RAISED, OSError) as error:
             self._roll_back()
             raise self._as_ours(error) from error
 
+    def _execute(self, sql: str, values: Sequence[object]) -> None:
+        reach("store.statement.before", sql[:40])
+        self._db.execute(sql, values)
+        reach("store.statement.after", sql[:40])
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is None:
             if not self._undone:
+                self._take_along()
                 self("COMMIT")
+                if self._pending is not None:
+                    self._pending.written()
             return
         self._roll_back()
         if isinstance(error, OSError):
             raise self._as_ours(error) from error
+
+    def _take_along(self) -> None:
+        """Write what waits for a transaction. Raises StoreError, and then all of it is undone."""
+        for sql, values in () if self._pending is None else self._pending.statements():
+            try:
+                self._execute(sql, values)
+            except (*_RAISED, OSError) as error:
+                ours = self._as_ours(error)
+                if self._pending is None or not (isinstance(ours, DamageError) and self._db.in_transaction):
+                    self._roll_back()
+                    raise ours from error
+                self._pending.refused(ours)
+                return
 
     def undo(self) -> None:
         """Take back all that was written; the `with` must end here."""

@@ -11,6 +11,7 @@
     deleted    the names of jobs that are gone
     kept       states of versions that are kept for their own sake (kept.py)
     past       jobs that another of their name has replaced
+    events     what has happened, for people (events.py)
 
 A new file is made beside its place and renamed into it, so that one that lies there is whole, and one that holds
 nothing has lost what it held.
@@ -105,7 +106,10 @@ CREATE TABLE contributions (
     job TEXT, number INTEGER, device TEXT, counted INTEGER, n_examples INTEGER, weight INTEGER, norm REAL, loss REAL,
     body_bytes INTEGER, seconds REAL, evaluation BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
 """
-STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SIXTH = """
+CREATE TABLE events (n INTEGER PRIMARY KEY, at TEXT, kind TEXT, job TEXT, device TEXT, text TEXT);
+"""
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}
@@ -169,6 +173,7 @@ def check(db: Database) -> int:
     things = db.things()
     wanted = TABLES | {"deleted", "litter"} if found >= 2 else TABLES
     wanted = wanted | {"kept", "past"} if found >= 5 else wanted
+    wanted = wanted | {"events"} if found >= 6 else wanted
     missing = wanted - {name for kind, name in things if kind == "table"}
     foreign = {kind for kind, _ in things} - {"table", "index"}
     if found < 1 or missing or foreign:
