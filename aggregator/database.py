@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,9 @@ class OutOfRangeError(DamageError):
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
+WRITE_WAITS_S = 5.0
+READ_WAITS_S = 0.5
+"""How long another program may have the file to itself before that is an error."""
 Row = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 """Is told how many bytes are done, and of how many."""
@@ -57,17 +60,24 @@ class Database:
 
     pending: Pending | None = None
 
-    def __init__(self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False) -> None:
+    def __init__(
+        self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False, only_reads: bool = False
+    ) -> None:
         """Open a file. Raises StoreError, or DamageError where it is no database.
 
         synced: False where no power is cut, or who writes puts it on disk as a whole. wal: False leaves the file's
-        journal as it is. new: the file may be made.
+        journal as it is. new: the file may be made. only_reads: while another process writes; then it may be used on
+        any thread, on one at a time.
         """
         self.file = file
         self._is_synced = synced
+        mode = "ro" if only_reads else "rwc" if new else "rw"
+        patience_s = READ_WAITS_S if only_reads else WRITE_WAITS_S
         try:
-            uri = f"{file.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+            uri = f"{file.absolute().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=not only_reads, timeout=patience_s
+            )
         except sqlite3.Error as error:
             raise _translated(error, f"{file} cannot be opened") from error
         try:
@@ -75,7 +85,7 @@ class Database:
             self._db.create_function("crc", 1, crc, deterministic=True)
             self._db.execute("PRAGMA trusted_schema = OFF")
             self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if wal:
+            if wal and not only_reads:
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
         except _RAISED as error:
@@ -129,6 +139,16 @@ class Database:
         finally:
             if self._is_synced:
                 self.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the file as it is at one moment, for as long as the block lasts. Raises StoreError."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
 
     def things(self) -> set[tuple[str, str]]:
         """Return kind and name of everything in its schema. Raises StoreError or DamageError."""

@@ -61,6 +61,8 @@ Kind = Literal[
     "aggregator.stands_by",
     "store.failed",
 ]
+SCHEMA = 6
+"""Of the store, from which on it has them."""
 MOST = 20_000
 """Events that are kept: some five megabytes."""
 TRIMMED_EVERY = 256
@@ -241,7 +243,7 @@ class Events:
         self._taken = len(self._waiting)
         if not self._taken:
             return ()
-        add = (ADD, (msgspec.json.encode(self._waiting).decode(),))
+        add = (ADD, (msgspec.json.encode(list(self._waiting)).decode(),))
         return (add, (TRIM, (MOST,))) if self._last >= self._trimmed_at + TRIMMED_EVERY else (add,)
 
     def written(self) -> None:
@@ -286,8 +288,8 @@ def page(
 ) -> list[Event]:
     """Return so many events at most, the latest first; or, where `since` is given, the earliest after that number.
 
-    before: with a number below this one. kind: those whose kind begins so. job: of this id, or name. Raises StoreError
-    or DamageError.
+    before: with a number below this one. kind: those of this kind, as "device.gone", or of all that begin so, as
+    "device". job: of this id, or name. Raises StoreError or DamageError.
     """
     limits: list[tuple[str, object]] = []
     if since is not None:
@@ -295,7 +297,7 @@ def page(
     if before is not None:
         limits.append(("n < ?", before))
     if kind:
-        limits.append(("instr(kind, ?) = 1", kind))
+        limits.append(("instr(kind || '.', ? || '.') = 1", kind.rstrip(".")))
     if job:
         limits.append(("? IN (job, substr(job, 1, length(job) - 9))", job))
     if device:

@@ -154,17 +154,18 @@ def bring_up(db: Database, begin: Begin = lambda _: ()) -> None:
 
 def is_newer(db: Database) -> bool:
     """Return whether a later fedge has written a file. Raises StoreError."""
-    return _number(db) > SCHEMA_VERSION
+    return number(db) > SCHEMA_VERSION
 
 
-def _number(db: Database) -> int:
+def number(db: Database) -> int:
+    """Return the number of a file's schema, whatever that is. Raises StoreError or DamageError."""
     row = db.one("its schema", "PRAGMA user_version")
     return int(row[0]) if row else 0
 
 
 def check(db: Database) -> int:
     """Return the schema of a file. Raises DamageError unless it is a store, StoreError where it is a later fedge's."""
-    found = _number(db)
+    found = number(db)
     if found > SCHEMA_VERSION:
         raise StoreError(
             f"{db.file} was written by a newer fedge (schema {found}, where this one reads 1 to {SCHEMA_VERSION}): "
@@ -223,7 +224,7 @@ def _make(file: Path, begin: Begin, *, synced: bool) -> None:
 
 
 def _migrate(db: Database, begin: Begin) -> None:
-    found = _number(db)
+    found = number(db)
     with db.transaction("a new schema") as write:
         for step in STEPS[found:]:
             for statement in step.split(";\n")[:-1]:

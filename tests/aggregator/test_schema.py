@@ -277,7 +277,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(file)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(StoreError, match=r"newer fedge \(schema 6, where this one reads 1 to 5\): upgrade"):
+    with pytest.raises(StoreError, match=r"newer fedge \(schema 7, where this one reads 1 to 6\): upgrade"):
         Store(tmp_path)
 
 
