@@ -30,10 +30,11 @@ class Onlookers(Part):
         kind: Kind = "device.quarantined" if why else "device.released"
         told = f"{device} was put in quarantine{by}: {why}" if why else f"{device} was released from quarantine{by}"
         with self.events.told(kind, told, device=device):
+            name = f"note:{quarantine.note_of(device)}"
             if why:
-                self.set_note(quarantine.note_of(device), why)
+                self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, why))
             else:
-                self._write("DELETE FROM meta WHERE name = 'note:' || ?", (quarantine.note_of(device),))
+                self._write("DELETE FROM meta WHERE name = ?", (name,))
 
     def past_of(self, device: str, most: int) -> list[Fated]:
         """Return what became of a device in the last rounds of every job, the latest first."""

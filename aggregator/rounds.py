@@ -176,12 +176,8 @@ class Rounds:
     def welcome(self, seen: DeviceStatus, now: float) -> None:
         """Let a device join the round under way if it was drawn before it was known: the round may wait for it too."""
         round_ = self.now
-        if (
-            round_ is None
-            or self._rules.wait != "target"
-            or not (seen.online and seen.ready and seen.live)
-            or seen.barred
-        ):
+        can_join = seen.online and seen.ready and seen.live and not seen.barred
+        if round_ is None or self._rules.wait != "target" or not can_join:
             return
         if round_.has_drawn(seen.device):
             round_.join(seen.device)
