@@ -246,7 +246,12 @@ def test_who_is_in_quarantine_is_not_drawn_and_not_waited_for(fleet: Fleet, ask:
     ]
     assert set(fates) == {""}  # not drawn
     told = [line["fates"] for line in lines(ask, Explain("cli", "", "toy", number + 1), "rounds")]
-    assert told[0].get("d1") in (None, "counted", "not counted: in quarantine: its clock")
+    assert told[0].get("d1") in (
+        None,
+        "counted",
+        "refused: in quarantine: its clock",
+        "not counted: in quarantine: its clock",
+    )
     (line,) = [line for line in lines(ask, Show("cli", "", "toy"), "devices") if line["device"] == "d1"]
     assert (line["state"], line["why"]) == ("quarantined", "its clock")
     (line,) = [line for line in lines(ask, Devices("cli", ""), "devices") if line["device"] == "d1"]
@@ -271,7 +276,9 @@ def test_what_it_offers_is_refused_with_the_reason(fleet: Fleet, ask: Ask, spec:
     of_d1 = [verdict.refused for verdict in verdicts if verdict.device == "d1"]  # type: ignore[union-attr]
     assert of_d1
     assert set(of_d1) == {"in quarantine: its clock"}
-    assert all(verdict.device != "d1" for verdict in fleet.store.verdicts(fleet.job().job))
+    (durable,) = [verdict for verdict in fleet.store.verdicts(fleet.job().job) if verdict.device == "d1"]
+    assert durable.refused == "in quarantine: its clock"
+    assert kinds(fleet, kind="device.refused") == []
 
 
 def test_what_was_counted_before_stays_counted(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
