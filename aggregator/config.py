@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from aggregator.looking_on import HomeAssistantSettings, NotifySettings, ObserverSettings, WebSettings
 from broker.connection import BrokerSettings
 from identity.settings import ServerIdentity
 from models.budget import MOST_PARAMETERS
@@ -74,3 +75,7 @@ class AggregatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     limits: ServerLimits = ServerLimits()
     executor: Literal["inline", "threads", "processes"] = "threads"
     """Where versions are evaluated on the test split: "inline", "threads" or "processes" (executor.py)."""
+    observer: ObserverSettings = ObserverSettings()
+    web: WebSettings = WebSettings()
+    notify: NotifySettings = NotifySettings()
+    homeassistant: HomeAssistantSettings = HomeAssistantSettings()

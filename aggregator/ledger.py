@@ -98,10 +98,11 @@ class Ledger:
 
     # Offers.
 
-    def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
+    def weigh(self, offer: Offer, last: Attempt | None, ended: str, barred: str = "") -> list[Effect]:
         """Return what becomes of an offer: a SendVerdict, Collect or StoreRefusal, or nothing yet.
 
-        last: the last attempt to leave the base. ended: why the job is over, if it is.
+        last: the last attempt to leave the base. ended: why the job is over, if it is. barred: why nothing of its
+        device is counted, if that is so: what would be welcome is refused, for good like any other.
         """
         named = self.present(offer.base)
         if named != offer.base:
@@ -119,7 +120,7 @@ class Ledger:
             return [self.answer(_refusal(offer, reason_))]
         if offer.base == self.base and not self._takes(last, offer.device):
             return []
-        if reason_ := self._reason_to_refuse(offer):
+        if reason_ := barred or self._reason_to_refuse(offer):
             return [StoreRefusal(_refusal(offer, reason_))]
         return [Collect(offer, self._weight(offer, self.shift(last)))]
 

@@ -10,6 +10,7 @@ broker are a projection of what stands here.
     database.py      SQLite
     bodies.py        what is too long for a row of it
     kept.py          states of versions that are kept for their own sake, and jobs that were replaced
+    events.py        what has happened, for people
 
 Its methods stand by what they are about, each of these files a class of them; what changes several tables in one stands
 here:
@@ -19,6 +20,7 @@ here:
     history.py       versions, and the names that they had
     updates.py       verdicts, updates, and what devices say of versions
     attempts.py      rounds
+    onlookers.py     what people look at beside jobs
 """
 
 from __future__ import annotations
@@ -30,16 +32,18 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator import contributions, generations, kept, rows, schema
+from aggregator import contributions, events, generations, kept, rows, schema
 from aggregator.attempts import CLOSE_ATTEMPT, Attempts
 from aggregator.bodies import Bodies
 from aggregator.contributions import Scored
 from aggregator.database import DamageError, Database, StoreError, crc
 from aggregator.effects import Close
+from aggregator.events import Events, Kind
 from aggregator.generations import Chance
 from aggregator.history import ADD_VERSION, History, Start, add_body, add_version
 from aggregator.kept import Keep, KeptState, KeptStates, Leaving
 from aggregator.lock import Lock
+from aggregator.onlookers import Onlookers
 from aggregator.part import durable
 from aggregator.rows import (
     AttemptRow,
@@ -91,7 +95,7 @@ ROW_BYTES = 65_536
 NOTHING_KEPT = Keep()
 
 
-class Store(Words, History, Updates, Attempts):
+class Store(Words, History, Updates, Attempts, Onlookers):
     """The state directory of one aggregator, locked for this process while it is open."""
 
     def __init__(
@@ -124,6 +128,8 @@ class Store(Words, History, Updates, Attempts):
                 self.identity, self.moved = generations.settle(self._db, chance)
                 self.states = KeptStates(self._db)
                 self._go_on_behind_bodies()
+                self.events = Events(events.last(self._db) + (events.LEAP if self.moved else 0))
+                self._db.pending = self.events
             except BaseException:
                 self._db.close()
                 raise
@@ -138,6 +144,7 @@ class Store(Words, History, Updates, Attempts):
         store.folder = db.file.parent
         store._db = db
         store.states = KeptStates(db)
+        store.events = Events()
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
 
@@ -200,7 +207,10 @@ class Store(Words, History, Updates, Attempts):
         """
         remains = {one.job: one for one in leaving}
         text = msgspec.json.encode(spec)
-        with self._writing(job) as write:
+        with (
+            self.events.told("job.submitted", f"{job} was submitted", job=job),
+            self._writing(job) as write,
+        ):
             for other in replaces:
                 kept.replaced(write, remains.get(other, Leaving(other)))
                 schema.forget(write, other, states=False)
@@ -224,7 +234,9 @@ class Store(Words, History, Updates, Attempts):
 
     def pause(self, job: str, paused: str) -> None:
         """Remember who has paused a job, and since when; "" where it is not paused."""
-        self.set_note(f"paused:{job}", paused)
+        kind: Kind = "job.paused" if paused else "job.resumed"
+        with self.events.told(kind, f"{job} {f'was {paused}' if paused else 'goes on'}", job=job):
+            self.set_note(f"paused:{job}", paused)
 
     def paused(self, job: str) -> str:
         """Return who has paused a job, and since when; "" where it is not paused."""
@@ -238,7 +250,8 @@ class Store(Words, History, Updates, Attempts):
         base: its last version, where that is known: what devices have brought to it is kept for people. left: how good
         that is, where devices have said so by now.
         """
-        with self._writing(job) as write:
+        kind, text = events.of_end(job, ended, reason)
+        with self.events.told(kind, text, job=job), self._writing(job) as write:
             if ended == "deleted":
                 schema.forget(write, job)
             else:
@@ -307,7 +320,8 @@ class Store(Words, History, Updates, Attempts):
         the version is that is left, where its devices have said so.
         """
         base = Version(version.generation, version.number - 1)
-        with self._writing(job) as write:
+        made = events.of_version(job, version, metrics)
+        with self.events.told("version.made", made, job=job), self._writing(job) as write:
             contributions.move(write, job, base)
             if left is not None:
                 contributions.score(write, job, base, *left)

@@ -43,6 +43,7 @@ Signature = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9+/]{86}==)?\Z")]
 Words = str
 """What somebody says for people: cleaned and cut where it comes in (`runtime.words`), never refused for its length."""
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
 Metrics = Annotated[dict[Annotated[str, Meta(max_length=40)], float], Meta(max_length=16)]
 
 
@@ -306,6 +307,16 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     """Where the next page begins: ask again with this as `after`. Empty on the last one."""
 
 
+class Notice(Struct, frozen=True, omit_defaults=True):
+    """Something that somebody should look at, for people and their tools: said once, by who looks on for the server."""
+
+    at: Moment
+    kind: Short
+    text: Words
+    job: Short = ""
+    device: Short = ""
+
+
 # From a device.
 
 
@@ -368,6 +379,37 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     def life(self) -> str:
         """Name the process that speaks: its nonce, or its boot where an older agent draws none."""
         return self.nonce or f"boot-{self.boot}"
+
+
+class Vitals(Struct, frozen=True, omit_defaults=True):
+    """How a device is, for people: retained, said on change and rarely. Nothing is decided by it.
+
+    No seal stands in front of it: the broker vouches for the device in its topic.
+    """
+
+    device: Id
+    boot: Count
+    doing: Literal["idle", "reading", "fetching", "training", "sending", "waiting"] = "idle"
+    job: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{0,80}\Z")] = ""
+    """Whose work it does; "" where it does nothing."""
+    progress: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """How far that is, where it is known."""
+    why: Words = ""
+    """What it waits for."""
+    disk_free: Annotated[int, Meta(ge=0, le=2**49)] | None = None
+    """Bytes where its state lies."""
+    heat: Annotated[float, Meta(ge=-100, le=250)] | None = None
+    """Of its processor, in degrees Celsius."""
+    load: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    """Processes that run or wait to, the mean of a minute, over its processors."""
+    bytes_today: Annotated[int, Meta(ge=0, le=2**49)] = 0
+    """Sent and received over MQTT since its own midnight, UTC."""
+    clock: Annotated[float, Meta(ge=0, le=1e11)] = 0.0
+    """Its own clock as it says this: seconds since 1970."""
+    uptime_s: Seconds = 0.0
+    """How long the agent has run."""
+    serves: Annotated[dict[Id, Version], Meta(max_length=64)] = {}
+    """Job id to the version that its applications are answered by."""
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):
@@ -544,16 +586,83 @@ class Export(Struct, frozen=True, omit_defaults=True, tag="export", tag_field="c
     to: Tag = ""
 
 
+class Devices(Struct, frozen=True, omit_defaults=True, tag="devices", tag_field="command"):
+    """Say of every device of the fleet how the aggregator knows it."""
+
+    client: Id
+    request: Short
+    after: Short = ""
+    to: Tag = ""
+
+
+class History(Struct, frozen=True, omit_defaults=True, tag="history", tag_field="command"):
+    """Say what became of one device in the last rounds of every job."""
+
+    client: Id
+    request: Short
+    device: Id
+    after: Short = ""
+    to: Tag = ""
+
+
+class Events(Struct, frozen=True, omit_defaults=True, tag="events", tag_field="command"):
+    """Say what has happened: events with a number above `since`, the earliest first; without it the latest ones."""
+
+    client: Id
+    request: Short
+    since: Annotated[int, Meta(ge=0, le=2**40)] | None = None
+    kind: Short = ""
+    """Those whose kind begins with this: "device", "device.gone"."""
+    job: Short = ""
+    device: Short = ""
+    after: Short = ""
+    to: Tag = ""
+
+
+class Quarantine(Struct, frozen=True, omit_defaults=True, tag="quarantine", tag_field="command"):
+    """Draw a device no more and count nothing of it, in any job, until it is released."""
+
+    client: Id
+    request: Short
+    device: Id
+    why: Short = ""
+    to: Tag = ""
+
+
+class Release(Struct, frozen=True, tag="release", tag_field="command"):
+    """Take a device out of quarantine."""
+
+    client: Id
+    request: Short
+    device: Id
+    to: Tag = ""
+
+
 class Cleared(Struct, frozen=True):
     """A retained topic was cleared: an empty payload."""
 
     topic: str
 
 
-Query = Jobs | Show | Explain | Curve | Export
+Query = Jobs | Show | Explain | Curve | Export | Devices | History | Events
 """The commands that only look."""
-Change = Submit | Stop | Resume | Pause | RollBack | Delete | Upload
+Change = Submit | Stop | Resume | Pause | RollBack | Delete | Upload | Quarantine | Release
 """The commands that change something."""
 Command = Change | Query
-Control = Beacon | Candidate | Job | Head | Status | Round | Want | Verdict | Reply | Presence | Offer | Command
+Control = (
+    Beacon
+    | Candidate
+    | Job
+    | Head
+    | Status
+    | Round
+    | Want
+    | Verdict
+    | Reply
+    | Presence
+    | Vitals
+    | Offer
+    | Notice
+    | Command
+)
 Message = Control | Body | Chunk | Cleared

@@ -24,12 +24,14 @@ from broker.messages import (
     Beacon,
     Failure,
     Message,
+    Notice,
     Offer,
     Presence,
     Reply,
     Round,
     Status,
     Verdict,
+    Vitals,
 )
 from broker.topics import ROUTES, Route
 from runtime.words import clean
@@ -198,6 +200,10 @@ def cleaned(message: Message) -> Message:
             return _with(message, reason=clean(message.reason))
         case Reply():
             return _with(message, text=clean(message.text))
+        case Vitals():
+            return _with(message, why=clean(message.why))
+        case Notice():
+            return _with(message, kind=clean(message.kind), text=clean(message.text))
         case Beacon():
             return _with(message, nonce=clean(message.nonce), store=clean(message.store))
     return message

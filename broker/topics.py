@@ -2,7 +2,8 @@
 
 Nobody else writes a "/". Everything lies under fedge/1/<fleet>/ and is sent at QoS 1; a topic has at most seven
 slashes (the least that a known broker allows), and nothing needs a retained message on a wildcard but `job/+`,
-`head/+`, `round/+` and `device/+`. Who speaks to a fleet does so by its `Wire` (wire.py), which alone stands on this.
+`head/+`, `round/+`, `device/+` and, for people, `vitals/+`. Who speaks to a fleet does so by its `Wire` (wire.py),
+which alone stands on this.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from broker.messages import (
     Head,
     Job,
     Message,
+    Notice,
     Offer,
     Presence,
     Query,
@@ -27,6 +29,7 @@ from broker.messages import (
     Round,
     Status,
     Verdict,
+    Vitals,
     Want,
 )
 
@@ -58,6 +61,8 @@ ROUTES: dict[str, Route] = {
     "verdict": Route(Verdict, ("job", "device")),
     "reply": Route(Reply, ("client",)),
     "device": Route(Presence, ("device",), retain=True),
+    "vitals": Route(Vitals, ("device",), retain=True),
+    "notice": Route(Notice, ()),
     "offer": Route(Offer, ("job", "device", "n_examples"), blob="body"),
     "chunk": Route(Chunk, ("job", "device", "digest", "index"), blob="data", json=False),
     "command": Route(Command, ("client",)),  # type: ignore[arg-type]  # a tagged union is no `type`

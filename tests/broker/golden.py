@@ -13,17 +13,23 @@ from broker.messages import (
     Curve,
     Delete,
     DeltaAt,
+    Devices,
+    Events,
     Explain,
     Export,
     Failure,
     Head,
+    History,
     Int8,
     Job,
     Jobs,
     Message,
+    Notice,
     Offer,
     Pause,
     Presence,
+    Quarantine,
+    Release,
     Reply,
     Resume,
     RollBack,
@@ -35,6 +41,7 @@ from broker.messages import (
     Upload,
     Verdict,
     Version,
+    Vitals,
     Want,
     along,
     body_name,
@@ -306,6 +313,59 @@ GOLDEN: list[tuple[Message, Packet]] = [
         Packet(
             "fedge/1/f/command/cli",
             b'{"command":"metrics","request":"r1","name":"digits","devices":true,"after":"3:d7"}',
+        ),
+    ),
+    (
+        Devices("cli", "r1", after="d7"),
+        Packet("fedge/1/f/command/cli", b'{"command":"devices","request":"r1","after":"d7"}'),
+    ),
+    (
+        History("cli", "r1", "d1"),
+        Packet("fedge/1/f/command/cli", b'{"command":"history","request":"r1","device":"d1"}'),
+    ),
+    (
+        Events("cli", "r1", since=17, kind="device", job="digits", device="d1"),
+        Packet(
+            "fedge/1/f/command/cli",
+            b'{"command":"events","request":"r1","since":17,"kind":"device","job":"digits","device":"d1"}',
+        ),
+    ),
+    (
+        Quarantine("cli", "r1", "d1", "its clock"),
+        Packet("fedge/1/f/command/cli", b'{"command":"quarantine","request":"r1","device":"d1","why":"its clock"}'),
+    ),
+    (
+        Release("cli", "r1", "d1"),
+        Packet("fedge/1/f/command/cli", b'{"command":"release","request":"r1","device":"d1"}'),
+    ),
+    (
+        Vitals("d1", 4),
+        Packet("fedge/1/f/vitals/d1", b'{"boot":4}', retain=True),
+    ),
+    (
+        Vitals(
+            *("d1", 4, "training", "digits-1f", 0.5, "its data"),
+            disk_free=1_000_000,
+            heat=51.5,
+            load=0.25,
+            bytes_today=4096,
+            clock=1_700_000_000.0,
+            uptime_s=60.0,
+            serves={"digits-1f": V},
+        ),
+        Packet(
+            "fedge/1/f/vitals/d1",
+            b'{"boot":4,"doing":"training","job":"digits-1f","progress":0.5,"why":"its data","disk_free":1000000,'
+            b'"heat":51.5,"load":0.25,"bytes_today":4096,"clock":1700000000.0,"uptime_s":60.0,'
+            b'"serves":{"digits-1f":[1,3]}}',
+            retain=True,
+        ),
+    ),
+    (
+        Notice(1_700_000_000.0, "device.lost", "pi-1 has been away for an hour", device="pi-1"),
+        Packet(
+            "fedge/1/f/notice",
+            b'{"at":1700000000.0,"kind":"device.lost","text":"pi-1 has been away for an hour","device":"pi-1"}',
         ),
     ),
 ]

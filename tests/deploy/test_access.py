@@ -23,10 +23,10 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 Connect = Callable[..., Any]
 
 FROM_THE_AGGREGATOR = {"aggregator", "candidate", "job", "head", "status", "round", "body", "want", "verdict", "reply"}
-FROM_A_DEVICE = {"device", "offer", "chunk"}
-ON_A_DEVICES_BEHALF = {"device", "offer", "chunk"}
+FROM_A_DEVICE = {"device", "vitals", "offer", "chunk"}
+ON_A_DEVICES_BEHALF = {"device", "vitals", "offer", "chunk"}
 """What the aggregator writes too: it takes off who has been silent for long, and clears what was retained."""
-FROM_AN_OPERATOR = {"command", "query"}
+FROM_AN_OPERATOR = {"command", "query", "notice"}
 FOR_EVERY_DEVICE = {"aggregator", "job", "head", "round", "body"}
 FOR_ONE_DEVICE = {"device", "want", "verdict"}
 

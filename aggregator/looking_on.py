@@ -1,0 +1,65 @@
+"""What looks on beside an aggregator, as tables of aggregator.toml: the page, notices, Home Assistant.
+
+All of it runs in one process of its own (fleet/sight), which the aggregator starts where one of these tables asks for
+it, and whose death touches nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from models.data.source import FilePath
+
+Address = Annotated[str, Meta(pattern=r"\A[^\s/]+:[0-9]{1,5}\Z", max_length=260)]
+NoticeKind = Literal[
+    "job.ended", "round.abandoned", "device.lost", "device.back", "device.clone", "words.refused", "disk", "certificate"
+]
+
+
+class ObserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """As whom that process speaks to the broker: [observer]."""
+
+    config: FilePath = ""
+    """A file like operator.toml, of somebody with role observer, or operator where the page may act. Without one it
+    connects as [broker] says, without name and password."""
+
+
+class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The page, and /metrics: [web]."""
+
+    bind: Address | Literal[""] = ""
+    """HOST:PORT; "" for no page. Beyond this machine only with a certificate and users."""
+    certificate_file: FilePath = ""
+    key_file: FilePath = ""
+    users_file: FilePath = ""
+    """Who may log in, and act: made by `fedge web user`."""
+    metrics_devices: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """Up to so many devices have samples of their own in /metrics; 0: none has."""
+
+
+class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is told when something happens: [notify]."""
+
+    webhook: Annotated[str, Meta(pattern=r"\A(https?://\S+)?\Z", max_length=2000)] = ""
+    """Where a JSON object is posted for each notice."""
+    topic: bool = False
+    """Whether notices are said under the topic `notice` too."""
+    kinds: tuple[NoticeKind, ...] = (
+        *("job.ended", "round.abandoned", "device.lost", "device.clone"),
+        *("words.refused", "disk", "certificate"),
+    )
+    lost_after_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 3600.0
+    """A device that was away for so long is lost."""
+    disk_free_bytes: Annotated[int, Meta(ge=0, le=2**49)] = 500_000_000
+    """Less than this, at the server or on a device, is told."""
+    certificate_days: Annotated[float, Meta(ge=0, le=3650)] = 14.0
+    """Certificates and lists of the revoked that end within so many days are told."""
+
+
+class HomeAssistantSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """MQTT discovery: [homeassistant]."""
+
+    prefix: Annotated[str, Meta(pattern=r"\A([A-Za-z0-9_-]{1,80})?\Z")] = ""
+    """The discovery prefix of Home Assistant, as "homeassistant"; "": off."""
