@@ -41,7 +41,7 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from broker.wire import Wire
-from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
+from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
 from edge_agent.fetcher import STALL_S
@@ -152,6 +152,7 @@ class Bench:
         self.limits = DeviceLimits(checkpoint_s=checkpoint_s)
         self.live: Live | None = None
         self.steady = Steady(lambda: self.now)
+        self.vitals = VitalsSettings()
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -169,6 +170,7 @@ class Bench:
             data={data: DataSource("memory")},
             models=self.models,
             limits=self.limits,
+            vitals=self.vitals,
         )
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
