@@ -14,8 +14,8 @@ from tests.fleet.authority.conftest import Client, Site
 Connect = Callable[..., Client]
 
 
-def topic(device: str) -> str:
-    return f"fedge/1/barn/device/{device}"
+def topic(device: str, word: str = "device") -> str:
+    return f"fedge/1/barn/{word}/{device}"
 
 
 def online(device: str, site: Site, connect: Connect, *more: object) -> Client:
@@ -25,6 +25,7 @@ def online(device: str, site: Site, connect: Connect, *more: object) -> Client:
     )
     site.until(lambda: client.is_online, f"{device} is online")
     assert client.transport.publish(Packet(topic(device), b"here", retain=True))
+    assert client.transport.publish(Packet(topic(device, "vitals"), b"warm", retain=True))
     return client
 
 
@@ -33,8 +34,9 @@ def test_a_revoked_device_is_cut_cannot_return_and_is_forgotten_and_the_others_n
 ) -> None:
     site.start_broker()
     out, other = online("pi-1", site, connect), online("pi-2", site, connect)
-    watcher = connect(site.of_staff(), "watcher", topic("+"))
+    watcher = connect(site.of_staff(), "watcher", topic("+"), topic("+", "vitals"))
     site.until(lambda: watcher.heard(topic("pi-1")) == [b"here"], "pi-1 is there")
+    site.until(lambda: watcher.heard(topic("pi-1", "vitals")) == [b"warm"], "and says how it is")
     capsys.readouterr()
     site.fedge("ca", "revoke", site.ca, "pi-1", "--json")
     told = json.loads(capsys.readouterr().out)
@@ -53,9 +55,10 @@ def test_a_revoked_device_is_cut_cannot_return_and_is_forgotten_and_the_others_n
     assert set(heard[2:]) == {b""}, "cleared after the will"
     assert other.is_online
     assert not other.reasons
-    late = connect(site.of_staff(), "late", topic("+"))
-    site.until(lambda: bool(late.heard(topic("pi-2"))), "what is retained has come")
+    late = connect(site.of_staff(), "late", topic("+"), topic("+", "vitals"))
+    site.until(lambda: bool(late.heard(topic("pi-2")) and late.heard(topic("pi-2", "vitals"))), "all has come")
     assert not late.heard(topic("pi-1"))
+    assert not late.heard(topic("pi-1", "vitals")), "nor of how it was"
     site.fedge("ca", "revoke", site.ca, "pi-1", "--json")
     assert json.loads(capsys.readouterr().out)["steps"][0]["text"] == "was revoked before"
 
