@@ -165,10 +165,11 @@ def test_offline_it_looks_at_nothing(bench: Bench) -> None:
 def test_a_broker_that_takes_none_is_told_nothing_more_and_the_operator_what_to_do(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for denied in (WIRE.filter_for("vitals", device="another"), WIRE.filter_for("vitals", device=DEVICE)):
-        assert bench.agent.deadline < math.inf
-        bench.agent._receive(Denied(denied, "not authorized"))
+    bench.settle()
     assert bench.agent._teller is not None
+    for denied in (WIRE.filter_for("vitals", device="another"), WIRE.filter_for("vitals", device=DEVICE)):
+        assert bench.agent._teller.pace.look_at == bench.now + FIRST_S
+        bench.agent._receive(Denied(denied, "not authorized"))
     assert bench.agent._teller.pace.look_at == math.inf
     assert caplog.text.count("access list") == 1
     bench.settle(10 * EVERY_S)

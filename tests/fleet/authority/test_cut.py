@@ -9,7 +9,7 @@ import pytest
 
 from broker.transport import Packet
 from fleet.authority.cut import remove_password
-from tests.fleet.authority.conftest import Client, Site
+from tests.fleet.authority.conftest import TEMPLATE, Client, Site
 
 Connect = Callable[..., Client]
 
@@ -120,6 +120,21 @@ def test_without_a_right_to_clear_the_topic_the_command_says_which(
     said = capsys.readouterr().out
     assert "done      connection is cut" in said
     assert f"let user authority read and write {topic('pi-1')}" in said
+
+
+def test_under_an_access_list_of_before_there_were_vitals_a_device_is_revoked_all_the_same(
+    site: Site, connect: Connect, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = [line for line in TEMPLATE.splitlines() if "vitals" not in line]
+    assert len(older) == len(TEMPLATE.splitlines()) - 2
+    (site.folder / "acl").write_text("\n".join(older) + "\n")
+    site.fedge("ca", "acl", site.ca, "--template", site.folder / "acl", code=1)
+    site.start_broker()
+    out = online("pi-1", site, connect)
+    capsys.readouterr()
+    site.fedge("ca", "revoke", site.ca, "pi-1")
+    assert "done      retained topic is cleared" in capsys.readouterr().out
+    site.until(lambda: any("revoked" in reason for reason in out.reasons), "pi-1 is told why")
 
 
 def test_a_process_that_is_no_mosquitto_is_not_sent_a_signal(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
