@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from fleet.commands import complain
 from fleet.heap import keep_freed_memory
+from fleet.lines.saying import complain
 from fleet.parser import parser
 from runtime.settings import SettingsError
 
