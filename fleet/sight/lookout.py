@@ -38,7 +38,9 @@ log = logging.getLogger(__name__)
 
 WORDS = ("aggregator", "job", "head", "status", "round", "device", "vitals", "verdict", "offer")
 VIEW_S = 0.5
-"""From one view to the next, at least."""
+"""From one view that subscribers are told of to the next, at least."""
+CATCH_UP_S = 0.05
+"""From one view to the next where more has changed than one shows."""
 POLL_S = 1.0
 SHARE = 0.1
 """Of the time, at most, goes into reading the store."""
@@ -76,7 +78,9 @@ class Lookout:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
         self._happened: list[Happened] = []
-        self._poll_at = self._view_at = 0.0
+        self._poll_at = self._view_at = self._catch_up_at = 0.0
+        self._told: View | None = None
+        """The view that subscribers were told of last."""
         self._offered, self._offered_at = 0, 0.0
         """Bytes of offers since then."""
 
@@ -144,6 +148,8 @@ class Lookout:
 
     def _patience_s(self) -> float:
         due = self._view_at if self._source is None else min(self._view_at, self._poll_at)
+        if self._sight.is_behind:
+            due = min(due, self._catch_up_at)
         return min(VIEW_S, max(0.0, due - time.monotonic()))
 
     def _hear(self, observer: Observer, message: Message, *, retained: bool) -> None:
@@ -170,6 +176,9 @@ class Lookout:
         if now >= self._view_at:
             self._view_at = now + VIEW_S
             self._show()
+        elif self._sight.is_behind and now >= self._catch_up_at:
+            self.view = self._sight.view(self._wall())
+            self._catch_up_at = time.monotonic() + CATCH_UP_S
 
     def _poll(self) -> None:
         if self._source is None:
@@ -186,9 +195,10 @@ class Lookout:
 
     def _show(self) -> None:
         view = self._sight.view(self._wall())
-        if view is self.view and not self._happened:
+        self.view = view
+        if view is self._told and not self._happened:
             return
-        self.view, happened, self._happened = view, self._happened, []
+        self._told, happened, self._happened = view, self._happened, []
         for subscriber in self._subscribers:
             if isinstance(failed := contain(lambda call=subscriber: call(view, happened)), Fault):  # type: ignore[misc]
                 log.error("somebody who looks on has failed: %s", failed.why)
