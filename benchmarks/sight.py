@@ -2,7 +2,7 @@
 
 Twenty thousand devices say who they are and how they are; one job draws them all. Then, as in a fleet at work, some of
 them speak between two views. Printed are the memory that the core takes (RSS before and after), the time for a message,
-and that for a view: after a second of ordinary life, where every device has changed at once (which takes several), and where
+and that for a view: after a second of ordinary life, where every device has changed at once (in several), and where
 nothing has.
 CPU time of this process, so that a busy machine matters little.
 """

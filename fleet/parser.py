@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.lines import agent, aggregator, alone, authority, job
+from fleet.lines import agent, aggregator, alone, authority, job, watching
 
 
 class _Version(argparse.Action):
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     aggregator.add_aggregator(table)
     job.add_job(table)
     job.add_round(table)
+    watching.add_watch(table)
     authority.add_ca(table)
     authority.add_enroll(table)
     alone.add_codec(table)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORDS = ("aggregator", "job", "head", "status", "round", "device", "vitals", "verdict", "offer")
+WORDS = ("aggregator", "job", "status", "round", "device", "vitals", "verdict", "offer")
 VIEW_S = 0.5
 """From one view that subscribers are told of to the next, at least."""
 CATCH_UP_S = 0.05
@@ -74,6 +74,10 @@ class Lookout:
         self._sight = Sight(fleet, software=software)
         self.view: View = self._sight.view(wall())
         """The latest."""
+        self.has_read = False
+        """Whether the source has given anything yet."""
+        self.offline = ""
+        """Why there is no connection to the broker."""
         self._subscribers: list[Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
@@ -137,7 +141,8 @@ class Lookout:
                         break
                     case Online():
                         self._sight.connect(connected=True, now=self._wall())
-                    case Offline():
+                    case Offline(reason):
+                        self.offline = reason
                         self._sight.connect(connected=False, now=self._wall())
                     case SessionTakenOver():
                         self._sight.connect(connected=False, now=self._wall())
@@ -191,6 +196,7 @@ class Lookout:
         self._sight.complain("")
         if found is not None:
             self._sight.read(found.facts, self._wall())
+            self.has_read = True
             self._happened.extend(found.happened)
 
     def _show(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from broker.messages import Beacon, Cleared, Head, Job, Message, Offer, Presence, Round, Status, Verdict, Vitals
+from broker.messages import Beacon, Cleared, Job, Message, Offer, Presence, Round, Status, Verdict, Vitals
 from broker.wire import levels
 from fleet.sight.course import Course, Open
 from fleet.sight.doing import doing_of
@@ -94,7 +94,7 @@ class Sight:
                 self._hear_offer(message, now)
             case Verdict():
                 self._hear_verdict(message)
-            case Round() | Head() | Status() | Job():
+            case Round() | Status() | Job():
                 self._hear_of_job(message, now, retained=retained)
             case Beacon():
                 self._hear_beacon(message, now, retained=retained)
@@ -141,7 +141,7 @@ class Sight:
             self._dirty_jobs.add(said.job)
             self._dirty[said.device] = None
 
-    def _hear_of_job(self, said: Round | Head | Status | Job, now: float, *, retained: bool) -> None:
+    def _hear_of_job(self, said: Round | Status | Job, now: float, *, retained: bool) -> None:
         course = self._course(said.job)
         if course is None:
             return
@@ -155,8 +155,6 @@ class Sight:
                     course.draw_all()
                     course.apply()
                     self._dirty_drawn(course.round)
-            case Head():
-                course.come_to(said.version, None if retained else now)
             case Status():
                 course.come_to(said.version, None if retained else now)
                 course.describe(said)

@@ -22,7 +22,10 @@ class Found(Struct, frozen=True):
 class Source(Protocol):
     """Is polled about once a second, from one thread."""
 
-    readings: Readings
+    @property
+    def readings(self) -> Readings | None:
+        """What reads the store in detail; None where it cannot be read from here."""
+        ...
 
     def poll(self) -> Found | None:
         """Return what is stored now; None where nothing has changed. Raises StoreError with a sentence for people."""
