@@ -40,7 +40,7 @@ COLOURS: dict[str, Colour] = {
 """The colour of a state; its word says the same."""
 FEWEST = 40
 """Columns below which nothing more is left out."""
-BAR = 10
+BAR = 8
 Line = Sequence[tuple[str, Colour]]
 
 

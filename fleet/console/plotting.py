@@ -12,6 +12,7 @@ from msgspec import Struct
 from fleet.console import metrics, operator
 from fleet.console.metrics import DeviceLine, VersionLine
 from fleet.sight.asked import version_of
+from models.measures import table as measures
 
 MOST_PANELS = 16
 Curve = tuple[str, Sequence[int], Sequence[float]]
@@ -49,7 +50,7 @@ def curves(versions: Sequence[VersionLine], devices: Sequence[DeviceLine]) -> li
     found: dict[str, tuple[list[int], list[float]]] = {}
     for line in versions:
         number = version_of(line.version).number
-        for measure in metrics.shortlist([line]):
+        for measure in filter(_is_drawn, line.metrics):
             numbers, values = found.setdefault(measure, ([], []))
             numbers.append(number)
             values.append(line.metrics[measure])
@@ -61,3 +62,8 @@ def curves(versions: Sequence[VersionLine], devices: Sequence[DeviceLine]) -> li
     if known:
         found["update bytes"] = known, [float(n_bytes[number]) for number in known]
     return [(name, *curve) for name, curve in list(found.items())[:MOST_PANELS]]
+
+
+def _is_drawn(name: str) -> bool:
+    """Return whether this is a measure of a whole version, or how many devices it was made of."""
+    return name == "participants" or name.removeprefix("federated_") in measures.MEASURES

@@ -48,7 +48,7 @@ def glance(config: operator.OperatorConfig) -> View:
             now = (len(view.devices), len(view.jobs), view.connected, view.aggregator.online)
             if hash(now) != known:
                 known, still = hash(now), time.monotonic()
-            answered = lookout.has_read or view.trouble != ""
+            answered = lookout.has_read or view.trouble != "" or not view.aggregator.online
             if view.connected and answered and time.monotonic() >= still + SETTLED_S:
                 break
             time.sleep(0.05)

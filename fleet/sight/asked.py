@@ -2,6 +2,8 @@
 
     Jobs ─────▶ state, what it waits for, version, measures          every ASK_S
     Explain ──▶ who is drawn, counted, refused in open rounds        of a job that has one; rarely where that is long
+    Devices ──▶ who is there, and who is in quarantine               the same
+    Events ───▶ what has happened                                    every ASK_S
     Curve ────▶ the best version                                     when a version is new
 
 It asks over a connection of its own, in a thread of its own: an answer may take seconds, and the Lookout does not wait
@@ -13,22 +15,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from msgspec import Struct, structs
 
 from aggregator.database import StoreError
-from broker.messages import Jobs, Version
-from fleet.console import operator
+from broker.messages import Events, Jobs, Version
+from fleet.console import devices, operator
 from fleet.console.operator import Console, JobLine, JobList, OperatorConfig, RoundLine
 from fleet.sight.facts import Facts, JobFacts, OpenAttempt
 from fleet.sight.source import Found
+from fleet.sight.view import Happened
 from runtime.settings import SettingsError, convert
 
 ASK_S = 2.0
+MOST_EVENTS = 500
+"""Events that are taken at once."""
+FIRST_EVENTS = 50
+"""Of what has happened before, at first."""
 SHARE = 0.2
 """Of the time, at most, goes into asking after one thing."""
 T = TypeVar("T")
+
+
+def _n(row: devices.EventRow) -> int:
+    return row.n
 
 
 class _Turn(Struct):
@@ -61,6 +73,10 @@ class AskedSource:
         self._found: Found | None = None
         self._facts = Facts()
         self._rounds: dict[str, tuple[_Turn, JobFacts]] = {}
+        self._quarantined: dict[str, str] = {}
+        self._of_devices = _Turn()
+        self._last: int | None = None
+        """The number of the last event."""
         self._trouble = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,9 +113,25 @@ class AskedSource:
         lines = [line for page in pages for line in page.jobs]
         last = self._facts.jobs
         jobs = {line.job: self._job(fleet, line) for line in lines}
-        self._facts = Facts({job: last[job] if last.get(job) == facts else facts for job, facts in jobs.items()})
+        there = self._of_devices.take(lambda: self._devices(fleet)) if self._of_devices.is_due else {}
+        same = {job: last[job] if last.get(job) == facts else facts for job, facts in jobs.items()}
+        self._facts, happened = Facts(same, self._quarantined), self._events(fleet)
         with self._lock:
-            self._found, self._trouble = Found(self._facts), ""
+            waiting = self._found or Found(self._facts)  # what nobody has taken yet
+            self._found = Found(self._facts, [*waiting.happened, *happened][-MOST_EVENTS:], {**waiting.there, **there})
+            self._trouble = ""
+
+    def _devices(self, fleet: Console) -> dict[str, bool]:
+        rows = list(devices.devices_of(fleet))
+        self._quarantined = {row.device: row.quarantine for row in rows if row.quarantine or row.state == "quarantined"}
+        return {row.device: row.state == "online" for row in rows if row.state in ("online", "offline")}
+
+    def _events(self, fleet: Console) -> list[Happened]:
+        """Return what has happened since the last time; the first time, the last of what did."""
+        asked = Events(fleet.client, "", since=self._last)
+        rows = list(islice(devices.events_of(fleet, asked), MOST_EVENTS if self._last is not None else FIRST_EVENTS))
+        self._last = max((row.n for row in rows), default=self._last or 0)
+        return [Happened(row.n, row.at, row.kind, row.text, row.job, row.device) for row in sorted(rows, key=_n)]
 
     def _job(self, fleet: Console, line: JobLine) -> JobFacts:
         version = version_of(line.version)

@@ -196,6 +196,7 @@ class Lookout:
         self._sight.complain("")
         if found is not None:
             self._sight.read(found.facts, self._wall())
+            self._sight.confirm(found.there, self._wall())
             self.has_read = True
             self._happened.extend(found.happened)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,6 +17,8 @@ class Found(Struct, frozen=True):
 
     facts: Facts
     happened: Sequence[Happened] = ()
+    there: Mapping[str, bool] = {}
+    """Which devices are there, as the aggregator knows it; none where it was not asked."""
 
 
 class Source(Protocol):
