@@ -36,8 +36,8 @@ class Ink(Struct, frozen=True):
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
     def plain(self, text: str) -> str:
-        """Return a text of ours as this terminal can show it."""
-        return text if self.blocks else text.replace("…", "~").replace("→", "->").replace("·", "-")
+        """Return a text as this terminal can show it, no wider: what it cannot is a question mark."""
+        return text if self.blocks else text.replace("…", "~").encode("ascii", "replace").decode()
 
 
 def ink_for(*, is_terminal: bool, blocks: bool, environment: Mapping[str, str] = os.environ) -> Ink:
@@ -57,7 +57,7 @@ def width_of(text: str) -> int:
 
 def cell(text: str, columns: int, *, pad: bool = True) -> str:
     """Return a text, cleaned, in exactly so many columns: cut with "~", or filled up. pad: False leaves it shorter."""
-    shown = clean(text, 2000)
+    shown = text if text.isascii() and text.isprintable() else clean(text, 2000)
     if width_of(shown) > columns:
         kept, left = "", max(0, columns - 1)
         for sign in shown:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fleet.console.display import duration
-from fleet.console.ink import Colour, Ink, cell
+from fleet.console.ink import Colour, Ink, cell, width_of
 from fleet.sight.view import DeviceState, DeviceView, Happened, JobView, RoundView, View
 
 STATES: tuple[DeviceState, ...] = ("online", "silent", "offline", "quarantined", "unknown")
@@ -72,9 +72,9 @@ def missing_of(view: View) -> str:
 def _inked(line: Line, columns: int, ink: Ink) -> str:
     left, told = columns, ""
     for text, colour in line:
-        shown = cell(ink.plain(text), left, pad=False) if len(text) > left or not text.isascii() else text
+        shown = ink.plain(cell(text, left, pad=False))
         told += ink.paint(shown, colour)
-        left -= len(shown)
+        left -= width_of(shown)
         if left <= 0:
             break
     return told.rstrip() if not ink.coloured else told
