@@ -4,8 +4,9 @@
                          ├─ one thread ─▶ Sight ─▶ view         the latest, for whoever looks
     store ──Source─────▶ ┘                     └─▶ subscribers  at most twice a second, with what has happened
 
-1. It decides nothing and writes nothing but questions. Neither the broker's end nor the aggregator's is its own: it
-   connects again for ever, and reads again once a second; meanwhile the view says what is missing.
+1. It decides nothing and writes nothing but a question: which devices are there, where only retained words say so.
+   Neither the broker's end nor the aggregator's is its own: it connects again for ever, and reads again once a second;
+   meanwhile the view says what is missing.
 2. `view` is replaced and never changed: whoever looks needs no lock. Subscribers are called from its thread, and one
    that throws is logged and called again.
 3. Offers carry whole updates. Where they come to more than OFFER_BYTES_S they are not listened to any more: then the
@@ -21,9 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aggregator.database import StoreError
-from broker.messages import Message, Offer
+from broker.messages import Message, Offer, Reply
 from broker.transport import Offline, Online, SessionTakenOver
 from fleet.console.observer import Observer, Said, over_mqtt
+from fleet.sight.asking import Asking
 from fleet.sight.sight import Sight
 from fleet.sight.view import Happened, View
 from runtime.faults import Fault, contain
@@ -81,6 +83,7 @@ class Lookout:
         self._subscribers: list[Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._asking = Asking()
         self._happened: list[Happened] = []
         self._poll_at = self._view_at = self._catch_up_at = 0.0
         self._told: View | None = None
@@ -141,6 +144,7 @@ class Lookout:
                         break
                     case Online():
                         self._sight.connect(connected=True, now=self._wall())
+                        self._asking.begin(time.monotonic())
                     case Offline(reason):
                         self.offline = reason
                         self._sight.connect(connected=False, now=self._wall())
@@ -150,6 +154,10 @@ class Lookout:
                     case Said(message, retained):
                         self._hear(observer, message, retained=retained)
             self._pass_time()
+            if self._sight.has_silent and self._sight.is_led:
+                asked = self._asking.next(observer.client, time.monotonic())
+                if asked is not None:
+                    observer.ask(asked)
 
     def _patience_s(self) -> float:
         due = self._view_at if self._source is None else min(self._view_at, self._poll_at)
@@ -161,6 +169,11 @@ class Lookout:
         self._sight.hear(message, self._wall(), retained=retained)
         if isinstance(message, Offer):
             self._weigh(observer, len(message.body))
+        elif isinstance(message, Reply):
+            there, further = self._asking.take(message, time.monotonic())
+            self._sight.confirm(there, self._wall())
+            if further is not None:
+                observer.ask(further)
 
     def _weigh(self, observer: Observer, n_bytes: int) -> None:
         now = time.monotonic()

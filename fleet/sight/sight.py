@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
+from msgspec import structs
+
 from broker.messages import Beacon, Cleared, Job, Message, Offer, Presence, Round, Status, Verdict, Vitals
 from broker.wire import levels
 from fleet.sight.course import Course, Open
@@ -47,7 +49,10 @@ class Sight:
         """Labels that several devices share are kept once."""
         self._leaving: dict[str, float] = {}
         """Device to when it was said to be gone."""
+        self._silent: set[str] = set()
         self._link = 0
+        self._beacon_link = 0
+        """The connection on which who leads was heard last."""
         self._sweep_at: float | None = None
         self._dirty: dict[str, None] = {}
         """Devices that look otherwise than in the last view, in the order in which they came to."""
@@ -168,6 +173,7 @@ class Sight:
         last, nonce = self._aggregator, clean(said.nonce, 80)
         if last.online and (said.term < last.term or (not said.online and nonce != last.nonce)):
             return  # of who leads no more
+        self._beacon_link = self._link
         if (said.online, said.term, nonce) != (last.online, last.term, last.nonce):
             since = None if retained else now
             self._aggregator = AggregatorView(said.online, said.term, nonce, since, last.software)
@@ -255,6 +261,7 @@ class Sight:
     def _touch(self, known: Known) -> None:
         """Note that a device looks otherwise; and whether it can take part in which jobs."""
         self._dirty[known.device] = None
+        (self._silent.add if known.state == "silent" else self._silent.discard)(known.device)
         able = known.able_for()
         if able == known.able:
             return
@@ -279,6 +286,16 @@ class Sight:
             self._dirty.update(dict.fromkeys(round_.drawn | round_.offered | round_.refused.keys()))
 
     # What is seen.
+
+    @property
+    def has_silent(self) -> bool:
+        """Whether retained words alone tell of some device."""
+        return bool(self._silent)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether an aggregator is there, that may be asked."""
+        return self._aggregator.online
 
     @property
     def is_behind(self) -> bool:
@@ -311,6 +328,9 @@ class Sight:
             self._touch(known)
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep_at = None
+            if self._aggregator.online and self._beacon_link != self._link:
+                self._aggregator = structs.replace(self._aggregator, online=False, since=now)
+                self._changed = True
             for known in self._devices.values():
                 if known.state == "online" and known.link != self._link and known.heard_at != now:
                     known.live = False

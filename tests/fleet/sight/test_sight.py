@@ -163,6 +163,9 @@ def test_the_aggregator_confirms_who_is_there(sight: Sight) -> None:
         sight.hear(there(name), 1.0, retained=True)
     sight.confirm({"d1": True, "d2": False, "d7": True}, 2.0)
     assert [one.state for one in sight.view(3.0).devices.values()] == ["online", "offline", "silent"]
+    assert sight.has_silent
+    sight.hear(there("d3"), 4.0)
+    assert not sight.has_silent
 
 
 # Jobs and rounds.
@@ -320,6 +323,15 @@ def test_no_more_devices_are_remembered_than_there_is_room_for() -> None:
         sight.hear(there(f"d{n}"), 1.0)
         sight.hear(Vitals(f"v{n}", 1), 1.0)
     assert len(sight.view(2.0).devices) <= 3
+
+
+def test_an_aggregator_that_a_new_broker_does_not_know_is_not_there(sight: Sight) -> None:
+    sight.hear(Beacon(2, "b", online=True), 1.0)
+    sight.connect(connected=True, now=20.0)
+    assert sight.view(21.0).aggregator.online
+    assert not sight.view(40.0).aggregator.online
+    sight.hear(Beacon(2, "b", online=True), 50.0)
+    assert sight.view(70.0).aggregator.online
 
 
 # Whatever comes.
