@@ -194,10 +194,9 @@ print(sorted({name.split(".")[0] for name in sys.modules} & heavy))
 
 
 def test_only_the_command_line_prints() -> None:
-    assert [name(p) for p in sources(*PACKAGES) if "print" in set(called(p))] == [
-        "fleet/commands.py",
-        "fleet/parser.py",
-    ]
+    printing = {name(p) for p in sources(*PACKAGES) if "print" in set(called(p))}
+    assert "fleet/parser.py" in printing
+    assert all(path == "fleet/parser.py" or path.startswith("fleet/lines/") for path in printing)
 
 
 def test_only_the_table_writes_topics() -> None:

@@ -1,0 +1,70 @@
+"""How commands say what went wrong, and what they have looked at."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.settings import SettingsError
+
+if TYPE_CHECKING:
+    from fleet.console.check import CheckReport
+
+_OURS = ("runtime", "identity", "broker", "models", "aggregator", "edge_agent", "fleet")
+_OF_A_SOURCE = ("beside its path", "beside the path", "source's table", "needs the key")
+
+
+def complain(error: Exception) -> None:
+    """Print what went wrong, in one line."""
+    name = type(error).__name__
+    expected = name.endswith("Error") and type(error).__module__.split(".")[0] in _OURS
+    print(
+        f"fedge: {error}" if expected else f"fedge: {name}: {error} (FEDGE_LOG=debug shows the trace)", file=sys.stderr
+    )
+
+
+@contextmanager
+def source_on_the_line() -> Iterator[None]:
+    """Say of a file that wants more keys in its source's table how this command line gives them."""
+    from models.data.dataset import DatasetError
+
+    try:
+        yield
+    except DatasetError as error:
+        if not any(words in (told := str(error)) for words in _OF_A_SOURCE):
+            raise
+        said = re.search(r'\b\w+ = "[^"]*"', told)
+        key = said[0] if said else "KEY = VALUE"
+        raise DatasetError(f"{told}; here with --source '{key}'", cell=error.cell) from error
+
+
+def refuse_json(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError where JSON is asked for of what only does."""
+    if arguments.json:
+        raise SettingsError("--json goes with --check")
+
+
+def tell(look: Callable[..., CheckReport], arguments: argparse.Namespace, *files: Path) -> int:
+    """Say what `--check` has found; 2 where something is wrong."""
+    from fleet.console.check import CheckReport
+    from fleet.console.operator import as_json
+
+    try:
+        report = look(*files)
+    except SettingsError as error:
+        report = CheckReport(str(files[0]), good=False, errors=[str(error)])
+    if arguments.json:
+        print(as_json(report))
+    else:
+        for line in report.lines:
+            print(f"{line.where} {line.text}")
+        if report.good:
+            print(f"{report.file}: good")
+    for text in report.errors:
+        print(f"fedge: {text}", file=sys.stderr)
+    return 0 if report.good else 2
