@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.data.source import FilePath
+from broker.connection import FilePath
 
 Address = Annotated[str, Meta(pattern=r"\A[^\s/]+:[0-9]{1,5}\Z", max_length=260)]
 NoticeKind = Literal[
@@ -35,6 +35,11 @@ class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     key_file: FilePath = ""
     users_file: FilePath = ""
     """Who may log in, and act: made by `fedge web user`."""
+    hosts: tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,253}\Z")], ...] = ()
+    """Names, beside localhost, by which the page may be asked for; by an address it may always be."""
+    in_container: bool = False
+    """Whether it runs in a container whose port is published at the loopback interface of its host: then bind may be
+    0.0.0.0 without a certificate and users, and nobody is answered but that host and the container itself."""
     metrics_devices: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """Up to so many devices have samples of their own in /metrics; 0: none has."""
 
