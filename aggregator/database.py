@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.failpoints import reach
 
@@ -34,24 +34,50 @@ class OutOfRangeError(DamageError):
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
+WRITE_WAITS_S = 5.0
+READ_WAITS_S = 0.5
+"""How long another program may have the file to itself before that is an error."""
 Row = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 """Is told how many bytes are done, and of how many."""
 
 
-class Database:
-    """One open file."""
+class Pending(Protocol):
+    """Rows that wait for a transaction which is made anyhow. What is wrong with their table is nobody else's fault."""
 
-    def __init__(self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False) -> None:
+    def statements(self) -> Sequence[tuple[str, Sequence[object]]]:
+        """Return what the transaction that is about to end writes of them, each in one statement."""
+
+    def written(self) -> None:
+        """Note that it has ended well; if this is not called, they wait for the next one."""
+
+    def refused(self, error: DamageError) -> None:
+        """Note that their table is damaged; the transaction goes on without them."""
+
+
+class Database:
+    """One open file. pending: what its transactions take along."""
+
+    pending: Pending | None = None
+
+    def __init__(
+        self, file: Path, *, synced: bool = True, wal: bool = True, new: bool = False, only_reads: bool = False
+    ) -> None:
         """Open a file. Raises StoreError, or DamageError where it is no database.
 
         synced: False where no power is cut, or who writes puts it on disk as a whole. wal: False leaves the file's
-        journal as it is. new: the file may be made.
+        journal as it is. new: the file may be made. only_reads: while another process writes; then it may be used on
+        any thread, on one at a time.
         """
         self.file = file
+        self._is_synced = synced
+        mode = "ro" if only_reads else "rwc" if new else "rw"
+        patience_s = READ_WAITS_S if only_reads else WRITE_WAITS_S
         try:
-            uri = f"{file.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+            uri = f"{file.absolute().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=not only_reads, timeout=patience_s
+            )
         except sqlite3.Error as error:
             raise _translated(error, f"{file} cannot be opened") from error
         try:
@@ -59,7 +85,7 @@ class Database:
             self._db.create_function("crc", 1, crc, deterministic=True)
             self._db.execute("PRAGMA trusted_schema = OFF")
             self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if wal:
+            if wal and not only_reads:
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
         except _RAISED as error:
@@ -96,7 +122,33 @@ class Database:
 
     def transaction(self, what: str) -> Transaction:
         """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people."""
-        return Transaction(self._db, what)
+        return Transaction(self._db, what, self.pending)
+
+    def write_pending(self) -> None:
+        """Write what waits to be taken along, in a transaction that is on disk with the next one. Raises StoreError.
+
+        With synchronous = NORMAL no transaction is synced, and a power cut takes the last ones whole; the start of a
+        WAL and a checkpoint are synced as they would be by whoever came next. (OFF would leave out those as well, and
+        then a power cut could mix two states of the file.)
+        """
+        if self._is_synced:
+            self.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with self.transaction("what has happened"):
+                pass
+        finally:
+            if self._is_synced:
+                self.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the file as it is at one moment, for as long as the block lasts. Raises StoreError."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
 
     def things(self) -> set[tuple[str, str]]:
         """Return kind and name of everything in its schema. Raises StoreError or DamageError."""
@@ -143,9 +195,10 @@ class Database:
 class Transaction:
     """BEGIN IMMEDIATE … COMMIT, or ROLLBACK whatever is raised; a full or read-only disk becomes a StoreError."""
 
-    def __init__(self, db: sqlite3.Connection, what: str) -> None:
+    def __init__(self, db: sqlite3.Connection, what: str, pending: Pending | None = None) -> None:
         self._db = db
         self._what = what
+        self._pending = pending
         self._undone = False
 
     def __enter__(self) -> Transaction:
@@ -156,21 +209,40 @@ class Transaction:
     def __call__(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run one statement. Raises StoreError or DamageError, and then all of it is undone."""
         try:
-            reach("store.statement.before", sql[:40])
-            self._db.execute(sql, values)
-            reach("store.statement.after", sql[:40])
+            self._execute(sql, values)
         except (*_RAISED, OSError) as error:
             self._roll_back()
             raise self._as_ours(error) from error
 
+    def _execute(self, sql: str, values: Sequence[object]) -> None:
+        reach("store.statement.before", sql[:40])
+        self._db.execute(sql, values)
+        reach("store.statement.after", sql[:40])
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is None:
             if not self._undone:
+                self._take_along()
                 self("COMMIT")
+                if self._pending is not None:
+                    self._pending.written()
             return
         self._roll_back()
         if isinstance(error, OSError):
             raise self._as_ours(error) from error
+
+    def _take_along(self) -> None:
+        """Write what waits for a transaction. Raises StoreError, and then all of it is undone."""
+        for sql, values in () if self._pending is None else self._pending.statements():
+            try:
+                self._execute(sql, values)
+            except (*_RAISED, OSError) as error:
+                ours = self._as_ours(error)
+                if self._pending is None or not (isinstance(ours, DamageError) and self._db.in_transaction):
+                    self._roll_back()
+                    raise ours from error
+                self._pending.refused(ours)
+                return
 
     def undo(self) -> None:
         """Take back all that was written; the `with` must end here."""

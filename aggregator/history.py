@@ -9,7 +9,8 @@ import msgspec
 
 from aggregator import generations, rows
 from aggregator.database import Transaction, crc
-from aggregator.part import Part
+from aggregator.part import Part, base_cells
+from aggregator.pasts import seconds_of
 from aggregator.rows import AMONG_BODIES, BodyRow, Current, Kept, VersionRow, damaged
 from broker.messages import Version
 
@@ -59,6 +60,13 @@ class History(Part):
         if whole is None:
             raise damaged(job, "bodies", f"the one that leads to version {number} from nothing is missing")
         return whole
+
+    def newest(self, job: str) -> tuple[Version, float | None, dict[str, float]]:
+        """Return the current version of a job, when it was made, in seconds since 1970, and its metrics."""
+        version = generations.current(self._db, job)
+        sql = "SELECT at, metrics FROM versions WHERE job = ? AND generation = ? AND number = ?"
+        at, metrics = self._one(job, "versions", sql, base_cells(job, version)) or (None, None)
+        return version, seconds_of(at), rows.read_json(dict[str, float], job, "versions", metrics)
 
     def versions(self, job: str) -> list[tuple[Version, str]]:
         """Return every version of a job with its SHA-256, the first one first."""

@@ -11,6 +11,7 @@
     deleted    the names of jobs that are gone
     kept       states of versions that are kept for their own sake (kept.py)
     past       jobs that another of their name has replaced
+    events     what has happened, for people (events.py)
 
 A new file is made beside its place and renamed into it, so that one that lies there is whole, and one that holds
 nothing has lost what it held.
@@ -105,7 +106,10 @@ CREATE TABLE contributions (
     job TEXT, number INTEGER, device TEXT, counted INTEGER, n_examples INTEGER, weight INTEGER, norm REAL, loss REAL,
     body_bytes INTEGER, seconds REAL, evaluation BLOB, PRIMARY KEY (job, number, device)) WITHOUT ROWID;
 """
-STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SIXTH = """
+CREATE TABLE events (n INTEGER PRIMARY KEY, at TEXT, kind TEXT, job TEXT, device TEXT, text TEXT);
+"""
+STEPS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 """What leads from each schema to the next, beginning with an empty file."""
 SCHEMA_VERSION = len(STEPS)
 TABLES = {"meta", "jobs", "versions", "updates", "attempts", "bodies"}
@@ -150,17 +154,18 @@ def bring_up(db: Database, begin: Begin = lambda _: ()) -> None:
 
 def is_newer(db: Database) -> bool:
     """Return whether a later fedge has written a file. Raises StoreError."""
-    return _number(db) > SCHEMA_VERSION
+    return number(db) > SCHEMA_VERSION
 
 
-def _number(db: Database) -> int:
+def number(db: Database) -> int:
+    """Return the number of a file's schema, whatever that is. Raises StoreError or DamageError."""
     row = db.one("its schema", "PRAGMA user_version")
     return int(row[0]) if row else 0
 
 
 def check(db: Database) -> int:
     """Return the schema of a file. Raises DamageError unless it is a store, StoreError where it is a later fedge's."""
-    found = _number(db)
+    found = number(db)
     if found > SCHEMA_VERSION:
         raise StoreError(
             f"{db.file} was written by a newer fedge (schema {found}, where this one reads 1 to {SCHEMA_VERSION}): "
@@ -169,6 +174,7 @@ def check(db: Database) -> int:
     things = db.things()
     wanted = TABLES | {"deleted", "litter"} if found >= 2 else TABLES
     wanted = wanted | {"kept", "past"} if found >= 5 else wanted
+    wanted = wanted | {"events"} if found >= 6 else wanted
     missing = wanted - {name for kind, name in things if kind == "table"}
     foreign = {kind for kind, _ in things} - {"table", "index"}
     if found < 1 or missing or foreign:
@@ -218,7 +224,7 @@ def _make(file: Path, begin: Begin, *, synced: bool) -> None:
 
 
 def _migrate(db: Database, begin: Begin) -> None:
-    found = _number(db)
+    found = number(db)
     with db.transaction("a new schema") as write:
         for step in STEPS[found:]:
             for statement in step.split(";\n")[:-1]:

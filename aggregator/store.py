@@ -10,6 +10,7 @@ broker are a projection of what stands here.
     database.py      SQLite
     bodies.py        what is too long for a row of it
     kept.py          states of versions that are kept for their own sake, and jobs that were replaced
+    events.py        what has happened, for people
 
 Its methods stand by what they are about, each of these files a class of them; what changes several tables in one stands
 here:
@@ -30,12 +31,13 @@ from pathlib import Path
 
 import msgspec
 
-from aggregator import contributions, generations, kept, rows, schema
+from aggregator import contributions, events, generations, kept, rows, schema
 from aggregator.attempts import CLOSE_ATTEMPT, Attempts
 from aggregator.bodies import Bodies
 from aggregator.contributions import Scored
 from aggregator.database import DamageError, Database, StoreError, crc
 from aggregator.effects import Close
+from aggregator.events import Events
 from aggregator.generations import Chance
 from aggregator.history import ADD_VERSION, History, Start, add_body, add_version
 from aggregator.kept import Keep, KeptState, KeptStates, Leaving
@@ -124,6 +126,8 @@ class Store(Words, History, Updates, Attempts):
                 self.identity, self.moved = generations.settle(self._db, chance)
                 self.states = KeptStates(self._db)
                 self._go_on_behind_bodies()
+                self.events = Events(events.last(self._db) + (events.LEAP if self.moved else 0))
+                self._db.pending = self.events
             except BaseException:
                 self._db.close()
                 raise
@@ -138,6 +142,7 @@ class Store(Words, History, Updates, Attempts):
         store.folder = db.file.parent
         store._db = db
         store.states = KeptStates(db)
+        store.events = Events()
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
 
@@ -166,6 +171,8 @@ class Store(Words, History, Updates, Attempts):
 
     states: KeptStates
     """Versions that are kept for their own sake, and jobs that were replaced."""
+    events: Events
+    """What has happened, and waits to be written along with what is written anyhow."""
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""
     moved: bool
@@ -175,6 +182,14 @@ class Store(Words, History, Updates, Attempts):
         """Close the file and give the lock up."""
         self._db.close()
         self._lock.close()
+
+    def write_events(self) -> None:
+        """Write what has happened, without a sync, where nothing has been written that took it along.
+
+        Raises StoreError.
+        """
+        if self.events.waits:
+            self._db.write_pending()
 
     # Jobs.
 

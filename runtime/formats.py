@@ -1,7 +1,7 @@
 """The formats in which things lie on disk have numbers; here is what is said of one that is not read.
 
     what                                        where its number stands                       written, read
-    aggregator.sqlite, and all in its rows      SQLite's user_version (aggregator/schema.py)  5, from 1 on
+    aggregator.sqlite, and all in its rows      SQLite's user_version (aggregator/schema.py)  6, from 1 on
       … updates/JOB.bin beside it               the same: what lies where stands in a row
       … state and record of a version           first in the blob (aggregator/record.py)      2; 3: agreed; 4: buffers
     a backup                                    in its seal, none is 1 (aggregator/backup.py) 1

@@ -82,6 +82,10 @@ class Observer:
         """Listen to these topics, from now on."""
         self._transport.subscribe(*filters)
 
+    def leave(self, word: str) -> None:
+        """Listen to the topics under this word no more."""
+        self._transport.unsubscribe(self.wire.filter_for(word))
+
     def say(self, message: Message) -> bool:
         """Send a message; return whether it was taken. Only an answer proves that it has arrived."""
         return self._transport.publish(self.wire.pack(message))

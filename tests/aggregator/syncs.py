@@ -1,0 +1,79 @@
+"""Counts the syncs that SQLite asks the kernel for: its file system in this process, with one method in between."""
+
+from __future__ import annotations
+
+import _sqlite3
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import CFUNCTYPE, POINTER, Structure, c_int, c_void_p, cast
+
+
+class _Methods(Structure):
+    """sqlite3_io_methods, to its xSync and what follows."""
+
+    _fields_ = [
+        ("version", c_int),
+        *((name, c_void_p) for name in ("close", "read", "write", "truncate", "sync")),
+        *((f"other{n}", c_void_p) for n in range(13)),
+    ]
+
+
+class _File(Structure):
+    _fields_ = [("methods", POINTER(_Methods))]
+
+
+class _Vfs(Structure):
+    """sqlite3_vfs, to its xOpen."""
+
+    _fields_ = [
+        *(("version", c_int), ("file_bytes", c_int), ("most_path", c_int)),
+        *((name, c_void_p) for name in ("next", "name", "data", "open")),
+    ]
+
+
+_Open = CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(_File), c_int, c_void_p)
+"""A name stays a pointer: what stands behind it in memory counts."""
+_Sync = CFUNCTYPE(c_int, c_void_p, c_int)
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], int]]:
+    """Give what says how often a file that was opened in this block has been synced."""
+    library = ctypes.CDLL(_sqlite3.__file__)
+    library.sqlite3_vfs_find.restype = POINTER(_Vfs)
+    vfs = library.sqlite3_vfs_find(None).contents
+    original, syncs, kept = _Open(vfs.open), [0], {}
+
+    def wrapped(methods: _Methods) -> _Methods:
+        key = bytes(methods)
+        if key not in kept:
+            before = _Sync(methods.sync)
+
+            def sync(file: int, flags: int) -> int:
+                syncs[0] += 1
+                return int(before(file, flags))
+
+            own, between = _Methods.from_buffer_copy(methods), _Sync(sync)
+            own.sync = cast(between, c_void_p).value
+            kept[key] = own, between, before
+        return kept[key][0]
+
+    def open_(it: int, name: int, file: object, flags: int, out: int) -> int:
+        result = int(original(it, name, file, flags, out))
+        if result == 0:
+            opened = file.contents  # type: ignore[attr-defined]  # a pointer
+            opened.methods = ctypes.pointer(wrapped(opened.methods.contents))
+        return result
+
+    between = _Open(open_)
+    vfs.open, before = cast(between, c_void_p).value, vfs.open
+    _FOR_GOOD.append((between, original, kept))
+    try:
+        yield lambda: syncs[0]
+    finally:
+        vfs.open = before
+
+
+_FOR_GOOD: list[object] = []
+"""Files that stay open go on calling these."""
