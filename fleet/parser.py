@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.lines import agent, aggregator, alone, authority, job
+from fleet.lines import agent, aggregator, alone, authority, job, web
 
 
 class _Version(argparse.Action):
@@ -39,4 +39,5 @@ def parser() -> argparse.ArgumentParser:
     authority.add_ca(table)
     authority.add_enroll(table)
     alone.add_codec(table)
+    web.add_web(table)
     return parser

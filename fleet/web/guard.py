@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aggregator.looking_on import is_loopback
 from fleet.web.queries import MOST_BYTES
 
 MOST_PATH = 1000
@@ -129,14 +130,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address, or the name localhost, is this machine and nobody else's."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def gateway(table: Path = Path("/proc/net/route")) -> str | None:

@@ -40,10 +40,10 @@ class Sees(Protocol):
         """The latest view."""
 
     @property
-    def readings(self) -> Readings:
-        """What reads the store."""
+    def readings(self) -> Readings | None:
+        """What reads the store; None where there is none to read."""
 
-    def subscribe(self, callback: Callable[[View, list[Happened]], None], /) -> object:
+    def subscribe(self, callback: Callable[[View, Sequence[Happened]], None], /) -> object:
         """Have this called, on a thread of the caller's own, with each new view and what has happened."""
 
 
@@ -96,8 +96,10 @@ class Site:
 
     @property
     def readings(self) -> Readings:
-        """What reads the store. Its calls raise StoreError."""
-        return self.lookout.readings
+        """What reads the store. Its calls raise StoreError, and so does this where there is no store to read."""
+        if (readings := self.lookout.readings) is None:
+            raise StoreError("there is no store here to read")
+        return readings
 
     def summary(self, view: View) -> Summary:
         """Return a view in a few numbers, which are worked out once."""
