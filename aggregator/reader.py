@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from aggregator import events, pasts, quarantine, rows, schema
+from aggregator import events, generations, pasts, quarantine, rows, schema
 from aggregator.database import DamageError, Database, StoreError
+from aggregator.effects import Attempt
 from aggregator.events import Event
 from aggregator.pasts import Fated, seconds_of
 from aggregator.rows import AttemptRow
@@ -163,6 +164,18 @@ class Reader:
         )
         with self._reading() as store:
             return {str(device): str(why) for device, why in store._db.rows("table updates", sql, (job,))}
+
+    def open_attempt(self, job: str) -> Attempt | None:
+        """Return the open attempt to leave the current version of a job; None where none is. Raises StoreError."""
+        with self._reading() as store:
+            found = store.last_attempt(job, generations.current(store._db, job))
+            return found[0] if found is not None and found[1] else None
+
+    def devices(self) -> set[str]:
+        """Return the devices that have rows: of updates, or of what they brought. Raises StoreError."""
+        sql = "SELECT device FROM updates UNION SELECT device FROM contributions"
+        with self._reading() as store:
+            return {str(device) for (device,) in store._db.rows("table contributions", sql)}
 
     def quarantined(self) -> dict[str, str]:
         """Return the devices in quarantine, and why. Raises StoreError."""
