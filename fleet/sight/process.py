@@ -157,7 +157,8 @@ def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[],
             readable(*certificate)
         except OSError as error:
             raise SettingsError(f"[web] certificate_file: {error.strerror}") from error
-    return WebServer(app(lookout, web, Exporter(config)), web.bind, failed, certificate)
+    made = app(lookout, web, Exporter(config))
+    return WebServer(made, web.bind, failed, made.state.hub.close, certificate)
 
 
 def _plain(speaker: Speaker) -> dict[str, object]:
