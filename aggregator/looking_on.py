@@ -6,11 +6,16 @@ it, and whose death touches nothing.
 
 from __future__ import annotations
 
+import ipaddress
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.data.source import FilePath
+from broker.connection import FilePath
+
+PAGE_PACKAGES = ("starlette", "uvicorn", "jinja2", "prometheus_client")
+MISSING_PAGE = "bind: the page needs packages that are not installed here: pip install fedge[web]"
 
 Address = Annotated[str, Meta(pattern=r"\A[^\s/]+:[0-9]{1,5}\Z", max_length=260)]
 NoticeKind = Literal[
@@ -35,8 +40,43 @@ class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     key_file: FilePath = ""
     users_file: FilePath = ""
     """Who may log in, and act: made by `fedge web user`."""
+    hosts: tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,253}\Z")], ...] = ()
+    """Names, beside localhost, by which the page may be asked for; by an address it may always be."""
+    in_container: bool = False
+    """Whether it runs in a container whose port is published at the loopback interface of its host: then bind may be
+    0.0.0.0 without a certificate and users, and nobody is answered but that host and the container itself."""
     metrics_devices: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """Up to so many devices have samples of their own in /metrics; 0: none has."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or the name localhost, is this machine and nobody else's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def page_is_installed() -> bool:
+    """Return whether what the page needs is installed: the extra `web`."""
+    return all(find_spec(name) is not None for name in PAGE_PACKAGES)
+
+
+def why_not(web: WebSettings) -> str:
+    """Return why a page must not be served so, in a sentence; "" where it may."""
+    host, _, port = web.bind.rpartition(":")
+    if not web.bind:
+        return ""
+    if int(port) > 65_535:
+        return f"bind: {port} is no port"
+    if bool(web.certificate_file) != bool(web.key_file):
+        return "certificate_file and key_file are of no use without each other"
+    if is_loopback(host) or web.in_container or (web.certificate_file and web.users_file):
+        return ""
+    return (
+        f"bind: {web.bind} is beyond this machine, where the page is for users and over TLS alone: give "
+        "certificate_file, key_file and users_file, or bind to 127.0.0.1 and open a way with ssh -L"
+    )
 
 
 class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):

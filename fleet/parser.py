@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.lines import agent, aggregator, alone, authority, device, job, watching
+from fleet.lines import agent, aggregator, alone, authority, device, job, watching, web
 
 
 class _Version(argparse.Action):
@@ -42,4 +42,5 @@ def parser() -> argparse.ArgumentParser:
     authority.add_ca(table)
     authority.add_enroll(table)
     alone.add_codec(table)
+    web.add_web(table)
     return parser

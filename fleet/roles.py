@@ -16,7 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from aggregator.config import AggregatorConfig
+from aggregator.looking_on import MISSING_PAGE, WebSettings, page_is_installed, why_not
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.mailbox import ClientLimits
@@ -32,12 +35,13 @@ from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
-from runtime.settings import SettingsError, load
+from runtime.settings import SettingsError, convert, load
 
 if TYPE_CHECKING:
     from broker.wire import Wire
     from edge_agent.live.listeners import Live
     from edge_agent.renewal import Renewal
+    from fleet.sight.companion import Companion
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +141,19 @@ def _live(config: AgentConfig, device: str, wire: Wire) -> Live | None:
     return Listeners(sources, wire, device, config.broker, connect)
 
 
-def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Callable[[], str], daily: Daily) -> None:
-    """Step until asked to stop; feed the watchdog from the loop that does the work."""
+def _loop(
+    step: Callable[[float], bool],
+    stopping: Callable[[], bool],
+    doing: Callable[[], str],
+    daily: Daily,
+    beside: Callable[[], None] = lambda: None,
+) -> None:
+    """Step until asked to stop; feed the watchdog from the loop that does the work. beside: called after each step."""
     interval_s = notify.watchdog_interval_s() or 10.0
     told_at, told = 0.0, ""
     while not stopping():
         step(min(1.0, interval_s))
+        beside()
         if time.monotonic() - told_at >= interval_s:
             told_at = time.monotonic()
             notify.alive()
@@ -152,17 +163,42 @@ def _loop(step: Callable[[float], bool], stopping: Callable[[], bool], doing: Ca
                 notify.status(now)
 
 
-def load_aggregator(path: Path) -> AggregatorConfig:
-    """Read aggregator.toml and look at everything it names. Raises SettingsError."""
+def load_aggregator(path: Path, bind: str = "", *, in_container: bool = False) -> AggregatorConfig:
+    """Read aggregator.toml and look at everything it names. Raises SettingsError.
+
+    bind, in_container: of [web], where the command line says it.
+    """
     config = load(path, AggregatorConfig)
+    if bind or in_container:
+        plain = {"bind": bind or config.web.bind, "in_container": in_container or config.web.in_container}
+        web = convert(structs.asdict(config.web) | plain, WebSettings, "--web")
+        config = structs.replace(config, web=web)
+    if why := why_not(config.web):
+        raise SettingsError(f"{path}: [web] {why}")
     for name, source in config.tests.items():
         _check_data(path, f"[tests.{name}] path", source)
     _check_broker(path, config.broker)
     return config
 
 
-def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_when_replaced: bool = False) -> None:
-    """Run until SIGTERM or SIGINT, leading or standing by.
+def companion_of_aggregator(config: AggregatorConfig, path: Path) -> Companion | None:
+    """Return who is to look on beside an aggregator, if anybody; say where a page is asked for and cannot be served."""
+    from fleet.sight.companion import companion_of
+
+    is_installed = page_is_installed()
+    if config.web.bind and not is_installed:
+        log.error("[web] %s", MISSING_PAGE)
+    return companion_of(config, path, is_installed=is_installed)
+
+
+def run_aggregator(
+    config: AggregatorConfig,
+    *,
+    take_over: bool = False,
+    exit_when_replaced: bool = False,
+    companion: Companion | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT, leading or standing by. companion: who looks on beside it.
 
     Raises StoreError when the state directory fails, ReplacedError when another aggregator leads and this one was asked
     to exit then.
@@ -198,11 +234,14 @@ def run_aggregator(config: AggregatorConfig, *, take_over: bool = False, exit_wh
     daily = Daily(lambda: aggregator_concerns(config))
     aggregator.start()
     notify.ready("connecting")
+    beside = (lambda: None) if companion is None else companion.tick
     try:
-        _loop(aggregator.step, stopping, lambda: aggregator.doing, daily)
+        _loop(aggregator.step, stopping, lambda: aggregator.doing, daily, beside)
     finally:
         notify.stopping()
         aggregator.stop()
+        if companion is not None:
+            companion.stop()
         executor.shutdown(wait=False, cancel_futures=True)
         store.close()
 

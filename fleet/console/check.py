@@ -17,6 +17,7 @@ import datetime as dt
 import fcntl
 import importlib
 import os
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from msgspec import Struct, field, structs
 from aggregator.capacity import capacity
 from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
+from aggregator.looking_on import MISSING_PAGE, WebSettings, page_is_installed
 from aggregator.starting import of_net
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
@@ -126,6 +128,8 @@ def check_aggregator(path: Path) -> CheckReport:
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_aggregator(config))
     if (registry := config.identity.registry) is not None:
         report.look("[identity] registry", partial(_registry, registry, config.fleet))
+    if config.web.bind:
+        report.look("[web]", partial(_page, config.web))
     return report
 
 
@@ -197,6 +201,16 @@ def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -
         return Line("[identity]", f"{pinned}, {own}")
 
     report.look("[identity]", look)
+
+
+def _page(web: WebSettings) -> Line:
+    """Say where the page will be, or that it cannot be: the rest of an aggregator works without."""
+    if not page_is_installed():
+        return Line("[web]", MISSING_PAGE)
+    scheme = "https" if web.certificate_file else "http"
+    if web.certificate_file:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate_file, web.key_file)
+    return Line("[web]", f"the page will be at {scheme}://{web.bind}/")
 
 
 def _look_around(

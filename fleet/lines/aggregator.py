@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fleet.lines.options import Table, add, add_check, add_config, group
 from fleet.lines.saying import complain, refuse_json, tell
+from fleet.lines.web import add_bind
 
 
 def add_aggregator(table: Table) -> None:
@@ -25,6 +26,7 @@ def add_aggregator(table: Table) -> None:
     run.add_argument(
         "--exit-when-replaced", action="store_true", help="exit with 3 when another aggregator leads; else stand by"
     )
+    add_bind(run)
     run.set_defaults(logs=True)
     backup = add(
         aggregator,
@@ -68,11 +70,16 @@ def aggregator_run(arguments: argparse.Namespace) -> int:
         return tell(check_aggregator, arguments, arguments.config)
     refuse_json(arguments)
     from aggregator.service import ReplacedError
-    from fleet.roles import load_aggregator, run_aggregator
+    from fleet.roles import companion_of_aggregator, load_aggregator, run_aggregator
 
-    config = load_aggregator(arguments.config)
+    config = load_aggregator(arguments.config, arguments.web, in_container=arguments.web_in_container)
     try:
-        run_aggregator(config, take_over=arguments.take_over, exit_when_replaced=arguments.exit_when_replaced)
+        run_aggregator(
+            config,
+            take_over=arguments.take_over,
+            exit_when_replaced=arguments.exit_when_replaced,
+            companion=companion_of_aggregator(config, arguments.config),
+        )
     except ReplacedError as error:
         complain(error)
         return 3

@@ -29,6 +29,7 @@ def add_demo(table: Table) -> None:
     demo.add_argument("--base", type=Path, metavar="FILE", help=BASE)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
+    demo.add_argument("--no-web", action="store_true", help="show no page in the browser meanwhile")
 
 
 def add_simulate(table: Table) -> None:
@@ -130,6 +131,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
             as_json=arguments.json,
             data=data,
             base=arguments.base,
+            page=not arguments.no_web and not arguments.json,
         )
 
 

@@ -1,0 +1,230 @@
+"""Pages that stay true while they are looked at: server-sent events with the pieces of a page that have changed.
+
+    a new view ──poke──▶ Hub ──▶ Channel: one for all who look at the same ──rendered once──▶ a queue for each of them
+
+Laws.
+1. A piece is rendered once for all who look at the same page with the same query, and sent only where it has changed in
+   more than how long ago something is: the script counts that.
+2. Rendering takes at most a quarter of a processor: after a pass the hub rests three times as long as it took.
+3. Streams are bounded in number. Each has a queue of QUEUED messages, which all of a channel share; who does not keep
+   up is cut off, and comes again.
+4. A stream with nothing to say says so every HEARTBEAT_S; the connection of who has gone is found by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from fleet.web.site import MissingError, Screen, Site
+
+log = logging.getLogger(__name__)
+
+MOST_STREAMS = 1200
+QUEUED = 4
+HEARTBEAT_S = 15.0
+STUCK_S = 20.0
+"""Who has not taken a message after so long is cut off."""
+REST_S = 0.5
+"""The least time between two passes."""
+STALE_S = 15.0
+"""A pass is made after so long though nothing was heard: what a store says changes by itself."""
+_AGES = re.compile(r">[^<]*</time>")
+HEARTBEAT = b": still here\n\n"
+Looking = Callable[[], Screen]
+
+
+class Channel:
+    """Those who look at the same, and what they have been shown."""
+
+    def __init__(self, site: Site, look: Looking) -> None:
+        self._site = site
+        self._look = look
+        self.queues: set[asyncio.Queue[bytes | None]] = set()
+        self.first = asyncio.Lock()
+        """Held while it is rendered for the first time."""
+        self.is_rendered = False
+        self._shown: dict[str, str] = {}
+        self._ages: dict[str, str] = {}
+
+    def render(self) -> bytes | None:
+        """Return a message with what has changed, None where nothing has. Runs on the hub's thread."""
+        try:
+            screen = self._look()
+        except MissingError:
+            return None  # it was deleted under the eyes of who looks at it: the page stays as it was
+        changed = {}
+        for name in screen.parts:
+            html = self._site.part(screen, name)
+            bare = _AGES.sub("></time>", html)
+            if self._ages.get(name) != bare:
+                changed[name] = html
+            self._shown[name], self._ages[name] = html, bare
+        return _message(changed, self._site.clock()) if changed else None
+
+    def whole(self) -> bytes:
+        """Return a message with all pieces, as they were rendered last."""
+        return _message(self._shown, self._site.clock())
+
+
+def _message(parts: dict[str, str], now: float) -> bytes:
+    return b"data: " + msgspec.json.encode({"now": round(now, 3), "parts": parts}) + b"\n\n"
+
+
+class Hub:
+    """Renders for all streams, on a thread of its own; everything else of it belongs to the server's loop."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._channels: dict[object, Channel] = {}
+        self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = ThreadPoolExecutor(1, "render")
+        self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+
+    @property
+    def n_streams(self) -> int:
+        """How many are open."""
+        return sum(len(channel.queues) for channel in self._channels.values())
+
+    def start(self) -> None:
+        """Begin, on the loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._site.lookout.subscribe(lambda _view, _events: self.poke())
+        self._task = self._loop.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End all streams and the thread."""
+        self._close()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def poke(self) -> None:
+        """Say that there is something new; from any thread, and after the end too."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    def close(self) -> None:
+        """End all streams soon, and let no new one begin: the server stops. From any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._closing.set()
+        for channel in self._channels.values():
+            for queue in channel.queues:
+                _end(queue)
+
+    async def stream(self, key: object, look: Looking, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with a stream. key: equal for those who look at the same. look: makes the screen."""
+        if self._closing.is_set() or self.n_streams >= MOST_STREAMS:
+            response = PlainTextResponse("too many look on already\n", 503, {"retry-after": "15"})
+            await response(scope, receive, send)
+            return
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED)
+        channel = self._channels.setdefault(key, Channel(self._site, look))
+        channel.queues.add(queue)
+        try:
+            async with channel.first:
+                if not channel.is_rendered:
+                    await self._render(channel)
+                else:
+                    with contextlib.suppress(asyncio.QueueFull):
+                        queue.put_nowait(channel.whole())
+            if self._closing.is_set():
+                _end(queue)
+            await _serve(queue, scope, receive, send)
+        finally:
+            channel.queues.discard(queue)
+            if not channel.queues and self._channels.get(key) is channel:
+                del self._channels[key]
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), STALE_S)
+            self._news.clear()
+            began = time.monotonic()
+            for channel in list(self._channels.values()):
+                await self._render(channel)
+            await asyncio.sleep(max(REST_S, 3 * (time.monotonic() - began)))
+
+    async def _render(self, channel: Channel) -> None:
+        """Render what a channel shows, and send what has changed to those who look at it."""
+        message = await asyncio.get_running_loop().run_in_executor(self._thread, _safely, channel)
+        channel.is_rendered = True
+        if message is None:
+            return
+        for queue in channel.queues:
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:
+                _end(queue)
+
+
+def _safely(channel: Channel) -> bytes | None:
+    try:
+        return channel.render()
+    except Exception:
+        log.exception("a piece of the page cannot be shown")
+        return None
+
+
+def _end(queue: asyncio.Queue[bytes | None]) -> None:
+    """Have its stream end at once, whatever waits in it."""
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)
+
+
+async def _serve(queue: asyncio.Queue[bytes | None], scope: Scope, receive: Receive, send: Send) -> None:
+    """Send what comes into the queue until it says that it is over, or the client has gone or does not keep up."""
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-accel-buffering", b"no"),
+    ]
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        async with asyncio.timeout(STUCK_S):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"retry: 3000\n\n", "more_body": True})
+        while True:
+            coming = asyncio.ensure_future(queue.get())
+            await asyncio.wait({coming, gone}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            message = coming.result() if coming.done() else HEARTBEAT
+            coming.cancel()
+            if gone.done() or message is None:
+                break
+            async with asyncio.timeout(STUCK_S):
+                await send({"type": "http.response.body", "body": message, "more_body": True})
+        if not gone.done():
+            async with asyncio.timeout(1.0):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        cut: Callable[[], None] = scope.get("fedge.cut", lambda: None)
+        cut()
+        await asyncio.sleep(0)
+    finally:
+        gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has closed its side."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
