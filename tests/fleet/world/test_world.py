@@ -46,6 +46,15 @@ def test_the_order_of_sets_does_not_matter() -> None:
     assert len(said[0]) > 60
 
 
+def test_devices_that_say_how_they_are_leave_the_laws_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = run(3, "drills")
+    monkeypatch.setattr("fleet.world.nodes.VITALS_S", 20.0)
+    told = [run(seed, "drills") for seed in (3, 3, 4, 5, 6)]
+    assert told[0] == told[1]
+    assert told[0].sha256 != silent.sha256, "they did speak"
+    assert [violation for report in told for violation in report.violations] == []
+
+
 def test_another_seed_is_another_world() -> None:
     assert run(2, "calm").sha256 != run(3, "calm").sha256
 
