@@ -80,6 +80,8 @@ class Lookout:
         """Whether the source has given anything yet."""
         self.offline = ""
         """Why there is no connection to the broker."""
+        self.deaf_to: tuple[str, ...] = ()
+        """Words that it has ceased to listen to."""
         self._subscribers: list[Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
@@ -129,7 +131,7 @@ class Lookout:
     def _run(self) -> None:
         while not self._stopping.is_set():
             with self._observe() as observer:
-                observer.listen(*WORDS)
+                observer.listen(*(word for word in WORDS if word not in self.deaf_to))
                 observer.listen_for_replies()
                 self._look_on(observer)
             self._stopping.wait(AGAIN_S)
@@ -183,6 +185,7 @@ class Lookout:
         if self._offered > OFFER_BYTES_S:
             self._offered = 0
             observer.leave("offer")
+            self.deaf_to = ("offer",)
             log.info("offers are not listened to any more: they carry more than %d bytes a second", OFFER_BYTES_S)
 
     def _pass_time(self) -> None:

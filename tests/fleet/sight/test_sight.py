@@ -288,8 +288,13 @@ def test_what_a_device_says_itself_counts_unless_the_round_knows_better(sight: S
     opened(sight, "d1")
     sight.hear(Vitals("d1", 1, doing="training", job=JOB, progress=0.4), 3.0)
     assert (device(sight).doing, device(sight).progress) == ("training", 0.4)
+    sight.hear(Round(JOB, 1, V0, 30.0, attempt=2), 3.5)
+    assert device(sight).doing == "training", "a further attempt changes nothing of that"
     sight.hear(offer("d1"), 4.0)
     assert device(sight).doing == "offering"
+    sight.hear(Status(JOB, V1, "running"), 5.0)
+    sight.hear(Round(JOB, 1, V1, 30.0), 5.0)
+    assert device(sight).doing == "drawn", "what it said of the round before is over"
 
 
 # The aggregator, and the view.
