@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +138,10 @@ def test_an_event_waits_while_a_transaction_is_undone(store: Store, monkeypatch:
 def test_what_is_tied_to_a_transaction_is_told_with_it_or_not_at_all(store: Store) -> None:
     with pytest.raises(ValueError, match="no"), store.events.told("job.finished", "it has finished", job="j"):
         raise ValueError("no")
+    assert store.events.deadline == math.inf
     with store.events.told("job.stopped", "it was stopped", job="j"):
         store.set_note("a", "word")
+    assert store.events.deadline == math.inf
     assert told(store) == ["it was stopped"]
 
 
@@ -242,6 +245,7 @@ def test_a_damaged_table_holds_no_transaction_up(store: Store, caplog: pytest.Lo
         store.set_note("a", str(n))
         assert store.note("a") == str(n)
     assert caplog.text.count("what happens is not written down any more") == 1
+    assert store.events.deadline == math.inf
     assert not store.events.waits
 
 
