@@ -119,6 +119,10 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         assert (fates.base, fates.outcome, set(fates.fates)) == (2, "committed", set(names))
         assert here.readings.spec(job)["name"] == "blobs"
 
+        config = operator.load_config(built.aggregator.config)
+        operator.pause(config, "blobs")
+        until(lambda: here.view.jobs[job].state == "paused")
+
         devices[0].process.kill()
         until(lambda: here.view.devices[names[0]].state == "offline")
         start(children, built.devices[0])
@@ -135,7 +139,9 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         version = here.view.jobs[job].version
         start(children, built.aggregator)
         until(lambda: here.view.aggregator.online)
+        operator.resume(config, "blobs")
         until(lambda: here.view.jobs[job].version > version)
+        until(lambda: {"aggregator.leads", "job.paused", "version.made"} <= {event.kind for event in events})
         assert [event.n for event in events] == sorted(event.n for event in events)
 
 
