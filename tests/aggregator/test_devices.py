@@ -326,7 +326,8 @@ def test_it_outlives_a_restart_a_backup_and_a_restore(fleet: Fleet, ask: Ask, sp
         go_on(fleet, lambda: fleet.aggregator.leads and bool(fleet.aggregator.runs))
         say(fleet, Resume("cli", f"s{restored}", "toy"))
         assert fleet.aggregator.roster.quarantined == {"d1": "its clock", "never-heard-of": "who else"}
-        assert "d1" not in fleet.job().coordinator.awaited
+        members = fleet.job().coordinator.members
+        assert (members.barred("d1"), members.barred("never-heard-of")) == ("its clock", "who else")
         number = fleet.job().version.number
         go_on(fleet, at(fleet, number + 3))
         assert "d1" not in {one.device for one in fleet.store.contributions(fleet.job().job, number + 2)}
