@@ -165,6 +165,30 @@ def test_a_store_that_cannot_be_read_says_why_and_is_read_again(
         until(lambda: "newer fedge" in looks.view.trouble)
 
 
+class Broken:
+    """A source with a fault of its own, the first time."""
+
+    readings = None
+    asked = 0
+
+    def poll(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+def test_a_fault_of_its_own_ends_a_connection_and_no_more(
+    mosquitto: EmbeddedBroker, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.sight.lookout.AGAIN_S", 0.1)
+    source = Broken()
+    with lookout_on(BrokerSettings(port=mosquitto.port), Wire("f"), source) as looks:
+        until(lambda: source.asked > 1 and looks.view.connected)
+
+
 def test_offers_that_weigh_too_much_are_not_listened_to_and_verdicts_still_are(
     mosquitto: EmbeddedBroker, until: Until
 ) -> None:
