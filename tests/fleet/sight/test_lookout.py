@@ -119,6 +119,10 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         assert (fates.base, fates.outcome, set(fates.fates)) == (2, "committed", set(names))
         assert here.readings.spec(job)["name"] == "blobs"
 
+        config = operator.load_config(built.aggregator.config)
+        operator.pause(config, "blobs")
+        until(lambda: here.view.jobs[job].state == "paused")
+
         devices[0].process.kill()
         until(lambda: here.view.devices[names[0]].state == "offline")
         start(children, built.devices[0])
@@ -135,7 +139,9 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         version = here.view.jobs[job].version
         start(children, built.aggregator)
         until(lambda: here.view.aggregator.online)
+        operator.resume(config, "blobs")
         until(lambda: here.view.jobs[job].version > version)
+        until(lambda: {"aggregator.leads", "job.paused", "version.made"} <= {event.kind for event in events})
         assert [event.n for event in events] == sorted(event.n for event in events)
 
 
@@ -157,6 +163,30 @@ def test_a_store_that_cannot_be_read_says_why_and_is_read_again(
         with sqlite3.connect(file) as db:
             db.execute("PRAGMA user_version = 999")
         until(lambda: "newer fedge" in looks.view.trouble)
+
+
+class Broken:
+    """A source with a fault of its own, the first time."""
+
+    readings = None
+    asked = 0
+
+    def poll(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+def test_a_fault_of_its_own_ends_a_connection_and_no_more(
+    mosquitto: EmbeddedBroker, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.sight.lookout.AGAIN_S", 0.1)
+    source = Broken()
+    with lookout_on(BrokerSettings(port=mosquitto.port), Wire("f"), source) as looks:
+        until(lambda: source.asked > 1 and looks.view.connected)
 
 
 def test_offers_that_weigh_too_much_are_not_listened_to_and_verdicts_still_are(
