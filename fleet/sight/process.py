@@ -175,7 +175,6 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
     """
     if parent is not None:
         end_with(parent)
-        os.nice(NICE)
     _raise_limit()
     looking = read(path, bind, in_container=in_container)
     if parent is not None and not page_is_installed():  # who has started us has said so
@@ -197,6 +196,8 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
         source = StoreSource(Path(looking.state_dir))
         lookout = lookout_on(speaker.broker, wire, source, software=version("fedge"))
         company = Company(lookout, things_on(lookout, looking, Path(folder), fail))
+        if parent is not None:
+            os.nice(NICE)  # once everything is imported: its threads have it from this one
         company.start()
         log.info("looks-on fleet=%s broker=%s:%d", looking.fleet, speaker.broker.host, speaker.broker.port)
         stopping.wait()
