@@ -216,6 +216,7 @@ class Commands:
                 aggregator.jobs.resume(job)
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
+                aggregator.store.events.note("job.resumed", f"{job} is not at rest any more", job=job)
                 return f"{job} is there again: it has finished" if rest.ended else f"{job} is at work again"
         raise ValueError(f"no job of the name {name} is at rest, or paused")
 

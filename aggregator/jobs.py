@@ -516,6 +516,7 @@ class Jobs:
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
         """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""
         log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
+        self._store.events.note("store.failed", f"{job} is put off: {error}", job=job)
         run = self._let_go(job)
         known = self.resting.get(job)
         name = run.spec.name if run else name or (known.name if known else job)
@@ -527,6 +528,7 @@ class Jobs:
     def _rest(self, job: str, name: str, why: str, ended: str = "") -> None:
         """Put a job at rest, with the reason, for the operator; the others go on."""
         log.error("at rest job=%s: %s", job, why)
+        self._store.events.note("job.resting", f"{job} is at rest: {why}", job=job)
         run = self._let_go(job)
         ended = run.coordinator.ended if run else ended
         self.resting[job] = Resting(name, run.version if run else None, why, again=False, ended=ended)
