@@ -38,6 +38,7 @@ HOMES = {
     "nacl": "identity/keys.py",
     "cryptography": "identity/certificates.py",
     "tensorboardX": "fleet/console/tensorboard.py",
+    "prometheus_client": "fleet/web/metrics.py",
 }
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {
