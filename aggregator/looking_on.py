@@ -74,7 +74,7 @@ def why_not(web: WebSettings) -> str:
     if is_loopback(host) or web.in_container or (web.certificate_file and web.users_file):
         return ""
     return (
-        f"bind: {web.bind} is beyond this machine, where the page is served with a certificate and to users alone: give "
+        f"bind: {web.bind} is beyond this machine, where the page is for users and over TLS alone: give "
         "certificate_file, key_file and users_file, or bind to 127.0.0.1 and open a way with ssh -L"
     )
 

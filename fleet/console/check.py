@@ -31,8 +31,8 @@ from msgspec import Struct, field, structs
 from aggregator.capacity import capacity
 from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
-from aggregator.starting import of_net
 from aggregator.looking_on import MISSING_PAGE, WebSettings, page_is_installed
+from aggregator.starting import of_net
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
 from edge_agent.capacity import capacity_of as of_agent

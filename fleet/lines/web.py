@@ -14,7 +14,7 @@ def add_web(table: Table) -> None:
         web,
         "run",
         web_run,
-        "Look on beside an aggregator: what [web], [notify] and [homeassistant] ask for. The aggregator does so itself.",
+        "Look on beside an aggregator, which otherwise starts this itself where [web] and its kind ask for it.",
         "fedge web run --config aggregator.toml --web 127.0.0.1:8080",
     )
     add_config(run, "aggregator.toml")
@@ -38,6 +38,4 @@ def add_bind(parser: argparse.ArgumentParser) -> None:
 def web_run(arguments: argparse.Namespace) -> int:
     from fleet.sight.process import run
 
-    return run(
-        arguments.config, arguments.web, in_container=arguments.web_in_container, parent=arguments.parent
-    )
+    return run(arguments.config, arguments.web, in_container=arguments.web_in_container, parent=arguments.parent)

@@ -21,7 +21,7 @@ from aggregator.events import Event
 from aggregator.reader import Reader, StoredJob, seconds_of
 from broker.messages import Version
 from fleet.sight.facts import Facts, JobFacts, OpenAttempt
-from fleet.sight.readings import MOST, AttemptPoint, FatePoint, Spread, VersionPoint
+from fleet.sight.readings import MOST, AttemptPoint, FatePoint, Readings, Spread, VersionPoint
 from fleet.sight.source import Found
 from fleet.sight.view import Happened
 from models.measures import table as measures
@@ -110,7 +110,7 @@ class StoreSource:
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader = Reader(folder)
-        self.readings = StoreReadings(self._reader)
+        self.readings: Readings = StoreReadings(self._reader)
         self._clock = clock
         self._facts = Facts()
         self._best: dict[str, _Best] = {}

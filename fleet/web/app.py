@@ -32,7 +32,17 @@ from aggregator.looking_on import WebSettings
 from fleet.web import devices, happenings, jobs
 from fleet.web.export import Exporter, ExportFailedError
 from fleet.web.guard import Guard, gateway
-from fleet.web.queries import EventsQuery, FleetQuery, JobQuery, ModelQuery, NoQuery, Query, QueryError, RoundQuery, parsed
+from fleet.web.queries import (
+    EventsQuery,
+    FleetQuery,
+    JobQuery,
+    ModelQuery,
+    NoQuery,
+    Query,
+    QueryError,
+    RoundQuery,
+    parsed,
+)
 from fleet.web.site import FOLDER, Asked, MissingError, Screen, Sees, Site
 from fleet.web.streams import Hub
 
@@ -43,6 +53,7 @@ PIECE = 65_536
 THREADS = 8
 """That make pages."""
 Endpoint = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class Shown(NamedTuple):
@@ -59,7 +70,13 @@ TABLE: Sequence[Shown] = (
     Shown("/", FleetQuery, devices.fleet, "/api/devices", devices.devices_data),
     Shown("/devices/{device}", NoQuery, devices.device, "/api/devices/{device}", devices.device_data),
     Shown("/jobs/{job}", JobQuery, jobs.job, "/api/jobs/{job}", jobs.job_data),
-    Shown("/jobs/{job}/rounds/{number:int}", RoundQuery, jobs.round_, "/api/jobs/{job}/rounds/{number:int}", jobs.round_data),
+    Shown(
+        "/jobs/{job}/rounds/{number:int}",
+        RoundQuery,
+        jobs.round_,
+        "/api/jobs/{job}/rounds/{number:int}",
+        jobs.round_data,
+    ),
     Shown("/events", EventsQuery, happenings.events, "/api/events", happenings.events_data),
     Shown("", NoQuery, None, "/api/fleet", devices.fleet_data),
     Shown("", NoQuery, None, "/api/jobs/{job}/curve", jobs.curve_data),
@@ -211,10 +228,10 @@ class _Static(StaticFiles):
         return response
 
 
-def _handlers(site: Site) -> dict[Any, Callable[[Request, Exception], Awaitable[Response]]]:
+def _handlers(site: Site) -> dict[Any, Handler]:
     """Return what is said where something cannot be shown, by the error that it was."""
 
-    def said(status: int, title: str, text: Callable[[Exception], str]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    def said(status: int, title: str, text: Callable[[Exception], str]) -> Handler:
         async def handler(request: Request, error: Exception) -> Response:
             if request.url.path.startswith(("/api/", "/live/", "/events.jsonl")):
                 return _json(msgspec.json.encode({"error": text(error)}), status)

@@ -25,6 +25,11 @@ _TITLES = {
     "bytes_down": "Bytes of the body that leads to it",
     "seconds": "Seconds of its round",
 }
+_OF_DEVICES = {
+    "mean": "on devices, mean",
+    "worst": "on the worst device",
+    "spread": "between devices, standard deviation",
+}
 _UNITS = {"bytes_up": "bytes", "bytes_down": "bytes", "seconds": "seconds"}
 
 
@@ -64,13 +69,10 @@ def curves_of(points: Sequence[VersionPoint], most: int = MOST_SENT) -> Curves:
     measures = sorted({name for point in points for name in point.metrics} - {"participants"})
     series = [Series(name, name, [_finite(point.metrics.get(name)) for point in points]) for name in measures]
     spreads = [point.federated for point in points]
-    if any(spread is not None for spread in spreads):
-        measure = next((spread.measure for spread in spreads if spread is not None), "")
-        series += [
-            Series("devices_mean", f"{measure} on devices, mean".strip(), [None if s is None else s.mean for s in spreads]),
-            Series("devices_worst", f"{measure} on the worst device".strip(), [None if s is None else s.worst for s in spreads]),
-            Series("devices_spread", f"{measure} between devices, standard deviation".strip(), [None if s is None else s.spread for s in spreads]),
-        ]
+    measure = next((spread.measure for spread in spreads if spread is not None), "")
+    for name, title in _OF_DEVICES.items():
+        values = [None if spread is None else _finite(getattr(spread, name)) for spread in spreads]
+        series.append(Series(f"devices_{name}", f"{measure} {title}".strip(), values))
     for name in _TITLES:
         values = [_finite(getattr(point, name)) for point in points]
         series.append(Series(name, _TITLES[name], values, _UNITS.get(name, "")))
@@ -99,7 +101,7 @@ def _kept(n: int, curves: Sequence[Sequence[float | None]], most: int) -> Sequen
         for values in curves:
             there = [i for i in inside if values[i] is not None]
             if there:
-                kept |= {min(there, key=lambda i: values[i] or 0.0), max(there, key=lambda i: values[i] or 0.0)}  # noqa: B023 -- called at once
+                kept |= {min(there, key=lambda i: values[i] or 0.0), max(there, key=lambda i: values[i] or 0.0)}
     return sorted(kept)
 
 

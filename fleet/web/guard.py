@@ -1,7 +1,7 @@
 """Who stands at the door of the page: what is asked has to be small, for us, and a question; answers carry their rules.
 
     only GET and HEAD; POST below /login, /logout and /actions/     405
-    Host is an address, localhost, or a configured name             421   a page of a stranger whose name leads here (DNS
+    Host is an address, localhost, or a configured name             421   a stranger's page whose name leads here (DNS
                                                                           rebinding) has a name of its own
     in a container: from its gateway or itself alone                403
     no long query, no long body                                     414, 413

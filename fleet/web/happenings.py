@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from fleet.sight.view import Happened
 from fleet.web.queries import EventsQuery
 from fleet.web.site import Asked, Screen, Site, attempt

@@ -1,4 +1,4 @@
-"""What a request may ask: typed, bounded structs. A parameter that no page knows is refused, and so is a value too long.
+"""What a request may ask: typed, bounded structs. A parameter that no page knows is refused, and a value too long.
 
 A query is also what a link on a page is made of: `query.link(page=2)` is the same question with another page.
 """

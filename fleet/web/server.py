@@ -1,7 +1,7 @@
 """The server of the page: a thread with a loop of its own, in the process that looks on.
 
-It listens as soon as it can: where the port is taken it says so once and tries again, now and then. Whoever connects and
-asks nothing is cut off, and so is whoever does not take what was asked for; connections are bounded in number.
+It listens as soon as it can: where the port is taken it says so once and tries again, now and then. Whoever connects
+and asks nothing is cut off, and so is whoever does not take what was asked for; connections are bounded in number.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ AGAIN_S = (1.0, 60.0)
 class Connection(H11Protocol):
     """A connection that asks something soon, of a bounded number, and that an answer may cut."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] -- as its parent has it
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, unless there are too many."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- of a stream
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
@@ -52,7 +53,7 @@ class Connection(H11Protocol):
         self.app = with_a_cut
 
     def _look(self, transport: asyncio.Transport) -> None:
-        if self.cycle is None:
+        if not self.cycle:
             transport.abort()
 
 

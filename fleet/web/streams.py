@@ -90,17 +90,12 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, "render")
         self._task: asyncio.Task[None] | None = None
-        self._is_closing = False
+        self._closing = asyncio.Event()
 
     @property
     def n_streams(self) -> int:
         """How many are open."""
         return sum(len(channel.queues) for channel in self._channels.values())
-
-    @property
-    def n_channels(self) -> int:
-        """How many different things are looked at."""
-        return len(self._channels)
 
     def start(self) -> None:
         """Begin, on the loop that runs."""
@@ -125,14 +120,14 @@ class Hub:
 
     def close(self) -> None:
         """End all streams, and let no new one begin: the server stops. On the loop alone."""
-        self._is_closing = True
+        self._closing.set()
         for channel in self._channels.values():
             for queue in channel.queues:
                 _end(queue)
 
     async def stream(self, key: object, look: Looking, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with a stream. key: equal for those who look at the same. look: makes the screen."""
-        if self._is_closing or self.n_streams >= MOST_STREAMS:
+        if self._closing.is_set() or self.n_streams >= MOST_STREAMS:
             response = PlainTextResponse("too many look on already\n", 503, {"retry-after": "15"})
             await response(scope, receive, send)
             return
@@ -146,7 +141,7 @@ class Hub:
                 else:
                     with contextlib.suppress(asyncio.QueueFull):
                         queue.put_nowait(channel.whole())
-            if self._is_closing:
+            if self._closing.is_set():
                 _end(queue)
             await _serve(queue, scope, receive, send)
         finally:
