@@ -166,7 +166,7 @@ def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[],
     }
     inspector = Inspector(Path(looking.state_dir), certificates, looking.identity.registry)
     made = app(lookout, web, Exporter(config), lambda site: metrics.routes(site, inspector))
-    return WebServer(made, web.bind, failed, certificate)
+    return WebServer(made, web.bind, failed, made.state.hub.close, certificate)
 
 
 def _plain(speaker: Speaker) -> dict[str, object]:

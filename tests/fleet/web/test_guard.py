@@ -59,6 +59,7 @@ def test_a_long_question_is_refused() -> None:
     asking = Asking(Guard(inside))
     assert asking.get("/?" + "q" * 2001).status_code == 414
     assert asking.get("/" + "q" * 1001).status_code == 414
+    assert asking.get("/", cookie="c" * 16_384).status_code == 431
 
 
 @pytest.mark.parametrize(
