@@ -10,7 +10,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
-TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2
+TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2 prometheus
 
 .PHONY: demo test long check bench world chaos format clean
 

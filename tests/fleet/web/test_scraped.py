@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import urllib.error
@@ -75,7 +76,10 @@ def scraped(two_devices: Fleet, until: Until) -> Iterator[Scraped]:
     folder.mkdir()
     config = two_devices.config
     config.write_text(config.read_text() + "\n[web]\nmetrics_devices = 2\n")
-    operator.submit(operator.load_config(config), two_devices.job())
+    who = operator.load_config(config)
+    operator.submit(who, two_devices.job())
+    garbage = ["-p", str(who.broker.port), "-t", f"fedge/1/{who.fleet}/device/x", "-m", "garbage"]
+    subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", *garbage], check=True)
     start = two_devices.children.start
     start("page", [*FEDGE, "web", "run", "--config", str(config), "--web", f"127.0.0.1:{page}"], folder / "page.log")
     text = (DEPLOY / "prometheus/prometheus.yml").read_text()
@@ -85,9 +89,11 @@ def scraped(two_devices: Fleet, until: Until) -> Iterator[Scraped]:
     (folder / "prometheus.yml").write_text(text)
     (folder / "fedge.rules.yml").write_text((DEPLOY / "prometheus/fedge.rules.yml").read_text())
     found = Scraped(page, port)
-    until(lambda: "fedge_mqtt_bytes_total" in found.exposition(), 60.0)
+    until(lambda: 'fedge_words_refused_total{why="garbage"} 1.0' in found.exposition(), 60.0)
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    start("prometheus", ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"], folder / "prometheus.log")
+    program = shutil.which("prometheus")
+    assert program is not None, "apt-get install prometheus"
+    start("prometheus", [program, *options, f"--web.listen-address=127.0.0.1:{port}"], folder / "prometheus.log")
     yield found
 
 
