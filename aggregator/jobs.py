@@ -248,11 +248,22 @@ class Jobs:
     def tell(self, job: str, device: str, *, live: bool) -> None:
         """Tell a job how a device stands to it."""
         run, part = self.runs.get(job), self._roster.part_in(job, device)
-        if run is None or (not part.said and run.coordinator.members.get(device) is None):
+        if run is None or not (part.said or part.barred or run.coordinator.members.get(device) is not None):
             return  # it takes no part in this job
         failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows)
+        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows, part.barred)
         self.inside(job, lambda run, now: run.handle(seen, now))
+
+    def tell_of(self, device: str) -> None:
+        """Tell every job anew how a device stands to it: it has been barred, or is not any more."""
+        known = self._roster.devices.get(device)
+        for job in list(self.runs):
+            self.tell(job, device, live=known is not None and known.live)
+
+    def _tell_barred(self, job: str) -> None:
+        """Tell a job that was just loaded of whom nothing is counted, known or not: before anything is drawn."""
+        for device in self._roster.quarantined:
+            self.tell(job, device, live=False)
 
     def _tell_all(self, job: str) -> None:
         for device, known in self._roster.devices.items():
@@ -501,6 +512,7 @@ class Jobs:
         if self._capacity is not None:
             self._capacity.take(job, run.spec)
         self.resting.pop(job, None)
+        self._tell_barred(job)
         if not self._online:
             self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
 

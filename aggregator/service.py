@@ -123,6 +123,7 @@ class Aggregator:
         self.roster = Roster()
         self.store = store
         self.clock = store.events.clock = clock
+        self.roster.quarantined = store.quarantined()
         self._comings = Comings(store.events)
         marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
         self.jobs = Jobs(

@@ -20,6 +20,7 @@ here:
     history.py       versions, and the names that they had
     updates.py       verdicts, updates, and what devices say of versions
     attempts.py      rounds
+    onlookers.py     what people look at beside jobs
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from aggregator.generations import Chance
 from aggregator.history import ADD_VERSION, History, Start, add_body, add_version
 from aggregator.kept import Keep, KeptState, KeptStates, Leaving
 from aggregator.lock import Lock
+from aggregator.onlookers import Onlookers
 from aggregator.part import durable
 from aggregator.rows import (
     AttemptRow,
@@ -94,7 +96,7 @@ ROW_BYTES = 65_536
 NOTHING_KEPT = Keep()
 
 
-class Store(Words, History, Updates, Attempts):
+class Store(Words, History, Updates, Attempts, Onlookers):
     """The state directory of one aggregator, locked for this process while it is open."""
 
     def __init__(
@@ -185,14 +187,6 @@ class Store(Words, History, Updates, Attempts):
         """Close the file and give the lock up."""
         self._db.close()
         self._lock.close()
-
-    def write_events(self) -> None:
-        """Write what has happened, without a sync, where nothing has been written that took it along.
-
-        Raises StoreError.
-        """
-        if self.events.waits:
-            self._db.write_pending()
 
     # Jobs.
 

@@ -4,7 +4,7 @@
     (companion.py)                                                │ reads the store, listens at the broker
                                                                   └ ends with the aggregator, whatever ends that
 
-It writes nothing but questions to the broker. By hand it is `fedge web run --config aggregator.toml`.
+It writes nothing but questions to the broker. Its command is `fedge web run --config aggregator.toml`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -220,9 +219,3 @@ def _raise_limit() -> None:
     if soft < most:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-if __name__ == "__main__":
-    from fleet.cli import main
-
-    sys.exit(main(["web", "run", *sys.argv[1:]]))

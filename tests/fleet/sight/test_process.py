@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
 from fleet.cli import main
 from fleet.local import stage
-from fleet.local.processes import Children
+from fleet.local.processes import FEDGE, Children
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
 from fleet.sight.process import Looking, Speaker, read, speaker_of
@@ -95,7 +94,7 @@ def test_rounds_and_page_each_go_on_without_the_other(tmp_path: Path, mosquitto:
 def test_it_ends_when_it_is_asked_to_though_somebody_looks_on(tmp_path: Path, until: Until) -> None:
     config, log = tmp_path / "aggregator.toml", tmp_path / "log"
     config.write_text(f'fleet = "f"\nstate_dir = "{tmp_path}/none"\n[broker]\nport = 1\n', encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "fleet.sight.process", "--config", str(config), "--web", "127.0.0.1:0"]
+    command = [*FEDGE, "web", "run", "--config", str(config), "--web", "127.0.0.1:0"]
     with log.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
         until(lambda: bool(page_of(log)))
         assert "The store cannot be read" in ask(page_of(log)), "there is none, and no broker"
