@@ -54,6 +54,7 @@ SETTLE_S = 0.2
 """After connecting, how long retained jobs may take to arrive before this device says what it can take part in."""
 DENY_S = 2.0
 """What somebody else says in this device's name is denied after this long: its own last word may be on its way back."""
+MEND_VITALS = "bring the broker's access list up to date (deploy/mosquitto/acl), or set [vitals] every_s = 0"
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 
@@ -272,6 +273,9 @@ class Agent:
                 self.jobs.disconnected()
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
+                if self._teller is not None and topic == self._teller.topic:
+                    log.error("no vitals are said over this connection: %s", MEND_VITALS)
+                    self._teller.stop()
                 self.jobs.be_denied(levels(topic), reason)
             case SessionTakenOver():
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")

@@ -27,6 +27,7 @@ class Teller:
         self, every_s: float, home: Home, wire: Wire, counters: Counters, resources: Resources, now: float
     ) -> None:
         self.pace = Pace(every_s)
+        self.topic = wire.filter_for("vitals", device=home.device)
         self._home = home
         self._wire = wire
         self._counters = counters
@@ -40,6 +41,10 @@ class Teller:
     def forget(self, now: float, spread_s: float) -> None:
         """Say it again: the connection, or whoever leads, is a new one."""
         self.pace.forget(now, FIRST_S + self._share * spread_s)
+
+    def stop(self) -> None:
+        """Say nothing until it is to be said again: the broker takes none of it."""
+        self.pace.stop()
 
     def tell(
         self, now: float, doing: Callable[[], Activity], serves: Callable[[], Mapping[str, Version]]

@@ -46,9 +46,13 @@ class Pace:
         """Say it again after this long: the broker may have lost it, or never had it."""
         self._last, self._not_before = None, now + wait_s
 
+    def stop(self) -> None:
+        """Say nothing until the next `forget`."""
+        self._not_before = math.inf
+
     @property
     def look_at(self) -> float:
-        """When to look at what there is to say; inf where `forget` was never called: there was no connection."""
+        """When to look at what there is to say; inf before the first `forget`, and after a `stop`."""
         return max(self._looked_at + LOOK_S, self._not_before)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from broker.messages import Beacon, Job, Presence, Round, Vitals
-from broker.transport import Counters, wire_bytes
+from broker.transport import Counters, Denied, wire_bytes
 from broker.wire import Wire
 from edge_agent.activity import FOR_A_LEADER, FOR_A_ROUND, FOR_A_WORD, IDLE, Activity
 from edge_agent.config import VitalsSettings
@@ -159,6 +160,27 @@ def test_offline_it_looks_at_nothing(bench: Bench) -> None:
     bench.settle(10 * EVERY_S)
     bench.settle()
     assert bench.of(Vitals) == []
+
+
+def test_a_broker_that_takes_none_is_told_nothing_more_and_the_operator_what_to_do(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.settle()
+    assert bench.agent._teller is not None
+    for denied in (WIRE.filter_for("vitals", device="another"), WIRE.filter_for("vitals", device=DEVICE)):
+        assert bench.agent._teller.pace.look_at == bench.now + FIRST_S
+        bench.agent._receive(Denied(denied, "not authorized"))
+    assert bench.agent._teller.pace.look_at == math.inf
+    assert caplog.text.count("access list") == 1
+    bench.settle(10 * EVERY_S)
+    bench.settle()
+    assert bench.of(Vitals) == []
+    bench.link.drop()
+    bench.settle()
+    bench.link.restore()
+    bench.settle(FIRST_S)
+    bench.settle()
+    assert len(bench.of(Vitals)) == 1, "it may be another broker"
 
 
 def test_the_devices_of_a_fleet_spread_their_first_words(tmp_path: Path) -> None:
