@@ -104,9 +104,9 @@ def test_a_quorum_is_asked_for_once() -> None:
     assert quorums.of(jobs, lookout.readings) == {}
     lookout.readings.broken = ""
     assert quorums.of(jobs, lookout.readings) == {}, "it says no rounds"
-    lookout.readings.spec = lambda job: {"rounds": {"quorum": 7}}  # type: ignore[method-assign]
+    lookout.readings.spec = lambda _job: {"rounds": {"quorum": 7}}  # type: ignore[method-assign]
     assert quorums.of(jobs, lookout.readings) == {JOB: 7}
-    lookout.readings.spec = lambda job: pytest.fail("it is known")  # type: ignore[method-assign]
+    lookout.readings.spec = lambda _job: pytest.fail("it is known")  # type: ignore[method-assign]
     assert quorums.of(jobs, lookout.readings) == {JOB: 7}
     assert quorums.of([], None) == {}
 

@@ -10,13 +10,11 @@ import re
 import shutil
 import socket
 import subprocess
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fleet.console import operator
@@ -47,9 +45,8 @@ def free_port() -> int:
 
 def fetched(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return str(answer.read().decode())
-    except (urllib.error.URLError, ConnectionError):
+        return httpx.get(url, timeout=10).text
+    except httpx.HTTPError:
         return ""
 
 
@@ -71,7 +68,7 @@ class Scraped:
 
 
 @pytest.fixture
-def scraped(two_devices: Fleet, until: Until) -> Iterator[Scraped]:
+def scraped(two_devices: Fleet, until: Until) -> Scraped:
     page, port, folder = free_port(), free_port(), two_devices.folder / "prometheus"
     folder.mkdir()
     config = two_devices.config
@@ -94,7 +91,7 @@ def scraped(two_devices: Fleet, until: Until) -> Iterator[Scraped]:
     program = shutil.which("prometheus")
     assert program is not None, "apt-get install prometheus"
     start("prometheus", [program, *options, f"--web.listen-address=127.0.0.1:{port}"], folder / "prometheus.log")
-    yield found
+    return found
 
 
 def test_a_fleet_is_scraped_and_every_panel_and_every_rule_finds_it(scraped: Scraped, until: Until) -> None:
