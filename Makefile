@@ -10,7 +10,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The only packages that a machine must have besides Python and make; `deploy/need.sh` gets them when it can.
-TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2
+TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck nftables iproute2 prometheus
 
 # Tests start some hundred processes: without bytecode on the disk each would compile all of the project again.
 unexport PYTHONDONTWRITEBYTECODE

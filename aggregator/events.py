@@ -152,6 +152,10 @@ class Events:
         """Kind to how many were not."""
         self._refused: Counter[str] = Counter()
         """What was refused of what was said, by why."""
+        self.noted: Counter[str] = Counter()
+        """Kind to how many there were, told one by one or not."""
+        self.refusals: Counter[str] = Counter()
+        """The same as `_refused`, of all minutes."""
         self._lost = 0
         self._is_broken = False
 
@@ -160,6 +164,7 @@ class Events:
     def note(self, kind: Kind, text: str, *, job: str = "", device: str = "") -> None:
         """Tell that something has happened. text: one sentence; whatever a stranger has said in it is cleaned."""
         now = self.clock()
+        self.noted[kind] += 1
         if self._may_tell(kind, now):
             self._add(now, kind, text, job, device)
         else:
@@ -169,6 +174,7 @@ class Events:
     def count(self, why: str) -> None:
         """Count what somebody has said, and nobody heard: there is one line a minute of it."""
         self._refused[why] += 1
+        self.refusals[why] += 1
         self._turn_at = min(self._turn_at, self.clock() + MINUTE_S)
 
     @contextmanager
@@ -179,6 +185,7 @@ class Events:
         try:
             yield
         except BaseException:
+            self.noted[kind] -= 1
             while self._waiting and self._waiting[-1].n > before:
                 self._waiting.pop()
             raise

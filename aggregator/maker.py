@@ -48,6 +48,7 @@ class Maker(Standing):
             self._marks.leave(self.job, "commit")
             reason = f"the next version cannot be made: {error}"[:500]
             self._store.close_attempt(self.job, structs.replace(close, outcome="stopped", reason=reason))
+            self._store.counting.close_round(self.job, "stopped", now)
             return CommitFailed(reason)
         except BaseException:
             self._marks.leave(self.job, "commit")
@@ -111,6 +112,7 @@ class Maker(Standing):
         log.info("round committed job=%s base=%s: %s", self.job, base, close.reason)
         was = self.no_better
         lean = self._commit(following, metrics, close, now, left=left)
+        self._store.counting.close_round(self.job, close.outcome, now)
         self.alarm = following.alarm or unscored
         if self.alarm:
             log.warning("version job=%s version=%s: %s", self.job, version, self.alarm)

@@ -124,6 +124,7 @@ class Run(Maker):
         judged, self._unwritten = self._unwritten, []
         if judged:
             self._store.add_verdicts(self.job, judged)
+            self._store.counting.judge(self.job, (one.verdict for one in judged), self.version)
             _log_counted([one.verdict for one in judged if one.verdict.counted])
             self._tell_refused([one.verdict for one in judged])
             for one in judged:
@@ -180,6 +181,7 @@ class Run(Maker):
             match effect:
                 case Open(attempt):
                     self._store.open_attempt(self.job, attempt)
+                    self._store.counting.open_round(self.job, now)
                     if self.reason:  # it waits no longer
                         self.reason = ""
                         yield projection.status(self)
@@ -209,6 +211,7 @@ class Run(Maker):
                     follow = self.coordinator.receive(self._restore(restore, now), now)
                 case Close() as close:
                     self._store.close_attempt(self.job, close)
+                    self._store.counting.close_round(self.job, close.outcome, now)
                     if close.outcome == "abandoned":
                         log.warning(
                             "round abandoned job=%s base=%s attempt=%d: %s", *self._where(close.attempt), close.reason

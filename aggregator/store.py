@@ -36,6 +36,7 @@ from aggregator import contributions, events, generations, kept, rows, schema
 from aggregator.attempts import CLOSE_ATTEMPT, Attempts
 from aggregator.bodies import Bodies
 from aggregator.contributions import Scored
+from aggregator.counters import Counting
 from aggregator.database import DamageError, Database, StoreError, crc
 from aggregator.effects import Close
 from aggregator.events import Events, Kind
@@ -130,6 +131,7 @@ class Store(Words, History, Updates, Attempts, Onlookers):
                 self._go_on_behind_bodies()
                 self.events = Events(events.last(self._db) + (events.LEAP if self.moved else 0))
                 self._db.pending = self.events
+                self.counting = Counting()
             except BaseException:
                 self._db.close()
                 raise
@@ -145,6 +147,7 @@ class Store(Words, History, Updates, Attempts, Onlookers):
         store._db = db
         store.states = KeptStates(db)
         store.events = Events()
+        store.counting = Counting()
         store._bodies = Bodies(db.file.parent / UPDATES, synced=False)
         return store
 
@@ -173,6 +176,8 @@ class Store(Words, History, Updates, Attempts, Onlookers):
 
     states: KeptStates
     """Versions that are kept for their own sake, and jobs that were replaced."""
+    counting: Counting
+    """What its owner counts, for people."""
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""
     moved: bool

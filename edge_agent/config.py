@@ -55,9 +55,13 @@ class VitalsSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     every_s: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
     """Shortest time between two words of it, in seconds; 0: it says nothing of it."""
+    textfile: Annotated[str, Meta(pattern=r"\A(/[^\x00-\x1f\x7f]{1,4000}\.prom)?\Z")] = ""
+    """Where node_exporter reads how the device is; "" for no such file."""
 
     def __post_init__(self) -> None:
-        """Refuse what would be a flood."""
+        """Refuse what would be a flood, and a file of what is never made."""
+        if self.textfile and not self.every_s:
+            raise ValueError("textfile: with every_s = 0 there is nothing to write there")
         if 0.0 < self.every_s < LEAST_EVERY_S:
             raise ValueError(f"every_s: {self.every_s:g} is too often: {LEAST_EVERY_S:g} or more, or 0 for never")
 

@@ -18,6 +18,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.errors import WireError
@@ -38,6 +39,7 @@ from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install, Slots
 from edge_agent.teller import Teller
+from edge_agent.textfile import Textfile
 from edge_agent.work import Work
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models.budget import Capacity
@@ -124,7 +126,9 @@ class Agent:
         self._announcer = Announcer(config.limits.presence_s)
         self._teller: Teller | None = None
         if every_s := config.vitals.every_s:
-            self._teller = Teller(every_s, home, wire, transport.counters, self._resources, clock())
+            file = config.vitals.textfile
+            textfile = Textfile(Path(file), software) if file else None
+            self._teller = Teller(every_s, home, wire, transport.counters, self._resources, clock(), textfile)
         self._is_led = False
         self._own_word = 0
         """Checksum of the presence that was sent last."""

@@ -11,6 +11,7 @@ from broker.wire import Wire
 from edge_agent.activity import Activity
 from edge_agent.home import Home
 from edge_agent.resources import Resources
+from edge_agent.textfile import Textfile
 from edge_agent.vitals import Pace, Today
 
 FIRST_S = 5.0
@@ -21,10 +22,20 @@ MOST_SERVED = 64
 
 
 class Teller:
-    """The vitals of one device. counters: of its connection. now: of the clock that goes on."""
+    """The vitals of one device. counters: of its connection. now: of the clock that goes on.
+
+    textfile: where they are written at every look, said or not.
+    """
 
     def __init__(
-        self, every_s: float, home: Home, wire: Wire, counters: Counters, resources: Resources, now: float
+        self,
+        every_s: float,
+        home: Home,
+        wire: Wire,
+        counters: Counters,
+        resources: Resources,
+        now: float,
+        textfile: Textfile | None = None,
     ) -> None:
         self.pace = Pace(every_s)
         self.topic = wire.filter_for("vitals", device=home.device)
@@ -32,6 +43,7 @@ class Teller:
         self._wire = wire
         self._counters = counters
         self._resources = resources
+        self._textfile = textfile
         self._began_at = now
         self._today = Today()
         drawn = hashlib.blake2b(f"{home.device}/{home.boot}".encode(), digest_size=4).digest()
@@ -53,9 +65,11 @@ class Teller:
         self.pace.look(now)
         clock = self._resources.wall_clock()
         n_bytes = self._today.count(self._counters.wire_sent_bytes + self._counters.wire_received_bytes, clock)
-        if now < self.pace.may_at:
+        if now < self.pace.may_at and self._textfile is None:
             return None
         vitals = self._vitals(now, doing(), serves(), clock, n_bytes)
+        if self._textfile is not None:
+            self._textfile.write(vitals)
         if not self.pace.is_due(vitals, now):
             return None
         packet = self._wire.pack(vitals)

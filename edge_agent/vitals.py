@@ -8,7 +8,8 @@
 3. Once a day it is said anyhow, so that what only goes along is never older.
 4. What the broker may have lost is said again after a wait, over which a fleet spreads, and law 1 holds for that too: a
    link that comes and goes costs no more than a device that is busy.
-5. What there is to say is looked at every LOOK_S; what has to be read for that only when it could be said.
+5. What there is to say is looked at every LOOK_S; what has to be read for that only when it could be said, or where a
+   file of it is kept (textfile.py).
 """
 
 from __future__ import annotations

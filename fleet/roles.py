@@ -204,6 +204,7 @@ def run_aggregator(
     to exit then.
     """
     from aggregator.capacity import capacity_of
+    from aggregator.counters import CountersFile, totals_of
     from aggregator.executor import of_kind
     from aggregator.service import Aggregator
     from aggregator.store import Store
@@ -234,7 +235,14 @@ def run_aggregator(
     daily = Daily(lambda: aggregator_concerns(config))
     aggregator.start()
     notify.ready("connecting")
-    beside = (lambda: None) if companion is None else companion.tick
+    started = time.time()
+    counters = CountersFile(store.folder, lambda: totals_of(started, transport.counters, store.events, store.counting))
+
+    def beside() -> None:
+        counters.tick()
+        if companion is not None:
+            companion.tick()
+
     try:
         _loop(aggregator.step, stopping, lambda: aggregator.doing, daily, beside)
     finally:

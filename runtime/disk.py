@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,22 @@ def write_over(path: Path, content: bytes) -> None:
                 os.fchown(descriptor, before.st_uid, before.st_gid)
 
     _write(path, content, 0o666 if before is None else 0o600, like_before)
+
+
+def write_unsynced(path: Path, content: bytes) -> None:
+    """Write a file whole beside the old one, and put it in its place; a cut of the power may take both.
+
+    For what is written often and needed by nobody tomorrow. Everybody may read it. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, content: bytes, mode: int, give: Callable[[int], None]) -> None:

@@ -38,6 +38,7 @@ HOMES = {
     "nacl": "identity/keys.py",
     "cryptography": "identity/certificates.py",
     "tensorboardX": "fleet/console/tensorboard.py",
+    "prometheus_client": "fleet/web/metrics.py",
     "uvicorn": "fleet/web/server.py",
     "jinja2": "fleet/web/site.py",
 }

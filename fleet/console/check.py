@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import importlib
 import os
@@ -116,6 +117,8 @@ def check_agent(path: Path) -> CheckReport:
     _look_at_keys(report, config.identity, config.fleet)
     _look_at_sources(report, "data", config.data)
     report.look("[vitals]", partial(_vitals, config.vitals.every_s, Path(config.state_dir)))
+    if config.vitals.textfile:
+        report.look("[vitals] textfile", partial(_textfile, Path(config.vitals.textfile)))
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_agent(config))
     return report
 
@@ -244,6 +247,17 @@ def _vitals(every_s: float, state_dir: Path) -> Line:
     load = "" if read.load is None else f"load {read.load:.2f}"
     said = ", ".join(word for word in (disk, heat, load) if word)
     return Line("[vitals]", f"said when it changes, every {every_s:g} s at most; now: {said}", facts)
+
+
+def _textfile(file: Path) -> Line:
+    """Say where vitals are written. Raises OSError where that is no folder, or this user must not write there."""
+    if not file.parent.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "is no folder: is node_exporter's textfile collector there?", str(file.parent)
+        )
+    if not os.access(file.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "this user must not write there", str(file.parent))
+    return Line("[vitals] textfile", f"{file}, once a minute")
 
 
 # Data.

@@ -38,7 +38,7 @@ from fleet.identity import wire_of_operator
 from fleet.local.toml import written
 from fleet.sight.lookout import Lookout, lookout_on
 from fleet.sight.store_readings import StoreSource
-from identity.settings import IdentitySettings
+from identity.settings import IdentitySettings, ServerIdentity
 from runtime.children import end_with
 from runtime.settings import SettingsError, load
 
@@ -64,7 +64,7 @@ class Looking(Struct, frozen=True):
     fleet: str
     state_dir: FilePath = "aggregator-state"
     broker: BrokerSettings = BrokerSettings()
-    identity: IdentitySettings = IdentitySettings()
+    identity: ServerIdentity = ServerIdentity()
     observer: ObserverSettings = ObserverSettings()
     web: WebSettings = WebSettings()
     notify: NotifySettings = NotifySettings()
@@ -142,8 +142,10 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
 def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[], None]) -> Thing:
     if not page_is_installed():
         raise SettingsError(f"[web] {MISSING_PAGE}")
+    from fleet.web import metrics
     from fleet.web.app import app
     from fleet.web.export import Exporter
+    from fleet.web.premises import Inspector
     from fleet.web.server import WebServer, readable
 
     web, config = looking.web, Path(looking.observer.config)
@@ -156,7 +158,13 @@ def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[],
             readable(*certificate)
         except OSError as error:
             raise SettingsError(f"[web] certificate_file: {error.strerror}") from error
-    made = app(lookout, web, Exporter(config))
+    certificates = {
+        "broker": looking.broker.certificate_file,
+        "broker_ca": looking.broker.ca_file,
+        "web": web.certificate_file,
+    }
+    inspector = Inspector(Path(looking.state_dir), certificates, looking.identity.registry)
+    made = app(lookout, web, Exporter(config), lambda site: metrics.routes(site, inspector))
     return WebServer(made, web.bind, failed, made.state.hub.close, certificate)
 
 

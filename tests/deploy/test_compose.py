@@ -41,7 +41,10 @@ def test_the_image_and_the_password_script_agree_on_the_aggregators_number() -> 
 
 def test_every_folder_that_a_container_mounts_or_copies_is_there() -> None:
     mounted = re.findall(r"^ +- \./(\S+?):/", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
-    assert sorted(mounted) == ["aggregator.toml", "mosquitto", "secrets/aggregator", "secrets/aggregator.password"]
+    assert sorted(mounted) == [
+        *("aggregator.toml", "grafana/dashboards", "grafana/provisioning", "mosquitto", "prometheus"),
+        *("secrets/aggregator", "secrets/aggregator.password"),
+    ]
     assert all((DEPLOY / name).exists() for name in mounted if not name.startswith("secrets/"))
     copied = re.findall(r"^COPY (\w+) (\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     packages = {name for name in PACKAGES if "." not in name}
