@@ -50,7 +50,13 @@ class Attempts(Part):
 
     def close_attempt(self, job: str, close: Close) -> None:
         """Remember how a round ended."""
-        self._write(CLOSE_ATTEMPT, rows.closing(job, close), job)
+        cells = rows.closing(job, close)
+        if close.outcome != "abandoned":
+            self._write(CLOSE_ATTEMPT, cells, job)
+            return
+        told = f"attempt {close.attempt.number} to leave version {close.attempt.base} of {job}: {close.reason}"
+        with self.events.told("round.abandoned", told, job=job):
+            self._write(CLOSE_ATTEMPT, cells, job)
 
     def attempts(self, job: str, base: Version) -> list[AttemptRow]:
         """Return the rounds that tried to leave a base, the first one first, as far as they are kept."""

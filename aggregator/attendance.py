@@ -53,7 +53,9 @@ class Attendance:
         """
         member, verdict = self._members.get(device), self._ledger.verdict_on(device)
         settled = verdict is not None or self.has_failed(device)
-        if settled and not (verdict is not None and verdict.counted):
+        if self._members.barred(device):  # nobody goes by it: as if it were not there
+            self.spent.discard(device)
+        elif settled and not (verdict is not None and verdict.counted):
             self.spent.add(device)
         if member is not None and member.present and member.ready and not settled:
             self.able.add(device)

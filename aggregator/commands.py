@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aggregator import curves, evaluation, notes, signed, versions, waits
+from aggregator import curves, devices, evaluation, notes, signed, versions, waits
 from aggregator.convergence import STARTED
+from aggregator.pages import PAGE_BYTES
+from aggregator.pages import page as cut_to_page
 from aggregator.run import Run
 from aggregator.store import AttemptRow, StoreError
 from aggregator.uploads import Uploads
@@ -24,11 +26,16 @@ from broker.messages import (
     Command,
     Curve,
     Delete,
+    Devices,
+    Events,
     Explain,
     Export,
+    History,
     Jobs,
     Offer,
     Pause,
+    Quarantine,
+    Release,
     Reply,
     Resume,
     RollBack,
@@ -50,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAGE_BYTES = 32_768
 REMEMBERED = 256
 """Commands whose answers are given again when they come again."""
 MOST_TAKEN = 100_000
@@ -162,6 +168,12 @@ class Commands:
                     text, data, more = self._explain(command)
                 case Curve():
                     text, data, more = self._curve(command)
+                case Devices() | History() | Events():
+                    text, data, more = devices.answer(self._aggregator, command)
+                case Quarantine():
+                    text = devices.put(self._aggregator, command)
+                case Release():
+                    text = devices.release(self._aggregator, command)
         except Refusals as error:
             ok, text = False, str(error)
         return Reply(command.client, command.request, ok, text[:500], data, more)
@@ -216,6 +228,7 @@ class Commands:
                 aggregator.jobs.resume(job)
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
+                aggregator.store.events.note("job.resumed", f"{job} is not at rest any more", job=job)
                 return f"{job} is there again: it has finished" if rest.ended else f"{job} is at work again"
         raise ValueError(f"no job of the name {name} is at rest, or paused")
 
@@ -223,7 +236,7 @@ class Commands:
 
     def _jobs(self, after: str, *, past: bool) -> tuple[str, dict[str, Any], str]:
         of_past = versions.past_lines(self._aggregator) if past else []
-        lines, more = _page(chain(self._lines(), of_past), after, lambda line: str(line["job"]))
+        lines, more = cut_to_page(chain(self._lines(), of_past), after, lambda line: str(line["job"]))
         return f"{len(lines)} jobs", {"jobs": lines}, more
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -292,7 +305,7 @@ class Commands:
         if scored is not None:
             first["federated"] = {"version": scored[0]} | scored[1]
         left = PAGE_BYTES - len(msgspec.json.encode(first))
-        page, more = _page(devices, after, lambda device: str(device["device"]), left)
+        page, more = cut_to_page(devices, after, lambda device: str(device["device"]), left)
         return run.job, {"job": line, "devices": page} | first, more
 
     def _device(self, standing: dict[str, Any], job: str, refused_in_a_row: int | None) -> dict[str, Any]:
@@ -391,18 +404,3 @@ def _fitting(scores: dict[str, Any]) -> dict[str, Any]:
         return one | {"measures": {name: value for name, value in one["measures"].items() if ":" not in name}}
 
     return {"classes": [], "current": cut(scores["current"]), "best": cut(scores["best"])}
-
-
-def _page(
-    lines: Iterable[dict[str, Any]], after: str, key: Callable[[dict[str, Any]], str], left: int = PAGE_BYTES
-) -> tuple[list[Any], str]:
-    """Return the lines behind a key, by key, as far as they fit a page; and the last key if there are more."""
-    page: list[dict[str, Any]] = []
-    for line in lines:
-        if key(line) <= after:
-            continue
-        left -= len(msgspec.json.encode(line)) + 1
-        if left < 0 and page:
-            return page, key(page[-1])
-        page.append(line)
-    return page, ""

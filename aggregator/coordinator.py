@@ -43,7 +43,9 @@
     other: durable before it is announced, and numbered on. In the latter case so is the end of the job, with it.
 12. While a job is paused no round opens, and the open one is abandoned; what was counted waits. It says who has paused
     it, and it still ends.
-13. Where devices score versions, a version's score is known when it is left (`Committed.left`): one version later than
+13. Who is barred (quarantine.py) is neither drawn nor waited for, and what it offers is refused; what was counted of
+    it before stays so.
+14. Where devices score versions, a version's score is known when it is left (`Committed.left`): one version later than
     on a test split. The rule to stop goes by the versions that have one.
 
 `receive(event, now)` and `tick(now)` return effects as data, to be carried out in order; `deadline` says when `tick`
@@ -317,7 +319,9 @@ class Coordinator:
             return []
         # What else follows comes with the next tick: the verdict on this one must be durable before.
         self._stirred_at = now
-        follow = self.ledger.weigh(offer, self.rounds.last, self.ended)
+        barred = self.members.barred(offer.device)
+        reason = f"in quarantine: {barred}" if barred else ""
+        follow = self.ledger.weigh(offer, self.rounds.last, self.ended, reason)
         if self._state is COMMITTING and not all(isinstance(effect, SendVerdict) for effect in follow):
             self._waiting[offer.device] = structs.replace(offer, body=b"")
             return []

@@ -29,6 +29,8 @@ class DeviceStatus(Struct, frozen=True):
     failure: str = ""
     rows: int = 0
     """About how many examples it has, as it says; 0 where it does not."""
+    barred: str = ""
+    """Why nothing of it is counted, whatever it says; "" where it may take part."""
 
 
 class BrokerLost(Struct, frozen=True):

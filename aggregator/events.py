@@ -20,7 +20,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
@@ -74,6 +74,8 @@ WRITE_S = 2.0
 AGAIN_S = 60.0
 """That is tried again so long after it could not be."""
 MINUTE_S = 60.0
+SHOWN = ("accuracy", "loss", "participants")
+"""Of the measures of a version."""
 MOST_WAITING = 2000
 """Events that wait in memory, while nothing can be written."""
 MOST_TEXT = 300
@@ -264,6 +266,18 @@ class Events:
         self._is_broken, self._taken = True, 0
         self._waiting.clear()
         self._write_at = math.inf
+
+
+def of_end(job: str, ended: str, reason: str) -> tuple[Kind, str]:
+    """Return what is told of the end of a job. ended: "finished", "stopped" or "deleted"."""
+    kind: Kind = "job.finished" if ended == "finished" else "job.stopped" if ended == "stopped" else "job.deleted"
+    return kind, f"{job} {'has finished' if ended == 'finished' else f'was {ended}'}{f': {reason}' * bool(reason)}"
+
+
+def of_version(job: str, version: object, metrics: Mapping[str, float]) -> str:
+    """Return what is told of a new version of a job: with the measures that everybody looks at first."""
+    shown = " ".join(f"{name}={metrics[name]:.4g}" for name in SHOWN if name in metrics)
+    return f"version {version} of {job}{f': {shown}' * bool(shown)}"
 
 
 def last(db: Database) -> int:

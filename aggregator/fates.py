@@ -25,6 +25,8 @@ def _fate(core: Coordinator, name: str, *, is_open: bool) -> str:
         return f"counted late: its update was to version {verdict.base}"
     if verdict is not None and verdict.base == core.base:
         return "counted" if verdict.counted else f"refused: {verdict.refused}"
+    if member is not None and member.barred:
+        return f"not counted: in quarantine: {member.barred}"
     if core.attendance.has_failed(name) and member is not None:
         return f"not counted: its training failed: {member.failure}"
     if core.rounds.absences.has_dropped(name):

@@ -245,6 +245,8 @@ class Guard:
                 held.for_s,
                 more,
             )
+            told = f"{device} says far too much: it is not heard for {held.for_s:g} s{more}"
+            self._store.events.note("device.flooding", told, device=device)
             self._to_cut[device] = held.for_s
         if self._cutter is None:
             self._forbid("this aggregator was not given a way to")

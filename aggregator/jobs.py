@@ -248,11 +248,22 @@ class Jobs:
     def tell(self, job: str, device: str, *, live: bool) -> None:
         """Tell a job how a device stands to it."""
         run, part = self.runs.get(job), self._roster.part_in(job, device)
-        if run is None or (not part.said and run.coordinator.members.get(device) is None):
+        if run is None or not (part.said or part.barred or run.coordinator.members.get(device) is not None):
             return  # it takes no part in this job
         failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows)
+        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows, part.barred)
         self.inside(job, lambda run, now: run.handle(seen, now))
+
+    def tell_of(self, device: str) -> None:
+        """Tell every job anew how a device stands to it: it has been barred, or is not any more."""
+        known = self._roster.devices.get(device)
+        for job in list(self.runs):
+            self.tell(job, device, live=known is not None and known.live)
+
+    def _tell_barred(self, job: str) -> None:
+        """Tell a job that was just loaded of whom nothing is counted, known or not: before anything is drawn."""
+        for device in self._roster.quarantined:
+            self.tell(job, device, live=False)
 
     def _tell_all(self, job: str) -> None:
         for device, known in self._roster.devices.items():
@@ -501,6 +512,7 @@ class Jobs:
         if self._capacity is not None:
             self._capacity.take(job, run.spec)
         self.resting.pop(job, None)
+        self._tell_barred(job)
         if not self._online:
             self.inside(job, lambda run, now: run.handle(BrokerLost(), now))
 
@@ -516,6 +528,7 @@ class Jobs:
     def _put_off(self, job: str, error: StoreError, name: str = "") -> None:
         """Forget what is in memory of a job whose state cannot be written or read now, and load it again soon."""
         log.error("job=%s: %s; trying again in %g s", job, error, RELOAD_S)
+        self._store.events.note("store.failed", f"{job} is put off: {error}", job=job)
         run = self._let_go(job)
         known = self.resting.get(job)
         name = run.spec.name if run else name or (known.name if known else job)
@@ -527,6 +540,7 @@ class Jobs:
     def _rest(self, job: str, name: str, why: str, ended: str = "") -> None:
         """Put a job at rest, with the reason, for the operator; the others go on."""
         log.error("at rest job=%s: %s", job, why)
+        self._store.events.note("job.resting", f"{job} is at rest: {why}", job=job)
         run = self._let_go(job)
         ended = run.coordinator.ended if run else ended
         self.resting[job] = Resting(name, run.version if run else None, why, again=False, ended=ended)

@@ -98,10 +98,11 @@ class Ledger:
 
     # Offers.
 
-    def weigh(self, offer: Offer, last: Attempt | None, ended: str) -> list[Effect]:
+    def weigh(self, offer: Offer, last: Attempt | None, ended: str, barred: str = "") -> list[Effect]:
         """Return what becomes of an offer: a SendVerdict, Collect or StoreRefusal, or nothing yet.
 
-        last: the last attempt to leave the base. ended: why the job is over, if it is.
+        last: the last attempt to leave the base. ended: why the job is over, if it is. barred: why nothing of its
+        device is counted, if that is so: it is refused, and there is nothing to remember of it.
         """
         named = self.present(offer.base)
         if named != offer.base:
@@ -115,8 +116,8 @@ class Ledger:
             return [self.answer(_refusal(offer, reason))]
         if not ended and self._is_of_another_history(offer.base):
             return []
-        if reason_ := self._reason_to_turn_away(offer, ended):
-            return [self.answer(_refusal(offer, reason_))]
+        if turned_away := self._reason_to_turn_away(offer, ended) or barred:
+            return [self.answer(_refusal(offer, turned_away))]
         if offer.base == self.base and not self._takes(last, offer.device):
             return []
         if reason_ := self._reason_to_refuse(offer):

@@ -13,6 +13,7 @@
    again, after it was asked), is passed over for FIRST_PAUSE_S, then for twice as long, until it offers. Not where a
    job waits for all: there a device may take several attempts for one training.
 4. A training that failed says nothing of the next base.
+5. Who is barred is not drawn and not waited for, whatever it says, until it is not barred any more.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Member(Struct):
     failure: str = ""
     rows: int = 0
     """About how many examples it has, as it said last; 0 where it has not."""
+    barred: str = ""
+    """Why nothing of it is counted; "" where it may take part."""
     heard_at: float = -math.inf
     silent: int = 0
     """Rounds running that it said nothing in, though they waited for it."""
@@ -71,7 +74,7 @@ class Member(Struct):
     @property
     def present(self) -> bool:
         """Whether it may be drawn, if it is ready."""
-        return self.there and self.silent < SILENT and not self.passed_over
+        return self.there and self.silent < SILENT and not self.passed_over and not self.barred
 
 
 class Members:
@@ -96,9 +99,14 @@ class Members:
         """Return a device, if it is known."""
         return self._members.get(device)
 
+    def barred(self, device: str) -> str:
+        """Return why nothing of a device is counted; "" where it may take part."""
+        member = self._members.get(device)
+        return "" if member is None else member.barred
+
     def expect(self, device: str, now: float) -> None:
         """Know of a device that was here before this process: it has a grace to come back."""
-        self._members[device] = Member(ready=True, gone_at=now)
+        self._members[device] = Member(ready=True, gone_at=now, barred=self.barred(device))
         self._alarm(now + self.grace_s, device)
 
     def see(self, seen: DeviceStatus, now: float) -> None:
@@ -107,6 +115,7 @@ class Members:
         member.ready, member.why = seen.ready, seen.why
         member.failed, member.failure = seen.failed, seen.failure
         member.rows = seen.rows or member.rows
+        member.barred = seen.barred
         if not seen.online:
             if member.there or member.gone_at is None:
                 self._lose(seen.device, member, now)
@@ -147,7 +156,7 @@ class Members:
     def is_given_up(self, device: str, now: float) -> bool:
         """Return whether a round has stopped waiting for a device."""
         member = self._members.get(device)
-        if member is None or not member.ready or member.silent >= SILENT or member.passed_over:
+        if member is None or not member.ready or member.silent >= SILENT or member.passed_over or member.barred:
             return True
         return member.gone_at is not None and now >= member.gone_at + self.grace_s
 

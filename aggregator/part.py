@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from aggregator.bodies import Bodies
 from aggregator.database import Database, Row, StoreError, Transaction
+from aggregator.events import Events
 from aggregator.generations import Chance
 from broker.messages import Version
 
@@ -17,6 +18,8 @@ class Part:
     _db: Database
     _bodies: Bodies
     _chance: Chance
+    events: Events
+    """What has happened, and waits to be written along with what is written anyhow."""
     _row_bytes: int
     """The longest body of an update that lies in its row."""
 

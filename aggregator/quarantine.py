@@ -1,6 +1,11 @@
-"""Devices that an operator has put in quarantine, in the store: drawn no more, and nothing of them is counted.
+"""Devices that an operator has put in quarantine: drawn no more, waited for no more, and nothing of them is counted.
 
-A word of `meta` each, so that it survives a restart, a backup and a repair. What was counted before stays counted.
+    Quarantine ──durable──▶ the roster and every job are told ──▶ the operator is answered
+
+1. It is a word of `meta` for each device, so that it outlives a restart, a backup and a repair.
+2. What was counted before stays counted. What is offered from then on is refused with the reason, and not written down.
+3. A job sees a device that is there, cannot take part and says why; where a job waits for all, its membership of the
+   base ends at once, so that nobody waits for it, and no count of absences runs.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ _FIRST, _END = "note:quarantine:", "note:quarantine;"
 """Between these lie their names: the semicolon follows the colon."""
 MOST = 10_000
 """Devices that may be in quarantine at once: who has more to keep out revokes them."""
-REASON = "in quarantine"
+UNSAID = "an operator has said so"
+"""Why, where nothing is said."""
 
 
 def note_of(device: str) -> str:
@@ -20,11 +26,6 @@ def note_of(device: str) -> str:
 
 
 def read(db: Database) -> dict[str, str]:
-    """Return the devices in quarantine, and why. Raises StoreError or DamageError."""
+    """Return the devices in quarantine, and why, by name. Raises StoreError or DamageError."""
     sql = "SELECT name, value FROM meta WHERE name > ? AND name < ? AND value != '' ORDER BY name"
     return {str(name).removeprefix(_FIRST): str(why) for name, why in db.rows("table meta", sql, (_FIRST, _END))}
-
-
-def reason(why: str) -> str:
-    """Return what is said of a device in quarantine."""
-    return f"{REASON}: {why}"

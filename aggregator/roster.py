@@ -72,6 +72,8 @@ class Part(Struct, frozen=True):
     """Whether it has said anything of this job."""
     rows: int = 0
     """About how many examples it has for this job; 0 where it does not say."""
+    barred: str = ""
+    """Why nothing of it is counted; "" where it may take part."""
 
 
 class Roster:
@@ -80,6 +82,8 @@ class Roster:
     def __init__(self, most: int = 100_000) -> None:
         self.most = most
         self.devices: dict[str, Known] = {}
+        self.quarantined: dict[str, str] = {}
+        """Devices of which nothing is counted, known or not, and why: as an operator says."""
 
     def see(self, presence: Presence, *, live: bool = True, now: float = 0.0) -> Sight:
         """Take a presence and say what it was."""
@@ -128,12 +132,16 @@ class Roster:
 
     def part_in(self, job: str, device: str) -> Part:
         """Return a device's part in a job."""
-        known = self.devices[device]
+        known = self.devices.get(device)
+        barred = self.quarantined.get(device, "")
+        if known is None:
+            return Part(online=False, ready=False, why="", live=False, failure=None, said=False, barred=barred)
         said = known.presence
         why = said.unready.get(job, "")
         ready = job in said.ready and job not in said.unready
         mentioned = job in said.ready or job in said.unready
-        return Part(said.online, ready, why, known.live, said.failed.get(job), mentioned, said.ready.get(job, 0))
+        rows, failure = said.ready.get(job, 0), said.failed.get(job)
+        return Part(said.online, ready, why, known.live, failure, mentioned, rows, barred)
 
     def ask(self, device: str, now: float) -> Presence | None:
         """Return what to say of a device to find out whether it is there: that it is not. It denies that, if it is.

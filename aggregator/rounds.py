@@ -126,7 +126,9 @@ class Rounds:
         """Begin an attempt."""
         assert attempt.base == self._ledger.base, f"{attempt} leaves another base"  # noqa: S101 -- a fault in the store
         ends_at = now + (attempt.seconds or self._time_for(attempt))
-        pending = {name for name in attempt.cohort if not self._attendance.is_settled(name)}
+        pending = {
+            name for name in attempt.cohort if not (self._attendance.is_settled(name) or self._members.barred(name))
+        }
         awaited = {name for name in pending if not self._members.is_given_up(name, now)}
         round_ = OpenRound(attempt, now, ends_at, now, self._heartbeat_s, pending, awaited, set(attempt.cohort))
         self.now, self.last, self.absences = round_, attempt, Absences(attempt.absences)
@@ -140,7 +142,7 @@ class Rounds:
                 counted=counted,
                 able=attendance.able,
                 again=again,
-                dropped=self.absences.dropped() | attendance.spent.intersection(again.cohort),
+                dropped=self.absences.dropped() | attendance.spent.intersection(again.cohort) | self._barred(again),
                 needed=self.needed,
                 absences=self.absences.counts,
             )
@@ -150,6 +152,10 @@ class Rounds:
             )
         self._pace.draw(self._ledger.base, attempt.cohort, now)
         return structs.replace(attempt, seconds=self._time_for(attempt), shift=self._shift(attempt))
+
+    def _barred(self, attempt: Attempt) -> set[str]:
+        """Return the members of an attempt of whom nothing is counted any more."""
+        return {name for name in attempt.cohort if name not in self._ledger.counted and self._members.barred(name)}
 
     def _shift(self, attempt: Attempt) -> int:
         """Return the shift of an attempt's weights: that of what is in its sum already, where anything may be."""
@@ -170,7 +176,8 @@ class Rounds:
     def welcome(self, seen: DeviceStatus, now: float) -> None:
         """Let a device join the round under way if it was drawn before it was known: the round may wait for it too."""
         round_ = self.now
-        if round_ is None or self._rules.wait != "target" or not (seen.online and seen.ready and seen.live):
+        can_join = seen.online and seen.ready and seen.live and not seen.barred
+        if round_ is None or self._rules.wait != "target" or not can_join:
             return
         if round_.has_drawn(seen.device):
             round_.join(seen.device)
@@ -183,6 +190,7 @@ class Rounds:
         """
         settled = self._attendance.refresh(device)
         if self.now is not None:
+            settled = settled or self._members.barred(device) != ""
             self.now.note(device, settled=settled, given_up=self._members.is_given_up(device, now))
 
     def miss(self, devices: Sequence[str], now: float) -> None:

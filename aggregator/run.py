@@ -125,6 +125,7 @@ class Run(Maker):
         if judged:
             self._store.add_verdicts(self.job, judged)
             _log_counted([one.verdict for one in judged if one.verdict.counted])
+            self._tell_refused([one.verdict for one in judged if not one.verdict.counted])
             for one in judged:
                 out += self._carry_out(self.coordinator.receive(VerdictStored(one.verdict), now), now)
         if self._making is not None and self._making.scores.is_done:
@@ -292,6 +293,13 @@ class Run(Maker):
         """Return how long the round has been open; None where none is."""
         opened = self.coordinator.rounds.now
         return None if opened is None else max(0.0, now - opened.opened_at)
+
+    def _tell_refused(self, verdicts: Sequence[Verdict]) -> None:
+        """Tell of the first few who were refused in one go."""
+        for verdict in verdicts[:NAMED]:
+            what = f"its update to version {verdict.base} of {self.spec.name} was refused: {verdict.refused}"
+            told = f"{verdict.device}: {what}"
+            self._store.events.note("device.refused", told, job=self.job, device=verdict.device)
 
     def _publish(self, state: str, reason: str) -> Iterator[Out]:
         if state in ("finished", "stopped"):

@@ -20,6 +20,7 @@ from pathlib import Path
 from msgspec import structs
 
 from aggregator import leadership, projection
+from aggregator.comings import Comings
 from aggregator.commands import Commands
 from aggregator.config import AggregatorConfig
 from aggregator.executor import Inline
@@ -121,7 +122,9 @@ class Aggregator:
         self.refusals = Refusals()
         self.roster = Roster()
         self.store = store
-        self.clock = clock
+        self.clock = store.events.clock = clock
+        self.roster.quarantined = store.quarantined()
+        self._comings = Comings(store.events)
         marks = marks if marks is not None else Marks(Path(config.state_dir) / "entered")
         self.jobs = Jobs(
             *(store, config, self.roster, marks, wire),
@@ -195,6 +198,7 @@ class Aggregator:
 
     def start(self) -> None:
         """Start connecting."""
+        self.store.events.note("aggregator.started", f"aggregator {self.nonce} was started")
         self._transport.subscribe(*self._filters(LISTENS_TO))
         self._transport.open()
 
@@ -240,6 +244,7 @@ class Aggregator:
         if self._out.online and self.leads:
             self._transport.publish(self._wire.pack(self._beacon(online=False)))
         self._transport.close()
+        self._write_events()
 
     @property
     def leads(self) -> bool:
@@ -268,7 +273,8 @@ class Aggregator:
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
         own = (self._settled_at, self._read_again_at, self._rise_at, self._say_heads_at, self.leadership.deadline)
-        mine = min(*own, self.jobs.deadline, self.jobs.inbox.deadline)
+        told = min(self.store.events.deadline, self._comings.deadline)
+        mine = min(*own, told, self.jobs.deadline, self.jobs.inbox.deadline)
         return min(mine, self.guard.deadline) if self.leads and self._out.online else mine
 
     def _patience(self, timeout_s: float) -> float:
@@ -299,6 +305,18 @@ class Aggregator:
         if self.jobs.inbox.has_called:
             for offer in self.jobs.inbox.call(now):
                 self._weigh(offer)
+        self._comings.tick(now)
+        self.store.events.turn(now)
+        if self.store.events.is_due(now):
+            self._write_events()
+
+    def _write_events(self) -> None:
+        """Write what has happened, where nothing has been written for a while that took it along."""
+        try:
+            self.store.write_events()
+        except StoreError as error:
+            self.store.events.put_off(self.clock())
+            log.warning("what has happened cannot be written down: %s", error)
 
     # Events.
 
@@ -379,6 +397,7 @@ class Aggregator:
     def _hear_forged(self, error: ForgedError, packet: Packet) -> None:
         """Count what nobody has proved to be his; ask who may be a device that this life does not know yet."""
         message = error.message
+        self.store.events.count(error.kind)
         if told := self.refusals.count(error, packet.topic, self.clock()):
             log.error("%s", told)
         if not self.leads:
@@ -421,7 +440,9 @@ class Aggregator:
         for name, value in words.items():
             if self.store.note(name) != value:
                 self.store.set_note(name, value)
-        self.jobs.term = self.store.raise_term(term)
+        told = f"aggregator {self.nonce} leads fleet {self.config.fleet} under term {term}"
+        with self.store.events.told("aggregator.leads", told):
+            self.jobs.term = self.store.raise_term(term)
         log.info("leads fleet=%s term=%d store=%s", self.config.fleet, self.term, self.store.identity)
         self._led = True
         self.jobs.load_all()
@@ -437,6 +458,7 @@ class Aggregator:
             self.jobs.lead(self.store.raise_term(self.leadership.me.term))
         except StoreError as error:
             log.error("the term cannot be raised: %s; trying again in %g s", error, RELOAD_S)
+            self.store.events.note("store.failed", f"the term cannot be raised: {error}")
             self._rise_at = self.clock() + RELOAD_S
             return
         self.leadership.me.term = self.term
@@ -450,6 +472,9 @@ class Aggregator:
             *(self.config.fleet, leader.nonce, leader.term, leader.store),
             *(self.nonce, self.term, self.store.identity),
         )
+        told = f"aggregator {leader.nonce} leads: {self.nonce} stands by"
+        self.store.events.note("aggregator.stands_by", told)
+        self._comings.forget()
         self._commands.forget_begun()
         self.jobs.drop_all()
         self._out.clear()
@@ -512,7 +537,11 @@ class Aggregator:
     # Devices.
 
     def _see(self, presence: Presence, live: bool) -> None:
+        known = self.roster.devices.get(presence.device)
+        before = None if known is None else known.presence
         sight = self.roster.see(presence, live=live, now=self.clock())
+        if live:
+            self._comings.hear(before, presence, sight, self.clock(), self.runs)
         if sight.told:
             say = log.error if sight.alarm else log.warning
             if not sight.alarm or self.tally.count("clone"):
@@ -584,6 +613,7 @@ class Aggregator:
             self._weigh(complete)
 
     def _refuse(self, kind: str, detail: str) -> None:
+        self.store.events.count(kind)
         if self.tally.count(kind):
             log.warning("refused %s (%d so far) %s", kind, self.tally.counts[kind], detail)
 

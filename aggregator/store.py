@@ -20,6 +20,7 @@ here:
     history.py       versions, and the names that they had
     updates.py       verdicts, updates, and what devices say of versions
     attempts.py      rounds
+    onlookers.py     what people look at beside jobs
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from aggregator.bodies import Bodies
 from aggregator.contributions import Scored
 from aggregator.database import DamageError, Database, StoreError, crc
 from aggregator.effects import Close
-from aggregator.events import Events
+from aggregator.events import Events, Kind
 from aggregator.generations import Chance
 from aggregator.history import ADD_VERSION, History, Start, add_body, add_version
 from aggregator.kept import Keep, KeptState, KeptStates, Leaving
 from aggregator.lock import Lock
+from aggregator.onlookers import Onlookers
 from aggregator.part import durable
 from aggregator.rows import (
     AttemptRow,
@@ -93,7 +95,7 @@ ROW_BYTES = 65_536
 NOTHING_KEPT = Keep()
 
 
-class Store(Words, History, Updates, Attempts):
+class Store(Words, History, Updates, Attempts, Onlookers):
     """The state directory of one aggregator, locked for this process while it is open."""
 
     def __init__(
@@ -171,8 +173,6 @@ class Store(Words, History, Updates, Attempts):
 
     states: KeptStates
     """Versions that are kept for their own sake, and jobs that were replaced."""
-    events: Events
-    """What has happened, and waits to be written along with what is written anyhow."""
     identity: str
     """16 hex digits, made with the store; another one when it was copied, moved or restored."""
     moved: bool
@@ -182,14 +182,6 @@ class Store(Words, History, Updates, Attempts):
         """Close the file and give the lock up."""
         self._db.close()
         self._lock.close()
-
-    def write_events(self) -> None:
-        """Write what has happened, without a sync, where nothing has been written that took it along.
-
-        Raises StoreError.
-        """
-        if self.events.waits:
-            self._db.write_pending()
 
     # Jobs.
 
@@ -215,7 +207,10 @@ class Store(Words, History, Updates, Attempts):
         """
         remains = {one.job: one for one in leaving}
         text = msgspec.json.encode(spec)
-        with self._writing(job) as write:
+        with (
+            self.events.told("job.submitted", f"{job} was submitted", job=job),
+            self._writing(job) as write,
+        ):
             for other in replaces:
                 kept.replaced(write, remains.get(other, Leaving(other)))
                 schema.forget(write, other, states=False)
@@ -239,7 +234,9 @@ class Store(Words, History, Updates, Attempts):
 
     def pause(self, job: str, paused: str) -> None:
         """Remember who has paused a job, and since when; "" where it is not paused."""
-        self.set_note(f"paused:{job}", paused)
+        kind: Kind = "job.paused" if paused else "job.resumed"
+        with self.events.told(kind, f"{job} {f'was {paused}' if paused else 'goes on'}", job=job):
+            self.set_note(f"paused:{job}", paused)
 
     def paused(self, job: str) -> str:
         """Return who has paused a job, and since when; "" where it is not paused."""
@@ -253,7 +250,8 @@ class Store(Words, History, Updates, Attempts):
         base: its last version, where that is known: what devices have brought to it is kept for people. left: how good
         that is, where devices have said so by now.
         """
-        with self._writing(job) as write:
+        kind, text = events.of_end(job, ended, reason)
+        with self.events.told(kind, text, job=job), self._writing(job) as write:
             if ended == "deleted":
                 schema.forget(write, job)
             else:
@@ -322,7 +320,8 @@ class Store(Words, History, Updates, Attempts):
         the version is that is left, where its devices have said so.
         """
         base = Version(version.generation, version.number - 1)
-        with self._writing(job) as write:
+        made = events.of_version(job, version, metrics)
+        with self.events.told("version.made", made, job=job), self._writing(job) as write:
             contributions.move(write, job, base)
             if left is not None:
                 contributions.score(write, job, base, *left)

@@ -85,7 +85,9 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
     if after is None:
         raise RuntimeError(f"{run.job} could not be rolled back: its state cannot be written now")
     if restoring.is_again(after.history) == number:
-        return f"{run.job}: version {after.version} is version {number} again"
+        told = f"{run.job}: version {after.version} is version {number} again"
+        aggregator.store.events.note("job.rolled_back", f"{told}, as {command.client} asked", job=run.job)
+        return told
     raise ValueError(f"{run.job} stays at version {after.version}: version {number} cannot be had, see the log")
 
 

@@ -33,7 +33,9 @@ class Standing(Struct, frozen=True):
     """How a device stands to a job just now."""
 
     device: str
-    state: Literal["counted", "able", "awaited", "refused", "failed", "unready", "offline", "silent", "unheard"]
+    state: Literal[
+        "counted", "able", "awaited", "refused", "failed", "unready", "offline", "silent", "unheard", "quarantined"
+    ]
     why: str = ""
     since_s: float | None = None
     """Seconds since it went offline, as far as this aggregator knows."""
@@ -171,6 +173,8 @@ def standing(core: Coordinator, device: str, now: float) -> Standing:
     assert member is not None  # noqa: S101 -- the caller names devices that are known
     if device in core.ledger.counted or (verdict is not None and verdict.counted):
         return Standing(device, "counted")
+    if member.barred:
+        return Standing(device, "quarantined", member.barred)
     if verdict is not None:
         return Standing(device, "refused", verdict.refused)
     if core.attendance.has_failed(device):
