@@ -171,13 +171,13 @@ class Rounds(Struct, frozen=True):
 
 
 class Console:
-    """A connection of an operator."""
+    """A connection of an operator. called: what its client id begins with, which the aggregator's words may name."""
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: OperatorConfig, called: str = "operator") -> None:
         self.fleet = config.fleet
         self._where = f"{config.broker.host}:{config.broker.port}"
         wire = wire_of_operator(config.fleet, config.identity)
-        self._observer = over_mqtt("operator", config.broker, wire)
+        self._observer = over_mqtt(called, config.broker, wire)
         self._seal = wire.seal if isinstance(wire.seal, OperatorSeal) and wire.seal.signs else None
         """What signs commands; None where nobody does."""
         self._only_looks = isinstance(wire.seal, OperatorSeal) and wire.seal.only_looks
