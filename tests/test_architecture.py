@@ -38,6 +38,8 @@ HOMES = {
     "nacl": "identity/keys.py",
     "cryptography": "identity/certificates.py",
     "tensorboardX": "fleet/console/tensorboard.py",
+    "uvicorn": "fleet/web/server.py",
+    "jinja2": "fleet/web/site.py",
 }
 """A heavy library and the one file that imports it."""
 SECOND_HOMES = {
@@ -154,6 +156,12 @@ def test_a_heavy_library_has_one_home(library: str) -> None:
     assert homes == {HOMES[library]} | SECOND_HOMES.get(library, set())
 
 
+def test_what_the_page_is_made_with_stays_with_the_page() -> None:
+    found = {name(path) for path in sources(*PACKAGES) if roots(path) & {"starlette", "anyio", "markupsafe"}}
+    assert found
+    assert all(path.startswith("fleet/web/") for path in found)
+
+
 @pytest.mark.parametrize("path", PURE)
 def test_a_core_has_no_clock_no_thread_no_socket_no_file_and_no_numbers(path: str) -> None:
     assert not roots(ROOT / path) & IMPURE
@@ -187,7 +195,7 @@ def test_imports_go_in_no_circle() -> None:
 def test_the_agent_starts_without_its_heavy_libraries() -> None:
     code = """
 import sys, edge_agent.service, fleet.roles
-heavy = {"torch", "onnx", "onnxruntime", "sqlite3", "cryptography", "nacl"}
+heavy = {"torch", "onnx", "onnxruntime", "sqlite3", "cryptography", "nacl", "starlette", "uvicorn", "jinja2"}
 print(sorted({name.split(".")[0] for name in sys.modules} & heavy))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -33,7 +33,7 @@ from fleet.console.observer import over_mqtt
 from fleet.console.operator import OperatorConfig, OperatorError
 from fleet.console.versions import export
 from fleet.console.watch import Sights, Watch, WatchError
-from fleet.demo.given import Data, for_devices, problem_of
+from fleet.demo.given import Data, for_devices, page_address, problem_of
 from fleet.demo.outcome import Summary, Version, score_of, sum_up, table_of
 from fleet.factories import find_beside
 from fleet.factories import told_of as told_of_net
@@ -65,8 +65,12 @@ class DemoError(RuntimeError):
     """A demo that cannot be brought to its end; the message says why."""
 
 
-def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data | None = None) -> int:
+def demo(
+    out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data | None = None, page: bool = False
+) -> int:
     """Run the demo and write everything below `out`. data: what to train on in place of the job's example data.
+
+    page: whether the fleet is shown in a browser meanwhile.
 
     Raises SettingsError for a job or a folder that cannot be used, StartError without a broker, ChildDiedError when a
     process ends early, WatchError or DemoError when the fleet does not come to its end.
@@ -82,7 +86,7 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
     for note in notes:
         display.line(note)
     with interruptible(), redirect_stdout(sys.stderr if as_json else sys.stdout):  # a factory may print
-        run = _Demo(out, spec, problem, display)
+        run = _Demo(out, spec, problem, display, page_address() if page else "")
         summary = run.run(began)
     text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"
     (out / "summary.json").write_text(text, encoding="utf-8")
@@ -96,8 +100,10 @@ def demo(out: Path, devices: int, job: Path | None, *, as_json: bool, data: Data
 class _Demo:
     """The demo between its start and its end."""
 
-    def __init__(self, out: Path, spec: JobSpec, problem: Problem, display: Display) -> None:
+    def __init__(self, out: Path, spec: JobSpec, problem: Problem, display: Display, page: str) -> None:
         self._out = out
+        self._page = page
+        """HOST:PORT; "" for none."""
         self._n_devices = n_devices = len(problem.shares)
         self._spec = spec
         self._problem = problem
@@ -121,9 +127,11 @@ class _Demo:
             self._meter = Meter(broker.host, broker.port)
             behind = BrokerSettings(port=self._meter.start(), protocol=broker.protocol)
             test = problem.test if problem.test_file is None else problem.test_file
-            plan = stage.build(folder, self._spec, problem.files or shares, test, behind)
+            plan = stage.build(folder, self._spec, problem.files or shares, test, behind, page=self._page)
             sizes = [len(share.y) for share in shares]
             say(f"{broker.kind}, an aggregator and {self._n_devices} devices: each a process of its own")
+            if self._page:
+                say(f"look at it: http://{self._page}/")
             say(
                 f'job "{self._spec.name}": {self._n_parameters:,} parameters, {sum(sizes)} examples, '
                 f"{min(sizes)} to {max(sizes)} on a device"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import structs
 
+from aggregator.looking_on import page_is_installed
 from fleet.problems.examples import load_split
 from fleet.problems.partition import deal
 from fleet.problems.problem import Problem, dealt, for_all, read_problem
@@ -16,6 +19,7 @@ from runtime.settings import load
 
 PARTITION = "dirichlet:0.5"
 """Of the data that come along: each device has few classes."""
+PAGE_PORT = 8080
 
 
 class Data(NamedTuple):
@@ -52,3 +56,16 @@ def for_devices(spec: JobSpec, n_devices: int) -> JobSpec:
     """Return the job with a first round that waits for all devices, however many there are."""
     quorum = min(spec.rounds.quorum, n_devices)
     return for_all(structs.replace(spec, rounds=structs.replace(spec.rounds, quorum=quorum)), n_devices)
+
+
+def page_address() -> str:
+    """Return where the page of the demo can be: at the usual port, or a free one; "" where its packages are missing."""
+    if not page_is_installed():
+        return ""
+    for port in (PAGE_PORT, 0):
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                tried.bind(("127.0.0.1", port))
+                return f"127.0.0.1:{tried.getsockname()[1]}"
+    return ""

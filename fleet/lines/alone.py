@@ -28,6 +28,7 @@ def add_demo(table: Table) -> None:
     add_columns(demo)
     demo.add_argument("--out", type=Path, default=Path("fedge-demo"), metavar="DIR", help="where the results go")
     demo.add_argument("--json", action="store_true", help="print summary.json at the end, and nothing else")
+    demo.add_argument("--no-web", action="store_true", help="show no page in the browser meanwhile")
 
 
 def add_simulate(table: Table) -> None:
@@ -124,7 +125,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
         raise SettingsError("--partition, --test, --features, --label and --source are of a file: name it with --data")
     data = None if arguments.data is None else Data(arguments.data, *more)
     with source_on_the_line():
-        return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data)
+        page = not arguments.no_web and not arguments.json
+        return demo(arguments.out, arguments.devices, arguments.job, as_json=arguments.json, data=data, page=page)
 
 
 def run_simulate(arguments: argparse.Namespace) -> int:

@@ -119,11 +119,12 @@ def build(
     *,
     inference: bool = True,
     keys: Keys | None = None,
+    page: str = "",
 ) -> Stage:
     """Write everything: each device gets its share of the examples, the aggregator those to test on, if any.
 
     broker: how everybody reaches it, or a role of this name. inference: whether the devices put models into service.
-    keys: of everybody, where they sign what they say.
+    keys: of everybody, where they sign what they say. page: HOST:PORT of the page of the fleet; "" for none.
     """
     reach = broker if callable(broker) else lambda _name: broker
     folder = folder.resolve()
@@ -132,7 +133,8 @@ def build(
     factories = nets.factories_of(spec.model)
     allowed = {"allow": list(factories)} if factories else {}  # who gives a job wants it to run
     tests = {} if test is None else {spec.data_name: test}
-    more = {} if keys is None else {"identity": keys.of_aggregator}
+    more: dict[str, Mapping[str, str]] = {} if keys is None else {"identity": keys.of_aggregator}
+    more |= {"web": {"bind": page}} if page else {}
     write(
         stage.aggregator,
         FLEET,

@@ -25,7 +25,7 @@ AGAIN_S = (1.0, 60.0)
 """From an end to the next start: at first, and at most. Each end doubles it; who has lived for STEADY_S begins anew."""
 STEADY_S = 120.0
 ENDS_WITHIN_S = 3.0
-PROGRAM = (sys.executable, "-P", "-m", "fleet.sight.process")
+PROGRAM = (sys.executable, "-P", "-m", "fleet.cli", "web", "run")
 
 
 class Companion:

@@ -4,7 +4,7 @@
     (companion.py)                                                │ reads the store, listens at the broker
                                                                   └ ends with the aggregator, whatever ends that
 
-It writes nothing but questions to the broker. By hand it is `fedge web run --config aggregator.toml`.
+It writes nothing but questions to the broker. Its command is `fedge web run --config aggregator.toml`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import logging
 import os
 import resource
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec import Struct, structs
 
@@ -31,7 +30,6 @@ from aggregator.looking_on import (
     NotifySettings,
     ObserverSettings,
     WebSettings,
-    is_loopback,
     page_is_installed,
     why_not,
 )
@@ -44,11 +42,6 @@ from identity.keys import key_of
 from identity.settings import IdentitySettings
 from runtime.children import end_with
 from runtime.settings import SettingsError, load
-
-if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
-    from fleet.web.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +167,9 @@ def refuse_keys_of_jobs(looking: Looking, speaker: Speaker) -> None:
 def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[], None]) -> Thing:
     if not page_is_installed():
         raise SettingsError(f"[web] {MISSING_PAGE}")
-    from fleet.web.actions import routes
+    from fleet.web.actions import way_in
     from fleet.web.app import app
     from fleet.web.export import Exporter
-    from fleet.web.login import door_of
     from fleet.web.orders import sender
     from fleet.web.server import WebServer, readable
 
@@ -191,20 +183,11 @@ def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[],
             readable(*certificate)
         except OSError as error:
             raise SettingsError(f"[web] certificate_file: {error.strerror}") from error
-    if not web.users_file:
-        return WebServer(app(lookout, web, Exporter(config)), web.bind, failed, certificate)
     speaker = speaker_of(looking)
-    is_near = is_loopback(web.bind.rpartition(":")[0]) or web.in_container
-    door = door_of(web.users_file, is_needed=not is_near)
-    door.users.find("")  # a file that cannot be read is told of now
     why, send = only_looks(looking, speaker), sender(speaker.fleet, speaker.broker, speaker.identity)
-
-    def more(site: Site) -> list[BaseRoute]:
-        site.only_looks = why
-        return [*door.routes(site), *routes(site, send)]
-
-    inside = [door.middleware()]
-    return WebServer(app(lookout, web, Exporter(config), more, inside), web.bind, failed, certificate)
+    more, inside = way_in(web, why, send) if web.users_file else (lambda _site: (), ())
+    made = app(lookout, web, Exporter(config), more, inside)
+    return WebServer(made, web.bind, failed, made.state.hub.close, certificate)
 
 
 def _plain(speaker: Speaker) -> dict[str, object]:
@@ -259,9 +242,3 @@ def _raise_limit() -> None:
     if soft < most:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-if __name__ == "__main__":
-    from fleet.cli import main
-
-    sys.exit(main(["web", "run", *sys.argv[1:]]))

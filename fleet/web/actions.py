@@ -10,15 +10,20 @@ and no job handed in.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from fleet.web.login import NotAllowedError, form_of, page, refusal, require
+from aggregator.looking_on import WebSettings, is_loopback
+from fleet.web.login import Door, NotAllowedError, form_of, page, refusal, require
 from fleet.web.orders import Order, Orders, Send, Told
 from fleet.web.site import Site
+from fleet.web.users import Users
 
 FORM = re.compile(r"[0-9a-f]{32}")
 VERSION = re.compile(r"best|[0-9]{1,9}")
@@ -53,6 +58,22 @@ def routes(site: Site, send: Send) -> list[BaseRoute]:
         Route("/actions/jobs/{job}/{kind}", act, methods=["POST"]),
         Route("/actions/devices/{device}/{kind}", act, methods=["POST"]),
     ]
+
+
+def way_in(web: WebSettings, only_looks: str, send: Send) -> tuple[Callable[[Site], list[BaseRoute]], list[Middleware]]:
+    """Return what lets the users of a page in, for `fleet.web.app.app`: `more` and `inside`.
+
+    only_looks: why nobody can act, "" where operators can. send: sends what they ask for.
+    """
+    is_near = is_loopback(web.bind.rpartition(":")[0]) or web.in_container
+    door = Door(Users(Path(web.users_file)), is_needed=not is_near)
+    door.users.find("")  # so that a file that cannot be read is told of now
+
+    def more(site: Site) -> list[BaseRoute]:
+        site.only_looks = only_looks
+        return [*door.routes(site), *routes(site, send)]
+
+    return more, [door.middleware()]
 
 
 async def _act(site: Site, orders: Orders, request: Request) -> Response:

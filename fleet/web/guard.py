@@ -4,7 +4,7 @@
     Host is an address, localhost, or a configured name             421   a stranger's page whose name leads here (DNS
                                                                           rebinding) has a name of its own
     in a container: from its gateway or itself alone                403
-    no long query, no long body                                     414, 413
+    no long address, no long head, no long body                     414, 431, 413
 
 Every answer says that nothing but this site's own files may run, style or be asked, that nobody may frame it, and that
 types are not guessed.
@@ -24,6 +24,8 @@ from aggregator.looking_on import is_loopback
 from fleet.web.queries import MOST_BYTES
 
 MOST_PATH = 1000
+MOST_HEAD = 16_384
+"""Bytes of all headers."""
 MOST_BODY = 16_384
 """Bytes of a form."""
 ACTS = ("/actions/", "/login", "/logout")
@@ -91,6 +93,8 @@ class Guard:
             )
         if len(scope["query_string"]) > MOST_BYTES or len(scope.get("raw_path") or b"") > MOST_PATH:
             return PlainTextResponse("what is asked is too long\n", 414)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
+            return PlainTextResponse("what is said beside the question is too long\n", 431)
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD") or (method == "POST" and path.startswith(ACTS)):
             return None

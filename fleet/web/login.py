@@ -17,7 +17,6 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -328,8 +327,3 @@ def _set_cookie(response: Response, request: Request, token: str) -> None:
         samesite="strict",
     )
     response.headers["cache-control"] = "no-store"
-
-
-def door_of(users_file: str, *, is_needed: bool) -> Door:
-    """Return the door of a page with users. is_needed: whether looking takes a login."""
-    return Door(Users(Path(users_file)), is_needed=is_needed)

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 1500
 MOST_HEADERS = 16_384
-"""Bytes of a request before its body."""
+"""Bytes of a request before its body, that come in pieces; guard.py counts again."""
+SEND_BYTES = 65_536
+"""That the kernel keeps for who does not take them."""
 SILENT_S = 10.0
 """Who has connected asks something within this time."""
 UNTAKEN_MS = 30_000
@@ -31,6 +33,10 @@ STOPS_S = 1.0
 """How long answers that are under way may take once the server is to stop."""
 AGAIN_S = (1.0, 60.0)
 """How soon a port that is taken is tried again, at first and at most."""
+
+
+Pair = tuple[str, str]
+"""Files of a certificate and of its key."""
 
 
 class Connection(H11Protocol):
@@ -58,13 +64,19 @@ class Connection(H11Protocol):
 
 
 class WebServer:
-    """Serves an app until it is stopped. failed: called where it ends by itself."""
+    """Serves an app until it is stopped. failed: called where it ends by itself. closing: ends what does not end."""
 
     def __init__(
-        self, app: ASGIApp, bind: str, failed: Callable[[], None], certificate: tuple[str, str] | None = None
+        self,
+        app: ASGIApp,
+        bind: str,
+        failed: Callable[[], None],
+        closing: Callable[[], None],
+        certificate: Pair | None = None,
     ) -> None:
         self._bind = bind
         self._failed = failed
+        self._closing = closing
         self._stopping = threading.Event()
         self.port: int | None = None
         """Where it listens, once it does."""
@@ -97,6 +109,7 @@ class WebServer:
     def stop(self) -> None:
         """End within about two seconds, whoever looks on."""
         self._stopping.set()
+        self._closing()
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(STOPS_S + 1.0)
@@ -140,6 +153,7 @@ def listening(bind: str) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS)
         listener.bind(address)

@@ -62,11 +62,11 @@ def moment(at: float | None, now: float) -> Markup:
 
 
 def left(until: float, now: float) -> Markup:
-    """Return how long it is until then, which the script counts down; "any moment" once it has passed."""
+    """Return how long it is until then, which the script counts down: "in 40 s"; "any moment" once it has passed."""
     if not 0 <= until < MOST_TIME:
         return NONE
     date = dt.datetime.fromtimestamp(until, dt.UTC)
-    rest = duration(until - now) if until > now else "any moment"
+    rest = f"in {duration(until - now)}" if until > now else "any moment"
     return Markup('<time data-left datetime="{}" title="{}">{}</time>').format(
         date.strftime("%Y-%m-%dT%H:%M:%SZ"), date.strftime("%Y-%m-%d %H:%M:%S UTC"), rest
     )

@@ -105,7 +105,7 @@ class Hub:
 
     async def stop(self) -> None:
         """End all streams and the thread."""
-        self.close()
+        self._close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -119,7 +119,12 @@ class Hub:
                 self._loop.call_soon_threadsafe(self._news.set)
 
     def close(self) -> None:
-        """End all streams, and let no new one begin: the server stops. On the loop alone."""
+        """End all streams soon, and let no new one begin: the server stops. From any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
         self._closing.set()
         for channel in self._channels.values():
             for queue in channel.queues:

@@ -41,7 +41,26 @@
     },
   });
 
+  const made = (tag, name, text) => {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    if (text) element.textContent = text;
+    return element;
+  };
+  const framed = (series) => { // a curve that was not there yet when the page was made
+    const figure = made("figure");
+    figure.dataset.series = series.name;
+    figure.dataset.unit = series.unit;
+    const caption = made("figcaption");
+    caption.append(made("span", "", series.title), " ", made("b", "last"));
+    figure.append(caption, made("div", "plot"));
+    return figure;
+  };
+
   const draw = (curves) => {
+    const there = new Set([...host.querySelectorAll("figure[data-series]")].map((figure) => figure.dataset.series));
+    for (const series of curves.series) if (!there.has(series.name)) host.append(framed(series));
+    if (curves.series.length) document.getElementById("no-curves")?.remove();
     const xs = byTime ? curves.at : curves.numbers;
     for (const figure of host.querySelectorAll("figure[data-series]")) {
       const series = curves.series.find((s) => s.name === figure.dataset.series);
@@ -49,8 +68,8 @@
       const unit = figure.dataset.unit;
       const place = figure.querySelector(".plot");
       const data = [xs, series.values];
-      const there = series.values.filter((v) => v !== null);
-      figure.latest = there[there.length - 1];
+      const known = series.values.filter((v) => v !== null);
+      figure.latest = known[known.length - 1];
       figure.querySelector(".last").textContent = said(unit, figure.latest);
       if (xs.length < 2) continue;
       const plot = plots.get(figure);

@@ -31,7 +31,7 @@
     for (const time of document.querySelectorAll("main time[datetime]")) {
       const past = (now - Date.parse(time.dateTime)) / 1000;
       let text;
-      if ("left" in time.dataset) text = past < 0 ? exact(-past) : "any moment";
+      if ("left" in time.dataset) text = past < 0 ? `in ${exact(-past)}` : "any moment";
       else if (past < -1) text = `in ${rough(-past)}`;
       else text = past < 2 ? "just now" : `${rough(past)} ago`;
       if (time.textContent !== text) time.textContent = text;

@@ -1,0 +1,251 @@
+"""The server and its streams over real sockets: what comes, who is cut off, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from msgspec import structs
+from starlette.applications import Starlette
+
+from aggregator.looking_on import WebSettings
+from fleet.web import server, streams
+from fleet.web.app import app
+from fleet.web.server import WebServer, listening
+from fleet.web.streams import Hub
+from tests.fleet.web.made import JOB, MadeLookout, view
+
+Until = Callable[[Callable[[], bool]], None]
+
+
+class Served:
+    """A page that is served on loopback."""
+
+    def __init__(self, lookout: MadeLookout) -> None:
+        self.lookout = lookout
+        self.app: Starlette = app(lookout, WebSettings())
+        self.failures: list[str] = []
+        self.server = self.at("127.0.0.1:0")
+
+    def at(self, bind: str) -> WebServer:
+        return WebServer(self.app, bind, lambda: self.failures.append("ended"), self.app.state.hub.close)
+
+    @property
+    def hub(self) -> Hub:
+        hub: Hub = self.app.state.hub
+        return hub
+
+    def connect(self, request: str, *, buffer: bool = True) -> socket.socket:
+        """Ask for something and give the socket."""
+        assert self.server.port is not None
+        made = socket.socket()
+        made.settimeout(20)
+        if not buffer:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.connect(("127.0.0.1", self.server.port))
+        made.sendall(f"GET {request} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return made
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        assert self.server.port is not None
+        asking = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        asking.request("GET", path)
+        answer = asking.getresponse()
+        found = answer.status, answer.read()
+        asking.close()
+        return found
+
+
+@pytest.fixture
+def served(until: Until) -> Iterator[Served]:
+    made = Served(MadeLookout(view(200)))
+    made.server.start()
+    until(lambda: made.server.port is not None)
+    yield made
+    made.server.stop()
+    assert not made.failures
+
+
+class Stream:
+    """A stream of a page, read message by message."""
+
+    def __init__(self, served: Served, path: str, *, buffer: bool = True) -> None:
+        self._socket = served.connect(path, buffer=buffer)
+        self._file = self._socket.makefile("rb")
+        self.head = self._until(b"\r\n")
+
+    def _until(self, end: bytes) -> bytes:
+        lines = b""
+        while (line := self._file.readline()) not in (end, b""):
+            lines += line
+        return lines
+
+    def message(self) -> dict[str, Any]:
+        """Return the next message."""
+        while line := self._file.readline():
+            if line.startswith(b"data: "):
+                found: dict[str, Any] = json.loads(line[6:])
+                return found
+        raise EOFError
+
+    def is_over(self) -> bool:
+        """Read to its end."""
+        while self._file.read1(65_536):
+            pass
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+def with_state(lookout: MadeLookout, name: str, state: str) -> None:
+    """Show the same fleet with one device in another state."""
+    changed = structs.replace(lookout.view.devices[name], state=state)
+    devices = {**lookout.view.devices, name: changed}
+    lookout.show(structs.replace(lookout.view, n=lookout.view.n + 1, devices=devices))
+
+
+def test_a_stream_begins_with_all_pieces_and_goes_on_with_those_that_have_changed(served: Served) -> None:
+    stream = Stream(served, "/live/?q=device-00003")
+    assert b"text/event-stream" in stream.head
+    first = stream.message()["parts"]
+    assert set(first) == {"banner", "overview", "devices"}
+    assert "device-00003" in first["devices"]
+    assert "device-00004" not in first["devices"], "the same query as the page"
+    with_state(served.lookout, "device-00003", "offline")
+    changed = stream.message()["parts"]
+    assert "offline" in changed["devices"]
+    assert "banner" not in changed
+    stream.close()
+
+
+def test_who_looks_at_the_same_shares_one_rendering_and_gone_ones_are_forgotten(
+    served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+    part = served.app.state.site.part
+    monkeypatch.setattr(
+        served.app.state.site, "part", lambda screen, name: (rendered.append(name), part(screen, name))[1]
+    )
+    found = [Stream(served, "/live/?state=online") for _ in range(20)]
+    assert all("devices" in stream.message()["parts"] for stream in found)
+    assert rendered.count("devices") == 1
+    with_state(served.lookout, "device-00003", "offline")
+    assert all("devices" in stream.message()["parts"] for stream in found)
+    assert rendered.count("devices") == 2
+    for stream in found:
+        stream.close()
+    with_state(served.lookout, "device-00004", "offline")
+    until(lambda: served.hub.n_streams == 0)
+
+
+def test_nothing_is_sent_where_only_time_has_passed(served: Served) -> None:
+    stream = Stream(served, "/live/devices/device-00001")
+    stream.message()
+    served.lookout.show(structs.replace(served.lookout.view, n=7, at=served.lookout.view.at + 500))
+    with_state(served.lookout, "device-00001", "silent")
+    assert "silent" in stream.message()["parts"]["device"], "and nothing came before it"
+    stream.close()
+
+
+def test_a_client_that_does_not_keep_up_is_cut_off_and_others_are_not(
+    served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "REST_S", 0.0)
+    monkeypatch.setattr(streams, "STUCK_S", 0.3)
+    slow, quick = Stream(served, "/live/", buffer=False), Stream(served, "/live/devices/device-00001")
+    quick.message()
+    shown = 0
+
+    def is_alone() -> bool:
+        nonlocal shown
+        shown += 1
+        with_state(served.lookout, f"device-{shown % 50:05}", "offline" if shown // 50 % 2 else "silent")
+        time.sleep(0.01)
+        return served.hub.n_streams == 1
+
+    until(is_alone)
+    with_state(served.lookout, "device-00001", "quarantined")
+    while "quarantine" not in quick.message()["parts"].get("device", ""):
+        pass
+    slow.close()
+    quick.close()
+
+
+def test_streams_are_bounded_in_number(served: Served, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST_STREAMS", 3)
+    found = [Stream(served, "/live/events") for _ in range(3)]
+    assert all(stream.message() for stream in found)
+    assert served.get("/live/events")[0] == 503
+    assert served.get("/")[0] == 200
+    found.pop().close()
+    with_state(served.lookout, "device-00004", "offline")
+    until(lambda: served.hub.n_streams == 2)
+    for stream in found:
+        stream.close()
+
+
+def test_a_stream_of_what_is_not_there_says_nothing_and_one_with_a_bad_query_is_refused(served: Served) -> None:
+    assert served.get("/live/?page=x")[0] == 400
+    assert served.get("/live/nothing")[0] == 404
+
+
+def test_a_heartbeat_comes_where_nothing_happens(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.05)
+    stream = Stream(served, f"/live/jobs/{JOB}")
+    stream.message()
+    while not stream._file.readline().startswith(b": still here"):
+        pass
+    stream.close()
+
+
+def test_the_end_of_the_server_ends_its_streams(until: Until, caplog: pytest.LogCaptureFixture) -> None:
+    made = Served(MadeLookout())
+    made.server.start()
+    until(lambda: made.server.port is not None)
+    found = [Stream(made, "/live/") for _ in range(5)]
+    assert all(stream.message() for stream in found)
+    made.server.stop()
+    assert not made.server._thread.is_alive()
+    assert not caplog.text, "and nobody was cut off for it"
+    assert all(stream.is_over() for stream in found)
+    for stream in found:
+        stream.close()
+
+
+def test_who_asks_nothing_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SILENT_S", 0.05)
+    assert served.server.port is not None
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=20) as silent, suppress(OSError):
+        assert silent.recv(1) == b""
+
+
+def test_a_head_that_does_not_end_is_refused(served: Served) -> None:
+    assert served.server.port is not None
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=20) as long:
+        long.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * (server.MOST_HEADERS + 100))
+        assert b" 400 " in long.recv(100)
+
+
+def test_a_port_that_is_taken_is_waited_for(
+    until: Until, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "AGAIN_S", (0.02, 0.02))
+    with listening("127.0.0.1:0") as taken:
+        port = taken.getsockname()[1]
+        made = Served(MadeLookout())
+        made.server = made.at(f"127.0.0.1:{port}")
+        made.server.start()
+        until(lambda: "Address already in use" in caplog.text)
+        time.sleep(0.1)
+        assert caplog.text.count("web=waiting") == 1, "it is said once"
+    until(lambda: made.server.port == port)
+    until(lambda: made.get("/")[0] == 200)
+    made.server.stop()
