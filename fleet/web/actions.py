@@ -99,7 +99,7 @@ async def _act(site: Site, orders: Orders, request: Request) -> Response:
     if kind in ASKED_ONCE_MORE and fields.get("confirmed") != "yes":
         word = "its best version" if order.word == "best" else f"version {order.word}"
         question = ASKED_ONCE_MORE[kind].format(name=shown["name"], word=word)
-        return _page(site, request, order, {**shown, "question": question, "form": form, "told": None})
+        return _page(site, request, order, {**shown, "question": question, "same_form": form, "told": None})
     told = await orders.give(order, form, user.name)
     return _page(site, request, order, {**shown, "question": "", "told": told}, 200 if told.is_done else 409)
 
