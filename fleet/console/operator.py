@@ -40,6 +40,7 @@ from broker.messages import (
     Status,
     Stop,
     Submit,
+    ToWhatIsThere,
     Upload,
 )
 from broker.operator_seal import OperatorSeal
@@ -181,6 +182,7 @@ class Console:
         self._seal = wire.seal if isinstance(wire.seal, OperatorSeal) and wire.seal.signs else None
         """What signs commands; None where nobody does."""
         self._only_looks = isinstance(wire.seal, OperatorSeal) and wire.seal.only_looks
+        self._is_steward = isinstance(wire.seal, OperatorSeal) and wire.seal.is_steward
         self.client = self._observer.client
         self._asks_by_query = True
 
@@ -214,6 +216,11 @@ class Console:
             raise SettingsError(
                 "[identity]: there is no message_key, and this fleet takes signed commands alone: observers may only "
                 "look; name the operator.toml of an operator with --config"
+            )
+        if self._is_steward and not isinstance(command, ToWhatIsThere | Query):
+            raise SettingsError(
+                "[identity] message_key: it is a steward's, who commands what is there and neither hands in nor "
+                "deletes jobs: name the operator.toml of an operator with --config"
             )
         until, denials = time.monotonic() + PATIENCE_S, set()
         if self._seal is not None and not self._seal.leader:
