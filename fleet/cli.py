@@ -7,6 +7,7 @@ that was asked for; 1 anything else.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
     arguments = parser().parse_args(argv)
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # words of devices must not end a command where there is only ASCII
     _start_log(arguments)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

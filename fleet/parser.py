@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.lines import agent, aggregator, alone, authority, job, web
+from fleet.lines import agent, aggregator, alone, authority, device, job, watching, web
 
 
 class _Version(argparse.Action):
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     aggregator.add_aggregator(table)
     job.add_job(table)
     job.add_round(table)
+    device.add_device(table)
+    device.add_events(table)
+    watching.add_watch(table)
     authority.add_ca(table)
     authority.add_enroll(table)
     alone.add_codec(table)

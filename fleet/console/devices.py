@@ -103,15 +103,15 @@ class DeviceDetails(Struct, frozen=True):
 def devices(config: OperatorConfig) -> list[DeviceRow]:
     """Return every device of the fleet, by id. Raises OperatorError."""
     with Console(config) as fleet:
-        return list(_devices(fleet))
+        return list(devices_of(fleet))
 
 
 def show(config: OperatorConfig, device: str, most: int = 50) -> DeviceDetails:
     """Return all there is to know of one device, with its last rounds and events. Raises OperatorError."""
     with Console(config) as fleet:
-        found = next((row for row in _devices(fleet, device) if row.device == device), None)
+        found = next((row for row in devices_of(fleet, device) if row.device == device), None)
         rounds = list(islice(_history(fleet, device), most))
-        happened = list(islice(_events(fleet, Events(fleet.client, "", device=device)), most))
+        happened = list(islice(events_of(fleet, Events(fleet.client, "", device=device)), most))
     if found is None:
         if not (rounds or happened):
             raise OperatorError(
@@ -136,7 +136,7 @@ def events(
     """
     with Console(config) as fleet:
         command = Events(fleet.client, "", since=since, kind=kind, job=job, device=device)
-        return list(islice(_events(fleet, command), most))
+        return list(islice(events_of(fleet, command), most))
 
 
 def quarantine(config: OperatorConfig, device: str, why: str = "") -> str:
@@ -151,7 +151,7 @@ def release(config: OperatorConfig, device: str) -> str:
         return fleet.ask(Release(fleet.client, secrets.token_hex(4), device)).text
 
 
-def _devices(fleet: Console, only: str = "") -> Iterator[DeviceRow]:
+def devices_of(fleet: Console, only: str = "") -> Iterator[DeviceRow]:
     """Give the devices of all pages; with `only`, from the page on which that one stands."""
     after = only[:-1] + chr(ord(only[-1]) - 1) + "~" if only else ""
     for page in fleet.pages(Devices(fleet.client, "", after=after)):
@@ -165,6 +165,6 @@ def _history(fleet: Console, device: str) -> Iterator[FateRow]:
         yield from convert(page, FateList, "the aggregator's answer").rounds
 
 
-def _events(fleet: Console, command: Events) -> Iterator[EventRow]:
+def events_of(fleet: Console, command: Events) -> Iterator[EventRow]:
     for page in fleet.pages(command):
         yield from convert(page, EventList, "the aggregator's answer").events

@@ -13,7 +13,7 @@ import hashlib
 import secrets
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -410,11 +410,16 @@ def explain(config: OperatorConfig, name: str, number: int, device: str | None =
     Raises OperatorError.
     """
     with Console(config) as fleet:
-        for page in fleet.pages(Explain(fleet.client, "", name, number, device)):
-            yield from convert(page, Rounds, "the aggregator's answer").rounds
+        yield from rounds_of(fleet, name, number, device)
 
 
-def whole(lines: Iterator[RoundLine]) -> list[RoundLine]:
+def rounds_of(fleet: Console, name: str, number: int, device: str | None = None) -> Iterator[RoundLine]:
+    """Return the same over a connection that stands. Raises OperatorError."""
+    for page in fleet.pages(Explain(fleet.client, "", name, number, device)):
+        yield from convert(page, Rounds, "the aggregator's answer").rounds
+
+
+def whole(lines: Iterable[RoundLine]) -> list[RoundLine]:
     """Put the lines of one attempt together."""
     found: dict[int, RoundLine] = {}
     for line in lines:

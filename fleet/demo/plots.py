@@ -150,6 +150,29 @@ def _mark_bytes(axes: Axes, sent: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def panels(title: str, curves: Sequence[tuple[str, Sequence[int], Sequence[float]]], path: Path) -> None:
+    """Draw curves over the numbers of versions, a panel each: (name, numbers, values), at least one, of one point each
+    at least. Names that end in "bytes" are counted in bytes.
+    """
+    n_columns = min(2, len(curves))
+    n_rows = -(-len(curves) // n_columns)
+    figure = Figure(figsize=(SIZE_INCHES[0] * n_columns * 0.75, 2.6 * n_rows + 0.5), layout="constrained")
+    figure.suptitle(title, x=0.02, ha="left", color=INK, fontweight="bold")
+    for at, (name, numbers, values) in enumerate(curves):
+        axes = figure.add_subplot(n_rows, n_columns, at + 1)
+        axes.set_title(name, loc="left", fontsize=10, color=INK)
+        axes.plot(numbers, values, color=SERIES[at % len(SERIES)], linewidth=1.8, solid_capstyle="round")
+        axes.plot(numbers[-1], values[-1], "o", color=SERIES[at % len(SERIES)], markersize=4)
+        axes.grid(color=GRID)
+        axes.tick_params(colors=FAINT, labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name.endswith("bytes"):
+            axes.yaxis.set_major_formatter(FuncFormatter(_bytes))
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=DPI)
+
+
 def _bytes(n: float, _position: int) -> str:
     """Return a number of bytes as a label: 300 B, 20 kB, 1.5 MB (decimal)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

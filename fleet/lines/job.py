@@ -6,14 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fleet.lines.options import BASE, Table, add, add_check, add_config, add_source, count, group
 from fleet.lines.saying import refuse_json, source_on_the_line, tell
 from runtime.settings import SettingsError
-
-if TYPE_CHECKING:
-    from fleet.console import operator
 
 
 def add_job(table: Table) -> None:
@@ -55,8 +51,20 @@ def add_job(table: Table) -> None:
         "fedge job show digits",
     )
     show.add_argument("name", metavar="NAME")
+    show.add_argument("--follow", action="store_true", help="go on until it has ended, or q is typed")
     add_config(show, "aggregator.toml")
     show.add_argument("--json", action="store_true")
+    plot = add(
+        job,
+        "plot",
+        job_plot,
+        "Draw a job as a picture: every measure, the devices and the bytes of each version.",
+        "fedge job plot digits --out digits.png",
+    )
+    plot.add_argument("name", metavar="NAME", help="the job's name, or its id")
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    add_config(plot, "aggregator.toml")
+    plot.add_argument("--json", action="store_true", help="say what was drawn as JSON")
     metrics = add(
         job,
         "metrics",
@@ -156,7 +164,7 @@ def job_draft(arguments: argparse.Namespace) -> int:
 
 
 def job_list(arguments: argparse.Namespace) -> int:
-    from fleet.console import operator
+    from fleet.console import joblines, operator
 
     lines = operator.jobs(operator.load_config(arguments.config), past=arguments.all)
     if arguments.json:
@@ -169,41 +177,37 @@ def job_list(arguments: argparse.Namespace) -> int:
         known = ("accuracy", "loss", "participants")
         if others := [f"{name} {value:.4g}" for name, value in line.metrics.items() if name not in known]:
             print(f"    measured: {', '.join(others)}")  # what its rule to stop goes by
-        _print_wait(line)
+        for text in joblines.waits(line):
+            print(text)
     return 0
 
 
-def _print_wait(line: operator.JobLine) -> None:
-    said = (
-        ("over: ", line.reason if not line.waits_for else ""),
-        ("waits for: ", line.waits_for),
-        ("ended by: ", line.ends),
-    )
-    for what, text in (*said, *(("note: ", note) for note in line.notes)):
-        if text:
-            print(f"    {what}{text}")
-
-
 def job_show(arguments: argparse.Namespace) -> int:
-    from fleet.console import by_devices, operator, scores
-    from fleet.console.display import duration
+    from fleet.console import joblines, metrics, operator
 
-    details = operator.show(operator.load_config(arguments.config), arguments.name)
+    config = operator.load_config(arguments.config)
+    if arguments.follow:
+        if arguments.json:
+            raise SettingsError("--json and --follow: choose one of them; fedge watch --json has all jobs at once")
+        for line in joblines.follow(config, arguments.name):
+            print(line, flush=True)
+        return 0
+    details = operator.show(config, arguments.name)
     if arguments.json:
         print(operator.as_json(details))
         return 0
-    line = details.job
-    print(f"{line.name}  {line.job}\n    {line.state} at version {line.version}, {line.devices_ready} devices ready")
-    _print_wait(line)
-    for text in scores.lines(details.scores) if details.scores is not None else ():
-        print(f"    {text}")
-    for text in by_devices.lines(details.federated):
-        print(f"    {text}")
-    print(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
-    for device in details.devices:
-        since = "" if device.since_s is None else f"for {duration(device.since_s)}"
-        why = "; ".join(filter(None, (since, device.why, device.trouble, device.alarm)))
-        print(f"{device.device:<24} {device.state:<10} {device.examples or '-':<9} {why}")
+    lines = metrics.versions(config, arguments.name) if details.job.version else []
+    print("\n".join(joblines.described(details, lines)))
+    return 0
+
+
+def job_plot(arguments: argparse.Namespace) -> int:
+    from fleet.console import operator
+    from fleet.console.plotting import plot
+
+    drawn = plot(operator.load_config(arguments.config), arguments.name, arguments.out)
+    text = f"{drawn.file}: {arguments.name}, {drawn.versions} versions: {', '.join(drawn.curves)}"
+    print(operator.as_json(drawn) if arguments.json else text)
     return 0
 
 

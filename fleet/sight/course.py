@@ -1,7 +1,7 @@
 """What is known of one job by its topics and the store, and the view of it. Pure; `now` is seconds since 1970.
 
     round ──▶ who is drawn ──offer──▶ offered ──verdict, or the store──▶ counted, or refused
-    status, head, store ──a later version──▶ no round, until the next is heard
+    status, store ──a later version──▶ no round, until the next is heard
 
 Who is drawn says the store, which has the cohort; without it the lottery says so (models/draw.py), of those that can
 take part. An observer may hear no offers, and a device is told no verdict where the next version says it: then the

@@ -4,8 +4,9 @@
                          ├─ one thread ─▶ Sight ─▶ view         the latest, for whoever looks
     store ──Source─────▶ ┘                     └─▶ subscribers  at most twice a second, with what has happened
 
-1. It decides nothing and writes nothing but questions. Neither the broker's end nor the aggregator's is its own: it
-   connects again for ever, and reads again once a second; meanwhile the view says what is missing.
+1. It decides nothing and writes nothing but a question: which devices are there, where only retained words say so.
+   Neither the broker's end nor the aggregator's is its own: it connects again for ever, and reads again once a second;
+   meanwhile the view says what is missing.
 2. `view` is replaced and never changed: whoever looks needs no lock. Subscribers are called from its thread, and one
    that throws is logged and called again.
 3. Offers carry whole updates. Where they come to more than OFFER_BYTES_S they are not listened to any more: then the
@@ -21,9 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aggregator.database import StoreError
-from broker.messages import Message, Offer
+from broker.messages import Message, Offer, Reply
 from broker.transport import Offline, Online, SessionTakenOver
 from fleet.console.observer import Observer, Said, over_mqtt
+from fleet.sight.asking import Asking
 from fleet.sight.sight import Sight
 from fleet.sight.view import Happened, View
 from runtime.faults import Fault, contain
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORDS = ("aggregator", "job", "head", "status", "round", "device", "vitals", "verdict", "offer")
+WORDS = ("aggregator", "job", "status", "round", "device", "vitals", "verdict", "offer")
 VIEW_S = 0.5
-"""From one view to the next, at least."""
+"""From one view that subscribers are told of to the next, at least."""
+CATCH_UP_S = 0.05
+"""From one view to the next where more has changed than one shows."""
 POLL_S = 1.0
 SHARE = 0.1
 """Of the time, at most, goes into reading the store."""
@@ -72,11 +76,18 @@ class Lookout:
         self._sight = Sight(fleet, software=software)
         self.view: View = self._sight.view(wall())
         """The latest."""
+        self.has_read = False
+        """Whether the source has given anything yet."""
+        self.offline = ""
+        """Why there is no connection to the broker."""
         self._subscribers: list[Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._asking = Asking()
         self._happened: list[Happened] = []
-        self._poll_at = self._view_at = 0.0
+        self._poll_at = self._view_at = self._catch_up_at = 0.0
+        self._told: View | None = None
+        """The view that subscribers were told of last."""
         self._offered, self._offered_at = 0, 0.0
         """Bytes of offers since then."""
 
@@ -133,7 +144,9 @@ class Lookout:
                         break
                     case Online():
                         self._sight.connect(connected=True, now=self._wall())
-                    case Offline():
+                        self._asking.begin(time.monotonic())
+                    case Offline(reason):
+                        self.offline = reason
                         self._sight.connect(connected=False, now=self._wall())
                     case SessionTakenOver():
                         self._sight.connect(connected=False, now=self._wall())
@@ -141,15 +154,26 @@ class Lookout:
                     case Said(message, retained):
                         self._hear(observer, message, retained=retained)
             self._pass_time()
+            if self._sight.has_silent and self._sight.is_led:
+                asked = self._asking.next(observer.client, time.monotonic())
+                if asked is not None:
+                    observer.ask(asked)
 
     def _patience_s(self) -> float:
         due = self._view_at if self._source is None else min(self._view_at, self._poll_at)
+        if self._sight.is_behind:
+            due = min(due, self._catch_up_at)
         return min(VIEW_S, max(0.0, due - time.monotonic()))
 
     def _hear(self, observer: Observer, message: Message, *, retained: bool) -> None:
         self._sight.hear(message, self._wall(), retained=retained)
         if isinstance(message, Offer):
             self._weigh(observer, len(message.body))
+        elif isinstance(message, Reply):
+            there, further = self._asking.take(message, time.monotonic())
+            self._sight.confirm(there, self._wall())
+            if further is not None:
+                observer.ask(further)
 
     def _weigh(self, observer: Observer, n_bytes: int) -> None:
         now = time.monotonic()
@@ -170,6 +194,9 @@ class Lookout:
         if now >= self._view_at:
             self._view_at = now + VIEW_S
             self._show()
+        elif self._sight.is_behind and now >= self._catch_up_at:
+            self.view = self._sight.view(self._wall())
+            self._catch_up_at = time.monotonic() + CATCH_UP_S
 
     def _poll(self) -> None:
         if self._source is None:
@@ -182,13 +209,16 @@ class Lookout:
         self._sight.complain("")
         if found is not None:
             self._sight.read(found.facts, self._wall())
+            self._sight.confirm(found.there, self._wall())
+            self.has_read = True
             self._happened.extend(found.happened)
 
     def _show(self) -> None:
         view = self._sight.view(self._wall())
-        if view is self.view and not self._happened:
+        self.view = view
+        if view is self._told and not self._happened:
             return
-        self.view, happened, self._happened = view, self._happened, []
+        self._told, happened, self._happened = view, self._happened, []
         for subscriber in self._subscribers:
             if isinstance(failed := contain(lambda call=subscriber: call(view, happened)), Fault):  # type: ignore[misc]
                 log.error("somebody who looks on has failed: %s", failed.why)

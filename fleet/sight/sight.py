@@ -6,36 +6,35 @@
 
 1. Whatever comes, in whatever order, by whoever: it changes how one device or one job looks, or nothing.
 2. What has not changed since the last view is the same object in the next one; where nothing has, the view is.
-3. It remembers MOST_DEVICES devices and MOST_JOBS jobs; what is said of more is passed over.
-4. Times are the caller's, in seconds since 1970.
+3. A view renews AT_ONCE devices at most, those first that have waited longest: where a whole large fleet has changed at
+   once it takes several views, and `is_behind` says so meanwhile.
+4. It remembers MOST_DEVICES devices and MOST_JOBS jobs; what is said of more is passed over.
+5. Times are the caller's, in seconds since 1970.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
-from broker.messages import Beacon, Cleared, Head, Job, Message, Offer, Presence, Round, Status, Verdict, Vitals
+from msgspec import structs
+
+from broker.messages import Beacon, Cleared, Job, Message, Offer, Presence, Round, Status, Verdict, Vitals
 from broker.wire import levels
 from fleet.sight.course import Course, Open
+from fleet.sight.doing import doing_of
 from fleet.sight.facts import Facts, JobFacts
 from fleet.sight.known import LEAVE_S, NO_LABELS, Known
-from fleet.sight.view import AggregatorView, DeviceState, DeviceView, Doing, JobView, View
+from fleet.sight.view import AggregatorView, DeviceState, DeviceView, JobView, View
 from runtime.words import clean
 
 MOST_DEVICES = 100_000
 MOST_JOBS = 1000
+AT_ONCE = 4000
+"""Devices that one view renews: some 15 ms."""
 RETAINED_S = 10.0
 """Over a new connection, what lies at the broker of a device has come after this long."""
 NO_FACTS = Facts()
-_BUSY: dict[str, Doing] = {
-    "training": "training",
-    "fetching": "fetching",
-    "reading": "reading",
-    "sending": "offering",
-    "waiting": "waiting",
-}
-_ORDER: dict[Doing, int] = {"drawn": 0, "offering": 1, "refused": 2, "counted": 3}
-"""Of several rounds, the one that asks most of a device says what it does."""
 
 
 class Sight:
@@ -50,9 +49,13 @@ class Sight:
         """Labels that several devices share are kept once."""
         self._leaving: dict[str, float] = {}
         """Device to when it was said to be gone."""
+        self._silent: set[str] = set()
         self._link = 0
+        self._beacon_link = 0
+        """The connection on which who leads was heard last."""
         self._sweep_at: float | None = None
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}
+        """Devices that look otherwise than in the last view, in the order in which they came to."""
         self._dirty_jobs: set[str] = set()
         self._changed = True
         self._connected, self._trouble = False, ""
@@ -96,7 +99,7 @@ class Sight:
                 self._hear_offer(message, now)
             case Verdict():
                 self._hear_verdict(message)
-            case Round() | Head() | Status() | Job():
+            case Round() | Status() | Job():
                 self._hear_of_job(message, now, retained=retained)
             case Beacon():
                 self._hear_beacon(message, now, retained=retained)
@@ -135,15 +138,15 @@ class Sight:
         round_ = course.round if course is not None else None
         if round_ is not None and said.base in round_.names and round_.offer(said.device):
             self._dirty_jobs.add(said.job)
-            self._dirty.add(said.device)
+            self._dirty[said.device] = None
 
     def _hear_verdict(self, said: Verdict) -> None:
         course = self._courses.get(said.job)
         if course is not None and course.judge(said):
             self._dirty_jobs.add(said.job)
-            self._dirty.add(said.device)
+            self._dirty[said.device] = None
 
-    def _hear_of_job(self, said: Round | Head | Status | Job, now: float, *, retained: bool) -> None:
+    def _hear_of_job(self, said: Round | Status | Job, now: float, *, retained: bool) -> None:
         course = self._course(said.job)
         if course is None:
             return
@@ -157,8 +160,6 @@ class Sight:
                     course.draw_all()
                     course.apply()
                     self._dirty_drawn(course.round)
-            case Head():
-                course.come_to(said.version, None if retained else now)
             case Status():
                 course.come_to(said.version, None if retained else now)
                 course.describe(said)
@@ -172,6 +173,7 @@ class Sight:
         last, nonce = self._aggregator, clean(said.nonce, 80)
         if last.online and (said.term < last.term or (not said.online and nonce != last.nonce)):
             return  # of who leads no more
+        self._beacon_link = self._link
         if (said.online, said.term, nonce) != (last.online, last.term, last.nonce):
             since = None if retained else now
             self._aggregator = AggregatorView(said.online, said.term, nonce, since, last.software)
@@ -201,9 +203,10 @@ class Sight:
         last, self._facts = self._facts, facts
         for device in {*facts.quarantined, *last.quarantined} if facts.quarantined != last.quarantined else ():
             if self._known(device, now) is not None:
-                self._dirty.add(device)
+                self._dirty[device] = None
         if facts.devices is not last.devices:
-            self._dirty |= {device for device in facts.devices ^ last.devices if self._known(device, now) is not None}
+            changed = facts.devices ^ last.devices
+            self._dirty.update((device, None) for device in changed if self._known(device, now) is not None)
         for job, found in facts.jobs.items():
             if last.jobs.get(job) is not found and (course := self._course(job)) is not None:
                 self._read_job(course, found)
@@ -223,7 +226,8 @@ class Sight:
         self._after(course, before)
         if before is not None and course.round is before and told:
             counted, refused, drawn = told
-            self._dirty |= (before.counted ^ counted) | (before.refused.keys() ^ refused) | (before.drawn ^ drawn)
+            otherwise = (before.counted ^ counted) | (before.refused.keys() ^ refused) | (before.drawn ^ drawn)
+            self._dirty.update(dict.fromkeys(otherwise))
 
     # What is known.
 
@@ -256,7 +260,8 @@ class Sight:
 
     def _touch(self, known: Known) -> None:
         """Note that a device looks otherwise; and whether it can take part in which jobs."""
-        self._dirty.add(known.device)
+        self._dirty[known.device] = None
+        (self._silent.add if known.state == "silent" else self._silent.discard)(known.device)
         able = known.able_for()
         if able == known.able:
             return
@@ -278,9 +283,24 @@ class Sight:
 
     def _dirty_drawn(self, round_: Open | None) -> None:
         if round_ is not None:
-            self._dirty |= round_.drawn | round_.offered | round_.refused.keys()
+            self._dirty.update(dict.fromkeys(round_.drawn | round_.offered | round_.refused.keys()))
 
     # What is seen.
+
+    @property
+    def has_silent(self) -> bool:
+        """Whether retained words alone tell of some device."""
+        return bool(self._silent)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether an aggregator is there, that may be asked."""
+        return self._aggregator.online
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more has changed than the last view shows."""
+        return bool(self._dirty)
 
     def view(self, now: float) -> View:
         """Return how the fleet looks: the same object as before where nothing has changed."""
@@ -308,6 +328,9 @@ class Sight:
             self._touch(known)
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep_at = None
+            if self._aggregator.online and self._beacon_link != self._link:
+                self._aggregator = structs.replace(self._aggregator, online=False, since=now)
+                self._changed = True
             for known in self._devices.values():
                 if known.state == "online" and known.link != self._link and known.heard_at != now:
                     known.live = False
@@ -317,7 +340,8 @@ class Sight:
     def _see_devices(self) -> None:
         seen, is_sorted = dict(self._devices_seen), True
         rounds = [(job, course.round) for job, course in self._courses.items() if course.round is not None]
-        for device in self._dirty:
+        for device in list(islice(self._dirty, AT_ONCE)):
+            del self._dirty[device]
             known = self._devices.get(device)
             if known is None:
                 continue
@@ -329,14 +353,13 @@ class Sight:
                 continue
             is_sorted &= device in seen
             seen[device] = self._see(known, state, rounds)
-        self._dirty.clear()
         self._devices_seen = seen if is_sorted else dict(sorted(seen.items()))
 
     def _state(self, known: Known) -> DeviceState:
         return "quarantined" if known.device in self._facts.quarantined else known.state
 
     def _see(self, known: Known, state: DeviceState, rounds: list[tuple[str, Open]]) -> DeviceView:
-        doing, job, progress, why = _doing(known, rounds)
+        doing, job, progress, why = doing_of(known, rounds)
         vitals = known.vitals
         return DeviceView(
             *(known.device, state, known.since, known.heard_at, doing, job, progress, why, known.labels, known.parts),
@@ -355,40 +378,3 @@ class Sight:
             seen[job] = course.view()
         self._dirty_jobs.clear()
         self._jobs_seen = seen if is_sorted else dict(sorted(seen.items()))
-
-
-def _doing(known: Known, rounds: list[tuple[str, Open]]) -> tuple[Doing, str, float | None, str]:
-    """Return what a device does, for which job, how far that is, and what it waits for or why it is out.
-
-    What it says itself counts, unless the round of that job knows it to be further.
-    """
-    device, found, of_round = known.device, None, ""
-    for job, round_ in rounds:
-        fate = _fate(round_, device)
-        if fate is not None and (found is None or _ORDER[fate] < _ORDER[found]):
-            found, of_round = fate, job
-    vitals = known.vitals
-    if vitals is not None and known.state in ("online", "silent") and (busy := _BUSY.get(vitals.doing)) is not None:
-        is_past = found not in (None, "drawn") and vitals.job in ("", of_round)
-        if not is_past or busy in ("reading", "waiting"):
-            return busy, vitals.job, vitals.progress, clean(vitals.why, 200)
-    if found is not None:
-        return found, of_round, None, ""
-    return "idle", "", None, _out(known)
-
-
-def _fate(round_: Open, device: str) -> Doing | None:
-    if device in round_.counted:
-        return "counted"
-    if device in round_.refused:
-        return "refused"
-    if device in round_.offered:
-        return "offering"
-    return "drawn" if device in round_.drawn else None
-
-
-def _out(known: Known) -> str:
-    """Return why a device takes part in no job; "" where it takes part in one."""
-    if not known.parts or any(part.examples is not None for part in known.parts.values()):
-        return ""
-    return next((part.why for part in known.parts.values() if part.why), "")

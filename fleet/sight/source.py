@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,12 +17,17 @@ class Found(Struct, frozen=True):
 
     facts: Facts
     happened: Sequence[Happened] = ()
+    there: Mapping[str, bool] = {}
+    """Which devices are there, as the aggregator knows it; none where it was not asked."""
 
 
 class Source(Protocol):
     """Is polled about once a second, from one thread."""
 
-    readings: Readings
+    @property
+    def readings(self) -> Readings | None:
+        """What reads the store in detail; None where it cannot be read from here."""
+        ...
 
     def poll(self) -> Found | None:
         """Return what is stored now; None where nothing has changed. Raises StoreError with a sentence for people."""

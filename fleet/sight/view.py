@@ -24,7 +24,7 @@ JobState = Literal["waiting", "running", "paused", "resting", "finished", "stopp
 Doing = Literal["idle", "drawn", "training", "offering", "counted", "refused", "reading", "fetching", "waiting"]
 
 
-class Part(Struct, frozen=True):
+class Part(Struct, frozen=True, gc=False):
     """A device's part in one job."""
 
     examples: int | None = None
@@ -35,7 +35,7 @@ class Part(Struct, frozen=True):
     """What goes wrong though it takes part."""
 
 
-class DeviceView(Struct, frozen=True):
+class DeviceView(Struct, frozen=True, gc=False):
     """One device."""
 
     device: str
@@ -68,7 +68,7 @@ class DeviceView(Struct, frozen=True):
     """Why it is in quarantine; "" where it is not."""
 
 
-class RoundView(Struct, frozen=True):
+class RoundView(Struct, frozen=True, gc=False):
     """The open round of a job."""
 
     base: Version
@@ -85,7 +85,7 @@ class RoundView(Struct, frozen=True):
     """How many updates end it early; None: all of its devices."""
 
 
-class JobView(Struct, frozen=True):
+class JobView(Struct, frozen=True, gc=False):
     """One job."""
 
     job: str
@@ -105,7 +105,7 @@ class JobView(Struct, frozen=True):
     """Devices that are there and can take part."""
 
 
-class Happened(Struct, frozen=True):
+class Happened(Struct, frozen=True, gc=False):
     """An event: a row of the store's table. kind: see aggregator/events.py."""
 
     n: int

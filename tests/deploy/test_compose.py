@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
+
+from fleet.parser import parser
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
@@ -46,6 +49,18 @@ def test_every_folder_that_a_container_mounts_or_copies_is_there() -> None:
     assert all(source == target for source, target in copied)
     sent = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert set(sent) >= packages, "what the image copies has to be sent to its builder"
+
+
+def test_the_page_is_for_the_machine_of_the_containers_alone() -> None:
+    compose = (DEPLOY / "compose.yaml").read_text()
+    (command,) = re.findall(r'^    command: (\["aggregator".*\])$', compose, re.MULTILINE)
+    arguments = parser().parse_args(json.loads(command))
+    assert arguments.web_in_container
+    port = arguments.web.rpartition(":")[2]
+    assert re.findall(rf'^ +- "(.*:{port})"$', compose, re.MULTILINE) == [f"127.0.0.1:{port}:{port}"]
+    assert "web" in re.findall(r'pip install --no-cache-dir "\.\[(.*)\]"', (DEPLOY / "Dockerfile").read_text())[
+        0
+    ].split(",")
 
 
 def test_what_is_secret_is_neither_committed_nor_sent_to_a_builder() -> None:

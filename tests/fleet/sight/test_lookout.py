@@ -93,6 +93,9 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         until(lambda: [d.state for d in here.view.devices.values()] == ["online", "online"])
         assert list(here.view.devices) == names
 
+        with lookout(mosquitto) as late:  # what lies at the broker is all that it hears of who says nothing
+            until(lambda: [d.state for d in late.view.devices.values()] == ["online", "online"])
+
         job_file = tmp_path / "blobs.toml"
         job_file.write_text(JOB.format(rounds=100_000))
         job, _ = operator.submit(operator.load_config(built.aggregator.config), job_file)

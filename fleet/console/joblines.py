@@ -1,0 +1,101 @@
+"""How a job has gone, as small curves behind `fedge job show`, and as it goes on with --follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from fleet.console import by_devices, metrics, operator, scores
+from fleet.console.display import duration
+from fleet.console.ink import cell
+from fleet.console.metrics import VersionLine
+from fleet.console.screen import QUIT, Screen
+from fleet.console.sparks import BLOCKS, can_show, sparkline
+from fleet.console.watching import is_terminal
+from fleet.local.processes import interruptible
+from models.measures import table as measures
+
+WIDTH = 32
+"""Bars of one curve."""
+FOLLOW_S = 2.0
+ENDED = ("finished", "stopped")
+
+
+def curves(lines: Sequence[VersionLine], *, blocks: bool) -> list[str]:
+    """Return a line for each measure that a person is shown: its curve, where it stands, and its best version."""
+    found = []
+    for name in metrics.shortlist(lines):
+        known = [(line.version, line.metrics[name]) for line in lines if name in line.metrics]
+        bars = sparkline([value for _, value in known], WIDTH, blocks=blocks)
+        told = f"{name:<18} {bars:<{WIDTH}} {known[0][1]:.4g} to {known[-1][1]:.4g}"
+        if measures.split(name)[0] in measures.MEASURES:
+            pick: Callable[..., tuple[str, float]] = max if measures.is_high(name) else min
+            version, value = pick(known, key=lambda each: each[1])
+            told += f", best {value:.4g} at {version}"
+        found.append(told)
+    return found
+
+
+def waits(line: operator.JobLine) -> list[str]:
+    """Return what a job waits for, what would end that, and what there is to note of it, in lines."""
+    said = (
+        ("over: ", line.reason if not line.waits_for else ""),
+        ("waits for: ", line.waits_for),
+        ("ended by: ", line.ends),
+        *(("note: ", note) for note in line.notes),
+    )
+    return [f"    {what}{text}" for what, text in said if text]
+
+
+def described(details: operator.JobDetails, versions: Sequence[VersionLine]) -> list[str]:
+    """Return all of a job in lines. versions: its own, in order."""
+    line = details.job
+    lines = [
+        f"{line.name}  {line.job}",
+        f"    {line.state} at version {line.version}, {line.devices_ready} devices ready",
+    ]
+    lines += waits(line)
+    lines += [f"    {text}" for text in curves(versions, blocks=can_show(BLOCKS))]
+    lines += [f"    {text}" for text in (scores.lines(details.scores) if details.scores is not None else ())]
+    lines += [f"    {text}" for text in by_devices.lines(details.federated)]
+    lines.append(f"{'DEVICE':<24} {'STATE':<10} {'EXAMPLES':<9} WHY")
+    for device in details.devices:
+        since = "" if device.since_s is None else f"for {duration(device.since_s)}"
+        why = "; ".join(filter(None, (since, device.why, device.trouble, device.alarm)))
+        lines.append(f"{device.device:<24} {device.state:<10} {device.examples or '-':<9} {why}")
+    return lines
+
+
+def follow(config: operator.OperatorConfig, name: str) -> Iterator[str]:
+    """Show a job until it has ended, or q or Ctrl-C: over and over on a terminal; else give a line for each version.
+
+    Raises OperatorError.
+    """
+    if not is_terminal():
+        yield from _versions(config, name)
+        return
+    details, versions, key = operator.show(config, name), metrics.versions(config, name), ""
+    with interruptible(), Screen() as screen:
+        try:
+            while key not in QUIT:
+                lines = [*described(details, versions), "", f"{time.strftime('%H:%M:%S')}  q ends this"]
+                columns, rows = screen.size
+                screen.draw([cell(line, columns, pad=False) for line in lines[:rows]])
+                key = screen.key(FOLLOW_S)
+                details, versions = operator.show(config, name), metrics.versions(config, name)
+        except KeyboardInterrupt:
+            return
+
+
+def _versions(config: operator.OperatorConfig, name: str) -> Iterator[str]:
+    told, state = 0, ""
+    while state not in ENDED:
+        details, lines = operator.show(config, name), metrics.versions(config, name)
+        state = details.job.state
+        for line in lines[told:]:
+            shown = "  ".join(f"{each} {line.metrics[each]:.4g}" for each in metrics.shortlist([line])[:4])
+            yield f"{line.at}  version {line.version}  {shown}".rstrip()
+        told = max(told, len(lines))
+        if state not in ENDED:
+            time.sleep(FOLLOW_S)
+    yield f"{details.job.state} at version {details.job.version}: {details.job.reason}"
