@@ -52,7 +52,7 @@ def routes(site: Site, send: Send) -> list[BaseRoute]:
         try:
             return await _act(site, orders, request)
         except NotAllowedError as error:
-            return refusal(site, request, error)
+            return await refusal(site, request, error)
 
     return [
         Route("/actions/jobs/{job}/{kind}", act, methods=["POST"]),
@@ -99,16 +99,16 @@ async def _act(site: Site, orders: Orders, request: Request) -> Response:
     if kind in ASKED_ONCE_MORE and fields.get("confirmed") != "yes":
         word = "its best version" if order.word == "best" else f"version {order.word}"
         question = ASKED_ONCE_MORE[kind].format(name=shown["name"], word=word)
-        return _page(site, request, order, {**shown, "question": question, "same_form": form, "told": None})
+        return await _page(site, request, order, {**shown, "question": question, "same_form": form, "told": None})
     told = await orders.give(order, form, user.name)
-    return _page(site, request, order, {**shown, "question": "", "told": told}, 200 if told.is_done else 409)
+    return await _page(site, request, order, {**shown, "question": "", "told": told}, 200 if told.is_done else 409)
 
 
-def _page(site: Site, request: Request, order: Order, context: dict[str, Any], status: int = 200) -> Response:
+async def _page(site: Site, request: Request, order: Order, context: dict[str, Any], status: int = 200) -> Response:
     """Return the question whether it is meant, or what came of it."""
     told: Told | None = context["told"]
     title = TITLES[order.kind] + ("?" if told is None else ": done" if told.is_done else ": not done")
-    return page(site, request, title, "actions/done.html", {"order": order, **context}, status)
+    return await page(site, request, title, "actions/done.html", {"order": order, **context}, status)
 
 
 def _version(fields: dict[str, str]) -> str:

@@ -166,7 +166,7 @@ class Door:
     # Pages.
 
     async def _show(self, site: Site, request: Request) -> Response:
-        return self._form(site, request, _own_path(request.query_params.get("next", "")))
+        return await self._form(site, request, _own_path(request.query_params.get("next", "")))
 
     async def _log_in(self, site: Site, request: Request) -> Response:
         before: Session | None = getattr(request.state, "session", None)
@@ -177,9 +177,11 @@ class Door:
         try:
             found = await self.try_(address, fields.get("name", ""), fields.get("password", ""))
         except NotAllowedError as error:
-            return self._form(site, request, to, str(error), error.status)
+            if error.status == 503:  # a flood: the least that can be said
+                return PlainTextResponse(f"{error}\n", 503, {"retry-after": "5", "cache-control": "no-store"})
+            return await self._form(site, request, to, str(error), error.status)
         if found is None:
-            return self._form(site, request, to, WRONG, 401)
+            return await self._form(site, request, to, WRONG, 401)
         if before is not None:
             self.sessions.close(before)
         response = RedirectResponse(to, 303)
@@ -196,10 +198,10 @@ class Door:
         _set_cookie(response, request, "")
         return response
 
-    def _form(self, site: Site, request: Request, to: str, told: str = "", status: int = 200) -> Response:
+    async def _form(self, site: Site, request: Request, to: str, told: str = "", status: int = 200) -> Response:
         self.users.find("")  # so that `trouble` is of now
         context = {"told": told, "to": to, "is_needed": self.is_needed, "trouble": self.users.trouble}
-        return page(site, request, "Log in", "login.html", context, status)
+        return await page(site, request, "Log in", "login.html", context, status)
 
     @staticmethod
     def _endpoint(site: Site, answer: Callable[[Site, Request], Any]) -> Callable[[Request], Any]:
@@ -207,24 +209,25 @@ class Door:
             try:
                 response: Response = await answer(site, request)
             except NotAllowedError as error:
-                return refusal(site, request, error)
+                return await refusal(site, request, error)
             return response
 
         return endpoint
 
 
-def page(
+async def page(
     site: Site, request: Request, title: str, template: str, context: dict[str, Any], status: int = 200
 ) -> Response:
     """Return a page that is of one user, and of now."""
     screen = Screen(title, template, ("banner",), {"view": site.view, "now": site.clock(), **context})
-    text = site.page(screen, {**base_of(site, request), "live_at": ""})
+    more = {**base_of(site, request), "live_at": ""}
+    text = await run_sync(site.page, screen, more, limiter=site.forms)
     return HTMLResponse(text, status, headers={"cache-control": "no-store"})
 
 
-def refusal(site: Site, request: Request, error: NotAllowedError) -> Response:
+async def refusal(site: Site, request: Request, error: NotAllowedError) -> Response:
     """Return a page that says why something was not done."""
-    return page(site, request, "Not done", "error.html", {"text": str(error)}, error.status)
+    return await page(site, request, "Not done", "error.html", {"text": str(error)}, error.status)
 
 
 class _Known:
