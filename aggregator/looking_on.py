@@ -27,8 +27,8 @@ class ObserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """As whom that process speaks to the broker: [observer]."""
 
     config: FilePath = ""
-    """A file like operator.toml, of somebody with role observer, or operator where the page may act. Without one it
-    connects as [broker] says, without name and password."""
+    """A file like operator.toml, of somebody with role observer; where the page may act, of an operator, and in a fleet
+    with keys of a steward. Without one it connects as [broker] says, without name and password."""
 
 
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):

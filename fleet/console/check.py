@@ -44,6 +44,7 @@ from fleet.console.live import look
 from fleet.factories import find_beside
 from fleet.identity import wire_of_aggregator
 from fleet.roles import load_agent, load_aggregator
+from fleet.web.users import read_users
 from identity.keys import fingerprint
 from identity.registry import RegistryError, read_registry
 from identity.settings import IdentitySettings, ServerIdentity
@@ -210,6 +211,8 @@ def _page(web: WebSettings) -> Line:
     """Say where the page will be, or that it cannot be: the rest of an aggregator works without."""
     if not page_is_installed():
         return Line("[web]", MISSING_PAGE)
+    if web.users_file:
+        read_users(Path(web.users_file))
     scheme = "https" if web.certificate_file else "http"
     if web.certificate_file:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate_file, web.key_file)

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from anyio import CapacityLimiter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from aggregator.database import StoreError
@@ -74,6 +75,10 @@ class Site:
         self.lookout = lookout
         self.settings = settings
         self.clock = clock
+        self.forms = CapacityLimiter(2)
+        """Of threads that answer forms: a flood of logins leaves those that make pages alone."""
+        self.only_looks = "nobody can log in here: [web] names no users_file"
+        """Why this page cannot act, whoever asks; "" where it can."""
         self.listing = Listing()
         self.software = version("fedge")
         self._summary: tuple[View, Summary] | None = None
