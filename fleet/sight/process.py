@@ -4,7 +4,8 @@
     (companion.py)                                                │ reads the store, listens at the broker
                                                                   └ ends with the aggregator, whatever ends that
 
-It writes nothing but questions to the broker. Its command is `fedge web run --config aggregator.toml`.
+It writes nothing but questions and notices to the broker, and to the state directory what it has told. Its command is
+`fedge web run --config aggregator.toml`.
 """
 
 from __future__ import annotations
@@ -136,7 +137,17 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
     things: list[Thing] = []
     if looking.web.bind:
         things.append(_page(lookout, looking, folder, failed))
+    if looking.notify.webhook or looking.notify.topic:
+        from fleet.notices.notifier import Notifier
+
+        things.append(Notifier(lookout, looking.notify, Path(looking.state_dir), _certificates(looking)))
     return things
+
+
+def _certificates(looking: Looking) -> list[str]:
+    """Return the files whose end is told: those that are named here, each once."""
+    named = (looking.broker.ca_file, looking.broker.certificate_file, looking.web.certificate_file)
+    return [*dict.fromkeys(name for name in (*named, *looking.notify.certificate_files) if name)]
 
 
 def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[], None]) -> Thing:
