@@ -1,7 +1,7 @@
 """What somebody should be told of: incidents, each once from its first sign until it is over.
 
-    View, events, surroundings ──look──▶ signs ──new ones──▶ held for HOLD_S, where one of its kind was just told
-                                            └─of what is open─▶ nothing            └──▶ notices
+    View, events, surroundings ──look──▶ signs ──new ones──▶ held, where a few of a kind were told ──▶ notices
+                                            └─of what is open──▶ nothing
 
 1. An incident has a kind and a name (a device, a job, a file). While it is open nothing is said of it again. It is over
    when its end is seen, or when no sign of it was seen for as long as `QUIET_S` says.
@@ -74,8 +74,8 @@ class Incidents:
         self._settings, self._told = settings, told
         self._missing = Missing(settings.lost_after_s, told)
         self._looked_at: float | None = None
-        self._free_at: dict[str, float] = {}
-        """Kind to when the next of it may be told."""
+        self._recent: dict[str, list[float]] = {}
+        """Kind to when the last notices of it were told; FEW stand for one that counts many."""
 
     def look(self, view: View, happened: Sequence[Happened], around: Surroundings, now: float) -> list[Notice]:
         """Return what to tell now. now: seconds since 1970. happened: those with a number up to `last` were told."""
@@ -160,14 +160,17 @@ class Incidents:
     # Notices.
 
     def _tell(self, kind: str, now: float) -> Iterator[Notice]:
-        if now < self._free_at.get(kind, 0.0) <= now + HOLD_S:
+        recent = [at for at in self._recent.get(kind, []) if now - HOLD_S < at <= now]
+        self._recent[kind] = recent
+        if len(recent) >= FEW:
             return
-        self._free_at[kind] = now + HOLD_S
         held, n_more = self._told.held.pop(kind), self._told.more.pop(kind, 0)
         n = len(held) + n_more
-        if n <= FEW:
+        if n <= FEW - len(recent):
+            recent += [now] * n
             yield from (Notice(now, kind, one.text, one.job, one.device) for one in held)
             return
+        recent += [now] * FEW
         names = ", ".join(one.who for one in held[:NAMED]) + f" and {n - NAMED:,} more" * (n > NAMED)
         figures = {
             "lost_after": duration(self._settings.lost_after_s),

@@ -160,9 +160,7 @@ class Notifier:
             write(self._folder, self._told)
         except OSError as error:
             if not self._is_failing:
-                log.error(
-                    "what was told cannot be written down: %s; a start may tell it again", error.strerror
-                )
+                log.error("what was told cannot be written down: %s; a start may tell it again", error.strerror)
             self._is_failing = True
             return
         self._written, self._is_failing = written, False

@@ -95,7 +95,8 @@ def test_a_device_is_lost_after_its_time_and_back_when_it_is() -> None:
     (notice,) = watch.pass_time(300)
     assert (notice.kind, notice.device, notice.text) == ("device.lost", "pi-1", "pi-1 has been away for 1 h 00 min")
     assert watch.pass_time(3 * HOUR_S) == []
-    assert (again := watch.again()).pass_time(3 * HOUR_S) == [], "nor after a start"
+    again = watch.again()
+    assert again.pass_time(3 * HOUR_S) == [], "nor after a start"
     again.put("online")
     (back,) = again.pass_time(60)
     assert (back.kind, back.device) == ("device.back", "pi-1")
@@ -252,5 +253,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     watch.look(*(watch.happen("device.clone", device=f"b{n}") for n in range(200)), after_s=1.0)
     watch.pass_time(30)
     told = watch.told
-    assert (len(told.open), len(told.held["device.clone"]), told.more["device.clone"], len(told.away)) == (50, 50, 150, 50)
+    assert (len(told.open), len(told.held["device.clone"]), told.more["device.clone"], len(told.away)) == (
+        50,
+        50,
+        150,
+        50,
+    )
     assert watch.look(after_s=HOLD_S)[0].text.startswith("200 devices share")

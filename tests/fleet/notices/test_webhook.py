@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 import logging
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+import ssl
+from pathlib import Path
 
 import pytest
 
 from broker.messages import Notice
 from fleet.notices.told import MOST_UNSENT
 from fleet.notices.webhook import DROPPED, Post, Webhook, WebhookError
+from identity.certificates import issue, new_authority, new_key
 from tests.fleet.conftest import Until
+from tests.fleet.notices.conftest import Hook
 
 RETRY_S = (0.02, 0.1)
 NOTICE = Notice(1.5, "disk", "it is nearly full", device="pi-1")
-
-
-class Hook:
-    """A server on loopback. answers: what it says next; the last one for ever. None: nothing, until it is stopped."""
-
-    def __init__(self) -> None:
-        self.answers: list[int | None] = [200]
-        self.heard: list[dict[str, Any]] = []
-        self.headers: dict[str, str] = {}
-        self.location = ""
-        self.silent = threading.Event()
-        self.released = threading.Event()
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                answer = hook.answers.pop(0) if len(hook.answers) > 1 else hook.answers[0]
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if answer is None:
-                    hook.silent.set()
-                    hook.released.wait()
-                    return
-                hook.headers = dict(self.headers)
-                if answer == 200:
-                    hook.heard.append(body)
-                self.send_response(answer)
-                if hook.location:
-                    self.send_header("Location", hook.location)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    @property
-    def texts(self) -> list[str]:
-        return [body["text"] for body in self.heard]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    made = Hook()
-    yield made
-    made.released.set()
-    made.server.shutdown()
-    made.server.server_close()
 
 
 @pytest.fixture
@@ -164,10 +111,15 @@ def test_no_redirection_is_followed(hook: Hook, code: int, elsewhere: str) -> No
     assert not hook.heard
 
 
-def test_a_server_without_a_certificate_is_not_spoken_to(hook: Hook) -> None:
-    with pytest.raises(WebhookError) as raised:
+def test_a_server_whose_certificate_nobody_vouches_for_is_not_spoken_to(hook: Hook, tmp_path: Path) -> None:
+    key, now = new_key(), dt.datetime.now(dt.UTC)
+    made = issue(new_authority(key, "a", "home", 9, now), key, own := new_key(), "h", 9, now, server=["127.0.0.1"])
+    (tmp_path / "server.pem").write_bytes(own + made)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    hook.server.socket = context.wrap_socket(hook.server.socket, server_side=True)
+    with pytest.raises(WebhookError, match=r"^its certificate is not believed: "):
         Post(f"https://127.0.0.1:{hook.port}/SECRET", timeout_s=5)("home", NOTICE)
-    assert "SECRET" not in str(raised.value)
     assert not hook.heard
 
 
@@ -177,7 +129,9 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         Post(address)
 
 
-@pytest.mark.parametrize("address", ["http://h\x01st/SECRET", "http://127.0.0.1/é/SECRET", "http://SECRET@h:1:2/", "http://h:SECRET/"])
+@pytest.mark.parametrize(
+    "address", ["http://h\x01st/SECRET", "http://127.0.0.1/é/SECRET", "http://SECRET@h:1:2/", "http://h:SECRET/"]
+)
 def test_an_address_that_cannot_be_used_is_not_repeated(address: str) -> None:
     with pytest.raises((ValueError, WebhookError)) as raised:
         Post(address, timeout_s=5)("home", NOTICE)
