@@ -1,7 +1,7 @@
 """What somebody should be told of: incidents, each once from its first sign until it is over.
 
-    View, events, surroundings ──look──▶ signs ──new ones──▶ held, where a few of a kind were told ──▶ notices
-                                            └─of what is open──▶ nothing
+    View, events, surroundings ──▶ signs ──new ones──▶ held, where a few of a kind were told ──▶ notices
+                                     └─of what is open──▶ nothing
 
 1. An incident has a kind and a name (a device, a job, a file). While it is open nothing is said of it again. It is over
    when its end is seen, or when no sign of it was seen for as long as `QUIET_S` says.

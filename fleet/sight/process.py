@@ -35,6 +35,7 @@ from aggregator.looking_on import (
     why_not,
 )
 from broker.connection import BrokerSettings, FilePath
+from fleet.homeassistant.published import FILE
 from fleet.identity import wire_of_operator
 from fleet.local.toml import written
 from fleet.sight.lookout import Lookout, lookout_on
@@ -141,6 +142,11 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
         from fleet.notices.notifier import Notifier
 
         things.append(Notifier(lookout, looking.notify, Path(looking.state_dir), _certificates(looking)))
+    if looking.homeassistant.prefix or (Path(looking.state_dir) / FILE).exists():
+        from fleet.homeassistant.publisher import Publisher
+
+        where, prefix = speaker_of(looking).broker, looking.homeassistant.prefix
+        things.append(Publisher(lookout, where, prefix, Path(looking.state_dir), version("fedge")))
     return things
 
 
