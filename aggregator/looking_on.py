@@ -95,7 +95,9 @@ class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
     disk_free_bytes: Annotated[int, Meta(ge=0, le=2**49)] = 500_000_000
     """Less than this, at the server or on a device, is told."""
     certificate_days: Annotated[float, Meta(ge=0, le=3650)] = 14.0
-    """Certificates and lists of the revoked that end within so many days are told."""
+    """Certificates and lists of the revoked that end within so many days are told: those that aggregator.toml names."""
+    certificate_files: Annotated[tuple[FilePath, ...], Meta(max_length=100)] = ()
+    """More files in PEM, as the broker's own certificate, and its list of the revoked."""
 
 
 class HomeAssistantSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,6 +19,8 @@
     tokens.json                                 `format`, none is 1 (identity/tokens.py)      1
     registry.json                               `format`, none is 1 (identity/registry.py)    1
     trust.json                                  `format`, none is 1 (identity/trust.py)       1; 2: stewards
+    STATE/homeassistant.json, of the aggregator `format`, none is 1 (fleet/homeassistant)     1
+    STATE/notices.json, of the aggregator       `format`, none is 1 (fleet/notices/told.py)   1
     a bundle                                    `format` of its manifest (identity/bundle.py) 1
 
 A number is raised when an older fedge would misread what is written, or lose something of it. Fields that an older one

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fleet.homeassistant.published import FILE
 from runtime.children import environment
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def companion_of(config: AggregatorConfig, path: Path, *, is_installed: bool) ->
     """
     web, notify = config.web, config.notify
     has_page = bool(web.bind) and is_installed
-    if not (has_page or notify.webhook or notify.topic or config.homeassistant.prefix):
+    has_published = (Path(config.state_dir) / FILE).exists()  # which is to be taken back, where it is switched off
+    if not (has_page or notify.webhook or notify.topic or config.homeassistant.prefix or has_published):
         return None
     more = ["--web", web.bind] if has_page else []
     more += ["--web-in-container"] if has_page and web.in_container else []

@@ -4,7 +4,8 @@
                          ├─ one thread ─▶ Sight ─▶ view         the latest, for whoever looks
     store ──Source─────▶ ┘                     └─▶ subscribers  at most twice a second, with what has happened
 
-1. It decides nothing and writes nothing but a question: which devices are there, where only retained words say so.
+1. It decides nothing and writes nothing but a question: which devices are there, where only retained words say so; and
+   notices, where it is given some (`say`).
    Neither the broker's end nor the aggregator's is its own: it connects again for ever, and reads again once a second;
    meanwhile the view says what is missing.
 2. `view` is replaced and never changed: whoever looks needs no lock. Subscribers are called from its thread, and one
@@ -19,12 +20,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aggregator.database import StoreError
-from broker.messages import Message, Offer, Reply
-from broker.transport import Offline, Online, SessionTakenOver
+from broker.messages import Message, Notice, Offer, Reply
+from broker.transport import Denied, Offline, Online, SessionTakenOver
 from fleet.console.observer import Observer, Said, over_mqtt
 from fleet.sight.asking import Asking
 from fleet.sight.sight import Sight
@@ -50,6 +52,8 @@ SHARE = 0.1
 BATCH = 512
 """Messages that are taken before the clock is looked at again."""
 OFFER_BYTES_S = 2_000_000
+MOST_NOTICES = 100
+"""That wait to be said; more push the oldest out."""
 AGAIN_S = 5.0
 """After another client took its name, or a fault."""
 
@@ -87,6 +91,8 @@ class Lookout:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
         self._asking = Asking()
+        self._notices: deque[Notice] = deque(maxlen=MOST_NOTICES)
+        self._is_denied = False
         self._happened: list[Happened] = []
         self._poll_at = self._view_at = self._catch_up_at = 0.0
         self._told: View | None = None
@@ -107,6 +113,10 @@ class Lookout:
             self._subscribers = [one for one in self._subscribers if one is not subscriber]
 
         return leave
+
+    def say(self, notice: Notice) -> None:
+        """Have this said under the topic `notice`, once there is a connection; from any thread."""
+        self._notices.append(notice)
 
     def start(self) -> None:
         """Begin to look on."""
@@ -160,8 +170,12 @@ class Lookout:
                     case SessionTakenOver():
                         self._sight.connect(connected=False, now=self._wall())
                         return
+                    case Denied(topic, reason):
+                        self._complain_once(observer, topic, reason)
                     case Said(message, retained):
                         self._hear(observer, message, retained=retained)
+            while self._notices and observer.say(self._notices[0]):
+                self._notices.popleft()
             self._pass_time()
             if self._sight.has_silent and self._sight.is_led:
                 asked = self._asking.next(observer.client, time.monotonic())
@@ -183,6 +197,11 @@ class Lookout:
             self._sight.confirm(there, self._wall())
             if further is not None:
                 observer.ask(further)
+
+    def _complain_once(self, observer: Observer, topic: str, reason: str) -> None:
+        if topic == observer.wire.filter_for("notice") and not self._is_denied:
+            self._is_denied = True
+            log.error("notices cannot be said under %s: %s; [observer] config must name an operator", topic, reason)
 
     def _weigh(self, observer: Observer, n_bytes: int) -> None:
         now = time.monotonic()

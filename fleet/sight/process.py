@@ -4,7 +4,8 @@
     (companion.py)                                                │ reads the store, listens at the broker
                                                                   └ ends with the aggregator, whatever ends that
 
-It writes nothing but questions to the broker. Its command is `fedge web run --config aggregator.toml`.
+It writes nothing but questions and notices to the broker, and to the state directory what it has told. Its command is
+`fedge web run --config aggregator.toml`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from aggregator.looking_on import (
     why_not,
 )
 from broker.connection import BrokerSettings, FilePath
+from fleet.homeassistant.published import FILE
 from fleet.identity import wire_of_operator
 from fleet.local.toml import written
 from fleet.sight.lookout import Lookout, lookout_on
@@ -137,6 +139,15 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
     things: list[Thing] = []
     if looking.web.bind:
         things.append(_page(lookout, looking, folder, failed))
+    if looking.notify.webhook or looking.notify.topic:
+        from fleet.notices.notifier import Notifier
+
+        things.append(Notifier(lookout, looking.notify, Path(looking.state_dir), _certificates(looking)))
+    if looking.homeassistant.prefix or (Path(looking.state_dir) / FILE).exists():
+        from fleet.homeassistant.publisher import Publisher
+
+        where, prefix = speaker_of(looking).broker, looking.homeassistant.prefix
+        things.append(Publisher(lookout, where, prefix, Path(looking.state_dir), version("fedge")))
     return things
 
 
@@ -162,6 +173,12 @@ def refuse_keys_of_jobs(looking: Looking, speaker: Speaker) -> None:
             f"{looking.observer.config}: [identity] message_key: its owner may sign jobs, and this process is asked "
             "things by strangers: name an operator.toml without message_key, or of somebody with role steward"
         )
+
+
+def _certificates(looking: Looking) -> list[str]:
+    """Return the files whose end is told: those that are named here, each once."""
+    named = (looking.broker.ca_file, looking.broker.certificate_file, looking.web.certificate_file)
+    return [*dict.fromkeys(name for name in (*named, *looking.notify.certificate_files) if name)]
 
 
 def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[], None]) -> Thing:

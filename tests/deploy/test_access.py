@@ -95,6 +95,22 @@ def test_an_operator_writes_commands_under_any_client_id_and_nothing_else(
     assert connect("operator").publish(topic(word, name)) == (word in FROM_AN_OPERATOR)
 
 
+HOME_ASSISTANT = ("homeassistant/device/fedge-home-pi-1/config", "homeassistant/fedge/home/pi-1/state")
+"""What an operator writes beside the fleet's own topics: a device as Home Assistant is to know it, and its values."""
+
+
+def test_an_operator_makes_devices_known_to_home_assistant_and_writes_nothing_else_there(connect: Connect) -> None:
+    operator = connect("operator")
+    assert all(operator.publish(topic, retain=True) for topic in (*HOME_ASSISTANT, "homeassistant/fedge/home/status"))
+    for elsewhere in ("status", "light/lamp/config", "device/lamp/set", "device/a/b/config", "sensor/fedge/config"):
+        assert not operator.publish(f"homeassistant/{elsewhere}")
+
+
+@pytest.mark.parametrize("user", ["pi-1", "aggregator"])
+def test_nobody_else_writes_to_home_assistant(connect: Connect, user: str) -> None:
+    assert not any(connect(user).publish(topic, retain=True) for topic in HOME_ASSISTANT)
+
+
 def say_everything(connect: Connect, last: bytes) -> None:
     """Publish on every topic of pi-1 and pi-2, each by who may; then `last`, which everybody hears."""
     aggregator, operator = connect("aggregator"), connect("operator")

@@ -1,0 +1,1 @@
+"""Devices as Home Assistant shows them: MQTT discovery, device-based. Off unless [homeassistant] names a prefix."""
