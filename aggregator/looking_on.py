@@ -17,7 +17,15 @@ from broker.connection import FilePath
 PAGE_PACKAGES = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 MISSING_PAGE = "bind: the page needs packages that are not installed here: pip install fedge[web]"
 
-Address = Annotated[str, Meta(pattern=r"\A[^\s/]+:[0-9]{1,5}\Z", max_length=260)]
+File = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[^\x00-\x1f\x7f]{0,4096}\Z",
+        description="a path is at most 4,096 characters, none of them a control character",
+    ),
+]
+"""The path of a file, or nothing."""
+Address = Annotated[str, Meta(pattern=r"\A([^\s/]+:[0-9]{1,5})?\Z", max_length=260)]
 NoticeKind = Literal[
     "job.ended", "round.abandoned", "device.lost", "device.back", "device.clone", "words.refused", "disk", "certificate"
 ]
@@ -26,7 +34,7 @@ NoticeKind = Literal[
 class ObserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """As whom that process speaks to the broker: [observer]."""
 
-    config: FilePath = ""
+    config: File = ""
     """A file like operator.toml, of somebody with role observer; where the page may act, of an operator, and in a fleet
     with keys of a steward. Without one it connects as [broker] says, without name and password."""
 
@@ -34,11 +42,11 @@ class ObserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The page, and /metrics: [web]."""
 
-    bind: Address | Literal[""] = ""
+    bind: Address = ""
     """HOST:PORT; "" for no page. Beyond this machine only with a certificate and users."""
-    certificate_file: FilePath = ""
-    key_file: FilePath = ""
-    users_file: FilePath = ""
+    certificate_file: File = ""
+    key_file: File = ""
+    users_file: File = ""
     """Who may log in, and act: made by `fedge web user`."""
     hosts: tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._-]{1,253}\Z")], ...] = ()
     """Names, beside localhost, by which the page may be asked for; by an address it may always be."""

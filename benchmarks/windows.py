@@ -74,8 +74,8 @@ class Recipe(NamedTuple):
         return self.rounds * self.pass_s
 
 
-RECIPES = {
-    "cnn1d": Recipe(
+_RECIPES = (
+    Recipe(
         ModelSpec(
             *("cnn1d", LENGTH * COLUMNS, (), CLASSES),
             options={"columns": COLUMNS, "channels": [16, 32], "kernel": 5, "head": "mean"},
@@ -87,7 +87,7 @@ RECIPES = {
         round_s=0.48,
         pass_s=0.21,
     ),
-    "gru": Recipe(
+    Recipe(
         ModelSpec("gru", LENGTH * COLUMNS, (), CLASSES, options={"columns": COLUMNS, "units": 32, "head": "mean"}),
         rounds=44,
         fleet=TrainSpec(1, 10, 0.3, 0.985, clip_norm=1.0),
@@ -96,7 +96,8 @@ RECIPES = {
         round_s=1.75,
         pass_s=0.6,
     ),
-}
+)
+RECIPES = {one.model.kind: one for one in _RECIPES}
 
 
 class People(NamedTuple):

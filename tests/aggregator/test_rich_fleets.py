@@ -17,7 +17,7 @@ from aggregator.effects import EndJob, Pause, RollBack, Unpause
 from aggregator.poll import Poll
 from aggregator.run import Run
 from aggregator.store import Scored
-from broker.messages import Version
+from broker.messages import Int8, Version
 from edge_agent.config import ModelSettings
 from edge_agent.slots import Install, InstallOutcome
 from fleet.console import versions
@@ -85,6 +85,10 @@ class NoChildren:
     def finished(self) -> list[InstallOutcome]:
         done, self._done = self._done, []
         return done
+
+    def int8(self) -> dict[str, Int8]:
+        """Nothing is served in int8."""
+        return {}
 
     def sweep(self, *_: object) -> None:
         """Nothing lies anywhere."""

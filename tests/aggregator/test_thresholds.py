@@ -13,7 +13,7 @@ import pytest
 from aggregator import projection
 from aggregator.evaluation import announced
 from broker import chunks
-from broker.messages import Head, Offer, Verdict
+from broker.messages import Head, Int8, Offer, Verdict
 from broker.transport import Packet
 from edge_agent.config import ModelSettings
 from edge_agent.slots import Calibrate, Install, InstallOutcome
@@ -137,6 +137,9 @@ class Served:
     def finished(self) -> list[InstallOutcome]:
         done, self._done = self._done, []
         return done
+
+    def int8(self) -> dict[str, Int8]:
+        return {}
 
     def sweep(self, *_: object) -> None: ...
 
