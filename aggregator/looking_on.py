@@ -65,9 +65,8 @@ def page_is_installed() -> bool:
 
 def with_line(web: WebSettings, bind: str, *, in_container: bool) -> WebSettings:
     """Return [web] as a command line changes it: --web, --web-in-container. Raises SettingsError."""
-    said = {"bind": bind, "in_container": True} if in_container else {"bind": bind}
-    line = convert(said, WebSettings, "--web")
-    return structs.replace(web, bind=line.bind or web.bind, in_container=line.in_container or web.in_container)
+    line = convert({"bind": bind}, WebSettings, "--web") if bind else web
+    return structs.replace(web, bind=line.bind, in_container=in_container or web.in_container)
 
 
 def why_not(web: WebSettings) -> str:
