@@ -259,9 +259,9 @@ class _Demo:
     # Counting.
 
     def _traffic(self) -> tuple[int, int]:
-        """Return payload bytes of all devices, up and down, so far."""
+        """Return payload bytes of all devices, up and down, so far, without what they tell for the page."""
         total = self._meter.totals(DEVICES)
-        return total.up.payload_bytes, total.down.payload_bytes
+        return total.up.payload_bytes - total.up.words["vitals"], total.down.payload_bytes
 
     def _wire_traffic(self) -> tuple[int, int]:
         """Return all bytes of MQTT of all devices, up and down, so far."""
