@@ -118,7 +118,6 @@ class _Demo:
         """given: what is frozen of the net, where a file gives it."""
         self._out = out
         self._page = page
-        """HOST:PORT; "" for none."""
         self._n_devices = n_devices = len(problem.shares)
         self._spec = spec
         self._problem = problem
@@ -283,9 +282,9 @@ class _Demo:
     # Counting.
 
     def _traffic(self) -> tuple[int, int]:
-        """Return payload bytes of all devices, up and down, so far."""
+        """Return payload bytes of all devices, up and down, so far, without what they tell for the page."""
         total = self._meter.totals(DEVICES)
-        return total.up.payload_bytes, total.down.payload_bytes
+        return total.up.payload_bytes - total.up.words["vitals"], total.down.payload_bytes
 
     def _wire_traffic(self) -> tuple[int, int]:
         """Return all bytes of MQTT of all devices, up and down, so far."""

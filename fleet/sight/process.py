@@ -33,6 +33,7 @@ from aggregator.looking_on import (
     WebSettings,
     page_is_installed,
     why_not,
+    with_line,
 )
 from broker.connection import BrokerSettings, FilePath
 from fleet.homeassistant.published import FILE
@@ -91,11 +92,6 @@ def read(path: Path, bind: str = "", *, in_container: bool = False) -> Looking:
     if why := why_not(web):
         raise SettingsError(f"{path}: [web] {why}")
     return structs.replace(found, web=web)
-
-
-def with_line(web: WebSettings, bind: str, *, in_container: bool) -> WebSettings:
-    """Return [web] as the command line changes it."""
-    return structs.replace(web, bind=bind or web.bind, in_container=in_container or web.in_container)
 
 
 def speaker_of(looking: Looking) -> Speaker:
