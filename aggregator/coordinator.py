@@ -43,8 +43,8 @@
     other: durable before it is announced, and numbered on. In the latter case so is the end of the job, with it.
 12. While a job is paused no round opens, and the open one is abandoned; what was counted waits. It says who has paused
     it, and it still ends.
-13. Who is barred (quarantine.py) is neither drawn nor waited for, and what it offers is refused; what was counted of
-    it before stays so.
+13. Who is barred (quarantine.py) is neither drawn nor waited for, and what it offers is refused for good; what was
+    counted of it before stays so. With wait = "all" its membership of the base ends.
 14. Where devices score versions, a version's score is known when it is left (`Committed.left`): one version later than
     on a test split. The rule to stop goes by the versions that have one.
 

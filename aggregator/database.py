@@ -71,6 +71,8 @@ class Database:
         """
         self.file = file
         self._is_synced = synced
+        self._is_lax = False
+        """Whether the last transaction was one that is not synced."""
         mode = "ro" if only_reads else "rwc" if new else "rw"
         patience_s = READ_WAITS_S if only_reads else WRITE_WAITS_S
         try:
@@ -122,6 +124,7 @@ class Database:
 
     def transaction(self, what: str) -> Transaction:
         """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people."""
+        self._be_strict()
         return Transaction(self._db, what, self.pending)
 
     def write_pending(self) -> None:
@@ -131,14 +134,24 @@ class Database:
         WAL and a checkpoint are synced as they would be by whoever came next. (OFF would leave out those as well, and
         then a power cut could mix two states of the file.)
         """
+        self._be_strict()
         if self._is_synced:
+            self._is_lax = True
             self.execute("PRAGMA synchronous = NORMAL")
         try:
-            with self.transaction("what has happened"):
+            with Transaction(self._db, "what has happened", self.pending):
                 pass
         finally:
-            if self._is_synced:
-                self.execute("PRAGMA synchronous = FULL")
+            self._be_strict()
+
+    def _be_strict(self) -> None:
+        """Have what follows synced again; whoever cannot have that writes nothing. Raises StoreError."""
+        if not self._is_lax:
+            return
+        if self._db.in_transaction:  # which could not be rolled back, and in which the setting cannot be changed
+            self.execute("ROLLBACK")
+        self.execute("PRAGMA synchronous = FULL")
+        self._is_lax = False
 
     @contextmanager
     def reading(self) -> Iterator[None]:

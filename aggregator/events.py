@@ -191,20 +191,23 @@ class Events:
         return left >= 1
 
     def _add(self, now: float, kind: str, text: str, job: str = "", device: str = "") -> None:
+        if self._is_broken:
+            return
         if len(self._waiting) >= MOST_WAITING:
             self._lost += 1
             return
+        if not self._waiting:
+            self._write_at = now + WRITE_S
         self._last += 1
         at = datetime.fromtimestamp(self._wall(), UTC).replace(tzinfo=None).isoformat(" ", "milliseconds")
         self._waiting.append(Event(self._last, at, kind, job[:80], device[:80], clean(text, MOST_TEXT)))
-        self._write_at = min(self._write_at, now + WRITE_S)
 
     # Time.
 
     @property
     def deadline(self) -> float:
         """When `turn` or a transaction has something to do; inf for never."""
-        return min(self._write_at, self._turn_at)
+        return min(self._write_at if self._waiting else math.inf, self._turn_at)
 
     def turn(self, now: float) -> None:
         """Tell, at the end of a minute, of what was not told one by one."""
@@ -237,8 +240,6 @@ class Events:
 
     def statements(self) -> Sequence[tuple[str, Sequence[object]]]:
         """Return what the transaction that is about to end writes of them."""
-        if self._is_broken:
-            self._waiting.clear()
         if self._lost and len(self._waiting) < MOST_WAITING:
             lost, self._lost = self._lost, 0
             self._add(self.clock(), "store.failed", f"nothing could be written for long: {lost:,} events are lost")
@@ -257,7 +258,7 @@ class Events:
         if n >= self._trimmed_at + TRIMMED_EVERY:
             self._trimmed_at = n
         self._taken = 0
-        self._write_at = self.clock() + WRITE_S if self._waiting else math.inf
+        self._write_at = self.clock() + WRITE_S
 
     def refused(self, error: DamageError) -> None:
         """Note that their table is damaged: this process writes no more of them."""

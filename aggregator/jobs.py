@@ -251,7 +251,8 @@ class Jobs:
         if run is None or not (part.said or part.barred or run.coordinator.members.get(device) is not None):
             return  # it takes no part in this job
         failed, failure = (part.failure.base, part.failure.why) if part.failure else (None, "")
-        seen = DeviceStatus(device, part.online, part.ready, part.why, live, failed, failure, part.rows, part.barred)
+        why = part.why if part.said else "it has said nothing of this job"
+        seen = DeviceStatus(device, part.online, part.ready, why, live, failed, failure, part.rows, part.barred)
         self.inside(job, lambda run, now: run.handle(seen, now))
 
     def tell_of(self, device: str) -> None:

@@ -102,7 +102,7 @@ class Ledger:
         """Return what becomes of an offer: a SendVerdict, Collect or StoreRefusal, or nothing yet.
 
         last: the last attempt to leave the base. ended: why the job is over, if it is. barred: why nothing of its
-        device is counted, if that is so: it is refused, and there is nothing to remember of it.
+        device is counted, if that is so: what would be welcome is refused, for good like any other.
         """
         named = self.present(offer.base)
         if named != offer.base:
@@ -116,11 +116,11 @@ class Ledger:
             return [self.answer(_refusal(offer, reason))]
         if not ended and self._is_of_another_history(offer.base):
             return []
-        if turned_away := self._reason_to_turn_away(offer, ended) or barred:
-            return [self.answer(_refusal(offer, turned_away))]
+        if reason_ := self._reason_to_turn_away(offer, ended):
+            return [self.answer(_refusal(offer, reason_))]
         if offer.base == self.base and not self._takes(last, offer.device):
             return []
-        if reason_ := self._reason_to_refuse(offer):
+        if reason_ := barred or self._reason_to_refuse(offer):
             return [StoreRefusal(_refusal(offer, reason_))]
         return [Collect(offer, self._weight(offer, self.shift(last)))]
 

@@ -10,9 +10,10 @@ import ipaddress
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from broker.connection import FilePath
+from runtime.settings import convert
 
 PAGE_PACKAGES = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 MISSING_PAGE = "bind: the page needs packages that are not installed here: pip install fedge[web]"
@@ -60,6 +61,12 @@ def is_loopback(host: str) -> bool:
 def page_is_installed() -> bool:
     """Return whether what the page needs is installed: the extra `web`."""
     return all(find_spec(name) is not None for name in PAGE_PACKAGES)
+
+
+def with_line(web: WebSettings, bind: str, *, in_container: bool) -> WebSettings:
+    """Return [web] as a command line changes it: --web, --web-in-container. Raises SettingsError."""
+    line = convert({"bind": bind}, WebSettings, "--web") if bind else web
+    return structs.replace(web, bind=line.bind, in_container=in_container or web.in_container)
 
 
 def why_not(web: WebSettings) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from aggregator import events, pasts, quarantine
+from aggregator.database import StoreError
 from aggregator.events import Event, Kind
 from aggregator.part import Part
 from aggregator.pasts import Fated
@@ -41,8 +43,9 @@ class Onlookers(Part):
         return pasts.of(self._db, device, most)
 
     def happened(self, **limits: Any) -> list[Event]:
-        """Return what has happened, also just now. limits: see `events.page`."""
-        self.write_events()
+        """Return what has happened, also just now where that can be written. limits: see `events.page`."""
+        with suppress(StoreError):
+            self.write_events()
         return events.page(self._db, **limits)
 
     def quarantined(self) -> dict[str, str]:

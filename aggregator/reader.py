@@ -60,18 +60,16 @@ class CurveRow(Struct, frozen=True):
     bytes_down: int | None
     """Of the body that leads to it from the version before, where it still lies here."""
     seconds: float | None
-    """From the opening of its round to its making."""
+    """From the opening of its round to the coming of its last update, where that is still known."""
     federated: dict[str, object]
     """How its devices score it (aggregator/federated.py); empty where none have."""
 
 
 _CURVE = (
-    "SELECT v.number, v.generation, v.at, v.metrics, v.federated, coalesce(length(v.step) - 4, length(b.data)), a.took,"
+    "SELECT v.number, v.generation, v.at, v.metrics, v.federated, coalesce(length(v.step) - 4, length(b.data)), c.took,"
     " c.n, c.bytes FROM versions v"
     " LEFT JOIN bodies b ON b.job = v.job AND b.name = v.generation || '-' || v.number || '-' || (v.number - 1)"
-    " LEFT JOIN (SELECT number, max(julianday(closed) - julianday(opened)) * 86400 AS took FROM attempts"
-    "  WHERE job = ?1 AND number >= ?2 AND outcome = 'committed' GROUP BY number) a ON a.number = v.number - 1"
-    " LEFT JOIN (SELECT number, sum(counted) AS n, sum(body_bytes) AS bytes FROM contributions"
+    " LEFT JOIN (SELECT number, sum(counted) AS n, sum(body_bytes) AS bytes, max(seconds) AS took FROM contributions"
     "  WHERE job = ?1 AND number >= ?2 GROUP BY number) c ON c.number = v.number - 1"
     " WHERE v.job = ?1 AND v.number > ?2 ORDER BY v.number LIMIT ?3"
 )

@@ -137,9 +137,9 @@ class Roster:
         if known is None:
             return Part(online=False, ready=False, why="", live=False, failure=None, said=False, barred=barred)
         said = known.presence
-        why = said.unready.get(job, "")
         ready = job in said.ready and job not in said.unready
         mentioned = job in said.ready or job in said.unready
+        why = said.unready.get(job, "")
         rows, failure = said.ready.get(job, 0), said.failed.get(job)
         return Part(said.online, ready, why, known.live, failure, mentioned, rows, barred)
 

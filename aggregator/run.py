@@ -125,7 +125,7 @@ class Run(Maker):
         if judged:
             self._store.add_verdicts(self.job, judged)
             _log_counted([one.verdict for one in judged if one.verdict.counted])
-            self._tell_refused([one.verdict for one in judged if not one.verdict.counted])
+            self._tell_refused([one.verdict for one in judged])
             for one in judged:
                 out += self._carry_out(self.coordinator.receive(VerdictStored(one.verdict), now), now)
         if self._making is not None and self._making.scores.is_done:
@@ -295,8 +295,10 @@ class Run(Maker):
         return None if opened is None else max(0.0, now - opened.opened_at)
 
     def _tell_refused(self, verdicts: Sequence[Verdict]) -> None:
-        """Tell of the first few who were refused in one go."""
-        for verdict in verdicts[:NAMED]:
+        """Tell of the first few who were refused in one go; that those in quarantine are is no news."""
+        members = self.coordinator.members
+        refused = (one for one in verdicts if not one.counted and not members.barred(one.device))
+        for verdict in islice(refused, NAMED):
             what = f"its update to version {verdict.base} of {self.spec.name} was refused: {verdict.refused}"
             told = f"{verdict.device}: {what}"
             self._store.events.note("device.refused", told, job=self.job, device=verdict.device)

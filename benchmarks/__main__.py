@@ -15,6 +15,7 @@ BENCHMARKS = (
     ("scale: events, chunks and the simulator", ["benchmarks.scale"]),
     ("end to end: bytes and rounds against float32", ["benchmarks.end_to_end"]),
     ("secured: bytes, CPU and memory with message keys and TLS", ["benchmarks.secured"]),
+    ("sight: what it costs to look on a large fleet", ["benchmarks.sight"]),
     ("live: what a live source writes to a card in a day", ["benchmarks.live_wear", "--hours", "1"]),
 )
 

@@ -52,7 +52,7 @@ from broker.packet_limit import PacketLimit
 from broker.properties import share_tables
 from broker.reconnection import Ended, Reconnection
 from broker.sockets import tune
-from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
+from broker.transport import Counters, Denied, Packet, TransportEvent, check_filter, check_topic
 from broker.version import Connect, ConnectAnswer, answer_of
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,24 @@ class MqttTransport:
             self._thread.join(timeout_s + _END_S)
 
 
+class _CountedClient(mqtt.Client):
+    """A client of paho that counts what it reads and writes, every byte of MQTT. (It has no public place for that; a
+    test holds the counts against those of a proxy.)
+    """
+
+    counters: Counters
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        data = super()._sock_recv(bufsize)
+        self.counters.wire_received_bytes += len(data)
+        return data
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        n_sent = super()._sock_send(buf)
+        self.counters.wire_sent_bytes += n_sent
+        return n_sent
+
+
 class _Link:
     """One connection, from CONNECT to its end. Lives in the network thread.
 
@@ -190,7 +208,7 @@ class _Link:
         self._client = self._make_client()
 
     def _make_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+        client = _CountedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if self._five else True,
@@ -198,6 +216,7 @@ class _Link:
             reconnect_on_failure=False,
             manual_ack=True,
         )
+        client.counters = self._mailbox.counters
         client.max_inflight_messages = 0  # no limit: the window is kept here
         client.connect_timeout = self._broker.connect_timeout_s
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect

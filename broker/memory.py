@@ -40,6 +40,7 @@ from broker.transport import (
     Packet,
     SessionTakenOver,
     TransportEvent,
+    about_wire_bytes,
     check_filter,
     check_topic,
     wire_bytes,
@@ -251,6 +252,7 @@ class MemoryTransport:
             return True
         self.counters.sent_packets += 1
         self.counters.sent_bytes += len(packet.payload)
+        self.counters.wire_sent_bytes += about_wire_bytes(packet)
         self._broker._publish(packet)
         return True
 
@@ -333,6 +335,7 @@ class MemoryTransport:
             return
         self.counters.received_packets += 1
         self.counters.received_bytes += len(packet.payload)
+        self.counters.wire_received_bytes += about_wire_bytes(packet)
         self._put(packet)
 
     def _put(self, event: TransportEvent) -> None:

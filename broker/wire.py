@@ -14,7 +14,7 @@ import math
 from msgspec import Struct
 
 from broker import canonical, envelope, payloads, topics
-from broker.messages import Cleared, Job, Message, Presence, Query, Round
+from broker.messages import Cleared, Job, Message, Presence, Query, Round, Vitals
 from broker.seal import Seal
 from broker.transport import Packet
 
@@ -56,7 +56,7 @@ class Wire(Struct, frozen=True, dict=True):
 
     def _packet(self, message: Message, word: str) -> Packet:
         said = self.seal.complete(message)
-        expiry_s = math.ceil(said.seconds_left) + 1 if isinstance(said, Round) else None
+        expiry_s = math.ceil(said.seconds_left) + 1 if isinstance(said, Round) else _EXPIRY_S.get(type(said))
         closed = self.seal.close(said, lambda: self.canonical(said))
         payload = payloads.write(said, word)
         if closed is not None:
@@ -103,6 +103,10 @@ class Wire(Struct, frozen=True, dict=True):
         Raises WireError for a message that has none (canonical.py).
         """
         return canonical.write(message, self.fleet)
+
+
+_EXPIRY_S: dict[type, int] = {Vitals: 3 * 86_400}
+"""What a broker forgets by itself, over MQTT 5: what a device says of itself at least once a day."""
 
 
 def levels(topic: str) -> list[str]:

@@ -15,6 +15,8 @@ from models.data.source import FilePath
 from models.job import MOST_LABELS, Name
 from models.nets.factory import Factory
 
+LEAST_EVERY_S = 1.0
+
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which nets may run here: [models]."""
@@ -48,6 +50,18 @@ class DeviceLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Most room on the disk that its jobs may take; what is free when not given."""
 
 
+class VitalsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the agent says of how the device is, for people who look on: [vitals]."""
+
+    every_s: Annotated[float, Meta(ge=0, le=86_400)] = 900.0
+    """Shortest time between two words of it, in seconds; 0: it says nothing of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be a flood."""
+        if 0.0 < self.every_s < LEAST_EVERY_S:
+            raise ValueError(f"every_s: {self.every_s:g} is too often: {LEAST_EVERY_S:g} or more, or 0 for never")
+
+
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -62,6 +76,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[dict[Name, Name], Meta(max_length=MOST_LABELS)] = {}
     models: ModelSettings = ModelSettings()
     limits: DeviceLimits = DeviceLimits()
+    vitals: VitalsSettings = VitalsSettings()
 
     def __post_init__(self) -> None:
         """Place live sources that name no folder in the state directory."""

@@ -23,6 +23,7 @@ from msgspec import Struct
 from broker.messages import BASE, Body, Failure, Job, Version
 from broker.wire import Wire
 from edge_agent import outbox
+from edge_agent.activity import Activity, first_of, put_off
 from edge_agent.bases import Bases
 from edge_agent.config import AgentConfig
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
@@ -331,6 +332,22 @@ class Jobs:
         known = {job: work.spec for job, work in self.works.items()}
         known |= {job: later.spec for job, later in self._later.items()}
         return [(job, spec.data_name) for job, spec in known.items()]
+
+    def activity(self, *, is_led: bool, sends: bool) -> Activity:
+        """Return what this device does. is_led: an aggregator leads. sends: packets wait to be sent."""
+        at_work = (work.activity(is_led=is_led, sends=sends) for work in self.works.values())
+        looking = (Activity("reading", job) for job in self._beginning)
+        later = (
+            Activity("fetching", job) if job in self._bases.coming else put_off(job, self.unready.get(job, ""))
+            for job in self._later
+        )
+        return first_of([*at_work, *looking, *later])
+
+    @property
+    def serves(self) -> dict[str, Version]:
+        """Job to the version that its applications are answered by."""
+        served = {job: work.participant.deployment.deployed for job, work in self.works.items()}
+        return {job: version for job, version in served.items() if version is not None}
 
     @property
     def failed(self) -> dict[str, Failure]:

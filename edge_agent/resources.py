@@ -8,6 +8,10 @@ devices hold the same versions; it hands one object to all of them, which does e
 from __future__ import annotations
 
 import random
+import time
+from pathlib import Path
+
+from msgspec import Struct
 
 from broker.messages import Job
 from edge_agent.config import ModelSettings
@@ -18,7 +22,19 @@ from models.frozen import Find
 from models.job import JobSpec
 from models.nets import table as nets
 from models.nets.net import Net
+from runtime import machine
 from runtime.settings import convert
+
+
+class Condition(Struct, frozen=True):
+    """How a device is, as far as it can be read."""
+
+    disk_free: int | None = None
+    """Bytes that this user may still write where its state lies."""
+    heat: float | None = None
+    """Degrees Celsius."""
+    load: float | None = None
+    """Processes that run or wait to, for each processor."""
 
 
 class Resources:
@@ -39,3 +55,11 @@ class Resources:
     def jitter(self, seed: str) -> Jitter:
         """Return the numbers that follow from a seed."""
         return random.Random(seed)  # noqa: S311 -- jitter, no secret
+
+    def condition(self, folder: Path) -> Condition:
+        """Return how the device is whose state lies in a folder. Raises nothing: what cannot be read is left out."""
+        return Condition(machine.free_bytes(folder), machine.heat(), machine.load())
+
+    def wall_clock(self) -> float:
+        """Return the seconds since 1970 by the device's own clock, which nobody need trust."""
+        return time.time()

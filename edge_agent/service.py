@@ -26,6 +26,7 @@ from broker.outgoing import Outgoing
 from broker.seal import ForgedError, Refusals
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
 from broker.wire import Wire, levels
+from edge_agent.activity import Activity
 from edge_agent.config import AgentConfig
 from edge_agent.heard import Heard
 from edge_agent.home import Home
@@ -36,6 +37,7 @@ from edge_agent.reading import Readings, Start, inline
 from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install, Slots
+from edge_agent.teller import Teller
 from edge_agent.work import Work
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models.budget import Capacity
@@ -52,6 +54,7 @@ SETTLE_S = 0.2
 """After connecting, how long retained jobs may take to arrive before this device says what it can take part in."""
 DENY_S = 2.0
 """What somebody else says in this device's name is denied after this long: its own last word may be on its way back."""
+MEND_VITALS = "bring the broker's access list up to date (deploy/mosquitto/acl), or set [vitals] every_s = 0"
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 
@@ -119,6 +122,10 @@ class Agent:
         self._resources = resources or Resources()
         self._rng = self._resources.jitter(f"{home.device}/{home.boot}/{home.nonce}")
         self._announcer = Announcer(config.limits.presence_s)
+        self._teller: Teller | None = None
+        if every_s := config.vitals.every_s:
+            self._teller = Teller(every_s, home, wire, transport.counters, self._resources, clock())
+        self._is_led = False
         self._own_word = 0
         """Checksum of the presence that was sent last."""
         self._deny_at = math.inf
@@ -203,7 +210,8 @@ class Agent:
     @property
     def deadline(self) -> float:
         """When `step` has something to do, if nothing is received before; inf for never."""
-        return min(self.jobs.deadline, self._announces_at, self._deny_at)
+        looks_at = math.inf if self._teller is None or not self._out.online else self._teller.pace.look_at
+        return min(self.jobs.deadline, self._announces_at, self._deny_at, looks_at)
 
     def _patience(self, timeout_s: float) -> float:
         if timeout_s <= 0.0:
@@ -227,6 +235,13 @@ class Agent:
                 packet = self._wire.pack(presence)
                 self._own_word, self._deny_at = zlib.crc32(packet.payload), math.inf
                 self._out.put(packet)
+        if self._teller is not None and self._out.online and now >= self._teller.pace.look_at:
+            vitals = self._teller.tell(now, self._activity, lambda: self.jobs.serves)
+            if vitals is not None:
+                self._out.put(vitals)
+
+    def _activity(self) -> Activity:
+        return self.jobs.activity(is_led=self._is_led, sends=len(self._out) > 0)
 
     @property
     def _announces_at(self) -> float:
@@ -247,16 +262,20 @@ class Agent:
                 log.info("online")
                 self._out.online = True
                 self._announcer.forget(self._clock(), SETTLE_S + self._rng.random() * self._spread_s)
+                self._tell_again()
                 self.jobs.connected(max_packet_bytes)
             case Offline(reason):
                 if self._out.online:
                     log.warning("offline: %s", reason)
-                self._out.online = False
+                self._out.online = self._is_led = False
                 self._out.clear()
                 self._deny_at = math.inf
                 self.jobs.disconnected()
             case Denied(topic, reason):
                 log.error("the broker refuses topic=%s: %s", topic, reason)
+                if self._teller is not None and topic == self._teller.topic:
+                    log.error("no vitals are said over this connection: %s", MEND_VITALS)
+                    self._teller.stop()
                 self.jobs.be_denied(levels(topic), reason)
             case SessionTakenOver():
                 raise ClonedError(f"another client has connected as {self.device}: two devices share this id")
@@ -300,6 +319,7 @@ class Agent:
         That is so when another one leads, and when the connection of the one that leads is a new one. The term is that
         of the last one who said so now: what was heard before of a higher one was forged, or its sender leads no more.
         """
+        self._is_led = beacon.online
         if not beacon.online:
             return
         insists = live and beacon.term == self._leader_term
@@ -312,6 +332,7 @@ class Agent:
             came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
             wait_s = self._rng.random() * beacon.spread_s
             self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
+            self._tell_again()
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term
         elif insists:
@@ -321,6 +342,11 @@ class Agent:
             self._announcer.forget(self._clock(), self._rng.random() * beacon.spread_s)
         if came_back:
             self.jobs.say_again()
+
+    def _tell_again(self) -> None:
+        """Say again how the device is: the broker may have lost it."""
+        if self._teller is not None:
+            self._teller.forget(self._clock(), self._spread_s)
 
     def _hear_of_self(self, presence: Presence, word: int, live: bool) -> None:
         """Put right what is said of this device: that it is gone, by a late will or as a question; or by another.

@@ -117,6 +117,7 @@ class Trainer(LastVersion):
         try:
             for step in training.steps:
                 training.state, training.loss = step.state, step.loss
+                training.progress = (step.epoch + (step.batch + 1) / step.n_batches) / step.n_epochs
                 here, ended = clock(), step.state.epoch == step.n_epochs
                 through = step.batch + 1 == step.n_batches
                 due = here - training.saved_at >= self._checkpoint_s

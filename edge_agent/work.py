@@ -25,6 +25,7 @@ from msgspec import structs
 
 from broker import chunks
 from broker.messages import Chunk, Head, Offer, Verdict, Want
+from edge_agent.activity import FOR_A_LEADER, FOR_A_ROUND, FOR_A_WORD, IDLE, Activity
 from edge_agent.deployer import Deployer
 from edge_agent.effects import (
     Deploy,
@@ -77,6 +78,23 @@ class Work(Deployer, Trainer):
         again_at = None if self._afterword is None else self._afterword.deadline
         times = (self.participant.deadline, self._stalls_at, flush_at, again_at)
         return min((at for at in times if at is not None), default=None)
+
+    def activity(self, *, is_led: bool, sends: bool) -> Activity:
+        """Return what it does. is_led: an aggregator leads. sends: packets wait to be sent."""
+        part, job = self.participant, self.job
+        if self._training is not None:
+            return Activity("training", job, self._training.progress)
+        if self._pending is not None or self._waiting is not None:
+            return Activity("reading", job)
+        if part.offer is not None:
+            if sends or not part.resend.has_sent_body:
+                return Activity("sending", job)
+            return Activity("waiting", job, why=FOR_A_WORD if is_led else FOR_A_LEADER)
+        if self._fetch is not None:
+            return Activity("fetching", job)
+        if part.over:
+            return IDLE
+        return Activity("waiting", job, why=part.why or (FOR_A_ROUND if is_led else FOR_A_LEADER))
 
     def handle(self, event: ParticipantEvent, now: float) -> list[Out]:
         """Tell the participant of an event, and return what follows. Raises OSError when the disk does not take it."""

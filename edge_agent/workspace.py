@@ -98,6 +98,8 @@ class Training(Struct):
     """Of its base, once it is trained."""
     entered: bool = False
     """Whether it has its turn."""
+    progress: float | None = None
+    """How far it is, 0 to 1; None before the first step."""
 
 
 class Workspace:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from aggregator.config import AggregatorConfig
-from aggregator.looking_on import MISSING_PAGE, WebSettings, page_is_installed, why_not
+from aggregator.looking_on import MISSING_PAGE, page_is_installed, why_not, with_line
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.mailbox import ClientLimits
@@ -35,7 +35,7 @@ from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
-from runtime.settings import SettingsError, convert, load
+from runtime.settings import SettingsError, load
 
 if TYPE_CHECKING:
     from broker.wire import Wire
@@ -169,10 +169,7 @@ def load_aggregator(path: Path, bind: str = "", *, in_container: bool = False) -
     bind, in_container: of [web], where the command line says it.
     """
     config = load(path, AggregatorConfig)
-    if bind or in_container:
-        plain = {"bind": bind or config.web.bind, "in_container": in_container or config.web.in_container}
-        web = convert(structs.asdict(config.web) | plain, WebSettings, "--web")
-        config = structs.replace(config, web=web)
+    config = structs.replace(config, web=with_line(config.web, bind, in_container=in_container))
     if why := why_not(config.web):
         raise SettingsError(f"{path}: [web] {why}")
     for name, source in config.tests.items():

@@ -1,4 +1,5 @@
-"""What this machine has for this process: memory, and room on a disk. Linux; elsewhere nothing is known.
+"""What this machine has for this process: memory, and room on a disk; and how it is: heat, load. Linux; elsewhere
+little is known, and what is not known is None.
 
 Memory is the machine's own, or what the control groups of this process may take, if that is less: systemd's MemoryMax=
 and a container's limit are such groups, each within others that have limits too (cgroups(7)).
@@ -15,6 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
+MOST_ZONES = 32
+"""Thermal zones that are read."""
+_OF_A_PROCESSOR = ("cpu", "soc", "pkg", "core", "package")
+"""What the type of a processor's thermal zone has in it: cpu-thermal on a Raspberry Pi, x86_pkg_temp on a PC."""
 
 
 def physical_bytes(root: Path = ROOT) -> int | None:
@@ -54,6 +59,32 @@ def used_bytes(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += Path(parent, name).lstat().st_blocks * 512
     return total
+
+
+def heat(root: Path = ROOT) -> float | None:
+    """Return the temperature of the processor in degrees Celsius; None where no sensor tells it.
+
+    It is that of the hottest thermal zone which is a processor's, or of the hottest of all where none says that it is
+    (/sys/class/thermal, in thousandths of a degree). What a broken sensor says, 150 degrees and more, is passed over.
+    """
+    found: list[tuple[bool, float]] = []
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"))[:MOST_ZONES]:
+        try:
+            kind = (zone / "type").read_text(encoding="ascii", errors="replace").lower()
+            degrees = int((zone / "temp").read_text(encoding="ascii", errors="replace")) / 1000
+        except (OSError, ValueError):  # a zone that is switched off answers with an error
+            continue
+        if -50 < degrees < 150:
+            found.append((any(word in kind for word in _OF_A_PROCESSOR), degrees))
+    return max(found)[1] if found else None
+
+
+def load() -> float | None:
+    """Return how many processes run or wait to, the mean of the last minute, for each processor."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
 
 
 def _of_groups(root: Path) -> Iterator[int | None]:

@@ -162,7 +162,11 @@ def test_what_the_page_is_made_with_stays_with_the_page() -> None:
     assert all(path.startswith("fleet/web/") for path in found)
 
 
-@pytest.mark.parametrize("path", PURE)
+FOR_PEOPLE = tuple(f"fleet/sight/{name}.py" for name in ("course", "doing", "facts", "known", "sight", "view"))
+"""The core that makes views of a fleet; its words are those that people see."""
+
+
+@pytest.mark.parametrize("path", [*PURE, *FOR_PEOPLE])
 def test_a_core_has_no_clock_no_thread_no_socket_no_file_and_no_numbers(path: str) -> None:
     assert not roots(ROOT / path) & IMPURE
     assert not {"open", "input", "print"} & set(called(ROOT / path))

@@ -1,8 +1,9 @@
-"""Who was revoked is put out at once: the broker reads its lists anew, the connection is cut, the topic is cleared.
+"""Who was revoked is put out at once: the broker reads its lists anew, the connection is cut, what it left is cleared.
 
 mosquitto looks at the list of the revoked when a connection is made, and leaves one that stands alone. Whoever connects
 with the client id of another takes its session over, and the listener for the aggregator and for people lets client
-ids be chosen. The last will of the device is published by that; so its retained topic is cleared afterwards.
+ids be chosen. The last will of the device is published by that; so its retained topics, of presence and of vitals, are
+cleared afterwards.
 """
 
 from __future__ import annotations
@@ -82,38 +83,42 @@ def remove_password(file: Path, name: str) -> bool:
 def cut(
     settings: BrokerSettings, fleet: str, device: str, *, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Step, Step]:
-    """Take over the client id of a device, and clear its retained topic. settings: of `fedge ca`'s own certificate."""
-    topic = Wire(fleet).filter_for("device", device=device)
+    """Take over the client id of a device, and clear its retained topics. settings: of `fedge ca`'s own certificate."""
+    topics = [Wire(fleet).filter_for(word, device=device) for word in ("device", "vitals")]
     transport = MqttTransport(settings, device, first_retry_s=0.2, last_retry_s=0.5)
-    transport.subscribe(topic)
+    transport.subscribe(*topics)
     transport.open()
     try:
-        return _cut(transport, topic, f"{settings.host}:{settings.port}", clock)
+        return _cut(transport, topics, f"{settings.host}:{settings.port}", clock)
     finally:
         transport.close()
 
 
-def _cut(transport: MqttTransport, topic: str, where: str, clock: Callable[[], float]) -> tuple[Step, Step]:
-    """Watch the connection until the topic is clear and nobody has come back for HOLD_S, or the patience is over."""
+def _cut(transport: MqttTransport, topics: list[str], where: str, clock: Callable[[], float]) -> tuple[Step, Step]:
+    """Watch the connection until the topics are clear and nobody has come back for HOLD_S, or the patience is over."""
     taken, cleared, why = "connection is cut", "retained topic is cleared", f"{where} does not answer"
-    until, quiet_from, is_clear, came_back = clock() + PATIENCE_S, clock() + PATIENCE_S, False, False
-    online = False
-    while clock() < until and not (is_clear and clock() >= quiet_from + HOLD_S):
+    until, quiet_from, came_back = clock() + PATIENCE_S, clock() + PATIENCE_S, False
+    left, online = set(topics), False
+    while clock() < until and not (not left and clock() >= quiet_from + HOLD_S):
         match transport.take(min(0.1, until - clock())):
             case Online():
-                online, is_clear, quiet_from = True, False, clock()
-                transport.publish(Packet(topic, b"", retain=True))
+                online, left, quiet_from = True, set(topics), clock()
+                for topic in topics:
+                    transport.publish(Packet(topic, b"", retain=True))
             case Offline(reason):
                 came_back = came_back or online
                 online, why = False, reason
             case SessionTakenOver():
                 came_back, why = True, "it has come back"
                 break
-            case Denied(_, reason):
+            case Denied(topic) if topic == topics[-1]:  # an access list of before there were vitals: there are none
+                left.discard(topic)
+            case Denied(topic, reason):
                 why = f"{reason}: let user authority read and write {topic} in the access list"
-            case Packet(payload=payload):
-                is_clear = not payload
+            case Packet(topic, payload):
+                left.discard(topic)
                 if payload:
+                    left.add(topic)
                     transport.publish(Packet(topic, b"", retain=True))
     if came_back:
         why = f"it came back ({why}): does the broker read devices.crl (crlfile), and was it told to read it anew?"
@@ -123,7 +128,8 @@ def _cut(transport: MqttTransport, topic: str, where: str, clock: Callable[[], f
         failed = Step(taken, done=False, text=f"{why}; {hint}")
         return failed, Step(cleared, done=False, text="the broker was not reached")
     done = Step(taken, done=True, text=f"by taking over its client id at {where}")
-    if not is_clear:
-        why = f"no answer to it: let user authority read and write {topic} in the access list, and run this again"
+    if left:
+        them = " and ".join(topic for topic in topics if topic in left)
+        why = f"no answer to it: let user authority read and write {them} in the access list, and run this again"
         return done, Step(cleared, done=False, text=why)
-    return done, Step(cleared, done=True, text=topic)
+    return done, Step(cleared, done=True, text=", ".join(topics))

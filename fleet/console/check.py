@@ -37,6 +37,7 @@ from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
 from edge_agent.capacity import capacity_of as of_agent
 from edge_agent.live.settings import DeviceSource, live_sources
+from edge_agent.resources import Resources
 from fleet.concerns import list_concerns
 from fleet.console.live import look
 from fleet.factories import find_beside
@@ -115,6 +116,7 @@ def check_agent(path: Path) -> CheckReport:
     config, report = load_agent(path), CheckReport(str(path))
     _look_at_keys(report, config.identity, config.fleet)
     _look_at_sources(report, "data", config.data)
+    report.look("[vitals]", partial(_vitals, config.vitals.every_s, Path(config.state_dir)))
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_agent(config))
     return report
 
@@ -231,6 +233,20 @@ def _look_around(
         )
         report.lines.append(Line("[broker]", text))
     report.look("state_dir", partial(_state_dir, state_dir))
+
+
+def _vitals(every_s: float, state_dir: Path) -> Line:
+    """Say what would be said of this device now."""
+    if not every_s:
+        return Line("[vitals]", "every_s = 0: how this device is is not said")
+    read = Resources().condition(state_dir)
+    found = {"disk_free": read.disk_free, "heat": read.heat, "load": read.load}
+    facts: Facts = {name: value for name, value in found.items() if value is not None}
+    disk = "" if read.disk_free is None else f"{read.disk_free:,} bytes free"
+    heat = "no thermometer" if read.heat is None else f"{read.heat:.1f} degrees"
+    load = "" if read.load is None else f"load {read.load:.2f}"
+    said = ", ".join(word for word in (disk, heat, load) if word)
+    return Line("[vitals]", f"said when it changes, every {every_s:g} s at most; now: {said}", facts)
 
 
 # Data.

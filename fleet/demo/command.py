@@ -103,7 +103,6 @@ class _Demo:
     def __init__(self, out: Path, spec: JobSpec, problem: Problem, display: Display, page: str) -> None:
         self._out = out
         self._page = page
-        """HOST:PORT; "" for none."""
         self._n_devices = n_devices = len(problem.shares)
         self._spec = spec
         self._problem = problem

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from broker.connection import BrokerSettings
+from edge_agent.config import LEAST_EVERY_S
 from edge_agent.slots import slot_path
 from fleet.local.processes import FEDGE, Child, Children
 from fleet.local.toml import written
@@ -145,7 +146,8 @@ def build(
     models = allowed if inference else allowed | {"inference": False}
     for device, share in zip(stage.devices, shares, strict=True):
         more = {} if keys is None else {"identity": keys.of_device(device.name)}
-        write(device, FLEET, reach(device.name), {spec.data_name: share}, {"models": models, **more})
+        told = {"vitals": {"every_s": LEAST_EVERY_S}} if page else {}  # somebody looks on
+        write(device, FLEET, reach(device.name), {spec.data_name: share}, {"models": models, **more, **told})
     return stage
 
 

@@ -42,6 +42,8 @@ class Open(Struct):
     refused: dict[str, str] = field(default_factory=dict)
     names: tuple[Version, ...] = ()
     """All names of the base."""
+    base_at: float = 0.0
+    """When the first attempt to leave the base was seen."""
 
     def draws(self, salt: str, device: str) -> bool:
         """Return whether the lottery draws a device. salt: of the base."""
@@ -141,8 +143,9 @@ class Course(Struct):
         if last is not None and (last.base, last.attempt, last.threshold) == (said.base, said.attempt, said.threshold):
             last.ends_at = ends_at
             return False
-        self.round = Open(said.base, said.attempt, said.threshold, now, ends_at, set(), names=names)
+        self.round = Open(said.base, said.attempt, said.threshold, now, ends_at, set(), names=names, base_at=now)
         if last is not None and (last.base in names or said.base in last.names):
+            self.round.base_at = last.base_at
             self.round.offered, self.round.counted, self.round.refused = last.offered, last.counted, last.refused
         self.draw_all()
         self.apply()

@@ -21,17 +21,17 @@ _ORDER: dict[Doing, int] = {"drawn": 0, "offering": 1, "refused": 2, "counted": 
 def doing_of(known: Known, rounds: list[tuple[str, Open]]) -> tuple[Doing, str, float | None, str]:
     """Return what a device does, for which job, how far that is, and what it waits for or why it is out.
 
-    What it says itself counts, unless the round of that job knows it to be further.
+    What it says itself counts, unless the round of that job knows it to be further, or was opened after that.
     """
-    device, found, of_round = known.device, None, ""
+    device, found, of_round, since = known.device, None, "", 0.0
     for job, round_ in rounds:
         fate = _fate(round_, device)
         if fate is not None and (found is None or _ORDER[fate] < _ORDER[found]):
-            found, of_round = fate, job
+            found, of_round, since = fate, job, round_.base_at
     vitals = known.vitals
     if vitals is not None and known.state in ("online", "silent") and (busy := _BUSY.get(vitals.doing)) is not None:
-        is_past = found not in (None, "drawn") and vitals.job in ("", of_round)
-        if not is_past or busy in ("reading", "waiting"):
+        is_past = found != "drawn" or (known.vitals_at is not None and known.vitals_at < since)
+        if found is None or vitals.job not in ("", of_round) or not is_past:
             return busy, vitals.job, vitals.progress, clean(vitals.why, 200)
     if found is not None:
         return found, of_round, None, ""

@@ -9,7 +9,8 @@
    meanwhile the view says what is missing.
 2. `view` is replaced and never changed: whoever looks needs no lock. Subscribers are called from its thread, and one
    that throws is logged and called again.
-3. Offers carry whole updates. Where they come to more than OFFER_BYTES_S they are not listened to any more: then the
+3. A fault of its own ends a connection and no more: it begins again AGAIN_S later.
+4. Offers carry whole updates. Where they come to more than OFFER_BYTES_S they are not listened to any more: then the
    store says what counts, as for an observer who may not hear them.
 """
 
@@ -50,7 +51,7 @@ BATCH = 512
 """Messages that are taken before the clock is looked at again."""
 OFFER_BYTES_S = 2_000_000
 AGAIN_S = 5.0
-"""After another client took its name."""
+"""After another client took its name, or a fault."""
 
 RETRY_S = (0.5, 15.0)
 """The first and the last pause between two tries to connect."""
@@ -80,6 +81,8 @@ class Lookout:
         """Whether the source has given anything yet."""
         self.offline = ""
         """Why there is no connection to the broker."""
+        self.deaf_to: tuple[str, ...] = ()
+        """Words that it has ceased to listen to."""
         self._subscribers: list[Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
@@ -128,11 +131,17 @@ class Lookout:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            with self._observe() as observer:
-                observer.listen(*WORDS)
-                observer.listen_for_replies()
-                self._look_on(observer)
+            if isinstance(failed := contain(self._once), Fault):
+                log.error("looking on has failed, and begins again: %s", failed.why)
+                self._sight.connect(connected=False, now=self._wall())
             self._stopping.wait(AGAIN_S)
+
+    def _once(self) -> None:
+        """Look on over one client."""
+        with self._observe() as observer:
+            observer.listen(*(word for word in WORDS if word not in self.deaf_to))
+            observer.listen_for_replies()
+            self._look_on(observer)
 
     def _look_on(self, observer: Observer) -> None:
         """Listen until it is stopped, or another client has taken the name."""
@@ -183,6 +192,7 @@ class Lookout:
         if self._offered > OFFER_BYTES_S:
             self._offered = 0
             observer.leave("offer")
+            self.deaf_to = ("offer",)
             log.info("offers are not listened to any more: they carry more than %d bytes a second", OFFER_BYTES_S)
 
     def _pass_time(self) -> None:

@@ -32,6 +32,7 @@ from aggregator.looking_on import (
     WebSettings,
     page_is_installed,
     why_not,
+    with_line,
 )
 from broker.connection import BrokerSettings, FilePath
 from fleet.identity import wire_of_operator
@@ -89,11 +90,6 @@ def read(path: Path, bind: str = "", *, in_container: bool = False) -> Looking:
     if why := why_not(web):
         raise SettingsError(f"{path}: [web] {why}")
     return structs.replace(found, web=web)
-
-
-def with_line(web: WebSettings, bind: str, *, in_container: bool) -> WebSettings:
-    """Return [web] as the command line changes it."""
-    return structs.replace(web, bind=bind or web.bind, in_container=in_container or web.in_container)
 
 
 def speaker_of(looking: Looking) -> Speaker:
@@ -205,7 +201,6 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
     """
     if parent is not None:
         end_with(parent)
-        os.nice(NICE)
     _raise_limit()
     looking = read(path, bind, in_container=in_container)
     if parent is not None and not page_is_installed():  # who has started us has said so
@@ -228,6 +223,8 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
         source = StoreSource(Path(looking.state_dir))
         lookout = lookout_on(speaker.broker, wire, source, software=version("fedge"))
         company = Company(lookout, things_on(lookout, looking, Path(folder), fail))
+        if parent is not None:
+            os.nice(NICE)  # once everything is imported: its threads have it from this one
         company.start()
         log.info("looks-on fleet=%s broker=%s:%d", looking.fleet, speaker.broker.host, speaker.broker.port)
         stopping.wait()

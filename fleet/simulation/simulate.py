@@ -30,7 +30,7 @@ from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Packet, TransportEvent
 from broker.wire import Wire
-from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.config import AgentConfig, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.live.settings import DeviceSource
@@ -278,6 +278,7 @@ class _Simulation:
             state_dir=str(HOME),
             data={spec.data_name: DeviceSource(path="its share")},
             models=ModelSettings(nets.factories_of(spec.model), inference=False, bases=_bases(weights, folder)),
+            vitals=VitalsSettings(every_s=0.0),  # nobody looks on, and what a fleet sends is counted
         )
         named = zip(device_names(len(shares)), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,11 +38,12 @@ from broker import chunks
 from broker.messages import Verdict, Version
 from broker.wire import Wire, levels
 from edge_agent import workspace
-from edge_agent.config import AgentConfig, ModelSettings
+from edge_agent.config import AgentConfig, ModelSettings, VitalsSettings
 from edge_agent.config import DeviceLimits as DeviceLimits
 from edge_agent.effects import Settle
 from edge_agent.home import Home, _read_mark
 from edge_agent.live.settings import DeviceSource
+from edge_agent.resources import Condition, Resources
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from edge_agent.work import Work
@@ -255,6 +257,7 @@ class Device(Process):
             data={name: DeviceSource(path=name) for name in self.rows},
             models=ModelSettings(inference=False),
             limits=DeviceLimits(checkpoint_s=0.0, presence_s=self.world.paces.presence_s),
+            vitals=VitalsSettings(VITALS_S),
         )
         self.service = Agent(
             config,
@@ -264,6 +267,7 @@ class Device(Process):
             clock=self.clock,
             open_source=self._open,
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
+            resources=_Made(self.clock),
         )
         self.service.start()
 
@@ -306,6 +310,25 @@ class Device(Process):
             self.diverges -= 1
             return math.nan
         return 1e6 if self.lies else 1.0
+
+
+VITALS_S = 20.0
+
+
+class _Made(Resources):
+    """What a device reads of itself follows from its clock: it swings, so that there is something to say."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def condition(self, folder: Path) -> Condition:  # noqa: ARG002 -- of a law
+        """See `Resources`."""
+        swing = math.sin(self._clock() / 300.0)
+        return Condition(round(10**9 * (2.0 + swing)), 50.0 + 10.0 * swing, 0.5)
+
+    def wall_clock(self) -> float:
+        """See `Resources`."""
+        return 1e9 + self._clock()
 
 
 FEWEST = 8

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from aggregator import scale
 from aggregator.absences import ABSENT
@@ -92,6 +93,10 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.folded: list[Key] = []
         self.seen = {device: DeviceStatus(device, online=True, ready=True) for device in DEVICES}
         self.known: dict[str, DeviceStatus] = {}
+        self.barred: set[str] = set()
+        """Durable: devices of which nothing is to be counted."""
+        self.were_barred: set[str] = set()
+        """Since the base is what it is."""
         self.waited_since = 0.0
         self.start()
         self.everybody_connects_again()
@@ -117,6 +122,8 @@ class CoordinatorLaws(RuleBasedStateMachine):
         # What a slow shell is at.
         self.pending: dict[str, Verdict] = {}
         self.making: Close | None = None
+        for device in sorted(self.barred):
+            self.carry_out(self.core.receive(DeviceStatus(device, False, False, live=False, barred="why"), self.now))
         self.carry_out(self.core.tick(self.now))
 
     def left(self) -> dict[Version, Attempt]:
@@ -149,6 +156,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
                 assert 0 <= left <= 60.0
             case Collect(offer, weight):
                 assert self.making is None, "collects for a base that is being left"
+                assert offer.device not in self.barred, "counts who is barred"
                 assert 1 <= weight <= min(offer.n_examples, scale.MOST)
                 late = offer.base != self.version
                 assert offer.base <= self.version, "an update to a version that does not exist"
@@ -205,7 +213,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
             assert weight == scale.weight(rows, close.attempt.shift), "one sum has weights of two scales"
         if self.job.wait == "all":
             judged = {device for device, verdict in self.verdicts.items() if verdict.base == self.version}
-            assert set(close.attempt.cohort) <= judged, "did not wait for all"
+            assert set(close.attempt.cohort) <= judged | self.were_barred, "did not wait for all"
         if self.is_slow:
             self.making = close
             return []
@@ -217,6 +225,7 @@ class CoordinatorLaws(RuleBasedStateMachine):
         self.folded += self.sum
         self.sum = []
         self.version = Version(1, self.version.number + 1)
+        self.were_barred = set(self.barred)
         return self.core.receive(Committed(self.version, {}), self.now)
 
     def check_widened(self, attempt: Attempt) -> None:
@@ -227,16 +236,18 @@ class CoordinatorLaws(RuleBasedStateMachine):
             assert attempt.salt == before[0].salt
             assert attempt.threshold >= before[0].threshold
             assert attempt.shift == before[0].shift
-            eligible = {name for name, seen in self.known.items() if seen.online and seen.ready}
+            eligible = {name for name, seen in self.known.items() if seen.online and seen.ready} - self.barred
             fresh = [name for name in eligible if draw.ticket(attempt.salt, name) > before[0].threshold]
             if self.job.wait == "all":
                 dropped = set(before[0].cohort) - set(attempt.cohort)
                 absent = {name for name in dropped if before[0].absences.get(name, 0) == ABSENT - 1}
                 refused = {v.device for v in self.verdicts.values() if v.base == attempt.base and not v.counted}
-                assert dropped <= absent | refused, "dropped too soon"
+                assert dropped <= absent | refused | self.were_barred, "dropped too soon"
                 assert dropped or attempt.cohort == before[0].cohort
             elif fresh:
                 assert set(attempt.cohort) & set(fresh), "did not widen"
+        counted = {device for device, _, _ in self.sum}
+        assert self.barred.intersection(attempt.cohort) <= counted, "draws who is barred"
         assert attempt.cohort or len(self.sum) >= self.job.quorum, "draws nobody, and cannot end at once"
         assert all(draw.ticket(attempt.salt, device) <= attempt.threshold for device in attempt.cohort)
 
@@ -249,7 +260,15 @@ class CoordinatorLaws(RuleBasedStateMachine):
         rows=st.sampled_from([0, 10, 2**20, 2**22, 2**32]),
     )
     def a_device_is_seen(self, device: str, online: bool, ready: bool, rows: int) -> None:
-        self.seen[device] = self.known[device] = DeviceStatus(device, online, ready, rows=rows)
+        barred = "why" if device in self.barred else ""
+        self.seen[device] = self.known[device] = DeviceStatus(device, online, ready, rows=rows, barred=barred)
+        self.carry_out(self.core.receive(self.seen[device], self.now))
+
+    @rule(device=devices, barred=st.booleans())
+    def an_operator_bars_or_releases(self, device: str, barred: bool) -> None:
+        (self.barred.add if barred else self.barred.discard)(device)
+        self.were_barred |= self.barred
+        self.seen[device] = self.known[device] = structs.replace(self.seen[device], barred="why" if barred else "")
         self.carry_out(self.core.receive(self.seen[device], self.now))
 
     def offer(self, device: str, base: Version, n: int = 10) -> Offer | None:

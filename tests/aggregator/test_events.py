@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_no_event_costs_a_sync(tmp_path: Path, clock: Clock) -> None:
                     store.write_events()
             found = syncs() - before
             if eventful:
-                assert len(events.page(store._db)) == 20
+                assert len(events.page(store._db)) == 21
             store.close()
         return found
 
@@ -92,6 +93,29 @@ def test_what_was_written_without_a_sync_is_on_disk_with_the_next_transaction(tm
         store.set_note("a", "word")
     assert store._db.one("", "PRAGMA synchronous") == (2,)  # FULL, as before
     store.close()
+
+
+def test_a_lax_transaction_that_fails_leaves_what_follows_synced(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted() as syncs:
+        store = of(tmp_path / "state", clock, synced=True)
+        store.set_note("a", "word")
+        store.events.note("device.gone", "pi-1 went")
+
+        class Full:
+            def reach(self, point: str, what: object) -> None:
+                if point == "store.statement.before" and what == "COMMIT":
+                    raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(failpoints, "_points", Full())
+        with pytest.raises(StoreError, match="No space left"):
+            store.write_events()
+        monkeypatch.undo()
+        before = syncs()
+        store.set_note("a", "word")
+        assert syncs() == before + 1
+        store.close()
 
 
 def test_an_event_waits_while_a_transaction_is_undone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +138,10 @@ def test_an_event_waits_while_a_transaction_is_undone(store: Store, monkeypatch:
 def test_what_is_tied_to_a_transaction_is_told_with_it_or_not_at_all(store: Store) -> None:
     with pytest.raises(ValueError, match="no"), store.events.told("job.finished", "it has finished", job="j"):
         raise ValueError("no")
+    assert store.events.deadline == math.inf
     with store.events.told("job.stopped", "it was stopped", job="j"):
         store.set_note("a", "word")
+    assert store.events.deadline == math.inf
     assert told(store) == ["it was stopped"]
 
 
@@ -219,6 +245,7 @@ def test_a_damaged_table_holds_no_transaction_up(store: Store, caplog: pytest.Lo
         store.set_note("a", str(n))
         assert store.note("a") == str(n)
     assert caplog.text.count("what happens is not written down any more") == 1
+    assert store.events.deadline == math.inf
     assert not store.events.waits
 
 

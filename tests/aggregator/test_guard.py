@@ -84,6 +84,7 @@ def flood(fleet: Fleet, n: int, word: str = "offer", *, retain: bool = False, fi
             "offer": f"fedge/1/f/offer/j-00000000/evil/{number}",
             "chunk": f"fedge/1/f/chunk/j-00000000/evil/{number:016x}/0",
             "device": "fedge/1/f/device/evil",
+            "vitals": "fedge/1/f/vitals/evil",
         }[word]
         transport.publish(Packet(topic, b"junk", retain=retain))
     transport.close()
@@ -105,6 +106,24 @@ def test_who_floods_is_dropped_unread_and_thrown_off(strict: Fleet, cutter: Reco
     assert len(cutter.cuts) == 1, "what is still on its way does not count again"
     garbage = strict.aggregator.tally.counts["garbage"]
     assert garbage <= 2 * LIMITS.offers_a_minute, "what is over the limit is not even unpacked"
+
+
+def test_a_flood_of_vitals_is_not_heard_and_stops_no_round(
+    strict: Fleet, spec: SpecMaker, final_sha256: str, cutter: Recorder
+) -> None:
+    heard: list[str] = []
+    take = strict.aggregator._transport.take
+    strict.aggregator._transport.take = lambda *args: heard.append(getattr(event := take(*args), "topic", "")) or event
+    strict.submit(spec())
+    while not strict.job().coordinator.ended:
+        flood(strict, 150, "vitals", retain=True)
+        strict.step()
+    assert strict.job().sha256 == final_sha256
+    assert {topic.split("/")[3] for topic in heard if topic} >= {"offer", "device"}
+    assert not [topic for topic in heard if "vitals" in topic]
+    assert cutter.cuts == []
+    lying = [level.retained for level in retained_at(strict.broker._root, "fedge/1/f/vitals/evil/#")]
+    assert lying == [Packet("fedge/1/f/vitals/evil", b"junk", retain=True)], "one a device, and it stays"
 
 
 def test_who_is_thrown_off_is_kept_out_as_long_as_it_is_held_off_and_let_in_at_our_end(

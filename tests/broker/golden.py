@@ -337,7 +337,7 @@ GOLDEN: list[tuple[Message, Packet]] = [
     ),
     (
         Vitals("d1", 4),
-        Packet("fedge/1/f/vitals/d1", b'{"boot":4}', retain=True),
+        Packet("fedge/1/f/vitals/d1", b'{"boot":4}', retain=True, expiry_s=3 * 86_400),
     ),
     (
         Vitals(
@@ -356,6 +356,7 @@ GOLDEN: list[tuple[Message, Packet]] = [
             b'"heat":51.5,"load":0.25,"bytes_today":4096,"clock":1700000000.0,"uptime_s":60.0,'
             b'"serves":{"digits-1f":[1,3]}}',
             retain=True,
+            expiry_s=3 * 86_400,
         ),
     ),
     (

@@ -14,8 +14,17 @@ from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.transport import Offline, Online, Packet, SessionTakenOver, Transport, TransportEvent
-from fleet.local.meter import Meter
+from broker.transport import (
+    Offline,
+    Online,
+    Packet,
+    SessionTakenOver,
+    Transport,
+    TransportEvent,
+    about_wire_bytes,
+    wire_bytes,
+)
+from fleet.local.meter import Meter, Traffic
 
 PATIENCE_S = 10.0  # never waited for in a test that passes
 AFTERWARDS = Packet("afterwards", b"1", retain=True)
@@ -91,6 +100,9 @@ class NetworkRig:
 
     def pull_cable(self, client: Transport) -> None:
         self._cables[id(client)].stop()
+
+    def passed(self, client: Transport) -> Traffic:
+        return self._cables[id(client)].totals()
 
     def stop_broker(self) -> None:
         self._broker.kill()
@@ -191,6 +203,31 @@ def test_a_packet_reaches_the_subscriber_and_is_counted(rig: Rig) -> None:
     assert next_packet(reader) == Packet("a/b", b"hello")
     assert (publisher.counters.sent_packets, publisher.counters.sent_bytes) == (1, 5)
     assert (reader.counters.received_packets, reader.counters.received_bytes) == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["mosquitto-5", "mosquitto-3.1.1"])
+def test_every_byte_of_mqtt_is_counted_as_a_proxy_counts_it(name: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        rig = RIGS[name](tmp_path, stack)
+        assert isinstance(rig, NetworkRig)
+        client = online(rig, "client", "a/+", "echo", will=Packet("a/will", b"gone", retain=True))
+        for n_bytes in (0, 1, 200, 70_000):
+            assert client.publish(Packet("echo", bytes(n_bytes), expiry_s=60))
+            next_packet(client)
+        client.close()
+        passed, counted = rig.passed(client), client.counters
+        assert (counted.wire_sent_bytes, counted.wire_received_bytes) == (passed.up.wire_bytes, passed.down.wire_bytes)
+        assert min(passed.up.wire_bytes, passed.down.wire_bytes) > 70_000
+
+
+def test_about_every_byte_is_counted_in_memory_too() -> None:
+    rig = MemoryRig()
+    client = online(rig, "client", "echo")
+    for n_bytes in (0, 200, 70_000):
+        assert client.publish(packet := Packet("echo", bytes(n_bytes)))
+        next_packet(client)
+        assert abs(about_wire_bytes(packet) - wire_bytes(packet) - 4) <= 3
+    assert client.counters.wire_sent_bytes == client.counters.wire_received_bytes > 70_200
 
 
 def test_a_client_receives_what_it_published_itself(rig: Rig) -> None:

@@ -24,7 +24,7 @@ Connect = Callable[..., Any]
 
 FROM_THE_AGGREGATOR = {"aggregator", "candidate", "job", "head", "status", "round", "body", "want", "verdict", "reply"}
 FROM_A_DEVICE = {"device", "vitals", "offer", "chunk"}
-ON_A_DEVICES_BEHALF = {"device", "vitals", "offer", "chunk"}
+ON_A_DEVICES_BEHALF = {"device", "offer", "chunk"}
 """What the aggregator writes too: it takes off who has been silent for long, and clears what was retained."""
 FROM_AN_OPERATOR = {"command", "query", "notice"}
 FOR_EVERY_DEVICE = {"aggregator", "job", "head", "round", "body"}
@@ -139,6 +139,17 @@ def test_a_retained_presence_is_not_shown_to_a_device_that_comes_later(connect: 
     device.subscribe(topic("device", "+"), topic("device", "pi-2"))
     device.publish(topic("device", "pi-1"), last := mark())
     assert topic("device", "pi-2") not in device.hear_until(last)
+
+
+def test_how_a_device_is_is_shown_to_operators_alone(connect: Connect) -> None:
+    connect("pi-2").publish(topic("vitals", "pi-2"), said := mark(), retain=True)
+    operator, device = connect("operator"), connect("pi-1")
+    operator.subscribe(topic("vitals", "+"))
+    operator.hear_until(said)
+    device.subscribe(topic("vitals", "+"), topic("vitals", "pi-2"), topic("vitals", "pi-1"), topic("device", "pi-1"))
+    device.publish(topic("vitals", "pi-1"), mark())
+    device.publish(topic("device", "pi-1"), last := mark())
+    assert set(device.hear_until(last)) <= {topic("device", "pi-1")}, "not even its own"
 
 
 def test_the_last_will_of_a_device_tells_the_aggregator(connect: Connect) -> None:

@@ -188,6 +188,9 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "an offer in another's name": writes(f"{HOME}/offer/j-1/pi-2/9", honestly=OFFER),
     "a chunk in another's name": writes(f"{HOME}/chunk/j-1/pi-2/{'0' * 16}/0", honestly=CHUNK),
     "another's presence": writes(f"{HOME}/device/pi-2", honestly=f"{HOME}/device/pi-1", retain=True),
+    "another's vitals": writes(f"{HOME}/vitals/pi-2", honestly=f"{HOME}/vitals/pi-1", retain=True),
+    "a device's vitals, by the aggregator": writes(f"{HOME}/vitals/pi-1", by=AGGREGATOR, honest=PI, retain=True),
+    "a device's vitals, by an operator": writes(f"{HOME}/vitals/pi-1", by=OPERATOR, honest=PI, retain=True),
     "a beacon": writes(f"{HOME}/aggregator", retain=True),
     "a candidate": writes(f"{HOME}/candidate"),
     "a job": writes(f"{HOME}/job/j-1", retain=True),
@@ -234,6 +237,10 @@ ROWS: dict[str, tuple[Act, Act]] = {
         Act(PI, overwrites(f"{HOME}/device/pi-2", clears=True)),
         Act(PI, overwrites(f"{HOME}/device/pi-1", clears=True)),
     ),
+    "another's vitals are cleared": (
+        Act(PI, overwrites(f"{HOME}/vitals/pi-2", clears=True)),
+        Act(AUTHORITY, overwrites(f"{HOME}/vitals/pi-2", clears=True)),
+    ),
     "an observer clears a job": (
         Act(OBSERVER, overwrites(f"{HOME}/job/j-1", clears=True)),
         Act(AGGREGATOR, overwrites(f"{HOME}/job/j-1", clears=True)),
@@ -267,6 +274,10 @@ ROWS: dict[str, tuple[Act, Act]] = {
     "another's presence that lies there": (
         Act(PI, hears(f"{HOME}/device/+", f"{HOME}/device/pi-2", retained=True)),
         Act(PI, hears(f"{HOME}/device/+", f"{HOME}/device/pi-1", retained=True)),
+    ),
+    "another's vitals that lie there": (
+        Act(PI, hears(f"{HOME}/vitals/+", f"{HOME}/vitals/pi-2", retained=True)),
+        Act(OBSERVER, hears(f"{HOME}/vitals/+", f"{HOME}/vitals/pi-2", retained=True)),
     ),
     "the broker's figures, by a device": (
         Act(PI, sees("$SYS/broker/version")),

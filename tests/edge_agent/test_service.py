@@ -41,7 +41,7 @@ from broker.messages import (
 )
 from broker.transport import Packet
 from broker.wire import Wire
-from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings
+from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.effects import TrainingFailed
 from edge_agent.fetcher import STALL_S
@@ -52,7 +52,7 @@ from edge_agent.outbox import Probed
 from edge_agent.reading import Start, inline, threads
 from edge_agent.report import rng_of
 from edge_agent.resend import Jitter
-from edge_agent.resources import Resources
+from edge_agent.resources import Condition, Resources
 from edge_agent.service import DENY_S, Agent, ClonedError, will
 from edge_agent.slots import Install, InstallOutcome, Slots
 from edge_agent.versions import REFETCH_S
@@ -115,6 +115,20 @@ def news_is_never_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Agent, "_announces_at", property(checked))
 
 
+class Steady(Resources):
+    """A device of which nothing that is read ever changes by itself."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.now = Condition(disk_free=10**10, heat=45.0, load=0.1)
+        self._clock = clock
+
+    def condition(self, folder: Path) -> Condition:  # noqa: ARG002 -- of a law
+        return self.now
+
+    def wall_clock(self) -> float:
+        return self._clock()
+
+
 class Bench:
     """One agent, and everything it says."""
 
@@ -137,6 +151,8 @@ class Bench:
         self.models = ModelSettings(inference=inference, keep=keep)
         self.limits = DeviceLimits(checkpoint_s=checkpoint_s)
         self.live: Live | None = None
+        self.steady = Steady(lambda: self.now)
+        self.vitals = VitalsSettings()
         self.broker = MemoryBroker(lambda: self.now)
         self.hand = self.broker.transport("aggregator")
         self.hand.subscribe("fedge/1/f/#")
@@ -154,6 +170,7 @@ class Bench:
             data={data: DataSource("memory")},
             models=self.models,
             limits=self.limits,
+            vitals=self.vitals,
         )
         self.home = Home(self.folder, DEVICE)
         HOMES.append(self.home)
@@ -164,6 +181,7 @@ class Bench:
             open_source=self.open_source,
             start_reading=self.reading,
             live=self.live,
+            resources=self.steady,
         )
         self.agent.start()
 
@@ -961,9 +979,10 @@ def test_a_device_that_is_idle_says_and_asks_nothing_all_day(bench: Bench) -> No
     bench.begin()
     bench.say(verdict(bench.offered()))
     bench.settle(5.0)
+    bench.settle(900.0)  # how it is now was said before it was idle
     bench.heard.clear()
     sent = bench.link.counters.sent_packets
-    for _ in range(24 * 60):
+    for _ in range(23 * 60):
         bench.settle(60.0)
     assert bench.link.counters.sent_packets == sent
     assert bench.heard == []

@@ -85,3 +85,46 @@ def test_what_a_folder_takes_is_what_lies_in_it(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_bytes(bytes(100_000))
     assert 100_000 <= machine.used_bytes(tmp_path) <= 110_000
+
+
+# How it is.
+
+
+def zones(root: Path, *found: tuple[str, str]) -> Path:
+    """Make a root with these thermal zones: type and temp."""
+    for number, (kind, temp) in enumerate(found):
+        folder = root / f"sys/class/thermal/thermal_zone{number}"
+        folder.mkdir(parents=True)
+        (folder / "type").write_text(f"{kind}\n")
+        (folder / "temp").write_text(temp)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("found", "degrees"),
+    [
+        ([("cpu-thermal", "51540\n")], 51.54),
+        ([("acpitz", "90000"), ("x86_pkg_temp", "61000"), ("iwlwifi_1", "70000")], 61.0),
+        ([("acpitz", "27800"), ("nvme", "40000")], 40.0),
+        ([("cpu-thermal", "-3000")], -3.0),
+        ([("cpu-thermal", "200000000"), ("cpu1-thermal", "garbage"), ("soc", "")], None),
+        ([], None),
+    ],
+)
+def test_the_heat_is_that_of_the_hottest_zone_of_a_processor(
+    tmp_path: Path, found: list[tuple[str, str]], degrees: float | None
+) -> None:
+    assert machine.heat(zones(tmp_path, *found)) == degrees
+
+
+def test_a_zone_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    root = zones(tmp_path, ("cpu-thermal", "50000"))
+    (root / "sys/class/thermal/thermal_zone1/temp").mkdir(parents=True)
+    (root / "sys/class/thermal/thermal_zone2").symlink_to(root / "nowhere")
+    assert machine.heat(root) == 50.0
+
+
+def test_this_machine_has_a_load() -> None:
+    load = machine.load()
+    assert load is not None
+    assert load >= 0.0

@@ -28,13 +28,14 @@ from aggregator.learner import Learner, LearnerError
 from aggregator.record import start
 from broker import mailbox
 from broker.connection import BrokerSettings
-from broker.messages import Beacon, Job, Presence, Round, Submit, Version
+from broker.messages import Beacon, Job, Presence, Round, Submit, Version, Vitals
 from broker.transport import check_topic
 from broker.wire import Wire
-from edge_agent.config import AgentConfig
+from edge_agent.config import LEAST_EVERY_S, AgentConfig
 from edge_agent.effects import Setup as ParticipantSetup
 from edge_agent.participant import Participant
 from edge_agent.presence import Announcer
+from edge_agent.vitals import Pace
 from models.chain import Chain
 from models.data.dataset import Dataset
 from models.job import MOST_JSON_BYTES, JobSpec, RoundsSpec
@@ -336,6 +337,15 @@ def use_agent(config: AgentConfig) -> None:
     assert sum(announcer.allows(change, now) for now, change in changes) <= 15  # of a hundred in a second
     assert announcer.due_at(presence) <= 86_401
     assert 0 <= config.limits.checkpoint_s <= 86_400
+    pace = Pace(config.vitals.every_s)
+    pace.forget(0.0, 0.0)
+    vitals = [(n / 10, Vitals("d", 1, heat=float(n))) for n in range(1000) if config.vitals.every_s]
+    said = 0
+    for now, one in vitals:
+        if pace.is_due(one, now):
+            pace.say(one, 100, now)
+            said += 1
+    assert said <= 1 + 100 / LEAST_EVERY_S
     for source in config.data.values():
         use_path(source.path)
 

@@ -24,12 +24,14 @@ user aggregator
 topic readwrite fedge/1/+/#
 user authority
 topic readwrite fedge/1/+/device/+
+topic readwrite fedge/1/+/vitals/+
 #@observer user {name}
 #@observer topic read fedge/1/+/#
 #@admin user {name}
 #@admin topic read fedge/1/+/#
 #@admin topic write fedge/1/+/command/+
 pattern write fedge/1/+/device/%u
+pattern write fedge/1/+/vitals/%u
 pattern read fedge/1/+/device/%u
 pattern read fedge/1/+/aggregator
 """

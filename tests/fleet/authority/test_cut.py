@@ -9,13 +9,13 @@ import pytest
 
 from broker.transport import Packet
 from fleet.authority.cut import remove_password
-from tests.fleet.authority.conftest import Client, Site
+from tests.fleet.authority.conftest import TEMPLATE, Client, Site
 
 Connect = Callable[..., Client]
 
 
-def topic(device: str) -> str:
-    return f"fedge/1/barn/device/{device}"
+def topic(device: str, word: str = "device") -> str:
+    return f"fedge/1/barn/{word}/{device}"
 
 
 def online(device: str, site: Site, connect: Connect, *more: object) -> Client:
@@ -25,6 +25,7 @@ def online(device: str, site: Site, connect: Connect, *more: object) -> Client:
     )
     site.until(lambda: client.is_online, f"{device} is online")
     assert client.transport.publish(Packet(topic(device), b"here", retain=True))
+    assert client.transport.publish(Packet(topic(device, "vitals"), b"warm", retain=True))
     return client
 
 
@@ -33,8 +34,9 @@ def test_a_revoked_device_is_cut_cannot_return_and_is_forgotten_and_the_others_n
 ) -> None:
     site.start_broker()
     out, other = online("pi-1", site, connect), online("pi-2", site, connect)
-    watcher = connect(site.of_staff(), "watcher", topic("+"))
+    watcher = connect(site.of_staff(), "watcher", topic("+"), topic("+", "vitals"))
     site.until(lambda: watcher.heard(topic("pi-1")) == [b"here"], "pi-1 is there")
+    site.until(lambda: watcher.heard(topic("pi-1", "vitals")) == [b"warm"], "and says how it is")
     capsys.readouterr()
     site.fedge("ca", "revoke", site.ca, "pi-1", "--json")
     told = json.loads(capsys.readouterr().out)
@@ -53,9 +55,10 @@ def test_a_revoked_device_is_cut_cannot_return_and_is_forgotten_and_the_others_n
     assert set(heard[2:]) == {b""}, "cleared after the will"
     assert other.is_online
     assert not other.reasons
-    late = connect(site.of_staff(), "late", topic("+"))
-    site.until(lambda: bool(late.heard(topic("pi-2"))), "what is retained has come")
+    late = connect(site.of_staff(), "late", topic("+"), topic("+", "vitals"))
+    site.until(lambda: bool(late.heard(topic("pi-2")) and late.heard(topic("pi-2", "vitals"))), "all has come")
     assert not late.heard(topic("pi-1"))
+    assert not late.heard(topic("pi-1", "vitals")), "nor of how it was"
     site.fedge("ca", "revoke", site.ca, "pi-1", "--json")
     assert json.loads(capsys.readouterr().out)["steps"][0]["text"] == "was revoked before"
 
@@ -117,6 +120,21 @@ def test_without_a_right_to_clear_the_topic_the_command_says_which(
     said = capsys.readouterr().out
     assert "done      connection is cut" in said
     assert f"let user authority read and write {topic('pi-1')}" in said
+
+
+def test_under_an_access_list_of_before_there_were_vitals_a_device_is_revoked_all_the_same(
+    site: Site, connect: Connect, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = [line for line in TEMPLATE.splitlines() if "vitals" not in line]
+    assert len(older) == len(TEMPLATE.splitlines()) - 2
+    (site.folder / "acl").write_text("\n".join(older) + "\n")
+    site.fedge("ca", "acl", site.ca, "--template", site.folder / "acl", code=1)
+    site.start_broker()
+    out = online("pi-1", site, connect)
+    capsys.readouterr()
+    site.fedge("ca", "revoke", site.ca, "pi-1")
+    assert "done      retained topic is cleared" in capsys.readouterr().out
+    site.until(lambda: any("revoked" in reason for reason in out.reasons), "pi-1 is told why")
 
 
 def test_a_process_that_is_no_mosquitto_is_not_sent_a_signal(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,14 +104,24 @@ def test_every_source_is_described(here: Path, capsys: Capture) -> None:
         "[data.one] one.npz: 1 row of 1 feature, labels 0..0 (1 class)",
         "[data.many] many.npz: 2 rows of 3 features, 2 values a row, -1..3",
         "[data.table] table.csv: 2 rows of 1 feature, values 0.5..1.25",
+        lines[5],
         "[broker] 127.0.0.1:1883",
         lines[-3],
         "state_dir agent-state: is not there, and is made by a start",
         "agent.toml: good",
     ]
+    assert lines[5].startswith("[vitals] said when it changes, every 900 s at most; now: ")
+    assert " bytes free, " in lines[5]
     assert lines[-3].startswith("[limits] for jobs: nets of up to 25,000,000 parameters, ")
     assert (code, complaints) == (0, [])
     assert not (here / "agent-state").exists()
+
+
+def test_vitals_that_are_off_are_said_to_be_and_too_frequent_ones_are_refused(here: Path, capsys: Capture) -> None:
+    assert check_agent(capsys, "[vitals]\nevery_s = 0")[1][0] == "[vitals] every_s = 0: how this device is is not said"
+    code, lines, complaints = check_agent(capsys, "[vitals]\nevery_s = 0.5")
+    assert (code, lines) == (2, [])
+    assert complaints == ["fedge: agent.toml: [vitals] every_s: 0.5 is too often: 1 or more, or 0 for never"]
 
 
 def test_a_database_is_described_by_what_its_query_gives(here: Path, capsys: Capture) -> None:
@@ -151,7 +161,13 @@ def test_a_table_that_only_a_job_with_a_contract_can_use_is_no_complaint(here: P
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(here: Path, capsys: Capture) -> None:
     code, lines, complaints = check_agent(capsys, sources(digits="digits.npz", bad="bad.csv", broken="broken.npz"))
     assert code == 2
-    assert [line.partition(" ")[0] for line in lines] == ["[data.digits]", "[broker]", "[limits]", "state_dir"]
+    assert [line.partition(" ")[0] for line in lines] == [
+        "[data.digits]",
+        "[vitals]",
+        "[broker]",
+        "[limits]",
+        "state_dir",
+    ]
     assert complaints == [
         "fedge: agent.toml: [data.bad]: bad.csv: no rows yet",
         "fedge: agent.toml: [data.broken]: broken.npz: cannot be read as NPZ: File is not a zip file",
@@ -216,7 +232,7 @@ def test_names_that_act_on_a_terminal_are_shown_harmless(here: Path, capsys: Cap
 def test_factories_are_imported_if_they_can_be_and_named_if_not(here: Path, capsys: Capture) -> None:
     code, lines, _ = check_agent(capsys, '[models]\nallow = ["check_nets:good", "nowhere.at_all:net"]')
     assert code == 0
-    assert lines[:2] == [
+    assert lines[1:3] == [
         "[models] allow check_nets:good: is there",
         "[models] allow nowhere.at_all:net: no job can use it here, it cannot be imported: No module named 'nowhere'",
     ]
@@ -245,7 +261,7 @@ def test_password_and_certificates_are_tried(here: Path, capsys: Capture) -> Non
     Path("password").write_text("secret\n")
     code, lines, _ = check_agent(capsys, '[broker]\nhost = "broker.local"\nusername = "pi"\npassword_file = "password"')
     assert code == 0
-    assert lines[0] == "[broker] broker.local:1883 as pi, with the password in password"
+    assert lines[1] == "[broker] broker.local:1883 as pi, with the password in password"
     assert not any("secret" in line for line in lines)
     assert any(line.startswith("[broker] without TLS: who listens on the way reads everything") for line in lines)
 

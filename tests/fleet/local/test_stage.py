@@ -9,6 +9,7 @@ import numpy as np
 
 from broker.connection import BrokerSettings
 from fleet.local import stage
+from fleet.roles import load_agent, load_aggregator
 from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec
 
@@ -36,3 +37,9 @@ def test_every_role_has_its_own_way_to_the_broker(tmp_path: Path) -> None:
 def test_of_one_way_for_all_no_more_is_said_than_there_is_to_say(tmp_path: Path) -> None:
     found = said(stage.build(tmp_path, SPEC, [ROWS], None, BrokerSettings(port=1234, username="ada")))
     assert list(found.values()) == 2 * [{"host": "127.0.0.1", "port": 1234, "protocol": "auto", "username": "ada"}]
+
+
+def test_a_fleet_that_is_shown_has_a_page_and_devices_that_tell_how_they_are(tmp_path: Path) -> None:
+    shown = stage.build(tmp_path, SPEC, [ROWS], None, BrokerSettings(port=1234), page="127.0.0.1:8080")
+    assert load_aggregator(shown.aggregator.config).web.bind == "127.0.0.1:8080"
+    assert load_agent(shown.devices[0].config).vitals.every_s == 1.0

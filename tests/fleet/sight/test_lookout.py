@@ -12,8 +12,10 @@ import pytest
 from aggregator.store import Store
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker
+from broker.messages import Job, Offer, Round, Verdict, Version
 from broker.wire import Wire
 from fleet.console import operator
+from fleet.console.observer import over_mqtt
 from fleet.local import stage
 from fleet.local.processes import FEDGE, Children
 from fleet.local.stage import FLEET, Stage
@@ -105,7 +107,7 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         assert seen.state in ("running", "waiting")
         assert "accuracy" in seen.metrics
         assert any(view.jobs[job].round is not None for view in views if job in view.jobs)
-        assert all(later.n > view.n for view, later in pairwise(views))
+        assert all(later.n >= view.n for view, later in pairwise(views))
         until(lambda: afar.view.jobs[job].version.number >= 5)
         assert afar.view.jobs[job].best is None
 
@@ -116,6 +118,10 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         fates = here.readings.round(job, 3)[-1]
         assert (fates.base, fates.outcome, set(fates.fates)) == (2, "committed", set(names))
         assert here.readings.spec(job)["name"] == "blobs"
+
+        config = operator.load_config(built.aggregator.config)
+        operator.pause(config, "blobs")
+        until(lambda: here.view.jobs[job].state == "paused")
 
         devices[0].process.kill()
         until(lambda: here.view.devices[names[0]].state == "offline")
@@ -133,7 +139,9 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         version = here.view.jobs[job].version
         start(children, built.aggregator)
         until(lambda: here.view.aggregator.online)
+        operator.resume(config, "blobs")
         until(lambda: here.view.jobs[job].version > version)
+        until(lambda: {"aggregator.leads", "job.paused", "version.made"} <= {event.kind for event in events})
         assert [event.n for event in events] == sorted(event.n for event in events)
 
 
@@ -155,3 +163,59 @@ def test_a_store_that_cannot_be_read_says_why_and_is_read_again(
         with sqlite3.connect(file) as db:
             db.execute("PRAGMA user_version = 999")
         until(lambda: "newer fedge" in looks.view.trouble)
+
+
+class Broken:
+    """A source with a fault of its own, the first time."""
+
+    readings = None
+    asked = 0
+
+    def poll(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+def test_a_fault_of_its_own_ends_a_connection_and_no_more(
+    mosquitto: EmbeddedBroker, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.sight.lookout.AGAIN_S", 0.1)
+    source = Broken()
+    with lookout_on(BrokerSettings(port=mosquitto.port), Wire("f"), source) as looks:
+        until(lambda: source.asked > 1 and looks.view.connected)
+
+
+def test_offers_that_weigh_too_much_are_not_listened_to_and_verdicts_still_are(
+    mosquitto: EmbeddedBroker, until: Until
+) -> None:
+    broker, wire, base = BrokerSettings(port=mosquitto.port), Wire("f"), Version(1, 0)
+    with lookout_on(broker, wire) as looks, over_mqtt("hand", broker, wire) as hand:
+        assert hand.connect(20.0) == ""
+        until(lambda: looks.view.connected)
+        hand.say(Job("j-1", 1, {"name": "j"}))
+        hand.say(Round("j-1", 1, base, 600.0))
+
+        def offered() -> frozenset[str]:
+            round_ = looks.view.jobs["j-1"].round if "j-1" in looks.view.jobs else None
+            return frozenset() if round_ is None else round_.offered
+
+        def offer(device: str, body: bytes) -> None:
+            hand.say(Offer("j-1", device, base, 10, "ab" * 8, len(body), body=body))
+
+        for n in range(30):
+            offer(f"d{n}", bytes(100_000))
+        until(lambda: len(offered()) >= 20)
+        until(lambda: "offer" in looks.deaf_to)
+
+        def is_deaf() -> bool:
+            n = len(offered())
+            offer(f"late-{n}", b"1234")
+            hand.say(Verdict(f"other-{n}", "j-1", base, "ab" * 4))
+            until(lambda: f"other-{n}" in offered())
+            return f"late-{n}" not in offered()
+
+        until(is_deaf)

@@ -21,6 +21,7 @@ from fleet.local import stage
 from fleet.local.processes import FEDGE, Children
 from fleet.problems.partition import deal
 from fleet.problems.problem import dealt
+from fleet.roles import companion_of_aggregator, load_aggregator
 from fleet.sight.process import Looking, Speaker, read, speaker_of
 from models.job import JobSpec, ModelSpec
 from runtime.settings import SettingsError
@@ -149,3 +150,34 @@ def test_a_page_may_be_open_to_others_with_a_certificate_and_users_or_in_a_conta
     assert read(config).web.bind == "0.0.0.0:1"
     config.write_text('fleet = "f"\n', encoding="utf-8")
     assert read(config, "0.0.0.0:1", in_container=True).web.in_container
+    assert load_aggregator(config, "0.0.0.0:1", in_container=True).web.in_container
+    for bind in ("8080", "host", "a b:1", "127.0.0.1:123456"):
+        with pytest.raises(SettingsError, match="--web: bind"):
+            load_aggregator(config, bind)
+
+
+def test_a_check_says_where_the_page_will_be_and_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "aggregator.toml"
+    config.write_text(f'fleet = "f"\nstate_dir = "{tmp_path}/s"\n[web]\nbind = "127.0.0.1:8080"\n', encoding="utf-8")
+    check = ["aggregator", "run", "--check", "--config", str(config)]
+    assert main(check) == 0
+    assert "[web] the page will be at http://127.0.0.1:8080/" in capsys.readouterr().out
+    monkeypatch.setattr("aggregator.looking_on.PAGE_PACKAGES", ("no_such_package",))
+    assert main(check) == 0, "everything else works without"
+    assert "pip install fedge[web]" in capsys.readouterr().out
+    assert main(["web", "run", "--config", str(config)]) == 2
+    assert "pip install fedge[web]" in capsys.readouterr().err
+
+
+def test_an_aggregator_without_the_extra_says_so_and_starts_no_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.looking_on.PAGE_PACKAGES", ("no_such_package",))
+    config = tmp_path / "aggregator.toml"
+    config.write_text('fleet = "f"\n', encoding="utf-8")
+    loaded = load_aggregator(config, "127.0.0.1:8080")
+    assert loaded.web.bind == "127.0.0.1:8080"
+    assert companion_of_aggregator(loaded, config) is None
+    assert "pip install fedge[web]" in caplog.text

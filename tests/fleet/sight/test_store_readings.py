@@ -96,7 +96,7 @@ def test_events_come_once_and_none_of_before(store: Store, source: StoreSource) 
     assert polled(source).happened == []
     assert [each.text for each in source.readings.events(most=2)] == ["it is broken", "before"]
     assert [each.text for each in source.readings.events(since=event.n - 1)] == ["it is broken"]
-    assert [each.text for each in source.readings.events(kind="job", before=event.n)][0] == "before"
+    assert source.readings.events(kind="job", before=event.n)[0].text == "before"
 
 
 def test_who_has_rows_is_asked_for_now_and_then(store: Store, source: StoreSource, clock: Clock) -> None:
