@@ -79,8 +79,9 @@ class Hash:
     """The hash and the signs of a plan, made once a base: 5 bytes a coordinate, 1 a bucket.
 
     What is kept is the hash the other way round: for each row, and in the order of the buckets, which of its
-    coordinates falls into each. A row is an affine permutation, so its inverse is one too. With that both directions
-    are one pass over the coordinates, a slab of rows at a time.
+    coordinates falls into each. A row is an affine permutation, so its inverse is one too. With that folding gathers,
+    a slab of rows at a time; spreading gathers too, by the hash itself, which is made piece by piece as it goes:
+    to read here and there costs a third of writing here and there.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -137,11 +138,17 @@ class Hash:
 
     def spread(self, turned: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return the same of buckets that are turned already: x_i = sign_i * y_b."""
-        spread = np.empty(sum(source.size for source in self._slabs), turned.dtype)
-        start = 0
-        for source in self._slabs:
-            spread[start : start + source.size][source] = turned
-            start += source.size
+        m, n_rows = self.plan.m, len(self._factors)
+        spread = np.empty(n_rows * m, turned.dtype)
+        far, near = _affine_parts(self._factors, self._shifts, m)
+        twice = np.concatenate((turned, turned))  # far + near is below 2 * m: nothing is divided
+        fine = near.shape[1]
+        n, step = max(1, PIECE // m), max(1, PIECE // fine)
+        for row in range(0, n_rows, n):
+            for at in range(0, m // fine, step):
+                index = (far[row : row + n, at : at + step, None] + near[row : row + n, None]).reshape(-1)
+                start = row * m + at * fine
+                twice.take(index, out=spread[start : start + index.size], mode="clip")
         found = spread[: self.plan.d]
         found *= self.sign
         return found
@@ -157,19 +164,25 @@ def _taken(values: npt.NDArray[np.floating], source: Int32) -> npt.NDArray[np.fl
 
 
 def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
-    """Return (factor * j + shift) mod m for every j below m, int32, a row for each pair. m: a multiple of 64, < 2**26.
+    """Return (factor * j + shift) mod m for every j below m, int32, a row a pair. m: a multiple of 64, < 2**26."""
+    far, near = _affine_parts(factors, shifts, m)
+    total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
+    np.minimum(total, total - np.uint32(m), out=total)  # below zero it wraps, and is the larger one
+    return total.reshape(len(factors), m).view(np.int32)
 
-    A row is the sum of a coarse and a fine one, so that only about a root of m divisions are made.
+
+def _affine_parts(factors: Sequence[int], shifts: Sequence[int], m: int) -> tuple[Int64, Int64]:
+    """Return (far, near), shapes (rows, m / fine) and (rows, fine), each below m, where for i below fine
+
+        factor * (k * fine + i) + shift = far[k] + near[i]    modulo m
+
+    so that only about a root of m divisions are made.
     """
     fine = 64
     while fine * fine < m and m % (2 * fine) == 0:
         fine *= 2
     factor, shift = np.array(factors, np.int64)[:, None], np.array(shifts, np.int64)[:, None]
-    near = factor * np.arange(fine) % m
-    far = (factor * np.arange(0, m, fine) + shift) % m
-    total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
-    np.minimum(total, total - np.uint32(m), out=total)  # below zero it wraps, and is the larger one
-    return total.reshape(len(factors), m).view(np.int32)
+    return (factor * np.arange(0, m, fine) + shift) % m, factor * np.arange(fine) % m
 
 
 def coprimes(wanted: npt.NDArray[np.uint64], m: int) -> list[int]:
