@@ -25,7 +25,7 @@ import numpy.typing as npt
 from models import energy
 from models.codec.decoded import Decoded
 from models.codec.plain import SLAB, magnitude
-from models.integers import bits, largest, rescale
+from models.integers import bits, largest, nearest, rescale
 from models.lattice import Model
 from models.params import Spec
 
@@ -94,8 +94,7 @@ class Fold:
         total = self._with_room(total, weight * math.ceil(size * 2.0**-exponent))
         for at in range(0, row.size, SLAB):
             slab = slice(at, at + SLAB)
-            scaled = np.multiply(row[slab], 2.0**-exponent, dtype=np.float64)
-            terms = np.rint(scaled, out=scaled).astype(np.int64)
+            terms = nearest(np.multiply(row[slab], 2.0**-exponent, dtype=np.float64))  # COORDINATE_BITS are few enough
             terms *= sign * weight
             total.low[slab] += terms
         self._sums = [total]
@@ -252,7 +251,7 @@ def norm_of_floats(row: npt.NDArray[np.float32]) -> float:
     for at in range(0, row.size, SLAB):
         scaled = np.multiply(row[at : at + SLAB], 2.0**shift, dtype=np.float64)
         scaled *= scaled
-        total += int(np.rint(scaled, out=scaled).astype(np.int64).sum())
+        total += int(nearest(scaled).sum())
     return energy.root(total, -shift)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.integers import bits, largest, rescale
+from models.integers import bits, largest, nearest, rescale
 
 wide = st.integers(-(2**61) + 1, 2**61 - 1) | st.integers(-40, 40)
 
@@ -35,3 +35,16 @@ def test_the_largest_magnitude_and_its_bits(values: list[int]) -> None:
     row = np.array(values, np.int64)
     assert largest(row) == max(map(abs, values), default=0)
     assert bits(row) == largest(row).bit_length()
+
+
+@given(
+    st.lists(
+        st.floats(-(2.0**51) + 1, 2.0**51 - 1) | st.integers(-(2**50), 2**50).map(lambda n: n + 0.5) | st.floats(-4, 4),
+        max_size=20,
+    )
+)
+@example([2.0**51 - 1, 1 - 2.0**51, 2.0**51 - 0.5, 0.5, -0.5, 1.5, 2.5, -0.0, 5e-324])
+def test_the_nearest_integer_of_two_as_near_is_the_even_one(values: list[float]) -> None:
+    found = nearest(np.array(values, np.float64))
+    assert found.tolist() == [round(Fraction(value)) for value in values]
+    assert found.dtype == np.int64
