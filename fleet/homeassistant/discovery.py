@@ -27,6 +27,8 @@ from msgspec import Struct
 from fleet.sight.view import DeviceState, DeviceView, Doing, JobView, View
 
 IS_LEVEL = re.compile(r"\A[A-Za-z0-9_-]{1,80}\Z")
+FOLDER = "fedge"
+"""Under the prefix: what is ours."""
 STATES = sorted({*get_args(DeviceState), *get_args(Doing)} - {"online"})
 """What a device does where it is there, else how it is."""
 
@@ -52,17 +54,17 @@ class State(Struct, frozen=True):
 
 def config_topic(prefix: str, fleet: str, device: str) -> str:
     """Return where a device is made known."""
-    return f"{prefix}/device/fedge-{fleet}-{device}/config"
+    return f"{prefix}/device/{FOLDER}-{fleet}-{device}/config"
 
 
 def state_topic(prefix: str, fleet: str, device: str) -> str:
     """Return where the values of a device stand."""
-    return f"{prefix}/fedge/{fleet}/{device}/state"
+    return f"{prefix}/{FOLDER}/{fleet}/{device}/state"
 
 
 def status_topic(prefix: str, fleet: str) -> str:
     """Return where it stands whether values are kept up to date."""
-    return f"{prefix}/fedge/{fleet}/status"
+    return f"{prefix}/{FOLDER}/{fleet}/status"
 
 
 def config(prefix: str, fleet: str, device: str, software: str) -> bytes:

@@ -47,8 +47,6 @@ class Publisher:
         prefix: str,
         folder: Path,
         software: str,
-        *,
-        look_s: float = LOOK_S,
     ) -> None:
         fleet = lookout.view.fleet
         if not IS_LEVEL.match(fleet):
@@ -60,7 +58,6 @@ class Publisher:
         except FormatError as error:
             raise SettingsError(str(error)) from error
         self._lookout, self._prefix, self._fleet, self._folder = lookout, prefix, fleet, folder
-        self._look_s = look_s
         self._former = tuple(before for before in self._known if before != prefix)
         self._farewell = deque(self._of_former())
         self._publication = None
@@ -102,7 +99,7 @@ class Publisher:
                 self._hear(event)
             now = time.monotonic()
             if now >= self._look_at:
-                self._look_at = now + self._look_s
+                self._look_at = now + LOOK_S
                 self._look(now)
         if self._prefix:
             self._transport.publish(Packet(self._status, b"offline", retain=True))

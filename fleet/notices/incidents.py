@@ -5,8 +5,8 @@
 
 1. An incident has a kind and a name (a device, a job, a file). While it is open nothing is said of it again. It is over
    when its end is seen, or when no sign of it was seen for as long as `QUIET_S` says.
-2. Of one kind there are FEW notices in HOLD_S at most: more incidents are counted in one, the first ones named. So a
-   storm is a few lines, however many devices it has.
+2. Of one kind there are FEW notices in HOLD_S at most: more incidents are counted in one, and the first ones named. So
+   a storm is a few lines, however many devices it has.
 3. It has no clock, no file and no thread; all that it remembers is `Told`.
 """
 
