@@ -649,6 +649,8 @@ Query = Jobs | Show | Explain | Curve | Export | Devices | History | Events
 Change = Submit | Stop | Resume | Pause | RollBack | Delete | Upload | Quarantine | Release
 """The commands that change something."""
 Command = Change | Query
+ToWhatIsThere = Stop | Resume | Pause | RollBack | Quarantine | Release
+"""The changes that a steward may ask for: they bring no code and no job along, and take nothing away for good."""
 Control = (
     Beacon
     | Candidate

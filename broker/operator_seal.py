@@ -27,9 +27,12 @@ class OperatorSeal(Seal):
         self._signing = None if key is None else Signing(key)
         self._order = Order()
         self._wants_signatures = bool(trust.operators)
-        names = (name for name, public in trust.operator_keys.items() if key is not None and public == key.public)
+        pinned = (*trust.operator_keys.items(), *trust.steward_keys.items())
+        names = (name for name, public in pinned if key is not None and public == key.public)
         self.name = next(names, "")
         """Under which its key is pinned; "" where it is not."""
+        self.is_steward = key is not None and key.public in trust.steward_keys.values()
+        """Whether that is good for commands to what is there alone."""
 
     @property
     def only_looks(self) -> bool:

@@ -2,7 +2,8 @@
 
 key         signs what it says to all
 trust       pins operators, whose commands it then takes signed only; and its own former and other keys. Who only asks
-            need not sign: observers have no key, and what is answered lies at the broker for all who may listen
+            need not sign: observers have no key, and what is answered lies at the broker for all who may listen.
+            And stewards, whose key is good for commands to what is there: a job of theirs is nobody's
 devices     whose words it takes: enrolled and not revoked; None: it believes its broker about them
 exchange    drawn at its start; said in each beacon
 """
@@ -17,7 +18,19 @@ from msgspec import structs
 from broker.device_seal import DIGEST_DIGITS
 from broker.envelope import Envelope
 from broker.errors import WireError
-from broker.messages import Beacon, Candidate, Command, Head, Message, Offer, Presence, Query, Verdict, Want
+from broker.messages import (
+    Beacon,
+    Candidate,
+    Command,
+    Head,
+    Message,
+    Offer,
+    Presence,
+    Query,
+    ToWhatIsThere,
+    Verdict,
+    Want,
+)
 from broker.seal import OF_THE_AGGREGATOR, ForgedError, M, Seal, Signing, signer_of, tag_of
 from broker.session import Session
 from identity.keys import ExchangeKey, Signer, key_of, text_of
@@ -64,6 +77,8 @@ class ServerSeal(Seal):
         self._signing = Signing(key)
         self._keys = tuple(dict.fromkeys((key.public, *(trust.aggregator_keys if trust is not None else ()))))
         self._operators = tuple(trust.operator_keys.values()) if trust is not None else ()
+        stewards = tuple(trust.steward_keys.values()) if trust is not None else ()
+        self._commanders = self._operators + stewards
         self._exchange = ExchangeKey() if exchange is None else exchange
         self._public = text_of(self._exchange.public)
         self._tag = tag_of(self._exchange.public)
@@ -102,7 +117,8 @@ class ServerSeal(Seal):
             case _ if isinstance(message, Command):
                 # Who only looks has no key (an observer): whom it answers says the broker's access list.
                 if self._operators and not (envelope is None and isinstance(message, Query)):
-                    signer_of(self._operators, message, envelope, said)
+                    is_for_all = isinstance(message, ToWhatIsThere | Query)
+                    signer_of(self._commanders if is_for_all else self._operators, message, envelope, said)
                     if message.to != self._tag:
                         raise ForgedError("repeated", message)
 

@@ -1,8 +1,8 @@
 """The access list that mosquitto reads, made from a template that people write: a block for each who has a role.
 
-In the template, lines that begin with "#@ROLE " are the block of a role (observer, operator, admin, authority); what
-stands behind that is repeated for everybody who has it, with {name} in it replaced. To mosquitto they are comments, so
-the template itself is an access list too, of a fleet with passwords.
+In the template, lines that begin with "#@ROLE " are the block of a role (observer, steward, operator, admin,
+authority); what stands behind that is repeated for everybody who has it, with {name} in it replaced. To mosquitto they
+are comments, so the template itself is an access list too, of a fleet with passwords.
 
     #@observer user {name}
     #@observer topic read fedge/1/+/#

@@ -239,8 +239,8 @@ class Authority:
     def certify(self, name: str, role: Role, public: bytes, message_key: str | None, now: dt.datetime) -> bytes:
         """Return the certificate of a person, or of a part of the server, in PEM; the one before is revoked.
 
-        message_key: public, as text; it may sign jobs (operator, admin), or what the aggregator says. Needs the root.
-        Call `publish` then. Raises AuthorityError, OSError.
+        message_key: public, as text; it may sign jobs (operator, admin), commands alone (steward), or what the
+        aggregator says. Needs the root. Call `publish` then. Raises AuthorityError, OSError.
         """
         self._check_clock(now)
         self._check_name(name, role)
@@ -286,7 +286,9 @@ class Authority:
     def trust(self) -> Trust:
         """What `trust.json` has to say."""
         record = self.record
-        return Trust(record.fleet, record.root, record.aggregator, _operators(record), record.trust)
+        stewards = _stewards(record)
+        operators, number = _operators(record), 2 if stewards else 1
+        return Trust(record.fleet, record.root, record.aggregator, operators, record.trust, number, stewards=stewards)
 
     @property
     def mandate(self) -> bytes:
@@ -436,8 +438,10 @@ class Authority:
         return min(days, max(0.01, left / dt.timedelta(days=1)))
 
     def _commit(self, record: Record) -> None:
-        if _operators(record) != _operators(self.record):
+        if _commanding(record) != _commanding(self.record):
             record = structs.replace(record, trust=self.record.trust + 1)
+        has_steward = any(one.role == "steward" for one in record.staff.values())
+        record = structs.replace(record, format=2 if has_steward else 1)
         write_private(self.folder / "authority.json", written(record))
         self.record = record
 
@@ -466,8 +470,22 @@ def _lay_out(folder: Path, fleet: str, hosts: tuple[str, ...], now: dt.datetime,
 
 def _operators(record: Record) -> dict[str, str]:
     """Return the keys of those who may sign jobs."""
-    signing = {name: one.key for name, one in record.staff.items() if one.role in SIGNING and not one.revoked}
-    return {name: key for name, key in signing.items() if key is not None}
+    return _keys(record, SIGNING)
+
+
+def _stewards(record: Record) -> dict[str, str]:
+    """Return the keys of those who may sign commands, and no jobs."""
+    return _keys(record, ("steward",))
+
+
+def _commanding(record: Record) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the keys of both."""
+    return _operators(record), _stewards(record)
+
+
+def _keys(record: Record, roles: tuple[Role, ...]) -> dict[str, str]:
+    having = {name: one.key for name, one in record.staff.items() if one.role in roles and not one.revoked}
+    return {name: key for name, key in having.items() if key is not None}
 
 
 def _is_vital(role: Role) -> bool:
@@ -475,4 +493,6 @@ def _is_vital(role: Role) -> bool:
 
 
 def _phrase(staff: Staff | None) -> str:
-    return "a part of the server" if staff is None or _is_vital(staff.role) else f"an {staff.role}"
+    if staff is None or _is_vital(staff.role):
+        return "a part of the server"
+    return "a steward" if staff.role == "steward" else f"an {staff.role}"

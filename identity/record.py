@@ -18,13 +18,17 @@ from runtime import formats
 from runtime.settings import load
 from runtime.words import clean
 
-FORMAT = 1
+FORMAT = 2
+"""2 where there is a steward, whom an older fedge would not know; 1 otherwise."""
 MOST_BYTES = 256 * 1024 * 1024
 
-Role = Literal["broker", "aggregator", "authority", "observer", "operator", "admin"]
-"""Of the server's parts, and of people: an observer looks, an operator hands in jobs, an admin may do all there is."""
+Role = Literal["broker", "aggregator", "authority", "observer", "steward", "operator", "admin"]
+"""Of the server's parts, and of people: an observer looks, a steward commands what is there and hands in no jobs, an
+operator hands in jobs, an admin may do all there is."""
 SIGNING: tuple[Role, ...] = ("operator", "admin")
 """Whose keys may sign jobs."""
+COMMANDING: tuple[Role, ...] = ("steward", *SIGNING)
+"""Whose keys may sign commands."""
 
 FilePath = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,4096}\Z", description="a path has no control characters")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -73,7 +77,7 @@ class Record(Struct, frozen=True):
     revoked: dict[str, Gone] = {}
     revoked_staff: dict[str, Gone] = {}
     trust: int = 1
-    format: int = FORMAT
+    format: int = 1
 
 
 class BrokerSide(Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,8 @@ from runtime import formats
 from runtime.disk import write_over
 from runtime.words import clean
 
-FORMAT = 1
+FORMAT = 2
+"""2 where there are stewards, whom an older fedge would not know; 1 otherwise."""
 MOST_BYTES = 262_144
 
 
@@ -24,8 +25,9 @@ class Trust(msgspec.Struct, frozen=True):
     """The public keys that are believed, as text (identity/keys.py).
 
     aggregator: those that may sign what the aggregator says; the first is the one in use. operators: by name, those
-    that may sign jobs. root: signs changes of this file, and never lies on a server. serial: a higher one replaces a
-    lower.
+    that may sign jobs, and all commands. stewards: by name, those that may sign commands to what is there, and neither
+    hand in nor delete jobs. root: signs changes of this file, and never lies on a server. serial: a higher one replaces
+    a lower.
     """
 
     fleet: str
@@ -33,9 +35,10 @@ class Trust(msgspec.Struct, frozen=True):
     aggregator: tuple[str, ...]
     operators: dict[str, str] = {}
     serial: int = 1
-    format: int = FORMAT
+    format: int = 1
     signature: str = ""
     """Of who may replace the file before, as text; the first one needs none."""
+    stewards: dict[str, str] = {}
 
     @property
     def aggregator_keys(self) -> tuple[bytes, ...]:
@@ -46,6 +49,11 @@ class Trust(msgspec.Struct, frozen=True):
     def operator_keys(self) -> dict[str, bytes]:
         """The keys of operators by their names, 32 bytes each."""
         return {name: key_of(text) for name, text in self.operators.items()}
+
+    @property
+    def steward_keys(self) -> dict[str, bytes]:
+        """The keys of stewards by their names, 32 bytes each."""
+        return {name: key_of(text) for name, text in self.stewards.items()}
 
 
 def read_trust(path: str | Path, fleet: str | None = None) -> Trust:
@@ -66,7 +74,12 @@ def parse_trust(text: bytes, source: str, fleet: str | None = None) -> Trust:
         number = msgspec.json.decode(text, type=_Numbered).format
         formats.check(source, number, FORMAT)
         trust = msgspec.json.decode(text, type=Trust)
-        keys = (key_of(trust.root), *trust.aggregator_keys, *trust.operator_keys.values())
+        keys = (
+            key_of(trust.root),
+            *trust.aggregator_keys,
+            *trust.operator_keys.values(),
+            *trust.steward_keys.values(),
+        )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TrustError(f"{source}: is damaged: {clean(str(error))}; enroll again") from error
     except (KeyFileError, formats.FormatError) as error:
@@ -98,7 +111,8 @@ def may_follow(before: Trust, after: Trust) -> str:
     """Return why these keys must not take the place of those; "" where they may.
 
     The root may change everything. The aggregator's key may hand over to another aggregator's key and nothing else:
-    who has taken it over must not make himself an operator. Nor may he take a serial beyond the root's reach: it rises
+    who has taken it over must not make himself an operator
+    or a steward. Nor may he take a serial beyond the root's reach: it rises
     by one, and of two files with one serial the root's counts.
     """
     if after.fleet != before.fleet:
@@ -115,7 +129,7 @@ def may_follow(before: Trust, after: Trust) -> str:
         return ""
     if not any(verify(key, said, signature) for key in before.aggregator_keys):
         return "neither the root nor the aggregator whose keys are in use has signed it"
-    if (after.root, after.operators) != (before.root, before.operators):
+    if (after.root, after.operators, after.stewards) != (before.root, before.operators, before.stewards):
         return "the aggregator has signed it, and it may change the aggregator's keys alone: have the root sign it"
     if after.serial > before.serial + 1:
         return (
@@ -140,8 +154,12 @@ def write_trust(path: Path, trust: Trust) -> None:
 
 
 def _said(trust: Trust) -> bytes:
-    """Return the bytes that a signature over it covers: all but the signature."""
+    """Return the bytes that a signature over it covers: all but the signature, and no stewards where there are none, as
+    in files of before there were any.
+    """
     fields = msgspec.to_builtins(msgspec.structs.replace(trust, signature=""))
+    if not trust.stewards:
+        del fields["stewards"]
     return msgspec.msgpack.Encoder(order="sorted").encode(["fedge trust", trust.fleet, fields])
 
 

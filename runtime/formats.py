@@ -15,10 +15,10 @@
     model.json, of a model slot                 `format`, none is 1 (edge_agent/card.py)      1 to 4 (contract, int8)
     entered/JOB.PLACE, on both sides            `format`, none is 1 (runtime/faults.py)       2, from 1 on
     segments of a ring of live rows             `format` of the head (models/data/ring_file.py)   1
-    authority.json                              `format`, none is 1 (identity/record.py)      1
+    authority.json                              `format`, none is 1 (identity/record.py)      1; 2: stewards
     tokens.json                                 `format`, none is 1 (identity/tokens.py)      1
     registry.json                               `format`, none is 1 (identity/registry.py)    1
-    trust.json                                  `format`, none is 1 (identity/trust.py)       1
+    trust.json                                  `format`, none is 1 (identity/trust.py)       1; 2: stewards
     a bundle                                    `format` of its manifest (identity/bundle.py) 1
 
 A number is raised when an older fedge would misread what is written, or lose something of it. Fields that an older one

@@ -46,9 +46,10 @@ SECOND_HOMES = {
     "sqlite3": {"models/data/sqlite_file.py"},
     "torch": {"models/nets/torch_buffers.py", "models/nets/torch_export.py", "models/nets/torch_trial.py"},
     "onnxruntime": {"models/serving/quantise.py"},
+    "nacl": {"identity/passwords.py"},
 }
 """Where one is needed besides: a source that is an SQLite file, and nothing else; what is done with Torch's modules; a
-model that is put in int8, in a process of its own."""
+model that is put in int8, in a process of its own; passwords, which have nothing to do with keys."""
 
 PURE = (
     "runtime/states.py",

@@ -12,7 +12,7 @@ from fleet.authority import texts
 from identity import certificates
 from identity.authority import Authority
 from identity.keys import SigningKey, text_of
-from identity.record import SIGNING, Role
+from identity.record import COMMANDING, Role
 from runtime.disk import make_private, write_private
 
 SERVER: dict[str, tuple[Role, str]] = {
@@ -64,7 +64,7 @@ def certify_server(authority: Authority, name: str, now: dt.datetime) -> None:
 
 def appoint(authority: Authority, name: str, role: Role, now: dt.datetime) -> Path:
     """Certify a person, with new keys, and return the folder of files to hand over. Raises AuthorityError."""
-    signs = role in SIGNING
+    signs = role in COMMANDING
     key, message_key = certificates.new_key(), SigningKey.generate()
     public = text_of(message_key.public) if signs else None
     certificate = authority.certify(name, role, certificates.public_of(key), public, now)

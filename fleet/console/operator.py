@@ -40,6 +40,7 @@ from broker.messages import (
     Status,
     Stop,
     Submit,
+    ToWhatIsThere,
     Upload,
 )
 from broker.operator_seal import OperatorSeal
@@ -177,16 +178,17 @@ class Rounds(Struct, frozen=True):
 
 
 class Console:
-    """A connection of an operator."""
+    """A connection of an operator. called: what its client id begins with, which the aggregator's words may name."""
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: OperatorConfig, called: str = "operator") -> None:
         self.fleet = config.fleet
         self._where = f"{config.broker.host}:{config.broker.port}"
         wire = wire_of_operator(config.fleet, config.identity)
-        self._observer = over_mqtt("operator", config.broker, wire)
+        self._observer = over_mqtt(called, config.broker, wire)
         self._seal = wire.seal if isinstance(wire.seal, OperatorSeal) and wire.seal.signs else None
         """What signs commands; None where nobody does."""
         self._only_looks = isinstance(wire.seal, OperatorSeal) and wire.seal.only_looks
+        self._is_steward = isinstance(wire.seal, OperatorSeal) and wire.seal.is_steward
         self.client = self._observer.client
         self._asks_by_query = True
 
@@ -220,6 +222,11 @@ class Console:
             raise SettingsError(
                 "[identity]: there is no message_key, and this fleet takes signed commands alone: observers may only "
                 "look; name the operator.toml of an operator with --config"
+            )
+        if self._is_steward and not isinstance(command, ToWhatIsThere | Query):
+            raise SettingsError(
+                "[identity] message_key: it is a steward's, who commands what is there and neither hands in nor "
+                "deletes jobs: name the operator.toml of an operator with --config"
             )
         until, denials = time.monotonic() + PATIENCE_S, set()
         if self._seal is not None and not self._seal.leader:

@@ -24,7 +24,7 @@ def add_ca(table: Table) -> None:
         ca, "operator", "Certify a person; the root is needed.", "ca anna --role operator --root /media/stick"
     )
     operator.add_argument("name", metavar="NAME")
-    operator.add_argument("--role", required=True, choices=("observer", "operator", "admin"))
+    operator.add_argument("--role", required=True, choices=("observer", "steward", "operator", "admin"))
     acl = _add_act(ca, "acl", "Write the broker's access lists.", "ca --template deploy/mosquitto/acl")
     acl.add_argument("--template", type=Path, metavar="FILE", help="from now on; else the one of last time")
     revoke = _add_act(ca, "revoke", "Put a device out at once, or a person (the root is needed).", "ca pi-1")

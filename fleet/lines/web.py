@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fleet.lines.options import Table, add, add_config, group
+from fleet.lines.web_user import add_user_lines
 
 
 def add_web(table: Table) -> None:
@@ -21,6 +22,7 @@ def add_web(table: Table) -> None:
     add_bind(run)
     run.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     run.set_defaults(logs=True)
+    add_user_lines(web)
 
 
 def add_bind(parser: argparse.ArgumentParser) -> None:

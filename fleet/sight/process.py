@@ -38,6 +38,7 @@ from fleet.identity import wire_of_operator
 from fleet.local.toml import written
 from fleet.sight.lookout import Lookout, lookout_on
 from fleet.sight.store_readings import StoreSource
+from identity.keys import key_of
 from identity.settings import IdentitySettings
 from runtime.children import end_with
 from runtime.settings import SettingsError, load
@@ -139,11 +140,37 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
     return things
 
 
+def only_looks(looking: Looking, speaker: Speaker) -> str:
+    """Return why the page cannot act, whoever asks; "" where it can."""
+    if not looking.web.users_file:
+        return "nobody can log in here: [web] names no users_file"
+    if not looking.observer.config:
+        return "it speaks to the broker as nobody: config in [observer] names nobody with role operator"
+    trust = speaker.identity.read_trust(speaker.fleet)
+    if trust is not None and trust.operators and speaker.identity.message_key is None:
+        return "this fleet takes signed commands alone, and what config in [observer] names has no message_key"
+    return ""
+
+
+def refuse_keys_of_jobs(looking: Looking, speaker: Speaker) -> None:
+    """Raise SettingsError where this process would hold a key whose owner may hand in jobs, or speak for the fleet."""
+    key, trust = speaker.identity.read_key(), speaker.identity.read_trust(speaker.fleet)
+    if key is None or trust is None:
+        return
+    if key.public in (key_of(trust.root), *trust.aggregator_keys, *trust.operator_keys.values()):
+        raise SettingsError(
+            f"{looking.observer.config}: [identity] message_key: its owner may sign jobs, and this process is asked "
+            "things by strangers: name an operator.toml without message_key, or of somebody with role steward"
+        )
+
+
 def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[], None]) -> Thing:
     if not page_is_installed():
         raise SettingsError(f"[web] {MISSING_PAGE}")
+    from fleet.web.actions import way_in
     from fleet.web.app import app
     from fleet.web.export import Exporter
+    from fleet.web.orders import sender
     from fleet.web.server import WebServer, readable
 
     web, config = looking.web, Path(looking.observer.config)
@@ -156,7 +183,10 @@ def _page(lookout: Lookout, looking: Looking, folder: Path, failed: Callable[[],
             readable(*certificate)
         except OSError as error:
             raise SettingsError(f"[web] certificate_file: {error.strerror}") from error
-    made = app(lookout, web, Exporter(config))
+    speaker = speaker_of(looking)
+    why, send = only_looks(looking, speaker), sender(speaker.fleet, speaker.broker, speaker.identity)
+    more, inside = way_in(web, why, send) if web.users_file else (lambda _site: (), ())
+    made = app(lookout, web, Exporter(config), more, inside)
     return WebServer(made, web.bind, failed, made.state.hub.close, certificate)
 
 
@@ -181,6 +211,7 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
     if parent is not None and not page_is_installed():  # who has started us has said so
         looking = structs.replace(looking, web=WebSettings())
     speaker = speaker_of(looking)
+    refuse_keys_of_jobs(looking, speaker)
     wire = wire_of_operator(speaker.fleet, speaker.identity)
     stopping, failed = threading.Event(), threading.Event()
 

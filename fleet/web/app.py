@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ def app(
     return made
 
 
-def _base(site: Site, request: Request) -> dict[str, Any]:
+def base_of(site: Site, request: Request) -> dict[str, Any]:
     """Return what every page shows beside its own."""
     query = request.url.query
     return {
@@ -135,6 +136,8 @@ def _base(site: Site, request: Request) -> dict[str, Any]:
         "user": getattr(request.state, "user", None),
         "csrf": getattr(request.state, "csrf", ""),
         "can_log_in": bool(site.settings.users_file),
+        "form": secrets.token_hex(16),
+        "only_looks": site.only_looks,
     }
 
 
@@ -145,7 +148,7 @@ def _page(site: Site, shown: Shown, limit: CapacityLimiter) -> Endpoint:
             assert shown.look is not None  # noqa: S101 -- else there is no such route
             screen = shown.look(site, asked)
             live = f"/live{request.url.path}{asked.query.link().removesuffix('?')}"
-            return site.page(screen, {**_base(site, request), "live_at": live})
+            return site.page(screen, {**base_of(site, request), "live_at": live})
 
         return HTMLResponse(await run_sync(make, limiter=limit), headers={"cache-control": "private, no-cache"})
 
@@ -238,7 +241,7 @@ def _handlers(site: Site) -> dict[Any, Handler]:
             screen = Screen(
                 title, "error.html", ("banner",), {"view": site.view, "now": site.clock(), "text": text(error)}
             )
-            return HTMLResponse(site.page(screen, {**_base(site, request), "live_at": ""}), status)
+            return HTMLResponse(site.page(screen, {**base_of(site, request), "live_at": ""}), status)
 
         return handler
 

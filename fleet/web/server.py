@@ -96,6 +96,7 @@ class WebServer:
                 h11_max_incomplete_event_size=MOST_HEADERS,
                 ssl_certfile=None if certificate is None else certificate[0],
                 ssl_keyfile=None if certificate is None else certificate[1],
+                ssl_context_factory=None if certificate is None else _of_today,
             )
         )
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
@@ -143,6 +144,13 @@ class WebServer:
                 log.info("web=listening address=%s://%s:%d/", scheme, host, self.port)
                 return listener
         return None
+
+
+def _of_today(_config: uvicorn.Config, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return the TLS of a server, of version 1.2 at least, whatever this machine's OpenSSL would take."""
+    context = make()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def listening(bind: str) -> socket.socket:

@@ -74,6 +74,8 @@ class Site:
         self.lookout = lookout
         self.settings = settings
         self.clock = clock
+        self.only_looks = "nobody can log in here: [web] names no users_file"
+        """Why this page cannot act, whoever asks; "" where it can."""
         self.listing = Listing()
         self.software = version("fedge")
         self._summary: tuple[View, Summary] | None = None

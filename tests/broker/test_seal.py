@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +16,7 @@ from broker.errors import WireError
 from broker.messages import (
     Beacon,
     Candidate,
+    Change,
     Curve,
     Delete,
     Explain,
@@ -27,6 +28,8 @@ from broker.messages import (
     Offer,
     Pause,
     Presence,
+    Quarantine,
+    Release,
     Reply,
     Resume,
     RollBack,
@@ -35,6 +38,7 @@ from broker.messages import (
     Status,
     Stop,
     Submit,
+    ToWhatIsThere,
     Upload,
     Verdict,
     Version,
@@ -49,7 +53,7 @@ from identity.keys import ExchangeKey, SigningKey, text_of
 from identity.trust import Trust
 from tests.broker.golden import GOLDEN, SPELT
 
-LEADER, ADA, DEVICE, ROOT = (SigningKey(bytes((n,)) * 32) for n in range(4))
+LEADER, ADA, DEVICE, ROOT, STEWARD = (SigningKey(bytes((n,)) * 32) for n in range(5))
 TRUST = Trust("f", text_of(ROOT.public), (text_of(LEADER.public),), {"ada": text_of(ADA.public)})
 V = Version(1, 3)
 PLAIN = Wire("f")
@@ -291,6 +295,43 @@ def test_who_only_looks_asks_without_a_key_and_commands_nothing() -> None:
     ):
         with pytest.raises(ForgedError, match="not signed"):
             one.unpack(olga.pack(command))
+
+
+def test_a_steward_commands_what_is_there_and_hands_in_and_deletes_nothing() -> None:
+    trust = structs.replace(TRUST, stewards={"page": text_of(STEWARD.public)})
+    one = Wire("f", ServerSeal("f", LEADER, trust, Devices(), exchange=ExchangeKey(bytes((8,)) * 32)))
+    page, before = Wire("f", OperatorSeal("f", trust, STEWARD)), server()
+    for wire in (one, before):
+        page.unpack(wire.pack(Beacon(7, "n0", online=True)))
+    for command in (
+        Pause("cli", "r", "toy"),
+        Resume("cli", "r", "toy"),
+        Stop("cli", "r", "toy"),
+        RollBack("cli", "r", "toy", "best"),
+        Quarantine("cli", "r", "d1"),
+        Release("cli", "r", "d1"),
+        Jobs("cli", "r"),
+    ):
+        packet = page.pack(command)
+        assert one.unpack(packet) == structs.replace(command, to=page.seal.leader)
+        with pytest.raises(ForgedError, match="signed by nobody"):  # where nobody has pinned it
+            before.unpack(packet)
+    spec = {"name": "toy"}
+    for refused in (
+        Submit("cli", "r", spec),
+        page.seal.signed(Submit("cli", "r", spec), "toy", "0" * 8),
+        Delete("cli", "r", "toy"),
+        Upload("cli", "r", "ab" * 8, 3, 0, "AAAA"),
+    ):
+        with pytest.raises(ForgedError, match="signed by nobody"):
+            one.unpack(page.pack(refused))
+    device = DeviceSeal("f", "d1", trust, DEVICE)
+    job = Job("toy-00000000", 7, spec, operator="page", signature=page.seal.sign_spec("toy-00000000", spec))
+    assert not device.is_signed_spec(job)
+
+
+def test_every_command_that_changes_something_is_a_stewards_or_is_not() -> None:
+    assert {*get_args(Change)} == {*get_args(ToWhatIsThere), Submit, Delete, Upload}
 
 
 def test_words_are_followed_in_the_order_of_term_and_count() -> None:

@@ -80,8 +80,8 @@ def test_a_number_that_is_raised_is_refused_by_name_and_nothing_is_changed(
     folder: Path, name: str, read: Callable[[Path], object], error: type[Exception]
 ) -> None:
     file = folder / "ca" / name
-    file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | {"format": 2}))
+    file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | {"format": 3}))
     before = file.read_bytes()
-    with pytest.raises(error, match=f"{file}.*format 2, of a newer fedge, where this one reads 1"):
+    with pytest.raises(error, match=f"{file}.*format 3, of a newer fedge, where this one reads 1"):
         read(file)
     assert file.read_bytes() == before

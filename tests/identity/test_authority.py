@@ -346,7 +346,7 @@ def test_a_wrong_clock_certifies_nothing(authority: Authority) -> None:
     ("text", "why"),
     [
         (b"{", "is damaged"),
-        (b'{"format": 2}', "of a newer fedge"),
+        (b'{"format": 3}', "of a newer fedge"),
         (b'{"format": 1}', "is damaged"),
         (b"\xff", "is damaged"),
     ],

@@ -10,7 +10,7 @@ from msgspec import structs
 from identity.keys import SigningKey, text_of
 from identity.trust import Trust, TrustError, may_follow, read_trust, replace_trust, sign_trust, write_trust
 
-ROOT, OLD, NEW, ADA, MALLORY = (SigningKey(bytes((n,)) * 32) for n in range(5))
+ROOT, OLD, NEW, ADA, MALLORY, STEWARD = (SigningKey(bytes((n,)) * 32) for n in range(6))
 TRUST = Trust("f", text_of(ROOT.public), (text_of(OLD.public),), {"ada": text_of(ADA.public)})
 NEXT = structs.replace(TRUST, serial=2, aggregator=(text_of(NEW.public),))
 PROMOTED = structs.replace(NEXT, operators={"mallory": text_of(MALLORY.public)})
@@ -68,6 +68,15 @@ REFUSED: dict[str, tuple[Trust, str]] = {
     "far ahead by the aggregator": (sign_trust(structs.replace(NEXT, serial=2**53), OLD), "where 2 follows"),
     "of another fleet": (sign_trust(structs.replace(NEXT, fleet="g"), ROOT), "of the fleet 'g'"),
     "operators by the aggregator": (sign_trust(PROMOTED, OLD), "the aggregator's keys alone"),
+    "stewards by the aggregator": (
+        sign_trust(structs.replace(NEXT, stewards={"mallory": text_of(MALLORY.public)}), OLD),
+        "the aggregator's keys alone",
+    ),
+    "a steward that was added since": (
+        structs.replace(sign_trust(NEXT, ROOT), stewards={"mallory": text_of(MALLORY.public)}),
+        "neither the root nor the aggregator",
+    ),
+    "by a steward": (sign_trust(NEXT, STEWARD), "neither the root nor the aggregator"),
     "a root by the aggregator": (
         sign_trust(structs.replace(NEXT, root=text_of(MALLORY.public)), OLD),
         "the aggregator's keys alone",
@@ -104,7 +113,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(pinned: Path, monkeypa
         (b"[]", "is damaged"),
         (msgspec.json.encode(structs.replace(TRUST, aggregator=())), "no key of an aggregator"),
         (msgspec.json.encode(structs.replace(TRUST, aggregator=("x",))), "is no public key"),
-        (msgspec.json.encode(structs.replace(TRUST, format=2)), "of a newer fedge"),
+        (msgspec.json.encode(structs.replace(TRUST, format=3)), "of a newer fedge"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: bytes, why: str) -> None:
@@ -116,3 +125,24 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: bytes, why: s
 def test_the_keys_of_another_fleet_are_refused(pinned: Path) -> None:
     with pytest.raises(TrustError, match="of the fleet 'f', not of 'g'"):
         read_trust(pinned, "g")
+
+
+def test_a_steward_is_pinned_and_is_no_operator(pinned: Path) -> None:
+    new = structs.replace(TRUST, serial=2, format=2, stewards={"page": text_of(STEWARD.public)})
+    after = replace_trust(pinned, file(pinned.parent, sign_trust(new, ROOT)))
+    assert read_trust(pinned).steward_keys == {"page": STEWARD.public}
+    assert after.operator_keys == {"ada": ADA.public}
+
+
+def test_nobody_is_an_operator_and_a_steward_by_one_key(pinned: Path) -> None:
+    write_trust(pinned, structs.replace(TRUST, stewards={"ada2": text_of(ADA.public)}))
+    with pytest.raises(TrustError, match="one key twice"):
+        read_trust(pinned)
+
+
+def test_a_signature_of_before_there_were_stewards_still_counts() -> None:
+    assert sign_trust(NEXT, ROOT).signature == OF_FORMAT_1
+
+
+OF_FORMAT_1 = "j64J/lJAdCgSYbgAdjitHcZJSmNCh2fN/yNJnzN7CR2HhQrYzgkKb7U9ogrwGhZPaEqhm4YkZOiw17k4c/xiAA=="
+"""Of the fedge before, over the same."""

@@ -164,6 +164,12 @@ def test_people_are_certified_with_the_root_and_have_a_role(ca: Ca, tmp_path: Pa
     assert not (ca.at / "operators" / "anna").exists()
     ca("ca", "operator", ca.at, "anna", "--role", "operator", "--root", tmp_path / "stick")
     ca("ca", "operator", ca.at, "otto", "--role", "observer", "--root", tmp_path / "stick")
+    ca("ca", "operator", ca.at, "page", "--role", "steward", "--root", tmp_path / "stick")
+    trust = read_trust(ca.at / "operators" / "page" / "trust.json")
+    assert trust.format == 2
+    assert list(trust.stewards) == ["page"]
+    assert "page" not in trust.operators
+    assert "message_key" in (ca.at / "operators" / "page" / "operator.toml").read_text()
     assert set(read_trust(ca.at / "operators" / "otto" / "trust.json").operators) == {"admin", "anna"}
     assert not (ca.at / "operators" / "otto" / "message.key").exists(), "who only looks signs nothing"
     assert "message_key" not in (ca.at / "operators" / "otto" / "operator.toml").read_text()
