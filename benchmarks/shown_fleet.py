@@ -41,7 +41,7 @@ MALLORY = "mallory"
 ROWS = "benchmarks.slow_rows:rows"
 NAME, PASSWORD = "anna", "correct horse battery"
 """Who may act at the page."""
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 JOB = """
 name = "digits"
 deploy = "every 1"

@@ -1,4 +1,4 @@
-"""The page of a fleet of real processes in a real browser: what somebody sees, and what no script of a stranger does."""
+"""The page of a fleet of real processes in a real browser: what somebody sees, and what a stranger's words do not do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ def paths(fleet: ShownFleet) -> list[str]:
     """An address of every kind of page."""
     job = f"jobs/{fleet.job}"
     devices = ["devices/device-00", f"devices/{MALLORY}"]
-    return ["", "?q=nobody-is-called-this", *devices, job, f"{job}?x=time", f"{job}/rounds/1", "events", "login", "nowhere"]
+    return [
+        "",
+        "?q=nobody-is-called-this",
+        *devices,
+        job,
+        f"{job}?x=time",
+        f"{job}/rounds/1",
+        "events",
+        "login",
+        "nowhere",
+    ]
 
 
 def row(page: Page, device: str):  # type: ignore[no-untyped-def]
@@ -159,7 +169,9 @@ def test_an_action_is_refused_without_a_login_and_done_with_one(fleet: ShownFlee
     with windows.open(f"jobs/{job}", quiet=False) as sight:
         page = sight.page
         expect(page.get_by_role("button", name="Pause")).to_have_count(0)
-        send = "async at => (await fetch(at, {method: 'POST', body: new URLSearchParams({form: '0'.repeat(32)})})).status"
+        send = (
+            "async at => (await fetch(at, {method: 'POST', body: new URLSearchParams({form: '0'.repeat(32)})})).status"
+        )
         assert page.evaluate(send, f"/actions/jobs/{job}/pause") in (401, 403)
         page.get_by_role("link", name="Log in").click()
         page.get_by_label("Name").fill(NAME)
