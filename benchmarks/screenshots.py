@@ -1,4 +1,4 @@
-"""Pictures of the page of a fleet at work, for README and to be looked at: `python -m benchmarks.screenshots --out DIR`.
+"""Pictures of the page of a fleet at work, to be looked at: `python -m benchmarks.screenshots --out DIR`.
 
 Real processes and a real Chromium (Debian's). Every kind of page in light, dark and on a phone; --readme FILE writes
 the one that README shows, small.

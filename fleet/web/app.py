@@ -1,7 +1,7 @@
 """The page as a Starlette application: which address shows what, and what is said where something cannot be shown.
 
     /  /devices/ID  /jobs/ID  /jobs/ID/rounds/N  /events      pages; each under /live too, as a stream of its changes
-    /api/…                                                    the same for scripts; events as JSON lines
+    /api/…                                                    the same for scripts; events as JSON lines; who looks
     /jobs/ID/model.onnx                                       a version, written by a process of its own
     /static/…                                                 files of this package
 

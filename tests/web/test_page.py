@@ -1,4 +1,4 @@
-"""The page of a fleet of real processes in a real browser: what somebody sees, and what a stranger's words do not do."""
+"""The page of a fleet of real processes in a real browser: what is seen, and what a stranger's words do not do."""
 
 from __future__ import annotations
 
