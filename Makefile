@@ -1,5 +1,6 @@
 # make demo    a fleet of ten devices learns on this machine, in about a minute after the install
 # make test    every test, with a real mosquitto
+# make test-web  the page of a fleet in a real browser, in about a minute
 # make check   format, lint, types, dead code and circles of imports, as CI checks them
 # make long    the tests that take long, and more cases of what make test shows, in some four minutes
 # make bench   the figures of README, measured on this machine
@@ -15,7 +16,7 @@ TEST_PACKAGES := mosquitto mosquitto-clients systemd docker-compose shellcheck n
 # Tests start some hundred processes: without bytecode on the disk each would compile all of the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test long check bench world chaos format clean
+.PHONY: demo test test-web long check bench world chaos format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedge demo $(ARGS)
@@ -24,6 +25,11 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	deploy/need.sh $(TEST_PACKAGES)
 	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+
+# One fleet and one browser for all of them, so one process.
+test-web: $(VENV)/.dev
+	deploy/need.sh mosquitto chromium
+	$(BIN)/pytest -m web tests/web $(ARGS)
 
 long: $(VENV)/.dev
 	deploy/need.sh $(TEST_PACKAGES)

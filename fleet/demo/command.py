@@ -26,7 +26,6 @@ from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from broker.messages import Status
 from broker.wire import Wire
-from edge_agent.card import Card
 from fleet import memory
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell, VersionLine, versions
@@ -36,6 +35,8 @@ from fleet.console.versions import Weights, export, read_weights
 from fleet.console.watch import Sights, Watch, WatchError
 from fleet.demo.given import Data, for_devices, page_address, problem_of
 from fleet.demo.outcome import Summary, Version, score_of, sum_up, table_of
+from fleet.demo.served import card_of, serves
+from fleet.demo.staying import stay
 from fleet.factories import find_beside
 from fleet.factories import told_of as told_of_net
 from fleet.local import stage
@@ -99,13 +100,9 @@ def demo(
         display.line(note)
     with interruptible(), redirect_stdout(sys.stderr if as_json else sys.stdout):  # a factory may print
         run = _Demo(out, spec, problem, display, page_address() if page else "", given)
-        summary = run.run(began)
-    text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"
-    (out / "summary.json").write_text(text, encoding="utf-8")
+        text = run.run(began, stays=not as_json and sys.stdout.isatty())
     if as_json:
         sys.stdout.write(text)
-    else:
-        sum_up(display, out, summary, run.rows)
     return 0
 
 
@@ -134,8 +131,11 @@ class _Demo:
         memory.check_demo(spec, of_net(net), n_devices)
         self._n_parameters = sum(tensor.size for tensor in net.spec)
 
-    def run(self, began: float) -> Summary:
-        """Start everything, look on, stop everything, and see what came of it."""
+    def run(self, began: float, *, stays: bool) -> str:
+        """Start everything, look on, see what came of it, and stop everything; return summary.json.
+
+        stays: not before nobody looks at the page any more.
+        """
         folder, say = self._out / "fleet", self._display.line
         problem, shares = self._problem, self._problem.shares
         with start_broker(folder / "broker") as broker, Children() as children:
@@ -164,8 +164,14 @@ class _Demo:
             traffic, wire = self._traffic(), self._wire_traffic()
             fetched = self._body_bytes_down()
             self._lines = versions(console, self._spec.name)
+            summary = self._summarise(began, broker.kind, model, traffic, wire, fetched)
+            text = msgspec.json.format(msgspec.json.encode(summary)).decode() + "\n"
+            (self._out / "summary.json").write_text(text, encoding="utf-8")
+            sum_up(self._display, self._out, summary, self.rows)
+            if stays and self._page:
+                stay(self._page, self._display.line)
         self._meter.stop()
-        return self._summarise(began, broker.kind, model, traffic, wire, fetched)
+        return text
 
     def _leave_results(self, console: OperatorConfig) -> None:
         """Write what there is by now of a fleet that does not come to its end; it is still there to be asked."""
@@ -268,7 +274,7 @@ class _Demo:
             children.check()
             if heard is not None:
                 self._sights.see(heard)
-            serving = [slot for slot in plan.slots(self._spec) if _serves(slot, ended)]
+            serving = [slot for slot in plan.slots(self._spec) if serves(slot, ended)]
             if len(serving) == self._n_devices:
                 break
             if time.monotonic() > until:
@@ -409,20 +415,3 @@ class _Demo:
 
 def _as_float(value: Cell | None) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _serves(slot: Path, status: Status) -> bool:
-    """Return whether a slot holds this version, as ONNX."""
-    try:
-        card = card_of(slot)
-    except (OSError, msgspec.MsgspecError):
-        return False
-    release = card.release
-    return (release.generation, release.number) == (status.version.generation, status.version.number) and (
-        "model.onnx" in card.files
-    )
-
-
-def card_of(slot: Path) -> Card:
-    """Return what a slot says of its model. Raises OSError or MsgspecError."""
-    return msgspec.json.decode((slot / "model.json").read_bytes(), type=Card)

@@ -1,7 +1,7 @@
 """The page as a Starlette application: which address shows what, and what is said where something cannot be shown.
 
     /  /devices/ID  /jobs/ID  /jobs/ID/rounds/N  /events      pages; each under /live too, as a stream of its changes
-    /api/…                                                    the same for scripts; events as JSON lines
+    /api/…                                                    the same for scripts; events as JSON lines; who looks
     /jobs/ID/model.onnx                                       a version, written by a process of its own
     /static/…                                                 files of this package
 
@@ -115,6 +115,7 @@ def app(
         if shown.data is not None:
             routes.append(Route(shown.at, _data(site, shown, limit), methods=["GET"]))
     routes += [
+        Route("/api/looking", _looking(hub), methods=["GET"]),
         Route("/events.jsonl", _lines(site, limit), methods=["GET"]),
         *([] if exporter is None else [Route("/jobs/{job}/model.onnx", _model(site, exporter), methods=["GET"])]),
         Mount("/static", _Static(directory=FOLDER / "static")),
@@ -190,6 +191,15 @@ def _data(site: Site, shown: Shown, limit: CapacityLimiter) -> Endpoint:
 
 def _json(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _looking(hub: Hub) -> Endpoint:
+    """Return what says how many look on: the demo stays for them."""
+
+    async def endpoint(_request: Request) -> Response:
+        return _json(msgspec.json.encode({"streams": hub.n_streams}))
+
+    return endpoint
 
 
 def _lines(site: Site, limit: CapacityLimiter) -> Endpoint:
