@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,7 +27,7 @@ MOST_HEADERS = 16_384
 SEND_BYTES = 65_536
 """That the kernel keeps for who does not take them."""
 SILENT_S = 10.0
-"""Who has connected asks something within this time."""
+"""Who has connected asks something within this time; a question that was begun has ended within twice as long."""
 UNTAKEN_MS = 30_000
 """Bytes that nobody has acknowledged for so long end a connection (tcp(7), TCP_USER_TIMEOUT)."""
 STOPS_S = 1.0
@@ -40,7 +41,7 @@ Pair = tuple[str, str]
 
 
 class Connection(H11Protocol):
-    """A connection that asks something soon, of a bounded number, and that an answer may cut."""
+    """A connection that asks something soon, and to the end, of a bounded number, and that an answer may cut."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, unless there are too many."""
@@ -49,7 +50,7 @@ class Connection(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
-        self.loop.call_later(SILENT_S, self._look, transport)
+        self.loop.call_later(SILENT_S, self._look, transport, None)
         app: Any = self.app
 
         async def with_a_cut(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,9 +59,16 @@ class Connection(H11Protocol):
 
         self.app = with_a_cut
 
-    def _look(self, transport: asyncio.Transport) -> None:
-        if not self.cycle:
+    def _look(self, transport: asyncio.Transport, begun: object) -> None:
+        """Cut it where it has asked nothing, or where what it had begun to ask at the last look has not ended."""
+        if transport.is_closing():
+            return
+        asked = self.cycle
+        is_begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        if not asked or (is_begun and begun is asked):
             transport.abort()
+            return
+        self.loop.call_later(SILENT_S, self._look, transport, asked if is_begun else None)
 
 
 class WebServer:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from aggregator.looking_on import WebSettings
 from fleet.web import server, streams
@@ -22,6 +25,11 @@ from fleet.web.streams import Hub
 from tests.fleet.web.made import JOB, MadeLookout, view
 
 Until = Callable[[Callable[[], bool]], None]
+
+
+async def read_all(request: Request) -> Response:
+    """Answer once all of a form has come."""
+    return Response(await request.body())
 
 
 class Served:
@@ -225,6 +233,38 @@ def test_who_asks_nothing_is_cut_off(served: Served, monkeypatch: pytest.MonkeyP
     assert served.server.port is not None
     with socket.create_connection(("127.0.0.1", served.server.port), timeout=20) as silent, suppress(OSError):
         assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("", "POST /login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 9\r\n\r\nname="),
+        ("GET /static/page.css HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\nHo"),
+    ],
+)
+def test_who_begins_a_question_and_does_not_end_it_is_cut_off(
+    served: Served, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    monkeypatch.setattr(server, "SILENT_S", 0.3)
+    served.app.router.routes.append(Route("/login", read_all, methods=["POST"]))
+    assert served.server.port is not None
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=20) as slow, suppress(ConnectionError):
+        if first:
+            slow.sendall(first.encode())
+            assert slow.recv(1_000_000)
+        slow.sendall(then.encode())
+        while slow.recv(1_000_000):
+            pass
+
+
+def test_who_has_asked_and_listens_is_not_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SILENT_S", 0.02)
+    stream = Stream(served, "/live/?q=device-00003")
+    stream.message()
+    time.sleep(0.2)
+    with_state(served.lookout, "device-00003", "offline")
+    assert "offline" in stream.message()["parts"]["devices"]
+    stream.close()
 
 
 def test_a_head_that_does_not_end_is_refused(served: Served) -> None:
