@@ -22,7 +22,7 @@ from fleet.local.stage import FLEET
 HOSTILE = """<script>window.hacked=1</script>"><img src=x onerror="window.hacked=2">'{{ 7*7 }}"""
 MALLORY = "mallory"
 """The device that says it."""
-WAITS_MS = 60_000
+WAITS_MS = 120_000
 """How long something may take to be seen: much longer than it takes, for a busy machine."""
 
 
