@@ -1,7 +1,7 @@
 """Pictures of the page of a fleet at work, to be looked at: `python -m benchmarks.screenshots --out DIR`.
 
 Real processes and a real Chromium (Debian's). Every kind of page in light, dark and on a phone; --readme FILE writes
-the one that README shows, small.
+the one that README shows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ SITES = ("hall", "yard", "roof")
 VERSIONS = 12
 """That there are before pictures are taken."""
 SETTLED_MS = 1500
-README_COLOURS = 128
 
 
 def taken(page: Page, path: str, file: Path, *, whole: bool = True) -> None:
@@ -61,14 +60,10 @@ def pictures(browser: Browser, fleet: ShownFleet, out: Path) -> list[Path]:
 
 
 def readme(browser: Browser, fleet: ShownFleet, file: Path) -> None:
-    """Write README's picture: the fleet's page, in few colours."""
-    from PIL import Image
-
+    """Write README's picture: the fleet's page as a window shows it."""
     context = browser.new_context(base_url=fleet.page, color_scheme="light", viewport={"width": 1100, "height": 720})
     taken(context.new_page(), "", file, whole=False)
     context.close()
-    with Image.open(file) as image:
-        image.convert("RGB").quantize(README_COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> int:
@@ -90,6 +85,7 @@ def main() -> int:
         fleet.start()
         fleet.submit()
         until(lambda: fleet.version >= VERSIONS, "versions")
+        until(lambda: all(one["serves"] for one in fleet.ask("api/devices")["devices"]), "versions in service")
         fleet.kill("device-07")
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = player.chromium.launch(executable_path=program, args=root, timeout=120_000)

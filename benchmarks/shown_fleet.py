@@ -1,13 +1,11 @@
 """A fleet of real processes whose page is to be looked at: by a browser's tests, and for pictures.
 
-Its devices read their rows slowly, as from a sensor, so that a round takes some seconds and no processor. Beside them
-is one whose every word is an attack on whoever shows it.
+Its devices read their rows slowly, as from a sensor, so that a round takes some seconds and no processor.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 import urllib.request
@@ -19,11 +17,8 @@ from typing import Any
 import numpy as np
 
 from broker.connection import BrokerSettings
-from broker.embedded import EmbeddedBroker, start_broker
-from broker.messages import Presence
-from broker.wire import Wire
+from broker.embedded import start_broker
 from fleet.cli import main
-from fleet.console.observer import over_mqtt
 from fleet.local import stage
 from fleet.local.processes import FEDGE, Child, Children
 from fleet.local.stage import FLEET, Role, Stage
@@ -35,9 +30,6 @@ from fleet.web.users import add_user
 from models.data.dataset import Dataset
 from models.data.source import DataSource
 
-HOSTILE = """<script>window.hacked=1</script>"><img src=x onerror="window.hacked=2">'{{ 7*7 }}"""
-MALLORY = "mallory"
-"""The device that says it."""
 ROWS = "benchmarks.slow_rows:rows"
 NAME, PASSWORD = "anna", "correct horse battery"
 """Who may act at the page."""
@@ -74,11 +66,11 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 
 class ShownFleet:
-    """A fleet at work. page: its address, with a slash at the end."""
+    """A fleet at work. broker: where it is reached. page: its address, with a slash at the end."""
 
-    def __init__(self, folder: Path, broker: EmbeddedBroker, children: Children, built: Stage, page: str) -> None:
-        self.folder, self.page, self.stage = folder, page, built
-        self._broker, self._children = broker, children
+    def __init__(self, folder: Path, broker: BrokerSettings, children: Children, built: Stage, page: str) -> None:
+        self.folder, self.broker, self.page, self.stage = folder, broker, page, built
+        self._children = children
         self._running: dict[str, Child] = {}
 
     def start(self, *names: str) -> None:
@@ -125,24 +117,6 @@ class ShownFleet:
         until(lambda: self.job, "a page that knows the job")
         return self.job
 
-    def say_hostile(self, job: str) -> None:
-        """Have a device be there that attacks whoever shows its words."""
-        words = Presence(
-            MALLORY,
-            boot=1,
-            online=True,
-            labels={"site": "nowhere"},
-            unready={job: HOSTILE},
-            trouble={job: HOSTILE},
-            software=HOSTILE,
-            nonce="n",
-        )
-        broker = BrokerSettings(port=self._broker.port, protocol=self._broker.protocol)
-        with over_mqtt("mallory", broker, Wire(FLEET)) as hand:
-            if trouble := hand.connect(PATIENCE_S):
-                raise NotSeenError(trouble)
-            hand.say(words)
-
 
 @contextmanager
 def shown_fleet(
@@ -175,7 +149,7 @@ def shown_fleet(
             site = {"labels": {"site": labels[at % len(labels)]}} if labels else {}
             more = {"models": {"allow": [ROWS]}, "limits": {"presence_s": 1.0}, "vitals": {"every_s": 5.0}, **site}
             stage.write(device, FLEET, where, {"digits": rows}, more)
-        yield ShownFleet(folder, broker, children, built, f"http://{page}/")
+        yield ShownFleet(folder, where, children, built, f"http://{page}/")
 
 
 def _free_port() -> int:
@@ -183,8 +157,3 @@ def _free_port() -> int:
     with socket.socket() as tried:
         tried.bind(("127.0.0.1", 0))
         return int(tried.getsockname()[1])
-
-
-def n_listening(log: Path) -> int:
-    """Return how often a page has said in this log that it listens."""
-    return len(re.findall("web=listening", log.read_text(encoding="utf-8")))

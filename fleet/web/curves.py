@@ -19,6 +19,7 @@ MOST_SENT = 2000
 """Points of each curve that a script gets."""
 WIDTH, HEIGHT = 600, 140
 """Of the drawing, in its own units."""
+FIRST = ("accuracy", "loss")
 _TITLES = {
     "participants": "Updates in the version",
     "bytes_up": "Bytes of its updates, all devices together",
@@ -46,6 +47,11 @@ class Series(Struct, frozen=True):
         """The last value that there is."""
         return next((value for value in reversed(self.values) if value is not None), None)
 
+    @property
+    def is_of_class(self) -> bool:
+        """Whether it is of one class of the answers alone ("recall:3")."""
+        return ":" in self.name
+
 
 class Curves(Struct, frozen=True):
     """All curves of a job over the same versions."""
@@ -65,8 +71,8 @@ class Drawing(Struct, frozen=True):
 
 
 def curves_of(points: Sequence[VersionPoint], most: int = MOST_SENT) -> Curves:
-    """Return every curve that these versions have a value for; measures in the order of their names."""
-    measures = sorted({name for point in points for name in point.metrics} - {"participants"})
+    """Return every curve that these versions have a value for."""
+    measures = measures_of(points)
     series = [Series(name, name, [_finite(point.metrics.get(name)) for point in points]) for name in measures]
     spreads = [point.federated for point in points]
     measure = next((spread.measure for spread in spreads if spread is not None), "")
@@ -83,6 +89,12 @@ def curves_of(points: Sequence[VersionPoint], most: int = MOST_SENT) -> Curves:
         [points[i].at for i in kept],
         [Series(one.name, one.title, [one.values[i] for i in kept], one.unit) for one in series],
     )
+
+
+def measures_of(points: Sequence[VersionPoint]) -> list[str]:
+    """Return the measures of versions: those that people look for first, those of one class alone last."""
+    names = {name for point in points for name in point.metrics} - {"participants"}
+    return sorted(names, key=lambda name: (":" in name, FIRST.index(name) if name in FIRST else len(FIRST), name))
 
 
 def _finite(value: float | None) -> float | None:

@@ -54,7 +54,7 @@ def job(site: Site, asked: Asked[JobQuery]) -> Screen:
             "width": curves.WIDTH,
             "height": curves.HEIGHT,
             "points": points[: -MOST_VERSIONS - 1 : -1],
-            "measures": sorted({name for point in points for name in point.metrics} - {"participants"})[:6],
+            "measures": curves.measures_of(points)[:6],
             "n_points": len(points),
             "spread": None if latest is None else latest.federated,
             "serves": site.summary(view).serves.get(one.job, ()),
@@ -103,8 +103,12 @@ def waits(view: View, job: JobView) -> str:
     if not more:
         return "It has all updates that it needs; the version is being made."
     named = ", ".join(missing[:NAMED]) + (" …" if len(missing) > NAMED else "")
+    waiting = len(now.offered - now.counted - set(now.refused))
     text = f"It waits for {more} more update{'' if more == 1 else 's'}"
-    text += f" of {len(missing)} devices: {named}." if missing else "."
+    text += f", of which {waiting} {'has' if waiting == 1 else 'have'} arrived" if waiting else ""
+    text += (
+        f"; nothing has come of {len(missing)} device{'' if len(missing) == 1 else 's'}: {named}." if missing else "."
+    )
     return text + (f" {len(gone)} of these are not online." if gone else "")
 
 

@@ -14,8 +14,15 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from benchmarks.shown_fleet import ShownFleet, shown_fleet, until
+from broker.messages import Presence
+from broker.wire import Wire
+from fleet.console.observer import over_mqtt
+from fleet.local.stage import FLEET
 
-WAITS_MS = 60_000
+HOSTILE = """<script>window.hacked=1</script>"><img src=x onerror="window.hacked=2">'{{ 7*7 }}"""
+MALLORY = "mallory"
+"""The device that says it."""
+WAITS_MS = 120_000
 """How long something may take to be seen: much longer than it takes, for a busy machine."""
 
 
@@ -38,9 +45,26 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShownFleet]:
     with shown_fleet(folder, (0.5, 0.5, 2.5), n_rows=300, labels=("hall", "yard")) as made:
         made.start()
         job = made.submit()
-        made.say_hostile(job)
+        say_hostile(made, job)
         until(lambda: made.version >= 2, "two versions")
         yield made
+
+
+def say_hostile(fleet: ShownFleet, job: str) -> None:
+    """Have a device be there whose every word is an attack on whoever shows it."""
+    words = Presence(
+        MALLORY,
+        boot=1,
+        online=True,
+        labels={"site": "nowhere"},
+        unready={job: HOSTILE},
+        trouble={job: HOSTILE},
+        software=HOSTILE,
+        nonce="n",
+    )
+    with over_mqtt(MALLORY, fleet.broker, Wire(FLEET)) as hand:
+        assert hand.connect(WAITS_MS / 1000) == ""
+        hand.say(words)
 
 
 class Sight:

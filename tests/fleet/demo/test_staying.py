@@ -74,7 +74,7 @@ class Demo:
             yield
 
     def stop_job(self) -> None:
-        self._until(lambda: re.search(r"^ +2 +2 ", self.said, re.MULTILINE) is not None)
+        self._until(lambda: re.search(r" 2 +2 +0\.\d", self.said) is not None)
         assert (
             main(["job", "stop", "tumours", "--config", str(self._folder / "out/fleet/aggregator/aggregator.toml")])
             == 0

@@ -102,7 +102,7 @@ def test_a_row_says_everything_of_its_device(client: Asking) -> None:
 
 def test_a_job_says_what_its_round_waits_for_and_what_has_come_of_it(client: Asking) -> None:
     text = " ".join(Markup(client.get(f"/jobs/{JOB}").text).text)
-    assert "It waits for 1 more update of 1 devices: device-00002." in text
+    assert "It waits for 1 more update, of which 1 has arrived; nothing has come of 1 device: device-00002." in text
     assert "on the worst device" in text
     assert "inputs = 64" in text
     assert client.get(f"/jobs/{JOB}").text.count('class="curve"') == 2 + 3 + 4, "a drawing of each curve"
@@ -199,7 +199,7 @@ def test_everybody_has_the_same_rules_said(client: Asking) -> None:
         assert headers["content-security-policy"].startswith("default-src 'self';")
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
