@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 
 MOST_STREAMS = 1200
 MOST_CHANNELS = 200
-"""Pages, each with its query, that are looked at at once: of fifty rows each takes some 0.1 MB, and so does each message
-that waits."""
+"""Pages, each with its query, that are looked at at once. Each takes some 0.1 MB; so does each message that waits."""
 QUEUED = 4
 HEARTBEAT_S = 15.0
 STUCK_S = 20.0
