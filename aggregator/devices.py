@@ -16,6 +16,7 @@ from aggregator import events, quarantine
 from aggregator.pages import PAGE_BYTES, page
 from aggregator.roster import Known
 from broker.messages import Devices, Events, History, Quarantine, Release
+from runtime.words import clean
 
 if TYPE_CHECKING:
     from aggregator.service import Aggregator
@@ -133,7 +134,7 @@ def _event(event: events.Event) -> dict[str, Any]:
 
 def put(aggregator: Aggregator, command: Quarantine) -> str:
     """Put a device in quarantine, durably; return that in words. Raises ValueError or StoreError."""
-    roster, device, why = aggregator.roster, command.device, command.why or quarantine.UNSAID
+    roster, device, why = aggregator.roster, command.device, clean(command.why) or quarantine.UNSAID
     if device not in roster.quarantined and len(roster.quarantined) >= quarantine.MOST:
         raise ValueError(
             f"{quarantine.MOST:,} devices are in quarantine: release some, or revoke them (fedge ca revoke)"

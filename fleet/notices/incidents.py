@@ -5,13 +5,15 @@
 
 1. An incident has a kind and a name (a device, a job, a file). While it is open nothing is said of it again. It is over
    when its end is seen, or when no sign of it was seen for as long as `QUIET_S` says.
-2. Of one kind there are FEW notices in HOLD_S at most: more incidents are counted in one, and the first ones named. So
-   a storm is a few lines, however many devices it has.
+2. Of one kind there are FEW notices in HOLD_S at most: more incidents are counted in one, the first ones named. So a
+   storm is a few lines, however many devices it has. Of MOST_OPEN incidents that are open those that nobody has seen a
+   sign of for ROOM_S make room; while there is none, a further state of a device is passed over, and the log says so.
 3. It has no clock, no file and no thread; all that it remembers is `Told`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -24,12 +26,15 @@ from fleet.notices.told import MOST_HELD, MOST_OPEN, Held, Told
 from fleet.sight.view import Happened, View
 from runtime.words import clean
 
+log = logging.getLogger(__name__)
+
 DAY_S = 86_400.0
 HOLD_S = 60.0
 FEW = 3
 """Of one kind, that are told one by one."""
 NAMED = 5
 """Of many, that are named."""
+ROOM_S = 600.0
 LONGEST_STEP_S = 60.0
 """From one look to the next, as far as it counts: a clock may leap."""
 MOST_TEXT = 400
@@ -76,6 +81,7 @@ class Incidents:
         self._looked_at: float | None = None
         self._recent: dict[str, list[float]] = {}
         """Kind to when the last notices of it were told; FEW stand for one that counts many."""
+        self._is_full = False
 
     def look(self, view: View, happened: Sequence[Happened], around: Surroundings, now: float) -> list[Notice]:
         """Return what to tell now. now: seconds since 1970. happened: those with a number up to `last` were told."""
@@ -85,8 +91,8 @@ class Incidents:
             if event.n > (self._told.last or 0):
                 self._told.last = event.n
                 self._take(event, now)
-        self._look_at_devices(view, passed_s if view.connected else 0.0, now)
         self._look_around(around, now)
+        self._look_at_devices(view, passed_s if view.connected else 0.0, now)
         self._close(now)
         return [notice for kind in list(self._told.held) for notice in self._tell(kind, now)]
 
@@ -96,7 +102,7 @@ class Incidents:
         kind, who = "job.ended" if event.kind in ENDED else event.kind, event.device or event.job
         named = kind in ("job.ended", "round.abandoned", "device.clone") and who  # without: "and so many more"
         if named or kind == "words.refused":
-            self._sign(kind, who, Held(who or "somebody", event.text, event.job, event.device), now)
+            self._sign(kind, who, Held(who or "somebody", event.text, event.job, event.device), now, is_state=False)
 
     def _look_at_devices(self, view: View, passed_s: float, now: float) -> None:
         if view.connected and passed_s > 0:
@@ -128,16 +134,32 @@ class Incidents:
         elif free is not None and free >= ENOUGH * limit:
             self._told.open.pop(f"disk {who}", None)
 
-    def _sign(self, kind: str, name: str, held: Held, now: float) -> None:
-        """Note a sign of an incident; the first one is told."""
+    def _sign(self, kind: str, name: str, held: Held, now: float, *, is_state: bool = True) -> None:
+        """Note a sign of an incident; the first one is told. is_state: it comes again at each look."""
         if kind not in self._settings.kinds:
             return
         incident, open_ = f"{kind} {name}", self._told.open
-        if incident not in open_:
+        is_new = open_.pop(incident, None) is None
+        has_room = not is_new or self._has_room(now)
+        if is_new and (has_room or not is_state):
             self._hold(kind, held)
-            if len(open_) >= MOST_OPEN:
-                del open_[next(iter(open_))]
-        open_[incident] = now
+        if has_room:
+            open_[incident] = now  # as the last one: the first are those that no sign was seen of for longest
+
+    def _has_room(self, now: float) -> bool:
+        """Return whether one more incident can be remembered; of those that are open one may make room."""
+        open_ = self._told.open
+        if len(open_) < MOST_OPEN:
+            return True
+        oldest = next(iter(open_))
+        if now - open_[oldest] <= ROOM_S:
+            if not self._is_full:
+                log.warning("%d incidents are open: what begins at further devices is not told", MOST_OPEN)
+            self._is_full = True
+            return False
+        del open_[oldest]
+        self._is_full = False
+        return True
 
     def _hold(self, kind: str, held: Held) -> None:
         if kind not in self._settings.kinds:

@@ -8,7 +8,8 @@
 2. What has not changed since the last view is the same object in the next one; where nothing has, the view is.
 3. A view renews AT_ONCE devices at most, those first that have waited longest: where a whole large fleet has changed at
    once it takes several views, and `is_behind` says so meanwhile.
-4. It remembers MOST_DEVICES devices and MOST_JOBS jobs; what is said of more is passed over.
+4. It remembers MOST_DEVICES devices and MOST_JOBS jobs, and of what devices say so many bytes (words.py); what is said
+   of more is passed over.
 5. Times are the caller's, in seconds since 1970.
 """
 
@@ -26,12 +27,15 @@ from fleet.sight.doing import doing_of
 from fleet.sight.facts import Facts, JobFacts
 from fleet.sight.known import LEAVE_S, NO_LABELS, Known
 from fleet.sight.view import AggregatorView, DeviceState, DeviceView, JobView, View
+from fleet.sight.words import Words
 from runtime.words import clean
 
 MOST_DEVICES = 100_000
 MOST_JOBS = 1000
 AT_ONCE = 3000
 """Devices that one view renews: some 12 ms."""
+MOST_SHARED = 8
+"""Labels of a device that shares them with others: a site, a model."""
 RETAINED_S = 10.0
 """Over a new connection, what lies at the broker of a device has come after this long."""
 NO_FACTS = Facts()
@@ -43,6 +47,7 @@ class Sight:
     def __init__(self, fleet: str, *, software: str = "", most_devices: int = MOST_DEVICES) -> None:
         self._most = most_devices
         self._devices: dict[str, Known] = {}
+        self._words = Words()
         self._courses: dict[str, Course] = {}
         self._facts = NO_FACTS
         self._labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
@@ -114,6 +119,7 @@ class Sight:
             self._leaving.pop(said.device, None)
             known.take(said, now, retained=retained, link=self._link)
             known.labels = self._shared(known.labels)
+            self._words.keep(known)
         elif retained or known.state not in ("online", "silent"):
             known.take(said, now, retained=retained, link=self._link)
             known.move("offline", now)
@@ -125,6 +131,7 @@ class Sight:
         known = self._known(said.device, now)
         if known is not None:
             known.take_vitals(said, now, retained=retained)
+            self._words.keep(known)
             self._touch(known)
 
     def _hear_offer(self, said: Offer, now: float) -> None:
@@ -254,7 +261,9 @@ class Sight:
     def _shared(self, labels: Mapping[str, str]) -> Mapping[str, str]:
         if not labels:
             return NO_LABELS
-        if len(self._labels) > self._most:
+        if len(labels) > MOST_SHARED:
+            return labels
+        if len(self._labels) > len(self._devices) + MOST_SHARED:  # those that nobody has any more are among them
             self._labels.clear()
         return self._labels.setdefault(tuple(labels.items()), labels)
 
@@ -350,6 +359,7 @@ class Sight:
                 seen.pop(device, None)
                 if known.vitals is None:
                     del self._devices[device]
+                    self._words.leave(device)
                 continue
             is_sorted &= device in seen
             seen[device] = self._see(known, state, rounds)

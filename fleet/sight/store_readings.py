@@ -133,7 +133,7 @@ class StoreSource:
         self._is_whole = False
         facts = Facts(self._jobs(), self._reader.quarantined(), self._with_rows())
         found = Found(facts, self._happened())
-        self._facts, self._is_whole = facts, True
+        self._facts, self._is_whole = facts, len(found.happened) < MOST_EVENTS  # else there may be more of them
         return found
 
     def _jobs(self) -> Mapping[str, JobFacts]:
@@ -198,6 +198,8 @@ class StoreSource:
             self._last = latest[0].n if latest else 0
             return []
         found = self._reader.events(since=self._last, most=MOST_EVENTS)
+        if not found and (latest := self._reader.events(most=1)) and latest[0].n < self._last:
+            found = self._reader.events(since=0, most=MOST_EVENTS)  # another store lies there
         if found:
             self._last = found[-1].n
         return [happened(event) for event in found]

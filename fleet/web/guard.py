@@ -13,6 +13,7 @@ types are not guessed.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -28,6 +29,8 @@ MOST_HEAD = 16_384
 """Bytes of all headers."""
 MOST_BODY = 16_384
 """Bytes of a form."""
+HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]{0,5})?")
+"""Of a request, in small letters: nothing else may stand in an address that a redirection repeats."""
 ACTS = ("/actions/", "/login", "/logout")
 RULES = {
     "content-security-policy": (
@@ -102,11 +105,10 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         """Return whether a Host header has a name of ours, or an address, to which no name of a stranger can lead."""
-        name = host.lower()
-        if name.startswith("["):
-            name = name[1:].partition("]")[0]
-        elif name.count(":") <= 1:
-            name = name.partition(":")[0]
+        parts = HOST.fullmatch(host.lower())
+        if parts is None:
+            return False
+        name = parts["address"] or parts["name"]
         return name.removesuffix(".") in self._hosts or _is_address(name)
 
     def _is_near(self, client: str) -> bool:

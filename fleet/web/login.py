@@ -25,7 +25,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -76,7 +76,10 @@ async def form_of(request: Request) -> dict[str, str]:
         raise NotAllowedError(403, why)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise NotAllowedError(415, "This is no form of ours.")
-    body = await request.body()
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:  # nobody hears it
+        raise NotAllowedError(400, "The form did not come to its end.") from error
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=16, errors="strict")
     except ValueError as error:
@@ -98,7 +101,10 @@ def not_from_here(request: Request) -> str:
         return foreign
     if origin is None or origin == "null":  # a page without a referrer says null, to its own site too
         return "" if site == "same-origin" else foreign
-    said = urlsplit(origin)
+    try:
+        said = urlsplit(origin)
+    except ValueError:
+        return foreign
     is_secure = request.scope["scheme"] == "https"
     here = said.netloc.lower() == request.headers.get("host", "").lower()
     return "" if here and said.scheme in (("https",) if is_secure else ("http", "https")) else foreign

@@ -6,8 +6,8 @@ Laws.
 1. A piece is rendered once for all who look at the same page with the same query, and sent only where it has changed in
    more than how long ago something is: the script counts that.
 2. Rendering takes at most a quarter of a processor: after a pass the hub rests three times as long as it took.
-3. Streams are bounded in number. Each has a queue of QUEUED messages, which all of a channel share; who does not keep
-   up is cut off, and comes again.
+3. Streams are bounded in number, and so are the pages that they are of: each of these takes memory. A stream has a
+   queue of QUEUED messages, which all of a channel share; who does not keep up is cut off, and comes again.
 4. A stream with nothing to say says so every HEARTBEAT_S; the connection of who has gone is found by that.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import time
@@ -30,6 +31,8 @@ from fleet.web.site import MissingError, Screen, Site
 log = logging.getLogger(__name__)
 
 MOST_STREAMS = 1200
+MOST_CHANNELS = 200
+"""Pages, each with its query, that are looked at at once. Each takes some 0.1 MB; so does each message that waits."""
 QUEUED = 4
 HEARTBEAT_S = 15.0
 STUCK_S = 20.0
@@ -53,8 +56,9 @@ class Channel:
         self.first = asyncio.Lock()
         """Held while it is rendered for the first time."""
         self.is_rendered = False
-        self._shown: dict[str, str] = {}
-        self._ages: dict[str, str] = {}
+        self._shown: dict[str, bytes] = {}
+        self._ageless: dict[str, bytes] = {}
+        """Digests of what is shown but for how long ago something is."""
 
     def render(self) -> bytes | None:
         """Return a message with what has changed, None where nothing has. Runs on the hub's thread."""
@@ -65,15 +69,16 @@ class Channel:
         changed = {}
         for name in screen.parts:
             html = self._site.part(screen, name)
-            bare = _AGES.sub("></time>", html)
-            if self._ages.get(name) != bare:
+            ageless = hashlib.blake2b(_AGES.sub("></time>", html).encode(), digest_size=16).digest()
+            if self._ageless.get(name) != ageless:
                 changed[name] = html
-            self._shown[name], self._ages[name] = html, bare
+            self._shown[name], self._ageless[name] = html.encode(), ageless
         return _message(changed, self._site.clock()) if changed else None
 
     def whole(self) -> bytes:
         """Return a message with all pieces, as they were rendered last."""
-        return _message(self._shown, self._site.clock())
+        shown = {name: html.decode() for name, html in self._shown.items()}
+        return _message(shown, self._site.clock())
 
 
 def _message(parts: dict[str, str], now: float) -> bytes:
@@ -132,7 +137,8 @@ class Hub:
 
     async def stream(self, key: object, look: Looking, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with a stream. key: equal for those who look at the same. look: makes the screen."""
-        if self._closing.is_set() or self.n_streams >= MOST_STREAMS:
+        is_full = self.n_streams >= MOST_STREAMS or (key not in self._channels and len(self._channels) >= MOST_CHANNELS)
+        if self._closing.is_set() or is_full:
             response = PlainTextResponse("too many look on already\n", 503, {"retry-after": "15"})
             await response(scope, receive, send)
             return

@@ -342,6 +342,13 @@ def test_the_same_again_is_answered_again_and_a_release_of_nobody_is_refused(fle
     assert (refused.ok, refused.text) == (False, "d0 is not in quarantine")
 
 
+def test_why_is_kept_as_it_may_be_shown(fleet: Fleet, ask: Ask) -> None:
+    assert ask(Quarantine("cli", "q", "d1", "\x1b[31mits\nclock\u202e")).ok
+    assert fleet.store.quarantined() == {"d1": "\ufffdits clock\ufffd"}
+    assert ask(Quarantine("cli", "q2", "d2", "")).ok
+    assert fleet.store.quarantined()["d2"] == quarantine.UNSAID
+
+
 def test_there_is_an_end_to_it(fleet: Fleet, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "MOST", 1)
     assert ask(Quarantine("cli", "q", "d1")).ok

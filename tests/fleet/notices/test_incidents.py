@@ -10,6 +10,7 @@ from msgspec import structs
 
 from aggregator.looking_on import NotifySettings
 from broker.messages import Notice, Vitals
+from fleet.notices import incidents
 from fleet.notices.incidents import DAY_S, HOLD_S, Incidents, Surroundings
 from fleet.notices.told import Told
 from fleet.sight.view import DeviceState, DeviceView, Happened, View
@@ -69,6 +70,23 @@ def test_an_end_of_a_job_is_told_once_whatever_comes_after_it() -> None:
     assert watch.look(deleted, after_s=HOUR_S) == []
     assert watch.again().look(deleted) == [], "nor after a start"
     assert kinds(watch.look(watch.happen("job.stopped", job="other-2"), after_s=HOUR_S)) == ["job.ended"]
+
+
+def test_more_incidents_than_are_remembered_are_told_of_once_and_leave_room_for_what_happens(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(incidents, "MOST_OPEN", 20)
+    watch = Watch()
+    for n in range(50):
+        watch.put("online", [f"pi-{n:02}"], Vitals(f"pi-{n:02}", 1, disk_free=1))
+    watch.around = Surroundings("/var/lib/fedge", free=1)
+    (notice,) = watch.look()
+    assert notice.text.startswith("20 disks are nearly full")
+    assert "the server" in notice.text
+    assert watch.pass_time(HOUR_S) == []
+    assert kinds(watch.look(watch.happen("job.finished", job="digits-1"))) == ["job.ended"], "what happens is told"
+    assert watch.pass_time(HOUR_S) == []
+    assert caplog.text.count("20 incidents are open") == 1
 
 
 def test_an_event_that_was_looked_at_is_not_told_again() -> None:
@@ -194,7 +212,7 @@ def test_a_disk_is_told_when_it_is_nearly_full_and_not_while_it_wavers() -> None
     watch = Watch()
     watch.around = structs.replace(watch.around, free=400_000_000)
     watch.put("online", vitals=Vitals("pi-1", 1, disk_free=312_000_000))
-    one, other = watch.look()
+    other, one = watch.look()
     assert (one.text, one.device) == ("the disk of pi-1 is nearly full: 312 MB left", "pi-1")
     assert (other.text, other.device) == ("the server's disk at /var/lib/fedge is nearly full: 400 MB left", "")
     for free in (510_000_000, 490_000_000) * 5:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from broker.messages import (
     Beacon,
@@ -328,6 +329,13 @@ def test_no_more_devices_are_remembered_than_there_is_room_for() -> None:
         sight.hear(there(f"d{n}"), 1.0)
         sight.hear(Vitals(f"v{n}", 1), 1.0)
     assert len(sight.view(2.0).devices) <= 3
+
+
+def test_one_device_that_says_other_labels_each_time_leaves_nothing_behind(sight: Sight) -> None:
+    for n in range(500):
+        sight.hear(structs.replace(there("d1"), labels={"a": f"x{n}"}), 1.0)
+    assert len(sight._labels) < 20
+    assert device(sight).labels == {"a": "x499"}
 
 
 def test_an_aggregator_that_a_new_broker_does_not_know_is_not_there(sight: Sight) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from aggregator.database import StoreError
 from aggregator.effects import Attempt
-from aggregator.store import Store
+from aggregator.store import FILE, Store
 from broker.messages import Version
+from fleet.sight import store_readings
 from fleet.sight.readings import Spread
 from fleet.sight.source import Found
 from fleet.sight.store_readings import DEVICES_S, StoreSource, measure_of, spread_of
@@ -97,6 +98,33 @@ def test_events_come_once_and_none_of_before(store: Store, source: StoreSource) 
     assert [each.text for each in source.readings.events(most=2)] == ["it is broken", "before"]
     assert [each.text for each in source.readings.events(since=event.n - 1)] == ["it is broken"]
     assert source.readings.events(kind="job", before=event.n)[0].text == "before"
+
+
+def test_events_of_another_store_in_the_same_place_come_too(store: Store, source: StoreSource) -> None:
+    for n in range(3):
+        store.events.note("job.resting", f"of the first {n}", job=JOB)
+        store.set_note("a", str(n))
+    polled(source)
+    store.close()
+    for file in store.folder.glob(f"{FILE}*"):
+        file.unlink()
+    with_less = Store(store.folder, synced=False)
+    with_less.events.note("job.resting", "of the second", job=JOB)
+    with_less.set_note("a", "1")
+    assert [event.text for event in polled(source).happened] == ["of the second"]
+    with_less.close()
+
+
+def test_more_events_than_are_read_at_once_come_with_the_next_polls(
+    store: Store, source: StoreSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_readings, "MOST_EVENTS", 2)
+    polled(source)
+    for n in range(5):
+        store.events.note("job.resting", str(n), job=JOB)
+    store.set_note("a", "1")
+    assert [event.text for _ in range(3) for event in polled(source).happened] == list("01234")
+    assert source.poll() is None
 
 
 def test_who_has_rows_is_asked_for_now_and_then(store: Store, source: StoreSource, clock: Clock) -> None:

@@ -34,6 +34,8 @@ async def inside(scope: Scope, receive: Receive, send: Send) -> None:
             ("Fleet.example", 200),
         ),
         *(("evil.example", 421), ("localhost.evil.example", 421), ("127.0.0.1.evil.example:8080", 421)),
+        *(("127.0.0.1:@evil.example", 421), ("localhost:/evil", 421), ("[::1", 421), ("[::1]]evil", 421)),
+        *(("[::1].evil.example", 421), ("evil.example@localhost", 421), ("localhost:80:80", 421), ("", 421)),
     ],
 )
 def test_a_name_of_a_stranger_leads_nowhere(host: str, status: int) -> None:

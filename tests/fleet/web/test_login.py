@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from aggregator.looking_on import WebSettings
 from broker.connection import BrokerSettings
@@ -17,7 +19,7 @@ from broker.wire import Wire
 from fleet.sight.lookout import lookout_on
 from fleet.web import login
 from fleet.web.app import app
-from fleet.web.login import MOST_WAITING, WRONG, Door, NotAllowedError
+from fleet.web.login import MOST_WAITING, WRONG, Door, NotAllowedError, form_of
 from fleet.web.sessions import LONGEST_S, Sessions
 from fleet.web.tries import FREE, Tries
 from fleet.web.users import Users, add_user, remove_user
@@ -180,6 +182,7 @@ ATTACKS: dict[str, dict[str, str]] = {
     "a sandboxed frame, in an old browser": {"origin": "null"},
     "nobody says from where": {},
     "an origin that lies and a browser that does not": {"origin": HERE, "sec-fetch-site": "cross-site"},
+    "an origin that is no address": {"origin": "http://[::1"},
     "a name that begins like ours": {"origin": HERE + ".evil.example"},
 }
 
@@ -236,6 +239,24 @@ def test_nobody_is_logged_out_by_anything_but_a_form(page: Page, method: str) ->
     client = page.logged_in()
     assert client.request(method, "/logout", headers=FROM_HERE).status_code == 405
     assert is_in(client)
+
+
+def test_a_form_that_is_broken_off_is_a_refusal_and_no_fault() -> None:
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    head = {"host": "localhost", "origin": "http://localhost", "content-type": "application/x-www-form-urlencoded"}
+    headers = [(name.encode(), value.encode()) for name, value in head.items()]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/login",
+        "query_string": b"",
+        "headers": headers,
+    }
+    with pytest.raises(NotAllowedError, match="did not come to its end"):
+        asyncio.run(form_of(Request(scope, gone)))
 
 
 def test_many_wrong_passwords_have_to_wait_and_even_the_right_one_is_not_looked_at(page: Page) -> None:

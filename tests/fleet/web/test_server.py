@@ -200,6 +200,23 @@ def test_streams_are_bounded_in_number(served: Served, until: Until, monkeypatch
         stream.close()
 
 
+def test_pages_that_are_looked_at_are_bounded_in_number(
+    served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MOST_CHANNELS", 2)
+    found = [Stream(served, path) for path in ("/live/", "/live/?q=a", "/live/?q=a")]
+    assert all(stream.message() for stream in found)
+    assert served.get("/live/?q=b")[0] == 503
+    found.append(Stream(served, "/live/"))
+    assert found[-1].message(), "who looks at what others look at takes no more"
+    for stream in found[:2]:
+        stream.close()
+    with_state(served.lookout, "device-00004", "offline")
+    until(lambda: served.hub.n_streams == 2)
+    for stream in found[2:]:
+        stream.close()
+
+
 def test_a_stream_of_what_is_not_there_says_nothing_and_one_with_a_bad_query_is_refused(served: Served) -> None:
     assert served.get("/live/?page=x")[0] == 400
     assert served.get("/live/nothing")[0] == 404
