@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fleet.notices.incidents import Surroundings
-from identity.certificates import CertificateError, look_at_revocations
 from identity.validity import ValidityError, validity_of
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class Lookaround:
             try:
                 ends[name] = ends_at(Path(name))
                 self._unread.discard(name)
-            except (OSError, ValidityError, CertificateError) as error:
+            except (OSError, ValidityError) as error:
                 if name not in self._unread:
                     log.warning("nobody will be told when %s ends: %s", name, error)
                 self._unread.add(name)
@@ -60,10 +59,18 @@ class Lookaround:
 def ends_at(path: Path) -> float:
     """Return when a certificate ends, or when the next list of the revoked is due, in seconds since 1970.
 
-    Raises OSError, ValidityError or CertificateError.
+    Raises OSError or ValidityError, also where what reads such a list is not installed.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValidityError("is too large")
     pem = path.read_bytes()
-    is_list = b"-----BEGIN X509 CRL-----" in pem
-    return (look_at_revocations(pem)[1] if is_list else validity_of(pem).until).timestamp()
+    if b"-----BEGIN X509 CRL-----" not in pem:
+        return validity_of(pem).until.timestamp()
+    try:
+        from identity.certificates import CertificateError, look_at_revocations
+    except ImportError as error:
+        raise ValidityError("a list of the revoked is read with pip install fedge[identity]") from error
+    try:
+        return look_at_revocations(pem)[1].timestamp()
+    except CertificateError as error:
+        raise ValidityError(str(error)) from error
