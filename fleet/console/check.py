@@ -18,7 +18,6 @@ import errno
 import fcntl
 import importlib
 import os
-import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,6 @@ from msgspec import Struct, field, structs
 from aggregator.capacity import capacity
 from aggregator.capacity import capacity_of as of_aggregator
 from aggregator.config import ModelSettings, ServerLimits
-from aggregator.looking_on import MISSING_PAGE, WebSettings, page_is_installed
 from aggregator.starting import of_net
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed, read_password, tls_context, validity
@@ -44,7 +42,6 @@ from fleet.console.live import look
 from fleet.factories import find_beside
 from fleet.identity import wire_of_aggregator
 from fleet.roles import load_agent, load_aggregator
-from fleet.web.users import read_users
 from identity.keys import fingerprint
 from identity.registry import RegistryError, read_registry
 from identity.settings import IdentitySettings, ServerIdentity
@@ -124,16 +121,21 @@ def check_agent(path: Path) -> CheckReport:
     return report
 
 
-def check_aggregator(path: Path) -> CheckReport:
-    """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all."""
-    config, report = load_aggregator(path), CheckReport(str(path))
+def check_aggregator(path: Path, bind: str = "", *, in_container: bool = False) -> CheckReport:
+    """Look at aggregator.toml. Raises SettingsError when it cannot be loaded at all.
+
+    bind, in_container: of [web], where the command line says it.
+    """
+    config, report = load_aggregator(path, bind, in_container=in_container), CheckReport(str(path))
     _look_at_keys(report, config.identity, config.fleet)
     _look_at_sources(report, "tests", config.tests)
     _look_around(report, config.models.allow, config.broker, Path(config.state_dir), of_aggregator(config))
     if (registry := config.identity.registry) is not None:
         report.look("[identity] registry", partial(_registry, registry, config.fleet))
-    if config.web.bind:
-        report.look("[web]", partial(_page, config.web))
+    from fleet.console.check_beside import things_beside  # what it needs, no device has
+
+    for thing in things_beside(config, lambda speaker: _broker(speaker.broker).text):
+        report.look(thing.where, partial(_of_beside, thing.where, thing.text))
     return report
 
 
@@ -182,6 +184,10 @@ def check_job(path: Path, config: Path) -> CheckReport:
     return report
 
 
+def _of_beside(where: str, text: Callable[[], str]) -> Line:
+    return Line(where, text())
+
+
 def _look_at_sources(report: CheckReport, table: str, sources: Mapping[str, DataSource]) -> None:
     for name, source in sources.items():
         where = f"[{table}.{name}]"
@@ -205,18 +211,6 @@ def _look_at_keys(report: CheckReport, identity: IdentitySettings, fleet: str) -
         return Line("[identity]", f"{pinned}, {own}")
 
     report.look("[identity]", look)
-
-
-def _page(web: WebSettings) -> Line:
-    """Say where the page will be, or that it cannot be: the rest of an aggregator works without."""
-    if not page_is_installed():
-        return Line("[web]", MISSING_PAGE)
-    if web.users_file:
-        read_users(Path(web.users_file))
-    scheme = "https" if web.certificate_file else "http"
-    if web.certificate_file:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate_file, web.key_file)
-    return Line("[web]", f"the page will be at {scheme}://{web.bind}/")
 
 
 def _look_around(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from fleet.lines.options import Table, add, add_check, add_config, group
@@ -67,7 +68,8 @@ def aggregator_run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         from fleet.console.check import check_aggregator
 
-        return tell(check_aggregator, arguments, arguments.config)
+        look = partial(check_aggregator, bind=arguments.web, in_container=arguments.web_in_container)
+        return tell(look, arguments, arguments.config)
     refuse_json(arguments)
     from aggregator.service import ReplacedError
     from fleet.roles import companion_of_aggregator, load_aggregator, run_aggregator

@@ -49,7 +49,7 @@ class Lookaround:
             try:
                 ends[name] = ends_at(Path(name))
                 self._unread.discard(name)
-            except (OSError, ValueError) as error:
+            except (OSError, ValidityError) as error:
                 if name not in self._unread:
                     log.warning("nobody will be told when %s ends: %s", name, error)
                 self._unread.add(name)
@@ -59,13 +59,18 @@ class Lookaround:
 def ends_at(path: Path) -> float:
     """Return when a certificate ends, or when the next list of the revoked is due, in seconds since 1970.
 
-    Raises OSError, ValidityError, or CertificateError, which is a ValueError as well.
+    Raises OSError or ValidityError, also where what reads such a list is not installed.
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValidityError("is too large")
     pem = path.read_bytes()
     if b"-----BEGIN X509 CRL-----" not in pem:
         return validity_of(pem).until.timestamp()
-    from identity.certificates import look_at_revocations  # a large library, for who has such a list
-
-    return look_at_revocations(pem)[1].timestamp()
+    try:
+        from identity.certificates import CertificateError, look_at_revocations
+    except ImportError as error:
+        raise ValidityError("a list of the revoked is read with pip install fedge[identity]") from error
+    try:
+        return look_at_revocations(pem)[1].timestamp()
+    except CertificateError as error:
+        raise ValidityError(str(error)) from error

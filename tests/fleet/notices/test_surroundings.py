@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,28 @@ def test_room_and_ends_are_read_now_and_then(tmp_path: Path, caplog: pytest.LogC
     assert caplog.text.count("nobody will be told when") == 2
     shutil.rmtree(tmp_path)
     assert around.look(9 * FILES_S).free is None
+
+
+def test_a_server_without_the_packages_of_keys_has_notices_too(tmp_path: Path) -> None:
+    now, key = dt.datetime.now(dt.UTC).replace(microsecond=0), new_key()
+    authority = new_authority(key, "a", "home", 9, now)
+    (tmp_path / "ca.crt").write_bytes(authority)
+    (tmp_path / "devices.crl").write_bytes(revocations(authority, key, {}, 1, 3, now))
+    program = f"""
+import sys
+sys.modules["cryptography"] = None
+import fleet.notices.notifier
+from pathlib import Path
+from fleet.notices.surroundings import ends_at
+from identity.validity import ValidityError
+folder = Path({str(tmp_path)!r})
+print(ends_at(folder / "ca.crt"))
+try:
+    ends_at(folder / "devices.crl")
+except ValidityError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ends, why = done.stdout.splitlines()
+    assert float(ends) == (now + dt.timedelta(9)).timestamp()
+    assert "pip install fedge[identity]" in why
