@@ -3,6 +3,7 @@
     only GET and HEAD; POST below /login, /logout and /actions/     405
     Host is an address, localhost, or a configured name             421   a stranger's page whose name leads here (DNS
                                                                           rebinding) has a name of its own
+    asked by another site's page, other than by a link              403   an image at a model's address starts a process
     in a container: from its gateway or itself alone                403
     no long address, no long head, no long body                     414, 431, 413
 
@@ -98,6 +99,8 @@ class Guard:
             return PlainTextResponse("what is asked is too long\n", 414)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
             return PlainTextResponse("what is said beside the question is too long\n", 431)
+        if _is_of_another_page(Headers(scope=scope)):
+            return PlainTextResponse("this page answers no other site's page\n", 403)
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD") or (method == "POST" and path.startswith(ACTS)):
             return None
@@ -113,6 +116,12 @@ class Guard:
 
     def _is_near(self, client: str) -> bool:
         return client == self._gateway or is_loopback(client)
+
+
+def _is_of_another_page(headers: Headers) -> bool:
+    """Return whether a browser says that a page of another site asks this, and that nobody goes here by it."""
+    site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
+    return site not in ("same-origin", "none") and mode != "navigate"
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -57,6 +57,18 @@ def test_forms_are_taken_where_there_are_some_and_are_short() -> None:
     assert asking.ask("POST", "/actionsx").status_code == 405
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        *(("cross-site", "no-cors", 403), ("same-site", "cors", 403), ("cross-site", "websocket", 403)),
+        *(("cross-site", "navigate", 200), ("same-origin", "cors", 200), ("none", "navigate", 200)),
+    ],
+)
+def test_another_sites_page_links_here_and_takes_nothing_from_here(site: str, mode: str, status: int) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    assert Asking(Guard(inside)).get("/jobs/j/model.onnx", **headers).status_code == status
+
+
 def test_a_long_question_is_refused() -> None:
     asking = Asking(Guard(inside))
     assert asking.get("/?" + "q" * 2001).status_code == 414
