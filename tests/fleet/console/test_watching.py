@@ -30,6 +30,7 @@ from fleet.problems.problem import dealt
 from models.job import JobSpec, ModelSpec
 from runtime.children import environment
 from tests.fleet.conftest import JOB, Until, blobs
+from tests.terminal import heard
 
 Ask = Callable[..., str]
 
@@ -135,15 +136,21 @@ class Terminal:
         self.resize(columns, rows)
         self.before = termios.tcgetattr(theirs)
         self.theirs = theirs
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm"), start_new_session=True
-        )
+        with heard(signal.SIGINT):
+            self.process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=environment(TERM="xterm"),
+                start_new_session=True,
+            )
         self.seen = b""
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def look(self, until: Callable[[str], bool], timeout_s: float = 30.0) -> str:
+    def look(self, until: Callable[[str], bool], timeout_s: float = 120.0) -> str:
         """Return all that was written, once this holds of it."""
         give_up_at = time.monotonic() + timeout_s
         while not until(self.seen.decode(errors="replace")):
@@ -155,7 +162,7 @@ class Terminal:
     def end(self) -> None:
         """Wait for its end, and hold that the terminal is as it was."""
         self.look(lambda text: text.endswith("\x1b[?25h\x1b[?1049l"))
-        assert self.process.wait(10) == 0
+        assert self.process.wait(120) == 0
         assert termios.tcgetattr(self.theirs) == self.before
 
     def close(self) -> None:
