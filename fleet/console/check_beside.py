@@ -47,7 +47,7 @@ def things_beside(config: AggregatorConfig, address: Callable[[Speaker], str]) -
     for name in notify.certificate_files:
         yield Beside("[notify] certificate_files", partial(_certificate, name))
     if prefix:
-        yield Beside("[homeassistant]", lambda: f"devices by discovery, under {prefix}/ at the broker of [observer]")
+        yield Beside("[homeassistant]", lambda: f"devices by discovery, under the prefix {prefix}")
 
 
 def _observer(looking: Looking, address: Callable[[Speaker], str]) -> str:

@@ -247,7 +247,9 @@ class Console:
                     raise DeniedError(f"{error}; {hint}") from error
                 denials.add(str(error))
                 if len(denials) == 2:
-                    raise
+                    raise DeniedError(
+                        f"{error}; name the operator.toml of an observer or operator with --config"
+                    ) from error
             self._asks_by_query = not self._asks_by_query
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
         if isinstance(command, Stop | RollBack):

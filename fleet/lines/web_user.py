@@ -15,7 +15,7 @@ MOST_CHARACTERS = 4096
 
 def add_user_lines(web: Table) -> None:
     """Add `fedge web user`."""
-    example = "fedge web user add anna --role operator --users /etc/fedge/users.toml"
+    example = "fedge web user add anna --role operator --users /etc/fedge/web/users.toml"
     user = group(web, "user", "Who may log in at the page.", example)
     new = add(user, "add", user_add, "Let somebody log in; asks for the password.", example)
     new.add_argument("name", metavar="NAME")
@@ -24,13 +24,15 @@ def add_user_lines(web: Table) -> None:
         "--password-file", type=Path, metavar="FILE", help='its first line is the password; "-": standard input'
     )
     new.add_argument("--again", action="store_true", help="another password and role for somebody who is there")
-    every = add(user, "list", user_list, "Show who may log in.", "fedge web user list --users /etc/fedge/users.toml")
+    every = add(
+        user, "list", user_list, "Show who may log in.", "fedge web user list --users /etc/fedge/web/users.toml"
+    )
     gone = add(
         user,
         "remove",
         user_remove,
         "Let somebody log in no more; the page puts them out at once.",
-        "fedge web user remove anna --users /etc/fedge/users.toml",
+        "fedge web user remove anna --users /etc/fedge/web/users.toml",
     )
     gone.add_argument("name", metavar="NAME")
     for parser in (new, every, gone):

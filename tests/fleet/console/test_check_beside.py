@@ -61,7 +61,7 @@ def test_all_of_it_is_described(capsys: Capture) -> None:
         "[web] the page will be at http://127.0.0.1:8080/",
         "[web] users_file users.toml: anna (operator)",
         "[notify] posted to https://example.org and said under the topic `notice`: job.ended, disk",
-        "[homeassistant] devices by discovery, under homeassistant/ at the broker of [observer]",
+        "[homeassistant] devices by discovery, under the prefix homeassistant",
     ]
     assert (code, wrong) == (0, [])
 
