@@ -81,8 +81,11 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     *,
     keys: bool = False,
+    vitals: bool = True,
 ) -> Wired:
     """Run a job to its end. say: told what goes on. keys: whether everybody signs, and believes signed words alone.
+
+    vitals: whether devices say how they are: by the clock, and so one run more often than another.
 
     Raises SettingsError for a job that this many devices cannot do, StartError without a broker,
     ChildDiedError when a process ends early, WatchError when the fleet is silent.
@@ -92,7 +95,7 @@ def run(
         meter = Meter(broker.host, broker.port)
         behind = BrokerSettings(port=meter.start(), protocol=broker.protocol)
         made = make_keys(Path(name).resolve() / "keys", FLEET, device_names(len(shares))) if keys else None
-        plan = stage.build(Path(name), spec, shares, test, behind, inference=False, keys=made)
+        plan = stage.build(Path(name), spec, shares, test, behind, inference=False, keys=made, vitals=vitals)
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
         wire = wire_of_operator(FLEET, made.of_operator if made else IdentitySettings())
         with Children() as children, Watch(over_mqtt("watch", direct, wire)) as watch:

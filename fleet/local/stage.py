@@ -121,11 +121,13 @@ def build(
     inference: bool = True,
     keys: Keys | None = None,
     page: str = "",
+    vitals: bool = True,
 ) -> Stage:
     """Write everything: each device gets its share of the examples, the aggregator those to test on, if any.
 
     broker: how everybody reaches it, or a role of this name. inference: whether the devices put models into service.
-    keys: of everybody, where they sign what they say. page: HOST:PORT of the page of the fleet; "" for none.
+    keys: of everybody, where they sign what they say. page: HOST:PORT of the page of the fleet; "" for none. vitals:
+    whether devices say how they are.
     """
     reach = broker if callable(broker) else lambda _name: broker
     folder = folder.resolve()
@@ -146,7 +148,7 @@ def build(
     models = allowed if inference else allowed | {"inference": False}
     for device, share in zip(stage.devices, shares, strict=True):
         more = {} if keys is None else {"identity": keys.of_device(device.name)}
-        told = {"vitals": {"every_s": LEAST_EVERY_S}} if page else {}  # somebody looks on
+        told = {"vitals": {"every_s": LEAST_EVERY_S if vitals else 0.0}} if page or not vitals else {}
         write(device, FLEET, reach(device.name), {spec.data_name: share}, {"models": models, **more, **told})
     return stage
 

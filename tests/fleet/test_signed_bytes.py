@@ -35,7 +35,7 @@ def finish(n_rounds: int, *, keys: bool) -> Wired:
         train=TrainSpec(epochs=1, batch_size=10, learning_rate=0.05),
         rounds=RoundsSpec(deadline_s=60.0, max_rounds=n_rounds),
     )
-    return run(spec, [rows(n) for n in range(DEVICES)], rows(99), keys=keys)
+    return run(spec, [rows(n) for n in range(DEVICES)], rows(99), keys=keys, vitals=False)
 
 
 def test_signatures_change_no_model_and_cost_no_more_than_they_may_a_device_and_round() -> None:

@@ -106,7 +106,7 @@ def test_a_fleet_is_seen_at_work_and_as_it_goes_away_in_parts_and_comes_back(
         assert (seen.name, seen.ready) == ("blobs", 2)
         assert seen.state in ("running", "waiting")
         assert "accuracy" in seen.metrics
-        assert any(view.jobs[job].round is not None for view in views if job in view.jobs)
+        until(lambda: any(view.jobs[job].round is not None for view in tuple(views) if job in view.jobs))
         assert all(later.n >= view.n for view, later in pairwise(views))
         until(lambda: afar.view.jobs[job].version.number >= 5)
         assert afar.view.jobs[job].best is None

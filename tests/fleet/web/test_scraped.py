@@ -61,7 +61,7 @@ class Scraped:
 
     def ask(self, what: str, **query: str) -> Any:
         answer = fetched(f"http://127.0.0.1:{self._prometheus}/api/v1/{what}?{urllib.parse.urlencode(query)}")
-        return json.loads(answer)["data"] if answer else {}
+        return json.loads(answer)["data"] if answer.startswith("{") else {}  # it may be starting
 
     def query(self, query: str) -> list[Any]:
         return list(self.ask("query", query=query).get("result", ()))
