@@ -24,7 +24,7 @@ WAITS = ("fleet", "examples", "deploy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits: what only computes fills the time that is left, and no worker ends long after the others."""
+    """Begin with what waits: what only computes fills the time that is left, and no worker ends long after others."""
     tests = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in WAITS)
 
