@@ -24,7 +24,7 @@ demo: $(VENV)/.demo
 # Tests wait more than they compute: three at a time keep two cores busy, a file each, so that what a file sets up is made once.
 test: $(VENV)/.dev
 	deploy/need.sh $(TEST_PACKAGES)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 # One fleet and one browser for all of them, so one process.
 test-web: $(VENV)/.dev

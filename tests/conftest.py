@@ -19,16 +19,6 @@ settings.register_profile(
 settings.load_profile("unhurried")
 
 
-WAITS = ("fleet", "examples", "deploy")
-"""Folders of tests that start processes, and wait more than they compute."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits: what only computes fills the time that is left, and no worker ends long after others."""
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in WAITS)
-
-
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     with start_broker(tmp_path / "mosquitto", prefer="mosquitto") as broker:

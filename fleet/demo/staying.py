@@ -15,15 +15,20 @@ GONE_S = 60.0
 while."""
 ASKS_EVERY_S = 0.5
 ANSWERS_WITHIN_S = 5.0
+TRIES = 4
 
 
 def n_looking(page: str) -> int:
-    """Return how many look at the page at HOST:PORT; 0 where it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://{page}/api/looking", timeout=ANSWERS_WITHIN_S) as answer:
-            return int(json.load(answer)["streams"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    """Return how many look at the page at HOST:PORT; 0 where it does not answer, though it was asked TRIES times."""
+    for _ in range(TRIES):
+        try:
+            with urllib.request.urlopen(f"http://{page}/api/looking", timeout=ANSWERS_WITHIN_S) as answer:
+                return int(json.load(answer)["streams"])
+        except ConnectionRefusedError:
+            return 0
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(ASKS_EVERY_S)
+    return 0
 
 
 def stay(page: str, say: Callable[[str], None]) -> None:

@@ -119,6 +119,7 @@ def start(tmp_path: Path, until: Until) -> Iterator[Callable[..., Demo]]:
         demo.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["closing the page", "Ctrl-C"])
 def test_it_stays_at_a_terminal_while_somebody_looks(start: Callable[..., Demo], until: Until, by: str) -> None:
