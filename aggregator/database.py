@@ -145,7 +145,7 @@ class Database:
             self._be_strict()
 
     def _be_strict(self) -> None:
-        """Have what follows synced again; whoever cannot have that writes nothing. Raises StoreError."""
+        """Sync what follows again; whoever cannot have that writes nothing. Raises StoreError."""
         if not self._is_lax:
             return
         if self._db.in_transaction:  # which could not be rolled back, and in which the setting cannot be changed

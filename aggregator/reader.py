@@ -184,7 +184,7 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[Store]:
-        """Give the store as it is at one moment, for as long as the block lasts."""
+        """Hold the store as it is at one moment, for as long as the block lasts."""
         with self._lock:
             try:
                 db = self._opened()

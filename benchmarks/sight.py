@@ -28,7 +28,7 @@ REPEATS = 20
 
 
 def hear(sight: Sight, message: Presence | Vitals, now: float) -> None:
-    """Have it heard as from the wire: packed and unpacked, so that nothing is shared."""
+    """Return it as it is heard: packed and unpacked, so that nothing is shared."""
     sight.hear(WIRE.unpack(WIRE.pack(message)), now)
 
 

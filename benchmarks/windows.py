@@ -195,11 +195,11 @@ class Progress:
         self._all, self._done, self._began = work, 0.0, time.monotonic()
 
     def tell(self, what: str, work: float) -> None:
-        """Say what runs. work: of this run, what is done."""
+        """Print what runs. work: of this run, what is done."""
         self._display.status(f"{what}; {self._left(self._done + work)}")
 
     def ended(self, what: str, work: float) -> None:
-        """Say that a run came to its end. work: all of it."""
+        """Print that a run came to its end. work: all of it."""
         self._done += work
         self._display.line(f"  {what}; {self._left(self._done)}")
 

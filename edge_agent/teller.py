@@ -51,11 +51,11 @@ class Teller:
         """The part of a fleet's spread after which this device speaks."""
 
     def forget(self, now: float, spread_s: float) -> None:
-        """Say it again: the connection, or whoever leads, is a new one."""
+        """Forget what was said: the connection, or whoever leads, is a new one."""
         self.pace.forget(now, FIRST_S + self._share * spread_s)
 
     def stop(self) -> None:
-        """Say nothing until it is to be said again: the broker takes none of it."""
+        """Fall silent until the next `forget`: the broker takes none of it."""
         self.pace.stop()
 
     def tell(

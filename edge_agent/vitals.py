@@ -44,11 +44,11 @@ class Pace:
         self._not_before = math.inf
 
     def forget(self, now: float, wait_s: float) -> None:
-        """Say it again after this long: the broker may have lost it, or never had it."""
+        """Announce it again after this long: the broker may have lost it, or never had it."""
         self._last, self._not_before = None, now + wait_s
 
     def stop(self) -> None:
-        """Say nothing until the next `forget`."""
+        """Fall silent until the next `forget`."""
         self._not_before = math.inf
 
     @property
