@@ -198,7 +198,7 @@ def test_a_watched_fleet_is_drawn_again_in_another_size_and_q_leaves_the_termina
     one = terminal("watch")
     text = one.look(lambda text: "2 online" in text and "blobs" in text)
     assert text.startswith("\x1b[?1049h\x1b[?25l")
-    assert "\x1b[32monline" in text
+    assert "\x1b[32maggregator online" in text
     one.seen = b""
     one.resize(60, 8)
     one.process.send_signal(signal.SIGWINCH)
