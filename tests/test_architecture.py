@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -96,7 +97,8 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imported(path: Path, *, types: bool = True) -> Iterator[str]:
+@functools.cache
+def imported(path: Path, *, types: bool = True) -> frozenset[str]:
     """Return the dotted name of everything that a file imports, wherever in the file. types: also what only they
     need."""
     whole = tree(path)
@@ -104,13 +106,14 @@ def imported(path: Path, *, types: bool = True) -> Iterator[str]:
         node for node in ast.walk(whole) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
     passed = set() if types else {id(inner) for node in of_types for inner in ast.walk(node)}
+    names: set[str] = set()
     for node in (node for node in ast.walk(whole) if id(node) not in passed):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
 
 
 def graph() -> dict[str, set[str]]:
@@ -119,7 +122,7 @@ def graph() -> dict[str, set[str]]:
     modules = {name(path)[:-3].replace("/", ".").removesuffix(".__init__"): path for path in paths}
     found = {}
     for module, path in modules.items():
-        names = set(imported(path, types=False)) & modules.keys()
+        names = imported(path, types=False) & modules.keys()
         found[module] = {other for other in names if not any(below.startswith(f"{other}.") for below in names)} - {
             module
         }
@@ -223,7 +226,7 @@ def test_only_the_table_writes_topics() -> None:
 
 
 def test_only_the_wire_stands_on_the_table() -> None:
-    knowing = {name(path) for path in sources(*PACKAGES, "benchmarks") if "broker.topics" in set(imported(path))}
+    knowing = {name(path) for path in sources(*PACKAGES, "benchmarks") if "broker.topics" in imported(path)}
     assert all(path.startswith("broker/") for path in knowing), "who speaks to a fleet is handed its Wire"
 
 

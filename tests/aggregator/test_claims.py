@@ -415,7 +415,7 @@ FEDADAM = AggregateSpec(strategy="fedadam", server_learning_rate=0.02)
     ("compression", "aggregate"),
     [
         pytest.param("off", AggregateSpec(), marks=pytest.mark.long),
-        ("strong", AggregateSpec()),
+        pytest.param("strong", AggregateSpec(), marks=pytest.mark.long),
         pytest.param("extreme", AggregateSpec(), marks=pytest.mark.long),
         pytest.param("light", FEDAVGM, marks=pytest.mark.long),
         ("off", FEDADAM),

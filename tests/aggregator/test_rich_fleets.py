@@ -49,7 +49,12 @@ KINDS = {
     for coding in CODINGS
     if strategy != "median" or coding in ("off", "int8")  # of a sketch there is none
 }
-every_kind = pytest.mark.parametrize(("rules", "coding"), KINDS.values(), ids=KINDS)
+SHOWN = {"fedavg, off", "fedavg, strong", "momentum, light", "fedadam, strong", "median, int8"}
+"""Each strategy and each coding; `make long` tries each with each."""
+every_kind = pytest.mark.parametrize(
+    ("rules", "coding"),
+    [pytest.param(*kind, id=name, marks=[pytest.mark.long] * (name not in SHOWN)) for name, kind in KINDS.items()],
+)
 
 
 def raw(seed: int, n: int = 40, scale: Sequence[float] = (1e5, 1, 1e-2, 1e4)) -> Dataset:

@@ -81,6 +81,7 @@ def test_another_model_is_told_and_is_a_failure_where_exactness_is_asked_for(
     assert "own off: the first version that differs is 1" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_more_bytes_are_a_failure(own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = changed(
         tmp_path / "other",
@@ -141,7 +142,7 @@ def test_bad_input_is_one_line_and_a_code_of_two(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_stopped_comparison_leaves_nothing_behind(signum: signal.Signals) -> None:
     command = [
         sys.executable,

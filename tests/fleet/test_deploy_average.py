@@ -54,6 +54,10 @@ KINDS = {
     ),
     "int8": structs.replace(SPEC, compression=CompressionSpec(codec="int8"), deploy_average=16),
 }
+LONG = {"a sketch of its own choice", "a sketch with momentum"}
+every_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind in LONG)) for kind in KINDS]
+)
 
 
 def blobs(n: int, seed: int) -> Dataset:
@@ -241,7 +245,7 @@ def begin() -> Iterator[Begin]:
             world.store.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_kind
 def test_who_follows_every_version_and_who_comes_late_deploy_the_same(begin: Begin, kind: str) -> None:
     world = begin(KINDS[kind])
     world.run_to(ROUNDS)
@@ -257,7 +261,7 @@ def test_who_follows_every_version_and_who_comes_late_deploy_the_same(begin: Beg
     assert late.installs[0].release.averaged_since == world.spec.averaged_from(ROUNDS) < ROUNDS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_kind
 def test_who_comes_at_any_version_deploys_what_everybody_does(begin: Begin, kind: str) -> None:
     world = begin(KINDS[kind])
     names = itertools.count()
@@ -272,7 +276,7 @@ def test_who_comes_at_any_version_deploys_what_everybody_does(begin: Begin, kind
             world.check(shelf.installs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_kind
 def test_who_starts_again_goes_on_deploying_the_same(begin: Begin, kind: str) -> None:
     world = begin(KINDS[kind])
     for number in (5, 18, 33):

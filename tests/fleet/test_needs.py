@@ -107,7 +107,7 @@ def test_what_a_job_is_said_to_take_is_what_real_processes_take(
 @pytest.mark.parametrize(
     "more",
     [
-        {"compression": "off"},
+        pytest.param({"compression": "off"}, marks=pytest.mark.long),
         pytest.param({"compression": {"codec": "int8"}}, marks=pytest.mark.long),
         pytest.param({"compression": ALL_BUCKETS}, marks=pytest.mark.long),
         pytest.param({"compression": ALL_BUCKETS, "aggregate": {"server_momentum": 0.9}}, marks=pytest.mark.long),

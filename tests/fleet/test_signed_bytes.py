@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from benchmarks.wire import Wired, run
 from models.data.dataset import Dataset
@@ -51,6 +52,7 @@ def costs() -> tuple[float, float]:
     return cost(lambda one: one.wire_down), cost(lambda one: one.wire_up)
 
 
+@pytest.mark.long
 def test_signatures_change_no_model_and_cost_no_more_than_they_may_a_device_and_round() -> None:
     for _ in range(3):  # on a busy machine words are said once more, in one run and not in the other
         down, up = costs()

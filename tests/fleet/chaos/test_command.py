@@ -302,7 +302,7 @@ def before(options: Options) -> ChaosRun:
     return undisturbed(options, Display(None))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fleet_that_is_killed_again_and_again_makes_the_same_models(options: Options, before: ChaosRun) -> None:
     report = chaos(options, before, Display(None))
     assert report.problems == []

@@ -459,6 +459,7 @@ def test_updates_that_the_aggregator_would_not_assemble_are_said(here: Path, cap
 FACTORY = 'kind = "check_nets:{}"\ninputs = 3\noutputs = 2'
 
 
+@pytest.mark.long
 def test_a_factorys_net_that_fits_is_built_and_takes_a_step(here: Path, capsys: Capture) -> None:
     Path("aggregator.toml").write_text('fleet = "f"\n[limits]\nmodel_parameters = 1000\n')
     code, lines, complaints = check(

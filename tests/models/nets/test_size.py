@@ -125,21 +125,27 @@ def test_what_a_job_freezes_of_a_factorys_net_is_counted_and_refused_there(facto
         size.of_job(wrong, MOST)
 
 
+@pytest.mark.long
 def test_a_convolution_gives_more_numbers_than_it_has_weights(factories: None) -> None:
     assert size.of_model(model("Picture"), MOST) == Size(80 + 194, 192, 8 * 4 * 3 + 2)
 
 
+@pytest.mark.long
 def test_a_factory_of_any_width_is_counted(factories: None) -> None:
     found = size.of_model(model("good", width=2**31), MOST)
     assert found is not None
     assert found.parameters == 2**31 * 33 + 2
 
 
+@pytest.mark.long
 def test_a_factory_that_needs_numbers_is_called_with_them(factories: None) -> None:
     assert size.of_model(model("looks_at_its_numbers"), MOST) == Size(62, 60, 2)
 
 
-@pytest.mark.parametrize(("factory", "options"), [("hoards", {}), ("looks_at_its_numbers", {"width": 100_000})])
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [("hoards", {}), pytest.param("looks_at_its_numbers", {"width": 100_000}, marks=pytest.mark.long)],
+)
 def test_one_that_takes_more_than_it_may_is_refused_with_the_number(
     factories: None, factory: str, options: dict[str, int]
 ) -> None:
@@ -152,7 +158,7 @@ def test_one_that_kills_its_process_kills_no_other(factories: None) -> None:
         size.of_model(model("dies"), MOST)
 
 
-@pytest.mark.parametrize("code", [1, 3])
+@pytest.mark.parametrize("code", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_one_that_ends_its_process_is_not_taken_for_one_that_takes_too_much(factories: None, code: int) -> None:
     with pytest.raises(size.UntrainableError, match=f"ended the process that tried it, with exit code {code}"):
         size.of_model(model("leaves", code=code), MOST)
@@ -164,6 +170,7 @@ def test_one_that_does_not_come_to_an_end_is_refused(factories: None, monkeypatc
         size.of_model(model("sleeps"), MOST)
 
 
+@pytest.mark.long
 def test_what_one_throws_is_why_it_is_refused(factories: None) -> None:
     with pytest.raises(size.UntrainableError, match=r"sized_nets:throws.* throws ZeroDivisionError"):
         size.of_model(model("throws"), MOST)
