@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from onnxruntime import InferenceSession
 from playwright.sync_api import Page, expect
 
 from benchmarks.shown_fleet import NAME, PASSWORD, ShownFleet, until
@@ -156,6 +157,21 @@ def test_events_are_seen_as_they_happen_and_are_filtered(fleet: ShownFleet, wind
         page.get_by_role("button", name="Show").click()
         expect(page.locator("#events")).to_contain_text("job.submitted")
         expect(page.locator("#events")).not_to_contain_text("version.made")
+
+
+def test_a_model_is_given_by_its_link_and_by_its_number_and_of_none_a_reason(
+    fleet: ShownFleet, windows: Windows
+) -> None:
+    with windows.open(f"jobs/{fleet.job}", quiet=False) as sight:
+        page = sight.page
+        with page.expect_download() as given:
+            page.get_by_role("link", name="the last", exact=True).click()
+        assert given.value.suggested_filename == f"{fleet.job}.onnx"
+        (inputs,) = InferenceSession(given.value.path(), providers=["CPUExecutionProvider"]).get_inputs()
+        assert inputs.shape[1] == 64
+        page.get_by_label("or version").fill("999999999")
+        page.get_by_role("button", name="Download").click()
+        expect(page.locator("main .note")).to_contain_text("there is no version 999999999")
 
 
 def logged_in(page: Page) -> None:
