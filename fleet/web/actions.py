@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from aggregator.looking_on import WebSettings, is_loopback
 from fleet.web.login import Door, NotAllowedError, form_of, page, refusal, require
 from fleet.web.orders import Order, Orders, Send, Told
+from fleet.web.scrapers import Scrapers
 from fleet.web.site import Site
 from fleet.web.users import Users
 
@@ -73,7 +74,7 @@ def way_in(web: WebSettings, only_looks: str, send: Send) -> tuple[Callable[[Sit
         site.only_looks = only_looks
         return [*door.routes(site), *routes(site, send)]
 
-    return more, [door.middleware()]
+    return more, [Middleware(Scrapers, door=door), door.middleware()]
 
 
 async def _act(site: Site, orders: Orders, request: Request) -> Response:

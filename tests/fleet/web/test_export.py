@@ -87,7 +87,7 @@ def test_every_version_that_is_kept_is_given_and_of_others_a_sentence(
             gone = next(number for number in (1, 2, 3, 5) if best != f"1.{number}")
             answer = ask(f"/jobs/{id_}/model.onnx?version={gone}")
             assert answer.status_code == 503
-            assert f"<p class=\"note\">version {gone} of {id_} is not kept; these are: " in answer.text
+            assert f'<p class="note">version {gone} of {id_} is not kept; these are: ' in answer.text
         children.check()
 
 
@@ -114,7 +114,7 @@ class Refusing(Exporter):
         super().__init__(Path("nowhere"))
         self._why = why
 
-    async def export(self, job: str, version: str = "") -> object:  # type: ignore[override]  # it gives nothing
+    async def export(self, _job: str, _version: str = "") -> object:  # type: ignore[override]  # it gives nothing
         assert self._why, "a process was started"
         raise ExportFailedError(self._why)
 

@@ -23,12 +23,7 @@ from fleet.web.login import MOST_WAITING, WRONG, Door, NotAllowedError, form_of
 from fleet.web.sessions import LONGEST_S, Sessions
 from fleet.web.tries import FREE, Tries
 from fleet.web.users import Users, add_user, remove_user
-from identity import passwords
-from tests.fleet.web.browser import Browser
-
-GOOD = "correct horse battery"
-HERE = "http://127.0.0.1:8080"
-FROM_HERE = {"origin": HERE, "sec-fetch-site": "same-origin"}
+from tests.fleet.web.browser import FROM_HERE, GOOD, HERE, Browser
 
 
 class Clock:
@@ -81,23 +76,6 @@ def main_of(text: str) -> str:
 
 def is_in(client: Browser) -> bool:
     return "Log out" in client.get("/").text
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_passwords() -> Iterator[None]:
-    """As real, with less work: tests/identity/test_passwords.py has the parameters."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "MEMORY_BYTES", 65_536)
-        patch.setattr(passwords, "PASSES", 1)
-        yield
-
-
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("users") / "users.toml"
-    add_user(path, "anna", "operator", GOOD)
-    add_user(path, "bo", "observer", GOOD)
-    return path
 
 
 @pytest.fixture
