@@ -27,7 +27,7 @@ from fleet.web.site import Site
 from fleet.web.users import Users
 
 FORM = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(r"best|[0-9]{1,9}")
+VERSION = re.compile(r"best|([0-9]{1,10}\.)?[0-9]{1,9}")
 MOST_WHY = 200
 ASKED_ONCE_MORE = {
     "stop": "Stop {name} for good? Its versions stay; it is not resumed, only submitted anew.",

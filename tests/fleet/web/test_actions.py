@@ -103,14 +103,14 @@ def test_a_refusal_of_the_aggregator_is_shown_and_shown_as_text(page: Page) -> N
 @pytest.mark.parametrize("kind", ["stop", "roll-back"])
 def test_what_cannot_be_taken_back_is_asked_once_more(page: Page, kind: str) -> None:
     page.enter()
-    question = page.post(f"jobs/{JOB}/{kind}", version="39")
+    question = page.post(f"jobs/{JOB}/{kind}", version="1.39")
     assert page.sent == []
     fields = {name: found(question.text, name) for name in ("csrf", "form")}
     if kind == "roll-back":
-        assert "version 39" in question.text
+        assert "version 1.39" in question.text
         fields["version"] = found(question.text, "version")
     assert page.post(f"jobs/{JOB}/{kind}", confirmed="yes", **fields).status_code == 200
-    assert page.sent == [(Order(kind, JOB, "39" if kind == "roll-back" else ""), "0" * 32, "anna")]
+    assert page.sent == [(Order(kind, JOB, "1.39" if kind == "roll-back" else ""), "0" * 32, "anna")]
 
 
 def test_a_device_is_put_in_quarantine_and_released(page: Page) -> None:

@@ -82,7 +82,8 @@ def test_every_version_that_is_kept_is_given_and_of_others_a_sentence(
             assert said_by(ask(f"/jobs/{id_}/model.onnx"))["version"] == "1.6", "what devices serve"
             best = said_by(ask(f"/jobs/{id_}/model.onnx?version=best"))["version"]
             until(lambda: best == f"1.{lookout.view.jobs[id_].best}")  # the page calls the same one the best
-            assert said_by(ask(f"/jobs/{id_}/model.onnx?version=4"))["version"] == "1.4"
+            for number in ("4", "1.4"):
+                assert said_by(ask(f"/jobs/{id_}/model.onnx?version={number}"))["version"] == "1.4"
 
             gone = next(number for number in (1, 2, 3, 5) if best != f"1.{number}")
             answer = ask(f"/jobs/{id_}/model.onnx?version={gone}")
