@@ -238,5 +238,7 @@ def _point(job: str, cells: tuple[Any, ...]) -> CurveRow:
     participants = int(measured.get("participants", counted or 0))
     return CurveRow(
         *(version.number, seconds_of(at) or 0.0, measured, participants),
-        *(up, down, None if took is None else round(took, 3), by_devices, version.generation),
+        *(up, down, None if took is None else round(took, 3)),
+        by_devices,
+        version.generation,
     )

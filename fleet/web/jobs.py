@@ -18,6 +18,8 @@ from fleet.web.shown import fate_of
 from fleet.web.site import Asked, MissingError, Screen, Site, attempt
 
 MOST_VERSIONS = 20
+UNFOLDED = 5
+"""Of these so many are seen at once."""
 MOST_EVENTS = 12
 NAMED = 5
 """So many devices that a round waits for are named."""
@@ -39,6 +41,7 @@ def job(site: Site, asked: Asked[JobQuery]) -> Screen:
     events, _ = attempt(lambda: site.readings.events(job=one.job, most=MOST_EVENTS), [])
     spec, _ = attempt(lambda: site.readings.spec(one.job), {})
     latest = points[-1] if points else None
+    measures, stop = curves.measures_of(points), spec.get("rounds", {}).get("stop") or {}
     generations = {point.number: point.generation for point in points}
     return Screen(
         one.name,
@@ -57,7 +60,9 @@ def job(site: Site, asked: Asked[JobQuery]) -> Screen:
             "height": curves.HEIGHT,
             "called": lambda number: str(Version(generations.get(number, one.version.generation), number)),
             "points": points[: -MOST_VERSIONS - 1 : -1],
-            "measures": curves.measures_of(points)[:6],
+            "unfolded": UNFOLDED,
+            "unfolded_curves": curves.unfolded(found.series, measures, stop.get("metric", "")),
+            "measures": measures[:6],
             "n_points": len(points),
             "spread": None if latest is None else latest.federated,
             "serves": site.summary(view).serves.get(one.job, ()),

@@ -145,6 +145,18 @@ def test_who_has_a_keyboard_alone_searches_filters_and_sorts(windows: Windows) -
         expect(page.locator("#devices tbody th").first).to_contain_text(MALLORY)
 
 
+def test_what_is_unfolded_stays_so_as_the_page_goes_on(fleet: ShownFleet, windows: Windows) -> None:
+    until(lambda: fleet.version > 6, "some versions")
+    with windows.open(f"jobs/{fleet.job}", **PHONE) as sight:
+        page = sight.page
+        page.get_by_text("earlier version").click()
+        shown = page.locator("#job [data-version]")
+        version = str(shown.get_attribute("data-version"))
+        expect(shown).not_to_have_attribute("data-version", version)
+        expect(page.locator("#versions details")).to_have_attribute("open", "")
+        expect(page.get_by_role("region", name="Earlier versions")).to_be_visible()
+
+
 def test_events_are_seen_as_they_happen_and_are_filtered(fleet: ShownFleet, windows: Windows) -> None:
     with windows.open("events") as sight:
         page = sight.page

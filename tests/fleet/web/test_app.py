@@ -111,6 +111,15 @@ def test_a_job_says_what_its_round_waits_for_and_what_has_come_of_it(client: Ask
     assert [series["name"] for series in curve["series"]][:2] == ["accuracy", "loss"]
 
 
+def test_what_is_long_is_folded_without_a_script(client: Asking) -> None:
+    text = client.get(f"/jobs/{JOB}").text
+    seen, _, folded = text.partition("<summary>15 earlier versions</summary>")
+    assert "1.36</a>" in seen
+    assert "1.35</a>" not in seen
+    assert folded.partition("</details>")[0].count("<tr>") == 1 + 15
+    assert folded.partition("</details>")[0].count(">1.35</a>") == 1
+
+
 def test_a_round_that_is_open_has_fates_before_the_store_knows_them(client: Asking) -> None:
     (attempt,) = client.get(f"/api/jobs/{JOB}/rounds/41").json()["attempts"]
     assert attempt["fates"]["device-00000"] == "counted"
