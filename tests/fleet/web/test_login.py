@@ -23,21 +23,15 @@ from fleet.web.login import MOST_WAITING, WRONG, Door, NotAllowedError, form_of
 from fleet.web.sessions import LONGEST_S, Sessions
 from fleet.web.tries import FREE, Tries
 from fleet.web.users import Users, add_user, remove_user
+from tests.clocks import Clock
 from tests.fleet.web.browser import FROM_HERE, GOOD, HERE, Browser
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Page:
     """The page of a fleet that nobody runs, and its users."""
 
     def __init__(self, users: Path, *, is_needed: bool) -> None:
-        self.users, self.clock = users, Clock()
+        self.users, self.clock = users, Clock(1000.0)
         self.door = Door(Users(users), is_needed=is_needed, sessions=Sessions(self.clock), tries=Tries(self.clock))
         self._browsers: list[Browser] = []
         self._app = app(
