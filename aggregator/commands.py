@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aggregator import curves, devices, evaluation, notes, signed, versions, waits
+from aggregator.askers import asker
 from aggregator.convergence import STARTED
 from aggregator.pages import PAGE_BYTES
 from aggregator.pages import page as cut_to_page
@@ -141,12 +142,12 @@ class Commands:
                 case Submit():
                     text, data = self._submit(command)
                 case Stop(name=name):
-                    stopped = self._stop(name)
+                    stopped = self._stop(name, asker(command.client))
                     if stopped is None:
                         return None
                     text = stopped
                 case Resume(name=name):
-                    text = self._resume(name)
+                    text = self._resume(name, asker(command.client))
                 case Pause():
                     text = versions.pause(self._aggregator, command)
                 case RollBack():
@@ -155,7 +156,7 @@ class Commands:
                         return None
                     text = rolled
                 case Delete(name=name):
-                    text = versions.delete(self._aggregator, name)
+                    text = versions.delete(self._aggregator, name, asker(command.client))
                 case Upload():
                     text = self.uploads.take(command)
                 case Export():
@@ -194,17 +195,17 @@ class Commands:
             said = [versions.of_start(run, command.start), *said]
         return job, {"notes": said} if said else {}
 
-    def _stop(self, name: str) -> str | None:
-        """Stop a job; None while a version of it is being made, which comes first."""
+    def _stop(self, name: str, who: str) -> str | None:
+        """Stop a job, as somebody asked; None while a version of it is being made, which comes first."""
         aggregator = self._aggregator
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name) and not rest.ended:
-                aggregator.jobs.stop_resting(job)
+                aggregator.jobs.stop_resting(job, who)
                 return f"stopped {job}, which was at rest"
         found = [run for run in aggregator.runs.values() if name in (run.job, run.spec.name)]
         for run in found:
             if not run.coordinator.ended:
-                aggregator.jobs.stop(run.job)
+                aggregator.jobs.stop(run.job, who)
                 stopped = aggregator.runs.get(run.job)
                 if stopped is None:
                     raise RuntimeError(f"{run.job} could not be stopped: its state cannot be written now")
@@ -217,9 +218,9 @@ class Commands:
                 return f"{job} was stopped before"
         raise ValueError(f"no running job has the name {name}")
 
-    def _resume(self, name: str) -> str:
+    def _resume(self, name: str, who: str) -> str:
         aggregator = self._aggregator
-        if (resumed := versions.unpause(aggregator, name)) is not None:
+        if (resumed := versions.unpause(aggregator, name, who)) is not None:
             return resumed
         for job, rest in list(aggregator.resting.items()):
             if name in (job, rest.name):
@@ -228,7 +229,7 @@ class Commands:
                 aggregator.jobs.resume(job)
                 if still := aggregator.resting.get(job):
                     raise RuntimeError(f"{job} is still at rest: {still.why}")
-                aggregator.store.events.note("job.resumed", f"{job} is not at rest any more", job=job)
+                aggregator.store.events.note("job.resumed", f"{job} is not at rest any more, as {who} asked", job=job)
                 return f"{job} is there again: it has finished" if rest.ended else f"{job} is at work again"
         raise ValueError(f"no job of the name {name} is at rest, or paused")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aggregator import events, quarantine
+from aggregator.askers import asker
 from aggregator.pages import PAGE_BYTES, page
 from aggregator.roster import Known
 from broker.messages import Devices, Events, History, Quarantine, Release
@@ -140,7 +141,7 @@ def put(aggregator: Aggregator, command: Quarantine) -> str:
             f"{quarantine.MOST:,} devices are in quarantine: release some, or revoke them (fedge ca revoke)"
         )
     if roster.quarantined.get(device) != why:
-        aggregator.store.quarantine(device, why, command.client)
+        aggregator.store.quarantine(device, why, asker(command.client))
         roster.quarantined[device] = why
         aggregator.jobs.tell_of(device)
     unknown = "" if device in roster.devices else "; nothing has been heard of such a device yet"
@@ -152,7 +153,7 @@ def release(aggregator: Aggregator, command: Release) -> str:
     roster, device = aggregator.roster, command.device
     if device not in roster.quarantined:
         raise ValueError(f"{device} is not in quarantine")
-    aggregator.store.quarantine(device, "", command.client)
+    aggregator.store.quarantine(device, "", asker(command.client))
     del roster.quarantined[device]
     aggregator.jobs.tell_of(device)
     return f"{device} is released from quarantine: it takes part again from the next round on"

@@ -277,8 +277,12 @@ class Events:
 
 
 def of_end(job: str, ended: str, reason: str) -> tuple[Kind, str]:
-    """Return what is told of the end of a job. ended: "finished", "stopped" or "deleted"."""
-    kind: Kind = "job.finished" if ended == "finished" else "job.stopped" if ended == "stopped" else "job.deleted"
+    """Return what is told of the end of a job. ended: "finished", "stopped" or "deleted"; of that one the reason is who
+    has asked for it.
+    """
+    if ended == "deleted":
+        return "job.deleted", f"{job} was deleted{f', as {reason} asked' * bool(reason)}"
+    kind: Kind = "job.finished" if ended == "finished" else "job.stopped"
     return kind, f"{job} {'has finished' if ended == 'finished' else f'was {ended}'}{f': {reason}' * bool(reason)}"
 
 

@@ -418,22 +418,22 @@ class Jobs:
     def _over(self) -> set[str]:
         return {job for job, run in self.runs.items() if run.coordinator.ended}
 
-    def stop(self, job: str) -> None:
-        """End a job; its last version stays."""
-        self.inside(job, lambda run, now: run.handle(EndJob("an operator stopped it"), now))
+    def stop(self, job: str, who: str = "") -> None:
+        """End a job; its last version stays. who: has asked for it, for people."""
+        self.inside(job, lambda run, now: run.handle(EndJob(_stopped_by(who)), now))
 
-    def stop_resting(self, job: str) -> None:
+    def stop_resting(self, job: str, who: str = "") -> None:
         """End a job that is at rest, as far as it can be: its devices are told to forget it. Raises StoreError."""
         rest = self.resting[job]
-        self._store.end_job(job, "stopped", f"an operator stopped it; it was at rest: {rest.why}"[:500])
+        self._store.end_job(job, "stopped", f"{_stopped_by(who)}; it was at rest: {rest.why}"[:500])
         self._reload_at.pop(job, None)
         self._marks.leave(job)
         self.resting[job] = structs.replace(rest, ended="stopped", again=False)
         self._send(projection.tombstone(job, self.term))
 
-    def delete(self, job: str) -> None:
+    def delete(self, job: str, who: str = "") -> None:
         """Forget a job that has ended, with its versions: its devices are told to. Raises StoreError."""
-        self._store.end_job(job, "deleted", "")
+        self._store.end_job(job, "deleted", who)
         self._drop(job)
         bases.sweep(self._store, self._config)
         self._send(projection.tombstone(job, self.term))
@@ -565,3 +565,7 @@ class Jobs:
         self._say_all_of(job)
         self._tell_all(job)
         self.inside(job, Run.tick)
+
+
+def _stopped_by(who: str) -> str:
+    return f"an operator stopped it{f' ({who})' * bool(who)}"

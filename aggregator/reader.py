@@ -63,6 +63,7 @@ class CurveRow(Struct, frozen=True):
     """From the opening of its round to the coming of its last update, where that is still known."""
     federated: dict[str, object]
     """How its devices score it (aggregator/federated.py); empty where none have."""
+    generation: int = 1
 
 
 _CURVE = (
@@ -237,5 +238,7 @@ def _point(job: str, cells: tuple[Any, ...]) -> CurveRow:
     participants = int(measured.get("participants", counted or 0))
     return CurveRow(
         *(version.number, seconds_of(at) or 0.0, measured, participants),
-        *(up, down, None if took is None else round(took, 3), by_devices),
+        *(up, down, None if took is None else round(took, 3)),
+        by_devices,
+        version.generation,
     )

@@ -232,15 +232,18 @@ class Store(Words, History, Updates, Attempts, Onlookers):
         for other in replaces:
             self._bodies.forget(other)
 
-    def forget_past(self, job: str) -> None:
-        """Forget a job that was replaced, with its states."""
-        with self._writing(job) as write:
+    def forget_past(self, job: str, who: str = "") -> None:
+        """Forget a job that was replaced, with its states. who: has asked for it, for people."""
+        kind, text = events.of_end(job, "deleted", who)
+        with self.events.told(kind, text, job=job), self._writing(job) as write:
             kept.forget(write, job)
 
-    def pause(self, job: str, paused: str) -> None:
-        """Remember who has paused a job, and since when; "" where it is not paused."""
+    def pause(self, job: str, paused: str, who: str = "") -> None:
+        """Remember who has paused a job, and since when; "" where it is not paused. who: has it go on, for people."""
         kind: Kind = "job.paused" if paused else "job.resumed"
-        with self.events.told(kind, f"{job} {f'was {paused}' if paused else 'goes on'}", job=job):
+        with self.events.told(
+            kind, f"{job} was {paused}" if paused else f"{job} goes on{f', as {who} asked' * bool(who)}", job=job
+        ):
             self.set_note(f"paused:{job}", paused)
 
     def paused(self, job: str) -> str:
@@ -252,8 +255,8 @@ class Store(Words, History, Updates, Attempts, Onlookers):
     ) -> None:
         """Remember that and why a job has ended; one that is "deleted" is forgotten but for its name.
 
-        base: its last version, where that is known: what devices have brought to it is kept for people. left: how good
-        that is, where devices have said so by now.
+        reason: of a deleted one, who has asked for it. base: its last version, where that is known: what devices have
+        brought to it is kept for people. left: how good that is, where devices have said so by now.
         """
         kind, text = events.of_end(job, ended, reason)
         with self.events.told(kind, text, job=job), self._writing(job) as write:

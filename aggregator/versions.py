@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from aggregator import bases, effects, restoring
+from aggregator.askers import asker
 from aggregator.convergence import best_of
 from aggregator.kept import KeptState, PastJob
 from aggregator.run import Run
@@ -47,19 +48,22 @@ def pause(aggregator: Aggregator, command: Pause) -> str:
     run = _at_work(aggregator, command.name)
     core = run.coordinator
     if not core.paused:
-        paused = f"paused by {command.client} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        paused = f"paused by {asker(command.client)} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         aggregator.store.pause(run.job, paused)
         aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.Pause(paused), now))
     return f"{run.job} is {core.paused}: no round opens; fedge job resume {run.spec.name} goes on"
 
 
-def unpause(aggregator: Aggregator, name: str) -> str | None:
-    """Let a paused job go on; return that in words, or None where none of the name is paused. Raises StoreError."""
+def unpause(aggregator: Aggregator, name: str, who: str) -> str | None:
+    """Let a paused job go on, as somebody asked; return that in words, or None where none of the name is paused.
+
+    Raises StoreError.
+    """
     run = next((run for run in _named(aggregator, name) if run.coordinator.paused), None)
     if run is None:
         return None
     version = run.version
-    aggregator.store.pause(run.job, "")
+    aggregator.store.pause(run.job, "", who)
     aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.Unpause(), now))
     return f"{run.job} goes on from version {version}"
 
@@ -79,36 +83,39 @@ def roll_back(aggregator: Aggregator, command: RollBack) -> str | None:
         raise ValueError(f"version {number} is the current version of {run.job}")
     if number and number not in (sizes := aggregator.store.states.sizes(run.job)):
         raise ValueError(_not_kept(run.job, number, restoring.named(sizes, run.best, run.version.number)))
-    why = f"version {number} was restored by {command.client}"
+    why = f"version {number} was restored by {asker(command.client)}"
     aggregator.jobs.inside(run.job, lambda run, now: run.handle(effects.RollBack(number, why), now))
     after = aggregator.runs.get(run.job)
     if after is None:
         raise RuntimeError(f"{run.job} could not be rolled back: its state cannot be written now")
     if restoring.is_again(after.history) == number:
         told = f"{run.job}: version {after.version} is version {number} again"
-        aggregator.store.events.note("job.rolled_back", f"{told}, as {command.client} asked", job=run.job)
+        aggregator.store.events.note("job.rolled_back", f"{told}, as {asker(command.client)} asked", job=run.job)
         return told
     raise ValueError(f"{run.job} stays at version {after.version}: version {number} cannot be had, see the log")
 
 
-def delete(aggregator: Aggregator, name: str) -> str:
-    """Forget a job that has ended or was replaced; return that in words. Raises ValueError or StoreError."""
+def delete(aggregator: Aggregator, name: str, who: str) -> str:
+    """Forget a job that has ended or was replaced, as somebody asked; return that in words.
+
+    Raises ValueError or StoreError.
+    """
     for run in _named(aggregator, name):
         if not run.coordinator.ended:
             raise ValueError(f"job {run.job} is running: stop it first")
-        aggregator.jobs.delete(run.job)
+        aggregator.jobs.delete(run.job, who)
         return f"{run.job} is deleted, with its versions"
     for job, rest in list(aggregator.resting.items()):
         if name in (job, rest.name):
             if not rest.ended:
                 raise ValueError(f"job {job} is at rest and has not ended: stop it first")
-            aggregator.jobs.delete(job)
+            aggregator.jobs.delete(job, who)
             return f"{job} is deleted, with its versions"
     past = [one for one in aggregator.store.states.past() if name in (one.job, one.name)]
     if len(past) > 1:
         raise ValueError(f"{len(past)} replaced jobs have the name {name}: say which, {', '.join(p.job for p in past)}")
     for one in past:
-        aggregator.store.forget_past(one.job)
+        aggregator.store.forget_past(one.job, who)
         return f"{one.job} is deleted, with its versions"
     raise ValueError(f"no job has the name {name}")
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from fleet.heap import keep_freed_memory
-from fleet.lines.saying import complain
+from fleet.lines.saying import complain, forget_output
 from fleet.parser import parser
 from runtime.settings import SettingsError
 
@@ -36,13 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _start_log(arguments)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()  # here, where somebody hears that nobody reads it
+        return code
     except SettingsError as error:
         complain(error)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        forget_output()
         return 1
     except Exception as error:
         log.debug("the trace of what follows", exc_info=True)

@@ -36,14 +36,14 @@ class SeenDevice(Struct, frozen=True):
 def rows(view: View, now: float, ink: Ink) -> list[str]:
     """Return a line a device."""
     names = {job.job: job.name for job in view.jobs.values()}
-    head = f"{'DEVICE':<24} {'STATE':<12} {'DOES':<20} {'HEARD':<8} {'DISK FREE':<10} {'HEAT':<6} WHY"
+    head = f"{'DEVICE':<24} {'STATE':<12} {'DOES':<20} {'LAST SEEN':<9} {'DISK FREE':<10} {'HEAT':<6} WHY"
     lines = [ink.paint(head, "faint")]
     for one in view.devices.values():
         vitals = one.vitals
         disk = n_bytes(vitals.disk_free) if vitals is not None and vitals.disk_free is not None else "-"
         heat = f"{vitals.heat:.0f} C" if vitals is not None and vitals.heat is not None else "-"
         state = ink.paint(f"{one.state:<12}", COLOURS.get(one.state, ""))
-        told = f"{cell(does(one, names), 20)} {ago(one.heard_at, now):<8} {disk:<10} {heat:<6} {why_of(one)}"
+        told = f"{cell(does(one, names), 20)} {ago(one.heard_at, now):<9} {disk:<10} {heat:<6} {why_of(one)}"
         lines.append(f"{cell(one.device, 24)} {state} {told}".rstrip())
     return lines
 
@@ -67,7 +67,7 @@ def described(seen: SeenDevice, view: View, now: float, ink: Ink) -> list[str]:
     facts = [
         ("state", ink.paint(one.state, COLOURS.get(one.state, "")) + f", as seen {ago(one.since, now)} ago"),
         ("does", does(one, names)),
-        ("heard", "-" if one.heard_at is None else f"{ago(one.heard_at, now)} ago"),
+        ("last seen", "-" if one.heard_at is None else f"{ago(one.heard_at, now)} ago"),
         ("why", why_of(one)),
         ("labels", ", ".join(f"{name}={value}" for name, value in one.labels.items())),
         ("software", one.software),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+from msgspec import structs
+
 from fleet.console import by_devices, int8, metrics, operator, scores
 from fleet.console.display import duration
 from fleet.console.ink import cell
@@ -85,6 +88,20 @@ def follow(config: operator.OperatorConfig, name: str) -> Iterator[str]:
                 details, versions = operator.show(config, name), metrics.versions(config, name)
         except KeyboardInterrupt:
             return
+
+
+def follow_as_json(config: operator.OperatorConfig, name: str) -> Iterator[str]:
+    """Give all of a job as a line of JSON, and again where it has changed, until it has ended. Raises OperatorError."""
+    told = None
+    while True:
+        details = operator.show(config, name)
+        aging = [structs.replace(device, since_s=None) for device in details.devices]  # seconds are no change
+        if (now := structs.replace(details, devices=aging)) != told:
+            told = now
+            yield msgspec.json.encode(details).decode()
+        if details.job.state in ENDED:
+            return
+        time.sleep(FOLLOW_S)
 
 
 def _versions(config: operator.OperatorConfig, name: str) -> Iterator[str]:

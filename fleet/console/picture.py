@@ -3,7 +3,7 @@
 fleet, aggregator, how many devices are how                        one line
 what is missing, where something is                                a line
 JOB  STATE  VERSION  its round as a bar, and what is measured      up to a quarter of the screen
-DEVICE  STATE  what it does  when it was heard  why                what is left: all, or those first that need a look
+DEVICE  STATE  what it does  when it was last seen  why      what is left: all, or those first that need a look
 what has happened last                                             up to a quarter
 """
 
@@ -148,7 +148,7 @@ def _devices(view: View, most: int, now: float) -> list[Line]:
     devices = list(view.devices.values())
     if len(devices) > most - 1:
         devices.sort(key=lambda device: (_urgency(device), -device.since, device.device))
-    lines: list[Line] = [[(f"{'DEVICE':<20} {'STATE':<12} {'DOES':<19} {'HEARD':<9} WHY", "faint")]]
+    lines: list[Line] = [[(f"{'DEVICE':<20} {'STATE':<12} {'DOES':<19} {'LAST SEEN':<9} WHY", "faint")]]
     room = most - 1 if len(devices) <= most - 1 else most - 2
     names = {job.job: job.name for job in view.jobs.values()}
     for device in devices[:room]:

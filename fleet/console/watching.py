@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -25,6 +25,7 @@ from fleet.sight.lookout import Lookout, lookout_on
 from fleet.sight.view import Happened, View
 
 LOOK_S = 0.25
+FOLLOW_S = 1.0
 SETTLED_S = 1.0
 """A fleet has been seen when its view has not changed in kind for so long, and the aggregator has answered."""
 PATIENCE_S = 15.0
@@ -42,17 +43,21 @@ def lookout_of(config: operator.OperatorConfig) -> Lookout:
 def glance(config: operator.OperatorConfig) -> View:
     """Return how a fleet is now. Raises OperatorError where its broker cannot be reached, SettingsError."""
     with lookout_of(config) as lookout:
-        until, still, known = time.monotonic() + PATIENCE_S, time.monotonic(), -1
-        while time.monotonic() < until:
-            view = lookout.view
-            now = (len(view.devices), len(view.jobs), view.connected, view.aggregator.online)
-            if hash(now) != known:
-                known, still = hash(now), time.monotonic()
-            answered = lookout.has_read or view.trouble != "" or not view.aggregator.online
-            if view.connected and answered and time.monotonic() >= still + SETTLED_S:
-                break
-            time.sleep(0.05)
+        return _settled(lookout, config)
+
+
+def _settled(lookout: Lookout, config: operator.OperatorConfig) -> View:
+    until, still, known = time.monotonic() + PATIENCE_S, time.monotonic(), -1
+    while time.monotonic() < until:
         view = lookout.view
+        now = (len(view.devices), len(view.jobs), view.connected, view.aggregator.online)
+        if hash(now) != known:
+            known, still = hash(now), time.monotonic()
+        answered = lookout.has_read or view.trouble != "" or not view.aggregator.online
+        if view.connected and answered and time.monotonic() >= still + SETTLED_S:
+            break
+        time.sleep(0.05)
+    view = lookout.view
     if not view.connected:
         where = f"{config.broker.host}:{config.broker.port}"
         raise operator.OperatorError(f"the broker at {where} cannot be reached: {lookout.offline or 'no answer'}")
@@ -65,6 +70,22 @@ def once(config: operator.OperatorConfig, *, as_json: bool) -> str:
     if as_json:
         return msgspec.json.format(msgspec.json.encode(view)).decode()
     return "\n".join(picture(view, (), COLUMNS, ROWS, time.time(), ink(is_terminal=False)))
+
+
+def follow_as_json(config: operator.OperatorConfig) -> Iterator[str]:
+    """Give a fleet as a line of JSON, and again where it has changed, every FOLLOW_S at most, for ever.
+
+    Raises OperatorError where its broker cannot be reached at first, SettingsError.
+    """
+    with lookout_of(config) as lookout:
+        view = _settled(lookout, config)
+        while True:
+            yield msgspec.json.encode(view).decode()
+            told = view.n
+            while (view := lookout.view).n == told:
+                time.sleep(LOOK_S)
+            time.sleep(FOLLOW_S - LOOK_S)
+            view = lookout.view
 
 
 def ink(*, is_terminal: bool) -> Ink:

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from fleet.lines.options import Table, add, add_check, add_config, group
+from fleet.lines.options import Table, add, add_check, add_config, add_did, group
 from fleet.lines.saying import complain, refuse_json, tell
 from fleet.lines.web import add_bind
 
@@ -60,8 +60,7 @@ def add_aggregator(table: Table) -> None:
         "fedge aggregator repair --config aggregator.toml",
     )
     for parser in (backup, restore, take_over, repair):
-        add_config(parser, "aggregator.toml")
-        parser.add_argument("--json", action="store_true", help="say what was done as JSON")
+        add_did(parser)
 
 
 def aggregator_run(arguments: argparse.Namespace) -> int:

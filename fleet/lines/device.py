@@ -6,8 +6,13 @@ import argparse
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fleet.lines.options import Table, add, add_config, count, group
+from fleet.lines.saying import say_as_it_comes
+
+if TYPE_CHECKING:
+    from fleet.console.devices import EventRow
 
 
 def add_device(table: Table) -> None:
@@ -109,6 +114,9 @@ def events_say(arguments: argparse.Namespace) -> int:
     from fleet.console.operator import load_config
     from fleet.console.picture import event_line
 
+    def line_of(row: EventRow) -> str:
+        return msgspec.json.encode(row).decode() if arguments.json else event_line(devicelines.happened(row))
+
     found = devicelines.events(
         load_config(arguments.config),
         follow=arguments.follow,
@@ -117,7 +125,4 @@ def events_say(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         most=arguments.most,
     )
-    for row in found:
-        text = msgspec.json.encode(row).decode() if arguments.json else event_line(devicelines.happened(row))
-        print(text, flush=True)
-    return 0
+    return say_as_it_comes(map(line_of, found))

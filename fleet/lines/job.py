@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from fleet.lines.options import BASE, Table, add, add_check, add_config, add_source, count, group
-from fleet.lines.saying import refuse_json, source_on_the_line, tell
+from fleet.lines.options import BASE, Table, add, add_check, add_config, add_did, add_source, count, group
+from fleet.lines.saying import refuse_json, say_as_it_comes, source_on_the_line, tell
 from runtime.settings import SettingsError
 
 
@@ -53,7 +53,7 @@ def add_job(table: Table) -> None:
     show.add_argument("name", metavar="NAME")
     show.add_argument("--follow", action="store_true", help="go on until it has ended, or q is typed")
     add_config(show, "aggregator.toml")
-    show.add_argument("--json", action="store_true")
+    show.add_argument("--json", action="store_true", help="with --follow a line whenever something has changed")
     plot = add(
         job,
         "plot",
@@ -63,8 +63,7 @@ def add_job(table: Table) -> None:
     )
     plot.add_argument("name", metavar="NAME", help="the job's name, or its id")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE.png")
-    add_config(plot, "aggregator.toml")
-    plot.add_argument("--json", action="store_true", help="say what was drawn as JSON")
+    add_did(plot, "drawn")
     metrics = add(
         job,
         "metrics",
@@ -91,8 +90,7 @@ def add_job(table: Table) -> None:
         act.add_argument("name", metavar="NAME", help="the job's name, or its id")
         if name == "rollback":
             act.add_argument("version", metavar="VERSION", help="its number, or best")
-        add_config(act, "aggregator.toml")
-        act.add_argument("--json", action="store_true", help="say what was done as JSON")
+        add_did(act)
     export = add(
         job,
         "export",
@@ -103,8 +101,7 @@ def add_job(table: Table) -> None:
     export.add_argument("name", metavar="NAME", help="the job's name, or its id")
     export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx|FILE.npz")
     export.add_argument("--version", metavar="N|best|last", help="another one than devices serve")
-    add_config(export, "aggregator.toml")
-    export.add_argument("--json", action="store_true", help="say what was written as JSON")
+    add_did(export, "written")
 
 
 def add_round(table: Table) -> None:
@@ -185,11 +182,8 @@ def job_show(arguments: argparse.Namespace) -> int:
 
     config = operator.load_config(arguments.config)
     if arguments.follow:
-        if arguments.json:
-            raise SettingsError("--json and --follow: choose one of them; fedge watch --json has all jobs at once")
-        for line in joblines.follow(config, arguments.name):
-            print(line, flush=True)
-        return 0
+        how = joblines.follow_as_json if arguments.json else joblines.follow
+        return say_as_it_comes(how(config, arguments.name))
     details = operator.show(config, arguments.name)
     if arguments.json:
         print(operator.as_json(details))

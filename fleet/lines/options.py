@@ -56,6 +56,12 @@ def add_config(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--config", type=Path, default=Path(default), metavar="FILE", help=f"({default})")
 
 
+def add_did(parser: argparse.ArgumentParser, what: str = "done") -> None:
+    """Which configuration of a server, and whether what was done is said as JSON."""
+    add_config(parser, "aggregator.toml")
+    parser.add_argument("--json", action="store_true", help=f"say what was {what} as JSON")
+
+
 def add_check(parser: argparse.ArgumentParser, what: str) -> None:
     """Look, and do nothing."""
     parser.add_argument("--check", action="store_true", help=what)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,31 @@ def source_on_the_line() -> Iterator[None]:
         said = re.search(r'\b\w+ = "[^"]*"', told)
         key = said[0] if said else "KEY = VALUE"
         raise DatasetError(f"{told}; here with --source '{key}'", cell=error.cell) from error
+
+
+def say_as_it_comes(lines: Iterable[str]) -> int:
+    """Print lines until there are no more, until Ctrl-C or SIGTERM, or until nobody reads them: all of that is 0."""
+    from fleet.local.processes import interruptible
+
+    with interruptible():
+        try:
+            for line in lines:
+                print(line, flush=True)
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:
+            forget_output()
+    return 0
+
+
+def forget_output() -> None:
+    """Have what is written from now on, and what waits to be, go nowhere: who was to read it has gone.
+
+    Else Python tries again as it ends, and complains.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def refuse_json(arguments: argparse.Namespace) -> None:

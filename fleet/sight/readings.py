@@ -47,6 +47,7 @@ class VersionPoint(Struct, frozen=True):
     seconds: float | None = None
     """From the opening of its round to its making."""
     federated: Spread | None = None
+    generation: int = 1
 
 
 class AttemptPoint(Struct, frozen=True):
@@ -63,6 +64,8 @@ class AttemptPoint(Struct, frozen=True):
     """How many updates end it early; None: all of its devices."""
     fates: Mapping[str, str] = {}
     """Device to what became of it, as in aggregator/fates.py, with its reason."""
+    generation: int = 1
+    """Of the version that it leaves."""
 
 
 class FatePoint(Struct, frozen=True):

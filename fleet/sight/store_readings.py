@@ -46,6 +46,7 @@ class StoreReadings:
             VersionPoint(
                 *(row.number, row.at, told(row.metrics), row.participants, row.bytes_up, row.bytes_down, row.seconds),
                 spread_of(row.federated, measure),
+                row.generation,
             )
             for row in self._reader.curve(job)
         ]
@@ -59,6 +60,7 @@ class StoreReadings:
                 AttemptPoint(
                     *(row.attempt.number, row.attempt.base.number, row.outcome, row.reason, seconds_of(row.opened)),
                     *(seconds_of(row.closed), row.attempt.target, self._now(job, number, fates, row.outcome)),
+                    generation=row.attempt.base.generation,
                 )
             )
         return found

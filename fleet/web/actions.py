@@ -22,11 +22,12 @@ from starlette.routing import BaseRoute, Route
 from aggregator.looking_on import WebSettings, is_loopback
 from fleet.web.login import Door, NotAllowedError, form_of, page, refusal, require
 from fleet.web.orders import Order, Orders, Send, Told
+from fleet.web.scrapers import Scrapers
 from fleet.web.site import Site
 from fleet.web.users import Users
 
 FORM = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(r"best|[0-9]{1,9}")
+VERSION = re.compile(r"best|([0-9]{1,10}\.)?[0-9]{1,9}")
 MOST_WHY = 200
 ASKED_ONCE_MORE = {
     "stop": "Stop {name} for good? Its versions stay; it is not resumed, only submitted anew.",
@@ -73,7 +74,7 @@ def way_in(web: WebSettings, only_looks: str, send: Send) -> tuple[Callable[[Sit
         site.only_looks = only_looks
         return [*door.routes(site), *routes(site, send)]
 
-    return more, [door.middleware()]
+    return more, [Middleware(Scrapers, door=door), door.middleware()]
 
 
 async def _act(site: Site, orders: Orders, request: Request) -> Response:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 from anyio import CapacityLimiter
@@ -225,10 +225,14 @@ def _model(site: Site, exporter: Exporter) -> Endpoint:
         file = await exporter.export(job, query.version)
         name = "".join(c for c in job if c.isascii() and (c.isalnum() or c in "-_"))
         named = {"content-disposition": f'attachment; filename="{name}.onnx"', "cache-control": "no-store"}
-        pieces = iter(partial(file.read, PIECE), b"")
-        return StreamingResponse(pieces, media_type="application/octet-stream", headers=named)
+        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=named)
 
     return endpoint
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from iter(partial(file.read, PIECE), b"")
 
 
 class _Static(StaticFiles):

@@ -17,6 +17,8 @@ MOST_DRAWN = 240
 """Points of an SVG path."""
 MOST_SENT = 2000
 """Points of each curve that a script gets."""
+MOST_UNFOLDED = 4
+"""Measures whose curves are seen at once."""
 WIDTH, HEIGHT = 600, 140
 """Of the drawing, in its own units."""
 FIRST = ("accuracy", "loss")
@@ -95,6 +97,15 @@ def measures_of(points: Sequence[VersionPoint]) -> list[str]:
     """Return the measures of versions: those that people look for first, those of one class alone last."""
     names = {name for point in points for name in point.metrics} - {"participants"}
     return sorted(names, key=lambda name: (":" in name, FIRST.index(name) if name in FIRST else len(FIRST), name))
+
+
+def unfolded(series: Sequence[Series], measures: Sequence[str], judged: str) -> frozenset[str]:
+    """Return the names of the curves that are seen at once: all but those of measures beyond the first few.
+
+    judged: the measure that the job stops by, "" for none: it is one of these.
+    """
+    first = {judged, *[name for name in measures if ":" not in name][:MOST_UNFOLDED]}
+    return frozenset(one.name for one in series if one.name in first or one.name not in measures)
 
 
 def _finite(value: float | None) -> float | None:

@@ -26,6 +26,8 @@ COLUMNS: Sequence[tuple[str, str]] = (
 """What rows can be sorted by, and its title."""
 MOST_EVENTS = 20
 MOST_FATES = 100
+UNFOLDED = 10
+"""Of these so many are seen at once."""
 FULL_BYTES = 500_000_000
 """Less disk than this is marked."""
 HOT = 80.0
@@ -135,6 +137,7 @@ def device(site: Site, asked: Asked[NoQuery]) -> Screen:
             "seen": seen(one),
             "jobs": view.jobs,
             "history": history,
+            "unfolded": UNFOLDED,
             "tally": tally(history),
             "times": times(history),
             "width": curves.WIDTH,

@@ -53,7 +53,8 @@ class Exporter:
             out = Path(folder) / "model.onnx"
             which = ["--version", version] if version else []
             process = await asyncio.create_subprocess_exec(
-                *(*COMMAND, job, "--out", str(out), "--config", str(self._config), *which),
+                *(*COMMAND, "--out", str(out), "--config", str(self._config), *which),
+                *("--", job),  # its name may begin as an option does
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -71,7 +72,8 @@ class Exporter:
                     await process.wait()
             if process.returncode:
                 lines = said.decode("utf-8", "replace").strip().splitlines()
-                raise ExportFailedError(clean(lines[-1] if lines else "the export failed without a word"))
+                why = lines[-1].removeprefix("fedge: ") if lines else "the export failed without a word"
+                raise ExportFailedError(clean(why))
             try:
                 return out.open("rb")  # its name goes with the folder
             except OSError as error:

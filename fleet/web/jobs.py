@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aggregator.database import StoreError
+from broker.messages import Version
 from fleet.local.toml import written
 from fleet.sight.readings import AttemptPoint
 from fleet.sight.view import JobView, RoundView, View
@@ -17,6 +18,8 @@ from fleet.web.shown import fate_of
 from fleet.web.site import Asked, MissingError, Screen, Site, attempt
 
 MOST_VERSIONS = 20
+UNFOLDED = 5
+"""Of these so many are seen at once."""
 MOST_EVENTS = 12
 NAMED = 5
 """So many devices that a round waits for are named."""
@@ -38,6 +41,8 @@ def job(site: Site, asked: Asked[JobQuery]) -> Screen:
     events, _ = attempt(lambda: site.readings.events(job=one.job, most=MOST_EVENTS), [])
     spec, _ = attempt(lambda: site.readings.spec(one.job), {})
     latest = points[-1] if points else None
+    measures, stop = curves.measures_of(points), spec.get("rounds", {}).get("stop") or {}
+    generations = {point.number: point.generation for point in points}
     return Screen(
         one.name,
         "job.html",
@@ -53,8 +58,11 @@ def job(site: Site, asked: Asked[JobQuery]) -> Screen:
             "numbers": found.numbers,
             "width": curves.WIDTH,
             "height": curves.HEIGHT,
+            "called": lambda number: str(Version(generations.get(number, one.version.generation), number)),
             "points": points[: -MOST_VERSIONS - 1 : -1],
-            "measures": curves.measures_of(points)[:6],
+            "unfolded": UNFOLDED,
+            "unfolded_curves": curves.unfolded(found.series, measures, stop.get("metric", "")),
+            "measures": measures[:6],
             "n_points": len(points),
             "spread": None if latest is None else latest.federated,
             "serves": site.summary(view).serves.get(one.job, ()),
@@ -148,7 +156,11 @@ def _open(now: RoundView) -> AttemptPoint:
     fates |= {name: f"refused: {why}" for name, why in now.refused.items()}
     fates |= dict.fromkeys(now.counted, "counted")
     return AttemptPoint(
-        now.attempt, now.base.number, "open", opened=now.seen_at, target=now.target, fates=dict(sorted(fates.items()))
+        *(now.attempt, now.base.number, "open"),
+        opened=now.seen_at,
+        target=now.target,
+        fates=dict(sorted(fates.items())),
+        generation=now.base.generation,
     )
 
 
@@ -170,7 +182,7 @@ def round_(site: Site, asked: Asked[RoundQuery]) -> Screen:
         if (not query.fate or row[1] == query.fate) and (not wanted or wanted in f"{row[0]} {row[3]}".casefold())
     ]
     return Screen(
-        f"{one.name}, version {number}",
+        f"{one.name}, round {number}",
         "round.html",
         ("banner", "fates"),
         {

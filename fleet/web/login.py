@@ -34,7 +34,7 @@ from fleet.web.app import base_of
 from fleet.web.sessions import Session, Sessions
 from fleet.web.site import Screen, Site
 from fleet.web.tries import Tries
-from fleet.web.users import User, Users, WebRole
+from fleet.web.users import Entry, User, Users, WebRole
 from identity.passwords import PasswordError, hashed, matches
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ MOST_WAITING = 8
 OPEN = ("/login", "/static/")
 """What everybody may ask for."""
 FOR_SCRIPTS = ("/api/", "/live/", "/events.jsonl", "/metrics")
+SCRAPER = "fedge.scraper"
+"""In a scope: the user by whose credentials /metrics is asked for (scrapers.py)."""
 LOOK_S = 30.0
 """How often a stream is asked whether its session still holds."""
 WRONG = "That is no name and password of a user here."
@@ -145,12 +147,21 @@ class Door:
         return User(session.name, entry.role)
 
     async def try_(self, address: str, name: str, password: str) -> tuple[str, Session] | None:
-        """Return a new session and its token, or None for a wrong name or password.
+        """Return a new session and its token, or None for a wrong name or password. Raises as `verified` does."""
+        entry = await self.verified(address, name, password)
+        return None if entry is None else self.sessions.open(name, entry.password)
+
+    def refuse_to_wait(self, address: str, name: str) -> None:
+        """Raise NotAllowedError where there were too many wrong passwords, there or of that name."""
+        if (wait_s := self.tries.wait_s(address, name)) > 0:
+            raise NotAllowedError(429, f"There were too many wrong passwords: try again in {wait_s + 0.5:.0f} seconds.")
+
+    async def verified(self, address: str, name: str, password: str) -> Entry | None:
+        """Return what the file has of a user, or None for a wrong name or password.
 
         Raises NotAllowedError where there were too many tries, there, of that name or altogether.
         """
-        if (wait_s := self.tries.wait_s(address, name)) > 0:
-            raise NotAllowedError(429, f"There were too many wrong passwords: try again in {wait_s + 0.5:.0f} seconds.")
+        self.refuse_to_wait(address, name)
         if self._waiting >= MOST_WAITING:
             raise NotAllowedError(503, "Many people log in just now: try again in a moment.")
         self.tries.begin(address, name)
@@ -167,7 +178,7 @@ class Door:
             return None
         self.tries.succeed(address, name)
         log.info("login=done address=%s user=%s role=%s", address, name, entry.role)
-        return self.sessions.open(name, kept)
+        return entry
 
     # Pages.
 
@@ -250,7 +261,7 @@ class _Known:
         session = self._door.sessions.find(token) if token else None
         user = None if session is None else self._door.who(session)
         if user is None:
-            session = None
+            session, user = None, scope.get(SCRAPER)
         said = {"user": user, "session": session, "csrf": session.csrf if session is not None else ""}
         scope["state"] = {**scope.get("state", {}), **said}
         path: str = scope["path"]
@@ -277,11 +288,19 @@ class _Known:
             serving.result()
 
 
+def to_scripts(error: str, status: int) -> Response:
+    """Return in JSON why nothing is shown."""
+    body = msgspec.json.encode({"error": error})
+    return Response(body, status, media_type="application/json", headers={"cache-control": "no-store"})
+
+
 def _turned_away(scope: Scope) -> Response:
     path, query = scope["path"], scope["query_string"].decode("latin-1")
     if path.startswith(FOR_SCRIPTS):
-        body = msgspec.json.encode({"error": "this takes a login"})
-        return Response(body, 401, media_type="application/json", headers={"cache-control": "no-store"})
+        response = to_scripts("this takes a login", 401)
+        if path == "/metrics":
+            response.headers["www-authenticate"] = 'Basic realm="fedge", charset="UTF-8"'
+        return response
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("this takes a login\n", 401)
     here = _own_path(path + (f"?{query}" if query else ""))

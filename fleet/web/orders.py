@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from aggregator.askers import page_of
 from broker.connection import BrokerSettings
 from broker.messages import Command, Pause, Quarantine, Release, Resume, RollBack, Stop
 from identity.settings import IdentitySettings
@@ -105,7 +105,7 @@ def sender(fleet: str, broker: BrokerSettings, identity: IdentitySettings) -> Se
         config = OperatorConfig(fleet, broker, identity)
         request = hashlib.sha256(f"{user}\n{form}\n{order}".encode()).hexdigest()[:32]
         try:
-            with Console(config, f"web-{re.sub('[^A-Za-z0-9_-]', '-', user)}") as console:
+            with Console(config, page_of(user)) as console:
                 return Told(True, console.ask(order.command(console.client, request, user)).text)
         except (OperatorError, SettingsError) as error:
             return Told(False, str(error))

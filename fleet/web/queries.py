@@ -92,7 +92,7 @@ class EventsQuery(Query, frozen=True):
 class ModelQuery(Query, frozen=True):
     """Which version of a model."""
 
-    version: Annotated[str, Meta(pattern=r"\A(best|last|[0-9]{1,9})?\Z")] = ""
+    version: Annotated[str, Meta(pattern=r"\A(best|last|([0-9]{1,10}\.)?[0-9]{1,9})?\Z")] = ""
 
 
 Asked = TypeVar("Asked", bound=Query)

@@ -102,8 +102,8 @@ def seconds(value: float | None) -> str:
 
 
 def version(of: Version | None) -> str:
-    """Return the number of a version; its generation is of interest to tools alone."""
-    return "–" if of is None else str(of.number)
+    """Return a version as the terminal, logs and events write it: its generation and its number, "1.40"."""
+    return "–" if of is None else str(of)
 
 
 def shape(state: str) -> str:

@@ -16,23 +16,15 @@ from aggregator.store import Store, StoreError
 from models.job import JobSpec, ModelSpec
 from runtime import failpoints
 from tests.aggregator.syncs import counted
+from tests.clocks import Clock
 
 SPEC = JobSpec("digits", ModelSpec(inputs=4, outputs=2))
 SHA = "0" * 64
 
 
-class Clock:
-    """Time that a test makes pass."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

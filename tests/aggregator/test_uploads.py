@@ -9,16 +9,10 @@ import pytest
 
 from aggregator.uploads import IDLE_S, MOST_UPLOADS, QUIET_S, Uploads
 from broker.messages import Upload
+from tests.clocks import Clock
 
 WEIGHTS = bytes(range(200)) * 5
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()[:32]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def piece(client: str, at: int, data: bytes, n_bytes: int = len(WEIGHTS), digest: str = DIGEST) -> Upload:

@@ -74,6 +74,7 @@ from models.nets.net import ModelError, Net
 from models.training import probe, train
 from models.training.train import TrainingError
 from runtime.faults import Marks, Place
+from tests.edge_agent.conftest import HOMES
 
 FLEET, DEVICE, JOB = "f", "d", "toy-1"
 WIRE = Wire(FLEET)
@@ -93,10 +94,6 @@ def rows(*_: object) -> Dataset:
 
 def in_memory(*_: object, **__: object) -> InMemory:
     return InMemory(rows())
-
-
-HOMES: list[Home] = []
-"""What a test has opened."""
 
 
 @pytest.fixture(autouse=True)
@@ -231,13 +228,6 @@ def said(offer: Offer, terms: Terms) -> list[Any]:
 
 def verdict(offer: Offer, refused: str = "") -> Verdict:
     return Verdict(DEVICE, JOB, offer.base, echo(offer), refused)
-
-
-@pytest.fixture(autouse=True)
-def _homes_are_closed() -> Iterator[None]:
-    yield
-    while HOMES:
-        HOMES.pop().close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from identity.keys import SigningKey, text_of
 from identity.registry import LOOK_S, Enrolled, Registry, RegistryError, WatchedRegistry
+from tests.clocks import Clock
 
 ONE, TWO = (SigningKey(bytes((n,)) * 32) for n in range(2))
 
@@ -22,13 +23,6 @@ def write(path: Path, **devices: Enrolled) -> None:
 def path(tmp_path: Path) -> Path:
     write(tmp_path / "registry.json", d1=Enrolled(text_of(ONE.public)), d2=Enrolled(text_of(TWO.public), revoked=True))
     return tmp_path / "registry.json"
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_the_keys_of_the_enrolled_are_known_and_those_of_the_revoked_are_not(path: Path) -> None:

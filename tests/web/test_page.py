@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from onnxruntime import InferenceSession
 from playwright.sync_api import Page, expect
 
 from benchmarks.shown_fleet import NAME, PASSWORD, ShownFleet, until
@@ -85,7 +86,7 @@ def test_a_round_is_seen_to_go_on(fleet: ShownFleet, windows: Windows) -> None:
         version = str(shown.get_attribute("data-version"))
         expect(shown).not_to_have_attribute("data-version", version)
         newest = str(shown.get_attribute("data-version")).partition(".")[2]
-        expect(page.locator("#versions tbody")).to_contain_text(newest)
+        expect(page.locator("#versions tbody").first).to_contain_text(newest)
         assert was_not_loaded_again(page)
 
 
@@ -144,6 +145,18 @@ def test_who_has_a_keyboard_alone_searches_filters_and_sorts(windows: Windows) -
         expect(page.locator("#devices tbody th").first).to_contain_text(MALLORY)
 
 
+def test_what_is_unfolded_stays_so_as_the_page_goes_on(fleet: ShownFleet, windows: Windows) -> None:
+    until(lambda: fleet.version > 6, "some versions")
+    with windows.open(f"jobs/{fleet.job}", **PHONE) as sight:
+        page = sight.page
+        page.get_by_text("earlier version").click()
+        shown = page.locator("#job [data-version]")
+        version = str(shown.get_attribute("data-version"))
+        expect(shown).not_to_have_attribute("data-version", version)
+        expect(page.locator("#versions details")).to_have_attribute("open", "")
+        expect(page.get_by_role("region", name="Earlier versions")).to_be_visible()
+
+
 def test_events_are_seen_as_they_happen_and_are_filtered(fleet: ShownFleet, windows: Windows) -> None:
     with windows.open("events") as sight:
         page = sight.page
@@ -156,6 +169,21 @@ def test_events_are_seen_as_they_happen_and_are_filtered(fleet: ShownFleet, wind
         page.get_by_role("button", name="Show").click()
         expect(page.locator("#events")).to_contain_text("job.submitted")
         expect(page.locator("#events")).not_to_contain_text("version.made")
+
+
+def test_a_model_is_given_by_its_link_and_by_its_number_and_of_none_a_reason(
+    fleet: ShownFleet, windows: Windows
+) -> None:
+    with windows.open(f"jobs/{fleet.job}", quiet=False) as sight:
+        page = sight.page
+        with page.expect_download() as given:
+            page.get_by_role("link", name="the last", exact=True).click()
+        assert given.value.suggested_filename == f"{fleet.job}.onnx"
+        (inputs,) = InferenceSession(given.value.path(), providers=["CPUExecutionProvider"]).get_inputs()
+        assert inputs.shape[1] == 64
+        page.get_by_label("or version").fill("999999999")
+        page.get_by_role("button", name="Download").click()
+        expect(page.locator("main .note")).to_contain_text("there is no version 999999999")
 
 
 def logged_in(page: Page) -> None:

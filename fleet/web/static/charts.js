@@ -59,7 +59,7 @@
 
   const draw = (curves) => {
     const there = new Set([...host.querySelectorAll("figure[data-series]")].map((figure) => figure.dataset.series));
-    for (const series of curves.series) if (!there.has(series.name) && !series.name.includes(":")) host.insertBefore(framed(series), host.querySelector(".of-classes"));
+    for (const series of curves.series) if (!there.has(series.name) && !series.name.includes(":")) host.insertBefore(framed(series), host.querySelector("details"));
     if (curves.series.length) document.getElementById("no-curves")?.remove();
     const xs = byTime ? curves.at : curves.numbers;
     for (const figure of host.querySelectorAll("figure[data-series]")) {

@@ -44,7 +44,7 @@
     }
   };
 
-  // What has the focus, or is scrolled, stays so in the piece that replaces it.
+  // What has the focus, is scrolled or unfolded, stays so in the piece that replaces it.
   const placed = (part) => {
     const has = document.activeElement;
     if (!has || has === part || !part.contains(has)) return null;
@@ -58,7 +58,9 @@
     if (!part) return;
     const refocus = placed(part);
     const across = [...part.querySelectorAll(".scroll")].map((e) => e.scrollLeft);
+    const open = [...part.querySelectorAll("details")].map((e) => e.open);
     part.innerHTML = html;
+    part.querySelectorAll("details").forEach((e, i) => { e.open = open[i] || false; });
     part.querySelectorAll(".scroll").forEach((e, i) => { e.scrollLeft = across[i] || 0; });
     if (refocus) refocus();
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -121,11 +122,72 @@ def test_what_cannot_be_is_said_in_a_line(running: Running, capsys: pytest.Captu
         (["device", "show", "nobody"], "nothing has been heard of a device nobody"),
         (["job", "plot", "blobs", "--out", "x.pdf"], "ends in .png"),
         (["job", "plot", "blobs", "--out", "/no/where.png"], "cannot be written"),
-        (["job", "show", "blobs", "--follow", "--json"], "choose one of them"),
+        (["watch", "--follow"], "--follow goes with --json"),
         (["watch", "--once", "--json"], "choose one of them"),
     ):
         assert main([*words, *config]) != 0
         assert told in capsys.readouterr().err
+
+
+Follow = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def follow(running: Running) -> Iterator[Follow]:
+    """A command whose lines are read as they come; what it has to complain about is known at its end."""
+    followed: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-m", "fleet.cli", *words, "--config", str(running.config)]
+        with heard(signal.SIGINT):
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            followed.append(subprocess.Popen(command, env=environment(), **pipes))  # type: ignore[call-overload]
+        return followed[-1]
+
+    yield start
+    for process in followed:
+        process.kill()
+        process.communicate()
+
+
+def line_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None
+    line: dict[str, Any] = json.loads(process.stdout.readline())
+    return line
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+    assert process.stderr is not None
+    return process.wait(120), process.stderr.read()
+
+
+def test_a_job_is_followed_as_a_line_of_json_a_change_until_it_ends(ask: Ask, follow: Follow, tmp_path: Path) -> None:
+    job = tmp_path / "more.toml"  # which waits for a device that will never be there
+    job.write_text(JOB.format(name="more", max_rounds=5) + "min_devices = 3\n", encoding="utf-8")
+    ask("job", "submit", str(job))
+    one, other = (follow("job", "show", "more", "--follow", "--json") for _ in range(2))
+    lines = [line_of(one)]
+    assert line_of(other)["job"]["name"] == "more"
+    assert other.stdout is not None
+    other.stdout.close()  # as `| head -1` does
+    ask("job", "pause", "more")
+    while lines[-1]["job"]["state"] != "paused":
+        lines.append(line_of(one))
+    ask("job", "stop", "more")
+    lines += [json.loads(line) for line in one.communicate(timeout=120)[0].splitlines()]
+    assert (one.returncode, lines[-1]["job"]["state"]) == (0, "stopped")
+    assert ended(other) == (0, b"")
+    assert all(line != after for line, after in itertools.pairwise(lines))
+    ask("job", "delete", "more")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_followed_ends_cleanly_with_a_signal(follow: Follow, how: signal.Signals) -> None:
+    words = ["events", "--follow", "--json"] if how == signal.SIGINT else ["watch", "--json", "--follow"]
+    process = follow(*words)
+    assert line_of(process)
+    process.send_signal(how)
+    assert ended(process) == (0, b"")
 
 
 class Terminal:

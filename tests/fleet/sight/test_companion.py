@@ -12,17 +12,9 @@ from aggregator.config import AggregatorConfig
 from aggregator.looking_on import HomeAssistantSettings, NotifySettings, WebSettings
 from fleet.sight import companion
 from fleet.sight.companion import Companion, companion_of
+from tests.clocks import Clock
 
 Until = Callable[[Callable[[], bool]], None]
-
-
-class Clock:
-    """Made up."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def ended(made: Companion) -> bool:

@@ -67,6 +67,14 @@ def job(sight: Sight, now: float = 5.0) -> JobView:
 # Devices.
 
 
+@pytest.mark.parametrize("retained", [True, False])
+def test_who_was_away_before_anybody_looked_on_is_offline(sight: Sight, retained: bool) -> None:
+    sight.hear(gone("d1"), 1.0, retained=retained)
+    assert (device(sight).state, device(sight).since) == ("offline", 1.0)
+    sight.hear(there("d1"), 2.0)
+    assert device(sight).state == "online"
+
+
 def test_a_retained_word_is_silent_until_a_live_one_comes(sight: Sight) -> None:
     sight.hear(there("d1"), 1.0, retained=True)
     assert device(sight).state == "silent"

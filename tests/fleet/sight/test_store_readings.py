@@ -19,6 +19,7 @@ from fleet.sight.readings import Spread
 from fleet.sight.source import Found
 from fleet.sight.store_readings import DEVICES_S, StoreSource, measure_of, spread_of
 from tests.aggregator.test_reader import JOB, SHA, SPEC, judge, make
+from tests.clocks import Clock
 
 
 @pytest.fixture
@@ -27,13 +28,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     with_job.add_job(JOB, SPEC, SHA, b"state 0", {"loss": 2.5})
     yield with_job
     with_job.close()
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,6 +8,11 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
+GOOD = "correct horse battery"
+"""The password of all users of these tests."""
+HERE = "http://127.0.0.1:8080"
+FROM_HERE = {"origin": HERE, "sec-fetch-site": "same-origin"}
+
 
 class Browser:
     """One profile of one browser. base: scheme, name and port under which it knows the page."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,34 +21,12 @@ from fleet.local.processes import FEDGE
 from fleet.web.actions import way_in
 from fleet.web.app import app
 from fleet.web.orders import MOST_UNDER_WAY, Order, Orders, Told
-from fleet.web.users import add_user
-from identity import passwords
 from tests.fleet.conftest import Fleet
-from tests.fleet.web.browser import Browser
+from tests.fleet.web.browser import FROM_HERE, GOOD, HERE, Browser
 from tests.fleet.web.made import HOSTILE, JOB, MadeLookout, view
 
-GOOD = "correct horse battery"
-HERE = "http://127.0.0.1:8080"
-FROM_HERE = {"origin": HERE, "sec-fetch-site": "same-origin"}
 DEVICE = "device-00000"
 Until = Callable[[Callable[[], bool]], None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_passwords() -> Iterator[None]:
-    """As real, with less work: tests/identity/test_passwords.py has the parameters."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "MEMORY_BYTES", 65_536)
-        patch.setattr(passwords, "PASSES", 1)
-        yield
-
-
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("users") / "users.toml"
-    add_user(path, "anna", "operator", GOOD)
-    add_user(path, "bo", "observer", GOOD)
-    return path
 
 
 class Page:
@@ -127,14 +103,14 @@ def test_a_refusal_of_the_aggregator_is_shown_and_shown_as_text(page: Page) -> N
 @pytest.mark.parametrize("kind", ["stop", "roll-back"])
 def test_what_cannot_be_taken_back_is_asked_once_more(page: Page, kind: str) -> None:
     page.enter()
-    question = page.post(f"jobs/{JOB}/{kind}", version="39")
+    question = page.post(f"jobs/{JOB}/{kind}", version="1.39")
     assert page.sent == []
     fields = {name: found(question.text, name) for name in ("csrf", "form")}
     if kind == "roll-back":
-        assert "version 39" in question.text
+        assert "version 1.39" in question.text
         fields["version"] = found(question.text, "version")
     assert page.post(f"jobs/{JOB}/{kind}", confirmed="yes", **fields).status_code == 200
-    assert page.sent == [(Order(kind, JOB, "39" if kind == "roll-back" else ""), "0" * 32, "anna")]
+    assert page.sent == [(Order(kind, JOB, "1.39" if kind == "roll-back" else ""), "0" * 32, "anna")]
 
 
 def test_a_device_is_put_in_quarantine_and_released(page: Page) -> None:
@@ -243,18 +219,6 @@ def test_orders_that_hang_hold_up_no_more_than_some() -> None:
 
 
 # A real fleet, the real process, over TLS.
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1, and its key."""
-    made, key = tmp_path / "web.crt", tmp_path / "web.key"
-    program = shutil.which("openssl")
-    assert program is not None
-    line = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    line += ["-subj", "/CN=page", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
-    subprocess.run(line, check=True, capture_output=True)
-    return made, key
 
 
 @pytest.mark.slow

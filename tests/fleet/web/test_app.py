@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 from msgspec import structs
 
 from aggregator.looking_on import WebSettings
 from broker.messages import Version
+from fleet.sight.view import DeviceState
 from fleet.web.app import TABLE, app
-from tests.fleet.web.made import HOSTILE, JOB, Asking, MadeLookout, hostile, view
+from tests.fleet.web.made import HOSTILE, JOB, Asking, MadeLookout, device, hostile, view
 
 PAGES = ("/", "/devices/device-00001", f"/jobs/{JOB}", f"/jobs/{JOB}?x=time", f"/jobs/{JOB}/rounds/40", "/events")
 DATA = (
@@ -109,6 +112,31 @@ def test_a_job_says_what_its_round_waits_for_and_what_has_come_of_it(client: Ask
     curve = client.get(f"/api/jobs/{JOB}/curve").json()
     assert len(curve["numbers"]) == 41
     assert [series["name"] for series in curve["series"]][:2] == ["accuracy", "loss"]
+
+
+def test_each_state_has_a_word_and_a_shape_of_its_own_that_no_other_is_shown_with() -> None:
+    told = {}
+    for state in get_args(DeviceState):
+        seen = view(0, structs.replace(device("d"), state=state))
+        for path in ("/", "/devices/d"):
+            page = Asking(app(MadeLookout(seen), WebSettings())).get(path).text
+            (shape, word), *more = re.findall(r'<span class="state s-\w+"><span[^>]*>(.)</span> ([\w ]+)</span>', page)[
+                -1:
+            ]
+            assert not more
+            assert told.setdefault(state, (shape, word)) == (shape, word)
+    assert told["offline"] == ("○", "offline")
+    assert told["online"] == ("●", "online")
+    assert len(set(told.values())) == len({word for _, word in told.values()}) == len(told)
+
+
+def test_what_is_long_is_folded_without_a_script(client: Asking) -> None:
+    text = client.get(f"/jobs/{JOB}").text
+    seen, _, folded = text.partition("<summary>15 earlier versions</summary>")
+    assert "1.36</a>" in seen
+    assert "1.35</a>" not in seen
+    assert folded.partition("</details>")[0].count("<tr>") == 1 + 15
+    assert folded.partition("</details>")[0].count(">1.35</a>") == 1
 
 
 def test_a_round_that_is_open_has_fates_before_the_store_knows_them(client: Asking) -> None:

@@ -39,6 +39,16 @@ def test_of_a_long_curve_no_peak_is_lost() -> None:
     assert drawing.path.count("L") <= 1.1 * curves.MOST_DRAWN
 
 
+def test_a_few_measures_are_seen_at_once_with_the_one_that_the_job_stops_by() -> None:
+    names = ("accuracy", "loss", "auc", "bias", "brier", "zeta", "recall:1", "recall:2")
+    found = [VersionPoint(n, 1.0, dict.fromkeys(names, 0.5), 3) for n in range(2)]
+    series, measures = curves.curves_of(found).series, curves.measures_of(found)
+    seen = {"accuracy", "loss", "auc", "bias", "participants"}
+    assert curves.unfolded(series, measures, "") == seen
+    assert curves.unfolded(series, measures, "zeta") == seen | {"zeta"}
+    assert curves.unfolded(series, measures, "recall:2") == seen | {"recall:2"}
+
+
 def test_a_drawing_stays_within_its_frame() -> None:
     drawing = curves.drawn([0, 1, 2], [3.0, None, 5.0])
     assert drawing is not None

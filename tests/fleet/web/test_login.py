@@ -23,26 +23,15 @@ from fleet.web.login import MOST_WAITING, WRONG, Door, NotAllowedError, form_of
 from fleet.web.sessions import LONGEST_S, Sessions
 from fleet.web.tries import FREE, Tries
 from fleet.web.users import Users, add_user, remove_user
-from identity import passwords
-from tests.fleet.web.browser import Browser
-
-GOOD = "correct horse battery"
-HERE = "http://127.0.0.1:8080"
-FROM_HERE = {"origin": HERE, "sec-fetch-site": "same-origin"}
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import Clock
+from tests.fleet.web.browser import FROM_HERE, GOOD, HERE, Browser
 
 
 class Page:
     """The page of a fleet that nobody runs, and its users."""
 
     def __init__(self, users: Path, *, is_needed: bool) -> None:
-        self.users, self.clock = users, Clock()
+        self.users, self.clock = users, Clock(1000.0)
         self.door = Door(Users(users), is_needed=is_needed, sessions=Sessions(self.clock), tries=Tries(self.clock))
         self._browsers: list[Browser] = []
         self._app = app(
@@ -81,23 +70,6 @@ def main_of(text: str) -> str:
 
 def is_in(client: Browser) -> bool:
     return "Log out" in client.get("/").text
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_passwords() -> Iterator[None]:
-    """As real, with less work: tests/identity/test_passwords.py has the parameters."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "MEMORY_BYTES", 65_536)
-        patch.setattr(passwords, "PASSES", 1)
-        yield
-
-
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("users") / "users.toml"
-    add_user(path, "anna", "operator", GOOD)
-    add_user(path, "bo", "observer", GOOD)
-    return path
 
 
 @pytest.fixture

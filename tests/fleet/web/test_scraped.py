@@ -1,4 +1,5 @@
-"""A real fleet, its page, and a real Prometheus that scrapes it as deploy/prometheus says (apt: prometheus).
+"""A real fleet, its page beyond its machine, and a real Prometheus that logs in there as deploy/prometheus says (apt:
+prometheus).
 
 Each panel of the dashboard finds something there, and each rule of the alerts can be evaluated.
 """
@@ -9,6 +10,7 @@ import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import urllib.parse
 from pathlib import Path
@@ -19,7 +21,9 @@ import pytest
 
 from fleet.console import operator
 from fleet.local.processes import FEDGE
+from fleet.local.toml import written
 from tests.fleet.conftest import Fleet, Until
+from tests.fleet.web.browser import GOOD
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/fedge.json").read_text())
@@ -35,6 +39,9 @@ SILENT = {
     "The open round A": "none may be open",
 }
 RANGE = "30s"
+NAME = "bo"
+"""The observer who scrapes."""
+OF_A_LOGIN = ("scheme", "tls_config", "  ca_file", "basic_auth", "  username", "  password_file")
 
 
 def free_port() -> int:
@@ -43,9 +50,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def fetched(url: str) -> str:
+def fetched(url: str, **how: Any) -> str:
     try:
-        return httpx.get(url, timeout=10).text
+        return httpx.get(url, timeout=10, **how).text
     except httpx.HTTPError:
         return ""
 
@@ -53,11 +60,12 @@ def fetched(url: str) -> str:
 class Scraped:
     """A Prometheus, and the page that it scrapes."""
 
-    def __init__(self, page: int, prometheus: int) -> None:
-        self.page, self._prometheus = page, prometheus
+    def __init__(self, page: int, prometheus: int, certificate: Path, log: Path) -> None:
+        self.log, self.page, self._prometheus = log, f"https://127.0.0.1:{page}", prometheus
+        self._tls = ssl.create_default_context(cafile=certificate)
 
-    def exposition(self) -> str:
-        return fetched(f"http://127.0.0.1:{self.page}/metrics")
+    def exposition(self, auth: tuple[str, str] | None = (NAME, GOOD)) -> str:
+        return fetched(f"{self.page}/metrics", verify=self._tls, auth=auth)
 
     def ask(self, what: str, **query: str) -> Any:
         answer = fetched(f"http://127.0.0.1:{self._prometheus}/api/v1/{what}?{urllib.parse.urlencode(query)}")
@@ -68,24 +76,38 @@ class Scraped:
 
 
 @pytest.fixture
-def scraped(two_devices: Fleet, until: Until) -> Scraped:
+def scraped(two_devices: Fleet, until: Until, users: Path, certificate: tuple[Path, Path]) -> Scraped:
     page, port, folder = free_port(), free_port(), two_devices.folder / "prometheus"
     folder.mkdir()
     config = two_devices.config
-    config.write_text(config.read_text() + "\n[web]\nmetrics_devices = 2\n")
+    web = {"metrics_devices": 2, "users_file": str(users)}
+    web |= {"certificate_file": str(certificate[0]), "key_file": str(certificate[1])}
+    config.write_text(config.read_text() + "\n" + written({"web": web}))
     who = operator.load_config(config)
     operator.submit(who, two_devices.job())
     garbage = ["-p", str(who.broker.port), "-t", f"fedge/1/{who.fleet}/device/x", "-m", "garbage"]
     subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", *garbage], check=True)
     start = two_devices.children.start
-    start("page", [*FEDGE, "web", "run", "--config", str(config), "--web", f"127.0.0.1:{page}"], folder / "page.log")
+    start("page", [*FEDGE, "web", "run", "--config", str(config), "--web", f"0.0.0.0:{page}"], folder / "page.log")
     text = (DEPLOY / "prometheus/prometheus.yml").read_text()
-    for before, after in (("127.0.0.1:8080", f"127.0.0.1:{page}"), ("_interval: 15s", "_interval: 1s")):
-        assert before in text
+    (folder / "password").write_text(GOOD)
+    for before, after in (
+        ("127.0.0.1:8080", f"127.0.0.1:{page}"),
+        ("_interval: 15s", "_interval: 1s"),
+        *(
+            (f"    #{line}", f"    {line}")
+            for line in ("scheme", "tls_config", "  ca_file", "basic_auth", "  username")
+        ),
+        ("    #  password_file", "      password_file"),
+        ("username: prometheus", f"username: {NAME}"),
+        ("/etc/prometheus/fedge-web-ca.crt", str(certificate[0])),
+        ("/etc/prometheus/fedge-web-password", str(folder / "password")),
+    ):
+        assert before in text, before
         text = text.replace(before, after)
     (folder / "prometheus.yml").write_text(text)
     (folder / "fedge.rules.yml").write_text((DEPLOY / "prometheus/fedge.rules.yml").read_text())
-    found = Scraped(page, port)
+    found = Scraped(page, port, certificate[0], folder / "page.log")
     until(lambda: 'fedge_words_refused_total{why="garbage"} 1.0' in found.exposition(), 60.0)
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     program = shutil.which("prometheus")
@@ -95,6 +117,8 @@ def scraped(two_devices: Fleet, until: Until) -> Scraped:
 
 
 def test_a_fleet_is_scraped_and_every_panel_and_every_rule_finds_it(scraped: Scraped, until: Until) -> None:
+    assert scraped.log.read_text().count("login=done") == 1, "Argon2id is slow: once for many scrapes"
+    assert scraped.exposition(None) == '{"error":"this takes a login"}'
     body = scraped.exposition()
     verdict = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, text=True, check=False)
     assert (verdict.returncode, verdict.stderr) == (0, "")

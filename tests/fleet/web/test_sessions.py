@@ -5,14 +5,7 @@ from __future__ import annotations
 from fleet.web.sessions import IDLE_S, LONGEST_S, MOST, MOST_OF_ONE, Sessions
 from fleet.web.tries import FREE, PLACES, Tries
 from fleet.web.tries import LONGEST_S as LONGEST_WAIT_S
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import Clock
 
 
 def test_a_session_is_found_by_its_token_alone_and_the_token_is_not_kept() -> None:
@@ -26,7 +19,7 @@ def test_a_session_is_found_by_its_token_alone_and_the_token_is_not_kept() -> No
 
 
 def test_a_session_ends_when_nobody_asks() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     sessions = Sessions(clock)
     token, session = sessions.open("anna", "hash")
     clock.now += IDLE_S - 1
@@ -37,7 +30,7 @@ def test_a_session_ends_when_nobody_asks() -> None:
 
 
 def test_a_session_ends_however_often_somebody_asks() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     sessions = Sessions(clock)
     token, _ = sessions.open("anna", "hash")
     n = 0
@@ -65,7 +58,7 @@ def test_sessions_are_bounded_of_one_and_of_all() -> None:
 
 
 def test_an_address_waits_longer_and_longer_whatever_name_it_tries() -> None:
-    clock, waits = Clock(), []
+    clock, waits = Clock(1000.0), []
     tries = Tries(clock)
     for n in range(FREE + 12):
         waits.append(tries.wait_s("192.0.2.1", f"name{n}"))
@@ -78,14 +71,14 @@ def test_an_address_waits_longer_and_longer_whatever_name_it_tries() -> None:
 
 
 def test_a_name_is_not_tried_from_many_addresses_at_once() -> None:
-    tries = Tries(Clock())
+    tries = Tries(Clock(1000.0))
     for n in range(FREE + 1):
         tries.begin(f"192.0.2.{n}", "anna")
     assert 0 < tries.wait_s("192.0.2.200", "anna") <= LONGEST_WAIT_S["name"]
 
 
 def test_an_owner_of_a_whole_network_of_ipv6_is_one_address() -> None:
-    tries = Tries(Clock())
+    tries = Tries(Clock(1000.0))
     for n in range(FREE + 1):
         tries.begin(f"2001:db8::{n:x}", f"name{n}")
     assert tries.wait_s("2001:db8::ffff", "other") > 0
@@ -93,7 +86,7 @@ def test_an_owner_of_a_whole_network_of_ipv6_is_one_address() -> None:
 
 
 def test_who_tries_a_name_from_elsewhere_does_not_lock_its_owner_out() -> None:
-    tries = Tries(Clock())
+    tries = Tries(Clock(1000.0))
     tries.begin("192.0.2.1", "anna")
     tries.succeed("192.0.2.1", "anna")
     for n in range(50):
@@ -103,7 +96,7 @@ def test_who_tries_a_name_from_elsewhere_does_not_lock_its_owner_out() -> None:
 
 
 def test_a_right_password_between_wrong_ones_does_not_free_an_address() -> None:
-    tries = Tries(Clock())
+    tries = Tries(Clock(1000.0))
     for n in range(FREE + 1):
         tries.begin("192.0.2.1", f"victim{n}")
     tries.begin("192.0.2.1", "mallory")
@@ -112,7 +105,7 @@ def test_a_right_password_between_wrong_ones_does_not_free_an_address() -> None:
 
 
 def test_a_million_addresses_take_no_memory() -> None:
-    tries = Tries(Clock())
+    tries = Tries(Clock(1000.0))
     for n in range(20_000):
         tries.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", f"name{n}")
     assert len(tries._wrong) <= 2 * PLACES
