@@ -6,9 +6,9 @@
     python -m benchmarks.looking --demo                from `fedge demo` to the first live row
 
 Everything is a process of its own, as users have it: mosquitto, `fedge aggregator run` with its page beside it, agents,
-and what stands for many devices and many who look on. The crowd's devices say who and how they are; two real ones train.
-CPU is that of the page's process alone, as the kernel counts it; memory its peak (VmHWM) in MB of 10^6 bytes; times are
-wall times of a request on a connection of its own, medians and the worst: on a busy machine they are too long.
+and what stands for many devices and for many who look. The crowd's devices say who and how they are; two real ones
+train. CPU is that of the page's process alone, as the kernel counts it; memory its peak (VmHWM) in MB of 10^6 bytes;
+times are wall times of requests, each on a connection of its own: on a busy machine they are too long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def measured(fleet: Large, seconds: float, tries: int) -> Size:
             cpu[f"{n} stream{'s' if n > 1 else ''}"] = _cpu(fleet, seconds)
     device = names(1)[0] if fleet.n > 2 else "device-01"
     version = fleet.shown.version
-    took = dict(asked.all_of(fleet.page, fleet.job, version, device, tries))
+    took = dict(asked.all_of(fleet.page, fleet.pid, fleet.job, version, device, tries))
     weights = {name: asked.weight(fleet.page, path) for name, path in (("Fleet", "/"), ("Job", f"/jobs/{fleet.job}"))}
     fleet.quiet()
     return Size(fleet.n, cpu, fleet.peak_mb, took, weights)
@@ -78,23 +78,27 @@ def _cpu(fleet: Large, seconds: float) -> float:
 
 def sizes_told(sizes: Sequence[Size]) -> list[str]:
     """Return the table of all sizes."""
-    lines = [f"{'':<26}" + "".join(f"{f'{size.devices:,} devices':>22}" for size in sizes)]
-    for name in sizes[0].cpu:
-        lines.append(f"{f'CPU s/min, {name}':<36}"[:36] + "".join(f"{size.cpu[name]:>22.2f}" for size in sizes)[10:])
-    lines.append(f"{'peak memory, MB':<26}" + "".join(f"{size.peak_mb:>22.1f}" for size in sizes))
-    for name in sizes[0].weights:
-        told = (size.weights[name] for size in sizes)
-        each = (f"{w.sent / 1e3:.0f} kB in {w.requests}, gzip {w.zipped / 1e3:.0f}" for w in told)
-        lines.append(f"{f'first load, {name}':<26}" + "".join(f"{text:>22}" for text in each))
-    lines.append("\nms to the first byte, to the last, the worst of the tries; kB")
-    for name in sizes[0].took:
-        each = (_took(size.took[name]) for size in sizes)
-        lines.append(f"{name:<26}" + "".join(f"{text:>22}" for text in each))
-    return lines
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:<34}" + "".join(f"{cell:>24}" for cell in cells)
+
+    first = sizes[0]
+    return [
+        row("", (f"{size.devices:,} devices" for size in sizes)),
+        *(row(f"CPU s/min, {name}", (f"{size.cpu[name]:.2f}" for size in sizes)) for name in first.cpu),
+        row("peak memory, MB", (f"{size.peak_mb:.1f}" for size in sizes)),
+        *(row(f"first load, {name}", (_weighed(size.weights[name]) for size in sizes)) for name in first.weights),
+        "\nms to the first byte, to the last, at worst; ms of CPU; kB",
+        *(row(name, (_took(size.took[name]) for size in sizes)) for name in first.took),
+    ]
+
+
+def _weighed(weight: Weight) -> str:
+    return f"{weight.sent / 1e3:.0f} kB in {weight.requests}, gzip {weight.zipped / 1e3:.0f}"
 
 
 def _took(took: Took) -> str:
-    return f"{took.first_ms:.0f} {took.whole_ms:.0f} {took.worst_ms:.0f}; {took.n_bytes / 1e3:.0f}"
+    return f"{took.first_ms:.0f} {took.whole_ms:.0f} {took.worst_ms:.0f}; {took.cpu_ms:.0f}; {took.n_bytes / 1e3:.0f}"
 
 
 def sizes_judged(sizes: Sequence[Size]) -> list[str]:
@@ -140,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if min(given.devices) < 2 or given.tries < 1 or given.seconds <= 0 or given.pairs < 1 or given.agents < 1:
         parser.error("there is nothing to measure without two devices, a try, a second, a pair and an agent")
+    if given.json is not None and not given.json.parent.is_dir():
+        parser.error(f"--json {given.json}: there is no such folder")
     busy = os.getloadavg()[0]
     print(f"{os.cpu_count()} processors, load {busy:.1f} as this begins")
     told: dict[str, Any] = {"load": busy}

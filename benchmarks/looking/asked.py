@@ -1,6 +1,4 @@
-"""How long the page takes to answer, and what its first load weighs: one request after another, each on a connection
-of its own.
-"""
+"""How long the page takes to answer, and what its first load weighs: one request after another."""
 
 from __future__ import annotations
 
@@ -14,22 +12,28 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from benchmarks.memory import cpu_s
+
 ASSET = re.compile(rb'(?:href|src)="(/static/[^"]+)"')
 SORTS = ("state", "seen", "version", "heat", "disk", "bytes")
 
 
 class Took(Struct, frozen=True):
-    """What an answer took. Milliseconds, the median of some tries, and the worst of them; bytes as they were sent."""
+    """What an answer took. Milliseconds: medians of some tries, and the worst of them; bytes as they were sent.
+
+    cpu_ms: of the page's process, with what else it did meanwhile: how busy the machine is matters little to that.
+    """
 
     first_ms: float
     whole_ms: float
     worst_ms: float
     n_bytes: int
+    cpu_ms: float
 
 
 class Weight(Struct, frozen=True):
-    """What the first load of a page takes, with all that it names: bytes of bodies as they are sent, and what gzip would
-    make of them.
+    """What the first load of a page takes, with all that it names: bytes as they are sent, and what gzip would make of
+    them.
     """
 
     requests: int
@@ -90,18 +94,22 @@ def asked(page: str, path: str) -> tuple[float, float, bytes]:
     return first, whole, body
 
 
-def took(page: str, path: Callable[[int], str], tries: int) -> Took:
-    """Return what an address takes. Raises OSError, ValueError."""
-    found = [asked(page, path(n)) for n in range(tries)]
+def took(page: str, pid: int, path: Callable[[int], str], tries: int) -> Took:
+    """Return what an address takes. pid: of the page's process. Raises OSError, ValueError."""
+    found, used = [], []
+    for n in range(tries):
+        before = cpu_s(pid)
+        found.append(asked(page, path(n)))
+        used.append(1e3 * (cpu_s(pid) - before))
     wholes = [1e3 * whole for _, whole, _ in found]
     first = statistics.median(1e3 * first for first, *_ in found)
-    return Took(first, statistics.median(wholes), max(wholes), len(found[-1][2]))
+    return Took(first, statistics.median(wholes), max(wholes), len(found[-1][2]), statistics.median(used))
 
 
-def all_of(page: str, job: str, version: int, device: str, tries: int) -> Iterator[tuple[str, Took]]:
-    """Return what each address takes, as it is known. Raises OSError, ValueError."""
+def all_of(page: str, pid: int, job: str, version: int, device: str, tries: int) -> Iterator[tuple[str, Took]]:
+    """Return what each address takes, as it is known. pid: of its process. Raises OSError, ValueError."""
     for name, path in paths_of(job, version, device):
-        yield name, took(page, path, tries)
+        yield name, took(page, pid, path, tries)
 
 
 def weight(page: str, path: str) -> Weight:

@@ -1,4 +1,4 @@
-"""A fleet of any size whose page is looked at: a broker, an aggregator with a page, two devices that train, and a crowd.
+"""A fleet of any size whose page is looked at: broker, aggregator with a page, two devices that train, and a crowd.
 
 The two, as the browser's tests have them, make the first versions of a job quickly. Then the crowd comes, and each
 round draws everybody and ends at its deadline, with a fate for each device.
@@ -58,6 +58,12 @@ class Large:
         fleet = self.shown.ask("api/fleet")
         return int(fleet["devices"].get("online", 0)) if fleet else 0
 
+    @property
+    def n_drawn(self) -> int:
+        """Devices that the open round has drawn, as the page shows it."""
+        job = self.shown.ask(f"api/jobs/{self.job}")
+        return len(job["job"]["round"]["drawn"]) if job and job["job"]["round"] else 0
+
 
 def looks_on(log: Path) -> int:
     """Return the pid of the process that looks on, as the aggregator has said it last."""
@@ -82,6 +88,7 @@ def large(folder: Path, n: int) -> Iterator[Large]:
             crowd.tell("come")
             fleet = Large(shown, crowd, n, job)
             until(lambda: fleet.n_online >= n, f"{n} devices at the page")
+            until(lambda: fleet.n_drawn >= n, "a round that has drawn them all")
             first = shown.version
-            until(lambda: shown.version > first + 1, "a round that has drawn them all and ended")
+            until(lambda: shown.version > first, "the end of a round that has drawn them all")
             yield fleet

@@ -1,12 +1,13 @@
 """What streams that many look at cost the rounds: one fleet, with and without them in turn, so that a pair compares.
 
-A mosquitto, an aggregator with its page, and agents as processes, which train a step of a small net: rounds are as short
-as they can be, and whatever else takes a processor is seen in them. The page's process runs in both halves of a pair; in
-the second there are the streams, and a few clients who take a byte a second.
+A mosquitto, an aggregator with its page, and agents as processes, which train a step of a small net: rounds are as
+short as they can be, and whatever else takes a processor is seen in them. The page's process runs in both halves of a
+pair; in the second there are the streams, and a few clients who take a byte a second.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -116,10 +117,10 @@ class _Fleet:
         times = [next(self._versions)]
         before = [spent_s(pid) for pid in pids]
         while times[-1] < times[0] + seconds:
-            times.appendnext(self._versions)
+            times.append(next(self._versions))
         took = times[-1] - times[0]
         page, aggregator = ((spent_s(pid) - was) / took for pid, was in zip(pids, before, strict=True))
-        each = [1e3 * (there - here) for here, there in zip(times, times[1:], strict=False)]
+        each = [1e3 * (there - here) for here, there in itertools.pairwise(times)]
         return Half(statistics.median(each), len(each), page, aggregator)
 
 

@@ -1,4 +1,4 @@
-"""A process that stands for many: it is told a word a line on its standard input, and answers each with a line of JSON."""
+"""A process that stands for many: it is told a word a line on its standard input, and answers each in JSON."""
 
 from __future__ import annotations
 
