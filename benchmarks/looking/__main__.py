@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Size(Struct, frozen=True):
     devices: int
     cpu: dict[str, float]
     peak_mb: float
+    online: int
+    """Devices that the page shows as online once all is measured."""
+    drawn: int
+    """Those that the open round has drawn then."""
     took: dict[str, Took]
     weights: dict[str, Weight]
 
@@ -66,7 +70,7 @@ def measured(fleet: Large, seconds: float, tries: int) -> Size:
     took = dict(asked.all_of(fleet.page, fleet.pid, fleet.job, version, device, tries))
     weights = {name: asked.weight(fleet.page, path) for name, path in (("Fleet", "/"), ("Job", f"/jobs/{fleet.job}"))}
     fleet.quiet()
-    return Size(fleet.n, cpu, fleet.peak_mb, took, weights)
+    return Size(fleet.n, cpu, fleet.peak_mb, fleet.n_online, fleet.n_drawn, took, weights)
 
 
 def _cpu(fleet: Large, seconds: float) -> float:
@@ -86,6 +90,7 @@ def sizes_told(sizes: Sequence[Size]) -> list[str]:
     return [
         row("", (f"{size.devices:,} devices" for size in sizes)),
         *(row(f"CPU s/min, {name}", (f"{size.cpu[name]:.2f}" for size in sizes)) for name in first.cpu),
+        row("online / drawn as this ends", (f"{size.online:,} / {size.drawn:,}" for size in sizes)),
         row("peak memory, MB", (f"{size.peak_mb:.1f}" for size in sizes)),
         *(row(f"first load, {name}", (_weighed(size.weights[name]) for size in sizes)) for name in first.weights),
         "\nms to the first byte, to the last, at worst; ms of CPU; kB",
@@ -157,10 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told["demo"] = paint.of_demo()
         lines = paint.demo_told(told["demo"])
     elif given.paint:
-        told["paints"] = [_with(n, lambda fleet: paint.of_page(fleet.page, given.tries)) for n in given.devices]
+        told["paints"] = [
+            _with(n, given.deadline, lambda fleet: paint.of_page(fleet.page, given.tries)) for n in given.devices
+        ]
         lines = paint.told(list(zip(given.devices, told["paints"], strict=True)))
     else:
-        found_ = [_with(n, lambda fleet: measured(fleet, given.seconds, given.tries)) for n in given.devices]
+        found_ = [
+            _with(n, given.deadline, lambda fleet: measured(fleet, given.seconds, given.tries)) for n in given.devices
+        ]
         told["sizes"] = found_
         lines = [*sizes_told(found_), "", *sizes_judged(found_)]
     print("\n".join(lines), f"\nload {os.getloadavg()[0]:.1f} as this ends")
@@ -169,9 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _with(n: int, act: Any) -> Any:
+def _with(n: int, deadline_s: float, act: Callable[[Large], Any]) -> Any:
     """Return what is measured of a fleet of n devices."""
-    with tempfile.TemporaryDirectory(prefix="fedge-looking-") as folder, large(Path(folder), n) as fleet:
+    with tempfile.TemporaryDirectory(prefix="fedge-looking-") as folder, large(Path(folder), n, deadline_s) as fleet:
         _say(f"{n} devices are there")
         return act(fleet)
 
@@ -185,8 +194,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.looking", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--devices", type=int, nargs="+", default=SIZES, metavar="N", help="sizes of fleets")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of CPU, or of half a pair (10)")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, metavar="S", help="that a measure of CPU takes, or a half"
+        "--deadline", type=float, default=90.0, metavar="S", help="of the round that is open meanwhile (90)"
     )
     parser.add_argument("--tries", type=int, default=9, metavar="N", help="of each request, or first paint (9)")
     parser.add_argument("--streams", type=int, default=0, metavar="N", help="measure rounds beside so many")

@@ -1,7 +1,8 @@
 """A fleet of any size whose page is looked at: broker, aggregator with a page, two devices that train, and a crowd.
 
-The two, as the browser's tests have them, make the first versions of a job quickly. Then the crowd comes, and each
-round draws everybody and ends at its deadline, with a fate for each device.
+The two, as the browser's tests have them, make the first versions of a job quickly. Then the crowd comes: a round draws
+everybody and ends at its deadline, with a fate for each device, and the next one, which draws them all again, is open
+while the page is looked at. After two rounds without an update of theirs an aggregator passes them over.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ REAL = (0.3, 0.3)
 """How long each of the devices that train takes to read its rows."""
 VERSIONS = 20
 """That there are before the crowd comes."""
-DEADLINE_S = 30
-SUBMITTED = JOB.replace("deadline_s = 60", f"deadline_s = {DEADLINE_S}")
 
 
 class Large:
@@ -71,14 +70,14 @@ def looks_on(log: Path) -> int:
 
 
 @contextmanager
-def large(folder: Path, n: int) -> Iterator[Large]:
-    """Have a fleet of n devices, at least two, at work.
+def large(folder: Path, n: int, deadline_s: float) -> Iterator[Large]:
+    """Have a fleet of n devices, at least two, at work. deadline_s: of its rounds, once the crowd has come.
 
     Raises OSError, StartError, NotSeenError where it does not come together.
     """
     with shown_fleet(folder, REAL, n_rows=300, labels=("hall", "yard")) as shown:
         shown.start()
-        job = shown.submit(SUBMITTED)
+        job = shown.submit(JOB.replace("deadline_s = 60", f"deadline_s = {deadline_s:g}"))
         until(lambda: shown.version >= VERSIONS, f"{VERSIONS} versions")
         if n <= len(REAL):
             yield Large(shown, None, n, job)

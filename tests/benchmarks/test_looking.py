@@ -48,7 +48,7 @@ def served() -> Iterator[str]:
 def size(n: int, ms: float, mb: float) -> Size:
     took = Took(ms / 2, ms, 2 * ms, 43_000, ms / 3)
     names = (command.FIRST, "search by name", "sorted by heat", "/metrics")
-    return Size(n, {"nobody looks": 0.5}, mb, dict.fromkeys(names, took), {"Fleet": Weight(4, 60_000, 9_000)})
+    return Size(n, {"nobody looks": 0.5}, mb, n, n, dict.fromkeys(names, took), {"Fleet": Weight(4, 60_000, 9_000)})
 
 
 # What stands for many.
@@ -164,7 +164,7 @@ def test_bad_input_is_a_code_of_two(arguments: list[str], capsys: pytest.Capture
 @pytest.mark.long
 def test_a_small_fleet_is_measured_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "found.json"
-    assert main(["--devices", "2", "12", "--seconds", "1", "--tries", "1", "--json", str(file)]) == 0
+    assert main(["--devices", "2", "12", "--seconds", "1", "--tries", "1", "--deadline", "5", "--json", str(file)]) == 0
     few, more = json.loads(file.read_text(encoding="utf-8"))["sizes"]
     assert (few["devices"], more["devices"]) == (2, 12)
     assert all(50 < one["peak_mb"] < 200 for one in (few, more))
