@@ -152,30 +152,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json is not None and not given.json.parent.is_dir():
         parser.error(f"--json {given.json}: there is no such folder")
     busy = os.getloadavg()[0]
-    print(f"{os.cpu_count()} processors, load {busy:.1f} as this begins")
-    told: dict[str, Any] = {"load": busy}
-    if given.streams:
-        found, peak = pairs.measure(given.agents, given.streams, given.slow, given.pairs, given.seconds, _say)
-        told |= {"pairs": found, "peak_mb": peak}
-        lines = pairs_told(found, peak)
-    elif given.demo:
-        told["demo"] = paint.of_demo()
-        lines = paint.demo_told(told["demo"])
-    elif given.paint:
-        told["paints"] = [
-            _with(n, given.deadline, lambda fleet: paint.of_page(fleet.page, given.tries)) for n in given.devices
-        ]
-        lines = paint.told(list(zip(given.devices, told["paints"], strict=True)))
-    else:
-        found_ = [
-            _with(n, given.deadline, lambda fleet: measured(fleet, given.seconds, given.tries)) for n in given.devices
-        ]
-        told["sizes"] = found_
-        lines = [*sizes_told(found_), "", *sizes_judged(found_)]
+    print(f"{os.cpu_count()} processors, load {busy:.1f} as this begins", flush=True)
+    try:
+        told, lines = _measured(given)
+    except paint.NoBrowserError as error:
+        print(error, file=sys.stderr)
+        return 1
     print("\n".join(lines), f"\nload {os.getloadavg()[0]:.1f} as this ends")
     if given.json is not None:
-        given.json.write_bytes(msgspec.json.encode(told))
+        given.json.write_bytes(msgspec.json.encode({"load": busy, **told}))
     return 0
+
+
+def _measured(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Return what was asked for, as it is written, and as it is printed. Raises NoBrowserError."""
+    if given.streams:
+        paired, peak = pairs.measure(given.agents, given.streams, given.slow, given.pairs, given.seconds, _say)
+        return {"pairs": paired, "peak_mb": peak}, pairs_told(paired, peak)
+    if given.demo:
+        first = paint.of_demo()
+        return {"demo": first}, paint.demo_told(first)
+    if given.paint:
+        paints = [_with(n, given.deadline, lambda fleet: paint.of_page(fleet.page, given.tries)) for n in given.devices]
+        return {"paints": paints}, paint.told(list(zip(given.devices, paints, strict=True)))
+    sizes = [_with(n, given.deadline, lambda fleet: measured(fleet, given.seconds, given.tries)) for n in given.devices]
+    return {"sizes": sizes}, [*sizes_told(sizes), "", *sizes_judged(sizes)]
 
 
 def _with(n: int, deadline_s: float, act: Callable[[Large], Any]) -> Any:

@@ -15,13 +15,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-from playwright.sync_api import Browser, sync_playwright
+from typing import TYPE_CHECKING, TypeVar
 
 from broker.embedded import on_leash
 from fleet.local.processes import FEDGE
 from runtime.children import environment
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TIMES = """() => {
   const [page] = performance.getEntriesByType("navigation");
@@ -45,6 +46,8 @@ class NoBrowserError(RuntimeError):
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Have a browser without a screen. Raises NoBrowserError."""
+    from playwright.sync_api import sync_playwright  # which sizes and pairs do without
+
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise NoBrowserError("there is no Chromium here: deploy/need.sh chromium (Debian) gets it")
