@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -137,7 +138,11 @@ def pairs_told(found: Sequence[pairs.Pair], peak_mb: float) -> list[str]:
             f"{b.open:9d} {b.cuts:4d} {b.refused:5d} {b.mb_s:6.1f}"
         )
     ratio = pairs.ratio(found)
-    lines.append(f"the median of the ratios: {ratio:.3f}; the page's process at most {peak_mb:.0f} MB")
+    ratios = sorted(pair.ratio for pair in found)
+    lower, upper = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+    more = statistics.median(pair.beside.page_cpu - pair.without.page_cpu for pair in found)
+    lines.append(f"the median of the ratios: {ratio:.3f}, their quartiles {lower:.3f} and {upper:.3f}")
+    lines.append(f"the page's process takes {more:.3f} of a processor more beside them, and {peak_mb:.0f} MB at most")
     if ratio > GOAL_RATIO:
         lines.append(f"over its goal: a round takes {ratio:.3f} times as long, where {GOAL_RATIO:g} are allowed")
     return lines

@@ -2,7 +2,7 @@
 
 A mosquitto, an aggregator with its page, and agents as processes, which train a step of a small net: rounds are as
 short as they can be, and whatever else takes a processor is seen in them. The page's process runs in both halves of a
-pair; in the second there are the streams, and a few clients who take a byte a second.
+pair; in one of them, every other time the first, there are the streams and a few clients who take a byte a second.
 """
 
 from __future__ import annotations
@@ -145,28 +145,36 @@ def measure(
             found = []
             with Told("benchmarks.looking.viewers", asked, Path(name) / "viewers.log") as viewers:
                 for number in range(pairs):
-                    found.append(_pair(fleet, viewers, seconds))
+                    found.append(_pair(fleet, viewers, seconds, turned=number % 2 == 1))
                     say(f"pair {number + 1} of {pairs}: {found[-1].ratio:.3f}")
             return found, peak_mb(fleet.page_pid)
 
 
-def _pair(fleet: _Fleet, viewers: Told, seconds: float) -> Pair:
+def _pair(fleet: _Fleet, viewers: Told, seconds: float, *, turned: bool) -> Pair:
+    """Return a pair. turned: the half with streams comes first, so that what grows with time falls on both alike."""
+    if turned:
+        beside = _beside(fleet, viewers, seconds)
+        return Pair(_without(fleet, seconds), beside)
+    return Pair(_without(fleet, seconds), _beside(fleet, viewers, seconds))
+
+
+def _without(fleet: _Fleet, seconds: float) -> Half:
     fleet.rest(SETTLED_S)
-    without = fleet.half(seconds)
+    return fleet.half(seconds)
+
+
+def _beside(fleet: _Fleet, viewers: Told, seconds: float) -> Half:
     viewers.tell("open")
     fleet.rest(SETTLED_S)
-    beside = fleet.half(seconds)
+    half = fleet.half(seconds)
     told = viewers.tell("close")
-    return Pair(
-        without,
-        structs.replace(
-            beside,
-            viewers_cpu=told["cpu_s"] / told["seconds"],
-            open=told["open"],
-            cuts=told["cuts"],
-            refused=told["refused"],
-            mb_s=told["n_bytes"] / told["seconds"] / 1e6,
-        ),
+    return structs.replace(
+        half,
+        viewers_cpu=told["cpu_s"] / told["seconds"],
+        open=told["open"],
+        cuts=told["cuts"],
+        refused=told["refused"],
+        mb_s=told["n_bytes"] / told["seconds"] / 1e6,
     )
 
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from aggregator.looking_on import WebSettings
 from benchmarks.looking import __main__ as command
-from benchmarks.looking import asked, crowd, pairs
+from benchmarks.looking import asked, crowd, paint, pairs
 from benchmarks.looking.__main__ import GOAL_MS, Size, main, pairs_told, sizes_judged, sizes_told
 from benchmarks.looking.asked import Took, Weight
 from benchmarks.looking.crowd import CONNECTIONS, Crowd
@@ -148,6 +148,21 @@ def test_pairs_come_to_the_median_of_their_ratios() -> None:
     assert pairs.ratio(found) == pytest.approx(1.1)
     assert pairs_told(found, 100.0)[-1] == "over its goal: a round takes 1.100 times as long, where 1.05 are allowed"
     assert "over its goal" not in "\n".join(pairs_told(found[:1], 100.0))
+
+
+def test_paints_and_the_demo_are_told_by_what_was_seen() -> None:
+    printed = "\n".join(paint.told([(10, {"first-paint": 61.2}), (20_000, {"first-paint": 75.6})]))
+    assert "first-paint" in printed
+    assert printed.splitlines()[-1].split() == ["20,000", "76"]
+    assert paint.demo_told({"the page answers": 4.21})[-1].split() == ["the", "page", "answers", "4.2"]
+
+
+def test_without_a_browser_it_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["--demo"]) == 1
+    assert "deploy/need.sh chromium" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--devices", "1"], ["--tries", "0"], ["--pairs", "0"], ["--json", "no/x.json"]])
