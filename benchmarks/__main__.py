@@ -16,6 +16,7 @@ BENCHMARKS = (
     ("end to end: bytes and rounds against float32", ["benchmarks.end_to_end"]),
     ("secured: bytes, CPU and memory with message keys and TLS", ["benchmarks.secured"]),
     ("sight: what it costs to look on a large fleet", ["benchmarks.sight"]),
+    ("looking: what the page of a large fleet costs", ["benchmarks.looking", "--seconds", "5", "--tries", "5"]),
     ("live: what a live source writes to a card in a day", ["benchmarks.live_wear", "--hours", "1"]),
 )
 

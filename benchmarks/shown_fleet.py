@@ -127,7 +127,7 @@ def shown_fleet(
     n_rows: of all devices together; all of the digits when not given. labels: each device's site. Raises OSError,
     StartError.
     """
-    page = f"127.0.0.1:{_free_port()}"
+    page = f"127.0.0.1:{free_port()}"
     split = load_split("digits")
     n = len(split.train.y) if n_rows is None else n_rows
     train = Dataset(split.train.X[:n], split.train.y[:n])
@@ -152,7 +152,7 @@ def shown_fleet(
         yield ShownFleet(folder, where, children, built, f"http://{page}/")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port of loopback that is free by now: one that stays the same when the aggregator starts again."""
     with socket.socket() as tried:
         tried.bind(("127.0.0.1", 0))

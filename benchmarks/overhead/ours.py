@@ -52,7 +52,7 @@ def measure(
     counted: behind the proxy that counts bytes, which makes every round slower. Raises WatchError, ChildDiedError or
     StartError.
     """
-    shares = [_rows(model, seed) for seed in range(n_agents)]
+    shares = [rows_of(model, seed) for seed in range(n_agents)]
     spec = spec_of(model, codec, n_agents, WARM + rounds)
     with tempfile.TemporaryDirectory(prefix="fedge-overhead-") as name, start_broker(Path(name) / "broker") as broker:
         direct = BrokerSettings(port=broker.port, protocol=broker.protocol)
@@ -97,7 +97,7 @@ def measure(
     )
 
 
-def _rows(model: ModelSpec, seed: int) -> Dataset:
+def rows_of(model: ModelSpec, seed: int) -> Dataset:
     """Return rows of a device: a cloud for each class, the same for all devices."""
     centres = np.random.default_rng(0).random((model.outputs, model.inputs), np.float32)
     rng = np.random.default_rng(seed + 1)

@@ -6,8 +6,9 @@ changed, since unchanged ones are the same object from view to view.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -56,16 +57,19 @@ class Summary(Struct, frozen=True):
 
 def summed_up(view: View) -> Summary:
     """Return a view in a few numbers: one pass over its devices."""
-    states: Counter[str] = Counter()
+    devices = view.devices.values()
+    states = Counter(map(attrgetter("state"), devices))
+    alarms = len(devices) - [device.alarm for device in devices].count("")
+    sets = [device.labels for device in devices]
+    by_id = dict(zip(map(id, sets), sets, strict=True))
     labels: Counter[str] = Counter()
-    serves: dict[str, Counter[int]] = {}
-    alarms = 0
-    for device in view.devices.values():
-        states[device.state] += 1
-        alarms += bool(device.alarm)
-        labels.update(f"{key}={value}" for key, value in device.labels.items())
+    for which, n in Counter(map(id, sets)).items():  # those that devices share are one object
+        for key, value in by_id[which].items():
+            labels[f"{key}={value}"] += n
+    serves: dict[str, Counter[int]] = defaultdict(Counter)
+    for device in devices:
         for job, version in device.serves.items():
-            serves.setdefault(job, Counter())[version.number] += 1
+            serves[job][version.number] += 1
     most = sorted(labels.most_common(MOST_LABELS))
     return Summary(states, alarms, most, {job: sorted(found.items(), reverse=True) for job, found in serves.items()})
 

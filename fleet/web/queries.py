@@ -5,6 +5,8 @@ A query is also what a link on a page is made of: `query.link(page=2)` is the sa
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -33,12 +35,14 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
     def link(self, **changes: object) -> str:
         """Return the query of a link that asks the same but for these, from "?" on; "?" alone for all defaults."""
         changed = structs.replace(self, **changes)
-        plain = {
-            field.name: getattr(changed, field.name)
-            for field in structs.fields(self)
-            if getattr(changed, field.name) != field.default
-        }
-        return f"?{urlencode(plain)}"
+        found = ((name, getattr(changed, name), usual) for name, usual in _defaults(type(self)))
+        return f"?{urlencode([(name, value) for name, value, usual in found if value != usual])}"
+
+
+@functools.cache
+def _defaults(kind: type[Query]) -> Sequence[tuple[str, object]]:
+    """Return the name of each parameter and its default: a page has hundreds of links, and msgspec looks long."""
+    return [(field.name, field.default) for field in structs.fields(kind)]
 
 
 class NoQuery(Query, frozen=True):

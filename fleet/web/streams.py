@@ -5,7 +5,9 @@
 Laws.
 1. A piece is rendered once for all who look at the same page with the same query, and sent only where it has changed in
    more than how long ago something is: the script counts that.
-2. Rendering takes at most a quarter of a processor: after a pass the hub rests three times as long as it took.
+2. Rendering takes at most a quarter of a processor: after a pass the hub rests three times as long as it took. So does
+   it where many look: no more than SENT_S messages and BYTES_S bytes leave a second, so that of a thousand streams each
+   hears of news every other second. Rounds come first.
 3. Streams are bounded in number, and so are the pages that they are of: each of these takes memory. A stream has a
    queue of QUEUED messages, which all of a channel share; who does not keep up is cut off, and comes again.
 4. A stream with nothing to say says so every HEARTBEAT_S; the connection of who has gone is found by that.
@@ -39,6 +41,10 @@ STUCK_S = 20.0
 """Who has not taken a message after so long is cut off."""
 REST_S = 0.5
 """The least time between two passes."""
+SENT_S = 500
+"""Messages a second, of all streams together; one takes some 50 us of a processor."""
+BYTES_S = 4_000_000
+"""The same in bytes; who reads them on this machine takes as much again."""
 STALE_S = 15.0
 """A pass is made after so long though nothing was heard: what a store says changes by itself."""
 _AGES = re.compile(r">[^<]*</time>")
@@ -166,21 +172,29 @@ class Hub:
                 await asyncio.wait_for(self._news.wait(), STALE_S)
             self._news.clear()
             began = time.monotonic()
+            n_sent = n_bytes = 0
             for channel in list(self._channels.values()):
-                await self._render(channel)
-            await asyncio.sleep(max(REST_S, 3 * (time.monotonic() - began)))
+                n, size = await self._render(channel)
+                n_sent, n_bytes = n_sent + n, n_bytes + n * size
+            await asyncio.sleep(rest_s(time.monotonic() - began, n_sent, n_bytes))
 
-    async def _render(self, channel: Channel) -> None:
-        """Render what a channel shows, and send what has changed to those who look at it."""
+    async def _render(self, channel: Channel) -> tuple[int, int]:
+        """Render what a channel shows, send what has changed to who looks, and return to how many, and its bytes."""
         message = await asyncio.get_running_loop().run_in_executor(self._thread, _safely, channel)
         channel.is_rendered = True
         if message is None:
-            return
+            return 0, 0
         for queue in channel.queues:
             try:
                 queue.put_nowait(message)
             except asyncio.QueueFull:
                 _end(queue)
+        return len(channel.queues), len(message)
+
+
+def rest_s(took_s: float, n_sent: int, n_bytes: int) -> float:
+    """Return how long the hub rests after a pass that took so long, and sent so much: law 2."""
+    return max(REST_S, 3 * took_s, n_sent / SENT_S, n_bytes / BYTES_S)
 
 
 def _safely(channel: Channel) -> bytes | None:

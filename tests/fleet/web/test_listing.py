@@ -73,3 +73,11 @@ def test_a_view_comes_to_a_few_numbers() -> None:
     assert summary.alarms == 1
     assert summary.labels == [("site=hall 0", 40), ("site=hall 1", 41), ("site=hall 2", 40)]
     assert summary.serves == {JOB: [(40, 60), (39, 61)]}
+
+
+def test_labels_that_devices_share_count_for_each_of_them() -> None:
+    shared = {"site": "yard"}
+    alike = [
+        structs.replace(device(f"d{n}"), labels=shared if n else {"site": "yard", "kind": "pump"}) for n in range(3)
+    ]
+    assert summed_up(view(0, *alike)).labels == [("kind=pump", 1), ("site=yard", 3)]

@@ -306,3 +306,29 @@ def test_a_port_that_is_taken_is_waited_for(
     until(lambda: made.server.port == port)
     until(lambda: made.get("/")[0] == 200)
     made.server.stop()
+
+
+def test_the_more_look_the_more_rarely_they_hear() -> None:
+    assert streams.rest_s(0.01, 10, 10 * 8_000) == streams.REST_S
+    assert streams.rest_s(1.0, 10, 0) == 3.0, "rendering takes a quarter of a processor"
+    assert streams.rest_s(0.01, 1000, 1000 * 400) == 2.0
+    assert streams.rest_s(0.01, 1000, 1000 * 40_000) == 10.0, "of a large fleet's page"
+
+
+def test_a_rest_follows_from_how_many_were_told(served: Served, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[tuple[int, int]] = []
+
+    def rest_s(_took_s: float, n_sent: int, n_bytes: int) -> float:
+        rests.append((n_sent, n_bytes))
+        return 0.0
+
+    monkeypatch.setattr(streams, "rest_s", rest_s)
+    several = [Stream(served, path) for path in ("/live/", "/live/", "/live/events")]
+    for stream in several:
+        stream.message()
+    served.lookout.show(structs.replace(view(200), trouble="the store is away"))
+    size = len(json.dumps(several[0].message()))
+    until(lambda: bool(rests) and sum(n for n, _ in rests) == 3)
+    assert sum(n for _, n in rests) > 2 * 0.9 * size
+    for stream in several:
+        stream.close()
