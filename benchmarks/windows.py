@@ -12,6 +12,10 @@ Settings, those of the pooled net too, were chosen among a few on the people of 
 the table may take. Its folds are others. What counts is the last version, or where the fleet's updates are compressed
 the mean of the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled
 net.
+
+`gru` has momentum at the server and not FedAdam, which moves every weight by about as much, whether devices agree on it
+or not: on fold 0, with the same SGD on devices, it took half as many rounds again to the same accuracy. AdamW on devices
+decays weights apart from the gradient, as the pooled net does: people held out gained half a point.
 """
 
 from __future__ import annotations
@@ -89,12 +93,12 @@ _RECIPES = (
     ),
     Recipe(
         ModelSpec("gru", LENGTH * COLUMNS, (), CLASSES, options={"columns": COLUMNS, "units": 32, "head": "mean"}),
-        rounds=44,
-        fleet=TrainSpec(1, 10, 0.01, 0.96, optimizer="adamw", weight_decay=0.06, clip_norm=1.0),
+        rounds=60,
+        fleet=TrainSpec(1, 20, 0.015, 0.97, optimizer="adamw", weight_decay=0.08, clip_norm=1.0),
         server=AggregateSpec(server_momentum=0.7),
         pooled=TrainSpec(1, 32, 0.003, optimizer="adamw", weight_decay=0.3, schedule="cosine"),
-        round_s=1.75,
-        pass_s=0.6,
+        round_s=1.3,
+        pass_s=0.57,
     ),
 )
 RECIPES = {one.model.kind: one for one in _RECIPES}
