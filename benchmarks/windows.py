@@ -13,9 +13,9 @@ the table may take. Its folds are others. What counts is the last version, or wh
 the mean of the last ones, which is what its devices would serve. Met where the fleet is within two points of the pooled
 net.
 
-`gru` has momentum at the server and not FedAdam, which moves every weight by about as much, whether devices agree on it
-or not: on fold 0, with the same SGD on devices, it took half as many rounds again to the same accuracy. AdamW on devices
-decays weights apart from the gradient, as the pooled net does: people held out gained half a point.
+`gru` has momentum at the server and not FedAdam, which moves every weight by about as much, whether devices agree on
+it or not: on fold 0, with the same SGD on devices, that took half as many rounds again to the same accuracy. AdamW on
+devices decays weights apart from the gradient, as the pooled net does: people held out gained half a point.
 """
 
 from __future__ import annotations
