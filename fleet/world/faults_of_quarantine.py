@@ -7,7 +7,6 @@ from typing import Any
 
 from aggregator.jobs import Jobs
 from aggregator.ledger import Ledger
-from aggregator.poll import Poll
 from aggregator.rounds import Rounds
 from aggregator.store import Store
 from broker.messages import Offer
@@ -46,21 +45,6 @@ def wait_all_the_same(patches: Patches) -> None:
             refresh(self, device, now)
 
     patches.set(Rounds, "refresh", refresh_unless_barred)
-
-
-def forget_at_a_start(patches: Patches) -> None:
-    """Tell a job that was just loaded of nobody who is in quarantine, but when a device is heard."""
-    patches.set(Jobs, "_tell_barred", lambda _self, _job: None)
-
-
-def score_all_the_same(patches: Patches) -> None:
-    """Take what a device in quarantine says of the last version of a job that has ended."""
-    hear_last = Poll.hear_last
-
-    def hear_anyway(self: Poll, *args: Any, has_taken_part: bool, barred: str = "") -> Any:  # noqa: ARG001 -- the fault
-        return hear_last(self, *args, has_taken_part=has_taken_part)
-
-    patches.set(Poll, "hear_last", hear_anyway)
 
 
 def release_silently(patches: Patches) -> None:

@@ -94,10 +94,8 @@ PLANTS: dict[str, Plant] = {
         Plant("clone-unseen", 9, "a clone is not named", "clones", servers.see_no_clone),
         Plant("first-job-first", 9, "", "operators", devices.starve_other_jobs),
         Plant("quarantine-before-durable", 10, "a quarantine is answered", "drills", bars.write_later, True),
-        Plant("quarantine-uncounted-only", 10, "an update of a device in", "drills", bars.count_all_the_same, True),
+        Plant("quarantine-counted", 10, "an update of a device in", "drills", bars.count_all_the_same, True),
         Plant("quarantine-awaited", 10, "a round waits", "drills", bars.wait_all_the_same, True),
-        Plant("quarantine-forgotten", 10, "", "drills", bars.forget_at_a_start, True),
-        Plant("quarantine-score-counted", 10, "a score", None, bars.score_all_the_same, True),
         Plant("release-untold", 10, "an update was refused for", "drills", bars.release_silently, True),
     )
 }
