@@ -13,7 +13,7 @@
 A job is *owed* a version when enough devices are there that are able: with its data, not gone, neither diverging nor
 refused, not in quarantine, fast enough for its deadline. Otherwise it is owed a reason. A device in quarantine is as
 good as gone: who waits for all does not wait for it. Who is released, and was refused for the quarantine on the base
-that is to be left, is able from the next one on.
+that is to be left, is able from the next one on; a job that needs him for this one waits, and so do updates to it.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ class _Job(NamedTuple):
     owed: bool
     fair: bool
     """Whether every device is drawn in every round."""
+    held_up: bool
+    """Whether it is owed nothing only because devices were refused for a quarantine, on a base that needs them."""
 
 
 class Recovery:
@@ -245,11 +247,12 @@ class Recovery:
             for device in able
             if device.device not in spent and (base is None or nodes.failed_on(device, job) != base)
         ]
-        owed = len(helping) >= rules.quorum and len(able) >= (rules.min_devices or 1)
-        owed = owed and not spec.model.options.get("poison")
+        owed = len(able) >= (rules.min_devices or 1) and not spec.model.options.get("poison")
+        held_up = owed and len(helping) < rules.quorum <= len(helping) + len(spent)
+        owed = owed and len(helping) >= rules.quorum
         if rules.wait == "all" and any(not self._is_able(device, spec) for device in self._wanted()):
             owed = False  # it may wait for who is there and cannot
-        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None)
+        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None, held_up)
 
     def _able(self, spec: JobSpec) -> list[Device]:
         return [device for device in self._wanted() if self._is_able(device, spec)]
@@ -284,11 +287,12 @@ class Recovery:
         """Return the updates that waited when the sky cleared and still do, of jobs that the leader knows."""
         leader = self._leader()
         known = nodes.jobs_in_store(leader) if leader is not None else {}
+        held_up = {job.job for job in self._jobs() if job.held_up}
         still = []
         for device in self._world.devices:
             now = nodes.held(device)
             for job, update in self._held.get(device.name, {}).items():
-                if job in known and now.get(job) == update:
+                if job in known and job not in held_up and now.get(job) == update:
                     still.append((device.name, update))
         return still
 
