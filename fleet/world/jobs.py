@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import structs, to_builtins
 
 from broker.errors import WireError
-from broker.messages import Command, Explain, Quarantine, Release, Reply, Stop, Submit
+from broker.messages import Command, Explain, Quarantine, Release, Reply, Resume, Stop, Submit
 from broker.operator_seal import OperatorSeal
 from broker.transport import Packet
 from fleet import made_keys
@@ -152,6 +152,11 @@ class Operator:
         """Ask how a version came about."""
         request = self._request()
         self._ask(request, Explain("operator", request, name, number), lambda _reply: None)
+
+    def resume(self, name: str) -> None:
+        """Have a job tried again that is at rest."""
+        request = self._request()
+        self._ask(request, Resume("operator", request, name), lambda _reply: None)
 
     def put_in_quarantine(self, device: str, why: str) -> None:
         """Have nothing of a device counted any more."""

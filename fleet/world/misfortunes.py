@@ -67,6 +67,8 @@ class Misfortunes:
         self._backups: list[tuple[Server, Disk]] = []
         self._old_cards: list[tuple[Device, Disk]] = []
         self._here: Process | None = None
+        self._resumed: set[str] = set()
+        """Jobs that the operator has resumed, once each."""
         self._wrong: tuple[Server, Server] | None = None
         """An aggregator in the wrong folder, and the one that it stands in for."""
         self._kinds: dict[str, Callable[[], str]] = {
@@ -132,9 +134,15 @@ class Misfortunes:
                 process.plug_in()
             world.agenda.later(self._rng.uniform(0.0, 5.0), self._reconnect, process)
 
-    def mend_leadership(self) -> None:
-        """Have the operator read the log: where all who are left have been replaced, one is told to lead."""
+    def mend(self) -> None:
+        """Have the operator read the log: where all who are left have been replaced, one is told to lead; and jobs that
+        processes died of which were killed by the weather are resumed.
+        """
         servers = self._world.servers
+        for name in sorted(nodes.rest_for_deaths(servers) - self._resumed):
+            self._resumed.add(name)
+            self._world.note("operator", f"{name} shall go on")
+            self._world.operator.resume(name)
         if servers and all(server.up and nodes.stands_by_for_good(server) for server in servers):
             self._world.note("operator", f"{servers[0].name} shall take over")
             self._tell_to_lead(servers[0])

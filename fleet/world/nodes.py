@@ -15,7 +15,7 @@ import functools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -521,6 +521,17 @@ def resting(server: Server) -> set[str]:
     return set(server.service.resting) if server.service is not None else set()
 
 
+def rest_for_deaths(servers: Iterable[Server]) -> set[str]:
+    """Return the jobs that rest since processes died while they were at it, but for those whose own code kills."""
+    found = set()
+    for server in servers:
+        rests = server.service.resting if server.service is not None else {}
+        specs = jobs_in_store(server) if rests else {}
+        deadly = {job for job, (spec, _) in specs.items() if spec.model.options.get("poison")}
+        found |= {job for job, rest in rests.items() if DEATHS in rest.why} - deadly
+    return found
+
+
 def reason(server: Server, job: str) -> str:
     """Return why a job waits or rests, as an operator can read it; "" where nothing says it."""
     service = server.service
@@ -683,6 +694,8 @@ def n_queued(process: Process) -> int:
     return len(service._out) if service is not None else 0
 
 
+DEATHS = "processes running have died"
+"""Of the reason why a job rests."""
 BARRED = "in quarantine"
 """Begins the refusal of what a device in quarantine offers."""
 

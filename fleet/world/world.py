@@ -332,7 +332,7 @@ class World:
         before, self.acting = self.acting, None
         self.laws.inspect()
         if self._whole_since is not None:
-            self.misfortunes.mend_leadership()
+            self.misfortunes.mend()
         self._leadership.inspect(self._whole_since)
         if self._recovery is not None:
             self._recovery.inspect()

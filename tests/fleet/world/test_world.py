@@ -64,6 +64,13 @@ def test_the_fleet_keeps_its_laws_where_devices_are_put_in_quarantine_and_releas
     assert run(1, "drills", quarantine=True) == reports[0] != run(1, "drills")
 
 
+@pytest.mark.parametrize(
+    ("seed", "quarantine"), [pytest.param(831, False, marks=pytest.mark.long), (1512, False), (320, True)]
+)
+def test_a_schedule_that_has_broken_a_law_breaks_none(seed: int, quarantine: bool) -> None:
+    assert run(seed, quarantine=quarantine).violations == ()
+
+
 def test_another_seed_is_another_world() -> None:
     assert run(2, "calm").sha256 != run(3, "calm").sha256
 
