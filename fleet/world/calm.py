@@ -125,7 +125,7 @@ class _Job(NamedTuple):
     fair: bool
     """Whether every device is drawn in every round."""
     held_up: bool
-    """Whether it is owed nothing only because devices were refused for a quarantine, on a base that needs them."""
+    """Whether it is owed nothing, and devices were refused for a quarantine on the base that is to be left."""
 
 
 class Recovery:
@@ -248,11 +248,10 @@ class Recovery:
             if device.device not in spent and (base is None or nodes.failed_on(device, job) != base)
         ]
         owed = len(able) >= (rules.min_devices or 1) and not spec.model.options.get("poison")
-        held_up = owed and len(helping) < rules.quorum <= len(helping) + len(spent)
         owed = owed and len(helping) >= rules.quorum
         if rules.wait == "all" and any(not self._is_able(device, spec) for device in self._wanted()):
             owed = False  # it may wait for who is there and cannot
-        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None, held_up)
+        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None, bool(spent) and not owed)
 
     def _able(self, spec: JobSpec) -> list[Device]:
         return [device for device in self._wanted() if self._is_able(device, spec)]

@@ -42,7 +42,8 @@ class Profile(NamedTuple):
 BARRING = {"quarantine": 6, "release": 5}
 """What an operator does beside, in worlds that are asked for it."""
 BARRED = ("store.quarantine.within", "store.quarantine.after")
-"""Points at which a quarantine, or its end, is written."""
+"""Points at which a quarantine, or its end, is written; some aggregators die at one."""
+DIE_HERE = "die here"
 ROUGH = {"kill": 3, "kill soon": 8, "restart": 1, "partition": 4, "slow": 2, "freeze": 1, "stop broker": 1}
 """What happens everywhere."""
 
@@ -116,7 +117,7 @@ def draw_barring(rng: random.Random, sky: Sky) -> Sky:
     """Return a sky under which an operator puts devices in quarantine as well, and releases them."""
     profile = PROFILES[sky.profile]
     extra = profile._replace(per_minute=(0.05, 0.3) if profile.long else (1.0, 8.0), kinds=BARRING)
-    deaths = tuple((at, rng.choice(BARRED), "kill server") for at, _, _ in sky.misfortunes if rng.random() < 0.1)
+    deaths = tuple((at, rng.choice(BARRED), DIE_HERE) for at, _, _ in sky.misfortunes if rng.random() < 0.1)
     return sky._replace(misfortunes=(*sky.misfortunes, *_schedule(rng, extra, sky.bad_s), *deaths))
 
 

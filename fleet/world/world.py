@@ -40,8 +40,6 @@ LONG = 100.0
 LOOK_EVERY_S = 1.0
 SURELY = ("job", "aggregator")
 """Words of the topic table that the broker never loses while a connection lasts."""
-
-
 DATES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 """The store dates what people read, by the clock of this machine."""
 PROMPTLY = ("device", "reply")
@@ -232,7 +230,10 @@ class World:
             if moment == point:
                 del self._waiting[n]
                 self.note(process.name, f"passes {point}")
-                self.agenda.later(0.0, self.misfortunes.happen, kind, process)
+                if kind == weather.DIE_HERE:
+                    process.dies_in = 0
+                else:
+                    self.agenda.later(0.0, self.misfortunes.happen, kind, process)
                 return
 
     # The network.

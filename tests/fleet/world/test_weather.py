@@ -57,8 +57,8 @@ def test_quarantines_come_on_top_of_what_befalls_a_fleet_anyway() -> None:
         more = weather.draw_barring(dice(8), sky)
         assert more.misfortunes[: len(sky.misfortunes)] == sky.misfortunes
         extra = more.misfortunes[len(sky.misfortunes) :]
-        assert {kind for _, _, kind in extra} <= {*weather.BARRING, "kill server"}
-        assert {moment for _, moment, kind in extra if kind == "kill server"} <= set(weather.BARRED)
+        assert {kind for _, _, kind in extra} <= {*weather.BARRING, weather.DIE_HERE}
+        assert {moment for _, moment, kind in extra if kind == weather.DIE_HERE} <= set(weather.BARRED)
         assert all(0 < at < sky.bad_s for at, _, _ in extra)
 
 
