@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from aggregator import federated
 from aggregator.contributions import Contribution, Evaluation
 from aggregator.federated import TallyError, Voice
+from aggregator.refusals import BARRED
 from aggregator.store import Scored, Store
 from broker.ceilings import MOST_ROWS
 from broker.messages import Offer, Verdict, Version, echo
@@ -122,7 +123,7 @@ class Poll:
             known = self._store.evaluations(self._job, version, offer.device)
             is_news = not known
             if barred and is_news:
-                why = f"in quarantine: {barred}"
+                why = f"{BARRED}: {barred}"
             elif not has_taken_part:
                 why = "this device has not taken part in the job"
             elif offer.n_examples > (self._spec.aggregate.max_examples or MOST_ROWS):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from aggregator.effects import Attempt
+from aggregator.refusals import BARRED
 from broker.messages import Quarantine, Release, Reply, Verdict
 from fleet.world import nodes
 from fleet.world.nodes import Server
@@ -67,7 +68,7 @@ class Bars:
         words = f"{server.name}: {verdict}"
         if verdict.counted and device in record.barred:
             self._broken(10, "an update of a device in quarantine was counted", words)
-        if verdict.refused.startswith(nodes.BARRED) and device not in record.barred:
+        if verdict.refused.startswith(BARRED) and device not in record.barred:
             self._broken(10, "an update was refused for a quarantine that is over", words)
 
     def draws(self, server: Server, attempt: Attempt) -> None:

@@ -31,6 +31,7 @@ from aggregator.database import DamageError
 from aggregator.effects import Attempt, Open
 from aggregator.intake import Counted
 from aggregator.learner import Learner
+from aggregator.refusals import BARRED
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.standing import HINT_MARGIN_S
@@ -696,8 +697,6 @@ def n_queued(process: Process) -> int:
 
 DEATHS = "processes running have died"
 """Of the reason why a job rests."""
-BARRED = "in quarantine"
-"""Begins the refusal of what a device in quarantine offers."""
 
 
 def quarantined(server: Server) -> set[str]:
