@@ -47,7 +47,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 world: $(VENV)/.dev
-	$(BIN)/python -m fleet.world --schedules 2000 --jobs 2 $(ARGS)
+	$(BIN)/python -m fleet.world --schedules 2000 --jobs 2 --quarantine $(ARGS)
 
 chaos: $(VENV)/.dev
 	deploy/need.sh mosquitto

@@ -64,7 +64,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from aggregator import fates, waits
+from aggregator import fates, refusals, waits
 from aggregator.absences import ABSENT
 from aggregator.attendance import Attendance
 from aggregator.convergence import reason_to_end, to_serve
@@ -320,7 +320,7 @@ class Coordinator:
         # What else follows comes with the next tick: the verdict on this one must be durable before.
         self._stirred_at = now
         barred = self.members.barred(offer.device)
-        reason = f"in quarantine: {barred}" if barred else ""
+        reason = f"{refusals.BARRED}: {barred}" if barred else ""
         follow = self.ledger.weigh(offer, self.rounds.last, self.ended, reason)
         if self._state is COMMITTING and not all(isinstance(effect, SendVerdict) for effect in follow):
             self._waiting[offer.device] = structs.replace(offer, body=b"")

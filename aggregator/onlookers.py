@@ -8,8 +8,9 @@ from typing import Any
 from aggregator import events, pasts, quarantine
 from aggregator.database import StoreError
 from aggregator.events import Event, Kind
-from aggregator.part import Part
+from aggregator.part import Part, durable
 from aggregator.pasts import Fated
+from runtime.failpoints import reach
 
 
 class Onlookers(Part):
@@ -33,10 +34,14 @@ class Onlookers(Part):
         told = f"{device} was put in quarantine{by}: {why}" if why else f"{device} was released from quarantine{by}"
         with self.events.told(kind, told, device=device):
             name = f"note:{quarantine.note_of(device)}"
-            if why:
-                self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, why))
-            else:
-                self._write("DELETE FROM meta WHERE name = ?", (name,))
+            with self._db.transaction("a word") as write:
+                if why:
+                    write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, why))
+                else:
+                    write("DELETE FROM meta WHERE name = ?", (name,))
+                reach("store.quarantine.within", (device, why))
+        with durable():
+            reach("store.quarantine.after", (device, why))
 
     def past_of(self, device: str, most: int) -> list[Fated]:
         """Return what became of a device in the last rounds of every job, the latest first."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from aggregator import federated
 from aggregator.contributions import Contribution, Evaluation
 from aggregator.federated import TallyError, Voice
+from aggregator.refusals import BARRED
 from aggregator.store import Scored, Store
 from broker.ceilings import MOST_ROWS
 from broker.messages import Offer, Verdict, Version, echo
@@ -103,12 +104,14 @@ class Poll:
         """Return whether more devices have said what the last version is worth than its metrics know of."""
         return self.is_on and self._store.n_evaluations(self._job, version) > metrics.get("federated_devices", 0)
 
-    def hear_last(self, offer: Offer, version: Version, *, has_taken_part: bool) -> tuple[Verdict, bool]:
+    def hear_last(
+        self, offer: Offer, version: Version, *, has_taken_part: bool, barred: str = ""
+    ) -> tuple[Verdict, bool]:
         """Make durable what a device says of the last version of a job that has ended.
 
         Return the verdict on it, and whether it is news. It is said once: who says it again is answered as before, and
-        who says something else is refused. has_taken_part: there is a verdict on an update of this device. Raises
-        StoreError.
+        who says something else is refused. has_taken_part: there is a verdict on an update of this device. barred: why
+        nothing of it is counted, if that is so. Raises StoreError.
         """
         why, is_news = "", False
         try:
@@ -119,7 +122,9 @@ class Poll:
         if not why:
             known = self._store.evaluations(self._job, version, offer.device)
             is_news = not known
-            if not has_taken_part:
+            if barred and is_news:
+                why = f"{BARRED}: {barred}"
+            elif not has_taken_part:
                 why = "this device has not taken part in the job"
             elif offer.n_examples > (self._spec.aggregate.max_examples or MOST_ROWS):
                 why = "it claims more examples than a device of this job may have"

@@ -4,7 +4,8 @@
 
 1. It is a word of `meta` for each device, so that it outlives a restart, a backup and a repair.
 2. What was counted before stays counted. What is offered from then on is refused with the reason, for good like any
-   other update that is refused: after its release the device is in with the next base.
+   other update that is refused: after its release the device is in with the next base. A base that cannot be left
+   without it is not left: the job waits, and says that this device was refused, and why.
 3. A job sees a device that is there, cannot take part and says why; where a job waits for all, its membership of the
    base ends at once, so that nobody waits for it, and no count of absences runs.
 """

@@ -8,6 +8,8 @@ what is stored, shown to operators and logged, and `told` cuts it at the door.
 
 from __future__ import annotations
 
+BARRED = "in quarantine"
+"""Begins the refusal of what a device in quarantine offers."""
 FOR_OPERATOR = " (for the operator: "
 """Begins the part of a reason that no device is told; `)` ends it."""
 

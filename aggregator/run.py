@@ -82,8 +82,9 @@ class Run(Maker):
 
         It is no update: the coordinator, whose law is of those, does not hear of it.
         """
-        has_taken_part = self.coordinator.ledger.last_of(offer.device) is not None
-        verdict, is_news = self.poll.hear_last(offer, self.version, has_taken_part=has_taken_part)
+        core, device = self.coordinator, offer.device
+        has_taken_part, barred = core.ledger.last_of(device) is not None, core.members.barred(device)
+        verdict, is_news = self.poll.hear_last(offer, self.version, has_taken_part=has_taken_part, barred=barred)
         if is_news:
             self._rescore_at = min(self._rescore_at, now + RESCORE_S)
         return [verdict]

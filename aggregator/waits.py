@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from aggregator.members import SILENT
+from aggregator.refusals import BARRED
 from aggregator.shortlist import Shortlist
 
 if TYPE_CHECKING:
@@ -140,9 +141,11 @@ def of(core: Coordinator, now: float) -> Waits:
             whose = [standing(core, device, now) for device in named]
             reasons = "; ".join(f"{s.device} {s.state}: {s.why}" for s in whose)
             more = f" and {n - NAMED} more" if n > NAMED else ""
+            barred = any(s.state == "refused" and s.why.startswith(BARRED) for s in whose)
             return Waits(
                 f"{_number(n, 'device')} came to nothing on version {core.base} ({reasons}{more}); {text}",
-                "another device; or stop the job and submit it with other settings",
+                "another device; or stop the job and submit it "
+                + ("again --from itself: who was in quarantine is in again then" if barred else "with other settings"),
             )
     near = "; ".join(_sentence(standing(core, device, now)) for device in core.wait.amiss.all.first(NEAR))
     return Waits(text + (f" ({_cut(near)})" if near else ""), "devices that come, or come back")

@@ -169,6 +169,7 @@ def _run(problem: Problem, kind: Kind, server: _Server, folder: Path) -> _Run:
             *(folder, problem.spec, problem.shares, problem.test, lambda name: broker.settings(name, port)),
             inference=False,
             keys=keys,
+            vitals=False,  # said by the clock, and so in one run more often than in another
         )
         children = stack.enter_context(Children())
         observer = over_mqtt(

@@ -4,6 +4,7 @@
 --plant NAME                            take a fix out, and look for the first schedule that finds it; exit 1 if none
 --schedules 1 --seed 7 --verbose        one of them, with everything that happened
 --rich                                  others: jobs that ask for all there is: agreeing, scoring, patience
+--quarantine                            others: devices are put in quarantine and released, and some say how they are
 --hostile                               others: somebody says anything, with absurd numbers, and is gone; exit 1 where
                                         the fleet did not go on by itself (hostile.py)
 """
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from typing import NamedTuple
 
 from fleet.world import plants
 from fleet.world.hostile import HostileReport, attack
@@ -29,6 +31,13 @@ log = logging.getLogger("fleet.world")
 TELL_EVERY_S = 10.0
 
 
+class Kind(NamedTuple):
+    """What is asked for beside; see `run`."""
+
+    rich: bool
+    quarantine: bool
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for. Return 0 or 1; see above."""
     args = _arguments(argv)
@@ -38,12 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plant = plants.PLANTS[args.plant] if args.plant else None
     profile = args.profile or (plant.profile if plant is not None else None)
     seeds = range(args.seed, args.seed + args.schedules)
-    rich = args.rich
-    reports = (
-        _aloud(seeds, profile, plant, rich=rich)
-        if args.verbose
-        else _run_all(seeds, profile, plant, args.jobs, rich=rich)
-    )
+    kind = Kind(args.rich, args.quarantine or (plant is not None and plant.quarantine))
+    reports = _aloud(seeds, profile, plant, kind) if args.verbose else _run_all(seeds, profile, plant, args.jobs, kind)
     return _look_for(plant, reports) if plant is not None else _sum_up(reports, len(seeds))
 
 
@@ -55,26 +60,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plant", choices=sorted(plants.PLANTS), help="take this fix out, and look for it")
     parser.add_argument("--hostile", action="store_true", help="somebody says anything, with absurd numbers")
     parser.add_argument("--rich", action="store_true", help="with jobs that ask for all there is")
+    parser.add_argument("--quarantine", action="store_true", help="with devices in quarantine, and released")
     parser.add_argument("--jobs", type=int, default=1, help="processes to run them in (1)")
     parser.add_argument("--verbose", action="store_true", help="tell all that happens")
     return parser.parse_args(argv)
 
 
-def _one(seed: int, profile: str | None, plant: str, rich: bool) -> WorldReport:
+def _one(seed: int, profile: str | None, plant: str, kind: Kind) -> WorldReport:
     with plants.planted(plants.PLANTS[plant]) if plant else nullcontext():
-        return run(seed, profile, rich=rich)
+        return run(seed, profile, **kind._asdict())
 
 
 def _run_all(
-    seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int, *, rich: bool
+    seeds: Sequence[int], profile: str | None, plant: Plant | None, jobs: int, kind: Kind
 ) -> Iterator[WorldReport]:
     name = plant.name if plant is not None else ""
     if jobs < 2:
-        yield from (_one(seed, profile, name, rich) for seed in seeds)
+        yield from (_one(seed, profile, name, kind) for seed in seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(_one, seeds, *([one] * len(seeds) for one in (profile, name, rich)), chunksize=4)
+            yield from pool.map(_one, seeds, *([one] * len(seeds) for one in (profile, name, kind)), chunksize=4)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -110,10 +116,10 @@ def _attacks(seeds: Sequence[int], jobs: int, *, verbose: bool) -> Iterator[Host
             pool.shutdown(cancel_futures=True)
 
 
-def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None, *, rich: bool) -> Iterator[WorldReport]:
+def _aloud(seeds: Sequence[int], profile: str | None, plant: Plant | None, kind: Kind) -> Iterator[WorldReport]:
     for seed in seeds:
         with plants.planted(plant) if plant is not None else nullcontext():
-            yield run(seed, profile, log.info, rich=rich)
+            yield run(seed, profile, log.info, **kind._asdict())
 
 
 def _look_for(plant: Plant, reports: Iterator[WorldReport]) -> int:

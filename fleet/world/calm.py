@@ -11,7 +11,9 @@
     more. A clone is named.
 
 A job is *owed* a version when enough devices are there that are able: with its data, not gone, neither diverging nor
-refused, fast enough for its deadline. Otherwise it is owed a reason.
+refused, not in quarantine, fast enough for its deadline. Otherwise it is owed a reason. A device in quarantine is as
+good as gone: who waits for all does not wait for it. Who is released, and was refused for the quarantine on the base
+that is to be left, is able from the next one on; a job that needs him for this one waits, and so do updates to it.
 """
 
 from __future__ import annotations
@@ -122,6 +124,8 @@ class _Job(NamedTuple):
     owed: bool
     fair: bool
     """Whether every device is drawn in every round."""
+    held_up: bool
+    """Whether it is owed nothing, and devices were refused for a quarantine on the base that is to be left."""
 
 
 class Recovery:
@@ -237,15 +241,26 @@ class Recovery:
         rules, able = spec.rounds, self._able(spec)
         leader = self._leader()
         base = nodes.version_in_store(leader, job) if leader is not None else None
-        helping = [device for device in able if base is None or nodes.failed_on(device, job) != base]
-        owed = len(helping) >= rules.quorum and len(able) >= (rules.min_devices or 1)
-        owed = owed and not spec.model.options.get("poison")
-        if rules.wait == "all" and any(not self._is_able(device, spec) for device in self._world.devices):
+        spent = nodes.refused_for_quarantine(leader, job) if leader is not None and leader.record.barring else set()
+        helping = [
+            device
+            for device in able
+            if device.device not in spent and (base is None or nodes.failed_on(device, job) != base)
+        ]
+        owed = len(able) >= (rules.min_devices or 1) and not spec.model.options.get("poison")
+        owed = owed and len(helping) >= rules.quorum
+        if rules.wait == "all" and any(not self._is_able(device, spec) for device in self._wanted()):
             owed = False  # it may wait for who is there and cannot
-        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None)
+        return _Job(job, spec, owed, rules.fraction == 1.0 and rules.target is None, bool(spent) and not owed)
 
     def _able(self, spec: JobSpec) -> list[Device]:
-        return [device for device in self._world.devices if self._is_able(device, spec)]
+        return [device for device in self._wanted() if self._is_able(device, spec)]
+
+    def _wanted(self) -> list[Device]:
+        """Return the devices that are not in quarantine."""
+        leader = self._leader()
+        barred = set() if leader is None else leader.record.barred.keys() | leader.record.unsure_barred
+        return [device for device in self._world.devices if device.device not in barred]
 
     def _is_able(self, device: Device, spec: JobSpec) -> bool:
         rows = device.rows.get(spec.data_name)
@@ -271,17 +286,18 @@ class Recovery:
         """Return the updates that waited when the sky cleared and still do, of jobs that the leader knows."""
         leader = self._leader()
         known = nodes.jobs_in_store(leader) if leader is not None else {}
+        held_up = {job.job for job in self._jobs() if job.held_up}
         still = []
         for device in self._world.devices:
             now = nodes.held(device)
             for job, update in self._held.get(device.name, {}).items():
-                if job in known and now.get(job) == update:
+                if job in known and job not in held_up and now.get(job) == update:
                     still.append((device.name, update))
         return still
 
     def _check_pace(self, job: _Job) -> None:
         """See whether rounds go on to wait their whole deadline for somebody who is no more."""
-        if len(self._able(job.spec)) < len(self._world.devices):
+        if len(self._able(job.spec)) < len(self._wanted()):
             return
         made_at = [at for at in self._world.laws.made_at.get(job.job, []) if at > self._since + WHOLE_S]
         gaps = [after - before for before, after in pairwise(made_at)]
@@ -289,8 +305,11 @@ class Recovery:
             self._world.laws.broken(9, "rounds wait for who is gone", f"{job.job}: {gaps[-WAITS:]}")
 
     def _check_fair(self, job: _Job) -> None:
-        made = self._world.laws.made.get(job.job, 0)
-        for device in self._able(job.spec):
+        made, able = self._world.laws.made.get(job.job, 0), self._able(job.spec)
+        for device in self._world.devices:
+            if device not in able:
+                self._there.pop((device.name, job.job), None)
+        for device in able:
             if not device.connected or self._world.agenda.now < self._since + WHOLE_S:
                 self._there.pop((device.name, job.job), None)
                 continue

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import structs, to_builtins
 
 from broker.errors import WireError
-from broker.messages import Command, Explain, Reply, Stop, Submit
+from broker.messages import Command, Explain, Quarantine, Release, Reply, Resume, Stop, Submit
 from broker.operator_seal import OperatorSeal
 from broker.transport import Packet
 from fleet import made_keys
@@ -117,6 +117,8 @@ class Operator:
         self._n_asked = 0
         self.submitted: dict[str, JobSpec] = {}
         """The last job that was submitted under a name."""
+        self.barred: set[str] = set()
+        """Devices that were to be put in quarantine at some time."""
 
     def submit(self, spec: JobSpec, tries: int = MOST_TRIES) -> None:
         """Have a job started."""
@@ -150,6 +152,22 @@ class Operator:
         """Ask how a version came about."""
         request = self._request()
         self._ask(request, Explain("operator", request, name, number), lambda _reply: None)
+
+    def resume(self, name: str) -> None:
+        """Have a job tried again that is at rest."""
+        request = self._request()
+        self._ask(request, Resume("operator", request, name), lambda _reply: None)
+
+    def put_in_quarantine(self, device: str, why: str) -> None:
+        """Have nothing of a device counted any more."""
+        self.barred.add(device)
+        request = self._request()
+        self._ask(request, Quarantine("operator", request, device, why), lambda _reply: None)
+
+    def release(self, device: str) -> None:
+        """Have a device take part again."""
+        request = self._request()
+        self._ask(request, Release("operator", request, device), lambda _reply: None)
 
     def _request(self) -> str:
         self._n_asked += 1

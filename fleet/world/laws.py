@@ -26,6 +26,7 @@
  7. Nothing grows without bound: packets that wait within a service, subscriptions, unfinished assemblies, files.
  8. A fault of one job never reaches another: no process ends by it, and none ends by itself again and again.
  9. Everybody is served (see calm.py).
+10. Nothing of a device in quarantine is counted, and nobody waits for it (see bars.py).
 
 The laws listen: `heard` at the broker, the rest along `nodes.Trail`. They ask the store and never the coordinator what
 is true. What a disk is known to hold (record.py) is copied and restored together with it.
@@ -40,11 +41,12 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from broker.errors import WireError
-from broker.messages import Body, Head, Job, Offer, Reply, Round, Verdict, Version
+from broker.messages import Body, Head, Job, Offer, Quarantine, Release, Reply, Round, Verdict, Version
 from broker.transport import Packet
 from edge_agent.effects import Settle
 from fleet.world import nodes
 from fleet.world.agenda import Agenda
+from fleet.world.bars import Bars
 from fleet.world.nodes import WIRE, Device, Server
 from fleet.world.process import Process
 from fleet.world.record import SHORT_DIGEST, Begun, DeviceRecord, JobRecord, Judged, Update, update_of
@@ -100,6 +102,7 @@ class Laws:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.bars = Bars(world, self.broken)
         self.violations: list[Violation] = []
         self.made: dict[str, int] = {}
         """How many versions were made of each job."""
@@ -162,6 +165,7 @@ class Laws:
         job = self._job(server, verdict.job, run.spec)
         self._check_base(job, run.version, verdict)
         self._add(job, verdict)
+        self.bars.judged(server, verdict)
 
     def _check_base(self, job: JobRecord, current: Version, verdict: Verdict) -> None:
         staleness = current.number - verdict.base.number
@@ -368,6 +372,10 @@ class Laws:
                     self._over.add(job)
             case Reply(ok=False) if isinstance(sender, Server):
                 self._check_refusal(sender, message)
+            case Reply() if isinstance(sender, Server):
+                self.bars.answers(sender, message)
+            case Quarantine() | Release():
+                self.bars.asks(message)
 
     def _announce(self, server: Server, job: str, version: Version, term: int) -> None:
         self._announced.add((job, version))
@@ -421,6 +429,7 @@ class Laws:
         written = job.judged.get((verdict.device, verdict.base.number))
         same = written is not None and written.update == update_of(verdict)
         if verdict.counted and nodes.has_scored(server, verdict):
+            self.bars.scores(server, verdict)
             return  # of the last version of a job that has ended: no update, and as durable
         if verdict.counted and not (same and written is not None and written.counted):
             self.broken(5, "a verdict is sent that is not durable", f"{server.name}: {verdict}")
@@ -457,6 +466,7 @@ class Laws:
             return
         self._open = {key: since for key, since in self._open.items() if key[0] != process.name}
         self._lost_at.pop(process.name, None)
+        self.bars.started(process)
         unsure, process.record.unsure = process.record.unsure, []
         for job, (spec, ended) in nodes.jobs_in_store(process).items():
             if ended != "deleted" and job not in process.record.deleted:  # one that rested when it was stopped is both
@@ -515,6 +525,7 @@ class Laws:
         for server in self._world.servers:
             if server.up:
                 self._inspect_rounds(server)
+                self.bars.inspect(server)
                 n_devices = self._world.n_devices + len(self._world.clones)
                 if nodes.n_assemblies(server) > n_devices * max(1, len(server.record.jobs)):
                     self.broken(7, "assemblies pile up", f"{server.name}: {nodes.n_assemblies(server)}")

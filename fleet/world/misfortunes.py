@@ -22,6 +22,8 @@ from fleet.world.record import DeviceRecord, ServerRecord
 from models.job import JobSpec
 
 ALWAYS = 10**9
+NOBODY = "nobody"
+"""A device that nobody has heard of."""
 HERE = 0.7
 """How often a misfortune that waited for a moment befalls whose moment it is."""
 
@@ -65,6 +67,8 @@ class Misfortunes:
         self._backups: list[tuple[Server, Disk]] = []
         self._old_cards: list[tuple[Device, Disk]] = []
         self._here: Process | None = None
+        self._resumed: set[str] = set()
+        """Jobs that the operator has resumed, once each."""
         self._wrong: tuple[Server, Server] | None = None
         """An aggregator in the wrong folder, and the one that it stands in for."""
         self._kinds: dict[str, Callable[[], str]] = {
@@ -97,6 +101,8 @@ class Misfortunes:
             "stop job": self._stop_job,
             "replace": self._replace,
             "explain": self._explain,
+            "quarantine": self._quarantine,
+            "release": self._release,
         }
 
     def happen(self, kind: str, here: Process | None = None) -> None:
@@ -117,6 +123,8 @@ class Misfortunes:
         if not world.broker.running:
             self._start_broker()
         world.broker.bury()
+        if world.operator.barred:
+            self._release_all_but_some()
         for process in self._everybody():
             process.dies_in, process.will = None, "now"
             process.speed_up()
@@ -126,9 +134,15 @@ class Misfortunes:
                 process.plug_in()
             world.agenda.later(self._rng.uniform(0.0, 5.0), self._reconnect, process)
 
-    def mend_leadership(self) -> None:
-        """Have the operator read the log: where all who are left have been replaced, one is told to lead."""
+    def mend(self) -> None:
+        """Have the operator read the log: where all who are left have been replaced, one is told to lead; and jobs that
+        processes died of which were killed by the weather are resumed.
+        """
         servers = self._world.servers
+        for name in sorted(nodes.rest_for_deaths(servers) - self._resumed):
+            self._resumed.add(name)
+            self._world.note("operator", f"{name} shall go on")
+            self._world.operator.resume(name)
         if servers and all(server.up and nodes.stands_by_for_good(server) for server in servers):
             self._world.note("operator", f"{servers[0].name} shall take over")
             self._tell_to_lead(servers[0])
@@ -431,6 +445,28 @@ class Misfortunes:
         name = self._a_job()
         self._world.operator.explain(name, self._rng.randint(1, 3))
         return name
+
+    def _quarantine(self) -> str:
+        """Put a device in quarantine, sometimes twice, or one that nobody knows."""
+        ids = sorted({device.device for device in (*self._world.devices, *self._world.clones)})
+        device = self._here.device if isinstance(self._here, Device) else self._rng.choice([*ids, *ids, NOBODY])
+        why = self._rng.choice(("its sensor is loose", "nobody knows it"))
+        for _ in range(self._rng.choice((1, 1, 1, 2))):
+            self._world.operator.put_in_quarantine(device, why)
+        return f"{device}: {why}"
+
+    def _release(self) -> str:
+        """Release a device, of those that were put in quarantine or any other."""
+        barred = sorted(self._world.operator.barred)
+        device = self._rng.choice(barred) if barred and self._rng.random() < 0.9 else self._a_device().device
+        self._world.operator.release(device)
+        return device
+
+    def _release_all_but_some(self) -> None:
+        stay = 0.0 if self._rng.random() < 0.6 else 0.5
+        for device in sorted(self._world.operator.barred):
+            if self._rng.random() >= stay:
+                self._world.operator.release(device)
 
     def _a_job(self) -> str:
         return self._rng.choice(sorted(self._world.operator.submitted) or ["none"])

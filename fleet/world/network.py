@@ -131,8 +131,11 @@ class WorldTransport(MemoryTransport):
             super().unsubscribe(*filters)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """See `Transport.close`."""
-        if not self.muted:
+        """See `Transport.close`. Where the link is gone no goodbye arrives: the session lapses, with its will."""
+        if self.deaf and not self.muted:
+            self._open = self._online = False
+            self._next = self._later = None
+        elif not self.muted:
             super().close(timeout_s)
 
     def renew(self, will: Packet | None, *, hurry: bool = False) -> None:

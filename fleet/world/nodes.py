@@ -15,7 +15,7 @@ import functools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +28,10 @@ from aggregator.config import AggregatorConfig
 from aggregator.config import ServerLimits as ServerLimits
 from aggregator.coordinator import COMMITTING, Coordinator
 from aggregator.database import DamageError
+from aggregator.effects import Attempt, Open
 from aggregator.intake import Counted
 from aggregator.learner import Learner
+from aggregator.refusals import BARRED
 from aggregator.run import Run
 from aggregator.service import Aggregator
 from aggregator.standing import HINT_MARGIN_S
@@ -54,7 +56,7 @@ from fleet.world.network import WorldBroker
 from fleet.world.patches import patching
 from fleet.world.process import Process
 from fleet.world.process import World as ProcessWorld
-from fleet.world.record import SHORT_DIGEST, DeviceRecord, ServerRecord, Update
+from fleet.world.record import SHORT_DIGEST, DeviceRecord, Moment, ServerRecord, Update
 from models import draw, sections, statistic
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
@@ -139,12 +141,18 @@ class Server(Process):
         self.store: Store | None = None
         self.later = Later()
         """Where its versions are evaluated: between its steps."""
+        self.n_steps = 0
 
     @property
     def record(self) -> ServerRecord:
         """What the laws know of its store."""
         assert isinstance(self.disk.record, ServerRecord)  # noqa: S101 -- a server's disk has a server's record
         return self.disk.record
+
+    @property
+    def moment(self) -> Moment:
+        """Which step this is."""
+        return self.name, self.life, self.n_steps
 
     def build(self) -> None:
         """See `Process.build`: what fleet/roles.py does for `fedge aggregator run`."""
@@ -188,6 +196,7 @@ class Server(Process):
 
     def step(self) -> None:
         """See `Process.step`."""
+        self.n_steps += 1
         if self.later.waits and self.rng.random() < SOON:
             self.later.work()
         if self.service is not None:
@@ -235,6 +244,8 @@ class Device(Process):
         """How many of its trainings, from now on, diverge."""
         self.lies = False
         """Whether its updates are absurdly large."""
+        self.vitals_s = VITALS_S
+        """How often it says how it is; 0 for never."""
         self.service: Agent | None = None
         self.home: Home | None = None
 
@@ -257,7 +268,7 @@ class Device(Process):
             data={name: DeviceSource(path=name) for name in self.rows},
             models=ModelSettings(inference=False),
             limits=DeviceLimits(checkpoint_s=0.0, presence_s=self.world.paces.presence_s),
-            vitals=VitalsSettings(VITALS_S),
+            vitals=VitalsSettings(self.vitals_s),
         )
         self.service = Agent(
             config,
@@ -313,7 +324,7 @@ class Device(Process):
 
 
 VITALS_S = 0.0
-"""How often devices say how they are: never, so that a schedule stays what its seed was found for. Tests set it."""
+"""How often devices say how they are where nobody says otherwise: a schedule stays what its seed was found for."""
 
 
 class _Made(Resources):
@@ -365,6 +376,15 @@ class Listener(Protocol):
 
     def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
         """Note that a version is durable."""
+
+    def bars(self, server: Server, device: str) -> None:
+        """Note that a device's quarantine, or its end, is about to become durable."""
+
+    def has_barred(self, server: Server, device: str, why: str) -> None:
+        """Note that a device's quarantine is durable; why: "" where it is its end."""
+
+    def draws(self, server: Server, attempt: Attempt) -> None:
+        """Note that an attempt is about to become durable."""
 
     def begins(self, device: Device, job: str, base: Version) -> None:
         """Note that a device begins to train, or goes on where it stood."""
@@ -418,6 +438,12 @@ class Trail:
                 listener.writes(process, job)
             case Server(), "store.commit.after", (str() as job, Version() as version, str() as sha256):
                 listener.has_made(process, job, version, sha256)
+            case Server(), "store.quarantine.within", (str() as device, str()):
+                listener.bars(process, device)
+            case Server(), "store.quarantine.after", (str() as device, str() as why):
+                listener.has_barred(process, device, why)
+            case Server(), "aggregator.Open.before", Open(attempt):
+                listener.draws(process, attempt)
             case Device(), "outbox.put.between", (str() as job, Version() as base):
                 listener.has_finished(process, job, base)
             case Device(), "training.begin", (str() as job, Version() as base, *_):
@@ -494,6 +520,17 @@ def runs(server: Server) -> dict[str, Run]:
 def resting(server: Server) -> set[str]:
     """Return the jobs of its store that it does not run now, and has not deleted."""
     return set(server.service.resting) if server.service is not None else set()
+
+
+def rest_for_deaths(servers: Iterable[Server]) -> set[str]:
+    """Return the jobs that rest since processes died while they were at it, but for those whose own code kills."""
+    found = set()
+    for server in servers:
+        rests = server.service.resting if server.service is not None else {}
+        specs = jobs_in_store(server) if rests else {}
+        deadly = {job for job, (spec, _) in specs.items() if spec.model.options.get("poison")}
+        found |= {job for job, rest in rests.items() if DEATHS in rest.why} - deadly
+    return found
 
 
 def reason(server: Server, job: str) -> str:
@@ -656,6 +693,46 @@ def n_queued(process: Process) -> int:
     """Return how many packets wait within a service, not yet taken by its transport."""
     service = process.service if isinstance(process, Server | Device) else None
     return len(service._out) if service is not None else 0
+
+
+DEATHS = "processes running have died"
+"""Of the reason why a job rests."""
+
+
+def quarantined(server: Server) -> set[str]:
+    """Return the devices in quarantine that it goes by."""
+    return set(server.service.roster.quarantined) if server.service is not None else set()
+
+
+def quarantined_in_store(server: Server) -> dict[str, str]:
+    """Return the devices in quarantine, and why."""
+    return server.store.quarantined() if server.store is not None else {}
+
+
+def refused_for_quarantine(server: Server, job: str) -> set[str]:
+    """Return the devices whose updates to the current version were refused for that: they are in with the next one."""
+    base = version_in_store(server, job)
+    return {one.device for one in verdicts_in_store(server, job) if one.base == base and one.refused.startswith(BARRED)}
+
+
+def awaited(server: Server) -> dict[str, set[str]]:
+    """Return the devices that open rounds wait for, by job."""
+    return {job: run.coordinator.awaited for job, run in runs(server).items() if run.coordinator.attempt is not None}
+
+
+def counted_in(server: Server, attempt: Attempt) -> set[str]:
+    """Return the devices that have contributed to leave the base of the last attempt of a job."""
+    cores = (run.coordinator for run in runs(server).values())
+    return next((core.ledger.counted for core in cores if core.rounds.last is attempt), set())
+
+
+def scored_by(server: Server, device: str) -> set[tuple[str, Version]]:
+    """Return the jobs of whose last version a device has said how good it is, with that version."""
+    store = server.store
+    if store is None:
+        return set()
+    last = {(job, version_in_store(server, job)) for job, (_, ended) in jobs_in_store(server).items() if ended}
+    return {(job, version) for job, version in last if store.evaluations(job, version, device)}
 
 
 def n_assemblies(server: Server) -> int:

@@ -1,9 +1,10 @@
 """Attributes that are other than they were for a while: how a world takes the place of clocks and disks, and a plant
-that of a fix.
+that of a fix; and loggers that are silent.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,3 +34,17 @@ def patching() -> Iterator[Patches]:
         yield patches
     finally:
         patches.undo()
+
+
+@contextmanager
+def silence(*names: str) -> Iterator[None]:
+    """Have these loggers log nothing: services of a world live thousands of lives, and each has much to say."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from fleet.world import faults_of_devices as devices
+from fleet.world import faults_of_quarantine as bars
 from fleet.world import faults_of_servers as servers
 from fleet.world.laws import Violation
 from fleet.world.patches import Patches, patching
@@ -25,6 +26,8 @@ class Plant(NamedTuple):
     """How the violation's kind begins."""
     profile: str | None
     plant: Callable[[Patches], None]
+    quarantine: bool = False
+    """Whether it shows where devices are put in quarantine."""
 
     def is_found_by(self, violation: Violation) -> bool:
         """Return whether this is the violation that the plant is to cause."""
@@ -90,5 +93,9 @@ PLANTS: dict[str, Plant] = {
         Plant("new-card-ignored", 9, "", "clones", servers.ignore_new_cards),
         Plant("clone-unseen", 9, "a clone is not named", "clones", servers.see_no_clone),
         Plant("first-job-first", 9, "", "operators", devices.starve_other_jobs),
+        Plant("quarantine-before-durable", 10, "a quarantine is answered", "drills", bars.write_later, True),
+        Plant("quarantine-counted", 10, "an update of a device in", "drills", bars.count_all_the_same, True),
+        Plant("quarantine-awaited", 10, "a round waits", "drills", bars.wait_all_the_same, True),
+        Plant("release-untold", 10, "an update was refused for", "drills", bars.release_silently, True),
     )
 }

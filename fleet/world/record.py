@@ -13,6 +13,8 @@ from typing import NamedTuple
 from broker.messages import Verdict, Version
 from models.job import JobSpec
 
+Moment = tuple[str, int, int]
+"""One step of an aggregator: its name, its life, and which step of it."""
 SHORT_DIGEST = 8
 """Digits of a digest that every verdict echoes."""
 
@@ -79,6 +81,29 @@ class ServerRecord:
         """Whether another one with jobs leads in its place."""
         self.unsure: list[Verdict | str] = []
         """A verdict, or the job of a version, that was being written when the process died."""
+        self.barred: dict[str, str] = {}
+        """The devices in quarantine, and why."""
+        self.barring: set[tuple[str, str]] = set()
+        """Device and why ("" for its release) of all that was written of quarantines."""
+        self.barred_at: dict[str, Moment] = {}
+        """When a device's quarantine, or its end, was written."""
+        self.scored: dict[str, set[tuple[str, Version]]] = {}
+        """Device in quarantine to the versions of which it had said how good they are before."""
+        self.unsure_barred: set[str] = set()
+        """Devices of which it was being written that they are in quarantine, or are not any more."""
+
+    def bar(self, device: str, why: str) -> None:
+        """Remember that a device is in quarantine; "" where it is not any more."""
+        self.barring.add((device, why))
+        self.unsure_barred.discard(device)
+        if why:
+            self.barred[device] = why
+        else:
+            self.barred.pop(device, None)
+
+    def surely_barred(self) -> set[str]:
+        """Return the devices that are in quarantine for certain."""
+        return self.barred.keys() - self.unsure_barred
 
 
 class Begun:

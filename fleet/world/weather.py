@@ -39,6 +39,11 @@ class Profile(NamedTuple):
     """Everybody signs, and believes signed words alone."""
 
 
+BARRING = {"quarantine": 6, "release": 5}
+"""What an operator does beside, in worlds that are asked for it."""
+BARRED = ("store.quarantine.within", "store.quarantine.after")
+"""Points at which a quarantine, or its end, is written; some aggregators die at one."""
+DIE_HERE = "die here"
 ROUGH = {"kill": 3, "kill soon": 8, "restart": 1, "partition": 4, "slow": 2, "freeze": 1, "stop broker": 1}
 """What happens everywhere."""
 
@@ -106,6 +111,14 @@ def draw_sky(rng: random.Random, name: str | None = None) -> Sky:
     profile = PROFILES[name]
     bad_s = 60.0 * rng.uniform(*profile.minutes)
     return Sky(name, rng.choice(profile.loss), rng.choice(profile.double), bad_s, _schedule(rng, profile, bad_s))
+
+
+def draw_barring(rng: random.Random, sky: Sky) -> Sky:
+    """Return a sky under which an operator puts devices in quarantine as well, and releases them."""
+    profile = PROFILES[sky.profile]
+    extra = profile._replace(per_minute=(0.05, 0.3) if profile.long else (1.0, 8.0), kinds=BARRING)
+    deaths = tuple((at, rng.choice(BARRED), DIE_HERE) for at, _, _ in sky.misfortunes if rng.random() < 0.1)
+    return sky._replace(misfortunes=(*sky.misfortunes, *_schedule(rng, extra, sky.bad_s), *deaths))
 
 
 def _schedule(rng: random.Random, profile: Profile, bad_s: float) -> tuple[tuple[float, str, str], ...]:

@@ -8,13 +8,12 @@ until the fleet has recovered.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import logging
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +27,7 @@ from fleet.world.disk import Disk, shelf
 from fleet.world.laws import Laws, Violation
 from fleet.world.network import WorldBroker, WorldTransport
 from fleet.world.nodes import Device, Paces, Server
+from fleet.world.patches import silence
 from fleet.world.process import Process
 from fleet.world.record import DeviceRecord, ServerRecord
 from models.data.source import DataSource
@@ -40,8 +40,6 @@ LONG = 100.0
 LOOK_EVERY_S = 1.0
 SURELY = ("job", "aggregator")
 """Words of the topic table that the broker never loses while a connection lasts."""
-
-
 DATES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 """The store dates what people read, by the clock of this machine."""
 PROMPTLY = ("device", "reply")
@@ -61,17 +59,35 @@ class WorldReport(NamedTuple):
     """Of all that happened, in its order."""
 
 
+Tell = Callable[[str], None]
 T = TypeVar("T")
 W = TypeVar("W", bound="World")
+SILENCED = ("aggregator", "edge_agent", "broker", "models")
+VITALS_S = (0.0, 20.0, 60.0)
+"""How often a device says how it is, where some do; 0 for never."""
 
 
 class World:
-    """A broker, processes, weather, and the laws that watch."""
+    """A broker, processes, weather, and the laws that watch. rich, quarantine: see `run`."""
 
-    def __init__(self, seed: int, profile: str | None, folder: Path, tell: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        profile: str | None,
+        folder: Path,
+        tell: Tell | None,
+        *,
+        rich: bool = False,
+        quarantine: bool = False,
+    ) -> None:
         self.seed = seed
+        self._rich = rich
+        self._dice = random.Random(f"{seed}/quarantine") if quarantine else None  # noqa: S311 -- as below
+        """For what is drawn beside, so that the weather of a seed stays what it is."""
         self.rng = random.Random(seed)  # noqa: S311 -- a world is a pure function of its seed
         self.sky = sky = weather.draw_sky(self.rng, profile)
+        if self._dice is not None:
+            self.sky = weather.draw_barring(self._dice, sky)
         self._profile = weather.PROFILES[sky.profile]
         self.scale = LONG if self._profile.long else 1.0
         self.keys = self._profile.keys
@@ -129,6 +145,8 @@ class World:
         n = self.rng.choice((4, 8, 12))
         device = Device(self, name, name, self.new_disk(name, DeviceRecord()), {"toy": nodes.rows_of(name, n)})
         device.step_s = self.scale * self.rng.choice((0.1, 0.5, 1.0, 3.0))
+        if self._dice is not None:
+            device.vitals_s = self._dice.choice(VITALS_S)
         return device
 
     def new_disk(self, name: str, record: ServerRecord | DeviceRecord) -> Disk:
@@ -159,7 +177,8 @@ class World:
             pace = jobs.Pace(15.0, 4.0, 0.0, (3, 10))
         if self._profile.long:
             pace = jobs.Pace(3600.0, 60.0, 0.0, (50, 200))
-        return jobs.draw_job(self.rng, name or f"job{self._n_jobs}", self.n_devices, pace, poison=poison, spare=spare)
+        spec = jobs.draw_job(self.rng, name or f"job{self._n_jobs}", self.n_devices, pace, poison=poison, spare=spare)
+        return jobs.enriched(self.rng, spec) if self._rich else spec
 
     # What processes ask of the world.
 
@@ -211,7 +230,10 @@ class World:
             if moment == point:
                 del self._waiting[n]
                 self.note(process.name, f"passes {point}")
-                self.agenda.later(0.0, self.misfortunes.happen, kind, process)
+                if kind == weather.DIE_HERE:
+                    process.dies_in = 0
+                else:
+                    self.agenda.later(0.0, self.misfortunes.happen, kind, process)
                 return
 
     # The network.
@@ -298,7 +320,7 @@ class World:
         self._whole_since = self.agenda.now
 
     def _recover(self) -> None:
-        versions = self.rng.choice((1, 1, 6))
+        versions = 6 if self.operator.barred else self.rng.choice((1, 1, 6))
         self._recovery = recovery = calm.Recovery(self, versions)
         while not recovery.done() and self.agenda.now < recovery.until and not self._is_over():
             self.agenda.run(self.agenda.now + 5.0, self._is_over)
@@ -311,7 +333,7 @@ class World:
         before, self.acting = self.acting, None
         self.laws.inspect()
         if self._whole_since is not None:
-            self.misfortunes.mend_leadership()
+            self.misfortunes.mend()
         self._leadership.inspect(self._whole_since)
         if self._recovery is not None:
             self._recovery.inspect()
@@ -326,29 +348,30 @@ class World:
             process.switch_off("never")
 
 
-class RichWorld(World):
-    """A world whose jobs ask for all there is."""
-
-    def new_job(self, name: str | None) -> JobSpec:
-        """See `World.new_job`."""
-        return jobs.enriched(self.rng, super().new_job(name))
-
-
 def run(
-    seed: int, profile: str | None = None, tell: Callable[[str], None] | None = None, *, rich: bool = False
+    seed: int,
+    profile: str | None = None,
+    tell: Tell | None = None,
+    *,
+    rich: bool = False,
+    quarantine: bool = False,
 ) -> WorldReport:
     """Run one schedule. profile: its weather, drawn when not given. tell: is given the trace, line by line. rich: its
-    jobs ask for all there is.
+    jobs ask for all there is. quarantine: devices are put in it and released, and some say how they are.
     """
-    return run_in(RichWorld if rich else World, World.run, seed, profile, tell)
+    return run_in(functools.partial(World, rich=rich, quarantine=quarantine), World.run, seed, profile, tell)
 
 
 def run_in(
-    kind: type[W], act: Callable[[W], T], seed: int, profile: str | None, tell: Callable[[str], None] | None
+    kind: Callable[[int, str | None, Path, Tell | None], W],
+    act: Callable[[W], T],
+    seed: int,
+    profile: str | None,
+    tell: Tell | None,
 ) -> T:
     """Make a world of this kind, and return what acting in it comes to."""
     try:
-        with _silence(), shelf() as folder:
+        with silence(*SILENCED), shelf() as folder:
             world = kind(seed, profile, folder, tell)
             trail = nodes.Trail(_Ears(world), lambda: world.acting)
             with nets.surrounded_by(world), nodes.installed(trail, world.paces.chunk_bytes):
@@ -356,20 +379,6 @@ def run_in(
     except Exception as error:
         error.add_note(f"in the world of seed {seed}")
         raise
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Have the services log nothing: they live thousands of lives, and each has much to say."""
-    loggers = [logging.getLogger(name) for name in ("aggregator", "edge_agent", "broker", "models")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 class _Ears:
@@ -382,6 +391,9 @@ class _Ears:
         self.has_written = laws.has_written
         self.makes = laws.makes
         self.has_made = laws.has_made
+        self.bars = laws.bars.writes
+        self.has_barred = laws.bars.has_written
+        self.draws = laws.bars.draws
         self.begins = laws.begins
         self.has_finished = laws.has_finished
         self.has_trained = laws.has_trained

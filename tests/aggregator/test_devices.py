@@ -281,6 +281,20 @@ def test_what_it_offers_is_refused_with_the_reason(fleet: Fleet, ask: Ask, spec:
     assert kinds(fleet, kind="device.refused") == []
 
 
+def test_a_job_that_needs_who_was_refused_for_a_quarantine_says_so_and_what_to_do(
+    fleet: Fleet, ask: Ask, spec: SpecMaker
+) -> None:
+    fleet.submit(spec(rounds=any_two(quorum=3, min_devices=3)))
+    begin(fleet)
+    say(fleet, Quarantine("cli", "q", "d1", "its clock"))
+    go_on(fleet, lambda: any(one.device == "d1" for one in fleet.store.verdicts(fleet.job().job)))
+    say(fleet, Release("cli", "r", "d1"))
+    go_on(fleet, lambda: fleet.job().coordinator.attempt is None)
+    job = ask(Show("cli", "", "toy")).data["job"]
+    assert "d1 refused: in quarantine: its clock" in job["waits_for"]
+    assert "again --from itself" in job["ends"]
+
+
 def test_what_was_counted_before_stays_counted(fleet: Fleet, ask: Ask, spec: SpecMaker) -> None:
     fleet.submit(spec())
     begin(fleet)

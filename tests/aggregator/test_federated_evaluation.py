@@ -12,7 +12,7 @@ from msgspec import structs
 
 from aggregator import curves, notes
 from aggregator.learner import Learner
-from broker.messages import Offer, Verdict, Version
+from broker.messages import Offer, Quarantine, Release, Verdict, Version
 from edge_agent import trainer, workspace
 from edge_agent.work import Work
 from models import sections
@@ -382,6 +382,23 @@ def test_of_the_last_version_each_device_says_one_thing_and_strangers_nothing(sc
     for _ in range(50):
         scoring.step()
     assert scoring.job().metrics == known
+
+
+def test_of_a_device_in_quarantine_no_score_of_the_last_version_is_taken_either(scoring: Fleet) -> None:
+    scoring.submit(evaluated())
+    last = scoring.finish().version
+    before = offers_of_last(scoring, scored_last(scoring, "d1"), "d1", last)
+    assert verdicts(scoring, before)[0].counted
+    scoring.say(Quarantine("cli", "q", "d0", "its clock"))
+    scoring.say(Quarantine("cli", "q1", "d1", "its clock"))
+    scoring.step()
+    offer = offers_of_last(scoring, scored_last(scoring, "d0"), "d0", last)
+    assert [one.refused for one in verdicts(scoring, offer)] == ["in quarantine: its clock"]
+    assert verdicts(scoring, before)[0].counted, "what was taken before stays so"
+    assert [one.device for one in scoring.store.evaluations(scoring.job().job, last)] == ["d1"]
+    scoring.say(Release("cli", "r", "d0"))
+    scoring.step()
+    assert verdicts(scoring, offer)[0].counted
 
 
 def test_of_a_job_that_goes_on_nothing_is_heard_that_is_no_update(scoring: Fleet) -> None:

@@ -288,3 +288,39 @@ def test_no_body_lies_at_the_broker_that_no_store_knows(
     scene.world.broker._publish(WIRE.pack(Body(job, "1-1-0", 0, b"x")))
     recovery.tidy()
     assert scene.broken == [(7, "bodies that no store knows lie at the broker")] * is_broken
+
+
+def test_a_job_owes_no_version_while_it_lacks_who_is_in_quarantine_and_says_so(scene: Scene) -> None:
+    scene.world.servers[0].record.bar("d1", "its clock")
+    recovery = Recovery(scene.world, versions=1)
+    scene.pass_time(calm.RESTS_S + 1, recovery)
+    scene.why = "2 devices are needed, 1 is there"
+    assert recovery.done()
+    scene.why = ""
+    recovery.judge()
+    assert scene.broken == [(9, "a job waits without a reason")]
+
+
+def test_a_job_that_waits_for_all_waits_for_nobody_in_quarantine(scene: Scene) -> None:
+    scene.world.servers[0].record.bar("d1", "its clock")
+    scene.spec = structs.replace(SPEC, rounds=structs.replace(RULES, quorum=1, wait="all"))
+    Recovery(scene.world, versions=1).judge()
+    assert scene.broken == [(9, "a job makes no version")]
+
+
+def test_an_update_waits_on_a_base_that_needs_who_was_refused_for_a_quarantine(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = scene.world.servers[0].record
+    record.bar("d1", "its clock")
+    record.bar("d1", "")
+    monkeypatch.setattr(nodes, "refused_for_quarantine", lambda _server, _job: {"d1"})
+    scene.held, scene.why = dict(HELD), "2 devices are needed, 1 is there"
+    recovery = Recovery(scene.world, versions=1)
+    scene.pass_time(calm.RESTS_S + 1, recovery)
+    recovery.judge()
+    assert scene.broken == []
+    scene.spec = structs.replace(SPEC, rounds=structs.replace(RULES, quorum=1))
+    scene.make(1, every_s=1.0)
+    recovery.judge()
+    assert scene.broken == [(9, "an update comes to no end")]

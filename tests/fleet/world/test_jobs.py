@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 from broker.memory import MemoryTransport
-from broker.messages import Explain, Reply, Stop, Submit
+from broker.messages import Explain, Quarantine, Release, Reply, Resume, Stop, Submit
 from broker.transport import Packet
 from fleet.world.agenda import Agenda
 from fleet.world.jobs import POISONS, Operator, Pace, draw_job
@@ -27,10 +27,11 @@ class Office:
         self.ear.subscribe(WIRE.filter_for("command"))
         self.ear.open()
 
-    def asked(self) -> list[Submit | Stop | Explain]:
+    def asked(self) -> list[Submit | Stop | Resume | Explain | Quarantine | Release]:
         packets = [event for event in iter(self.ear.take, None) if isinstance(event, Packet)]
         messages = [WIRE.unpack(packet) for packet in packets]
-        return [message for message in messages if isinstance(message, Submit | Stop | Explain)]
+        asked = Submit | Stop | Resume | Explain | Quarantine | Release
+        return [message for message in messages if isinstance(message, asked)]
 
     def answer(self, request: str, ok: bool, text: str = "") -> None:
         self.ear.publish(WIRE.pack(Reply("operator", request, ok, text)))
@@ -97,3 +98,17 @@ def test_an_operator_explains() -> None:
     office = Office()
     office.operator.explain("job1", 2)
     assert [type(one) for one in office.asked()] == [Explain]
+
+
+def test_an_operator_resumes() -> None:
+    office = Office()
+    office.operator.resume("job1")
+    assert office.asked() == [Resume("operator", "r1", "job1")]
+
+
+def test_an_operator_puts_devices_in_quarantine_and_releases_them() -> None:
+    office = Office()
+    office.operator.put_in_quarantine("d1", "its clock")
+    office.operator.release("d1")
+    assert office.asked() == [Quarantine("operator", "r1", "d1", "its clock"), Release("operator", "r2", "d1")]
+    assert office.operator.barred == {"d1"}

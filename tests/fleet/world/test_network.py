@@ -61,6 +61,21 @@ def test_a_session_that_lapses_says_its_will_late() -> None:
     assert net.ear_hears() == [b"gone"]
 
 
+def test_over_a_dead_link_no_goodbye_arrives_and_the_session_lapses_with_its_will() -> None:
+    net = Net()
+    net.one.part("late", "cut")
+    net.one.close()
+    assert net.ear_hears() == []
+    net.one.restore()
+    assert not net.broker.connected(net.one), "it has closed"
+    net.broker.lapse("one")
+    assert net.ear_hears() == [b"gone"]
+    other = Net()
+    other.one.close()
+    other.broker.lapse("one")
+    assert other.ear_hears() == [], "it has said goodbye"
+
+
 def test_a_session_that_lives_does_not_lapse() -> None:
     net = Net()
     net.broker.lapse("one")

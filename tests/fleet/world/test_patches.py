@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 
-from fleet.world.patches import patching
+from fleet.world.patches import patching, silence
 
 
 def test_everything_is_put_back_the_last_change_first() -> None:
@@ -20,3 +21,11 @@ def test_everything_is_put_back_the_last_change_first() -> None:
 def test_a_patch_of_what_is_not_there_is_a_mistake() -> None:
     with pytest.raises(AttributeError), patching() as patches:
         patches.set(SimpleNamespace(), "missing", 1)
+
+
+def test_loggers_are_silent_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("one.of.a.test")
+    with silence("one.of.a.test"):
+        logger.critical("not heard")
+    logger.critical("heard")
+    assert [record.message for record in caplog.records] == ["heard"]

@@ -10,7 +10,7 @@ from fleet.world.misfortunes import Misfortunes
 from fleet.world.weather import MOMENTS, PROFILES, draw_sky
 from fleet.world.world import World, run
 
-KINDS = sorted({kind for profile in PROFILES.values() for kind in profile.kinds})
+KINDS = sorted({kind for profile in PROFILES.values() for kind in profile.kinds} | weather.BARRING.keys())
 
 
 def dice(seed: int) -> random.Random:
@@ -49,6 +49,17 @@ def test_a_fleet_lives_through_a_misfortune(kind: str, monkeypatch: pytest.Monke
     lines: list[str] = []
     run(3, "one", lines.append)
     assert any(f"misfortune: {kind}:" in line for line in lines)
+
+
+def test_quarantines_come_on_top_of_what_befalls_a_fleet_anyway() -> None:
+    for profile in PROFILES:
+        sky = draw_sky(dice(7), profile)
+        more = weather.draw_barring(dice(8), sky)
+        assert more.misfortunes[: len(sky.misfortunes)] == sky.misfortunes
+        extra = more.misfortunes[len(sky.misfortunes) :]
+        assert {kind for _, _, kind in extra} <= {*weather.BARRING, weather.DIE_HERE}
+        assert {moment for _, moment, kind in extra if kind == weather.DIE_HERE} <= set(weather.BARRED)
+        assert all(0 < at < sky.bad_s for at, _, _ in extra)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -55,6 +55,22 @@ def test_devices_that_say_how_they_are_leave_the_laws_as_they_are(monkeypatch: p
     assert [violation for report in told for violation in report.violations] == []
 
 
+def test_the_fleet_keeps_its_laws_where_devices_are_put_in_quarantine_and_released() -> None:
+    lines: list[str] = []
+    reports = [run(seed, "drills", lines.append, quarantine=True) for seed in range(1, 6)]
+    assert [violation for report in reports for violation in report.violations] == []
+    for said in ("is in quarantine", "is released from quarantine", "nothing has been heard of such", "vitals/"):
+        assert any(said in line for line in lines), said
+    assert run(1, "drills", quarantine=True) == reports[0] != run(1, "drills")
+
+
+@pytest.mark.parametrize(
+    ("seed", "quarantine"), [pytest.param(831, False, marks=pytest.mark.long), (1512, False), (320, True)]
+)
+def test_a_schedule_that_has_broken_a_law_breaks_none(seed: int, quarantine: bool) -> None:
+    assert run(seed, quarantine=quarantine).violations == ()
+
+
 def test_another_seed_is_another_world() -> None:
     assert run(2, "calm").sha256 != run(3, "calm").sha256
 
@@ -110,6 +126,7 @@ FIRST = {
     "hint-for-ever": 6,
     "deleted-jobs-kept": 7,
     "late-will-unanswered": 24,
+    "release-untold": 11,
 }
 """The first schedules that find a plant, where it is not one of the first five: a test has no time to look for them."""
 
@@ -126,9 +143,11 @@ def test_a_planted_fault_is_found(plant: Plant) -> None:
     first = FIRST.get(plant.name, 1)
     for seed in range(first, first + 5):
         with planted(plant):
-            report = run(seed, plant.profile)
+            report = run(seed, plant.profile, quarantine=plant.quarantine)
         if any(plant.is_found_by(violation) for violation in report.violations):
-            assert run(seed, plant.profile).violations == (), "it is there without the plant"
+            assert run(seed, plant.profile, quarantine=plant.quarantine).violations == (), (
+                "it is there without the plant"
+            )
             return
     pytest.fail(f"{plant.name} was not found: look for it with `python -m fleet.world --plant {plant.name}`")
 
@@ -139,6 +158,14 @@ def test_the_fleet_keeps_its_laws_in_more_schedules_of(profile: str) -> None:
     first = 44 if profile == "keys" else 3
     violations = [found for seed in range(first, first + 4) for found in run(seed, profile).violations]
     assert violations == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_fleet_keeps_its_laws_with_devices_in_quarantine_in(profile: str) -> None:
+    first = 44 if profile == "keys" else 3
+    reports = [run(seed, profile, quarantine=True) for seed in range(first, first + 3)]
+    assert [violation for report in reports for violation in report.violations] == []
 
 
 @pytest.mark.long
