@@ -13,18 +13,17 @@ from edge_agent.announced import Announced
 from fleet.world.__main__ import main
 from fleet.world.hostile import MOST_MESSAGES, ROLES, HostileReport, attack
 
-SEEDS = range(1, 41)
 
-
-def test_the_fleet_goes_on_when_somebody_who_has_said_anything_is_gone() -> None:
-    reports = [attack(seed) for seed in SEEDS]
+@pytest.mark.parametrize("seeds", [range(1, 15), pytest.param(range(15, 41), marks=pytest.mark.long)], ids=str)
+def test_the_fleet_goes_on_when_somebody_who_has_said_anything_is_gone(seeds: range) -> None:
+    reports = [attack(seed) for seed in seeds]
     assert [(report.seed, report.role, report.why) for report in reports if report.why] == []
     said = Counter[str]()
     for report in reports:
         said[report.role] += report.messages
         assert report.messages <= MOST_MESSAGES
     assert said.keys() == set(ROLES)
-    assert min(said.values()) > 100
+    assert min(said.values()) > 50
 
 
 def test_a_schedule_is_a_pure_function_of_its_seed() -> None:

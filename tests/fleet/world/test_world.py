@@ -131,13 +131,18 @@ FIRST = {
 """The first schedules that find a plant, where it is not one of the first five: a test has no time to look for them."""
 
 
-HOURS = {"collected-while-making", "hint-for-ever", "queued-while-offline"}
+LONG = {
+    *("collected-while-making", "hint-for-ever", "queued-while-offline"),
+    *("devices-not-believed", "no-boundary", "first-job-first", "presence-believed", "deleted-rows-kept"),
+    *("failure-lasts", "hello-said-once", "resumed-by-one-name", "deadline-doubles", "let-go-at-an-alias"),
+    *("state-directory-shared", "litter-forgotten", "late-will-unanswered", "deleted-jobs-kept"),
+}
 """Plants that show in long worlds: `make long` looks for them."""
 
 
 @pytest.mark.parametrize(
     "plant",
-    [pytest.param(plant, id=name, marks=[pytest.mark.long] * (name in HOURS)) for name, plant in PLANTS.items()],
+    [pytest.param(plant, id=name, marks=[pytest.mark.long] * (name in LONG)) for name, plant in PLANTS.items()],
 )
 def test_a_planted_fault_is_found(plant: Plant) -> None:
     first = FIRST.get(plant.name, 1)
