@@ -8,6 +8,10 @@ minutes after that cost, and what a day comes to:
     at most     connecting, the pings of a day, and all that vitals may cost however its sensors swing
 
 Load, heat and disk are those of this machine, so what is said of them within a few minutes is chance; pings are not.
+
+Last, what goes from the aggregator's machine to the broker for Home Assistant, by a made-up clock and the code that
+says it: a device whose heat is another one in each of its vitals, in a job that makes a version so often. Nothing of
+that is on a device's link.
 """
 
 from __future__ import annotations
@@ -22,14 +26,17 @@ from msgspec import Struct
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
+from broker.messages import Beacon, Job, Presence, Status, Version, Vitals
 from edge_agent.vitals import DAILY_BYTES, DAY_S
 from fleet.console.observer import over_mqtt
 from fleet.console.watch import Watch
+from fleet.homeassistant.publication import STATE_S, Publication
 from fleet.identity import wire_of_operator
 from fleet.local import stage
 from fleet.local.meter import Meter, Traffic
 from fleet.local.processes import Children
 from fleet.local.stage import FLEET
+from fleet.sight.sight import Sight
 from identity.settings import IdentitySettings
 from models.data.dataset import Dataset
 from models.job import JobSpec, ModelSpec, RoundsSpec
@@ -38,6 +45,9 @@ SETTLED_S = 45.0
 """Until whatever follows from connecting, and from a job, has been said."""
 PING_BYTES = 4
 """A PINGREQ and its answer."""
+HEADER_BYTES = 8
+"""Of a PUBLISH at QoS 1 beside its topic and payload, at most (MQTT 5, section 3.3, without properties)."""
+VITALS_S = 900.0
 
 
 class Idle(Struct, frozen=True):
@@ -109,6 +119,36 @@ def _compared(minutes: float, before: Traffic, after: Traffic) -> Idle:
     )
 
 
+def discovery(versions: int) -> tuple[int, int, int]:
+    """Return what Home Assistant is told of one device in a day: bytes of its discovery, states, and their bytes.
+
+    versions: that its job makes in this day.
+    """
+    sight, told = Sight(FLEET), Publication("homeassistant", FLEET, "fedge 0.1.0", set())
+    sight.connect(connected=True, now=0.0)
+    sight.hear(Beacon(1, "n", online=True), 0.0)
+    sight.hear(Presence("device-00", 1, online=True, ready={"idle-1f0c22ab": 100}), 0.0)
+    sight.hear(Job("idle-1f0c22ab", 1, {"name": "idle", "seed": 1}), 0.0)
+    first, n_states, n_bytes, made, heat = 0, 0, 0, 0, 0.0
+    for step in range(int(DAY_S / STATE_S)):
+        now = step * STATE_S
+        if now % VITALS_S == 0:
+            heat = 60.0 - heat
+            sight.hear(Vitals("device-00", 1, heat=heat), now)
+        if made < now * versions / DAY_S:
+            made += 1
+            accuracy = 1.0 - 1.0 / (1 + made)
+            sight.hear(Status("idle-1f0c22ab", Version(1, made), "running", metrics={"accuracy": accuracy}), now)
+        told.look(sight.view(now), now)
+        for packet in told.due(now, 10):
+            size = len(packet.topic) + len(packet.payload) + HEADER_BYTES
+            if packet.topic.endswith("/config"):
+                first += size
+            else:
+                n_states, n_bytes = n_states + 1, n_bytes + size
+    return first, n_states, n_bytes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="that the device is idle (10)")
@@ -118,6 +158,12 @@ def main() -> None:
         f"{found.minutes:g} minutes after it: {found.after:,} bytes, {found.pings} pings, {found.publishes} messages\n"
         f"a day: {found.measured:,.0f} bytes measured, {found.most:,.0f} at most"
     )
+    for versions in (0, 24, 1440):
+        first, n_states, n_bytes = discovery(versions)
+        print(
+            f"for Home Assistant, {versions:,} versions a day: {first:,} bytes to make a device known,"
+            f" {n_states:,} states of {n_bytes:,} bytes in all"
+        )
 
 
 if __name__ == "__main__":
