@@ -108,9 +108,7 @@ class Followed:
                 self._tell(str(error))
             self.away = str(error)
             return None
-        except operator.DeniedError:
-            raise
-        except operator.OperatorError as error:
+        except operator.RefusedError as error:
             why = f"{job} was deleted, or replaced by another job {self._name}: fedge job list --all"
             raise operator.OperatorError(f"{why} ({error})") from error
         self.away = ""

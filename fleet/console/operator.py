@@ -78,6 +78,10 @@ class DeniedError(OperatorError):
     """The broker lets this user not write, or not hear, a topic."""
 
 
+class RefusedError(OperatorError):
+    """The aggregator has answered that it cannot be done; the message is its own."""
+
+
 class UnansweredError(OperatorError):
     """The broker or the aggregator is away: what was asked may be answered later."""
 
@@ -219,7 +223,7 @@ class Console:
     def ask(self, command: Command) -> Reply:
         """Send a command until it is answered, and return the answer.
 
-        Raises OperatorError when the aggregator refuses it, UnansweredError when it is silent, DeniedError when the
+        Raises RefusedError when the aggregator refuses it, UnansweredError when it is silent, DeniedError when the
         broker refuses it, and SettingsError where it would have to be signed and there is no key.
         """
         if self._only_looks and not isinstance(command, Query):
@@ -244,7 +248,7 @@ class Console:
                     if isinstance(message, Reply) and _answers(message, command):
                         if message.ok:
                             return message
-                        raise OperatorError(message.text)
+                        raise RefusedError(message.text)
             except DeniedError as error:
                 if not isinstance(command, Query):
                     hint = "observers may only look, it takes the certificate or password of an operator"
