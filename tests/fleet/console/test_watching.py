@@ -228,6 +228,20 @@ def test_what_is_followed_ends_cleanly_with_a_signal(follow: Follow, how: signal
     assert ended(process) == (0, b"")
 
 
+def test_what_is_followed_ends_with_its_reader_though_nothing_happens(ask: Ask, follow: Follow, tmp_path: Path) -> None:
+    job = tmp_path / "quiet.toml"
+    job.write_text(JOB.format(name="quiet", max_rounds=5) + "min_devices = 3\n", encoding="utf-8")
+    ask("job", "submit", str(job))
+    ask("job", "pause", "quiet")
+    process = follow("job", "show", "quiet", "--follow", "--json")
+    assert line_of(process)["job"]["state"] == "paused"
+    assert process.stdout is not None
+    process.stdout.close()  # as `| head -1` does
+    assert ended(process) == (0, b"")
+    ask("job", "stop", "quiet")
+    ask("job", "delete", "quiet")
+
+
 class Terminal:
     """A program in a terminal of so many columns and rows, that somebody looks at and types in."""
 
