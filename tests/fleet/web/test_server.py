@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -317,6 +318,35 @@ def test_who_has_asked_and_listens_is_not_cut_off(served: Served, monkeypatch: p
     with_state(served.lookout, "device-00003", "offline")
     assert "offline" in stream.message()["parts"]["devices"]
     stream.close()
+
+
+def test_who_connects_and_says_nothing_does_not_have_all_files_opened(
+    monkeypatch: pytest.MonkeyPatch, until: Until, caplog: pytest.LogCaptureFixture, certificate: tuple[Path, Path]
+) -> None:
+    monkeypatch.setattr(server, "MOST_SOCKETS", 5)
+    made = Served(MadeLookout())
+    where = str(certificate[0]), str(certificate[1])
+    made.server = WebServer(made.app, "127.0.0.1:0", lambda: None, made.hub.close, where)
+    made.server.start()
+    until(lambda: made.server.port is not None)
+    assert made.server.port is not None
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", made.server.port), timeout=20))
+        more = stack.enter_context(socket.create_connection(("127.0.0.1", made.server.port), timeout=20))
+        with suppress(ConnectionError):
+            assert more.recv(1) == b"", "it is closed, and no TLS begins"
+    with closing(http.client.HTTPSConnection("127.0.0.1", made.server.port, context=_unverified())) as asking:
+        asking.request("GET", "/")
+        assert asking.getresponse().status == 200, "who has gone takes no room"
+    made.server.stop()
+    assert not caplog.text
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def test_a_head_that_does_not_end_is_refused(served: Served) -> None:
