@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where this package and its neighbours lie."""
+NOT_THERE = 4
+"""The exit code of `fedge job export` where the aggregator answers that it has no such version."""
 LOOKS_EVERY_S = 0.5
 """Where a child has to look itself whether its parent is still there."""
 _PR_SET_PDEATHSIG = 1

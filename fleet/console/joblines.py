@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import structs
@@ -18,10 +20,13 @@ from fleet.console.watching import is_terminal
 from fleet.local.processes import interruptible
 from models.measures import table as measures
 
+log = logging.getLogger(__name__)
+
 WIDTH = 32
 """Bars of one curve."""
 FOLLOW_S = 2.0
 ENDED = ("finished", "stopped")
+T = TypeVar("T")
 
 
 def curves(lines: Sequence[VersionLine], *, blocks: bool) -> list[str]:
@@ -69,32 +74,80 @@ def described(details: operator.JobDetails, versions: Sequence[VersionLine]) -> 
     return lines
 
 
+class Followed:
+    """A job that is asked after again and again: the one that had the name at first, whichever has it later.
+
+    While the broker or the aggregator is away, it waits. away: why nothing was answered last, "" where it was. tell: is
+    told so once.
+    """
+
+    def __init__(
+        self, config: operator.OperatorConfig, name: str, tell: Callable[[str], None] = lambda _why: None
+    ) -> None:
+        self._config, self._name, self._tell = config, name, tell
+        self.details = operator.show(config, name)
+        """As it was answered last."""
+        self.away = ""
+
+    def look(self) -> operator.JobDetails:
+        """Return it as it is now, or was last while nobody answers. Raises OperatorError where it is there no more."""
+        found = self._ask(operator.show)
+        self.details = self.details if found is None else found
+        return self.details
+
+    def versions(self) -> list[VersionLine] | None:
+        """Return its versions; None while nobody answers. Raises OperatorError where it is there no more."""
+        return self._ask(metrics.versions)
+
+    def _ask(self, what: Callable[[operator.OperatorConfig, str], T]) -> T | None:
+        job = self.details.job.job
+        try:
+            found = what(self._config, job)
+        except operator.UnansweredError as error:
+            if not self.away:
+                self._tell(str(error))
+            self.away = str(error)
+            return None
+        except operator.RefusedError as error:
+            why = f"{job} was deleted, or replaced by another job {self._name}: fedge job list --all"
+            raise operator.OperatorError(f"{why} ({error})") from error
+        self.away = ""
+        return found
+
+
 def follow(config: operator.OperatorConfig, name: str) -> Iterator[str]:
     """Show a job until it has ended, or q or Ctrl-C: over and over on a terminal; else give a line for each version.
 
-    Raises OperatorError.
+    Raises OperatorError where it is not, or no longer, there.
     """
     if not is_terminal():
         yield from _versions(config, name)
         return
-    details, versions, key = operator.show(config, name), metrics.versions(config, name), ""
+    job, key = Followed(config, name), ""
+    versions = job.versions() or []
     with interruptible(), Screen() as screen:
         try:
             while key not in QUIT:
-                lines = [*described(details, versions), "", f"{time.strftime('%H:%M:%S')}  q ends this"]
+                foot = f"{time.strftime('%H:%M:%S')}  q ends this{job.away and f'  waiting: {job.away}'}"
+                lines = [*described(job.details, versions), "", foot]
                 columns, rows = screen.size
                 screen.draw([cell(line, columns, pad=False) for line in lines[:rows]])
                 key = screen.key(FOLLOW_S)
-                details, versions = operator.show(config, name), metrics.versions(config, name)
+                job.look()
+                if not job.away:
+                    versions = job.versions() or versions
         except KeyboardInterrupt:
             return
 
 
 def follow_as_json(config: operator.OperatorConfig, name: str) -> Iterator[str]:
-    """Give all of a job as a line of JSON, and again where it has changed, until it has ended. Raises OperatorError."""
-    told = None
+    """Give all of a job as a line of JSON, and again where it has changed, until it has ended.
+
+    Raises OperatorError where it is not, or no longer, there.
+    """
+    told, job = None, Followed(config, name, _warn)
     while True:
-        details = operator.show(config, name)
+        details = job.details
         aging = [structs.replace(device, since_s=None) for device in details.devices]  # seconds are no change
         if (now := structs.replace(details, devices=aging)) != told:
             told = now
@@ -102,17 +155,24 @@ def follow_as_json(config: operator.OperatorConfig, name: str) -> Iterator[str]:
         if details.job.state in ENDED:
             return
         time.sleep(FOLLOW_S)
+        job.look()
 
 
 def _versions(config: operator.OperatorConfig, name: str) -> Iterator[str]:
-    told, state = 0, ""
-    while state not in ENDED:
-        details, lines = operator.show(config, name), metrics.versions(config, name)
-        state = details.job.state
-        for line in lines[told:]:
+    told, job = 0, Followed(config, name, _warn)
+    while True:
+        ended, lines = job.details.job.state in ENDED, job.versions()
+        for line in (lines or [])[told:]:
             shown = "  ".join(f"{each} {line.metrics[each]:.4g}" for each in metrics.shortlist([line])[:4])
             yield f"{line.at}  version {line.version}  {shown}".rstrip()
-        told = max(told, len(lines))
-        if state not in ENDED:
-            time.sleep(FOLLOW_S)
-    yield f"{details.job.state} at version {details.job.version}: {details.job.reason}"
+        told = max(told, len(lines or []))
+        if ended and lines is not None:
+            break
+        time.sleep(FOLLOW_S)
+        job.look()
+    last = job.details.job
+    yield f"{last.state} at version {last.version}: {last.reason}"
+
+
+def _warn(why: str) -> None:
+    log.warning("waiting: %s", why)

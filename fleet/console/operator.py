@@ -78,6 +78,14 @@ class DeniedError(OperatorError):
     """The broker lets this user not write, or not hear, a topic."""
 
 
+class RefusedError(OperatorError):
+    """The aggregator has answered that it cannot be done; the message is its own."""
+
+
+class UnansweredError(OperatorError):
+    """The broker or the aggregator is away: what was asked may be answered later."""
+
+
 class OperatorConfig(Struct, frozen=True):
     """What of aggregator.toml, or of a file of the operator's own, is needed to speak to a fleet."""
 
@@ -193,14 +201,14 @@ class Console:
         self._asks_by_query = True
 
     def __enter__(self) -> Console:
-        """Connect. Raises OperatorError when the broker does not answer in time."""
+        """Connect. Raises UnansweredError when the broker does not answer in time."""
         self._observer.listen_for_replies()
         if self._seal is not None:
             self._observer.listen("aggregator")  # a command names the life of the aggregator that it is said to
         self._observer.__enter__()
         if why := self._observer.connect(PATIENCE_S):
             self._observer.__exit__()
-            raise OperatorError(f"the broker at {self._where} cannot be reached: {why}")
+            raise UnansweredError(f"the broker at {self._where} cannot be reached: {why}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,8 +223,8 @@ class Console:
     def ask(self, command: Command) -> Reply:
         """Send a command until it is answered, and return the answer.
 
-        Raises OperatorError when the aggregator refuses it or is silent, DeniedError when the broker does, and
-        SettingsError where it would have to be signed and there is no key.
+        Raises RefusedError when the aggregator refuses it, UnansweredError when it is silent, DeniedError when the
+        broker refuses it, and SettingsError where it would have to be signed and there is no key.
         """
         if self._only_looks and not isinstance(command, Query):
             raise SettingsError(
@@ -240,7 +248,7 @@ class Console:
                     if isinstance(message, Reply) and _answers(message, command):
                         if message.ok:
                             return message
-                        raise OperatorError(message.text)
+                        raise RefusedError(message.text)
             except DeniedError as error:
                 if not isinstance(command, Query):
                     hint = "observers may only look, it takes the certificate or password of an operator"
@@ -254,7 +262,7 @@ class Console:
         busy = ", and not ended or kept busy by this job's own code" * isinstance(command, Submit)
         if isinstance(command, Stop | RollBack):
             busy = ", or evaluating a version of this job, after which it is done: look at `fedge job list`"
-        raise OperatorError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
+        raise UnansweredError(f"no aggregator of fleet {self.fleet} answers at {self._where}: is it running{busy}?")
 
     def _say(self, command: Command) -> None:
         """Send a command. One that only looks goes where an observer may send it.
@@ -348,7 +356,7 @@ class Console:
                 case Denied(topic, reason):
                     raise DeniedError(f"the broker refuses {topic}: {reason}")
                 case Offline(reason):
-                    raise OperatorError(f"the connection to {self._where} was lost: {reason}")
+                    raise UnansweredError(f"the connection to {self._where} was lost: {reason}")
                 case SessionTakenOver():
                     raise OperatorError(
                         "another command was started under the same name, and the broker ended this one"

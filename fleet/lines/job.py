@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from fleet.lines.options import BASE, Table, add, add_check, add_config, add_did, add_source, count, group
-from fleet.lines.saying import refuse_json, say_as_it_comes, source_on_the_line, tell
+from fleet.lines.saying import complain, refuse_json, say_as_it_comes, source_on_the_line, tell
+from runtime.children import NOT_THERE
 from runtime.settings import SettingsError
 
 
@@ -249,7 +250,11 @@ def job_export(arguments: argparse.Namespace) -> int:
     from fleet.console import operator, versions
 
     config = operator.load_config(arguments.config)
-    exported = versions.export(config, arguments.name, arguments.out, arguments.version)
+    try:
+        exported = versions.export(config, arguments.name, arguments.out, arguments.version)
+    except operator.RefusedError as error:
+        complain(error)
+        return NOT_THERE
     if arguments.json:
         print(operator.as_json(exported))
         return 0

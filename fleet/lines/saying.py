@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import select
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from runtime.settings import SettingsError
 if TYPE_CHECKING:
     from fleet.console.check import CheckReport
 
+READER_MS = 1000
+"""How often it is asked whether what is printed comes to its end; that nobody reads it is heard at once."""
 _OURS = ("runtime", "identity", "broker", "models", "aggregator", "edge_agent", "fleet")
 _OF_A_SOURCE = ("beside its path", "beside the path", "source's table", "needs the key")
 
@@ -45,10 +50,13 @@ def source_on_the_line() -> Iterator[None]:
 
 
 def say_as_it_comes(lines: Iterable[str]) -> int:
-    """Print lines until there are no more, until Ctrl-C or SIGTERM, or until nobody reads them: all of that is 0."""
+    """Print lines until there are no more, until Ctrl-C or SIGTERM, or until nobody reads them: all of that is 0.
+
+    That nobody reads is seen where there is nothing to print as well: a shell waits for all of `… | head -1`.
+    """
     from fleet.local.processes import interruptible
 
-    with interruptible():
+    with interruptible(), _ended_with_its_reader():
         try:
             for line in lines:
                 print(line, flush=True)
@@ -57,6 +65,31 @@ def say_as_it_comes(lines: Iterable[str]) -> int:
         except BrokenPipeError:
             forget_output()
     return 0
+
+
+@contextmanager
+def _ended_with_its_reader() -> Iterator[None]:
+    """Have the main thread hear SIGTERM once nobody reads standard output any more."""
+    poll, is_over = select.poll(), threading.Event()
+    try:
+        poll.register(sys.stdout.fileno(), 0)  # POLLERR and POLLHUP are told unasked
+    except (AttributeError, OSError, ValueError):  # it is no file, or closed
+        yield
+        return
+
+    def look() -> None:
+        while not is_over.is_set():
+            if poll.poll(READER_MS) and not is_over.is_set():
+                signal.pthread_kill(main, signal.SIGTERM)
+                return
+
+    main = threading.get_ident()
+    looking = threading.Thread(target=look, name="reader", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def forget_output() -> None:

@@ -169,8 +169,9 @@ class _Live:
         if scope["method"] == "HEAD":
             await PlainTextResponse("", media_type="text/event-stream")(scope, receive, send)
             return
-        key = (request.url.path, asked.query)
-        await self._hub.stream(key, lambda: look(self._site, asked), scope, receive, send)
+        key, user = (request.url.path, asked.query), getattr(request.state, "user", None)
+        name = "" if user is None else user.name
+        await self._hub.stream(key, lambda: look(self._site, asked), scope, receive, send, user=name)
 
 
 def _names(request: Request) -> dict[str, str]:

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.children import environment
+from fleet.web.site import MissingError
+from runtime.children import NOT_THERE, environment
 from runtime.words import clean
 
 TIMES_OUT_S = 60.0
@@ -37,7 +38,7 @@ class Exporter:
 
         version: "best", "last", a number; "" for the one that devices serve.
 
-        Raises ExportFailedError.
+        Raises ExportFailedError, MissingError where the aggregator has no such version.
         """
         if self._waiting >= MOST_WAITING:
             raise ExportFailedError("Other models are being written; ask again in a minute.")
@@ -73,7 +74,7 @@ class Exporter:
             if process.returncode:
                 lines = said.decode("utf-8", "replace").strip().splitlines()
                 why = lines[-1].removeprefix("fedge: ") if lines else "the export failed without a word"
-                raise ExportFailedError(clean(why))
+                raise (MissingError if process.returncode == NOT_THERE else ExportFailedError)(clean(why))
             try:
                 return out.open("rb")  # its name goes with the folder
             except OSError as error:

@@ -13,7 +13,7 @@ from fleet.sight.readings import AttemptPoint
 from fleet.sight.view import JobView, RoundView, View
 from fleet.web import curves
 from fleet.web.listing import paged
-from fleet.web.queries import JobQuery, RoundQuery
+from fleet.web.queries import LARGEST, JobQuery, RoundQuery
 from fleet.web.shown import fate_of
 from fleet.web.site import Asked, MissingError, Screen, Site, attempt
 
@@ -141,7 +141,7 @@ def _attempts(site: Site, asked: Asked[Any]) -> tuple[View, JobView, int, list[A
     """Return the attempts to make a version, with one that goes on now. Raises MissingError, StoreError."""
     view, one = _find(site, asked)
     number = int(asked.names["number"])
-    found = site.readings.round(one.job, number)
+    found = site.readings.round(one.job, number) if number <= LARGEST else []
     now = one.round
     if now is not None and now.base.number + 1 == number and all(a.attempt != now.attempt for a in found):
         found = [*found, _open(now)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from http.cookies import CookieError, SimpleCookie
@@ -52,11 +53,13 @@ WRONG = "That is no name and password of a user here."
 
 
 class NotAllowedError(Exception):
-    """Somebody asks for what they may not. status: as HTTP has it; the message is for them."""
+    """Somebody asks for what they may not. status: as HTTP has it; the message is for them. after_s: when to ask again,
+    in seconds, where that is of use.
+    """
 
-    def __init__(self, status: int, why: str) -> None:
+    def __init__(self, status: int, why: str, after_s: int = 5) -> None:
         super().__init__(why)
-        self.status = status
+        self.status, self.after_s = status, after_s
 
 
 def require(request: Request, role: WebRole) -> User:
@@ -154,7 +157,9 @@ class Door:
     def refuse_to_wait(self, address: str, name: str) -> None:
         """Raise NotAllowedError where there were too many wrong passwords, there or of that name."""
         if (wait_s := self.tries.wait_s(address, name)) > 0:
-            raise NotAllowedError(429, f"There were too many wrong passwords: try again in {wait_s + 0.5:.0f} seconds.")
+            after_s = math.ceil(wait_s)
+            told = f"{after_s} second{'' if after_s == 1 else 's'}"
+            raise NotAllowedError(429, f"There were too many wrong passwords: try again in {told}.", after_s)
 
     async def verified(self, address: str, name: str, password: str) -> Entry | None:
         """Return what the file has of a user, or None for a wrong name or password.

@@ -19,7 +19,9 @@ MOST_FIELDS = 16
 
 Word = Annotated[str, Meta(max_length=100)]
 Label = Annotated[str, Meta(max_length=250)]
-Number = Annotated[int, Meta(ge=0, le=2**53)]
+LARGEST = 2**53
+"""No number of ours is larger; SQLite takes none from 2^63 on."""
+Number = Annotated[int, Meta(ge=0, le=LARGEST)]
 PageNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
 Sort = Literal["name", "state", "seen", "version", "heat", "disk", "bytes"]
 Order = Literal["", "desc"]

@@ -110,5 +110,5 @@ def credentials(scope: Scope) -> tuple[str, str] | None:
 
 def _refusal(error: NotAllowedError) -> Response:
     response = to_scripts(str(error), error.status)
-    response.headers["retry-after"] = "60" if error.status == 429 else "5"
+    response.headers["retry-after"] = str(error.after_s)
     return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 import threading
@@ -22,6 +23,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 1500
+MOST_SOCKETS = 2000
+"""Connections, with those whose TLS has not begun; fewer where the process may not open so many files."""
+OTHER_FILES = 100
+"""Of the files that a process may open, these are for all else."""
 MOST_HEADERS = 16_384
 """Bytes of a request before its body, that come in pieces; guard.py counts again."""
 SEND_BYTES = 65_536
@@ -69,6 +74,32 @@ class Connection(H11Protocol):
             transport.abort()
             return
         self.loop.call_later(SILENT_S, self._look, transport, asked if is_begun else None)
+
+
+class Listener(socket.socket):
+    """Listens, and closes at once what is beyond a number of open connections.
+
+    Else who connects and says nothing has the process open all the files that it may; asyncio then writes thousands of
+    errors a second (CPython's selector_events.py goes on accepting after EMFILE).
+    """
+
+    def listen(self, backlog: int = 256) -> None:
+        """Begin."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(1, min(MOST_SOCKETS, soft - OTHER_FILES))
+        self._taken: set[socket.socket] = set()
+        super().listen(backlog)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return a connection and its address. Raises ConnectionAbortedError where there are too many."""
+        made, address = super().accept()
+        if len(self._taken) >= self._most:
+            self._taken = {one for one in self._taken if one.fileno() >= 0}
+        if len(self._taken) >= self._most:
+            made.close()
+            raise ConnectionAbortedError
+        self._taken.add(made)
+        return made, address
 
 
 class WebServer:
@@ -166,7 +197,7 @@ def listening(bind: str) -> socket.socket:
     host, _, port = bind.rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)

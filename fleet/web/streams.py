@@ -8,8 +8,9 @@ Laws.
 2. Rendering takes at most a quarter of a processor: after a pass the hub rests three times as long as it took. So does
    it where many look: no more than SENT_S messages and BYTES_S bytes leave a second, so that of a thousand streams each
    hears of news every other second. Rounds come first.
-3. Streams are bounded in number, and so are the pages that they are of: each of these takes memory. A stream has a
-   queue of QUEUED messages, which all of a channel share; who does not keep up is cut off, and comes again.
+3. Streams are bounded in number, and so are the pages that they are of: each of these takes memory. Of either a user
+   who has logged in has a share, so that nobody keeps the others out. A stream has a queue of QUEUED messages, which
+   all of a channel share; who does not keep up is cut off, and comes again.
 4. A stream with nothing to say says so every HEARTBEAT_S; the connection of who has gone is found by that.
 """
 
@@ -21,6 +22,7 @@ import hashlib
 import logging
 import re
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 MOST_STREAMS = 1200
 MOST_CHANNELS = 200
 """Pages, each with its query, that are looked at at once. Each takes some 0.1 MB; so does each message that waits."""
+STREAMS_OF_ONE, PAGES_OF_ONE = 100, 20
+"""Of one user; a browser opens six to one host."""
 QUEUED = 4
 HEARTBEAT_S = 15.0
 STUCK_S = 20.0
@@ -97,6 +101,8 @@ class Hub:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._channels: dict[object, Channel] = {}
+        self._of_users: defaultdict[str, Counter[object]] = defaultdict(Counter)
+        """Name to how many streams of each page."""
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, "render")
@@ -141,13 +147,19 @@ class Hub:
             for queue in channel.queues:
                 _end(queue)
 
-    async def stream(self, key: object, look: Looking, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request with a stream. key: equal for those who look at the same. look: makes the screen."""
-        is_full = self.n_streams >= MOST_STREAMS or (key not in self._channels and len(self._channels) >= MOST_CHANNELS)
-        if self._closing.is_set() or is_full:
+    async def stream(
+        self, key: object, look: Looking, scope: Scope, receive: Receive, send: Send, *, user: str = ""
+    ) -> None:
+        """Answer a request with a stream. key: equal for those who look at the same. look: makes the screen.
+
+        user: who has logged in; "" where nobody has.
+        """
+        if self._closing.is_set() or self._is_full(key, user):
             response = PlainTextResponse("too many look on already\n", 503, {"retry-after": "15"})
             await response(scope, receive, send)
             return
+        if user:
+            self._of_users[user][key] += 1
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED)
         channel = self._channels.setdefault(key, Channel(self._site, look))
         channel.queues.add(queue)
@@ -165,6 +177,23 @@ class Hub:
             channel.queues.discard(queue)
             if not channel.queues and self._channels.get(key) is channel:
                 del self._channels[key]
+            if user:
+                self._forget(key, user)
+
+    def _is_full(self, key: object, user: str) -> bool:
+        """Return whether there is no room for one more, or none for this user."""
+        if self.n_streams >= MOST_STREAMS or (key not in self._channels and len(self._channels) >= MOST_CHANNELS):
+            return True
+        mine = self._of_users.get(user, Counter())
+        return mine.total() >= STREAMS_OF_ONE or (key not in mine and len(mine) >= PAGES_OF_ONE)
+
+    def _forget(self, key: object, user: str) -> None:
+        mine = self._of_users[user]
+        mine[key] -= 1
+        if not mine[key]:
+            del mine[key]
+        if not mine:
+            del self._of_users[user]
 
     async def _run(self) -> None:
         while True:

@@ -3,9 +3,10 @@
 FREE wrong ones in a row are free; each further one doubles the wait, up to a bound. Who waits is refused before a
 password is looked at. A try counts as wrong from its beginning, so that many at once are not one.
 
-Both tables have a fixed number of places, which addresses and names share by a keyed hash: whoever comes from a million
-addresses takes no memory. From where a name has come in before, only its address counts: who tries names of others
-from elsewhere does not lock them out.
+There is a fixed number of places, which addresses and names share by a keyed hash: whoever comes from a million
+addresses takes no memory. From where a name has come in before, only tries of that name from there count for it, and
+for nothing else: who tries it from elsewhere does not lock its owner out, nor does a scraper with an old password lock
+out the people behind its address.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 FREE = 5
-LONGEST_S = {"address": 300.0, "name": 60.0}
-"""A name is asked for by its owner too, who is not to be kept out for long."""
+LONGEST_S = {"address": 300.0, "name": 60.0, "pair": 300.0}
+"""A pair is a name from where it has come in before. A name alone is asked for by its owner too, who is not to be kept
+out for long."""
 FORGOTTEN_S = 900.0
 PLACES = 4096
 MOST_KNOWN = 512
@@ -47,17 +49,21 @@ class Tries:
 
     def succeed(self, address: str, name: str) -> None:
         """Take the last try back: it was the right one."""
-        now, here = self._clock(), ("address", self._place(_network(address)))
-        self._wrong.pop(("name", self._place(name)), None)
-        self._wrong[here] = (max(0, self._count(here, now) - 1), now)
+        now = self._clock()
+        for key in self._places(address, name):
+            if key[0] == "address":
+                self._wrong[key] = (max(0, self._count(key, now) - 1), now)
+            else:
+                self._wrong.pop(key, None)
         self._known[self._pair(address, name)] = None
         self._known.move_to_end(self._pair(address, name))
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
     def _places(self, address: str, name: str) -> list[tuple[str, int]]:
-        places = [("address", self._place(_network(address)))]
-        return places if self._pair(address, name) in self._known else [*places, ("name", self._place(name))]
+        if self._pair(address, name) in self._known:
+            return [("pair", self._place(f"{_network(address)}\n{name}"))]
+        return [("address", self._place(_network(address))), ("name", self._place(name))]
 
     def _count(self, key: tuple[str, int], now: float) -> int:
         n, at = self._wrong.get(key, (0, 0.0))

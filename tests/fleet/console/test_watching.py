@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec import structs
 
 from broker.connection import BrokerSettings
 from broker.embedded import start_broker
 from fleet.cli import main
+from fleet.console import joblines, operator
 from fleet.local import stage
 from fleet.local.processes import Children
 from fleet.problems.partition import deal
@@ -181,6 +183,42 @@ def test_a_job_is_followed_as_a_line_of_json_a_change_until_it_ends(ask: Ask, fo
     ask("job", "delete", "more")
 
 
+def test_who_follows_a_job_is_not_shown_another_that_takes_its_name(ask: Ask, follow: Follow, tmp_path: Path) -> None:
+    job = tmp_path / "again.toml"
+    job.write_text(JOB.format(name="again", max_rounds=5) + "min_devices = 3\n", encoding="utf-8")
+    first = ask("job", "submit", str(job)).split()[0]
+    one = follow("job", "show", "again", "--follow", "--json")
+    lines = [line_of(one)]
+    one.send_signal(signal.SIGSTOP)  # it looks only now and then
+    ask("job", "stop", "again")
+    ask("job", "submit", str(job))
+    one.send_signal(signal.SIGCONT)
+    out, said = one.communicate(timeout=120)
+    lines += [json.loads(line) for line in out.splitlines()]
+    assert {line["job"]["job"] for line in lines} == {first}
+    assert one.returncode == 1
+    assert f"{first} was deleted, or replaced by another job again" in said.decode()
+    ask("job", "stop", "again")
+    for each in ("again", first):
+        ask("job", "delete", each)
+
+
+def test_who_follows_a_job_waits_while_nobody_answers(running: Running) -> None:
+    config, told = operator.load_config(running.config), list[str]()
+    job = joblines.Followed(config, "blobs", told.append)
+    before = job.details
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operator, "PATIENCE_S", 0.5)
+        patch.setattr(job, "_config", structs.replace(config, fleet="nobodys"))  # which no aggregator leads
+        assert job.look() is before
+        assert job.versions() is None
+        assert told == [job.away]
+        assert "no aggregator of fleet nobodys answers" in job.away
+    assert job.look().job.job == before.job.job
+    assert job.away == ""
+    assert job.versions()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_followed_ends_cleanly_with_a_signal(follow: Follow, how: signal.Signals) -> None:
     words = ["events", "--follow", "--json"] if how == signal.SIGINT else ["watch", "--json", "--follow"]
@@ -188,6 +226,20 @@ def test_what_is_followed_ends_cleanly_with_a_signal(follow: Follow, how: signal
     assert line_of(process)
     process.send_signal(how)
     assert ended(process) == (0, b"")
+
+
+def test_what_is_followed_ends_with_its_reader_though_nothing_happens(ask: Ask, follow: Follow, tmp_path: Path) -> None:
+    job = tmp_path / "quiet.toml"
+    job.write_text(JOB.format(name="quiet", max_rounds=5) + "min_devices = 3\n", encoding="utf-8")
+    ask("job", "submit", str(job))
+    ask("job", "pause", "quiet")
+    process = follow("job", "show", "quiet", "--follow", "--json")
+    assert line_of(process)["job"]["state"] == "paused"
+    assert process.stdout is not None
+    process.stdout.close()  # as `| head -1` does
+    assert ended(process) == (0, b"")
+    ask("job", "stop", "quiet")
+    ask("job", "delete", "quiet")
 
 
 class Terminal:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from msgspec import structs
 
 from aggregator.looking_on import WebSettings
+from aggregator.reader import Reader
+from aggregator.store import Store
 from broker.messages import Version
+from fleet.sight.store_readings import StoreReadings
 from fleet.sight.view import DeviceState
 from fleet.web.app import TABLE, app
 from tests.fleet.web.made import HOSTILE, JOB, Asking, MadeLookout, device, hostile, view
@@ -172,6 +176,15 @@ def test_what_is_not_there_is_said_to_be_missing(client: Asking, path: str) -> N
     answer = client.get(path)
     assert answer.status_code == 404
     assert "There is no" in answer.text or "Nothing is known" in answer.text
+
+
+@pytest.mark.parametrize("number", [2**63 + 1, 10**900], ids=["beyond 64 bits", "long"])
+def test_a_round_that_no_store_can_count_to_is_missing(lookout: MadeLookout, tmp_path: Path, number: int) -> None:
+    Store(tmp_path, synced=False).close()
+    lookout.readings = StoreReadings(Reader(tmp_path))  # type: ignore[assignment]  # as made, but of a real store
+    client = Asking(app(lookout, WebSettings()))
+    for path in (f"/jobs/{JOB}/rounds/{number}", f"/api/jobs/{JOB}/rounds/{number}"):
+        assert client.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ from fleet.sight.store_readings import StoreSource
 from fleet.web import export
 from fleet.web.app import app
 from fleet.web.export import MOST_WAITING, Exporter, ExportFailedError
+from fleet.web.site import MissingError
 from models.job import JobSpec, ModelSpec
+from runtime.children import NOT_THERE
 from tests.fleet.conftest import Until, blobs
 from tests.fleet.web.made import HOSTILE, JOB, Asking, MadeLookout, view
 
@@ -87,7 +89,7 @@ def test_every_version_that_is_kept_is_given_and_of_others_a_sentence(
 
             gone = next(number for number in (1, 2, 3, 5) if best != f"1.{number}")
             answer = ask(f"/jobs/{id_}/model.onnx?version={gone}")
-            assert answer.status_code == 503
+            assert answer.status_code == 404
             assert f'<p class="note">version {gone} of {id_} is not kept; these are: ' in answer.text
         children.check()
 
@@ -132,6 +134,16 @@ def test_a_name_like_an_option_is_a_name_and_an_error_is_its_last_line(tmp_path:
     missing = tmp_path / "operator.toml"
     with pytest.raises(ExportFailedError, match=f"^{missing}: there is no such file"):
         asyncio.run(Exporter(missing).export(job))
+
+
+def test_a_version_that_is_not_kept_is_missing_and_the_rest_are_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for code, kind in ((NOT_THERE, MissingError), (1, ExportFailedError)):
+        told = f"import sys; print('fedge: version 3 is not kept', file=sys.stderr); sys.exit({code})"
+        monkeypatch.setattr(export, "COMMAND", (sys.executable, "-c", told))
+        with pytest.raises(kind, match=r"^version 3 is not kept$"):
+            asyncio.run(Exporter(tmp_path).export("digits", "3"))
 
 
 def test_few_wait_for_the_one_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,8 +23,10 @@ from starlette.routing import Route
 from aggregator.looking_on import WebSettings
 from fleet.web import server, streams
 from fleet.web.app import app
+from fleet.web.login import Door
 from fleet.web.server import WebServer, listening
 from fleet.web.streams import Hub
+from fleet.web.users import Users, read_users
 from tests.fleet.web.made import JOB, MadeLookout, view
 
 Until = Callable[[Callable[[], bool]], None]
@@ -35,9 +40,9 @@ async def read_all(request: Request) -> Response:
 class Served:
     """A page that is served on loopback."""
 
-    def __init__(self, lookout: MadeLookout) -> None:
+    def __init__(self, lookout: MadeLookout, *inside: Middleware) -> None:
         self.lookout = lookout
-        self.app: Starlette = app(lookout, WebSettings())
+        self.app: Starlette = app(lookout, WebSettings(), inside=inside)
         self.failures: list[str] = []
         self.server = self.at("127.0.0.1:0")
 
@@ -49,7 +54,7 @@ class Served:
         hub: Hub = self.app.state.hub
         return hub
 
-    def connect(self, request: str, *, buffer: bool = True) -> socket.socket:
+    def connect(self, request: str, *, buffer: bool = True, token: str = "") -> socket.socket:
         """Ask for something and give the socket."""
         assert self.server.port is not None
         made = socket.socket()
@@ -57,7 +62,8 @@ class Served:
         if not buffer:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.connect(("127.0.0.1", self.server.port))
-        made.sendall(f"GET {request} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        cookie = f"Cookie: fedge-{self.server.port}={token}\r\n" if token else ""
+        made.sendall(f"GET {request} HTTP/1.1\r\nHost: localhost\r\n{cookie}\r\n".encode())
         return made
 
     def get(self, path: str) -> tuple[int, bytes]:
@@ -83,8 +89,8 @@ def served(until: Until) -> Iterator[Served]:
 class Stream:
     """A stream of a page, read message by message."""
 
-    def __init__(self, served: Served, path: str, *, buffer: bool = True) -> None:
-        self._socket = served.connect(path, buffer=buffer)
+    def __init__(self, served: Served, path: str, *, buffer: bool = True, token: str = "") -> None:
+        self._socket = served.connect(path, buffer=buffer, token=token)
         self._file = self._socket.makefile("rb")
         self.head = self._until(b"\r\n")
 
@@ -217,6 +223,36 @@ def test_pages_that_are_looked_at_are_bounded_in_number(
         stream.close()
 
 
+def test_a_user_has_a_share_of_streams_and_pages_and_leaves_the_rest_to_others(
+    users: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "STREAMS_OF_ONE", 3)
+    monkeypatch.setattr(streams, "PAGES_OF_ONE", 2)
+    door = Door(Users(users), is_needed=False)
+    made = Served(MadeLookout(view(200)), door.middleware())
+    made.server.start()
+    until(lambda: made.server.port is not None)
+    anna, bo = (door.sessions.open(name, read_users(users)[name].password)[0] for name in ("anna", "bo"))
+    with ExitStack() as stack:
+
+        def opened(path: str, token: str) -> Stream:
+            return stack.enter_context(closing(Stream(made, path, token=token)))
+
+        hers = [opened(path, anna) for path in ("/live/", "/live/?q=a", "/live/")]
+        assert all(stream.message() for stream in hers)
+        assert b" 503 " in opened("/live/", anna).head, "a fourth stream"
+        hers.pop().close()
+        with_state(made.lookout, "device-00003", "offline")
+        until(lambda: made.hub.n_streams == 2)
+        assert b" 503 " in opened("/live/?q=b", anna).head, "a third page"
+        assert all(opened("/live/?q=b", token).message() for token in (bo, ""))
+        hers.pop().close()
+        with_state(made.lookout, "device-00004", "offline")
+        until(lambda: made.hub.n_streams == 3)
+        assert opened("/live/?q=c", anna).message(), "a page that is looked at no more takes no room"
+    made.server.stop()
+
+
 def test_a_stream_of_what_is_not_there_says_nothing_and_one_with_a_bad_query_is_refused(served: Served) -> None:
     assert served.get("/live/?page=x")[0] == 400
     assert served.get("/live/nothing")[0] == 404
@@ -282,6 +318,35 @@ def test_who_has_asked_and_listens_is_not_cut_off(served: Served, monkeypatch: p
     with_state(served.lookout, "device-00003", "offline")
     assert "offline" in stream.message()["parts"]["devices"]
     stream.close()
+
+
+def test_who_connects_and_says_nothing_does_not_have_all_files_opened(
+    monkeypatch: pytest.MonkeyPatch, until: Until, caplog: pytest.LogCaptureFixture, certificate: tuple[Path, Path]
+) -> None:
+    monkeypatch.setattr(server, "MOST_SOCKETS", 5)
+    made = Served(MadeLookout())
+    where = str(certificate[0]), str(certificate[1])
+    made.server = WebServer(made.app, "127.0.0.1:0", lambda: None, made.hub.close, where)
+    made.server.start()
+    until(lambda: made.server.port is not None)
+    assert made.server.port is not None
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", made.server.port), timeout=20))
+        more = stack.enter_context(socket.create_connection(("127.0.0.1", made.server.port), timeout=20))
+        with suppress(ConnectionError):
+            assert more.recv(1) == b"", "it is closed, and no TLS begins"
+    with closing(http.client.HTTPSConnection("127.0.0.1", made.server.port, context=_unverified())) as asking:
+        asking.request("GET", "/")
+        assert asking.getresponse().status == 200, "who has gone takes no room"
+    made.server.stop()
+    assert not caplog.text
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def test_a_head_that_does_not_end_is_refused(served: Served) -> None:

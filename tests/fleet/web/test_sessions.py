@@ -95,6 +95,24 @@ def test_who_tries_a_name_from_elsewhere_does_not_lock_its_owner_out() -> None:
     assert tries.wait_s("192.0.2.9", "anna") > 0
 
 
+def test_a_scraper_with_an_old_password_does_not_lock_out_who_has_come_in_from_its_address() -> None:
+    tries = Tries(Clock(1000.0))
+    for name in ("prom", "anna"):
+        tries.begin("192.0.2.1", name)
+        tries.succeed("192.0.2.1", name)
+    for _ in range(FREE + 3):
+        tries.begin("192.0.2.1", "prom")
+    assert tries.wait_s("192.0.2.1", "prom") > 0
+    assert tries.wait_s("192.0.2.1", "anna") == 0
+    for n in range(FREE):
+        tries.begin("192.0.2.1", f"name{n}")
+    assert tries.wait_s("192.0.2.1", "bo") > 0
+    assert tries.wait_s("192.0.2.1", "anna") == 0, "who guesses names there does not either"
+    for _ in range(FREE):
+        tries.begin("192.0.2.1", "anna")
+    assert tries.wait_s("192.0.2.1", "anna") > 0
+
+
 def test_a_right_password_between_wrong_ones_does_not_free_an_address() -> None:
     tries = Tries(Clock(1000.0))
     for n in range(FREE + 1):
