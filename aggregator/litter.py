@@ -2,7 +2,8 @@
 
 Nothing is queued while the broker is away, and a process may end between two packets. So the store keeps the names of
 what is to be cleared (`Store.litter`); all of it is cleared again at each connection, and forgotten when a connection
-has lasted for SURE_S after that.
+has lasted for SURE_S after that. However often there is more to clear, what has lain so long is forgotten: in one
+transaction about every SURE_S, so that what the store keeps is of twice that time at most.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Litter:
         self._store = store
         self._clock = clock
         self._send = send
-        self._cleared: set[LitterRow] = set()
-        """What was cleared on this connection."""
+        self._cleared: dict[LitterRow, float] = {}
+        """What was cleared on this connection, and when."""
 
     def clear(self) -> None:
         """Clear what has not been cleared on this connection."""
@@ -41,9 +42,10 @@ class Litter:
             return
         for row in rows:
             self._send(Clear(Body(row.job, row.name, index, b"")) for index in range(row.chunks))
-        self._cleared.update(rows)
+        now = self._clock()
+        self._cleared.update(dict.fromkeys(rows, now))
         if rows:
-            self.deadline = self._clock() + SURE_S
+            self.deadline = min(self.deadline, now + SURE_S)
 
     def doubt(self) -> None:
         """Hold nothing for cleared: the connection was lost, or has just been made."""
@@ -54,9 +56,11 @@ class Litter:
         """Forget what was cleared, when that has surely arrived."""
         if now < self.deadline:
             return
-        self.deadline = math.inf
+        sure = [row for row, at in self._cleared.items() if now >= at + SURE_S]
         try:
-            self._store.forget_litter(self._cleared)
+            self._store.forget_litter(sure)
         except StoreError as error:
             log.error("what was cleared at the broker cannot be forgotten: %s", error)
-        self._cleared.clear()
+        for row in sure:
+            del self._cleared[row]
+        self.deadline = max(self._cleared.values(), default=math.inf) + SURE_S

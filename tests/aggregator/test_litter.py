@@ -198,6 +198,25 @@ def test_what_was_cleared_is_forgotten_when_that_has_surely_arrived_and_nothing_
     assert bench.cleared == ["1-1-0/0", "1-2-0/0"]
 
 
+def test_where_there_is_always_more_to_clear_what_was_cleared_long_ago_is_forgotten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgettings: list[int] = []
+    forget = bench.store.forget_litter
+    monkeypatch.setattr(bench.store, "forget_litter", lambda rows: forgettings.append(len(rows)) or forget(rows))
+    for n in range(1000):
+        bench.now = 10.0 * n
+        bench.drop(f"1-{n}-0")
+        bench.litter.clear()
+        bench.litter.tick(bench.now)
+        assert len(bench.store.litter()) <= 2 * SURE_S / 10.0 + 1
+    assert len(bench.cleared) == 1000
+    assert len(forgettings) <= bench.now / SURE_S + 1, "each is a transaction"
+    bench.now += 2 * SURE_S
+    bench.litter.tick(bench.now)
+    assert bench.store.litter() == []
+
+
 def test_a_body_that_lies_there_again_is_cleared_again(bench: Bench) -> None:
     bench.drop("1-1-0")
     bench.litter.clear()
