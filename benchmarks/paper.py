@@ -6,7 +6,8 @@
 A hundred devices with 600 rows each, a tenth of them a round (C = 0.1), batches of ten. The rows are those of Table 1
 (E = 1: "2NN" to 97 %) and Table 2 (E = 5: the CNN to 99 %), the paper's rounds beside ours. A round counts as the paper
 counts: the first whose test accuracy, made monotone, is at the target. The paper chose the learning rate of each row
-on a grid, by this very test set; ours is one a net, and the same for all codings.
+on a grid, by this very test set; ours is one a net, and the same for all codings, unless `--learning-rate` says
+another.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def _run(row: Row, coding: str, asked: argparse.Namespace) -> Result:
         rounds=row.most,
         target=row.target,
     )
-    return simulate(structs.replace(problem.spec, compression=coding), problem.shares, problem.test)
+    train = structs.replace(problem.spec.train, learning_rate=asked.learning_rate or problem.spec.train.learning_rate)
+    return simulate(structs.replace(problem.spec, compression=coding, train=train), problem.shares, problem.test)
 
 
 def _print(name: str, coding: str, found: Result) -> None:
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--codings", nargs="+", default=["off", "strong"], metavar="CODING")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="instead of that of the job file")
     return parser
 
 
