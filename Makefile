@@ -21,10 +21,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.demo
 	$(BIN)/fedge demo $(ARGS)
 
-# Tests wait more than they compute: three at a time keep two cores busy, a file each, so that what a file sets up is made once.
+# Tests wait more than they compute: four at a time keep two cores busy, a file each, so that what a file sets up is made once.
 test: $(VENV)/.dev
 	deploy/need.sh $(TEST_PACKAGES)
-	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
 
 # One fleet and one browser for all of them, so one process.
 test-web: $(VENV)/.dev

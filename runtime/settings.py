@@ -11,6 +11,7 @@ One line, whatever the file holds: what it shows of a file is made fit for a ter
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import tomllib
 from itertools import islice
@@ -182,10 +183,15 @@ def _types(kind: Any, keys: list[str]) -> tuple[msgspec.inspect.Type, ...]:
 
 
 def _all_types(kind: Any, keys: list[str]) -> tuple[msgspec.inspect.Type, ...]:
-    info = msgspec.inspect.type_info(kind)
+    info = _info(kind)
     for key in keys:
         info = _step(info, key)
     return info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+
+
+@functools.cache
+def _info(kind: Any) -> msgspec.inspect.Type:
+    return msgspec.inspect.type_info(kind)
 
 
 def _plain(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
