@@ -2,7 +2,7 @@
 # make test    every test, with a real mosquitto
 # make test-web  the page of a fleet in a real browser, in about a minute
 # make check   format, lint, types, dead code and circles of imports, as CI checks them
-# make long    the tests that take long, and more cases of what make test shows, in some four minutes
+# make long    the tests that take long, and more cases of what make test shows
 # make bench   the figures of README, measured on this machine
 # make world   2,000 schedules of the real services in made-up weather, in some ten minutes
 # make chaos   a fleet of real processes, killed 140 times, in some ten minutes

@@ -17,7 +17,7 @@ from typing import Protocol
 from aggregator.effects import Attempt
 from aggregator.refusals import BARRED
 from broker.messages import Quarantine, Release, Reply, Verdict
-from fleet.world import nodes
+from fleet.world import insides
 from fleet.world.nodes import Server
 from fleet.world.process import Process
 
@@ -57,7 +57,7 @@ class Bars:
         record.bar(device, why)
         record.barred_at[device] = server.moment
         before, self._world.acting = self._world.acting, None
-        record.scored[device] = nodes.scored_by(server, device) if why else set()
+        record.scored[device] = insides.scored_by(server, device) if why else set()
         self._world.acting = before
 
     def judged(self, server: Server, verdict: Verdict) -> None:
@@ -73,7 +73,7 @@ class Bars:
 
     def draws(self, server: Server, attempt: Attempt) -> None:
         """Hold the cohort of an attempt that is about to become durable against the law."""
-        drawn = server.record.surely_barred().intersection(attempt.cohort) - nodes.counted_in(server, attempt)
+        drawn = server.record.surely_barred().intersection(attempt.cohort) - insides.counted_in(server, attempt)
         if drawn:
             self._broken(10, "a device in quarantine is drawn", f"{server.name}: {sorted(drawn)} for {attempt.base}")
 
@@ -100,7 +100,7 @@ class Bars:
 
     def started(self, server: Server) -> None:
         """Hold what a store has after a start against what it was known to hold."""
-        record, stored = server.record, nodes.quarantined_in_store(server)
+        record, stored = server.record, insides.quarantined_in_store(server)
         for device in sorted(record.unsure_barred):
             record.bar(device, stored.get(device, ""))
         if stored != record.barred:
@@ -108,12 +108,12 @@ class Bars:
 
     def inspect(self, server: Server) -> None:
         """Look at a running aggregator, between two of its steps."""
-        if not nodes.leads(server):
+        if not insides.leads(server):
             return
         barred = server.record.surely_barred()
-        by = nodes.quarantined(server) - server.record.unsure_barred
+        by = insides.quarantined(server) - server.record.unsure_barred
         if by != barred:
             self._broken(10, "it goes by another quarantine than is written", f"{server.name}: {by}, not {barred}")
-        for job, awaited in nodes.awaited(server).items():
+        for job, awaited in insides.awaited(server).items():
             if waits_for := awaited & barred:
                 self._broken(10, "a round waits for a device in quarantine", f"{server.name} {job}: {waits_for}")

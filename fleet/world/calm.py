@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from broker.errors import WireError
 from broker.messages import Beacon
 from broker.wire import levels
-from fleet.world import nodes
+from fleet.world import insides
 from fleet.world.agenda import Agenda
 from fleet.world.jobs import BATCH
 from fleet.world.laws import Laws
@@ -83,12 +83,12 @@ class Leadership:
     def inspect(self, whole_since: float | None) -> None:
         """Look at who leads. whole_since: when the network became whole; None while it is not."""
         world, now = self._world, self._world.agenda.now
-        leading = [server for server in world.servers if server.connected and nodes.leads(server)]
+        leading = [server for server in world.servers if server.connected and insides.leads(server)]
         for server in leading:
             if server.record.replaced:
                 world.laws.broken(6, "a replaced aggregator leads by itself", server.name)
         for server in world.servers:
-            server.record.replaced |= nodes.was_replaced(server)
+            server.record.replaced |= insides.was_replaced(server)
         slow = any(now < server.excused_until for server in world.servers)
         self._both_since = (self._both_since or now) if len(leading) > 1 and not slow else None
         if self._both_since is not None and now > self._both_since + BOTH_S + SLACK_S:
@@ -100,7 +100,7 @@ class Leadership:
         if self._nobody_since is not None and now > self._nobody_since + BOTH_S + SLACK_S:
             up = [server.name for server in world.servers if server.up]
             world.laws.broken(6, "nobody leads", f"up: {up}")
-        good = len(leading) == 1 and _beacon_of(world.broker) == (nodes.nonce(leading[0]), True)
+        good = len(leading) == 1 and _beacon_of(world.broker) == (insides.nonce(leading[0]), True)
         self._beacon_since = None if good or len(leading) != 1 else self._beacon_since or now
         if self._beacon_since is not None and now > self._beacon_since + BOTH_S + SLACK_S:
             words = f"{_beacon_of(world.broker)}, {leading[0].name} leads"
@@ -136,7 +136,7 @@ class Recovery:
         self._versions = versions
         self._since = world.agenda.now
         self._made = dict(world.laws.made)
-        self._held = {device.name: nodes.held(device) for device in world.devices}
+        self._held = {device.name: insides.held(device) for device in world.devices}
         self._there: dict[tuple[str, str], tuple[int, float]] = {}
         """(device, job) to how many versions there were when the device was back, and when that was."""
         self._idle: dict[tuple[str, str], float] = {}
@@ -162,7 +162,7 @@ class Recovery:
         now = self._world.agenda.now
         fresh = {}
         for device in self._world.devices:
-            for job in nodes.idle_though_drawn(device) if device.connected else []:
+            for job in insides.idle_though_drawn(device) if device.connected else []:
                 since = fresh[device.name, job] = self._idle.get((device.name, job), now)
                 if now > since + IDLE_S and now > self._since + WHOLE_S:
                     self._world.laws.broken(9, "a device idles though it is drawn", f"{device.name} {job}")
@@ -177,7 +177,7 @@ class Recovery:
     def _check_answers(self, now: float) -> None:
         leader = self._leader()
         for (device, job), asked_at in self._world.laws.asked.items():
-            if leader is None or job not in nodes.runs(leader) or now < self._since + WHOLE_S:
+            if leader is None or job not in insides.runs(leader) or now < self._since + WHOLE_S:
                 continue
             if now > max(asked_at, leader.excused_until) + ANSWER_S:
                 self._world.laws.broken(9, "who asks again is not answered", f"{device} {job}, since {asked_at:.1f}")
@@ -192,8 +192,8 @@ class Recovery:
             broken(9, "an update comes to no end", f"{name}: {update}")
         for job in self._jobs():
             if not self._is_well(job, now):
-                why = nodes.reason(leader, job.job)
-                state = "rests" if job.job in nodes.resting(leader) else "waits"
+                why = insides.reason(leader, job.job)
+                state = "rests" if job.job in insides.resting(leader) else "waits"
                 if job.owed:
                     able = [device.name for device in self._able(job.spec)]
                     words = f"{job.job} {state} ({why or 'without a reason'}); able: {able}; {job.spec.rounds}"
@@ -206,27 +206,31 @@ class Recovery:
         leader = self._leader()
         if leader is None or self._world.agenda.now < self._since + WHOLE_S:
             return
-        known = {job for job, (_, ended) in nodes.jobs_in_store(leader).items() if ended != "deleted"}
+        known = {job for job, (_, ended) in insides.jobs_in_store(leader).items() if ended != "deleted"}
         gone = set.union(set(), *(server.record.deleted for server in self._world.servers)) - known
         broken = self._world.laws.broken
         for device in self._world.devices:
-            if device.connected and (left := gone & set(nodes.job_folders(device))):
+            if device.connected and (left := gone & set(insides.job_folders(device))):
                 broken(7, "a deleted job is still on a disk", f"{device.name}: {sorted(left)}")
-            if device.connected and (n := device.disk.n_files()) > FILES + FILES_A_JOB * len(nodes.job_folders(device)):
+            if device.connected and (n := device.disk.n_files()) > FILES + FILES_A_JOB * len(
+                insides.job_folders(device)
+            ):
                 broken(7, "files pile up", f"{device.name}: {n}")
-            if device.connected and (left := gone & nodes.jobs_listened_to(device)):
+            if device.connected and (left := gone & insides.jobs_listened_to(device)):
                 broken(7, "a deleted job is still listened to", f"{device.name}: {sorted(left)}")
-        if n := nodes.rows_of_deleted_jobs(leader):
+        if n := insides.rows_of_deleted_jobs(leader):
             broken(7, "a deleted job still has rows in the store", f"{n} rows")
         # What belongs to a lineage that was lost, nobody knows of any more.
-        ours = known | set(nodes.deleted(leader))
-        moved = len(self._world.servers) > 1 or any(nodes.version_in_store(leader, job).generation > 1 for job in known)
+        ours = known | set(insides.deleted(leader))
+        moved = len(self._world.servers) > 1 or any(
+            insides.version_in_store(leader, job).generation > 1 for job in known
+        )
         lying = {(job, name) for job, name in bodies_at(self._world.broker) if job in ours and name.startswith("1-")}
-        if not moved and (astray := lying - nodes.bodies_in_store(leader)):
+        if not moved and (astray := lying - insides.bodies_in_store(leader)):
             broken(7, "bodies that no store knows lie at the broker", f"{sorted(astray)}")
 
     def _leader(self) -> Server | None:
-        leading = [server for server in self._world.servers if server.connected and nodes.leads(server)]
+        leading = [server for server in self._world.servers if server.connected and insides.leads(server)]
         return leading[0] if len(leading) == 1 else None
 
     def _jobs(self) -> list[_Job]:
@@ -234,18 +238,18 @@ class Recovery:
         leader = self._leader()
         if leader is None:
             return []
-        jobs = nodes.jobs_in_store(leader)
+        jobs = insides.jobs_in_store(leader)
         return [self._look_at(job, spec) for job, (spec, ended) in jobs.items() if not ended]
 
     def _look_at(self, job: str, spec: JobSpec) -> _Job:
         rules, able = spec.rounds, self._able(spec)
         leader = self._leader()
-        base = nodes.version_in_store(leader, job) if leader is not None else None
-        spent = nodes.refused_for_quarantine(leader, job) if leader is not None and leader.record.barring else set()
+        base = insides.version_in_store(leader, job) if leader is not None else None
+        spent = insides.refused_for_quarantine(leader, job) if leader is not None and leader.record.barring else set()
         helping = [
             device
             for device in able
-            if device.device not in spent and (base is None or nodes.failed_on(device, job) != base)
+            if device.device not in spent and (base is None or insides.failed_on(device, job) != base)
         ]
         owed = len(able) >= (rules.min_devices or 1) and not spec.model.options.get("poison")
         owed = owed and len(helping) >= rules.quorum
@@ -267,7 +271,7 @@ class Recovery:
         if rows is None or device.diverges > 1 or device.lies:
             return False
         batches = spec.train.epochs * -(-len(rows.y) // BATCH)
-        n_jobs = max(1, len(nodes.works_on(device)))  # it trains for one job after the other
+        n_jobs = max(1, len(insides.works_on(device)))  # it trains for one job after the other
         return n_jobs * batches * device.step_s < _deadline_s(spec) / 2
 
     def _is_well(self, job: _Job, now: float) -> bool:
@@ -277,7 +281,7 @@ class Recovery:
         if job.owed:
             return self._since_calm(job.job) >= self._versions
         quiet = now > self._since + RESTS_S
-        return bool(self._since_calm(job.job)) or (quiet and bool(nodes.reason(leader, job.job)))
+        return bool(self._since_calm(job.job)) or (quiet and bool(insides.reason(leader, job.job)))
 
     def _since_calm(self, job: str) -> int:
         return self._world.laws.made.get(job, 0) - self._made.get(job, 0)
@@ -285,11 +289,11 @@ class Recovery:
     def _waiting_updates(self) -> list[tuple[str, Update]]:
         """Return the updates that waited when the sky cleared and still do, of jobs that the leader knows."""
         leader = self._leader()
-        known = nodes.jobs_in_store(leader) if leader is not None else {}
+        known = insides.jobs_in_store(leader) if leader is not None else {}
         held_up = {job.job for job in self._jobs() if job.held_up}
         still = []
         for device in self._world.devices:
-            now = nodes.held(device)
+            now = insides.held(device)
             for job, update in self._held.get(device.name, {}).items():
                 if job in known and job not in held_up and now.get(job) == update:
                     still.append((device.name, update))

@@ -52,7 +52,7 @@ from broker.messages import (
     Want,
 )
 from broker.transport import Packet
-from fleet.world import jobs, nodes
+from fleet.world import insides, jobs, nodes
 from fleet.world.nodes import WIRE
 from fleet.world.world import World, run_in
 from models.job import JobSpec
@@ -177,8 +177,8 @@ class HostileWorld(World):
         self.n_said += 1
 
     def _state(self) -> str:
-        servers = [f"{server.name} {nodes.doing(server)}" for server in self.servers]
-        return "; ".join([*servers, *(f"{device.name} {nodes.doing(device)}" for device in self.devices)])
+        servers = [f"{server.name} {insides.doing(server)}" for server in self.servers]
+        return "; ".join([*servers, *(f"{device.name} {insides.doing(device)}" for device in self.devices)])
 
 
 class Voice:
@@ -210,7 +210,7 @@ class Voice:
         job, devices = world.job or "job1-00000000", [device.device for device in world.devices]
         device = "x" if self._role == "device" else rng.choice(devices)
         version, base = Version(self._number(1), self._number(0)), Version(1, 0)
-        nonce = rng.choice(("z", "somebody", nodes.nonce(world.servers[0])))
+        nonce = rng.choice(("z", "somebody", insides.nonce(world.servers[0])))
         beacon = Beacon(1, nonce, online=rng.random() < 0.8, since=self._number(0), empty=rng.random() < 0.1)
         candidate = Candidate(nonce, 1)
         match self._role:

@@ -28,7 +28,7 @@
  9. Everybody is served (see calm.py).
 10. Nothing of a device in quarantine is counted, and nobody waits for it (see bars.py).
 
-The laws listen: `heard` at the broker, the rest along `nodes.Trail`. They ask the store and never the coordinator what
+The laws listen: `heard` at the broker, the rest along `trail.Trail`. They ask the store and never the coordinator what
 is true. What a disk is known to hold (record.py) is copied and restored together with it.
 """
 
@@ -44,7 +44,7 @@ from broker.errors import WireError
 from broker.messages import Body, Head, Job, Offer, Quarantine, Release, Reply, Round, Verdict, Version
 from broker.transport import Packet
 from edge_agent.effects import Settle
-from fleet.world import nodes
+from fleet.world import insides
 from fleet.world.agenda import Agenda
 from fleet.world.bars import Bars
 from fleet.world.nodes import WIRE, Device, Server
@@ -152,13 +152,13 @@ class Laws:
     # What the store is told.
 
     def writes(self, server: Server, what: Verdict | str) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         server.record.unsure.append(what)
 
     def has_written(self, server: Server, verdict: Verdict) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         server.record.unsure = [one for one in server.record.unsure if one != verdict]
-        run = nodes.runs(server).get(verdict.job)
+        run = insides.runs(server).get(verdict.job)
         if run is None:
             self.broken(1, "a verdict without a job", f"{verdict}")
             return
@@ -188,30 +188,30 @@ class Laws:
         self._was_answered(update.device, verdict.job)
 
     def makes(self, server: Server) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         before = self._world.acting
         self._world.acting = None
         try:
-            for job in nodes.committing(server):
-                self._expected[server.name, job] = nodes.expected_sha256(server, job)
+            for job in insides.committing(server):
+                self._expected[server.name, job] = insides.expected_sha256(server, job)
         except ValueError:  # a step that the model cannot take: the job will say so
             pass
         finally:
             self._world.acting = before
 
     def has_made(self, server: Server, job: str, version: Version, sha256: str) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         server.record.unsure.clear()
-        record = self._job(server, job, nodes.runs(server)[job].spec)
+        record = self._job(server, job, insides.runs(server)[job].spec)
         expected = self._expected.pop((server.name, job), None)
-        if (older := nodes.is_again(server, job)) is not None:
-            if sha256 != nodes.sha256_in_store(server, job, older):
+        if (older := insides.is_again(server, job)) is not None:
+            if sha256 != insides.sha256_in_store(server, job, older):
                 self.broken(1, "a version is not the one that it is said to be again", f"{job} {version}: {older}")
             self._leave(record, job, version, restored=True)
             return
         if expected is not None and expected != sha256:
             self.broken(1, "a version is not what the store's updates make", f"{job} {version}")
-        said = nodes.n_participants(server, job)
+        said = insides.n_participants(server, job)
         if said != len(record.sum):
             self.broken(1, "a version of other updates than were counted", f"{version}: {said}, {record.sum}")
         self._leave(record, job, version)
@@ -233,7 +233,7 @@ class Laws:
     # What devices do.
 
     def begins(self, device: Device, job: str, base: Version) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         record, names = device.record, self._names_of(job, base)
         begun = record.begun.get(job)
         if begun is not None and not names.isdisjoint(begun.names):
@@ -248,7 +248,7 @@ class Laws:
         return self._names.get((job, version), {version})
 
     def has_finished(self, device: Device, job: str, base: Version) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         device.record.begun.pop(job, None)
         device.record.finished[job, base] += 1
         device.record.owner = device.record.owner or device.device
@@ -258,7 +258,7 @@ class Laws:
             self.broken(4, "a base was trained twice", f"{device.name} {job} {base}")
 
     def has_trained(self, device: Device, job: str, base: Version, epoch: int) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         record, words = device.record, f"{device.name} {job} {base} epoch {epoch}"
         record.epochs[job, base, epoch] += 1
         if record.epochs[job, base, epoch] > 1 and self._came_back(record, job, base):
@@ -286,7 +286,7 @@ class Laws:
         return True
 
     def settles(self, device: Device, settle: Settle) -> None:
-        """See `nodes.Listener`."""
+        """See `trail.Listener`."""
         if settle.verdict is None:
             self._check_letting_go(device, settle)
         else:
@@ -298,24 +298,24 @@ class Laws:
         self.asked.pop((device.device, job), None)
         words = f"{device.name} {job} {base} by {later}"
         foreign = later is not None and later.generation != base.generation and later.number <= base.number
-        if nodes.folds_late(device, job) and not foreign:
+        if insides.folds_late(device, job) and not foreign:
             self.broken(5, "an update was let go that may come late", words)
         if job in self._over:
             return
         if later is None or later <= base or (job, later) not in self._announced:
             self.broken(5, "an update was let go though nothing later was announced", words)
         elif not self._names_of(job, base).isdisjoint(self._names_of(job, later)) or any(
-            nodes.are_one(server, job, base, later) for server in self._world.servers if server.up
+            insides.are_one(server, job, base, later) for server in self._world.servers if server.up
         ):
             self.broken(5, "an update was let go at another name of its base", words)
 
     def _check_verdict(self, device: Device, verdict: Verdict) -> None:
         """Hold the verdict that a device settles an update by against the stores."""
-        offered = nodes.offered(device, verdict.job)
+        offered = insides.offered(device, verdict.job)
         if offered != update_of(verdict):
             self.broken(5, "settled by a verdict on another update", f"{device.name}: {offered} by {verdict}")
         for server in self._world.servers:
-            if not nodes.leads(server):
+            if not insides.leads(server):
                 continue  # an operator has put another lineage in the place of its own
             job = server.record.jobs.get(verdict.job)
             last = job.last.get(device.device) if job is not None else None
@@ -366,8 +366,8 @@ class Laws:
             case Job(job, _, None) if isinstance(sender, Server):
                 sender.record.jobs.pop(job, None)
                 sender.record.deleted.add(job)
-            case Job(job) if isinstance(sender, Server) and job in nodes.runs(sender):
-                self._job(sender, job, nodes.runs(sender)[job].spec)
+            case Job(job) if isinstance(sender, Server) and job in insides.runs(sender):
+                self._job(sender, job, insides.runs(sender)[job].spec)
                 if message.last is not None:
                     self._over.add(job)
             case Reply(ok=False) if isinstance(sender, Server):
@@ -380,7 +380,7 @@ class Laws:
     def _announce(self, server: Server, job: str, version: Version, term: int) -> None:
         self._announced.add((job, version))
         self._terms[job, version] = max(term, self._terms.get((job, version), 0))
-        last = nodes.last_name_in_store(server, job)
+        last = insides.last_name_in_store(server, job)
         if last is not None and version > last:
             self.broken(5, "a version is announced that is not durable", f"{server.name} {job}: {version} after {last}")
 
@@ -389,14 +389,16 @@ class Laws:
         update = Update(offer.device, offer.base.number, offer.digest[:SHORT_DIGEST])
         for server in self._world.servers:
             job = server.record.jobs.get(offer.job)
-            if job is not None and server.connected and nodes.leads(server) and offer.job in nodes.runs(server):
+            if job is not None and server.connected and insides.leads(server) and offer.job in insides.runs(server):
                 written = job.judged.get((offer.device, offer.base.number))
-                if written is not None and written.update == update and nodes.knows(server, offer.job, offer.base):
+                if written is not None and written.update == update and insides.knows(server, offer.job, offer.base):
                     self.asked.setdefault((offer.device, offer.job), self._world.agenda.now)
 
     def _hear_round(self, server: Server, round_: Round) -> None:
         job, left_s = round_.job, round_.seconds_left
-        key, set_s = next(((key, set_s) for name, key, set_s in nodes.open_rounds(server) if name == job), (None, None))
+        key, set_s = next(
+            ((key, set_s) for name, key, set_s in insides.open_rounds(server) if name == job), (None, None)
+        )
         known, _ = self._ends.get((server.name, job), (None, 0.0))
         if key is not None and key != known and key[1:] == (round_.base, round_.attempt):
             self._ends[server.name, job] = key, self._world.agenda.now + left_s
@@ -428,12 +430,12 @@ class Laws:
             return
         written = job.judged.get((verdict.device, verdict.base.number))
         same = written is not None and written.update == update_of(verdict)
-        if verdict.counted and nodes.has_scored(server, verdict):
+        if verdict.counted and insides.has_scored(server, verdict):
             self.bars.scores(server, verdict)
             return  # of the last version of a job that has ended: no update, and as durable
         if verdict.counted and not (same and written is not None and written.counted):
             self.broken(5, "a verdict is sent that is not durable", f"{server.name}: {verdict}")
-        if not (verdict.counted or nodes.knows(server, verdict.job, verdict.base)):
+        if not (verdict.counted or insides.knows(server, verdict.job, verdict.base)):
             self._check_foreign(server, job, verdict)
         last = job.last.get(verdict.device)
         same_lineage = written is not None and written.generation == verdict.base.generation
@@ -442,7 +444,7 @@ class Laws:
 
     def _check_foreign(self, server: Server, job: JobRecord, verdict: Verdict) -> None:
         """Hold it against the laws that an update is refused to a base which the store has never had."""
-        current, (_, ended) = nodes.version_in_store(server, verdict.job), nodes.jobs_in_store(server)[verdict.job]
+        current, (_, ended) = insides.version_in_store(server, verdict.job), insides.jobs_in_store(server)[verdict.job]
         if job.spec.rounds.late == "fold" and verdict.base.number < current.number:
             self._foreign.add((verdict.job, verdict.base, update_of(verdict)))
         elif not ended:
@@ -450,8 +452,8 @@ class Laws:
             self.broken(5, "an update is refused by who does not know its base", words)
 
     def _check_refusal(self, server: Server, reply: Reply) -> None:
-        known = {*server.record.jobs, *nodes.runs(server), *nodes.resting(server)}
-        fresh = [job for job, (_, ended) in nodes.jobs_in_store(server).items() if job not in known and not ended]
+        known = {*server.record.jobs, *insides.runs(server), *insides.resting(server)}
+        fresh = [job for job, (_, ended) in insides.jobs_in_store(server).items() if job not in known and not ended]
         if fresh:
             self.broken(5, "a submit was refused, and its job is in the store", f"{fresh}: {reply.text}")
 
@@ -468,21 +470,21 @@ class Laws:
         self._lost_at.pop(process.name, None)
         self.bars.started(process)
         unsure, process.record.unsure = process.record.unsure, []
-        for job, (spec, ended) in nodes.jobs_in_store(process).items():
+        for job, (spec, ended) in insides.jobs_in_store(process).items():
             if ended != "deleted" and job not in process.record.deleted:  # one that rested when it was stopped is both
                 self._compare(process, job, self._job(process, job, spec), unsure)
 
     def _compare(self, server: Server, job: str, record: JobRecord, unsure: Sequence[Verdict | str]) -> None:
-        version = nodes.version_in_store(server, job)
+        version = insides.version_in_store(server, job)
         for one in unsure:
             if isinstance(one, Verdict) and one.job == job:
-                if any(update_of(each) == update_of(one) for each in nodes.verdicts_in_store(server, job)):
+                if any(update_of(each) == update_of(one) for each in insides.verdicts_in_store(server, job)):
                     self._add(record, one)
             elif one == job and version.number > record.version.number:
-                self._leave(record, job, version, restored=nodes.is_again(server, job) is not None)
+                self._leave(record, job, version, restored=insides.is_again(server, job) is not None)
         if version.number != record.version.number:
             self.broken(1, "a version is not in the store", f"{job}: {record.version}, the store has {version}")
-        held, known = nodes.sum_in_store(server, job), sorted(update.device for update in record.sum)
+        held, known = insides.sum_in_store(server, job), sorted(update.device for update in record.sum)
         if held != known:
             self.broken(1, "what was counted is not in the store", f"{job} {version}: {known}, the store has {held}")
 
@@ -495,7 +497,7 @@ class Laws:
         now = self._world.agenda.now
         if isinstance(process, Device) and type(error).__name__ == CLONED:
             for server in self._world.servers:
-                if server.connected and nodes.leads(server) and now >= server.excused_until:
+                if server.connected and insides.leads(server) and now >= server.excused_until:
                     self._takeovers.append((now, process.device, f"{server.name} {server.life}"))
         recent = [why for at, why in process.exits if at > now - 3600.0 and FOREIGN not in why]
         if len(recent) > MOST_EXITS_AN_HOUR and not self._is_cloned(process):
@@ -527,19 +529,19 @@ class Laws:
                 self._inspect_rounds(server)
                 self.bars.inspect(server)
                 n_devices = self._world.n_devices + len(self._world.clones)
-                if nodes.n_assemblies(server) > n_devices * max(1, len(server.record.jobs)):
-                    self.broken(7, "assemblies pile up", f"{server.name}: {nodes.n_assemblies(server)}")
-            self.named_clones.update(nodes.named_clones(server))
+                if insides.n_assemblies(server) > n_devices * max(1, len(server.record.jobs)):
+                    self.broken(7, "assemblies pile up", f"{server.name}: {insides.n_assemblies(server)}")
+            self.named_clones.update(insides.named_clones(server))
         for device in self._world.devices:
-            most = 6 + 6 * max(1, len(nodes.works_on(device))) + 8
-            if nodes.n_filters(device) > most:
-                self.broken(7, "subscriptions pile up", f"{device.name}: {nodes.n_filters(device)}")
+            most = 6 + 6 * max(1, len(insides.works_on(device))) + 8
+            if insides.n_filters(device) > most:
+                self.broken(7, "subscriptions pile up", f"{device.name}: {insides.n_filters(device)}")
 
     def _inspect_rounds(self, server: Server) -> None:
         now = self._world.agenda.now
         fresh = {}
         not_before = max(server.excused_until, self._asked_until.get(server.name, 0.0))
-        for job, key, set_s in nodes.open_rounds(server):
+        for job, key, set_s in insides.open_rounds(server):
             what, since = self._open.get((server.name, job), (None, now))
             fresh[server.name, job] = (key, since if what == key else now)
             announced, ends_at = self._ends.get((server.name, job), (None, math.inf))
@@ -555,21 +557,21 @@ class Laws:
         """Look at what waits within a service."""
         if isinstance(process, Server):
             self._note_outages(process)
-        n, online = nodes.n_queued(process), nodes.is_online(process)
+        n, online = insides.n_queued(process), insides.is_online(process)
         if n > MOST_QUEUED["online" if online else "offline"]:
             self.broken(7, "packets pile up", f"{process.name} {online=}: {n}")
 
     def _note_outages(self, server: Server) -> None:
         """Note when a server that knows of no broker has one again: rounds have stood still meanwhile."""
-        now, connection = self._world.agenda.now, nodes.connections(server)
-        if not nodes.knows_a_broker(server):
+        now, connection = self._world.agenda.now, insides.connections(server)
+        if not insides.knows_a_broker(server):
             self._lost_at.setdefault(server.name, now)
             return
         if self._connection.get(server.name) == (server.life, connection):
             return
         self._connection[server.name] = server.life, connection
         lost_at = self._lost_at.pop(server.name, now)
-        self._asked_until[server.name] = now + nodes.hint_s(server)
+        self._asked_until[server.name] = now + insides.hint_s(server)
         for known in (self._open, self._ends):
             for key, (round_, at) in known.items():
                 if key[0] == server.name:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from fleet.world import nodes
+from fleet.world import insides
 from fleet.world.agenda import Agenda
 from fleet.world.disk import Disk
 from fleet.world.jobs import Operator
@@ -139,11 +139,11 @@ class Misfortunes:
         processes died of which were killed by the weather are resumed.
         """
         servers = self._world.servers
-        for name in sorted(nodes.rest_for_deaths(servers) - self._resumed):
+        for name in sorted(insides.rest_for_deaths(servers) - self._resumed):
             self._resumed.add(name)
             self._world.note("operator", f"{name} shall go on")
             self._world.operator.resume(name)
-        if servers and all(server.up and nodes.stands_by_for_good(server) for server in servers):
+        if servers and all(server.up and insides.stands_by_for_good(server) for server in servers):
             self._world.note("operator", f"{servers[0].name} shall take over")
             self._tell_to_lead(servers[0])
 
@@ -403,7 +403,7 @@ class Misfortunes:
     def _give_back(self, gone: Device) -> None:
         """Empty a state directory that a device had taken which is no more, and which was another's."""
         for device in self._world.devices:
-            if device.disk is gone.disk and device.device != gone.device and nodes.owner(device) == gone.device:
+            if device.disk is gone.disk and device.device != gone.device and insides.owner(device) == gone.device:
                 self._halt(device)
                 device.disk.empty()
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from broker.transport import Packet
 from broker.wire import levels
-from fleet.world import calm, jobs, misfortunes, nets, nodes, weather
+from fleet.world import calm, jobs, misfortunes, nets, nodes, trail, weather
 from fleet.world.agenda import Agenda
 from fleet.world.disk import Disk, shelf
 from fleet.world.laws import Laws, Violation
@@ -373,8 +373,8 @@ def run_in(
     try:
         with silence(*SILENCED), shelf() as folder:
             world = kind(seed, profile, folder, tell)
-            trail = nodes.Trail(_Ears(world), lambda: world.acting)
-            with nets.surrounded_by(world), nodes.installed(trail, world.paces.chunk_bytes):
+            heard = trail.Trail(_Ears(world), lambda: world.acting)
+            with nets.surrounded_by(world), trail.installed(heard, world.paces.chunk_bytes):
                 return act(world)
     except Exception as error:
         error.add_note(f"in the world of seed {seed}")

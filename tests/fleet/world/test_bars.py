@@ -10,7 +10,7 @@ from msgspec import structs
 from aggregator.effects import Attempt
 from broker.messages import Message, Quarantine, Release, Reply, Verdict, Version
 from broker.transport import Packet
-from fleet.world import nodes
+from fleet.world import insides
 from fleet.world.nodes import WIRE, Server
 from fleet.world.world import World
 
@@ -31,12 +31,12 @@ class Scene:
         self.counted: set[str] = set()
         self.scored: set[tuple[str, Version]] = set()
         self.awaited: dict[str, set[str]] = {"toy-1": {"d0"}}
-        patch.setattr(nodes, "leads", lambda _server: True)
-        patch.setattr(nodes, "quarantined_in_store", lambda _server: self.stored)
-        patch.setattr(nodes, "quarantined", lambda _server: self.by)
-        patch.setattr(nodes, "counted_in", lambda _server, _attempt: self.counted)
-        patch.setattr(nodes, "scored_by", lambda _server, _device: self.scored)
-        patch.setattr(nodes, "awaited", lambda _server: self.awaited)
+        patch.setattr(insides, "leads", lambda _server: True)
+        patch.setattr(insides, "quarantined_in_store", lambda _server: self.stored)
+        patch.setattr(insides, "quarantined", lambda _server: self.by)
+        patch.setattr(insides, "counted_in", lambda _server, _attempt: self.counted)
+        patch.setattr(insides, "scored_by", lambda _server, _device: self.scored)
+        patch.setattr(insides, "awaited", lambda _server: self.awaited)
 
     @property
     def server(self) -> Server:

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from broker.messages import Beacon, Body, Version
-from fleet.world import calm, nodes
+from fleet.world import calm, insides
 from fleet.world.calm import Leadership, Recovery
 from fleet.world.misfortunes import ALWAYS
 from fleet.world.nets import model
@@ -39,15 +39,15 @@ class Scene:
         self.failed: Version | None = None
         self.folders: list[str] = []
         patch.setattr(Process, "connected", property(lambda _process: True))
-        patch.setattr(nodes, "leads", lambda server: server in self.leading)
-        patch.setattr(nodes, "nonce", lambda server: server.name)
-        patch.setattr(nodes, "reason", lambda _server, _job: self.why)
-        patch.setattr(nodes, "jobs_in_store", lambda _server: {JOB: (self.spec, "")})
-        patch.setattr(nodes, "version_in_store", lambda _server, _job: Version(1, 0))
-        patch.setattr(nodes, "held", lambda _device: self.held)
-        patch.setattr(nodes, "idle_though_drawn", lambda _device: self.idle)
-        patch.setattr(nodes, "failed_on", lambda _device, _job: self.failed)
-        patch.setattr(nodes, "job_folders", lambda _device: self.folders)
+        patch.setattr(insides, "leads", lambda server: server in self.leading)
+        patch.setattr(insides, "nonce", lambda server: server.name)
+        patch.setattr(insides, "reason", lambda _server, _job: self.why)
+        patch.setattr(insides, "jobs_in_store", lambda _server: {JOB: (self.spec, "")})
+        patch.setattr(insides, "version_in_store", lambda _server, _job: Version(1, 0))
+        patch.setattr(insides, "held", lambda _device: self.held)
+        patch.setattr(insides, "idle_though_drawn", lambda _device: self.idle)
+        patch.setattr(insides, "failed_on", lambda _device, _job: self.failed)
+        patch.setattr(insides, "job_folders", lambda _device: self.folders)
 
     def beacon(self, nonce: str, online: bool = True) -> None:
         self.world.broker._publish(WIRE.pack(Beacon(1, nonce, online)))
@@ -98,7 +98,7 @@ def test_who_was_replaced_does_not_lead_again_by_itself(scene: Scene, monkeypatc
     scene.beacon("aggregator1")
     look = Leadership(scene.world)
     replaced = False
-    monkeypatch.setattr(nodes, "was_replaced", lambda _server: replaced)
+    monkeypatch.setattr(insides, "was_replaced", lambda _server: replaced)
     scene.pass_time(3, look)
     scene.leading.clear()
     replaced = True
@@ -187,7 +187,7 @@ def test_an_update_comes_to_an_end(scene: Scene) -> None:
 
 
 def test_who_asks_again_is_answered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "runs", lambda _server: {JOB: None})
+    monkeypatch.setattr(insides, "runs", lambda _server: {JOB: None})
     scene.world.laws.asked["d0", JOB] = 0.0
     recovery = Recovery(scene.world, versions=1)
     scene.pass_time(calm.WHOLE_S + 2 * calm.ANSWER_S, recovery)
@@ -245,8 +245,8 @@ def test_nothing_is_left_of_a_deleted_job(scene: Scene, monkeypatch: pytest.Monk
     recovery.tidy()
     assert scene.broken == []
     scene.folders = ["old-1"]
-    monkeypatch.setattr(nodes, "jobs_listened_to", lambda _device: {"old-1"})
-    monkeypatch.setattr(nodes, "rows_of_deleted_jobs", lambda _server: 3)
+    monkeypatch.setattr(insides, "jobs_listened_to", lambda _device: {"old-1"})
+    monkeypatch.setattr(insides, "rows_of_deleted_jobs", lambda _server: 3)
     recovery.tidy()
     assert scene.broken == [
         (7, "a deleted job is still on a disk"),
@@ -258,7 +258,7 @@ def test_nothing_is_left_of_a_deleted_job(scene: Scene, monkeypatch: pytest.Monk
 def test_files_do_not_pile_up_on_a_device(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     recovery = Recovery(scene.world, versions=1)
     scene.world.agenda.now = calm.WHOLE_S + 1
-    monkeypatch.setattr(nodes, "jobs_listened_to", lambda _device: set())
+    monkeypatch.setattr(insides, "jobs_listened_to", lambda _device: set())
     scene.folders = [JOB]
     n = calm.FILES + calm.FILES_A_JOB
     for device in scene.world.devices:
@@ -278,10 +278,10 @@ def test_no_body_lies_at_the_broker_that_no_store_knows(
 ) -> None:
     recovery = Recovery(scene.world, versions=1)
     scene.world.agenda.now = calm.WHOLE_S + 1
-    monkeypatch.setattr(nodes, "deleted", lambda _server: ["old-1"])
-    monkeypatch.setattr(nodes, "rows_of_deleted_jobs", lambda _server: 0)
-    monkeypatch.setattr(nodes, "version_in_store", lambda _server, _job: Version(generation, 0))
-    monkeypatch.setattr(nodes, "bodies_in_store", lambda _server: {(JOB, "1-2-1")})
+    monkeypatch.setattr(insides, "deleted", lambda _server: ["old-1"])
+    monkeypatch.setattr(insides, "rows_of_deleted_jobs", lambda _server: 0)
+    monkeypatch.setattr(insides, "version_in_store", lambda _server, _job: Version(generation, 0))
+    monkeypatch.setattr(insides, "bodies_in_store", lambda _server: {(JOB, "1-2-1")})
     scene.world.broker._publish(WIRE.pack(Body(JOB, "1-2-1", 0, b"x")))
     recovery.tidy()
     assert scene.broken == []
@@ -314,7 +314,7 @@ def test_an_update_waits_on_a_base_that_needs_who_was_refused_for_a_quarantine(
     record = scene.world.servers[0].record
     record.bar("d1", "its clock")
     record.bar("d1", "")
-    monkeypatch.setattr(nodes, "refused_for_quarantine", lambda _server, _job: {"d1"})
+    monkeypatch.setattr(insides, "refused_for_quarantine", lambda _server, _job: {"d1"})
     scene.held, scene.why = dict(HELD), "2 devices are needed, 1 is there"
     recovery = Recovery(scene.world, versions=1)
     scene.pass_time(calm.RESTS_S + 1, recovery)

@@ -13,7 +13,7 @@ from broker.messages import Body, Head, Job, Message, Offer, Reply, Round, Verdi
 from broker.transport import Packet
 from edge_agent.effects import Settle
 from edge_agent.service import ClonedError
-from fleet.world import laws, nodes
+from fleet.world import insides, laws
 from fleet.world.laws import Laws
 from fleet.world.nets import model
 from fleet.world.nodes import WIRE, Device, Server
@@ -52,16 +52,16 @@ class Scene:
         self.known: set[Version] = set()
         """Names of versions of former generations that the store has had."""
         self.written: list[Verdict] = []
-        patch.setattr(nodes, "runs", lambda _server: {JOB: self.run})
-        patch.setattr(nodes, "resting", lambda _server: set())
-        patch.setattr(nodes, "open_rounds", lambda _server: [])
-        patch.setattr(nodes, "n_participants", lambda _server, _job: self.said)
-        patch.setattr(nodes, "sum_in_store", lambda _server, _job: sorted(self.in_sum))
-        patch.setattr(nodes, "version_in_store", lambda _server, _job: self.version)
-        patch.setattr(nodes, "last_name_in_store", lambda _server, _job: self.version)
-        patch.setattr(nodes, "verdicts_in_store", lambda _server, _job: self.written)
-        patch.setattr(nodes, "knows", lambda _server, _job, version: self.knows(version))
-        patch.setattr(nodes, "jobs_in_store", lambda _server: {JOB: (SPEC, self.ended)})
+        patch.setattr(insides, "runs", lambda _server: {JOB: self.run})
+        patch.setattr(insides, "resting", lambda _server: set())
+        patch.setattr(insides, "open_rounds", lambda _server: [])
+        patch.setattr(insides, "n_participants", lambda _server, _job: self.said)
+        patch.setattr(insides, "sum_in_store", lambda _server, _job: sorted(self.in_sum))
+        patch.setattr(insides, "version_in_store", lambda _server, _job: self.version)
+        patch.setattr(insides, "last_name_in_store", lambda _server, _job: self.version)
+        patch.setattr(insides, "verdicts_in_store", lambda _server, _job: self.written)
+        patch.setattr(insides, "knows", lambda _server, _job, version: self.knows(version))
+        patch.setattr(insides, "jobs_in_store", lambda _server: {JOB: (SPEC, self.ended)})
 
     def knows(self, version: Version) -> bool:
         return version.generation == self.version.generation or version in self.known
@@ -147,7 +147,7 @@ def test_a_stale_update_is_not_counted(scene: Scene) -> None:
 
 
 def test_a_verdict_is_of_a_job_that_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "runs", lambda _server: {})
+    monkeypatch.setattr(insides, "runs", lambda _server: {})
     scene.judge()
     assert scene.broken == [(1, "a verdict without a job")]
 
@@ -165,8 +165,8 @@ def test_no_device_is_judged_for_an_older_base_than_the_last(scene: Scene) -> No
 
 
 def test_a_version_is_what_the_updates_in_the_store_make(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "committing", lambda _server: [JOB])
-    monkeypatch.setattr(nodes, "expected_sha256", lambda _server, _job: "00" * 32)
+    monkeypatch.setattr(insides, "committing", lambda _server: [JOB])
+    monkeypatch.setattr(insides, "expected_sha256", lambda _server, _job: "00" * 32)
     scene.judge()
     scene.laws.makes(scene.server)
     scene.commit(1)
@@ -289,7 +289,7 @@ def test_a_version_has_a_quorum(scene: Scene) -> None:
 def test_a_round_ends_at_its_deadline(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.server.up = True
     here = [(JOB, ("coordinator", Version(1, 0), 1), 20.0)]
-    monkeypatch.setattr(nodes, "open_rounds", lambda _server: here)
+    monkeypatch.setattr(insides, "open_rounds", lambda _server: here)
     for now in (0.0, 24.0):
         scene.world.agenda.now = now
         scene.laws.inspect()
@@ -301,7 +301,7 @@ def test_a_round_ends_at_its_deadline(scene: Scene, monkeypatch: pytest.MonkeyPa
 
 def test_a_deadline_counts_from_the_last_start(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.server.up = True
-    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    monkeypatch.setattr(insides, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
     scene.laws.inspect()
     scene.world.agenda.now = 19.0
     scene.laws.started(scene.server)
@@ -317,10 +317,10 @@ def test_a_round_stands_still_while_the_broker_is_away(
 ) -> None:
     scene.server.up = True
     online, connections = True, 1
-    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
-    monkeypatch.setattr(nodes, "knows_a_broker", lambda _server: online)
-    monkeypatch.setattr(nodes, "connections", lambda _server: connections)
-    monkeypatch.setattr(nodes, "n_queued", lambda _server: 0)
+    monkeypatch.setattr(insides, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    monkeypatch.setattr(insides, "knows_a_broker", lambda _server: online)
+    monkeypatch.setattr(insides, "connections", lambda _server: connections)
+    monkeypatch.setattr(insides, "n_queued", lambda _server: 0)
 
     def pass_time(to: float) -> None:
         scene.world.agenda.now = to
@@ -341,12 +341,12 @@ def test_a_round_stands_still_while_the_broker_is_away(
 
 def test_who_answers_a_roll_call_may_take_its_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.server.up = True
-    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
-    monkeypatch.setattr(nodes, "knows_a_broker", lambda _server: True)
-    monkeypatch.setattr(nodes, "hint_s", lambda _server: 7.0)
+    monkeypatch.setattr(insides, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 1), 20.0)])
+    monkeypatch.setattr(insides, "knows_a_broker", lambda _server: True)
+    monkeypatch.setattr(insides, "hint_s", lambda _server: 7.0)
     scene.laws.inspect()
     scene.world.agenda.now = 19.0
-    monkeypatch.setattr(nodes, "connections", lambda _server: 2)
+    monkeypatch.setattr(insides, "connections", lambda _server: 2)
     scene.laws.acted(scene.server)
     scene.world.agenda.now = 30.0
     scene.laws.inspect()
@@ -357,7 +357,7 @@ def test_who_answers_a_roll_call_may_take_its_time(scene: Scene, monkeypatch: py
 
 
 def test_a_learned_deadline_has_a_ceiling(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 2), None)])
+    monkeypatch.setattr(insides, "open_rounds", lambda _server: [(JOB, ("c", Version(1, 0), 2), None)])
     scene.say(Round(JOB, 1, Version(1, 0), 7200.0, attempt=2, along=along("ab" * 32, b"")), scene.server)
     assert scene.broken == [(3, "a deadline was learned without end")]
 
@@ -512,8 +512,8 @@ def test_a_job_that_was_at_rest_when_it_was_stopped_is_told_to_be_no_more_and_st
 
 def test_a_device_settles_by_what_is_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = scene.judge()
-    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 0, "aaaaaaaa"))
-    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    monkeypatch.setattr(insides, "offered", lambda _device, _job: Update("d0", 0, "aaaaaaaa"))
+    monkeypatch.setattr(insides, "leads", lambda _server: True)
     scene.laws.settles(scene.device, by(verdict))
     assert scene.broken == []
     scene.laws.settles(scene.device, by(structs.replace(verdict, refused="no")))
@@ -538,13 +538,13 @@ def test_who_never_had_a_base_refuses_no_update_to_it_but_one_that_might_have_co
     other = scene.world.new_server(scene.world.new_disk("second", ServerRecord()))
     other.record.jobs[JOB] = scene.server.record.jobs[JOB]
     other.record.jobs[JOB].judge(Judged(Update("d0", 1, "aaaaaaaa"), True, 977))
-    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
-    monkeypatch.setattr(nodes, "leads", lambda server: server is other)
+    monkeypatch.setattr(insides, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
+    monkeypatch.setattr(insides, "leads", lambda server: server is other)
     scene.laws.settles(scene.device, by(refused))
     assert scene.broken == []
     scene.laws.settles(scene.device, by(structs.replace(refused, base=Version(978, 1))))
     assert scene.broken == []
-    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
+    monkeypatch.setattr(insides, "offered", lambda _device, _job: Update("d0", 1, "aaaaaaaa"))
     scene.laws._foreign.clear()
     scene.laws.settles(scene.device, by(refused))
     assert scene.broken == [(5, "settled by another verdict than the one written down")]
@@ -563,7 +563,7 @@ def test_who_has_had_a_base_may_call_an_update_to_it_stale(scene: Scene) -> None
 
 
 def test_a_device_settles_its_own_update(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "offered", lambda _device, _job: Update("d0", Version(1, 1), "bbbbbbbb"))
+    monkeypatch.setattr(insides, "offered", lambda _device, _job: Update("d0", Version(1, 1), "bbbbbbbb"))
     scene.laws.settles(scene.device, by(scene.judge()))
     assert scene.broken == [(5, "settled by a verdict on another update")]
 
@@ -608,7 +608,7 @@ def test_an_update_is_not_let_go_at_another_name_of_its_base(scene: Scene, monke
     scene.say(structs.replace(HEAD, version=renamed), scene.server)
     scene.server.up = True
     same = {Version(1, 0), renamed}
-    monkeypatch.setattr(nodes, "are_one", lambda _server, _job, one, other: {one, other} == same)
+    monkeypatch.setattr(insides, "are_one", lambda _server, _job, one, other: {one, other} == same)
     scene.laws.settles(scene.device, let_go(renamed, 1))
     assert scene.broken == []
     scene.laws.settles(scene.device, let_go(renamed))
@@ -620,7 +620,7 @@ def test_an_update_that_may_come_late_is_let_go_by_its_verdict_alone(
 ) -> None:
     scene.version = Version(1, 1)
     scene.say(HEAD, scene.server)
-    monkeypatch.setattr(nodes, "folds_late", lambda _device, _job: True)
+    monkeypatch.setattr(insides, "folds_late", lambda _device, _job: True)
     scene.laws.settles(scene.device, let_go(Version(1, 1)))
     assert scene.broken == [(5, "an update was let go that may come late")]
 
@@ -633,7 +633,7 @@ def test_an_update_that_nobody_can_fold_into_what_was_announced_is_let_go(
 ) -> None:
     scene.version = later
     scene.say(goes_on(later, 2), scene.server)
-    monkeypatch.setattr(nodes, "folds_late", lambda _device, _job: True)
+    monkeypatch.setattr(insides, "folds_late", lambda _device, _job: True)
     scene.laws.settles(scene.device, let_go(later, 1))
     assert scene.broken == ([] if may else [(5, "an update was let go that may come late")])
 
@@ -652,7 +652,7 @@ def test_an_update_is_not_let_go_at_a_name_that_another_store_has_given_its_base
 def test_who_asks_for_a_verdict_that_is_written_down_is_noted_until_it_has_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    monkeypatch.setattr(insides, "leads", lambda _server: True)
     monkeypatch.setattr(Process, "connected", property(lambda _process: True))
     offer = Offer(JOB, "d0", Version(1, 0), 8, "aaaaaaaa" + "0" * 8, 9, body=b"x" * 9)
     offer = structs.replace(offer, digest=hashlib.sha256(offer.body).hexdigest()[:16])
@@ -673,7 +673,7 @@ def test_a_refused_submit_leaves_nothing(scene: Scene, monkeypatch: pytest.Monke
     refusal = Reply("operator", "r1", ok=False, text="disk full")
     scene.say(refusal, scene.server)
     assert scene.broken == []
-    monkeypatch.setattr(nodes, "jobs_in_store", lambda _server: {"fresh-1": (SPEC, "")})
+    monkeypatch.setattr(insides, "jobs_in_store", lambda _server: {"fresh-1": (SPEC, "")})
     scene.say(refusal, scene.server)
     assert scene.broken == [(5, "a submit was refused, and its job is in the store")]
 
@@ -687,9 +687,9 @@ def test_what_nobody_understands_is_not_said(scene: Scene) -> None:
 
 
 def test_packets_do_not_pile_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "n_queued", lambda _process: laws.MOST_QUEUED["offline"] + 1)
+    monkeypatch.setattr(insides, "n_queued", lambda _process: laws.MOST_QUEUED["offline"] + 1)
     with monkeypatch.context() as patch:
-        patch.setattr(nodes, "is_online", lambda _process: True)
+        patch.setattr(insides, "is_online", lambda _process: True)
         scene.laws.acted(scene.device)
     assert scene.broken == []
     scene.laws.acted(scene.device)
@@ -699,7 +699,7 @@ def test_packets_do_not_pile_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("what", ["subscriptions", "assemblies"])
 def test_nothing_piles_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     scene.server.up = True
-    monkeypatch.setattr(nodes, {"subscriptions": "n_filters", "assemblies": "n_assemblies"}[what], lambda _p: 100)
+    monkeypatch.setattr(insides, {"subscriptions": "n_filters", "assemblies": "n_assemblies"}[what], lambda _p: 100)
     scene.laws.inspect()
     assert scene.broken == [(7, f"{what} pile up")]
 
@@ -741,7 +741,7 @@ def test_a_job_kills_its_process_a_few_times_at_most(scene: Scene) -> None:
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_clone_is_named(scene: Scene, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "leads", lambda _server: True)
+    monkeypatch.setattr(insides, "leads", lambda _server: True)
     monkeypatch.setattr(Server, "connected", True)
     clone = scene.world.new_clone(scene.device, scene.device.disk.copy())
     for process in (clone, scene.device) * 4:

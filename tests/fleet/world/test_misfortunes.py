@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fleet.world import nets, nodes
+from fleet.world import insides, nets
 from fleet.world.world import World
 from models.job import JobSpec
 
@@ -24,8 +24,8 @@ def test_a_job_that_the_weather_has_put_to_rest_is_resumed_once(
     resting = {"a-1": died, "b-1": other, "c-1": died}
     monkeypatch.setattr(world.servers[0], "service", SimpleNamespace(resting=resting))
     specs = {"a-1": (JobSpec("a", nets.model()), ""), "c-1": (JobSpec("c", nets.model("train:kill")), "")}
-    monkeypatch.setattr(nodes, "jobs_in_store", lambda _server: specs)
-    monkeypatch.setattr(nodes, "stands_by_for_good", lambda _server: False)
+    monkeypatch.setattr(insides, "jobs_in_store", lambda _server: specs)
+    monkeypatch.setattr(insides, "stands_by_for_good", lambda _server: False)
     world.misfortunes.mend()
     world.misfortunes.mend()
     assert resumed == ["a-1"]

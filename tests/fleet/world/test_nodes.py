@@ -11,9 +11,9 @@ import pytest
 
 from aggregator.store import StoreError
 from broker.messages import Verdict, Version
-from fleet.world import nets, nodes
-from fleet.world.nodes import Trail
+from fleet.world import insides, nets, nodes, trail
 from fleet.world.process import Died
+from fleet.world.trail import Trail
 from fleet.world.world import World
 from models.job import JobSpec
 from models.nets import table as registry
@@ -23,7 +23,7 @@ from runtime import failpoints
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     one = World(3, "calm", tmp_path, None)
-    with nets.surrounded_by(one), nodes.installed(Trail(Ears(), lambda: one.acting), 100_000):
+    with nets.surrounded_by(one), trail.installed(Trail(Ears(), lambda: one.acting), 100_000):
         yield one
         for process in (*one.servers, *one.devices):
             process.switch_off("never")
@@ -49,7 +49,7 @@ def test_the_services_start_meet_and_end(world: World) -> None:
         process.start()
     world.agenda.run(5.0)
     server = world.servers[0]
-    assert nodes.leads(server)
+    assert insides.leads(server)
     assert server.connected
     assert server.service is not None
     assert len(server.service.roster.devices) == len(world.devices)
@@ -57,23 +57,23 @@ def test_the_services_start_meet_and_end(world: World) -> None:
     assert not server.up
     assert server.store is None
     world.agenda.run(15.0)
-    assert nodes.leads(server)
-    assert nodes.nonce(server) == "aggregator1-2"
+    assert insides.leads(server)
+    assert insides.nonce(server) == "aggregator1-2"
 
 
 def test_who_has_not_been_told_that_its_broker_is_gone_is_online(world: World) -> None:
     server = world.servers[0]
-    assert not nodes.is_online(server)
+    assert not insides.is_online(server)
     server.start()
     world.agenda.run(5.0)
     assert server.service is not None
-    assert nodes.is_online(server)
+    assert insides.is_online(server)
     server.service._out.online = False
-    assert nodes.is_online(server), "it is, and will be told so"
+    assert insides.is_online(server), "it is, and will be told so"
     world.broker.halt(keep=True, wills=False)
-    assert not nodes.is_online(server)
+    assert not insides.is_online(server)
     server.service._out.online = True
-    assert nodes.is_online(server)
+    assert insides.is_online(server)
 
 
 def test_a_store_knows_the_names_that_it_has_had(world: World) -> None:
@@ -84,12 +84,12 @@ def test_a_store_knows_the_names_that_it_has_had(world: World) -> None:
     assert server.service is not None
     assert server.store is not None
     job = server.service.submit(JobSpec("toy", nets.model()))
-    assert nodes.knows(server, job, Version(1, 9))
+    assert insides.knows(server, job, Version(1, 9))
     copys = server.store.raise_generation(job, 0)
     known = [Version(1, 0), copys, Version(copys.generation, 9)]
     other = [Version(1, 1), Version(copys.generation + 1, 0)]
-    assert [nodes.knows(server, job, name) for name in (*known, *other)] == [True] * 3 + [False] * 2
-    assert not nodes.knows(server, "other-1", Version(1, 0))
+    assert [insides.knows(server, job, name) for name in (*known, *other)] == [True] * 3 + [False] * 2
+    assert not insides.knows(server, "other-1", Version(1, 0))
 
 
 def test_who_acts_is_told_of_and_nobody_else(world: World) -> None:
@@ -124,7 +124,7 @@ def test_a_full_disk_refuses_what_is_a_write(world: World, point: str) -> None:
 
 def test_nothing_is_left_of_a_world(tmp_path: Path) -> None:
     before = failpoints._points, os.fsync
-    with nodes.installed(Trail(Ears(), lambda: None), 40):
+    with trail.installed(Trail(Ears(), lambda: None), 40):
         assert os.fsync is not before[1]
     assert (failpoints._points, os.fsync) == before
     assert nets.KIND not in registry.NETS
