@@ -28,24 +28,12 @@ from fleet.web.export import MOST_WAITING, Exporter, ExportFailedError
 from fleet.web.site import MissingError
 from models.job import JobSpec, ModelSpec
 from runtime.children import NOT_THERE
+from tests.fleet.conftest import JOB as SPEC
 from tests.fleet.conftest import Until, blobs
 from tests.fleet.web.made import HOSTILE, JOB, Asking, MadeLookout, view
 
 NAME = "--out"
 """Of a job: a name may begin as an option does."""
-SPEC = """
-name = "{name}"
-data = "blobs"
-deploy = "never"
-[model]
-inputs = 4
-hidden = [8]
-outputs = 3
-[rounds]
-quorum = 2
-max_rounds = 6
-keep_every = 4
-"""
 
 
 def said_by(answer: httpx.Response) -> dict[str, str]:
@@ -67,7 +55,7 @@ def test_every_version_that_is_kept_is_given_and_of_others_a_sentence(
     shares = dealt(data, deal("iid", data.y, 2, 0))
     built = stage.build(tmp_path / "fleet", spec, shares, blobs(60, seed=1), where)
     config, job = built.aggregator.config, tmp_path / "job.toml"
-    job.write_text(SPEC.format(name=NAME), encoding="utf-8")
+    job.write_text(SPEC.format(name=NAME, max_rounds=6) + "keep_every = 4\n", encoding="utf-8")
     with Children() as children:
         stage.start(children, built)
         until(lambda: "leads" in built.aggregator.log.read_text())
