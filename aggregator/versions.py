@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,7 +149,7 @@ def _of_resting(aggregator: Aggregator, row: JobRow, version: str) -> Found:
     number: int | None = None
     if row.spec is not None and version != "last":
         best = best_of(aggregator.store.history(row.job), row.spec.rounds)
-        number = best if version == "best" else _natural(version)
+        number = best if version == "best" else _natural(version, row.generation)
         state = None if number is None else states.get(row.job, number)
         if state is not None:
             return Found(row.job, row.spec, f"{row.generation}.{number}", state, number == best, why)
@@ -158,7 +159,7 @@ def _of_resting(aggregator: Aggregator, row: JobRow, version: str) -> Found:
 
 def _of_past(aggregator: Aggregator, past: PastJob, version: str) -> Found:
     states = aggregator.store.states
-    number = past.best if version == "best" else past.last if version == "last" else _natural(version)
+    number = past.best if version == "best" else past.last if version == "last" else _natural(version, past.generation)
     state = None if number is None else states.get(past.job, number)
     if state is None:
         there = restoring.named(states.sizes(past.job), past.best, past.last, ended=True)
@@ -284,17 +285,24 @@ def _number(run: Run, version: str) -> int:
         if best is None:
             raise ValueError(f"nobody measures the versions of {run.job}: which is the best is not known")
         return best
-    number = _natural(version)
+    number = _natural(version, run.version.generation)
     if number > current:
         raise ValueError(f"{run.job} is at version {run.version}: there is no version {number}")
     return number
 
 
-def _natural(text: str) -> int:
-    number = text.rpartition(".")[2]  # as it is shown, with its generation
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
+_VERSION = re.compile(r"(?:([0-9]{1,10})\.)?([0-9]{1,9})")
+"""Its number, or as it is shown: with a generation, of which a version that is still the same may have had several."""
+
+
+def _natural(text: str, generation: int | None = None) -> int:
+    """Return the number of a version. generation: the last that there was of its job."""
+    found = _VERSION.fullmatch(text)
+    if found is None:
         raise ValueError(f'{text[:40]!r} is no version: say its number, "best" or "last"')
-    return int(number)
+    if generation is not None and found[1] and not 0 < int(found[1]) <= generation:
+        raise ValueError(f"there is no version {text}: of generations, its first number, there were {generation}")
+    return int(found[2])
 
 
 def _not_kept(job: str, version: object, there: str) -> str:

@@ -290,13 +290,18 @@ def test_what_cannot_be_rolled_back_to_is_refused_in_words(fleet: Fleet, spec: S
     go_to(fleet, 5)
     anna.ask(Pause, "toy")
     now = fleet.job().version.number
-    said = {word: anna.ask(RollBack, "toy", word) for word in ("2", str(now), "99", "newest", "1.2")}
+    said = {
+        word: anna.ask(RollBack, "toy", word) for word in ("2", str(now), "99", "newest", "1.2", "2.3", "x.3", "0.3")
+    }
     assert not any(reply.ok for reply in said.values())
     assert said["2"].text == f"version 2 of {job} is not kept; these are: 3 (the best), {now} (the current one)"
     assert said["1.2"].text == said["2"].text
     assert said[str(now)].text == f"version {now} is the current version of {job}"
     assert said["99"].text == f"{job} is at version 1.{now}: there is no version 99"
     assert said["newest"].text == '\'newest\' is no version: say its number, "best" or "last"'
+    assert said["2.3"].text == "there is no version 2.3: of generations, its first number, there were 1"
+    assert said["0.3"].text.startswith("there is no version 0.3")
+    assert said["x.3"].text == '\'x.3\' is no version: say its number, "best" or "last"'
     assert "no running job has the name tou" in anna.ask(RollBack, "tou", "3").text
 
 
