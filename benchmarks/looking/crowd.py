@@ -76,13 +76,13 @@ class Crowd:
         self._next = itertools.cycle(self._names)
 
     def come(self) -> None:
-        """Say who they are, and how they are."""
+        """Publish who they are, and how they are."""
         for name in self._names:
             self._say(presence(name, self._job, self._rng))
             self._say(vitals(name, self._job, self._rng))
 
     def speak(self) -> None:
-        """Have those speak whose turn it is this second."""
+        """Publish for those whose turn it is this second."""
         for name in itertools.islice(self._next, max(1, len(self._names) // SHARE)):
             self._say(vitals(name, self._job, self._rng))
 

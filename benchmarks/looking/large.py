@@ -32,12 +32,12 @@ class Large:
         self._crowd = crowd
 
     def speak(self) -> None:
-        """Have a part of the crowd speak each second."""
+        """Begin to publish for a part of the crowd each second."""
         if self._crowd is not None:
             self._crowd.tell("speak")
 
     def quiet(self) -> None:
-        """Have the crowd speak no more."""
+        """Stop publishing for the crowd."""
         if self._crowd is not None:
             self._crowd.tell("quiet")
 
@@ -71,7 +71,7 @@ def looks_on(log: Path) -> int:
 
 @contextmanager
 def large(folder: Path, n: int, deadline_s: float) -> Iterator[Large]:
-    """Have a fleet of n devices, at least two, at work. deadline_s: of its rounds, once the crowd has come.
+    """Run a fleet of n devices, at least two. deadline_s: of its rounds, once the crowd has come.
 
     Raises OSError, StartError, NotSeenError where it does not come together.
     """

@@ -45,7 +45,7 @@ class NoBrowserError(RuntimeError):
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Have a browser without a screen. Raises NoBrowserError."""
+    """Start a browser without a screen. Raises NoBrowserError."""
     from playwright.sync_api import sync_playwright  # which sizes and pairs do without
 
     program = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -40,7 +40,7 @@ class Told:
         return self._process.pid
 
     def tell(self, word: str) -> Any:
-        """Say a word, and return what it answers. Raises SilentError."""
+        """Return what it answers to a word. Raises SilentError."""
         ours, theirs = self._process.stdin, self._process.stdout
         assert ours is not None
         assert theirs is not None

@@ -247,7 +247,7 @@ def _vitals(every_s: float, state_dir: Path) -> Line:
 
 
 def _textfile(file: Path) -> Line:
-    """Say where vitals are written. Raises OSError where that is no folder, or this user must not write there."""
+    """Return where vitals are written. Raises OSError where that is no folder, or this user must not write there."""
     if not file.parent.is_dir():
         raise NotADirectoryError(
             errno.ENOTDIR, "is no folder: is node_exporter's textfile collector there?", str(file.parent)

@@ -51,7 +51,7 @@ def things_beside(config: AggregatorConfig, address: Callable[[Speaker], str]) -
 
 
 def _observer(looking: Looking, address: Callable[[Speaker], str]) -> str:
-    """Say as whom the broker is spoken to. Raises SettingsError."""
+    """Return as whom the broker is spoken to. Raises SettingsError."""
     speaker = speaker_of(looking)
     refuse_keys_of_jobs(looking, speaker)
     if looking.observer.config:
@@ -60,7 +60,7 @@ def _observer(looking: Looking, address: Callable[[Speaker], str]) -> str:
 
 
 def _page(web: WebSettings) -> str:
-    """Say where the page will be, or that it cannot be: the rest of an aggregator works without. Raises OSError."""
+    """Return where the page will be, or that it cannot be: the rest of an aggregator works without. Raises OSError."""
     if not page_is_installed():
         return MISSING_PAGE
     scheme = "https" if web.certificate_file else "http"
@@ -72,7 +72,7 @@ def _page(web: WebSettings) -> str:
 
 
 def _users(looking: Looking) -> str:
-    """Say who may log in, and why nobody can act, where that is so. Raises SettingsError."""
+    """Return who may log in, and why nobody can act, where that is so. Raises SettingsError."""
     file, users = looking.web.users_file, read_users(Path(looking.web.users_file))
     if not users:
         raise SettingsError(f"{file}: nobody is in it: fedge web user add NAME --role operator --users {file}")
@@ -82,7 +82,7 @@ def _users(looking: Looking) -> str:
 
 
 def _notices(notify: NotifySettings) -> str:
-    """Say where notices go; of the webhook its host alone, the rest may be a secret. Raises SettingsError."""
+    """Return where notices go; of the webhook its host alone, the rest may be a secret. Raises SettingsError."""
     try:
         hook = f"posted to {Post(notify.webhook).shown}" if notify.webhook else ""
     except ValueError as error:
