@@ -1,19 +1,21 @@
 """The MQTT client: the law of broker/transport.py kept over a real network. The only file that knows paho.
 
     owner's thread                          network thread
-    publish ──> outbound, bounded ──window──> paho ──> broker
-    take  <── inbox, bounded <───────────── paho <── broker
-      └───────> acks ───────────────────────> paho ──> broker
+    publish ──> outbound, bounded ──window──> framing ─┐
+    take  <── inbox, bounded <────────────── framing <─┤
+      └───────> acks ───────────────────────> framing ─┼─> splice ──> broker
+    subscribe, goodbye ──> changes ──────────> paho <──┘
 
 1. One daemon thread per transport drives paho by hand; paho starts none. Owner and network thread meet in queues
-   under one lock, plus one SimpleQueue for events, whose `put` even a signal handler may call.
+   under one lock, plus one SimpleQueue for events, whose `put` even a signal handler may call. PUBLISH and PUBACK, as
+   nearly all that a connection carries, go past paho (framing.py, splice.py), which connects, subscribes and leaves.
 2. One connection is one paho client, thrown away with it. So nothing stale is ever sent again, and what an old
    connection left (acknowledgements, subscriptions under way) cannot leak into the next.
 3. Clean start, no persistent session, QoS 1. At most `window` publishes are without PUBACK, never more than
-   the broker's Receive Maximum, and paho is handed the next one only when the last is in the kernel: control
+   the broker's Receive Maximum, and the next one is written only when the last is in the kernel: control
    and pings never queue behind megabytes.
-4. Packets are acknowledged when the owner takes them. On MQTT 5 we announce how many may be open (Receive
-   Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped and counted.
+4. Packets are acknowledged when the owner takes them, a few at a time. On MQTT 5 we announce how many may be open
+   (Receive Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped and counted.
 5. What is decided elsewhere: when to connect again, broker/reconnection.py; in which version, broker/version.py; how
    large a packet may be, broker/packet_limit.py; whether a connection lives, broker/keepalive.py; how it is left,
    broker/goodbye.py.
@@ -41,10 +43,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from broker import reasons
+from broker import framing, reasons
 from broker.aliases import ALIAS_BYTES, Aliases
 from broker.connection import BrokerSettings
 from broker.credentials import Context, read_password, tls_context, validity
+from broker.framing import Answer, Delivery, Framing
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
 from broker.mailbox import ClientLimits, Mailbox, Receipt
@@ -52,13 +55,16 @@ from broker.packet_limit import PacketLimit
 from broker.properties import share_tables
 from broker.reconnection import Ended, Reconnection
 from broker.sockets import tune
-from broker.transport import Counters, Denied, Packet, TransportEvent, check_filter, check_topic
+from broker.splice import Splice
+from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
 from broker.version import Connect, ConnectAnswer, answer_of
 
 logger = logging.getLogger(__name__)
 
 share_tables(Properties)
 
+_FAILURE = 128
+_MIDS, _APART, _OURS = 65_535, 32_768, 8_192  # packet identifiers; ours lie so far from paho's; and are so many
 _END_S = 1.0  # how long a thread that was told to end may take for that
 _GARBAGE = (ValueError, LookupError, struct.error, MQTTException)  # what paho's parser lets through, by version
 
@@ -159,22 +165,16 @@ class MqttTransport:
             self._thread.join(timeout_s + _END_S)
 
 
-class _CountedClient(mqtt.Client):
-    """A client of paho that counts what it reads and writes, every byte of MQTT. (It has no public place for that; a
-    test holds the counts against those of a proxy.)
-    """
+class _SplicedClient(mqtt.Client):
+    """A client of paho that reads and writes by way of a splice, in two methods that are paho's own."""
 
-    counters: Counters
+    splice: Splice
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        data = super()._sock_recv(bufsize)
-        self.counters.wire_received_bytes += len(data)
-        return data
+        return self.splice.recv(bufsize)
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
-        n_sent = super()._sock_send(buf)
-        self.counters.wire_sent_bytes += n_sent
-        return n_sent
+        return self.splice.send(buf)
 
 
 class _Link:
@@ -201,14 +201,19 @@ class _Link:
         self._welcome = self._online = False
         self._window = mailbox.limits.window
         self._open: dict[int, Packet] = {}  # published, without PUBACK
+        self._n_sent = 0
+        self._last_asked = 0
+        """The packet identifier of the last SUBSCRIBE or UNSUBSCRIBE."""
+        self._splice: Splice | None = None
+        self._framing = Framing(five=self._five)
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
         self._tls: Context | None = None
         self._client = self._make_client()
 
-    def _make_client(self) -> mqtt.Client:
-        client = _CountedClient(
+    def _make_client(self) -> _SplicedClient:
+        client = _SplicedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if self._five else True,
@@ -216,12 +221,11 @@ class _Link:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.counters = self._mailbox.counters
         client.max_inflight_messages = 0  # no limit: the window is kept here
         client.connect_timeout = self._broker.connect_timeout_s
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
-        client.on_message, client.on_socket_close = self._on_message, self._on_socket_close
+        client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
+        client.on_socket_open, client.on_socket_close = self._on_socket_open, self._on_socket_close
         if (will := self._departure.will) is not None:
             client.will_set(will.topic, will.payload, 1, will.retain, self._expiry(will, PacketTypes.WILLMESSAGE))
         return client
@@ -257,8 +261,6 @@ class _Link:
         self._tls = context
         self._client.connect(broker.host, broker.port, broker.keepalive_s, **self._connect_options())
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
-        if (sock := self._client.socket()) is not None:
-            tune(sock)
 
     def _connect_options(self) -> dict[str, Any]:
         if not self._five:
@@ -272,28 +274,50 @@ class _Link:
 
     def _step(self, poller: select.poll) -> None:
         """Wait for the network, the owner or the clock, and do what there is to do."""
-        sock = self._client.socket()
-        if sock is None:
+        splice = self._splice
+        if splice is None or self._client.socket() is None:
             self._end("the connection was lost")
             return
         reading = self._mailbox.wants_more()
-        wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if self._client.want_write() else 0)
-        poller.register(sock, wanted)
-        pending = reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        poller.register(splice, (select.POLLIN if reading else 0) | (select.POLLOUT if self._is_half_written else 0))
+        pending = reading and (self._framing.has_next or splice.has_pending)
         ready = dict(poller.poll(0 if pending else self._patience_s() * 1000))
-        poller.unregister(sock)
-        network = ready.get(sock.fileno(), 0)
+        poller.unregister(splice)
+        network = ready.get(splice.fileno(), 0)
         if network or pending or not reading:  # then the silence is ours
             self._alive.heard(time.monotonic())
         if pending or network & ~select.POLLOUT:
-            self._client.loop_read()
-        if network & select.POLLOUT:
+            self._read(splice)
+        if network & select.POLLOUT and self._client.socket() is not None:
+            splice.flush()
             self._client.loop_write()
+            splice.flush()
         self._mailbox.waker.clear()
         if self._ended is None and self._welcome:
-            self._pump()
+            self._pump(splice)
+        if self._ended is None and splice.ended and not self._framing.has_next:
+            self._client.loop_read()  # which finds that out
         if self._ended is None:
             self._watch(time.monotonic())
+
+    @property
+    def _is_half_written(self) -> bool:
+        return self._client.want_write() or (self._splice is not None and self._splice.is_writing)
+
+    def _read(self, splice: Splice) -> None:
+        """Take what has come: PUBLISH and PUBACK here, and paho the rest."""
+        if not self._framing.has_next:
+            self._framing.feed(splice.read())
+        while self._ended is None and (packet := self._framing.next()) is not None:
+            if isinstance(packet, Delivery):
+                self._deliver(packet)
+                if not self._mailbox.wants_more():
+                    return
+            elif isinstance(packet, Answer):
+                self._answered(packet)
+            elif isinstance(packet, bytes):
+                splice.hand_on(packet)
+                self._client.loop_read()
 
     def _patience_s(self) -> float:
         """Return the seconds until `_watch` must look at the clock again."""
@@ -326,27 +350,31 @@ class _Link:
         if now >= by:
             self._mailbox.outbound.clear()
         waiting = self._online and self._mailbox.n_held > 0
-        half_written = self._welcome and self._client.want_write()
+        half_written = self._welcome and self._is_half_written
         return self._departure.may_leave(now, by, waiting=waiting, half_written=half_written)
 
-    def _pump(self) -> None:
-        """Hand to paho what the owner left for it: acknowledgements, filters, packets, in this order."""
+    def _pump(self, splice: Splice) -> None:
+        """Send what the owner left: acknowledgements, filters, packets, in this order."""
         box = self._mailbox
+        acks = []
         while box.acks:
             receipt = box.acks.popleft()
             if receipt.link is self:
-                self._client.ack(receipt.mid, 1)
+                acks.append(framing.puback(receipt.mid))
+        if acks:
+            splice.write(b"".join(acks))
         self._ask()
-        while box.outbound and len(self._open) < self._window and not self._client.want_write():
-            self._send(box.outbound.popleft())
+        while box.outbound and len(self._open) < self._window and not self._is_half_written:
+            splice.write(self._published(box.outbound.popleft()))
 
     def _ask(self) -> None:
         while (change := self._mailbox.next_changes())[1]:
             wanted, names = change
-            if not wanted:
-                self._client.unsubscribe(names)
-            elif (mid := self._subscribe(names)) is not None:
-                self._asked[mid] = names
+            mid = self._subscribe(names) if wanted else self._client.unsubscribe(names)[1]
+            if mid is not None:
+                self._last_asked = mid
+                if wanted:
+                    self._asked[mid] = names
 
     def _subscribe(self, names: list[str]) -> int | None:
         if not self._five:
@@ -356,16 +384,26 @@ class _Link:
             1
         ]
 
-    def _send(self, packet: Packet) -> None:
+    def _published(self, packet: Packet) -> bytes:
         self._mailbox.note_sent(packet)  # first: who sees it arrive finds it counted
         fits = self._mailbox.packet_limit.allows(packet, ALIAS_BYTES)
         topic, alias = self._aliases.name(packet.topic) if fits else (packet.topic, None)
-        properties = self._expiry(packet, PacketTypes.PUBLISH)
-        if alias is not None:
-            properties = properties or Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's own gap
-            properties.TopicAlias = alias
-        info = self._client.publish(topic, packet.payload, 1, packet.retain, properties)
-        self._open[info.mid] = packet
+        mid = self._next_mid()
+        while mid in self._open:
+            mid = self._next_mid()
+        self._open[mid] = packet
+        return framing.publish(
+            *(topic, packet.payload, mid),
+            retain=packet.retain,
+            five=self._five,
+            expiry_s=packet.expiry_s,
+            alias=alias or 0,
+        )
+
+    def _next_mid(self) -> int:
+        """Return a packet identifier that is far from those which paho gives its SUBSCRIBEs, one after the other."""
+        self._n_sent += 1
+        return (self._last_asked + _APART + self._n_sent % _OURS) % _MIDS + 1
 
     def _expiry(self, packet: Packet, kind: int) -> Properties | None:
         if not self._five or packet.expiry_s is None:
@@ -403,20 +441,27 @@ class _Link:
         logger.info("mqtt=online client=%s version=%s", self._client_id, "5" if self._five else "3.1.1")
         self._mailbox.go_online()
 
-    def _on_message(self, client: mqtt.Client, _u: object, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
+        """Take a PUBLISH that is not as ours are, as one with properties of its own."""
         expiry_s = getattr(message.properties, "MessageExpiryInterval", None)
-        packet = Packet(message.topic, bytes(message.payload), message.retain, expiry_s)
-        if not self._mailbox.arrive(packet, Receipt(self, message.mid) if message.qos else None):
-            client.ack(message.mid, message.qos)
+        mid = message.mid if message.qos else 0
+        self._deliver(Delivery(message.topic, bytes(message.payload), message.retain, mid, expiry_s))
 
-    def _on_publish(self, _c: object, _u: object, mid: int, code: ReasonCode, _p: object) -> None:
-        packet = self._open.pop(mid, None)
+    def _deliver(self, came: Delivery) -> None:
+        packet = Packet(came.topic, came.payload, came.retain, came.expiry_s)
+        receipt = Receipt(self, came.mid)
+        if not self._mailbox.arrive(packet, receipt if came.mid else None) and came.mid:
+            self._mailbox.acks.append(receipt)
+
+    def _answered(self, answer: Answer) -> None:
+        packet = self._open.pop(answer.mid, None)
         if packet is None:
             return
         self._mailbox.release(packet)
         self._mailbox.packet_limit.acknowledged(packet)
-        if code.is_failure:
-            self._mailbox.tell(Denied(packet.topic, f"the broker refused to publish: {code.getName()}"))
+        if answer.code >= _FAILURE:
+            why = ReasonCode(PacketTypes.PUBACK, identifier=answer.code).getName()
+            self._mailbox.tell(Denied(packet.topic, f"the broker refused to publish: {why}"))
 
     def _on_disconnect(self, _c: object, _u: object, flags: mqtt.DisconnectFlags, code: ReasonCode, _p: object) -> None:
         if self._ended is not None:
@@ -462,6 +507,10 @@ class _Link:
         """Note that this connection is over. answer: to CONNECT, if that was not a welcome."""
         if self._ended is None:  # the first reason is the true one
             self._ended = Ended(reason, ConnectAnswer.ACCEPTED if self._welcome else answer, taken_over, renewed)
+
+    def _on_socket_open(self, _c: object, _u: object, sock: Any) -> None:
+        tune(sock)
+        self._splice = self._client.splice = Splice(sock, self._mailbox.counters)
 
     def _on_socket_close(self, _c: object, _u: object, sock: Any) -> None:
         if self._welcome and self._departure.by(welcome=True) is not None:

@@ -40,6 +40,8 @@ class ClientLimits(NamedTuple):
 
 FILTERS_AT_ONCE = 8
 """In one SUBSCRIBE: AWS IoT Core takes no more."""
+ACKS_AT_ONCE = 8
+"""So many acknowledgements wait for others while the owner goes on taking: each wakes the network thread else."""
 COMPANY_S = 0.1
 """How long an UNSUBSCRIBE waits for others: who fetches a version piece by piece forgets piece by piece."""
 
@@ -109,9 +111,11 @@ class Mailbox:
             for name in known:
                 del self._filters[name]
             self.changes.extend(Change(False, name) for name in known if self._linked)
+            is_waited_for = self._alone_until is not None and len(self.changes) < FILTERS_AT_ONCE
             if self.changes and self._alone_until is None:
                 self._alone_until = self._clock() + COMPANY_S
-        self.waker.wake()
+        if not (known and is_waited_for):  # the network thread knows until when it waits
+            self.waker.wake()
 
     def post(self, packet: Packet) -> bool:
         """Take a packet for sending, or not."""
@@ -144,7 +148,8 @@ class Mailbox:
             self.give_back(event)
             if receipt is not None:
                 self.acks.append(receipt)
-                self.waker.wake()
+                if self._inbox.empty() or len(self.acks) >= ACKS_AT_ONCE:
+                    self.waker.wake()
         return event
 
     def wake(self) -> None:

@@ -21,6 +21,11 @@ from runtime.tally import Tally
 logger = logging.getLogger(__name__)
 
 MOST = 20_000
+SHORT_BYTES = 1024
+"""A longer payload is not hashed, which costs as much as to send it: it goes by its topic and length, and is compared
+with what waits under these."""
+
+_Key = str | tuple[str, int] | Packet
 
 
 class Outgoing:
@@ -30,7 +35,7 @@ class Outgoing:
         self.dropped = 0
         """Packets that were one too many."""
         self._transport, self._point = transport, point
-        self._waiting: OrderedDict[str | Packet, Packet] = OrderedDict()  # a retained one by its topic
+        self._waiting: OrderedDict[_Key, Packet] = OrderedDict()
         self._n_live = 0  # of them, those that are not retained
         self._online = False
         self._tally: Tally | None = None
@@ -50,7 +55,7 @@ class Outgoing:
         """Queue a packet; see the law for when it is not."""
         if not self._online:
             return
-        key = packet.topic if packet.retain else packet
+        key = self._key(packet)
         if key not in self._waiting and not packet.retain:
             if self._n_live >= MOST:
                 self._drop(packet)
@@ -59,6 +64,15 @@ class Outgoing:
         self._waiting[key] = packet
         if packet.retain:
             self._waiting.move_to_end(key)
+
+    def _key(self, packet: Packet) -> _Key:
+        """Return what is the same for packets of which one is enough."""
+        if packet.retain:
+            return packet.topic
+        if len(packet.payload) <= SHORT_BYTES:
+            return packet
+        key = packet.topic, len(packet.payload)
+        return key if self._waiting.get(key, packet) == packet else packet
 
     def pump(self) -> None:
         """Hand to the transport what it takes now, in order."""

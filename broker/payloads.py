@@ -64,6 +64,9 @@ def read(payload: bytes, word: str, fields: dict[str, object]) -> Message:
     """
     route = ROUTES[word]
     try:
+        if not route.json:  # a piece of a body: all else that it says stands in its topic
+            piece: Message = msgspec.convert(fields | {str(route.blob): payload}, route.kind)
+            return piece
         head, blob = _parts(payload, route)
         if route.blob is not None:
             fields = fields | _implied(route, blob)
@@ -133,13 +136,11 @@ def _columns(word: str, with_blob: bool) -> tuple[Column, ...]:
 
 
 def _is_row(payload: bytes, route: Route) -> bool:
-    return route.json and route.blob is not None and payload[0] < rows.END
+    return route.blob is not None and payload[0] < rows.END
 
 
 def _parts(payload: bytes, route: Route) -> tuple[bytes, bytes]:
     """Return the fields of a payload that is not empty, as JSON or as a row, and the bytes along. Raises WireError."""
-    if not route.json:
-        return b"{}", payload
     if _is_row(payload, route):
         return rows.split(payload)
     head, separator, blob = payload.partition(b"\n")

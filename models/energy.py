@@ -22,8 +22,8 @@ BLOCK = 2**14
 """Coordinates at a time: 2 * 22 + 14 bits fit an int64, and all limbs of a block the cache."""
 _LIMB = 2**LIMB_BITS - 1
 HALF_BITS = 15
-SLAB = 2**20
-"""Coordinates at a time: 2 * 15 + 20 bits fit a float64's mantissa, with room for a sum."""
+SLAB = 2**15
+"""Coordinates at a time: 2 * 15 + 15 bits fit a float64's mantissa, with room for a sum, and all of it the cache."""
 
 
 def dot(left: Int64, right: Int64) -> int:
@@ -32,7 +32,14 @@ def dot(left: Int64, right: Int64) -> int:
     total = 0
     for start in range(0, a.size, BLOCK):
         ours = _limbs(a[start : start + BLOCK])
-        theirs = ours if right is left else _limbs(b[start : start + BLOCK])
+        if right is left:  # each pair of limbs once
+            total += sum(
+                int(np.dot(x, ours[j])) << LIMB_BITS * (i + j) + (i < j)
+                for i, x in enumerate(ours)
+                for j in range(i, len(ours))
+            )
+            continue
+        theirs = _limbs(b[start : start + BLOCK])
         total += sum(int(np.dot(x, y)) << LIMB_BITS * (i + j) for i, x in enumerate(ours) for j, y in enumerate(theirs))
     return total
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from models import energy
 from models.codec.decoded import Decoded
-from models.codec.plain import SLAB, magnitude
+from models.codec.plain import SLAB, Floats
 from models.integers import bits, largest, nearest, rescale
 from models.lattice import Model
 from models.params import Spec
@@ -82,13 +82,13 @@ class Fold:
         ]
         self._note(weight, sign)
 
-    def add_floats(self, row: npt.NDArray[np.float32], weight: int, sign: int = 1) -> None:
+    def add_floats(self, update: Floats, weight: int, sign: int = 1) -> None:
         """Add an update of finite float32, shape (d,), to a fold of one tensor. Raises FoldError as `add` does."""
         ((total,), (exponent,)) = self._sums, self.exponents
         self._check_weight(weight, sign)
+        row, size = update.row, update.magnitude
         if row.shape != total.low.shape:
             raise FoldError("an update has other shapes than the spec")
-        size = magnitude(row)
         if not size <= 2.0 ** (exponent + COORDINATE_BITS):
             raise FoldError("an update is too large for the fold lattice")
         total = self._with_room(total, weight * math.ceil(size * 2.0**-exponent))
@@ -238,12 +238,12 @@ def _square(total: _Sum) -> int:
     return energy.dot(low, low) + cross + (energy.dot(high, high) << 2 * SPILL_BITS)
 
 
-def norm_of_floats(row: npt.NDArray[np.float32]) -> float:
+def norm_of_floats(update: Floats) -> float:
     """Return the Euclidean norm of finite float32, shape (d,): the same on every machine, and to 2**-20 of itself.
 
     Squares are rounded to multiples of 2**-44 of about the largest one, and those are added as integers.
     """
-    size = magnitude(row)
+    row, size = update.row, update.magnitude
     if not size:
         return 0.0
     shift = 22 - math.frexp(size)[1]

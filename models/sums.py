@@ -77,7 +77,7 @@ class Sum:
 
     def _add(self, update: Update, weight: int, sign: int) -> None:
         if isinstance(update, Floats) and len(self._fold.exponents) == 1:
-            self._fold.add_floats(update.row, weight, sign)
+            self._fold.add_floats(update, weight, sign)
             return
         if not isinstance(update, Sketch):
             self._fold.add(self.coding.tensors(update), weight, sign)
@@ -114,7 +114,7 @@ def norm(update: Update, coding: Coding) -> float:
     """Return the norm of a decoded update, the same on every machine; of a sketch, about that of what was coded."""
     if isinstance(update, Sketch):
         return sketch.norm(update, coding.terms.bits)
-    return norm_of_floats(update.row) if isinstance(update, Floats) else fold_norm(update)
+    return norm_of_floats(update) if isinstance(update, Floats) else fold_norm(update)
 
 
 def published(mean: Mean, coding: Coding, bits: int, rate: float, rng: np.random.Generator | None) -> bytes:

@@ -26,6 +26,13 @@ class Floats(NamedTuple):
     """A float32 body, as it came: all coordinates in a row, shape (d,), finite."""
 
     row: npt.NDArray[np.float32]
+    size: float | None = None
+    """The largest magnitude, where whoever has made this has looked."""
+
+    @property
+    def magnitude(self) -> float:
+        """The largest magnitude."""
+        return magnitude(self.row) if self.size is None else self.size
 
     def tensors(self, spec: Spec) -> tuple[Decoded, ...]:
         """Return what it says of every tensor."""
@@ -37,7 +44,7 @@ class Floats(NamedTuple):
         None where one is 2**27 such multiples or more: below that no bit of a coordinate which this rounding sees is
         finer than what `exact` keeps, so that it is the same as rounding the tensors.
         """
-        if not magnitude(self.row) < 2.0 ** (exponent + 27):
+        if not self.magnitude < 2.0 ** (exponent + 27):
             return None
         found = np.empty(self.row.shape, np.int32)
         for at in range(0, self.row.size, SLAB):
@@ -63,9 +70,10 @@ def read_float32(body: bytes, d: int) -> Floats:
     if len(body) != 4 * d:
         raise CodecError(f"a float32 body of {len(body)} bytes has another length than its tensors")
     row = np.frombuffer(body, "<f4").astype(np.float32, copy=False)
-    if not np.isfinite(magnitude(row)):
+    size = magnitude(row)
+    if not np.isfinite(size):
         raise CodecError("a float32 value is not finite")
-    return Floats(row)
+    return Floats(row, size)
 
 
 def write_int8(tensors: Sequence[Floating], rng: np.random.Generator) -> bytes:

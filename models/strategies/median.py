@@ -97,7 +97,7 @@ class Collector:
 
     def mean_energy(self) -> float:
         """Return |median|^2, the same bits on every machine; 0 where there are no updates."""
-        length = norm_of_floats(self.mean().values.astype(np.float32)) if self._rows else 0.0
+        length = norm_of_floats(Floats(self.mean().values.astype(np.float32))) if self._rows else 0.0
         return length * length
 
 

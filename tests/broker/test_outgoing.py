@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker import outgoing
 from broker.memory import MemoryBroker, MemoryTransport
-from broker.outgoing import MOST, Outgoing
+from broker.outgoing import MOST, SHORT_BYTES, Outgoing
 from broker.transport import Packet
 from tests.counting import Name, Work, work_of
 
@@ -73,6 +73,14 @@ def test_a_device_that_is_offline_for_a_day_does_not_send_its_offer_718_times_at
     bench.outgoing.online = True
     bench.outgoing.put(Packet("offer", b"the same"))
     assert bench.sent() == [Packet("offer", b"the same")]
+
+
+def test_of_long_packets_too_one_that_is_equal_to_one_that_waits_adds_nothing() -> None:
+    bench = Bench()
+    first, second = (Packet("n", bytes((index,)) * (SHORT_BYTES + 1)) for index in range(2))
+    for packet in (first, second, first, second, first):
+        bench.outgoing.put(packet)
+    assert bench.sent() == [first, second]
 
 
 def test_what_waits_when_the_connection_ends_is_forgotten() -> None:

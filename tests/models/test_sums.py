@@ -380,7 +380,7 @@ def test_the_norm_of_floats_is_theirs(scale: float, peak: float) -> None:
     row = (scale * np.random.default_rng(0).standard_normal(50_000)).astype(np.float32)
     row[17] *= np.float32(peak)
     wanted = math.sqrt(math.fsum(float(value) ** 2 for value in row.astype(np.float64).tolist()))
-    assert norm_of_floats(row) == pytest.approx(wanted, rel=2**-20)
-    assert norm_of_floats(np.zeros(5, np.float32)) == 0.0
+    assert norm_of_floats(Floats(row)) == pytest.approx(wanted, rel=2**-20)
+    assert norm_of_floats(Floats(np.zeros(5, np.float32))) == 0.0
     shuffled = np.random.default_rng(1).permutation(row)
-    assert norm_of_floats(shuffled) == norm_of_floats(row)
+    assert norm_of_floats(Floats(shuffled)) == norm_of_floats(Floats(row))
