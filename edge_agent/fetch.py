@@ -61,7 +61,7 @@ class Fetch:
         """Number of the version that each body of the way leads to, and its bytes, as far as they came with a round."""
         self._coming: dict[str, tuple[int, Assembly]] = {}
         """The same for the others, by name, in their order."""
-        self._n_missing = 0
+        self.n_missing = 0
         """Chunks of all of them that have not come."""
         if isinstance(source, Round):
             self._take_along(source, near)
@@ -110,7 +110,7 @@ class Fetch:
                 raise FetchError(f"{n_bytes} bytes in {n_chunks} pieces are more than any version of this job has")
             name = body_name(Version(self.version.generation, way.number), way.start)
             self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
-        self._n_missing = sum(assembly.n_chunks for _, assembly in self._coming.values())
+        self.n_missing = sum(assembly.n_chunks for _, assembly in self._coming.values())
 
     def filters(self, wire: Wire) -> list[str]:
         """Return the topics to subscribe to, one for each chunk that is missing."""
@@ -131,13 +131,13 @@ class Fetch:
         """
         if chunk.name not in self._coming or not self._coming[chunk.name][1].add(chunk.index, chunk.data):
             return False
-        self._n_missing -= 1
+        self.n_missing -= 1
         return True
 
     @property
     def done(self) -> bool:
         """Return whether all bodies are here."""
-        return not self._n_missing
+        return not self.n_missing
 
     def install(self, chain_: Chain, trail: Trail | None, wanted: int | None = None) -> Trail:
         """Return the version, with the way there. Raises FetchError when the bodies do not make what the head says.

@@ -24,20 +24,33 @@ class Fetcher(Workspace):
 
     __slots__ = ()
 
+    def keep(self, chunk: Body, now: float) -> list[Out] | None:
+        """Keep a chunk of the version that is being fetched. None where more follows from it: see `take`."""
+        fetch = self._fetch
+        if fetch is None or fetch.n_missing < 2:
+            return None
+        try:
+            return self._keep(fetch, chunk, now)
+        except WireError:
+            return None
+
     def take(self, chunk: Body, now: float) -> list[Out]:
-        """Take a chunk of the version that is being fetched. Raises WireError for a wrong one."""
+        """Take a chunk of the version that is being fetched, install what is whole, and do without what is wrong."""
         fetch = self._fetch
         if fetch is None or fetch.done:
             return []
         try:
-            came = fetch.add(chunk)
+            come = self._keep(fetch, chunk, now)
         except WireError:
             failed = FetchFailed(fetch.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
+        return [*come, *self._install(fetch, now)] if fetch.done else come
+
+    def _keep(self, fetch: Fetch, chunk: Body, now: float) -> list[Out]:
+        """Keep a chunk, which must not come again at the next connect. Raises WireError for a wrong one."""
+        came = fetch.add(chunk)
         self._stalls_at, self._stalled = now + STALL_S, False
-        # What has come must not come again at the next connect.
-        come = [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
-        return [*come, *self._install(fetch, now)] if fetch.done else [*come]
+        return [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
 
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()

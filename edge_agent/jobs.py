@@ -393,7 +393,12 @@ class Jobs:
     def take(self, chunk: Body) -> None:
         """Take a piece of a version, or of what is frozen of a job's net."""
         if not chunk.name.startswith(BASE):
-            self.inside(chunk.job, lambda work, now: work.take(chunk, now))
+            work = self.works.get(chunk.job)
+            come = None if work is None else work.keep(chunk, self._clock())
+            if come is None:
+                self.inside(chunk.job, lambda work, now: work.take(chunk, now))
+            else:
+                self._send(come)
             return
         later = self._later.get(chunk.job)
         if later is None or chunk.job not in self._bases.coming:

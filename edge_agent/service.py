@@ -57,6 +57,8 @@ SETTLE_S = 0.2
 DENY_S = 2.0
 """What somebody else says in this device's name is denied after this long: its own last word may be on its way back."""
 MEND_VITALS = "bring the broker's access list up to date (deploy/mosquitto/acl), or set [vitals] every_s = 0"
+MOST_AT_ONCE = 64
+"""Events that are taken before the time is looked at again."""
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 
@@ -171,19 +173,21 @@ class Agent:
             self._live.start()
 
     def step(self, timeout_s: float = 1.0) -> bool:
-        """Take one event, or a slice of training, or let time pass; False when nothing happened.
+        """Take what has come, or a slice of training, or let time pass; False when nothing happened.
 
         Raises ClonedError when another process has connected under this device's name.
         """
         busy = self.jobs.next_turn()
-        event = self._transport.take(0.0 if busy else self._patience(timeout_s))
-        if event is not None:
-            self._receive(event)
-        elif busy is not None:
+        event, taken = self._transport.take(0.0 if busy else self._patience(timeout_s)), 0
+        if event is None and busy is not None:
             self.jobs.train(busy)
+        while event is not None:
+            self._receive(event)
+            taken += 1
+            event = self._transport.take(0.0) if taken < MOST_AT_ONCE else None
         self._tick()
         self._out.pump()
-        return event is not None or busy is not None
+        return taken > 0 or busy is not None
 
     def stop(self) -> None:
         """Say goodbye; what is unfinished is on disk or will be done again."""

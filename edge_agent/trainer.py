@@ -162,7 +162,8 @@ class Trainer(LastVersion):
             values -= training.start[name]
         if not coding.terms.is_sketch:
             training.start.clear()  # nothing is measured on it
-        coded = coding.encode(delta, rng_of(self.spec.seed, base.number, self._device))
+        rng = rng_of(self.spec.seed, base.number, self._device) if coding.is_random else None
+        coded = coding.encode(delta, rng)
         found = {sections.DELTA: coded, sections.BUFFERS: self._buffers(training)}
         found[sections.EVALUATION] = training.scoring.section
         body = sections.join({name: content for name, content in found.items() if content})

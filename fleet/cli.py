@@ -72,6 +72,14 @@ class _LogLine(logging.Formatter):
     """Dates, because devices run for years; in UTC, because a fleet has many time zones and they have summers."""
 
     converter = staticmethod(time.gmtime)
+    _second = -1
+    _time = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 -- the library's
+        """Return when it was, as it was said already for others of the same second."""
+        if int(record.created) != self._second:
+            self._second, self._time = int(record.created), super().formatTime(record, datefmt)
+        return self._time
 
 
 if __name__ == "__main__":

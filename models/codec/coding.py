@@ -56,8 +56,13 @@ class Coding:
         """The most bytes that a body may have; a receiver refuses larger ones unread."""
         return max_body_bytes(self.spec, self.terms)
 
-    def encode(self, delta: Params, rng: np.random.Generator) -> bytes:
-        """Code an update; `rng` rounds int8. Raises CodecError for wrong shapes, and values that are not finite."""
+    @property
+    def is_random(self) -> bool:
+        """Whether coding an update takes random numbers, as int8 does."""
+        return not self.terms.is_sketch and self.terms != FLOAT32
+
+    def encode(self, delta: Params, rng: np.random.Generator | None = None) -> bytes:
+        """Code an update. rng: where it `is_random`. Raises CodecError for wrong shapes and values that are not finite."""
         try:
             check(delta, self.spec)
         except ParamsError as error:
@@ -67,6 +72,7 @@ class Coding:
             return sketch.encode(row_of(tensors), self.hash, self.terms.bits)
         if self.terms == FLOAT32:
             return plain.write_float32([row_of(tensors)] if tensors else [])
+        assert rng is not None, "int8 is rounded at random"  # noqa: S101 -- a fault of the caller
         return plain.write_int8(tensors, rng)
 
     def decode(self, body: bytes) -> Update:
