@@ -63,6 +63,8 @@ class Fetch:
         """The same for the others, by name, in their order."""
         self.n_missing = 0
         """Chunks of all of them that have not come."""
+        self.is_by_piece = False
+        """Whether each chunk is asked for by itself, so that those which have come do not come again."""
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
@@ -110,10 +112,12 @@ class Fetch:
                 raise FetchError(f"{n_bytes} bytes in {n_chunks} pieces are more than any version of this job has")
             name = body_name(Version(self.version.generation, way.number), way.start)
             self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
-        self.n_missing = sum(assembly.n_chunks for _, assembly in self._coming.values())
+        self.n_missing = n_chunks
 
     def filters(self, wire: Wire) -> list[str]:
-        """Return the topics to subscribe to, one for each chunk that is missing."""
+        """Return what to subscribe to: a filter for each body, or by piece a topic for each chunk that is missing."""
+        if not self.is_by_piece:
+            return [wire.filter_for("body", job=self.job, name=name) for name in self._coming]
         return [
             self.filter(wire, name, index)
             for name, (_, assembly) in self._coming.items()
@@ -123,6 +127,11 @@ class Fetch:
     def filter(self, wire: Wire, name: str, index: int) -> str:
         """Return the topic of one chunk."""
         return wire.filter_for("body", job=self.job, name=name, index=str(index))
+
+    @property
+    def has_some(self) -> bool:
+        """Return whether a part has come, and not all."""
+        return 0 < self.n_missing < sum(assembly.n_chunks for _, assembly in self._coming.values())
 
     def add(self, chunk: Body) -> bool:
         """Take a chunk; return whether it was missing: one that nobody waits for is passed over.

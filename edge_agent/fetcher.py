@@ -47,10 +47,22 @@ class Fetcher(Workspace):
         return [*come, *self._install(fetch, now)] if fetch.done else come
 
     def _keep(self, fetch: Fetch, chunk: Body, now: float) -> list[Out]:
-        """Keep a chunk, which must not come again at the next connect. Raises WireError for a wrong one."""
+        """Keep a chunk; asked for by itself, it must not come again. Raises WireError for a wrong one."""
         came = fetch.add(chunk)
         self._stalls_at, self._stalled = now + STALL_S, False
-        return [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))] if came else []
+        if not came or not fetch.is_by_piece:
+            return []
+        return [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))]
+
+    def _ask_by_piece(self, fetch: Fetch) -> list[Out]:
+        """Ask for what is missing alone: what has come is not to come again."""
+        before, fetch.is_by_piece = tuple(fetch.filters(self._wire)), True
+        return [Unsubscribe(before), Subscribe(tuple(fetch.filters(self._wire)))]
+
+    def _lose_connection(self) -> list[Out]:
+        """At the next connect, let only that come which has not come over this one."""
+        fetch = self._fetch
+        return [] if fetch is None or fetch.is_by_piece or not fetch.has_some else self._ask_by_piece(fetch)
 
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
@@ -83,10 +95,9 @@ class Fetcher(Workspace):
             failed = FetchFailed(self._fetch.version)
             return [*self._end_fetch(), *self.handle(failed, now)]
         self._stalled = True
-        missing = tuple(self._fetch.filters(self._wire))
         self._stalls_at = now + STALL_S
-        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, len(missing))
-        return [Unsubscribe(missing), Subscribe(missing)]
+        log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, self._fetch.n_missing)
+        return self._ask_by_piece(self._fetch)
 
     def _end_fetch(self) -> list[Out]:
         filters, self._fetch, self._stalls_at = self.subscribed, None, None

@@ -30,6 +30,7 @@ from edge_agent.deployer import Deployer
 from edge_agent.effects import (
     Deploy,
     Deployed,
+    Disconnected,
     Drop,
     Effect,
     Halt,
@@ -101,6 +102,8 @@ class Work(Deployer, Trainer):
         if isinstance(event, Verdict) and self._afterword is not None and self._afterword.settle(event):
             return []
         messages = list(self._carry_out(self.participant.receive(event, now), now))
+        if isinstance(event, Disconnected):
+            messages += self._lose_connection()
         self._score_last(event, now)
         if isinstance(event, Head | Deployed):
             messages += self._calibrate()

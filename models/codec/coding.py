@@ -62,7 +62,7 @@ class Coding:
         return not self.terms.is_sketch and self.terms != FLOAT32
 
     def encode(self, delta: Params, rng: np.random.Generator | None = None) -> bytes:
-        """Code an update. rng: where it `is_random`. Raises CodecError for wrong shapes and values that are not finite."""
+        """Code an update. rng: where it `is_random`. Raises CodecError for wrong shapes, and for nan or inf."""
         try:
             check(delta, self.spec)
         except ParamsError as error:
