@@ -148,12 +148,20 @@ class Jobs:
     @property
     def unsettled_bytes(self) -> int:
         """Bytes of the updates that wait to be settled."""
-        return sum(run.unsettled_bytes for run in self.runs.values())
+        total = 0
+        for run in self.runs.values():
+            total += run.unsettled_bytes
+        return total
 
     def settle(self) -> None:
         """Make durable what has been judged or made since, each job in one, and say what follows."""
         for job in [job for job, run in self.runs.items() if run.is_unsettled]:
             self.inside(job, Run.settle)
+
+    def prepare(self) -> None:
+        """Use the time in which nothing is waited for: devices train."""
+        for run in self.runs.values():
+            run.prepare()
 
     # All of them.
 

@@ -23,15 +23,13 @@ from models import chain, sections, steering, sums
 from models.buffers import Buffers, first_of
 from models.chain import SPAN, WHOLE, Chain, Grids, Held, Late, Step
 from models.codec import CodecError
-from models.codec.coding import shaped
-from models.codec.decoded import exact
 from models.codec.levels import ADDED
 from models.codec.plan import Float64
 from models.codec.steps import step_near
 from models.codec.terms import FLOAT32, INT8, Terms
 from models.fold import FoldError
 from models.job import JobSpec
-from models.lattice import LatticeError, add
+from models.lattice import LatticeError
 from models.nets.net import Net
 from models.steering import Choice, Report, RoundSummary
 from models.strategies.state import State
@@ -170,6 +168,11 @@ class Learner:
             return self._intake.cap(share, body_of)
         except DAMAGE as error:
             raise LearnerError(f"a stored update: {error}") from error
+
+    def prepare(self) -> None:
+        """Make the hash of the base, which its next version takes; once."""
+        if self.terms.is_sketch and not isinstance(self._intake, Agreeing):
+            _ = self._intake.sum.coding.hash
 
     def next(self) -> Next:
         """Return what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
@@ -327,11 +330,10 @@ class Learner:
     def _whole(self, step: Float64, buffers: Buffers) -> tuple[Held, bytes]:
         """Return the next version of a job that publishes every one of them whole, in float32, and its body."""
         now = self._now.held
-        if not (np.abs(step) < 2.0**100).all():
+        if not max(float(step.max()), -float(step.min())) < 2.0**100:
             raise CodecError("a step is not finite or far too large")
-        published = shaped(exact(step), self._net.spec)
-        steps, state = self._chain.optimized(now, published)
-        body = self._chain.whole(add(now.model, steps), now.agreed, buffers)
+        model, state = self._chain.moved(now, step)
+        body = self._chain.whole(model, now.agreed, buffers)
         return self._chain.take(now, now.number + 1, body)._replace(state=state), body
 
     def _seen(self, total: int) -> RoundSummary:
@@ -342,9 +344,9 @@ class Learner:
         if len(reports) > steering.MOST_REPORTS:
             middle = len(reports) / steering.MOST_REPORTS
             reports = [reports[int((i + 0.5) * middle)] for i in range(steering.MOST_REPORTS)]
-        coded = (
-            self._intake.sum.mean_energy() * (self._intake.sum.weight / total) ** 2 if self._intake.sum.weight else 0.0
-        )
+        coded = 0.0
+        if self._intake.sum.weight and self.terms != FLOAT32:  # which steers nothing
+            coded = self._intake.sum.mean_energy() * (self._intake.sum.weight / total) ** 2
         added = ADDED[self.terms.bits] * single if self.terms.is_sketch else 0.0
         return RoundSummary(_bounded(coded - added), _bounded(single), tuple(reports))
 

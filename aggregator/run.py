@@ -106,11 +106,6 @@ class Run(Maker):
         return bool(self._unwritten) or (self._making is not None and self._making.scores.is_done)
 
     @property
-    def unsettled_bytes(self) -> int:
-        """Bytes of the updates that wait to be settled."""
-        return sum(len(one.body) for one in self._unwritten)
-
-    @property
     def expects_more(self) -> bool:
         """Whether others will follow soon that could be settled in one with what has been judged."""
         unwritten = self._unwritten
@@ -122,7 +117,7 @@ class Run(Maker):
         Raises StoreError: then reload.
         """
         out: list[Out] = []
-        judged, self._unwritten = self._unwritten, []
+        judged, self._unwritten, self.unsettled_bytes = self._unwritten, [], 0
         if judged:
             self._store.add_verdicts(self.job, judged)
             self._store.counting.judge(self.job, (one.verdict for one in judged), self.version)
@@ -136,6 +131,10 @@ class Run(Maker):
 
     def _end_making(self, now: float) -> list[Out]:
         return [*self._carry_out(self.coordinator.receive(self._made(now), now), now), *self._no_round()]
+
+    def prepare(self) -> None:
+        """Do what the next version takes and can be done before it is due."""
+        self._learner.prepare()
 
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
@@ -255,6 +254,7 @@ class Run(Maker):
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
         """Make a verdict durable, together with those that come in one go with it."""
         self._unwritten.append(judgement)
+        self.unsettled_bytes += len(judgement.body)
         verdict = judgement.verdict
         if verdict.refused and verdict.base == self.version:
             self._learner.refuse(verdict.device, judgement.norm)

@@ -228,6 +228,7 @@ class Aggregator:
         if self.leads:
             self._send(self._commands.answers())
         self._out.pump()
+        self.jobs.prepare()
         return taken > 0
 
     def _more(self, since: float) -> TransportEvent | None:

@@ -93,6 +93,8 @@ class Standing:
         self._scoring = Scoring(scorer, executor, config.limits.evaluation_s, wake)
         self._unwritten: list[Judgement] = []
         """What is being judged: its verdicts become durable in one, when what has come in one go has been heard."""
+        self.unsettled_bytes = 0
+        """Of the updates that wait to be settled."""
         self._packet_bytes = packet_bytes
         self.loaded_at = now
         self._stated_rows = stated_rows

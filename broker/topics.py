@@ -74,6 +74,11 @@ WORDS: dict[type, str] = {route.kind: word for word, route in ROUTES.items()} | 
 """Kind of message to its word."""
 _NUMBERS = {"index": 9, "n_examples": 16}
 """Levels that are numbers, and how many digits they may have."""
+_LEVELS = {
+    word: (route.levels, tuple((name, at) for at, name in enumerate(route.levels) if name in _NUMBERS))
+    for word, route in ROUTES.items()
+}
+"""Word to its levels, and which of them are numbers."""
 
 
 @functools.lru_cache(maxsize=128)
@@ -92,16 +97,22 @@ def split(topic: str, fleet: str) -> tuple[str, dict[str, object]]:
 
     Raises WireError for a topic of another fleet, or of none.
     """
-    levels = topic.split("/")
-    if tuple(levels[:2]) != PREFIX or len(levels) < 4 or levels[2] != fleet:
+    start = _start(fleet)
+    if not topic.startswith(start):
         raise WireError(f"topic {topic[:200]!r} is not of this fleet")
-    word, *rest = levels[3:]
-    if word not in ROUTES or len(rest) != len(ROUTES[word].levels):
+    word, *rest = topic[len(start) :].split("/")
+    names, numbers = _LEVELS.get(word, (None, ()))
+    if names is None or len(rest) != len(names):
         raise WireError(f"topic {topic[:200]!r} is not in the table")
-    return word, {
-        name: _natural(name, level) if name in _NUMBERS else level
-        for name, level in zip(ROUTES[word].levels, rest, strict=True)
-    }
+    fields: dict[str, object] = dict(zip(names, rest, strict=True))
+    for name, at in numbers:
+        fields[name] = _natural(name, rest[at])
+    return word, fields
+
+
+@functools.cache
+def _start(fleet: str) -> str:
+    return "/".join((*PREFIX, fleet, ""))
 
 
 def _natural(name: str, text: str) -> int:

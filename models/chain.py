@@ -54,9 +54,11 @@ from models.body import (
 )
 from models.buffers import NO_BUFFERS, Buffers, decode, encode
 from models.codec import planes
-from models.codec.coding import Coding, Tensors
-from models.codec.decoded import CodecError, Decoded
+from models.codec.coding import Coding, Tensors, shaped
+from models.codec.decoded import CodecError, Decoded, rounded
+from models.codec.decoded import exact as exactly
 from models.codec.plain import Floats, read_float32, write_float32
+from models.codec.plan import Float64
 from models.codec.steps import read_step
 from models.codec.terms import Terms
 from models.grid import COARSEST, counted, measured
@@ -300,6 +302,19 @@ class Chain:
         row = coding.rounded(coding.decode(step.sum), exponents.pop())
         model = None if row is None else add_row(held.model, row, self.spec)
         return None if model is None else held._replace(number=held.number + 1, model=model, state=State())
+
+    def moved(self, held: Held, row: Float64) -> tuple[Model, State]:
+        """Return the model and the optimizer's state to which a published sum leads: finite floats, shape (d,).
+
+        Raises CodecError or LatticeError where there is none.
+        """
+        exponents = set(held.model.exponents)
+        steps = rounded(row, exponents.pop()) if self._strategy.is_plain(self._rules) and len(exponents) == 1 else None
+        model = None if steps is None else add_row(held.model, steps, self.spec)
+        if model is not None:
+            return model, State()
+        found, state = self.optimized(held, shaped(exactly(row), self.spec))
+        return add(held.model, found), state
 
     def _by_tensor(self, held: Held, step: Step) -> Held:
         steps, state = self.optimized(held, self._published(held.number, step))

@@ -24,14 +24,16 @@ import numpy.typing as npt
 
 from models import energy
 from models.codec.decoded import Decoded
-from models.codec.plain import SLAB, Floats
-from models.integers import bits, largest, nearest, rescale
+from models.codec.plain import Floats
+from models.integers import bits, largest, nearest, rescale, sum_of_nearest
 from models.lattice import Model
 from models.params import Spec
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
+SLAB = 2**15
+"""Coordinates at a time: what is made on the way stays in the cache."""
 FINER = 12
 """Bits between the model's lattice and the fold's: rounding 10 updates then loses 2**-38 of a unit each."""
 COORDINATE_BITS = 42
@@ -251,7 +253,7 @@ def norm_of_floats(update: Floats) -> float:
     for at in range(0, row.size, SLAB):
         scaled = np.multiply(row[at : at + SLAB], 2.0**shift, dtype=np.float64)
         scaled *= scaled
-        total += int(nearest(scaled).sum())
+        total += sum_of_nearest(scaled)
     return energy.root(total, -shift)
 
 

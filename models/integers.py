@@ -45,3 +45,12 @@ def nearest(values: npt.NDArray[np.float64]) -> Int64:
     found = values.view(np.int64)
     found -= _BITS
     return found
+
+
+def sum_of_nearest(values: npt.NDArray[np.float64]) -> int:
+    """Return the sum of what `nearest` makes of values that are not negative, below 2**63; they are used up.
+
+    What all of them have too much is taken off the sum, which goes round at 2**64 as int64 does.
+    """
+    values += _TO_INTEGERS
+    return (int(values.view(np.int64).sum()) - _BITS * values.size) % 2**64

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.integers import bits, largest, nearest, rescale
+from models.integers import bits, largest, nearest, rescale, sum_of_nearest
 
 wide = st.integers(-(2**61) + 1, 2**61 - 1) | st.integers(-40, 40)
 
@@ -48,3 +48,9 @@ def test_the_nearest_integer_of_two_as_near_is_the_even_one(values: list[float])
     found = nearest(np.array(values, np.float64))
     assert found.tolist() == [round(Fraction(value)) for value in values]
     assert found.dtype == np.int64
+
+
+@given(st.lists(st.floats(0, 2.0**44) | st.integers(0, 2**44).map(lambda n: n + 0.5), max_size=40))
+@example([2.0**44] * 2000)
+def test_the_sum_of_the_nearest_integers_does_not_go_round(values: list[float]) -> None:
+    assert sum_of_nearest(np.array(values, np.float64)) == sum(round(Fraction(value)) for value in values)
