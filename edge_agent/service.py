@@ -57,8 +57,6 @@ SETTLE_S = 0.2
 DENY_S = 2.0
 """What somebody else says in this device's name is denied after this long: its own last word may be on its way back."""
 MEND_VITALS = "bring the broker's access list up to date (deploy/mosquitto/acl), or set [vitals] every_s = 0"
-MOST_AT_ONCE = 64
-"""Events that are taken before the time is looked at again."""
 MOST_JOBS = 256
 """Jobs that a presence has room for."""
 
@@ -82,6 +80,9 @@ class Agent:
     with others in its process; nothing where none are given. capacity: what its process may take for jobs; no limit
     where none is given. renewal: of its certificate, where it has one. live: its live sources, where it has any.
     """
+
+    most_at_once = 64
+    """Events that are taken in a step, before the time is looked at again; 1 where who looks on wants to see each."""
 
     def __init__(
         self,
@@ -184,7 +185,7 @@ class Agent:
         while event is not None:
             self._receive(event)
             taken += 1
-            event = self._transport.take(0.0) if taken < MOST_AT_ONCE else None
+            event = self._transport.take(0.0) if taken < self.most_at_once else None
         self._tick()
         self._out.pump()
         return taken > 0 or busy is not None

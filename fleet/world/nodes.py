@@ -256,6 +256,7 @@ class Device(Process):
             marks=Marks(self.disk.folder / "entered", kernel=KERNEL),
             resources=_Made(self.clock),
         )
+        self.service.most_at_once = 1  # so that anything may happen between any two
         self.service.start()
 
     def _draw(self) -> str:

@@ -170,6 +170,12 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _one_thing_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let agents take one event a step, so that a death may come between any two."""
+    monkeypatch.setattr("edge_agent.service.Agent.most_at_once", 1)
+
+
+@pytest.fixture(autouse=True)
 def _homes_are_closed() -> Iterator[None]:
     yield
     while HOMES:
