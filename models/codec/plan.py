@@ -138,8 +138,8 @@ class Hash:
 
     def spread(self, turned: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return the same of buckets that are turned already: x_i = sign_i * y_b."""
-        m, n_rows = self.plan.m, len(self._factors)
-        spread = np.empty(n_rows * m, turned.dtype)
+        d, m, n_rows = self.plan.d, self.plan.m, len(self._factors)
+        spread = np.empty(d, turned.dtype)  # no longer than what is kept of it: a version lives in it
         far, near = _affine_parts(self._factors, self._shifts, m)
         twice = np.concatenate((turned, turned))  # far + near is below 2 * m: nothing is divided
         fine = near.shape[1]
@@ -147,11 +147,10 @@ class Hash:
         for row in range(0, n_rows, n):
             for at in range(0, m // fine, step):
                 index = (far[row : row + n, at : at + step, None] + near[row : row + n, None]).reshape(-1)
-                start = row * m + at * fine
-                twice.take(index, out=spread[start : start + index.size], mode="clip")
-        found = spread[: self.plan.d]
-        found *= self.sign
-        return found
+                out = spread[row * m + at * fine :][: index.size]
+                twice.take(index[: out.size], out=out, mode="clip")  # the last row may be longer than what is left
+        spread *= self.sign
+        return spread
 
 
 def _taken(values: npt.NDArray[np.floating], source: Int32) -> npt.NDArray[np.floating]:
