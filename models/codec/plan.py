@@ -113,8 +113,8 @@ class Hash:
         values: shape (d,). float64, or the type of the values where every bucket holds one.
         """
         d, m = self.plan.d, self.plan.m
-        signed = np.empty(self._slabs[0].size, values.dtype)
         if d <= m:
+            signed = np.empty(m, values.dtype)
             np.multiply(values, self.sign, out=signed[:d])
             signed[d:] = 0
             found = _taken(signed, self._slabs[0][0])
@@ -124,10 +124,12 @@ class Hash:
         start = 0
         for source in self._slabs:
             stop = min(start + source.size, d)
+            signed = np.zeros(source.size, values.dtype)  # the last row may be longer than what is left
             np.multiply(values[start:stop], self.sign[start:stop], out=signed[: stop - start])
-            signed[stop - start :] = 0  # the last row may be longer than what is left
-            rows = _taken(signed, source)
-            sums += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
+            n = max(8, PIECE // len(source))
+            for at in range(0, m, n):
+                rows = signed.take(source[:, at : at + n], mode="clip")  # none is out of range
+                sums[at : at + n] += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
             start = stop
         sums *= self.turn
         return sums
@@ -141,14 +143,14 @@ class Hash:
         d, m, n_rows = self.plan.d, self.plan.m, len(self._factors)
         spread = np.empty(d, turned.dtype)  # no longer than what is kept of it: a version lives in it
         far, near = _affine_parts(self._factors, self._shifts, m)
-        twice = np.concatenate((turned, turned))  # far + near is below 2 * m: nothing is divided
         fine = near.shape[1]
         n, step = max(1, PIECE // m), max(1, PIECE // fine)
         for row in range(0, n_rows, n):
             for at in range(0, m // fine, step):
                 index = (far[row : row + n, at : at + step, None] + near[row : row + n, None]).reshape(-1)
                 out = spread[row * m + at * fine :][: index.size]
-                twice.take(index[: out.size], out=out, mode="clip")  # the last row may be longer than what is left
+                # The last row may be longer than what is left. The index is below 2 * m: to wrap it divides nothing.
+                turned.take(index[: out.size], out=out, mode="wrap")
         spread *= self.sign
         return spread
 
