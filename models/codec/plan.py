@@ -121,11 +121,12 @@ class Hash:
             found *= self.turn
             return found
         sums: npt.NDArray[np.floating] = np.zeros(m)
+        signed = np.empty(self._slabs[0].size, values.dtype)
         start = 0
         for source in self._slabs:
             stop = min(start + source.size, d)
-            signed = np.zeros(source.size, values.dtype)  # the last row may be longer than what is left
             np.multiply(values[start:stop], self.sign[start:stop], out=signed[: stop - start])
+            signed[stop - start :] = 0  # the last row may be longer than what is left
             n = max(8, PIECE // len(source))
             for at in range(0, m, n):
                 rows = signed.take(source[:, at : at + n], mode="clip")  # none is out of range
