@@ -114,10 +114,12 @@ class Hash:
         """
         d, m = self.plan.d, self.plan.m
         if d <= m:
-            signed = np.empty(m, values.dtype)
-            np.multiply(values, self.sign, out=signed[:d])
-            signed[d:] = 0
-            found = _taken(signed, self._slabs[0][0])
+            found = np.empty(m, values.dtype)
+            for at in range(0, m, PIECE):
+                index = self._slabs[0][0, at : at + PIECE]
+                piece = values.take(index, out=found[at : at + PIECE], mode="clip")
+                piece *= self.sign.take(index, mode="clip")
+                piece[index >= d] = 0  # the row is longer than what there is
             found *= self.turn
             return found
         sums: npt.NDArray[np.floating] = np.zeros(m)
@@ -156,20 +158,14 @@ class Hash:
         return spread
 
 
-def _taken(values: npt.NDArray[np.floating], source: Int32) -> npt.NDArray[np.floating]:
-    """Return values[source]. In pieces, since NumPy makes int64 of all the indices that it is given."""
-    found = np.empty(source.shape, values.dtype)
-    flat, index = found.reshape(-1), source.reshape(-1)
-    for at in range(0, index.size, PIECE):
-        values.take(index[at : at + PIECE], out=flat[at : at + PIECE], mode="clip")  # none is out of range
-    return found
-
-
 def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
     """Return (factor * j + shift) mod m for every j below m, int32, a row a pair. m: a multiple of 64, < 2**26."""
     far, near = _affine_parts(factors, shifts, m)
     total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
-    np.minimum(total, total - np.uint32(m), out=total)  # below zero it wraps, and is the larger one
+    flat = total.reshape(-1)
+    for at in range(0, flat.size, PIECE):
+        piece = flat[at : at + PIECE]
+        np.minimum(piece, piece - np.uint32(m), out=piece)  # below zero it wraps, and is the larger one
     return total.reshape(len(factors), m).view(np.int32)
 
 
@@ -199,5 +195,7 @@ def coprimes(wanted: npt.NDArray[np.uint64], m: int) -> list[int]:
 def _signs(seed: int, n: int) -> npt.NDArray[np.int8]:
     """Return n signs: -1 where the bit is set, the lowest bit of the first output first."""
     words = splitmix.outputs(seed, 0, -(-n // 64)).astype("<u8", copy=False)
-    bits = np.unpackbits(words.view(np.uint8), count=n, bitorder="little")
-    return 1 - 2 * bits.view(np.int8)
+    signs = np.unpackbits(words.view(np.uint8), count=n, bitorder="little").view(np.int8)
+    signs *= -2
+    signs += 1
+    return signs
