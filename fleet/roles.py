@@ -30,7 +30,6 @@ from edge_agent.live.refusal import same_as_written
 from edge_agent.live.settings import live_sources
 from fleet.concerns import Daily, concerns, list_concerns
 from fleet.identity import wire_of_aggregator, wire_of_device
-from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
@@ -259,6 +258,8 @@ def run_aggregator(
 
 def aggregator_concerns(config: AggregatorConfig) -> list[str]:
     """Return what an operator should know about an aggregator's certificate, files and list of the revoked."""
+    from identity.registry import RegistryError, read_registry
+
     found = concerns(config.broker, config.state_dir)
     if config.identity.registry is None:
         return found
